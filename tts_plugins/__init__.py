@@ -1,0 +1,31 @@
+"""Test-time scaling (TTS) for language models: search, verify and revise under a hard budget."""
+
+from tts_plugins._version import __version__
+from tts_plugins.budget import Budget, Limits
+from tts_plugins.engine import SolveEvents, current_ledger, solve, solve_events, solve_many, solve_sync
+from tts_plugins.ledger import Ledger
+from tts_plugins.strategies import BestOfN, SelfConsistency
+from tts_plugins.types import Candidate, Generation, Problem, Result, Score, Scored, Step, Usage
+
+__all__ = [
+    "BestOfN",
+    "Budget",
+    "Candidate",
+    "Generation",
+    "Ledger",
+    "Limits",
+    "Problem",
+    "Result",
+    "Score",
+    "Scored",
+    "SelfConsistency",
+    "SolveEvents",
+    "Step",
+    "Usage",
+    "__version__",
+    "current_ledger",
+    "solve",
+    "solve_events",
+    "solve_many",
+    "solve_sync",
+]

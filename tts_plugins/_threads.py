@@ -1,0 +1,205 @@
+"""Where code runs: the user's functions never block the loop that keeps the deadlines.
+
+A synchronous function runs on a daemon thread of a pool that grows with the work: the default executor has few
+threads, and joins them at exit, so that one function that never returns would hang the interpreter. Synchronous
+entry points share one background loop, which keeps connections warm between calls; coroutines of the user run on
+a second one there, and on the caller's own loop elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextvars
+import inspect
+import os
+import queue
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_Job = Callable[[], None]
+
+
+class _Pool:
+    """Daemon threads; an idle one is reused, and a new one starts where none is idle."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[queue.SimpleQueue[_Job]] = []
+
+    def submit(self, job: _Job) -> None:
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+        if inbox is None:
+            inbox = queue.SimpleQueue()
+            threading.Thread(target=self._work, args=(inbox,), daemon=True, name="tts-plugins-worker").start()
+        inbox.put(job)
+
+    def _work(self, inbox: queue.SimpleQueue[_Job]) -> None:
+        while True:
+            inbox.get()()
+            with self._lock:
+                if len(self._idle) >= 64:
+                    return
+                self._idle.append(inbox)
+
+
+_pool = _Pool()
+
+
+async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> T:
+    """The function's result, computed on another thread with this context's variables.
+
+    Cancelling the wait does not stop the function; its result is then dropped.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def job() -> None:
+        try:
+            result = context.run(function, *args, **keywords)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
+            _post(loop, future, None, error)
+        else:
+            _post(loop, future, result, None)
+
+    _pool.submit(job)
+    return await future
+
+
+async def call_user(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
+    """The result of a user's function, synchronous or not, off the engine's own loop."""
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        return await _on_user_loop(function, *args, **keywords)
+    result = await in_thread(function, *args, **keywords)
+    return await _on_user_loop(_awaited, result) if inspect.isawaitable(result) else result
+
+
+async def _awaited(value: Awaitable[T]) -> T:
+    return await value
+
+
+async def _on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
+    if not on_engine_loop():
+        return await function(*args, **keywords)
+    return await asyncio.wrap_future(_user.submit(lambda: function(*args, **keywords)))
+
+
+def on_engine_loop() -> bool:
+    """Whether this runs on the loop that the synchronous entry points share."""
+    return asyncio.get_running_loop() is _engine.running
+
+
+def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine to its end from synchronous code, inside a running event loop too."""
+    if threading.get_ident() in (_user.ident, _engine.ident):
+        # One of our own loops is what would be blocked: the work gets a loop for itself.
+        context, box = contextvars.copy_context(), list[T | BaseException]()
+
+        def job() -> None:
+            try:
+                box.append(context.run(asyncio.run, function()))
+            except BaseException as error:  # noqa: BLE001 - handed to the caller below
+                box.append(error)
+
+        thread = threading.Thread(target=job, daemon=True, name="tts-plugins-nested")
+        thread.start()
+        thread.join()
+        if isinstance(box[0], BaseException):
+            raise box[0]
+        return box[0]
+    future = _engine.submit(function)
+    try:
+        return future.result()
+    except BaseException:  # KeyboardInterrupt in the waiting thread: what runs is stopped and settled
+        future.cancel()
+        raise
+
+
+class _LoopThread:
+    """A loop on a daemon thread, started when first used, and again after a fork."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._pid = 0
+        self.running: asyncio.AbstractEventLoop | None = None
+        self.ident: int | None = None
+
+    def submit(self, function: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
+        loop = self._loop()
+        context = contextvars.copy_context()
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def start() -> None:
+            task = loop.create_task(function(), context=context)
+            future.add_done_callback(lambda f: loop.call_soon_threadsafe(task.cancel) if f.cancelled() else None)
+            task.add_done_callback(lambda t: _settle(future, t))
+
+        loop.call_soon_threadsafe(start)
+        return future
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self.running is None or self._pid != os.getpid():
+                loop = asyncio.new_event_loop()
+                ready = threading.Event()
+
+                def work() -> None:
+                    asyncio.set_event_loop(loop)
+                    self.ident = threading.get_ident()
+                    loop.call_soon(ready.set)
+                    loop.run_forever()
+
+                thread = threading.Thread(target=work, daemon=True, name=self._name)
+                thread.start()
+                ready.wait()
+                self.running, self._pid = loop, os.getpid()
+                atexit.register(_shut_down, loop, thread)
+            return self.running
+
+
+def _shut_down(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    """At exit, let clients close their connections; what does not end within a second is left behind."""
+
+    async def end() -> None:
+        await loop.shutdown_asyncgens()
+        loop.stop()
+
+    if thread.is_alive():
+        loop.call_soon_threadsafe(lambda: loop.create_task(end()))
+        thread.join(timeout=1.0)
+
+
+def _settle(future: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None:
+    if future.cancelled():
+        return
+    if task.cancelled():
+        future.cancel()
+    elif (error := task.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())
+
+
+def _post(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: Any, error: BaseException | None) -> None:
+    def deliver() -> None:
+        if future.done():
+            return  # nobody waits any more
+        if error is None:
+            future.set_result(result)
+        elif isinstance(error, StopIteration):
+            future.set_exception(RuntimeError(f"the function raised StopIteration: {error}"))
+        else:
+            future.set_exception(error)
+
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(deliver)
+
+
+_engine = _LoopThread("tts-plugins-engine")
+_user = _LoopThread("tts-plugins-user")

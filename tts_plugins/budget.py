@@ -1,0 +1,157 @@
+"""Limits, and the amounts that are held against them. The account itself is `tts_plugins.ledger`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.types import Usage
+
+Dimension = Literal["calls", "tokens", "picousd"]
+DIMENSIONS: tuple[Dimension, ...] = ("calls", "tokens", "picousd")
+PICO = 1_000_000_000_000
+
+
+class Amount(NamedTuple):
+    """Calls, tokens and money, all whole numbers: sums must come out exactly, and floats do not.
+
+    Money is in 1e-12 US dollars, rounded up; a token of the cheapest models costs about 2e-8.
+    """
+
+    calls: int = 0
+    tokens: int = 0
+    picousd: int = 0
+
+    @classmethod
+    def of(cls, *, calls: int = 0, tokens: int = 0, usd: float | None = 0.0) -> Amount:
+        """An amount with money in dollars; an unknown price holds no money (a `usd` limit forbids it earlier)."""
+        return cls(calls, tokens, math.ceil((usd or 0.0) * PICO - 1e-3))
+
+    @classmethod
+    def used(cls, usage: Usage) -> Amount:
+        """What a usage takes from a ledger."""
+        return cls.of(calls=usage.calls, tokens=usage.tokens, usd=usage.usd)
+
+    def plus(self, other: Amount) -> Amount:
+        """The sum."""
+        return Amount(self[0] + other[0], self[1] + other[1], self[2] + other[2])
+
+    def minus(self, other: Amount) -> Amount:
+        """The difference; components may become negative."""
+        return Amount(self[0] - other[0], self[1] - other[1], self[2] - other[2])
+
+    def times(self, count: int) -> Amount:
+        """`count` of it."""
+        return Amount(self[0] * count, self[1] * count, self[2] * count)
+
+    def excess(self, other: Amount) -> Amount:
+        """What of it goes beyond `other`, by component; never negative."""
+        return Amount(max(self[0] - other[0], 0), max(self[1] - other[1], 0), max(self[2] - other[2], 0))
+
+    @property
+    def usd(self) -> float:
+        """Its money in dollars."""
+        return self.picousd / PICO
+
+    def __str__(self) -> str:
+        parts = [f"{self.calls} calls", f"{self.tokens} tokens"]
+        return ", ".join(parts + ([f"${self.usd:.6f}"] if self.picousd else []))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Hard limits on one solve; any subset, each of them binding.
+
+    Args:
+        calls: generations asked of models, verifiers' included.
+        tokens: prompt and completion tokens together.
+        usd: US dollars; needs a price for every model that is called.
+        seconds: wall time of the solve.
+
+    Raises:
+        ConfigurationError: no limit is given, or one is not a positive number.
+
+    A budget is fresh for every solve; a `Ledger` is one account that many solves share.
+    """
+
+    calls: int | None = None
+    tokens: int | None = None
+    usd: float | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: getattr(self, name) for name in ("calls", "tokens", "usd", "seconds")}
+        if all(value is None for value in given.values()):
+            raise ConfigurationError(
+                "Budget: no limit is given; set at least one of calls, tokens, usd, seconds, or pass budget=None"
+            )
+        for name, value in given.items():
+            if value is None:
+                continue
+            whole = name in ("calls", "tokens")
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                raise ConfigurationError(f"Budget: {name}={value!r} must be {'a whole' if whole else 'a'} number")
+            if not math.isfinite(value) or value <= 0:
+                raise ConfigurationError(f"Budget: {name}={value!r} must be above 0; leave it out for no limit")
+
+    def limit(self, dimension: Dimension) -> int | None:
+        """The limit on one component of an `Amount`; None where there is none."""
+        if dimension == "picousd":
+            return None if self.usd is None else math.floor(self.usd * PICO + 1e-3)
+        return self.calls if dimension == "calls" else self.tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        """The limits that are set."""
+        given = {name: getattr(self, name) for name in ("calls", "tokens", "usd", "seconds")}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """The worst that one call can cost; None where there is no bound, or no known price."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int | None = 0
+    usd: float | None = 0.0
+    calls: int = 1
+
+    @property
+    def amount(self) -> Amount:
+        """What to hold for it; an unbounded part holds nothing, which only an unlimited account may accept."""
+        return Amount.of(calls=self.calls, tokens=self.prompt_tokens + (self.completion_tokens or 0), usd=self.usd)
+
+    def usage(self, count: int = 1, *, tokens: bool = True) -> Usage:
+        """The usage of `count` such calls charged at their bound, or of one refused request without tokens."""
+        return Usage(
+            calls=self.calls * count if tokens else self.calls,
+            requests=1,
+            prompt_tokens=self.prompt_tokens * count if tokens else 0,
+            completion_tokens=(self.completion_tokens or 0) * count if tokens else 0,
+            usd=0.0 if not tokens else None if self.usd is None else self.usd * count,
+            exact=not tokens,
+        )
+
+
+FREE = Bound(calls=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a server bears; None for no limit. A place is held around one request only.
+
+    Args:
+        concurrency: requests in flight at once.
+        requests_per_minute, tokens_per_minute: rates; tokens are taken at their bound.
+    """
+
+    concurrency: int | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
+                raise ConfigurationError(f"{name}={value!r} must be above 0; leave it out for no limit")

@@ -1,0 +1,236 @@
+"""Traces as one HTML file that needs nothing else: no network, and no script to be read."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from tts_plugins.engine._calltree import calls
+from tts_plugins.engine._html import Html, data_block, el, markup, pretty, said, score
+from tts_plugins.engine._timeline import timeline
+from tts_plugins.engine._view import (
+    STOPPED,
+    View,
+    bounded,
+    limits,
+    money,
+    number,
+    oneline,
+    plural,
+    seconds,
+    shorten,
+    visible,
+)
+
+_LABELS = {"stop_rule": "stop rule"}
+
+
+def page(trace: Mapping[str, Any]) -> str:
+    """One trace as a self-contained HTML page."""
+    view = View(trace)
+    name = shorten(oneline(view.top.get("problem") or "trace"), 70)
+    return _document(f"{name} · trace", [el("main", el("h1", "Trace of one solve"), _trace(view, ""))])
+
+
+def pages(traces: Sequence[tuple[str, Mapping[str, Any]]], title: str, note: str = "") -> str:
+    """Many traces in one self-contained page: a table that links to them, and a filter by how they ended.
+
+    Args:
+        traces: a title and `Trace.to_dict()` for each.
+        title: of the page.
+        note: a paragraph beneath the title.
+    """
+    views = [(name, View(trace)) for name, trace in traces]
+    counts = Counter(view.outcome for _, view in views)
+    numbered = {outcome: i for i, outcome in enumerate(counts)}
+    sections = []
+    for i, (name, view) in enumerate(views):
+        body = el("div", _trace(view, f"t{i}-"), id=f"t{i}")
+        head = el("summary", el("h2", name), " ", _outcome(view), " ", score(number(view.top.get("score"))))
+        sections.append(el("details", head, body, class_=f"one o{numbered[view.outcome]}"))
+    content = [
+        el("h1", title),
+        [el("p", part) for part in note.split("\n\n") if part.strip()],
+        _filter(counts, numbered, len(views)),
+        _summary(views, numbered),
+        el("h2", "Traces", id="traces"),
+        sections,
+    ]
+    rules = "".join(
+        f"#f{i}:checked~.one:not(.o{i}),#f{i}:checked~.scroll tr.row:not(.o{i}){{display:none}}"
+        for i in numbered.values()
+    )
+    return _document(title, [el("main", content)], rules)
+
+
+def _document(title: str, body: list[Html], rules: str = "") -> str:
+    style, script = _resource("page.css") + rules, _resource("page.js")
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("meta", name="referrer", content="no-referrer"),
+        el("title", oneline(title)),
+        Html(f"<style>{style}</style>"),
+    )
+    return (
+        "<!doctype html>\n" + el("html", head, el("body", body, Html(f"<script>{script}</script>")), lang="en") + "\n"
+    )
+
+
+@cache
+def _resource(name: str) -> str:
+    return files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _trace(view: View, prefix: str) -> Html:
+    name = f"{prefix}trace-json"
+    return el(
+        "article",
+        _verdict(view, prefix),
+        _facts(view),
+        _usage(view),
+        _section("Timeline", timeline(view)),
+        _section("Calls", calls(view, prefix)),
+        el("p", el("button", "Download the trace as JSON", type="button", data_save=name, hidden=True)),
+        data_block(view.trace, name),
+    )
+
+
+def _section(title: str, content: Html | None) -> Html | None:
+    return None if content is None else el("section", el("h3", title), content)
+
+
+def _outcome(view: View) -> Html:
+    return el("span", _LABELS.get(view.outcome, view.outcome), class_=f"badge {view.outcome}")
+
+
+def _verdict(view: View, prefix: str) -> Html:
+    top = view.top
+    chosen = next((n for n in view.all() if view.mark(n.event) == "chosen" and n.kind == "candidate"), None)
+    problem = visible(top.get("problem") or "")
+    short = el("p", el("bdi", problem), class_="problem")
+    if len(problem) > 400:
+        whole = el("details", el("summary", "the whole problem"), el("pre", problem, dir="auto"))
+        short = markup(el("p", el("bdi", shorten(problem, 300)), class_="problem"), whole)
+    if chosen is None:
+        answer: list[object] = [el("p", f"No candidate was chosen: {view.why}.", class_="answer none")]
+    else:
+        value = top.get("answer")
+        text = pretty(str(chosen.event.get("text") if value is None else value))
+        link = el("a", f"candidate #{chosen.event.get('index', '?')}", href=f"#{prefix}e{chosen.place}")
+        answer = [
+            el("pre", shorten(text, 1200), class_="answer", dir="auto"),
+            el("p", el("span", "★", class_="mark chosen"), " ", link, " ", score(number(top.get("score")))),
+        ]
+    return el("header", short, el("h3", "Chosen answer", class_="quiet"), answer)
+
+
+def _facts(view: View) -> Html:
+    top = view.top
+    budget = limits(top.get("budget")) or "none of its own"
+    pairs = [
+        ("Ended", view.why),
+        ("Candidates", view.tally),
+        ("Strategy", top.get("strategy")),
+        ("Model", top.get("model")),
+        ("Verifier", top.get("verifier") or "none"),
+        ("Budget", budget),
+        ("Seed", top.get("seed")),
+        ("Started", view.started.replace("T", " ").split(".")[0] + (" UTC" if view.started.endswith("+00:00") else "")),
+    ]
+    return el("dl", [el("div", el("dt", k), el("dd", el("bdi", v))) for k, v in pairs if v is not None])
+
+
+def _usage(view: View) -> Html:
+    usage = view.top.get("usage")
+    if not usage:
+        return el(
+            "p",
+            f"The account of this solve is not closed; the trace covers {seconds(view.seconds)} so far.",
+            class_="quiet",
+        )
+    rows = [(role, part) for role, part in (usage.get("by_role") or {}).items()] + [("total", usage)]
+    names = ("", "Calls", "Requests", "Prompt tokens", "Completion", "Tokens", "Cost", "Time")
+    head = el("thead", el("tr", [el("th", name, scope="col") for name in names]))
+    body = el("tbody", [_usage_row(role, part, view.top.get("budget") or {}) for role, part in rows])
+    over = usage.get("overshoot")
+    notes = [
+        "≤ marks an upper bound, charged where a call could not be counted." if usage.get("exact") is False else "",
+        "Times by role are the calls' own, added up; the total is wall time." if len(rows) > 1 else "",
+        f"Servers charged {plural(usage['overshoot'], 'token')} above what was reserved."
+        if usage.get("overshoot")
+        else "",
+    ]
+    table = el("table", el("caption", "What it took"), head, body)
+    return markup(el("div", table, class_="scroll", tabindex="0", role="region", aria_label="What it took"),
+                  el("p", " ".join(filter(None, notes)), class_="quiet") if any(notes) else None)  # fmt: skip
+
+
+def _usage_row(role: str, usage: Mapping[str, Any], budget: Mapping[str, Any]) -> Html:
+    def cell(key: str, text: str) -> Html:
+        limit = number(budget.get(key)) if role == "total" else None
+        return el("td", text, el("small", f" of {limit:,.6g}") if limit is not None else None)
+
+    bounds = [bounded(usage, usage.get(key)) for key in ("prompt_tokens", "completion_tokens", "tokens")]
+    unknown = "unknown" if usage.get("usd") is None else "$0"
+    return el(
+        "tr",
+        el("th", role, scope="row"),
+        cell("calls", f"{usage.get('calls', 0):,}"),
+        el("td", f"{usage.get('requests', 0):,}"),
+        el("td", bounds[0]),
+        el("td", bounds[1]),
+        cell("tokens", bounds[2]),
+        cell("usd", money(usage) or unknown),
+        cell("seconds", seconds(usage.get("seconds"))),
+        class_="total" if role == "total" else None,
+    )
+
+
+def _filter(counts: Mapping[str, int], numbered: Mapping[str, int], total: int) -> list[Html]:
+    """Radio buttons that styles alone act upon; they stand before what they hide."""
+    if len(counts) < 2:
+        return []
+    out = [el("input", type="radio", name="outcome", id="fall", checked=True), el("label", f"all {total}", for_="fall")]
+    for outcome, count in counts.items():
+        name = f"f{numbered[outcome]}"
+        label = f"{_LABELS.get(outcome, outcome)} {count}"
+        out.append(el("input", type="radio", name="outcome", id=name))
+        out.append(el("label", label, for_=name, title=STOPPED.get(outcome)))
+    return out
+
+
+def _summary(views: Sequence[tuple[str, View]], numbered: Mapping[str, int]) -> Html:
+    names = ("Trace", "Answer", "Score", "Ended", "Candidates", "Tokens", "Time")
+    rows = []
+    for i, (name, view) in enumerate(views):
+        usage = view.top.get("usage") or {}
+        answer = {"answer": view.top.get("answer"), "text": "—"}
+        cells = [
+            el("th", el("a", name, href=f"#t{i}"), scope="row"),
+            el("td", said(answer, 60)),
+            el("td", score(number(view.top.get("score")))),
+            el("td", _outcome(view)),
+            el("td", str(len(view.candidates))),
+            el("td", bounded(usage, usage.get("tokens")) if usage else "?"),
+            el("td", seconds(usage.get("seconds", view.seconds))),
+        ]
+        rows.append(el("tr", cells, class_=f"row o{numbered[view.outcome]}"))
+    table = el("table", el("thead", el("tr", [el("th", n, scope="col") for n in names])), el("tbody", rows))
+    return el("div", table, class_="scroll", tabindex="0", role="region", aria_label="All traces")

@@ -1,0 +1,268 @@
+"""Traces to look at: a tree of text for a terminal, a page of HTML, a piece of HTML for a notebook."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tts_plugins.engine._fragment import fragment
+from tts_plugins.engine._page import page, pages
+from tts_plugins.engine._view import (
+    Event,
+    Node,
+    View,
+    bounded,
+    duration,
+    limits,
+    money,
+    number,
+    numbers,
+    oneline,
+    plural,
+    rest,
+    seconds,
+    stop_words,
+)
+
+__all__ = ["fragment", "page", "pages", "tree"]
+
+WIDTH = 110
+MANY = 40  # candidates that are all shown
+FOLDED = 18  # of more than that, about so many are shown: each level shows its share
+
+_MARKS = {"chosen": "★", "lost": "✗", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•"}
+
+
+def tree(trace: Mapping[str, Any]) -> str:
+    """The trace as text of at most 110 columns without colours: what came of it, then call by call.
+
+    Long lists show their first and last entries, the chosen candidate and the first losses; the rest is counted.
+    """
+    view = View(trace)
+    lines = _heading(view)
+    share = MANY if len(view.candidates) <= MANY else max(4, FOLDED // max(len(view.waves), 1))
+    _branches(lines, view.nodes, "", lambda node, room: _entry(view, node, room), view, share)
+    if lineage := view.lineage:
+        lines += ["", "by descent: each candidate beneath the one that it continues"]
+        _branches(lines, lineage, "", lambda node, room: _candidate(view, node, room, brief=True), view, share)
+    return "\n".join(lines)
+
+
+def _heading(view: View) -> list[str]:
+    top, usage = view.top, view.top.get("usage") or {}
+    score = number(top.get("score"))
+    ending = "" if score is None else f"  {_score(score)}"
+    answer = oneline(top["answer"]) if top.get("answer") is not None else _first_words(view)
+    problem, room = oneline(top.get("problem") or "(no solve in this trace)"), WIDTH - 3 - _width(ending)
+    problem = _fit(problem, max(room // 2, room - _width(answer)))
+    roles = usage.get("by_role") or {}
+    by_role = ", ".join(f"{oneline(role)} {u.get('calls', 0):,}" for role, u in roles.items())
+    cost = [
+        plural(usage.get("calls", 0), "call") + (f" ({by_role})" if len(roles) > 1 else ""),
+        f"{bounded(usage, usage.get('tokens'))} tokens",
+        money(usage),
+        seconds(usage.get("seconds")),
+        f"OVERSHOOT {plural(usage['overshoot'], 'token')}" if usage.get("overshoot") else "",
+    ]
+    allowed = limits(top.get("budget"))
+    said = [f"{name} {oneline(top[key])}" for name, key in _SETTINGS if top.get(key) is not None]
+    paragraphs = [
+        _glued([oneline(top.get("strategy") or "no strategy"), *said]),
+        f"ended: {view.why}",
+        _glued(
+            [
+                *view.tally.split(", "),
+                *(cost if usage else [f"{seconds(view.seconds)} so far"]),
+                f"budget {allowed}" if allowed else "",
+            ]
+        ),
+    ]
+    first = f"{problem} → {_fit(answer, room - _width(problem))}{ending}"
+    return [first, *("  " + line for text in paragraphs for line in _wrap(text, WIDTH - 2, 3))]
+
+
+_SETTINGS = (("model", "model"), ("verifier", "verifier"), ("seed", "seed"))
+
+
+def _first_words(view: View) -> str:
+    chosen = next((c for c in view.candidates if view.mark(c) == "chosen"), None)
+    if chosen is None:
+        return f"nothing ({view.outcome})" if view.outcome != "running" else "…"
+    return f"“{oneline(chosen.get('text'))}”"
+
+
+def _branches(
+    lines: list[str], nodes: Sequence[Node], prefix: str, say: Callable[[Node, int], list[str]], view: View, share: int
+) -> None:
+    """Draw the nodes beneath each other, folding what is too many."""
+    entries = _folded(view, nodes, share)
+    for i, entry in enumerate(entries):
+        last = i == len(entries) - 1
+        branch, below = prefix + ("└─ " if last else "├─ "), prefix + ("   " if last else "│  ")
+        if isinstance(entry, list):
+            lines.append(f"{prefix}{'└' if last else '├'}┄ {_summary(view, entry)}")
+            continue
+        head, *details = say(entry, WIDTH - len(branch))
+        lines.append(branch + _fit(head, WIDTH - len(branch)))
+        bar = below + ("│  " if entry.children else "   ")
+        for detail in details:
+            lines += [bar + line for line in _wrap(detail, WIDTH - len(bar), 4)]
+        _branches(lines, entry.children, below, say, view, share)
+
+
+def _folded(view: View, nodes: Sequence[Node], share: int) -> list[Node | list[Node]]:
+    """The nodes, with runs of those that are left out as lists."""
+    out: list[Node | list[Node]] = []
+    losses = 0
+    for i, node in enumerate(nodes):
+        known = node.kind in ("request", "candidate")
+        marks = {view.mark(n.event) for n in node.walk() if n.kind in ("request", "candidate")}
+        losses += "lost" in marks
+        shown = len(nodes) <= share or not known or i < share * 2 // 3 or i >= len(nodes) - share // 3
+        if shown or "chosen" in marks or ("lost" in marks and losses <= 3):
+            out.append(node)
+        elif out and isinstance(out[-1], list):
+            out[-1].append(node)
+        else:
+            out.append([node])
+    return out
+
+
+def _summary(view: View, nodes: Sequence[Node]) -> str:
+    inside = [n for node in nodes for n in node.walk()]
+    scores = [s for n in inside if n.kind == "candidate" if (s := view.score(n.event)) is not None]
+    marks = [view.mark(node.event) for node in inside if node.kind in ("request", "candidate")]
+    said = [f"{len(nodes)} more", plural(sum(n.kind == "candidate" for n in inside), "candidate")]
+    said += [f"scores {min(scores):.2f} to {max(scores):.2f}"] if scores else []
+    return " · ".join(said + [f"{marks.count(m)} {m}" for m in ("lost", "cancelled", "pruned") if m in marks])
+
+
+def _entry(view: View, node: Node, room: int) -> list[str]:
+    """What is said of an event: a line, and paragraphs beneath it."""
+    event, kind, at = node.event, node.kind, f"at {view.moment(node.event.get('at'))}"
+    if kind == "candidate":
+        return _candidate(view, node, room)
+    if kind == "request":
+        return _request(view, node)
+    if kind == "wave":
+        head = f"wave {view.waves[id(event)]}: {event.get('n')} of {event.get('of')} · {_timing(view, event)}"
+    elif kind == "score_set":
+        head = f"scored together by {oneline(event.get('verifier'))} · {event.get('n')} candidates · {_timing(view, event)}"
+    elif kind == "stop":
+        head = f"■ stop rule met {at}: {stop_words(event)}"
+    elif kind == "failure":
+        final = "" if event.get("retryable") else ", not retryable"
+        return _paragraphs(f"✗ attempt {node.attempt}, {at}{final}: {oneline(event.get('error'))}", room)
+    elif kind in ("budget", "deadline", "cancelled", "overshoot", "top_up"):
+        said = oneline(event["error"]) if event.get("error") else rest(event)
+        head = f"■ {_NOTES[kind]} {at}" + (f": {said}" if said else "")
+        return _paragraphs(head, room)
+    else:
+        return _paragraphs(f"{oneline(kind) or 'event'} · {_timing(view, event)} · {rest(event)}".rstrip(" ·"), room)
+    return [head, f"✗ {oneline(event['error'])}"] if event.get("error") else [head]
+
+
+_NOTES = {
+    "budget": "no room left in the budget",
+    "deadline": "the deadline passed",
+    "cancelled": "cancelled",
+    "overshoot": "charged more than was reserved",
+    "top_up": "fewer choices than asked for; the rest is asked again",
+}
+
+
+def _request(view: View, node: Node) -> list[str]:
+    event, failures, mark = node.event, node.of("failure"), view.mark(node.event)
+    usage, seeds = event.get("usage") or {}, event.get("seeds") or []
+    tries = len(failures) + (mark != "lost" or not failures)
+    said = [
+        ("" if mark == "plain" else _MARKS[mark] + " ") + oneline(event.get("model")),
+        "verifier" if event.get("role") == "verifier" else "",
+        f"×{event['n']}" if event.get("n") not in (None, 1) else "",
+        f"{bounded(usage, usage.get('tokens'))} tokens" if usage else "",
+        money(usage),
+        _timing(view, event),
+        plural(tries, "attempt") if tries > 1 else "",
+        {"lost": "failed", "cancelled": "«cancelled»"}.get(mark, ""),
+        f"seed {oneline(seeds[0])}" + (" …" if len(seeds) > 1 else "")
+        if event.get("role") != "verifier" and seeds
+        else "",
+    ]
+    # The last attempt's failure is told beneath already.
+    told = mark != "lost" or any(f.event.get("error") == event.get("error") for f in failures)
+    return [" · ".join(filter(None, said)), *([] if told else [f"✗ {oneline(event['error'])}"])]
+
+
+def _candidate(view: View, node: Node, room: int, brief: bool = False) -> list[str]:
+    event, mark, score = node.event, view.mark(node.event), view.score(node.event)
+    wide = max((len(str(c.get("index"))) for c in view.candidates), default=1) + 1
+    name = f"{_MARKS[mark]} {'#' + str(event.get('index', '?')):<{wide}} {oneline(event.get('candidate'))}"
+    parent = f" ← {oneline(event['parent_candidate'])}" if event.get("parent_candidate") and not brief else ""
+    words = {"cancelled": "«cancelled»", "pruned": "«pruned»", "running": "«running»"}.get(mark, "")
+    words += "«truncated»" if event.get("finish_reason") == "length" or event.get("truncated") else ""
+    head = "  ".join(filter(None, [name + parent, "" if score is None else _score(score), words]))
+    said = f"= {oneline(event['answer'])}" if event.get("answer") is not None else f"“{oneline(event.get('text'))}”"
+    steps = " ".join(f"{s:.2f}" for s in numbers(event.get("step_scores")))
+    if brief:
+        return [f"{head}  {said}" + (f"  steps {steps}" if steps else "")]
+    tail = f"✗ {oneline(event['error'])}" if mark == "lost" else oneline(event.get("feedback") or "")
+    space, beside = room - _width(head) - 2, bool(tail) and _width(tail) <= room // 3
+    said = _fit(said, space - _width(tail) - 3 if beside else space)
+    first = f"{head}  {said}" + (f" · {tail}" if beside else "")
+    return [first, *filter(None, ["" if beside else tail, f"steps {steps}" if steps else "", _unknown(event)])]
+
+
+def _unknown(event: Event) -> str:
+    known = ("candidate", "index", "text", "finish_reason", "truncated", "answer", "score", "feedback", "error")
+    return rest(event, *known, "seed", "tokens", "pruned", "step_scores", "parent_candidate")
+
+
+def _timing(view: View, event: Event) -> str:
+    took = duration(event)
+    return f"{'running' if took is None else seconds(took)} from {view.moment(event.get('at'))}"
+
+
+def _score(score: float) -> str:
+    full = round(min(max(score, 0.0), 1.0) * 5)
+    return f"{score:.2f} " + "█" * full + "░" * (5 - full)
+
+
+def _glued(parts: Sequence[str]) -> str:
+    """Parts that a line break keeps whole."""
+    return " · ".join(part.replace(" ", "\xa0") if len(part) < 50 else part for part in parts if part)
+
+
+def _paragraphs(text: str, room: int) -> list[str]:
+    return _wrap(text, room - 3, 4)
+
+
+def _width(text: str) -> int:
+    """Columns in a terminal: East Asian characters and emoji take two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _fit(text: str, room: int) -> str:
+    if _width(text) <= room:
+        return text
+    kept = text[: max(room - 1, 0)]
+    while _width(kept) > room - 1 and kept:
+        kept = kept[:-1]
+    return kept.rstrip() + "…"
+
+
+def _wrap(text: str, room: int, most: int) -> list[str]:
+    """At most `most` lines of `room` columns."""
+    lines: list[str] = [""]
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if _width(joined) <= room or not lines[-1]:
+            lines[-1] = joined
+        elif len(lines) == most:
+            lines[-1] += " …"
+            break
+        else:
+            lines.append(word)
+    return [_fit(line.replace("\xa0", " "), room) for line in lines]

@@ -1,0 +1,251 @@
+"""What a trace says, in the figures and words that its renderings share. Pure: a trace's dict in, text out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Event = Mapping[str, Any]
+Mark = Literal["chosen", "lost", "cancelled", "pruned", "running", "plain"]
+
+# Deeper than this nobody follows an indentation, and a chain of a thousand revisions must not exhaust the stack.
+DEEPEST = 24
+
+STOPPED = {
+    "complete": "complete: nothing was left to do",
+    "stop_rule": "its stop rule was met",
+    "budget": "the budget had no room for more",
+    "deadline": "the time was up",
+    "cancelled": "it was cancelled",
+    "failed": "it failed",
+    "running": "it is still running",
+}
+
+# What hides or reorders text, or drives a terminal: controls, bidirectional and invisible marks, lone surrogates.
+# The joiners U+200C and U+200D are left alone, since Persian and emoji need them.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
+)
+
+
+@dataclass(eq=False)
+class Node:
+    """An event, what is beneath it, and its place among all events."""
+
+    event: Event
+    place: int
+    above: Node | None = None
+    depth: int = 0
+    children: list[Node] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """The event's kind; empty where it has none."""
+        return str(self.event.get("kind") or "")
+
+    def walk(self) -> Iterator[Node]:
+        """It and all beneath it."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    @property
+    def attempt(self) -> int:
+        """Which of its siblings of its kind it is, from 1: a failure's attempt."""
+        return 1 if self.above is None else self.above.of(self.kind).index(self) + 1
+
+    def of(self, kind: str) -> list[Node]:
+        """Its children of one kind."""
+        return [child for child in self.children if child.kind == kind]
+
+
+def forest(events: Iterable[Event], name: Callable[[Event], Any], parent: Callable[[Event], Any]) -> list[Node]:
+    """The events as trees; one whose parent did not come before it is a root, so there are no cycles."""
+    nodes: dict[Any, Node] = {}
+    roots: list[Node] = []
+    for place, event in enumerate(events):
+        above = None if parent(event) is None else nodes.get(parent(event))
+        if above is not None and above.depth >= DEEPEST:
+            above = above.above
+        node = Node(event, place, above, 0 if above is None else above.depth + 1)
+        nodes[name(event)] = node
+        (roots if above is None else above.children).append(node)
+    return roots
+
+
+class View:
+    """One trace, ready to be read: unfinished ones and kinds that are not known yet included."""
+
+    def __init__(self, trace: Mapping[str, Any]) -> None:
+        events = [e for e in trace.get("events") or () if isinstance(e, Mapping)]
+        self.trace, self.started = trace, str(trace.get("started") or "")
+        roots = forest(events, lambda e: e.get("id"), lambda e: e.get("parent"))
+        solve = next((node for node in roots if node.kind == "solve"), None)
+        self.top: Event = {} if solve is None else solve.event
+        self.nodes = [] if solve is None else list(solve.children)
+        self.nodes += [node for node in roots if node is not solve]
+        self.candidates = [e for e in events if e.get("kind") == "candidate"]
+        self.chosen = self.top.get("chosen")
+        self.seconds = max((number(e.get(key)) or 0.0 for e in events for key in ("at", "end")), default=0.0)
+        self.waves = {id(e): i for i, e in enumerate((e for e in events if e.get("kind") == "wave"), start=1)}
+        sets = [e.get("scores") or () for e in events if e.get("kind") == "score_set"]
+        self._set_scores = {s.get("candidate"): s.get("score") for scores in sets for s in scores}
+        self.winners = self._line_of(self.chosen)
+
+    def all(self) -> Iterator[Node]:
+        """Every node but the solve itself."""
+        for node in self.nodes:
+            yield from node.walk()
+
+    def score(self, candidate: Event) -> float | None:
+        """A candidate's score, from its own event or from a verifier that scored all of them together."""
+        own = number(candidate.get("score"))
+        return number(self._set_scores.get(candidate.get("candidate"))) if own is None else own
+
+    def mark(self, event: Event) -> Mark:
+        """What became of a request or a candidate."""
+        if self.chosen is not None and event.get("candidate") == self.chosen and event.get("kind") == "candidate":
+            return "chosen"
+        if event.get("error"):
+            return "cancelled" if event["error"] in ("cancelled", "CancelledError") else "lost"
+        if event.get("pruned"):
+            return "pruned"
+        return "running" if "end" in event and event["end"] is None else "plain"
+
+    @property
+    def outcome(self) -> str:
+        """A key of `STOPPED`."""
+        if self.top.get("error"):
+            return "failed"
+        return str(self.top.get("stopped") or "running")
+
+    def moment(self, at: object) -> str:
+        """A time since the start, as precise as this trace needs it."""
+        given = number(at)
+        return "?" if given is None else f"{given:.2f} s" if self.seconds >= 0.1 else f"{given * 1000:.1f} ms"
+
+    @property
+    def lineage(self) -> list[Node]:
+        """The candidates by which each continues or revises; empty where none does."""
+        if not any(c.get("parent_candidate") for c in self.candidates):
+            return []
+        return forest(self.candidates, lambda e: e.get("candidate"), lambda e: e.get("parent_candidate"))
+
+    @property
+    def why(self) -> str:
+        """Why it ended, in words."""
+        said = STOPPED.get(self.outcome, self.outcome)
+        if self.outcome == "failed":
+            return f"{said}: " + ": ".join(oneline(self.top[k]) for k in ("error", "message") if self.top.get(k))
+        note = next((n.event for n in self.nodes if n.kind == "stop"), None)
+        return f"{said}: {stop_words(note)}" if self.outcome == "stop_rule" and note else said
+
+    @property
+    def tally(self) -> str:
+        """How many candidates came, were lost, were cancelled."""
+        counts: dict[Mark, int] = {}
+        for node in self.all():
+            mark = self.mark(node.event)
+            if node.kind == "candidate":
+                counts[mark] = counts.get(mark, 0) + 1
+            elif node.kind == "request" and node.event.get("role") == "model" and mark in ("lost", "cancelled"):
+                counts[mark] = counts.get(mark, 0) + int(number(node.event.get("n")) or 1)
+        came = sum(counts.get(m, 0) for m in ("chosen", "plain", "pruned"))
+        rest = [f"{counts[m]} {m}" for m in ("pruned", "lost", "cancelled", "running") if counts.get(m)]
+        return ", ".join([plural(came, "candidate"), *rest])
+
+    def _line_of(self, name: object) -> set[object]:
+        parents = {c.get("candidate"): c.get("parent_candidate") for c in self.candidates}
+        line: set[object] = set()
+        while name is not None and name not in line:
+            line.add(name)
+            name = parents.get(name)
+        return line
+
+
+def visible(text: object) -> str:
+    """The text with everything that hides, reorders or controls made to be seen; it can always be encoded."""
+    return _HIDDEN.sub(_shown, str(text).replace("\r\n", "\n"))
+
+
+def _shown(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else f"‹U+{code:04X}›"
+
+
+def oneline(text: object) -> str:
+    """Visible text in one line."""
+    return " ".join(visible(text).split())
+
+
+def shorten(text: str, width: int) -> str:
+    """At most `width` characters, the last of them an ellipsis where some were left out."""
+    return text if len(text) <= width else text[: max(width - 1, 0)].rstrip() + "…"
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None for whatever else it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def plural(count: float, noun: str) -> str:
+    """`1 call`, `1,200 calls`."""
+    return f"{count:,.0f} {noun}" + ("" if count == 1 else "s")
+
+
+def seconds(value: object) -> str:
+    """A time to a useful precision; a question mark where there is none."""
+    given = number(value)
+    return (
+        "?" if given is None else f"{given * 1000:.1f} ms" if given < 0.01 else f"{given:.{1 if given >= 10 else 2}f} s"
+    )
+
+
+def duration(event: Event) -> float | None:
+    """How long an event took; None while it runs."""
+    start, end = number(event.get("at")), number(event.get("end"))
+    return None if start is None or end is None else max(end - start, 0.0)
+
+
+def money(usage: Event) -> str:
+    """Dollars to two significant figures at least; empty where they are unknown or none."""
+    usd = number(usage.get("usd"))
+    return "" if not usd else f"${usd:.2f}" if usd >= 1 else f"${usd:.{1 - math.floor(math.log10(abs(usd)))}f}"
+
+
+def bounded(usage: Event, count: object) -> str:
+    """A count, marked as a bound where the usage is not exact."""
+    return ("≤" if usage.get("exact") is False else "") + f"{number(count) or 0:,.0f}"
+
+
+def limits(budget: object) -> str:
+    """A budget in words; empty where there is none."""
+    if not isinstance(budget, Mapping):
+        return ""
+    said = {"usd": lambda v: f"${v:g}", "seconds": lambda v: f"{v:g} s"}
+    return ", ".join(said[k](v) if k in said else f"{v:,} {k}" for k, v in budget.items() if number(v) is not None)
+
+
+def stop_words(note: Event) -> str:
+    """What a stop rule saw when it stopped."""
+    seen, left = number(note.get("seen")), number(note.get("left"))
+    counts = "" if seen is None else f" after {plural(seen, 'candidate')}"
+    return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more were still possible")
+
+
+def numbers(values: object) -> list[float]:
+    """The finite numbers of a sequence; none of anything else."""
+    given = values if isinstance(values, Sequence) and not isinstance(values, str | bytes) else ()
+    return [value for value in map(number, given) if value is not None]
+
+
+def rest(event: Event, *known: str) -> str:
+    """Every field that is not told elsewhere, for kinds and fields that are not known here."""
+    skipped = {"id", "kind", "parent", "at", "end", *known}
+    return ", ".join(f"{oneline(k)}={oneline(v)}" for k, v in event.items() if k not in skipped and v not in (None, ""))

@@ -1,0 +1,331 @@
+"""The way in: one problem, solved by a strategy within a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, overload
+
+from tts_plugins._threads import run_sync
+from tts_plugins.answers import AnswerKey, extract
+from tts_plugins.budget import Budget
+from tts_plugins.engine._otel import export
+from tts_plugins.engine._run import SolveRun
+from tts_plugins.engine._scope import SCOPE, Scope
+from tts_plugins.engine._trace import Event, Listener, Trace
+from tts_plugins.errors import BudgetExhausted, ConfigurationError, DeadlineExceeded, TTSError
+from tts_plugins.ledger import Ledger
+from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
+from tts_plugins.selection import fallback
+from tts_plugins.strategies import BestOfN, SelfConsistency
+from tts_plugins.types import Problem, Result, Scored
+
+_GRACE = 0.25  # seconds that a strategy has after the deadline to choose among what it has
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    model: Model
+    strategy: Strategy
+    verifier: Verifier | SetVerifier | None
+    budget: Budget | Ledger | None
+    seed: int
+    answer: AnswerKey
+    on_exhausted: Literal["return", "raise"]
+    attempts: int
+
+
+async def solve(
+    problem: object,
+    *,
+    model: Model,
+    strategy: Strategy | None = None,
+    verifier: Verifier | SetVerifier | None = None,
+    budget: Budget | Ledger | None = None,
+    seed: int | None = None,
+    answer: AnswerKey = extract,
+    on_exhausted: Literal["return", "raise"] = "return",
+    attempts: int = 4,
+    listener: Listener | None = None,
+) -> Result:
+    """Solve one problem.
+
+    Args:
+        problem: a text, chat messages, a chain's input, or a `Problem`.
+        model: the generator, see `tts_plugins.models`.
+        strategy: how compute is spent; `BestOfN(n=8)` where there is a verifier, else `SelfConsistency(n=8)`.
+        verifier: scores candidates, see `tts_plugins.verifiers`.
+        budget: hard limits for this solve, or a `Ledger` that many solves share. Inside another solve its account
+            pays as well.
+        seed: fixes each candidate's seed and every random choice; drawn, and told in the result, where left out.
+        answer: from a candidate's text to the value that votes; None for a text without one.
+        on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
+        attempts: attempts for each request, the first included; the wait between them honours Retry-After.
+        listener: called with every trace event when it starts and when it ends, on the solve's own loop.
+
+    Returns:
+        The chosen candidate, all that were seen, the usage, why it stopped, and the trace.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or a limit cannot hold over this model.
+        BudgetExhausted: there was no room for a single candidate.
+        DeadlineExceeded: the time was up before a single candidate.
+        ModelError: no candidate can succeed: a wrong key, an unknown model.
+        AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
+    """
+    settings = _settings(model, strategy, verifier, budget, seed, answer, on_exhausted, attempts)
+    return await _Solve(Problem.of(problem), settings, listener).run()
+
+
+def solve_sync(problem: object, **settings: Any) -> Result:
+    """`solve` from synchronous code: on any thread, and inside a running event loop too, as in a notebook."""
+    return run_sync(lambda: solve(problem, **settings))
+
+
+@overload
+async def solve_many(
+    problems: Iterable[object], *, concurrency: int = ..., return_errors: Literal[False] = ..., **settings: Any
+) -> list[Result]: ...
+@overload
+async def solve_many(
+    problems: Iterable[object], *, concurrency: int = ..., return_errors: Literal[True], **settings: Any
+) -> list[Result | TTSError]: ...
+async def solve_many(
+    problems: Iterable[object], *, concurrency: int = 64, return_errors: bool = False, **settings: Any
+) -> list[Result] | list[Result | TTSError]:
+    """Solve many problems, at most `concurrency` at a time; results are in the order of the problems.
+
+    A `Budget` is fresh for each of them; pass a `Ledger` to share one. Each has its own seed, derived from `seed`.
+    With `return_errors`, a problem that fails puts its error into its place; else the first one ends the rest.
+    """
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise ConfigurationError(f"solve_many: concurrency={concurrency!r} must be a whole number of at least 1")
+    places = asyncio.Semaphore(concurrency)
+    seed = settings.pop("seed", None)
+    seeds = random.Random(seed)
+
+    async def one(problem: object, own: int) -> Result | TTSError:
+        async with places:
+            try:
+                return await solve(problem, seed=own, **settings)
+            except TTSError as error:
+                if return_errors:
+                    return error
+                raise
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(p, seeds.getrandbits(31))) for p in problems]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
+    return [task.result() for task in tasks]
+
+
+class SolveEvents:
+    """The events of a solve while it runs: `async for event in solve_events(...)`; then `result`.
+
+    Leaving the loop early leaves the solve running: `cancel()` ends it with the best answer so far.
+    """
+
+    def __init__(self, problem: object, settings: dict[str, Any]) -> None:
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._solve = _Solve(Problem.of(problem), _settings(**settings), self._queue.put_nowait)
+        self._task: asyncio.Task[Result] | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        task = self._start()
+        while (event := await self._queue.get()) is not None:
+            yield event
+        await task
+
+    @property
+    def result(self) -> Result:
+        """The outcome, once the events have ended; raises what `solve` would."""
+        if self._task is None or not self._task.done():
+            raise RuntimeError("the solve has not ended yet; iterate over its events to the end, or await wait()")
+        return self._task.result()
+
+    async def wait(self) -> Result:
+        """The outcome, when it is there."""
+        return await asyncio.shield(self._start())
+
+    def cancel(self) -> None:
+        """End now with the best answer so far (`stopped="cancelled"`)."""
+        self._solve.halt()
+
+    def _start(self) -> asyncio.Task[Result]:
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._solve.run())
+            self._task.add_done_callback(lambda _: self._queue.put_nowait(None))
+        return self._task
+
+
+def solve_events(
+    problem: object,
+    *,
+    model: Model,
+    strategy: Strategy | None = None,
+    verifier: Verifier | SetVerifier | None = None,
+    budget: Budget | Ledger | None = None,
+    seed: int | None = None,
+    answer: AnswerKey = extract,
+    on_exhausted: Literal["return", "raise"] = "return",
+    attempts: int = 4,
+) -> SolveEvents:
+    """`solve`, watched: an asynchronous iterable over the trace's events, whose `result` is the outcome.
+
+    An event appears when it starts (`end` is None) and again when it ends, with the same `id`.
+    """
+    return SolveEvents(
+        problem,
+        {
+            "model": model,
+            "strategy": strategy,
+            "verifier": verifier,
+            "budget": budget,
+            "seed": seed,
+            "answer": answer,
+            "on_exhausted": on_exhausted,
+            "attempts": attempts,
+        },
+    )
+
+
+def _settings(
+    model: Model,
+    strategy: Strategy | None,
+    verifier: Verifier | SetVerifier | None,
+    budget: Budget | Ledger | None,
+    seed: int | None,
+    answer: AnswerKey,
+    on_exhausted: Literal["return", "raise"],
+    attempts: int,
+) -> _Settings:
+    if not isinstance(model, Model):
+        raise ConfigurationError(f"solve: model={model!r} is no model; wrap a function with CallableModel(function)")
+    if verifier is not None and not isinstance(verifier, Verifier | SetVerifier):
+        raise ConfigurationError(
+            f"solve: verifier={verifier!r} is no verifier; wrap a function with CallableVerifier(function)"
+        )
+    if strategy is None:
+        strategy = SelfConsistency(n=8) if verifier is None else BestOfN(n=8)
+    elif isinstance(strategy, type) or not callable(strategy):
+        raise ConfigurationError(f"solve: strategy={strategy!r} is no strategy; pass an object such as BestOfN(n=8)")
+    if budget is not None and not isinstance(budget, Budget | Ledger):
+        raise ConfigurationError(f"solve: budget={budget!r} is neither a Budget nor a Ledger; pass Budget(calls=32)")
+    if on_exhausted not in ("return", "raise"):
+        raise ConfigurationError(f"solve: on_exhausted={on_exhausted!r} is not known; use 'return' or 'raise'")
+    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+        raise ConfigurationError(f"solve: attempts={attempts!r} must be a whole number of at least 1")
+    if seed is None:
+        seed = random.SystemRandom().getrandbits(31)
+    elif isinstance(seed, bool) or not isinstance(seed, int):
+        raise ConfigurationError(f"solve: seed={seed!r} must be a whole number, or None to draw one")
+    return _Settings(
+        model=model, strategy=strategy, verifier=verifier, budget=budget, seed=seed, answer=answer,
+        on_exhausted=on_exhausted, attempts=attempts,
+    )  # fmt: skip
+
+
+class _Solve:
+    def __init__(self, problem: Problem, settings: _Settings, listener: Listener | None) -> None:
+        self._problem, self._settings = problem, settings
+        self._trace = Trace(listener)
+        self._run: SolveRun | None = None
+
+    def halt(self) -> None:
+        if self._run is not None:
+            self._run.halt("cancelled")
+
+    async def run(self) -> Result:
+        s, now = self._settings, time.monotonic()
+        ledger, deadline = _account(s.budget, now)
+        root = self._trace.open(
+            "solve", None, problem=self._problem.text, model=s.model.name, strategy=repr(s.strategy), seed=s.seed,
+            verifier=None if s.verifier is None else s.verifier.name,
+            budget=s.budget.to_dict() if isinstance(s.budget, Budget) else None,
+        )  # fmt: skip
+        run = self._run = SolveRun(
+            model=s.model, verifier=s.verifier, ledger=ledger, trace=self._trace, root=root, seed=s.seed,
+            deadline=deadline, attempts=s.attempts, answer=s.answer,
+        )  # fmt: skip
+        try:
+            best = await self._search(run, Scope(ledger, None, deadline, "model", root))
+        except BaseException as error:
+            self._trace.close(root, error=type(error).__name__, message=str(error), **_ending(run, ledger, now))
+            export(self._trace)
+            raise
+        self._trace.close(root, chosen=best.id, answer=best.answer, score=best.score, **_ending(run, ledger, now))
+        export(self._trace)
+        return Result(
+            problem=self._problem,
+            best=best,
+            candidates=tuple(sorted(run.seen, key=lambda c: c.index)),
+            usage=replace(ledger.usage, seconds=time.monotonic() - now, overshoot=ledger.overshoot.tokens),
+            stopped=run.stopped,
+            trace=self._trace,
+            seed=s.seed,
+        )
+
+    async def _search(self, run: SolveRun, scope: Scope) -> Scored:
+        task = asyncio.ensure_future(_in_scope(self._settings.strategy, run, self._problem, scope))
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+        if scope.deadline is not None:
+            left = max(scope.deadline - time.monotonic(), 0.0)
+            timers = [loop.call_later(left, run.halt, "deadline"), loop.call_later(left + _GRACE, task.cancel)]
+        try:
+            best = await task
+        except BudgetExhausted:
+            run.stopped = "budget" if run.stopped == "complete" else run.stopped
+            if self._settings.on_exhausted == "raise" or not run.seen:
+                raise
+            best = fallback(run.seen)
+        except (DeadlineExceeded, asyncio.CancelledError) as error:
+            if not run.halted or not run.seen or _asked_to_cancel():
+                if run.halted == "deadline" and isinstance(error, asyncio.CancelledError) and not _asked_to_cancel():
+                    raise DeadlineExceeded("the deadline passed before the first candidate was complete") from error
+                raise
+            best = fallback(run.seen)
+        finally:
+            for timer in timers:
+                timer.cancel()
+            task.cancel()
+            await run.close()
+        if run.stopped == "budget" and self._settings.on_exhausted == "raise":
+            raise BudgetExhausted(f"the budget ended the search after {len(run.seen)} candidates; raise it, or lower n")
+        return best
+
+
+async def _in_scope(strategy: Strategy, run: SolveRun, problem: Problem, scope: Scope) -> Scored:
+    SCOPE.set(scope)
+    return await strategy(run, problem)
+
+
+def _asked_to_cancel() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _account(budget: Budget | Ledger | None, now: float) -> tuple[Ledger, float | None]:
+    """The ledger of this solve, inside of whatever encloses it, and when its time ends."""
+    outer = SCOPE.get()
+    limits = [None if outer is None else outer.deadline]
+    if isinstance(budget, Ledger):
+        limits.append(budget.deadline(now))
+        # Its own root may be the enclosing one: then the enclosing call's hold is drawn from first.
+        shares = outer is not None and outer.ledger.root is budget.root
+        ledger = Ledger(inside=outer.hold if shares and outer is not None and outer.hold is not None else budget)
+    else:
+        ledger = Ledger(budget, inside=None if outer is None else outer.hold or outer.ledger)
+        limits.append(ledger.deadline(now))
+    given = [limit for limit in limits if limit is not None]
+    return ledger, min(given) if given else None
+
+
+def _ending(run: SolveRun, ledger: Ledger, started: float) -> dict[str, Any]:
+    usage = replace(ledger.usage, seconds=time.monotonic() - started, overshoot=ledger.overshoot.tokens)
+    return {"stopped": run.stopped, "usage": usage.to_dict()}

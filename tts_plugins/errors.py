@@ -1,0 +1,168 @@
+"""Every error that this package raises on purpose.
+
+::
+
+    TTSError
+    ├── ConfigurationError (ValueError)   a wrong setting: names the field, the value and the mend
+    │   ├── MissingExtraError             an optional dependency is absent: names the extra
+    │   ├── UnknownPriceError             a money limit over a model whose price is unknown
+    │   └── UnboundedCallError            a token or money limit over a call without max_tokens
+    ├── DataError (ValueError)            a wrong file or record: names the file and the line
+    ├── WeightsError                      the embedded model's weights cannot be had or trusted
+    ├── BudgetExhausted                   a reservation does not fit and nothing will make room
+    ├── DeadlineExceeded (TimeoutError)   the time is up and there is no candidate at all
+    ├── AllCandidatesFailed               every candidate was lost: names the first cause
+    └── CandidateError                    one candidate is lost, the others go on
+        ├── ModelError                    a generation failed
+        │   ├── AuthenticationFailed      401, 403
+        │   ├── ModelNotFound             404
+        │   ├── RequestRefused            any other 4xx
+        │   ├── RateLimited               429
+        │   ├── ServerFailed              5xx
+        │   ├── ConnectionFailed          refused, reset, name not found
+        │   ├── CallTimedOut              no complete answer in time
+        │   └── MalformedResponse         an answer that is not what the protocol says
+        └── VerifierError                 a score could not be had
+            └── InvalidScore              not a number, out of range, of the wrong length
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+Charge = Literal["reserve", "call", "nothing"]
+
+
+class TTSError(Exception):
+    """Base of all errors of this package."""
+
+
+class ConfigurationError(TTSError, ValueError):
+    """A setting is wrong. The message names the field, its value and what to write instead."""
+
+
+class MissingExtraError(ConfigurationError, ImportError):
+    """An optional dependency is not installed. The message names the extra to install."""
+
+
+class UnknownPriceError(ConfigurationError):
+    """A `usd` limit stands over a model whose price is not known; it is never taken as free."""
+
+
+class UnboundedCallError(ConfigurationError):
+    """A token or money limit stands over a call whose length has no bound."""
+
+
+class DataError(TTSError, ValueError):
+    """A file or record is malformed. The message names the file, the line and the field."""
+
+
+class WeightsError(TTSError):
+    """The weights of the embedded model could not be fetched, or are not what they should be."""
+
+
+class BudgetExhausted(TTSError):
+    """A reservation does not fit into what is left, and no call in flight will give any back."""
+
+
+class DeadlineExceeded(TTSError, TimeoutError):
+    """The time limit passed before there was any candidate to return."""
+
+
+class CandidateError(TTSError):
+    """One candidate is lost; the solve goes on with the others."""
+
+
+class ModelError(CandidateError):
+    """A generation failed.
+
+    Attributes:
+        retryable: whether the same request may succeed later.
+        retry_after: seconds that the server asked to wait, where it did.
+        fatal: no other candidate can succeed either (a wrong key, an unknown model).
+        charge: what the failed attempt is charged: its whole `reserve` (it may have been worked on),
+            one `call` without tokens (it was refused), or `nothing` (it never left).
+    """
+
+    retryable = False
+    fatal = False
+    charge: Charge = "reserve"
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class AuthenticationFailed(ModelError):
+    """The server does not accept the key (401, 403)."""
+
+    fatal = True
+    charge: Charge = "call"
+
+
+class ModelNotFound(ModelError):
+    """The server does not know the model or the path (404)."""
+
+    fatal = True
+    charge: Charge = "call"
+
+
+class RequestRefused(ModelError):
+    """The server refuses this request as it stands (400, 409, 413, 422, …)."""
+
+    charge: Charge = "call"
+
+
+class RateLimited(ModelError):
+    """The server asks to slow down (429)."""
+
+    retryable = True
+    charge: Charge = "call"
+
+
+class ServerFailed(ModelError):
+    """The server broke (5xx)."""
+
+    retryable = True
+
+
+class ConnectionFailed(ModelError):
+    """The server was not reached, or the connection broke.
+
+    A refused connection costs a call and no tokens; one that broke later costs its reserve.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.charge: Charge = "call" if refused else "reserve"
+
+
+class CallTimedOut(ModelError):
+    """No complete answer came within the time for one call."""
+
+    retryable = True
+
+
+class MalformedResponse(ModelError):
+    """The answer is not what the protocol says: broken JSON, HTML, no choices, no text."""
+
+    retryable = True
+
+
+class VerifierError(CandidateError):
+    """A verifier failed on a candidate. Its score is unknown: never zero, never a middle value."""
+
+
+class InvalidScore(VerifierError):
+    """A verifier returned something that is no score in [0, 1], or too few or many step scores."""
+
+
+class AllCandidatesFailed(TTSError):
+    """No candidate is left. `errors` holds each one's error; the first is the `__cause__`."""
+
+    def __init__(self, message: str, errors: Sequence[BaseException] = ()) -> None:
+        super().__init__(message)
+        self.errors = tuple(errors)

@@ -1,0 +1,59 @@
+"""One choice of a chat completion, read with care: content may be null, in parts, or only thought. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tts_plugins.types import Generation
+
+
+def generation(choice: Any) -> Generation | None:
+    """The choice; None where it holds neither text nor a tool call, though it was not cut."""
+    message = getattr(choice, "message", None)
+    if message is None:
+        return None
+    text, reasoning = _text(getattr(message, "content", None)), _reasoning(message)
+    finish = getattr(choice, "finish_reason", None) or "stop"
+    calls = getattr(message, "tool_calls", None) or getattr(message, "function_call", None)
+    refusal = getattr(message, "refusal", None)
+    if not text and not calls and not refusal and finish != "length" and getattr(message, "content", None) is None:
+        return None
+    return Generation(
+        text=text or (refusal if isinstance(refusal, str) else ""),
+        output=message,
+        finish_reason=finish,
+        logprobs=_logprobs(choice),
+        reasoning=reasoning,
+    )
+
+
+def shown(choice: Any) -> str:
+    """All that the choice says, for bounding its tokens: text, thought, tool calls."""
+    message = getattr(choice, "message", None)
+    if message is None:
+        return ""
+    calls = getattr(message, "tool_calls", None) or []
+    called = "".join(f"{getattr(getattr(c, 'function', None), 'name', '')}{getattr(c, 'function', c)}" for c in calls)
+    return _text(getattr(message, "content", None)) + (_reasoning(message) or "") + called
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        return "".join(str(part.get("text", "")) if isinstance(part, dict) else "" for part in content)
+    return ""
+
+
+def _reasoning(message: Any) -> str | None:
+    for name in ("reasoning_content", "reasoning"):
+        value = getattr(message, name, None)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _logprobs(choice: Any) -> tuple[float, ...] | None:
+    content = getattr(getattr(choice, "logprobs", None), "content", None)
+    return tuple(float(token.logprob) for token in content) if content else None

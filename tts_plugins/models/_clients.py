@@ -1,0 +1,76 @@
+"""One client for each event loop: a connection pool that two live loops share hangs or fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from tts_plugins._threads import on_engine_loop
+from tts_plugins.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_Guard = AsyncGenerator[None, None]
+
+
+class Clients:
+    """Clients by loop, closed with it.
+
+    It refers to nothing that refers back to it: a client that is found by the cycle collector, and not by its last
+    reference, is torn apart before it can close its connections.
+    """
+
+    def __init__(
+        self, *, base_url: str | None, api_key: str | None, client: AsyncOpenAI | None, timeout: float
+    ) -> None:
+        self._base_url, self._api_key, self._client, self._timeout = base_url, api_key, client, timeout
+        self._borrowed = False
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncOpenAI, _Guard | None]]
+        self._clients = WeakKeyDictionary()
+
+    async def get(self) -> AsyncOpenAI:
+        """The client of the running loop; its own retries are off, so that none multiply."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._clients:
+            client, ours = self._make()
+            guard = _guard(client) if ours else None
+            self._clients[loop] = (client, guard)
+            if guard is not None:
+                await anext(guard)
+        return self._clients[loop][0]
+
+    async def close(self) -> None:
+        """Close the client of the running loop; those of other loops are closed when those end."""
+        entry = self._clients.pop(asyncio.get_running_loop(), None)
+        if entry is not None and entry[1] is not None:
+            await entry[1].aclose()
+
+    def _make(self) -> tuple[AsyncOpenAI, bool]:
+        """A client, and whether it is ours to close."""
+        import openai
+
+        if self._client is None:
+            # A server of one's own mostly needs no key, but the client insists on one.
+            key = self._api_key or os.environ.get("OPENAI_API_KEY") or ("-" if self._base_url else None)
+            if key is None:
+                raise ConfigurationError("api_key is missing: pass api_key=…, or set OPENAI_API_KEY")
+            own = openai.AsyncOpenAI(base_url=self._base_url, api_key=key, max_retries=0, timeout=self._timeout)
+            return own, True
+        if not self._borrowed and not on_engine_loop():
+            self._borrowed = True
+            return self._client.with_options(max_retries=0), False
+        # The user's own connections belong to the loop that they were opened on.
+        fresh = openai.DefaultAsyncHttpxClient(timeout=self._timeout)
+        return self._client.copy(max_retries=0, http_client=fresh), True
+
+
+async def _guard(client: AsyncOpenAI) -> _Guard:
+    # A loop that shuts down closes the asynchronous generators begun on it, so this one closes the client in time.
+    try:
+        yield
+    finally:
+        await client.close()

@@ -1,0 +1,137 @@
+"""What a server says it used, or an upper bound where that is missing or cannot be true. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tts_plugins.types import Usage
+
+# A chat template adds role names and separators; no known one adds more than this for a message.
+_PER_MESSAGE, _PER_PROMPT = 16, 64
+# Texts of real tokenisers run at about 3 to 6 bytes a token; beyond this, tokens were left out of the count.
+_BYTES_A_TOKEN = 7.0
+
+Price = Callable[[int, int], float | None]
+
+
+class PromptBound:
+    """An upper bound of a prompt's tokens: its bytes plus the template, until a usage has been seen for it.
+
+    A tokeniser makes at most one token of a byte. Thread-safe enough: a lost update only leaves a looser bound.
+    """
+
+    def __init__(self, size: int = 1024) -> None:
+        self._seen: OrderedDict[int, int] = OrderedDict()
+        self._size = size
+
+    def of(self, prompt: Any) -> int:
+        """Tokens at most, of messages with tools and the like."""
+        text = json.dumps(prompt, ensure_ascii=False, default=str)
+        seen = self._seen.get(hash(text))
+        messages = len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1
+        return len(text.encode("utf-8", "replace")) + _PER_MESSAGE * messages + _PER_PROMPT if seen is None else seen
+
+    def saw(self, prompt: Any, tokens: int) -> None:
+        """The server counted this prompt; where counts differ (caches, modes), the largest binds."""
+        key = hash(json.dumps(prompt, ensure_ascii=False, default=str))
+        self._seen[key] = max(tokens, self._seen.pop(key, 0))
+        while len(self._seen) > self._size:
+            self._seen.popitem(last=False)
+
+
+def measure(
+    reported: Any,
+    texts: Sequence[str],
+    truncated: Sequence[bool],
+    *,
+    prompt_bound: int,
+    max_tokens: int | None,
+    hidden: bool,
+    price: Price | None,
+) -> Usage:
+    """The usage of one request: as reported, or bounded where the report is missing or plainly wrong.
+
+    Args:
+        reported: the server's usage object, whatever it is.
+        texts: what each choice says, its reasoning and tool calls included.
+        truncated: which of them were cut by `max_tokens`.
+        hidden: the choices may hold tokens that are not shown, so that texts bound nothing.
+        price: dollars for prompt and completion tokens; None where unknown.
+    """
+    prompt = _count(reported, "prompt_tokens")
+    completion = _count(reported, "completion_tokens")
+    if completion is not None and not _plausible(completion, texts, truncated, max_tokens):
+        completion = None
+    exact = prompt is not None and completion is not None
+    if prompt is None:
+        prompt = prompt_bound
+    if completion is None:
+        completion = sum(_bound(t, cut, max_tokens, hidden) for t, cut in zip(texts, truncated, strict=True))
+    return Usage(
+        calls=len(texts),
+        requests=1,
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        usd=None if price is None else price(prompt, completion),
+        exact=exact,
+    )
+
+
+def _count(reported: Any, name: str) -> int | None:
+    value = getattr(reported, name, None)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**9:
+        return None
+    return value if value > 0 or name == "completion_tokens" else None
+
+
+def _plausible(tokens: int, texts: Sequence[str], truncated: Sequence[bool], max_tokens: int | None) -> bool:
+    size = sum(len(t.encode("utf-8", "replace")) for t in texts)
+    if max_tokens is not None and tokens > max_tokens * len(texts):
+        return False  # more than could be generated at all
+    if max_tokens is not None and tokens < max_tokens * sum(truncated):
+        return False  # some were cut at the limit, so they alone have more
+    if size == 0:
+        return True
+    # Some servers count the first choice only. Few tokens may stand for a long text once, not for a whole batch.
+    return tokens > 0 and (size / tokens <= _BYTES_A_TOKEN or (len(texts) == 1 and size / tokens <= 16))
+
+
+def _bound(text: str, cut: bool, max_tokens: int | None, hidden: bool) -> int:
+    size = len(text.encode("utf-8", "replace")) + 2  # the end of turn is a token too
+    if max_tokens is None:
+        return size
+    return max_tokens if cut or hidden else min(size, max_tokens)
+
+
+def pricing(price: tuple[float, float] | None, model: str, base_url: str | None) -> Price | None:
+    """Dollars of prompt and completion tokens: from the given price per million, else the published one.
+
+    Returns:
+        None where no price is known: `genai-prices` is not installed, or does not list the model at that server.
+    """
+    if price is not None:
+        into, out = price
+        return lambda prompt, completion: (prompt * into + completion * out) / 1e6
+    try:
+        from genai_prices import Usage as Tokens
+        from genai_prices import calc_price
+    except ImportError:
+        return None
+
+    def published(prompt: int, completion: int) -> float | None:
+        tokens = Tokens(input_tokens=prompt, output_tokens=completion)
+        try:
+            if base_url is None:
+                found = calc_price(tokens, model, provider_id="openai")
+            else:
+                found = calc_price(tokens, model, provider_api_url=base_url)
+        except LookupError:
+            return None
+        return float(found.total_price)
+
+    return published if published(1, 1) is not None else None

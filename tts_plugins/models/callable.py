@@ -1,0 +1,91 @@
+"""A function of your own as the generator: any chain, module or client that this package has no adapter for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tts_plugins._config import check_count
+from tts_plugins._threads import call_user
+from tts_plugins.budget import Bound, Limits
+from tts_plugins.errors import MalformedResponse
+from tts_plugins.types import Generation, Problem, Reply, Usage
+
+
+class CallableModel:
+    """A function from a problem's content to a solution, called once for each candidate.
+
+    Args:
+        function: synchronous (then it runs on a thread of its own) or asynchronous. It gets the problem's content,
+            and `seed=` where it has such a parameter. It returns a text, a `Generation`, any other object (which
+            becomes the candidate's `output`), or a pair of one of these and a `Usage`.
+        name: as it appears in traces; the function's own name where left out.
+        max_tokens: tokens of one solution at most; needed under a token or money budget, since what the function
+            does not report is charged at this bound.
+        concurrency: calls in flight at most.
+        price: US dollars per million prompt tokens and per million completion tokens, where it is paid for.
+
+    A call counts as 1 in budgets, unless the function runs solves itself: those draw on the same account, and
+    the call costs what they cost.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        max_tokens: int | None = None,
+        concurrency: int | None = None,
+        price: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        if max_tokens is not None:
+            check_count("CallableModel", "max_tokens", max_tokens)
+        self.name = name or str(getattr(function, "__name__", type(function).__name__))
+        self.limits = Limits(concurrency=concurrency)
+        self.batch = 1
+        self._function, self._max_tokens, self._price = function, max_tokens, price
+        self._seeded = _takes_seed(function)
+
+    def __repr__(self) -> str:
+        return f"CallableModel({self.name})"
+
+    async def bound(self, problem: Problem) -> Bound:
+        """One call; the content's bytes and `max_tokens` where that is set, else unbounded in tokens."""
+        if self._max_tokens is None:
+            return Bound(completion_tokens=None)
+        prompt = len(str(problem.content).encode("utf-8", "replace")) + 64
+        usd = (prompt * self._price[0] + self._max_tokens * self._price[1]) / 1e6
+        return Bound(prompt_tokens=prompt, completion_tokens=self._max_tokens, usd=usd)
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        """The function's result for the first seed.
+
+        Raises:
+            MalformedResponse: it returned None.
+        """
+        keywords = {"seed": seeds[0]} if self._seeded else {}
+        result = await call_user(self._function, problem.content, **keywords)
+        usage: Usage | None = None
+        if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Usage):
+            result, usage = result
+        if result is None:
+            raise MalformedResponse(f"{self.name}: the function returned None; it must return a solution")
+        return Reply(generations=(as_generation(result),), usage=usage)
+
+
+def as_generation(result: Any) -> Generation:
+    """A function's result as a generation: texts stay texts, other objects keep their text beside them."""
+    if isinstance(result, Generation):
+        return result
+    if isinstance(result, str):
+        return Generation(text=result)
+    text = getattr(result, "text", None) or getattr(result, "content", None)
+    return Generation(text=text if isinstance(text, str) else str(result), output=result)
+
+
+def _takes_seed(function: Callable[..., Any]) -> bool:
+    try:
+        return "seed" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some built-ins have no signature to read
+        return False

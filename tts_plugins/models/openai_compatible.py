@@ -1,0 +1,245 @@
+"""Any server that speaks OpenAI's chat completions: OpenAI, Azure, vLLM, llama.cpp, Ollama, and the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tts_plugins._config import check_count
+from tts_plugins.budget import Bound, Limits
+from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
+from tts_plugins.models._choices import generation, shown
+from tts_plugins.models._clients import Clients
+from tts_plugins.models._faults import translate
+from tts_plugins.models._usage import PromptBound, measure, pricing
+from tts_plugins.types import Generation, Problem, Reply
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+
+class OpenAICompatibleModel:
+    """Chat completions of any compatible server.
+
+    Args:
+        model: the server's name for the model (on Azure, the deployment).
+        base_url, api_key: as for the OpenAI client; from its environment variables where left out.
+        client: an `AsyncOpenAI` of your own (Azure, gateways, proxies) instead of those two; it is never changed or
+            closed, and its retries are not used.
+        temperature, top_p, stop, max_tokens: as the server knows them. `max_tokens` is needed under a token or
+            money budget, and goes out as `max_completion_tokens` where the server asks for that.
+        system: a system message put before every problem.
+        logprobs: keep each token's log-probability; a number asks for that many alternatives too.
+        params: further fields of the request (`tools`, `response_format`, `reasoning_effort`, …).
+        extra_body, headers: sent along as they are.
+        timeout: seconds for one whole call, however slowly its answer trickles in.
+        batch: choices asked in one request at most; 1 for a server known to ignore `n`.
+        send_seed: whether requests carry a seed; it stops by itself where a server refuses one.
+        concurrency, requests_per_minute, tokens_per_minute: what the server bears, over all solves together.
+        price: US dollars per million prompt tokens and per million completion tokens; the published price where
+            `genai-prices` is installed and lists it, else unknown.
+
+    Raises:
+        ConfigurationError: a field is out of range; n > 1 is asked at temperature 0.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        client: AsyncOpenAI | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] | None = None,
+        max_tokens: int | None = None,
+        system: str | None = None,
+        logprobs: bool | int = False,
+        params: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 600.0,
+        batch: int = 128,
+        send_seed: bool = True,
+        concurrency: int | None = 128,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        price: tuple[float, float] | None = None,
+    ) -> None:
+        _check(model, temperature, max_tokens, timeout, batch, price, client)
+        self.name = model
+        self.limits = Limits(
+            concurrency=concurrency, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute
+        )
+        self.temperature, self.max_tokens = temperature, max_tokens
+        self._base_url = base_url if client is None else str(client.base_url)
+        self._timeout, self._batch, self._system, self._headers = timeout, batch, system, dict(headers or {})
+        self._price = pricing(price, model, self._base_url)
+        self._request: dict[str, Any] = {
+            "temperature": temperature, "top_p": top_p, "stop": stop, "extra_body": dict(extra_body or {}) or None,
+            "max_completion_tokens" if base_url is None and client is None else "max_tokens": max_tokens,
+            **({"logprobs": True, "top_logprobs": None if logprobs is True else logprobs} if logprobs else {}),
+            **(params or {}),
+        }  # fmt: skip
+        self._request = {key: value for key, value in self._request.items() if value is not None}
+        self._send_seed = send_seed
+        self._seeds_matter = True
+        self._checked_seeds = False
+        self._prompts = PromptBound()
+        self._clients = Clients(base_url=base_url, api_key=api_key, client=client, timeout=timeout)
+
+    def __repr__(self) -> str:
+        where = f", base_url={self._base_url!r}" if self._base_url else ""
+        return f"{type(self).__name__}({self.name!r}{where})"
+
+    @property
+    def batch(self) -> int:
+        """Choices that one request may ask for; 1 once the server has shown that it ignores `n`."""
+        return self._batch
+
+    async def bound(self, problem: Problem) -> Bound:
+        """The prompt's tokens at most, `max_tokens`, and their price where one is known."""
+        prompt = self._prompts.of(self._prompt(problem))
+        price = None if self._price is None else self._price(prompt, self.max_tokens or 0)
+        return Bound(prompt_tokens=prompt, completion_tokens=self.max_tokens, usd=price)
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        """One request for as many choices as there are seeds; it carries the first one's seed.
+
+        A parameter that the server refuses by name (`temperature`, `seed`, `n`, `max_tokens`) is left out or
+        renamed, from then on too.
+        """
+        if self.temperature == 0 and len(seeds) > 1:
+            raise ConfigurationError(
+                f"{self.name}: {len(seeds)} samples at temperature=0 would be the same one; set temperature to about "
+                "0.8, or ask for one sample"
+            )
+        requests = 0
+        while True:
+            requests += 1
+            body = self._body(problem, seeds)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    response = await (await self._clients.get()).chat.completions.create(**body)
+                return self._reply(problem, response, body.get("n", 1), requests)
+            except TTSError:
+                raise
+            except TimeoutError as error:
+                raise CallTimedOut(
+                    f"{self.name}: no complete answer within timeout={self._timeout:g} s for one call"
+                ) from error
+            except Exception as error:
+                fault = translate(error, self._where())
+                if requests > 4 or not self._adapt(error, body):
+                    raise fault from error
+
+    async def close(self) -> None:
+        """Close the connections of the running loop; a later call opens new ones."""
+        await self._clients.close()
+
+    def _prompt(self, problem: Problem) -> dict[str, Any]:
+        system = [{"role": "system", "content": self._system}] if self._system else []
+        extra: dict[str, Any] = {
+            key: self._request[key] for key in ("tools", "response_format", "functions") if key in self._request
+        }
+        return {"messages": system + problem.messages, **extra}
+
+    def _body(self, problem: Problem, seeds: Sequence[int | None]) -> dict[str, Any]:
+        body = {"model": self.name, **self._request, **self._prompt(problem)}
+        if self._headers:
+            body["extra_headers"] = self._headers
+        if len(seeds) > 1 and self._batch > 1:
+            body["n"] = min(len(seeds), self._batch)
+        if self._send_seed and seeds[0] is not None and self.temperature != 0:
+            body["seed"] = seeds[0]
+        return body
+
+    def _reply(self, problem: Problem, response: Any, asked: int, requests: int) -> Reply:
+        choices = getattr(response, "choices", None)
+        if not choices:
+            kind = "no choices" if hasattr(response, "choices") else f"a {type(response).__name__}, no completion"
+            raise MalformedResponse(f"{self._where()}: the answer has {kind}: {str(response)[:120]!r}")
+        made = [(c, generation(c)) for c in choices]
+        usage = measure(
+            getattr(response, "usage", None),
+            [shown(c) for c, _ in made],
+            [c.finish_reason == "length" for c, _ in made],
+            prompt_bound=self._prompts.of(self._prompt(problem)),
+            max_tokens=self.max_tokens,
+            hidden=any(g is None for _, g in made),
+            price=self._price,
+        )
+        if usage.exact:
+            self._prompts.saw(self._prompt(problem), usage.prompt_tokens)
+        if len(choices) < asked and len(choices) == 1:
+            self._batch = 1  # it ignores n; the rest are asked for singly
+        generations = tuple(g for _, g in made if g is not None)
+        if not generations:
+            raise MalformedResponse(f"{self._where()}: the answer has neither text nor a tool call")
+        if len(generations) == 1 and usage.exact:
+            generations = (replace(generations[0], tokens=usage.completion_tokens),)
+        return Reply(generations=self._distinct(generations), usage=replace(usage, requests=requests))
+
+    def _distinct(self, generations: tuple[Generation, ...]) -> tuple[Generation, ...]:
+        """One of many where a server made one seed into one text: the rest are then asked for with their own seeds."""
+        texts = {g.text for g in generations}
+        if self._checked_seeds or len(generations) < 2 or len(generations[0].text) < 160:
+            return generations  # short answers may well be equal
+        self._checked_seeds = True
+        if len(texts) > 1:
+            return generations
+        self._batch = 1
+        return generations[:1]
+
+    def _adapt(self, error: Exception, body: Mapping[str, Any]) -> bool:
+        """Whether the request can be sent again without what the server named as not supported."""
+        if getattr(error, "status_code", None) not in (400, 422):
+            return False
+        said = f"{getattr(error, 'param', '')} {error}".lower()
+        if "max_tokens" in body and "max_completion_tokens" in said:
+            self._request["max_completion_tokens"] = self._request.pop("max_tokens", self.max_tokens)
+        elif "max_completion_tokens" in body and "max_completion_tokens" in said:
+            self._request["max_tokens"] = self._request.pop("max_completion_tokens", self.max_tokens)
+        elif "temperature" in body and "temperature" in said:
+            self._request.pop("temperature", None)
+        elif "seed" in body and "seed" in said:
+            self._send_seed = False
+        elif "n" in body and re.search(r"\bn(?:_cmpl)?\b|slot", said):
+            self._batch = 1
+        else:
+            return False
+        return True
+
+    def _where(self) -> str:
+        return f"{self.name} at {self._base_url}" if self._base_url else self.name
+
+
+def _check(
+    model: object,
+    temperature: float | None,
+    max_tokens: int | None,
+    timeout: float,
+    batch: int,
+    price: tuple[float, float] | None,
+    client: object,
+) -> None:
+    who = "OpenAICompatibleModel"
+    if not isinstance(model, str) or not model.strip():
+        raise ConfigurationError(f"{who}: model={model!r} must be the server's name for the model")
+    if temperature is not None and not 0 <= temperature <= 2:
+        raise ConfigurationError(f"{who}: temperature={temperature!r} must be from 0 to 2")
+    if max_tokens is not None:
+        check_count(who, "max_tokens", max_tokens)
+    check_count(who, "batch", batch)
+    if not timeout > 0:
+        raise ConfigurationError(f"{who}: timeout={timeout!r} must be above 0 seconds")
+    if price is not None and (len(price) != 2 or not all(p >= 0 for p in price)):
+        raise ConfigurationError(f"{who}: price={price!r} must be two prices, per million prompt and completion tokens")
+    if client is not None and not inspect.iscoroutinefunction(getattr(client, "close", None)):
+        kind = type(client).__name__
+        raise ConfigurationError(f"{who}: client is a {kind}; pass an asynchronous one, such as Async{kind}")

@@ -1,0 +1,124 @@
+"""Which candidate wins. Pure functions over scored candidates; ties take the first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.types import Scored
+
+Aggregate = Literal["last", "min", "prod", "mean"]
+Select = Literal["best", "weighted", "majority"]
+
+_AGGREGATES: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "last": lambda scores: scores[-1],
+    "min": min,
+    "prod": math.prod,
+    "mean": lambda scores: math.fsum(scores) / len(scores),
+}
+
+
+def aggregate(step_scores: Sequence[float], how: Aggregate = "last") -> float:
+    """Step scores to one score.
+
+    The last step's score is the seed paper's choice for its soft-label verifier (2408.03314, appendix E); the
+    product and the minimum suit verifiers trained on hard labels, so it is a setting of each verifier.
+
+    Raises:
+        ConfigurationError: an unknown `how`, or no score at all.
+    """
+    if how not in _AGGREGATES:
+        raise ConfigurationError(f"aggregate: how={how!r} is not known; use one of {', '.join(_AGGREGATES)}")
+    if not step_scores:
+        raise ConfigurationError("aggregate: there are no step scores; the verifier has to give one for each step")
+    return float(_AGGREGATES[how](step_scores))
+
+
+def best(candidates: Sequence[Scored]) -> Scored:
+    """The candidate of the highest score.
+
+    Raises:
+        ValueError: there are no candidates, or one has no score.
+    """
+    return top(candidates, 1)[0]
+
+
+def top(candidates: Sequence[Scored], k: int) -> list[Scored]:
+    """The `k` best, best first; fewer where there are fewer. The order of equals is kept.
+
+    Raises:
+        ValueError: there are no candidates, or one has no score.
+    """
+    if not candidates:
+        raise ValueError("no candidates to choose from")
+    return sorted(candidates, key=lambda c: -_score(c))[:k]
+
+
+def tally(candidates: Sequence[Scored], *, weighted: bool = False) -> dict[str, float]:
+    """Votes by answer, in order of first appearance; scores instead of ones where `weighted`.
+
+    Candidates whose answer could not be read do not vote.
+    """
+    votes: dict[str, float] = {}
+    for c in candidates:
+        if c.answer is not None:
+            votes[c.answer] = votes.get(c.answer, 0.0) + (_score(c) if weighted else 1.0)
+    return votes
+
+
+def majority_vote(candidates: Sequence[Scored]) -> Scored:
+    """The first candidate of the most frequent answer (self-consistency, 2203.11171).
+
+    Where no answer could be read at all, it is the best-scored candidate, or else the first.
+
+    Raises:
+        ValueError: there are no candidates.
+    """
+    return _vote(candidates, tally(candidates), by_score=False)
+
+
+def weighted_vote(candidates: Sequence[Scored]) -> Scored:
+    """The best candidate of the answer whose scores sum highest (best-of-N weighted, 2408.03314 section 5.1).
+
+    Raises:
+        ValueError: there are no candidates, or one has no score.
+    """
+    return _vote(candidates, tally(candidates, weighted=True), by_score=True)
+
+
+def choose(candidates: Sequence[Scored], how: Select) -> Scored:
+    """`best`, `weighted_vote` or `majority_vote`, by name."""
+    chooser = {"best": best, "weighted": weighted_vote, "majority": majority_vote}.get(how)
+    if chooser is None:
+        raise ConfigurationError(f"select={how!r} is not known; use 'best', 'weighted' or 'majority'")
+    return chooser(candidates)
+
+
+def fallback(candidates: Sequence[Scored]) -> Scored:
+    """The best answer seen when a search was cut short: finished before partial, then by score, then by votes.
+
+    Raises:
+        ValueError: there are no candidates.
+    """
+    finished = [c for c in candidates if c.finished and not c.truncated] or [c for c in candidates if c.finished]
+    pool = finished or list(candidates)
+    scored = [c for c in pool if c.score is not None]
+    return best(scored) if scored else majority_vote(pool)
+
+
+def _vote(candidates: Sequence[Scored], votes: Mapping[str, float], *, by_score: bool) -> Scored:
+    if not candidates:
+        raise ValueError("no candidates to choose from")
+    if not votes:
+        return candidates[0] if any(c.score is None for c in candidates) else best(candidates)
+    leader = max(votes, key=lambda answer: votes[answer])  # max keeps the first of equals; dicts keep the order
+    voters = [c for c in candidates if c.answer == leader]
+    return best(voters) if by_score else voters[0]
+
+
+def _score(candidate: Scored) -> float:
+    if candidate.score is None:
+        raise ValueError(f"candidate {candidate.id} has no score; pass a verifier, or select by majority")
+    return candidate.score

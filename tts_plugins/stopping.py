@@ -1,0 +1,186 @@
+"""When more candidates are not worth it. Rules combine: `Threshold(0.9) | VoteLead(3)`, `a & b`.
+
+A rule sees the candidates so far and how many may still come. It also says how many further candidates it needs
+at least before it could stop: sampling starts with a wave of that size, and doubles.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tts_plugins._config import Configured, check_count, check_share
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.selection import tally
+from tts_plugins.types import Scored
+
+
+class Rule(Configured, ABC):
+    """Base of the stop rules of this package; your own need not derive from it, see `protocols.StopRule`."""
+
+    family: ClassVar[str] = "stopping"
+
+    @abstractmethod
+    def __call__(self, seen: Sequence[Scored], left: int) -> bool:
+        """Whether to stop, with `seen` in order of arrival and at most `left` more to come."""
+
+    def least(self, seen: Sequence[Scored], left: int) -> int:
+        """The least number of further candidates after which this rule could stop."""
+        return 1
+
+    def __or__(self, other: Rule) -> Rule:
+        """Stop as soon as one of the two says so."""
+        return AnyOf(rules=(self, other))
+
+    def __and__(self, other: Rule) -> Rule:
+        """Stop when both say so at the same moment."""
+        return AllOf(rules=(self, other))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Combined(Rule):
+    rules: tuple[Rule, ...]
+
+    def __post_init__(self) -> None:
+        if not self.rules:
+            raise ConfigurationError(f"{type(self).__name__}: rules=() is empty; give at least one rule")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyOf(_Combined):
+    """Stops as soon as one of its rules does."""
+
+    def __call__(self, seen: Sequence[Scored], left: int) -> bool:
+        return any(rule(seen, left) for rule in self.rules)
+
+    def least(self, seen: Sequence[Scored], left: int) -> int:
+        return min(rule.least(seen, left) for rule in self.rules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllOf(_Combined):
+    """Stops when all of its rules would."""
+
+    def __call__(self, seen: Sequence[Scored], left: int) -> bool:
+        return all(rule(seen, left) for rule in self.rules)
+
+    def least(self, seen: Sequence[Scored], left: int) -> int:
+        return max(rule.least(seen, left) for rule in self.rules)
+
+
+@dataclass(frozen=True)
+class Threshold(Rule):
+    """Stops at the first candidate whose score is at least `score`."""
+
+    score: float
+
+    def __post_init__(self) -> None:
+        check_share("Threshold", "score", self.score)
+
+    def __call__(self, seen: Sequence[Scored], left: int) -> bool:
+        return any(c.score is not None and c.score >= self.score for c in seen)
+
+
+@dataclass(frozen=True)
+class VoteDecided(Rule):
+    """Stops when the leading answer cannot be overtaken any more: the same answer for fewer samples.
+
+    With `weighted`, votes are scores, of which each candidate to come adds at most 1.
+    """
+
+    weighted: bool = False
+
+    def __call__(self, seen: Sequence[Scored], left: int) -> bool:
+        lead, _ = _lead(seen, self.weighted)
+        return lead > left or left == 0
+
+    def least(self, seen: Sequence[Scored], left: int) -> int:
+        # After k more for the leader the lead is lead + k, and left - k may follow: lead + k > left - k.
+        lead, _ = _lead(seen, self.weighted)
+        return max(1, math.floor((left - lead) / 2) + 1)
+
+
+@dataclass(frozen=True)
+class VoteLead(Rule):
+    """Stops when the leading answer is `k` votes ahead of the next; `weighted` votes are scores."""
+
+    k: int
+    weighted: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("VoteLead", "k", self.k)
+
+    def __call__(self, seen: Sequence[Scored], left: int) -> bool:
+        return _lead(seen, self.weighted)[0] >= self.k
+
+    def least(self, seen: Sequence[Scored], left: int) -> int:
+        return max(1, math.ceil(self.k - _lead(seen, self.weighted)[0]))
+
+
+@dataclass(frozen=True)
+class BetaConfident(Rule):
+    """Stops when the leading answer is the majority with probability `p` (Adaptive-Consistency, 2305.11860).
+
+    With v1 and v2 votes for the first two answers, the probability is that of Beta(v1 + 1, v2 + 1) above 1/2.
+    """
+
+    p: float = 0.95
+
+    def __post_init__(self) -> None:
+        if isinstance(self.p, bool) or not isinstance(self.p, int | float) or not 0.5 < self.p < 1:
+            raise ConfigurationError(f"BetaConfident: p={self.p!r} must be above 0.5 and below 1, such as 0.95")
+
+    def __call__(self, seen: Sequence[Scored], left: int) -> bool:
+        first, second = _first_two(seen)
+        return first > 0 and _beta_above_half(first, second) >= self.p
+
+    def least(self, seen: Sequence[Scored], left: int) -> int:
+        first, second = _first_two(seen)
+        more = 1
+        while more < left and _beta_above_half(first + more, second) < self.p:
+            more += 1
+        return more
+
+
+@dataclass(frozen=True)
+class Unanimous(Rule):
+    """Stops when the last `window` candidates all gave the same answer (ESC, 2401.10480)."""
+
+    window: int = 4
+
+    def __post_init__(self) -> None:
+        check_count("Unanimous", "window", self.window, least=2)
+
+    def __call__(self, seen: Sequence[Scored], left: int) -> bool:
+        last = [c.answer for c in seen[-self.window :]]
+        return len(last) == self.window and last[0] is not None and len(set(last)) == 1
+
+    def least(self, seen: Sequence[Scored], left: int) -> int:
+        run = 0
+        for c in reversed(seen):
+            if c.answer is None or c.answer != seen[-1].answer:
+                break
+            run += 1
+        return max(1, self.window - run)
+
+
+def _first_two(seen: Sequence[Scored]) -> tuple[int, int]:
+    counts = [*sorted(tally(seen).values(), reverse=True), 0.0, 0.0]
+    return int(counts[0]), int(counts[1])
+
+
+def _lead(seen: Sequence[Scored], weighted: bool) -> tuple[float, str | None]:
+    votes = tally([c for c in seen if c.score is not None] if weighted else seen, weighted=weighted)
+    if not votes:
+        return 0.0, None
+    order = sorted(votes, key=lambda answer: -votes[answer])
+    return votes[order[0]] - (votes[order[1]] if len(order) > 1 else 0.0), order[0]
+
+
+def _beta_above_half(first: int, second: int) -> float:
+    # P(Beta(a, b) > 1/2) for whole a, b is a binomial tail: at most a - 1 of a + b - 1 fair coins show heads.
+    n = first + second + 1
+    return float(sum(math.comb(n, k) for k in range(first + 1)) / 2**n)

@@ -1,0 +1,39 @@
+"""Self-consistency: independent samples, and the most frequent answer (Wang et al. 2022, 2203.11171)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tts_plugins._config import check_count
+from tts_plugins.protocols import Run
+from tts_plugins.selection import majority_vote
+from tts_plugins.stopping import Rule
+from tts_plugins.strategies._base import BaseStrategy
+from tts_plugins.types import Problem, Scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfConsistency(BaseStrategy):
+    """`n` samples; the first one of the most frequent answer. No verifier is needed.
+
+    Args:
+        n: samples at most.
+        stop: a rule from `tts_plugins.stopping`, such as `VoteDecided()`, that may end it early.
+        wave: samples sent at once while a rule is watching; by default as many as the rule needs, then doubling.
+
+    Raises:
+        ConfigurationError: a field is out of range.
+    """
+
+    n: int = 16
+    stop: Rule | None = None
+    wave: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("SelfConsistency", "n", self.n)
+        if self.wave is not None:
+            check_count("SelfConsistency", "wave", self.wave)
+
+    async def __call__(self, run: Run, problem: Problem) -> Scored:
+        candidates = [c async for c in run.sample(problem, self.n, stop=self.stop, wave=self.wave)]
+        return majority_vote(sorted(candidates, key=lambda c: c.index))

@@ -1,0 +1,137 @@
+"""Fakes that behave: a model and a verifier with known answers, for tests of yours and of this package."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tts_plugins.budget import FREE, Bound, Limits
+from tts_plugins.errors import ConfigurationError, VerifierError
+from tts_plugins.protocols import Run
+from tts_plugins.types import Candidate, Generation, Problem, Reply, Score, Usage
+
+Script = Sequence[Any] | Callable[[Problem, int], Any]
+
+
+class ScriptedModel:
+    """A model that says what it is told to.
+
+    Args:
+        script: texts, `Generation`s or exceptions (which are raised), given out in order and from the start again;
+            or a function of the problem and the number of the generation, from 0.
+        latency: seconds that a request takes.
+        prompt_tokens, completion_tokens: what each request and each generation is said to use.
+        max_tokens: the bound of a generation; None for a model without one.
+        batch: choices in one request at most.
+        price: US dollars per token, for prompt and completion alike; None for an unknown price.
+        limits: what its server bears.
+
+    `requests` holds the seeds of each request so far; `peak` the most that were in flight at once.
+    """
+
+    def __init__(
+        self,
+        script: Script,
+        *,
+        name: str = "scripted",
+        latency: float = 0.0,
+        prompt_tokens: int = 5,
+        completion_tokens: int = 10,
+        max_tokens: int | None = 10,
+        batch: int = 1,
+        price: float | None = 0.0,
+        limits: Limits | None = None,
+    ) -> None:
+        if not callable(script) and not script:
+            raise ConfigurationError("ScriptedModel: script is empty; give at least one text")
+        self.name, self.batch = name, batch
+        self.limits = limits or Limits()
+        self.requests: list[tuple[int | None, ...]] = []
+        self.peak = 0
+        self._script, self._latency, self._price = script, latency, price
+        self._prompt, self._completion, self._max = prompt_tokens, completion_tokens, max_tokens
+        self._given = 0
+        self._active = 0
+
+    async def bound(self, problem: Problem) -> Bound:
+        """`prompt_tokens`, `max_tokens`, and their price."""
+        price = None if self._price is None else self._price * (self._prompt + (self._max or 0))
+        return Bound(prompt_tokens=self._prompt, completion_tokens=self._max, usd=price)
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        """The next lines of the script, one for each seed.
+
+        Raises:
+            Exception: whatever stands in the script at that place.
+        """
+        self.requests.append(tuple(seeds))
+        first, self._given = self._given, self._given + len(seeds)
+        self._active += 1
+        self.peak = max(self.peak, self._active)
+        try:
+            await asyncio.sleep(self._latency)
+        finally:
+            self._active -= 1
+        said = [self._line(problem, first + i) for i in range(len(seeds))]
+        for line in said:
+            if isinstance(line, BaseException):
+                raise line
+        made = tuple(g if isinstance(g, Generation) else Generation(text=str(g), tokens=self._completion) for g in said)
+        tokens = self._completion * len(made)
+        return Reply(
+            generations=made,
+            usage=Usage(
+                calls=len(made),
+                requests=1,
+                prompt_tokens=self._prompt,
+                completion_tokens=tokens,
+                usd=None if self._price is None else self._price * (self._prompt + tokens),
+            ),
+        )
+
+    def _line(self, problem: Problem, number: int) -> Any:
+        if callable(self._script):
+            return self._script(problem, number)
+        return self._script[number % len(self._script)]
+
+
+class TableVerifier:
+    """A verifier that looks scores up: by the candidate's answer, else by its text.
+
+    Args:
+        table: from answer or text to a score, a `Score`, a sequence of step scores, or an exception to raise.
+        default: for what is not in the table; None makes that an error of the candidate.
+        latency: seconds that scoring takes.
+    """
+
+    def __init__(
+        self, table: Mapping[str, Any], *, default: Any = None, latency: float = 0.0, name: str = "table"
+    ) -> None:
+        self.name = name
+        self.scored: list[str] = []
+        self._table, self._default, self._latency = table, default, latency
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        """Free: it looks up."""
+        return FREE
+
+    async def score(self, run: Run, candidate: Candidate) -> Score:
+        """The score in the table.
+
+        Raises:
+            VerifierError: the candidate is not in the table, and there is no default.
+        """
+        await asyncio.sleep(self._latency)
+        self.scored.append(candidate.id)
+        key = candidate.answer if candidate.answer in self._table else candidate.text
+        value = self._table.get(key or "", self._default)
+        if value is None:
+            raise VerifierError(f"{self.name}: {key!r} is not in the table, and there is no default")
+        if isinstance(value, BaseException):
+            raise value
+        if isinstance(value, Score):
+            return value
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return Score(value=value[-1], steps=tuple(value))
+        return Score(value=value)

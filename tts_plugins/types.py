@@ -1,0 +1,334 @@
+"""The nouns: what is asked, what comes back, and what it cost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, Self, cast
+
+from tts_plugins.errors import ConfigurationError
+
+Message = Mapping[str, Any]
+Stopped = Literal["complete", "stop_rule", "budget", "deadline", "cancelled"]
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+_numbers = itertools.count(1)
+
+
+def _new_id() -> str:
+    # Unique within a process, short enough to read in a trace; next() on a count is atomic.
+    return f"c{next(_numbers)}"
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is asked.
+
+    Args:
+        content: a text, a sequence of chat messages (`{"role", "content"}`), or whatever else the wrapped
+            chain or function takes as its input.
+        id: a name of your own, carried into traces and stores.
+        metadata: anything that verifiers or functions of yours need besides the content.
+
+    Raises:
+        ConfigurationError: the content is empty, or is a sequence of things that are no messages.
+    """
+
+    content: Any
+    id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+    def __post_init__(self) -> None:
+        content = self.content
+        if content is None or (isinstance(content, str) and not content.strip()):
+            raise ConfigurationError(f"problem: the content is empty ({content!r}); ask something")
+        if isinstance(content, Sequence) and not isinstance(content, str | bytes):
+            if not content:
+                raise ConfigurationError("problem: the list of messages is empty; give at least one message")
+            for i, message in enumerate(content):
+                if not isinstance(message, Mapping) or "role" not in message:
+                    raise ConfigurationError(
+                        f"problem: message {i} is {message!r}; a message is a mapping with 'role' and 'content'"
+                    )
+
+    @classmethod
+    def of(cls, problem: object) -> Problem:
+        """The problem itself, or one made of a text, messages, or a chain's input."""
+        return problem if isinstance(problem, Problem) else cls(problem)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The content as chat messages.
+
+        Raises:
+            ConfigurationError: the content is neither a text nor messages.
+        """
+        if isinstance(self.content, str):
+            return [{"role": "user", "content": self.content}]
+        if isinstance(self.content, Sequence) and not isinstance(self.content, bytes):
+            return [dict(cast(Message, m)) for m in self.content]
+        raise ConfigurationError(
+            f"problem: a chat model needs a text or messages, not {type(self.content).__name__}; "
+            "render it first, or wrap your own function with CallableModel"
+        )
+
+    @property
+    def text(self) -> str:
+        """The content as one text: that of the last message of the user where it is a conversation."""
+        if isinstance(self.content, str):
+            return self.content
+        if isinstance(self.content, Sequence) and not isinstance(self.content, bytes):
+            users = [m for m in self.content if m["role"] == "user"] or list(self.content)
+            return _content_text(users[-1].get("content"))
+        return str(self.content)
+
+
+def _content_text(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):  # parts: [{"type": "text", "text": …}, {"type": "image_url", …}]
+        return "\n".join(str(p.get("text", "")) for p in content if isinstance(p, Mapping) and p.get("type") == "text")
+    return "" if content is None else str(content)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The unit that a process verifier scores: a part of a candidate's text, separator excluded."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What was consumed.
+
+    Attributes:
+        calls: generations asked of a model; a request for 8 choices is 8 calls, a local function 0.
+        requests: HTTP attempts, retries included.
+        prompt_tokens, completion_tokens: as the server counted them, or a bound where it did not.
+        usd: US dollars; None where a price is not known.
+        seconds: summed time of the calls in a part; wall time in a result's total.
+        exact: False where some figure is an upper bound instead of a count.
+        overshoot: tokens that servers charged above what had been reserved for the call.
+        by_role: the same for "model" and "verifier" separately.
+    """
+
+    calls: int = 0
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float | None = 0.0
+    seconds: float = 0.0
+    exact: bool = True
+    overshoot: int = 0
+    by_role: Mapping[str, Usage] = field(default_factory=lambda: EMPTY, repr=False)
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        """The sum; an unknown price on one side makes the sum's price unknown."""
+        roles = dict(self.by_role)
+        for role, usage in other.by_role.items():
+            roles[role] = roles[role] + usage if role in roles else usage
+        return Usage(
+            calls=self.calls + other.calls,
+            requests=self.requests + other.requests,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            usd=None if self.usd is None or other.usd is None else self.usd + other.usd,
+            seconds=self.seconds + other.seconds,
+            exact=self.exact and other.exact,
+            overshoot=self.overshoot + other.overshoot,
+            by_role=roles,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-serialisable form; `tokens` is included, `by_role` where there is any."""
+        out: dict[str, Any] = {
+            "calls": self.calls,
+            "requests": self.requests,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "tokens": self.tokens,
+            "usd": self.usd,
+            "seconds": round(self.seconds, 6),
+            "exact": self.exact,
+            "overshoot": self.overshoot,
+        }
+        if self.by_role:
+            out["by_role"] = {role: usage.to_dict() for role, usage in self.by_role.items()}
+        return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """One choice that a model returned.
+
+    Attributes:
+        text: what it said; empty where it only called tools.
+        output: the native object (a message, a prediction, a tool call); the text where there is none.
+        finish_reason: as the server gave it; "length" means that it was cut.
+        tokens: completion tokens of this choice, where they are known singly.
+        logprobs: log-probability of each token, where they were asked for.
+        reasoning: the text of its thinking, where the server shows it.
+    """
+
+    text: str
+    output: Any = None
+    finish_reason: str = "stop"
+    tokens: int | None = None
+    logprobs: tuple[float, ...] | None = None
+    reasoning: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """What one request to a model brought: its choices, and what they cost together (None: it cannot say)."""
+
+    generations: tuple[Generation, ...]
+    usage: Usage | None
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A partial or finished solution. Compared by identity.
+
+    Attributes:
+        problem: what it answers.
+        text: all that was written so far.
+        output: the native object of its model (a message, a dict, a prediction), else the text.
+        answer: the value extracted for votes; None where none could be read.
+        steps: its steps, where it was searched or cut in steps.
+        finished: nothing is to be added.
+        truncated: it was cut by a length limit; that is no wrong answer.
+        tokens: its completion tokens, where they are known singly.
+        logprobs: log-probability of each token, where they were asked for.
+        index: its place among the candidates of its run, from 0; it fixes the seed.
+        seed: the seed that its request carried.
+        parent: the id of the candidate that it continues or revises.
+        id: unique in this process.
+    """
+
+    problem: Problem
+    text: str = ""
+    output: Any = None
+    answer: str | None = None
+    steps: tuple[Step, ...] = ()
+    finished: bool = False
+    truncated: bool = False
+    finish_reason: str = ""
+    tokens: int | None = None
+    logprobs: tuple[float, ...] | None = None
+    reasoning: str | None = None
+    index: int = 0
+    seed: int | None = None
+    parent: str | None = None
+    id: str = field(default_factory=_new_id)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with changes; it keeps its id unless that is changed too."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored(Candidate):
+    """A candidate with what its verifier said.
+
+    Attributes:
+        score: in [0, 1]; None where no verifier was asked.
+        step_scores: a score for each step, where the verifier gives them.
+        feedback: the verifier's reason in words; revision feeds on it.
+        details: whatever else the verifier reports (criteria, critique).
+    """
+
+    score: float | None = None
+    step_scores: tuple[float, ...] = ()
+    feedback: str = ""
+    details: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+    @classmethod
+    def of(cls, candidate: Candidate, **scoring: Any) -> Scored:
+        """The candidate with its scoring; the same id, since it is the same solution."""
+        values = {name: getattr(candidate, name) for name in _CANDIDATE_FIELDS}
+        return cls(**{**values, **scoring})
+
+
+_CANDIDATE_FIELDS = tuple(Candidate.__dataclass_fields__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What a verifier says of one candidate: `value` in [0, 1], step scores, a reason in words."""
+
+    value: float
+    steps: tuple[float, ...] = ()
+    feedback: str = ""
+    details: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+
+class TraceView(Protocol):
+    """What can be done with a trace, whoever recorded it."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-serialisable: the run's settings and every event."""
+        ...
+
+    def tree(self) -> str:
+        """Rendered for a terminal."""
+        ...
+
+    def html(self) -> str:
+        """One self-contained HTML page."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """The outcome of one solve.
+
+    Attributes:
+        best: the candidate that was chosen.
+        candidates: all that were seen, by index.
+        usage: all that was spent on this solve, verification included.
+        stopped: why it ended: "complete", "stop_rule", "budget", "deadline" or "cancelled".
+        trace: every call with its parent, candidate, score, usage and times.
+        seed: the run's seed: the same seed sends the same requests.
+    """
+
+    problem: Problem
+    best: Scored
+    candidates: tuple[Scored, ...]
+    usage: Usage
+    stopped: Stopped
+    trace: TraceView
+    seed: int
+
+    @property
+    def output(self) -> Any:
+        """The native object of the chosen candidate; its text where there is none."""
+        return self.best.text if self.best.output is None else self.best.output
+
+    @property
+    def text(self) -> str:
+        """The text of the chosen candidate."""
+        return self.best.text
+
+    @property
+    def answer(self) -> str | None:
+        """The extracted answer of the chosen candidate."""
+        return self.best.answer
+
+    @property
+    def score(self) -> float | None:
+        """The score of the chosen candidate, where a verifier gave one."""
+        return self.best.score
+
+    def _repr_html_(self) -> str:
+        return self.trace.html()

@@ -1,0 +1,39 @@
+"""Agreement between candidates as the score: the share of votes for an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tts_plugins.budget import FREE, Bound
+from tts_plugins.protocols import Run
+from tts_plugins.types import Candidate, Problem, Score
+
+
+class AnswerAgreement:
+    """Scores each candidate by the share of candidates that give its answer (self-consistency as a verifier).
+
+    It compares candidates with each other, so it scores when all have arrived. An answer that cannot be read
+    agrees with nothing: its score is 0.
+    """
+
+    name = "AnswerAgreement"
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        """Free: it counts."""
+        return FREE
+
+    async def score_set(self, run: Run, candidates: Sequence[Candidate]) -> Sequence[Score]:
+        """One score for each candidate, in order."""
+        votes: dict[str, int] = {}
+        for c in candidates:
+            if c.answer is not None:
+                votes[c.answer] = votes.get(c.answer, 0) + 1
+        return [
+            Score(value=0.0, feedback="no answer could be read")
+            if c.answer is None
+            else Score(
+                value=votes[c.answer] / len(candidates),
+                feedback=f"{votes[c.answer]} of {len(candidates)} candidates give this answer",
+            )
+            for c in candidates
+        ]
