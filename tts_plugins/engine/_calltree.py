@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from tts_plugins.engine._html import MARKS, Html, badges, el, markup, pretty, said, score
-from tts_plugins.engine._view import (
+from tts_plugins.engine._html import Html, badges, el, markup, pretty, said, score
+from tts_plugins.engine._view import Node, View
+from tts_plugins.engine._words import (
+    MARKS,
+    NOTES,
     Event,
-    Node,
-    View,
     bounded,
+    capital,
     duration,
     money,
-    number,
     numbers,
     oneline,
     plural,
@@ -19,14 +20,6 @@ from tts_plugins.engine._view import (
     stop_words,
 )
 
-_NOTES = {
-    "stop": "Stop rule met",
-    "budget": "No room left in the budget",
-    "deadline": "The deadline passed",
-    "cancelled": "Cancelled",
-    "overshoot": "Charged more than was reserved",
-    "top_up": "Fewer choices than asked for; the rest is asked again",
-}
 _TOLD = ("candidate", "index", "text", "finish_reason", "truncated", "answer", "score", "feedback", "error", "pruned")
 
 
@@ -52,31 +45,34 @@ def _item(view: View, node: Node, prefix: str) -> Html:
             "summary",
             el("b", f"Wave {view.waves[id(event)]}"),
             f" · {event.get('n')} of {event.get('of')}",
-            _timing(view, event),
+            " · ", _timing(view, event),
         )
         return el("li", el("details", head, below, open=True), class_="wave")
     if kind == "failure":
-        when = el("span", "" if event.get("retryable") else " · not retryable", _timing(view, event), class_="quiet")
+        when = el("span", "" if event.get("retryable") else " · not retryable", " · ", _timing(view, event), class_="quiet")
         line = el("p", f"✗ attempt {node.attempt}: ", el("bdi", event.get("error")), when)
         return el("li", line, below, class_="at-lost")
     if kind == "stop":
         return el(
-            "li", el("p", el("b", _NOTES[kind]), f": {stop_words(event)}", _timing(view, event)), below, class_="note"
+            "li",
+            el("p", el("b", capital(NOTES[kind])), f": {stop_words(event)}", " · ", _timing(view, event)),
+            below,
+            class_="note",
         )
     if kind == "score_set":
         told = f"{event.get('verifier')} · {event.get('n')} candidates"
     else:
-        told = str(event["error"]) if event.get("error") and kind in _NOTES else rest(event)
-    name = "Scored together" if kind == "score_set" else _NOTES.get(kind, oneline(kind) or "event")
-    line = el("p", el("b", name), ": " if told else None, el("bdi", told), _timing(view, event))
-    return el("li", line, below, class_="note" if kind in _NOTES else "other")
+        told = str(event["error"]) if event.get("error") and kind in NOTES else rest(event)
+    name = "Scored together" if kind == "score_set" else capital(NOTES.get(kind, oneline(kind) or "event"))
+    line = el("p", el("b", name), ": " if told else None, el("bdi", told), " · ", _timing(view, event))
+    return el("li", line, below, class_="note" if kind in NOTES else "other")
 
 
 def _timing(view: View, event: Event) -> Html:
     took = duration(event)
     at = f"{'at' if took == 0 else 'from'} {view.moment(event.get('at'))}"
     words = ["running" if took is None else seconds(took) if took else "", at]
-    return el("span", " · " + " ".join(filter(None, words)), class_="quiet")
+    return el("span", " ".join(filter(None, words)), class_="quiet")
 
 
 def _request(view: View, node: Node) -> Html:
@@ -96,7 +92,7 @@ def _request(view: View, node: Node) -> Html:
         "div",
         el("i", class_=f"key {role}"),
         el("b", event.get("model")),
-        el("span", "".join(f" · {fact}" for fact in facts if fact), _timing(view, event), class_="quiet"),
+        el("span", "".join(f" · {fact}" for fact in facts if fact), " · ", _timing(view, event), class_="quiet"),
         [" ", el("span", "failed" if mark == "lost" else mark, class_=f"badge {mark}")] if mark != "plain" else None,
         None if told else el("p", "✗ ", el("bdi", event.get("error")), class_="cause"),
         class_="request",
@@ -113,13 +109,13 @@ def _candidate(view: View, node: Node, prefix: str, below: Html | None) -> Html:
         score(view.score(event)),
         badges(view, event),
         said(event, 160),
+        el("span", el("bdi", event["feedback"]), class_="feedback") if event.get("feedback") else None,
     )
     text = str(event.get("text") or "")
     laid_out = pretty(text)
     cause = el("p", "✗ ", el("bdi", event.get("error")), class_="cause") if mark == "lost" else None
     body = [
         cause,
-        el("p", "“", el("bdi", event["feedback"]), "”", class_="feedback") if event.get("feedback") else None,
         _steps(event),
         el("pre", laid_out, dir="auto") if text else el("p", "An empty text.", class_="quiet"),
         _more(view, event, laid_out),
@@ -146,11 +142,11 @@ def _more(view: View, event: Event, laid_out: str) -> Html:
     facts = [
         el("span", "answer ", el("code", el("bdi", answer))) if told else None,
         el("span", f"continues {oneline(event['parent_candidate'])}") if event.get("parent_candidate") else None,
-        el("span", f"finish reason {oneline(event['finish_reason'])}") if event.get("finish_reason") else None,
+        el("span", f"finish reason {oneline(event['finish_reason'])}") if event.get("finish_reason") not in (None, "", "stop") else None,
         el("span", others) if others else None,
     ]
-    shown = [fact for fact in facts if fact is not None]
-    return el("p", [[" · " if i else "", fact] for i, fact in enumerate(shown)], _timing(view, event), class_="quiet")
+    shown = [fact for fact in (*facts, _timing(view, event)) if fact is not None]
+    return el("p", [[" · " if i else "", fact] for i, fact in enumerate(shown)], class_="quiet")
 
 
 def _descent(view: View, prefix: str) -> Html | None:

@@ -7,8 +7,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from tts_plugins.engine._html import MARKS, Html, badges, el, markup, pretty, said, score
-from tts_plugins.engine._view import Event, View, bounded, limits, money, number, plural, seconds, shorten, visible
+from tts_plugins.engine._html import Html, badges, el, markup, pretty, said, score
+from tts_plugins.engine._view import View
+from tts_plugins.engine._words import MARKS, Event, bounded, limits, money, number, oneline, plural, seconds, shorten
 
 MOST = 100  # rows; a notebook keeps its outputs in its file
 LONGEST = 4000  # characters of one text
@@ -19,7 +20,7 @@ def fragment(trace: Mapping[str, Any]) -> str:
     view = View(trace)
     top, usage = view.top, view.top.get("usage") or {}
     answer = top.get("answer")
-    answer = f"({view.outcome})" if answer is None else " ".join(visible(answer).split())
+    answer = f"({view.outcome})" if answer is None else oneline(answer)
     cost = [
         view.tally,
         plural(usage.get("calls", 0), "call") if usage else "",
@@ -28,11 +29,12 @@ def fragment(trace: Mapping[str, Any]) -> str:
         seconds(usage.get("seconds", view.seconds)),
         f"budget {allowed}" if (allowed := limits(top.get("budget"))) else "",
     ]
-    problem = " ".join(visible(top.get("problem") or "").split())
+    setting = [oneline(top.get("strategy") or ""), f"ended: {view.why}"]
+    problem = oneline(top.get("problem") or "")
     head = [
         el("p", el("bdi", shorten(problem, 160)), class_="tts-trace-problem"),
         el("p", "→ ", el("b", el("bdi", shorten(answer, 200))), " ", score(number(top.get("score")))),
-        el("p", " · ".join([str(top.get("strategy") or ""), f"ended: {view.why}"]), class_="tts-trace-small"),
+        el("p", el("bdi", " · ".join(shorten(text, 300) for text in setting if text)), class_="tts-trace-small"),
         el("p", " · ".join(filter(None, cost)), class_="tts-trace-small"),
     ]
     return el("div", Html(f"<style>{_style()}</style>"), head, _table(view), _losses(view), class_="tts-trace")

@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tts_plugins.engine._view import View, number, visible
+from tts_plugins.engine._view import View
+from tts_plugins.engine._words import number, visible
 
 _VOID = {"input", "meta"}
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|[^\s"\[\]{},:]+|[\[\]{},:]')
@@ -120,9 +121,6 @@ def score(value: float | None) -> Html | None:
         class_="bar", aria_hidden="true", width="48", height="8",
     )  # fmt: skip
     return el("span", bar, el("b", f"{value:.2f}"), class_="score")
-
-
-MARKS = {"chosen": "★", "lost": "✗", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•"}
 
 
 def badges(view: View, event: Mapping[str, Any]) -> list[Html]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -13,9 +14,9 @@ from typing import Any
 from tts_plugins.engine._calltree import calls
 from tts_plugins.engine._html import Html, data_block, el, markup, pretty, said, score
 from tts_plugins.engine._timeline import timeline
-from tts_plugins.engine._view import (
+from tts_plugins.engine._view import View
+from tts_plugins.engine._words import (
     STOPPED,
-    View,
     bounded,
     limits,
     money,
@@ -152,7 +153,7 @@ def _facts(view: View) -> Html:
         ("Verifier", top.get("verifier") or "none"),
         ("Budget", budget),
         ("Seed", top.get("seed")),
-        ("Started", view.started.replace("T", " ").split(".")[0] + (" UTC" if view.started.endswith("+00:00") else "")),
+        ("Started (UTC)", re.sub(r"T([\d:]+)(\.\d+)?(\+00:00)?$", r" \1", view.started) or None),
     ]
     return el("dl", [el("div", el("dt", k), el("dd", el("bdi", v))) for k, v in pairs if v is not None])
 
@@ -169,7 +170,6 @@ def _usage(view: View) -> Html:
     names = ("", "Calls", "Requests", "Prompt tokens", "Completion", "Tokens", "Cost", "Time")
     head = el("thead", el("tr", [el("th", name, scope="col") for name in names]))
     body = el("tbody", [_usage_row(role, part, view.top.get("budget") or {}) for role, part in rows])
-    over = usage.get("overshoot")
     notes = [
         "≤ marks an upper bound, charged where a call could not be counted." if usage.get("exact") is False else "",
         "Times by role are the calls' own, added up; the total is wall time." if len(rows) > 1 else "",
@@ -217,19 +217,19 @@ def _filter(counts: Mapping[str, int], numbered: Mapping[str, int], total: int) 
 
 
 def _summary(views: Sequence[tuple[str, View]], numbered: Mapping[str, int]) -> Html:
-    names = ("Trace", "Answer", "Score", "Ended", "Candidates", "Tokens", "Time")
+    names = ("Trace", "Score", "Ended", "Candidates", "Tokens", "Time", "Answer")
     rows = []
     for i, (name, view) in enumerate(views):
         usage = view.top.get("usage") or {}
         answer = {"answer": view.top.get("answer"), "text": "—"}
         cells = [
             el("th", el("a", name, href=f"#t{i}"), scope="row"),
-            el("td", said(answer, 60)),
             el("td", score(number(view.top.get("score")))),
             el("td", _outcome(view)),
             el("td", str(len(view.candidates))),
             el("td", bounded(usage, usage.get("tokens")) if usage else "?"),
             el("td", seconds(usage.get("seconds", view.seconds))),
+            el("td", said(answer, 60)),
         ]
         rows.append(el("tr", cells, class_=f"row o{numbered[view.outcome]}"))
     table = el("table", el("thead", el("tr", [el("th", n, scope="col") for n in names])), el("tbody", rows))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tts_plugins.engine._fragment import fragment
 from tts_plugins.engine._page import page, pages
-from tts_plugins.engine._view import (
+from tts_plugins.engine._view import Node, View
+from tts_plugins.engine._words import (
+    MARKS,
+    NOTES,
     Event,
-    Node,
-    View,
     bounded,
+    columns,
     duration,
+    fit,
     limits,
     money,
     number,
@@ -23,6 +25,7 @@ from tts_plugins.engine._view import (
     rest,
     seconds,
     stop_words,
+    wrap,
 )
 
 __all__ = ["fragment", "page", "pages", "tree"]
@@ -30,8 +33,6 @@ __all__ = ["fragment", "page", "pages", "tree"]
 WIDTH = 110
 MANY = 40  # candidates that are all shown
 FOLDED = 18  # of more than that, about so many are shown: each level shows its share
-
-_MARKS = {"chosen": "★", "lost": "✗", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•"}
 
 
 def tree(trace: Mapping[str, Any]) -> str:
@@ -54,8 +55,8 @@ def _heading(view: View) -> list[str]:
     score = number(top.get("score"))
     ending = "" if score is None else f"  {_score(score)}"
     answer = oneline(top["answer"]) if top.get("answer") is not None else _first_words(view)
-    problem, room = oneline(top.get("problem") or "(no solve in this trace)"), WIDTH - 3 - _width(ending)
-    problem = _fit(problem, max(room // 2, room - _width(answer)))
+    problem, room = oneline(top.get("problem") or "(no solve in this trace)"), WIDTH - 3 - columns(ending)
+    problem = fit(problem, max(room // 2, room - columns(answer)))
     roles = usage.get("by_role") or {}
     by_role = ", ".join(f"{oneline(role)} {u.get('calls', 0):,}" for role, u in roles.items())
     cost = [
@@ -78,8 +79,8 @@ def _heading(view: View) -> list[str]:
             ]
         ),
     ]
-    first = f"{problem} → {_fit(answer, room - _width(problem))}{ending}"
-    return [first, *("  " + line for text in paragraphs for line in _wrap(text, WIDTH - 2, 3))]
+    first = f"{problem} → {fit(answer, room - columns(problem))}{ending}"
+    return [first, *("  " + line for text in paragraphs for line in wrap(text, WIDTH - 2, 3))]
 
 
 _SETTINGS = (("model", "model"), ("verifier", "verifier"), ("seed", "seed"))
@@ -104,10 +105,10 @@ def _branches(
             lines.append(f"{prefix}{'└' if last else '├'}┄ {_summary(view, entry)}")
             continue
         head, *details = say(entry, WIDTH - len(branch))
-        lines.append(branch + _fit(head, WIDTH - len(branch)))
+        lines.append(branch + fit(head, WIDTH - len(branch)))
         bar = below + ("│  " if entry.children else "   ")
         for detail in details:
-            lines += [bar + line for line in _wrap(detail, WIDTH - len(bar), 4)]
+            lines += [bar + line for line in wrap(detail, WIDTH - len(bar), 4)]
         _branches(lines, entry.children, below, say, view, share)
 
 
@@ -148,28 +149,20 @@ def _entry(view: View, node: Node, room: int) -> list[str]:
     if kind == "wave":
         head = f"wave {view.waves[id(event)]}: {event.get('n')} of {event.get('of')} · {_timing(view, event)}"
     elif kind == "score_set":
-        head = f"scored together by {oneline(event.get('verifier'))} · {event.get('n')} candidates · {_timing(view, event)}"
+        head = f"scored together by {oneline(event.get('verifier'))} · {event.get('n')} candidates"
+        head += f" · {_timing(view, event)}"
     elif kind == "stop":
-        head = f"■ stop rule met {at}: {stop_words(event)}"
+        head = f"■ {NOTES[kind]} {at}: {stop_words(event)}"
     elif kind == "failure":
         final = "" if event.get("retryable") else ", not retryable"
         return _paragraphs(f"✗ attempt {node.attempt}, {at}{final}: {oneline(event.get('error'))}", room)
     elif kind in ("budget", "deadline", "cancelled", "overshoot", "top_up"):
         said = oneline(event["error"]) if event.get("error") else rest(event)
-        head = f"■ {_NOTES[kind]} {at}" + (f": {said}" if said else "")
+        head = f"■ {NOTES[kind]} {at}" + (f": {said}" if said else "")
         return _paragraphs(head, room)
     else:
         return _paragraphs(f"{oneline(kind) or 'event'} · {_timing(view, event)} · {rest(event)}".rstrip(" ·"), room)
     return [head, f"✗ {oneline(event['error'])}"] if event.get("error") else [head]
-
-
-_NOTES = {
-    "budget": "no room left in the budget",
-    "deadline": "the deadline passed",
-    "cancelled": "cancelled",
-    "overshoot": "charged more than was reserved",
-    "top_up": "fewer choices than asked for; the rest is asked again",
-}
 
 
 def _request(view: View, node: Node) -> list[str]:
@@ -177,7 +170,7 @@ def _request(view: View, node: Node) -> list[str]:
     usage, seeds = event.get("usage") or {}, event.get("seeds") or []
     tries = len(failures) + (mark != "lost" or not failures)
     said = [
-        ("" if mark == "plain" else _MARKS[mark] + " ") + oneline(event.get("model")),
+        ("" if mark == "plain" else MARKS[mark] + " ") + oneline(event.get("model")),
         "verifier" if event.get("role") == "verifier" else "",
         f"×{event['n']}" if event.get("n") not in (None, 1) else "",
         f"{bounded(usage, usage.get('tokens'))} tokens" if usage else "",
@@ -197,7 +190,7 @@ def _request(view: View, node: Node) -> list[str]:
 def _candidate(view: View, node: Node, room: int, brief: bool = False) -> list[str]:
     event, mark, score = node.event, view.mark(node.event), view.score(node.event)
     wide = max((len(str(c.get("index"))) for c in view.candidates), default=1) + 1
-    name = f"{_MARKS[mark]} {'#' + str(event.get('index', '?')):<{wide}} {oneline(event.get('candidate'))}"
+    name = f"{MARKS[mark]} {'#' + str(event.get('index', '?')):<{wide}} {oneline(event.get('candidate'))}"
     parent = f" ← {oneline(event['parent_candidate'])}" if event.get("parent_candidate") and not brief else ""
     words = {"cancelled": "«cancelled»", "pruned": "«pruned»", "running": "«running»"}.get(mark, "")
     words += "«truncated»" if event.get("finish_reason") == "length" or event.get("truncated") else ""
@@ -207,8 +200,8 @@ def _candidate(view: View, node: Node, room: int, brief: bool = False) -> list[s
     if brief:
         return [f"{head}  {said}" + (f"  steps {steps}" if steps else "")]
     tail = f"✗ {oneline(event['error'])}" if mark == "lost" else oneline(event.get("feedback") or "")
-    space, beside = room - _width(head) - 2, bool(tail) and _width(tail) <= room // 3
-    said = _fit(said, space - _width(tail) - 3 if beside else space)
+    space, beside = room - columns(head) - 2, bool(tail) and columns(tail) <= room // 3
+    said = fit(said, space - columns(tail) - 3 if beside else space)
     first = f"{head}  {said}" + (f" · {tail}" if beside else "")
     return [first, *filter(None, ["" if beside else tail, f"steps {steps}" if steps else "", _unknown(event)])]
 
@@ -234,35 +227,4 @@ def _glued(parts: Sequence[str]) -> str:
 
 
 def _paragraphs(text: str, room: int) -> list[str]:
-    return _wrap(text, room - 3, 4)
-
-
-def _width(text: str) -> int:
-    """Columns in a terminal: East Asian characters and emoji take two, combining marks none."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _fit(text: str, room: int) -> str:
-    if _width(text) <= room:
-        return text
-    kept = text[: max(room - 1, 0)]
-    while _width(kept) > room - 1 and kept:
-        kept = kept[:-1]
-    return kept.rstrip() + "…"
-
-
-def _wrap(text: str, room: int, most: int) -> list[str]:
-    """At most `most` lines of `room` columns."""
-    lines: list[str] = [""]
-    for word in text.split(" "):
-        joined = f"{lines[-1]} {word}" if lines[-1] else word
-        if _width(joined) <= room or not lines[-1]:
-            lines[-1] = joined
-        elif len(lines) == most:
-            lines[-1] += " …"
-            break
-        else:
-            lines.append(word)
-    return [_fit(line.replace("\xa0", " "), room) for line in lines]
+    return wrap(text, room - 3, 4)

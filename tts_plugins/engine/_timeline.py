@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tts_plugins.engine._html import MARKS, Html, el
-from tts_plugins.engine._view import Event, Node, View, duration, number, oneline, plural, seconds
+from tts_plugins.engine._html import Html, el
+from tts_plugins.engine._view import Node, View
+from tts_plugins.engine._words import MARKS, Event, duration, number, oneline, plural, seconds
 
 ROOMY = 60  # rows with labels; more of them become thin
 MOST = 600
@@ -56,7 +57,7 @@ def _rows(view: View, node: Node) -> Iterator[Row]:
         yield _with_check(view, Row(_name(view, event), view.mark(event)), node)
         return
     if node.kind != "wave" and (duration(event) or node.kind == "score_set"):
-        yield Row(oneline(node.kind).replace("_", " "), view.mark(event), [("verifier", event)])
+        yield Row(oneline(node.kind).replace("_", " "), view.mark(event), [("verifier" if node.kind == "score_set" else "other", event)])
     for child in node.children:
         yield from _rows(view, child)
 

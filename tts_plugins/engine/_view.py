@@ -1,35 +1,15 @@
-"""What a trace says, in the figures and words that its renderings share. Pure: a trace's dict in, text out."""
+"""What a trace says: its events as a tree, and what became of them. Pure: a trace's dict in, figures out."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-Event = Mapping[str, Any]
-Mark = Literal["chosen", "lost", "cancelled", "pruned", "running", "plain"]
+from tts_plugins.engine._words import STOPPED, Event, Mark, number, oneline, plural, stop_words
 
 # Deeper than this nobody follows an indentation, and a chain of a thousand revisions must not exhaust the stack.
 DEEPEST = 24
-
-STOPPED = {
-    "complete": "complete: nothing was left to do",
-    "stop_rule": "its stop rule was met",
-    "budget": "the budget had no room for more",
-    "deadline": "the time was up",
-    "cancelled": "it was cancelled",
-    "failed": "it failed",
-    "running": "it is still running",
-}
-
-# What hides or reorders text, or drives a terminal: controls, bidirectional and invisible marks, lone surrogates.
-# The joiners U+200C and U+200D are left alone, since Persian and emoji need them.
-_HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
-)
 
 
 @dataclass(eq=False)
@@ -165,87 +145,3 @@ class View:
             line.add(name)
             name = parents.get(name)
         return line
-
-
-def visible(text: object) -> str:
-    """The text with everything that hides, reorders or controls made to be seen; it can always be encoded."""
-    return _HIDDEN.sub(_shown, str(text).replace("\r\n", "\n"))
-
-
-def _shown(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else f"‹U+{code:04X}›"
-
-
-def oneline(text: object) -> str:
-    """Visible text in one line."""
-    return " ".join(visible(text).split())
-
-
-def shorten(text: str, width: int) -> str:
-    """At most `width` characters, the last of them an ellipsis where some were left out."""
-    return text if len(text) <= width else text[: max(width - 1, 0)].rstrip() + "…"
-
-
-def number(value: object) -> float | None:
-    """A finite number, or None for whatever else it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def plural(count: float, noun: str) -> str:
-    """`1 call`, `1,200 calls`."""
-    return f"{count:,.0f} {noun}" + ("" if count == 1 else "s")
-
-
-def seconds(value: object) -> str:
-    """A time to a useful precision; a question mark where there is none."""
-    given = number(value)
-    return (
-        "?" if given is None else f"{given * 1000:.1f} ms" if given < 0.01 else f"{given:.{1 if given >= 10 else 2}f} s"
-    )
-
-
-def duration(event: Event) -> float | None:
-    """How long an event took; None while it runs."""
-    start, end = number(event.get("at")), number(event.get("end"))
-    return None if start is None or end is None else max(end - start, 0.0)
-
-
-def money(usage: Event) -> str:
-    """Dollars to two significant figures at least; empty where they are unknown or none."""
-    usd = number(usage.get("usd"))
-    return "" if not usd else f"${usd:.2f}" if usd >= 1 else f"${usd:.{1 - math.floor(math.log10(abs(usd)))}f}"
-
-
-def bounded(usage: Event, count: object) -> str:
-    """A count, marked as a bound where the usage is not exact."""
-    return ("≤" if usage.get("exact") is False else "") + f"{number(count) or 0:,.0f}"
-
-
-def limits(budget: object) -> str:
-    """A budget in words; empty where there is none."""
-    if not isinstance(budget, Mapping):
-        return ""
-    said = {"usd": lambda v: f"${v:g}", "seconds": lambda v: f"{v:g} s"}
-    return ", ".join(said[k](v) if k in said else f"{v:,} {k}" for k, v in budget.items() if number(v) is not None)
-
-
-def stop_words(note: Event) -> str:
-    """What a stop rule saw when it stopped."""
-    seen, left = number(note.get("seen")), number(note.get("left"))
-    counts = "" if seen is None else f" after {plural(seen, 'candidate')}"
-    return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more were still possible")
-
-
-def numbers(values: object) -> list[float]:
-    """The finite numbers of a sequence; none of anything else."""
-    given = values if isinstance(values, Sequence) and not isinstance(values, str | bytes) else ()
-    return [value for value in map(number, given) if value is not None]
-
-
-def rest(event: Event, *known: str) -> str:
-    """Every field that is not told elsewhere, for kinds and fields that are not known here."""
-    skipped = {"id", "kind", "parent", "at", "end", *known}
-    return ", ".join(f"{oneline(k)}={oneline(v)}" for k, v in event.items() if k not in skipped and v not in (None, ""))

@@ -34,6 +34,8 @@ def translate(error: Exception, who: str) -> ModelError:
         return ConnectionFailed(f"{who}: the connection failed ({reason}){mend}", refused=refused)
     if isinstance(error, json.JSONDecodeError | openai.APIError | UnicodeDecodeError):
         return MalformedResponse(f"{who}: the answer is no valid JSON ({error})")
+    if type(error).__module__.startswith("httpx"):  # openai 2.x lets a reset in mid-stream through as it is
+        return ConnectionFailed(f"{who}: the connection broke ({type(error).__name__}: {error})")
     return MalformedResponse(f"{who}: the answer could not be read ({type(error).__name__}: {error})")
 
 

@@ -26,16 +26,21 @@ class PromptBound:
     def __init__(self, size: int = 1024) -> None:
         self._seen: OrderedDict[int, int] = OrderedDict()
         self._size = size
+        self._allowance = _PER_PROMPT
 
     def of(self, prompt: Any) -> int:
         """Tokens at most, of messages with tools and the like."""
         text = json.dumps(prompt, ensure_ascii=False, default=str)
         seen = self._seen.get(hash(text))
         messages = len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1
-        return len(text.encode("utf-8", "replace")) + _PER_MESSAGE * messages + _PER_PROMPT if seen is None else seen
+        return (
+            len(text.encode("utf-8", "replace")) + _PER_MESSAGE * messages + self._allowance if seen is None else seen
+        )
 
     def saw(self, prompt: Any, tokens: int) -> None:
         """The server counted this prompt; where counts differ (caches, modes), the largest binds."""
+        # A template that adds more than was allowed for does so to every prompt.
+        self._allowance += max(0, tokens - self.of(prompt))
         key = hash(json.dumps(prompt, ensure_ascii=False, default=str))
         self._seen[key] = max(tokens, self._seen.pop(key, 0))
         while len(self._seen) > self._size:

@@ -15,6 +15,7 @@ from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedRespon
 from tts_plugins.models._choices import generation, shown
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._faults import translate
+from tts_plugins.models._stream import gather
 from tts_plugins.models._usage import PromptBound, measure, pricing
 from tts_plugins.types import Generation, Problem, Reply
 
@@ -38,6 +39,7 @@ class OpenAICompatibleModel:
         extra_body, headers: sent along as they are.
         timeout: seconds for one whole call, however slowly its answer trickles in.
         batch: choices asked in one request at most; 1 for a server known to ignore `n`.
+        stream: have answers streamed, and gather them; some servers notice a cancelled request only then.
         send_seed: whether requests carry a seed; it stops by itself where a server refuses one.
         concurrency, requests_per_minute, tokens_per_minute: what the server bears, over all solves together.
         price: US dollars per million prompt tokens and per million completion tokens; the published price where
@@ -65,6 +67,7 @@ class OpenAICompatibleModel:
         headers: Mapping[str, str] | None = None,
         timeout: float = 600.0,
         batch: int = 128,
+        stream: bool = False,
         send_seed: bool = True,
         concurrency: int | None = 128,
         requests_per_minute: float | None = None,
@@ -87,8 +90,7 @@ class OpenAICompatibleModel:
             **(params or {}),
         }  # fmt: skip
         self._request = {key: value for key, value in self._request.items() if value is not None}
-        self._send_seed = send_seed
-        self._seeds_matter = True
+        self._stream, self._send_seed = stream, send_seed
         self._checked_seeds = False
         self._prompts = PromptBound()
         self._clients = Clients(base_url=base_url, api_key=api_key, client=client, timeout=timeout)
@@ -125,7 +127,7 @@ class OpenAICompatibleModel:
             body = self._body(problem, seeds)
             try:
                 async with asyncio.timeout(self._timeout):
-                    response = await (await self._clients.get()).chat.completions.create(**body)
+                    response = await self._respond(body)
                 return self._reply(problem, response, body.get("n", 1), requests)
             except TTSError:
                 raise
@@ -138,7 +140,14 @@ class OpenAICompatibleModel:
                 if requests > 4 or not self._adapt(error, body):
                     raise fault from error
 
-    async def close(self) -> None:
+    async def _respond(self, body: dict[str, Any]) -> Any:
+        create: Any = (await self._clients.get()).chat.completions.create
+        if not self._stream:
+            return await create(**body)
+        async with await create(**body, stream=True, stream_options={"include_usage": True}) as chunks:
+            return await gather(chunks)
+
+    async def aclose(self) -> None:
         """Close the connections of the running loop; a later call opens new ones."""
         await self._clients.close()
 

@@ -41,6 +41,10 @@ class BestOfN(BaseStrategy):
         if self.select not in ("best", "weighted"):
             raise ConfigurationError(f"BestOfN: select={self.select!r} is not known; use 'best' or 'weighted'")
 
+    def calls(self) -> tuple[int, int]:
+        """The least and the most generations that it asks for, before any stands to be lost."""
+        return (self.n if self.stop is None else min(self.n, self.stop.least((), self.n)), self.n)
+
     async def __call__(self, run: Run, problem: Problem) -> Scored:
         if run.verifier is None and self.n > 1:
             raise ConfigurationError(

@@ -34,6 +34,10 @@ class SelfConsistency(BaseStrategy):
         if self.wave is not None:
             check_count("SelfConsistency", "wave", self.wave)
 
+    def calls(self) -> tuple[int, int]:
+        """The least and the most generations that it asks for, before any stands to be lost."""
+        return (self.n if self.stop is None else min(self.n, self.stop.least((), self.n)), self.n)
+
     async def __call__(self, run: Run, problem: Problem) -> Scored:
         candidates = [c async for c in run.sample(problem, self.n, stop=self.stop, wave=self.wave)]
         return majority_vote(sorted(candidates, key=lambda c: c.index))

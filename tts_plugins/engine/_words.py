@@ -1,0 +1,158 @@
+"""Figures and words as a trace's renderings write them. Pure: values in, text out."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+Event = Mapping[str, Any]
+Mark = Literal["chosen", "lost", "cancelled", "pruned", "running", "plain"]
+
+STOPPED = {
+    "complete": "complete: nothing was left to do",
+    "stop_rule": "its stop rule was met",
+    "budget": "the budget had no room for more",
+    "deadline": "the time was up",
+    "cancelled": "it was cancelled",
+    "failed": "it failed",
+    "running": "it is still running",
+}
+
+MARKS: Mapping[str, str] = {
+    "chosen": "★", "lost": "✗", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•",
+}  # fmt: skip
+
+NOTES = {
+    "stop": "stop rule met",
+    "budget": "no room left in the budget",
+    "deadline": "the deadline passed",
+    "cancelled": "cancelled",
+    "overshoot": "charged more than was reserved",
+    "top_up": "fewer choices than asked for; the rest is asked again",
+}
+
+# What hides or reorders text, or drives a terminal: controls, bidirectional and invisible marks, lone surrogates.
+# The joiners U+200C and U+200D are left alone, since Persian and emoji need them.
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
+)
+
+
+def visible(text: object) -> str:
+    """The text with everything that hides, reorders or controls made to be seen; it can always be encoded."""
+    return _HIDDEN.sub(lambda match: f"‹U+{ord(match[0]):04X}›", str(text).replace("\r\n", "\n"))
+
+
+def capital(text: str) -> str:
+    """The text with a capital to begin with."""
+    return text[:1].upper() + text[1:]
+
+
+def oneline(text: object) -> str:
+    """Visible text in one line."""
+    return " ".join(visible(text).split())
+
+
+def shorten(text: str, width: int) -> str:
+    """At most `width` characters, the last of them an ellipsis where some were left out."""
+    return text if len(text) <= width else text[: max(width - 1, 0)].rstrip() + "…"
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None for whatever else it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def plural(count: float, noun: str) -> str:
+    """`1 call`, `1,200 calls`."""
+    return f"{count:,.0f} {noun}" + ("" if count == 1 else "s")
+
+
+def seconds(value: object) -> str:
+    """A time to a useful precision; a question mark where there is none."""
+    given = number(value)
+    return (
+        "?" if given is None else f"{given * 1000:.1f} ms" if given < 0.01 else f"{given:.{1 if given >= 10 else 2}f} s"
+    )
+
+
+def duration(event: Event) -> float | None:
+    """How long an event took; None while it runs."""
+    start, end = number(event.get("at")), number(event.get("end"))
+    return None if start is None or end is None else max(end - start, 0.0)
+
+
+def money(usage: Event) -> str:
+    """Dollars to two significant figures at least; empty where they are unknown or none."""
+    usd = number(usage.get("usd"))
+    return "" if not usd else f"${usd:.2f}" if usd >= 1 else f"${usd:.{1 - math.floor(math.log10(abs(usd)))}f}"
+
+
+def bounded(usage: Event, count: object) -> str:
+    """A count, marked as a bound where the usage is not exact."""
+    return ("≤" if usage.get("exact") is False else "") + f"{number(count) or 0:,.0f}"
+
+
+def limits(budget: object) -> str:
+    """A budget in words; empty where there is none."""
+    if not isinstance(budget, Mapping):
+        return ""
+    said = {"usd": lambda v: f"${v:g}", "seconds": lambda v: f"{v:g} s"}
+    return ", ".join(said[k](v) if k in said else f"{v:,} {k}" for k, v in budget.items() if number(v) is not None)
+
+
+def stop_words(note: Event) -> str:
+    """What a stop rule saw when it stopped."""
+    seen, left = number(note.get("seen")), number(note.get("left"))
+    counts = "" if seen is None else f" after {plural(seen, 'candidate')}"
+    return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more were still possible")
+
+
+def numbers(values: object) -> list[float]:
+    """The finite numbers of a sequence; none of anything else."""
+    given = values if isinstance(values, Sequence) and not isinstance(values, str | bytes) else ()
+    return [value for value in map(number, given) if value is not None]
+
+
+def rest(event: Event, *known: str) -> str:
+    """Every field that is not told elsewhere, for kinds and fields that are not known here."""
+    skipped = {"id", "kind", "parent", "at", "end", *known}
+    return ", ".join(f"{oneline(k)}={oneline(v)}" for k, v in event.items() if k not in skipped and v not in (None, ""))
+
+
+def columns(text: str) -> int:
+    """Columns in a terminal: East Asian characters and emoji take two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def fit(text: str, room: int) -> str:
+    """At most `room` columns, the last of them an ellipsis where something was left out."""
+    if columns(text) <= room:
+        return text
+    kept = text[: max(room - 1, 0)]
+    while columns(kept) > room - 1 and kept:
+        kept = kept[:-1]
+    return kept.rstrip() + "…"
+
+
+def wrap(text: str, room: int, most: int) -> list[str]:
+    """At most `most` lines of `room` columns."""
+    lines: list[str] = [""]
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if columns(joined) <= room or not lines[-1]:
+            lines[-1] = joined
+        elif len(lines) == most:
+            lines[-1] += " …"
+            break
+        else:
+            lines.append(word)
+    return [fit(line.replace("\xa0", " "), room) for line in lines]
