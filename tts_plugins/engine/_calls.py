@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -104,24 +104,27 @@ class Caller:
             BudgetExhausted: a retry found no room.
         """
         event = self.trace.open("request", parent, role=role, model=model.name, n=len(seeds), seeds=list(seeds))
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(_retryable), wait=_wait, stop=self._stop, reraise=True, before_sleep=None
-        )
         failed: ModelError | None = None
+
+        async def once() -> Reply:
+            nonlocal failed, hold, seeds
+            if failed is not None and hold is not None:
+                # Nobody waits for room while holding some: what was kept for the verifier goes back too.
+                hold.release()
+                hold = await acquire(self.ledger, unit, at_most=len(seeds), within=within)
+                seeds = seeds[: hold.units]
+            try:
+                return await self._attempt(model, problem, seeds, bound, hold, role, event)
+            except ModelError as error:
+                failed = error
+                self.trace.note("failure", event, error=words(error), retryable=error.retryable)
+                raise
+
         try:
-            async for attempt in retrying:
-                with attempt:
-                    if failed is not None and hold is not None:
-                        # Nobody waits for room while holding some: what was kept for the verifier goes back too.
-                        hold.release()
-                        hold = await acquire(self.ledger, unit, at_most=len(seeds), within=within)
-                        seeds = seeds[: hold.units]
-                    try:
-                        reply = await self._attempt(model, problem, seeds, bound, hold, role, event)
-                    except ModelError as error:
-                        failed = error
-                        self.trace.note("failure", event, error=words(error), retryable=error.retryable)
-                        raise
+            try:
+                reply = await once()
+            except ModelError as error:
+                reply = await self._again(once, error)
             self.trace.close(event, usage=(reply.usage or Usage()).to_dict(), n=len(seeds))
             return reply, hold, event
         except BaseException as error:
@@ -131,6 +134,18 @@ class Caller:
             if isinstance(error, BudgetExhausted) and failed is not None:
                 raise error from failed
             raise
+
+    async def _again(self, once: Callable[[], Awaitable[Reply]], first: ModelError) -> Reply:
+        """What follows a failure. Apart, since the machinery of retries takes more than the rest of a good call."""
+        known: ModelError | None = first
+        retrying = AsyncRetrying(retry=retry_if_exception(_retryable), wait=_wait, stop=self._stop, reraise=True)
+        async for attempt in retrying:
+            with attempt:
+                if known is not None:
+                    known = None
+                    raise first
+                return await once()
+        raise AssertionError("tenacity raises the last error")
 
     def _stop(self, state: RetryCallState) -> bool:
         if stop_after_attempt(self.attempts)(state):

@@ -45,11 +45,14 @@ def _item(view: View, node: Node, prefix: str) -> Html:
             "summary",
             el("b", f"Wave {view.waves[id(event)]}"),
             f" · {event.get('n')} of {event.get('of')}",
-            " · ", _timing(view, event),
+            " · ",
+            _timing(view, event),
         )
         return el("li", el("details", head, below, open=True), class_="wave")
     if kind == "failure":
-        when = el("span", "" if event.get("retryable") else " · not retryable", " · ", _timing(view, event), class_="quiet")
+        when = el(
+            "span", "" if event.get("retryable") else " · not retryable", " · ", _timing(view, event), class_="quiet"
+        )
         line = el("p", f"✗ attempt {node.attempt}: ", el("bdi", event.get("error")), when)
         return el("li", line, below, class_="at-lost")
     if kind == "stop":
@@ -136,13 +139,13 @@ def _steps(event: Event) -> Html | None:
 
 
 def _more(view: View, event: Event, laid_out: str) -> Html:
-    answer = event.get("answer")
+    answer, finish = event.get("answer"), event.get("finish_reason")
     told = answer is not None and str(answer) not in (event.get("text"), laid_out)
     others = rest(event, *_TOLD, "step_scores", "parent_candidate")
     facts = [
         el("span", "answer ", el("code", el("bdi", answer))) if told else None,
         el("span", f"continues {oneline(event['parent_candidate'])}") if event.get("parent_candidate") else None,
-        el("span", f"finish reason {oneline(event['finish_reason'])}") if event.get("finish_reason") not in (None, "", "stop") else None,
+        el("span", f"finish reason {oneline(finish)}") if finish not in (None, "", "stop") else None,
         el("span", others) if others else None,
     ]
     shown = [fact for fact in (*facts, _timing(view, event)) if fact is not None]

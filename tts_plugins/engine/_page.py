@@ -153,7 +153,7 @@ def _facts(view: View) -> Html:
         ("Verifier", top.get("verifier") or "none"),
         ("Budget", budget),
         ("Seed", top.get("seed")),
-        ("Started (UTC)", re.sub(r"T([\d:]+)(\.\d+)?(\+00:00)?$", r" \1", view.started) or None),
+        ("Started", re.sub(r"T([\d:]+)(\.\d+)?\+00:00$", r" \1 UTC", view.started) or None),
     ]
     return el("dl", [el("div", el("dt", k), el("dd", el("bdi", v))) for k, v in pairs if v is not None])
 

@@ -181,6 +181,13 @@ class Sampling:
                 self._inbox.put_nowait(error)
             return
         got = list(zip(indices, seeds, reply.generations, strict=False))
+        if len(indices) == 1 and got:
+            # On in this task: through another one, its connection would lie idle while others take the pool's time.
+            own = run.ledger.reserve(ver.amount, within=rest) if rest is not None else None
+            if rest is not None:
+                rest.release()
+            await self._verify(self._candidate(got[0][2], indices[0], seeds[0]), own, request)
+            return
         for index, seed, generation in got:
             # Each candidate's verification draws from what the request still holds, and then stands alone.
             own = run.ledger.reserve(ver.amount, within=rest) if rest is not None else None

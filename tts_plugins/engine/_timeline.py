@@ -57,7 +57,8 @@ def _rows(view: View, node: Node) -> Iterator[Row]:
         yield _with_check(view, Row(_name(view, event), view.mark(event)), node)
         return
     if node.kind != "wave" and (duration(event) or node.kind == "score_set"):
-        yield Row(oneline(node.kind).replace("_", " "), view.mark(event), [("verifier" if node.kind == "score_set" else "other", event)])
+        role = "verifier" if node.kind == "score_set" else "other"
+        yield Row(oneline(node.kind).replace("_", " "), view.mark(event), [(role, event)])
     for child in node.children:
         yield from _rows(view, child)
 

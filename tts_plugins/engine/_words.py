@@ -111,7 +111,7 @@ def stop_words(note: Event) -> str:
     """What a stop rule saw when it stopped."""
     seen, left = number(note.get("seen")), number(note.get("left"))
     counts = "" if seen is None else f" after {plural(seen, 'candidate')}"
-    return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more were still possible")
+    return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more possible")
 
 
 def numbers(values: object) -> list[float]:

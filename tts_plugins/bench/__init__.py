@@ -1,0 +1,1 @@
+"""Measuring: what a strategy reaches, and what it costs."""
