@@ -9,9 +9,12 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from tts_plugins.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 T = TypeVar("T", bound="Configured")
 _FAMILIES: dict[str, dict[str, type[Configured]]] = {}
@@ -52,11 +55,15 @@ class Configured:
         return build(cls, settings)
 
 
-def build(root: type[T], settings: Mapping[str, Any]) -> T:
+def build(root: type[T], settings: object) -> T:
     """The configured object of `root`'s family that the settings describe."""
+    if not isinstance(settings, Mapping):
+        raise ConfigurationError(f"{root.family}: {settings!r} is no mapping of settings; give one with a 'type'")
     name = settings.get("type", getattr(root, "type_name", None))
-    known = registered(root.family)
-    if name not in known:
+    known: Mapping[str, type[Configured]] = _FAMILIES.get(root.family, {})
+    if not isinstance(name, str) or name not in known:
+        known = registered(root.family)
+    if not isinstance(name, str) or name not in known:
         raise ConfigurationError(f"{root.family}: type={name!r} is not known; use one of {', '.join(sorted(known))}")
     cls = known[name]
     fields = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
@@ -86,8 +93,21 @@ def registered(family: str) -> Mapping[str, type[Configured]]:
 
     for entry in importlib.metadata.entry_points(group=f"tts_plugins.{family}"):
         if entry.name not in _FAMILIES.setdefault(family, {}):
-            _FAMILIES[family][entry.name] = entry.load()
+            _FAMILIES[family][entry.name] = _loaded(entry, family)
     return _FAMILIES.get(family, {})
+
+
+def _loaded(entry: EntryPoint, family: str) -> type[Configured]:
+    where = f"entry point {entry.name!r} of tts_plugins.{family} ({entry.value})"
+    try:
+        found: Any = entry.load()
+    except Exception as error:
+        raise ConfigurationError(f"{where} does not load: {error}; mend or uninstall that package") from error
+    fits = isinstance(found, type) and issubclass(found, Configured) and dataclasses.is_dataclass(found)
+    if not fits:
+        raise ConfigurationError(f"{where} is {found!r}, not a dataclass that derives from the family's base class")
+    loaded: type[Configured] = found
+    return loaded
 
 
 def check_count(owner: str, name: str, value: object, *, least: int = 1) -> None:
@@ -102,10 +122,18 @@ def check_share(owner: str, name: str, value: object) -> None:
         raise ConfigurationError(f"{owner}: {name}={value!r} must be a number from 0 to 1")
 
 
+def check_flag(owner: str, name: str, value: object) -> None:
+    """Refuse what is neither True nor False: the text "false" would count as true."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{owner}: {name}={value!r} must be true or false")
+
+
 def _root_of(name: object, where: str) -> type[Configured]:
-    for family in list(_FAMILIES):
-        if isinstance(name, str) and name in registered(family):
-            return registered(family)[name]
+    for look in (_FAMILIES.get, registered):  # those of other packages only where it is none of ours
+        for family in list(_FAMILIES):
+            known = look(family) or {}
+            if isinstance(name, str) and name in known:
+                return known[name]
     raise ConfigurationError(f"{where}: type={name!r} is not known")
 
 

@@ -15,10 +15,14 @@ from fractions import Fraction
 
 AnswerKey = Callable[[str], str | None]
 
-_MARKER = re.compile(r"(?:####|\b(?:final\s+)?answer\s*(?:is|:|=)\s*:?)[ \t]*\n?[ \t]*(?P<value>[^\n]+)", re.IGNORECASE)
+# Possessive: long runs of blanks must not be tried in every division. «**Answer**: 4» and «Answer:\n\n4» are usual.
+_MARKER = re.compile(r"(?:####|\banswer[*_]{0,3}\s*+(?:is\b|:|=)[*_]{0,3}\s*+:?+)\s*+(?P<value>[^\n]++)", re.IGNORECASE)
+_BRACE = re.compile(r"\\boxed\s*+\{|[{}]")
 _FENCE = re.compile(r"```[\w-]*\n(?P<body>.*?)```", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:e[-+]?\d{1,3})?", re.IGNORECASE)
 _SHORT = 64
+_BLANK = "$*`_\"' "
+_LONG = 1000  # longer answers are compared as they stand: there is no formula in them worth the time
 
 
 def extract(text: str) -> str | None:
@@ -33,27 +37,36 @@ def extract(text: str) -> str | None:
 
 def boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{…}` whose braces balance."""
-    for match in reversed(list(re.finditer(r"\\boxed\s*\{", text))):
-        depth = 1
-        for i in range(match.end(), len(text)):
-            depth += (text[i] == "{") - (text[i] == "}")
-            if depth == 0:
-                return text[match.end() : i]
-    return None
+    last, opened = (-1, -1), list[tuple[int, bool]]()
+    for match in _BRACE.finditer(text):
+        if match[0] != "}":
+            opened.append((match.end(), len(match[0]) > 1))
+        elif opened:
+            start, is_box = opened.pop()
+            last = max(last, (start, match.start())) if is_box else last
+    return None if last[0] < 0 else text[last[0] : last[1]]
 
 
 def normalise(answer: str) -> str:
     """A form in which answers that mean the same mostly compare equal: numbers, fractions, case, punctuation.
 
-    JSON stays as it is. Idempotent.
+    JSON becomes canonical JSON. Idempotent.
     """
+    value, before = _clean(answer), None
+    while value != before and len(value) <= _LONG:
+        value, before = _clean(value), value
+    return value
+
+
+def _clean(answer: str) -> str:
     value = answer.strip()
-    if value[:1] in "[{" and value[-1:] in "]}":
-        return value
-    value = value.strip("$*`_ \t\n").rstrip(".,;:!?").strip("$*`_ \t\"'")
-    value = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", value)
-    value = re.sub(r"\\[dt]?frac\s*\{([^{}]+)\}\s*\{([^{}]+)\}", r"\1/\2", value)
-    value = re.sub(r"\\(?:left|right|,|;|!|\s)|\^\\circ|\\%|\\\$", "", value)
+    if value[:1] in ("[", "{") and value[-1:] in ("]", "}"):
+        return _canonical(value) or value
+    value = " ".join(value.split()).lstrip(_BLANK).rstrip(_BLANK + ".,;:!?")
+    if len(value) <= _LONG:
+        value = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", value)
+        value = re.sub(r"\\[dt]?frac\s*\{([^{}]+)\}\s*\{([^{}]+)\}", r"\1/\2", value)
+        value = re.sub(r"\\(?:left|right|,|;|!|\s)|\^\\circ|\\%|\\\$", "", value)
     value = " ".join(value.split()).casefold()
     return _numeric(value) or value
 
@@ -82,12 +95,17 @@ def _json(text: str) -> str | None:
     for body in bodies:
         body = body.strip()
         if body[:1] in ("{", "["):
-            try:
-                value = json.loads(body)
-            except ValueError:
-                continue
-            return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+            found = _canonical(body)
+            if found is not None:
+                return found
     return None
+
+
+def _canonical(text: str) -> str | None:
+    try:
+        return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _marked(text: str) -> str | None:
@@ -100,7 +118,9 @@ def _marked(text: str) -> str | None:
 
 def _short(text: str) -> str | None:
     value = text.strip()
-    return value if value and "\n" not in value and len(value) <= _SHORT and len(value.split()) <= 4 else None
+    if not value or "\n" in value or len(value) > _SHORT or "\\boxed" in value:  # an empty box is no answer
+        return None
+    return value if len(value.split()) <= 4 else None
 
 
 def _numeric(value: str) -> str | None:
@@ -111,7 +131,7 @@ def _numeric(value: str) -> str | None:
             number = Fraction(plain)
         except ValueError:
             return None
-        return _shortest(number) if abs(number) < 10**15 else plain
+        return (_shortest(number) or plain) if abs(number) < 10**15 else plain
     parts = plain.split("/")
     if len(parts) == 2 and all(re.fullmatch(r"[-+]?\d{1,15}", p.strip()) for p in parts) and int(parts[1]):
         number = Fraction(int(parts[0]), int(parts[1]))
@@ -119,7 +139,9 @@ def _numeric(value: str) -> str | None:
     return None
 
 
-def _shortest(number: Fraction) -> str:
-    if number.denominator == 1:
-        return str(number.numerator)
-    return repr(float(number))
+def _shortest(number: Fraction) -> str | None:
+    """None where a float cannot tell it from zero."""
+    value = float(number)
+    if number.denominator == 1 or value.is_integer():
+        return str(round(value)) if value or not number else None
+    return repr(value)

@@ -12,6 +12,7 @@ from tts_plugins.types import Usage
 Dimension = Literal["calls", "tokens", "picousd"]
 DIMENSIONS: tuple[Dimension, ...] = ("calls", "tokens", "picousd")
 PICO = 1_000_000_000_000
+_ROUNDING = 1e-15  # relative: what a few operations on floats add
 
 
 class Amount(NamedTuple):
@@ -27,12 +28,13 @@ class Amount(NamedTuple):
     @classmethod
     def of(cls, *, calls: int = 0, tokens: int = 0, usd: float | None = 0.0) -> Amount:
         """An amount with money in dollars; an unknown price holds no money (a `usd` limit forbids it earlier)."""
-        return cls(calls, tokens, math.ceil((usd or 0.0) * PICO - 1e-3))
+        return cls(calls, tokens, _pico(usd or 0.0, _ROUNDING))
 
     @classmethod
     def used(cls, usage: Usage) -> Amount:
         """What a usage takes from a ledger."""
-        return cls.of(calls=usage.calls, tokens=usage.tokens, usd=usage.usd)
+        # With more allowance than `of`: the price of n calls in floats may stand above n times the price of one.
+        return cls(usage.calls, usage.tokens, _pico(usage.usd or 0.0, 3 * _ROUNDING))
 
     def plus(self, other: Amount) -> Amount:
         """The sum."""
@@ -58,6 +60,10 @@ class Amount(NamedTuple):
     def __str__(self) -> str:
         parts = [f"{self.calls} calls", f"{self.tokens} tokens"]
         return ", ".join(parts + ([f"${self.usd:.6f}"] if self.picousd else []))
+
+
+def _pico(usd: float, rounding: float) -> int:
+    return math.ceil(usd * PICO * (1 - rounding))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +105,7 @@ class Budget:
     def limit(self, dimension: Dimension) -> int | None:
         """The limit on one component of an `Amount`; None where there is none."""
         if dimension == "picousd":
-            return None if self.usd is None else math.floor(self.usd * PICO + 1e-3)
+            return None if self.usd is None else math.floor(self.usd * PICO * (1 + _ROUNDING))
         return self.calls if dimension == "calls" else self.tokens
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,80 +11,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 
+from tts_plugins._holds import NOTHING, ZERO, Hold
+from tts_plugins._waits import Ticket, deliver, hopeless, next_answer
 from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget
-from tts_plugins.errors import BudgetExhausted
+from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.types import Usage
 
-ZERO = Amount()
-NOTHING = Usage()
-
-
-class Hold:
-    """A reserved amount, settled once. What is drawn inside it no longer counts as its own."""
-
-    __slots__ = ("_paused", "amount", "ledger", "mirror", "open", "size", "units", "within")
-
-    def __init__(self, ledger: Ledger, amount: Amount, within: Hold | None, mirror: Hold | None, units: int) -> None:
-        self.ledger = ledger
-        self.size = amount
-        self.amount = amount
-        self.within = within
-        self.mirror = mirror
-        self.units = units
-        self.open = True
-        self._paused = 0
-
-    def settle(self, usage: Usage) -> Amount:
-        """Charge what was really used and give back the rest.
-
-        Returns:
-            What was used beyond the amount held: recorded as overshoot, zero where bounds are right.
-
-        Raises:
-            ValueError: the hold was settled or released before.
-        """
-        if not self.open:
-            raise ValueError("a hold is settled once, and this one is closed already")
-        return self.ledger._close(self, usage)
-
-    def release(self) -> None:
-        """Give back all that was not drawn; nothing happens where it is closed already."""
-        if self.open:
-            self.ledger._close(self, Usage())
-
-    def park(self, can_progress: Callable[[], bool]) -> None:
-        """Say that its call waits for a place elsewhere; `can_progress` tells whether a place can come free."""
-        self.ledger._park(self, can_progress)
-
-    def unpark(self) -> None:
-        """Say that its call goes on."""
-        self.ledger._park(self, None)
-
-    @property
-    def blocked(self) -> bool:
-        """Whether something inside it waits for room, here or in a limiter, so that it cannot end by itself."""
-        return self._paused > 0
-
-    def _mirrors(self) -> Iterator[Hold]:
-        hold: Hold | None = self
-        while hold is not None:
-            yield hold
-            hold = hold.mirror
-
-
-class Ticket:
-    """A wait for room. `ready` is called once, on any thread, with a hold or with the refusal."""
-
-    __slots__ = ("at_most", "ledger", "ready", "unit", "within")
-
-    def __init__(
-        self, ledger: Ledger, unit: Amount, at_most: int, within: Hold | None, ready: Callable[[object], None]
-    ) -> None:
-        self.ledger, self.unit, self.at_most, self.within, self.ready = ledger, unit, at_most, within, ready
-
-    def cancel(self) -> None:
-        """Wait no longer; nothing happens where it was answered already."""
-        self.ledger._cancel(self)
+__all__ = ["Hold", "Ledger", "Ticket"]
 
 
 class Ledger:
@@ -96,6 +29,8 @@ class Ledger:
     """
 
     def __init__(self, budget: Budget | None = None, *, inside: Hold | Ledger | None = None) -> None:
+        if budget is not None and not isinstance(budget, Budget):
+            raise ConfigurationError(f"Ledger: budget={budget!r} is no Budget; pass Budget(calls=32), or None")
         self.budget = budget
         self._limits = tuple(None if budget is None else budget.limit(d) for d in DIMENSIONS)
         self._inside = inside if isinstance(inside, Hold) else None
@@ -156,13 +91,15 @@ class Ledger:
         return {"calls": room[0], "tokens": room[1], "usd": None if room[2] is None else room[2] / PICO}
 
     def deadline(self, now: float) -> float | None:
-        """When the `seconds` of the budget end, on the clock of `now`; the first call starts them."""
+        """When the `seconds` end, its own or a payer's, on the clock of `now`; the first call starts them."""
+        outer = None if self._parent is None else self._parent.deadline(now)
         if self.budget is None or self.budget.seconds is None:
-            return None
+            return outer
         with self._lock:
             if self._started is None:
                 self._started = now
-        return self._started + self.budget.seconds
+        own = self._started + self.budget.seconds
+        return own if outer is None else min(own, outer)
 
     def limits(self, dimension: str) -> bool:
         """Whether this account, or one that pays for it, has a limit on calls, tokens or usd."""
@@ -177,7 +114,9 @@ class Ledger:
 
         Raises:
             BudgetExhausted: not even one fits.
+            ValueError: `within` belongs to another ledger, or `at_most` is below 1.
         """
+        self._check(at_most, within)
         with self._lock:
             count = self._room(unit, at_most, within)
             if count < 1:
@@ -188,19 +127,29 @@ class Ledger:
         self, unit: Amount, ready: Callable[[object], None], *, at_most: int = 1, within: Hold | None = None
     ) -> Ticket:
         """The same, waiting where it does not fit: `ready` gets the `Hold`, or the `BudgetExhausted`."""
+        self._check(at_most, within)
         ticket = Ticket(self, unit, at_most, within, ready)
         with self._lock:
-            self._root._queue[ticket] = None
-            self._pause(within or self._enclosing(), 1)
-            answers = self._pump()
-        _deliver(answers)
+            if hopeless(self, unit, within):
+                answers: list[tuple[Ticket, object]] = [(ticket, self._refusal(unit, within))]
+            else:
+                self._root._queue[ticket] = None
+                self._pause(ticket.around, 1)
+                answers = self._pump()
+        deliver(answers)
         return ticket
 
     def pump(self) -> None:
         """Look at all waits again: for holds that depend on something outside, such as a place in a limiter."""
         with self._lock:
             answers = self._pump()
-        _deliver(answers)
+        deliver(answers)
+
+    def _check(self, at_most: int, within: Hold | None) -> None:
+        if at_most < 1:
+            raise ValueError(f"at_most={at_most} must be at least 1")
+        if within is not None and within.ledger is not self:
+            raise ValueError("within= is a hold of another ledger; open a Ledger(inside=hold) to draw on it")
 
     # What follows runs under the lock.
 
@@ -243,10 +192,13 @@ class Ledger:
         self._open += 1
         return Hold(self, amount, within, mirror, units)
 
-    def _close(self, hold: Hold, usage: Usage) -> Amount:
+    def _close(self, hold: Hold, usage: Usage) -> Amount | None:
         used = Amount.used(usage)
-        over = used.excess(hold.size)
         with self._lock:
+            if not hold.open:
+                return None
+            # What was drawn from it has been held, and is charged, apart: only the rest covers this.
+            over = used.excess(hold.amount)
             self._park_quietly(hold, None)
             for h in hold._mirrors():
                 ledger, h.open = h.ledger, False
@@ -258,7 +210,7 @@ class Ledger:
                 if usage != NOTHING:
                     ledger._usage = ledger._usage + usage
             answers = self._pump()
-        _deliver(answers)
+        deliver(answers)
         return over
 
     def _enclosing(self) -> Hold | None:
@@ -279,11 +231,11 @@ class Ledger:
     def _park(self, hold: Hold, can_progress: Callable[[], bool] | None) -> None:
         with self._lock:
             self._park_quietly(hold, can_progress)
-            answers = self._pump() if can_progress is not None else []
-        _deliver(answers)
+            answers = self._pump()  # what is no longer parked may still be blocked
+        deliver(answers)
 
     def _park_quietly(self, hold: Hold, can_progress: Callable[[], bool] | None) -> None:
-        if (can_progress is not None) == (hold in self._parked):
+        if (can_progress is not None) == (hold in self._parked) or not hold.open:
             return
         for h in hold._mirrors():
             if can_progress is None:
@@ -297,47 +249,21 @@ class Ledger:
             if ticket not in self._root._queue:
                 return
             del self._root._queue[ticket]
-            self._pause(ticket.within or ticket.ledger._enclosing(), -1)
+            self._pause(ticket.around, -1)
             answers = self._pump()
-        _deliver(answers)
+        deliver(answers)
 
     def _pump(self) -> list[tuple[Ticket, object]]:
         """Answer the waits that can be answered, in order of arrival for each account."""
-        root, answers, full = self._root, [], set[Ledger]()
-        again = True
-        while again:
-            again = False
-            for ticket in root._queue:  # left at the first answer, which changes it
-                answer = ticket.ledger._answer(ticket, full)
-                if answer is not None:
-                    answers.append((ticket, answer))
-                    again, full = True, set()
-                    break
-                if root in full:
-                    break
+        answers: list[tuple[Ticket, object]] = []
+        while (ticket := next_answer(self._root)) is not None:
+            del self._root._queue[ticket]
+            self._pause(ticket.around, -1)
+            answers.append((ticket, ticket.ledger._answer(ticket)))
         return answers
 
-    def _answer(self, ticket: Ticket, full: set[Ledger]) -> object:
-        """A hold, a refusal, or None for «wait»; accounts where somebody waits are added to `full`."""
-        chain = list(self._chain(ticket.within))
-        if any(ledger in full for ledger, _ in chain):
-            return None
-        answer: object
+    def _answer(self, ticket: Ticket) -> Hold | BudgetExhausted:
         count = self._room(ticket.unit, ticket.at_most, ticket.within)
         if count < 1:
-            blocker = next(x for x, hold in chain if x._fit(ticket.unit, 1, hold) < 1)
-            if blocker._busy > 0 or any(probe() for probe in blocker._parked.values()):
-                full.add(blocker)
-                return None
-            answer = self._refusal(ticket.unit, ticket.within)
-        del self._root._queue[ticket]
-        self._pause(ticket.within or ticket.ledger._enclosing(), -1)
-        if count >= 1:
-            answer = self._take(ticket.unit.times(count), ticket.within, count)
-        return answer
-
-
-def _deliver(answers: list[tuple[Ticket, object]]) -> None:
-    # Outside the lock: `ready` wakes another event loop or thread, which may come straight back here.
-    for ticket, answer in answers:
-        ticket.ready(answer)
+            return self._refusal(ticket.unit, ticket.within)
+        return self._take(ticket.unit.times(count), ticket.within, count)

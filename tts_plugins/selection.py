@@ -42,17 +42,19 @@ def best(candidates: Sequence[Scored]) -> Scored:
     Raises:
         ValueError: there are no candidates, or one has no score.
     """
+    if not candidates:
+        raise ValueError("no candidates to choose from")
     return top(candidates, 1)[0]
 
 
 def top(candidates: Sequence[Scored], k: int) -> list[Scored]:
-    """The `k` best, best first; fewer where there are fewer. The order of equals is kept.
+    """The `k` best, best first; fewer where there are fewer, none of none. The order of equals is kept.
 
     Raises:
-        ValueError: there are no candidates, or one has no score.
+        ValueError: a candidate has no score, or `k` is negative.
     """
-    if not candidates:
-        raise ValueError("no candidates to choose from")
+    if k < 0:
+        raise ValueError(f"top: k={k} must be at least 0")
     return sorted(candidates, key=lambda c: -_score(c))[:k]
 
 
@@ -61,11 +63,12 @@ def tally(candidates: Sequence[Scored], *, weighted: bool = False) -> dict[str, 
 
     Candidates whose answer could not be read do not vote.
     """
-    votes: dict[str, float] = {}
+    votes: dict[str, list[float]] = {}
     for c in candidates:
         if c.answer is not None:
-            votes[c.answer] = votes.get(c.answer, 0.0) + (_score(c) if weighted else 1.0)
-    return votes
+            votes.setdefault(c.answer, []).append(_score(c) if weighted else 1.0)
+    # fsum: 0.1 + 0.2 + 0.3 must equal 0.6 in any order, else the order of arrival decides close votes.
+    return {answer: math.fsum(shares) for answer, shares in votes.items()}
 
 
 def majority_vote(candidates: Sequence[Scored]) -> Scored:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tts_plugins._config import Configured, check_count, check_share
+from tts_plugins._config import Configured, check_count, check_flag, check_share
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.selection import tally
 from tts_plugins.types import Scored
@@ -40,13 +40,23 @@ class Rule(Configured, ABC):
         return AllOf(rules=(self, other))
 
 
+def check_rule(owner: str, name: str, value: object) -> None:
+    """Refuse what is no stop rule, naming the field, the value and the mend."""
+    if isinstance(value, type) or not callable(value) or not callable(getattr(value, "least", None)):
+        raise ConfigurationError(f"{owner}: {name}={value!r} is no stop rule; use one such as Threshold(0.9)")
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Combined(Rule):
     rules: tuple[Rule, ...]
 
     def __post_init__(self) -> None:
-        if not self.rules:
-            raise ConfigurationError(f"{type(self).__name__}: rules=() is empty; give at least one rule")
+        rules: object = self.rules
+        if not isinstance(rules, tuple | list) or not rules:
+            raise ConfigurationError(f"{type(self).__name__}: rules={rules!r} must be a sequence of at least one rule")
+        object.__setattr__(self, "rules", tuple(rules))  # a list would not compare equal to a tuple
+        for rule in self.rules:
+            check_rule(type(self).__name__, "rules", rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +103,13 @@ class VoteDecided(Rule):
 
     weighted: bool = False
 
+    def __post_init__(self) -> None:
+        check_flag("VoteDecided", "weighted", self.weighted)
+
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
         lead, _ = _lead(seen, self.weighted)
-        return lead > left or left == 0
+        # A lead that is the difference of two rounded sums may stand a little above the true one.
+        return lead - (1e-9 if self.weighted else 0) > left or left == 0
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         # After k more for the leader the lead is lead + k, and left - k may follow: lead + k > left - k.
@@ -112,6 +126,7 @@ class VoteLead(Rule):
 
     def __post_init__(self) -> None:
         check_count("VoteLead", "k", self.k)
+        check_flag("VoteLead", "weighted", self.weighted)
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
         return _lead(seen, self.weighted)[0] >= self.k

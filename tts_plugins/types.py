@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -47,11 +48,7 @@ class Problem:
         if isinstance(content, Sequence) and not isinstance(content, str | bytes):
             if not content:
                 raise ConfigurationError("problem: the list of messages is empty; give at least one message")
-            for i, message in enumerate(content):
-                if not isinstance(message, Mapping) or "role" not in message:
-                    raise ConfigurationError(
-                        f"problem: message {i} is {message!r}; a message is a mapping with 'role' and 'content'"
-                    )
+            _check_messages(content)
 
     @classmethod
     def of(cls, problem: object) -> Problem:
@@ -67,7 +64,7 @@ class Problem:
         """
         if isinstance(self.content, str):
             return [{"role": "user", "content": self.content}]
-        if isinstance(self.content, Sequence) and not isinstance(self.content, bytes):
+        if _are_messages(self.content):
             return [dict(cast(Message, m)) for m in self.content]
         raise ConfigurationError(
             f"problem: a chat model needs a text or messages, not {type(self.content).__name__}; "
@@ -79,10 +76,26 @@ class Problem:
         """The content as one text: that of the last message of the user where it is a conversation."""
         if isinstance(self.content, str):
             return self.content
-        if isinstance(self.content, Sequence) and not isinstance(self.content, bytes):
+        if _are_messages(self.content):
             users = [m for m in self.content if m["role"] == "user"] or list(self.content)
             return _content_text(users[-1].get("content"))
         return str(self.content)
+
+
+def _are_messages(content: object) -> bool:
+    listed = isinstance(content, Sequence) and not isinstance(content, str | bytes)
+    return listed and all(isinstance(m, Mapping) and "role" in m for m in cast(Sequence[object], content))
+
+
+def _check_messages(content: Sequence[object]) -> None:
+    """A list that begins like messages must be messages; any other list is a chain's input."""
+    if not any(isinstance(m, Mapping) and ("role" in m or "content" in m) for m in content):
+        return
+    for i, message in enumerate(content):
+        if not isinstance(message, Mapping) or "role" not in message:
+            raise ConfigurationError(
+                f"problem: message {i} is {message!r}; a message is a mapping with 'role' and 'content'"
+            )
 
 
 def _content_text(content: object) -> str:
@@ -113,6 +126,9 @@ class Usage:
         exact: False where some figure is an upper bound instead of a count.
         overshoot: tokens that servers charged above what had been reserved for the call.
         by_role: the same for "model" and "verifier" separately.
+
+    Raises:
+        ConfigurationError: a figure is negative, not finite, or not whole where it counts.
     """
 
     calls: int = 0
@@ -124,6 +140,16 @@ class Usage:
     exact: bool = True
     overshoot: int = 0
     by_role: Mapping[str, Usage] = field(default_factory=lambda: EMPTY, repr=False)
+
+    def __post_init__(self) -> None:
+        # A negative or nameless figure would give budget away.
+        for name in ("calls", "requests", "prompt_tokens", "completion_tokens", "overshoot"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ConfigurationError(f"Usage: {name}={value!r} must be a whole number of at least 0")
+        for name, amount in (("usd", self.usd), ("seconds", self.seconds)):
+            if amount is not None and not 0 <= amount < math.inf:
+                raise ConfigurationError(f"Usage: {name}={amount!r} must be a finite number of at least 0")
 
     @property
     def tokens(self) -> int:
@@ -288,6 +314,8 @@ class TraceView(Protocol):
         """One self-contained HTML page."""
         ...
 
+    def _repr_html_(self) -> str: ...
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
@@ -331,4 +359,4 @@ class Result:
         return self.best.score
 
     def _repr_html_(self) -> str:
-        return self.trace.html()
+        return self.trace._repr_html_()

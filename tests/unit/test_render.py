@@ -299,6 +299,26 @@ class TestPage:
             digest = base64.b64encode(hashlib.sha256(body[1].encode()).digest()).decode()
             assert f"{tag}-src 'sha256-{digest}'" in policy
 
+    def test_contrast_of_both_themes(self) -> None:
+        """Text against its ground is at least 4.5 to 1, as WCAG 2 AA has it."""
+
+        def luminance(colour: str) -> float:
+            digits = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+            parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+            red, green, blue = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+            return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+        themes = [
+            dict(re.findall(r"--(\w+): (#\w+)", block)) for block in re.findall(r":root \{(.*?)\}", page({}), re.S)
+        ]
+        assert len(themes) == 2
+        for theme in themes:
+            for ink in ("fg", "muted", "model", "verifier", "good", "bad"):
+                for ground in ("bg", "card", "wash"):
+                    light, dark = sorted((luminance(theme[ink]), luminance(theme[ground])), reverse=True)
+                    least = 4.5 if ground == "bg" or ink in ("fg", "muted") else 3
+                    assert (light + 0.05) / (dark + 0.05) >= least, (ink, ground)
+
     async def test_shows_candidates_losses_and_figures(self, eight: dict[str, Any]) -> None:
         text = page(eight)
         read = Page(text)
@@ -358,7 +378,8 @@ class TestHostile:
             check_safe(render(trace))
 
     def test_hostile_fields_of_every_type(self, render: Callable[[Any], str]) -> None:
-        values: list[Any] = [None, [], {}, {"a": [1]}, "x", -1, 1e308, float("nan"), True):
+        values: list[Any] = [None, [], {}, {"a": [1]}, "x", -1, 1e308, float("nan"), True]
+        for value in values:
             trace = one("text")
             for event in trace["events"][1:]:
                 event.update({"at": value, "score": value, "step_scores": value, "seeds": None, "extra": value})
@@ -386,7 +407,8 @@ class TestUnfinished:
         events += [{"id": 10 + i, "kind": "chain", "parent": 9 + i, "at": i, "end": i + 1} for i in range(3000)]
         assert render is fragment or "chain" in render({"events": events})
         assert render({"events": events})
-        for empty in ({}, {"events": None}, {"events": []}):
+        nothing: list[dict[str, Any]] = [{}, {"events": None}, {"events": []}]
+        for empty in nothing:
             assert render(empty)
 
 

@@ -33,9 +33,12 @@ def shown(choice: Any) -> str:
     message = getattr(choice, "message", None)
     if message is None:
         return ""
-    calls = getattr(message, "tool_calls", None) or []
-    called = "".join(f"{getattr(getattr(c, 'function', None), 'name', '')}{getattr(c, 'function', c)}" for c in calls)
-    return _text(getattr(message, "content", None)) + (_reasoning(message) or "") + called
+    content, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
+    calls = [getattr(c, "function", c) for c in getattr(message, "tool_calls", None) or []]
+    calls += [getattr(message, "function_call", None) or ""]
+    called = "".join(f"{getattr(function, 'name', '')}{function}" for function in calls)
+    said = content if isinstance(content, str) else str(content or "")  # parts may hold more than their texts
+    return said + (_reasoning(message) or "") + called + (refusal if isinstance(refusal, str) else "")
 
 
 def _text(content: Any) -> str:

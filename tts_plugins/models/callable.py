@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import json
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tts_plugins._config import check_count
 from tts_plugins._threads import call_user
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import MalformedResponse
+from tts_plugins.errors import ConfigurationError, MalformedResponse
 from tts_plugins.types import Generation, Problem, Reply, Usage
 
 
@@ -39,6 +42,12 @@ class CallableModel:
         concurrency: int | None = None,
         price: tuple[float, float] = (0.0, 0.0),
     ) -> None:
+        if not callable(function):
+            raise ConfigurationError(f"CallableModel: function={function!r} cannot be called; pass a function")
+        if len(price) != 2 or not all(0 <= p < math.inf for p in price):
+            raise ConfigurationError(
+                f"CallableModel: price={price!r} must be two prices, per million prompt and completion tokens"
+            )
         if max_tokens is not None:
             check_count("CallableModel", "max_tokens", max_tokens)
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
@@ -68,24 +77,40 @@ class CallableModel:
         result = await call_user(self._function, problem.content, **keywords)
         usage: Usage | None = None
         if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Usage):
-            result, usage = result
+            result, usage = result[0], self._counted(result[1])
         if result is None:
             raise MalformedResponse(f"{self.name}: the function returned None; it must return a solution")
         return Reply(generations=(as_generation(result),), usage=usage)
 
+    def _counted(self, usage: Usage) -> Usage:
+        """What the function reports counts as a call, and costs its tokens where it names no price itself."""
+        usd = usage.usd
+        if usd == 0 and any(self._price):
+            usd = (usage.prompt_tokens * self._price[0] + usage.completion_tokens * self._price[1]) / 1e6
+        return replace(usage, calls=max(usage.calls, 1), usd=usd)
+
 
 def as_generation(result: Any) -> Generation:
-    """A function's result as a generation: texts stay texts, other objects keep their text beside them."""
+    """A function's result as a generation: other objects than texts are its output, beside their text or JSON."""
     if isinstance(result, Generation):
         return result
     if isinstance(result, str):
         return Generation(text=result)
-    text = getattr(result, "text", None) or getattr(result, "content", None)
-    return Generation(text=text if isinstance(text, str) else str(result), output=result)
+    if isinstance(result, dict | list):
+        try:
+            return Generation(text=json.dumps(result, ensure_ascii=False), output=result)
+        except (TypeError, ValueError):  # it holds what JSON has no form for
+            return Generation(text=str(result), output=result)
+    texts = [t for t in (getattr(result, "text", None), getattr(result, "content", None)) if isinstance(t, str)]
+    return Generation(text=next(filter(None, texts), texts[0] if texts else str(result)), output=result)
 
 
 def _takes_seed(function: Callable[..., Any]) -> bool:
     try:
-        return "seed" in inspect.signature(function).parameters
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some built-ins have no signature to read
         return False
+    # The first one takes the content, whatever its name, unless it can only be named.
+    kinds = {p.name: (p.kind, i) for i, p in enumerate(parameters)}
+    kind, place = kinds.get("seed", (None, 0))
+    return kind is inspect.Parameter.KEYWORD_ONLY or (kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and place > 0)

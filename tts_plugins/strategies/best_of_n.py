@@ -9,7 +9,7 @@ from tts_plugins._config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import choose
-from tts_plugins.stopping import Rule
+from tts_plugins.stopping import Rule, check_rule
 from tts_plugins.strategies._base import BaseStrategy
 from tts_plugins.types import Problem, Scored
 
@@ -36,6 +36,8 @@ class BestOfN(BaseStrategy):
 
     def __post_init__(self) -> None:
         check_count("BestOfN", "n", self.n)
+        if self.stop is not None:
+            check_rule("BestOfN", "stop", self.stop)
         if self.wave is not None:
             check_count("BestOfN", "wave", self.wave)
         if self.select not in ("best", "weighted"):

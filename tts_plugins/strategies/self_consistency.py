@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tts_plugins._config import check_count
 from tts_plugins.protocols import Run
 from tts_plugins.selection import majority_vote
-from tts_plugins.stopping import Rule
+from tts_plugins.stopping import Rule, check_rule
 from tts_plugins.strategies._base import BaseStrategy
 from tts_plugins.types import Problem, Scored
 
@@ -31,6 +31,8 @@ class SelfConsistency(BaseStrategy):
 
     def __post_init__(self) -> None:
         check_count("SelfConsistency", "n", self.n)
+        if self.stop is not None:
+            check_rule("SelfConsistency", "stop", self.stop)
         if self.wave is not None:
             check_count("SelfConsistency", "wave", self.wave)
 

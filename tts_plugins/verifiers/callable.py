@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 from tts_plugins._threads import call_user
 from tts_plugins.budget import FREE, Bound
-from tts_plugins.errors import InvalidScore
+from tts_plugins.errors import ConfigurationError, InvalidScore
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.types import Candidate, Problem, Score
@@ -18,14 +20,17 @@ class CallableVerifier:
 
     Args:
         function: synchronous (then it runs on a thread) or asynchronous. It gets the `Problem` and the `Candidate`
-            and returns a bool, a number from 0 to 1, a pair of one of these and a feedback text, a `Score`, or a
-            sequence of step scores.
+            and returns a bool, a number from 0 to 1, a sequence of either for its steps, a pair of one of these and
+            a feedback text, or a `Score`. Arrays and tensors count as sequences.
         name: as it appears in traces; the function's own name where left out.
         aggregate: how step scores become one score.
         inline: call a synchronous function where the engine runs, which saves the hop to a thread: for functions of
             microseconds only, since nothing else happens meanwhile.
 
     What is no score in [0, 1], or raises, is an error of that candidate, and stands in the trace.
+
+    Raises:
+        ConfigurationError: `function` cannot be called, or `aggregate` is not known.
     """
 
     def __init__(
@@ -36,6 +41,11 @@ class CallableVerifier:
         aggregate: Aggregate = "last",
         inline: bool = False,
     ) -> None:
+        if not callable(function):
+            raise ConfigurationError(f"CallableVerifier: function={function!r} cannot be called; pass a function")
+        if aggregate not in get_args(Aggregate):
+            known = ", ".join(map(repr, get_args(Aggregate)))
+            raise ConfigurationError(f"CallableVerifier: aggregate={aggregate!r} is not known; use one of {known}")
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self._function, self._aggregate, self._inline = function, aggregate, inline
 
@@ -54,6 +64,7 @@ class CallableVerifier:
         """
         if self._inline:
             result = self._function(candidate.problem, candidate)
+            result = await result if inspect.isawaitable(result) else result
         else:
             result = await call_user(self._function, candidate.problem, candidate)
         return as_score(result, self.name, self._aggregate)
@@ -69,9 +80,9 @@ def as_score(result: Any, who: str, how: Aggregate = "last") -> Score:
         return result
     if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
         scored = as_score(result[0], who, how)
-        return Score(value=scored.value, steps=scored.steps, feedback=result[1])
-    if isinstance(result, bool) or type(result).__name__ in ("bool_", "bool"):
-        return Score(value=1.0 if result else 0.0)
+        return replace(scored, feedback=result[1])
+    if not isinstance(result, type) and hasattr(result, "tolist"):
+        result = result.tolist()  # of numpy and torch, without importing them
     number = _number(result)
     if number is not None:
         return Score(value=number)
@@ -87,6 +98,7 @@ def as_score(result: Any, who: str, how: Aggregate = "last") -> Score:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool | str | bytes) or not hasattr(value, "__float__") or hasattr(value, "__len__"):
+    """Booleans are 1 and 0; None for what is no number."""
+    if isinstance(value, str | bytes) or not hasattr(value, "__float__") or hasattr(value, "__len__"):
         return None
     return float(value)

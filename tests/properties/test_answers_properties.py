@@ -1,0 +1,104 @@
+"""Reading answers never fails, never hangs, and settles in one pass."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tts_plugins.answers import boxed, extract, normalise
+
+PIECES = ["\\boxed{", "{", "}", "answer", "final ", "is", ":", "\n", " ", "####", "```json\n", "```", "[", "]", "1",
+          "e", "9", ".", ",", "-", "/", "$", "*", "\\text{", "\\frac{", "\\left", '"', "'", "é", "ß", "İ", "\x0b", "_",
+          "a", "NaN", "1e999", "\\", "!", "%", "^\\circ", "\u2028", "٣", "ŉ"]  # fmt: skip
+texts = st.text() | st.lists(st.sampled_from(PIECES), max_size=25).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts)
+@example("1e-999")
+@example('*"*"a.*.*')
+@example("*\x0b*a")
+@example("\\text{\\text{A}}")
+@example("$[1, 2]$")
+def test_normalise_is_idempotent(text: str) -> None:
+    once = normalise(text)
+    assert normalise(once) == once
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts)
+def test_extract_never_raises_and_gives_a_normal_form(text: str) -> None:
+    answer = extract(text)
+    assert answer is None or (answer != "" and normalise(answer) == answer)
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts, st.integers(-(10**14), 10**14))
+def test_a_box_at_the_end_wins(text: str, number: int) -> None:
+    if "```" not in text:
+        assert extract(f"so {text.strip('[{')} \\boxed{{{number}}}") == str(number)
+
+
+@given(st.lists(st.sampled_from(["\\boxed{", "{", "}", "x"]), max_size=14).map("".join))
+def test_boxed_is_the_last_that_balances(text: str) -> None:
+    found, start = None, text.find("\\boxed{")
+    while start >= 0:
+        depth = 1
+        for i in range(start + 7, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[i], 0)
+            if depth == 0:
+                found = text[start + 7 : i]
+                break
+        start = text.find("\\boxed{", start + 1)
+    assert boxed(text) == found
+
+
+@given(st.integers(-(10**14), 10**14))
+def test_thousands_separators_mean_nothing(number: int) -> None:
+    assert normalise(f"{number:,}") == normalise(str(number)) == str(number)
+
+
+SIZE = 10**6
+HOSTILE = {
+    "brackets": "[" * SIZE,
+    "braces": '{"a":' * (SIZE // 5),
+    "boxes": "\\boxed{" * (SIZE // 7),
+    "closed boxes": "\\boxed{" * (SIZE // 8) + "}" * (SIZE // 8),
+    "box and blanks": "\\boxed" + " " * SIZE,
+    "blanks": "answer is" + " " * SIZE,
+    "blank lines": "answer" + "\n " * (SIZE // 2),
+    "final": "final" + " " * SIZE,
+    "finals": "final " * (SIZE // 6),
+    "markers": "answer:" * (SIZE // 7),
+    "marker lines": "answer \n" * (SIZE // 8),
+    "stars": "answer" + "*" * SIZE,
+    "hashes": "#" * SIZE,
+    "fences": "```\n" * (SIZE // 4),
+    "open fences": "```" + "\n" * SIZE,
+    "texts": "\\text{" * (SIZE // 7) + "}" * (SIZE // 7),
+    "fractions": "\\frac{" * (SIZE // 6),
+    "dots and stars": "a" + ".*" * (SIZE // 2),
+    "digits": "9" * SIZE,
+    "commas": "1" + ",000" * (SIZE // 4),
+    "decimals": "0." + "1" * SIZE,
+    "exponent": "1e" + "9" * SIZE,
+    "huge exponent": "1e999999999",
+    "json exponent": '{"a": 1e999999999}',
+    "json digits": "[" + "9" * SIZE + "]",
+    "slashes": "1/" * (SIZE // 2),
+    "quotes": '"' * SIZE,
+    "sentences": "The answer is 1. " * (SIZE // 17),
+    "one word": "x" * SIZE,
+}
+
+
+@pytest.mark.parametrize("name", list(HOSTILE))
+def test_a_million_characters_take_less_than_a_second(name: str) -> None:
+    text = HOSTILE[name]
+    for read in (extract, normalise):
+        start = time.process_time()
+        read(text)
+        assert time.process_time() - start < 1.0, read.__name__

@@ -1,0 +1,226 @@
+"""The rows of DESIGN.md: import only from rows above your own. Functions' own imports count too."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "tts_plugins"
+INTEGRATIONS = PACKAGE.parent / "integrations"
+
+# The longest matching prefix decides. Parts of one row do not know each other, unless they share a name here.
+ROWS: Mapping[str, tuple[int, str]] = {
+    "tts_plugins.types": (1, "types"),
+    "tts_plugins.errors": (1, "types"),
+    "tts_plugins._version": (1, "types"),
+    "tts_plugins._threads": (1, "threads"),  # a leaf: of ours it imports nothing
+    "tts_plugins._untrusted": (1, "untrusted"),
+    "tts_plugins.budget": (2, "pure"),
+    "tts_plugins.ledger": (2, "pure"),
+    "tts_plugins._holds": (2, "pure"),
+    "tts_plugins._waits": (2, "pure"),
+    "tts_plugins._config": (2, "pure"),
+    "tts_plugins.selection": (2, "pure"),
+    "tts_plugins.answers": (2, "pure"),
+    "tts_plugins.steps": (2, "pure"),
+    "tts_plugins.prompts": (2, "pure"),
+    "tts_plugins.pools": (2, "pure"),  # records in files: the model and the verifier that replay them read the same
+    "tts_plugins.protocols": (3, "protocols"),
+    "tts_plugins.stopping": (4, "strategies"),
+    "tts_plugins.strategies": (4, "strategies"),
+    "tts_plugins.policies": (5, "policies"),
+    "tts_plugins.engine": (6, "engine"),
+    "tts_plugins.models": (6, "models"),
+    "tts_plugins.verifiers": (6, "verifiers"),
+    "tts_plugins.metering": (7, "metering"),
+    "tts_plugins.profiles": (7, "profiles"),
+    "tts_plugins.testing": (7, "testing"),
+    "tts_plugins.bench": (8, "bench"),
+    "tts_plugins.server": (8, "server"),
+    "tts_plugins.demo": (9, "demo"),
+    "tts_plugins.cli": (10, "cli"),
+    "tts_plugins.__main__": (11, "main"),
+    "tts_plugins": (11, "names"),  # the public names, over all of it
+}
+# A sync method of the user is called on these threads; below the engine nothing runs anywhere.
+THREADS_FROM = 6
+PURE = {"asyncio", "threading", "time", "random", "socket", "http", "urllib", "subprocess"}
+PURE_BUT = {"tts_plugins.ledger": {"threading"},
+            "tts_plugins.answers": {"threading"},
+            "tts_plugins.pools": {"random"}}  # fmt: skip
+FRAMEWORKS = {"langchain", "langchain_core", "langchain_openai", "langgraph", "dspy", "litellm"}
+OPTIONAL = {"openai", "httpx", "httpx2", "xllamacpp", "jsonschema", "jsonschema_specifications", "referencing",
+            "genai_prices", "math_verify", "rich", "typer", "aiohttp", "opentelemetry", "torch", "transformers",
+            "sklearn"}  # fmt: skip
+# Imported by nobody at the top of a module: what they need may stand at their own top.
+LAZY = ("tts_plugins.cli._", "tts_plugins.cli.doctor", "tts_plugins.demo", "tts_plugins.testing.loopback",
+        "tts_plugins.testing._loopback", "tts_plugins.models._llama_child", "tts_plugins.server.")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    line: int
+    top: bool  # runs when the module is imported
+    typing: bool  # stands under `if TYPE_CHECKING`
+
+
+def imports(source: str, names: set[str], package: str) -> Iterator[Import]:
+    """Every import of a source, relative ones resolved, and `from package import module` as the module."""
+    yield from _walk(ast.parse(source), names, package, top=True, typing=False)
+
+
+def _walk(node: ast.AST, names: set[str], package: str, *, top: bool, typing: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, child.lineno, top, typing) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - child.level + 1] if child.level else []
+            base = ".".join([*parents, *([child.module] if child.module else [])])
+            for alias in child.names:
+                full = f"{base}.{alias.name}"
+                yield Import(full if full in names else base, child.lineno, top, typing)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            for part in child.body:
+                yield from _walk(ast.Module([part], []), names, package, top=top, typing=True)
+            for part in child.orelse:
+                yield from _walk(ast.Module([part], []), names, package, top=top, typing=typing)
+        else:
+            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from _walk(child, names, package, top=top and not inside, typing=typing)
+
+
+def row(module: str) -> tuple[int, str]:
+    known = [prefix for prefix in ROWS if module == prefix or module.startswith(prefix + ".")]
+    best = max(known, key=len)
+    if best == "tts_plugins" and module != "tts_plugins":
+        raise AssertionError(f"{module} stands in no row: give it one in tests/test_layers.py")
+    return ROWS[best]
+
+
+def violations(name: str, source: str, names: set[str], *, is_package: bool = False) -> list[str]:
+    """What a module imports and should not, in words."""
+    out: list[str] = []
+    package = name if is_package else name.rpartition(".")[0]
+    mine, part = row(name)
+    for found in imports(source, names, package):
+        where, top = f"{name}:{found.line}: {found.module}", found.module.partition(".")[0]
+        if top == "tts_plugins":
+            theirs, other = row(found.module)
+            above = theirs < mine or (part == other and (theirs == mine))
+            if part == "threads" or (other == "threads" and mine < THREADS_FROM):
+                above = False
+            if not above:
+                out.append(f"{where} is in row {theirs} ({other}), not above row {mine} ({part})")
+        elif top in FRAMEWORKS or top.startswith("tts_plugins_"):
+            out.append(f"{where}: the core imports no framework")
+        elif top in OPTIONAL and found.top and not found.typing and not name.startswith(LAZY):
+            out.append(f"{where}: import optional dependencies where they are used")
+        elif mine <= 5 and part != "threads" and top in PURE - PURE_BUT.get(name, set()):
+            out.append(f"{where}: no clock, no threads, no randomness and no network below the engine")
+    return out
+
+
+def modules(root: Path, prefix: str) -> dict[str, tuple[Path, bool]]:
+    out = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        is_package = path.name == "__init__.py"
+        out[".".join([prefix, *parts[: -1 if is_package else None]])] = (path, is_package)
+    return out
+
+
+MODULES = modules(PACKAGE, "tts_plugins")
+
+
+@pytest.mark.parametrize("name", list(MODULES))
+def test_imports_come_from_above(name: str) -> None:
+    path, is_package = MODULES[name]
+    assert violations(name, path.read_text("utf-8"), set(MODULES), is_package=is_package) == []
+
+
+def test_pure_rows_do_not_await() -> None:
+    for name, (path, _) in MODULES.items():
+        if row(name)[0] <= 2 and row(name)[1] != "threads":
+            awaiting = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.AsyncFunctionDef)]
+            assert not awaiting, f"{name} is pure, and has an async function"
+
+
+def test_integrations_use_public_names_only() -> None:
+    for path in sorted(INTEGRATIONS.rglob("*.py")) if INTEGRATIONS.is_dir() else []:
+        for found in imports(path.read_text("utf-8"), set(MODULES), path.parent.name):
+            if found.module.startswith("tts_plugins."):
+                private = [part for part in found.module.split(".") if part.startswith("_")]
+                assert not private, f"{path.name}:{found.line}: {found.module} is private"
+
+
+# The checker itself, on planted sources
+
+NAMES = {"tts_plugins", "tts_plugins.engine", "tts_plugins.engine._run", "tts_plugins.types", "tts_plugins.stopping",
+         "tts_plugins.models", "tts_plugins.strategies"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("tts_plugins.types", "from tts_plugins.budget import Budget"),
+        ("tts_plugins.selection", "def f():\n    from tts_plugins.engine import solve"),
+        ("tts_plugins.selection", "import tts_plugins.engine._run"),
+        ("tts_plugins.selection", "from tts_plugins import engine"),
+        ("tts_plugins.selection", "import tts_plugins"),
+        ("tts_plugins.strategies.beam", "from tts_plugins import solve"),
+        ("tts_plugins.strategies.beam", "from ..engine import solve"),
+        ("tts_plugins.strategies.beam", "from .. import engine"),
+        ("tts_plugins.strategies.beam", "import asyncio"),
+        ("tts_plugins.strategies.beam", "def f():\n    import time"),
+        ("tts_plugins.strategies.beam", "from tts_plugins._threads import call_user"),
+        ("tts_plugins._threads", "from tts_plugins.types import Problem"),
+        ("tts_plugins.engine._run", "from tts_plugins.models import CallableModel"),
+        ("tts_plugins.models.callable", "try:\n    import tts_plugins.engine\nexcept ImportError:\n    pass"),
+        ("tts_plugins.verifiers.llm_judge", "from tts_plugins.models._usage import measure"),
+        ("tts_plugins.protocols", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tts_plugins.engine"),
+        ("tts_plugins.models.x", "import openai"),
+        ("tts_plugins.models.x", "from openai.types import Completion"),
+        ("tts_plugins.models.x", "class A:\n    import openai"),
+        ("tts_plugins.models.x", "if True:\n    import rich"),
+        ("tts_plugins.models.x", "if TYPE_CHECKING:\n    pass\nelse:\n    import openai"),
+        ("tts_plugins.models.x", "def f():\n    import langchain_core.messages"),
+        ("tts_plugins.engine.x", "import dspy"),
+        ("tts_plugins.engine.x", "def f():\n    from tts_plugins_langchain import scale"),
+        ("tts_plugins.bench.x", "from tts_plugins.cli import main"),
+        ("tts_plugins.models.x", "from tts_plugins.testing import ScriptedModel"),
+        ("tts_plugins.bench.x", "from tts_plugins.server import app"),
+    ],
+)  # fmt: skip
+def test_a_planted_violation_is_caught(name: str, source: str) -> None:
+    assert len(violations(name, source, NAMES)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("tts_plugins.selection", "from tts_plugins.types import Scored\nimport math"),
+        ("tts_plugins.strategies.beam", "from ..stopping import Rule\nfrom . import best_of_n"),
+        ("tts_plugins.models.x", "def f():\n    import openai\n    from tts_plugins._threads import call_user"),
+        ("tts_plugins.models.x", "if TYPE_CHECKING:\n    from openai import AsyncOpenAI"),
+        ("tts_plugins.engine.solve", "import asyncio, time\nfrom tts_plugins.engine._run import SolveRun"),
+        ("tts_plugins.testing.loopback", "import aiohttp"),
+        ("tts_plugins.cli._app", "import typer\nfrom tts_plugins.engine import solve\nimport tts_plugins.demo"),
+    ],
+)  # fmt: skip
+def test_what_is_allowed_passes(name: str, source: str) -> None:
+    assert violations(name, source, NAMES) == []
+
+
+def test_a_package_s_own_relative_imports_are_resolved() -> None:
+    assert violations("tts_plugins.strategies", "from ..engine import solve", NAMES, is_package=True) != []
+    assert violations("tts_plugins.strategies", "from .best_of_n import BestOfN", NAMES, is_package=True) == []
+
+
+def test_a_module_without_a_row_is_an_error() -> None:
+    with pytest.raises(AssertionError, match="stands in no row"):
+        violations("tts_plugins.brand_new", "", NAMES)

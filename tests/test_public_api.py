@@ -1,0 +1,170 @@
+"""What others may type: it imports, it is documented, it leaks nothing, and it costs little to import."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tts_plugins
+
+ROOT = Path(tts_plugins.__file__).parent
+# Their own dependencies are extras; each has tests of its own where those are installed.
+EXTRAS = {"aiohttp", "rich", "typer", "xllamacpp", "jsonschema"}
+
+
+def _public() -> list[str]:
+    found = [m.name for m in pkgutil.walk_packages([str(ROOT)], "tts_plugins.")]
+    return ["tts_plugins", *(n for n in found if not any(part.startswith("_") for part in n.split(".")))]
+
+
+PUBLIC = _public()
+
+
+def load(name: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in EXTRAS:
+            pytest.skip(f"{error.name} is not installed")
+        raise
+
+
+def names_of(module: types.ModuleType) -> list[str]:
+    """What `__all__` says, else what the module itself defines."""
+    if hasattr(module, "__all__"):
+        return list(module.__all__)
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    ]
+
+
+def things(name: str) -> Iterator[tuple[str, Any]]:
+    module = load(name)
+    for each in names_of(module):
+        yield f"{name}.{each}", getattr(module, each)
+
+
+def test_the_names_that_others_will_type() -> None:
+    for name in ("Budget", "Ledger", "Problem", "Result", "solve", "solve_sync", "solve_many", "solve_events",
+                 "BestOfN", "SelfConsistency"):  # fmt: skip
+        assert name in tts_plugins.__all__
+    from tts_plugins.ledger import Hold, Ledger
+    from tts_plugins.models import CallableModel, LocalModel, OpenAICompatibleModel
+    from tts_plugins.stopping import BetaConfident, Threshold, Unanimous, VoteDecided, VoteLead
+    from tts_plugins.types import Candidate, Scored, Usage
+    from tts_plugins.verifiers import AnswerAgreement, CallableVerifier, JSONSchemaVerifier
+
+    assert all(inspect.isclass(c) for c in (Hold, Ledger, CallableModel, LocalModel, OpenAICompatibleModel, Threshold,
+               VoteDecided, VoteLead, BetaConfident, Unanimous, Candidate, Scored, Usage, AnswerAgreement,
+               CallableVerifier, JSONSchemaVerifier))  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_all_is_whole_and_leaks_nothing_private(name: str) -> None:
+    module = load(name)
+    exported = names_of(module)
+    assert len(set(exported)) == len(exported)
+    for each in exported:
+        assert hasattr(module, each), f"{name}.__all__ names {each}, which is not there"
+        assert each == "__version__" or not each.startswith("_"), f"{name}.{each} is private"
+        if hasattr(module, "__all__"):
+            value = getattr(module, each)
+            assert not isinstance(value, types.ModuleType), f"{name}.{each} is a module"
+    if hasattr(module, "__all__") and module.__file__ and module.__file__.endswith("__init__.py"):
+        shown = {n for n, v in vars(module).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)}
+        origin = {n for n in shown if getattr(getattr(module, n), "__module__", "").startswith("tts_plugins")}
+        assert origin <= set(exported), f"{name} shows {sorted(origin - set(exported))} beside its __all__"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_all_that_is_public_is_documented(name: str) -> None:
+    module = load(name)
+    assert (module.__doc__ or "").strip(), f"{name} has no docstring"
+    for where, thing in things(name):
+        if not (inspect.isclass(thing) or inspect.isfunction(thing)):
+            continue
+        assert _documented(thing), f"{where} has no docstring"
+        for each, value in vars(thing).items() if inspect.isclass(thing) else ():
+            if each.startswith("_") or not isinstance(
+                value, types.FunctionType | property | classmethod | staticmethod
+            ):
+                continue
+            inherited = [vars(base).get(each) for base in thing.__mro__]
+            one_word = getattr(thing, "_is_protocol", False)  # `name`, `seed`: the protocol's own text says it
+            assert one_word or any(_documented(v) for v in inherited if v is not None), f"{where}.{each}: no docstring"
+
+
+def _documented(thing: Any) -> bool:
+    text = (getattr(thing, "__doc__", None) or "").strip()
+    # dataclasses write their signature where there is nothing else
+    return bool(text) and not (inspect.isclass(thing) and text.startswith(f"{thing.__name__}("))
+
+
+def test_dataclasses_are_frozen() -> None:
+    seen = 0
+    for name in PUBLIC:
+        try:
+            found = list(things(name))
+        except pytest.skip.Exception:
+            continue
+        for where, thing in found:
+            if inspect.isclass(thing) and dataclasses.is_dataclass(thing) and "testing" not in where:
+                seen += 1
+                assert thing.__dataclass_params__.frozen, f"{where} can be changed after it was made"  # type: ignore[attr-defined]
+    assert seen > 15
+
+
+def test_a_frozen_dataclass_stays_frozen() -> None:
+    budget = tts_plugins.Budget(calls=1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        budget.calls = 2  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del tts_plugins.BestOfN().n  # type: ignore[misc]
+
+
+def test_the_package_is_typed_and_has_one_version() -> None:
+    assert (ROOT / "py.typed").is_file()
+    version = tts_plugins.__version__
+    assert version and all(part.isdigit() for part in version.split(".")[:2])
+
+
+HEAVY = {"openai", "numpy", "rich", "typer", "jsonschema", "xllamacpp", "aiohttp", "genai_prices", "httpx", "pydantic",
+         "opentelemetry", "langchain_core", "langgraph", "dspy", "importlib.metadata"}  # fmt: skip
+
+
+def run(code: str) -> str:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT.parent).stdout
+
+
+def test_importing_it_brings_nothing_heavy() -> None:
+    parts = [
+        "tts_plugins",
+        "tts_plugins.models",
+        "tts_plugins.verifiers",
+        "tts_plugins.stopping",
+        "tts_plugins.testing",
+    ]
+    loaded = run(f"import sys, {', '.join(parts)}; print(' '.join(sys.modules))").split()
+    # tenacity looks for tornado and trio by metadata of its own; nothing of ours does.
+    assert not (HEAVY - {"importlib.metadata"}) & set(loaded)
+
+
+def test_importing_it_is_quick() -> None:
+    code = "import time; t = time.perf_counter(); import tts_plugins; print(time.perf_counter() - t)"
+    best = min(float(run(code)) for _ in range(5))
+    assert best < 0.3, f"import tts_plugins took {best:.3f} s at best"

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tts_plugins.models._usage import PromptBound, measure, pricing
+from tts_plugins.types import Usage
+
+PRICE = (1.0, 10.0)
+
+
+def priced(prompt: int, completion: int) -> float:
+    return (prompt * PRICE[0] + completion * PRICE[1]) / 1e6
+
+
+def report(prompt: Any, completion: Any) -> SimpleNamespace:
+    return SimpleNamespace(prompt_tokens=prompt, completion_tokens=completion)
+
+
+def of(
+    reported: Any,
+    texts: list[str],
+    truncated: list[bool] | None = None,
+    *,
+    prompt_bound: int = 100,
+    max_tokens: int | None = 50,
+    hidden: bool = False,
+    price: Any = priced,
+) -> Usage:
+    cut = truncated or [False] * len(texts)
+    return measure(reported, texts, cut, prompt_bound=prompt_bound, max_tokens=max_tokens, hidden=hidden, price=price)
+
+
+def test_a_plausible_report_is_taken_as_it_is() -> None:
+    assert of(report(12, 7), ["twenty-four bytes of text"]) == Usage(
+        calls=1, requests=1, prompt_tokens=12, completion_tokens=7, usd=priced(12, 7)
+    )
+    assert of(report(12.0, 7.0), ["twenty-four bytes of text"]).exact
+
+
+GARBAGE: list[Any] = [
+    None, {}, "usage", report(None, None), report(-5, -7), report(math.inf, math.inf), report(math.nan, math.nan),
+    report("12", "7"), report(True, True), report(10**12, 10**12), report(1.5, 1.5), report([1], {}), report(0, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reported", GARBAGE)
+def test_garbage_is_charged_at_the_bound(reported: Any) -> None:
+    usage = of(reported, ["hello", "x" * 200])
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.exact) == (100, 7 + 50, False)
+    assert usage.usd == priced(100, 57)
+
+
+def test_half_a_report_is_half_a_bound() -> None:
+    usage = of(report(12, None), ["hello"])
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.exact) == (12, 7, False)
+    usage = of(report(None, 3), ["hello"])
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.exact) == (100, 3, False)
+
+
+def test_the_first_choice_s_usage_is_not_that_of_all() -> None:
+    usage = of(report(12, 10), ["w" * 40] * 8)
+    assert (usage.completion_tokens, usage.exact) == (8 * 42, False)
+
+
+def test_no_tokens_for_some_text_is_not_believed() -> None:
+    assert of(report(12, 0), ["hello"]).completion_tokens == 7
+    assert of(report(12, 0), [""]).completion_tokens == 0
+
+
+def test_what_contradicts_the_limit_is_not_believed() -> None:
+    assert of(report(12, 51), ["x" * 60]).completion_tokens == 50  # more than could be generated
+    assert of(report(12, 99), ["x" * 150] * 2, [True, True]).completion_tokens == 100  # two that were cut have more
+    assert of(report(12, 50), ["x" * 150], [True]).exact
+
+
+def test_hidden_and_cut_choices_are_charged_whole() -> None:
+    assert of(None, ["a", ""], [True, False]).completion_tokens == 50 + 2
+    assert of(None, ["a", ""], hidden=True).completion_tokens == 100
+    assert of(None, ["hello"], max_tokens=None).completion_tokens == 7
+
+
+def test_an_unknown_price_stays_unknown() -> None:
+    assert of(report(1, 1), ["a"], price=None).usd is None
+    assert of(report(1, 1), ["a"], price=lambda p, c: None).usd is None
+
+
+def test_odd_texts_have_a_size() -> None:
+    assert of(None, ["\ud800", "é"]).completion_tokens == (1 + 2) + (2 + 2)
+
+
+# A tokeniser as any may be: it cuts a text into runs of bytes, and an end of turn that may be counted or not.
+cuts = st.lists(st.integers(1, 6), min_size=1, max_size=12)
+choices = st.lists(st.tuples(cuts, st.booleans()), min_size=1, max_size=6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    choices, st.sampled_from(["truth", "garbage", "nothing", "missing", "prompt only"]), st.integers(1, 90), st.data()
+)
+def test_never_undercounts_a_server_that_says_the_truth_or_nothing(
+    said: list[tuple[list[int], bool]], kind: str, prompt: int, data: Any
+) -> None:
+    tokens = [len(runs) + ends for runs, ends in said]
+    texts = ["x" * sum(runs) for runs, _ in said]
+    limit = data.draw(st.none() | st.integers(max(tokens), 40))
+    cut = [limit is not None and t == limit and data.draw(st.booleans()) for t in tokens]
+    reported = {
+        "truth": report(prompt, sum(tokens)), "garbage": data.draw(st.sampled_from(GARBAGE)), "nothing": None,
+        "missing": SimpleNamespace(), "prompt only": report(prompt, None),
+    }[kind]  # fmt: skip
+    usage = of(reported, texts, cut, max_tokens=limit)
+    assert usage.completion_tokens >= sum(tokens) and usage.prompt_tokens >= prompt
+    assert usage.calls == len(said) and usage.usd == priced(usage.prompt_tokens, usage.completion_tokens)
+    assert usage.exact == (kind == "truth" and (usage.prompt_tokens, usage.completion_tokens) == (prompt, sum(tokens)))
+    if limit is not None:
+        assert usage.completion_tokens <= limit * len(said)
+
+
+@settings(max_examples=200, deadline=None)
+@given(choices, st.data())
+def test_never_undercounts_the_first_choice_s_usage_where_it_shows(said: list[Any], data: Any) -> None:
+    """Beyond 7 bytes for each token told the rest was left out; below that nobody can tell."""
+    tokens = [len(runs) + ends for runs, ends in said]
+    texts = ["x" * sum(runs) for runs, _ in said]
+    assume(len(said) > 1 and sum(map(len, texts)) > 7 * tokens[0])
+    limit = data.draw(st.none() | st.integers(max(tokens), 40))
+    usage = of(report(9, tokens[0]), texts, max_tokens=limit)
+    assert usage.completion_tokens >= sum(tokens) and not usage.exact
+
+
+# PromptBound
+
+
+@settings(max_examples=200)
+@given(st.text(), st.integers(1, 5))
+def test_a_prompt_is_never_above_its_bound(text: str, messages: int) -> None:
+    prompt = {"messages": [{"role": "user", "content": text}] * messages}
+    # At worst a token for each byte, and a template around each message.
+    assert PromptBound().of(prompt) >= messages * (len(text.encode("utf-8", "replace")) + 16)
+
+
+def test_a_prompt_that_was_counted_is_known_and_the_largest_count_binds() -> None:
+    bounds, prompt = PromptBound(), {"messages": [{"role": "user", "content": "a" * 400}]}
+    before = bounds.of(prompt)
+    bounds.saw(prompt, 90)
+    bounds.saw(prompt, 80)  # a cache on the server may hide some
+    assert bounds.of(prompt) == 90 < before
+    assert bounds.of({"messages": [{"role": "user", "content": "a" * 401}]}) > 400
+    assert bounds.of({**prompt, "tools": [{"type": "function"}]}) > 400
+
+
+def test_old_prompts_are_forgotten() -> None:
+    bounds = PromptBound(size=2)
+    for name in "abc":
+        bounds.saw({"messages": [name]}, 1)
+    assert bounds.of({"messages": ["a"]}) > 1 and bounds.of({"messages": ["c"]}) == 1
+
+
+def test_odd_prompts_have_a_bound() -> None:
+    assert PromptBound().of({"messages": [{"role": "user", "content": object()}]}) > 64
+    assert PromptBound().of("text") > 64 and PromptBound().of("\ud800") > 64
+
+
+# Prices
+
+
+def test_prices() -> None:
+    given_price = pricing(PRICE, "any", None)
+    assert given_price is not None and given_price(10**6, 10**5) == 2.0
+    assert pricing((0.0, 0.0), "any", None) is not None
+    published = pricing(None, "gpt-4o-mini", None)
+    assert published is not None and (cost := published(1000, 1000)) is not None and 0 < cost < 1
+    assert pricing(None, "no-such-model-of-mine", None) is None
+    assert pricing(None, "gpt-4o-mini", "http://127.0.0.1:8000/v1") is None
