@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import contextvars
 import inspect
 import os
@@ -48,6 +49,8 @@ class _Pool:
 
 
 _pool = _Pool()
+# Set where a loop of ours is blocked by what runs here, so that nothing in here may wait for that loop.
+_apart: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_apart", default=False)
 
 
 async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> T:
@@ -86,7 +89,15 @@ async def _awaited(value: Awaitable[T]) -> T:
 async def _on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
     if not on_engine_loop():
         return await function(*args, **keywords)
-    return await asyncio.wrap_future(_user.submit(lambda: function(*args, **keywords)))
+    return await asyncio.wrap_future(_user.submit(lambda: _contained(function, *args, **keywords)))
+
+
+async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
+    """What would end the loop that all share ends the function only."""
+    try:
+        return await function(*args, **keywords)
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise _as_exception(error) from error
 
 
 def on_engine_loop() -> bool:
@@ -96,41 +107,49 @@ def on_engine_loop() -> bool:
 
 def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end from synchronous code, inside a running event loop too."""
-    if threading.get_ident() in (_user.ident, _engine.ident):
-        # One of our own loops is what would be blocked: the work gets a loop for itself.
-        context, box = contextvars.copy_context(), list[T | BaseException]()
-
-        def job() -> None:
-            try:
-                box.append(context.run(asyncio.run, function()))
-            except BaseException as error:  # noqa: BLE001 - handed to the caller below
-                box.append(error)
-
-        thread = threading.Thread(target=job, daemon=True, name="tts-plugins-nested")
-        thread.start()
-        thread.join()
-        if isinstance(box[0], BaseException):
-            raise box[0]
-        return box[0]
-    future = _engine.submit(function)
+    if _apart.get() or threading.get_ident() in (_user.ident, _engine.ident):
+        return _run_apart(function)
+    ended = threading.Event()
+    future = _engine.submit(function, ended)
     try:
         return future.result()
     except BaseException:  # KeyboardInterrupt in the waiting thread: what runs is stopped and settled
-        future.cancel()
+        if future.cancel():
+            ended.wait(timeout=1.0)
         raise
 
 
+def _run_apart(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """On a loop for itself: one of our own is what would be blocked, or is blocked already."""
+    context, box = contextvars.copy_context(), list[T | BaseException]()
+    context.run(_apart.set, True)
+
+    def job() -> None:
+        try:
+            box.append(context.run(asyncio.run, function()))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller below
+            box.append(error)
+
+    thread = threading.Thread(target=job, daemon=True, name="tts-plugins-nested")
+    thread.start()
+    thread.join()
+    if isinstance(box[0], BaseException):
+        raise box[0]
+    return box[0]
+
+
 class _LoopThread:
-    """A loop on a daemon thread, started when first used, and again after a fork."""
+    """A loop on a daemon thread, started when first used."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
-        self._pid = 0
         self.running: asyncio.AbstractEventLoop | None = None
         self.ident: int | None = None
 
-    def submit(self, function: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
+    def submit(
+        self, function: Callable[[], Coroutine[Any, Any, T]], ended: threading.Event | None = None
+    ) -> concurrent.futures.Future[T]:
         loop = self._loop()
         context = contextvars.copy_context()
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
@@ -139,13 +158,15 @@ class _LoopThread:
             task = loop.create_task(function(), context=context)
             future.add_done_callback(lambda f: loop.call_soon_threadsafe(task.cancel) if f.cancelled() else None)
             task.add_done_callback(lambda t: _settle(future, t))
+            if ended is not None:
+                task.add_done_callback(lambda _: ended.set())
 
         loop.call_soon_threadsafe(start)
         return future
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self.running is None or self._pid != os.getpid():
+            if self.running is None:
                 loop = asyncio.new_event_loop()
                 ready = threading.Event()
 
@@ -153,12 +174,16 @@ class _LoopThread:
                     asyncio.set_event_loop(loop)
                     self.ident = threading.get_ident()
                     loop.call_soon(ready.set)
-                    loop.run_forever()
+                    while not loop.is_closed():
+                        try:
+                            return loop.run_forever()
+                        except (SystemExit, KeyboardInterrupt):  # of one task, which has it; the others go on
+                            continue
 
                 thread = threading.Thread(target=work, daemon=True, name=self._name)
                 thread.start()
                 ready.wait()
-                self.running, self._pid = loop, os.getpid()
+                self.running = loop
                 atexit.register(_shut_down, loop, thread)
             return self.running
 
@@ -176,14 +201,14 @@ def _shut_down(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> Non
 
 
 def _settle(future: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None:
-    if future.cancelled():
-        return
-    if task.cancelled():
-        future.cancel()
-    elif (error := task.exception()) is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(task.result())
+    error = None if task.cancelled() else task.exception()
+    with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled, perhaps at this moment
+        if task.cancelled():
+            future.cancel()
+        elif error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
 
 
 def _post(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: Any, error: BaseException | None) -> None:
@@ -192,14 +217,31 @@ def _post(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: An
             return  # nobody waits any more
         if error is None:
             future.set_result(result)
-        elif isinstance(error, StopIteration):
-            future.set_exception(RuntimeError(f"the function raised StopIteration: {error}"))
         else:
-            future.set_exception(error)
+            future.set_exception(_as_exception(error))
 
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
         loop.call_soon_threadsafe(deliver)
+
+
+def _as_exception(error: BaseException) -> Exception:
+    """What a function raised, in a form that ends who called it, and neither a loop nor a task of ours."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    raised = RuntimeError(f"the function raised {type(error).__name__}: {error}")
+    raised.__cause__ = error
+    return raised
 
 
 _engine = _LoopThread("tts-plugins-engine")
 _user = _LoopThread("tts-plugins-user")
+
+
+def _after_fork() -> None:
+    """A child process has none of the threads, and perhaps a lock that one of them held."""
+    global _pool, _engine, _user
+    _pool, _engine, _user = _Pool(), _LoopThread("tts-plugins-engine"), _LoopThread("tts-plugins-user")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

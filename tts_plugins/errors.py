@@ -11,6 +11,7 @@
     ├── WeightsError                      the embedded model's weights cannot be had or trusted
     ├── BudgetExhausted                   a reservation does not fit and nothing will make room
     ├── DeadlineExceeded (TimeoutError)   the time is up and there is no candidate at all
+    ├── SolveCancelled                    its own cancel() ended it, and there is no candidate at all
     ├── AllCandidatesFailed               every candidate was lost: names the first cause
     └── CandidateError                    one candidate is lost, the others go on
         ├── ModelError                    a generation failed
@@ -63,7 +64,13 @@ class WeightsError(TTSError):
 
 
 class BudgetExhausted(TTSError):
-    """A reservation does not fit into what is left, and no call in flight will give any back."""
+    """A reservation does not fit into what is left, and no call in flight will give any back.
+
+    Attributes:
+        ledger: the account that has no room, where it is known: a solve inside another one may have its own.
+    """
+
+    ledger: object = None
 
 
 class DeadlineExceeded(TTSError, TimeoutError):
@@ -158,6 +165,10 @@ class VerifierError(CandidateError):
 
 class InvalidScore(VerifierError):
     """A verifier returned something that is no score in [0, 1], or too few or many step scores."""
+
+
+class SolveCancelled(TTSError):
+    """`SolveEvents.cancel()` was called before there was any candidate to return."""
 
 
 class AllCandidatesFailed(TTSError):

@@ -9,13 +9,14 @@ hold that blocks it belongs to a call that can still end by itself.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from tts_plugins._holds import NOTHING, ZERO, Hold
 from tts_plugins._waits import Ticket, deliver, hopeless, next_answer
 from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
-from tts_plugins.types import Usage
+from tts_plugins.types import EMPTY, Usage
 
 __all__ = ["Hold", "Ledger", "Ticket"]
 
@@ -26,9 +27,12 @@ class Ledger:
     Args:
         budget: the limits; None for an account that only counts. Its `seconds` run from the first solve.
         inside: the hold or the ledger of an enclosing solve, which pays for what is spent here.
+        role: what all that is spent here is for whoever pays, "model" or "verifier"; as it was spent where left out.
     """
 
-    def __init__(self, budget: Budget | None = None, *, inside: Hold | Ledger | None = None) -> None:
+    def __init__(
+        self, budget: Budget | None = None, *, inside: Hold | Ledger | None = None, role: str | None = None
+    ) -> None:
         if budget is not None and not isinstance(budget, Budget):
             raise ConfigurationError(f"Ledger: budget={budget!r} is no Budget; pass Budget(calls=32), or None")
         self.budget = budget
@@ -45,6 +49,7 @@ class Ledger:
         self._held = ZERO
         self._overshoot = ZERO
         self._usage = Usage()
+        self._role = role
         self._started: float | None = None
 
     @property
@@ -139,6 +144,26 @@ class Ledger:
         deliver(answers)
         return ticket
 
+    def join(self, holds: Sequence[Hold]) -> Hold:
+        """One hold of all that these have left, which are closed; nobody else gets any of it in between."""
+        first, *others = holds
+        with self._lock:
+            for hold in others:
+                for into, h in zip(first._mirrors(), hold._mirrors(), strict=True):
+                    into.amount, into.size = into.amount.plus(h.amount), into.size.plus(h.size)
+                    h.amount = ZERO
+            self._park_quietly(first, None)
+        for hold in others:
+            hold.release()
+        return first
+
+    def pays_for(self, other: Ledger) -> bool:
+        """Whether what is spent on the other account is spent on this one too."""
+        ledger: Ledger | None = other
+        while ledger is not None and ledger is not self:
+            ledger = ledger._parent
+        return ledger is self
+
     def pump(self) -> None:
         """Look at all waits again: for holds that depend on something outside, such as a place in a limiter."""
         with self._lock:
@@ -175,10 +200,12 @@ class Ledger:
         ledger = next(x for x, hold in self._chain(within) if x._fit(unit, 1, hold) < 1)
         budget = {} if ledger.budget is None else ledger.budget.to_dict()
         limits = ", ".join(f"{name}={value}" for name, value in budget.items() if name != "seconds")
-        return BudgetExhausted(
+        refusal = BudgetExhausted(
             f"the budget ({limits}) has no room for a call that may take {unit}: "
             f"{ledger._spent} are spent and {ledger._held} held; raise the limit or lower max_tokens or n"
         )
+        refusal.ledger = ledger
+        return refusal
 
     def _take(self, amount: Amount, within: Hold | None, units: int) -> Hold:
         outer = self._inside if within is None else within.mirror
@@ -209,6 +236,8 @@ class Ledger:
                 ledger._busy -= 0 if h._paused else 1
                 if usage != NOTHING:
                     ledger._usage = ledger._usage + usage
+                    if ledger._role is not None:
+                        usage = replace(usage, by_role={ledger._role: replace(usage, by_role=EMPTY)})
             answers = self._pump()
         deliver(answers)
         return over

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from tts_plugins._config import Configured, check_count, check_flag, check_share
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.selection import tally
+from tts_plugins.selection import Select, tally
 from tts_plugins.types import Scored
 
 
@@ -30,6 +30,13 @@ class Rule(Configured, ABC):
     def least(self, seen: Sequence[Scored], left: int) -> int:
         """The least number of further candidates after which this rule could stop."""
         return 1
+
+    def suits(self, n: int, select: Select) -> None:
+        """Refuse a strategy that it is not made for, of `n` candidates chosen by `select`; most rules suit all.
+
+        Raises:
+            ConfigurationError: it does not suit.
+        """
 
     def __or__(self, other: Rule) -> Rule:
         """Stop as soon as one of the two says so."""
@@ -57,6 +64,10 @@ class _Combined(Rule):
         object.__setattr__(self, "rules", tuple(rules))  # a list would not compare equal to a tuple
         for rule in self.rules:
             check_rule(type(self).__name__, "rules", rule)
+
+    def suits(self, n: int, select: Select) -> None:
+        for rule in self.rules:
+            rule.suits(n, select)
 
 
 @dataclass(frozen=True, kw_only=True)

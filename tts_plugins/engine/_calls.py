@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.engine._limiter import limiter_of
-from tts_plugins.engine._scope import SCOPE, Scope
+from tts_plugins.engine._room import acquire
+from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
 from tts_plugins.engine._trace import Trace
 from tts_plugins.errors import (
+    AllCandidatesFailed,
     BudgetExhausted,
+    ConfigurationError,
+    DeadlineExceeded,
+    MalformedResponse,
     ModelError,
     TTSError,
     UnboundedCallError,
@@ -23,64 +29,36 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.protocols import Model, Role
-from tts_plugins.types import Problem, Reply, Usage
+from tts_plugins.types import Generation, Problem, Reply, Usage
+
+__all__ = ["Caller", "acquire", "asked_to_cancel", "check_bounds", "words"]
 
 _full_jitter = wait_random_exponential(multiplier=0.5, max=20)
 
 
-async def acquire(ledger: Ledger, unit: Amount, *, at_most: int = 1, within: Hold | None = None) -> Hold:
-    """A hold on up to `at_most` units, waiting for others to settle where there is no room.
+@dataclass(frozen=True, kw_only=True)
+class _Sent:
+    """A request in flight: what it may cost, what it was drawn from, and who asked."""
 
-    Raises:
-        BudgetExhausted: there is no room, and nobody in flight will make any.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Hold] = loop.create_future()
-
-    def deliver(answer: object) -> None:
-        if future.done():
-            if isinstance(answer, Hold):
-                answer.release()
-        elif isinstance(answer, Hold):
-            future.set_result(answer)
-        else:
-            assert isinstance(answer, BudgetExhausted)
-            future.set_exception(answer)
-
-    def ready(answer: object) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(deliver, answer)
-        elif isinstance(answer, Hold):
-            answer.release()
-
-    if ledger.idle_queue:
-        # The usual case, without a detour through the loop; where it does not fit it is asked again, and may wait.
-        with contextlib.suppress(BudgetExhausted):
-            return ledger.reserve(unit, at_most=at_most, within=within)
-    ticket = ledger.ask(unit, ready, at_most=at_most, within=within)
-    try:
-        while not future.done():
-            # A place in a limiter may have come free or been blocked, which no ledger hears of.
-            await asyncio.wait([future], timeout=1.0)
-            ledger.pump()
-        return future.result()
-    except asyncio.CancelledError:
-        ticket.cancel()
-        if future.done() and not future.cancelled() and future.exception() is None:
-            future.result().release()
-        else:
-            future.cancel()
-        raise
+    bound: Bound
+    count: int
+    hold: Hold
+    role: Role
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Sends requests for one solve. `unit` is what a candidate holds: its generation and its verification."""
+    """Sends requests for one solve. `unit` is what a candidate holds: its generation and its verification.
+
+    `check` raises once the solve has ended: code that ignored its cancellation starts nothing more.
+    """
 
     ledger: Ledger
     trace: Trace
     deadline: float | None
     attempts: int
+    check: Callable[[], None]
+    _flying: dict[Hold, _Sent] = field(default_factory=dict)
 
     async def request(
         self,
@@ -90,11 +68,11 @@ class Caller:
         *,
         bound: Bound | None,
         unit: Amount,
-        hold: Hold | None,
+        hold: Hold,
         within: Hold | None,
         role: Role,
         parent: int | None,
-    ) -> tuple[Reply, Hold | None, int]:
+    ) -> tuple[Reply, Hold, int]:
         """The reply, the hold that is left for what follows, and the request's event.
 
         The hold is closed when this raises.
@@ -108,15 +86,16 @@ class Caller:
 
         async def once() -> Reply:
             nonlocal failed, hold, seeds
-            if failed is not None and hold is not None:
-                # Nobody waits for room while holding some: what was kept for the verifier goes back too.
-                hold.release()
+            self.check()
+            if failed is not None:
                 hold = await acquire(self.ledger, unit, at_most=len(seeds), within=within)
                 seeds = seeds[: hold.units]
             try:
                 return await self._attempt(model, problem, seeds, bound, hold, role, event)
             except ModelError as error:
                 failed = error
+                # Nobody waits while holding room: what was kept for the verifier goes back too.
+                hold.release()
                 self.trace.note("failure", event, error=words(error), retryable=error.retryable)
                 raise
 
@@ -128,8 +107,7 @@ class Caller:
             self.trace.close(event, usage=(reply.usage or Usage()).to_dict(), n=len(seeds))
             return reply, hold, event
         except BaseException as error:
-            if hold is not None:
-                hold.release()
+            hold.release()
             self.trace.close(event, error=words(error))
             if isinstance(error, BudgetExhausted) and failed is not None:
                 raise error from failed
@@ -147,6 +125,12 @@ class Caller:
                 return await once()
         raise AssertionError("tenacity raises the last error")
 
+    def abandon(self) -> None:
+        """Charge what is still in flight at its bound: nobody waits for it any more, and its server may work on it."""
+        for inner, sent in list(self._flying.items()):
+            self._settle(inner, _unreported(sent.bound, inner, sent.count), sent.role)
+            sent.hold.release()
+
     def _stop(self, state: RetryCallState) -> bool:
         if stop_after_attempt(self.attempts)(state):
             return True
@@ -159,59 +143,100 @@ class Caller:
         problem: Problem,
         seeds: Sequence[int | None],
         bound: Bound | None,
-        hold: Hold | None,
+        hold: Hold,
         role: Role,
         event: int,
     ) -> Reply:
-        count, sent = len(seeds), False
-        usage: Usage | None = None
+        count = len(seeds)
+        usage: Usage | None = Usage()  # until it is sent
         inner = None if bound is None else self.ledger.reserve(bound.amount.times(count), within=hold)
-        token = SCOPE.set(Scope(self.ledger, inner or hold, self.deadline, role, event))
+        token = SCOPE.set(Scope(self.ledger, inner or hold, self.deadline, role, event, seeds_of(seeds[0] or 0, "in")))
         try:
             async with limiter_of(model).place(0 if bound is None else bound.amount.tokens * count, inner):
-                sent, started = True, time.monotonic()
+                usage, started = None, time.monotonic()
+                if bound is not None and inner is not None:
+                    self._flying[inner] = _Sent(bound=bound, count=count, hold=hold, role=role)
                 reply = await _generate(model, problem, seeds)
-                usage = reply.usage or replace(_unreported(bound, inner, count), requests=0)
-                usage = replace(usage, seconds=time.monotonic() - started)
+                usage = replace(_counted(reply, bound, inner, count), seconds=time.monotonic() - started)
             return replace(reply, usage=usage)
         except ModelError as error:
             if error.charge != "reserve":
                 usage = Usage() if bound is None or error.charge == "nothing" else bound.usage(tokens=False)
             raise
-        except TTSError:
+        except (ConfigurationError, BudgetExhausted, DeadlineExceeded, AllCandidatesFailed):
             usage = Usage()  # refused before it was sent, or raised by a solve inside, which has paid for itself
             raise
         finally:
             SCOPE.reset(token)
-            if inner is not None:
-                charged = usage or (_unreported(bound, inner, count) if sent else Usage())
-                over = inner.settle(replace(charged, by_role={role: charged}))
+            if inner is not None and inner.open:
+                over = self._settle(inner, usage or _unreported(bound, inner, count), role)
                 if over.tokens or over.calls:
                     self.trace.note("overshoot", event, tokens=over.tokens, calls=over.calls)
+
+    def _settle(self, inner: Hold, charged: Usage, role: Role) -> Amount:
+        self._flying.pop(inner, None)
+        return inner.settle(replace(charged, by_role={role: charged}))
 
 
 async def _generate(model: Model, problem: Problem, seeds: Sequence[int | None]) -> Reply:
     try:
-        return await model.generate(problem, seeds)
+        reply = await model.generate(problem, seeds)
     except TTSError:
         raise
+    except asyncio.CancelledError as error:
+        if asked_to_cancel():
+            raise
+        raise UserCodeFailed(f"{model.name}: the call was cancelled from inside") from error
     except Exception as error:
         raise UserCodeFailed(f"{model.name}: {words(error)}") from error
+    made = reply.generations if isinstance(reply, Reply) else None
+    if made is None or not all(isinstance(g, Generation) and isinstance(g.text, str) for g in made):
+        raise UserCodeFailed(f"{model.name} returned {str(reply)[:80]!r}; a model returns a Reply of Generations")
+    if not made:
+        raise MalformedResponse(f"{model.name} returned no generation for {len(seeds)} seeds")
+    return reply
+
+
+def asked_to_cancel() -> bool:
+    """Whether the running task was cancelled from outside: code of a user raises CancelledError by itself too."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _counted(reply: Reply, bound: Bound | None, inner: Hold | None, count: int) -> Usage:
+    """What a call took, as it says itself; never fewer calls than it brought, and never free where it has a price."""
+    usage = reply.usage
+    if usage is None:
+        return replace(_unreported(bound, inner, count), requests=0)
+    if bound is None or _paid_inside(inner):
+        return usage
+    if usage.usd is None and bound.usd is not None:
+        usage = replace(usage, usd=bound.usd * count, exact=False)
+    return replace(usage, calls=max(usage.calls, bound.calls * len(reply.generations)))
 
 
 def _unreported(bound: Bound | None, inner: Hold | None, count: int) -> Usage:
     """What a call is charged that cannot say what it took: its bound, unless solves inside it paid already."""
-    if bound is None or inner is None or inner.amount != inner.size:
+    if bound is None or inner is None or _paid_inside(inner):
         return Usage()
     usage = bound.usage(count)
     return replace(usage, exact=usage.tokens == 0)
+
+
+def _paid_inside(inner: Hold | None) -> bool:
+    return inner is not None and inner.amount != inner.size
 
 
 class UserCodeFailed(ModelError):
     """A function of the user raised: not retried, since it is not known to be safe, and charged at its reserve."""
 
 
-def check_bounds(model: Model, bound: Bound | None, ledger: Ledger) -> None:
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def check_bounds(model: _Named, bound: Bound | None, ledger: Ledger) -> None:
     """Refuse a call whose worst case cannot be held, before anything is spent.
 
     Raises:
@@ -237,7 +262,7 @@ def _retryable(error: BaseException) -> bool:
 def _wait(state: RetryCallState) -> float:
     error = None if state.outcome is None else state.outcome.exception()
     asked = error.retry_after if isinstance(error, ModelError) else None
-    return _full_jitter(state) if asked is None else max(asked, 0.0)
+    return _full_jitter(state) if asked is None or not math.isfinite(asked) else max(asked, 0.0)
 
 
 def words(error: BaseException) -> str:

@@ -5,46 +5,44 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from weakref import WeakKeyDictionary
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar, Token
+from types import MappingProxyType
 
 from tts_plugins.budget import Limits
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Model
 
 WINDOW = 60.0
+_ALONE = Limits(concurrency=1)
 
 
 class Limiter:
-    """Places, given in order of arrival; rates over a sliding minute."""
+    """Places, given in order of arrival; rates over a sliding window of `window` seconds.
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    A request made inside another one to the same server, by a solve in a model's function, takes over the place of
+    the outer one, which does nothing meanwhile; several of them take turns.
+    """
+
+    def __init__(self, limits: Limits, window: float = WINDOW) -> None:
+        self._limits, self._window = limits, window
         self._lock = threading.Lock()
         self._holders: dict[object, Hold | None] = {}
         self._waiters: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
         self._sent: deque[tuple[float, int]] = deque()
 
-    @asynccontextmanager
-    async def place(self, tokens: int, hold: Hold | None) -> AsyncIterator[None]:
+    def place(self, tokens: int, hold: Hold | None) -> AbstractAsyncContextManager[None]:
         """A place for one request that may take `tokens`; `hold` is what it has reserved."""
-        key = object()
-        await self._enter(key, hold)
-        try:
-            await self._pace(tokens)
-            yield
-        finally:
-            self._leave(key)
+        return _Place(self, tokens, hold)
 
     async def _enter(self, key: object, hold: Hold | None) -> None:
-        if self._limits.concurrency is None:
-            return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         with self._lock:
-            if len(self._holders) < self._limits.concurrency and not self._waiters:
+            if self._free() and not self._waiters:
                 self._holders[key] = hold
                 return
             self._waiters.append((loop, future))
@@ -75,12 +73,16 @@ class Limiter:
 
     def _hand_on(self) -> None:
         with self._lock:
-            while self._waiters and len(self._holders) < (self._limits.concurrency or 0):
+            while self._waiters and self._free():
                 loop, future = self._waiters.popleft()
-                if loop.is_closed():
-                    continue
                 self._holders[future] = None  # keeps the place until the waiter wakes and takes it
-                loop.call_soon_threadsafe(_wake, future)
+                try:
+                    loop.call_soon_threadsafe(_wake, future)
+                except RuntimeError:  # its loop is closed, and nobody waits there any more
+                    del self._holders[future]
+
+    def _free(self) -> bool:
+        return self._limits.concurrency is None or len(self._holders) < self._limits.concurrency
 
     def _moves(self) -> bool:
         """Whether a place can come free without room in a ledger: some holder is not itself waiting for that."""
@@ -94,17 +96,54 @@ class Limiter:
         while True:
             with self._lock:
                 now = time.monotonic()
-                while self._sent and self._sent[0][0] <= now - WINDOW:
+                while self._sent and self._sent[0][0] <= now - self._window:
                     self._sent.popleft()
                 taken = sum(t for _, t in self._sent)
-                fits = requests is None or len(self._sent) < requests
-                # One request above the whole minute's tokens goes alone; it could never go otherwise.
+                # One request above the whole window's rate goes alone; it could never go otherwise.
+                fits = requests is None or not self._sent or len(self._sent) + 1 <= requests
                 fits = fits and (per_minute is None or not self._sent or taken + tokens <= per_minute)
                 if fits:
                     self._sent.append((now, tokens))
                     return
-                delay = self._sent[0][0] + WINDOW - now
+                delay = self._sent[0][0] + self._window - now
             await asyncio.sleep(max(delay, 0.001))
+
+
+class _Place:
+    """A request's stay in a limiter: `async with` enters and leaves."""
+
+    def __init__(self, limiter: Limiter, tokens: int, hold: Hold | None) -> None:
+        self._limiter, self._tokens, self._hold = limiter, tokens, hold
+        self._turns = Limiter(_ALONE)  # of the requests inside this one
+        self._queue: Limiter | None = None
+        self._token: Token[Mapping[Limiter, _Place]] | None = None
+
+    async def __aenter__(self) -> None:
+        limiter, around = self._limiter, _PLACES.get()
+        if limiter._limits.concurrency is not None:
+            outer = around.get(limiter)
+            queue = limiter if outer is None or outer._queue is None else outer._turns
+            await queue._enter(self, self._hold)
+            self._queue = queue
+            self._token = _PLACES.set({**around, limiter: self})
+        try:
+            await limiter._pace(self._tokens)
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        queue, self._queue = self._queue, None
+        if queue is not None and self._token is not None:
+            _PLACES.reset(self._token)
+            queue._leave(self)
+
+
+# The places that the requests around this one hold.
+_PLACES: ContextVar[Mapping[Limiter, _Place]] = ContextVar("tts_plugins_places", default=MappingProxyType({}))
 
 
 def _wake(future: asyncio.Future[None]) -> None:
@@ -112,13 +151,24 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-_limiters: WeakKeyDictionary[Model, Limiter] = WeakKeyDictionary()
-_lock = threading.Lock()
+# By identity: models of others may be unhashable, or equal to another one of the same settings.
+_limiters: dict[int, tuple[weakref.ref[Model] | Model, Limiter]] = {}
+_lock = threading.RLock()  # a model may be collected, and forgotten, while the lock is held
 
 
 def limiter_of(model: Model) -> Limiter:
     """The limiter that all solves of this model share."""
+    name = id(model)
     with _lock:
-        if model not in _limiters:
-            _limiters[model] = Limiter(model.limits)
-        return _limiters[model]
+        if name not in _limiters:
+            try:
+                kept: weakref.ref[Model] | Model = weakref.ref(model, lambda _: _forget(name))
+            except TypeError:  # a class with slots and no place for a weak reference
+                kept = model
+            _limiters[name] = kept, Limiter(model.limits)
+        return _limiters[name][1]
+
+
+def _forget(name: int) -> None:
+    with _lock:
+        _limiters.pop(name, None)

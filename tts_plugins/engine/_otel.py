@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from tts_plugins._version import __version__
 from tts_plugins.engine._trace import Trace
 
+_log = logging.getLogger(__name__)
 _CARRIED = ("role", "candidate", "index", "score", "answer", "strategy", "verifier", "seed", "stopped", "n", "chosen")
 _SPANS = {"solve", "wave", "request", "candidate", "score_set"}
 
@@ -22,6 +24,13 @@ def export(trace: Trace) -> None:
     api = _api()
     if api is None:
         return
+    try:
+        _export(trace, api)
+    except Exception:  # noqa: BLE001 - a broken span processor must not cost an answer that is paid for
+        _log.exception("the trace of a solve could not be exported")
+
+
+def _export(trace: Trace, api: Any) -> None:
     tracer = api.get_tracer("tts_plugins", __version__)
     origin = int(trace.started.timestamp() * 1e9)
     contexts: dict[int, Any] = {}
@@ -39,6 +48,7 @@ def export(trace: Trace) -> None:
         )
         if "error" in event:
             span.set_status(api.Status(api.StatusCode.ERROR, str(event["error"])))
+            span.set_attribute("error.type", str(event["error"]).partition(":")[0])
         contexts[event["id"]] = api.set_span_in_context(span, parent)
         end = event["end"] if event["end"] is not None else event["at"]
         spans.append((span, origin + int(end * 1e9)))

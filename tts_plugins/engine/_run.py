@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import FREE
 from tts_plugins.engine._calls import Caller, acquire, check_bounds
-from tts_plugins.engine._sampling import Arrival, Halt, Sampling, cancel
-from tts_plugins.engine._scope import SCOPE
+from tts_plugins.engine._sampling import Arrival, Halt, Sampling
+from tts_plugins.engine._scope import SCOPE, derive, seeds_of
 from tts_plugins.engine._trace import Trace
-from tts_plugins.errors import DeadlineExceeded
+from tts_plugins.errors import BudgetExhausted, ConfigurationError, DeadlineExceeded, SolveCancelled
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.protocols import Model, SetVerifier, StopRule, Verifier
-from tts_plugins.types import Problem, Reply, Scored, Stopped
+from tts_plugins.types import Generation, Problem, Reply, Scored, Stopped, Usage
+
+# Seconds that what was cancelled gets to clean up; less at the deadline, which code that swallows its
+# cancellation must not move.
+_PATIENCE, _AT_DEADLINE = 0.5, 0.1
+
+Tasks = set["asyncio.Task[Any]"]
 
 
 class SolveRun:
@@ -39,16 +45,25 @@ class SolveRun:
         self.seen: list[Scored] = []
         self.stopped: Stopped = "complete"
         self.ledger, self.trace, self.root, self.deadline = ledger, trace, root, deadline
-        self.caller = Caller(ledger=ledger, trace=trace, deadline=deadline, attempts=attempts)
+        self.caller = Caller(
+            ledger=ledger, trace=trace, deadline=deadline, attempts=attempts, check=self.raise_if_halted
+        )
         self.answer = answer
-        self._next = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
         self.inboxes: set[asyncio.Queue[Arrival]] = set()
+        self.on_halt: Callable[[], None] = lambda: None
+        self.refused: BudgetExhausted | None = None
+        self._next = 0
+        self._tasks: Tasks = set()
+        self._left_behind: Tasks = set()
+        self._holds: dict[asyncio.Task[Any], Hold] = {}
+        self._seeds = seeds_of(seed, "generate")
         self._halted: Halt | None = None
+        self._closed = False
 
     async def sample(
         self, problem: Problem, n: int, *, stop: StopRule | None = None, wave: int | None = None
     ) -> AsyncIterator[Scored]:
+        _check_count("sample", n)
         first, self._next = self._next, self._next + n
         batch = Sampling(self, problem, range(first, first + n), stop, wave)
         try:
@@ -58,38 +73,51 @@ class SolveRun:
             await batch.close()
 
     async def generate(self, model: Model, problem: Problem, n: int = 1) -> Reply:
+        _check_count("generate", n)
+        self.raise_if_halted()
         scope = SCOPE.get()
-        role = "model" if scope is None else scope.role
+        inside = scope is not None and scope.ledger is self.ledger
+        role, within = ("model", None) if scope is None else (scope.role, scope.hold if inside else None)
+        parent = scope.event if scope is not None and inside else self.root
+        # Taken before anything is waited for: whose turn comes first must not change who gets which.
+        source = self._seeds if scope is None else scope.seeds
+        seeds = [next(source) for _ in range(n)]
         bound = await model.bound(problem)
         check_bounds(model, bound, self.ledger)
-        self.raise_if_halted()
-        within = None if scope is None or scope.ledger is not self.ledger else scope.hold
         unit = (bound or FREE).amount
-        hold = await acquire(self.ledger, unit, at_most=n, within=within)
-        seeds = [self.derive("generate", self._take_index()) for _ in range(hold.units)]
-        parent = self.root if scope is None else scope.event
-        reply, rest, _ = await self.caller.request(
-            model, problem, seeds, bound=bound, unit=unit, hold=hold, within=within, role=role, parent=parent
-        )
-        if rest is not None:
+        made, usage = list[Generation](), Usage()
+        while seeds:
+            try:
+                hold = await acquire(self.ledger, unit, at_most=min(len(seeds), max(1, model.batch)), within=within)
+                reply, rest, _ = await self.caller.request(
+                    model, problem, seeds[: hold.units], bound=bound, unit=unit, hold=hold, within=within, role=role,
+                    parent=parent,
+                )  # fmt: skip
+            except BudgetExhausted:
+                if not made:
+                    raise
+                break  # fewer came than were asked for
             rest.release()
-        return reply
+            made += reply.generations
+            usage += reply.usage or Usage()
+            seeds = seeds[len(reply.generations) :]
+        return Reply(generations=tuple(made), usage=usage)
 
     def note(self, kind: str, **data: Any) -> None:
         self.trace.note(kind, self.root, **data)
 
     def derive(self, *path: object) -> int:
-        """A seed of 31 bits that depends on the run's seed and the path, and on nothing else."""
-        text = "/".join(map(str, (self.seed, *path)))
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
+        """A seed that depends on the run's seed and the path, and on nothing else."""
+        return derive(self.seed, *path)
 
     def halt(self, why: Halt) -> None:
         """End as soon as possible with what was seen: wakes whoever waits for candidates."""
-        if self._halted is None:
+        if self._halted is None and not self._closed:
             self._halted = self.stopped = why
             self.note(why)
             for inbox in self.inboxes:
                 inbox.put_nowait(why)
+            self.on_halt()
 
     @property
     def halted(self) -> Halt | None:
@@ -97,26 +125,85 @@ class SolveRun:
         return self._halted
 
     def raise_if_halted(self) -> None:
-        """Start nothing more once the time is up."""
+        """Start nothing more once the time is up, or the solve over."""
         if self._halted == "deadline":
             raise DeadlineExceeded("the deadline has passed; give more seconds, or ask for less")
-        if self._halted == "cancelled":
-            raise asyncio.CancelledError
+        if self._halted == "cancelled" or self._closed:
+            raise SolveCancelled("the solve has ended; nothing more is sent for it")
+
+    def exhausted(self, error: BudgetExhausted) -> bool:
+        """Whether it is this solve's budget that has no room, and not that of a solve inside it; then it is noted."""
+        ledger = error.ledger
+        if isinstance(ledger, Ledger) and not ledger.pays_for(self.ledger):
+            return False
+        self.refused = self.refused or error
+        if self._halted is None and self.stopped != "budget":
+            self.stopped = "budget"
+            self.note("budget", error=f"BudgetExhausted: {error}")
+        return True
+
+    async def cancel(self, tasks: Tasks) -> None:
+        """Cancel the tasks and wait until they have ended; what swallows its cancellation is left behind."""
+        now = time.monotonic()
+        end = now + _PATIENCE if self.deadline is None else min(now + _PATIENCE, self.deadline + _AT_DEADLINE)
+        end = max(end, now + 0.03)
+        for share in (0.8, 1.0):  # asked twice: some swallow the first
+            waiting = [t for t in tasks if t is not asyncio.current_task() and t not in self._left_behind]
+            if not waiting:
+                return
+            for task in waiting:
+                task.cancel()
+            await asyncio.wait(waiting, timeout=max(now + (end - now) * share - time.monotonic(), 0.0))
+        self._left_behind |= {t for t in tasks if t is not asyncio.current_task()}
 
     async def close(self) -> None:
         """Cancel what is left in flight and wait until all of it is settled."""
-        await cancel(self._tasks)
+        self._closed = True
+        try:
+            await self.cancel(self._tasks)
+        finally:
+            self.caller.abandon()
+            for task in self._left_behind:
+                if (hold := self._holds.get(task)) is not None:
+                    hold.release()
+            self.trace.abandon(self.root)
 
-    def spawn(self, coroutine: Any, tasks: set[asyncio.Task[Any]], hold: Hold | None = None) -> None:
+    def carry(self, hold: Hold) -> None:
+        """The running task goes on with another hold than the one that it was spawned with."""
+        if (task := asyncio.current_task()) in self._tasks:
+            self._holds[task] = hold
+
+    def spawn(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        tasks: Tasks,
+        hold: Hold | None = None,
+        ended: Callable[[asyncio.Task[Any]], None] | None = None,
+    ) -> asyncio.Task[Any]:
         """A task that ends with its group, and with the run; it never leaves `hold` open."""
         task: asyncio.Task[Any] = asyncio.ensure_future(coroutine)
         if hold is not None:
-            # A task that is cancelled before its first step runs none of its own clean-up.
-            task.add_done_callback(lambda _: hold.release())
+            self._holds[task] = hold
         for group in (tasks, self._tasks):
             group.add(task)
-            task.add_done_callback(group.discard)
 
-    def _take_index(self) -> int:
-        self._next += 1
-        return self._next - 1
+        def done(_: object) -> None:
+            for group in (tasks, self._tasks):
+                group.discard(task)
+            self._left_behind.discard(task)
+            if (held := self._holds.pop(task, None)) is not None:
+                # A task that is cancelled before its first step runs none of its own clean-up.
+                held.release()
+            failed = not task.cancelled() and task.exception() is not None  # asked, so that asyncio does not complain
+            if ended is not None and (failed or task.cancelled()):
+                ended(task)
+
+        task.add_done_callback(done)
+        if self._closed:
+            task.cancel()
+        return task
+
+
+def _check_count(who: str, n: object) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ConfigurationError(f"Run.{who}: n={n!r} must be a whole number of at least 1")

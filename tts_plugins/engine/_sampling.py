@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.engine._calls import acquire, check_bounds, words
-from tts_plugins.engine._scope import SCOPE, Scope
+from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
+from tts_plugins.engine._scoring import failing_alone, read_answer, scored_by
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -17,8 +17,8 @@ from tts_plugins.errors import (
     DeadlineExceeded,
     InvalidScore,
     ModelError,
+    SolveCancelled,
     TTSError,
-    VerifierError,
 )
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import SetVerifier, StopRule, Verifier
@@ -43,50 +43,73 @@ class Sampling:
         self._seen: list[Scored] = []
         self._failures: list[BaseException] = []
         self._refused: BudgetExhausted | None = None
+        self._closed = False
+        self._kept: dict[str, Hold] = {}  # what is held for scoring all of them together, by candidate
         run.inboxes.add(self._inbox)
 
     async def candidates(self) -> AsyncIterator[Scored]:
         run, n = self._run, len(self._indices)
         run.raise_if_halted()
+        if run.stopped == "stop_rule":  # of an earlier sampling, after which the search went on
+            run.stopped = "complete"
         whole = isinstance(run.verifier, SetVerifier)
-        launched, size = 0, 0
-        while launched < n and self._refused is None:
+        launched, size, done = 0, 0, False
+        while launched < n and self._refused is None and not done:
             size = self._wave_size(n - launched, size)
             indices = self._indices[launched : launched + size]
-            event = run.trace.open("wave", run.root, n=len(indices), of=n)
-            run.spawn(self._feed(indices, event), self._tasks)
             launched += len(indices)
-            done = False
-            for _ in indices:
-                arrival = await self._inbox.get()
-                if isinstance(arrival, str):
-                    done = True
-                    break
-                if isinstance(arrival, BaseException):
-                    self._lost(arrival)
-                    continue
-                self._seen.append(arrival)
-                if not whole:
-                    run.seen.append(arrival)
-                    yield arrival
-                if self._decided(n):
-                    done = True
-                    break
-            run.trace.close(event)
-            if done:
-                break
-        await self.close()
+            event = run.trace.open("wave", run.root, n=len(indices), of=n)
+            try:
+                self._spawn(self._feed(indices, event))
+                for _ in indices:
+                    arrival = await self._inbox.get()
+                    if isinstance(arrival, str):
+                        done = True
+                        break
+                    if isinstance(arrival, BaseException):
+                        self._lost(arrival)
+                        continue
+                    self._seen.append(arrival)
+                    if not whole:
+                        run.seen.append(arrival)
+                        yield arrival
+                    if self._decided(n):
+                        done = True
+                        break
+            finally:
+                run.trace.close(event)
+        await self._stop_sending()
+        if whole and self._seen:
+            for scored in await self._score_set():
+                yield scored
         if not self._seen:
             raise self._nothing()
-        if whole:
-            for scored in await self._score_set():
-                run.seen.append(scored)
-                yield scored
 
     async def close(self) -> None:
         """Cancel what is in flight, and wait until it is settled."""
+        try:
+            await self._stop_sending()
+        finally:
+            for hold in self._kept.values():
+                hold.release()
+
+    async def _stop_sending(self) -> None:
+        self._closed = True
         self._run.inboxes.discard(self._inbox)
-        await cancel(self._tasks)
+        await self._run.cancel(self._tasks)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], hold: Hold | None = None) -> None:
+        self._run.spawn(coroutine, self._tasks, hold, self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """A task that ended by itself without an arrival is a defect, and must not be waited for."""
+        if not self._closed:
+            cause = None if task.cancelled() else task.exception()
+            error: BaseException = RuntimeError(
+                f"a task of the engine ended by {'cancellation' if cause is None else words(cause)}"
+            )
+            error.__cause__ = cause
+            self._inbox.put_nowait(cause if isinstance(cause, SystemExit | KeyboardInterrupt) else error)
 
     def _wave_size(self, left: int, before: int) -> int:
         if self._wave is not None:
@@ -100,17 +123,14 @@ class Sampling:
         left = n - len(self._seen) - len(self._failures)
         if self._stop is None or left <= 0 or not self._stop(self._seen, left):
             return False
-        if self._run.stopped == "complete":
-            self._run.stopped = "stop_rule"
+        if self._run.stopped == "complete" or self._refused is not None:
+            self._run.stopped = "stop_rule"  # what the budget refused was not needed
         self._run.note("stop", rule=repr(self._stop), seen=len(self._seen), left=left)
         return True
 
     def _lost(self, error: BaseException) -> None:
-        if isinstance(error, BudgetExhausted):
+        if isinstance(error, BudgetExhausted) and self._run.exhausted(error):
             self._refused = self._refused or error
-            if self._run.stopped == "complete":
-                self._run.stopped = "budget"
-                self._run.note("budget", error=words(error))
             return
         self._failures.append(error)
         hopeless = isinstance(error, ConfigurationError) or (isinstance(error, ModelError) and error.fatal)
@@ -120,9 +140,9 @@ class Sampling:
     def _nothing(self) -> BaseException:
         run, first = self._run, next(iter(self._failures), None)
         if run.halted == "cancelled":
-            return asyncio.CancelledError()
-        if run.halted == "deadline":
-            error: TTSError = DeadlineExceeded(
+            error: TTSError = SolveCancelled("the solve was cancelled before the first candidate was complete")
+        elif run.halted == "deadline":
+            error = DeadlineExceeded(
                 "the deadline passed before the first candidate was complete"
                 + (f"; first failure: {words(first)}" if first else "; give more seconds, or a faster model")
             )
@@ -146,7 +166,7 @@ class Sampling:
             while todo:
                 hold = await acquire(run.ledger, unit, at_most=min(len(todo), max(1, run.model.batch)))
                 group, todo = todo[: hold.units], todo[hold.units :]
-                run.spawn(self._group(group, hold, gen, ver, event), self._tasks, hold)
+                self._spawn(self._group(group, hold, gen, ver, event), hold)
         except Exception as error:  # noqa: BLE001 - each candidate that was not sent is lost to it, whatever it is
             for _ in todo:
                 self._inbox.put_nowait(error)
@@ -158,6 +178,7 @@ class Sampling:
         if run.verifier is None:
             return gen, FREE
         ver = await run.verifier.bound(self._problem, None if gen is None else gen.completion_tokens)
+        check_bounds(run.verifier, ver, run.ledger)
         return gen, ver
 
     async def _group(self, indices: list[int], hold: Hold, gen: Bound | None, ver: Bound, event: int) -> None:
@@ -181,19 +202,15 @@ class Sampling:
                 self._inbox.put_nowait(error)
             return
         got = list(zip(indices, seeds, reply.generations, strict=False))
-        if len(indices) == 1 and got:
+        # Each candidate's verification draws from what the request still holds, and then stands alone.
+        made = [(self._candidate(g, i, s), run.ledger.reserve(ver.amount, within=rest)) for i, s, g in got]
+        rest.release()
+        if len(indices) == 1:
             # On in this task: through another one, its connection would lie idle while others take the pool's time.
-            own = run.ledger.reserve(ver.amount, within=rest) if rest is not None else None
-            if rest is not None:
-                rest.release()
-            await self._verify(self._candidate(got[0][2], indices[0], seeds[0]), own, request)
+            await self._verify(*made[0], request)
             return
-        for index, seed, generation in got:
-            # Each candidate's verification draws from what the request still holds, and then stands alone.
-            own = run.ledger.reserve(ver.amount, within=rest) if rest is not None else None
-            run.spawn(self._verify(self._candidate(generation, index, seed), own, request), self._tasks, own)
-        if rest is not None:
-            rest.release()
+        for candidate, own in made:
+            self._spawn(self._verify(candidate, own, request), own)
         if missing := indices[len(got) :]:
             run.trace.note("top_up", request, missing=len(missing))
             await self._feed(missing, event)
@@ -213,26 +230,30 @@ class Sampling:
             seed=seed,
         )
 
-    async def _verify(self, candidate: Candidate, hold: Hold | None, parent: int) -> None:
-        run = self._run
+    async def _verify(self, candidate: Candidate, hold: Hold, parent: int) -> None:
+        run, verifier = self._run, self._run.verifier
+        run.carry(hold)
         event = run.trace.open(
             "candidate", parent, candidate=candidate.id, index=candidate.index, text=candidate.text,
             finish_reason=candidate.finish_reason,
         )  # fmt: skip
-        SCOPE.set(Scope(run.ledger, hold, run.deadline, "verifier", event))
+        seeds = seeds_of(run.seed, "verify", candidate.index)
+        SCOPE.set(Scope(run.ledger, hold, run.deadline, "verifier", event, seeds))
         try:
-            candidate = candidate.replace(answer=_read(run.answer, candidate.text))
-            if isinstance(run.verifier, Verifier):
-                score = await run.verifier.score(run, candidate)
-                scored = _scored(candidate, score, run.verifier.name)
+            candidate = candidate.replace(answer=await read_answer(run.answer, candidate.text))
+            if isinstance(verifier, SetVerifier):
+                # Kept until all are there. It can end no call, so nobody waits for it.
+                self._kept[candidate.id] = hold
+                hold.park(lambda: False)
+                scored = Scored.of(candidate)
+            elif isinstance(verifier, Verifier):
+                with failing_alone(verifier.name):
+                    scored = scored_by(verifier.name, candidate, await verifier.score(run, candidate))
             else:
                 scored = Scored.of(candidate)
-        except Exception as error:  # noqa: BLE001 - a verifier may raise anything; it costs this candidate only
-            lost = error if isinstance(error, TTSError) else VerifierError(f"candidate {candidate.id}: {words(error)}")
-            if lost is not error:
-                lost.__cause__ = error
-            run.trace.close(event, error=words(lost))
-            self._inbox.put_nowait(lost)
+        except Exception as error:  # noqa: BLE001 - `_lost` decides what becomes of it
+            run.trace.close(event, error=words(error))
+            self._inbox.put_nowait(error)
         except BaseException:
             run.trace.close(event, error="cancelled")
             raise
@@ -240,57 +261,47 @@ class Sampling:
             run.trace.close(event, answer=scored.answer, score=scored.score, feedback=scored.feedback)
             self._inbox.put_nowait(scored)
         finally:
-            if hold is not None:
+            if candidate.id not in self._kept:
                 hold.release()
 
     async def _score_set(self) -> list[Scored]:
-        run = self._run
-        verifier = run.verifier
+        """All candidates, scored together; each whose score is none is lost alone."""
+        run, verifier = self._run, self._run.verifier
         assert isinstance(verifier, SetVerifier)
-        run.raise_if_halted()
         ordered = sorted(self._seen, key=lambda c: c.index)
+        first = len(run.seen)
+        run.seen += ordered  # without scores, they are what there is if scoring does not come to an end
         event = run.trace.open("score_set", run.root, verifier=verifier.name, n=len(ordered))
-        token = SCOPE.set(Scope(run.ledger, None, run.deadline, "verifier", event))
+        hold = run.ledger.join([self._kept[c.id] for c in ordered])
+        seeds = seeds_of(run.seed, "score_set", self._indices[0])
+        token = SCOPE.set(Scope(run.ledger, hold, run.deadline, "verifier", event, seeds))
         try:
-            scores = await verifier.score_set(run, ordered)
+            with failing_alone(verifier.name):
+                scores = await verifier.score_set(run, ordered)
+                if len(scores) != len(ordered):
+                    raise InvalidScore(f"{verifier.name} gave {len(scores)} scores for {len(ordered)} candidates")
+            scored = self._valid(ordered, scores, verifier.name)
+        except BaseException as error:
+            run.trace.close(event, error=words(error))
+            raise
         finally:
             SCOPE.reset(token)
-        if len(scores) != len(ordered):
-            raise InvalidScore(f"{verifier.name} gave {len(scores)} scores for {len(ordered)} candidates")
-        scored = [_scored(c, s, verifier.name) for c, s in zip(ordered, scores, strict=True)]
+            hold.release()
+        run.seen[first:] = scored
         run.trace.close(event, scores=[{"candidate": c.id, "score": c.score} for c in scored])
         return scored
 
-
-def _scored(candidate: Candidate, score: Score, verifier: str) -> Scored:
-    for name, value in (("score", score.value), *((f"step score {i}", v) for i, v in enumerate(score.steps))):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}, not a finite number")
-        if not 0 <= value <= 1:
-            raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}; scores are from 0 to 1")
-    if score.steps and candidate.steps and len(score.steps) != len(candidate.steps):
-        raise InvalidScore(f"{verifier}: {len(score.steps)} step scores for {len(candidate.steps)} steps")
-    return Scored.of(
-        candidate,
-        score=float(score.value),
-        step_scores=tuple(float(v) for v in score.steps),
-        feedback=score.feedback,
-        details=score.details,
-    )
-
-
-def _read(key: Callable[[str], str | None], text: str) -> str | None:
-    answer: object = key(text)
-    return answer if answer is None or isinstance(answer, str) else str(answer)  # a number votes by its text
-
-
-async def cancel(tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancel the tasks and wait until they have ended."""
-    # They settle what they hold while they end. Code of a user that swallows its cancellation is not waited for.
-    for _ in range(3):
-        waiting = [task for task in tasks if task is not asyncio.current_task()]
-        if not waiting:
-            return
-        for task in waiting:
-            task.cancel()
-        await asyncio.wait(waiting, timeout=0.5)
+    def _valid(self, candidates: Sequence[Scored], scores: Sequence[Score], verifier: str) -> list[Scored]:
+        scored: list[Scored] = []
+        for candidate, score in zip(candidates, scores, strict=True):
+            try:
+                scored.append(scored_by(verifier, candidate, score))
+            except InvalidScore as error:
+                self._failures.append(error)
+                self._run.note("failure", error=words(error), candidate=candidate.id)
+        if not scored:
+            raise AllCandidatesFailed(
+                f"all {len(self._failures)} candidates failed; the first because of {words(self._failures[0])}",
+                self._failures,
+            ) from self._failures[0]
+        return scored

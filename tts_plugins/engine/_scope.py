@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import itertools
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -11,13 +15,18 @@ from tts_plugins.protocols import Role
 
 @dataclass(frozen=True)
 class Scope:
-    """`hold` belongs to `ledger`; `deadline` is on the loop's monotonic clock; `event` is the trace's parent event."""
+    """`hold` belongs to `ledger`; `deadline` is on the loop's monotonic clock; `event` is the trace's parent event.
+
+    `seeds` are for what runs inside: its requests and solves take the next one each, in the order of its own calls,
+    so that they do not depend on which candidate arrives first.
+    """
 
     ledger: Ledger
     hold: Hold | None
     deadline: float | None
     role: Role
     event: int | None
+    seeds: Iterator[int]
 
 
 # Set inside a task or a Context.run, never across a yield: a generator's body runs in whoever's context asks.
@@ -28,3 +37,14 @@ def current_ledger() -> Ledger | None:
     """The account that pays for what runs here: that of the innermost solve, or None outside of any."""
     scope = SCOPE.get()
     return None if scope is None else scope.ledger
+
+
+def derive(seed: int, *path: object) -> int:
+    """A seed of 31 bits that depends on the seed and the path, and on nothing else."""
+    text = "/".join(map(str, (seed, *path)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
+
+
+def seeds_of(seed: int, *path: object) -> Iterator[int]:
+    """Seeds without end; several threads may take from it."""
+    return map(functools.partial(derive, seed, *path), itertools.count())

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import numbers
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from tts_plugins.errors import ConfigurationError
+
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
+
+_log = logging.getLogger(__name__)
+_OWN = frozenset({"id", "kind", "parent", "at", "end"})
 
 
 class Trace:
@@ -26,28 +34,44 @@ class Trace:
         self._lock = threading.Lock()
         self._listener = listener
 
-    def open(self, kind: str, parent: int | None, **data: Any) -> int:
+    def open(self, kind: str, parent: int | None, /, **data: Any) -> int:
         """Record the start of something; returns its id for `close`."""
-        with self._lock:
-            event = {"id": len(self._events), "kind": kind, "parent": parent, "at": self._now(), "end": None, **data}
-            self._events.append(event)
-        self._tell(event)
-        return int(event["id"])
+        return self._add(kind, parent, data, ended=False)
 
     def close(self, event_id: int, **data: Any) -> None:
-        """Record the end of something, and what came of it."""
+        """Record the end of something, and what came of it; the first end counts."""
         event = self._events[event_id]
-        event.update(data)
-        event["end"] = self._now()
-        self._tell(event)
+        if event["end"] is None:
+            event.update(_plain(data))
+            event["end"] = self._now()
+            self._tell(event)
 
-    def note(self, kind: str, parent: int | None, **data: Any) -> None:
-        """Record something that takes no time."""
+    def note(self, kind: str, parent: int | None, /, **data: Any) -> None:
+        """Record something that takes no time.
+
+        Raises:
+            ConfigurationError: `data` names a field that every event has.
+        """
+        if taken := _OWN & data.keys():
+            raise ConfigurationError(f"note: {min(taken)}= is a field of every event; choose another name")
+        self._add(kind, parent, data, ended=True)
+
+    def abandon(self, above: int) -> None:
+        """End all that still runs inside of an event: nobody waits for it any more."""
+        for event in list(self._events):
+            if event["end"] is None and event["id"] > above:
+                self.close(event["id"], error="abandoned: it ignored its cancellation")
+
+    def _add(self, kind: str, parent: int | None, data: Mapping[str, Any], *, ended: bool) -> int:
+        plain = _plain(data)
         with self._lock:
-            now = self._now()
-            event = {"id": len(self._events), "kind": kind, "parent": parent, "at": now, "end": now, **data}
+            now, number = self._now(), len(self._events)
+            event = {
+                "id": number, "kind": kind, "parent": parent, "at": now, "end": now if ended else None, **plain,
+            }  # fmt: skip
             self._events.append(event)
         self._tell(event)
+        return number
 
     def __len__(self) -> int:
         return len(self._events)
@@ -80,5 +104,31 @@ class Trace:
         return round(time.monotonic() - self._origin, 6)
 
     def _tell(self, event: Event) -> None:
-        if self._listener is not None:
+        if self._listener is None:
+            return
+        try:
             self._listener(dict(event))
+        except Exception as error:  # noqa: BLE001 - a broken display must not cost an answer that is paid for
+            self._listener = None
+            _log.exception("the listener of a solve failed, and is not called any more")
+            self._add("listener_failed", 0, {"error": f"{type(error).__name__}: {error}"}, ended=True)
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it: verifiers, servers and strategies bring what they like."""
+    kind = type(value)
+    if kind in (str, int, bool) or value is None:
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else repr(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return _plain(float(value))
+    return repr(value)

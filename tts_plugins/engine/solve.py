@@ -14,16 +14,17 @@ from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.budget import Budget
 from tts_plugins.engine._otel import export
 from tts_plugins.engine._run import SolveRun
-from tts_plugins.engine._scope import SCOPE, Scope
+from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
 from tts_plugins.engine._trace import Event, Listener, Trace
-from tts_plugins.errors import BudgetExhausted, ConfigurationError, DeadlineExceeded, TTSError
+from tts_plugins.errors import BudgetExhausted, ConfigurationError, DeadlineExceeded, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.selection import fallback
 from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.types import Problem, Result, Scored
 
-_GRACE = 0.25  # seconds that a strategy has after the deadline to choose among what it has
+# Seconds after the deadline: in which a strategy may choose among what it has; after which it is left behind.
+_GRACE, _LAST = 0.15, 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +60,9 @@ async def solve(
         strategy: how compute is spent; `BestOfN(n=8)` where there is a verifier, else `SelfConsistency(n=8)`.
         verifier: scores candidates, see `tts_plugins.verifiers`.
         budget: hard limits for this solve, or a `Ledger` that many solves share. Inside another solve its account
-            pays as well.
-        seed: fixes each candidate's seed and every random choice; drawn, and told in the result, where left out.
+            pays as well, except that a `Ledger` of yours which it is no part of pays alone.
+        seed: fixes each candidate's seed and every random choice; where left out it is drawn, or follows from that
+            of the solve around this one, and the result tells it.
         answer: from a candidate's text to the value that votes; None for a text without one.
         on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
         attempts: attempts for each request, the first included; the wait between them honours Retry-After.
@@ -73,6 +75,7 @@ async def solve(
         ConfigurationError: a setting is wrong, or a limit cannot hold over this model.
         BudgetExhausted: there was no room for a single candidate.
         DeadlineExceeded: the time was up before a single candidate.
+        TTSError: the strategy returned no candidate, or cancelled itself.
         ModelError: no candidate can succeed: a wrong key, an unknown model.
         AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
     """
@@ -105,7 +108,7 @@ async def solve_many(
         raise ConfigurationError(f"solve_many: concurrency={concurrency!r} must be a whole number of at least 1")
     places = asyncio.Semaphore(concurrency)
     seed = settings.pop("seed", None)
-    seeds = random.Random(seed)
+    seeds = seeds_of(_seed(seed, "solve_many"), "problem")
 
     async def one(problem: object, own: int) -> Result | TTSError:
         async with places:
@@ -118,7 +121,7 @@ async def solve_many(
 
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(p, seeds.getrandbits(31))) for p in problems]
+            tasks = [group.create_task(one(p, next(seeds))) for p in problems]
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
     return [task.result() for task in tasks]
@@ -139,7 +142,8 @@ class SolveEvents:
         task = self._start()
         while (event := await self._queue.get()) is not None:
             yield event
-        await task
+        self._queue.put_nowait(None)  # for whoever else iterates
+        await asyncio.shield(task)
 
     @property
     def result(self) -> Result:
@@ -153,7 +157,10 @@ class SolveEvents:
         return await asyncio.shield(self._start())
 
     def cancel(self) -> None:
-        """End now with the best answer so far (`stopped="cancelled"`)."""
+        """End now with the best answer so far (`stopped="cancelled"`), or with `SolveCancelled` where there is none.
+
+        To be called on the loop that the solve runs on.
+        """
         self._solve.halt()
 
     def _start(self) -> asyncio.Task[Result]:
@@ -220,14 +227,19 @@ def _settings(
         raise ConfigurationError(f"solve: on_exhausted={on_exhausted!r} is not known; use 'return' or 'raise'")
     if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
         raise ConfigurationError(f"solve: attempts={attempts!r} must be a whole number of at least 1")
-    if seed is None:
-        seed = random.SystemRandom().getrandbits(31)
-    elif isinstance(seed, bool) or not isinstance(seed, int):
-        raise ConfigurationError(f"solve: seed={seed!r} must be a whole number, or None to draw one")
     return _Settings(
-        model=model, strategy=strategy, verifier=verifier, budget=budget, seed=seed, answer=answer,
+        model=model, strategy=strategy, verifier=verifier, budget=budget, seed=_seed(seed, "solve"), answer=answer,
         on_exhausted=on_exhausted, attempts=attempts,
     )  # fmt: skip
+
+
+def _seed(given: int | None, who: str) -> int:
+    if given is None:
+        outer = SCOPE.get()
+        return random.SystemRandom().getrandbits(31) if outer is None else next(outer.seeds)
+    if isinstance(given, bool) or not isinstance(given, int):
+        raise ConfigurationError(f"{who}: seed={given!r} must be a whole number, or None to draw one")
+    return given
 
 
 class _Solve:
@@ -235,10 +247,12 @@ class _Solve:
         self._problem, self._settings = problem, settings
         self._trace = Trace(listener)
         self._run: SolveRun | None = None
+        self._halt_first = False
 
     def halt(self) -> None:
         if self._run is not None:
             self._run.halt("cancelled")
+        self._halt_first = True
 
     async def run(self) -> Result:
         s, now = self._settings, time.monotonic()
@@ -253,7 +267,7 @@ class _Solve:
             deadline=deadline, attempts=s.attempts, answer=s.answer,
         )  # fmt: skip
         try:
-            best = await self._search(run, Scope(ledger, None, deadline, "model", root))
+            best = await self._search(run, Scope(ledger, None, deadline, "model", root, seeds_of(s.seed, "strategy")))
         except BaseException as error:
             self._trace.close(root, error=type(error).__name__, message=str(error), **_ending(run, ledger, now))
             export(self._trace)
@@ -271,33 +285,72 @@ class _Solve:
         )
 
     async def _search(self, run: SolveRun, scope: Scope) -> Scored:
-        task = asyncio.ensure_future(_in_scope(self._settings.strategy, run, self._problem, scope))
         loop = asyncio.get_running_loop()
         timers: list[asyncio.TimerHandle] = []
-        if scope.deadline is not None:
-            left = max(scope.deadline - time.monotonic(), 0.0)
-            timers = [loop.call_later(left, run.halt, "deadline"), loop.call_later(left + _GRACE, task.cancel)]
+        left_behind: asyncio.Future[None] = loop.create_future()
+
+        def give_up() -> None:
+            timers.append(loop.call_later(_GRACE, task.cancel))
+            timers.append(loop.call_later(_LAST, left_behind.cancel))
+
+        task = run.spawn(_in_scope(self._settings.strategy, run, self._problem, scope), set())
+        run.on_halt = give_up
         try:
-            best = await task
-        except BudgetExhausted:
-            run.stopped = "budget" if run.stopped == "complete" else run.stopped
-            if self._settings.on_exhausted == "raise" or not run.seen:
-                raise
-            best = fallback(run.seen)
-        except (DeadlineExceeded, asyncio.CancelledError) as error:
-            if not run.halted or not run.seen or _asked_to_cancel():
-                if run.halted == "deadline" and isinstance(error, asyncio.CancelledError) and not _asked_to_cancel():
-                    raise DeadlineExceeded("the deadline passed before the first candidate was complete") from error
-                raise
-            best = fallback(run.seen)
+            if scope.deadline is not None:
+                left = scope.deadline - time.monotonic()
+                if left > 0:
+                    timers.append(loop.call_later(left, run.halt, "deadline"))
+                else:
+                    run.halt("deadline")
+            if self._halt_first:
+                run.halt("cancelled")
+            # Not awaited: a strategy that swallows its cancellation must hold up neither the deadline nor a caller.
+            await asyncio.wait({task, left_behind}, return_when=asyncio.FIRST_COMPLETED)
+            return self._outcome(run, task)
         finally:
             for timer in timers:
                 timer.cancel()
-            task.cancel()
+            left_behind.cancel()
             await run.close()
-        if run.stopped == "budget" and self._settings.on_exhausted == "raise":
-            raise BudgetExhausted(f"the budget ended the search after {len(run.seen)} candidates; raise it, or lower n")
+
+    def _outcome(self, run: SolveRun, task: asyncio.Task[Scored]) -> Scored:
+        """What the strategy chose; where it was cut short, the best that was seen."""
+        refuse = self._settings.on_exhausted == "raise"
+        error: BaseException | None = asyncio.CancelledError()
+        if task.done() and not task.cancelled():
+            error = task.exception()
+        if isinstance(error, BudgetExhausted):
+            run.exhausted(error)
+        if error is None:
+            best: object = task.result()
+            if not isinstance(best, Scored):
+                raise TTSError(f"strategy {self._settings.strategy!r} returned {best!r}; it must return a Scored")
+        elif not run.seen or not (run.halted or isinstance(error, BudgetExhausted)) or not _cut_short(error):
+            raise _told(error, run, self._settings.strategy) from error.__cause__
+        else:
+            best = fallback(run.seen)
+        if run.stopped == "budget" and refuse:
+            raised = BudgetExhausted(
+                f"the budget ended the search after {len(run.seen)} candidates; raise it, or lower n"
+            )
+            raised.ledger = None if run.refused is None else run.refused.ledger
+            raise raised from run.refused
         return best
+
+
+def _cut_short(error: BaseException) -> bool:
+    return isinstance(error, BudgetExhausted | DeadlineExceeded | SolveCancelled | asyncio.CancelledError)
+
+
+def _told(error: BaseException, run: SolveRun, strategy: Strategy) -> BaseException:
+    """The error as the caller gets it: nobody there asked for a cancellation."""
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    if run.halted == "deadline":
+        return DeadlineExceeded("the deadline passed before the first candidate was complete")
+    if run.halted == "cancelled":
+        return SolveCancelled("the solve was cancelled before the first candidate was complete")
+    return TTSError(f"strategy {strategy!r} ended by a cancellation from inside")
 
 
 async def _in_scope(strategy: Strategy, run: SolveRun, problem: Problem, scope: Scope) -> Scored:
@@ -305,23 +358,21 @@ async def _in_scope(strategy: Strategy, run: SolveRun, problem: Problem, scope: 
     return await strategy(run, problem)
 
 
-def _asked_to_cancel() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 def _account(budget: Budget | Ledger | None, now: float) -> tuple[Ledger, float | None]:
     """The ledger of this solve, inside of whatever encloses it, and when its time ends."""
     outer = SCOPE.get()
-    limits = [None if outer is None else outer.deadline]
-    if isinstance(budget, Ledger):
-        limits.append(budget.deadline(now))
-        # Its own root may be the enclosing one: then the enclosing call's hold is drawn from first.
-        shares = outer is not None and outer.ledger.root is budget.root
-        ledger = Ledger(inside=outer.hold if shares and outer is not None and outer.hold is not None else budget)
+    if outer is None:
+        ledger = Ledger(inside=budget) if isinstance(budget, Ledger) else Ledger(budget)
     else:
-        ledger = Ledger(budget, inside=None if outer is None else outer.hold or outer.ledger)
-        limits.append(ledger.deadline(now))
+        role = outer.role if outer.hold is not None else None  # a strategy's own solves are what they are
+        if not isinstance(budget, Ledger):
+            ledger = Ledger(budget, inside=outer.hold or outer.ledger, role=role)
+        elif budget.pays_for(outer.ledger):
+            # The enclosing call's hold is of the same account, and is drawn from first.
+            ledger = Ledger(inside=outer.hold or outer.ledger, role=role)
+        else:
+            ledger = Ledger(inside=budget)
+    limits = (None if outer is None else outer.deadline, ledger.deadline(now))
     given = [limit for limit in limits if limit is not None]
     return ledger, min(given) if given else None
 

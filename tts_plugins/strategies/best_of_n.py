@@ -42,6 +42,8 @@ class BestOfN(BaseStrategy):
             check_count("BestOfN", "wave", self.wave)
         if self.select not in ("best", "weighted"):
             raise ConfigurationError(f"BestOfN: select={self.select!r} is not known; use 'best' or 'weighted'")
+        if isinstance(self.stop, Rule):
+            self.stop.suits(self.n, self.select)
 
     def calls(self) -> tuple[int, int]:
         """The least and the most generations that it asks for, before any stands to be lost."""

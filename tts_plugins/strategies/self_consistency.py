@@ -35,6 +35,8 @@ class SelfConsistency(BaseStrategy):
             check_rule("SelfConsistency", "stop", self.stop)
         if self.wave is not None:
             check_count("SelfConsistency", "wave", self.wave)
+        if isinstance(self.stop, Rule):
+            self.stop.suits(self.n, "majority")
 
     def calls(self) -> tuple[int, int]:
         """The least and the most generations that it asks for, before any stands to be lost."""

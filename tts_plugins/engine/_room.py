@@ -1,0 +1,56 @@
+"""Waiting for room in an account, on whichever loop one is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from tts_plugins.budget import Amount
+from tts_plugins.errors import BudgetExhausted
+from tts_plugins.ledger import Hold, Ledger
+
+
+async def acquire(ledger: Ledger, unit: Amount, *, at_most: int = 1, within: Hold | None = None) -> Hold:
+    """A hold on up to `at_most` units, waiting for others to settle where there is no room.
+
+    Raises:
+        BudgetExhausted: there is no room, and nobody in flight will make any.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Hold] = loop.create_future()
+
+    def deliver(answer: object) -> None:
+        if future.done():
+            if isinstance(answer, Hold):
+                answer.release()
+        elif isinstance(answer, Hold):
+            future.set_result(answer)
+        else:
+            assert isinstance(answer, BudgetExhausted)
+            future.set_exception(answer)
+
+    def ready(answer: object) -> None:
+        try:
+            loop.call_soon_threadsafe(deliver, answer)
+        except RuntimeError:  # the loop is closed: nobody waits there any more
+            if isinstance(answer, Hold):
+                answer.release()
+
+    if ledger.idle_queue:
+        # The usual case, without a detour through the loop; where it does not fit it is asked again, and may wait.
+        with contextlib.suppress(BudgetExhausted):
+            return ledger.reserve(unit, at_most=at_most, within=within)
+    ticket = ledger.ask(unit, ready, at_most=at_most, within=within)
+    try:
+        while not future.done():
+            # A place in a limiter may have come free or been blocked, which no ledger hears of.
+            await asyncio.wait([future], timeout=1.0)
+            ledger.pump()
+        return future.result()
+    except asyncio.CancelledError:
+        ticket.cancel()
+        if future.done() and not future.cancelled() and future.exception() is None:
+            future.result().release()
+        else:
+            future.cancel()
+        raise

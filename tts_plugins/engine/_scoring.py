@@ -1,0 +1,69 @@
+"""What a verifier said of a candidate, held against what a score is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import numbers
+from collections.abc import Iterator
+
+from tts_plugins._threads import in_thread
+from tts_plugins.answers import AnswerKey
+from tts_plugins.engine._calls import asked_to_cancel, words
+from tts_plugins.errors import InvalidScore, TTSError, VerifierError
+from tts_plugins.types import Candidate, Score, Scored
+
+
+@contextlib.contextmanager
+def failing_alone(verifier: str) -> Iterator[None]:
+    """Whatever a verifier raises is an error of the score, even a cancellation that nobody asked for."""
+    try:
+        yield
+    except TTSError:
+        raise
+    except asyncio.CancelledError as error:
+        if asked_to_cancel():
+            raise
+        raise VerifierError(f"{verifier}: it was cancelled from inside") from error
+    except Exception as error:
+        raise VerifierError(f"{verifier}: {words(error)}") from error
+
+
+def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
+    """The candidate with its score.
+
+    Raises:
+        InvalidScore: it is none in [0, 1], or there are too few or too many step scores.
+    """
+    given: object = score
+    if not isinstance(given, Score):
+        raise InvalidScore(f"{verifier}: of candidate {candidate.id} it returned {given!r}, which is no Score")
+    for name, value in (("score", score.value), *((f"step score {i}", v) for i, v in enumerate(score.steps))):
+        number: object = value
+        if isinstance(number, bool) or not isinstance(number, numbers.Real) or not math.isfinite(number):
+            raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}, not a finite number")
+        if not 0 <= value <= 1:
+            raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}; scores are from 0 to 1")
+    if score.steps and candidate.steps and len(score.steps) != len(candidate.steps):
+        raise InvalidScore(f"{verifier}: {len(score.steps)} step scores for {len(candidate.steps)} steps")
+    return Scored.of(
+        candidate,
+        score=float(score.value),
+        step_scores=tuple(float(v) for v in score.steps),
+        feedback=score.feedback,
+        details=score.details,
+    )
+
+
+async def read_answer(key: AnswerKey, text: str) -> str | None:
+    """The answer that a text gives, by the user's key or ours."""
+    # A key of the user may take its time, which belongs to no loop that keeps deadlines; ours are quick.
+    ours = str(getattr(key, "__module__", "")).startswith("tts_plugins.")
+    try:
+        answer: object = key(text) if ours else await in_thread(key, text)
+    except TTSError:
+        raise
+    except Exception as error:
+        raise VerifierError(f"answer: the key function failed, {words(error)}") from error
+    return answer if answer is None or isinstance(answer, str) else str(answer)  # a number votes by its text
