@@ -131,8 +131,8 @@ class DemoReport:
         greedy, best, stopped = self.rows
         of = len(greedy.outcomes)
         return (
-            f"Of {of} texts, greedy decoding got {greedy.correct} records right, {best.strategy} {best.correct} "
-            f"(paired exact test: p = {self.p_value:.2g}), and with the stop rule {stopped.correct} for "
+            f"Of {of} texts, one greedy answer got {greedy.correct} records right, the best of {self.settings['n']} "
+            f"{best.correct} (paired exact test: p = {self.p_value:.2g}), and with the stop rule {stopped.correct} for "
             f"{_share(stopped.usage.tokens, best.usage.tokens)} of the tokens. A right record stood among the "
             f"candidates for {round(self.room * of)} texts: the rest is the verifier's to gain."
         )

@@ -125,9 +125,12 @@ async def _row(
                 )
             )  # fmt: skip
 
-    async with asyncio.TaskGroup() as group:
-        for number, example in enumerate(examples):
-            group.create_task(one(number, example))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, example in enumerate(examples):
+                group.create_task(one(number, example))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
     return Row(strategy=name, outcomes=tuple(outcomes[e.id] for e in examples), seconds=time.monotonic() - started)
 
 

@@ -1,0 +1,436 @@
+"""The command line as a user meets it: what goes to stdout, what to stderr, and the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+pytest.importorskip("typer")
+pytest.importorskip("rich")
+pytest.importorskip("aiohttp")
+
+from rich.console import Console
+
+from tts_plugins import BestOfN, Ledger, SelfConsistency, __version__
+from tts_plugins.cli import _build as build
+from tts_plugins.cli import main
+from tts_plugins.cli._demo_view import DemoView
+from tts_plugins.cli._live import SolveView
+from tts_plugins.cli._seen import Seen
+from tts_plugins.cli._terminal import brief
+from tts_plugins.cli._verifier import verifier_of
+from tts_plugins.cli._watch import watch
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.stopping import AnyOf, Threshold, VoteDecided, VoteLead
+from tts_plugins.testing.loopback import Fault, LoopbackServer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    replies = ["The answer is 391.", "The answer is 381.", "The answer is 391."]
+    with LoopbackServer(reply=replies, indexing="arrival") as running:
+        yield running
+
+
+@pytest.fixture
+def ask(
+    server: LoopbackServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    def run(*options: str, prompt: str = "What is 17 * 23?") -> tuple[int, str, str]:
+        code = main(["solve", prompt, "--model", "loopback", "--base-url", server.base_url, *options])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+CHECK = """
+def check(problem, candidate):
+    return (1.0, "right") if "391" in candidate.text else (0.2, "not 391")
+"""
+
+
+SLOW = """
+import asyncio
+
+class Slow:
+    name = "slow"
+
+    async def bound(self, problem, tokens):
+        from tts_plugins.budget import FREE
+        return FREE
+
+    async def score_set(self, run, candidates):
+        await asyncio.sleep(60)
+
+slow = Slow()
+"""
+
+
+class TestSolve:
+    def test_only_the_answer_is_on_stdout(self, ask: Any) -> None:
+        code, out, err = ask("--n", "3")
+        assert (code, out) == (0, "The answer is 391.\n")
+        assert "3 candidates, 3 calls" in err and "cost unknown" in err
+
+    def test_quiet_says_nothing_more(self, ask: Any) -> None:
+        assert ask("--n", "3", "--quiet") == (0, "The answer is 391.\n", "")
+
+    def test_json_is_one_object_and_complete(self, ask: Any) -> None:
+        code, out, _ = ask("--n", "3", "--json", "--seed", "7", "--price", "1,2", "--trace")
+        found = json.loads(out)
+        assert code == 0
+        assert (found["text"], found["output"], found["answer"]) == ("The answer is 391.",) * 2 + ("391",)
+        assert (found["score"], found["stopped"], found["seed"]) == (None, "complete", 7)
+        assert found["usage"]["calls"] == 3 and found["usage"]["by_role"]["model"]["calls"] == 3
+        assert found["usage"]["usd"] > 0
+        assert [c["index"] for c in found["candidates"]] == [0, 1, 2]
+        assert set(found["candidates"][0]) == {"id", "index", "text", "answer", "score", "feedback", "truncated"}
+
+    def test_a_function_of_the_users_chooses(self, ask: Any, tmp_path: Path) -> None:
+        check = write(tmp_path / "check.py", CHECK)
+        code, out, _ = ask("--n", "3", "--verifier", f"python:{check}:check", "--json")
+        found = json.loads(out)
+        assert code == 0 and found["score"] == 1.0 and found["answer"] == "391"
+        assert {c["feedback"] for c in found["candidates"]} == {"right", "not 391"}
+
+    def test_a_stop_rule_saves_calls(self, ask: Any, server: LoopbackServer, tmp_path: Path) -> None:
+        check = write(tmp_path / "check.py", "def check(problem, candidate):\n    return 1.0\n")
+        code, out, _ = ask("--n", "8", "--verifier", f"python:{check}:check", "--stop", "threshold:0.9", "--json")
+        assert code == 0 and json.loads(out)["stopped"] == "stop_rule"
+        assert server.counts.choices == 1
+
+    def test_a_json_schema_scores(self, ask: Any, server: LoopbackServer, tmp_path: Path) -> None:
+        server.configure(reply=['{"item": "lamp"}', '{"item": "lamp", "quantity": 3}', "no"])
+        schema = write(tmp_path / "s.json", json.dumps({"type": "object", "required": ["item", "quantity"]}))
+        code, out, _ = ask("--n", "3", "--verifier", f"json-schema:{schema}")
+        assert code == 0 and json.loads(out) == {"item": "lamp", "quantity": 3}
+
+    def test_the_prompt_may_come_from_stdin(self, ask: Any, server: LoopbackServer, monkeypatch: Any) -> None:
+        import io
+
+        monkeypatch.setattr("sys.stdin", io.StringIO("From the pipe?\n"))
+        assert ask("--n", "1", prompt="-")[0] == 0
+        assert server.requests[0].body["messages"][-1]["content"] == "From the pipe?\n"
+
+    def test_options_of_the_model_are_sent(self, ask: Any, server: LoopbackServer) -> None:
+        assert ask("--n", "1", "--temperature", "0.3", "--max-tokens", "9", "--system", "Be brief.")[0] == 0
+        body = server.requests[0].body
+        assert (body["temperature"], body["max_tokens"]) == (0.3, 9)
+        assert body["messages"][0] == {"role": "system", "content": "Be brief."}
+
+    def test_the_same_seed_sends_the_same_requests(self, ask: Any, server: LoopbackServer) -> None:
+        for _ in range(2):
+            assert ask("--n", "2", "--seed", "5")[0] == 0
+        first, second = (r.body["seed"] for r in server.requests)
+        assert first == second
+
+    def test_a_page_is_written_whole(self, ask: Any, tmp_path: Path) -> None:
+        page = tmp_path / "trace.html"
+        code, _, err = ask("--n", "2", "--html", str(page), "--trace")
+        assert code == 0 and str(page) in err
+        assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
+        assert [p.name for p in tmp_path.iterdir()] == ["trace.html"]
+
+    def test_the_tree_follows_the_answer(self, ask: Any) -> None:
+        _, out, _ = ask("--n", "2", "--trace")
+        assert out.startswith("The answer is 391.\n") and "SelfConsistency" in out
+
+    def test_control_characters_of_a_model_reach_a_pipe_unchanged(self, ask: Any, server: LoopbackServer) -> None:
+        server.configure(reply="a\x1b[31mb")
+        assert ask("--n", "1", "-q") == (0, "a\x1b[31mb\n", "")
+
+
+class TestErrors:
+    """One line on stderr, nothing on stdout, and a code."""
+
+    @pytest.mark.parametrize(
+        ("options", "code", "said"),
+        [
+            (["--n", "0"], 2, "n=0 must be"),
+            (["--stop", "never"], 2, "use one of beta-confident"),
+            (["--stop", "threshold"], 2, "threshold:VALUE"),
+            (["--stop", "threshold:2"], 2, "score=2"),
+            (["--strategy", "magic"], 2, "best-of-n"),
+            (["--strategy", "best-of-n"], 2, "--verifier"),
+            (["--select", "best"], 2, "no setting 'select'"),
+            (["--set", "wave"], 2, "FIELD=VALUE"),
+            (["--verifier", "magic"], 2, "json-schema:FILE"),
+            (["--verifier", "json-schema:/nowhere.json"], 2, "cannot be read"),
+            (["--verifier", "python:no_such_module:f"], 2, "ModuleNotFoundError"),
+            (["--verifier", "python:json:nothing"], 2, "has no 'nothing'"),
+            (["--verifier", "python:json:JSONDecoder"], 2, "name a function"),
+            (["--price", "1"], 2, "IN,OUT"),
+            (["--budget-calls", "0"], 2, "calls=0"),
+            (["--budget-usd", "1"], 2, "--price IN,OUT"),
+            (["--api-key-env", "NO_SUCH_VARIABLE"], 2, "not set"),
+            (["--html", "/no/such/folder/t.html"], 2, "does not exist"),
+            (["--temperature", "3"], 2, "temperature=3"),
+            (["--attempts", "0"], 2, "attempts=0"),
+            (["--frobnicate"], 2, "tts-plugins solve --help"),
+            (["--budget-tokens", "10"], 3, "no room"),
+        ],
+    )
+    def test_a_wrong_option(self, ask: Any, server: LoopbackServer, options: list[str], code: int, said: str) -> None:
+        got, out, err = ask(*options)
+        assert (got, out) == (code, "")
+        assert said in err and err.count("\n") == 1 and "Traceback" not in err
+        assert server.counts.choices == 0
+
+    def test_an_empty_prompt(self, ask: Any) -> None:
+        code, out, err = ask(prompt="  ")
+        assert (code, out) == (2, "") and "empty" in err
+
+    @pytest.mark.parametrize(("status", "said"), [(401, "--api-key-env"), (404, "doctor"), (400, "refused")])
+    def test_a_server_that_refuses(self, ask: Any, server: LoopbackServer, status: int, said: str) -> None:
+        server.configure(faults=Fault.status(status))
+        code, out, err = ask("--n", "2", "--attempts", "1")
+        assert (code, out) == (1, "") and said in err and err.count("\n") == 1
+
+    def test_debug_shows_where(self, ask: Any) -> None:
+        with pytest.raises(ConfigurationError):
+            ask("--n", "0", "--debug")
+
+    def test_no_time(self, ask: Any, server: LoopbackServer) -> None:
+        server.configure(latency=5.0)
+        code, out, err = ask("--n", "2", "--budget-seconds", "0.3")
+        assert (code, out) == (3, "") and "deadline" in err
+
+    def test_openai_without_a_key(self, capsys: Any, monkeypatch: Any) -> None:
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        assert main(["solve", "x", "--model", "gpt-4o-mini"]) == 2
+        assert "OPENAI_API_KEY" in capsys.readouterr().err
+
+    def test_a_gguf_that_is_not_there(self, capsys: Any) -> None:
+        assert main(["solve", "x", "--model", "nowhere.gguf"]) == 1
+        assert "nowhere.gguf" in capsys.readouterr().err
+
+    def test_a_server_without_a_model(self, capsys: Any) -> None:
+        assert main(["solve", "x", "--base-url", "http://127.0.0.1:9/v1"]) == 2
+        assert "--model" in capsys.readouterr().err
+
+
+class TestDryRun:
+    def test_nothing_is_sent(self, ask: Any, server: LoopbackServer) -> None:
+        code, out, _ = ask("--dry-run", "--n", "4", "--max-tokens", "100")
+        assert code == 0 and server.counts.choices == 0 and not server.requests
+        assert "worst case" in out and "unknown" in out and "half of max_tokens=100" in out
+
+    def test_the_figures(self, ask: Any) -> None:
+        options = ["--n", "8", "--max-tokens", "100", "--stop", "vote-decided", "--price", "1,2", "--json"]
+        _, out, _ = ask("--dry-run", *options, prompt="x" * 40)
+        plan = json.loads(out)
+        assert [plan[row]["calls"] for row in ("minimum", "expected", "worst_case")] == [5, 7, 8]
+        assert plan["expected"]["prompt_tokens"] == 7 * 10 and plan["expected"]["completion_tokens"] == 7 * 50
+        assert plan["expected"]["usd"] == pytest.approx((70 * 1 + 350 * 2) / 1e6)
+        assert plan["worst_case"]["completion_tokens"] == 800
+        assert plan["worst_case"]["prompt_tokens"] >= 8 * 40
+        assert plan["minimum"]["tokens"] < plan["expected"]["tokens"] < plan["worst_case"]["tokens"]
+
+    def test_it_says_what_the_budget_cuts(self, ask: Any) -> None:
+        _, out, _ = ask("--dry-run", "--budget-calls", "3", "--json")
+        plan = json.loads(out)
+        assert plan["room"] == 3 and any("room for 3 of 8" in note for note in plan["notes"])
+        _, out, _ = ask("--dry-run", "--budget-tokens", "10", "--json")
+        assert json.loads(out)["room"] == 0
+        _, out, _ = ask("--dry-run", "--budget-calls", "8")
+        assert "room for all 8" in out
+
+    def test_the_worst_case_holds(self, ask: Any) -> None:
+        options = ["--n", "3", "--max-tokens", "20"]
+        _, out, _ = ask("--dry-run", "--json", *options)
+        worst = json.loads(out)["worst_case"]["tokens"]
+        _, out, _ = ask("--json", *options, "--budget-tokens", str(worst))
+        found = json.loads(out)
+        assert found["stopped"] == "complete" and len(found["candidates"]) == 3
+        assert found["usage"]["tokens"] <= worst
+
+    def test_the_local_model_is_not_started(self, capsys: Any, monkeypatch: Any, tmp_path: Path) -> None:
+        monkeypatch.setenv("TTS_PLUGINS_CACHE", str(tmp_path / "none"))
+        assert main(["solve", "x", "--dry-run"]) == 0
+        assert "$0" in capsys.readouterr().out and not (tmp_path / "none").exists()
+
+
+class TestBuild:
+    def test_stop_rules(self) -> None:
+        assert build.stop_of([]) is None
+        assert build.stop_of(["threshold:0.9"]) == Threshold(0.9)
+        assert build.stop_of(["vote_lead:k=3,weighted=true"]) == VoteLead(3, weighted=True)
+        assert build.stop_of(["vote-decided", "threshold:1"]) == AnyOf(rules=(VoteDecided(), Threshold(1)))
+
+    def test_strategies_in_kebab_and_snake_case(self) -> None:
+        assert build.strategy_of("best-of-n", {"n": 3}, verified=True) == BestOfN(n=3)
+        assert build.strategy_of("self_consistency", {}, verified=False) == SelfConsistency(n=8)
+        assert build.strategy_of(None, {"select": "weighted"}, verified=True) == BestOfN(n=8, select="weighted")
+        assert build.strategy_of(None, build.settings_of(["wave=2"]), verified=False) == SelfConsistency(n=8, wave=2)
+
+    def test_brief(self) -> None:
+        assert brief(BestOfN(n=4, stop=Threshold(0.9))) == "BestOfN(n=4, select='best', stop=Threshold(score=0.9))"
+
+    def test_a_verifier_object(self, tmp_path: Path) -> None:
+        made = write(tmp_path / "mine.py", "from tts_plugins.verifiers import AnswerAgreement\nv = AnswerAgreement()\n")
+        verifier = verifier_of(f"python:{made}:v")
+        assert verifier is not None and verifier.name == "AnswerAgreement"
+
+
+class TestSeen:
+    def test_the_leader_by_score_and_by_votes(self) -> None:
+        seen = Seen()
+        for index, (answer, score) in enumerate([("a", 0.2), ("b", 0.9), ("b", 0.1)]):
+            start = {
+                "id": index,
+                "kind": "candidate",
+                "candidate": f"c{index}",
+                "index": index,
+                "text": "t",
+                "end": None,
+            }
+            seen.add(start)
+            seen.add({**start, "end": 1.0, "answer": answer, "score": score})
+        seen.add({"id": 9, "kind": "wave", "of": 8, "end": None})
+        assert seen.leader is seen.rows["c1"] and seen.line() == "3 of 8 candidates, best score 0.90"
+        for row in seen.rows.values():
+            row.score = None
+        assert seen.leader is seen.rows["c1"] and seen.line() == "3 of 8 candidates, 2 for b"
+
+    def test_a_lost_candidate_does_not_lead(self) -> None:
+        seen = Seen()
+        start = {"id": 1, "kind": "candidate", "candidate": "c1", "index": 0, "text": "t", "end": None}
+        seen.add({**start, "end": 1.0, "error": "VerifierError: boom"})
+        assert seen.leader is None and seen.rows["c1"].error == "VerifierError: boom"
+
+
+def test_version_and_help(capsys: Any) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"tts-plugins {__version__}\n"
+    assert main([]) == 0
+    help = capsys.readouterr().out
+    assert all(command in help for command in ("demo", "solve", "doctor"))
+    for command in ("demo", "solve", "doctor"):
+        assert main([command, "--help"]) == 0
+        assert "tts-plugins" in capsys.readouterr().out
+
+
+def test_an_unknown_command(capsys: Any) -> None:
+    assert main(["solv"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_without_the_extra_one_line_says_so() -> None:
+    hide = (
+        "import sys, importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name in ('typer', 'rich') else find(name, *rest)\n"
+        "from tts_plugins.cli import main; sys.exit(main(['demo']))"
+    )
+    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, env=_environment(), timeout=30)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "tts-plugins: the command line needs typer and rich: pip install 'tts-plugins[cli]'\n"
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_API_KEY": ""}
+
+
+def _start(server: LoopbackServer, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tts_plugins", "solve", "x", "--model", "loopback", "--base-url", server.base_url]
+    return subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+class TestInterrupt:
+    def test_the_best_so_far_is_returned(self) -> None:
+        with LoopbackServer(
+            reply="The answer is 4.", latency=lambda i: 0.0 if i < 2 else 60.0, honours_n=False
+        ) as server:
+            process = _start(server, "--n", "6", "--json")
+            server.wait(lambda counts: counts.requests >= 6, timeout=20)
+            time.sleep(0.5)  # the first two have been read
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+        assert process.returncode == 0, err
+        found = json.loads(out)
+        assert found["stopped"] == "cancelled" and found["answer"] == "4"
+        assert "again to give up" in err
+
+    def test_without_any_candidate(self) -> None:
+        with LoopbackServer(latency=60.0) as server:
+            process = _start(server, "--n", "2")
+            server.wait(lambda counts: counts.active >= 1, timeout=20)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (130, "")
+        assert "interrupted before the first candidate" in err and "Traceback" not in err
+
+    def test_while_it_scores(self, tmp_path: Path) -> None:
+        slow = write(tmp_path / "slow.py", SLOW)
+        with LoopbackServer() as server:
+            process = _start(server, "--n", "2", "--verifier", f"python:{slow}:slow")
+            server.wait(lambda counts: counts.choices >= 2, timeout=20)
+            time.sleep(1.0)  # it scores now
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (0, "ok\n"), err
+
+    def test_a_second_one_gives_up(self, capsys: Any) -> None:
+        class Stubborn:
+            cancelled = 0
+
+            async def __aiter__(self) -> AsyncIterator[Any]:
+                for _ in range(2):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    await asyncio.sleep(0.05)
+                await asyncio.sleep(60)
+                yield {}
+
+            def cancel(self) -> None:
+                self.cancelled += 1
+
+        events, before = Stubborn(), signal.getsignal(signal.SIGINT)
+        view = SolveView(Console(stderr=True, force_terminal=False), "t", Ledger(), scored=False, quiet=False)
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(watch(cast(Any, events), view))
+        assert events.cancelled == 1 and "again to give up" in capsys.readouterr().err
+        assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_demos_progress_in_lines(capsys: Any) -> None:
+    pytest.importorskip("jsonschema")
+    from tts_plugins import Usage
+    from tts_plugins.demo import DemoEvent
+
+    with DemoView(Console(stderr=True, width=100, force_terminal=False), 8, "model") as view:
+        for row in ("greedy", "best_of_n"):
+            for done in (1, 2):
+                view.add(
+                    DemoEvent(
+                        row=row, done=done, of=2, correct=done, problem="p", score=1.0,
+                        usage=Usage(calls=done, completion_tokens=5000),
+                    )
+                )  # fmt: skip
+        shown = Console(width=100, file=None, record=True, quiet=False)
+        shown.print(view.render())
+        picture = shown.export_text()
+    err = capsys.readouterr().err
+    assert "1 greedy answer: 2 of 2 texts, 2 right, 5,000 tokens" in err
+    assert "best of 8, early stop" in picture and "100 % (34–100)" in picture

@@ -1,0 +1,64 @@
+"""The commands, and how their errors end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from tts_plugins._version import __version__
+from tts_plugins.cli._demo import demo
+from tts_plugins.cli._doctor import doctor
+from tts_plugins.cli._solve import solve
+from tts_plugins.cli._terminal import complain
+
+app = typer.Typer(
+    name="tts-plugins",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo)
+app.command("solve")(solve)
+app.command("doctor")(doctor)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tts-plugins {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Test-time scaling: let a small model sample, check and choose, under a hard budget.
+
+    Start with [bold]tts-plugins demo[/]: it needs no key and no account.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command that the arguments name; its exit code."""
+    try:
+        code = app(list(arguments), standalone_mode=False, prog_name="tts-plugins")
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        # Usage errors of typer, or of click in older versions of it, know both; anything else is a defect of ours.
+        format_message, exit_code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
+        if format_message is None or exit_code is None:
+            raise
+        context = getattr(error, "ctx", None)
+        command = "tts-plugins" if context is None else context.command_path
+        complain(f"{format_message().rstrip('.')}; see {command} --help")
+        return int(exit_code)
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,182 @@
+"""What `doctor` looks at: each check says how it stands, and what to do where it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tts_plugins._version import __version__
+from tts_plugins.cli._terminal import Download
+from tts_plugins.engine._words import plural
+from tts_plugins.errors import RequestRefused, TTSError
+from tts_plugins.models import LocalModel, OpenAICompatibleModel
+from tts_plugins.models._clients import Clients
+from tts_plugins.models._cores import default_threads, usable_cores
+from tts_plugins.models._faults import translate
+from tts_plugins.models._weights import NAME, cache_folder
+from tts_plugins.types import Problem, Reply
+
+Status = Literal["ok", "absent", "skipped", "failed"]
+
+EXTRAS: Mapping[str, tuple[str, str]] = {
+    "cli": ("rich", "this command line"),
+    "local": ("xllamacpp", "models on this machine"),
+    "schema": ("jsonschema", "JSONSchemaVerifier, demo"),
+    "prices": ("genai-prices", "published prices"),
+    "math": ("math-verify", "equal formulas as one answer"),
+    "otel": ("opentelemetry-api", "OpenTelemetry spans"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing looked at. `data` holds its figures for programs."""
+
+    name: str
+    status: Status
+    said: str
+    data: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"name": self.name, "status": self.status, "said": self.said, **(self.data or {})}
+
+
+def surroundings() -> list[Check]:
+    """Python, this package, the cores, and the extras."""
+    found = [
+        Check(name="Python", status="ok", said=f"{platform.python_version()} at {sys.executable}"),
+        Check(name="tts-plugins", status="ok", said=__version__, data={"version": __version__}),
+    ]
+    cores, threads = usable_cores(), default_threads()
+    less = "" if threads == cores else "; the others are busy now"
+    said = f"{os.cpu_count()} logical, {cores} usable; {threads} for a local model{less}"
+    found.append(Check(name="CPU cores", status="ok", said=said, data={"cores": cores, "threads": threads}))
+    return found + [_extra(extra, package, use) for extra, (package, use) in EXTRAS.items()]
+
+
+def _extra(extra: str, package: str, use: str) -> Check:
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        said = f"for {use}: pip install 'tts-plugins[{extra}]'"
+        return Check(name=f"extra {extra}", status="absent", said=said, data={"package": package, "version": None})
+    said = f"{package} {version}, for {use}"
+    return Check(name=f"extra {extra}", status="ok", said=said, data={"package": package, "version": version})
+
+
+def weights() -> Check:
+    """Whether the embedded model's file is there."""
+    try:
+        path = cache_folder().expanduser() / NAME
+    except TTSError as error:
+        return Check(name="weights", status="failed", said=str(error))
+    if given := os.environ.get("TTS_PLUGINS_WEIGHTS"):
+        return Check(name="weights", status="ok", said=f"from $TTS_PLUGINS_WEIGHTS: {given}", data={"path": given})
+    if path.exists():
+        size = path.stat().st_size
+        return Check(name="weights", status="ok", said=f"{path} ({size / 1e6:.0f} MB)", data={"path": str(path)})
+    return Check(name="weights", status="absent", said=f"fetched at first use (93 MB), into {path.parent}")
+
+
+def local_model(download: Download, threads: int | None = None) -> Check:
+    """Start the embedded model, and time a short answer."""
+    name = "local model"
+    model = LocalModel(temperature=0.0, max_tokens=32, context=512, slots=1, threads=threads, progress=download)
+    began = time.monotonic()
+    try:
+        try:
+            model.start()
+        finally:
+            download.stop()
+        ready = time.monotonic()
+        asyncio.run(_ask(model, "Count from one to ten.", 1))  # loads what the first request loads
+        started = time.monotonic()
+        reply = asyncio.run(_ask(model, "List ten animals.", 1))
+        took = time.monotonic() - started
+        tokens = 0 if reply.usage is None else reply.usage.completion_tokens
+        speed, used = tokens / took, model.threads
+    except TTSError as error:
+        return Check(name=name, status="failed", said=str(error))
+    finally:
+        model.close()
+    said = f"{model.name} runs: started in {ready - began:.1f} s, {speed:.0f} tokens/s on {plural(used, 'thread')}"
+    return Check(name=name, status="ok", said=said, data={"tokens_per_second": round(speed, 1), "threads": used})
+
+
+async def _ask(model: OpenAICompatibleModel, text: str, n: int) -> Reply:
+    try:
+        return await model.generate(Problem(text), list(range(1, n + 1)))
+    finally:
+        await OpenAICompatibleModel.aclose(model)
+
+
+async def server(base_url: str, key: str | None, model: str | None) -> list[Check]:
+    """What a server has and honours; a model of its list is asked where none is named."""
+    try:
+        names = await _models(base_url, key)
+    except TTSError as error:
+        return [Check(name="server", status="failed", said=str(error))]
+    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    found = [
+        Check(name="server", status="ok", said=f"{base_url}: {listed or 'lists no model'}", data={"models": names})
+    ]
+    chosen = model or (names[0] if names else None)
+    if chosen is None:
+        return [*found, Check(name="its model", status="skipped", said="name one with --model")]
+    if model is not None and names and model not in names:
+        found.append(Check(name="its list", status="absent", said=f"{model} is not in it; it is asked all the same"))
+    return found + await _honours(base_url, key, chosen)
+
+
+async def _models(base_url: str, key: str | None) -> list[str]:
+    clients = Clients(base_url=base_url, api_key=key, client=None, timeout=15.0)
+    try:
+        page = await (await clients.get()).models.list()
+        return [entry.id for entry in getattr(page, "data", None) or []]
+    except TTSError:
+        raise
+    except Exception as error:
+        raise translate(error, base_url) from error
+    finally:
+        await clients.close()
+
+
+async def _honours(base_url: str, key: str | None, name: str) -> list[Check]:
+    def model(**settings: Any) -> OpenAICompatibleModel:
+        return OpenAICompatibleModel(
+            name, base_url=base_url, api_key=key, temperature=0.8, max_tokens=16, timeout=60, **settings
+        )
+
+    started = time.monotonic()
+    try:
+        reply = await _ask(model(), "Say a word.", 2)
+    except TTSError as error:
+        return [Check(name=name, status="failed", said=str(error))]
+    took = time.monotonic() - started
+    n, usage = len(reply.generations) == 2, reply.usage is not None and reply.usage.exact
+    try:
+        logprobs = (await _ask(model(logprobs=True), "Say a word.", 1)).generations[0].logprobs is not None
+    except RequestRefused:
+        logprobs = False
+    except TTSError as error:
+        return [Check(name=name, status="failed", said=str(error))]
+    return [
+        Check(name=name, status="ok", said=f"answers, in {took:.2f} s", data={"seconds": round(took, 3)}),
+        _feature("n", n, "honoured: one request brings many candidates", "ignored: a request for each candidate"),
+        _feature("usage", usage, "reported", "missing or wrong: tokens are charged at an upper bound"),
+        _feature("logprobs", logprobs, "given when asked for", "not given"),
+    ]
+
+
+def _feature(name: str, there: bool, yes: str, no: str) -> Check:
+    return Check(
+        name=f"  {name}", status="ok" if there else "absent", said=yes if there else no, data={"honoured": there}
+    )

@@ -1,0 +1,108 @@
+"""The options of `solve`, as they stand in its help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+_MODEL, _SEARCH, _BUDGET, _OUTPUT = "Model", "Search", "Budget", "Output"
+
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What is asked; - reads it from stdin.")]
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A model's name on a server, or the path of a GGUF file; the small embedded model if left out.",
+        rich_help_panel=_MODEL,
+        metavar="NAME",
+    ),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="An OpenAI-compatible server, such as http://127.0.0.1:8000/v1; OpenAI's own if left out.",
+        rich_help_panel=_MODEL,
+        metavar="URL",
+    ),
+]
+ApiKeyEnv = Annotated[
+    str | None,
+    typer.Option(
+        help="The environment variable that holds its key; OPENAI_API_KEY if left out.",
+        rich_help_panel=_MODEL,
+        metavar="NAME",
+    ),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="From 0 to 2; the server's own if left out, 0.8 for a local model.", rich_help_panel=_MODEL),
+]
+MaxTokens = Annotated[int, typer.Option(help="Tokens of one candidate at most.", rich_help_panel=_MODEL)]
+System = Annotated[str | None, typer.Option(help="A system message.", rich_help_panel=_MODEL, metavar="TEXT")]
+Price = Annotated[
+    str | None,
+    typer.Option(metavar="IN,OUT", help="Dollars per million prompt and completion tokens.", rich_help_panel=_MODEL),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="CPU threads of a local model; the free cores if left out.", rich_help_panel=_MODEL, min=1),
+]
+
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        help="best-of-n, self-consistency or another registered one; best-of-n if there is a verifier, else "
+        "self-consistency.",
+        rich_help_panel=_SEARCH,
+        metavar="NAME",
+    ),
+]
+N = Annotated[int | None, typer.Option("--n", help="Candidates at most; 8 if left out.", rich_help_panel=_SEARCH)]
+Select = Annotated[
+    str | None,
+    typer.Option(
+        help="For best-of-n: best score, or weighted, where equal answers add up.",
+        rich_help_panel=_SEARCH,
+        metavar="best|weighted",
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="RULE",
+        help="Stop early: threshold:0.9, vote-decided, vote-lead:3, beta-confident:0.95, unanimous:4. Given more than "
+        "once, any of them stops.",
+        rich_help_panel=_SEARCH,
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Another setting of the strategy.", rich_help_panel=_SEARCH),
+]
+VerifierName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VERIFIER",
+        help="agreement, json-schema:FILE, python:package.module:function or python:path/file.py:function. The "
+        "function gets (problem, candidate) and returns a score from 0 to 1, or a score and a reason.",
+        rich_help_panel=_SEARCH,
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Same seed, same requests.", rich_help_panel=_SEARCH)]
+Attempts = Annotated[int, typer.Option(help="Attempts at one request at most.", rich_help_panel=_SEARCH)]
+
+BudgetCalls = Annotated[int | None, typer.Option(help="Generations at most.", rich_help_panel=_BUDGET)]
+BudgetTokens = Annotated[
+    int | None, typer.Option(help="Prompt and completion tokens at most.", rich_help_panel=_BUDGET)
+]
+BudgetUsd = Annotated[float | None, typer.Option(help="Dollars at most.", rich_help_panel=_BUDGET)]
+BudgetSeconds = Annotated[float | None, typer.Option(help="Seconds at most.", rich_help_panel=_BUDGET)]
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it may cost; send and start nothing.", rich_help_panel=_OUTPUT)
+]
+Tree = Annotated[bool, typer.Option("--trace", help="Print every call as a tree.", rich_help_panel=_OUTPUT)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no summary on stderr.", rich_help_panel=_OUTPUT)
+]

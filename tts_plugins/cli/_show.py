@@ -1,0 +1,74 @@
+"""A result for a person, and for a program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from tts_plugins.cli._live import candidates
+from tts_plugins.cli._seen import Row, Seen
+from tts_plugins.engine._words import STOPPED, bounded, money, oneline, plural, seconds
+from tts_plugins.types import Result, Scored
+
+SHOWN = 20
+
+
+def as_dict(result: Result) -> dict[str, Any]:
+    """The result as one JSON object."""
+    return {
+        "output": _output(result),
+        "text": result.text,
+        "answer": result.answer,
+        "score": result.score,
+        "stopped": result.stopped,
+        "seed": result.seed,
+        "chosen": result.best.id,
+        "usage": result.usage.to_dict(),
+        "candidates": [_candidate(c) for c in result.candidates],
+    }
+
+
+def _output(result: Result) -> Any:
+    output = result.output
+    # A chat model's message says no more than its text, unless it calls tools.
+    if isinstance(output, dict | list | str | int | float) or getattr(output, "tool_calls", None):
+        return output
+    return result.text
+
+
+def _candidate(candidate: Scored) -> dict[str, Any]:
+    names = ("id", "index", "text", "answer", "score", "feedback", "truncated")
+    return {name: getattr(candidate, name) for name in names}
+
+
+def summary(console: Console, result: Result) -> None:
+    """The candidates and what they cost, on stderr, so that stdout holds the answer only."""
+    if console.is_terminal and len(result.candidates) > 1:
+        seen = Seen(scored=any(c.score is not None for c in result.candidates))
+        for c in result.candidates:
+            seen.rows[c.id] = Row(c.index, oneline(c.text), c.answer, c.score, None, True)
+        chosen, rows = seen.rows[result.best.id], list(seen.rows.values())
+        shown = rows if len(rows) <= SHOWN else rows[:SHOWN]
+        console.print(candidates(shown if chosen in shown else [*shown[:-1], chosen], seen, chosen))
+        if len(rows) > SHOWN:
+            console.print(Text(f"… and {len(rows) - SHOWN} more; --trace, --html or --json show all", style="dim"))
+    console.print(Text(_closing(result), style="dim"), soft_wrap=True)
+
+
+def _closing(result: Result) -> str:
+    usage = result.usage.to_dict()
+    score = "" if result.score is None else f"score {result.score:.2f}; "
+    cost = "cost unknown" if result.usage.usd is None else money(usage)
+    parts = [
+        plural(len(result.candidates), "candidate"),
+        plural(result.usage.calls, "call"),
+        f"{bounded(usage, result.usage.tokens)} tokens",
+        *filter(None, (cost,)),
+        seconds(result.usage.seconds),
+    ]
+    # "complete" goes without saying.
+    ended = "" if result.stopped == "complete" else f"; ended because {STOPPED[result.stopped]}"
+    cut = "; the answer was cut at --max-tokens" if result.best.truncated else ""
+    return f"{score}{', '.join(parts)}{ended}{cut}; seed {result.seed}"

@@ -1,0 +1,146 @@
+"""`tts-plugins solve`: one prompt, answered within a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from tts_plugins.cli import _build
+from tts_plugins.cli import _options as options
+from tts_plugins.cli._live import SolveView
+from tts_plugins.cli._plan import plan
+from tts_plugins.cli._show import as_dict, summary
+from tts_plugins.cli._terminal import (
+    Debug,
+    Download,
+    Html,
+    Json,
+    brief,
+    check_writable,
+    complain,
+    emit,
+    emit_text,
+    errors,
+    no_key_echo,
+    say,
+    start_local,
+    stderr,
+    stdout,
+    write_page,
+)
+from tts_plugins.cli._verifier import verifier_of
+from tts_plugins.cli._watch import watch
+from tts_plugins.engine import SolveEvents, solve_events
+from tts_plugins.ledger import Ledger
+from tts_plugins.models import LocalModel, OpenAICompatibleModel
+from tts_plugins.types import Problem, Result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Output:
+    as_json: bool
+    html: Path | None
+    trace: bool
+    quiet: bool
+
+
+def solve(
+    prompt: options.Prompt,
+    model: options.Model = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    temperature: options.Temperature = None,
+    max_tokens: options.MaxTokens = 1024,
+    system: options.System = None,
+    price: options.Price = None,
+    threads: options.Threads = None,
+    strategy: options.Strategy = None,
+    n: options.N = None,
+    select: options.Select = None,
+    stop: options.Stop = None,
+    settings: options.Set = None,
+    verifier: options.VerifierName = None,
+    seed: options.Seed = None,
+    attempts: options.Attempts = 4,
+    budget_calls: options.BudgetCalls = None,
+    budget_tokens: options.BudgetTokens = None,
+    budget_usd: options.BudgetUsd = None,
+    budget_seconds: options.BudgetSeconds = None,
+    dry_run: options.DryRun = False,
+    as_json: Json = False,
+    html: Html = None,
+    trace: options.Tree = False,
+    quiet: options.Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Answer one prompt with many candidates, within a budget.
+
+    The answer goes to stdout; progress and a summary go to stderr. Ctrl-C ends with the best answer so far.
+
+    [dim]tts-plugins solve "Name a primary colour." --n 8 --budget-tokens 4000[/]
+
+    [dim]tts-plugins solve - --model qwen3-4b --base-url http://127.0.0.1:8000/v1 --stop vote-decided < question.txt[/]
+
+    [dim]tts-plugins solve "Order: 3 lamps. As JSON:" --verifier json-schema:order.json --stop threshold:1[/]
+
+    Exit code: 0 answered, 1 error, 2 wrong option, 3 out of budget or time, 130 interrupted; the last two unanswered.
+    """
+    with errors(debug):
+        check_writable(html, "--html")
+        problem = Problem(sys.stdin.read() if prompt == "-" else prompt)
+        download = Download(stderr(), quiet=quiet)
+        generator = _build.model_of(
+            model, base_url=base_url, api_key_env=api_key_env, temperature=temperature, max_tokens=max_tokens,
+            system=system, price=price, threads=threads, progress=download,
+        )  # fmt: skip
+        check = verifier_of(verifier)
+        given = {"n": n, "select": select, "stop": _build.stop_of(stop or ())}
+        fields = {**_build.settings_of(settings or ()), **{k: v for k, v in given.items() if v is not None}}
+        chosen = _build.strategy_of(strategy, fields, verified=check is not None)
+        budget = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
+        ledger = Ledger(budget)
+        events = solve_events(
+            problem, model=generator, strategy=chosen, verifier=check, budget=ledger, seed=seed, attempts=attempts
+        )
+        if dry_run:
+            shown = asyncio.run(plan(problem, generator, chosen, check, budget, attempts, price, base_url))
+            emit(shown.to_dict()) if as_json else stdout().print(shown)
+            return
+        _build.check_key(generator, base_url, api_key_env)
+        if isinstance(generator, LocalModel):
+            start_local(generator, download)
+        view = SolveView(stderr(), f"{generator.name} · {brief(chosen)}", ledger, scored=check is not None, quiet=quiet)
+        result = asyncio.run(_run(events, problem, generator, view))
+        _deliver(result, _Output(as_json=as_json, html=html, trace=trace, quiet=quiet))
+
+
+async def _run(events: SolveEvents, problem: Problem, model: OpenAICompatibleModel, view: SolveView) -> Result | None:
+    try:
+        view.priced = (await model.bound(problem)).usd is not None
+        with no_key_echo(), view:
+            return await watch(events, view)
+    finally:
+        await model.aclose()
+
+
+def _deliver(result: Result | None, output: _Output) -> None:
+    if result is None:
+        complain("interrupted before the first candidate was complete")
+        raise typer.Exit(130)
+    if output.html is not None:
+        write_page(output.html, result.trace.html())
+    if not output.quiet:
+        summary(stderr(), result)
+        if output.html is not None:
+            say(f"trace: {output.html}")
+    if output.as_json:
+        emit(as_dict(result))
+    else:
+        emit_text(result.text)
+    if output.trace:
+        # Beside --json, stdout holds the object only.
+        (sys.stderr if output.as_json else sys.stdout).write(result.trace.tree() + "\n")

@@ -1,0 +1,229 @@
+"""What all commands share: the two streams, errors in one line, files, and the bar of a download."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from tts_plugins.engine._words import oneline, visible
+from tts_plugins.errors import (
+    AuthenticationFailed,
+    BudgetExhausted,
+    ConfigurationError,
+    DeadlineExceeded,
+    MissingExtraError,
+    ModelNotFound,
+    TTSError,
+    UnknownPriceError,
+)
+from tts_plugins.models import LocalModel
+
+EVERY = 5.0  # seconds between two lines of progress, where no terminal can show it live
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object to stdout, and nothing else.", rich_help_panel="Output")
+]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write every call into one HTML page.", rich_help_panel="Output"),
+]
+
+
+def stdout() -> Console:
+    """For results; where no terminal sets a width, lines stay whole, so that they can be searched and copied."""
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+    return Console(highlight=False, width=wide)
+
+
+def stderr() -> Console:
+    """For progress."""
+    return Console(stderr=True, highlight=False)
+
+
+def brief(thing: object) -> str:
+    """A configured object in a few words: its class and the settings that are on."""
+    if not dataclasses.is_dataclass(thing):
+        return oneline(repr(thing))
+    pairs = [(f.name, getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.init]
+    said = (f"{name}={brief(value)}" for name, value in pairs if value is not None and value is not False)
+    return f"{type(thing).__name__}({', '.join(said)})"
+
+
+def say(text: str) -> None:
+    """A plain line on stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def complain(text: str) -> None:
+    """An error, in one line on stderr."""
+    say(f"tts-plugins: {oneline(text)}")
+
+
+def emit(value: Any) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
+    sys.stdout.flush()
+
+
+def emit_text(text: str) -> None:
+    """A model's text on stdout: as it is into a file or a pipe; where a terminal would obey it, made visible."""
+    text = visible(text) if sys.stdout.isatty() else text
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
+
+
+def _plain(value: object) -> Any:
+    dump = getattr(value, "model_dump", None)  # a pydantic object, such as an OpenAI message
+    return dump(mode="json", exclude_none=True) if callable(dump) else str(value)
+
+
+@contextmanager
+def errors(debug: bool) -> Iterator[None]:
+    """End the command with one line and an exit code, where an error or Ctrl-C comes out of the block."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain("interrupted")
+        raise typer.Exit(130) from None
+    except (typer.Exit, BrokenPipeError):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        first: BaseException = error
+        while isinstance(first, BaseExceptionGroup):  # of tasks that ran side by side; the first to fail ended them
+            first = first.exceptions[0]
+        complain(_words(first))
+        raise typer.Exit(_code(first)) from None
+
+
+def _words(error: BaseException) -> str:
+    if not isinstance(error, TTSError):
+        return f"this should not have happened: {type(error).__name__}: {error}; --debug shows where"
+    hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
+    return " ".join([str(error) or type(error).__name__, *hints])
+
+
+# Messages name the arguments of Python functions; here these are options.
+_HINTS: Mapping[type[TTSError], str] = {
+    UnknownPriceError: "(here: --price IN,OUT)",
+    AuthenticationFailed: "(here: --api-key-env NAME)",
+    ModelNotFound: "(here: `tts-plugins doctor --base-url URL` lists the models)",
+}
+
+
+def _code(error: BaseException) -> int:
+    if isinstance(error, BudgetExhausted | DeadlineExceeded):
+        return 3
+    return 2 if isinstance(error, ConfigurationError) and not isinstance(error, MissingExtraError) else 1
+
+
+@contextmanager
+def no_key_echo() -> Iterator[None]:
+    """Keep the terminal from writing ^C into a live display, which would then be a line off."""
+    try:
+        import termios
+    except ImportError:  # Windows, which does not echo it
+        yield
+        return
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    changed = termios.tcgetattr(sys.stdin)
+    changed[3] &= ~termios.ECHOCTL
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+
+
+def check_writable(path: Path | None, option: str) -> None:
+    """Refuse a file that could not be written after all the work is done.
+
+    Raises:
+        ConfigurationError: its folder does not exist or takes no files.
+    """
+    if path is None:
+        return
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigurationError(f"{option} {path}: the folder {folder} does not exist; make it first")
+    if not os.access(folder, os.W_OK):
+        raise ConfigurationError(f"{option} {path}: the folder {folder} cannot be written; choose another")
+
+
+def write_page(path: Path, html: str) -> None:
+    """Write the page in one step: it is whole, or as it was before.
+
+    Raises:
+        TTSError: it cannot be written.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            file.write(html)
+        os.chmod(file.name, 0o644)  # a temporary file is for its owner alone, a page is for showing
+        os.replace(file.name, path)
+    except OSError as error:
+        raise TTSError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+class Download:
+    """Progress of the embedded weights' first fetch: a bar in a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console, self._quiet = console, quiet
+        self._bar: Progress | None = None
+        self._told = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Bytes done, and bytes in all; None is shown before the first."""
+        if self._quiet:
+            return
+        if self._console.is_terminal:
+            if self._bar is None:
+                self._bar = Progress(
+                    TextColumn("fetching the embedded model, once"), BarColumn(None), DownloadColumn(),
+                    TransferSpeedColumn(), TimeRemainingColumn(), console=self._console, transient=True,
+                )  # fmt: skip
+                self._bar.start()
+                self._bar.add_task("weights", total=total)
+            self._bar.update(self._bar.task_ids[0], completed=done)
+        elif time.monotonic() - self._told > EVERY:
+            self._told = time.monotonic()
+            say(f"fetching the embedded model, once: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def start_local(model: LocalModel, download: Download) -> None:
+    """Start a local model here, on the main thread, where Ctrl-C ends a download at once.
+
+    Raises:
+        WeightsError, MissingExtraError: it cannot be had or started.
+    """
+    try:
+        model.start()
+    finally:
+        download.stop()

@@ -1,0 +1,82 @@
+"""The verifier that `--verifier` names."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.protocols import SetVerifier, Verifier
+from tts_plugins.verifiers import AnswerAgreement, CallableVerifier, JSONSchemaVerifier
+
+
+def verifier_of(text: str | None) -> Verifier | SetVerifier | None:
+    """`agreement`, `json-schema:FILE`, `python:package.module:function` or `python:path/file.py:function`.
+
+    Raises:
+        ConfigurationError: none of these, or what it names cannot be loaded.
+        MissingExtraError: the schema's checker is not installed.
+    """
+    if text is None:
+        return None
+    kind, _, rest = text.partition(":")
+    if kind == "agreement" and not rest:
+        return AnswerAgreement()
+    if kind in ("json-schema", "json_schema") and rest:
+        return JSONSchemaVerifier(_schema(Path(rest).expanduser(), text))
+    if kind == "python" and ":" in rest:
+        return _own(rest, text)
+    raise ConfigurationError(
+        f"--verifier {text} is not known; use agreement, json-schema:FILE, python:package.module:function or "
+        "python:path/file.py:function"
+    )
+
+
+def _schema(path: Path, text: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"--verifier {text}: the file cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"--verifier {text}: the file is no JSON: {error}") from error
+
+
+def _own(where: str, text: str) -> Verifier | SetVerifier:
+    module, _, name = where.rpartition(":")
+    try:
+        found: Any = _loaded(module)
+    except Exception as error:  # a user's module may raise anything while it is imported
+        raise ConfigurationError(
+            f"--verifier {text}: {module} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ConfigurationError(f"--verifier {text}: {module} has no {name!r}")
+        found = getattr(found, part)
+    if isinstance(found, type) or not (callable(found) or isinstance(found, Verifier | SetVerifier)):
+        raise ConfigurationError(
+            f"--verifier {text}: {name} is a {type(found).__name__}; name a function of (problem, candidate), "
+            "or a verifier object"
+        )
+    return found if isinstance(found, Verifier | SetVerifier) else CallableVerifier(found)
+
+
+def _loaded(module: str) -> Any:
+    if not module.endswith(".py"):
+        if "" not in sys.path and os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())  # a console script does not have it, and `python -m` does
+        return importlib.import_module(module)
+    path = Path(module).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None  # a name that ends in .py has a loader
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, loaded)  # dataclasses look their module up by name
+    spec.loader.exec_module(loaded)
+    return loaded
