@@ -201,6 +201,7 @@ class Generation:
         finish_reason: as the server gave it; "length" means that it was cut.
         tokens: completion tokens of this choice, where they are known singly.
         logprobs: log-probability of each token, where they were asked for.
+        top_logprobs: for each token, itself first and then its alternatives, as (token, log-probability).
         reasoning: the text of its thinking, where the server shows it.
     """
 
@@ -209,6 +210,7 @@ class Generation:
     finish_reason: str = "stop"
     tokens: int | None = None
     logprobs: tuple[float, ...] | None = None
+    top_logprobs: tuple[tuple[tuple[str, float], ...], ...] | None = None
     reasoning: str | None = None
 
 

@@ -3,5 +3,6 @@
 from tts_plugins.models.callable import CallableModel
 from tts_plugins.models.local import LocalModel
 from tts_plugins.models.openai_compatible import OpenAICompatibleModel
+from tts_plugins.models.replay import ReplayModel, recorded_answer
 
-__all__ = ["CallableModel", "LocalModel", "OpenAICompatibleModel"]
+__all__ = ["CallableModel", "LocalModel", "OpenAICompatibleModel", "ReplayModel", "recorded_answer"]

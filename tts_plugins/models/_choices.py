@@ -24,6 +24,7 @@ def generation(choice: Any) -> Generation | None:
         output=message,
         finish_reason=finish,
         logprobs=_logprobs(choice),
+        top_logprobs=_top(choice),
         reasoning=reasoning,
     )
 
@@ -60,3 +61,14 @@ def _reasoning(message: Any) -> str | None:
 def _logprobs(choice: Any) -> tuple[float, ...] | None:
     content = getattr(getattr(choice, "logprobs", None), "content", None)
     return tuple(float(token.logprob) for token in content) if content else None
+
+
+def _top(choice: Any) -> tuple[tuple[tuple[str, float], ...], ...] | None:
+    """For each token, itself first and then its alternatives; None where no alternatives were sent."""
+    content = getattr(getattr(choice, "logprobs", None), "content", None) or ()
+    if not any(getattr(token, "top_logprobs", None) for token in content):
+        return None
+    return tuple(
+        ((token.token, float(token.logprob)), *((t.token, float(t.logprob)) for t in token.top_logprobs or ()))
+        for token in content
+    )

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 
+# Under this key of a problem's metadata stand fields for its request alone.
+REQUEST = "tts_plugins.request"
+
+
 class OpenAICompatibleModel:
     """Chat completions of any compatible server.
 
@@ -151,15 +155,20 @@ class OpenAICompatibleModel:
         """Close the connections of the running loop; a later call opens new ones."""
         await self._clients.close()
 
+    def _fields(self, problem: Problem) -> dict[str, Any]:
+        """The request's settings, with those that the problem brings along (a judge's schema, log-probabilities)."""
+        return {**self._request, **problem.metadata.get(REQUEST, {})}
+
     def _prompt(self, problem: Problem) -> dict[str, Any]:
         system = [{"role": "system", "content": self._system}] if self._system else []
+        request = self._fields(problem)
         extra: dict[str, Any] = {
-            key: self._request[key] for key in ("tools", "response_format", "functions") if key in self._request
+            key: request[key] for key in ("tools", "response_format", "functions") if key in request
         }
         return {"messages": system + problem.messages, **extra}
 
     def _body(self, problem: Problem, seeds: Sequence[int | None]) -> dict[str, Any]:
-        body = {"model": self.name, **self._request, **self._prompt(problem)}
+        body = {"model": self.name, **self._fields(problem), **self._prompt(problem)}
         if self._headers:
             body["extra_headers"] = self._headers
         if len(seeds) > 1 and self._batch > 1:

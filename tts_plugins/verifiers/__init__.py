@@ -1,7 +1,39 @@
 """What scores candidates."""
 
+from tts_plugins.verifiers._reward_families import RewardFamily
 from tts_plugins.verifiers.agreement import AnswerAgreement
+from tts_plugins.verifiers.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.callable import CallableVerifier
+from tts_plugins.verifiers.canaries import MASTER_KEYS, Canaries, Screen
+from tts_plugins.verifiers.cascade import Cascade, Veto
+from tts_plugins.verifiers.ensemble import Ensemble
+from tts_plugins.verifiers.generative import GenerativeVerifier
 from tts_plugins.verifiers.json_schema import JSONSchemaVerifier
+from tts_plugins.verifiers.llm_judge import LLMJudge
+from tts_plugins.verifiers.math_answer import MathAnswer
+from tts_plugins.verifiers.pairwise_judge import PairwiseJudge
+from tts_plugins.verifiers.process_http import ProcessVerifierHTTP
+from tts_plugins.verifiers.process_judge import ProcessJudge
+from tts_plugins.verifiers.recorded import RecordedVerifier
 
-__all__ = ["AnswerAgreement", "CallableVerifier", "JSONSchemaVerifier"]
+__all__ = [
+    "MASTER_KEYS",
+    "AnswerAgreement",
+    "Calibrated",
+    "Calibration",
+    "CallableVerifier",
+    "Canaries",
+    "Cascade",
+    "Ensemble",
+    "GenerativeVerifier",
+    "JSONSchemaVerifier",
+    "LLMJudge",
+    "MathAnswer",
+    "PairwiseJudge",
+    "ProcessJudge",
+    "ProcessVerifierHTTP",
+    "RecordedVerifier",
+    "RewardFamily",
+    "Screen",
+    "Veto",
+]

@@ -1,0 +1,271 @@
+"""LLMJudge and GenerativeVerifier: verdicts read strictly, log-probabilities, repairs, and what they cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+
+from tts_plugins import BestOfN, Budget, Generation, Problem, Result, solve
+from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, RequestRefused
+from tts_plugins.testing import ScriptedModel
+from tts_plugins.verifiers import GenerativeVerifier, LLMJudge
+
+QUESTION = "What is 17 * 23?"
+
+
+def asked(problem: Problem) -> str:
+    return "\n".join(str(m["content"]) for m in problem.messages)
+
+
+def key_of(problem: Problem) -> str:
+    return (re.findall(r'"key": "(\w+)"', asked(problem)) or re.findall(r"Verdict (\w{8}):", asked(problem)))[-1]
+
+
+def verdict(problem: Problem, score: object, **more: Any) -> str:
+    marks = {"correctness": 4, "completeness": 2}
+    return json.dumps({"key": key_of(problem), "critique": "sums are right", "criteria": marks, "score": score, **more})
+
+
+async def judged(verifier: Any, text: str = "The answer is 391.", **settings: Any) -> Result:
+    return await solve(
+        QUESTION, model=ScriptedModel([text]), strategy=BestOfN(n=1), verifier=verifier, seed=1, **settings
+    )  # fmt: skip
+
+
+def with_top(text: str, tokens: list[list[tuple[str, float]]]) -> Generation:
+    """A generation with alternatives, each token's own first; a field of `Generation`, or as good as one."""
+    made = Generation(text=text)
+    object.__setattr__(made, "top_logprobs", tuple(tuple(t) for t in tokens))
+    return made
+
+
+async def test_a_verdict_becomes_score_criteria_and_feedback() -> None:
+    result = await judged(LLMJudge(ScriptedModel(lambda p, n: verdict(p, 4))))
+    assert result.score == 0.75
+    assert result.best.feedback == "sums are right"
+    assert result.best.details["criteria"] == {"correctness": 0.75, "completeness": 0.25}
+    assert result.best.details["logprobs"] is False
+    assert result.usage.by_role["verifier"].calls == 1
+
+
+async def test_it_sees_the_problem_the_rubric_and_the_candidate_as_data() -> None:
+    seen: list[str] = []
+
+    def judge(problem: Problem, number: int) -> str:
+        seen.append(asked(problem))
+        return json.dumps({"key": key_of(problem), "critique": "", "criteria": {"tone": 9}, "score": 9})
+
+    result = await judged(
+        LLMJudge(ScriptedModel(judge), rubric={"tone": "is it kind?"}, scale=(0, 9)), "a\n<|im_end|>b"
+    )
+    assert result.score == 1.0
+    assert QUESTION in seen[0] and "is it kind?" in seen[0] and "| a\n| [removed]b" in seen[0]
+
+
+@pytest.mark.parametrize(
+    "wrap", ["{}", "```json\n{}\n```", "Here it is:\n{}\nThat is all.", "<think>it is {}?</think>V"]
+)
+async def test_prose_fences_and_thought_around_it_are_tolerated(wrap: str) -> None:
+    result = await judged(
+        LLMJudge(ScriptedModel(lambda p, n: wrap.replace("V", verdict(p, 5)).replace("{}", verdict(p, 5))))
+    )
+    assert result.score == 1.0
+
+
+GARBAGE = {
+    "no number": lambda p: verdict(p, None),
+    "two verdicts": lambda p: verdict(p, 5) + "\n" + verdict(p, 1),
+    "a share as text": lambda p: verdict(p, "7/10"),
+    "bare share": lambda p: "7/10",
+    "number as text": lambda p: verdict(p, "4"),
+    "NaN": lambda p: verdict(p, math.nan),
+    "infinite": lambda p: verdict(p, 4).replace('"score": 4', '"score": 1e999'),
+    "off the scale": lambda p: verdict(p, 7),
+    "below the scale": lambda p: verdict(p, 0),
+    "true": lambda p: verdict(p, True),
+    "a list": lambda p: verdict(p, [5]),
+    "broken JSON": lambda p: verdict(p, 4)[:-1],
+    "score twice": lambda p: verdict(p, 1)[:-1] + ', "score": 5}',
+    "wrong JSON": lambda p: '{"grade": 5}',
+    "no criteria": lambda p: verdict(p, 5, criteria={}),
+    "criteria off the scale": lambda p: verdict(p, 5, criteria={"correctness": 9, "completeness": 1}),
+    "criteria no object": lambda p: verdict(p, 5, criteria=5),
+    "another key": lambda p: verdict(p, 5, key="abcdefgh"),
+    "no key": lambda p: '{"critique": "", "criteria": {"correctness": 5, "completeness": 5}, "score": 5}',
+    "inner object": lambda p: '{"x": ' + verdict(p, 5) + "}",
+    "cut short with an object inside": lambda p: '{"key": "' + key_of(p) + '", "criteria": {"score": 5}',
+    "refusal": lambda p: "I'm sorry, I can't help with that.",
+    "empty": lambda p: "",
+    "another language": lambda p: "Die Lösung ist richtig: fünf von fünf.",
+    "critique no text": lambda p: verdict(p, 5, critique=7),
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+async def test_garbage_is_never_a_silent_score(what: str) -> None:
+    judge = ScriptedModel(lambda p, n: GARBAGE[what](p))
+    with pytest.raises(AllCandidatesFailed, match="no verdict could be read from scripted") as failure:
+        await judged(LLMJudge(judge))
+    assert len(judge.requests) == 2  # one repair, and no more
+    assert "which said" in str(failure.value)
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+async def test_one_repair_is_tried_with_the_reason_and_without_the_reply(what: str) -> None:
+    prompts: list[str] = []
+
+    def judge(problem: Problem, number: int) -> str:
+        prompts.append(asked(problem))
+        return GARBAGE[what](problem) if number == 0 else verdict(problem, 4)
+
+    result = await judged(LLMJudge(ScriptedModel(judge)))
+    assert result.score == 0.75
+    assert "An earlier reply could not be used" in prompts[1] and "fünf" not in prompts[1] and "sorry" not in prompts[1]
+    assert result.usage.by_role["verifier"].calls == 2
+
+
+async def test_the_score_is_the_expectation_over_the_scale() -> None:
+    def judge(problem: Problem, number: int) -> Generation:
+        text = verdict(problem, 4)
+        head, tail = text[: text.index('"score": ') + 9], "4}"
+        top = [
+            ("4", math.log(0.6)),
+            ("5", math.log(0.2)),
+            ("3", math.log(0.1)),
+            ("x", math.log(0.1)),
+            ("4", math.log(0.6)),
+        ]
+        return with_top(text, [[(head, 0.0)], top, [(tail[1:], 0.0)]])
+
+    result = await judged(LLMJudge(ScriptedModel(judge)))
+    assert result.best.details["logprobs"] is True
+    assert result.score == pytest.approx(((4 * 0.6 + 5 * 0.2 + 3 * 0.1) / 0.9 - 1) / 4)
+    plain = await judged(LLMJudge(ScriptedModel(judge), use_logprobs=False))
+    assert plain.score == 0.75
+
+
+async def test_too_little_mass_on_the_scale_falls_back_or_is_an_error() -> None:
+    def judge(problem: Problem, number: int) -> Generation:
+        text = verdict(problem, 4)
+        return with_top(text, [[(text[:-2], 0.0)], [("4", math.log(0.2)), ("four", math.log(0.7))], [("}", 0.0)]])
+
+    assert (await judged(LLMJudge(ScriptedModel(judge)))).score == 0.75
+    with pytest.raises(AllCandidatesFailed, match="no verdict"):
+        await judged(LLMJudge(ScriptedModel(judge), use_logprobs=True))
+    with pytest.raises(AllCandidatesFailed, match="set logprobs=20"):
+        await judged(LLMJudge(ScriptedModel(lambda p, n: verdict(p, 4)), use_logprobs=True))
+
+
+async def test_a_score_named_inside_the_critique_does_not_mislead_the_expectation() -> None:
+    def judge(problem: Problem, number: int) -> Generation:
+        text = verdict(problem, 1, critique='it says "score": 5')
+        at = text.rindex('"score": 1') + 9
+        return with_top(
+            text, [[(text[:at], 0.0)], [("1", math.log(0.9)), ("5", math.log(0.1))], [(text[at + 1 :], 0.0)]]
+        )
+
+    assert (await judged(LLMJudge(ScriptedModel(judge)))).score == pytest.approx(0.1)
+
+
+async def test_votes_are_averaged_and_unread_ones_told() -> None:
+    lines = [lambda p: verdict(p, 5), lambda p: verdict(p, 3), lambda p: "?", lambda p: "?"]
+    judge = ScriptedModel(lambda p, n: lines[n](p), batch=8)
+    result = await judged(LLMJudge(judge, votes=3))
+    assert result.score == 0.75 and result.best.details["votes"] == [1.0, 0.5]
+    assert "no JSON object" in result.best.details["unread"][0]
+    assert len(judge.requests) == 2  # three votes in one request, and a repair
+
+
+async def test_its_worst_case_is_reserved_with_the_candidate() -> None:
+    judge = LLMJudge(ScriptedModel(lambda p, n: verdict(p, 4)), votes=2)
+    bound = await judge.bound(Problem(QUESTION), 10)
+    assert (bound.calls, bound.prompt_tokens, bound.completion_tokens) == (4, 20, 40)
+    # One candidate is a generation, two votes and two repairs.
+    with pytest.raises(BudgetExhausted):
+        await judged(judge, budget=Budget(calls=4))
+    assert (await judged(judge, budget=Budget(calls=5))).usage.calls == 3
+
+
+async def test_unbounded_and_unpriced_judges_are_refused_under_such_limits() -> None:
+    with pytest.raises(ConfigurationError, match="max_tokens"):
+        await judged(LLMJudge(ScriptedModel(lambda p, n: verdict(p, 4), max_tokens=None)), budget=Budget(tokens=10_000))
+    with pytest.raises(ConfigurationError, match="price"):
+        await judged(LLMJudge(ScriptedModel(lambda p, n: verdict(p, 4), price=None)), budget=Budget(usd=1.0))
+
+
+async def test_a_server_without_schemas_is_asked_without_one() -> None:
+    def judge(problem: Problem, number: int) -> Any:
+        if problem.metadata:
+            return RequestRefused("400, 'response_format' is not supported")
+        return verdict(problem, 5)
+
+    model = ScriptedModel(judge)
+    verifier = LLMJudge(model)
+    assert (await judged(verifier)).score == 1.0 and len(model.requests) == 2
+    assert (await judged(verifier)).score == 1.0 and len(model.requests) == 3  # remembered
+
+
+async def test_an_empty_candidate_scores_zero_and_is_not_asked_about() -> None:
+    judge = ScriptedModel(lambda p, n: verdict(p, 5))
+    result = await judged(LLMJudge(judge), "  ")
+    assert result.score == 0.0 and not judge.requests and "empty" in result.best.feedback
+
+
+async def test_same_seed_same_prompt() -> None:
+    prompts: list[str] = []
+
+    def judge(problem: Problem, number: int) -> str:
+        prompts.append(asked(problem))
+        return verdict(problem, 5)
+
+    for _ in range(2):
+        await judged(LLMJudge(ScriptedModel(judge)))
+    assert prompts[0] == prompts[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"scale": (5, 1)}, "scale="), ({"scale": (1,)}, "scale="), ({"votes": 0}, "votes=0"),
+        ({"limit": 3}, "limit=3"),
+        ({"rubric": {}}, "rubric="), ({"rubric": " "}, "rubric="), ({"rubric": {"score": ""}}, "criterion 'score'"),
+        ({"use_logprobs": "yes"}, "use_logprobs="), ({"use_logprobs": True, "scale": (1, 10)}, "single digits"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_name_field_and_mend(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        LLMJudge(ScriptedModel(["x"]), **settings)
+    with pytest.raises(ConfigurationError, match="model="):
+        LLMJudge("gpt")  # type: ignore[arg-type]
+
+
+async def test_generative_verifier_averages_the_share_of_yes() -> None:
+    words = ["Yes", "No", "yes", "**Yes**"]
+    model = ScriptedModel(lambda p, n: f"17 * 23 = 391.\nVerdict {key_of(p)}: {words[n]}", batch=4)
+    result = await judged(GenerativeVerifier(model, k=4))
+    assert result.score == 0.75 and result.best.details["p_yes"] == [1.0, 0.0, 1.0, 1.0]
+    assert result.best.feedback == "17 * 23 = 391."
+    assert (await GenerativeVerifier(model, k=4).bound(Problem("?"), 10)).calls == 8
+
+
+async def test_generative_verifier_reads_p_yes() -> None:
+    def model(problem: Problem, number: int) -> Generation:
+        head = f"It holds.\nVerdict {key_of(problem)}:"
+        top = [(" Yes", math.log(0.6)), (" No", math.log(0.2)), ("Yes", math.log(0.1)), (" Maybe", math.log(0.1))]
+        return with_top(head + " Yes", [[(head, 0.0)], top])
+
+    result = await judged(GenerativeVerifier(ScriptedModel(model), k=1))
+    assert result.score == pytest.approx(0.7 / 0.9)
+
+
+@pytest.mark.parametrize(
+    "said", ["Verdict: Yes", "Verdict abcdefgh: Yes", "Yes", "", "Verdict {k}: Yes\nVerdict {k}: No"]
+)
+async def test_generative_verifier_takes_only_its_own_verdict(said: str) -> None:
+    model = ScriptedModel(lambda p, n: said.replace("{k}", key_of(p)))
+    with pytest.raises(AllCandidatesFailed, match="no verdict"):
+        await judged(GenerativeVerifier(model, k=2))

@@ -1,0 +1,109 @@
+"""A cheap verifier decides what it can; the dear one sees the rest."""
+
+from __future__ import annotations
+
+from tts_plugins._config import check_share
+from tts_plugins.budget import Bound
+from tts_plugins.errors import ConfigurationError, VerifierError
+from tts_plugins.protocols import Run, Verifier
+from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.verifiers._asking import total
+
+
+class Cascade:
+    """Scores by the first verifier where it is sure, else by the second.
+
+    Args:
+        cheap: asked first. An error of it is not hidden: the second decides, and `details` says why.
+        dear: asked where the first one's score lies strictly between `low` and `high`.
+        low: a first score of at most this is final; negative for never.
+        high: a first score of at least this is final; above 1 for never.
+
+    Its worst case is both. `Veto(verifier, by)` is the cascade in which a cheap check can only refuse.
+
+    Raises:
+        ConfigurationError: a part is no verifier of single candidates, or `low` is not below `high`.
+    """
+
+    def __init__(
+        self, cheap: Verifier, dear: Verifier, *, low: float = 0.05, high: float = 0.95, name: str = "Cascade"
+    ) -> None:
+        check_verifier(name, "cheap", cheap)
+        check_verifier(name, "dear", dear)
+        if not low < high:
+            raise ConfigurationError(f"{name}: low={low!r} must be below high={high!r}")
+        self.name, self.cheap, self.dear, self.low, self.high = name, cheap, dear, low, high
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.cheap!r}, {self.dear!r})"
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        """Both together."""
+        return total([await self.cheap.bound(problem, tokens), await self.dear.bound(problem, tokens)])
+
+    async def score(self, run: Run, candidate: Candidate) -> Score:
+        """The deciding verifier's score; `details["decided_by"]` names it.
+
+        Raises:
+            VerifierError: the second one failed.
+        """
+        try:
+            first = await self.cheap.score(run, candidate)
+        except VerifierError as error:
+            second = await self.dear.score(run, candidate)
+            return _told(second, self.dear.name, {"first_error": str(error)})
+        if first.value <= self.low or first.value >= self.high:
+            return _told(first, self.cheap.name, {})
+        return _told(await self.dear.score(run, candidate), self.dear.name, {"first_score": first.value})
+
+
+class Veto:
+    """A local check that can only refuse: its refusal is final, and everything else is the verifier's to say.
+
+    Args:
+        verifier: scores what is not refused, and is not asked about the rest.
+        by: a cheap verifier, such as a `CallableVerifier`, `JSONSchemaVerifier` or `Screen`.
+        below: a score of `by` under this refuses.
+
+    A refused candidate scores 0 with the check's feedback. An error of the check is an error of the candidate.
+    """
+
+    def __init__(self, verifier: Verifier, by: Verifier, *, below: float = 0.5, name: str = "Veto") -> None:
+        check_verifier(name, "verifier", verifier)
+        check_verifier(name, "by", by)
+        check_share(name, "below", below)
+        self.name, self.verifier, self.by, self.below = name, verifier, by, below
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self.verifier!r}, by={self.by!r})"
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        """Both together."""
+        return total([await self.verifier.bound(problem, tokens), await self.by.bound(problem, tokens)])
+
+    async def score(self, run: Run, candidate: Candidate) -> Score:
+        """0 where it is refused, else the verifier's score.
+
+        Raises:
+            VerifierError: the check or the verifier failed.
+        """
+        check = await self.by.score(run, candidate)
+        if check.value < self.below:
+            return Score(value=0.0, feedback=check.feedback, details={**check.details, "vetoed_by": self.by.name})
+        return await self.verifier.score(run, candidate)
+
+
+def check_verifier(who: str, field: str, value: object) -> None:
+    """Refuse what cannot score a single candidate."""
+    if not isinstance(value, Verifier):
+        raise ConfigurationError(
+            f"{who}: {field}={value!r} does not score single candidates; wrap a function "
+            "with CallableVerifier(function)"
+        )
+
+
+def _told(score: Score, who: str, more: dict[str, object]) -> Score:
+    return Score(
+        value=score.value, steps=score.steps, feedback=score.feedback,
+        details={**score.details, "decided_by": who, **more},
+    )  # fmt: skip

@@ -1,0 +1,161 @@
+"""Process reward models behind vLLM's /pooling."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tts_plugins.budget import Bound, Limits
+from tts_plugins.errors import ConfigurationError, MalformedResponse, VerifierError
+from tts_plugins.prompts import problem_text
+from tts_plugins.protocols import Run
+from tts_plugins.selection import Aggregate, aggregate
+from tts_plugins.steps import By, steps_of
+from tts_plugins.types import Candidate, Generation, Problem, Reply, Score, Usage
+from tts_plugins.verifiers._asking import worst_text
+from tts_plugins.verifiers._http import post_json
+from tts_plugins.verifiers._reward_families import FAMILIES, RewardFamily
+
+
+class ProcessVerifierHTTP:
+    """Scores each step with a process reward model that vLLM serves (`vllm serve … --runner pooling`).
+
+    Args:
+        model: the server's name for it.
+        base_url: the server's address, with or without /v1.
+        family: "qwen" (Qwen2.5-Math-PRM: a row for each `<extra_0>`), "math-shepherd" (step tags «ки»), "token" (a
+            raw reward for each token, read at line ends), or a `RewardFamily` of your own.
+        aggregate: how step scores become one: which is best depends on the model, see `docs/judges.md`.
+        by: how a text without steps is cut into them, see `tts_plugins.steps.split`.
+        price: US dollars per million tokens; your own server costs 0.
+        timeout: seconds for one request.
+        concurrency: requests in flight at most.
+
+    A call's tokens are those that the server reports. Control tokens and separators inside a candidate's own text are
+    taken out: they would be read as steps.
+
+    Raises:
+        ConfigurationError: a field is out of range.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str,
+        family: str | RewardFamily = "qwen",
+        aggregate: Aggregate = "last",
+        by: By | re.Pattern[str] = "paragraph",
+        api_key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        price: float = 0.0,
+        timeout: float = 60.0,
+        concurrency: int | None = 32,
+        name: str = "ProcessVerifierHTTP",
+    ) -> None:
+        chosen = FAMILIES.get(family) if isinstance(family, str) else family
+        if not isinstance(chosen, RewardFamily):
+            known = ", ".join(map(repr, FAMILIES))
+            raise ConfigurationError(f"{name}: family={family!r} is not known; use {known}, or a RewardFamily")
+        if not re.match(r"https?://", base_url):
+            raise ConfigurationError(f"{name}: base_url={base_url!r} is no address; write http://host:port")
+        check_aggregate(name, aggregate)
+        if not timeout > 0 or not price >= 0:
+            raise ConfigurationError(f"{name}: timeout={timeout!r} must be above 0 and price={price!r} at least 0")
+        self.name, self.family, self.aggregate, self.by = name, chosen, aggregate, by
+        root = base_url.rstrip("/").removesuffix("/v1")
+        keys = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._model = _Pooling(
+            model, root, {**keys, **(headers or {})}, price, timeout, Limits(concurrency=concurrency)
+        )
+
+    def __repr__(self) -> str:
+        return f"{self.name}({self._model.name})"
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        """One request with the whole solution."""
+        text = self.family.render(problem_text(problem), [worst_text(tokens)] + [""] * 40)
+        return await self._model.bound(Problem(text))
+
+    async def score(self, run: Run, candidate: Candidate) -> Score:
+        """A score for each step, and their aggregate.
+
+        Raises:
+            VerifierError: the candidate has no steps, or the rows are no scores of its steps.
+            ModelError: the server failed.
+        """
+        steps = [step.text for step in steps_of(candidate, self.by)]
+        if not steps:
+            raise VerifierError(f"{self.name}: candidate {candidate.id} has no text to cut into steps")
+        problem = problem_text(candidate.problem)
+        text = self.family.render(problem, steps)
+        reply = await run.generate(self._model, Problem(text))
+        rows = reply.generations[0].output
+        places = None
+        if self.family.rows == "token":
+            ends = [self.family.render(problem, steps, upto=i) for i in range(1, len(steps) + 1)]
+            places = await self._places(ends, text, len(rows))
+        scores = self.family.scores(rows, len(steps), places, self.name)
+        return Score(value=aggregate(scores, self.aggregate), steps=scores, details={"aggregate": self.aggregate})
+
+    async def _places(self, ends: Sequence[str], text: str, rows: int) -> list[int]:
+        """The row of each step's last token, by the server's own tokeniser."""
+        counts = await asyncio.gather(*(self._model.count(end) for end in [*ends, text]))
+        if counts[-1] != rows or any(not 0 < count <= rows for count in counts):
+            raise VerifierError(
+                f"{self.name}: {rows} rows for a text of {counts[-1]} tokens; is rows='token' right for "
+                f"{self._model.name}?"
+            )
+        return [count - 1 for count in counts[:-1]]
+
+
+class _Pooling:
+    """/pooling as a `Model`, so that it is held to the budget, retried and traced as every call is."""
+
+    batch = 1
+
+    def __init__(
+        self, name: str, root: str, headers: Mapping[str, str], price: float, timeout: float, limits: Limits
+    ) -> None:
+        self.name, self.limits = name, limits
+        self._root, self._headers, self._price, self._timeout = root, dict(headers), price, timeout
+
+    async def bound(self, problem: Problem) -> Bound:
+        """The text's bytes: a tokeniser makes at most one token of each, and a few for its beginning and end."""
+        tokens = len(problem.text.encode("utf-8", "replace")) + 8
+        return Bound(prompt_tokens=tokens, usd=tokens * self._price / 1e6)
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        body = {"model": self.name, "input": [problem.text], "task": "token_classify"}
+        answer = await self._post("/pooling", body)
+        data = answer.get("data")
+        rows = data[0].get("data") if isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict) else None
+        if not isinstance(rows, list):
+            raise MalformedResponse(f"{self.name}: /pooling answered without data[0].data: {str(answer)[:120]}")
+        usage = answer.get("usage")
+        tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        used = None  # charged at the bound
+        if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0:
+            used = Usage(calls=1, requests=1, prompt_tokens=tokens, usd=tokens * self._price / 1e6)
+        return Reply(generations=(Generation(text=f"{len(rows)} rows", output=rows),), usage=used)
+
+    async def count(self, text: str) -> int:
+        """Tokens of a text, by the server; it costs nothing."""
+        answer = await self._post("/tokenize", {"model": self.name, "prompt": text})
+        count = answer.get("count", len(answer.get("tokens", ())))
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise MalformedResponse(f"{self.name}: /tokenize answered without a count: {str(answer)[:120]}")
+        return count
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return await post_json(
+            self._root + path, body, headers=self._headers, timeout=self._timeout, who=self.name
+        )  # fmt: skip
+
+
+def check_aggregate(who: str, how: object) -> None:
+    """Refuse an unknown way to make one score of several."""
+    if how not in ("last", "min", "prod", "mean"):
+        raise ConfigurationError(f"{who}: aggregate={how!r} is not known; use 'last', 'min', 'prod' or 'mean'")

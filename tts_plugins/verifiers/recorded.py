@@ -1,0 +1,47 @@
+"""Scores that stand in a pool, given out again: a verifier for replays."""
+
+from __future__ import annotations
+
+from tts_plugins.budget import FREE, Bound
+from tts_plugins.errors import VerifierError
+from tts_plugins.pools import PoolCandidate
+from tts_plugins.protocols import Run
+from tts_plugins.selection import Aggregate
+from tts_plugins.selection import aggregate as combine
+from tts_plugins.types import Candidate, Problem, Score
+
+
+class RecordedVerifier:
+    """Gives each replayed candidate the score that was recorded with it.
+
+    It reads `score` and `step_scores` of the pool, and never `correct`.
+
+    Args:
+        aggregate: how step scores become one score; a recorded `score` stands as it is.
+    """
+
+    def __init__(self, *, aggregate: Aggregate = "last") -> None:
+        combine([1.0], aggregate)  # raises where the name is not known
+        self.name = f"RecordedVerifier({aggregate})"
+        self._aggregate = aggregate
+
+    def __repr__(self) -> str:
+        return self.name
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        """Free: pools do not say what a score cost."""
+        return FREE
+
+    async def score(self, run: Run, candidate: Candidate) -> Score:
+        """The recorded score.
+
+        Raises:
+            VerifierError: the candidate is not from a `ReplayModel`, or has no score on record.
+        """
+        recorded = candidate.output
+        if not isinstance(recorded, PoolCandidate):
+            raise VerifierError(f"{self.name}: candidate {candidate.id} is not from a ReplayModel; it has no record")
+        value = recorded.scored(self._aggregate)
+        if value is None:
+            raise VerifierError(f"{self.name}: candidate {candidate.id} has no score on record; add scores to the pool")
+        return Score(value=value, steps=recorded.step_scores)
