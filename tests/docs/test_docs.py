@@ -11,12 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+NEEDS = re.compile(r"<!-- needs: (\w+) -->")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_blocks_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = path.read_text(encoding="utf-8")
+    for module_name in NEEDS.findall(text):
+        pytest.importorskip(module_name)
     # A real module: dataclasses look theirs up by name.
     module = ModuleType(f"docs_{path.stem.lower()}")
     monkeypatch.setitem(sys.modules, module.__name__, module)

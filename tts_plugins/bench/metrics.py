@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
@@ -46,3 +47,130 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     if not 1 <= k <= n or not 0 <= correct <= n:
         raise ValueError(f"pass_at_k: n={n}, correct={correct}, k={k} do not go together")
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        digits = 3 if abs(self.value) < 10 else 1 if abs(self.value) < 1000 else 0
+        return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+def clustered_bootstrap(
+    clusters: Sequence[Sequence[float]], *, resamples: int = 2000, seed: int = 0, level: float = 0.95
+) -> Estimate:
+    """The mean over clusters of their means, with a percentile interval from resampling whole clusters.
+
+    Runs on one problem are no independent observations: the problem is the cluster, and what is resampled.
+
+    Raises:
+        ValueError: there are no clusters, or one is empty.
+    """
+    means = _cluster_means(clusters, "clustered_bootstrap")
+    return _interval(sum(means) / len(means), _resampled([means], resamples, seed)[0], level)
+
+
+def paired_bootstrap(
+    first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], *, ratio: bool = False,
+    resamples: int = 2000, seed: int = 0, level: float = 0.95,
+) -> Estimate:  # fmt: skip
+    """The difference `first - second` of two means on the same problems, or with `ratio` the quotient of the means.
+
+    Both sides are resampled by the same problems, so that what makes a problem hard for both cancels out.
+
+    Raises:
+        ValueError: they differ in the number of problems, there is none, or a ratio has a zero below.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"paired_bootstrap: {len(first)} and {len(second)} problems are no pairs")
+    a, b = _cluster_means(first, "paired_bootstrap"), _cluster_means(second, "paired_bootstrap")
+    drawn_a, drawn_b = _resampled([a, b], resamples, seed)
+    mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
+    if not ratio:
+        return _interval(mean_a - mean_b, [x - y for x, y in zip(drawn_a, drawn_b, strict=True)], level)
+    if mean_b == 0:
+        raise ValueError("paired_bootstrap: the second mean is 0, so that there is no ratio")
+    quotients = [x / y if y else math.inf for x, y in zip(drawn_a, drawn_b, strict=True)]
+    return _interval(mean_a / mean_b, quotients, level)
+
+
+def expected_best(scores: Sequence[float], correct: Sequence[bool]) -> float:
+    """The probability that the best-scored candidate is right, with ties broken at random.
+
+    Raises:
+        ValueError: there are no candidates, or not one score for each.
+    """
+    _same(scores, correct)
+    top = max(scores)
+    return _share([c for s, c in zip(scores, correct, strict=True) if s == top])
+
+
+def expected_majority(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
+    """The probability that the most frequent answer is right, with ties broken at random; None does not vote.
+
+    Raises:
+        ValueError: there are no candidates, or not one answer for each.
+    """
+    return expected_weighted(answers, [1.0] * len(answers), correct)
+
+
+def expected_weighted(answers: Sequence[str | None], scores: Sequence[float], correct: Sequence[bool]) -> float:
+    """The probability that the best candidate of the answer with the largest sum of scores is right.
+
+    Ties, between answers and between candidates, are broken at random. Where no answer could be read, it is that of
+    the best-scored candidate.
+
+    Raises:
+        ValueError: there are no candidates, or not one answer and one score for each.
+    """
+    _same(scores, correct)
+    _same(answers, correct)
+    groups: dict[str, list[tuple[float, bool]]] = {}
+    for answer, score, right in zip(answers, scores, correct, strict=True):
+        if answer is not None:
+            groups.setdefault(answer, []).append((score, right))
+    if not groups:
+        return expected_best(scores, correct)
+    sums = [math.fsum(score for score, _ in group) for group in groups.values()]
+    leading = [
+        g for g, total in zip(groups.values(), sums, strict=True) if math.isclose(total, max(sums), abs_tol=1e-12)
+    ]
+    return math.fsum(expected_best([s for s, _ in g], [c for _, c in g]) for g in leading) / len(leading)
+
+
+def _same(values: Sequence[object], correct: Sequence[bool]) -> None:
+    if not correct or len(values) != len(correct):
+        raise ValueError(f"{len(values)} values for {len(correct)} candidates; give one for each of at least one")
+
+
+def _share(outcomes: Sequence[bool]) -> float:
+    return sum(outcomes) / len(outcomes)
+
+
+def _cluster_means(clusters: Sequence[Sequence[float]], who: str) -> list[float]:
+    if not clusters or not all(len(c) for c in clusters):
+        raise ValueError(f"{who}: every problem needs at least one value, and there has to be a problem")
+    return [math.fsum(c) / len(c) for c in clusters]
+
+
+def _resampled(series: Sequence[Sequence[float]], resamples: int, seed: int) -> list[list[float]]:
+    """Means of each series over the same draws of places, with replacement."""
+    import numpy as np
+
+    size = len(series[0])
+    rng, values = np.random.default_rng(seed), np.array(series, dtype=float)
+    drawn = np.stack([values[:, rng.integers(size, size=size)].mean(1) for _ in range(resamples)], axis=1)
+    return [list(map(float, row)) for row in drawn]
+
+
+def _interval(value: float, drawn: list[float], level: float) -> Estimate:
+    ordered = sorted(drawn)
+    tail = (1 - level) / 2
+    low, high = (ordered[min(len(ordered) - 1, math.floor(q * len(ordered)))] for q in (tail, 1 - tail))
+    return Estimate(value, low, high)

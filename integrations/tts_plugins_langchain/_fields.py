@@ -1,0 +1,71 @@
+"""The settings that wrappers have as fields: checked when they are made, and the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from tts_plugins_langchain._settings import OnExhausted, Settings, as_budget, as_strategy, as_verifier, resolve
+
+
+class SearchFields(BaseModel):
+    """How to search."""
+
+    strategy: Any = None
+    """How compute is spent; BestOfN(n=8) with a verifier, SelfConsistency(n=8) without."""
+    verifier: Any = None
+    """What scores candidates."""
+    budget: Any = None
+    """Limits, fresh for every call and batch element; or a Ledger that all of them share."""
+    n: int | None = None
+    """Candidates at most, where the strategy's own number is not meant."""
+    seed: int | None = None
+    """Fixes each candidate's seed, every random choice, and the place of samples in a cache."""
+    answer: Callable[[Any], str | None] | None = None
+    """From an output to the value that votes; the answer found in its text where left out."""
+    price: Any = None
+    """US dollars per million prompt and completion tokens, for all models or by model name."""
+    concurrency: int | None = None
+    """Candidates in flight at most, over all calls of this object together."""
+    on_exhausted: OnExhausted = "return"
+    """When the budget ends the search: return the best answer so far, or raise."""
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _strategy(cls, value: Any) -> Any:
+        return as_strategy(cls.__name__, value)
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _budget(cls, value: Any) -> Any:
+        return as_budget(cls.__name__, value)
+
+    @field_validator("verifier", mode="before")
+    @classmethod
+    def _verifier(cls, value: Any) -> Any:
+        return as_verifier(cls.__name__, value)
+
+    def _profile_name(self) -> str | None:
+        return None
+
+    def _settings(self, config: RunnableConfig) -> Settings:
+        """The settings of one call."""
+        base = Settings(
+            strategy=self.strategy, verifier=self.verifier, budget=self.budget, seed=self.seed, answer=self.answer,
+            price=self.price, on_exhausted=self.on_exhausted,
+        )  # fmt: skip
+        return resolve(type(self).__name__, base, n=self.n, profile=self._profile_name(), config=config)
+
+
+def plain_settings(form: Any) -> Any:
+    """A serialised form, with strategies and budgets as the dicts that their `from_dict` takes."""
+    if form["type"] == "constructor":
+        kwargs = form["kwargs"]
+        for key in ("strategy", "budget"):
+            if hasattr(kwargs.get(key), "to_dict"):
+                kwargs[key] = kwargs[key].to_dict()
+    return form

@@ -1,0 +1,70 @@
+"""The message that a search answers with: the chosen candidate's, told as the whole search's. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, LLMResult
+
+from tts_plugins import Result
+
+M = TypeVar("M", bound=BaseMessage)
+_ONE_CALL = ("token_usage", "usage")  # of the chosen call alone
+
+
+def chosen(result: Result, run: Any) -> AIMessage:
+    """The chosen candidate's message, without its own usage; `response_metadata["tts"]` tells of the search."""
+    message = retold(result.output, result)
+    changes: dict[str, Any] = {}
+    if message.id is not None and message.id.startswith(("lc_run-", "run-")):
+        # Named after the inner run; a stream's chunks and the whole have to have the outer one's.
+        changes["id"] = None if run is None else f"lc_run--{run.run_id}"
+    return message.model_copy(update=changes)
+
+
+def retold(message: AIMessage, result: Result) -> AIMessage:
+    """A copy that tells of the search, and no longer of the usage of its own call alone."""
+    told = {key: value for key, value in message.response_metadata.items() if key not in _ONE_CALL}
+    changes = {"usage_metadata": None, "response_metadata": {**told, "tts": summary(result)}}
+    return message.model_copy(update=changes)
+
+
+def summary(result: Result) -> dict[str, Any]:
+    """What a message says of its search, as JSON has it."""
+    return {
+        "score": result.score,
+        "candidates": len(result.candidates),
+        "stopped": result.stopped,
+        "seed": result.seed,
+        "usage": result.usage.to_dict(),
+    }
+
+
+def charged(message: M) -> M:
+    """A copy with the whole search's usage, where the message tells of one and has no usage yet."""
+    told = message.response_metadata.get("tts")
+    if told is None or getattr(message, "usage_metadata", None) is not None:
+        return message
+    usage = told["usage"]
+    counts = UsageMetadata(
+        input_tokens=usage["prompt_tokens"], output_tokens=usage["completion_tokens"], total_tokens=usage["tokens"]
+    )
+    return message.model_copy(update={"usage_metadata": counts})
+
+
+def chunk_of(message: AIMessage) -> AIMessageChunk:
+    """The message as the only chunk of its stream."""
+    names = ("content", "additional_kwargs", "response_metadata", "name", "id", "usage_metadata")
+    fields: dict[str, Any] = {name: getattr(message, name) for name in (*names, "tool_calls", "invalid_tool_calls")}
+    return AIMessageChunk(**fields, chunk_position="last")
+
+
+def reported(result: LLMResult) -> LLMResult:
+    """A copy with the usage in it: what callbacks saw, and what a cache keeps, stay as they are."""
+    generations = [
+        [g.model_copy(update={"message": charged(g.message)}) if isinstance(g, ChatGeneration) else g for g in group]
+        for group in result.generations
+    ]
+    return result.model_copy(update={"generations": generations})

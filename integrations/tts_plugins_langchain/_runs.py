@@ -1,0 +1,159 @@
+"""LangChain's side of a search: a child run for each candidate, and the config that everything inside it gets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForChainRun,
+    CallbackManager,
+    CallbackManagerForChainRun,
+)
+from langchain_core.callbacks.base import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import set_config_context
+
+from tts_plugins_langchain._settings import without
+from tts_plugins_langchain.metering import METERED, MeterHandler
+
+T = TypeVar("T")
+NOSTREAM = "nostream"  # langgraph.constants.TAG_NOSTREAM, without importing langgraph
+Manager = CallbackManager | AsyncCallbackManager
+ChainRun = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
+
+
+@dataclass
+class Sample:
+    """A candidate on LangChain's side. `index` counts candidates as they are begun."""
+
+    index: int
+    seed: int | None
+    run: ChainRun | None = None
+    output: Any = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self, run: ChainRun) -> None:
+        """Its run was started."""
+        self.run, self.output, self.metadata = run, None, run.metadata
+
+    def take(self) -> ChainRun | None:
+        """Its run, for who ends it; None where it was ended, or where nobody listens."""
+        run, self.run = self.run, None
+        return run if run is not None and run.handlers else None
+
+
+class Runs:
+    """The child runs of one search.
+
+    Args:
+        parent: makes a new manager whose runs are children of the search's run.
+        config: that of the search; candidates get it with callbacks of their own.
+        inputs: what the search was asked, as traces show it.
+    """
+
+    def __init__(self, parent: Manager, config: RunnableConfig, inputs: Any) -> None:
+        self._parent, self._config, self._inputs = parent, without(config), inputs
+
+    def manager(self, sample: Sample) -> Manager:
+        """The manager that a candidate's run is started with."""
+        manager = self._parent.copy()
+        _keep(manager)
+        manager.add_tags([NOSTREAM], inherit=True)
+        manager.add_metadata({"tts_candidate": sample.index}, inherit=True)
+        return manager
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """A candidate's run's inputs."""
+        return self._inputs if isinstance(self._inputs, dict) else {"input": self._inputs}
+
+    def inside(self, sample: Sample, name: str | None = None) -> RunnableConfig:
+        """The config for what runs as part of a candidate: its meter first, then whoever listens."""
+        assert sample.run is not None
+        manager: BaseCallbackManager = sample.run.get_child()
+        handler = METERED.get()
+        if handler is not None:
+            manager.handlers.insert(0, handler)
+            manager.inheritable_handlers.insert(0, handler)
+        config: RunnableConfig = {**self._config, "callbacks": manager}
+        config.pop("run_id", None)
+        config.pop("run_name", None)
+        if name is not None:
+            config["run_name"] = name
+        return config
+
+    def ended(self, sample: Sample, score: float | None = None, feedback: str = "") -> dict[str, Any]:
+        """The outputs of a candidate's run; its score stands in its metadata too."""
+        outputs: dict[str, Any] = {"output": sample.output}
+        if score is not None:
+            sample.metadata["tts_score"] = outputs["score"] = score
+        if feedback:
+            outputs["feedback"] = feedback
+        return outputs
+
+    async def close(self, sample: Sample, outputs: Any, error: BaseException | None = None) -> None:
+        """End a candidate's run, once."""
+        run = sample.take()
+        if isinstance(run, AsyncCallbackManagerForChainRun):
+            await (run.on_chain_end(outputs) if error is None else run.on_chain_error(error))
+        elif run is not None:
+            await asyncio.to_thread(_end, run, outputs, error)  # handlers may block, and this is the engine's loop
+
+    def close_now(self, sample: Sample, outputs: Any, error: BaseException | None = None) -> None:
+        """The same, from synchronous code."""
+        run = sample.take()
+        if isinstance(run, CallbackManagerForChainRun):
+            _end(run, outputs, error)
+
+
+def _end(run: CallbackManagerForChainRun, outputs: Any, error: BaseException | None) -> None:
+    if error is None:
+        run.on_chain_end(outputs)
+    else:
+        run.on_chain_error(error)
+
+
+def children_of(run: Any, kind: type[Any]) -> Any:
+    """A manager for children of a model's run, which has no `get_child` of its own."""
+    manager = kind(handlers=[], parent_run_id=None if run is None else run.run_id)
+    if run is not None:
+        manager.set_handlers(run.inheritable_handlers)
+        manager.add_tags(run.inheritable_tags)
+        manager.add_metadata(run.inheritable_metadata)
+    return manager
+
+
+def within(config: RunnableConfig, function: Callable[[RunnableConfig], T]) -> T:
+    """Call a function where this is the surrounding config: what is called without one, or merges its own, finds it."""
+    with set_config_context(config) as context:
+        return context.run(function, config)
+
+
+async def awithin(config: RunnableConfig, function: Callable[[RunnableConfig], Awaitable[T]]) -> T:
+    """The same for what is awaited."""
+
+    async def call() -> T:
+        return await function(config)
+
+    with set_config_context(config) as context:
+        return await asyncio.create_task(call(), context=context)
+
+
+def _keep(manager: Manager) -> None:
+    """Leave out meters of searches around this one, and LangGraph's message streams.
+
+    The search's own account pays into those around it, and a stream would not show a candidate: but its mere presence
+    makes models stream, and some of them report no usage then.
+    """
+    manager.handlers = [h for h in manager.handlers if _wanted(h)]
+    manager.inheritable_handlers = [h for h in manager.inheritable_handlers if _wanted(h)]
+
+
+def _wanted(handler: BaseCallbackHandler) -> bool:
+    if isinstance(handler, MeterHandler):
+        return False
+    return not (type(handler).__module__.startswith("langgraph.") and "Messages" in type(handler).__name__)

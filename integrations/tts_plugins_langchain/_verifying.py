@@ -1,0 +1,145 @@
+"""What scores candidates: a verifier of `tts_plugins`, a function, or a runnable, in the candidate's own run."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from pydantic import BaseModel
+
+from tts_plugins import Candidate, Problem, Score
+from tts_plugins.budget import Bound
+from tts_plugins.errors import InvalidScore, VerifierError
+from tts_plugins.protocols import Run, SetVerifier, Verifier
+from tts_plugins.verifiers import CallableVerifier
+from tts_plugins_langchain._runs import awithin, within
+
+if TYPE_CHECKING:
+    from tts_plugins_langchain._search import Search
+    from tts_plugins_langchain._settings import AnyVerifier
+
+
+def verifying(verifier: AnyVerifier, search: Search) -> Verifier | SetVerifier:
+    """The verifier of one search."""
+    if isinstance(verifier, Runnable):
+        return _One(_runnable(verifier, search), search)
+    if isinstance(verifier, SetVerifier):
+        return _All(verifier, search)
+    return _One(verifier if isinstance(verifier, Verifier) else _function(verifier), search)
+
+
+class _One:
+    def __init__(self, inner: Verifier, search: Search) -> None:
+        self.name, self._inner, self._search = inner.name, inner, search
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        return await self._inner.bound(problem, tokens)
+
+    async def score(self, run: Run, candidate: Candidate) -> Score:
+        search = self._search
+        try:
+            score, _ = await search.metered("verifier", search.salt, lambda: self._inner.score(run, candidate))
+        except BaseException as error:
+            await search.unscored(candidate, error)
+            raise search.lost(error, f"{self.name}, candidate {candidate.index}", VerifierError) from error
+        await search.scored(candidate, score)
+        return score
+
+
+class _All:
+    def __init__(self, inner: SetVerifier, search: Search) -> None:
+        self.name, self._inner, self._search = inner.name, inner, search
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        return await self._inner.bound(problem, tokens)
+
+    async def score_set(self, run: Run, candidates: Sequence[Candidate]) -> Sequence[Score]:
+        search = self._search
+        scores, _ = await search.metered("verifier", search.salt, lambda: self._inner.score_set(run, candidates))
+        for candidate, score in zip(candidates, scores, strict=False):
+            await search.scored(candidate, score)
+        return scores
+
+
+def _function(function: Callable[..., Any]) -> Verifier:
+    """A function of (problem, candidate), or of the output alone."""
+    name = str(getattr(function, "__name__", type(function).__name__))
+    if _parameters(function) != 1:
+        return CallableVerifier(function, name=name)
+    if inspect.iscoroutinefunction(function):
+
+        async def alone(problem: Problem, candidate: Candidate) -> Any:
+            return await function(candidate.output)
+
+        return CallableVerifier(alone, name=name)
+    return CallableVerifier(lambda problem, candidate: function(candidate.output), name=name)
+
+
+def _parameters(function: Callable[..., Any]) -> int:
+    """Positional parameters that have to be given; 2 where it cannot be told."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-ins have no signature to read
+        return 2
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wanted = [p for p in parameters if p.kind in kinds and p.default is inspect.Parameter.empty]
+    return len(wanted) or len([p for p in parameters if p.kind in kinds])
+
+
+def _runnable(runnable: Runnable[Any, Any], search: Search) -> Verifier:
+    name = runnable.get_name()
+
+    def config_of(candidate: Candidate) -> RunnableConfig:
+        sample = search.sample_of(candidate)
+        return ensure_config() if sample is None or sample.run is None else search.runs.inside(sample, "verifier")
+
+    async def ascore(problem: Problem, candidate: Candidate) -> Any:
+        asked = _shown(problem, candidate)
+        return _read(await awithin(config_of(candidate), lambda config: runnable.ainvoke(asked, config)), name)
+
+    def score(problem: Problem, candidate: Candidate) -> Any:
+        asked = _shown(problem, candidate)
+        return _read(within(config_of(candidate), lambda config: runnable.invoke(asked, config)), name)
+
+    return CallableVerifier(score if search.sync else ascore, name=name)
+
+
+def _shown(problem: Problem, candidate: Candidate) -> dict[str, Any]:
+    """What a runnable is asked: the chain's input, the candidate's output, and both as text."""
+    return {
+        "input": problem.metadata.get("input", problem.content),
+        "output": candidate.output,
+        "question": problem.text,
+        "text": str(candidate.text),
+        "answer": candidate.answer,
+    }
+
+
+def _read(value: Any, who: str) -> Any:
+    """A runnable's output in a form that `CallableVerifier` takes: numbers in texts, and `score` with `feedback`.
+
+    Raises:
+        InvalidScore: a text that is no number, or an object without a score.
+    """
+    if isinstance(value, BaseMessage):
+        value = str(value.text)
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise InvalidScore(
+                f"{who} said {value[:80]!r}; a verifier has to give a number from 0 to 1: parse it, or ask for a "
+                "structured output with `score` and `feedback`"
+            ) from None
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, Mapping):
+        if "score" not in value:
+            raise InvalidScore(f"{who} gave {sorted(map(str, value))} and no `score`; add a field of that name")
+        feedback = value.get("feedback") or value.get("reasoning") or ""
+        return (cast(Any, value["score"]), str(feedback))
+    return value

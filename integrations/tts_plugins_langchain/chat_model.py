@@ -1,0 +1,310 @@
+"""`ScaledChatModel`: a chat model that searches inside, for wherever a chat model goes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from langchain_core.caches import BaseCache
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableLambda
+from langchain_core.runnables.config import ensure_config
+from langchain_core.tools import BaseTool
+from pydantic import Field, PrivateAttr
+
+from tts_plugins.errors import ConfigurationError
+from tts_plugins_langchain._fields import SearchFields, plain_settings
+from tts_plugins_langchain._forms import problem_of
+from tts_plugins_langchain._messages import charged, chosen, chunk_of, reported
+from tts_plugins_langchain._runs import Runs, children_of
+from tts_plugins_langchain._search import ChainModel, Search, Target
+from tts_plugins_langchain._settings import told
+from tts_plugins_langchain.caching import candidates_of
+from tts_plugins_langchain.metering import SCALED
+from tts_plugins_langchain.runnable import scale
+
+_SENT = ("temperature", "max_tokens", "stop")
+
+
+class ScaledChatModel(SearchFields, BaseChatModel):
+    """A chat model that asks another one several times, and answers with the best it said.
+
+        ScaledChatModel(ChatOpenAI(...), strategy=BestOfN(n=8), verifier=check, budget=Budget(tokens=20_000))
+
+    It drops in wherever a chat model goes: `bind_tools`, `with_structured_output`, agents, chains. A message's
+    `usage_metadata` is what the whole search took, and `response_metadata["tts"]` has its score, the number of
+    candidates, why it stopped, and the usage in detail. Callback handlers see the usage once: of the inner calls.
+
+    Candidates are not streamed; `stream` gives the answer when it is chosen. Under `set_llm_cache` the samples are
+    cached, each for itself, and the choice is made anew.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or several samples are asked for at temperature 0.
+    """
+
+    model: BaseChatModel
+    """The model that is asked."""
+    tts_profile: str | None = None
+    """A named bundle of settings; it gives those that are not set here. (`profile` is LangChain's, of the model.)"""
+    sent: dict[str, Any] = Field(default_factory=dict)
+    """Arguments sent with every call: `temperature`, `max_tokens` and `stop` may be given by their own names."""
+    streaming: bool = False
+    """For code that sets it on chat models; it changes nothing."""
+    cache: BaseCache | bool | None = Field(default=False, exclude=True)
+
+    _chain_model: ChainModel = PrivateAttr()
+    _streams: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def __init__(self, model: BaseChatModel | None = None, /, **settings: Any) -> None:
+        if model is not None:
+            settings["model"] = model
+        if not isinstance(settings.get("model"), BaseChatModel):
+            found = settings.get("model")
+            raise ConfigurationError(f"ScaledChatModel: model={found!r} is no chat model; pass ChatOpenAI(...) or such")
+        sent = {key: settings.pop(key) for key in _SENT if key in settings}
+        if unknown := sorted(set(settings) - set(type(self).model_fields)):
+            raise ConfigurationError(
+                f"ScaledChatModel: {unknown[0]!r} is not a setting; what the model itself takes is set on that model"
+            )
+        super().__init__(**{**settings, "sent": {**settings.get("sent", {}), **sent}})
+
+    def model_post_init(self, context: Any) -> None:
+        """Check what can be checked before the first call."""
+        super().model_post_init(context)
+        self._chain_model = ChainModel(self.model.get_name(), self.concurrency)
+        self._settings({})
+
+    # What a chat model has to have.
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        message = chosen(self._search(messages, stop, run_manager, kwargs, sync=True).run(), run_manager)
+        if run_manager is not None:
+            run_manager.on_llm_new_token(str(message.text), chunk=ChatGenerationChunk(message=chunk_of(message)))
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        message = chosen(await self._search(messages, stop, run_manager, kwargs, sync=False).arun(), run_manager)
+        if run_manager is not None:
+            await run_manager.on_llm_new_token(str(message.text), chunk=ChatGenerationChunk(message=chunk_of(message)))
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _should_stream(self, **kwargs: Any) -> bool:
+        # An `invoke` that somebody listens to would lose its run in `_stream`, and with it the candidates' place in
+        # traces: `_generate` keeps it, and tells its one chunk by itself.
+        return "run_manager" not in kwargs
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        result = self._search(messages, stop, run_manager, kwargs, sync=True).run()
+        yield ChatGenerationChunk(message=chunk_of(chosen(result, run_manager)))
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        result = await self._search(messages, stop, run_manager, kwargs, sync=False).arun()
+        yield ChatGenerationChunk(message=chunk_of(chosen(result, run_manager)))
+
+    def _search(
+        self, messages: list[BaseMessage], stop: list[str] | None, run: Any, kwargs: dict[str, Any], *, sync: bool
+    ) -> Search:
+        config, announced = ensure_config(), self._streams.pop(kwargs.pop("tts_run", ""), None)
+        config["configurable"] = {**(config.get("configurable") or {}), **kwargs.pop("tts", {})}
+        kwargs = {**self.sent, **({} if stop is None else {"stop": stop}), **kwargs}
+        settings, model = self._settings(config), candidates_of(self.model)
+        self._check(settings.strategy, kwargs)
+        if announced is None:
+            announced = children_of(run, CallbackManager if sync else AsyncCallbackManager)
+        return Search(
+            model=self._chain_model,
+            target=Target(
+                name=self._chain_model.name,
+                invoke=lambda inner: model.invoke(messages, inner, **kwargs),
+                ainvoke=lambda inner: model.ainvoke(messages, inner, **kwargs),
+            ),
+            problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
+            settings=settings,
+            runs=Runs(announced, config, messages),
+            sync=sync,
+        )
+
+    def _check(self, strategy: Any, kwargs: Mapping[str, Any]) -> None:
+        n, temperature = getattr(strategy, "n", 8), kwargs.get("temperature", getattr(self.model, "temperature", None))
+        if isinstance(temperature, int | float) and temperature == 0 and isinstance(n, int) and n > 1:
+            raise ConfigurationError(
+                f"ScaledChatModel: n={n} samples at temperature=0 are all the same; set temperature=0.8 on the model"
+            )
+
+    # Usage is told once: callback handlers hear of it from the inner calls, and the caller reads it in the message.
+
+    def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
+        """As for any chat model; the usage in each message is that of its whole search."""
+        return reported(super().generate(messages, *args, **kwargs))
+
+    async def agenerate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
+        """As for any chat model; the usage in each message is that of its whole search."""
+        return reported(await super().agenerate(messages, *args, **kwargs))
+
+    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
+        """The chosen message."""
+        return super().invoke(input, config, **kwargs, **told(config))
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """The chosen message, through the model's `ainvoke`."""
+        return await super().ainvoke(input, config, **kwargs, **told(config))
+
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[AIMessageChunk]:
+        """The chosen message, in one piece."""
+        config, key = self._announce(config, CallbackManager)
+        try:
+            for chunk in super().stream(input, config, tts_run=key, **kwargs, **told(config)):
+                yield charged(chunk)
+        finally:
+            self._streams.pop(key, None)
+
+    async def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        """The chosen message, in one piece, through the model's `ainvoke`."""
+        config, key = self._announce(config, AsyncCallbackManager)
+        try:
+            async for chunk in super().astream(input, config, tts_run=key, **kwargs, **told(config)):
+                yield charged(chunk)
+        finally:
+            self._streams.pop(key, None)
+
+    def _announce(self, config: RunnableConfig | None, kind: type[Any]) -> tuple[RunnableConfig, str]:
+        """A stream's run by an id of ours: LangChain does not tell `_stream` whose child a candidate's run is."""
+        config = ensure_config(config)
+        run_id = config.get("run_id") or uuid.uuid4()
+        config["run_id"] = run_id
+        manager = kind.configure(
+            inheritable_callbacks=config.get("callbacks"),
+            inheritable_tags=config.get("tags"),
+            inheritable_metadata=config.get("metadata"),
+        )
+        manager.parent_run_id = run_id
+        self._streams[str(run_id)] = manager
+        return config, str(run_id)
+
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        kwargs.pop("tts_run", None)
+        return super()._get_invocation_params(stop=stop, **kwargs)
+
+    # What it has in common with the model inside.
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: Any = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The same tools, in the words of the model inside.
+
+        Raises:
+            NotImplementedError: that model has no tools.
+            ConfigurationError: it gives something else than itself with arguments bound.
+        """
+        bound = self.model.bind_tools(tools, **kwargs, **({} if tool_choice is None else {"tool_choice": tool_choice}))
+        if not isinstance(bound, RunnableBinding) or bound.bound is not self.model:
+            raise ConfigurationError(
+                f"ScaledChatModel: bind_tools of {type(self.model).__name__} gave a {type(bound).__name__} that cannot "
+                "be searched from here; bind the tools first and wrap the result with scale(...)"
+            )
+        return cast(Runnable[LanguageModelInput, AIMessage], bound.model_copy(update={"bound": self}))
+
+    def with_structured_output(
+        self, schema: Any, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """The same search over parsed outputs: verifiers and votes see objects, and what fails to parse is lost."""
+        inner: Runnable[LanguageModelInput, Any] = candidates_of(self.model).with_structured_output(
+            schema, include_raw=include_raw, **kwargs
+        )
+        if include_raw:
+            inner = inner | RunnableLambda(_parsed)
+        settings = {name: getattr(self, name) for name in SearchFields.model_fields}
+        scaled: Runnable[LanguageModelInput, Any] = scale(inner, profile=self.tts_profile, **settings)
+        return scaled.bind(**self.sent) if self.sent else scaled
+
+    def _profile_name(self) -> str | None:
+        return self.tts_profile
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        return self.model.profile
+
+    @property
+    def _llm_type(self) -> str:
+        return SCALED
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        # Rich enough that two wrappers differ where their answers may.
+        return {
+            "model": {"_type": self.model._llm_type, **self.model._identifying_params},
+            "sent": self.sent,
+            "strategy": repr(self.strategy),
+            "verifier": repr(self.verifier),
+            "budget": repr(self.budget),
+            "n": self.n,
+            "seed": self.seed,
+            "profile": self.tts_profile,
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        sent = {**self.sent, **kwargs}
+        return self.model._get_ls_params(stop=stop or sent.pop("stop", None), **sent)
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It is, as far as its parts are: functions are not."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Where `langchain_core.load` finds it."""
+        return ["tts_plugins_langchain"]
+
+    def to_json(self) -> Any:
+        """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
+        return plain_settings(super().to_json())
+
+
+def _parsed(output: dict[str, Any]) -> dict[str, Any]:
+    if output.get("parsing_error") is not None:
+        raise output["parsing_error"]
+    return output

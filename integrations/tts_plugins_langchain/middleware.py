@@ -1,0 +1,193 @@
+"""`TestTimeScaling`: an agent whose every model call is a search, within one budget for the whole run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal, NotRequired
+
+from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
+from langchain.agents.middleware.types import OmitFromInput
+from langchain_core.messages import AIMessage
+from langchain_core.runnables.config import (
+    ensure_config,
+    get_async_callback_manager_for_config,
+    get_callback_manager_for_config,
+)
+from langchain_core.tools import BaseTool
+from langgraph.types import Command
+
+from tts_plugins import Budget, Ledger, Result, Usage
+from tts_plugins.errors import BudgetExhausted, ConfigurationError
+from tts_plugins.metering import Prices
+from tts_plugins_langchain._forms import problem_of
+from tts_plugins_langchain._messages import charged, retold
+from tts_plugins_langchain._runs import Runs
+from tts_plugins_langchain._search import ChainModel, Search, Target
+from tts_plugins_langchain._settings import Settings, as_budget, as_strategy, as_verifier, resolve
+from tts_plugins_langchain.caching import candidates_of
+
+WhenExhausted = Literal["raise", "end"]
+_LIMITS = ("calls", "tokens", "usd", "seconds")
+
+
+def _merged(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {**(old or {}), **(new or {})}
+
+
+class ScalingState(AgentState[Any]):
+    """The agent's state, with what each `TestTimeScaling` has spent in this run, by its name."""
+
+    tts_spent: NotRequired[Annotated[dict[str, dict[str, float]], OmitFromInput, _merged]]
+
+
+class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
+    """Each model call of the agent is made several times, and the best response goes on.
+
+        create_agent(model, tools, middleware=[TestTimeScaling(strategy=SelfConsistency(n=5))])
+
+    Votes are cast on tool names and arguments, else on the text. A verifier's candidate has the message as its
+    `output`; its problem has the messages, and `metadata["request"]` the whole request. Candidates are not shown in
+    `stream_mode="messages"`; the chosen message is. Put it last in the list: what stands after it runs n times.
+
+    Args:
+        strategy, verifier, n, seed, profile, answer, price: as for `scale`.
+        budget: limits for a whole run of the agent, kept in its state; or a `Ledger` that all runs share.
+        when_exhausted: where there is no room for a single candidate: raise `BudgetExhausted`, or end the run with a
+            message that says so.
+        concurrency: candidates in flight at most, over all runs.
+        name: another one for each instance in an agent.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or the profile is not known.
+    """
+
+    __test__ = False  # no test class, whatever pytest thinks of its name
+    state_schema = ScalingState
+    tools: list[BaseTool] = []  # noqa: RUF012 - as the base class declares it
+
+    def __init__(
+        self,
+        *,
+        strategy: Any = None,
+        verifier: Any = None,
+        budget: Budget | Ledger | None = None,
+        n: int | None = None,
+        seed: int | None = None,
+        profile: str | None = None,
+        answer: Callable[[Any], str | None] | None = None,
+        price: Prices = None,
+        when_exhausted: WhenExhausted = "raise",
+        concurrency: int | None = None,
+        name: str = "TestTimeScaling",
+    ) -> None:
+        super().__init__()
+        if when_exhausted not in ("raise", "end"):
+            raise ConfigurationError(
+                f"TestTimeScaling: when_exhausted={when_exhausted!r} is not known; use 'raise' or 'end'"
+            )
+        self._name, self._n, self._profile, self._when_exhausted = name, n, profile, when_exhausted
+        self._base = Settings(
+            strategy=as_strategy(name, strategy), verifier=as_verifier(name, verifier), budget=as_budget(name, budget),
+            seed=seed, answer=answer, price=price,
+        )  # fmt: skip
+        self._model = ChainModel(name, concurrency)
+        self._settings({})
+
+    @property
+    def name(self) -> str:
+        """What tells it from others of its kind in one agent."""
+        return self._name
+
+    def before_agent(self, state: Any, runtime: Any) -> dict[str, Any]:
+        """A run begins: nothing is spent. A run that was interrupted does not begin again when it goes on."""
+        return {"tts_spent": {self._name: {}}}
+
+    def wrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
+    ) -> ExtendedModelResponse[Any]:
+        """The best of several responses, through the model's synchronous methods."""
+        try:
+            search = self._search(request, invoke=lambda inner: handler(inner), sync=True)
+            return self._answer(request, search, search.run())
+        except BudgetExhausted as error:
+            return self._end(error)
+
+    async def awrap_model_call(
+        self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
+    ) -> ExtendedModelResponse[Any]:
+        """The best of several responses, through the model's asynchronous methods."""
+        try:
+            search = self._search(request, invoke=lambda inner: handler(inner), sync=False)
+            return self._answer(request, search, await search.arun())
+        except BudgetExhausted as error:
+            return self._end(error)
+
+    def _search(self, request: ModelRequest[Any], *, invoke: Callable[[ModelRequest[Any]], Any], sync: bool) -> Search:
+        config = ensure_config()
+        inner = request.override(model=candidates_of(request.model))
+        messages = [*([] if request.system_message is None else [request.system_message]), *request.messages]
+        manager = get_callback_manager_for_config(config) if sync else get_async_callback_manager_for_config(config)
+        return Search(
+            model=self._model,
+            # The handler takes no config: it finds the candidate's in its context.
+            target=Target(name=self._name, invoke=lambda _: invoke(inner), ainvoke=lambda _: invoke(inner)),
+            problem=problem_of(messages, request=request, tools=list(request.tools)),
+            settings=self._left(self._settings(config), request.state),
+            runs=Runs(manager, config, messages),
+            sync=sync,
+            shown=_message_of,
+        )
+
+    def _settings(self, config: Any) -> Settings:
+        return resolve(self._name, self._base, n=self._n, profile=self._profile, config=config)
+
+    def _left(self, settings: Settings, state: Any) -> Settings:
+        """The settings with what the run has left."""
+        if not isinstance(settings.budget, Budget):
+            return settings
+        spent = (state.get("tts_spent") or {}).get(self._name) or {}
+        left = {name: limit - spent.get(name, 0) for name, limit in settings.budget.to_dict().items()}
+        if gone := sorted(name for name, amount in left.items() if amount <= 0):
+            raise BudgetExhausted(
+                f"{self._name}: the budget of this run ({settings.budget.to_dict()}) has no {gone[0]} left; raise it"
+            )
+        return dataclasses.replace(settings, budget=Budget(**left))
+
+    def _answer(self, request: ModelRequest[Any], search: Search, result: Result) -> ExtendedModelResponse[Any]:
+        sample = search.sample_of(result.best)
+        assert sample is not None
+        response, message = _response_of(sample.output), result.output
+        told = [charged(retold(m, result)) if m is message else m for m in response.result]
+        state: Any = request.state
+        spent = _added((state.get("tts_spent") or {}).get(self._name) or {}, result.usage)
+        return ExtendedModelResponse(
+            model_response=dataclasses.replace(response, result=told),  # the structured response stays in it
+            command=Command(update={"tts_spent": {self._name: spent}}),
+        )
+
+    def _end(self, error: BudgetExhausted) -> ExtendedModelResponse[Any]:
+        if self._when_exhausted == "raise":
+            raise error
+        message = AIMessage(
+            "I had to stop: the budget of this run is used up.", response_metadata={"tts": {"stopped": "budget"}}
+        )
+        return ExtendedModelResponse(model_response=ModelResponse(result=[message]))
+
+
+def _response_of(output: Any) -> ModelResponse[Any]:
+    if isinstance(output, ExtendedModelResponse):
+        return output.model_response
+    return ModelResponse(result=[output]) if isinstance(output, AIMessage) else output
+
+
+def _message_of(output: Any) -> AIMessage:
+    """The model's message in a response."""
+    for message in _response_of(output).result:
+        if isinstance(message, AIMessage):
+            return message
+    raise ValueError("the response has no message of the model")
+
+
+def _added(spent: Mapping[str, float], usage: Usage) -> dict[str, float]:
+    return {name: spent.get(name, 0) + (getattr(usage, name) or 0) for name in _LIMITS}

@@ -1,0 +1,213 @@
+"""`scale`: any chain in, a runnable out that searches where the chain would have answered once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
+from langchain_core.runnables.base import coerce_to_runnable
+from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
+from langchain_core.runnables.graph import Graph
+from langchain_core.runnables.utils import ConfigurableFieldSpec, Input, Output, get_unique_config_specs
+from pydantic import BaseModel, Field, PrivateAttr
+
+from tts_plugins import Budget, Ledger, Result
+from tts_plugins.errors import ConfigurationError
+from tts_plugins_langchain._fields import SearchFields, plain_settings
+from tts_plugins_langchain._forms import problem_of
+from tts_plugins_langchain._runs import Runs
+from tts_plugins_langchain._search import ChainModel, Search, Target
+from tts_plugins_langchain._settings import SPECS
+
+_MOST_THREADS = 256
+
+
+class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
+    """A chain that is asked several times, and answers with the best it said. Made by `scale`.
+
+    It is a runnable like any other: `invoke`, `batch`, `stream`, `|`, `with_retry`, `with_fallbacks` and the rest.
+    `stream` gives the answer when it is chosen, in one piece. `solve` and `asolve` give the whole `Result`.
+
+    One call may change its settings: `config={"configurable": {"tts_n": 4, "tts_budget_tokens": 5000}}`; the names are
+    tts_strategy, tts_n, tts_profile, tts_seed, tts_budget_calls, tts_budget_tokens, tts_budget_usd, tts_budget_seconds.
+    """
+
+    bound: Runnable[Input, Output]
+    """What is wrapped."""
+    profile: str | None = None
+    """A named bundle of settings; it gives those that are not set here."""
+    name: str | None = Field(default=None)
+
+    _model: ChainModel = PrivateAttr()
+
+    def model_post_init(self, context: Any) -> None:
+        """Check what can be checked before the first call."""
+        super().model_post_init(context)
+        self._model = ChainModel(self.bound.get_name(), self.concurrency)
+        self._settings({})
+
+    def invoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
+        """The answer that was chosen. The chain's synchronous methods run, each candidate on a thread of its own.
+
+        Raises:
+            BudgetExhausted, DeadlineExceeded: there was no room, or no time, for a single candidate.
+            AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
+        """
+        return cast(Output, self.solve(input, config, **kwargs).output)
+
+    async def ainvoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
+        """`invoke` on this loop, through the chain's `ainvoke`."""
+        return cast(Output, (await self.asolve(input, config, **kwargs)).output)
+
+    def solve(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Result:
+        """The whole result: all candidates with their scores, the usage, why it stopped, and the trace."""
+        box: list[Result] = []
+
+        def run(input: Input, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Any:
+            box.append(self._search(input, config, run_manager, kwargs, sync=True).run())
+            return box[0].output
+
+        self._call_with_config(run, input, config)
+        return box[0]
+
+    async def asolve(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Result:
+        """`solve` on this loop, through the chain's `ainvoke`."""
+        box: list[Result] = []
+
+        async def run(input: Input, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Any:
+            box.append(await self._search(input, config, run_manager, kwargs, sync=False).arun())
+            return box[0].output
+
+        await self._acall_with_config(run, input, config)
+        return box[0]
+
+    def batch(
+        self,
+        inputs: list[Input],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[Output]:
+        """All inputs at once, each with a budget of its own; `max_concurrency` in the config limits them."""
+        configs = get_config_list(config, len(inputs)) if inputs else []
+
+        def one(input: Input, config: RunnableConfig) -> Output | Exception:
+            try:
+                return self.invoke(input, config, **kwargs)
+            except Exception as error:
+                if return_exceptions:
+                    return error
+                raise
+
+        if len(inputs) < 2:
+            return cast(list[Output], [one(*pair) for pair in zip(inputs, configs, strict=True)])
+        # LangChain's own pool has a few threads more than there are cores: they would wait in line for each other.
+        threads = configs[0].get("max_concurrency") or min(len(inputs), _MOST_THREADS)
+        with ContextThreadPoolExecutor(max_workers=threads) as pool:
+            return cast(list[Output], list(pool.map(one, inputs, configs)))
+
+    def _search(
+        self, input: Input, config: RunnableConfig, run_manager: Any, kwargs: dict[str, Any], *, sync: bool
+    ) -> Search:
+        bound, cap = self.bound, config.get("max_concurrency")
+        return Search(
+            # LangChain's limit is one for each level; `concurrency` is one for all calls.
+            model=self._model if cap is None or self.concurrency is not None else ChainModel(self._model.name, cap),
+            target=Target(
+                name=self._model.name,
+                invoke=lambda inner: bound.invoke(input, inner, **kwargs),
+                ainvoke=lambda inner: bound.ainvoke(input, inner, **kwargs),
+            ),
+            problem=problem_of(input),
+            settings=self._settings(config),
+            runs=Runs(run_manager.get_child(), config, input),
+            sync=sync,
+        )
+
+    def _profile_name(self) -> str | None:
+        return self.profile
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """`scaled(…)` with the wrapped runnable's name, where it has none of its own."""
+        return super().get_name(suffix, name=name or self.name or f"scaled({self.bound.get_name()})")
+
+    @property
+    def InputType(self) -> type[Input]:
+        """The wrapped runnable's."""
+        return self.bound.InputType
+
+    @property
+    def OutputType(self) -> type[Output]:
+        """The wrapped runnable's."""
+        return self.bound.OutputType
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """The wrapped runnable's."""
+        return cast(type[BaseModel], self.bound.get_input_schema(config))
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """The wrapped runnable's."""
+        return cast(type[BaseModel], self.bound.get_output_schema(config))
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """The wrapped runnable's, and the settings that one call may change."""
+        return get_unique_config_specs([*self.bound.config_specs, *SPECS])
+
+    def get_graph(self, config: RunnableConfig | None = None) -> Graph:
+        """The wrapped runnable's."""
+        return self.bound.get_graph(config)
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It is, as far as its parts are: functions are not."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Where `langchain_core.load` finds it."""
+        return ["tts_plugins_langchain"]
+
+    def to_json(self) -> Any:
+        """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
+        return plain_settings(super().to_json())
+
+
+def scale(
+    runnable: Runnable[Input, Output] | Callable[..., Any],
+    *,
+    strategy: Any = None,
+    verifier: Any = None,
+    budget: Budget | Ledger | None = None,
+    seed: int | None = None,
+    profile: str | None = None,
+    **settings: Any,
+) -> ScaledRunnable[Input, Output]:
+    """Wrap a chain, so that it is asked several times and gives the best answer.
+
+    Args:
+        runnable: a chain, a model, a graph, or a function.
+        strategy: how compute is spent; an object, or its registered name.
+        verifier: one of `tts_plugins.verifiers`; a function of the output, or of (problem, candidate); or a runnable
+            that gets {"input", "output", "question", "text", "answer"} and gives a number, or `score` and `feedback`.
+        budget: limits for each call, or a `Ledger` that all calls share.
+        seed: fixes each candidate's seed, and the place of samples in a cache.
+        profile: a named bundle of settings.
+        **settings: further fields of `ScaledRunnable`: n, answer, price, concurrency, on_exhausted, name.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or the profile is not known.
+    """
+    if not isinstance(runnable, Runnable) and not callable(runnable):
+        raise ConfigurationError(f"scale: runnable={runnable!r} is no runnable; pass a chain, a model, or a function")
+    if unknown := sorted(set(settings) - set(ScaledRunnable.model_fields)):
+        raise ConfigurationError(
+            f"scale: {unknown[0]!r} is not a setting; use one of {', '.join(sorted(ScaledRunnable.model_fields))}"
+        )
+    return ScaledRunnable(
+        bound=coerce_to_runnable(cast(Any, runnable)), strategy=strategy, verifier=verifier, budget=budget, seed=seed,
+        profile=profile, **settings,
+    )  # fmt: skip

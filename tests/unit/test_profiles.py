@@ -1,0 +1,137 @@
+"""Profiles: where they are read from, what overrides what, and what is said where they are wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tts_plugins import BestOfN, Budget, SelfConsistency, solve_sync
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.profiles import Profile, load_profile, profile_names
+from tts_plugins.stopping import Threshold
+from tts_plugins.testing import ScriptedModel
+
+CAREFUL = """
+[tool.tts-plugins.profiles.careful]
+strategy = { type = "best_of_n", n = 16, stop = { type = "threshold", score = 0.9 } }
+verifier = "tests_profiles_functions:check"
+budget = { tokens = 20000, seconds = 30 }
+seed = 3
+
+[tool.tts-plugins.profiles.Cheap]
+policy = "self_consistency"
+"""
+
+
+def check(problem: Any, candidate: Any) -> bool:
+    return bool(candidate.text == "4")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import sys
+    import types
+
+    module = types.ModuleType("tests_profiles_functions")
+    module.check = check  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    (tmp_path / "pyproject.toml").write_text(CAREFUL)
+    return tmp_path
+
+
+def load(folder: Path, name: str = "careful", **environ: str) -> Profile:
+    return load_profile(name, directory=folder, environ=environ)
+
+
+def test_a_whole_profile(folder: Path) -> None:
+    profile = load(folder)
+    assert profile.strategy == BestOfN(n=16, stop=Threshold(0.9))
+    assert profile.budget == Budget(tokens=20000, seconds=30) and profile.seed == 3
+    model = ScriptedModel(["5", "4"], prompt_tokens=1, completion_tokens=1, max_tokens=4)
+    assert solve_sync("2 + 2?", model=model, **profile.settings()).text == "4"
+
+
+def test_a_policy_is_a_strategy_and_what_is_not_said_is_none(folder: Path) -> None:
+    assert load(folder, "Cheap") == Profile(name="Cheap", strategy=SelfConsistency())
+    assert profile_names(directory=folder, environ={}) == ["Cheap", "careful"]
+
+
+def test_files_are_found_above(folder: Path) -> None:
+    (folder / "a" / "b").mkdir(parents=True)
+    assert load(folder / "a" / "b").seed == 3
+
+
+def test_the_nearer_and_the_later_override_field_by_field(folder: Path) -> None:
+    (folder / "tts-plugins.toml").write_text("[profiles.careful]\nseed = 4\nstrategy = { n = 8 }\n")
+    profile = load(folder)
+    assert profile.seed == 4 and profile.strategy == BestOfN(n=8, stop=Threshold(0.9))
+    profile = load(
+        folder,
+        TTS_PLUGINS_PROFILES__CAREFUL__STRATEGY__N="2",
+        TTS_PLUGINS_PROFILES__CAREFUL__BUDGET__USD="0.5",
+        TTS_PLUGINS_PROFILES__CHEAP__STRATEGY="best_of_n",
+        TTS_PLUGINS_OTHER="x",
+    )
+    assert profile.strategy == BestOfN(n=2, stop=Threshold(0.9))
+    assert profile.budget == Budget(tokens=20000, seconds=30, usd=0.5)
+
+
+def test_from_the_environment_alone(tmp_path: Path) -> None:
+    profile = load(tmp_path, "fast", TTS_PLUGINS_PROFILES__FAST__STRATEGY='{"type": "best_of_n", "n": 3}')
+    assert profile.strategy == BestOfN(n=3)
+
+
+def test_verifiers_of_this_package_and_their_arguments(tmp_path: Path) -> None:
+    text = '[profiles.a]\nverifier = "AnswerAgreement"\n[profiles.b.verifier]\ntype = "CallableVerifier"\nnone = 1\n'
+    (tmp_path / "tts-plugins.toml").write_text(text)
+    assert type(load(tmp_path, "a").verifier).__name__ == "AnswerAgreement"
+    with pytest.raises(ConfigurationError, match="profile b: verifier CallableVerifier"):
+        load(tmp_path, "b")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("stategy = 3", "unknown field 'stategy'"),
+        ("strategy = 3", "strategy=3 must be a name or a table"),
+        ('strategy = "nope"', "type='nope' is not known"),
+        ('strategy = { type = "best_of_n", m = 3 }', "unknown field 'm'"),
+        ('strategy = { type = "best_of_n", n = 0 }', "n=0"),
+        ('strategy = "best_of_n"\npolicy = "best_of_n"', "both given"),
+        ("budget = 3", "budget=3 must be a table"),
+        ("budget = { dollars = 3 }", "unknown field 'dollars'"),
+        ("budget = { calls = -3 }", "calls=-3"),
+        ('seed = "x"', "seed='x'"),
+        ('verifier = "nope"', "verifier='nope' is not known"),
+        ('verifier = "nope:nope"', "cannot be imported"),
+        ('verifier = "math:pi"', "neither a verifier nor a function"),
+        ("verifier = 3", "verifier=3 must be"),
+    ],
+)
+def test_errors_name_the_file_the_profile_and_the_field(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "tts-plugins.toml").write_text(f"[profiles.p]\n{line}\n")
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        load(tmp_path, "p")
+    assert str(tmp_path / "tts-plugins.toml") in str(caught.value) and "profile p" in str(caught.value)
+
+
+def test_errors_of_files_and_variables(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"there are none.*pyproject\.toml"):
+        load(tmp_path, "p")
+    with pytest.raises(ConfigurationError, match="names no field"):
+        load(tmp_path, "p", TTS_PLUGINS_PROFILES__P="3")
+    with pytest.raises(ConfigurationError, match="set one"):
+        load(tmp_path, "p", TTS_PLUGINS_PROFILES__P__SEED="3", TTS_PLUGINS_PROFILES__P__SEED__X="3")
+    with pytest.raises(ConfigurationError, match="the environment: profile p: seed"):
+        load(tmp_path, "p", TTS_PLUGINS_PROFILES__P__SEED="x")
+    (tmp_path / "tts-plugins.toml").write_text("[profiles\n")
+    with pytest.raises(ConfigurationError, match="no valid TOML"):
+        load(tmp_path, "p")
+    (tmp_path / "tts-plugins.toml").write_text("profiles = 3\n")
+    with pytest.raises(ConfigurationError, match="must be a table of profiles"):
+        load(tmp_path, "p")
+    (tmp_path / "tts-plugins.toml").write_text("[profiles]\np = 3\n")
+    with pytest.raises(ConfigurationError, match="must be a table of settings"):
+        load(tmp_path, "p")

@@ -1,0 +1,182 @@
+"""Whether the candidates of a pool stand under their own problems: a batch that is sliced wrongly looks like bad luck.
+
+All checks go by answers, and none by `correct`, which was graded after the mistake. Each names its p-value:
+
+- mixed: answers of one problem agree with each other no more than those of random candidates would.
+- misplaced: answers match their own problem's gold answer no more than other problems' gold answers.
+- rotated: they match the gold answer of the problem k places on better than their own.
+- swapped: two problems each hold answers that are the other's, more than chance puts there.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tts_plugins.answers import extract, normalise
+from tts_plugins.errors import DataError
+from tts_plugins.pools import Pool, PoolCandidate
+
+Kind = Literal["mixed", "misplaced", "rotated", "swapped"]
+Answers = Sequence[Sequence[str]]
+_CLASS = re.compile(r"g\d+")
+_SHUFFLES = 199
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One suspicion. `p` is the probability of what was seen: for «mixed» and «misplaced» under random assignment,
+    which a sound pool makes small; for «rotated» and «swapped» under sound assignment."""
+
+    kind: Kind
+    problems: tuple[str, ...]
+    detail: str
+    p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What was checked, and what was found. A check that the pool's data do not allow is not in `checked`."""
+
+    checked: tuple[Kind, ...]
+    findings: tuple[Finding, ...]
+
+    def raise_for_findings(self) -> None:
+        """Raise where anything was found.
+
+        Raises:
+            DataError: names the first finding.
+        """
+        if self.findings:
+            first = self.findings[0]
+            more = f" (and {len(self.findings) - 1} more findings)" if len(self.findings) > 1 else ""
+            raise DataError(f"pool: candidates stand under the wrong problems, {first.kind}: {first.detail}{more}")
+
+
+def check_assignment(pool: Pool, *, alpha: float = 0.001, seed: int = 0) -> Assignment:
+    """Look for candidates that belong to other problems.
+
+    Answers that are classes (g0, g1, …) say nothing across problems; then the text's own answer is read.
+
+    Args:
+        alpha: how improbable, over all that are looked at, a rotation or a swap has to be by chance. Random
+            assignment has to be rejected at 0.01 for a pool to pass.
+    """
+    answers = [[a for c in p.candidates if (a := _value(c)) is not None] for p in pool.problems]
+    golds = [None if p.answer is None else normalise(p.answer) for p in pool.problems]
+    names = [p.id for p in pool.problems]
+    checked: list[Kind] = []
+    findings: list[Finding] = []
+    rng = random.Random(seed)
+    if sum(len(a) > 1 for a in answers) > 4 and len({a for own in answers for a in own}) > 1:
+        checked += ["mixed", "swapped"]
+        findings += _mixed(answers, rng)
+        findings += _swapped(answers, names, alpha)
+    if sum(g is not None for g in golds) > 4 and len(set(golds)) > len(golds) / 2 and any(answers):
+        checked += ["misplaced", "rotated"]
+        findings += _against_golds(answers, golds, rng, alpha)
+    return Assignment(checked=tuple(checked), findings=tuple(findings))
+
+
+def _value(candidate: PoolCandidate) -> str | None:
+    """The candidate's answer as a value that means the same under every problem."""
+    if candidate.answer is not None and not _CLASS.fullmatch(candidate.answer):
+        return normalise(candidate.answer)
+    return extract(candidate.text) if candidate.text else None
+
+
+def _agreeing(counts: Counter[str]) -> int:
+    return sum(k * (k - 1) // 2 for k in counts.values())
+
+
+def _mixed(answers: Answers, rng: random.Random) -> Iterator[Finding]:
+    seen = sum(_agreeing(Counter(own)) for own in answers)
+    every = [a for own in answers for a in own]
+    if not _agreeing(Counter(every)):
+        return  # no answer stands twice anywhere: there is nothing to agree
+    reached = 0
+    for _ in range(_SHUFFLES):
+        rng.shuffle(every)
+        rest, total = iter(every), 0
+        for own in answers:
+            total += _agreeing(Counter(next(rest) for _ in own))
+        reached += total >= seen
+    p = (1 + reached) / (1 + _SHUFFLES)
+    if p > 0.01:
+        pairs = sum(len(own) * (len(own) - 1) // 2 for own in answers)
+        detail = f"answers of one problem agree in {seen} of {pairs} pairs, no more than random candidates do"
+        yield Finding(kind="mixed", problems=(), detail=detail, p=p)
+
+
+def _swapped(answers: Answers, names: Sequence[str], alpha: float) -> Iterator[Finding]:
+    """Pairs of problems that each hold the other's leading answer, which nobody else there gives."""
+    counts = [Counter(own) for own in answers]
+    overall: Counter[str] = Counter(a for own in answers for a in own)
+    total = sum(overall.values())
+    leaders = [
+        {a for a, k in c.items() if k >= max(2, len(own) / 4)} for c, own in zip(counts, answers, strict=True)
+    ]  # what a problem's candidates say so often that it must be theirs
+    pairs = max(1, len(answers) * (len(answers) - 1) // 2)
+    for i, own in enumerate(counts):
+        for j in range(i + 1, len(counts)):
+            odds = []
+            for here, there, size in ((own, j, len(answers[i])), (counts[j], i, len(answers[j]))):
+                foreign = leaders[there] - leaders[i if there == j else j]
+                strays = sum(here[a] for a in foreign)
+                # How often these answers stand under third problems is how often chance puts them here.
+                elsewhere = sum(overall[a] - counts[i][a] - counts[j][a] for a in foreign)
+                rate = size * (elsewhere + 0.5) / max(total - len(answers[i]) - len(answers[j]), 1)
+                odds.append(_poisson_tail(strays, rate) if strays else 1.0)
+            p = min(1.0, odds[0] * odds[1] * pairs)
+            if max(odds) < 1 and p < alpha:
+                detail = f"problems {names[i]!r} and {names[j]!r} each hold answers that are the other's"
+                yield Finding(kind="swapped", problems=(names[i], names[j]), detail=detail, p=p)
+
+
+def _against_golds(
+    answers: Answers, golds: Sequence[str | None], rng: random.Random, alpha: float
+) -> Iterator[Finding]:
+    shares = [{a: k / len(own) for a, k in Counter(own).items()} for own in answers]
+
+    def matched(order: Sequence[str | None]) -> list[float]:
+        return [share.get(gold, 0.0) if gold is not None else 0.0 for share, gold in zip(shares, order, strict=True)]
+
+    own = matched(golds)
+    shuffled, reached = list(golds), 0
+    for _ in range(_SHUFFLES):
+        rng.shuffle(shuffled)
+        reached += sum(matched(shuffled)) >= sum(own)
+    p = (1 + reached) / (1 + _SHUFFLES)
+    if p > 0.01:
+        detail = (
+            f"a mean share of {sum(own) / len(own):.3f} of the candidates matches its problem's gold answer, no more "
+            "than matches another's; either they stand under the wrong problems, or all are wrong"
+        )
+        yield Finding(kind="misplaced", problems=(), detail=detail, p=p)
+    best: tuple[float, int, float] | None = None
+    for shift in range(1, len(golds)):
+        moved = matched([*golds[shift:], *golds[:shift]])
+        more = sum(b > a for a, b in zip(own, moved, strict=True))
+        less = sum(a > b for a, b in zip(own, moved, strict=True))
+        chance = _coin_tail(more, more + less) * (len(golds) - 1)
+        if sum(moved) > sum(own) and chance < alpha and (best is None or sum(moved) > best[2]):
+            best = (chance, shift, sum(moved))
+    if best is not None:
+        detail = f"the candidates match the gold answers {best[1]} places on better than their own"
+        yield Finding(kind="rotated", problems=(), detail=detail, p=best[0])
+
+
+def _poisson_tail(k: int, rate: float) -> float:
+    """P(X >= k)."""
+    below = math.fsum(math.exp(i * math.log(rate) - rate - math.lgamma(i + 1)) for i in range(k))
+    return min(1.0, max(0.0, 1.0 - below))
+
+
+def _coin_tail(heads: int, tosses: int) -> float:
+    """P(at least so many heads)."""
+    return float(sum(math.comb(tosses, k) for k in range(heads, tosses + 1)) / 2**tosses)

@@ -1,0 +1,189 @@
+"""Strategies on recorded samples, through the engine that runs them live: what they reach, and at what cost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tts_plugins._config import check_count
+from tts_plugins._threads import run_sync
+from tts_plugins.answers import AnswerKey
+from tts_plugins.bench.metrics import Estimate, clustered_bootstrap, paired_bootstrap
+from tts_plugins.budget import Budget
+from tts_plugins.engine import solve
+from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.models.replay import ReplayModel, recorded_answer
+from tts_plugins.pools import Pool, PoolCandidate, PoolProblem
+from tts_plugins.protocols import SetVerifier, Strategy, Verifier
+from tts_plugins.types import Result
+
+Grade = Callable[[Result], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """The solves of one problem, one value an order: whether right, candidates paid for, tokens paid for."""
+
+    correct: tuple[float, ...]
+    samples: tuple[float, ...]
+    tokens: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayResult:
+    """What a strategy reached on a pool.
+
+    Attributes:
+        accuracy: share of right answers.
+        samples: generations paid for, a problem; tokens: all tokens paid for, a problem.
+        exact: whether the tokens are counts; else the pool's figures are estimates.
+        by_problem: the single solves, by problem id.
+
+    Intervals are for 95 %, from resampling whole problems: the orders of one problem are not independent.
+    """
+
+    accuracy: Estimate
+    samples: Estimate
+    tokens: Estimate
+    exact: bool
+    by_problem: Mapping[str, Replayed]
+
+    def accuracy_over(self, other: ReplayResult) -> Estimate:
+        """The difference in accuracy to another strategy's result on the same problems, paired.
+
+        Raises:
+            ConfigurationError: the problems are not the same.
+        """
+        mine, theirs = self._pairs(other)
+        return paired_bootstrap([r.correct for r in mine], [r.correct for r in theirs])
+
+    def tokens_saved(self, other: ReplayResult) -> Estimate:
+        """How many times the tokens of this one the other took, paired; above 1 where this one is cheaper."""
+        mine, theirs = self._pairs(other)
+        return paired_bootstrap([r.tokens for r in theirs], [r.tokens for r in mine], ratio=True)
+
+    def _pairs(self, other: ReplayResult) -> tuple[Sequence[Replayed], Sequence[Replayed]]:
+        if set(self.by_problem) != set(other.by_problem):
+            raise ConfigurationError("the two results are on different problems; replay both on the same ones")
+        return list(self.by_problem.values()), [other.by_problem[key] for key in self.by_problem]
+
+
+async def replay(
+    pool: Pool,
+    strategy: Strategy,
+    verifier: Verifier | SetVerifier | None = None,
+    *,
+    problems: Iterable[str] | None = None,
+    orders: int = 40,
+    seed: int = 0,
+    budget: Budget | None = None,
+    answer: AnswerKey = recorded_answer,
+    grade: Grade | None = None,
+    concurrency: int = 8,
+) -> ReplayResult:
+    """Run a strategy on a pool, `orders` times on each problem with its samples shuffled.
+
+    Args:
+        verifier: such as `RecordedVerifier()`.
+        problems: the ids to run on; all where left out.
+        orders: shuffled orders of each problem's samples; the same for every strategy with the same `seed`.
+        budget: limits for each solve.
+        answer: the vote of a candidate's text; the recorded answer by default.
+        grade: whether a result is right; by default the recorded grade of the chosen candidate.
+        concurrency: solves under way at once; more helps only where a verifier waits for something.
+
+    Raises:
+        ConfigurationError: no problems, one that the pool does not have, or a strategy that asks for more samples
+            than a problem has.
+        DataError: a chosen candidate was never graded.
+    """
+    check_count("replay", "orders", orders)
+    check_count("replay", "concurrency", concurrency)
+    chosen = _chosen(pool, problems)
+    marked = grade or recorded_grade
+    places = asyncio.Semaphore(concurrency)
+    rows: dict[str, list[tuple[float, float, float]]] = {p.id: [] for p in chosen}
+
+    async def one(model: ReplayModel, p: PoolProblem, own: int) -> tuple[float, float, float]:
+        async with places:
+            result = await solve(
+                p.problem(), model=model, strategy=strategy, verifier=verifier, budget=budget, seed=own, answer=answer
+            )
+        return float(marked(result)), float(result.usage.calls), float(result.usage.tokens)
+
+    for order in range(orders):
+        model = ReplayModel(pool, seed=seed * 1_000_003 + order)
+        try:
+            async with asyncio.TaskGroup() as group:  # one order at a time keeps few solves in memory
+                tasks = [group.create_task(one(model, p, order)) for p in chosen]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
+        if model.refused:
+            raise ConfigurationError(
+                f"replay: {strategy!r} asks for more samples than a problem has (the fewest is "
+                f"{min(len(p.candidates) for p in chosen)}); lower n, or record more"
+            )
+        for p, task in zip(chosen, tasks, strict=True):
+            rows[p.id].append(task.result())
+    return _result(rows, exact=pool.exact_tokens)
+
+
+def replay_sync(
+    pool: Pool,
+    strategy: Strategy,
+    verifier: Verifier | SetVerifier | None = None,
+    *,
+    problems: Iterable[str] | None = None,
+    orders: int = 40,
+    seed: int = 0,
+    budget: Budget | None = None,
+    answer: AnswerKey = recorded_answer,
+    grade: Grade | None = None,
+    concurrency: int = 8,
+) -> ReplayResult:
+    """`replay` from synchronous code, inside a running event loop too."""
+    return run_sync(
+        lambda: replay(
+            pool, strategy, verifier, problems=problems, orders=orders, seed=seed, budget=budget, answer=answer,
+            grade=grade, concurrency=concurrency,
+        )
+    )  # fmt: skip
+
+
+def recorded_grade(result: Result) -> bool:
+    """Whether the chosen candidate was right, as recorded.
+
+    Raises:
+        DataError: it was not graded, or is not from a pool.
+    """
+    record = result.best.output
+    if not isinstance(record, PoolCandidate) or record.correct is None:
+        raise DataError(f"problem {result.problem.id!r}, correct: the chosen candidate was never graded; pass grade=…")
+    return record.correct
+
+
+def _chosen(pool: Pool, problems: Iterable[str] | None) -> list[PoolProblem]:
+    by_id = {p.id: p for p in pool.problems}
+    wanted = list(by_id) if problems is None else list(problems)
+    if not wanted:
+        raise ConfigurationError("replay: there are no problems to run on; is the fold empty?")
+    for name in wanted:
+        if name not in by_id:
+            raise ConfigurationError(f"replay: the pool has no problem {name!r}; use ids of its own")
+    return [by_id[name] for name in wanted]
+
+
+def _result(rows: Mapping[str, Sequence[tuple[float, float, float]]], *, exact: bool) -> ReplayResult:
+    by_problem = {
+        key: Replayed(correct=tuple(r[0] for r in runs), samples=tuple(r[1] for r in runs),
+                      tokens=tuple(r[2] for r in runs))
+        for key, runs in rows.items()
+    }  # fmt: skip
+    return ReplayResult(
+        accuracy=clustered_bootstrap([r.correct for r in by_problem.values()]),
+        samples=clustered_bootstrap([r.samples for r in by_problem.values()]),
+        tokens=clustered_bootstrap([r.tokens for r in by_problem.values()]),
+        exact=exact,
+        by_problem=by_problem,
+    )

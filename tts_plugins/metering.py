@@ -1,0 +1,294 @@
+"""Metering: for models whose framework makes the calls, so that its callbacks have to reserve and to settle.
+
+A model that `Run` calls itself is priced: `Model.bound` says what a call may cost, and `Run` reserves. A model inside
+somebody's chain is metered: `Model.bound` is None, and a `Meter` reserves when the framework says that a call starts,
+and settles when it says that the call has ended. Never both for one model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from tts_plugins.budget import Amount, Bound
+from tts_plugins.engine._calls import acquire
+from tts_plugins.engine._scope import SCOPE
+from tts_plugins.errors import (
+    BudgetExhausted,
+    CandidateError,
+    Charge,
+    ConfigurationError,
+    UnboundedCallError,
+    UnknownPriceError,
+)
+from tts_plugins.ledger import Hold, Ledger
+from tts_plugins.models._usage import Price, PromptBound, measure, pricing
+from tts_plugins.protocols import Role
+from tts_plugins.types import Usage
+
+Prices = tuple[float, float] | Mapping[str, tuple[float, float]] | None
+"""US dollars per million prompt and completion tokens: for every model, or by model name; None for published ones."""
+
+_MODELS = 256
+
+
+class MeterClosed(CandidateError):
+    """A call was about to start for a candidate that has ended: it was cancelled, or the search is over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A model call that is about to start.
+
+    Attributes:
+        model: its name, for prices, messages and what was learnt of its prompts.
+        prompt: all that is sent, `{"messages": …, "tools": …}`; its bytes bound its tokens until they were counted.
+        choices: generations asked for.
+        max_tokens: completion tokens of one choice at most; None where the call does not say.
+    """
+
+    model: str
+    prompt: Mapping[str, Any]
+    choices: int = 1
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class _Open:
+    call: Call
+    bound: Bound
+    hold: Hold
+
+
+class Meter:
+    """The calls of one candidate, or of one verification. Thread-safe; it never waits: it reserves or raises.
+
+    Args:
+        ledger: the account that pays.
+        role: "model" or "verifier", for the usage by role.
+        prices: dollars per million tokens; None looks published prices up where `genai-prices` is installed.
+        prepaid: a hold from `room()`, which the first call draws from.
+    """
+
+    def __init__(
+        self, ledger: Ledger, *, role: Role = "model", prices: Prices = None, prepaid: Hold | None = None
+    ) -> None:
+        self._ledger, self._role, self._prices, self._prepaid = ledger, role, prices, prepaid
+        self._lock = threading.Lock()
+        self._open: dict[Hashable, _Open] = {}
+        self._usage = Usage()
+        self._started = 0
+        self._closed = False
+        self.refusal: BudgetExhausted | ConfigurationError | MeterClosed | None = None
+        self.refused: Amount | None = None
+
+    @classmethod
+    def here(cls, *, role: Role = "model", prices: Prices = None, prepaid: Hold | None = None) -> Meter:
+        """A meter on the account of the solve that this runs in.
+
+        Raises:
+            ConfigurationError: it runs in none.
+        """
+        scope = SCOPE.get()
+        if scope is None:
+            raise ConfigurationError("Meter.here: there is no solve around this; use Meter(ledger)")
+        return cls(scope.ledger, role=role, prices=prices, prepaid=prepaid)
+
+    @property
+    def usage(self) -> Usage:
+        """What was settled so far."""
+        return self._usage
+
+    @property
+    def untouched(self) -> bool:
+        """Whether no call was started, so that nothing is lost by beginning anew."""
+        return self._started == 0
+
+    def start(self, key: Hashable, call: Call) -> None:
+        """Hold the worst case of a call.
+
+        Raises:
+            BudgetExhausted: there is no room now; `refused` is what it would have taken.
+            UnboundedCallError, UnknownPriceError: the limit cannot hold over this call.
+            MeterClosed: nobody waits for this candidate any more.
+        """
+        price, prompt = _price(self._prices, call.model), _prompts(call.model).of(call.prompt)
+        usd = None if price is None or call.max_tokens is None else price(prompt, call.max_tokens)
+        bound = Bound(prompt_tokens=prompt, completion_tokens=call.max_tokens, usd=usd)
+        amount = bound.amount.times(call.choices)
+        try:
+            with self._lock:
+                if self._closed:
+                    raise MeterClosed(f"{call.model}: this candidate has ended; the call is not made")
+                _check(call, price, self._ledger)
+                within = self._prepaid if self._prepaid is not None and self._prepaid.open else None
+                self._open[key] = _Open(call, bound, self._ledger.reserve(amount, within=within))
+                self._started += 1
+        except (BudgetExhausted, ConfigurationError, MeterClosed) as refusal:
+            self.refusal = refusal
+            self.refused = amount if isinstance(refusal, BudgetExhausted) else None
+            raise
+
+    def end(
+        self,
+        key: Hashable,
+        *,
+        prompt_tokens: int | None,
+        completion_tokens: int | None,
+        texts: Sequence[str],
+        truncated: Sequence[bool],
+        cached: bool = False,
+    ) -> None:
+        """Charge what the call took: the counts where they are there and can be true, else its bound.
+
+        Args:
+            texts: what each choice says, reasoning and tool calls included.
+            truncated: which of them were cut by the limit.
+            cached: it came from a cache, and costs nothing.
+        """
+        with self._lock:
+            opened = self._open.pop(key, None)
+        if opened is None:
+            return  # it was charged at its reserve when the candidate ended
+        if cached:
+            opened.hold.release()
+            return
+        call = opened.call
+        usage = measure(
+            SimpleNamespace(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
+            list(texts) or [""] * call.choices,
+            list(truncated) or [False] * call.choices,
+            prompt_bound=opened.bound.prompt_tokens,
+            max_tokens=call.max_tokens,
+            hidden=True,  # a framework may keep reasoning to itself
+            price=_price(self._prices, call.model),
+        )
+        if usage.exact:
+            _prompts(call.model).saw(call.prompt, usage.prompt_tokens)
+        self._settle(opened, usage)
+
+    def fail(self, key: Hashable, charge: Charge) -> None:
+        """Charge a call that failed: its `reserve`, one `call` without tokens, or `nothing`."""
+        with self._lock:
+            opened = self._open.pop(key, None)
+        if opened is not None:
+            self._fail(opened, charge)
+
+    def close(self) -> Usage:
+        """Charge what is still open at its reserve, let no further call start, and say what it cost in all."""
+        with self._lock:
+            self._closed = True
+            left, self._open = list(self._open.values()), {}
+        for opened in left:
+            self._fail(opened, "reserve")
+        if self._prepaid is not None:
+            self._prepaid.release()
+        return self._usage
+
+    async def room(self) -> Hold:
+        """Wait until what was refused fits: a hold for the first call of another attempt, with a meter of its own.
+
+        Raises:
+            BudgetExhausted: it will not fit, since no call in flight can make room.
+        """
+        if self.refused is None:
+            raise ValueError("room() is for a meter that refused a call for lack of room")
+        scope = SCOPE.get()
+        around = None if scope is None or scope.ledger is not self._ledger else scope.hold
+        if around is None:
+            return await acquire(self._ledger, self.refused)
+        around.park(lambda: False)  # it cannot end by itself, nor by anything outside of the account
+        with _queued(self._ledger) as newest:
+            try:
+                while True:
+                    try:
+                        return await acquire(self._ledger, self.refused)
+                    except BudgetExhausted:
+                        # Each waiter may keep room for its verification: all together, all there is. Who came last
+                        # gives up, and its room goes to those before it.
+                        if around.amount == Amount() or newest():
+                            raise
+                    await asyncio.sleep(0.002)
+            finally:
+                around.unpark()
+
+    def _fail(self, opened: _Open, charge: Charge) -> None:
+        if charge == "reserve":
+            usage = replace(opened.bound.usage(opened.call.choices), exact=False)
+        else:
+            usage = Usage() if charge == "nothing" else opened.bound.usage(tokens=False)
+        self._settle(opened, usage)
+
+    def _settle(self, opened: _Open, usage: Usage) -> None:
+        opened.hold.settle(replace(usage, by_role={self._role: usage}))
+        with self._lock:
+            self._usage = self._usage + usage
+
+
+def _check(call: Call, price: Price | None, ledger: Ledger) -> None:
+    if call.max_tokens is None and (ledger.limits("tokens") or ledger.limits("usd")):
+        raise UnboundedCallError(
+            f"{call.model}: max_tokens is not set, so a token or money budget cannot hold; set max_tokens on the model"
+        )
+    if price is None and ledger.limits("usd"):
+        raise UnknownPriceError(
+            f"{call.model}: its price is not known, so a usd limit cannot hold; give price=(dollars per million prompt "
+            "tokens, per million completion tokens), or install 'tts-plugins[prices]' for the published ones"
+        )
+
+
+_waiters: WeakKeyDictionary[Ledger, list[object]] = WeakKeyDictionary()
+
+
+@contextmanager
+def _queued(ledger: Ledger) -> Iterator[Callable[[], bool]]:
+    """A place among those that wait with something held; tells whether it is the last one."""
+    me = object()
+    with _guard:
+        queue = _waiters.setdefault(ledger.root, [])
+        queue.append(me)
+
+    def newest() -> bool:
+        with _guard:
+            return queue[-1] is me
+
+    try:
+        yield newest
+    finally:
+        with _guard:
+            queue.remove(me)
+
+
+_learnt: OrderedDict[str, PromptBound] = OrderedDict()
+_published: OrderedDict[str, Price | None] = OrderedDict()
+_guard = threading.Lock()
+
+
+def _prompts(model: str) -> PromptBound:
+    """What was learnt of a model's prompts, shared by all meters."""
+    with _guard:
+        found = _learnt.pop(model, None) or PromptBound()
+        _learnt[model] = found
+        while len(_learnt) > _MODELS:
+            _learnt.popitem(last=False)
+        return found
+
+
+def _price(prices: Prices, model: str) -> Price | None:
+    if isinstance(prices, tuple):
+        return pricing(prices, model, None)
+    if prices is not None and model in prices:
+        return pricing(prices[model], model, None)
+    with _guard:
+        if model not in _published:
+            _published[model] = pricing(None, model, None)
+            while len(_published) > _MODELS:
+                _published.popitem(last=False)
+        return _published[model]

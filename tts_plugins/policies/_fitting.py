@@ -1,0 +1,215 @@
+"""The value of going on, fitted to walks: regression of what each walk gained, under a rule that improves with it.
+
+Longstaff & Schwartz 2001 (least-squares Monte Carlo for optimal stopping): the gain that a walk realises after a
+state under the current rule is regressed on functions of the state; the rule goes on where the fitted gain is above
+zero; and again. Two things keep the few problems of a pool from being learned by heart. The gain is counted partly in
+calibrated probabilities of being right, given an answer's share of its problem's samples, instead of in the grades
+of these very answers; and the strength of that, and of the ridge, is chosen by cross-validation over problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts_plugins.policies._paths import Floats, Ints, Samples, walk
+from tts_plugins.policies._state import basis, decided
+from tts_plugins.pools import PoolProblem
+from tts_plugins.selection import Aggregate, Select
+
+RIDGES = (0.01, 0.1, 1.0, 30.0)
+SMOOTHINGS = (0.0, 0.5, 1.0)
+ROUNDS = 6
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """Weights of the basis, the constant first; the earliest stop on the walks; cross-validated outcomes."""
+
+    price: float
+    weights: tuple[float, ...]
+    begin: int
+    accuracy: float
+    full_accuracy: float
+    tokens: float
+    samples: float
+
+
+class Fitter:
+    """Walks of a pool and what is computed from them once, for rules at any price."""
+
+    def __init__(
+        self, problems: Sequence[PoolProblem], n: int, select: Select, *, how: Aggregate, orders: int, seed: int,
+        extra: float,
+    ) -> None:  # fmt: skip
+        self.n, self.select = n, select
+        self.samples = Samples.of(problems, n, select, how)
+        used = np.arange(self.samples.tokens.shape[1]) < self.samples.sizes[:, None]
+        self.reference = float(self.samples.tokens[used].mean())
+        self._paths = walk(self.samples, n, select, orders=orders, seed=seed, reference=self.reference)
+        functions = np.stack(np.broadcast_arrays(*basis(self._paths.state, n, select, np)), axis=-1)
+        self._centre = functions[:, :-1].reshape(-1, functions.shape[-1]).mean(0)
+        spread = functions[:, :-1].reshape(-1, functions.shape[-1]).std(0)
+        self._scale = np.where(spread > 1e-9, spread, np.inf)  # what never varied weighs nothing
+        scaled = (functions - self._centre) / self._scale
+        self._z = np.concatenate([np.ones((*scaled.shape[:2], 1)), scaled], axis=-1)
+        within = functions.max(0) - functions.min(0)
+        self._counts = np.concatenate([[True], (within < 1e-12).all(0)])  # the same on every walk
+        self._decided = np.asarray(decided(self._paths.state, n, select))
+        self._cost = self._paths.tokens + extra
+        self._cumulated = self._cost.cumsum(1)
+        rows = np.random.default_rng(seed + 1).permutation(len(problems))
+        self._fold = np.empty(len(problems), dtype=np.int64)
+        self._fold[rows] = np.arange(len(problems)) % min(5, len(problems))
+
+    def fit(self, prices: Sequence[float]) -> list[Fitted]:
+        """A rule for each price; smoothing and ridge are chosen once, by cross-validation over all the prices."""
+        tried = sorted({p * f for p in prices for f in ((0.5, 1.0, 2.0) if len(prices) < 3 else (1.0,))})
+        outcomes = {(s, r): self._validate(s, r, tried) for s in SMOOTHINGS for r in RIDGES}
+        # In units of what the price makes of a whole run, so that no price outweighs the others.
+        worth = {
+            key: float(np.mean([(a - p * c) for p, (a, c, _) in zip(tried, found, strict=True)]))
+            for key, found in outcomes.items()
+        }
+        smoothing, ridge = max(worth, key=lambda key: worth[key])
+        hard, soft = self._labels(np.arange(len(self.samples.sizes)))
+        label = (1 - smoothing) * hard + smoothing * soft
+        solver = _Solver(self._z, ridge, self._decided, self._counts)
+        found = dict(zip(tried, outcomes[smoothing, ridge], strict=True))
+        return [self._rule(solver, label, price, found[price], float(hard[:, -1].mean())) for price in prices]
+
+    def _rule(self, solver: _Solver, label: Floats, price: float, seen: tuple[float, ...], full: float) -> Fitted:
+        plain = self._patient()
+        # By best score, stopping before the choice is decided can only lose; that no problem of a few was lost is weak
+        # evidence, so half a problem is counted as lost besides.
+        doubt = 0.5 / len(self._fold) if self.select == "best" else 0.0
+        if plain[0] - price * plain[1] >= seen[0] - doubt - price * seen[1]:
+            # Giving up early has not paid on problems that the fit had not seen: go on until the choice is decided.
+            weights = np.zeros(self._z.shape[-1] - 1)
+            return Fitted(price=price, weights=(1.0, *map(float, weights)), begin=self.n, accuracy=plain[0],
+                          tokens=plain[1], samples=plain[2], full_accuracy=full)  # fmt: skip
+        weights = solver.improve(label, price * self._cost)
+        stops = (self._z @ weights <= 0) | self._decided
+        stops[:, -1] = True
+        raw = weights[1:] / self._scale
+        return Fitted(
+            price=price, weights=(float(weights[0] - raw @ self._centre), *map(float, raw)),
+            begin=int(stops.argmax(1).min()) + 1, accuracy=seen[0], tokens=seen[1], samples=seen[2], full_accuracy=full,
+        )  # fmt: skip
+
+    def _patient(self) -> tuple[float, float, float]:
+        """Accuracy, tokens and samples of going on until nothing can change the choice."""
+        stops = self._decided.copy()
+        stops[:, -1] = True
+        at, rows = stops.argmax(1), np.arange(len(stops))
+        right = self._paths.labels(self.samples.correct)[rows, at]
+        return float(right.mean()), float(self._cumulated[rows, at].mean()), float((at + 1).mean())
+
+    def _labels(self, train: Ints) -> tuple[Floats, Floats]:
+        table = calibrated(self.samples, self.select, train)
+        return self._paths.labels(self.samples.correct), self._paths.labels(table)
+
+    def _validate(self, smoothing: float, ridge: float, prices: Sequence[float]) -> list[tuple[float, float, float]]:
+        """Accuracy, tokens and samples at each price, of rules that have not seen the problems they ran on."""
+        totals = np.zeros((len(prices), 3))
+        for fold in range(int(self._fold.max()) + 1):
+            out = self._fold[self._paths.problem] == fold
+            train = np.flatnonzero(self._fold != fold) if self._fold.max() else np.arange(1)
+            inside = np.isin(self._paths.problem, train)
+            hard, soft = self._labels(train)
+            label = ((1 - smoothing) * hard + smoothing * soft)[inside]
+            solver = _Solver(self._z[inside], ridge, self._decided[inside], self._counts)
+            for i, price in enumerate(prices):
+                weights = solver.improve(label, price * self._cost[inside])
+                stops = (self._z[out] @ weights <= 0) | self._decided[out]
+                stops[:, -1] = True
+                at, rows = stops.argmax(1), np.arange(int(out.sum()))
+                totals[i] += hard[out][rows, at].sum(), self._cumulated[out][rows, at].sum(), (at + 1).sum()
+        return [(float(a), float(c), float(k)) for a, c, k in totals / len(self._paths.problem)]
+
+
+class _Solver:
+    """Ridge regression on fixed functions of the states of many walks; what is decided already teaches nothing."""
+
+    def __init__(self, z: Floats, ridge: float, over: Bools, counts: Bools) -> None:
+        self._z, self._open = z[:, :-1], ~over[:, :-1]
+        self._rows = self._z[self._open]
+        # How many have been seen says nothing of which problem it is, so it cannot be learned by heart: a strong ridge
+        # leaves a rule that goes by the count alone.
+        penalty = np.diag(np.where(counts, min(ridge, 0.01), ridge))
+        penalty[0, 0] = 1e-9
+        size = max(len(self._rows), 1)
+        self._inverse = np.linalg.inv(self._rows.T @ self._rows / size + penalty) / size
+
+    def improve(self, label: Floats, cost: Floats) -> Floats:
+        """Weights of the gain of going on, after rounds of «fit what the rule gains, then go on where it gains»."""
+        walks, n = label.shape
+        step = np.diff(label, axis=1) - cost[:, 1:]
+        onward = self._open
+        weights = np.zeros(self._z.shape[-1])
+        for turn in range(ROUNDS):
+            gain, later = np.empty((walks, n - 1)), np.zeros(walks)
+            for t in range(n - 2, -1, -1):
+                gain[:, t] = step[:, t] + later
+                later = np.where(onward[:, t], gain[:, t], 0.0)
+            fresh = self._inverse @ (self._rows.T @ gain[self._open])
+            weights = fresh if turn < 2 else 0.5 * (fresh + weights)  # halved steps do not swing between two rules
+            onward = self._open & (self._z @ weights > 0)
+        return weights
+
+
+def calibrated(samples: Samples, select: Select, train: Ints) -> Floats:
+    """The probability that each candidate is right, (problems, candidates), by a logistic regression on `train`.
+
+    For votes it goes by the share of its answer among its problem's samples, the margin over the next, and the
+    scores of the answer where they are used; for `best` by its own score, and by its answer's share.
+    """
+    x, weight = _traits(samples, select)
+    rows = np.isin(np.arange(len(samples.sizes)), train)[:, None] & (weight > 0)
+    if not rows.any():
+        return np.zeros(samples.correct.shape)  # no answer was ever read
+    centre, spread = x[rows].mean(0), x[rows].std(0)
+    z = (x - centre) / np.where(spread > 1e-9, spread, np.inf)
+    z = np.concatenate([np.ones((*z.shape[:2], 1)), z], axis=-1)
+    beta = _logistic(z[rows], samples.correct[rows], weight[rows])
+    right: Floats = 1 / (1 + np.exp(-np.clip(z @ beta, -30, 30)))
+    # Without an answer there is nothing to be right; by votes alone it cannot be told from the others.
+    return right if select == "best" else np.where(samples.answers >= 0, right, 0.0)
+
+
+def _traits(samples: Samples, select: Select) -> tuple[Floats, Floats]:
+    a, s = samples.answers, samples.scores
+    there = np.arange(a.shape[1]) < samples.sizes[:, None]
+    same = (a[:, :, None] == a[:, None, :]) & (a >= 0)[:, :, None] & there[:, None, :] & there[:, :, None]
+    size, votes = samples.sizes[:, None], same.sum(2)
+    mass = (same * s[:, None, :]).sum(2)
+    other_votes = np.where(same, 0, votes[:, None, :]).max(2)
+    other_mass = np.where(same, 0.0, mass[:, None, :]).max(2)
+    share = [votes / size, (votes - other_votes) / size, np.log(np.maximum(votes, 1))]
+    own = {
+        "majority": [],
+        "weighted": [mass / size, (mass - other_mass) / size, mass / np.maximum(votes, 1)],
+        "best": [s, s * s],
+    }[select]
+    # By votes each different answer counts once, as one row among its copies; by score each candidate does.
+    weight = there / size if select == "best" else np.where(votes > 0, 1.0 / np.maximum(votes, 1), 0.0)
+    return np.stack([*share, *own], axis=-1).astype(float), weight * there
+
+
+def _logistic(x: Floats, y: Floats, weight: Floats, penalty: float = 0.1) -> Floats:
+    beta = np.zeros(x.shape[1])
+    ridge = penalty * np.eye(x.shape[1])
+    ridge[0, 0] = 1e-6
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
+        slope = x.T @ (weight * (y - p)) - ridge @ beta
+        bend = (x * (weight * p * (1 - p))[:, None]).T @ x + ridge
+        step = np.linalg.solve(bend, slope)
+        beta = beta + step * min(1.0, 5.0 / max(float(np.abs(step).max()), 1e-12))
+        if np.abs(step).max() < 1e-6:
+            break
+    return beta

@@ -1,0 +1,158 @@
+"""Recorded problems walked through in many orders: the state, the choice and the tokens after each candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.policies._state import State
+from tts_plugins.pools import PoolProblem
+from tts_plugins.selection import Aggregate, Select
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """The candidates of some problems, as rows; padded where a problem has fewer than others.
+
+    Attributes:
+        answers: (problems, candidates), a number for each different answer of a problem, -1 for none.
+        tokens, scores, correct: (problems, candidates).
+        sizes: (problems,), candidates of each.
+    """
+
+    answers: Ints
+    tokens: Floats
+    scores: Floats
+    correct: Floats
+    sizes: Ints
+
+    @classmethod
+    def of(cls, problems: Sequence[PoolProblem], n: int, select: Select, how: Aggregate) -> Samples:
+        """Those of graded problems.
+
+        Raises:
+            ConfigurationError: no problems.
+            DataError: one has fewer than `n` candidates, or a candidate lacks its grade, tokens, or score where
+                `select` goes by scores.
+        """
+        if not problems:
+            raise ConfigurationError("LearnedStopping: there are no problems to fit to; is the fold empty?")
+        width = max(len(p.candidates) for p in problems)
+        made = cls(
+            answers=np.full((len(problems), width), -1),
+            tokens=np.zeros((len(problems), width)),
+            scores=np.zeros((len(problems), width)),
+            correct=np.zeros((len(problems), width)),
+            sizes=np.array([len(p.candidates) for p in problems]),
+        )
+        for row, p in enumerate(problems):
+            if len(p.candidates) < n:
+                raise DataError(f"problem {p.id!r} has {len(p.candidates)} candidates; lower n={n}, or record more")
+            known: dict[str, int] = {}
+            for i, c in enumerate(p.candidates):
+                score = 0.0 if select == "majority" else c.scored(how)
+                for name, value in (("correct", c.correct), ("tokens", c.tokens), ("score", score)):
+                    if value is None:
+                        raise DataError(f"problem {p.id!r}, candidates[{i}], {name}: is null; fitting needs it")
+                made.answers[row, i] = -1 if c.answer is None else known.setdefault(c.answer, len(known))
+                made.tokens[row, i], made.scores[row, i], made.correct[row, i] = c.tokens, score, c.correct
+        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    """Walks of `n` candidates, `orders` for each problem; arrays are (walks, n) but for `problem`.
+
+    Attributes:
+        state: what has been seen after each candidate.
+        chosen: the place in its problem of the candidate that would be chosen then.
+        tokens, answers: of each candidate.
+        problem: (walks,), the row of its problem.
+    """
+
+    state: State
+    chosen: Ints
+    tokens: Floats
+    answers: Ints
+    problem: Ints
+
+    def labels(self, table: Floats) -> Floats:
+        """A (problems, candidates) table looked up at the choices."""
+        found: Floats = table[self.problem[:, None], self.chosen]
+        return found
+
+
+def walk(samples: Samples, n: int, select: Select, *, orders: int, seed: int, reference: float) -> Paths:
+    """`orders` shuffled walks for each problem; its samples are drawn without replacement."""
+    rng = np.random.default_rng(seed)
+    problem = np.repeat(np.arange(len(samples.sizes)), orders)
+    taken = np.stack([rng.permutation(samples.sizes[p])[:n] for p in problem])
+    seen = [getattr(samples, name)[problem[:, None], taken] for name in ("answers", "tokens", "scores")]
+    states, chosen = _states(seen[0], seen[1], seen[2], select, reference)
+    rows = np.arange(len(problem))
+    return Paths(
+        state=states,
+        chosen=np.stack([taken[rows, place] for place in chosen], axis=1),
+        tokens=seen[1],
+        answers=seen[0],
+        problem=problem,
+    )
+
+
+def _states(
+    answers: Ints, tokens: Floats, scores: Floats, select: Select, reference: float
+) -> tuple[State, list[Ints]]:
+    """The state after each candidate, and the place in the walk of the one that is chosen then."""
+    walks, n = answers.shape
+    rows = np.arange(walks)
+    width = max(int(answers.max()) + 1, 1)
+    votes, mass = np.zeros((walks, width)), np.zeros((walks, width))
+    since, top = np.full((walks, width), n), np.full((walks, width), -1.0)
+    member = np.zeros((walks, width), dtype=np.int64)  # the best candidate of each answer
+    best, second, mean_sum = np.full(walks, -1.0), np.zeros(walks), np.zeros(walks)
+    best_at, first_at = np.zeros(walks, dtype=np.int64), np.zeros((walks, width), dtype=np.int64)
+    total, columns, places = np.zeros(walks), list[list[Any]](), list[Ints]()
+    for t in range(n):
+        s, a = scores[:, t], answers[:, t]
+        total += tokens[:, t]
+        mean_sum += s
+        r, got = rows[a >= 0], a[a >= 0]
+        first_at[r, got] = np.where(votes[r, got] == 0, t, first_at[r, got])
+        since[r, got] = np.minimum(since[r, got], t)
+        votes[r, got] += 1
+        mass[r, got] += s[a >= 0]
+        better = s[a >= 0] > top[r, got]
+        member[r, got] = np.where(better, t, member[r, got])
+        top[r, got] = np.maximum(top[r, got], s[a >= 0])
+        second = np.where(s > best, np.maximum(best, 0.0), np.maximum(second, s))
+        best_at = np.where(s > best, t, best_at)
+        best = np.maximum(best, s)
+        # Equal sums have to compare equal in any order of summing; among them the answer seen first leads.
+        going = np.where(votes > 0, np.round(mass if select == "weighted" else votes, 9) - 1e-12 * since, -1.0)
+        leader = answers[rows, best_at] if select == "best" else np.where(votes.sum(1) > 0, going.argmax(1), -1)
+        held = np.maximum(leader, 0)
+        rest_votes, rest_mass = votes.copy(), mass.copy()
+        rest_votes[rows, held] = rest_mass[rows, held] = 0.0
+        has = leader >= 0
+        v1 = np.where(has, votes[rows, held], 0.0)
+        v2 = np.where(has, rest_votes.max(1), votes.max(1))
+        firsts = {"best": best, "majority": v1, "weighted": np.where(has, mass[rows, held], 0.0)}
+        seconds = {"best": second, "majority": v2, "weighted": rest_mass.max(1)}
+        length = np.where(total > 0, total / (t + 1) / reference, 1.0) if reference else np.ones(walks)
+        led = np.where(has, mass[rows, held] / np.maximum(votes[rows, held], 1), 0.0)
+        columns.append([
+            np.full(walks, t + 1.0), firsts[select], seconds[select], v1, v2, (votes > 0).sum(1) * 1.0,
+            t + 1 - votes.sum(1), length, best, mean_sum / (t + 1), led,
+        ])  # fmt: skip
+        voted = member[rows, held] if select == "weighted" else first_at[rows, held]
+        lone = best_at if select != "majority" else np.zeros(walks, dtype=np.int64)
+        places.append(best_at.copy() if select == "best" else np.where(has, voted, lone))
+    return State(*(np.stack(field, axis=1) for field in zip(*columns, strict=True))), places

@@ -1,0 +1,241 @@
+"""Named bundles of settings, so that how much is spent is decided where an application is configured.
+
+A profile stands in `[tool.tts-plugins.profiles.NAME]` of pyproject.toml, in `[profiles.NAME]` of tts-plugins.toml, or
+in environment variables; each overrides those before it, field by field:
+
+    [tool.tts-plugins.profiles.careful]
+    strategy = { type = "best_of_n", n = 16 }
+    verifier = "my_package.checks:is_valid"
+    budget = { tokens = 20000, seconds = 30 }
+    seed = 0
+
+    TTS_PLUGINS_PROFILES__CAREFUL__STRATEGY__N=8
+    TTS_PLUGINS_PROFILES__CAREFUL__BUDGET__USD=0.05
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tts_plugins.budget import Budget
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.protocols import SetVerifier, Strategy, Verifier
+from tts_plugins.strategies import BaseStrategy
+
+PREFIX = "TTS_PLUGINS_PROFILES__"
+_FIELDS = ("strategy", "policy", "verifier", "budget", "seed")
+_LIMITS = ("calls", "tokens", "usd", "seconds")
+_Table = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A strategy, a verifier, a budget and a seed under one name; None where the profile does not say.
+
+    A policy is a strategy that chooses among strategies: `policy = …` in a file is `strategy` here.
+    """
+
+    name: str
+    strategy: Strategy | None = None
+    verifier: Verifier | SetVerifier | None = None
+    budget: Budget | None = None
+    seed: int | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What is set, as the arguments of `solve`."""
+        given = {name: getattr(self, name) for name in ("strategy", "verifier", "budget", "seed")}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def load_profile(
+    name: str, *, directory: str | Path | None = None, environ: Mapping[str, str] | None = None
+) -> Profile:
+    """The profile of that name.
+
+    Args:
+        directory: where to look for the files, and above it; the working directory where left out.
+        environ: the environment; the process's own where left out.
+
+    Raises:
+        ConfigurationError: it is not known, or a field is wrong; the message names the file and the field.
+    """
+    tables, sources = _read(directory, environ)
+    if name not in tables:
+        known = f"known are {', '.join(sorted(tables))}" if tables else "there are none"
+        raise ConfigurationError(
+            f"profile={name!r} is not known; {known}. Write [tool.tts-plugins.profiles.{name}] into pyproject.toml"
+        )
+    try:
+        return _profile(name, tables[name])
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{', '.join(sources[name])}: profile {name}: {error}") from error
+
+
+def profile_names(*, directory: str | Path | None = None, environ: Mapping[str, str] | None = None) -> list[str]:
+    """All profiles that `load_profile` finds."""
+    return sorted(_read(directory, environ)[0])
+
+
+def _read(
+    directory: str | Path | None, environ: Mapping[str, str] | None
+) -> tuple[dict[str, _Table], dict[str, list[str]]]:
+    tables: dict[str, _Table] = {}
+    sources: dict[str, list[str]] = {}
+    for source, found in [*_files(Path(directory or Path.cwd()).resolve()), ("the environment", _environment(environ))]:
+        for name, table in found.items():
+            # Names in the environment are upper case, and mean the profile of that name in whatever case.
+            own = next((known for known in tables if source == "the environment" and known.lower() == name), name)
+            if not isinstance(table, dict):
+                raise ConfigurationError(f"{source}: profile {name}={table!r} must be a table of settings")
+            _merge(tables.setdefault(own, {}), table)
+            sources.setdefault(own, []).append(source)
+    return tables, sources
+
+
+def _files(directory: Path) -> list[tuple[str, _Table]]:
+    """The profiles in the nearest pyproject.toml that has any, and in the nearest tts-plugins.toml."""
+    found: list[tuple[str, _Table]] = []
+    for file, path in (("pyproject.toml", ("tool", "tts-plugins", "profiles")), ("tts-plugins.toml", ("profiles",))):
+        for folder in (directory, *directory.parents):
+            if not (folder / file).is_file():
+                continue
+            table: Any = _toml(folder / file)
+            for key in path:
+                table = table.get(key, {}) if isinstance(table, dict) else {}
+            if table:
+                if not isinstance(table, dict):
+                    raise ConfigurationError(f"{folder / file}: {'.'.join(path)}={table!r} must be a table of profiles")
+                found.append((str(folder / file), table))
+                break
+    return found
+
+
+def _toml(path: Path) -> _Table:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: it is no valid TOML: {error}") from error
+
+
+def _environment(environ: Mapping[str, str] | None) -> _Table:
+    """PREFIX + NAME__FIELD__KEY=value: values are JSON where they can be read as such, else texts."""
+    root: _Table = {}
+    for variable, value in sorted((os.environ if environ is None else environ).items()):
+        if not variable.upper().startswith(PREFIX):
+            continue
+        path = variable[len(PREFIX) :].lower().split("__")
+        if len(path) < 2 or not all(path):
+            raise ConfigurationError(f"environment: {variable}={value!r} names no field; write {PREFIX}NAME__FIELD")
+        table = root
+        for key in path[:-1]:
+            inner = table.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise ConfigurationError(f"environment: {variable} is set beside a value for {key!r} itself; set one")
+            table = inner
+        if isinstance(table.get(path[-1]), dict):
+            raise ConfigurationError(f"environment: {variable} is set beside values inside it; set one")
+        table[path[-1]] = _value(value)
+    return root
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _merge(into: _Table, table: _Table) -> None:
+    for key, value in table.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        elif isinstance(value, dict) and isinstance(into.get(key), str) and key in ("strategy", "policy", "verifier"):
+            into[key] = {"type": into[key], **value}
+        else:
+            into[key] = {**value} if isinstance(value, dict) else value
+
+
+def _profile(name: str, table: Mapping[str, Any]) -> Profile:
+    if unknown := sorted(set(table) - set(_FIELDS)):
+        raise ConfigurationError(f"unknown field {unknown[0]!r}; the fields are {', '.join(_FIELDS)}")
+    if "strategy" in table and "policy" in table:
+        raise ConfigurationError("strategy and policy are both given; a policy is a strategy, so give one of them")
+    seed = table.get("seed")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise ConfigurationError(f"seed={seed!r} must be a whole number")
+    field = "policy" if "policy" in table else "strategy"
+    return Profile(
+        name=name,
+        strategy=_strategy(table.get(field), field),
+        verifier=_verifier(table.get("verifier")),
+        budget=_budget(table.get("budget")),
+        seed=seed,
+    )
+
+
+def _strategy(value: Any, field: str) -> Strategy | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = {"type": value}
+    if not isinstance(value, Mapping) or "type" not in value:
+        raise ConfigurationError(f'{field}={value!r} must be a name or a table with a type: {{ type = "best_of_n" }}')
+    return BaseStrategy.from_dict(value)
+
+
+def _budget(value: Any) -> Budget | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"budget={value!r} must be a table of limits: {{ tokens = 20000, seconds = 30 }}")
+    if unknown := sorted(set(value) - set(_LIMITS)):
+        raise ConfigurationError(f"budget: unknown field {unknown[0]!r}; the limits are {', '.join(_LIMITS)}")
+    return Budget(**value)
+
+
+def _verifier(value: Any) -> Verifier | SetVerifier | None:
+    """A function or verifier, "package.module:name"; or one of this package, by its class name and arguments."""
+    if value is None:
+        return None
+    from tts_plugins import verifiers
+
+    settings = dict(value) if isinstance(value, Mapping) else {"type": value}
+    kind = settings.pop("type", None)
+    if not isinstance(kind, str):
+        raise ConfigurationError(f'verifier={value!r} must be "package.module:name" or a table with a type')
+    ours = getattr(verifiers, kind) if kind in verifiers.__all__ else None
+    made: Any = _imported(kind) if ":" in kind else ours
+    if made is None:
+        known = ", ".join(verifiers.__all__)
+        raise ConfigurationError(f'verifier={kind!r} is not known; use one of {known}, or "package.module:name"')
+    if isinstance(made, type):
+        try:
+            made = made(**settings)
+        except TypeError as error:
+            raise ConfigurationError(f"verifier {kind}: {error}") from error
+    elif settings:
+        raise ConfigurationError(f"verifier {kind}: it is no class, so it takes no {sorted(settings)[0]!r}")
+    if isinstance(made, Verifier | SetVerifier):
+        return made
+    if not callable(made):
+        raise ConfigurationError(f"verifier {kind}: {made!r} is neither a verifier nor a function")
+    return verifiers.CallableVerifier(made)
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"verifier={path!r} cannot be imported: {error}") from error
+    return found
