@@ -84,7 +84,11 @@ class SolveRun:
         if isinstance(lookahead, bool) or not isinstance(lookahead, int) or lookahead < 0:
             raise ConfigurationError(f"Run.expand: lookahead={lookahead!r} must be a whole number of at least 0")
         self.raise_if_halted()
-        batch = await expansion(self, candidates, total, lookahead)
+        try:
+            batch = await expansion(self, candidates, total, lookahead)
+        except BudgetExhausted as error:
+            self.exhausted(error)
+            raise
         try:
             async for candidate in batch.candidates():
                 yield candidate

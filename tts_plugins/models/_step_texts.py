@@ -99,25 +99,28 @@ class Said:
     stop_reason: Any = UNSAID
 
 
-def read_step(settings: StepSettings, said: Said, stops: Sequence[str], earlier: Sequence[str]) -> tuple[str, str]:
+def read_step(
+    settings: StepSettings, said: Said, stops: Sequence[str], earlier: Sequence[str] | None = None, whole: bool = False
+) -> tuple[str, str]:
     """The step's text, and "step" where more may follow, "length", "repeated", or how the model ended.
 
     Args:
         stops: the stop strings that were sent.
-        earlier: steps that the reply may repeat, since it was asked for by words; they are skipped.
+        earlier: where it was asked for in words: the steps that the reply may repeat, which are skipped.
+        whole: and a whole solution was asked for, so that its end is the solution's.
     """
-    text, more = said.text, False
-    if earlier and settings.by != "tokens":
+    if earlier is not None and settings.by != "tokens":
         known = {_bare(step) for step in earlier}
-        parts = split(text, settings.by)
+        parts = split(said.text, settings.by)
         fresh = [part.text for part in parts if _bare(part.text) not in known]
         if parts and not fresh:
-            return "", "repeated"
-        text, more = (fresh[0], len(fresh) > 1) if fresh else ("", False)
+            return "", "stop" if whole else "repeated"
+        text = fresh[0] if fresh else ""
+        more = len(fresh) > 1 or (said.finish == "stop" and not whole and bool(fresh))
+        if text.strip() == DONE:
+            return "", "stop"
     else:
-        text, more = settings.first(text)
-    if text.strip() == DONE:
-        return "", "stop"
+        text, more = settings.first(said.text)
     if more:
         return text, "step"
     if said.finish == "length":

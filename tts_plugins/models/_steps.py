@@ -93,7 +93,7 @@ class Stepping:
             )
             if not said.text.strip() and said.stop_reason in stops and earlier is None and steps_of(candidate):
                 self._stoppable = False
-            text, finish = read_step(self._steps, said, stops, earlier or ())
+            text, finish = read_step(self._steps, said, stops, earlier, self._way == "whole")
             return replace(generation, text=text, finish_reason=finish, output=None)
 
         reply: Reply = await self._ask(
@@ -112,7 +112,7 @@ class Stepping:
         steps, messages = [step.text for step in steps_of(candidate)], candidate.problem.messages
         earlier: Sequence[str] | None = None
         extra: dict[str, Any] = {"temperature": 0.0} if greedy else {}
-        if self._way in ("prompt", "whole") or (self._way == "auto" and steps):
+        if self._in_words(len(steps)):
             earlier = steps
             ask = step_request(steps, self.separator, self._way == "whole")
             messages.append({"role": "user", "content": ask})
@@ -126,8 +126,11 @@ class Stepping:
             extra["stop"] = [*([theirs] if isinstance(theirs, str) else theirs), *stops]
         return {**self._prompt_of(messages, candidate.problem), **extra}, earlier
 
+    def _in_words(self, written: int) -> bool:
+        return self._way in ("prompt", "whole") or (self._way == "auto" and written > 0)
+
     def _own_stops(self, written: int) -> list[str]:
-        return self._steps.stops(written) if self._stoppable and self._way != "whole" else []
+        return self._steps.stops(written) if self._stoppable and not self._in_words(written) else []
 
     def _new(self, prompt: Mapping[str, Any], text: str) -> str:
         """What of a reply is new: llama.cpp repeats the assistant's turn that it continues, unless it streams.

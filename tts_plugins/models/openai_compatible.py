@@ -224,7 +224,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         if not choices:
             kind = "no choices" if hasattr(response, "choices") else f"a {type(response).__name__}, no completion"
             raise MalformedResponse(f"{self._where()}: the answer has {kind}: {str(response)[:120]!r}")
-        made = [(c, generation(c)) for c in choices]
+        made = [(c, generation(c, empty=shape is not None)) for c in choices]
         usage = measure(
             getattr(response, "usage", None),
             [self._new(prompt, shown(c)) for c, _ in made],
