@@ -238,10 +238,13 @@ class SolveRun:
                     hold.release()
             self.trace.abandon(self.root)
 
-    def carry(self, hold: Hold) -> None:
-        """The running task goes on with another hold than the one that it was spawned with."""
-        if (task := asyncio.current_task()) in self._tasks:
-            self._holds[task] = hold
+    def carry(self, hold: Hold | None) -> None:
+        """The running task goes on with another hold than the one that it was spawned with, or with none."""
+        task = asyncio.current_task()
+        if task is not None and task in self._tasks:
+            self._holds.pop(task, None)
+            if hold is not None:
+                self._holds[task] = hold
 
     def spawn(
         self,

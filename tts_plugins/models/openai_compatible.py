@@ -190,7 +190,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         return self._prompt_of(problem.messages, problem)
 
     def _prompt_of(self, messages: Sequence[Mapping[str, Any]], problem: Problem) -> dict[str, Any]:
-        """The messages, and what the problem brings along for its request alone (a judge's schema, log-probabilities)."""
+        """The messages, and what the problem brings along for its request alone, such as a judge's schema."""
         system = [{"role": "system", "content": self._system}] if self._system else []
         extra: dict[str, Any] = {
             key: self._request[key] for key in ("tools", "response_format", "functions") if key in self._request
