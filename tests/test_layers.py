@@ -120,7 +120,7 @@ def violations(name: str, source: str, names: set[str], *, is_package: bool = Fa
             out.append(f"{where}: the core imports no framework")
         elif top in OPTIONAL and found.top and not found.typing and not name.startswith(LAZY):
             out.append(f"{where}: import optional dependencies where they are used")
-        elif mine <= 5 and part != "threads" and top in PURE - PURE_BUT.get(name, set()):
+        elif mine <= 5 and part != "threads" and not found.typing and top in PURE - PURE_BUT.get(name, set()):
             out.append(f"{where}: no clock, no threads, no randomness and no network below the engine")
     return out
 

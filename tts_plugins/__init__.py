@@ -4,23 +4,38 @@ from tts_plugins._version import __version__
 from tts_plugins.budget import Budget, Limits
 from tts_plugins.engine import SolveEvents, current_ledger, solve, solve_events, solve_many, solve_sync
 from tts_plugins.ledger import Ledger
-from tts_plugins.strategies import BestOfN, SelfConsistency
+from tts_plugins.strategies import (
+    DVTS,
+    BeamSearch,
+    BestOfN,
+    ParticleFilter,
+    RecursiveAggregation,
+    Revision,
+    SelfConsistency,
+    TreeSearch,
+)
 from tts_plugins.types import Candidate, Generation, Problem, Result, Score, Scored, Step, Usage
 
 __all__ = [
+    "DVTS",
+    "BeamSearch",
     "BestOfN",
     "Budget",
     "Candidate",
     "Generation",
     "Ledger",
     "Limits",
+    "ParticleFilter",
     "Problem",
+    "RecursiveAggregation",
     "Result",
+    "Revision",
     "Score",
     "Scored",
     "SelfConsistency",
     "SolveEvents",
     "Step",
+    "TreeSearch",
     "Usage",
     "__version__",
     "current_ledger",

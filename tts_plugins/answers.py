@@ -47,6 +47,14 @@ def boxed(text: str) -> str | None:
     return None if last[0] < 0 else text[last[0] : last[1]]
 
 
+def marked(text: str) -> bool:
+    r"""Whether an answer stands in it with a marker: `\boxed{…}`, or what follows `####`, `Answer:` or «answer is».
+
+    A text that is one short line is an answer to `extract`, but no sign that a solution ends with it.
+    """
+    return bool(boxed(text) or _marked(text))
+
+
 def normalise(answer: str) -> str:
     """A form in which answers that mean the same mostly compare equal: numbers, fractions, case, punctuation.
 

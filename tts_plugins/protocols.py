@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.types import Candidate, Problem, Reply, Score, Scored
 
+if TYPE_CHECKING:
+    from random import Random
+
 Role = Literal["model", "verifier"]
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -39,6 +43,63 @@ class Model(Protocol):
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """One request for as many choices as there are seeds; fewer may come back.
+
+        Raises:
+            ModelError: of the kind that says whether to retry and what to charge.
+        """
+        ...
+
+
+@runtime_checkable
+class StepModel(Model, Protocol):
+    """A model that can write one further step of a solution, which searches need."""
+
+    @property
+    def separator(self) -> str:
+        """What stands between two steps of a text."""
+        ...
+
+    async def prepare(self, run: Run) -> None:
+        """Learn how the server continues a text, where that is not known; called before a step that has some before it.
+
+        What it asks goes through `run.generate`, within the budget.
+        """
+        ...
+
+    async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound | None:
+        """The worst that one further step can cost, after `ahead` others that are not written yet."""
+        ...
+
+    async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
+        """One request for as many next steps of the candidate as there are seeds; at temperature 0 where `greedy`.
+
+        A generation's text is the step alone, without separators. Its `finish_reason` is "step" where more may follow,
+        "length" where a limit cut it, anything else where the model ended by itself; a text of blanks ends it too.
+
+        Raises:
+            ModelError: of the kind that says whether to retry and what to charge.
+        """
+        ...
+
+
+@runtime_checkable
+class ReviseModel(Model, Protocol):
+    """A model that can better its answers, given earlier ones and what was said of them."""
+
+    async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound | None:
+        """The worst that one revision can cost.
+
+        Raises:
+            ConfigurationError: it cannot revise; the text says what to give it.
+        """
+        ...
+
+    async def revise(
+        self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
+    ) -> Reply:
+        """One request for as many revisions as there are seeds; `history` has the latest attempt last.
+
+        With `merge`, the attempts were made apart from each other, and the best of all is to go into a new one.
 
         Raises:
             ModelError: of the kind that says whether to retry and what to charge.
@@ -117,6 +178,45 @@ class Run(Protocol):
         Raises:
             BudgetExhausted, DeadlineExceeded, AllCandidatesFailed: there is not one candidate.
         """
+        ...
+
+    def expand(self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0) -> AsyncIterator[Scored]:
+        """One further step: `total` children, shared evenly over the candidates, generated and scored as they arrive.
+
+        Where they do not share evenly, the first candidates have one child more. A candidate may stand there several
+        times. `Candidate(problem)` has no step yet. Equal texts are scored once. With `lookahead`, that many further
+        steps are written greedily, and the child takes the score at their end.
+
+        It yields fewer when the budget or the time ends; children that fail are left out, and stand in the trace.
+
+        Raises:
+            ConfigurationError: the model writes no steps, or the verifier gives no step scores.
+            BudgetExhausted, DeadlineExceeded, AllCandidatesFailed: there is not one child.
+        """
+        ...
+
+    async def revise(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Scored:
+        """One better answer, given earlier ones (the latest last) with their feedback; scored.
+
+        With `merge`, they were made apart from each other, and are to be merged.
+
+        Raises:
+            ConfigurationError: the model revises nothing.
+            BudgetExhausted, DeadlineExceeded, AllCandidatesFailed: it could not be had.
+        """
+        ...
+
+    async def together(self, parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        """What the parts of a strategy return that run side by side, in order; the first to fail ends all."""
+        ...
+
+    def prune(self, candidates: Sequence[Candidate]) -> None:
+        """Say that these are not followed any further: for the trace."""
+        ...
+
+    @property
+    def rng(self) -> Random:
+        """Random numbers that follow from the run's seed."""
         ...
 
     async def generate(self, model: Model, problem: Problem, n: int = 1) -> Reply:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -34,6 +35,9 @@ from tts_plugins.types import Generation, Problem, Reply, Usage
 __all__ = ["Caller", "acquire", "asked_to_cancel", "check_bounds", "words"]
 
 _full_jitter = wait_random_exponential(multiplier=0.5, max=20)
+
+
+Send = Callable[[Sequence[int | None]], Awaitable[Reply]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +76,11 @@ class Caller:
         within: Hold | None,
         role: Role,
         parent: int | None,
+        send: Send | None = None,
     ) -> tuple[Reply, Hold, int]:
         """The reply, the hold that is left for what follows, and the request's event.
 
-        The hold is closed when this raises.
+        The hold is closed when this raises. `send` asks for something else than whole solutions of the problem.
 
         Raises:
             ModelError: the last attempt's error.
@@ -83,6 +88,7 @@ class Caller:
         """
         event = self.trace.open("request", parent, role=role, model=model.name, n=len(seeds), seeds=list(seeds))
         failed: ModelError | None = None
+        call = send or partial(model.generate, problem)
 
         async def once() -> Reply:
             nonlocal failed, hold, seeds
@@ -91,7 +97,7 @@ class Caller:
                 hold = await acquire(self.ledger, unit, at_most=len(seeds), within=within)
                 seeds = seeds[: hold.units]
             try:
-                return await self._attempt(model, problem, seeds, bound, hold, role, event)
+                return await self._attempt(model, call, seeds, bound, hold, role, event)
             except ModelError as error:
                 failed = error
                 # Nobody waits while holding room: what was kept for the verifier goes back too.
@@ -140,7 +146,7 @@ class Caller:
     async def _attempt(
         self,
         model: Model,
-        problem: Problem,
+        call: Send,
         seeds: Sequence[int | None],
         bound: Bound | None,
         hold: Hold,
@@ -156,7 +162,7 @@ class Caller:
                 usage, started = None, time.monotonic()
                 if bound is not None and inner is not None:
                     self._flying[inner] = _Sent(bound=bound, count=count, hold=hold, role=role)
-                reply = await _generate(model, problem, seeds)
+                reply = await _generate(model, call, seeds)
                 usage = replace(_counted(reply, bound, inner, count), seconds=time.monotonic() - started)
             return replace(reply, usage=usage)
         except ModelError as error:
@@ -178,9 +184,9 @@ class Caller:
         return inner.settle(replace(charged, by_role={role: charged}))
 
 
-async def _generate(model: Model, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Reply:
     try:
-        reply = await model.generate(problem, seeds)
+        reply = await call(seeds)
     except TTSError:
         raise
     except asyncio.CancelledError as error:

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import random
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import FREE
+from tts_plugins.engine._asks import Job, Revised, Whole
 from tts_plugins.engine._calls import Caller, acquire, check_bounds
+from tts_plugins.engine._expansion import expansion
 from tts_plugins.engine._sampling import Arrival, Halt, Sampling
 from tts_plugins.engine._scope import SCOPE, derive, seeds_of
 from tts_plugins.engine._trace import Trace
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, DeadlineExceeded, SolveCancelled
 from tts_plugins.ledger import Hold, Ledger
-from tts_plugins.protocols import Model, SetVerifier, StopRule, Verifier
-from tts_plugins.types import Generation, Problem, Reply, Scored, Stopped, Usage
+from tts_plugins.protocols import Model, ReviseModel, SetVerifier, StopRule, Verifier
+from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Stopped, Usage
 
 # Seconds that what was cancelled gets to clean up; less at the deadline, which code that swallows its
 # cancellation must not move.
 _PATIENCE, _AT_DEADLINE = 0.5, 0.1
 
 Tasks = set["asyncio.Task[Any]"]
+T = TypeVar("T")
 
 
 class SolveRun:
@@ -52,6 +57,8 @@ class SolveRun:
         self.inboxes: set[asyncio.Queue[Arrival]] = set()
         self.on_halt: Callable[[], None] = lambda: None
         self.refused: BudgetExhausted | None = None
+        self.events: dict[str, int] = {}  # of candidates
+        self.children: dict[str, int] = {}  # how many each candidate has been given
         self._next = 0
         self._tasks: Tasks = set()
         self._left_behind: Tasks = set()
@@ -64,13 +71,71 @@ class SolveRun:
         self, problem: Problem, n: int, *, stop: StopRule | None = None, wave: int | None = None
     ) -> AsyncIterator[Scored]:
         _check_count("sample", n)
-        first, self._next = self._next, self._next + n
-        batch = Sampling(self, problem, range(first, first + n), stop, wave)
+        ask, places = Whole(self.model, problem), [self.take_index() for _ in range(n)]
+        batch = Sampling(self, [Job(i, self.derive("candidate", i), ask) for i in places], stop, wave)
         try:
             async for candidate in batch.candidates():
                 yield candidate
         finally:
             await batch.close()
+
+    async def expand(self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0) -> AsyncIterator[Scored]:
+        _check_count("expand", total, "total")
+        if isinstance(lookahead, bool) or not isinstance(lookahead, int) or lookahead < 0:
+            raise ConfigurationError(f"Run.expand: lookahead={lookahead!r} must be a whole number of at least 0")
+        self.raise_if_halted()
+        try:
+            batch = await expansion(self, candidates, total, lookahead)
+        except BudgetExhausted as error:
+            self.exhausted(error)
+            raise
+        try:
+            async for candidate in batch.candidates():
+                yield candidate
+        finally:
+            await batch.close()
+
+    async def revise(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Scored:
+        if not history:
+            raise ConfigurationError("Run.revise: history is empty; give the attempt that is to be revised")
+        if not isinstance(self.model, ReviseModel):
+            raise ConfigurationError(
+                f"{self.model.name} ({type(self.model).__name__}) cannot revise; use OpenAICompatibleModel, LocalModel "
+                "or CallableModel(function, revise=…), or give yours the methods of protocols.ReviseModel"
+            )
+        last = history[-1]
+        place = self.children[last.id] = self.children.get(last.id, 0) + 1
+        # From the attempt before, so that what happens in other chains changes nothing here.
+        seed = self.derive("revise", last.seed, last.index, place)
+        ask = Revised(self.model, problem, tuple(history), merge)
+        batch = Sampling(self, [Job(self.take_index(), seed, ask)])
+        try:
+            (revised,) = [candidate async for candidate in batch.candidates()]
+            return revised
+        finally:
+            await batch.close()
+
+    async def together(self, parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        tasks: Tasks = set()
+        started = [self.spawn(part, tasks) for part in parts]
+        try:
+            if started:
+                await asyncio.wait(started, return_when=asyncio.FIRST_EXCEPTION)
+            for task in started:
+                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                    raise error
+            return [task.result() for task in started]
+        finally:
+            await self.cancel(tasks)
+
+    def prune(self, candidates: Sequence[Candidate]) -> None:
+        for candidate in candidates:
+            if candidate.id in self.events:
+                self.trace.mark(self.events[candidate.id], pruned=True)
+
+    @functools.cached_property
+    def rng(self) -> random.Random:
+        return random.Random(self.derive("rng"))
 
     async def generate(self, model: Model, problem: Problem, n: int = 1) -> Reply:
         _check_count("generate", n)
@@ -158,6 +223,11 @@ class SolveRun:
             await asyncio.wait(waiting, timeout=max(now + (end - now) * share - time.monotonic(), 0.0))
         self._left_behind |= {t for t in tasks if t is not asyncio.current_task()}
 
+    def take_index(self) -> int:
+        """The next candidate's place."""
+        self._next += 1
+        return self._next - 1
+
     async def close(self) -> None:
         """Cancel what is left in flight and wait until all of it is settled."""
         self._closed = True
@@ -209,6 +279,6 @@ class SolveRun:
         return task
 
 
-def _check_count(who: str, n: object) -> None:
+def _check_count(who: str, n: object, name: str = "n") -> None:
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ConfigurationError(f"Run.{who}: n={n!r} must be a whole number of at least 1")
+        raise ConfigurationError(f"Run.{who}: {name}={n!r} must be a whole number of at least 1")

@@ -1,4 +1,4 @@
-"""Whole solutions, in waves: each is generated, then scored, then handed over as it arrives."""
+"""Candidates in waves: each is generated, then scored, then handed over as it arrives."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from tts_plugins.budget import FREE, Bound
+from tts_plugins.budget import FREE, Amount, Bound
+from tts_plugins.engine._asks import Ask, Job
 from tts_plugins.engine._calls import acquire, check_bounds, words
 from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
 from tts_plugins.engine._scoring import failing_alone, read_answer, score_together, scored_by
@@ -21,7 +22,7 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import SetVerifier, StopRule, Verifier
-from tts_plugins.types import Candidate, Generation, Problem, Scored
+from tts_plugins.types import Candidate, Scored
 
 if TYPE_CHECKING:
     from tts_plugins.engine._run import SolveRun
@@ -31,12 +32,12 @@ Arrival = Scored | BaseException | Halt
 
 
 class Sampling:
-    """One `sample` of a run."""
+    """One `sample` or `revise` of a run; `_expansion` has what steps need besides."""
 
     def __init__(
-        self, run: SolveRun, problem: Problem, indices: range, stop: StopRule | None, wave: int | None
+        self, run: SolveRun, jobs: Sequence[Job], stop: StopRule | None = None, wave: int | None = None
     ) -> None:
-        self._run, self._problem, self._indices, self._stop, self._wave = run, problem, indices, stop, wave
+        self._run, self._jobs, self._stop, self._wave = run, jobs, stop, wave
         self._inbox: asyncio.Queue[Arrival] = asyncio.Queue()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._seen: list[Scored] = []
@@ -47,7 +48,7 @@ class Sampling:
         run.inboxes.add(self._inbox)
 
     async def candidates(self) -> AsyncIterator[Scored]:
-        run, n = self._run, len(self._indices)
+        run, n = self._run, len(self._jobs)
         run.raise_if_halted()
         if run.stopped == "stop_rule":  # of an earlier sampling, after which the search went on
             run.stopped = "complete"
@@ -55,12 +56,12 @@ class Sampling:
         launched, size, done = 0, 0, False
         while launched < n and self._refused is None and not done:
             size = self._wave_size(n - launched, size)
-            indices = self._indices[launched : launched + size]
-            launched += len(indices)
-            event = run.trace.open("wave", run.root, n=len(indices), of=n)
+            jobs = self._jobs[launched : launched + size]
+            launched += len(jobs)
+            event = run.trace.open("wave", run.root, n=len(jobs), of=n)
             try:
-                self._spawn(self._feed(indices, event))
-                for _ in indices:
+                self._spawn(self._feed(jobs, event))
+                for _ in jobs:
                     arrival = await self._inbox.get()
                     if isinstance(arrival, str):
                         done = True
@@ -153,100 +154,89 @@ class Sampling:
         error.__cause__ = first
         return error
 
-    async def _feed(self, indices: Sequence[int], event: int) -> None:
-        """Reserve for as many candidates as fit, and send a request for each group of them."""
-        run, todo = self._run, list(indices)
+    async def _feed(self, jobs: Sequence[Job], event: int) -> None:
+        """Reserve for as many candidates as fit, and send a request for each group of them that asks the same."""
+        run, todo = self._run, list(jobs)
+        asked: Ask | None = None
         try:
-            gen, ver = await self._bounds()
-            unit = (gen or FREE).amount.plus(ver.amount)
             while todo:
-                hold = await acquire(run.ledger, unit, at_most=min(len(todo), max(1, run.model.batch)))
+                if todo[0].ask is not asked:
+                    asked = todo[0].ask
+                    gen, after = await self._bounds(asked)
+                    unit = (gen or FREE).amount.plus(after)
+                alike = sum(1 for job in todo if job.ask is asked)  # they stand together
+                hold = await acquire(run.ledger, unit, at_most=min(alike, max(1, run.model.batch)))
                 group, todo = todo[: hold.units], todo[hold.units :]
-                self._spawn(self._group(group, hold, gen, ver, event), hold)
+                self._spawn(self._group(group, hold, gen, after, event), hold)
         except Exception as error:  # noqa: BLE001 - each candidate that was not sent is lost to it, whatever it is
             for _ in todo:
                 self._inbox.put_nowait(error)
 
-    async def _bounds(self) -> tuple[Bound | None, Bound]:
-        run = self._run
-        gen = await run.model.bound(self._problem)
+    async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
+        """What one generation can cost, and what follows it."""
+        run, verifier = self._run, self._run.verifier
+        gen = await ask.bound()
         check_bounds(run.model, gen, run.ledger)
-        if run.verifier is None:
-            return gen, FREE
-        ver = await run.verifier.bound(self._problem, None if gen is None else gen.completion_tokens)
-        check_bounds(run.verifier, ver, run.ledger)
-        return gen, ver
+        if verifier is None:
+            return gen, FREE.amount
+        ver = await verifier.bound(ask.problem, self._length(ask, gen))
+        check_bounds(verifier, ver, run.ledger)
+        return gen, ver.amount
 
-    async def _group(self, indices: list[int], hold: Hold, gen: Bound | None, ver: Bound, event: int) -> None:
-        run = self._run
-        unit = (gen or FREE).amount.plus(ver.amount)
-        seeds = [run.derive("candidate", i) for i in indices]
+    def _length(self, ask: Ask, gen: Bound | None) -> int | None:
+        """Tokens at most of what the verifier is shown."""
+        return None if gen is None or gen.completion_tokens is None else ask.written + gen.completion_tokens
+
+    async def _group(self, jobs: Sequence[Job], hold: Hold, gen: Bound | None, after: Amount, event: int) -> None:
+        run, ask = self._run, jobs[0].ask
         try:
             reply, rest, request = await run.caller.request(
                 run.model,
-                self._problem,
-                seeds,
+                ask.problem,
+                [job.seed for job in jobs],
                 bound=gen,
-                unit=unit,
+                unit=(gen or FREE).amount.plus(after),
                 hold=hold,
                 within=None,
                 role="model",
                 parent=event,
+                send=ask.send,
             )
         except Exception as error:  # noqa: BLE001 - `_lost` decides what becomes of it
-            for _ in indices:
+            for _ in jobs:
                 self._inbox.put_nowait(error)
             return
-        got = list(zip(indices, seeds, reply.generations, strict=False))
+        got = list(zip(jobs, reply.generations, strict=False))
         # Each candidate's verification draws from what the request still holds, and then stands alone.
-        made = [(self._candidate(g, i, s), run.ledger.reserve(ver.amount, within=rest)) for i, s, g in got]
+        made = [(ask.make(g, job.index, job.seed), run.ledger.reserve(after, within=rest)) for job, g in got]
         rest.release()
         if isinstance(run.verifier, SetVerifier):
             for candidate, own in made:
                 # Kept until all are there. It can end no call, so nobody waits for it.
                 self._kept[candidate.id] = own
                 own.park(lambda: False)
-        if len(indices) == 1:
+        if len(jobs) == 1:
             # On in this task: through another one, its connection would lie idle while others take the pool's time.
             await self._verify(*made[0], request)
             return
         for candidate, own in made:
             self._spawn(self._verify(candidate, own, request), None if candidate.id in self._kept else own)
-        if missing := indices[len(got) :]:
+        if missing := jobs[len(got) :]:
             run.trace.note("top_up", request, missing=len(missing))
             await self._feed(missing, event)
 
-    def _candidate(self, generation: Generation, index: int, seed: int) -> Candidate:
-        return Candidate(
-            problem=self._problem,
-            text=generation.text,
-            output=generation.output,
-            finished=True,
-            truncated=generation.finish_reason == "length",
-            finish_reason=generation.finish_reason,
-            tokens=generation.tokens,
-            logprobs=generation.logprobs,
-            reasoning=generation.reasoning,
-            index=index,
-            seed=seed,
-        )
-
     async def _verify(self, candidate: Candidate, hold: Hold, parent: int) -> None:
-        run, verifier = self._run, self._run.verifier
+        run = self._run
         run.carry(None if candidate.id in self._kept else hold)
         event = run.trace.open(
             "candidate", parent, candidate=candidate.id, index=candidate.index, text=candidate.text,
-            finish_reason=candidate.finish_reason,
+            finish_reason=candidate.finish_reason, **_said(parent_candidate=candidate.parent),
         )  # fmt: skip
+        run.events[candidate.id] = event
         seeds = seeds_of(run.seed, "verify", candidate.index)
         SCOPE.set(Scope(run.ledger, hold, run.deadline, "verifier", event, seeds))
         try:
-            candidate = candidate.replace(answer=await read_answer(run.answer, candidate.text))
-            if isinstance(verifier, Verifier):
-                with failing_alone(verifier.name):
-                    scored = scored_by(verifier.name, candidate, await verifier.score(run, candidate))
-            else:
-                scored = Scored.of(candidate)
+            scored = await self._judge(candidate, hold, event)
         except Exception as error:  # noqa: BLE001 - `_lost` decides what becomes of it
             run.trace.close(event, error=words(error))
             self._inbox.put_nowait(error)
@@ -254,12 +244,24 @@ class Sampling:
             run.trace.close(event, error="cancelled")
             raise
         else:
-            run.trace.close(event, answer=scored.answer, score=scored.score, feedback=scored.feedback)
+            run.trace.close(
+                event, answer=scored.answer, score=scored.score, feedback=scored.feedback,
+                **_said(step_scores=scored.step_scores),
+            )  # fmt: skip
             self._inbox.put_nowait(scored)
             if candidate.id in self._kept:
                 return  # its hold is for scoring all of them
         self._kept.pop(candidate.id, None)
         hold.release()
+
+    async def _judge(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
+        """The candidate with its answer and its score."""
+        run, verifier = self._run, self._run.verifier
+        candidate = candidate.replace(answer=await read_answer(run.answer, candidate.text))
+        if not isinstance(verifier, Verifier):
+            return Scored.of(candidate)
+        with failing_alone(verifier.name):
+            return scored_by(verifier.name, candidate, await verifier.score(run, candidate))
 
     async def _score_set(self, verifier: SetVerifier) -> list[Scored]:
         """All candidates, scored together; each whose score is none is lost alone."""
@@ -282,3 +284,8 @@ class Sampling:
         )
         error.__cause__ = first
         return error
+
+
+def _said(**data: Any) -> dict[str, Any]:
+    """What there is of it: most candidates have neither parents nor steps."""
+    return {name: value for name, value in data.items() if value}

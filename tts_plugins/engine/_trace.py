@@ -46,6 +46,10 @@ class Trace:
             event["end"] = self._now()
             self._tell(event)
 
+    def mark(self, event_id: int, /, **data: Any) -> None:
+        """Add to what has ended: a candidate is pruned by what comes after it."""
+        self._events[event_id].update(_plain(data))
+
     def note(self, kind: str, parent: int | None, /, **data: Any) -> None:
         """Record something that takes no time.
 

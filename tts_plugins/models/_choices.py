@@ -8,8 +8,8 @@ from typing import Any
 from tts_plugins.types import Generation
 
 
-def generation(choice: Any) -> Generation | None:
-    """The choice; None where it holds neither text nor a tool call, though it was not cut."""
+def generation(choice: Any, *, empty: bool = False) -> Generation | None:
+    """The choice; None where it holds neither text nor a tool call, though it was not cut, and may not be `empty`."""
     message = getattr(choice, "message", None)
     if message is None:
         return None
@@ -17,7 +17,8 @@ def generation(choice: Any) -> Generation | None:
     finish = getattr(choice, "finish_reason", None) or "stop"
     calls = getattr(message, "tool_calls", None) or getattr(message, "function_call", None)
     refusal = getattr(message, "refusal", None)
-    if not text and not calls and not refusal and finish != "length" and getattr(message, "content", None) is None:
+    none = getattr(message, "content", None) is None
+    if not text and not calls and not refusal and finish != "length" and none and not empty:
         return None
     return Generation(
         text=text or (refusal if isinstance(refusal, str) else ""),

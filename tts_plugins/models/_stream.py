@@ -29,9 +29,13 @@ async def gather(chunks: AsyncIterator[Any]) -> Any:
     return SimpleNamespace(choices=[choices[i].whole(i) for i in sorted(choices)], usage=_usage(usages, len(choices)))
 
 
+_UNSAID = object()
+
+
 class _Choice:
     def __init__(self) -> None:
         self.finish_reason: str | None = None
+        self.stop_reason: Any = _UNSAID
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -51,6 +55,8 @@ class _Choice:
         for call in getattr(delta, "tool_calls", None) or ():
             self._add_call(call)
         self.finish_reason = getattr(part, "finish_reason", None) or self.finish_reason
+        if self.finish_reason and hasattr(part, "stop_reason"):  # vLLM's: which stop string it was, None for none
+            self.stop_reason = part.stop_reason
 
     def _add_call(self, call: Any) -> None:
         # Arguments come in pieces; the id and the name in the first of them only.
@@ -79,6 +85,7 @@ class _Choice:
         return SimpleNamespace(
             index=index,
             finish_reason=self.finish_reason,
+            **({} if self.stop_reason is _UNSAID else {"stop_reason": self.stop_reason}),
             message=ChatCompletionMessage.model_validate(message),
             logprobs=SimpleNamespace(content=self._logprobs) if self._logprobs else None,
         )

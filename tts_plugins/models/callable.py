@@ -13,7 +13,7 @@ from tts_plugins._config import check_count
 from tts_plugins._threads import call_user
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, MalformedResponse
-from tts_plugins.types import Generation, Problem, Reply, Usage
+from tts_plugins.types import Generation, Problem, Reply, Scored, Usage
 
 
 class CallableModel:
@@ -28,6 +28,11 @@ class CallableModel:
             does not report is charged at this bound.
         concurrency: calls in flight at most.
         price: US dollars per million prompt tokens and per million completion tokens, where it is paid for.
+        revise: a function from the content and earlier attempts (`Scored`, the latest last, with `text`, `score` and
+            `feedback`) to a better solution; it gets `seed=` and `merge=` too where it has such parameters, and
+            returns what `function` may.
+        revision: instead of that, from a `Problem` and earlier attempts to the content that `function` is called with:
+            a prompt variable that carries them, a hint field.
 
     A call counts as 1 in budgets, unless the function runs solves itself: those draw on the same account, and
     the call costs what they cost.
@@ -41,6 +46,8 @@ class CallableModel:
         max_tokens: int | None = None,
         concurrency: int | None = None,
         price: tuple[float, float] = (0.0, 0.0),
+        revise: Callable[..., Any] | None = None,
+        revision: Callable[[Problem, Sequence[Scored]], Any] | None = None,
     ) -> None:
         if not callable(function):
             raise ConfigurationError(f"CallableModel: function={function!r} cannot be called; pass a function")
@@ -50,11 +57,16 @@ class CallableModel:
             )
         if max_tokens is not None:
             check_count("CallableModel", "max_tokens", max_tokens)
+        for what, given in (("revise", revise), ("revision", revision)):
+            if given is not None and not callable(given):
+                raise ConfigurationError(f"CallableModel: {what}={given!r} cannot be called; pass a function")
+        if revise is not None and revision is not None:
+            raise ConfigurationError("CallableModel: revise= and revision= are two ways to the same; give one of them")
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self.limits = Limits(concurrency=concurrency)
         self.batch = 1
         self._function, self._max_tokens, self._price = function, max_tokens, price
-        self._seeded = _takes_seed(function)
+        self._revise, self._revision = revise, revision
 
     def __repr__(self) -> str:
         return f"CallableModel({self.name})"
@@ -73,8 +85,35 @@ class CallableModel:
         Raises:
             MalformedResponse: it returned None.
         """
-        keywords = {"seed": seeds[0]} if self._seeded else {}
-        result = await call_user(self._function, problem.content, **keywords)
+        return await self._called(self._function, problem.content, seed=seeds[0])
+
+    async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound:
+        """That of a solution, with the attempts' bytes besides.
+
+        Raises:
+            ConfigurationError: neither `revise` nor `revision` was given.
+        """
+        if self._revision is not None:
+            return await self.bound(Problem(self._revision(problem, history)))
+        if self._revise is None:
+            raise ConfigurationError(
+                f"{self.name}: a function alone cannot revise; give CallableModel revise=function(content, attempts), "
+                "or revision=function(problem, attempts) that returns the content to call it with"
+            )
+        return await self.bound(Problem([problem.content, *(a.text + a.feedback for a in history)]))
+
+    async def revise(
+        self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
+    ) -> Reply:
+        """The result of `revise`, or of the function for the content that `revision` builds."""
+        if self._revision is not None:
+            return await self._called(self._function, self._revision(problem, history), seed=seeds[0])
+        assert self._revise is not None
+        return await self._called(self._revise, problem.content, list(history), seed=seeds[0], merge=merge)
+
+    async def _called(self, function: Callable[..., Any], *arguments: Any, **known: Any) -> Reply:
+        taken = {name: value for name, value in known.items() if _takes(function, name, len(arguments))}
+        result = await call_user(function, *arguments, **taken)
         usage: Usage | None = None
         if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Usage):
             result, usage = result[0], self._counted(result[1])
@@ -105,12 +144,14 @@ def as_generation(result: Any) -> Generation:
     return Generation(text=next(filter(None, texts), texts[0] if texts else str(result)), output=result)
 
 
-def _takes_seed(function: Callable[..., Any]) -> bool:
+def _takes(function: Callable[..., Any], name: str, after: int) -> bool:
+    """Whether it has a parameter of this name, past those that take the arguments by place."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # some built-ins have no signature to read
         return False
-    # The first one takes the content, whatever its name, unless it can only be named.
     kinds = {p.name: (p.kind, i) for i, p in enumerate(parameters)}
-    kind, place = kinds.get("seed", (None, 0))
-    return kind is inspect.Parameter.KEYWORD_ONLY or (kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and place > 0)
+    kind, place = kinds.get(name, (None, 0))
+    return kind is inspect.Parameter.KEYWORD_ONLY or (
+        kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and place >= after
+    )

@@ -80,6 +80,8 @@ class LocalModel(OpenAICompatibleModel):
             price=(0.0, 0.0),
             **settings,
         )
+        if self._way == "auto":
+            self._way = "plain"  # llama.cpp continues a last turn of the assistant, and need not be asked
         self._path, self._context, self._slots, self._threads = path, context, slots, threads
         self._progress = progress
         self._lock = threading.Lock()
@@ -110,10 +112,9 @@ class LocalModel(OpenAICompatibleModel):
         await self._started()
         return await super().bound(problem)
 
-    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """One request to the server, which is started where it does not run."""
+    async def _ask(self, prompt: dict[str, Any], seeds: Sequence[int | None], **how: Any) -> Reply:
         await self._started()
-        return await super().generate(problem, seeds)
+        return await super()._ask(prompt, seeds, **how)
 
     def close(self) -> None:
         """End the server and free its memory; a later call starts it again."""

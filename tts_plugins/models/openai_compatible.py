@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedRespon
 from tts_plugins.models._choices import generation, shown
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._faults import shown_address, translate
+from tts_plugins.models._revision import Revising, Turns
+from tts_plugins.models._steps import Stepping, StepSettings
 from tts_plugins.models._stream import gather
 from tts_plugins.models._usage import PromptBound, measure, pricing
 from tts_plugins.types import Generation, Problem, Reply
@@ -22,12 +24,13 @@ from tts_plugins.types import Generation, Problem, Reply
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
+Shape = Callable[[Any, Generation], Generation]
 
 # Under this key of a problem's metadata stand fields for its request alone.
 REQUEST = "tts_plugins.request"
 
 
-class OpenAICompatibleModel:
+class OpenAICompatibleModel(Stepping, Revising):
     """Chat completions of any compatible server.
 
     Args:
@@ -48,6 +51,8 @@ class OpenAICompatibleModel:
         concurrency, requests_per_minute, tokens_per_minute: what the server bears, over all solves together.
         price: US dollars per million prompt tokens and per million completion tokens; the published price where
             `genai-prices` is installed and lists it, else unknown.
+        steps: how searches over steps cut and continue a solution, see `StepSettings`.
+        revision: from a problem and earlier attempts to the messages that ask for a better one.
 
     Raises:
         ConfigurationError: a field is out of range; n > 1 is asked at temperature 0.
@@ -77,6 +82,8 @@ class OpenAICompatibleModel:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         price: tuple[float, float] | None = None,
+        steps: StepSettings | None = None,
+        revision: Turns | None = None,
     ) -> None:
         _check(model, temperature, max_tokens, timeout, batch, price, client)
         self.name = model
@@ -95,6 +102,8 @@ class OpenAICompatibleModel:
         }  # fmt: skip
         self._request = {key: value for key, value in self._request.items() if value is not None}
         self._stream, self._send_seed = stream, send_seed
+        self._begin_stepping(steps or StepSettings(), None if client is None and base_url is None else self._base_url)
+        self._turns = revision
         self._checked_seeds = False
         self._prompts = PromptBound()
         self._clients = Clients(base_url=base_url, api_key=api_key, client=client, timeout=timeout)
@@ -110,15 +119,31 @@ class OpenAICompatibleModel:
 
     async def bound(self, problem: Problem) -> Bound:
         """The prompt's tokens at most, `max_tokens`, and their price where one is known."""
-        prompt = self._prompts.of(self._prompt(problem))
-        price = None if self._price is None else self._price(prompt, self.max_tokens or 0)
-        return Bound(prompt_tokens=prompt, completion_tokens=self.max_tokens, usd=price)
+        return self._bounded(self._prompt(problem), self.max_tokens)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """One request for as many choices as there are seeds; it carries the first one's seed.
 
         A parameter that the server refuses by name (`temperature`, `seed`, `n`, `max_tokens`) is left out or
         renamed, from then on too.
+        """
+        return await self._ask(self._prompt(problem), seeds)
+
+    async def _ask(
+        self,
+        prompt: dict[str, Any],
+        seeds: Sequence[int | None],
+        *,
+        max_tokens: int | None = None,
+        shape: Shape | None = None,
+        adapt: Callable[[Exception], bool] = lambda error: False,
+    ) -> Reply:
+        """The request with this prompt.
+
+        Args:
+            max_tokens: instead of the model's.
+            shape: from a choice and what it says to the generation that it stands for.
+            adapt: whether the prompt was mended in place, so that it can be sent again.
         """
         if self.temperature == 0 and len(seeds) > 1:
             raise ConfigurationError(
@@ -128,11 +153,11 @@ class OpenAICompatibleModel:
         requests = 0
         while True:
             requests += 1
-            body = self._body(problem, seeds)
+            body = self._body(prompt, seeds, max_tokens)
             try:
                 async with asyncio.timeout(self._timeout):
                     response = await self._respond(body)
-                return self._reply(problem, response, body.get("n", 1), requests)
+                return self._reply(prompt, response, body.get("n", 1), requests, max_tokens or self.max_tokens, shape)
             except TTSError:
                 raise
             except TimeoutError as error:
@@ -141,7 +166,7 @@ class OpenAICompatibleModel:
                 ) from error
             except Exception as error:
                 fault = translate(error, self._where())
-                if requests > 4 or not self._adapt(error, body):
+                if requests > 4 or not (adapt(error) or self._adapt(error, body)):
                     raise fault from error
 
     async def _respond(self, body: dict[str, Any]) -> Any:
@@ -155,48 +180,65 @@ class OpenAICompatibleModel:
         """Close the connections of the running loop; a later call opens new ones."""
         await self._clients.close()
 
-    def _fields(self, problem: Problem) -> dict[str, Any]:
-        """The request's settings, with those that the problem brings along (a judge's schema, log-probabilities)."""
-        return {**self._request, **problem.metadata.get(REQUEST, {})}
+    def _bounded(self, prompt: dict[str, Any], max_tokens: int | None, ahead: int = 0) -> Bound:
+        """The prompt's tokens at most, `ahead` more, `max_tokens`, and their price where one is known."""
+        tokens = self._prompts.of(prompt) + ahead
+        price = None if self._price is None else self._price(tokens, max_tokens or 0)
+        return Bound(prompt_tokens=tokens, completion_tokens=max_tokens, usd=price)
 
     def _prompt(self, problem: Problem) -> dict[str, Any]:
-        system = [{"role": "system", "content": self._system}] if self._system else []
-        request = self._fields(problem)
-        extra: dict[str, Any] = {
-            key: request[key] for key in ("tools", "response_format", "functions") if key in request
-        }
-        return {"messages": system + problem.messages, **extra}
+        return self._prompt_of(problem.messages, problem)
 
-    def _body(self, problem: Problem, seeds: Sequence[int | None]) -> dict[str, Any]:
-        body = {"model": self.name, **self._fields(problem), **self._prompt(problem)}
+    def _prompt_of(self, messages: Sequence[Mapping[str, Any]], problem: Problem) -> dict[str, Any]:
+        """The messages, and what the problem brings along for its request alone, such as a judge's schema."""
+        system = [{"role": "system", "content": self._system}] if self._system else []
+        extra: dict[str, Any] = {
+            key: self._request[key] for key in ("tools", "response_format", "functions") if key in self._request
+        }
+        return {"messages": [*system, *messages], **extra, **problem.metadata.get(REQUEST, {})}
+
+    def _body(self, prompt: dict[str, Any], seeds: Sequence[int | None], max_tokens: int | None) -> dict[str, Any]:
+        body = {"model": self.name, **self._request, **prompt}
+        if max_tokens is not None:
+            body["max_completion_tokens" if "max_completion_tokens" in self._request else "max_tokens"] = max_tokens
+        if "extra_body" in prompt:
+            body["extra_body"] = {**self._request.get("extra_body", {}), **prompt["extra_body"]}
         if self._headers:
             body["extra_headers"] = self._headers
         if len(seeds) > 1 and self._batch > 1:
             body["n"] = min(len(seeds), self._batch)
-        if self._send_seed and seeds[0] is not None and self.temperature != 0:
+        if self._send_seed and seeds[0] is not None and body.get("temperature") != 0:
             body["seed"] = seeds[0]
         return body
 
-    def _reply(self, problem: Problem, response: Any, asked: int, requests: int) -> Reply:
+    def _reply(
+        self,
+        prompt: dict[str, Any],
+        response: Any,
+        asked: int,
+        requests: int,
+        max_tokens: int | None,
+        shape: Shape | None,
+    ) -> Reply:
         choices = getattr(response, "choices", None)
         if not choices:
             kind = "no choices" if hasattr(response, "choices") else f"a {type(response).__name__}, no completion"
             raise MalformedResponse(f"{self._where()}: the answer has {kind}: {str(response)[:120]!r}")
-        made = [(c, generation(c)) for c in choices]
+        made = [(c, generation(c, empty=shape is not None)) for c in choices]
         usage = measure(
             getattr(response, "usage", None),
-            [shown(c) for c, _ in made],
+            [self._new(prompt, shown(c)) for c, _ in made],
             [c.finish_reason == "length" for c, _ in made],
-            prompt_bound=self._prompts.of(self._prompt(problem)),
-            max_tokens=self.max_tokens,
+            prompt_bound=self._prompts.of(prompt),
+            max_tokens=max_tokens,
             hidden=any(g is None for _, g in made),
             price=self._price,
         )
         if usage.exact:
-            self._prompts.saw(self._prompt(problem), usage.prompt_tokens)
+            self._prompts.saw(prompt, usage.prompt_tokens)
         if len(choices) < asked and len(choices) == 1:
             self._batch = 1  # it ignores n; the rest are asked for singly
-        generations = tuple(g for _, g in made if g is not None)
+        generations = tuple(g if shape is None else shape(c, g) for c, g in made if g is not None)
         if not generations:
             raise MalformedResponse(f"{self._where()}: the answer has neither text nor a tool call")
         if len(generations) == 1 and usage.exact:

@@ -20,7 +20,9 @@ class Reply:
 
     Counts that are None are counted by the server's tokeniser (words). `latency` (seconds) replaces the server's for
     this choice; a request waits for its slowest choice. `tool_calls` are {"name", "arguments"} or in OpenAI's form.
-    `logprobs` are one float a token, from the first on; tokens past its end get made-up ones.
+    `logprobs` are one float a token, from the first on; tokens past its end get made-up ones. `echo` is sent before
+    the text, neither counted nor cut, as llama.cpp does with a turn that it continues. With `tells_stop` the choice has
+    vLLM's `stop_reason`: the stop string that ended it, or null.
     """
 
     text: str | None
@@ -31,6 +33,9 @@ class Reply:
     tool_calls: Sequence[Mapping[str, Any]] | None = None
     logprobs: Sequence[float] | None = None
     reasoning: str | None = None
+    echo: str = ""
+    tells_stop: bool = False
+    stop_reason: str | None = None
 
 
 ReplyFunction = Callable[[Body, int], str | Reply]
@@ -120,9 +125,12 @@ def finish(reply: Reply, body: Body) -> Reply:
     stop = body.get("stop")
     text = reply.text
     if text is not None and stop:
-        ends = [text.find(mark) for mark in ([stop] if isinstance(stop, str) else stop) if mark and mark in text]
-        if ends:
-            text, reply = text[: min(ends)], replace(reply, finish_reason="stop")
+        found = [
+            (text.find(mark), mark) for mark in ([stop] if isinstance(stop, str) else stop) if mark and mark in text
+        ]
+        if found:
+            end, mark = min(found)
+            text, reply = text[:end], replace(reply, finish_reason="stop", stop_reason=mark)
     limit = max_tokens_of(body)
     if limit is None:
         return replace(reply, text=text)

@@ -30,6 +30,7 @@ class Options(TypedDict, total=False):
     refuses_temperature: bool
     refuses_max_tokens: bool
     refuses: Sequence[str]
+    assistant_turn: Literal["any", "prefix", "refused"]
     tokenizer: bool
     api_key: str | None
     models: Sequence[str]
@@ -51,6 +52,7 @@ class Settings:
     indexing: "seed": choice i of a request with seed s has index s + i, whenever it comes; without a seed, and for
         "arrival" always, choices are numbered as they come.
     refuses_temperature, refuses_max_tokens, refuses: parameters answered with a 400 in OpenAI's words.
+    assistant_turn: whether a last turn of the assistant is accepted; "prefix": only one marked so; else it is a 400.
     tokenizer: POST /tokenize answers, in llama.cpp's and vLLM's form. api_key: any other key is a 401.
     record: keep the requests (turn off for long benchmarks).
     """
@@ -67,6 +69,7 @@ class Settings:
     refuses_temperature: bool = False
     refuses_max_tokens: bool = False
     refuses: Sequence[str] = ()
+    assistant_turn: Literal["any", "prefix", "refused"] = "any"
     tokenizer: bool = False
     api_key: str | None = None
     models: Sequence[str] = ("loopback",)
@@ -77,6 +80,8 @@ class Settings:
         as_plan(self.faults)
         if not isinstance(self.usage, bool) and self.usage not in USAGES:
             raise ValueError(f"usage={self.usage!r}: use True, False or one of {', '.join(USAGES)}")
+        if self.assistant_turn not in ("any", "prefix", "refused"):
+            raise ValueError(f"assistant_turn={self.assistant_turn!r}: use 'any', 'prefix' or 'refused'")
         if self.indexing not in ("seed", "arrival"):
             raise ValueError(f"indexing={self.indexing!r}: use 'seed' or 'arrival'")
         if (isinstance(self.latency, (int, float)) and self.latency < 0) or self.per_token < 0:
@@ -162,6 +167,12 @@ def refusal(settings: Settings, body: Body, authorization: str) -> tuple[int, Bo
             mend = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
             said = f"Unsupported parameter: '{name}' is not supported with this model.{mend}"
             return 400, error_body(said, param=name, code="unsupported_parameter")
+    last = (body.get("messages") or [{}])[-1]
+    if last.get("role") == "assistant" and not (
+        settings.assistant_turn == "any" or (settings.assistant_turn == "prefix" and last.get("prefix"))
+    ):
+        said = "This model does not support assistant message prefill. The conversation must end with a user message."
+        return 400, error_body(said, param="messages", code="invalid_value")
     n = body.get("n")
     if n is not None and (not isinstance(n, int) or n < 1):
         return 400, error_body(f"Invalid 'n': {n}.", param="n", code="integer_below_min_value")

@@ -97,7 +97,8 @@ def _tool_calls(reply: Reply, number: int) -> list[Body]:
 
 
 def _message(reply: Reply, number: int) -> Body:
-    message: Body = {"role": "assistant", "content": reply.text}
+    text = reply.echo + (reply.text or "") if reply.echo else reply.text
+    message: Body = {"role": "assistant", "content": text}
     if reply.reasoning is not None:
         message["reasoning_content"] = reply.reasoning
     if reply.tool_calls:
@@ -111,6 +112,8 @@ def _finish_reason(reply: Reply) -> str:
 
 def _choice(reply: Reply, i: int, body: Body, chat: bool, number: int) -> Body:
     choice: Body = {"index": i, "finish_reason": _finish_reason(reply), "logprobs": None}
+    if reply.tells_stop:
+        choice["stop_reason"] = reply.stop_reason
     asked = body.get("logprobs")
     if chat:
         if asked:
@@ -159,7 +162,8 @@ def _chat_chunks(choices: Sequence[Body]) -> list[list[Body]]:
 
 def _lane(choice: Body) -> list[Body]:
     blank: Body = {"index": choice["index"], "finish_reason": None, "logprobs": None}
-    end: Body = {**blank, "delta": {}, "finish_reason": choice["finish_reason"]}
+    told = {"stop_reason": choice["stop_reason"]} if "stop_reason" in choice else {}
+    end: Body = {**blank, "delta": {}, "finish_reason": choice["finish_reason"], **told}
     if "message" not in choice:
         return [{key: value for key, value in end.items() if key != "delta"}]
     message = choice["message"]

@@ -9,7 +9,7 @@ from typing import Any
 from tts_plugins.budget import FREE, Bound, Limits
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.protocols import Run
-from tts_plugins.types import Candidate, Generation, Problem, Reply, Score, Usage
+from tts_plugins.types import Candidate, Generation, Problem, Reply, Score, Scored, Usage
 
 Script = Sequence[Any] | Callable[[Problem, int], Any]
 
@@ -65,15 +65,17 @@ class ScriptedModel:
         Raises:
             Exception: whatever stands in the script at that place.
         """
-        self.requests.append(tuple(seeds))
         first, self._given = self._given, self._given + len(seeds)
+        return await self._reply(seeds, [self._line(problem, first + i) for i in range(len(seeds))])
+
+    async def _reply(self, seeds: Sequence[int | None], said: Sequence[Any]) -> Reply:
+        self.requests.append(tuple(seeds))
         self._active += 1
         self.peak = max(self.peak, self._active)
         try:
             await asyncio.sleep(self._latency)
         finally:
             self._active -= 1
-        said = [self._line(problem, first + i) for i in range(len(seeds))]
         for line in said:
             if isinstance(line, BaseException):
                 raise line
@@ -94,6 +96,82 @@ class ScriptedModel:
         if callable(self._script):
             return self._script(problem, number)
         return self._script[number % len(self._script)]
+
+
+class ScriptedStepModel(ScriptedModel):
+    """A model that writes the steps that it is told to.
+
+    Args:
+        tree: from a text so far ("" for none) to its next steps, given out in order and from the start again; or a
+            function of the candidate and the number of the child, from 0. A step is a text, a `Generation` (whose
+            `finish_reason` "step" means that more may follow) or an exception. An empty text, or a text so far that is
+            not in the tree, ends the solution, as an answer's marker does.
+        separator: what stands between two steps.
+        settings: as for `ScriptedModel`.
+
+    `expanded` holds the text, the number of children and whether it was greedy, for each request so far.
+    """
+
+    def __init__(
+        self,
+        tree: Mapping[str, Sequence[Any]] | Callable[[Candidate, int], Any],
+        *,
+        separator: str = "\n\n",
+        **settings: Any,
+    ) -> None:
+        super().__init__(["a whole solution"], **settings)
+        self.separator = separator
+        self.expanded: list[tuple[str, int, bool]] = []
+        self._tree = tree
+        self._numbers: dict[str, int] = {}
+
+    async def prepare(self, run: Run) -> None:
+        """Nothing is to be learnt."""
+
+    async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound:
+        """The same as for a whole solution."""
+        return await self.bound(candidate.problem)
+
+    async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
+        """The next steps of the tree, one for each seed; the first one where it is greedy."""
+        self.expanded.append((candidate.text, len(seeds), greedy))
+        first = 0 if greedy else self._numbers.get(candidate.text, 0)
+        if not greedy:
+            self._numbers[candidate.text] = first + len(seeds)
+        return await self._reply(seeds, [self._step(candidate, first + i) for i in range(len(seeds))])
+
+    def _step(self, candidate: Candidate, number: int) -> Any:
+        if callable(self._tree):
+            said = self._tree(candidate, number)
+        else:
+            steps = self._tree.get(candidate.text, [""])
+            said = steps[number % len(steps)]
+        if isinstance(said, str):
+            return Generation(text=said, tokens=self._completion, finish_reason="step" if said.strip() else "stop")
+        return said
+
+
+class ScriptedReviseModel(ScriptedModel):
+    """A `ScriptedModel` whose revisions come from a function of the problem, the history and its number, from 0."""
+
+    def __init__(
+        self, script: Script, revise: Callable[[Problem, Sequence[Scored], int], Any], **settings: Any
+    ) -> None:
+        super().__init__(script, **settings)
+        self.histories: list[tuple[str, ...]] = []
+        self._revise = revise
+
+    async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound:
+        """The same as for a first answer."""
+        return await self.bound(problem)
+
+    async def revise(
+        self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
+    ) -> Reply:
+        """What the function says, one for each seed."""
+        first = len(self.histories)
+        self.histories += [tuple(a.text for a in history)] * len(seeds)
+        return await self._reply(seeds, [self._revise(problem, history, first + i) for i in range(len(seeds))])
 
 
 class TableVerifier:

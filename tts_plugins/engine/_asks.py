@@ -1,0 +1,159 @@
+"""What a candidate asks of its model: a whole solution, one more step, or a better answer than those before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tts_plugins.answers import marked
+from tts_plugins.budget import Bound
+from tts_plugins.protocols import Model, ReviseModel, StepModel
+from tts_plugins.steps import steps_of
+from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step
+
+
+class Ask(Protocol):
+    """One request for as many candidates as it gets seeds."""
+
+    @property
+    def problem(self) -> Problem: ...
+
+    @property
+    def written(self) -> int:
+        """Tokens at most that its candidates have before they begin."""
+        ...
+
+    async def bound(self) -> Bound | None:
+        """The worst that one generation can cost; None for a metered model."""
+        ...
+
+    async def send(self, seeds: Sequence[int | None]) -> Reply:
+        """The request."""
+        ...
+
+    def make(self, generation: Generation, index: int, seed: int) -> Candidate:
+        """The candidate that a generation is, or completes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One candidate to be: its place in the run, its seed, and what it asks."""
+
+    index: int
+    seed: int
+    ask: Ask
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole solution."""
+
+    model: Model
+    problem: Problem
+    written: int = 0
+
+    async def bound(self) -> Bound | None:
+        """The model's."""
+        return await self.model.bound(self.problem)
+
+    async def send(self, seeds: Sequence[int | None]) -> Reply:
+        """The model's."""
+        return await self.model.generate(self.problem, seeds)
+
+    def make(self, generation: Generation, index: int, seed: int) -> Candidate:
+        """Finished, whatever it says."""
+        return _whole(self.problem, generation, index, seed, None)
+
+
+@dataclass(frozen=True)
+class Revised:
+    """A better answer, given earlier attempts."""
+
+    model: ReviseModel
+    problem: Problem
+    history: Sequence[Scored]
+    merge: bool = False
+    written: int = 0
+
+    async def bound(self) -> Bound | None:
+        """The model's."""
+        return await self.model.revise_bound(self.problem, self.history, merge=self.merge)
+
+    async def send(self, seeds: Sequence[int | None]) -> Reply:
+        """The model's."""
+        return await self.model.revise(self.problem, self.history, seeds, merge=self.merge)
+
+    def make(self, generation: Generation, index: int, seed: int) -> Candidate:
+        """Its parent is the latest attempt."""
+        return _whole(self.problem, generation, index, seed, self.history[-1].id)
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """One further step of a candidate.
+
+    A child is finished where the model ended by itself, wrote nothing, or wrote an answer with its marker; cut by a
+    length limit it is truncated, which is no wrong answer.
+    """
+
+    model: StepModel
+    parent: Candidate
+    greedy: bool = False
+
+    @property
+    def problem(self) -> Problem:
+        """The parent's."""
+        return self.parent.problem
+
+    @property
+    def written(self) -> int:
+        """A tokeniser makes at most one token of a byte."""
+        return len(self.parent.text.encode("utf-8", "replace"))
+
+    async def bound(self) -> Bound | None:
+        """The model's."""
+        return await self.model.step_bound(self.parent)
+
+    async def send(self, seeds: Sequence[int | None]) -> Reply:
+        """The model's."""
+        return await self.model.expand(self.parent, seeds, greedy=self.greedy)
+
+    def make(self, generation: Generation, index: int, seed: int) -> Candidate:
+        """The parent with one step more; with none where there is nothing but blanks to add."""
+        parent, said = self.parent, generation.text.strip("\n")
+        empty = not said.strip()
+        before = steps_of(parent)
+        steps = before if empty else (*before, Step(said))
+        return Candidate(
+            problem=parent.problem,
+            text=parent.text if empty else self.model.separator.join(step.text for step in steps),
+            steps=steps,
+            finished=empty or generation.finish_reason != "step" or marked(said),
+            truncated=generation.finish_reason == "length",
+            finish_reason=generation.finish_reason,
+            tokens=None if generation.tokens is None else generation.tokens + (parent.tokens or 0),
+            logprobs=generation.logprobs,
+            reasoning=generation.reasoning,
+            index=index,
+            seed=seed,
+            parent=parent.id,
+        )
+
+
+def _whole(problem: Problem, generation: Generation, index: int, seed: int, parent: str | None) -> Candidate:
+    return Candidate(
+        problem=problem,
+        text=generation.text,
+        output=generation.output,
+        finished=True,
+        truncated=generation.finish_reason == "length",
+        finish_reason=generation.finish_reason,
+        tokens=generation.tokens,
+        logprobs=generation.logprobs,
+        reasoning=generation.reasoning,
+        index=index,
+        seed=seed,
+        parent=parent,
+    )

@@ -1,0 +1,146 @@
+"""Steps: `total` children of some candidates, with lookahead, each text generated ahead and scored once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tts_plugins.budget import FREE, Amount, Bound
+from tts_plugins.engine._asks import Ask, Job, NextStep
+from tts_plugins.engine._calls import acquire, asked_to_cancel
+from tts_plugins.engine._sampling import Sampling
+from tts_plugins.engine._scoring import failing_alone, read_answer, scored_by
+from tts_plugins.errors import ConfigurationError, MalformedResponse, VerifierError
+from tts_plugins.ledger import Hold
+from tts_plugins.protocols import SetVerifier, StepModel, Verifier
+from tts_plugins.types import Candidate, Score, Scored
+
+if TYPE_CHECKING:
+    from tts_plugins.engine._run import SolveRun
+
+_THOSE_THAT_DO = (
+    "ProcessJudge (any chat model), ProcessVerifierHTTP (a process reward model), or a CallableVerifier whose function "
+    "returns a list with a score for each of candidate.steps"
+)
+
+
+class Expansion(Sampling):
+    """One `expand` of a run."""
+
+    def __init__(self, run: SolveRun, model: StepModel, jobs: Sequence[Job], lookahead: int) -> None:
+        super().__init__(run, jobs)
+        self._model, self._lookahead = model, lookahead
+        self._judging: dict[tuple[str, bool], asyncio.Future[Score]] = {}
+
+    async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
+        gen, after = await super()._bounds(ask)
+        assert isinstance(ask, NextStep)
+        for ahead in range(1, self._lookahead + 1):
+            bound = await self._model.step_bound(ask.parent, ahead)
+            after = after.plus((bound or FREE).amount)
+        return gen, after
+
+    def _length(self, ask: Ask, gen: Bound | None) -> int | None:
+        if gen is None or gen.completion_tokens is None:
+            return None
+        return ask.written + gen.completion_tokens * (self._lookahead + 1)
+
+    async def _judge(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
+        run, verifier = self._run, self._run.verifier
+        if not candidate.text.strip():
+            raise MalformedResponse(f"{run.model.name} wrote no step at all: its first one is empty")
+        if candidate.finished:  # a part of a solution does not vote
+            candidate = candidate.replace(answer=await read_answer(run.answer, candidate.text))
+        if not isinstance(verifier, Verifier):
+            return Scored.of(candidate)
+        score = await self._shared(candidate, verifier, hold, event)
+        if not score.steps:
+            raise ConfigurationError(
+                f"{verifier.name} gives no step scores, which a search over steps needs; use {_THOSE_THAT_DO}"
+            )
+        return scored_by(verifier.name, candidate, replace(score, steps=score.steps[: len(candidate.steps)]))
+
+    async def _shared(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
+        """The score of its text, asked for once however many children have it."""
+        key = (candidate.text, candidate.finished)
+        known = self._judging.get(key)
+        if known is None:
+            known = self._judging[key] = asyncio.get_running_loop().create_future()
+            try:
+                known.set_result(await self._ahead(candidate, verifier, hold, event))
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError):
+                    known.cancel()
+                else:
+                    known.set_exception(error)
+                    known.exception()  # where nobody else waits for it, asyncio must not complain
+                raise
+            return known.result()
+        # Nobody waits while holding room: the one that is judged may need more of it.
+        self._run.carry(None)
+        hold.release()
+        try:
+            return await asyncio.shield(known)
+        except asyncio.CancelledError as error:
+            if asked_to_cancel():
+                raise
+            raise VerifierError(f"{verifier.name}: scoring the same text was cancelled") from error
+
+    async def _ahead(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
+        """The verifier's score, at the end of the steps that are written ahead."""
+        run, end = self._run, candidate
+        for ahead in range(1, self._lookahead + 1):
+            if end.finished:
+                break
+            ask = NextStep(self._model, end, greedy=True)
+            bound = await ask.bound()
+            unit = (bound or FREE).amount
+            seed = run.derive("ahead", candidate.seed, ahead)
+            own = await acquire(run.ledger, unit, within=hold)
+            reply, rest, _ = await run.caller.request(
+                self._model, ask.problem, [seed], bound=bound, unit=unit, hold=own, within=hold, role="model",
+                parent=event, send=ask.send,
+            )  # fmt: skip
+            rest.release()
+            end = ask.make(reply.generations[0], candidate.index, seed)
+        if end is not candidate and end.finished:
+            end = end.replace(answer=await read_answer(run.answer, end.text))
+        with failing_alone(verifier.name):
+            score = await verifier.score(run, end)
+        scored_by(verifier.name, end, score)  # held against the steps that it was shown
+        return score if end is candidate else replace(score, details={**score.details, "lookahead": end.text})
+
+
+async def expansion(run: SolveRun, candidates: Sequence[Candidate], total: int, lookahead: int) -> Expansion:
+    """The jobs of an `expand`: children's seeds follow from their parent's, so that no timing changes them.
+
+    Raises:
+        ConfigurationError: the model or the verifier cannot serve a search over steps.
+    """
+    model, verifier = run.model, run.verifier
+    if not isinstance(model, StepModel):
+        raise ConfigurationError(
+            f"{model.name} ({type(model).__name__}) writes no single steps, which a search over steps needs; use "
+            "OpenAICompatibleModel or LocalModel, or give yours the methods of protocols.StepModel"
+        )
+    if isinstance(verifier, SetVerifier):
+        raise ConfigurationError(f"{verifier.name} compares whole solutions, and scores no steps; use {_THOSE_THAT_DO}")
+    if not candidates:
+        raise ConfigurationError("Run.expand: there are no candidates to expand; begin with Candidate(problem)")
+    if lookahead or any(c.steps or c.text for c in candidates):
+        await model.prepare(run)
+    shares: dict[str, int] = {}
+    parents = {c.id: c for c in candidates}
+    for i, candidate in enumerate(candidates):
+        share = total // len(candidates) + (i < total % len(candidates))
+        shares[candidate.id] = shares.get(candidate.id, 0) + share
+    jobs: list[Job] = []
+    for name, share in shares.items():
+        parent = parents[name]
+        ask, first = NextStep(model, parent), run.children.get(name, 0)
+        run.children[name] = first + share
+        places = range(first, first + share)
+        jobs += [Job(run.take_index(), run.derive("step", parent.seed, parent.index, j), ask) for j in places]
+    return Expansion(run, model, jobs, lookahead)

@@ -1,0 +1,207 @@
+"""Single steps from a chat server: by continuing an assistant's turn where it can, else by asking for one step."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from tts_plugins.budget import Bound, Limits
+from tts_plugins.errors import ModelError, RequestRefused
+from tts_plugins.models._step_texts import UNSAID, Said, StepSettings, Way, read_step, step_request, without
+from tts_plugins.protocols import Run
+from tts_plugins.steps import steps_of
+from tts_plugins.types import Candidate, Generation, Problem, Reply
+
+__all__ = ["RepeatedStep", "StepSettings", "Stepping"]
+
+# A key that no model writes by itself tells a continued turn, which may come back whole, from a new one.
+_KEY = "[k7q2] one two three four"
+_QUESTION = "Write the key [k7q2], then count from one to eight in words, separated by spaces. Write nothing else."
+_PROBE = (
+    {"role": "user", "content": _QUESTION},
+    {"role": "assistant", "content": _KEY},
+)
+
+
+class RepeatedStep(ModelError):
+    """Asked for its next step, the model wrote only steps that were there before."""
+
+
+class _SeparatorFirst(ModelError):
+    """The server's template trims the prefix, so that the model wrote the separator, and was stopped by it."""
+
+    retryable = True
+
+
+class Stepping:
+    """Gives a chat model `expand`. It builds on `_prompt_of`, `_bounded` and `_ask` of `OpenAICompatibleModel`."""
+
+    name: str
+    limits: Limits
+    max_tokens: int | None
+    _request: dict[str, Any]
+    _prompt_of: Callable[[Sequence[Mapping[str, Any]], Problem], dict[str, Any]]
+    _bounded: Callable[..., Bound]
+    _ask: Callable[..., Any]
+
+    def _begin_stepping(self, settings: StepSettings, address: str | None) -> None:
+        self._steps, self._way = settings, settings.way
+        self._stoppable = True
+        self._echoes: bool | None = None  # whether a reply begins with the text that it continues, once that is known
+        self._probing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        address = address or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+        if self._way == "auto" and "api.openai.com" in address:
+            self._way = "prompt"  # it continues nothing, and need not be asked
+
+    @property
+    def separator(self) -> str:
+        """What stands between two steps of a text."""
+        return self._steps.separator
+
+    async def prepare(self, run: Run) -> None:
+        """Find out, once, how the server continues a text: at most three short questions, within the run's budget."""
+        lock = self._probing.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        async with lock:
+            if self._way == "auto":
+                self._way = await self._found_way(run)
+                run.note("steps", model=self.name, way=self._way)
+
+    async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound | None:
+        """The prompt's tokens at most, those of the steps ahead, and those of one step."""
+        limit = self._steps.max_tokens or self.max_tokens
+        prompt, _ = self._step_prompt(candidate, greedy=False)
+        return self._bounded(prompt, limit, ahead * (limit or 0))
+
+    async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
+        """One request for as many next steps as there are seeds.
+
+        Raises:
+            RepeatedStep: all that came were steps that it has already.
+        """
+        prompt, earlier = self._step_prompt(candidate, greedy=greedy)
+        stops = self._own_stops(len(steps_of(candidate)))
+
+        def shape(choice: Any, generation: Generation) -> Generation:
+            said = Said(
+                text=self._new(prompt, generation.text),
+                finish=generation.finish_reason,
+                stop_reason=getattr(choice, "stop_reason", UNSAID),
+            )
+            if not said.text.strip() and said.stop_reason in stops and earlier is None and steps_of(candidate):
+                self._stoppable = False
+            text, finish = read_step(self._steps, said, stops, earlier, self._way == "whole")
+            return replace(generation, text=text, finish_reason=finish, output=None)
+
+        reply: Reply = await self._ask(
+            prompt, seeds, max_tokens=self._steps.max_tokens, shape=shape,
+            adapt=lambda error: self._without_stop(prompt, error),
+        )  # fmt: skip
+        if stops and not self._stoppable and all(not g.text.strip() for g in reply.generations):
+            raise _SeparatorFirst(f"{self.name}: the template trims what it continues; steps are cut on this side now")
+        fresh = tuple(g for g in reply.generations if g.finish_reason != "repeated")
+        if not fresh:
+            raise RepeatedStep(f"{self.name} wrote only steps that the solution has already")
+        return replace(reply, generations=fresh)
+
+    def _step_prompt(self, candidate: Candidate, *, greedy: bool) -> tuple[dict[str, Any], Sequence[str] | None]:
+        """The prompt, and the steps that a reply in words may repeat; None where the server continues the text."""
+        steps, messages = [step.text for step in steps_of(candidate)], candidate.problem.messages
+        earlier: Sequence[str] | None = None
+        extra: dict[str, Any] = {"temperature": 0.0} if greedy else {}
+        if self._in_words(len(steps)):
+            earlier = steps
+            ask = step_request(steps, self.separator, self._way == "whole")
+            messages.append({"role": "user", "content": ask})
+        elif steps:
+            last = {"role": "assistant", "content": self.separator.join(steps) + self.separator}
+            messages.append({**last, "prefix": True} if self._way == "prefix" else last)
+            if self._way == "vllm":
+                extra["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
+        if stops := self._own_stops(len(steps)):
+            theirs = self._request.get("stop", [])
+            extra["stop"] = [*([theirs] if isinstance(theirs, str) else theirs), *stops]
+        return {**self._prompt_of(messages, candidate.problem), **extra}, earlier
+
+    def _in_words(self, written: int) -> bool:
+        return self._way in ("prompt", "whole") or (self._way == "auto" and written > 0)
+
+    def _own_stops(self, written: int) -> list[str]:
+        return self._steps.stops(written) if self._stoppable and not self._in_words(written) else []
+
+    def _new(self, prompt: Mapping[str, Any], text: str) -> str:
+        """What of a reply is new: llama.cpp repeats the assistant's turn that it continues, unless it streams.
+
+        What the server does is learnt from its first such reply: later, a step that only looks like the beginning of
+        the solution is a step.
+        """
+        last = prompt["messages"][-1]
+        if last["role"] != "assistant" or self._echoes is False:
+            return text
+        new = without(last["content"], text)
+        if self._echoes is None and text.strip():
+            self._echoes = new != text
+        return new
+
+    def _without_stop(self, prompt: dict[str, Any], error: Exception) -> bool:
+        """Whether the server refuses `stop`, which is then left to this side."""
+        if getattr(error, "status_code", None) not in (400, 422) or "stop" not in prompt:
+            return False
+        if "stop" not in f"{getattr(error, 'param', '')} {error}".lower():
+            return False
+        self._stoppable = False
+        del prompt["stop"]
+        return True
+
+    async def _found_way(self, run: Run) -> Way:
+        ways: list[Way] = ["plain", "vllm", "prefix"]
+        while ways:
+            way = ways.pop(0)
+            try:
+                reply = await run.generate(_Probe(self, way), Problem(_PROBE))
+            except RequestRefused:
+                # A last turn of the assistant is refused: at most one that is marked as a prefix may still pass.
+                ways = [w for w in ways if w == "prefix"]
+                continue
+            said = reply.generations[0].text
+            self._echoes = said.startswith(_KEY)
+            if without(_KEY, said).lstrip().lower().startswith("five"):
+                return way
+        self._echoes = None
+        return "prompt"
+
+
+@dataclass(frozen=True, eq=False)
+class _Probe:
+    """The question whose answer shows whether the server continues a text in one way."""
+
+    model: Stepping
+    way: Way
+    batch: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def limits(self) -> Limits:
+        return self.model.limits
+
+    async def bound(self, problem: Problem) -> Bound:
+        return self.model._bounded(self._asked(problem), 8)
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        reply: Reply = await self.model._ask(self._asked(problem), seeds, max_tokens=8)
+        return reply
+
+    def _asked(self, problem: Problem) -> dict[str, Any]:
+        messages, extra = problem.messages, {"temperature": 0.0}
+        if self.way == "prefix":
+            messages[-1]["prefix"] = True
+        prompt = {**self.model._prompt_of(messages, problem), **extra}
+        if self.way == "vllm":
+            prompt["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
+        return prompt

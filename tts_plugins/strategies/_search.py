@@ -1,0 +1,94 @@
+"""What searches have in common: a level of children, and the choice at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tts_plugins._config import check_count
+from tts_plugins.errors import (
+    AllCandidatesFailed,
+    BudgetExhausted,
+    ConfigurationError,
+    DeadlineExceeded,
+    SolveCancelled,
+    TTSError,
+)
+from tts_plugins.protocols import Run
+from tts_plugins.selection import Select, best, choose, majority_vote, top
+from tts_plugins.types import Candidate, Scored
+
+# What ends a search that has found something already: it then chooses among what there is.
+OVER = (BudgetExhausted, DeadlineExceeded, SolveCancelled, AllCandidatesFailed)
+SELECTS: tuple[Select, ...] = ("best", "weighted", "majority")
+
+
+async def grow(run: Run, beams: Sequence[Candidate], total: int, lookahead: int = 0) -> list[Scored]:
+    """One level of children by index, whatever order they came in; none where the search ends with what it has.
+
+    Raises:
+        BudgetExhausted, DeadlineExceeded, AllCandidatesFailed: there is not one step yet.
+    """
+    try:
+        children = [c async for c in run.expand(beams, total, lookahead=lookahead)]
+    except OVER as error:
+        if not any(isinstance(c, Scored) for c in beams):
+            raise
+        note_end(run, error)
+        return []
+    return sorted(children, key=lambda c: c.index)
+
+
+def keep(run: Run, children: Sequence[Scored], count: int) -> list[Scored]:
+    """The best of the unfinished ones; the others are pruned."""
+    unfinished = [c for c in children if not c.finished]
+    kept = unfinished if run.verifier is None else top(unfinished, count)
+    names = {c.id for c in kept}
+    run.prune([c for c in unfinished if c.id not in names])
+    return kept
+
+
+def conclude(run: Run, finished: Sequence[Scored], beams: Sequence[Scored], select: Select) -> Scored:
+    """The chosen solution: among whole ones, else among those cut by a limit, else the best part of one.
+
+    A part is marked as truncated: the search's limit cut it.
+    """
+    whole = [c for c in finished if not c.truncated]
+    if pool := whole or finished:
+        return majority_vote(pool) if run.verifier is None else choose(pool, select)
+    part = beams[0] if run.verifier is None else best(beams)
+    return part.replace(truncated=True)
+
+
+def note_end(run: Run, error: TTSError) -> None:
+    """Say in the trace why a search chose among what it had."""
+    run.note("search_ended", error=f"{type(error).__name__}: {error}")
+
+
+def need_verifier(run: Run, owner: str, mend: str) -> None:
+    """Refuse to choose without scores.
+
+    Raises:
+        ConfigurationError: there is no verifier.
+    """
+    if run.verifier is None:
+        raise ConfigurationError(f"{owner} needs a verifier to choose by; pass verifier=…, or use {mend}")
+
+
+def check_search(owner: str, n: object, beam_width: object, max_steps: object, lookahead: object) -> None:
+    """Refuse a search that cannot be, naming the field, the value and the mend."""
+    check_count(owner, "n", n)
+    check_count(owner, "beam_width", beam_width)
+    check_count(owner, "max_steps", max_steps)
+    check_count(owner, "lookahead", lookahead, least=0)
+    assert isinstance(n, int) and isinstance(beam_width, int)
+    if n % beam_width:
+        near = beam_width * max(1, round(n / beam_width))
+        raise ConfigurationError(
+            f"{owner}: n={n} cannot be shared evenly by beam_width={beam_width}; use a multiple, such as n={near}"
+        )
+
+
+def check_select(owner: str, select: object, known: Sequence[str] = SELECTS) -> None:
+    """Refuse an unknown way to choose."""
+    if select not in known:
+        raise ConfigurationError(f"{owner}: select={select!r} is not known; use one of {', '.join(map(repr, known))}")

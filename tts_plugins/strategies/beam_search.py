@@ -1,0 +1,79 @@
+"""Beam search against a process verifier, with lookahead (Snell et al. 2024, 2408.03314, section 5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tts_plugins.protocols import Run
+from tts_plugins.selection import Select
+from tts_plugins.strategies._base import BaseStrategy
+from tts_plugins.strategies._search import check_search, check_select, conclude, grow, keep, need_verifier
+from tts_plugins.types import Candidate, Problem, Scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamSearch(BaseStrategy):
+    """`n` first steps, of which the best `n // beam_width` survive and get `beam_width` next steps each, and so on.
+
+    A beam that finishes leaves its place to others. It ends when none is unfinished, when there are `n` finished
+    ones, or after `max_steps`.
+
+    Args:
+        n: candidates per level, over all beams together (N of the paper).
+        beam_width: children per kept beam (M of the paper: 4, or the square root of N).
+        max_steps: levels at most; what is unfinished then is returned only where nothing is finished, and is marked
+            `truncated`.
+        lookahead: steps written greedily after each child before it is scored (k of the paper).
+        select: how the finished ones are chosen from: "weighted" by summed scores of equal answers, "best",
+            "majority".
+
+    Raises:
+        ConfigurationError: a field is out of range; at the call, the model writes no steps, or the verifier gives no
+            step scores.
+    """
+
+    n: int = 16
+    beam_width: int = 4
+    max_steps: int = 40
+    lookahead: int = 0
+    select: Select = "weighted"
+
+    def __post_init__(self) -> None:
+        check_search("BeamSearch", self.n, self.beam_width, self.max_steps, self.lookahead)
+        check_select("BeamSearch", self.select)
+
+    def calls(self) -> tuple[int, int]:
+        """The least and the most generations that it asks for."""
+        return self.n, self.n * (self.lookahead + 1) * self.max_steps
+
+    async def __call__(self, run: Run, problem: Problem) -> Scored:
+        if self.n > 1:
+            need_verifier(run, f"BeamSearch(n={self.n})", "SelfConsistency")
+        beams: Sequence[Candidate] = [Candidate(problem)]
+        finished: list[Scored] = []
+        committed = 0
+        for _ in range(self.max_steps):
+            children = await grow(run, beams, self.n, self.lookahead)
+            if not children:
+                break
+            finished += [c for c in children if c.finished]
+            beams = keep(run, children, self.n // self.beam_width)
+            committed = _commit(run, [*finished, *beams], committed)
+            if not beams or len(finished) >= self.n:
+                break
+        else:
+            run.note("max_steps", steps=self.max_steps, unfinished=len(beams))
+        return conclude(run, finished, [c for c in beams if isinstance(c, Scored)], self.select)
+
+
+def _commit(run: Run, alive: Sequence[Candidate], before: int) -> int:
+    """Tell the steps that all which may still be chosen share: they are final, and can be shown already."""
+    shared = 0
+    for steps in zip(*(c.steps for c in alive), strict=False):
+        if len(set(steps)) > 1:
+            break
+        shared += 1
+    if shared > before:
+        run.note("committed", steps=[step.text for step in alive[0].steps[:shared]])
+    return max(shared, before)

@@ -1,0 +1,75 @@
+"""Diverse verifier tree search: independent subtrees, each greedy by the verifier (Beeching, Tunstall & Rush 2024,
+«Scaling test-time compute with open models», huggingface.co/spaces/HuggingFaceH4/blogpost-scaling-test-time-compute).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tts_plugins.errors import TTSError
+from tts_plugins.protocols import Run
+from tts_plugins.selection import Select, best
+from tts_plugins.strategies._base import BaseStrategy
+from tts_plugins.strategies._search import OVER, check_search, check_select, conclude, grow, need_verifier
+from tts_plugins.types import Candidate, Problem, Scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class DVTS(BaseStrategy):
+    """`n // beam_width` subtrees; each takes the best of `beam_width` next steps until it is finished.
+
+    No subtree waits for another one.
+
+    Args:
+        n: candidates per level, over all subtrees together.
+        beam_width: children of which a subtree follows the best.
+        max_steps: steps of a subtree at most.
+        lookahead: steps written greedily after each child before it is scored.
+        select: how the subtrees' ends are chosen from.
+
+    Raises:
+        ConfigurationError: as for `BeamSearch`.
+    """
+
+    n: int = 16
+    beam_width: int = 4
+    max_steps: int = 40
+    lookahead: int = 0
+    select: Select = "weighted"
+
+    def __post_init__(self) -> None:
+        check_search("DVTS", self.n, self.beam_width, self.max_steps, self.lookahead)
+        check_select("DVTS", self.select)
+
+    def calls(self) -> tuple[int, int]:
+        """The least and the most generations that it asks for."""
+        return self.n, self.n * (self.lookahead + 1) * self.max_steps
+
+    async def __call__(self, run: Run, problem: Problem) -> Scored:
+        if self.n > 1:
+            need_verifier(run, f"DVTS(n={self.n})", "SelfConsistency")
+        roots = [Candidate(problem, index=i) for i in range(self.n // self.beam_width)]
+        ends = await run.together([self._subtree(run, root) for root in roots])
+        leaves = [leaf for leaf in ends if isinstance(leaf, Scored)]
+        if not leaves:
+            raise next(error for error in ends if isinstance(error, TTSError))
+        return conclude(run, [c for c in leaves if c.finished], [c for c in leaves if not c.finished], self.select)
+
+    async def _subtree(self, run: Run, root: Candidate) -> Scored | TTSError:
+        """Its end, or why it has not even a first step."""
+        leaf: Candidate = root
+        for _ in range(self.max_steps):
+            try:
+                children = await grow(run, [leaf], self.beam_width, self.lookahead)
+            except OVER as error:
+                return error
+            if not children:
+                break
+            leaf = children[0] if run.verifier is None else best(children)
+            run.prune([c for c in children if c is not leaf])
+            if leaf.finished:
+                break
+        else:
+            run.note("max_steps", steps=self.max_steps, candidate=leaf.id)
+        assert isinstance(leaf, Scored)
+        return leaf

@@ -1,0 +1,122 @@
+"""Sequential revision in parallel chains (Snell et al. 2024, 2408.03314, section 6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from tts_plugins._config import check_count
+from tts_plugins.errors import ConfigurationError, TTSError
+from tts_plugins.protocols import Run
+from tts_plugins.selection import Select, best, majority_vote, weighted_vote
+from tts_plugins.stopping import Rule, check_rule
+from tts_plugins.strategies._base import BaseStrategy
+from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end
+from tts_plugins.types import Problem, Scored
+
+_SAME = 3  # equal answers in a row, after which a chain circles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revision(BaseStrategy):
+    """`chains` first answers, each revised `rounds - 1` times in the light of the latest ones and their feedback.
+
+    A revision may make a right answer wrong (38 % of them in the paper), so the choice is over all attempts, never
+    the last ones: "weighted" votes by score within a chain, then among the chains' winners; "best" takes the highest
+    score; "majority" counts all answers alike, and needs no verifier. Chains run side by side. A chain ends early
+    where it circles: a text comes back, or three answers in a row are the same.
+
+    Args:
+        chains: first answers (the parallel part).
+        rounds: attempts in a chain at most, the first included (the sequential part).
+        select: how the answer is chosen.
+        history: latest attempts that a revision is shown; four in the paper.
+        stop: a rule from `tts_plugins.stopping` that may end a chain, such as `Threshold(0.9)`.
+
+    Raises:
+        ConfigurationError: a field is out of range; at the call, the model cannot revise.
+    """
+
+    chains: int = 4
+    rounds: int = 4
+    select: Select = "weighted"
+    history: int = 4
+    stop: Rule | None = None
+
+    def __post_init__(self) -> None:
+        check_count("Revision", "chains", self.chains)
+        check_count("Revision", "rounds", self.rounds)
+        check_count("Revision", "history", self.history)
+        check_select("Revision", self.select)
+        if self.stop is not None:
+            check_rule("Revision", "stop", self.stop)
+
+    @classmethod
+    def from_budget(cls, n: int, ratio: float, **settings: Any) -> Self:
+        """Chains and rounds for at most `n` answers whose rounds are `ratio` times the chains, as nearly as can be.
+
+        Easy problems want a high ratio (all sequential), hard ones a mix.
+
+        >>> Revision.from_budget(n=64, ratio=4)
+        Revision(chains=4, rounds=16, select='weighted', history=4, stop=None)
+        """
+        check_count("Revision.from_budget", "n", n)
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio < math.inf:
+            raise ConfigurationError(f"Revision.from_budget: ratio={ratio!r} must be a finite number above 0")
+
+        def misfit(chains: int) -> tuple[float, int]:
+            rounds = n // chains
+            return round(abs(math.log(rounds / chains / ratio)), 9), n - chains * rounds
+
+        chains = min(range(1, n + 1), key=misfit)
+        return cls(chains=chains, rounds=n // chains, **settings)
+
+    def calls(self) -> tuple[int, int]:
+        """The least and the most generations that it asks for."""
+        least = 2 if self.stop is None else min(2, self.stop.least((), self.rounds))
+        return self.chains * min(least, self.rounds), self.chains * self.rounds
+
+    async def __call__(self, run: Run, problem: Problem) -> Scored:
+        if self.select != "majority":
+            need_verifier(run, f"Revision(select={self.select!r})", "Revision(select='majority')")
+        ended = await run.together([self._chain(run, problem) for _ in range(self.chains)])
+        chains = [chain for chain in ended if not isinstance(chain, TTSError)]
+        if not chains:
+            raise next(error for error in ended if isinstance(error, TTSError))
+        attempts = [attempt for chain in chains for attempt in chain]
+        if self.select == "majority":
+            return majority_vote(attempts)
+        return best(attempts) if self.select == "best" else weighted_vote([weighted_vote(chain) for chain in chains])
+
+    async def _chain(self, run: Run, problem: Problem) -> list[Scored] | TTSError:
+        """The attempts of a chain, or why there is not one."""
+        attempts: list[Scored] = []
+        try:
+            attempts += [c async for c in run.sample(problem, 1)]
+            while len(attempts) < self.rounds and not self._ends(run, attempts):
+                attempts.append(await run.revise(problem, attempts[-self.history :]))
+        except OVER as error:
+            if not attempts:
+                return error
+            note_end(run, error)
+        return attempts
+
+    def _ends(self, run: Run, attempts: Sequence[Scored]) -> bool:
+        left = self.rounds - len(attempts)
+        if self.stop is not None and self.stop(attempts, left):
+            run.note("stop", rule=repr(self.stop), seen=len(attempts), left=left)
+            return True
+        if circles(attempts):
+            run.note("circles", candidate=attempts[-1].id, seen=len(attempts), left=left)
+            return True
+        return False
+
+
+def circles(attempts: Sequence[Scored]) -> bool:
+    """Whether the last text stood there before, or the last three answers are the same."""
+    texts = [" ".join(a.text.split()) for a in attempts]
+    answers = [a.answer for a in attempts[-_SAME:]]
+    same = len(answers) == _SAME and answers[0] is not None and len(set(answers)) == 1
+    return same or texts[-1] in texts[:-1]
