@@ -80,7 +80,7 @@ class StrategyContract(Contract):
         def said(problem: Problem, number: int) -> Any:
             return RequestRefused("400, refused") if number == 0 else f"#### {number % 3}"
 
-        model = ScriptedModel(said)
+        model = _Scripted(said)
         try:
             assert self.solve(model).best.text.startswith("####")
         except AllCandidatesFailed:
@@ -88,7 +88,7 @@ class StrategyContract(Contract):
 
     def test_when_all_fail_the_error_says_so(self) -> None:
         try:
-            self.solve(ScriptedModel([RequestRefused("400, refused")]))
+            self.solve(_Scripted([RequestRefused("400, refused")]))
         except AllCandidatesFailed as error:
             assert isinstance(error.__cause__, RequestRefused), "the first cause is lost"
         else:
@@ -155,7 +155,19 @@ class _ByText:
         return Score(value=(sum(candidate.text.encode()) % 97) / 97, feedback="by its letters")
 
 
-class _Straggling(ScriptedModel):
+class _Scripted(ScriptedModel):
+    """Goes on with its script when it is asked to revise, so that strategies of whole answers and of revisions run."""
+
+    async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound:
+        return await self.bound(problem)
+
+    async def revise(
+        self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
+    ) -> Reply:
+        return await self.generate(problem, seeds)
+
+
+class _Straggling(_Scripted):
     """Every third call never comes back."""
 
     def __init__(self) -> None:
@@ -168,4 +180,4 @@ class _Straggling(ScriptedModel):
 
 
 def _answers(latency: float = 0.0) -> ScriptedModel:
-    return ScriptedModel(lambda problem, number: f"so it is\n#### {(number * number) % 5}", latency=latency)
+    return _Scripted(lambda problem, number: f"so it is\n#### {(number * number) % 5}", latency=latency)
