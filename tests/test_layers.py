@@ -41,6 +41,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.testing": (7, "testing"),
     "tts_plugins.bench": (8, "bench"),
     "tts_plugins.server": (8, "server"),
+    "tts_plugins.adapting": (8, "adapting"),
     "tts_plugins.demo": (9, "demo"),
     "tts_plugins.cli": (10, "cli"),
     "tts_plugins.__main__": (11, "main"),

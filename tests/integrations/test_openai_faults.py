@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import gc
 import json
 import socket
 import time
@@ -460,6 +461,21 @@ async def test_cancelled_solves_leave_no_connection() -> None:
             await asyncio.wait(tasks)
             await settled(server, ledger)
             assert server.counts.aborted == 80
+        await asyncio.to_thread(server.wait, lambda counts: counts.connections == 0)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_a_model_that_is_dropped_after_a_failure_closes_its_connections(sync: bool) -> None:
+    with LoopbackServer(faults=Fault.status(422)) as server:
+        model = OpenAICompatibleModel("loopback", base_url=server.base_url, api_key=KEY, max_tokens=4, batch=1)
+        ask: dict[str, Any] = {"model": model, "strategy": SelfConsistency(n=3)}
+        try:
+            await (asyncio.to_thread(solve_sync, PROBLEM, **ask) if sync else solve(PROBLEM, **ask))
+        except AllCandidatesFailed as error:
+            kept = error  # with its frames, which refer to the model
+        assert server.counts.connections == 3
+        del model, ask, kept
+        gc.collect()
         await asyncio.to_thread(server.wait, lambda counts: counts.connections == 0)
 
 

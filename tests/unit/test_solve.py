@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -130,6 +132,22 @@ async def test_wrong_settings_are_named_with_their_mend(changes: dict[str, Any],
 async def test_an_empty_problem_is_refused(problem: Any) -> None:
     with pytest.raises(ConfigurationError, match="problem"):
         await solve(problem, model=ScriptedModel(["a"]))
+
+
+async def test_a_solve_leaves_nothing_that_only_the_cycle_collector_frees() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        for verifier in (TableVerifier({}, default=0.5), AnswerAgreement(), None):
+            model = ScriptedModel(["#### 1"], latency=0.001)
+            result = await solve("q", model=model, verifier=verifier, strategy=SelfConsistency(n=3))
+            assert result.answer == "1"
+            gone = weakref.ref(model)
+            del model, result
+            await asyncio.sleep(0)
+            assert gone() is None, verifier
+    finally:
+        gc.enable()
 
 
 # Context --------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Protocol
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from tts_plugins.budget import Amount, Bound
+from tts_plugins.engine._halt import End
 from tts_plugins.engine._limiter import limiter_of
 from tts_plugins.engine._room import acquire
 from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
@@ -54,14 +55,14 @@ class _Sent:
 class Caller:
     """Sends requests for one solve. `unit` is what a candidate holds: its generation and its verification.
 
-    `check` raises once the solve has ended: code that ignored its cancellation starts nothing more.
+    Nothing is sent after its `end`, even by code that ignored its cancellation.
     """
 
     ledger: Ledger
     trace: Trace
     deadline: float | None
     attempts: int
-    check: Callable[[], None]
+    end: End
     _flying: dict[Hold, _Sent] = field(default_factory=dict)
 
     async def request(
@@ -92,7 +93,7 @@ class Caller:
 
         async def once() -> Reply:
             nonlocal failed, hold, seeds
-            self.check()
+            self.end.check()
             if failed is not None:
                 hold = await acquire(self.ledger, unit, at_most=len(seeds), within=within)
                 seeds = seeds[: hold.units]

@@ -14,10 +14,11 @@ from tts_plugins.budget import FREE
 from tts_plugins.engine._asks import Job, Revised, Whole
 from tts_plugins.engine._calls import Caller, acquire, check_bounds
 from tts_plugins.engine._expansion import expansion
-from tts_plugins.engine._sampling import Arrival, Halt, Sampling
+from tts_plugins.engine._halt import End, Halt
+from tts_plugins.engine._sampling import Arrival, Sampling
 from tts_plugins.engine._scope import SCOPE, derive, seeds_of
 from tts_plugins.engine._trace import Trace
-from tts_plugins.errors import BudgetExhausted, ConfigurationError, DeadlineExceeded, SolveCancelled
+from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.protocols import Model, ReviseModel, SetVerifier, StopRule, Verifier
 from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Stopped, Usage
@@ -50,9 +51,8 @@ class SolveRun:
         self.seen: list[Scored] = []
         self.stopped: Stopped = "complete"
         self.ledger, self.trace, self.root, self.deadline = ledger, trace, root, deadline
-        self.caller = Caller(
-            ledger=ledger, trace=trace, deadline=deadline, attempts=attempts, check=self.raise_if_halted
-        )
+        self._end = End()
+        self.caller = Caller(ledger=ledger, trace=trace, deadline=deadline, attempts=attempts, end=self._end)
         self.answer = answer
         self.inboxes: set[asyncio.Queue[Arrival]] = set()
         self.on_halt: Callable[[], None] = lambda: None
@@ -64,8 +64,6 @@ class SolveRun:
         self._left_behind: Tasks = set()
         self._holds: dict[asyncio.Task[Any], Hold] = {}
         self._seeds = seeds_of(seed, "generate")
-        self._halted: Halt | None = None
-        self._closed = False
 
     async def sample(
         self, problem: Problem, n: int, *, stop: StopRule | None = None, wave: int | None = None
@@ -177,8 +175,8 @@ class SolveRun:
 
     def halt(self, why: Halt) -> None:
         """End as soon as possible with what was seen: wakes whoever waits for candidates."""
-        if self._halted is None and not self._closed:
-            self._halted = self.stopped = why
+        if self._end.halted is None and not self._end.closed:
+            self._end.halted = self.stopped = why
             self.note(why)
             for inbox in self.inboxes:
                 inbox.put_nowait(why)
@@ -187,14 +185,11 @@ class SolveRun:
     @property
     def halted(self) -> Halt | None:
         """Why it ends now, if it does."""
-        return self._halted
+        return self._end.halted
 
     def raise_if_halted(self) -> None:
         """Start nothing more once the time is up, or the solve over."""
-        if self._halted == "deadline":
-            raise DeadlineExceeded("the deadline has passed; give more seconds, or ask for less")
-        if self._halted == "cancelled" or self._closed:
-            raise SolveCancelled("the solve has ended; nothing more is sent for it")
+        self._end.check()
 
     def exhausted(self, error: BudgetExhausted) -> bool:
         """Whether it is this solve's budget that has no room, and not that of a solve inside it; then it is noted."""
@@ -202,7 +197,7 @@ class SolveRun:
         if isinstance(ledger, Ledger) and not ledger.pays_for(self.ledger):
             return False
         self.refused = self.refused or error
-        if self._halted is None and self.stopped != "budget":
+        if self._end.halted is None and self.stopped != "budget":
             self.stopped = "budget"
             self.note("budget", error=f"BudgetExhausted: {error}")
         return True
@@ -230,10 +225,11 @@ class SolveRun:
 
     async def close(self) -> None:
         """Cancel what is left in flight and wait until all of it is settled."""
-        self._closed = True
+        self._end.closed = True
         try:
             await self.cancel(self._tasks)
         finally:
+            self.on_halt = lambda: None
             self.caller.abandon()
             for task in self._left_behind:
                 if (hold := self._holds.get(task)) is not None:
@@ -274,7 +270,7 @@ class SolveRun:
                 ended(task)
 
         task.add_done_callback(done)
-        if self._closed:
+        if self._end.closed:
             task.cancel()
         return task
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._asks import Ask, Job
 from tts_plugins.engine._calls import acquire, check_bounds, words
+from tts_plugins.engine._halt import Halt
 from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
 from tts_plugins.engine._scoring import failing_alone, read_answer, score_together, scored_by
 from tts_plugins.errors import (
@@ -27,7 +28,6 @@ from tts_plugins.types import Candidate, Scored
 if TYPE_CHECKING:
     from tts_plugins.engine._run import SolveRun
 
-Halt = Literal["deadline", "cancelled"]
 Arrival = Scored | BaseException | Halt
 
 

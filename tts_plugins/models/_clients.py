@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import weakref
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from tts_plugins._threads import on_engine_loop
@@ -18,11 +20,7 @@ _Guard = AsyncGenerator[None, None]
 
 
 class Clients:
-    """Clients by loop, closed with it.
-
-    It refers to nothing that refers back to it: a client that is found by the cycle collector, and not by its last
-    reference, is torn apart before it can close its connections.
-    """
+    """Clients by loop, closed with it, or with this, whichever ends first."""
 
     def __init__(
         self, *, base_url: str | None, api_key: str | None, client: AsyncOpenAI | None, timeout: float
@@ -37,7 +35,13 @@ class Clients:
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
             client, ours = self._make()
-            guard = _guard(client) if ours else None
+            guard: _Guard | None = None
+            if ours:
+                # Not by the guard alone: a failed solve's error and its frames go round in circles, and what the
+                # cycle collector finds in one is torn apart before it can close its connections.
+                late = weakref.finalize(self, _close_on, weakref.ref(loop), client)
+                late.atexit = False
+                guard = _guard(client, late)
             self._clients[loop] = (client, guard)
             if guard is not None:
                 await anext(guard)
@@ -68,9 +72,17 @@ class Clients:
         return self._client.copy(max_retries=0, http_client=fresh), True
 
 
-async def _guard(client: AsyncOpenAI) -> _Guard:
+async def _guard(client: AsyncOpenAI, late: weakref.finalize[Any, Any]) -> _Guard:
     # A loop that shuts down closes the asynchronous generators begun on it, so this one closes the client in time.
     try:
         yield
     finally:
+        late.detach()
         await client.close()
+
+
+def _close_on(loop: weakref.ref[asyncio.AbstractEventLoop], client: AsyncOpenAI) -> None:
+    living = loop()
+    if living is not None:
+        with contextlib.suppress(RuntimeError):  # it is closed, and its connections with it
+            living.call_soon_threadsafe(lambda: living.create_task(client.close()))

@@ -1,0 +1,55 @@
+"""Inputs as problems and predictions as candidates: what verifiers, votes and traces see of DSPy's objects. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+from pydantic import BaseModel
+
+from tts_plugins import Generation, Problem
+from tts_plugins.adapting import Text
+from tts_plugins.answers import normalise
+
+
+def problem_of(args: tuple[Any, ...], inputs: Mapping[str, Any]) -> Problem:
+    """A module's inputs as a problem: by name, as they are; positional ones under "args"."""
+    content = {**({"args": args} if args else {}), **inputs}
+    return Problem(content, metadata={"inputs": dict(inputs)})
+
+
+def generation_of(output: Any) -> Generation:
+    """A module's output as a generation: its `output` is the object, its text the fields by name."""
+    return Generation(text=Text.of(text_of(output), output), output=output)
+
+
+def text_of(output: Any) -> str:
+    """What an output says: a prediction's fields, one after the other; a text as it is."""
+    if isinstance(output, dspy.Example):
+        return "\n".join(f"{name}: {plain(value)}" for name, value in output.items())
+    return plain(output)
+
+
+def plain(value: Any) -> str:
+    """A value as text: JSON for whatever is more than a text."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, default=_json, sort_keys=True, ensure_ascii=False)
+
+
+def last_field(output: Any) -> str | None:
+    """What votes of an output: its last field, as in `dspy.majority`; normalised, so that «4.» agrees with «4»."""
+    if isinstance(output, dspy.Example):
+        values = list(output.values())
+        if not values:
+            return None
+        output = values[-1]
+    return None if output is None else normalise(plain(output)) or None
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return dict(value.items()) if isinstance(value, dspy.Example) else str(value)

@@ -1,0 +1,193 @@
+"""One search over a module: the engine asks for candidates, and each is a call of the module itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import dspy
+
+from tts_plugins import Generation, Ledger, Limits, Problem, Result, current_ledger, solve, solve_sync
+from tts_plugins.adapting import SearchSettings, answer_key
+from tts_plugins.errors import BudgetExhausted, ModelError, TTSError
+from tts_plugins.metering import Meter
+from tts_plugins.models import CallableModel
+from tts_plugins.protocols import Role, SetVerifier, Verifier
+from tts_plugins.types import Reply, Usage
+from tts_plugins_dspy._forms import generation_of, last_field, problem_of
+from tts_plugins_dspy._verifying import verifying
+from tts_plugins_dspy.metering import ledger_around, metered
+from tts_plugins_dspy.rollouts import RolloutAdapter, derive
+
+T = TypeVar("T")
+METER: ContextVar[Meter | None] = ContextVar("tts_plugins_dspy_meter", default=None)
+
+
+class CandidateLost(ModelError):
+    """The module failed on one candidate; its error is the `__cause__`. It is not tried again."""
+
+    charge = "nothing"  # what its calls took is on the account already
+
+
+class ProgramModel:
+    """The model as the engine sees it, metered. One object for each wrapper, so that its limits span all searches."""
+
+    batch = 1
+
+    def __init__(self, name: str, concurrency: int | None = None) -> None:
+        self.name, self.limits = name, Limits(concurrency=concurrency)
+
+    def __deepcopy__(self, memo: Any) -> ProgramModel:
+        return self  # optimisers copy programs; the server behind them is one
+
+    async def bound(self, problem: Problem) -> None:
+        """Metered: the callbacks reserve."""
+        return
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        """One candidate of the search that this runs in."""
+        search = _SEARCH.get()
+        assert search is not None
+        return await search.generate(problem, seeds[0])
+
+
+_SEARCH: ContextVar[Search | None] = ContextVar("tts_plugins_dspy_search", default=None)
+
+
+class Search:
+    """One search. `run` and `arun` are its two ways; they differ in which methods of the module they drive."""
+
+    def __init__(
+        self,
+        *,
+        model: ProgramModel,
+        module: Any,
+        settings: SearchSettings,
+        temperature: float,
+        args: tuple[Any, ...],
+        inputs: dict[str, Any],
+        problem: Problem | None = None,
+        read: Callable[[Any], Generation] = generation_of,
+        verify: Callable[[Any, Any], Verifier | SetVerifier] = verifying,
+        vote: Callable[[Any], str | None] = last_field,
+    ) -> None:
+        self._model, self._module, self._settings, self._temperature = model, module, settings, temperature
+        self._args, self.inputs = args, inputs
+        self._problem = problem_of(args, inputs) if problem is None else problem
+        self._read, self._verify, self._vote = read, verify, vote
+        self._adapter, self._trace = dspy.settings.get("adapter"), dspy.settings.get("trace")
+        self.traces: dict[int | None, list[Any]] = {}
+
+    def run(self) -> Result:
+        """Search on this thread; the module runs on threads of its own."""
+        token = _SEARCH.set(self)
+        try:
+            return self._told(solve_sync(self._problem, **self._arguments(sync=True)))
+        finally:
+            _SEARCH.reset(token)
+
+    async def arun(self) -> Result:
+        """Search on this loop; the module's `aforward` runs there too, or its `forward` on threads if it has none."""
+        token = _SEARCH.set(self)
+        try:
+            sync = not hasattr(self._module, "aforward")
+            return self._told(await solve(self._problem, **self._arguments(sync=sync)))
+        finally:
+            _SEARCH.reset(token)
+
+    def _arguments(self, *, sync: bool) -> dict[str, Any]:
+        s = self._settings
+        self._caller = CallableModel(self._one if sync else self._aone, name=self._model.name)
+        return {
+            **s.arguments(),
+            "model": self._model,
+            "verifier": None if s.verifier is None else self._verify(s.verifier, self),
+            "budget": _account(s.budget),
+            "seed": self._seed(),
+            "answer": answer_key(s.answer or self._vote),
+        }
+
+    def _seed(self) -> int | None:
+        """The same for the same call in the same place, so that DSPy's cache can answer it again."""
+        inside = isinstance(self._adapter, RolloutAdapter)
+        if self._settings.seed is None and not inside and current_ledger() is not None:
+            return None  # a solve around this one that is not DSPy's gives each of its candidates seeds of their own
+        return derive(self._adapter.sample if inside else 0, self._settings.seed or 0)
+
+    def _told(self, result: Result) -> Result:
+        """The winner's trace is the program's, as if it alone had run."""
+        if self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
+            self._trace.extend(self.traces.get(result.best.seed, ()))
+            del self._trace[: max(len(self._trace) - most, 0)]
+        return result
+
+    async def generate(self, problem: Problem, seed: int | None) -> Reply:
+        """One candidate, on the account of this search."""
+        reply, usage = await self.metered("model", lambda: self._caller.generate(problem, [seed]))
+        return replace(reply, usage=usage)
+
+    async def metered(self, role: Role, work: Callable[[], Awaitable[T]]) -> tuple[T, Usage]:
+        """Do work whose model calls are metered; where its first one found no room, wait for room and begin anew."""
+        prepaid = None
+        while True:
+            meter = Meter.here(role=role, prices=self._settings.price, prepaid=prepaid)
+            token = METER.set(meter)
+            try:
+                return await work(), meter.close()
+            except BudgetExhausted:
+                if meter.refused is None or not meter.untouched:
+                    raise
+                prepaid = await meter.room()
+            finally:
+                METER.reset(token)
+                meter.close()
+
+    def _one(self, content: Any, seed: int | None) -> Generation:
+        self.traces[seed] = []
+        try:
+            with self._inside(seed):
+                return self._kept(self._module(*self._args, **self.inputs))
+        except BaseException as error:
+            raise self.lost(error, self._model.name, CandidateLost) from error
+
+    async def _aone(self, content: Any, seed: int | None) -> Generation:
+        self.traces[seed] = []
+        try:
+            with self._inside(seed):
+                return self._kept(await self._module.acall(*self._args, **self.inputs))
+        except BaseException as error:
+            raise self.lost(error, self._model.name, CandidateLost) from error
+
+    def _inside(self, seed: int | None) -> Any:
+        adapter = RolloutAdapter(self._adapter, seed or 0, self._temperature)
+        return self.context(trace=self.traces[seed], adapter=adapter)
+
+    def context(self, **settings: Any) -> Any:
+        """DSPy's settings for what runs as part of the candidate or verification that runs here."""
+        meter = METER.get()
+        assert meter is not None
+        return metered(meter, current_ledger(), **settings)
+
+    def _kept(self, output: Any) -> Generation:
+        if output is None:
+            raise CandidateLost(f"{self._model.name} returned None; its forward has to return a dspy.Prediction")
+        return self._read(output)
+
+    def lost(self, error: BaseException, where: str, kind: type[TTSError]) -> BaseException:
+        """What to raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
+        meter = METER.get()
+        if meter is not None and meter.refusal is not None and not isinstance(error, TTSError):
+            return meter.refusal  # the program wrapped it, or tried something else in vain
+        if isinstance(error, TTSError) or not isinstance(error, Exception):
+            return error
+        return kind(f"{where}: {type(error).__name__}: {error}")
+
+
+def _account(budget: Any) -> Any:
+    """The budget; inside a thread that lost its context, on the account of the search around it."""
+    around = ledger_around() if current_ledger() is None else None
+    if around is None or isinstance(budget, Ledger):
+        return budget
+    return around if budget is None else Ledger(budget, inside=around)

@@ -1,0 +1,192 @@
+"""What scores candidates: a verifier of `tts_plugins`, a metric or reward function, or a module that judges."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dspy
+
+from tts_plugins import Candidate, Problem, Score
+from tts_plugins.adapting import required_parameters
+from tts_plugins.budget import Bound
+from tts_plugins.errors import ConfigurationError, InvalidScore, VerifierError
+from tts_plugins.protocols import Run, SetVerifier, Verifier
+from tts_plugins.verifiers import CallableVerifier
+
+if TYPE_CHECKING:
+    from tts_plugins_dspy._search import Search
+
+
+class Reward:
+    """A DSPy reward function, of the inputs and the prediction: any number, higher is better.
+
+    Scores here are from 0 to 1, so the reward is squashed, which keeps the order; itself it is in `details["reward"]`.
+    """
+
+    def __init__(self, function: Callable[[dict[str, Any], Any], Any]) -> None:
+        if not callable(function):
+            raise ConfigurationError(
+                f"BestOfN: reward_fn={function!r} cannot be called; pass a function of (args, pred)"
+            )
+        self.function = function
+        self.__name__ = str(getattr(function, "__name__", type(function).__name__))
+
+    def __call__(self, args: dict[str, Any], prediction: Any) -> Score:
+        """The reward as a score."""
+        return self.read(self.function(args, prediction))
+
+    def read(self, value: Any) -> Score:
+        """The reward as a score.
+
+        Raises:
+            InvalidScore: it is no number.
+        """
+        score = value.score if isinstance(value, dspy.Prediction) else value
+        if not hasattr(score, "__float__") or math.isnan(float(score)):
+            raise InvalidScore(f"{self.__name__} returned {value!r}; a reward is a number")
+        feedback = value.get("feedback", "") if isinstance(value, dspy.Prediction) else ""
+        return Score(value=squash(float(score)), feedback=str(feedback or ""), details={"reward": float(score)})
+
+
+def squash(reward: float) -> float:
+    """Any number to [0, 1], in order."""
+    if math.isinf(reward):
+        return float(reward > 0)
+    return (1 + reward / (1 + abs(reward))) / 2
+
+
+def check_verifier(owner: str, value: Any) -> None:
+    """Refuse what is no verifier.
+
+    Raises:
+        ConfigurationError: naming it.
+    """
+    known = isinstance(value, dspy.Module | Reward | Verifier | SetVerifier) or callable(value)
+    if value is not None and (not known or isinstance(value, type)):
+        raise ConfigurationError(
+            f"{owner}: verifier={value!r} is no verifier; pass a metric, a function of the prediction, a dspy.Module "
+            "that gives a score, or one of tts_plugins.verifiers"
+        )
+
+
+def verifying(verifier: Any, search: Search) -> Verifier | SetVerifier:
+    """The verifier of one search."""
+    if isinstance(verifier, dspy.Module):
+        return OneByOne(_module(verifier, search), search)
+    if isinstance(verifier, SetVerifier):
+        return Together(verifier, search)
+    if isinstance(verifier, Verifier):
+        return OneByOne(verifier, search)
+    return OneByOne(_function(verifier, search), search)
+
+
+class OneByOne:
+    """A verifier whose own calls are metered."""
+
+    def __init__(self, inner: Verifier, search: Search) -> None:
+        self.name, self._inner, self._search = inner.name, inner, search
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        return await self._inner.bound(problem, tokens)
+
+    async def score(self, run: Run, candidate: Candidate) -> Score:
+        return (await self._search.metered("verifier", lambda: self._inner.score(run, candidate)))[0]
+
+
+class Together:
+    """A verifier of sets whose own calls are metered."""
+
+    def __init__(self, inner: SetVerifier, search: Search) -> None:
+        self.name, self._inner, self._search = inner.name, inner, search
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        return await self._inner.bound(problem, tokens)
+
+    async def score_set(self, run: Run, candidates: Sequence[Candidate]) -> Sequence[Score]:
+        return (await self._search.metered("verifier", lambda: self._inner.score_set(run, candidates)))[0]
+
+
+def _function(function: Any, search: Search) -> Verifier:
+    """A metric of (example, prediction[, trace]), a reward function, or a function of the prediction alone."""
+    called = function.function if isinstance(function, Reward) else function
+    name = str(getattr(function, "__name__", type(function).__name__))
+    read = function.read if isinstance(function, Reward) else lambda value: _read(value, name)
+
+    def arguments(candidate: Candidate) -> tuple[Any, ...]:
+        if isinstance(function, Reward):
+            return search.inputs, candidate.output
+        asked = dspy.Example(**search.inputs).with_inputs(*search.inputs)
+        trace = search.traces.get(candidate.seed, [])
+        return {1: (candidate.output,), 3: (asked, candidate.output, trace)}.get(
+            required_parameters(called), (asked, candidate.output)
+        )
+
+    async def ascore(problem: Problem, candidate: Candidate) -> Any:
+        with search.context(trace=[]):
+            try:
+                return read(await called(*arguments(candidate)))
+            except BaseException as error:
+                raise search.lost(error, name, VerifierError) from error
+
+    def score(problem: Problem, candidate: Candidate) -> Any:
+        with search.context(trace=[]):
+            try:
+                return read(called(*arguments(candidate)))
+            except BaseException as error:
+                raise search.lost(error, name, VerifierError) from error
+
+    return CallableVerifier(ascore if inspect.iscoroutinefunction(called) else score, name=name)
+
+
+def _module(judge: Any, search: Search) -> Verifier:
+    """A module that is asked with those inputs and outputs that it has fields for."""
+    name = type(judge).__name__
+
+    def score(problem: Problem, candidate: Candidate) -> Any:
+        output = candidate.output
+        said = dict(output.items()) if isinstance(output, dspy.Example) else {"output": output}
+        with search.context(trace=[]):
+            try:
+                return _read(judge(**_fitting(judge, {**search.inputs, **said}, name)), name)
+            except BaseException as error:
+                raise search.lost(error, name, VerifierError) from error
+
+    return CallableVerifier(score, name=name)
+
+
+def _fitting(judge: Any, known: Mapping[str, Any], name: str) -> dict[str, Any]:
+    predictors = judge.predictors()
+    parameters = inspect.signature(judge.forward).parameters
+    wanted = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if not wanted and predictors:
+        wanted = list(predictors[0].signature.input_fields)
+    lacking = [n for n in wanted if n not in known and (n not in parameters or parameters[n].default is inspect._empty)]
+    if lacking:
+        raise VerifierError(
+            f"{name}: its input {lacking[0]!r} is neither an input of the program nor a field of its prediction; those "
+            f"are {', '.join(known)}"
+        )
+    return {n: known[n] for n in wanted if n in known}
+
+
+def _read(value: Any, who: str) -> Any:
+    """A verdict in a form that `CallableVerifier` takes: a prediction's `score` with its `feedback`.
+
+    Raises:
+        InvalidScore: a prediction without a score, or a score that is no number.
+    """
+    if not isinstance(value, dspy.Example):
+        return value
+    fields = dict(value.items())
+    if "score" not in fields:
+        raise InvalidScore(f"{who} gave {sorted(fields)} and no `score`; add an output field `score: float`")
+    score = fields["score"]
+    if isinstance(score, str):
+        try:
+            score = float(score)
+        except ValueError:
+            raise InvalidScore(f"{who} gave score={score[:80]!r}; declare the field as `score: float`") from None
+    return score, str(fields.get("feedback") or fields.get("reasoning") or "")

@@ -1,0 +1,215 @@
+"""`ScaledLM`: a language model that searches inside, so that a whole program is scaled without touching it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import dspy
+from dspy.clients._deprecation import adapter_message_call  # DSPy 3.4 takes other callers' messages= for deprecated
+
+from tts_plugins import Budget, Candidate, Generation, Ledger, Problem
+from tts_plugins.adapting import Text, as_verifier, required_parameters
+from tts_plugins.answers import extract, normalise
+from tts_plugins.errors import ConfigurationError, VerifierError
+from tts_plugins.metering import Prices
+from tts_plugins.protocols import SetVerifier, Strategy, Verifier
+from tts_plugins.verifiers import CallableVerifier
+from tts_plugins_dspy._forms import plain
+from tts_plugins_dspy._search import ProgramModel, Search
+from tts_plugins_dspy._verifying import OneByOne, Together
+from tts_plugins_dspy.module import AnyVerifier, Held
+
+_FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\n?(.*?)(?=\n*\[\[ ## \w+ ## \]\]|\Z)", re.DOTALL)
+
+
+class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
+    """A language model that asks another one several times, and answers with the best it said.
+
+        dspy.configure(lm=ScaledLM(dspy.LM("openai/gpt-4o-mini"), n=5))
+
+    Every predictor of a program is then a search of its own. Callbacks, history and usage trackers see the inner calls,
+    each once. Where a metric of the whole program is at hand, `Scaled` around the program chooses better.
+
+    Args:
+        lm: the language model that is asked; it is not changed.
+        verifier: a function of the text, or of (problem, candidate), or one of `tts_plugins.verifiers`.
+        answer: from a model's output (a list of texts or dicts) to what votes; by default the last field that DSPy's
+            adapters would read from the text.
+        strategy, budget, seed, profile, n, price, temperature, on_exhausted, concurrency: as for `Scaled`.
+
+    Raises:
+        ConfigurationError: it is no language model, or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        lm: Any,
+        *,
+        strategy: Strategy | str | None = None,
+        verifier: AnyVerifier | None = None,
+        budget: Budget | Ledger | None = None,
+        seed: int | None = None,
+        answer: Callable[[Any], str | None] | None = None,
+        profile: str | None = None,
+        n: int | None = None,
+        price: Prices = None,
+        temperature: float = 1.0,
+        on_exhausted: Literal["return", "raise"] = "return",
+        concurrency: int | None = None,
+    ) -> None:
+        if not isinstance(lm, dspy.BaseLM):
+            raise ConfigurationError(f"ScaledLM: lm={lm!r} is no language model; pass dspy.LM(...)")
+        if isinstance(verifier, dspy.Module):
+            raise ConfigurationError(
+                f"ScaledLM: verifier={type(verifier).__name__}(…) is a module, which judges predictions, and a "
+                "language model gives texts; use Scaled(program, verifier=…), or an LLMJudge"
+            )
+        self.lm = lm
+        super().__init__(lm.model, model_type=lm.model_type, cache=lm.cache, num_retries=lm.num_retries)
+        self.kwargs = lm.kwargs
+        self._temperature = temperature
+        self._settings = Held().changed(
+            "ScaledLM",
+            {
+                "strategy": strategy, "verifier": verifier, "budget": budget, "seed": seed, "answer": answer, "n": n,
+                "profile": profile, "price": price, "on_exhausted": on_exhausted,
+            },
+        )  # fmt: skip
+        as_verifier("ScaledLM", self._settings.verifier)
+        self._model = ProgramModel(str(lm.model), concurrency)
+
+    def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """The chosen output, in the form that the language model gives."""
+        return self._search(prompt, messages, kwargs).run().output
+
+    async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
+        """`__call__`, through the language model's `acall`."""
+        return (await self._search(prompt, messages, kwargs).arun()).output
+
+    def copy(self, **changes: Any) -> ScaledLM:
+        """The same search over a changed language model."""
+        made = copy.copy(self)
+        made.lm = self.lm.copy(**changes)
+        made.kwargs, made.history = made.lm.kwargs, []
+        return made
+
+    def dump_state(self) -> dict[str, Any]:
+        """Not possible: a verifier has no saved form.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            "ScaledLM: it cannot be saved with a program; set it with dspy.configure(lm=…), which saves none"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "lm" or name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.lm, name)
+
+    @property
+    def supports_function_calling(self) -> bool:
+        """That of the language model inside."""
+        return bool(self.lm.supports_function_calling)
+
+    @property
+    def supports_reasoning(self) -> bool:
+        """That of the language model inside."""
+        return bool(self.lm.supports_reasoning)
+
+    @property
+    def supports_response_schema(self) -> bool:
+        """That of the language model inside."""
+        return bool(self.lm.supports_response_schema)
+
+    @property
+    def supported_params(self) -> set[str]:
+        """Those of the language model inside."""
+        return set(self.lm.supported_params)
+
+    def _search(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Search:
+        asked = messages or (prompt if isinstance(prompt, str) else {"request": str(prompt)})
+        return Search(
+            model=self._model, module=_Sampled(self.lm), settings=self._settings, temperature=self._temperature,
+            args=(), inputs={"prompt": prompt, "messages": messages, **kwargs}, problem=Problem(asked),
+            read=_generation, verify=_verifying, vote=_last,
+        )  # fmt: skip
+
+
+class _Sampled:
+    """Calls of a language model, kept apart by the candidate's own `rollout_id`."""
+
+    def __init__(self, lm: Any) -> None:
+        self._lm = lm
+
+    def __call__(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
+        with adapter_message_call(self._lm, messages):
+            return self._lm(prompt, messages=messages, **self._apart(prompt, kwargs))
+
+    async def aforward(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
+        with adapter_message_call(self._lm, messages):
+            return await self._lm.acall(prompt, messages=messages, **self._apart(prompt, kwargs))
+
+    acall = aforward
+
+    def _apart(self, prompt: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        apart: dict[str, Any] = dspy.settings.adapter.apart(self._lm, kwargs)
+        if not (prompt is None or isinstance(prompt, str)):
+            apart.pop("temperature", None)  # a `Request` has its own settings
+        return apart
+
+
+def _generation(output: Any) -> Generation:
+    return Generation(text=Text.of(_text(output), output), output=output)
+
+
+def _text(output: Any) -> str:
+    first = output[0] if isinstance(output, list) and output else output
+    if isinstance(first, Mapping):
+        said, calls = str(first.get("text") or ""), first.get("tool_calls")
+        return f"{said}{plain([dict(call) for call in calls])}" if calls else said
+    return first if isinstance(first, str) else str(getattr(first, "text", first) or "")
+
+
+def _last(output: Any) -> str | None:
+    """The last field in the form of `dspy.ChatAdapter` or `dspy.JSONAdapter`; in another text, what `extract` finds."""
+    text = _text(output)
+    if fields := [value for name, value in _FIELD.findall(text) if name != "completed"]:
+        return normalise(fields[-1].strip()) or None
+    try:
+        read = json.loads(text)
+    except ValueError:
+        return extract(text)
+    return normalise(plain(list(read.values())[-1])) if isinstance(read, dict) and read else extract(text)
+
+
+def _verifying(verifier: Any, search: Search) -> Verifier | SetVerifier:
+    if isinstance(verifier, SetVerifier):
+        return Together(verifier, search)
+    return OneByOne(verifier if isinstance(verifier, Verifier) else _function(verifier, search), search)
+
+
+def _function(function: Callable[..., Any], search: Search) -> Verifier:
+    name, alone = str(getattr(function, "__name__", type(function).__name__)), required_parameters(function) == 1
+
+    async def ascore(problem: Problem, candidate: Candidate) -> Any:
+        with search.context(trace=[]):
+            try:
+                return await (function(str(candidate.text)) if alone else function(problem, candidate))
+            except BaseException as error:
+                raise search.lost(error, name, VerifierError) from error
+
+    def score(problem: Problem, candidate: Candidate) -> Any:
+        with search.context(trace=[]):
+            try:
+                return function(str(candidate.text)) if alone else function(problem, candidate)
+            except BaseException as error:
+                raise search.lost(error, name, VerifierError) from error
+
+    return CallableVerifier(ascore if inspect.iscoroutinefunction(function) else score, name=name)

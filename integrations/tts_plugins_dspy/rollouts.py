@@ -1,0 +1,66 @@
+"""Distinct and replayable samples.
+
+DSPy's cache answers the same call with the same text, at any temperature; `rollout_id` keeps calls apart, is part of
+the cache's key, and is not sent. An adapter around the user's own puts a candidate's number into it: predictors and
+language models stay as they are, whichever and however many a program has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+
+
+class RolloutAdapter:
+    """The user's adapter, for one candidate. `isinstance` finds in it what it wraps.
+
+    Args:
+        inner: the adapter; `dspy.ChatAdapter` where none is configured.
+        sample: the candidate's number: of the path to it, where searches are nested.
+        temperature: for calls that set none, or 0.
+    """
+
+    def __init__(self, inner: Any, sample: int, temperature: float) -> None:
+        self.inner: Any = inner.inner if isinstance(inner, RolloutAdapter) else inner or dspy.ChatAdapter()
+        self.sample, self._temperature = sample, temperature
+
+    @property
+    def __class__(self) -> type[Any]:
+        return type(self.inner)
+
+    @__class__.setter
+    def __class__(self, value: type[Any]) -> None:
+        raise TypeError("an adapter of a candidate cannot become another one")
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":  # not there yet: a copy is under way
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def __call__(self, lm: Any, lm_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The adapter's own, apart from other candidates."""
+        return self.inner(lm, self.apart(lm, lm_kwargs), *args, **kwargs)
+
+    async def acall(self, lm: Any, lm_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """`__call__`, asynchronous."""
+        return await self.inner.acall(lm, self.apart(lm, lm_kwargs), *args, **kwargs)
+
+    def apart(self, lm: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call, with the candidate's `rollout_id`, and a temperature at which samples differ."""
+        if getattr(lm, "supports_decision_requests", False) is True:
+            return dict(asked)  # it takes no settings
+        set_before = {**getattr(lm, "kwargs", {}), **asked}
+        own = set_before.get("rollout_id")
+        changes: dict[str, Any] = {"rollout_id": derive(self.sample, *(() if own is None else (own,)))}
+        if not set_before.get("temperature"):
+            changes["temperature"] = self._temperature
+        return {**asked, **changes}
+
+
+def derive(*path: object) -> int:
+    """A number of 31 bits that depends on the path, and on nothing else."""
+    digest = hashlib.blake2b("/".join(map(str, path)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1

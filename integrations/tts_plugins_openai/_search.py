@@ -1,0 +1,174 @@
+"""One `create` as one search: what is sent, what is asked of the engine, and what is answered."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextvars import Token
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from openai import AsyncOpenAI, NotGiven, Omit
+from openai.types.chat import ChatCompletion
+
+from tts_plugins import Problem, Result, solve, solve_sync
+from tts_plugins.adapting import SearchSettings, as_verifier
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.models.openai_compatible import REQUEST
+from tts_plugins_openai._forms import chunks_of, completion_of, plain_messages
+from tts_plugins_openai._model import RECORDER, Bridge, Client, ClientModel, Recorder
+from tts_plugins_openai._streams import AsyncScaledStream, ScaledStream
+
+OWNER = "scale(client)"
+_OURS = ("model", "messages", "n", "seed", "stream", "stream_options", "temperature", "max_tokens",
+         "max_completion_tokens", "tts")  # fmt: skip
+_MODELS = 64
+
+
+class Models:
+    """The models of one client, kept: they learn what their server honours and how long prompts are."""
+
+    def __init__(self, client: Client, concurrency: int | None) -> None:
+        self._client, self._concurrency = client, concurrency
+        self._lock = threading.Lock()
+        self._made: OrderedDict[str, ClientModel] = OrderedDict()
+
+    def get(self, request: Mapping[str, Any], price: Any) -> ClientModel:
+        """The model for a request of this kind."""
+        limit = {key: request[key] for key in ("max_tokens", "max_completion_tokens") if request.get(key) is not None}
+        name, temperature = request["model"], request.get("temperature")
+        timeout = _seconds(request.get("timeout"), self._client.timeout)
+        key = json.dumps([name, temperature, limit, timeout, price], default=repr)
+        with self._lock:
+            model = self._made.pop(key, None) or ClientModel(
+                name,
+                client=cast(AsyncOpenAI, Bridge(self._client)),
+                temperature=temperature,
+                max_tokens=next(iter(limit.values()), None),
+                params={"max_tokens": None, **limit},
+                timeout=timeout,
+                concurrency=self._concurrency,
+                price=price.get(name) if isinstance(price, Mapping) else price,
+            )
+            self._made[key] = model
+            while len(self._made) > _MODELS:
+                self._made.popitem(last=False)
+            return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """One call of `create`."""
+
+    model: ClientModel
+    problem: Problem
+    arguments: dict[str, Any]
+    n: int
+    stream: bool
+    with_usage: bool
+    recorder: Recorder = field(default_factory=Recorder)
+
+    def run(self) -> ChatCompletion | ScaledStream:
+        """Search on this thread."""
+        token = RECORDER.set(self.recorder)
+        try:
+            result = solve_sync(self.problem, model=self.model, **self.arguments)
+        finally:
+            _reset(token)
+        completion = self._answer(result)
+        return ScaledStream(self._chunks(completion), result) if self.stream else completion
+
+    async def arun(self) -> ChatCompletion | AsyncScaledStream:
+        """Search on this loop."""
+        token = RECORDER.set(self.recorder)
+        try:
+            result = await solve(self.problem, model=self.model, **self.arguments)
+        finally:
+            _reset(token)
+        completion = self._answer(result)
+        return AsyncScaledStream(self._chunks(completion), result) if self.stream else completion
+
+    def _answer(self, result: Result) -> ChatCompletion:
+        completion = completion_of(result, self.recorder.of, n=self.n, model=self.model.name)
+        cast(Any, completion)._tts = result
+        return completion
+
+    def _chunks(self, completion: ChatCompletion) -> list[Any]:
+        return list(chunks_of(completion, with_usage=self.with_usage))
+
+
+def search_for(client: Client, models: Models, base: SearchSettings, request: dict[str, Any]) -> Search | None:
+    """The search for a request; None where it cannot be searched, and goes to the client as it is.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or several samples are asked for at temperature 0.
+    """
+    request, asked = split(request)
+    if "model" not in request or "messages" not in request or "audio" in (request.get("modalities") or ()):
+        return None  # the client has the words for what is missing
+    settings = base.changed(OWNER, asked)
+    _check(settings, request)
+    messages = plain_messages(request["messages"])
+    kept = {key: value for key, value in request.items() if key not in _OURS}
+    metadata = {REQUEST: kept, "request": {**request, "messages": messages}}
+    return Search(
+        model=models.get(request, settings.price),
+        problem=Problem(messages, metadata=metadata),
+        arguments={
+            **settings.arguments(),
+            "verifier": as_verifier(OWNER, settings.verifier),
+            "attempts": client.max_retries + 1,
+        },
+        n=request.get("n") or 1,
+        stream=bool(request.get("stream")),
+        with_usage=bool((request.get("stream_options") or {}).get("include_usage")),
+    )
+
+
+def split(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is meant for the server, and what is meant for the search."""
+    sent = {key: value for key, value in request.items() if not isinstance(value, NotGiven | Omit)}
+    asked = dict(_settings(sent.pop("tts", None)))
+    body = sent.get("extra_body")
+    if isinstance(body, Mapping) and "tts" in body:
+        asked = {**_settings(body["tts"]), **asked}
+        sent["extra_body"] = {key: value for key, value in body.items() if key != "tts"}
+        if not sent["extra_body"]:
+            del sent["extra_body"]
+    if asked.get("seed") is None and sent.get("seed") is not None:
+        asked["seed"] = sent["seed"]  # each candidate's own is derived from it
+    return sent, asked
+
+
+def _settings(value: Any) -> Mapping[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigurationError(f'{OWNER}: tts={value!r} must be a dict of settings, such as {{"n": 4}}')
+    return value or {}
+
+
+def _check(settings: SearchSettings, request: Mapping[str, Any]) -> None:
+    n, asked = settings.n, request.get("n")
+    if request.get("temperature") == 0 and n is not None and n > 1:
+        raise ConfigurationError(
+            f"{OWNER}: {n} samples at temperature=0 would be the same one; set temperature to about 0.8, or ask for "
+            'one sample with extra_body={"tts": {"n": 1}}'
+        )
+    if isinstance(asked, int) and n is not None and asked > n:
+        raise ConfigurationError(
+            f"{OWNER}: n={asked} choices are asked of a search over {n} candidates; give the strategy n={asked} or more"
+        )
+
+
+def _seconds(*timeouts: Any) -> float:
+    """The first that is a number, or a timeout of the client with one for reading; else the client's own default."""
+    for timeout in timeouts:
+        value = timeout if isinstance(timeout, int | float) else getattr(timeout, "read", None)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return float(value)
+    return 600.0
+
+
+def _reset(token: Token[Recorder | None]) -> None:
+    RECORDER.reset(token)

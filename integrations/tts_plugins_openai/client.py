@@ -1,0 +1,167 @@
+"""`scale`: an OpenAI client in, the same client out, whose chat completions are searched for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, cast
+
+from openai import AsyncOpenAI, OpenAI
+
+from tts_plugins import Budget, Ledger, Result
+from tts_plugins.adapting import SearchSettings, as_verifier
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.metering import Prices
+from tts_plugins.protocols import SetVerifier, Strategy, Verifier
+from tts_plugins_openai._model import Client
+from tts_plugins_openai._search import Models, search_for, split
+
+C = TypeVar("C", OpenAI, AsyncOpenAI)
+
+
+def scale(
+    client: C,
+    *,
+    strategy: Strategy | str | None = None,
+    verifier: Verifier | SetVerifier | Callable[..., Any] | None = None,
+    budget: Budget | Ledger | None = None,
+    seed: int | None = None,
+    answer: Callable[[Any], str | None] | None = None,
+    profile: str | None = None,
+    n: int | None = None,
+    price: Prices = None,
+    on_exhausted: Literal["return", "raise"] = "return",
+    concurrency: int | None = 128,
+) -> C:
+    """The client, whose `chat.completions.create` asks several times and answers with the best.
+
+        client = scale(OpenAI(), strategy=BestOfN(n=8), verifier=check, budget=Budget(tokens=20_000))
+
+    What it returns is what the client returns: a `ChatCompletion` with the chosen message, `n` choices (the n best
+    distinct ones), and the usage of all calls; with `stream=True` a stream of its chunks, once it is chosen. The whole
+    result is `result_of(completion)`. Everything else of the client passes through. One call's settings are given as
+    `extra_body={"tts": {"n": 4, "budget": {"tokens": 5_000}}}`, or `tts={…}`; they are not sent.
+
+    Args:
+        client: an `OpenAI` or `AsyncOpenAI`, Azure's included. It is not changed. Its `max_retries` are made by the
+            engine, which counts each.
+        strategy: a strategy, or its registered name; `BestOfN(n=8)` where there is a verifier, else
+            `SelfConsistency(n=8)`.
+        verifier: one of `tts_plugins.verifiers`; a function of (problem, candidate); or a function of the message.
+            The whole request is in `problem.metadata["request"]`.
+        budget: limits for each call of `create`, or a `Ledger` that many share.
+        seed: the same seed sends the same requests. The `seed` of a call replaces it.
+        answer: from a message to what votes; by default what `answers.extract` finds in its text, or its tool calls.
+        profile: a named bundle that gives what is not set here.
+        n: candidates, where the strategy is to have another number than it says.
+        price: dollars per million prompt and completion tokens, or a dict of these by model name.
+        on_exhausted: when the budget ends a search, answer with the best so far, or raise `BudgetExhausted`.
+        concurrency: requests in flight at most, over all calls for one kind of request.
+
+    Raises:
+        ConfigurationError: it is no client, or a setting is wrong.
+    """
+    found: object = client
+    if not isinstance(found, OpenAI | AsyncOpenAI):
+        raise ConfigurationError(f"scale: client={found!r} is no OpenAI client; pass OpenAI(...) or AsyncOpenAI(...)")
+    settings = SearchSettings().changed(
+        "scale",
+        {
+            "strategy": strategy, "verifier": verifier, "budget": budget, "seed": seed, "answer": answer, "n": n,
+            "profile": profile, "price": price, "on_exhausted": on_exhausted,
+        },
+    )  # fmt: skip
+    as_verifier("scale", settings.verifier)
+    return cast(C, ScaledClient(client, settings, concurrency))
+
+
+def result_of(answer: Any) -> Result:
+    """The result of the search that a completion or stream came from: score, candidates, usage, trace.
+
+    Raises:
+        ConfigurationError: it came from no search.
+    """
+    result = getattr(answer, "_tts", None)
+    if not isinstance(result, Result):
+        raise ConfigurationError(f"result_of: this {type(answer).__name__} came from no search of a scaled client")
+    return result
+
+
+class _Through:
+    """Something of the client, of which other parts pass through."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_target":  # not there yet: a copy is under way
+            raise AttributeError(name)
+        return getattr(self._target, name)
+
+
+class ScaledClient(_Through):
+    """The client as seen from outside; `isinstance` finds in it what it wraps."""
+
+    def __init__(self, client: Client, settings: SearchSettings, concurrency: int | None) -> None:
+        super().__init__(client)
+        self._settings, self._concurrency = settings, concurrency
+        self.chat = _Chat(client, settings, Models(client, concurrency))
+
+    def __repr__(self) -> str:
+        return f"scale({self._target!r})"
+
+    @property  # type: ignore[misc]  # so that frameworks which ask for an OpenAI take it
+    def __class__(self) -> type[Any]:
+        return type(self._target)
+
+    def with_options(self, **options: Any) -> ScaledClient:
+        """The scaled client with other options of the client."""
+        return ScaledClient(self._target.with_options(**options), self._settings, self._concurrency)
+
+    copy = with_options
+
+    def __enter__(self) -> Self:
+        self._target.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._target.__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> Self:
+        await self._target.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._target.__aexit__(kind, error, traceback)
+
+
+class _Chat(_Through):
+    def __init__(self, client: Client, settings: SearchSettings, models: Models) -> None:
+        super().__init__(client.chat)
+        kind = _AsyncCompletions if isinstance(client, AsyncOpenAI) else _Completions
+        self.completions = kind(client, settings, models)
+
+
+class _Completions(_Through):
+    def __init__(self, client: Client, settings: SearchSettings, models: Models) -> None:
+        super().__init__(client.chat.completions)
+        self._client, self._settings, self._models = client, settings, models
+
+    def create(self, **request: Any) -> Any:
+        """As the client's own, answered by a search."""
+        search = search_for(self._client, self._models, self._settings, request)
+        return self._target.create(**split(request)[0]) if search is None else search.run()
+
+
+class _AsyncCompletions(_Completions):
+    async def create(self, **request: Any) -> Any:
+        """As the client's own, answered by a search."""
+        search = search_for(self._client, self._models, self._settings, request)
+        return await self._target.create(**split(request)[0]) if search is None else await search.arun()
+
+
+__all__ = ["ScaledClient", "result_of", "scale"]

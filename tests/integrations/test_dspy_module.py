@@ -1,0 +1,453 @@
+"""`Scaled` and `BestOfN` over real DSPy programs and a real server: each trap of DSPy's own BestOfN, and the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("dspy")
+pytest.importorskip("aiohttp")
+
+import dspy
+from tts_plugins_dspy import BestOfN, Scaled
+
+import tts_plugins
+from tts_plugins import Budget, Ledger, SelfConsistency, solve_sync
+from tts_plugins.errors import (
+    AllCandidatesFailed,
+    BudgetExhausted,
+    ConfigurationError,
+    UnboundedCallError,
+    UnknownPriceError,
+)
+from tts_plugins.models import CallableModel
+from tts_plugins.testing.loopback import Fault, LoopbackServer
+from tts_plugins.verifiers import AnswerAgreement, CallableVerifier
+
+
+def said(**fields: Any) -> str:
+    """A completion in the form that `dspy.ChatAdapter` reads."""
+    return "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in {**fields, "completed": ""}.items())
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache() -> Iterator[None]:
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
+    yield
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer(reply=lambda body, i: said(reasoning=f"r{i}", answer=i), indexing="arrival") as running:
+        yield running
+
+
+@pytest.fixture
+def lm(server: LoopbackServer) -> Iterator[Any]:
+    made = language_model(server)
+    with dspy.context(lm=made):
+        yield made
+    made.close()
+
+
+def language_model(server: LoopbackServer, name: str = "openai/small", **options: Any) -> Any:
+    options = {"max_tokens": 100, "num_retries": 0, **options}
+    return dspy.LM(name, api_base=server.base_url, api_key="-", **options)
+
+
+def program() -> Any:
+    return dspy.Predict("question -> answer: int")
+
+
+def metric(example: Any, prediction: Any, trace: Any = None) -> float:
+    assert example.question and example.inputs()
+    return prediction.answer / 100
+
+
+def best(module: Any, n: int = 4, **settings: Any) -> Scaled:
+    settings = {"verifier": metric, **settings}
+    return Scaled(module, strategy=tts_plugins.BestOfN(n=n), **settings)
+
+
+# the ways in
+
+
+def test_forward_gives_the_best_prediction_of_concurrent_candidates(server: LoopbackServer, lm: Any) -> None:
+    server.configure(latency=0.2)
+    began = time.monotonic()
+    prediction = best(program(), n=8)(question="How far?")
+    assert isinstance(prediction, dspy.Prediction) and prediction.answer == 7
+    assert server.counts.requests == 8 and server.counts.peak == 8 and time.monotonic() - began < 0.9
+
+
+async def test_acall_drives_the_modules_own_coroutine(server: LoopbackServer, lm: Any) -> None:
+    threads: set[int] = set()
+
+    class Program(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.answer = program()
+
+        async def aforward(self, question: str) -> Any:
+            threads.add(threading.get_ident())
+            return await self.answer.acall(question=question)
+
+    assert (await best(Program()).acall(question="?")).answer == 3
+    assert threads == {threading.get_ident()} and server.counts.requests == 4
+    await lm.aclose()
+
+
+async def test_a_module_with_forward_alone_runs_under_acall(server: LoopbackServer, lm: Any) -> None:
+    class Program(dspy.Module):  # type: ignore[misc]
+        def forward(self, question: str) -> Any:
+            return dspy.Prediction(answer=len(question))
+
+    assert (await best(Program()).acall(question="four")).answer == 4
+
+
+async def test_sync_calls_work_inside_a_running_loop(server: LoopbackServer, lm: Any) -> None:
+    assert best(program())(question="?").answer == 3
+
+
+def test_solve_gives_the_whole_result(server: LoopbackServer, lm: Any) -> None:
+    result = best(program()).solve(question="?")
+    assert result.output.answer == 3 and result.score == 0.03 and len(result.candidates) == 4
+    assert result.problem.content == {"question": "?"} and result.text == "answer: 3"
+
+
+def test_votes_are_cast_on_the_last_field(server: LoopbackServer, lm: Any) -> None:
+    server.configure(reply=lambda body, i: said(reasoning=f"r{i}", answer=[5, 4, 4][i % 3]))
+    scaled = Scaled(dspy.ChainOfThought("question -> answer: int"), n=3)
+    assert scaled(question="?").answer == 4
+    by_thought = Scaled(scaled.module, n=3, answer=lambda prediction: prediction.reasoning).solve(question="?")
+    assert {candidate.answer for candidate in by_thought.candidates} == {"r0", "r1", "r2"}
+
+
+def test_eight_threads_get_eight_samples_each(server: LoopbackServer, lm: Any) -> None:
+    scaled = best(program(), n=8)
+    examples = [dspy.Example(question=f"{i}?").with_inputs("question") for i in range(8)]
+    assert len(scaled.batch(examples, num_threads=8, disable_progress_bar=True)) == 8
+    assert server.counts.requests == 64
+
+
+# distinct, and replayed
+
+
+def test_nested_3_by_3_makes_9_distinct_requests_and_none_on_replay(server: LoopbackServer, lm: Any) -> None:
+    nested = best(best(program(), n=3), n=3, verifier=metric)
+    first = nested.solve(question="?")
+    assert server.counts.requests == 9 and first.usage.calls == 9 and first.output.answer == 8
+    again = nested.solve(question="?")
+    assert server.counts.requests == 9 and again.usage.calls == 0 and again.output.answer == 8
+    assert Scaled(nested.module, n=3, seed=1).solve(question="?").usage.calls == 9, "another seed, other samples"
+
+
+def test_each_candidate_of_another_solve_has_samples_of_its_own(server: LoopbackServer, lm: Any) -> None:
+    scaled = best(program(), n=2)
+    outer = CallableModel(lambda question: str(scaled(question=question).answer))
+    for _ in range(2):
+        solve_sync("?", model=outer, strategy=SelfConsistency(n=3), seed=4)
+    assert server.counts.requests == 6, "six distinct ones, and none on replay"
+
+
+def test_several_language_models_and_adapters(server: LoopbackServer, lm: Any) -> None:
+    with LoopbackServer(reply='{"answer": 50}') as second:
+        other = language_model(second, "openai/large", temperature=0.5)
+
+        class Program(dspy.Module):  # type: ignore[misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.draft, self.answer = program(), program()
+                self.answer.lm = other
+
+            def forward(self, question: str) -> Any:
+                self.draft(question=question)
+                with dspy.context(lm=other):
+                    return self.answer(question=question)
+
+        with dspy.context(adapter=dspy.JSONAdapter()):
+            server.configure(reply='{"answer": 1}')
+            result = best(Program(), n=3).solve(question="?")
+            assert isinstance(dspy.settings.adapter, dspy.JSONAdapter)
+        assert result.output.answer == 50 and server.counts.requests == second.counts.requests == 3
+        assert {r.body["temperature"] for r in second.requests} == {0.5}, "what was set is kept"
+        assert {r.body["temperature"] for r in server.requests} == {1.0}
+        assert result.usage.tokens == server.counts.tokens + second.counts.tokens
+        other.close()
+
+
+# nothing else changes
+
+
+def test_nothing_is_mutated(server: LoopbackServer, lm: Any) -> None:
+    module = program()
+    module.demos = [dspy.Example(question="a", answer=1)]
+    scaled = best(module)
+    before = json.dumps(module.dump_state(), default=str), dict(lm.kwargs), dict(module.config), set(vars(scaled))
+    scaled(question="?")
+    after = json.dumps(module.dump_state(), default=str), dict(lm.kwargs), dict(module.config), set(vars(scaled))
+    assert before == after and scaled.module is module and module.lm is None
+    assert dspy.settings.get("callbacks", []) == [] and dspy.settings.adapter is None
+
+
+def test_the_trace_is_the_winners_alone(server: LoopbackServer, lm: Any) -> None:
+    scaled = best(best(program(), n=2), n=3)
+    with dspy.context(trace=[]):
+        scaled(question="?")
+        ((predictor, inputs, output),) = dspy.settings.trace
+    assert predictor is scaled.module.module and inputs == {"question": "?"} and output.answer == 5
+    with dspy.context(trace=None):
+        scaled(question="?")
+        assert dspy.settings.trace is None
+
+
+def test_a_callers_usage_tracker_hears_everything_once(server: LoopbackServer, lm: Any) -> None:
+    with dspy.track_usage() as tracker:
+        best(best(program(), n=2), n=2)(question="?")
+    told = tracker.get_total_tokens()["openai/small"]
+    assert told["prompt_tokens"] + told["completion_tokens"] == server.counts.tokens
+    with dspy.context(track_usage=True):
+        prediction = best(program(), n=2)(question="another?")
+    assert prediction.get_lm_usage()["openai/small"]["completion_tokens"] > 0
+
+
+async def test_candidates_are_not_streamed(server: LoopbackServer, lm: Any) -> None:
+    streamed = dspy.streamify(best(program(), n=2))
+    chunks = [chunk async for chunk in streamed(question="?")]
+    assert [type(chunk) for chunk in chunks] == [dspy.Prediction] and server.counts.requests == 2
+    await lm.aclose()
+
+
+# optimisers, saving
+
+
+def test_bootstrap_finds_the_demos_of_the_bare_program(server: LoopbackServer, lm: Any) -> None:
+    server.configure(reply=lambda body, i: said(answer=str(body["messages"][-1]["content"]).count("x")))
+    trainset = [dspy.Example(question="x" * i, answer=i).with_inputs("question") for i in range(1, 5)]
+
+    def right(example: Any, prediction: Any, trace: Any = None) -> bool:
+        return bool(example.answer == prediction.answer)
+
+    def compiled(module: Any) -> Any:
+        optimiser = dspy.BootstrapFewShot(metric=right, max_bootstrapped_demos=3, max_labeled_demos=0)
+        return optimiser.compile(module, trainset=trainset)
+
+    with contextlib.redirect_stdout(None):
+        bare = compiled(program())
+        wrapped = compiled(best(program(), n=2, verifier=lambda prediction: 1.0, budget=Ledger(Budget(calls=99))))
+    assert len(bare.demos) == 3 and [dict(d) for d in wrapped.module.demos] == [dict(d) for d in bare.demos]
+
+
+def test_copies_share_the_judge_and_the_account(lm: Any) -> None:
+    judge, ledger = dspy.Predict("question, answer -> score: float"), Ledger(Budget(calls=9))
+    scaled = best(program(), verifier=judge, budget=ledger)
+    made = scaled.deepcopy()
+    assert made.module is not scaled.module and made._settings.budget is ledger and made._settings.verifier is judge
+    assert copy.deepcopy(scaled)._model is scaled._model
+    assert [name for name, _ in scaled.named_predictors()] == ["module"], "the judge is not for optimisers"
+
+
+def test_saved_states_of_the_wrapped_and_of_the_bare_program(lm: Any, tmp_path: Path) -> None:
+    bare = dspy.ChainOfThought("question -> answer: int")
+    bare.predict.demos = [dspy.Example(question="a", reasoning="r", answer=1)]
+    scaled = best(bare)
+    scaled.save(tmp_path / "wrapped.json")
+    bare.save(tmp_path / "bare.json")
+    bare.predict.save(tmp_path / "predict.json")
+    for name in ("wrapped.json", "bare.json"):
+        loaded = best(dspy.ChainOfThought("question -> answer: int"))
+        loaded.load(tmp_path / name)
+        assert loaded.module.predict.demos[0]["answer"] == 1
+    alone = best(dspy.Predict("question -> reasoning, answer: int"))
+    alone.load(tmp_path / "predict.json")
+    assert alone.module.demos[0]["reasoning"] == "r"
+    with pytest.raises(KeyError):
+        best(program()).load_state({"something": {}})
+
+
+# verifiers
+
+
+def test_kinds_of_verifiers(server: LoopbackServer, lm: Any) -> None:
+    async def later(prediction: Any) -> float:
+        await asyncio.sleep(0)
+        return prediction.answer / 100
+
+    def traced(example: Any, prediction: Any, trace: Any) -> float:
+        ((_, inputs, output),) = trace
+        assert inputs["question"] == example["question"] and output is prediction
+        return prediction.answer / 100
+
+    ours = CallableVerifier(lambda problem, candidate: (candidate.output.answer / 100, "so so"))
+    graded = lambda example, prediction: dspy.Prediction(score=prediction.answer / 100, feedback="so so")  # noqa: E731
+    for verifier in (lambda prediction: prediction.answer / 100, later, traced, ours, graded, AnswerAgreement()):
+        result = best(program(), n=3, verifier=verifier).solve(question=str(verifier))
+        assert result.score is not None and len(result.candidates) == 3
+    assert best(program(), n=3, verifier=graded).solve(question="!").best.feedback == "so so"
+
+
+def test_a_module_judges_on_the_same_account(server: LoopbackServer, lm: Any) -> None:
+    def reply(body: dict[str, Any], index: int) -> str:
+        asked = str(body["messages"])
+        return said(reasoning="hm", score=0.9 if "answer ## ]]\n2" in asked or "answer ## ]]\\n2" in asked else 0.1)
+
+    with LoopbackServer(reply=reply) as judges:
+        judge = dspy.ChainOfThought("question, answer -> score: float")
+        judge.set_lm(language_model(judges, "openai/judge"))
+        with dspy.context(trace=[]):
+            result = best(program(), n=4, verifier=judge, budget=Budget(calls=8)).solve(question="?")
+            assert len(dspy.settings.trace) == 1
+        judge.get_lm().close()
+    assert result.output.answer == 2 and result.score == 0.9 and result.best.feedback == "hm"
+    assert result.usage.by_role["verifier"].calls == 4
+    assert result.usage.tokens == server.counts.tokens + judges.counts.tokens
+    with pytest.raises(AllCandidatesFailed, match="its input 'mood' is neither an input of the program"):
+        best(program(), verifier=dspy.Predict("answer, mood -> score: float"))(question="?")
+
+
+# the short form
+
+
+def test_best_of_n_takes_what_a_dspy_user_knows(server: LoopbackServer, lm: Any) -> None:
+    seen: list[Any] = []
+
+    def reward(args: dict[str, Any], pred: Any) -> float:
+        seen.append(args)
+        return pred.answer * 1000 - 500  # any number will do
+
+    result = BestOfN(program(), N=3, reward_fn=reward, threshold=1e9).solve(question="?")
+    assert result.output.answer == 2 and result.best.details["reward"] == 1500.0 and seen[0] == {"question": "?"}
+    server.reset()
+    assert BestOfN(program(), 8, reward, 400.0)(question="another?").answer >= 1
+    assert server.counts.requests < 8, "the threshold ends it early"
+    assert len(BestOfN(program(), n=2, verifier=metric).solve(question="third?").candidates) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"N": 3, "n": 3, "reward_fn": metric}, "N=3 and n=3; give one"),
+        ({"reward_fn": metric}, "N=None and n=None; give one"),
+        ({"N": 3}, "give reward_fn=… .* or verifier=…"),
+        ({"N": 3, "reward_fn": metric, "strategy": "best_of_n"}, "strategy='best_of_n' is for Scaled"),
+        ({"N": 3, "reward_fn": metric, "threshold": "high"}, "threshold='high' must be a number"),
+        ({"N": 0, "reward_fn": metric}, "n=0 must be"),
+        ({"N": 3, "reward_fn": 1}, "reward_fn=1 cannot be called"),
+        ({"N": 3, "verifier": 1}, "verifier=1 is no verifier"),
+        ({"N": 3, "reward_fn": metric, "temperature": 0}, "temperature=0 must be above 0"),
+        ({"N": 3, "reward_fn": metric, "profile": "nowhere"}, "profile='nowhere' is not known"),
+    ],
+)
+def test_settings_that_are_wrong(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        BestOfN(program(), **settings)
+    with pytest.raises(ConfigurationError, match=r"is no dspy\.Module"):
+        Scaled("question -> answer")
+
+
+# money and failures
+
+
+def test_the_ledger_has_exactly_the_servers_tokens(server: LoopbackServer, lm: Any) -> None:
+    ledger = Ledger(Budget(calls=100, tokens=100_000))
+    scaled = best(best(dspy.ChainOfThought("question -> answer: int"), n=2), n=3, budget=ledger)
+    for question in ("a?", "b?", "a?"):  # the last one is answered by the cache
+        scaled(question=question)
+    assert ledger.usage.tokens == server.counts.tokens and ledger.usage.calls == 12 and ledger.usage.exact
+
+
+async def test_the_ledger_is_exact_under_acall(server: LoopbackServer, lm: Any) -> None:
+    ledger = Ledger(Budget(calls=100, tokens=100_000))
+    scaled = best(best(program(), n=2), n=3, budget=ledger)
+    for question in ("a?", "b?", "a?"):
+        await scaled.acall(question=question)
+    assert ledger.usage.tokens == server.counts.tokens and ledger.usage.calls == 12 and ledger.usage.exact
+    await lm.aclose()
+
+
+def test_a_failed_parse_is_asked_again_by_dspy_and_counted(server: LoopbackServer, lm: Any) -> None:
+    server.configure(reply=lambda body, i: '{"answer": 3}' if "JSON" in str(body) else "nonsense")
+    result = best(program(), n=2).solve(question="?")
+    assert server.counts.requests == 4 == result.usage.calls and result.usage.tokens == server.counts.tokens
+
+
+def test_a_budget_stops_a_program_in_the_middle(server: LoopbackServer, lm: Any) -> None:
+    class Chain(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = program(), program()
+
+        def forward(self, question: str) -> Any:
+            with contextlib.suppress(Exception):  # must not swallow the refusal
+                self.first(question=question)
+            return self.second(question=question + "!")
+
+    result = best(Chain(), n=4, budget=Budget(calls=5)).solve(question="?")
+    assert result.stopped == "budget" and server.counts.requests <= 5 and result.usage.calls == server.counts.requests
+    with pytest.raises(BudgetExhausted):
+        best(Chain(), n=4, budget=Budget(calls=1))(question="another?")
+
+
+def test_threads_of_dspy_parallel_pay_into_the_account_around_them(server: LoopbackServer, lm: Any) -> None:
+    class Fan(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = best(program(), n=2)
+
+        def forward(self, question: str) -> Any:
+            asked = [dspy.Example(question=f"{question}{i}").with_inputs("question") for i in range(3)]
+            made = dspy.Parallel(num_threads=3, disable_progress_bar=True)([(self.inner, e) for e in asked])
+            return dspy.Prediction(answer=max(p.answer for p in made))
+
+    result = best(Fan(), n=2, budget=Budget(calls=99)).solve(question="?")
+    assert server.counts.requests == 12 and result.usage.calls == 12 and result.usage.tokens == server.counts.tokens
+
+
+def test_many_programs_never_overspend_one_ledger(server: LoopbackServer, lm: Any) -> None:
+    server.configure(latency=0.01)
+    ledger = Ledger(Budget(calls=40))
+    scaled = best(program(), n=4, budget=ledger)
+    examples = [dspy.Example(question=f"{i}?").with_inputs("question") for i in range(16)]
+    scaled.batch(
+        examples, num_threads=16, max_errors=99, return_failed_examples=True, provide_traceback=False,
+        disable_progress_bar=True,
+    )  # fmt: skip
+    assert server.counts.requests <= 40 and ledger.usage.calls <= 40 and not ledger.overshoot.calls
+
+
+def test_limits_that_cannot_hold_are_errors(server: LoopbackServer, lm: Any) -> None:
+    with (
+        dspy.context(lm=language_model(server, max_tokens=None)),
+        pytest.raises(UnboundedCallError, match="max_tokens"),
+    ):
+        best(program(), budget=Budget(tokens=500))(question="?")
+    with pytest.raises(UnknownPriceError, match="give price="):
+        best(program(), budget=Budget(usd=1))(question="?")
+    usage = best(program(), budget=Budget(usd=1), price=(1.0, 2.0)).solve(question="?").usage
+    assert usage.usd == pytest.approx((usage.prompt_tokens + 2 * usage.completion_tokens) / 1e6)
+
+
+def test_failures_lose_their_candidate_only(server: LoopbackServer, lm: Any) -> None:
+    server.configure(faults=[Fault.status(500), None, Fault.status(400), None])
+    result = best(program()).solve(question="?")
+    assert len(result.candidates) == 2
+    server.configure(faults=Fault.status(400))
+    with pytest.raises(AllCandidatesFailed, match="LMInvalidRequestError") as failed:
+        best(program()).solve(question="other?")
+    assert failed.value.__cause__ is not None
+
+    class Nothing(dspy.Module):  # type: ignore[misc]
+        def forward(self, question: str) -> Any:
+            return None
+
+    with pytest.raises(AllCandidatesFailed, match="Nothing returned None; its forward has to return"):
+        best(Nothing())(question="?")

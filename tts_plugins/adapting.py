@@ -1,0 +1,200 @@
+"""What adapters for frameworks share: the settings of a search, native objects as texts, functions as verifiers.
+
+An integration takes the settings as its users give them, makes `SearchSettings` of them once, changes these by what a
+single call says, and hands them to `solve`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, cast
+
+from tts_plugins.answers import AnswerKey, extract
+from tts_plugins.budget import Budget
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.ledger import Ledger
+from tts_plugins.metering import Prices
+from tts_plugins.profiles import load_profile
+from tts_plugins.protocols import SetVerifier, Strategy, Verifier
+from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
+from tts_plugins.types import Candidate, Problem
+from tts_plugins.verifiers import CallableVerifier
+
+LIMITS = ("calls", "tokens", "usd", "seconds")
+_DEFAULT_N = 8  # of `solve`
+
+
+class Text(str):
+    """A candidate's text, with the native object that it is the text of."""
+
+    native: Any = None
+
+    @classmethod
+    def of(cls, text: str, native: Any) -> Self:
+        """The text of an object."""
+        made = cls(text)
+        made.native = native
+        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """The settings of a search; None where the default of `tts_plugins.solve` holds.
+
+    Attributes:
+        verifier: as it was given: each framework has kinds of its own.
+        answer: from the native output of a candidate to the value that votes.
+        price: US dollars per million prompt and completion tokens.
+    """
+
+    strategy: Strategy | None = None
+    verifier: Any = None
+    budget: Budget | Ledger | None = None
+    seed: int | None = None
+    answer: Callable[[Any], str | None] | None = None
+    price: Prices = None
+    on_exhausted: Literal["return", "raise"] = "return"
+
+    def changed(self, owner: str, asked: Mapping[str, Any]) -> Self:
+        """With what `asked` says: the fields, `n`, and `profile`, which gives what is not set otherwise.
+
+        A strategy may be its name or its `to_dict`, a budget a dict of limits; limits are laid over those that stand,
+        and inside a `Ledger` that is shared.
+
+        Raises:
+            ConfigurationError: an unknown name or field, or a value that is refused.
+        """
+        known = {field.name for field in dataclasses.fields(self)} | {"n", "profile"}
+        if unknown := sorted(set(asked) - known):
+            raise ConfigurationError(f"{owner}: {unknown[0]!r} is not a setting; use one of {', '.join(sorted(known))}")
+        given = {key: value for key, value in asked.items() if value is not None}
+        n, profile = given.pop("n", None), given.pop("profile", None)
+        if "strategy" in given:
+            given["strategy"] = as_strategy(owner, given["strategy"])
+        if "budget" in given:
+            given["budget"] = as_budget(owner, given["budget"], self.budget)
+        if "seed" in given and (isinstance(given["seed"], bool) or not isinstance(given["seed"], int)):
+            raise ConfigurationError(f"{owner}: seed={given['seed']!r} must be a whole number, or left out")
+        if given.get("on_exhausted", "return") not in ("return", "raise"):
+            raise ConfigurationError(f"{owner}: on_exhausted={given['on_exhausted']!r} is not 'return' or 'raise'")
+        if "answer" in given and not callable(given["answer"]):
+            raise ConfigurationError(f"{owner}: answer={given['answer']!r} must be a function of a candidate's output")
+        made = replace(self, **given)
+        if profile is not None:
+            made = made._filled(profile)
+        return made if n is None else replace(made, strategy=made._with_n(owner, n))
+
+    @property
+    def n(self) -> int | None:
+        """Candidates at most; None where the strategy does not say."""
+        if self.strategy is None:
+            return _DEFAULT_N
+        n = getattr(self.strategy, "n", None)
+        return n if isinstance(n, int) else None
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `solve`, but for the model and the verifier."""
+        return {
+            "strategy": self.strategy,
+            "budget": self.budget,
+            "seed": self.seed,
+            "answer": answer_key(self.answer),
+            "on_exhausted": self.on_exhausted,
+        }
+
+    def _filled(self, profile: str) -> Self:
+        lacking = {k: v for k, v in load_profile(profile).settings().items() if getattr(self, k) is None}
+        return replace(self, **lacking)
+
+    def _with_n(self, owner: str, n: Any) -> Strategy:
+        strategy: Any = self.strategy
+        if strategy is None:
+            return BestOfN(n=n) if self.verifier is not None else SelfConsistency(n=n)
+        if not dataclasses.is_dataclass(strategy) or "n" not in {f.name for f in dataclasses.fields(strategy)}:
+            raise ConfigurationError(f"{owner}: n={n!r} cannot be set, since {strategy!r} has no n; leave it out")
+        return cast(Strategy, replace(cast(Any, strategy), n=n))
+
+
+def as_strategy(owner: str, value: Any) -> Strategy:
+    """A strategy, from itself, its name, or its `to_dict`.
+
+    Raises:
+        ConfigurationError: it is none, or is not known.
+    """
+    if isinstance(value, str):
+        value = {"type": value}
+    if isinstance(value, Mapping):
+        return BaseStrategy.from_dict(value)
+    if isinstance(value, type) or not callable(value):
+        raise ConfigurationError(f"{owner}: strategy={value!r} is no strategy; pass BestOfN(n=8), or 'best_of_n'")
+    return cast(Strategy, value)
+
+
+def as_budget(owner: str, value: Any, standing: Budget | Ledger | None = None) -> Budget | Ledger:
+    """A budget, from itself or from limits, which are laid over those that stand.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if not isinstance(value, Mapping):
+        if not isinstance(value, Budget | Ledger):
+            raise ConfigurationError(
+                f"{owner}: budget={value!r} is neither a Budget nor a Ledger; pass Budget(calls=32)"
+            )
+        return value
+    if unknown := sorted(set(value) - set(LIMITS)):
+        raise ConfigurationError(f"{owner}: budget {unknown[0]!r} is not known; the limits are {', '.join(LIMITS)}")
+    if isinstance(standing, Ledger):
+        return Ledger(Budget(**value), inside=standing)  # the shared account still pays, and still binds
+    return Budget(**{**({} if standing is None else standing.to_dict()), **value})
+
+
+def as_verifier(owner: str, value: Any) -> Verifier | SetVerifier | None:
+    """A verifier, from itself, or a function of (problem, candidate), or of a candidate's native output alone.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if value is None or (isinstance(value, Verifier | SetVerifier) and not isinstance(value, type)):
+        return value
+    if isinstance(value, type) or not callable(value):
+        raise ConfigurationError(
+            f"{owner}: verifier={value!r} is no verifier; pass one of tts_plugins.verifiers, a function of the output, "
+            "or a function of (problem, candidate)"
+        )
+    return function_verifier(value)
+
+
+def function_verifier(function: Callable[..., Any]) -> Verifier:
+    """A function of (problem, candidate), or of the native output alone, synchronous or not."""
+    name = str(getattr(function, "__name__", type(function).__name__))
+    if required_parameters(function) != 1:
+        return CallableVerifier(function, name=name)
+    if inspect.iscoroutinefunction(function):
+
+        async def alone(problem: Problem, candidate: Candidate) -> Any:
+            return await function(candidate.output)
+
+        return CallableVerifier(alone, name=name)
+    return CallableVerifier(lambda problem, candidate: function(candidate.output), name=name)
+
+
+def required_parameters(function: Callable[..., Any]) -> int:
+    """Positional parameters that have to be given, or those that can be where none has to; 2 where nobody can tell."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-ins have no signature to read
+        return 2
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wanted = [p for p in parameters if p.kind in kinds and p.default is inspect.Parameter.empty]
+    return len(wanted) or len([p for p in parameters if p.kind in kinds])
+
+
+def answer_key(answer: Callable[[Any], str | None] | None) -> AnswerKey:
+    """The key that `solve` takes, for one that reads native outputs; the usual one where there is none."""
+    if answer is None:
+        return extract
+    return lambda text: answer(text.native if isinstance(text, Text) else text)

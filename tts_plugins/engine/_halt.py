@@ -1,0 +1,27 @@
+"""Whether a solve is to start nothing more, and why."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tts_plugins.errors import DeadlineExceeded, SolveCancelled
+
+Halt = Literal["deadline", "cancelled"]
+
+
+class End:
+    """The end of one solve, for all that make its calls.
+
+    It refers to none of them: what goes round in circles is freed late, and a model's connections with it.
+    """
+
+    def __init__(self) -> None:
+        self.halted: Halt | None = None
+        self.closed = False
+
+    def check(self) -> None:
+        """Raise once the time is up, or the solve over."""
+        if self.halted == "deadline":
+            raise DeadlineExceeded("the deadline has passed; give more seconds, or ask for less")
+        if self.halted == "cancelled" or self.closed:
+            raise SolveCancelled("the solve has ended; nothing more is sent for it")

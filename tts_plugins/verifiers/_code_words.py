@@ -1,0 +1,58 @@
+"""What `CodeTests` refuses, says, and asks. Pure."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+
+from tts_plugins._untrusted import neutralise
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.prompts import Messages, problem_text
+from tts_plugins.types import Problem
+
+
+def first_failure(tests: Sequence[str], outcomes: Sequence[str | None]) -> str:
+    """The first failure in words, and how many there are; empty where all passed."""
+    failed = [(test, why) for test, why in zip(tests, outcomes, strict=True) if why is not None]
+    if not failed:
+        return ""
+    test, why = failed[0]
+    if why.startswith(("the program does not load", "there is no code")):
+        return neutralise(why)
+    shown = test.strip() if len(test) <= 300 else f"{test.strip()[:300]}…"
+    return neutralise(f"{len(failed)} of {len(tests)} tests failed; the first: {shown} failed: {why}")
+
+
+def writing_messages(problem: Problem) -> Messages:
+    """What a model is asked for tests with."""
+    system = (
+        "You write tests for a function before it is written. Reply with one block of Python that holds ten "
+        "statements of the form `assert f(arguments) == value`, one a line: usual cases first, then edge cases. "
+        "Do not write the function."
+    )
+    return [{"role": "system", "content": system}, {"role": "user", "content": problem_text(problem)}]
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is no time to wait, naming the field, the value and the mend."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 86_400:
+        raise ConfigurationError(f"CodeTests: {name}={value!r} must be a number of seconds above 0, and below a day")
+
+
+def check_tests(name: str, tests: object, *, parse: bool = True) -> None:
+    """Refuse what is no list of tests; a function is asked later."""
+    if tests is None or callable(tests):
+        return
+    if isinstance(tests, str) or not isinstance(tests, Sequence) or not all(isinstance(t, str) for t in tests):
+        raise ConfigurationError(f"CodeTests: {name}={str(tests)[:80]!r} must be a list of texts, one a test")
+    for i, test in enumerate(tests if parse else ()):
+        if not parses(test):
+            raise ConfigurationError(f"CodeTests: {name}[{i}]={test[:80]!r} is no Python; write it as an assert")
+
+
+def parses(test: str) -> bool:
+    """Whether it is Python, and not empty."""
+    try:
+        return bool(ast.parse(test).body)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
