@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from openai import AsyncOpenAI
 
-from benchmarks._parts import Work, paired
+from benchmarks._parts import paired
 from benchmarks._rows import Row, Spread
 from tts_plugins import DVTS, BeamSearch, Candidate, ParticleFilter, RecursiveAggregation, Revision, TreeSearch, solve
 from tts_plugins.models import OpenAICompatibleModel, StepSettings
@@ -46,27 +46,29 @@ OVERALL = CallableVerifier(lambda p, c: mark(c.text), name="mark", inline=True)
 class Bare:
     """The same requests and nothing else."""
 
-    def __init__(self, client: AsyncOpenAI) -> None:
-        self._create = client.chat.completions.create
+    def __init__(self, client: AsyncOpenAI, batched: bool) -> None:
+        self._create, self._batched = client.chat.completions.create, batched
 
-    async def _step(self, asked: str, steps: Sequence[str], seed: int) -> list[str]:
+    async def _steps(self, asked: str, steps: Sequence[str], seed: int, n: int) -> list[list[str]]:
         messages: list[Any] = [{"role": "user", "content": asked}]
         if steps:
             messages.append({"role": "assistant", "content": "\n\n".join(steps) + "\n\n"})
-        reply = await self._create(**SAID, messages=messages, seed=seed, stop=["\n\n"])
-        return [*steps, reply.choices[0].message.content or ""]
+        said: dict[str, Any] = {**SAID, "messages": messages, "stop": ["\n\n"]}
+        if self._batched:
+            made = [await self._create(**said, seed=seed, n=n)]
+        else:
+            made = await asyncio.gather(*(self._create(**said, seed=seed + j) for j in range(n)))
+        return [[*steps, choice.message.content or ""] for reply in made for choice in reply.choices]
 
     async def beam(self, number: int) -> None:
         """Level by level, all children of a level at once."""
         beams: list[list[str]] = [[]]
         for level in range(DEPTH):
-            share = N // len(beams)
-            grown = [
-                self._step(question(number), beam, 1000 * number + 100 * level + 20 * i + j)
-                for i, beam in enumerate(beams)
-                for j in range(share)
-            ]
-            beams = sorted(await asyncio.gather(*grown), key=lambda steps: -mark(steps[-1]))[: N // M]
+            first = 1000 * number + 100 * level
+            grown = await asyncio.gather(
+                *(self._steps(question(number), beam, first + 20 * i, N // len(beams)) for i, beam in enumerate(beams))
+            )
+            beams = sorted((c for found in grown for c in found), key=lambda steps: -mark(steps[-1]))[: N // M]
 
     async def dvts(self, number: int) -> None:
         """Subtrees side by side."""
@@ -74,8 +76,7 @@ class Bare:
         async def subtree(root: int) -> None:
             steps: list[str] = []
             for level in range(DEPTH):
-                seeds = [10_000 * number + 1000 * root + 10 * level + j for j in range(M)]
-                grown = await asyncio.gather(*(self._step(question(number), steps, seed) for seed in seeds))
+                grown = await self._steps(question(number), steps, 10_000 * number + 1000 * root + 10 * level, M)
                 steps = max(grown, key=lambda found: mark(found[-1]))
 
         await asyncio.gather(*(subtree(root) for root in range(N // M)))
@@ -94,6 +95,15 @@ class Bare:
         await asyncio.gather(*(chain(first) for first in range(4)))
 
 
+CASES: tuple[tuple[str, BaseStrategy, CallableVerifier, bool, str, int], ...] = (
+    ("beam n=16 M=4, 5 steps, a request each", BeamSearch(n=N, beam_width=M), STEPWISE, False, "beam", DEPTH),
+    ("beam n=16 M=4, 5 steps, one for each parent", BeamSearch(n=N, beam_width=M), STEPWISE, True, "beam", DEPTH),
+    ("DVTS n=16 M=4, 5 steps, a request each", DVTS(n=N, beam_width=M), STEPWISE, False, "dvts", DEPTH),
+    ("DVTS n=16 M=4, 5 steps, one for each parent", DVTS(n=N, beam_width=M), STEPWISE, True, "dvts", DEPTH),
+    ("revision 4 x 4", Revision(chains=4, rounds=4), OVERALL, False, "revision", 4),
+)
+
+
 def question(number: int) -> str:
     """A problem that no other number has."""
     return f"Problem {number}: a farmer has {number} eggs and sells half of them and then six more, how many are left?"
@@ -104,18 +114,17 @@ async def wall(short: bool) -> list[Row]:
     rows: list[Row] = []
     with LoopbackServer(process=True, reply=replies, record=False, latency=0.05) as server:
         async with AsyncOpenAI(base_url=server.base_url, api_key="-", max_retries=0, timeout=60.0) as client:
-            model = OpenAICompatibleModel(**SAID, batch=1, client=client, steps=StepSettings(way="vllm"))
-            bare = Bare(client)
-            cases: Mapping[str, tuple[BaseStrategy, CallableVerifier, Work, int]] = {
-                "beam n=16 M=4, 5 steps": (BeamSearch(n=N, beam_width=M), STEPWISE, bare.beam, DEPTH),
-                "DVTS n=16 M=4, 5 steps": (DVTS(n=N, beam_width=M), STEPWISE, bare.dvts, DEPTH),
-                "revision 4 x 4": (Revision(chains=4, rounds=4), OVERALL, bare.revision, 4),
-            }
-            for latency, pairs in ((0.05, 2 if short else 15), (0.05 if short else 0.5, 1 if short else 3)):
+            for slow, latency, pairs in (
+                (False, 0.05, 2 if short else 15),
+                (True, 0.05 if short else 0.5, 1 if short else 3),
+            ):
                 server.configure(latency=latency)
-                slow = pairs < 15
-                for name, (strategy, verifier, twin, waits) in cases.items():
+                for name, strategy, verifier, batched, way, waits in CASES:
+                    model = OpenAICompatibleModel(
+                        **SAID, batch=N if batched else 1, client=client, steps=StepSettings(way="vllm")
+                    )
                     server.reset()
+                    twin = getattr(Bare(client, batched), way)
                     ours = partial(_ours, model, strategy, verifier)
                     taken = await paired(pairs, ours, twin, time.perf_counter, warm=1 if slow else 2)
                     rows.append(_row(name, latency, waits, taken, slow, server.counts.peak))
