@@ -192,15 +192,27 @@ def _shut_down(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> Non
     """At exit, let clients close their connections; what does not end within a second is left behind."""
 
     async def end() -> None:
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=0.5)
         await loop.shutdown_asyncgens()
         loop.stop()
 
     if thread.is_alive():
+        _exiting.set()
         loop.call_soon_threadsafe(lambda: loop.create_task(end()))
         thread.join(timeout=1.0)
 
 
+# At exit, threads that still wait are left waiting: what they would say then concerns nobody.
+_exiting = threading.Event()
+
+
 def _settle(future: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None:
+    if _exiting.is_set():
+        return
     error = None if task.cancelled() else task.exception()
     with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled, perhaps at this moment
         if task.cancelled():

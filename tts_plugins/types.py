@@ -121,6 +121,7 @@ class Usage:
         calls: generations asked of a model; a request for 8 choices is 8 calls, a local function 0.
         requests: HTTP attempts, retries included.
         prompt_tokens, completion_tokens: as the server counted them, or a bound where it did not.
+        cached_tokens: those of the prompt tokens that the server says it did not have to compute again.
         usd: US dollars; None where a price is not known.
         seconds: summed time of the calls in a part; wall time in a result's total.
         exact: False where some figure is an upper bound instead of a count.
@@ -135,6 +136,7 @@ class Usage:
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
     usd: float | None = 0.0
     seconds: float = 0.0
     exact: bool = True
@@ -143,7 +145,7 @@ class Usage:
 
     def __post_init__(self) -> None:
         # A negative or nameless figure would give budget away.
-        for name in ("calls", "requests", "prompt_tokens", "completion_tokens", "overshoot"):
+        for name in ("calls", "requests", "prompt_tokens", "completion_tokens", "cached_tokens", "overshoot"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ConfigurationError(f"Usage: {name}={value!r} must be a whole number of at least 0")
@@ -166,6 +168,7 @@ class Usage:
             requests=self.requests + other.requests,
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
             completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
             usd=None if self.usd is None or other.usd is None else self.usd + other.usd,
             seconds=self.seconds + other.seconds,
             exact=self.exact and other.exact,
@@ -181,6 +184,7 @@ class Usage:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "tokens": self.tokens,
+            "cached_tokens": self.cached_tokens,
             "usd": self.usd,
             "seconds": round(self.seconds, 6),
             "exact": self.exact,

@@ -212,12 +212,14 @@ class SolveRun:
         now = time.monotonic()
         end = now + _PATIENCE if self.deadline is None else min(now + _PATIENCE, self.deadline + _AT_DEADLINE)
         end = max(end, now + 0.03)
-        for share in (0.8, 1.0):  # asked twice: some swallow the first
+        for share in (0.8, 1.0):
             waiting = [t for t in tasks if t is not asyncio.current_task() and t not in self._left_behind]
             if not waiting:
                 return
             for task in waiting:
-                task.cancel()
+                # A second time only where the first was swallowed, or cleaning up takes long: it would break that off.
+                if share == 1.0 or not task.cancelling():
+                    task.cancel()
             await asyncio.wait(waiting, timeout=max(now + (end - now) * share - time.monotonic(), 0.0))
         self._left_behind |= {t for t in tasks if t is not asyncio.current_task()}
 

@@ -10,20 +10,19 @@ from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._asks import Ask, Job
 from tts_plugins.engine._calls import acquire, check_bounds, words
 from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
-from tts_plugins.engine._scoring import failing_alone, read_answer, scored_by
+from tts_plugins.engine._scoring import failing_alone, read_answer, score_together, scored_by
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
     ConfigurationError,
     DeadlineExceeded,
-    InvalidScore,
     ModelError,
     SolveCancelled,
     TTSError,
 )
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import SetVerifier, StopRule, Verifier
-from tts_plugins.types import Candidate, Score, Scored
+from tts_plugins.types import Candidate, Scored
 
 if TYPE_CHECKING:
     from tts_plugins.engine._run import SolveRun
@@ -53,7 +52,7 @@ class Sampling:
         run.raise_if_halted()
         if run.stopped == "stop_rule":  # of an earlier sampling, after which the search went on
             run.stopped = "complete"
-        whole = isinstance(run.verifier, SetVerifier)
+        whole = run.verifier if isinstance(run.verifier, SetVerifier) else None
         launched, size, done = 0, 0, False
         while launched < n and self._refused is None and not done:
             size = self._wave_size(n - launched, size)
@@ -71,7 +70,7 @@ class Sampling:
                         self._lost(arrival)
                         continue
                     self._seen.append(arrival)
-                    if not whole:
+                    if whole is None:
                         run.seen.append(arrival)
                         yield arrival
                     if self._decided(n):
@@ -80,8 +79,8 @@ class Sampling:
             finally:
                 run.trace.close(event)
         await self._stop_sending()
-        if whole and self._seen:
-            for scored in await self._score_set():
+        if whole is not None and self._seen:
+            for scored in await self._score_set(whole):
                 yield scored
         if not self._seen:
             raise self._nothing()
@@ -151,10 +150,7 @@ class Sampling:
             error = self._refused
             first = first or error.__cause__
         else:
-            error = AllCandidatesFailed(
-                f"all {len(self._failures)} candidates failed; the first because of {words(first) if first else '?'}",
-                self._failures,
-            )
+            return self._all_failed()
         error.__cause__ = first
         return error
 
@@ -267,47 +263,27 @@ class Sampling:
         with failing_alone(verifier.name):
             return scored_by(verifier.name, candidate, await verifier.score(run, candidate))
 
-    async def _score_set(self) -> list[Scored]:
+    async def _score_set(self, verifier: SetVerifier) -> list[Scored]:
         """All candidates, scored together; each whose score is none is lost alone."""
-        run, verifier = self._run, self._run.verifier
-        assert isinstance(verifier, SetVerifier)
-        ordered = sorted(self._seen, key=lambda c: c.index)
-        first = len(run.seen)
+        run, ordered = self._run, sorted(self._seen, key=lambda c: c.index)
         run.seen += ordered  # without scores, they are what there is if scoring does not come to an end
-        event = run.trace.open("score_set", run.root, verifier=verifier.name, n=len(ordered))
         hold = run.ledger.join([self._kept[c.id] for c in ordered])
-        seeds = seeds_of(run.seed, "score_set", self._jobs[0].index)
-        token = SCOPE.set(Scope(run.ledger, hold, run.deadline, "verifier", event, seeds))
-        try:
-            with failing_alone(verifier.name):
-                scores = await verifier.score_set(run, ordered)
-                if len(scores) != len(ordered):
-                    raise InvalidScore(f"{verifier.name} gave {len(scores)} scores for {len(ordered)} candidates")
-            scored = self._valid(ordered, scores, verifier.name)
-        except BaseException as error:
-            run.trace.close(event, error=words(error))
-            raise
-        finally:
-            SCOPE.reset(token)
-            hold.release()
-        run.seen[first:] = scored
-        run.trace.close(event, scores=[{"candidate": c.id, "score": c.score} for c in scored])
+        scored, failures = await score_together(run, verifier, ordered, hold)
+        self._failures += failures
+        if not scored:
+            raise self._all_failed()
+        ids = {c.id for c in ordered}
+        run.seen[:] = [c for c in run.seen if c.id not in ids] + scored
         return scored
 
-    def _valid(self, candidates: Sequence[Scored], scores: Sequence[Score], verifier: str) -> list[Scored]:
-        scored: list[Scored] = []
-        for candidate, score in zip(candidates, scores, strict=True):
-            try:
-                scored.append(scored_by(verifier, candidate, score))
-            except InvalidScore as error:
-                self._failures.append(error)
-                self._run.note("failure", error=words(error), candidate=candidate.id)
-        if not scored:
-            raise AllCandidatesFailed(
-                f"all {len(self._failures)} candidates failed; the first because of {words(self._failures[0])}",
-                self._failures,
-            ) from self._failures[0]
-        return scored
+    def _all_failed(self) -> AllCandidatesFailed:
+        first = next(iter(self._failures), None)
+        error = AllCandidatesFailed(
+            f"all {len(self._failures)} candidates failed; the first because of {words(first) if first else '?'}",
+            self._failures,
+        )
+        error.__cause__ = first
+        return error
 
 
 def _said(**data: Any) -> dict[str, Any]:

@@ -6,13 +6,53 @@ import asyncio
 import contextlib
 import math
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from tts_plugins._threads import in_thread
 from tts_plugins.answers import AnswerKey
 from tts_plugins.engine._calls import asked_to_cancel, words
+from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
+from tts_plugins.ledger import Hold
+from tts_plugins.protocols import SetVerifier
 from tts_plugins.types import Candidate, Score, Scored
+
+if TYPE_CHECKING:
+    from tts_plugins.engine._run import SolveRun
+
+
+async def score_together(
+    run: SolveRun, verifier: SetVerifier, candidates: Sequence[Scored], hold: Hold
+) -> tuple[list[Scored], list[InvalidScore]]:
+    """The candidates with their scores, and why some have none; `hold` pays, and is closed in any case.
+
+    Raises:
+        VerifierError: there are no scores at all.
+    """
+    event = run.trace.open("score_set", run.root, verifier=verifier.name, n=len(candidates))
+    seeds = seeds_of(run.seed, "score_set", candidates[0].index)
+    token = SCOPE.set(Scope(run.ledger, hold, run.deadline, "verifier", event, seeds))
+    try:
+        with failing_alone(verifier.name):
+            scores = await verifier.score_set(run, candidates)
+            if len(scores) != len(candidates):
+                raise InvalidScore(f"{verifier.name} gave {len(scores)} scores for {len(candidates)} candidates")
+    except BaseException as error:
+        run.trace.close(event, error=words(error))
+        raise
+    finally:
+        SCOPE.reset(token)
+        hold.release()
+    scored, failures = list[Scored](), list[InvalidScore]()
+    for candidate, score in zip(candidates, scores, strict=True):
+        try:
+            scored.append(scored_by(verifier.name, candidate, score))
+        except InvalidScore as error:
+            failures.append(error)
+            run.trace.note("failure", event, error=words(error), candidate=candidate.id)
+    run.trace.close(event, scores=[{"candidate": c.id, "score": c.score} for c in scored])
+    return scored, failures
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from tts_plugins.errors import (
     AuthenticationFailed,
@@ -63,8 +64,23 @@ def _said(error: Any) -> str:
     if isinstance(body, dict):
         inner = body.get("error", body)
         body = inner.get("message", inner) if isinstance(inner, dict) else inner
-    text = " ".join(str(body if body else error.message).split())
+    text = _without_keys(" ".join(str(body if body else error.message).split()), error.request.headers)
     return text if len(text) <= 300 else text[:297] + "…"
+
+
+def _without_keys(text: str, headers: Any) -> str:
+    """The text without the keys that the request carried: some servers quote them."""
+    for name in ("authorization", "api-key", "x-api-key"):
+        key = str(headers.get(name) or "").removeprefix("Bearer ")
+        if len(key) > 3:
+            text = text.replace(key, "…")
+    return text
+
+
+def shown_address(url: str) -> str:
+    """An address for messages and traces, without the password or the query that it may carry."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _retry_after(headers: Any) -> float | None:

@@ -100,4 +100,15 @@ def _usage(usages: list[Any], choices: int) -> Any:
         completion = sum(u.completion_tokens for u in usages)
     except TypeError:  # not numbers: what is wrong with one is wrong with all
         return None
-    return SimpleNamespace(prompt_tokens=usages[0].prompt_tokens, completion_tokens=completion)
+    # The prompt is computed for one of them, and then copied; only that one says what was not cached.
+    first = min(usages, key=_cached)
+    return SimpleNamespace(
+        prompt_tokens=first.prompt_tokens,
+        completion_tokens=completion,
+        prompt_tokens_details=getattr(first, "prompt_tokens_details", None),
+    )
+
+
+def _cached(usage: Any) -> int:
+    cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None)
+    return cached if isinstance(cached, int) else 0

@@ -80,9 +80,14 @@ def measure(
         requests=1,
         prompt_tokens=prompt,
         completion_tokens=completion,
+        cached_tokens=min(_cached(reported), prompt) if exact else 0,
         usd=None if price is None else price(prompt, completion),
         exact=exact,
     )
+
+
+def _cached(reported: Any) -> int:
+    return _count(getattr(reported, "prompt_tokens_details", None), "cached_tokens") or 0
 
 
 def _count(reported: Any, name: str) -> int | None:

@@ -14,7 +14,7 @@ from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 from tts_plugins.models._choices import generation, shown
 from tts_plugins.models._clients import Clients
-from tts_plugins.models._faults import translate
+from tts_plugins.models._faults import shown_address, translate
 from tts_plugins.models._revision import Revising, Turns
 from tts_plugins.models._steps import Stepping, StepSettings
 from tts_plugins.models._stream import gather
@@ -109,7 +109,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._clients = Clients(base_url=base_url, api_key=api_key, client=client, timeout=timeout)
 
     def __repr__(self) -> str:
-        where = f", base_url={self._base_url!r}" if self._base_url else ""
+        where = f", base_url={shown_address(self._base_url)!r}" if self._base_url else ""
         return f"{type(self).__name__}({self.name!r}{where})"
 
     @property
@@ -276,7 +276,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         return True
 
     def _where(self) -> str:
-        return f"{self.name} at {self._base_url}" if self._base_url else self.name
+        return f"{self.name} at {shown_address(self._base_url)}" if self._base_url else self.name
 
 
 def _check(

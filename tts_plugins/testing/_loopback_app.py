@@ -38,6 +38,7 @@ class LoopbackApp:
         self.configure(settings)
         app = web.Application(client_max_size=2**26)
         app.router.add_post("/v1/chat/completions", self._post)
+        app.router.add_post("/openai/deployments/{deployment}/chat/completions", self._post)  # as Azure has it
         app.router.add_post("/v1/completions", self._post)
         app.router.add_post("/v1/embeddings", self._post)
         app.router.add_get("/v1/models", self._models)

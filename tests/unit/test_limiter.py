@@ -1,0 +1,250 @@
+"""Limits of a server: places in order of arrival, rates over a window, shared by all who call it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from tts_plugins import Budget, Ledger, Limits, Problem, SelfConsistency, solve
+from tts_plugins.budget import Amount
+from tts_plugins.engine import _limiter
+from tts_plugins.engine._limiter import Limiter, limiter_of
+from tts_plugins.errors import ConfigurationError, DeadlineExceeded
+from tts_plugins.models import CallableModel
+from tts_plugins.testing import ScriptedModel
+
+
+class Gauge:
+    """How many are inside at once, at most."""
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+        self.order: list[Any] = []
+
+    async def visit(self, limiter: Limiter, name: Any, seconds: float = 0.01, tokens: int = 0) -> None:
+        async with limiter.place(tokens, None):
+            self.now += 1
+            self.peak = max(self.peak, self.now)
+            self.order.append(name)
+            await asyncio.sleep(seconds)
+            self.now -= 1
+
+
+async def test_places_are_limited_and_given_in_order() -> None:
+    gauge, limiter = Gauge(), Limiter(Limits(concurrency=3))
+    await asyncio.gather(*(gauge.visit(limiter, i) for i in range(20)))
+    assert (gauge.peak, gauge.order) == (3, list(range(20)))
+    assert not limiter._holders and not limiter._waiters
+
+
+async def test_who_is_cancelled_while_waiting_or_inside_leaves_its_place() -> None:
+    gauge, limiter = Gauge(), Limiter(Limits(concurrency=1))
+    tasks = [asyncio.create_task(gauge.visit(limiter, i, 0.05)) for i in range(4)]
+    await asyncio.sleep(0.01)
+    tasks[1].cancel()  # waits
+    tasks[0].cancel()  # is inside, and hands on to who is just waking
+    await asyncio.sleep(0)
+    tasks[2].cancel()
+    await asyncio.wait(tasks)
+    assert gauge.order == [0, 3]
+    assert not limiter._holders and not limiter._waiters
+
+
+async def test_a_place_is_left_when_the_request_fails() -> None:
+    limiter = Limiter(Limits(concurrency=1, requests_per_minute=100))
+    for _ in range(3):
+        with pytest.raises(ValueError, match="x"):
+            async with limiter.place(0, None):
+                raise ValueError("x")
+    assert not limiter._holders
+
+
+async def test_inside_a_place_the_same_server_is_reached_through_it_in_turns() -> None:
+    gauge, limiter = Gauge(), Limiter(Limits(concurrency=2))
+
+    async def outer(name: int) -> None:
+        async with limiter.place(0, None):
+            await asyncio.gather(*(gauge.visit(limiter, (name, i)) for i in range(3)))
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(outer(i) for i in range(4)))
+    assert (gauge.peak, len(gauge.order)) == (2, 12)
+    assert not limiter._holders
+
+
+async def test_what_outlives_a_place_queues_like_others() -> None:
+    gauge, limiter = Gauge(), Limiter(Limits(concurrency=1))
+    escaped: list[asyncio.Task[None]] = []
+
+    async def later() -> None:
+        await asyncio.sleep(0.02)
+        await gauge.visit(limiter, "escaped")
+
+    async with limiter.place(0, None):
+        escaped.append(asyncio.create_task(later()))
+    await asyncio.gather(gauge.visit(limiter, "first", 0.05), *escaped)
+    assert (gauge.peak, gauge.order) == (1, ["first", "escaped"])
+
+
+def test_loops_share_places() -> None:
+    limiter, now, peak, lock = Limiter(Limits(concurrency=2)), 0, 0, threading.Lock()
+
+    async def visit() -> None:
+        nonlocal now, peak
+        async with limiter.place(0, None):
+            with lock:
+                now += 1
+                peak = max(peak, now)
+            await asyncio.sleep(0.005)
+            with lock:
+                now -= 1
+
+    async def many() -> None:
+        await asyncio.gather(*(visit() for _ in range(10)))
+
+    threads = [threading.Thread(target=asyncio.run, args=(many(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+    assert peak == 2
+
+
+def test_a_loop_that_has_ended_does_not_keep_the_place_that_it_waited_for() -> None:
+    limiter = Limiter(Limits(concurrency=1))
+    loop = asyncio.new_event_loop()
+
+    async def enter() -> None:
+        await limiter._enter("first", None)
+
+    asyncio.run(enter())
+    waiting = loop.create_task(limiter._enter("second", None))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()  # without cancelling what runs on it, as careless code does
+    limiter._leave("first")
+
+    async def third() -> None:
+        async with asyncio.timeout(2), limiter.place(0, None):
+            pass
+
+    asyncio.run(third())
+    waiting.get_coro().close()  # type: ignore[union-attr]
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+async def test_a_rate_of_requests_holds_over_any_window() -> None:
+    limiter, times = Limiter(Limits(requests_per_minute=4), window=0.2), []
+
+    async def visit() -> None:
+        async with limiter.place(0, None):
+            times.append(time.monotonic())
+
+    await asyncio.gather(*(visit() for _ in range(12)))
+    times.sort()
+    assert all(later - earlier >= 0.19 for earlier, later in zip(times, times[4:], strict=False))
+    assert times[-1] - times[0] < 0.8
+
+
+async def test_a_rate_of_tokens_holds_and_one_too_large_goes_alone() -> None:
+    limiter, times = Limiter(Limits(tokens_per_minute=100), window=0.15), []
+
+    async def visit(tokens: int) -> None:
+        async with limiter.place(tokens, None):
+            times.append((time.monotonic(), tokens))
+
+    for tokens in (60, 40, 500, 10):
+        await visit(tokens)
+    starts = [at - times[0][0] for at, _ in times]
+    assert starts[1] < 0.1 <= 0.14 <= starts[2] and starts[3] >= starts[2] + 0.14
+
+
+async def test_a_rate_below_one_a_window_lets_one_pass() -> None:
+    async with asyncio.timeout(1), Limiter(Limits(requests_per_minute=0.5)).place(0, None):
+        pass
+
+
+async def test_waiting_for_a_rate_ends_with_the_deadline() -> None:
+    model, start = ScriptedModel(["a"], limits=Limits(requests_per_minute=2)), time.monotonic()
+    ledger = Ledger(Budget(seconds=0.2, calls=5))
+    result = await solve("q", model=model, strategy=SelfConsistency(n=5), budget=ledger)
+    assert time.monotonic() - start < 0.5
+    assert (result.stopped, len(result.candidates), ledger.spent.calls, ledger.open_holds) == ("deadline", 2, 2, 0)
+
+
+async def test_waiting_for_a_place_ends_with_the_deadline_and_costs_nothing() -> None:
+    model = ScriptedModel(["a"], latency=30, limits=Limits(concurrency=1))
+    ledger = Ledger(Budget(seconds=0.1, calls=5))
+    with pytest.raises(DeadlineExceeded):
+        await solve("q", model=model, strategy=SelfConsistency(n=5), budget=ledger)
+    assert (len(model.requests), ledger.spent.calls) == (1, 1)
+
+
+async def test_solves_share_the_limits_of_their_model_and_others_do_not() -> None:
+    def model() -> ScriptedModel:
+        return ScriptedModel(["a"], latency=0.01, limits=Limits(concurrency=2))
+
+    shared, other = model(), model()
+    await asyncio.gather(*(solve("q", model=shared, strategy=SelfConsistency(n=3)) for _ in range(4)))
+    assert shared.peak == 2
+    assert limiter_of(shared) is limiter_of(shared) is not limiter_of(other)
+
+
+def test_limiters_go_with_their_models() -> None:
+    before = len(_limiter._limiters)
+    model = ScriptedModel(["a"])
+    limiter_of(model)
+    assert len(_limiter._limiters) == before + 1
+    del model
+    gc.collect()
+    assert len(_limiter._limiters) <= before
+
+
+async def test_nested_calls_of_two_models_with_one_place_each_end() -> None:
+    async def through(content: str) -> str:
+        return (await solve("x", model=inner, strategy=SelfConsistency(n=2))).text
+
+    async def back(content: str) -> str:
+        if content == "leaf":
+            return "#### 3"
+        return (await solve("leaf", model=outer, strategy=SelfConsistency(n=1))).text
+
+    async def start(content: str) -> str:
+        return "#### 3" if content == "leaf" else await through(content)
+
+    inner, outer = CallableModel(back, concurrency=1), CallableModel(start, concurrency=1)
+    async with asyncio.timeout(10):
+        result = await solve("q", model=outer, strategy=SelfConsistency(n=2), budget=Budget(calls=20))
+    assert result.answer == "3"
+
+
+async def test_a_hold_is_parked_while_it_waits_for_a_place() -> None:
+    limiter, ledger = Limiter(Limits(concurrency=1)), Ledger(Budget(calls=2))
+    first, second = ledger.reserve(Amount(calls=1)), ledger.reserve(Amount(calls=1))
+    async with limiter.place(0, first):
+        waiting = asyncio.create_task(limiter._enter("second", second))
+        await asyncio.sleep(0)
+        assert second.blocked and not first.blocked
+    await waiting
+    assert not second.blocked
+    limiter._leave("second")
+    first.release()
+    second.release()
+
+
+@pytest.mark.parametrize("field", ["concurrency", "requests_per_minute", "tokens_per_minute"])
+@pytest.mark.parametrize("value", [0, -1, True, "3"])
+def test_wrong_limits_are_named(field: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{field}="):
+        Limits(**{field: value})
+
+
+async def test_a_problem_of_any_kind_is_one_place() -> None:
+    model = ScriptedModel(["a"], limits=Limits(concurrency=1))
+    result = await solve(Problem({"any": "thing"}), model=model, strategy=SelfConsistency(n=2))
+    assert len(result.candidates) == 2

@@ -1,0 +1,287 @@
+"""`solve_sync`: on any thread, inside running loops, nested in itself, interrupted; and the threads below it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve, solve_sync
+from tts_plugins._threads import call_user, in_thread, on_engine_loop, run_sync
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, RequestRefused
+from tts_plugins.models import CallableModel
+from tts_plugins.testing import ScriptedModel, TableVerifier
+from tts_plugins.types import Candidate
+from tts_plugins.verifiers import CallableVerifier
+
+MARK: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
+
+
+def one(text: str = "q", **settings: Any) -> str:
+    return solve_sync(text, model=ScriptedModel(["a"]), strategy=SelfConsistency(n=2), **settings).text
+
+
+def test_from_a_plain_thread() -> None:
+    assert one() == "a"
+
+
+async def test_inside_a_running_loop() -> None:
+    assert one() == "a"
+
+
+def test_errors_come_through() -> None:
+    with pytest.raises(AllCandidatesFailed, match="no"):
+        solve_sync("q", model=ScriptedModel([RequestRefused("no")]), strategy=SelfConsistency(n=1))
+    with pytest.raises(ConfigurationError):
+        solve_sync("", model=ScriptedModel(["a"]))
+
+
+def test_from_eight_threads_at_once() -> None:
+    model, ledger = ScriptedModel(["a"], latency=0.05), Ledger(Budget(calls=32))
+    ends: list[Any] = []
+
+    def work() -> None:
+        ends.append(solve_sync("q", model=model, strategy=SelfConsistency(n=4), budget=ledger))
+
+    threads, start = [threading.Thread(target=work) for _ in range(8)], time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert [e.stopped for e in ends] == ["complete"] * 8
+    assert time.monotonic() - start < 2
+    assert (model.peak, ledger.spent.calls, ledger.open_holds) == (32, 32, 0)
+
+
+# Nested ---------------------------------------------------------------------------------------------------------------
+
+
+def sync_check(problem: Problem, candidate: Candidate) -> float:
+    return 1.0 if one("inner") == "a" else 0.0
+
+
+async def blocking_check(problem: Problem, candidate: Candidate) -> float:
+    return sync_check(problem, candidate)  # what one should not do, and what people do
+
+
+async def deeply(problem: Problem, candidate: Candidate) -> float:
+    def model_in_thread(content: str) -> str:
+        async def innermost(content: str) -> str:
+            await asyncio.sleep(0)
+            return "a"
+
+        return solve_sync("2", model=CallableModel(innermost), strategy=SelfConsistency(n=2)).text
+
+    solve_sync("1", model=CallableModel(model_in_thread), strategy=SelfConsistency(n=2))
+    return 1.0
+
+
+@pytest.mark.parametrize("check", [sync_check, blocking_check, deeply])
+@pytest.mark.parametrize("inside", ["thread", "loop"])
+def test_nested_in_verifiers_it_ends(check: Any, inside: str) -> None:
+    def work() -> None:
+        settings: dict[str, Any] = {
+            "model": ScriptedModel(["a"]), "verifier": CallableVerifier(check), "strategy": BestOfN(n=3),
+            "budget": Budget(calls=200),
+        }  # fmt: skip
+        ends.append(solve_sync("q", **settings) if inside == "thread" else asyncio.run(solve("q", **settings)))
+
+    ends: list[Any] = []
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(timeout=15)
+    assert [e.score for e in ends] == [1.0]
+    assert ends[0].usage.by_role["model"].calls == 3
+    assert ends[0].usage.by_role["verifier"].calls in (6, 12)
+
+
+def test_nested_in_models_on_a_budget_that_fits() -> None:
+    def function(content: str) -> str:
+        return solve_sync("inner", model=ScriptedModel(["#### 1"]), strategy=SelfConsistency(n=3)).text
+
+    result = solve_sync("q", model=CallableModel(function), strategy=SelfConsistency(n=3), budget=Budget(calls=9))
+    assert (result.answer, result.usage.calls, result.stopped) == ("1", 9, "complete")
+
+
+# Where code runs ------------------------------------------------------------------------------------------------------
+
+
+def test_functions_of_the_user_do_not_run_on_the_engines_loop() -> None:
+    where: dict[str, list[tuple[int, bool]]] = {}
+
+    async def generate(content: str) -> str:
+        where.setdefault("model", []).append((threading.get_ident(), on_engine_loop()))
+        return "#### 1"
+
+    async def check(problem: Problem, candidate: Candidate) -> float:
+        where.setdefault("verifier", []).append((threading.get_ident(), on_engine_loop()))
+        return 1.0
+
+    def key(text: str) -> str:
+        where.setdefault("answer", []).append((threading.get_ident(), False))
+        return text
+
+    class Engine(ScriptedModel):
+        async def bound(self, problem: Problem) -> Any:
+            where.setdefault("engine", []).append((threading.get_ident(), on_engine_loop()))
+            return await super().bound(problem)
+
+    solve_sync("q", model=Engine(["a"]), strategy=SelfConsistency(n=1))
+    solve_sync("q", model=CallableModel(generate), verifier=CallableVerifier(check), strategy=BestOfN(n=2), answer=key)
+    ((engine, on_it),) = where.pop("engine")
+    assert on_it
+    assert all(ident != engine and not on for places in where.values() for ident, on in places)
+    assert threading.get_ident() not in {i for places in where.values() for i, _ in places}
+
+
+def test_a_blocked_user_function_does_not_hold_up_others() -> None:
+    async def blocked(content: str) -> str:
+        time.sleep(0.5)  # noqa: ASYNC251 - what one should not do
+        return "a"
+
+    thread = threading.Thread(
+        target=solve_sync, args=("q",), kwargs={"model": CallableModel(blocked), "strategy": SelfConsistency(n=1)}
+    )
+    thread.start()
+    time.sleep(0.05)
+    start = time.monotonic()
+    assert one() == "a"
+    assert time.monotonic() - start < 0.3
+    thread.join()
+
+
+def test_context_variables_reach_what_runs_elsewhere() -> None:
+    async def generate(content: str) -> str:
+        return MARK.get()
+
+    MARK.set("m1")
+    assert solve_sync("q", model=CallableModel(generate), strategy=SelfConsistency(n=1)).text == "m1"
+    assert solve_sync("q", model=CallableModel(lambda content: MARK.get()), strategy=SelfConsistency(n=1)).text == "m1"
+
+
+async def test_a_thread_for_each_that_is_needed_and_the_idle_ones_again() -> None:
+    start = time.monotonic()
+    idents = await asyncio.gather(*(in_thread(lambda: (time.sleep(0.1), threading.get_ident())[1]) for _ in range(40)))
+    assert time.monotonic() - start < 1
+    assert len(set(idents)) == 40
+    assert await in_thread(threading.get_ident) in idents
+
+
+async def test_any_kind_of_function_can_be_called() -> None:
+    class Sync:
+        def __call__(self, x: int) -> int:
+            return x + 1
+
+    class Async:
+        async def __call__(self, x: int) -> int:
+            return x + 1
+
+    async def later(x: int) -> int:
+        return x + 1
+
+    import functools
+
+    for function in (Sync(), Async(), later, functools.partial(later), lambda x: later(x), lambda x: x + 1):
+        assert await call_user(function, 1) == 2
+
+
+def test_what_a_thread_delivers_to_a_closed_loop_is_dropped() -> None:
+    async def start() -> None:
+        asyncio.ensure_future(in_thread(time.sleep, 0.2))  # noqa: RUF006 - left behind on purpose
+        await asyncio.sleep(0.01)
+
+    asyncio.run(start())
+    time.sleep(0.3)  # the thread ends; an error there would be a warning
+    assert one() == "a"
+
+
+# Interrupted ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_stops_and_settles_what_runs() -> None:
+    ledger, model = Ledger(Budget(calls=10)), ScriptedModel(["a"], latency=20)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        solve_sync("q", model=model, strategy=SelfConsistency(n=3), budget=ledger)
+    assert time.monotonic() - start < 2
+    assert (ledger.open_holds, ledger.spent.calls) == (0, 3)
+    timer.join()
+
+
+SCRIPT = """
+import os, sys, time, threading
+from tts_plugins import Budget, SelfConsistency, solve_sync
+from tts_plugins.models import CallableModel
+from tts_plugins.testing import ScriptedModel
+
+async def later(content):
+    return "a"
+
+def one():
+    settings = {"strategy": SelfConsistency(n=2), "budget": Budget(seconds=5)}
+    first = solve_sync("q", model=CallableModel(lambda content: "a"), **settings)
+    return first.text + solve_sync("q", model=CallableModel(later), strategy=SelfConsistency(n=2)).text
+"""
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", SCRIPT + code], capture_output=True, text=True, timeout=20, check=False, env=os.environ
+    )
+
+
+def test_the_interpreter_ends_at_once_and_without_a_word_whatever_still_runs() -> None:
+    start = time.monotonic()
+    ended = python(
+        "assert one() == 'aa'\n"
+        "hung = CallableModel(lambda content: time.sleep(60))\n"
+        "try:\n    solve_sync('q', model=hung, strategy=SelfConsistency(n=2), budget=Budget(seconds=0.1))\n"
+        "except TimeoutError:\n    print('ok')\n"
+        "bg = {'model': ScriptedModel(['a'], latency=60), 'strategy': SelfConsistency(n=2)}\n"
+        "threading.Thread(target=solve_sync, args=('q',), kwargs=bg, daemon=True).start()\n"
+        "time.sleep(0.1)\n"
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ok\n", "")
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    ended = python(
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "assert one() == 'aa'\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n    os._exit(0 if one() == 'aa' else 1)\n"
+        "for _ in range(100):\n"
+        "    done, status = os.waitpid(pid, os.WNOHANG)\n"
+        "    if done: print(os.waitstatus_to_exitcode(status)); break\n"
+        "    time.sleep(0.1)\n"
+        "else:\n    os.kill(pid, 9); print('hung')\n"
+        "assert one() == 'aa'\n"
+    )
+    assert (ended.stdout, ended.stderr) == ("0\n", "")
+
+
+def test_run_sync_from_a_thread_of_the_user_loop_gets_a_loop_of_its_own() -> None:
+    async def outer(content: str) -> str:
+        async def inner() -> bool:
+            return on_engine_loop()
+
+        return str(run_sync(inner))
+
+    assert solve_sync("q", model=CallableModel(outer), strategy=SelfConsistency(n=1)).text == "False"
+
+
+def test_the_table_verifier_serves_in_synchronous_use() -> None:
+    result = solve_sync("q", model=ScriptedModel(["a"]), verifier=TableVerifier({}, default=0.3), strategy=BestOfN(n=1))
+    assert result.score == 0.3

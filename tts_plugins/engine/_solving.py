@@ -1,0 +1,175 @@
+"""One solve from start to result: its account, deadline and strategy, and what is left when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from tts_plugins.answers import AnswerKey
+from tts_plugins.budget import Budget
+from tts_plugins.engine._otel import export
+from tts_plugins.engine._run import SolveRun
+from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
+from tts_plugins.engine._trace import Listener, Trace
+from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, SolveCancelled, TTSError
+from tts_plugins.ledger import Ledger
+from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
+from tts_plugins.selection import fallback
+from tts_plugins.types import Problem, Result, Scored
+
+# Seconds after the deadline: in which a strategy may choose among what it has; after which it is left behind.
+_GRACE, _LAST = 0.15, 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    model: Model
+    strategy: Strategy
+    verifier: Verifier | SetVerifier | None
+    budget: Budget | Ledger | None
+    seed: int
+    answer: AnswerKey
+    on_exhausted: Literal["return", "raise"]
+    attempts: int
+
+
+class Solving:
+    def __init__(self, problem: Problem, settings: Settings, listener: Listener | None) -> None:
+        self._problem, self._settings = problem, settings
+        self._trace = Trace(listener)
+        self._run: SolveRun | None = None
+        self._halt_first = False
+
+    def halt(self) -> None:
+        if self._run is not None:
+            self._run.halt("cancelled")
+        self._halt_first = True
+
+    async def run(self) -> Result:
+        s, now = self._settings, time.monotonic()
+        ledger, deadline = _account(s.budget, now)
+        root = self._trace.open(
+            "solve", None, problem=self._problem.text, model=s.model.name, strategy=repr(s.strategy), seed=s.seed,
+            verifier=None if s.verifier is None else s.verifier.name,
+            budget=s.budget.to_dict() if isinstance(s.budget, Budget) else None,
+        )  # fmt: skip
+        run = self._run = SolveRun(
+            model=s.model, verifier=s.verifier, ledger=ledger, trace=self._trace, root=root, seed=s.seed,
+            deadline=deadline, attempts=s.attempts, answer=s.answer,
+        )  # fmt: skip
+        try:
+            best = await self._search(run, Scope(ledger, None, deadline, "model", root, seeds_of(s.seed, "strategy")))
+        except BaseException as error:
+            self._trace.close(root, error=type(error).__name__, message=str(error), **_ending(run, ledger, now))
+            export(self._trace)
+            raise
+        self._trace.close(root, chosen=best.id, answer=best.answer, score=best.score, **_ending(run, ledger, now))
+        export(self._trace)
+        return Result(
+            problem=self._problem,
+            best=best,
+            candidates=tuple(sorted(run.seen, key=lambda c: c.index)),
+            usage=replace(ledger.usage, seconds=time.monotonic() - now, overshoot=ledger.overshoot.tokens),
+            stopped=run.stopped,
+            trace=self._trace,
+            seed=s.seed,
+        )
+
+    async def _search(self, run: SolveRun, scope: Scope) -> Scored:
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+        left_behind: asyncio.Future[None] = loop.create_future()
+
+        def give_up() -> None:
+            timers.append(loop.call_later(_GRACE, task.cancel))
+            timers.append(loop.call_later(_LAST, left_behind.cancel))
+
+        task = run.spawn(_in_scope(self._settings.strategy, run, self._problem, scope), set())
+        run.on_halt = give_up
+        try:
+            if scope.deadline is not None:
+                left = scope.deadline - time.monotonic()
+                if left > 0:
+                    timers.append(loop.call_later(left, run.halt, "deadline"))
+                else:
+                    run.halt("deadline")
+            if self._halt_first:
+                run.halt("cancelled")
+            # Not awaited: a strategy that swallows its cancellation must hold up neither the deadline nor a caller.
+            await asyncio.wait({task, left_behind}, return_when=asyncio.FIRST_COMPLETED)
+            return self._outcome(run, task)
+        finally:
+            for timer in timers:
+                timer.cancel()
+            left_behind.cancel()
+            await run.close()
+
+    def _outcome(self, run: SolveRun, task: asyncio.Task[Scored]) -> Scored:
+        """What the strategy chose; where it was cut short, the best that was seen."""
+        refuse = self._settings.on_exhausted == "raise"
+        error: BaseException | None = asyncio.CancelledError()
+        if task.done() and not task.cancelled():
+            error = task.exception()
+        if isinstance(error, BudgetExhausted):
+            run.exhausted(error)
+        if error is None:
+            best: object = task.result()
+            if not isinstance(best, Scored):
+                raise TTSError(f"strategy {self._settings.strategy!r} returned {best!r}; it must return a Scored")
+        elif not run.seen or not (run.halted or isinstance(error, BudgetExhausted)) or not _cut_short(error):
+            raise _told(error, run, self._settings.strategy) from error.__cause__
+        else:
+            best = fallback(run.seen)
+        if run.stopped == "budget" and refuse:
+            raised = BudgetExhausted(
+                f"the budget ended the search after {len(run.seen)} candidates; raise it, or lower n"
+            )
+            raised.ledger = None if run.refused is None else run.refused.ledger
+            raise raised from run.refused
+        return best
+
+
+def _cut_short(error: BaseException) -> bool:
+    return isinstance(error, BudgetExhausted | DeadlineExceeded | SolveCancelled | asyncio.CancelledError)
+
+
+def _told(error: BaseException, run: SolveRun, strategy: Strategy) -> BaseException:
+    """The error as the caller gets it: nobody there asked for a cancellation."""
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    if run.halted == "deadline":
+        return DeadlineExceeded("the deadline passed before the first candidate was complete")
+    if run.halted == "cancelled":
+        return SolveCancelled("the solve was cancelled before the first candidate was complete")
+    return TTSError(f"strategy {strategy!r} ended by a cancellation from inside")
+
+
+async def _in_scope(strategy: Strategy, run: SolveRun, problem: Problem, scope: Scope) -> Scored:
+    SCOPE.set(scope)
+    return await strategy(run, problem)
+
+
+def _account(budget: Budget | Ledger | None, now: float) -> tuple[Ledger, float | None]:
+    """The ledger of this solve, inside of whatever encloses it, and when its time ends."""
+    outer = SCOPE.get()
+    if outer is None:
+        ledger = Ledger(inside=budget) if isinstance(budget, Ledger) else Ledger(budget)
+    else:
+        role = outer.role if outer.hold is not None else None  # a strategy's own solves are what they are
+        if not isinstance(budget, Ledger):
+            ledger = Ledger(budget, inside=outer.hold or outer.ledger, role=role)
+        elif budget.pays_for(outer.ledger):
+            # The enclosing call's hold is of the same account, and is drawn from first.
+            ledger = Ledger(inside=outer.hold or outer.ledger, role=role)
+        else:
+            ledger = Ledger(inside=budget)
+    limits = (None if outer is None else outer.deadline, ledger.deadline(now))
+    given = [limit for limit in limits if limit is not None]
+    return ledger, min(given) if given else None
+
+
+def _ending(run: SolveRun, ledger: Ledger, started: float) -> dict[str, Any]:
+    usage = replace(ledger.usage, seconds=time.monotonic() - started, overshoot=ledger.overshoot.tokens)
+    return {"stopped": run.stopped, "usage": usage.to_dict()}

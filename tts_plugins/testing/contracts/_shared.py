@@ -1,0 +1,66 @@
+"""What the contracts share: a loop for each test, and what bounds, replies and usages have to be."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from tts_plugins.budget import Bound
+from tts_plugins.types import Generation, Problem, Reply, Usage
+
+T = TypeVar("T")
+PROMPT = 1.0  # seconds within which what is cancelled has to end
+
+
+class Contract:
+    """What the three share."""
+
+    problem: Problem = Problem("What is 17 * 23? Show your work, then give the answer after ####.")
+    """What is asked; override it where yours needs another form."""
+
+    def run(self, function: Callable[[], Coroutine[Any, Any, T]], seconds: float = 30.0) -> T:
+        """The result of a coroutine on a loop of its own; a hang is a failure."""
+
+        async def limited() -> T:
+            async with asyncio.timeout(seconds):
+                return await function()
+
+        return asyncio.run(limited())
+
+
+def draws_elsewhere(bound: Bound) -> bool:
+    """A local function may run solves of its own: those draw on the account around it, beyond any bound of its own."""
+    return bound.calls == 0
+
+
+def check_bound(bound: Any) -> None:
+    """It is a bound, and none of it is negative."""
+    assert isinstance(bound, Bound), f"bound returned {bound!r}, which is no budget.Bound"
+    assert bound.calls >= 0 and bound.prompt_tokens >= 0, f"{bound}: negative"
+    assert bound.completion_tokens is None or bound.completion_tokens >= 0, f"{bound}: negative"
+    assert bound.usd is None or (math.isfinite(bound.usd) and bound.usd >= 0), f"{bound}: usd is no amount of money"
+
+
+def check_reply(reply: Any, asked: int) -> None:
+    """It is a reply of at most so many generations."""
+    assert isinstance(reply, Reply), f"generate returned {reply!r}, which is no types.Reply"
+    assert 1 <= len(reply.generations) <= asked, f"{len(reply.generations)} generations for {asked} seeds"
+    for generation in reply.generations:
+        assert isinstance(generation, Generation), f"{generation!r} is no types.Generation"
+        assert isinstance(generation.text, str), f"its text is {generation.text!r}; give a str, empty for a tool call"
+        assert isinstance(generation.finish_reason, str), f"finish_reason is {generation.finish_reason!r}"
+    if reply.usage is not None:
+        assert reply.usage.calls >= len(reply.generations), "usage.calls counts generations, and is too low"
+
+
+def check_within(usage: Usage, bound: Bound, count: int) -> None:
+    """The usage is no more than so many calls at their bound."""
+    assert usage.calls <= bound.calls * count, f"{usage.calls} calls are more than its bound of {bound.calls} each"
+    if bound.completion_tokens is None:
+        return
+    most = (bound.prompt_tokens + bound.completion_tokens) * count
+    assert usage.tokens <= most, f"{usage.tokens} tokens are more than its bound of {most}"
+    if usage.usd is not None and bound.usd is not None:
+        assert usage.usd <= bound.usd * count + 1e-12, f"{usage.usd} dollars are more than its bound"
