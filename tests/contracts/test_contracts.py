@@ -16,18 +16,7 @@ import pytest
 import tts_plugins.models
 import tts_plugins.strategies
 import tts_plugins.verifiers
-from tts_plugins import (
-    DVTS,
-    BeamSearch,
-    BestOfN,
-    ParticleFilter,
-    Problem,
-    RecursiveAggregation,
-    Revision,
-    SelfConsistency,
-    TreeSearch,
-    Usage,
-)
+from tts_plugins import BestOfN, Problem, RecursiveAggregation, Revision, SelfConsistency, TreeSearch, Usage
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.models import CallableModel, OpenAICompatibleModel, ReplayModel
 from tts_plugins.protocols import Model, Run, SetVerifier, Strategy, Verifier
@@ -220,6 +209,9 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "BestOfN, waves": lambda: BestOfN(n=7, stop=VoteLead(7), wave=3),
     "SelfConsistency": lambda: SelfConsistency(n=6),
     "SelfConsistency, stopped": lambda: SelfConsistency(n=9, stop=VoteDecided()),
+    "Revision": lambda: Revision(chains=2, rounds=3),
+    "RecursiveAggregation": lambda: RecursiveAggregation(population=4, subset=2, loops=2),
+    "TreeSearch": lambda: TreeSearch(n=6),
 }
 
 
@@ -268,8 +260,10 @@ class TestStrategiesWithASetVerifier(TestStrategies):
 
 
 def test_every_strategy_of_the_package_is_held_against_the_contract() -> None:
-    named = {name for name in tts_plugins.strategies.__all__ if not name.startswith("Base")}
-    assert named <= {name.partition(",")[0] for name in [*STRATEGIES, *SEARCHES]}
+    # Those need a model that writes steps and a verifier that scores them; their own tests hold them.
+    by_steps = {"BeamSearch", "DVTS", "ParticleFilter"}
+    named = {name for name in tts_plugins.strategies.__all__ if not name.startswith("Base")} - by_steps
+    assert named <= {name.partition(",")[0] for name in STRATEGIES}
 
 
 def test_every_verifier_of_the_package_is_held_against_the_contract() -> None:

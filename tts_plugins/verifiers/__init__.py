@@ -1,11 +1,13 @@
 """What scores candidates."""
 
 from tts_plugins.verifiers._reward_families import RewardFamily
+from tts_plugins.verifiers._sandbox import Sandbox, SandboxUnavailable, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
 from tts_plugins.verifiers.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.callable import CallableVerifier
 from tts_plugins.verifiers.canaries import MASTER_KEYS, Canaries, Screen
 from tts_plugins.verifiers.cascade import Cascade, Veto
+from tts_plugins.verifiers.code_tests import CodeTests
 from tts_plugins.verifiers.ensemble import Ensemble
 from tts_plugins.verifiers.generative import GenerativeVerifier
 from tts_plugins.verifiers.json_schema import JSONSchemaVerifier
@@ -24,6 +26,7 @@ __all__ = [
     "CallableVerifier",
     "Canaries",
     "Cascade",
+    "CodeTests",
     "Ensemble",
     "GenerativeVerifier",
     "JSONSchemaVerifier",
@@ -34,6 +37,9 @@ __all__ = [
     "ProcessVerifierHTTP",
     "RecordedVerifier",
     "RewardFamily",
+    "Sandbox",
+    "SandboxUnavailable",
     "Screen",
     "Veto",
+    "sandbox_kind",
 ]

@@ -80,7 +80,7 @@ class StrategyContract(Contract):
         def said(problem: Problem, number: int) -> Any:
             return RequestRefused("400, refused") if number == 0 else f"#### {number % 3}"
 
-        model = _Able(said)
+        model = _Scripted(said)
         try:
             assert self.solve(model).best.text.startswith("####")
         except AllCandidatesFailed:
@@ -88,7 +88,7 @@ class StrategyContract(Contract):
 
     def test_when_all_fail_the_error_says_so(self) -> None:
         try:
-            self.solve(_Able([RequestRefused("400, refused")]))
+            self.solve(_Scripted([RequestRefused("400, refused")]))
         except AllCandidatesFailed as error:
             assert isinstance(error.__cause__, RequestRefused), "the first cause is lost"
         else:
@@ -156,19 +156,8 @@ class _ByText:
         return Score(value=value, steps=(value,) * len(candidate.steps), feedback="by its letters")
 
 
-class _Able(ScriptedModel):
-    """Whatever it is asked for, a step or a revision too, it says its next line, and is done."""
-
-    separator = "\n\n"
-
-    async def prepare(self, run: Run) -> None:
-        pass
-
-    async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound:
-        return await self.bound(candidate.problem)
-
-    async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
-        return await self.generate(candidate.problem, seeds)
+class _Scripted(ScriptedModel):
+    """Goes on with its script when it is asked to revise, so that strategies of whole answers and of revisions run."""
 
     async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound:
         return await self.bound(problem)
@@ -179,7 +168,7 @@ class _Able(ScriptedModel):
         return await self.generate(problem, seeds)
 
 
-class _Straggling(_Able):
+class _Straggling(_Scripted):
     """Every third call never comes back."""
 
     def __init__(self) -> None:
@@ -192,4 +181,4 @@ class _Straggling(_Able):
 
 
 def _answers(latency: float = 0.0) -> ScriptedModel:
-    return _Able(lambda problem, number: f"so it is\n#### {(number * number) % 5}", latency=latency)
+    return _Scripted(lambda problem, number: f"so it is\n#### {(number * number) % 5}", latency=latency)
