@@ -111,10 +111,8 @@ class Expansion(Sampling):
             end = end.replace(answer=await read_answer(run.answer, end.text))
         with failing_alone(verifier.name):
             score = await verifier.score(run, end)
-        if end is candidate:
-            return score
         scored_by(verifier.name, end, score)  # held against the steps that it was shown, before they are cut off
-        return replace(score, details={**score.details, "lookahead": end.text})
+        return score if end is candidate else replace(score, details={**score.details, "lookahead": end.text})
 
 
 async def expansion(run: SolveRun, candidates: Sequence[Candidate], total: int, lookahead: int) -> Expansion:
