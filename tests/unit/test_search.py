@@ -366,6 +366,15 @@ def test_round_trip_through_a_dict(strategy: Any) -> None:
     assert least == 8 and most == 8 * 40
 
 
+async def test_what_is_no_score_loses_the_child() -> None:
+    class Odd(TableVerifier):
+        async def score(self, run: Any, candidate: Candidate) -> Any:
+            return 0.7
+
+    with pytest.raises(AllCandidatesFailed, match="InvalidScore"):
+        await solve("?", model=stepping(), strategy=BeamSearch(n=2, beam_width=2), verifier=Odd({}))
+
+
 async def test_no_room_for_a_single_step() -> None:
     with pytest.raises(BudgetExhausted):
         await solve("?", model=stepping(), strategy=ALL[0], verifier=verifier(), budget=Budget(tokens=5))

@@ -32,7 +32,7 @@ class Expansion(Sampling):
     def __init__(self, run: SolveRun, model: StepModel, jobs: Sequence[Job], lookahead: int) -> None:
         super().__init__(run, jobs)
         self._model, self._lookahead = model, lookahead
-        self._judging: dict[tuple[str, bool], asyncio.Future[Score]] = {}
+        self._judging: dict[tuple[int, str, bool], asyncio.Future[Score]] = {}
 
     async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
         gen, after = await super()._bounds(ask)
@@ -60,11 +60,13 @@ class Expansion(Sampling):
             raise ConfigurationError(
                 f"{verifier.name} gives no step scores, which a search over steps needs; use {_THOSE_THAT_DO}"
             )
-        return scored_by(verifier.name, candidate, replace(score, steps=score.steps[: len(candidate.steps)]))
+        if "lookahead" in score.details:
+            score = replace(score, steps=score.steps[: len(candidate.steps)])
+        return scored_by(verifier.name, candidate, score)
 
     async def _shared(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
         """The score of its text, asked for once however many children have it."""
-        key = (candidate.text, candidate.finished)
+        key = (id(candidate.problem), candidate.text, candidate.finished)
         known = self._judging.get(key)
         if known is None:
             known = self._judging[key] = asyncio.get_running_loop().create_future()
@@ -109,7 +111,7 @@ class Expansion(Sampling):
             end = end.replace(answer=await read_answer(run.answer, end.text))
         with failing_alone(verifier.name):
             score = await verifier.score(run, end)
-        scored_by(verifier.name, end, score)  # held against the steps that it was shown
+        scored_by(verifier.name, end, score)  # held against the steps that it was shown, before they are cut off
         return score if end is candidate else replace(score, details={**score.details, "lookahead": end.text})
 
 

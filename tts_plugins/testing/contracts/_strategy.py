@@ -152,11 +152,26 @@ class _ByText:
         return Bound(calls=0)
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        return Score(value=(sum(candidate.text.encode()) % 97) / 97, feedback="by its letters")
+        value = (sum(candidate.text.encode()) % 97) / 97
+        return Score(value=value, steps=(value,) * len(candidate.steps), feedback="by its letters")
 
 
 class _Scripted(ScriptedModel):
-    """Goes on with its script when it is asked to revise, so that strategies of whole answers and of revisions run."""
+    """Goes on with its script when it is asked for a step or a revision: all strategies run on it.
+
+    A line is a step that ends its solution.
+    """
+
+    separator = "\n\n"
+
+    async def prepare(self, run: Run) -> None:
+        pass
+
+    async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound:
+        return await self.bound(candidate.problem)
+
+    async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
+        return await self.generate(candidate.problem, seeds)
 
     async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound:
         return await self.bound(problem)
