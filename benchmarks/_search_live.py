@@ -82,23 +82,21 @@ def best_of(passed: int, k: float) -> float:
     return low + (high - low) * (k - math.floor(k))
 
 
-async def live(problems: int) -> str:
-    """The table: passes, tokens, and Best-of-k on the same problems with as many tokens."""
-    out: list[str] = []
+async def live(problems: int) -> None:
+    """Print the table line by line: passes, tokens, and Best-of-k on the same problems with as many tokens."""
     with LocalModel(
         max_tokens=56, slots=8, batch=8, context=512, temperature=0.8, steps=StepSettings(by="line", max_tokens=14)
     ) as model:
         for name, count in (("five numbers: five lines", 5), ("two numbers: two lines", 2)):
-            out += await _task(model, name, [posed(random.Random(i), count) for i in range(problems)])
+            await _task(model, name, [posed(random.Random(i), count) for i in range(problems)])
         await model.aclose()
-    return "\n".join(out)
 
 
-async def _task(model: LocalModel, name: str, problems: Sequence[Problem]) -> list[str]:
+async def _task(model: LocalModel, name: str, problems: Sequence[Problem]) -> None:
     pools = [await _pool(model, problem, i) for i, problem in enumerate(problems)]
     rate = statistics.fmean(right for right, _ in pools) / POOL
-    out = [f"{name}, {len(problems)} problems; one sample passes {rate:.3f}; tokens count prompts and completions"]
-    out.append(f"  {'':44}{'pass':>22}{'tokens':>8}{'Best-of-k, same tokens':>36}{'difference':>26}")
+    _tell(f"{name}, {len(problems)} problems; one sample passes {rate:.3f}; tokens count prompts and completions")
+    _tell(f"  {'':44}{'pass':>22}{'tokens':>8}{'Best-of-k, same tokens':>36}{'difference':>26}")
     for strategy in STRATEGIES:
         spent = [await _spent(model, strategy, problem, i) for i, problem in enumerate(problems)]
         tokens = statistics.fmean(s.tokens for s in spent)
@@ -111,8 +109,11 @@ async def _task(model: LocalModel, name: str, problems: Sequence[Problem]) -> li
         mine, bon = paired_bootstrap(ours, zero), paired_bootstrap(theirs, zero)
         label = repr(strategy).replace("lookahead=0, ", "").replace(", select='weighted'", "")
         beside = f"k={min(k, POOL):.1f}: {_said(bon)}" + ("" if k <= POOL else f", of {k:.0f}")
-        out.append(f"  {label[:44]:44}{_said(mine):>22}{tokens:8.0f}{beside:>36}{_said(less):>26}")
-    return out
+        _tell(f"  {label[:44]:44}{_said(mine):>22}{tokens:8.0f}{beside:>36}{_said(less):>26}")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)  # it takes minutes: what is there should be seen, and survive an end
 
 
 async def _pool(model: LocalModel, problem: Problem, seed: int) -> tuple[int, Usage]:

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pools", type=Path, default=Path("../shared/pools"), metavar="DIR")
     given = parser.parse_args(arguments)
     if given.live:
-        print(asyncio.run(live(2 if given.short else given.problems)))
+        asyncio.run(live(2 if given.short else given.problems))
         return 0
     rows = asyncio.run(calls()) + asyncio.run(wall(given.short))
     if given.pools.is_dir():
