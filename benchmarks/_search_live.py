@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tts_plugins import DVTS, BeamSearch, Candidate, ParticleFilter, Problem, Revision, Usage, solve
+from tts_plugins import DVTS, BeamSearch, Candidate, ParticleFilter, Problem, Revision, SelfConsistency, Usage, solve
 from tts_plugins.bench.metrics import paired_bootstrap
 from tts_plugins.models import LocalModel, StepSettings
 from tts_plugins.steps import steps_of
@@ -117,12 +117,8 @@ def _tell(line: str) -> None:
 
 
 async def _pool(model: LocalModel, problem: Problem, seed: int) -> tuple[int, Usage]:
-    right, usage = 0, Usage()
-    for half in range(POOL // 8):
-        reply = await model.generate(problem, [10_000 * seed + 8 * half + j for j in range(8)])
-        right += sum(solved(problem, Candidate(problem, text=g.text.strip())) for g in reply.generations)
-        usage += reply.usage or Usage()
-    return right, usage
+    result = await solve(problem, model=model, strategy=SelfConsistency(n=POOL), seed=seed)
+    return sum(solved(problem, c) for c in result.candidates), result.usage
 
 
 def _costs(usages: Sequence[Usage]) -> tuple[float, float]:
