@@ -15,7 +15,7 @@ from tts_plugins.steps import steps_of
 from tts_plugins.strategies import BaseStrategy
 from tts_plugins.verifiers import CallableVerifier
 
-POOL = 16  # whole solutions sampled for each problem, from which Best-of-k is computed for every k
+POOL = 56  # whole solutions sampled for each problem, from which Best-of-k is computed for every k
 STRATEGIES: tuple[BaseStrategy, ...] = (
     BeamSearch(n=8, beam_width=8, max_steps=8), BeamSearch(n=8, beam_width=4, max_steps=8),
     DVTS(n=8, beam_width=4, max_steps=8), ParticleFilter(n=8, max_steps=8), Revision(chains=2, rounds=4),
