@@ -47,6 +47,7 @@ PROBLEM = "How much is it?"
 @pytest.fixture(scope="module")
 def server() -> Iterator[LoopbackServer]:
     with LoopbackServer(reply=SAID) as running:
+        OpenAICompatibleModel("loopback", base_url=running.base_url)  # the table of prices is loaded once, and long
         yield running
 
 
@@ -475,8 +476,11 @@ async def test_a_model_that_is_dropped_after_a_failure_closes_its_connections(sy
             kept = error  # with its frames, which refer to the model
         assert server.counts.connections == 3
         del model, ask, kept
-        gc.collect()
-        await asyncio.to_thread(server.wait, lambda counts: counts.connections == 0)
+        end = time.monotonic() + 5
+        while server.counts.connections and time.monotonic() < end:
+            await asyncio.sleep(0.02)  # a loop and a thread may still hold what they have just delivered
+            gc.collect()
+        assert server.counts.connections == 0
 
 
 # Secrets --------------------------------------------------------------------------------------------------------------
@@ -532,12 +536,12 @@ async def test_a_storm_of_faults_ends_with_a_balanced_account(server: LoopbackSe
         faults=lambda number: kinds[number % len(kinds)] if number % 3 == 0 else None, reply="seeded", latency=(0, 0.03)
     )
     ledger = Ledger(Budget(tokens=40_000, calls=400))
-    async with serving(server, batch=2, timeout=1.0) as model, asyncio.timeout(20):
+    async with serving(server, batch=2, timeout=1.0) as model, asyncio.timeout(40):
         ends = await asyncio.gather(
             *(
                 solve(
                     f"{PROBLEM} {i}", model=model, verifier=TableVerifier({}, default=0.5), strategy=BestOfN(n=4),
-                    budget=Ledger(Budget(seconds=3), inside=ledger), seed=i,
+                    budget=Ledger(Budget(seconds=10), inside=ledger), seed=i,
                 )
                 for i in range(40)
             ),
@@ -547,6 +551,6 @@ async def test_a_storm_of_faults_ends_with_a_balanced_account(server: LoopbackSe
     assert all(isinstance(e, Result | AllCandidatesFailed | BudgetExhausted | DeadlineExceeded) for e in ends), [
         e for e in ends if not isinstance(e, Result)
     ]
-    assert sum(isinstance(e, Result) for e in ends) > 30
+    assert sum(isinstance(e, Result) for e in ends) > 30, [e for e in ends if not isinstance(e, Result)]
     assert ledger.spent.tokens <= 40_000 and ledger.spent.calls <= 400
     assert Problem(PROBLEM).text == PROBLEM

@@ -50,20 +50,15 @@ class Row:
         """All that its solves spent."""
         return sum((o.result.usage for o in self.outcomes if o.result is not None), Usage())
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that were computed: the prompt's and the answers', without what llama.cpp had cached of the prompt."""
-        return self.usage.tokens - self.usage.cached_tokens
-
     def to_dict(self) -> dict[str, Any]:
-        """The row of the table; `tokens` are those computed, `cached_tokens` come on top."""
+        """The row of the table; `cached_tokens` are those that llama.cpp had no need to compute again."""
         low, high = self.interval
         return {
             "strategy": self.strategy,
             "accuracy": self.accuracy,
             "low": low,
             "high": high,
-            "tokens": self.tokens,
+            "tokens": self.usage.tokens,
             "calls": self.usage.calls,
             "seconds": round(self.seconds, 2),
             "correct": self.correct,
@@ -97,7 +92,7 @@ class DemoReport:
     @property
     def saved(self) -> float:
         """Best-of-N's tokens over those that it takes with the stop rule."""
-        return self.rows[1].tokens / max(1, self.rows[2].tokens)
+        return self.rows[1].usage.tokens / max(1, self.rows[2].usage.tokens)
 
     def levels(self) -> dict[str, dict[str, tuple[int, int]]]:
         """Right answers and problems, by level and strategy."""
@@ -141,7 +136,7 @@ class DemoReport:
         return (
             f"Of {of} texts, one greedy answer got {greedy.correct} records right, the best of {self.settings['n']} "
             f"{best.correct} (paired exact test: p = {self.p_value:.2g}), and with the stop rule {stopped.correct} for "
-            f"{_share(stopped.tokens, best.tokens)} of the tokens. A right record stood among the "
+            f"{_share(stopped.usage.tokens, best.usage.tokens)} of the tokens. A right record stood among the "
             f"candidates for {round(self.room * of)} texts: the rest is the verifier's to gain."
         )
 

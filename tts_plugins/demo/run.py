@@ -42,9 +42,18 @@ class DemoEvent:
 def demo_model(
     *, n: int = 8, threads: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> LocalModel:
-    """The embedded model as the demo runs it: room for `n` candidates side by side."""
+    """The embedded model as the demo runs it: `n` candidates side by side, each a request with a seed of its own.
+
+    So a candidate is the same one with and without the stop rule, and its prompt is counted for it in both.
+    """
     return LocalModel(
-        temperature=TEMPERATURE, max_tokens=MAX_TOKENS, context=768, slots=max(n, 4), threads=threads, progress=progress
+        temperature=TEMPERATURE,
+        max_tokens=MAX_TOKENS,
+        context=768,
+        slots=max(n, 4),
+        batch=1,
+        threads=threads,
+        progress=progress,
     )
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
+import sys
 import weakref
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from tts_plugins._threads import on_engine_loop
+from tts_plugins._threads import in_thread, on_engine_loop
 from tts_plugins.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ class Clients:
     async def get(self) -> AsyncOpenAI:
         """The client of the running loop; its own retries are off, so that none multiply."""
         loop = asyncio.get_running_loop()
+        if "openai.resources.chat" not in sys.modules:
+            # Half a second and more, in which this loop could keep no deadline.
+            await in_thread(importlib.import_module, "openai.resources.chat")
         if loop not in self._clients:
             client, ours = self._make()
             guard: _Guard | None = None

@@ -37,6 +37,7 @@ class ModelContract(Contract):
         raise NotImplementedError("ModelContract: override make() to return the model to test")
 
     def test_it_is_a_model(self) -> None:
+        """It has the methods and properties of `protocols.Model`, with values that make sense."""
         model = self.make()
         assert isinstance(model, Model), f"{model!r} lacks a method or a property of protocols.Model"
         assert isinstance(model.name, str) and model.name, "name is empty"
@@ -44,6 +45,7 @@ class ModelContract(Contract):
         assert isinstance(model.batch, int) and model.batch >= 1, "batch must be a whole number of at least 1"
 
     def test_its_bound_says_the_worst_that_a_call_can_cost(self) -> None:
+        """The bound is of one call, and has no open part that could be closed."""
         bound = self.run(lambda: self.make().bound(self.problem))
         if bound is None:
             return  # metered: its framework reserves
@@ -53,6 +55,8 @@ class ModelContract(Contract):
             assert bound.completion_tokens is not None, "completion_tokens is open; set max_tokens on the model"
 
     def test_a_reply_has_a_generation_and_stays_within_the_bound(self) -> None:
+        """One seed brings one generation, for no more than the bound."""
+
         async def work() -> None:
             model = self.make()
             bound, reply = await model.bound(self.problem), await model.generate(self.problem, [1])
@@ -63,6 +67,8 @@ class ModelContract(Contract):
         self.run(work)
 
     def test_a_batch_brings_no_more_than_was_asked_for(self) -> None:
+        """Several seeds bring at most as many generations."""
+
         async def work() -> None:
             model = self.make()
             count = min(model.batch, 3)
@@ -74,12 +80,16 @@ class ModelContract(Contract):
         self.run(work)
 
     def test_a_call_without_a_seed_is_answered_too(self) -> None:
+        """A seed may be None."""
+
         async def work() -> None:
             check_reply(await self.make().generate(self.problem, [None]), 1)
 
         self.run(work)
 
     def test_a_cancelled_call_ends_at_once(self) -> None:
+        """CancelledError is not swallowed."""
+
         async def work() -> None:
             model = self.make()
             task = asyncio.create_task(model.generate(self.problem, [1]))
@@ -92,6 +102,7 @@ class ModelContract(Contract):
         self.run(work)
 
     def test_it_serves_two_event_loops_at_once(self) -> None:
+        """Nothing is kept of one event loop that another one stumbles over."""
         model, ends = self.make(), list[object]()
 
         async def work() -> None:
@@ -113,6 +124,8 @@ class ModelContract(Contract):
         assert not wrong and len(ends) == 4, f"on two event loops: {wrong}"
 
     def test_a_solve_over_it_balances(self) -> None:
+        """A solve over it stays within its budget, and leaves nothing reserved."""
+
         async def work() -> tuple[Result, Ledger]:
             ledger = Ledger(Budget(calls=6))
             return await solve(self.problem, model=self.make(), strategy=SelfConsistency(n=4), budget=ledger), ledger

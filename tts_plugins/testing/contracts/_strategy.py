@@ -48,6 +48,7 @@ class StrategyContract(Contract):
         )  # fmt: skip
 
     def test_it_returns_a_candidate_that_was_made_through_the_run(self) -> None:
+        """The chosen one is of the run, and no call went past it."""
         model = _answers()
         result = self.solve(model)
         assert isinstance(result.best, Scored)
@@ -57,6 +58,7 @@ class StrategyContract(Contract):
         json.dumps(result.trace.to_dict(), allow_nan=False)
 
     def test_it_ends_on_any_budget_and_never_overspends(self) -> None:
+        """However small the budget, it returns the best that was seen, or there was nothing."""
         for calls in (1, 2, 3, 5, 8, 13):
             model, ledger = _answers(), Ledger(Budget(calls=calls))
             try:
@@ -68,6 +70,7 @@ class StrategyContract(Contract):
             assert sum(map(len, model.requests)) <= calls
 
     def test_it_ends_at_the_deadline_with_what_was_seen(self) -> None:
+        """A straggler does not hold it past its time."""
         start = time.monotonic()
         try:
             result = self.solve(_Straggling(), Budget(seconds=0.4))
@@ -77,6 +80,8 @@ class StrategyContract(Contract):
         assert time.monotonic() - start < 0.4 + 0.3, "it ran past the deadline"
 
     def test_a_candidate_that_fails_costs_that_candidate_only(self) -> None:
+        """One failure does not end a search that has others."""
+
         def said(problem: Problem, number: int) -> Any:
             return RequestRefused("400, refused") if number == 0 else f"#### {number % 3}"
 
@@ -87,6 +92,7 @@ class StrategyContract(Contract):
             assert len(model.requests) == 1, "one failed candidate ended a search that had others"
 
     def test_when_all_fail_the_error_says_so(self) -> None:
+        """The first cause is named."""
         try:
             self.solve(_Scripted([RequestRefused("400, refused")]))
         except AllCandidatesFailed as error:
@@ -95,12 +101,14 @@ class StrategyContract(Contract):
             raise AssertionError("it returned a candidate though every call failed")
 
     def test_the_same_seed_sends_the_same_requests(self) -> None:
+        """Its randomness comes from the run alone."""
         first, second = _answers(), _answers()
         self.solve(first)
         self.solve(second)
         assert first.requests == second.requests, "requests differ: take randomness from run.seed only"
 
     def test_it_keeps_nothing_between_solves(self) -> None:
+        """One object serves many solves, at once and one after the other."""
         strategy = self.make()
         alone = self.solve(_answers(), strategy=self.make())
 
@@ -116,6 +124,8 @@ class StrategyContract(Contract):
         assert {r.text for r in results} == {alone.text}, "one object gives different results when it is used again"
 
     def test_cancelling_it_leaves_nothing(self) -> None:
+        """No task and no reservation stays behind."""
+
         async def work() -> None:
             ledger, before = Ledger(Budget(calls=1000)), asyncio.all_tasks()
             task = asyncio.create_task(
@@ -135,6 +145,7 @@ class StrategyContract(Contract):
         self.run(work)
 
     def test_its_configuration_survives_a_round_trip(self) -> None:
+        """`to_dict` and `from_dict`, where it has them, are each other's inverse."""
         strategy: Any = self.make()
         if not hasattr(strategy, "to_dict"):
             return

@@ -47,15 +47,18 @@ class VerifierContract(Contract):
         )
 
     def test_it_is_a_verifier(self) -> None:
+        """It has the methods and properties of `protocols.Verifier` or `SetVerifier`."""
         verifier = self.make()
         assert isinstance(verifier, Verifier | SetVerifier), f"{verifier!r} has neither score nor score_set"
         assert isinstance(verifier.name, str) and verifier.name, "name is empty"
 
     def test_its_bound_says_the_worst_that_a_score_can_cost(self) -> None:
+        """The bound is one, for candidates of known and of unknown length."""
         for tokens in (None, 0, 64):
             check_bound(self.run(lambda tokens=tokens: self.make().bound(self.problem, tokens)))  # type: ignore[misc]
 
     def test_scores_are_finite_and_between_0_and_1(self) -> None:
+        """What is no score is raised as `VerifierError`, never returned."""
         result = self.solve(self.make())
         assert result.candidates, "no candidate got a score"
         for candidate in result.candidates:
@@ -68,10 +71,13 @@ class VerifierContract(Contract):
         json.dumps(result.trace.to_dict(), allow_nan=False)
 
     def test_it_leaves_the_candidate_as_it_was(self) -> None:
+        """It scores, and changes nothing."""
         result = self.solve(self.make())
         assert {c.text for c in result.candidates} <= set(self.texts), "the text of a candidate was changed"
 
     def test_it_spends_no_more_than_its_bound(self) -> None:
+        """Its calls go through `run.generate`, and cost no more than was reserved."""
+
         async def worst() -> Bound:
             return await self.make().bound(self.problem, 64)
 
@@ -83,6 +89,8 @@ class VerifierContract(Contract):
         assert ledger.open_holds == 0, "it left a reservation open"
 
     def test_a_budget_that_fits_its_bound_is_enough(self) -> None:
+        """A budget of exactly its bound lets every candidate be scored."""
+
         async def worst() -> tuple[Bound, Bound]:
             generation = await self.model().bound(self.problem)
             return generation or Bound(), await self.make().bound(self.problem, 64)
@@ -97,6 +105,8 @@ class VerifierContract(Contract):
         assert result.stopped == "complete", f"with {calls} calls it ended by {result.stopped}: its bound is too low"
 
     def test_a_cancelled_score_ends_at_once(self) -> None:
+        """CancelledError is not swallowed."""
+
         async def work() -> None:
             task = asyncio.create_task(
                 solve(self.problem, model=self.model(), verifier=self.make(), strategy=BestOfN(n=len(self.texts)))
