@@ -9,7 +9,7 @@ import os
 import sys
 import weakref
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from tts_plugins._threads import in_thread, on_engine_loop
@@ -40,15 +40,12 @@ class Clients:
             await in_thread(importlib.import_module, "openai.resources.chat")
         if loop not in self._clients:
             client, ours = self._make()
-            guard: _Guard | None = None
-            if ours:
-                # Not by the guard alone: a failed solve's error and its frames go round in circles, and what the
-                # cycle collector finds in one is torn apart before it can close its connections.
-                late = weakref.finalize(self, _close_on, weakref.ref(loop), client)
-                late.atexit = False
-                guard = _guard(client, late)
+            guard = _guarded(client) if ours else None
             self._clients[loop] = (client, guard)
             if guard is not None:
+                # A failed solve's error and its frames go round in circles, and what the cycle collector finds in
+                # one is torn apart before it can close its connections: the client stays out of it.
+                weakref.finalize(self, _close_on, weakref.ref(loop), guard).atexit = False
                 await anext(guard)
         return self._clients[loop][0]
 
@@ -77,17 +74,31 @@ class Clients:
         return self._client.copy(max_retries=0, http_client=fresh), True
 
 
-async def _guard(client: AsyncOpenAI, late: weakref.finalize[Any, Any]) -> _Guard:
+# Until they have ended: a loop refers to its generators weakly.
+_guards: dict[object, _Guard] = {}
+
+
+def _guarded(client: AsyncOpenAI) -> _Guard:
+    key = object()
+    _guards[key] = guard = _guard(client, key)
+    return guard
+
+
+async def _guard(client: AsyncOpenAI, key: object) -> _Guard:
     # A loop that shuts down closes the asynchronous generators begun on it, so this one closes the client in time.
     try:
         yield
     finally:
-        late.detach()
+        _guards.pop(key, None)
         await client.close()
 
 
-def _close_on(loop: weakref.ref[asyncio.AbstractEventLoop], client: AsyncOpenAI) -> None:
+def _close_on(loop: weakref.ref[asyncio.AbstractEventLoop], guard: _Guard) -> None:
     living = loop()
     if living is not None:
-        with contextlib.suppress(RuntimeError):  # it is closed, and its connections with it
-            living.call_soon_threadsafe(lambda: living.create_task(client.close()))
+        with contextlib.suppress(RuntimeError):  # it is closed, and has closed the guard
+            living.call_soon_threadsafe(lambda: living.create_task(_end(guard)))
+
+
+async def _end(guard: _Guard) -> None:
+    await guard.aclose()
