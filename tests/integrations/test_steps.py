@@ -291,7 +291,6 @@ async def test_llama_cpp_continues_for_real() -> None:
         result = await solve(
             problem, model=model, strategy=BeamSearch(n=2, beam_width=2, max_steps=3), verifier=EVEN, seed=1
         )
-        lost = sum(e["kind"] == "failure" for e in result.trace)  # it closes idle connections; what is sent again counts
-        assert 2 <= result.usage.calls - lost <= 6 and result.usage.overshoot == 0 and 1 <= len(result.best.steps) <= 3
+        assert 2 <= result.usage.calls <= 6 and result.usage.overshoot == 0 and 1 <= len(result.best.steps) <= 3
         assert not any("\n" in step.text for step in result.best.steps)
         await model.aclose()
