@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -56,8 +56,20 @@ def chatty(body: Body, index: int) -> Reply:
     return Reply("\n\n".join(f"Step {i + 1}: {s}" for i, s in enumerate(STEPS[: written + 1])))
 
 
+_made: list[OpenAICompatibleModel] = []
+
+
 def model_of(server: LoopbackServer, **settings: Any) -> OpenAICompatibleModel:
-    return OpenAICompatibleModel("m", base_url=server.base_url, max_tokens=50, temperature=0.8, **settings)
+    model = OpenAICompatibleModel("m", base_url=server.base_url, max_tokens=50, temperature=0.8, **settings)
+    _made.append(model)
+    return model
+
+
+@pytest.fixture(autouse=True)
+async def _closed() -> AsyncIterator[None]:
+    yield
+    while _made:
+        await _made.pop().aclose()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +12,7 @@ from typing import Any, Self
 from tts_plugins._config import check_count
 from tts_plugins._threads import in_thread
 from tts_plugins.budget import Bound
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import ConfigurationError, ConnectionFailed
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._llama import LlamaServer
 from tts_plugins.models._weights import embedded_weights
@@ -114,7 +115,14 @@ class LocalModel(OpenAICompatibleModel):
 
     async def _ask(self, prompt: dict[str, Any], seeds: Sequence[int | None], **how: Any) -> Reply:
         await self._started()
-        return await super()._ask(prompt, seeds, **how)
+        try:
+            return await super()._ask(prompt, seeds, **how)
+        except ConnectionFailed:
+            # Its server closes a kept connection now and then just as it is used again; nothing was generated then.
+            if self._server is None or not self._server.alive:
+                raise
+        reply = await super()._ask(prompt, seeds, **how)
+        return reply if reply.usage is None else replace(reply, usage=replace(reply.usage, requests=2))
 
     def close(self) -> None:
         """End the server and free its memory; a later call starts it again."""
