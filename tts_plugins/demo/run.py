@@ -63,6 +63,7 @@ async def run_demo(
     n: int = 8,
     seed: int = 0,
     limit: int | None = None,
+    examples: Sequence[task.Example] | None = None,
     on_event: Callable[[DemoEvent], None] | None = None,
 ) -> DemoReport:
     """Extract a record from each text in three ways, and compare with the known records.
@@ -72,6 +73,7 @@ async def run_demo(
         n: candidates for Best-of-N.
         seed: of the run; each problem has its own, derived from it.
         limit: texts used; all where left out.
+        examples: other texts of the same kind, with their known records, instead of the demo's own.
         on_event: called after each text.
 
     The verifier sees the text and the reply, never the known record.
@@ -83,7 +85,7 @@ async def run_demo(
     check_count("demo", "n", n, least=2)
     if limit is not None:
         check_count("demo", "limit", limit)
-    examples = task.load()[:limit]
+    examples = list(task.load() if examples is None else examples)[:limit]
     greedy = OpenAICompatibleModel(
         model.name, base_url=await asyncio.to_thread(lambda: model.base_url), temperature=0.0,
         max_tokens=MAX_TOKENS, stream=True, batch=1, concurrency=model.limits.concurrency, price=(0.0, 0.0),
