@@ -49,7 +49,7 @@ def demo_model(
     return LocalModel(
         temperature=TEMPERATURE,
         max_tokens=MAX_TOKENS,
-        context=768,
+        context=512,
         slots=max(n, 4),
         batch=1,
         threads=threads,

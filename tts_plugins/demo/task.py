@@ -30,25 +30,18 @@ SCHEMA: dict[str, Any] = {
 }
 
 SYSTEM = (
-    "Copy the record out of the message as JSON with the keys name, item, quantity. "
-    "name: the customer's full name; item: the goods; quantity: how many (a number)."
+    "Copy the record out of the message as JSON. "
+    "name: the customer's full name; item: the goods; quantity: how many."
 )
 
 EXAMPLES: list[tuple[str, dict[str, Any]]] = [
     (
-        "Good morning, I am Peter Hale. Please bring 5 wooden stools to Denver on 4 July 2025. "
-        "My reference is AB-1234.",
+        "Peter Hale here: please bring 5 wooden stools to Denver on 4 July 2025, reference AB-1234.",
         {"name": "Peter Hale", "item": "wooden stools", "quantity": 5},
     ),
     (
-        "Ref CD-5678. The old order of 3 lamps is void. It is now 40 copper pipes for Lucia Romano, in Naples by "
-        "March 9, 2025, at 8:15.",
+        "Not 3 lamps now but 40 copper pipes for Lucia Romano, to Naples by March 9, 2025, at 8:15.",
         {"name": "Lucia Romano", "item": "copper pipes", "quantity": 40},
-    ),
-    (
-        "Anton Weiss said on 1 May 2025 that he would pay 70 euros. He gets 18 roof tiles in Linz on 2025-05-12 "
-        "(order EF-9012).",
-        {"name": "Anton Weiss", "item": "roof tiles", "quantity": 18},
     ),
 ]
 
