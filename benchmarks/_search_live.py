@@ -1,11 +1,11 @@
-"""The embedded model on sums that a program checks line by line: who passes, at equal tokens."""
+"""The embedded model on lines that a program checks, short sentences and sums: who passes, at equal tokens."""
 
 from __future__ import annotations
 
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tts_plugins import DVTS, BeamSearch, Candidate, ParticleFilter, Problem, Revision, SelfConsistency, Usage, solve
@@ -15,11 +15,13 @@ from tts_plugins.steps import steps_of
 from tts_plugins.strategies import BaseStrategy
 from tts_plugins.verifiers import CallableVerifier
 
-POOL = 56  # whole solutions sampled for each problem, from which Best-of-k is computed for every k
-STRATEGIES: tuple[BaseStrategy, ...] = (
-    BeamSearch(n=8, beam_width=8, max_steps=8), BeamSearch(n=8, beam_width=4, max_steps=8),
-    DVTS(n=8, beam_width=4, max_steps=8), ParticleFilter(n=8, max_steps=8), Revision(chains=2, rounds=4),
+POOL = 40  # whole solutions sampled for each problem, from which Best-of-k is computed for every k
+TOPICS = (
+    "rivers", "dogs", "the moon", "trains", "winter", "gardens", "the sea", "bicycles", "cats", "rain", "mountains",
+    "birds", "horses", "the sun", "schools", "music", "trees", "fishing", "cities", "books", "farms", "snow", "ships",
+    "bees",
 )  # fmt: skip
+LINES, LEAST, MOST = 5, 6, 8  # lines wanted, and words in each
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Spent:
 
 
 def lines(numbers: Sequence[int]) -> list[str]:
-    """The right solution."""
+    """The right solution of a sum."""
     out, total = list[str](), numbers[0]
     for number in numbers[1:]:
         out.append(f"{total} + {number} = {total + number}")
@@ -47,32 +49,72 @@ def posed(rng: random.Random, count: int) -> Problem:
         turns.append({"role": "user", "content": "Add one number at a time: " + " ".join(map(str, numbers))})
         if not last:
             turns.append({"role": "assistant", "content": "\n".join(lines(numbers))})
-    return Problem(turns, metadata={"right": lines(numbers)})
+    return Problem(turns, metadata={"lines": lines(numbers)})
+
+
+def plain(topic: str) -> Problem:
+    """Short lines about `topic`, as for a first reader or a subtitle, after one example."""
+    ask = f"Write five sentences about %s, each on a line of its own and of {LEAST} to {MOST} words."
+    shown = (
+        "Bread is made from flour and water.", "Bakers get up early to make it.",
+        "The smell of it fills the street.", "Many people eat it with some butter.",
+        "Old bread can still make good soup.",
+    )  # fmt: skip
+    turns = [
+        {"role": "system", "content": "You write short lines."},
+        {"role": "user", "content": ask % "bread"},
+        {"role": "assistant", "content": "\n".join(shown)},
+        {"role": "user", "content": ask % topic},
+    ]
+    return Problem(turns, metadata={"topic": topic})
+
+
+def right(problem: Problem, written: Sequence[str]) -> list[bool]:
+    """Whether each of the first lines, as many as are wanted, is right by itself; one that repeats another is not."""
+    if "lines" in problem.metadata:
+        return [line == wanted for line, wanted in zip(written, problem.metadata["lines"], strict=False)]
+    return [
+        LEAST <= len(line.split()) <= MOST and line.endswith(".") and line not in written[:i]
+        for i, line in enumerate(written[:LINES])
+    ]
 
 
 def checked(problem: Problem, candidate: Candidate) -> tuple[list[float], str]:
-    """1 for each line as long as all before it are right; the first wrong one is named."""
-    scores, right = list[float](), problem.metadata["right"]
-    written, feedback = [s.text.strip() for s in steps_of(candidate, "line")], "all lines are right"
-    for i, line in enumerate(written):
-        good = i < len(right) and line == right[i] and (not scores or scores[-1] == 1)
-        if not good and (not scores or scores[-1] == 1):
-            feedback = f"line {i + 1}, «{line[:40]}», is wrong"
-        scores.append(float(good))
-    if candidate.finished and len(written) < len(right) and scores:
+    """1 for each line as long as all before it are right; the first wrong one is named. Lines too many do not count."""
+    written = [s.text.strip() for s in steps_of(candidate, "line")]
+    good = right(problem, written)
+    first = good.index(False) if False in good else len(good)
+    scores = [float(i < first) for i in range(len(good))] + [float(first == len(good))] * (len(written) - len(good))
+    wanted = _length(problem)
+    if candidate.finished and len(written) < wanted and scores:
         scores[-1] = 0.0
-    return scores or [0.0], feedback
+    if first < len(good):
+        words = len(written[first].split())
+        why = f" It has {words} words." if "topic" in problem.metadata else ""
+        return scores, f"line {first + 1}, «{written[first][:60]}», is wrong.{why}"
+    return scores or [0.0], "lines are missing" if len(good) < wanted else "all lines are right"
+
+
+def solved(problem: Problem, candidate: Candidate) -> bool:
+    """Whether every line is right and none is missing; what follows them can be cut."""
+    good = right(problem, [s.text.strip() for s in steps_of(candidate, "line")])
+    return len(good) == _length(problem) and all(good)
+
+
+def _length(problem: Problem) -> int:
+    return len(problem.metadata["lines"]) if "lines" in problem.metadata else LINES
+
+
+def strategies(steps: int) -> tuple[BaseStrategy, ...]:
+    """Each with as many levels as the task has lines."""
+    return (
+        BeamSearch(n=8, beam_width=8, max_steps=steps), BeamSearch(n=8, beam_width=4, max_steps=steps),
+        DVTS(n=8, beam_width=4, max_steps=steps), ParticleFilter(n=8, max_steps=steps), Revision(chains=2, rounds=4),
+    )  # fmt: skip
 
 
 CHECK = CallableVerifier(checked, aggregate="mean", name="lines", inline=True)
 STEPWISE = CallableVerifier(lambda p, c: checked(p, c)[0], aggregate="last", name="lines", inline=True)
-
-
-def solved(problem: Problem, candidate: Candidate) -> bool:
-    """Whether every line is right and none is missing."""
-    written = [s.text.strip() for s in steps_of(candidate, "line")]
-    right: list[str] = problem.metadata["right"]
-    return written[: len(right)] == right
 
 
 def best_of(passed: int, k: float) -> float:
@@ -82,13 +124,20 @@ def best_of(passed: int, k: float) -> float:
     return low + (high - low) * (k - math.floor(k))
 
 
+TASKS: dict[str, Callable[[int], Problem]] = {
+    "five lines of six to eight words": lambda i: plain(TOPICS[i % len(TOPICS)]),
+    "five numbers: five lines": lambda i: posed(random.Random(i), 5),
+    "two numbers: two lines": lambda i: posed(random.Random(i), 2),
+}
+
+
 async def live(problems: int) -> None:
     """Print the table line by line: passes, tokens, and Best-of-k on the same problems with as many tokens."""
     with LocalModel(
-        max_tokens=56, slots=8, batch=8, context=512, temperature=0.8, steps=StepSettings(by="line", max_tokens=14)
+        max_tokens=96, slots=8, batch=8, context=512, temperature=0.8, steps=StepSettings(by="line", max_tokens=20)
     ) as model:
-        for name, count in (("five numbers: five lines", 5), ("two numbers: two lines", 2)):
-            await _task(model, name, [posed(random.Random(i), count) for i in range(problems)])
+        for name, posing in TASKS.items():
+            await _task(model, name, [posing(i) for i in range(problems)])
         await model.aclose()
 
 
@@ -97,7 +146,7 @@ async def _task(model: LocalModel, name: str, problems: Sequence[Problem]) -> No
     rate = statistics.fmean(right for right, _ in pools) / POOL
     _tell(f"{name}, {len(problems)} problems; one sample passes {rate:.3f}; tokens count prompts and completions")
     _tell(f"  {'':44}{'pass':>22}{'tokens':>8}{'Best-of-k, same tokens':>36}{'difference':>26}")
-    for strategy in STRATEGIES:
+    for strategy in strategies(_length(problems[0])):
         spent = [await _spent(model, strategy, problem, i) for i, problem in enumerate(problems)]
         tokens = statistics.fmean(s.tokens for s in spent)
         fixed, each = _costs([usage for _, usage in pools])
