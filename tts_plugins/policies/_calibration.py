@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from tts_plugins.policies._choosing import Choice, Goal, Table, choose, follow, full_of, value
-from tts_plugins.policies._options import Measured, Setting, gather, selects_of, settled
+from tts_plugins.policies._options import Setting, gather, selects_of, settled
 from tts_plugins.policies._paths import Floats
 from tts_plugins.policies._trials import Outcome, Trials
+from tts_plugins.policies.calibrate import Measured
 from tts_plugins.policies.compute_optimal import Expected, Interval, Plan, Stage
 from tts_plugins.policies.difficulty import Signal
 from tts_plugins.pools import Pool
@@ -85,7 +86,7 @@ class Calibration:
         )  # fmt: skip
 
     def crossed(self, table: Table, goal: Goal) -> tuple[Outcome, Outcome, Outcome]:
-        """Of the policy, its strategy for all alike, and all samples; each run on the fold that it was not chosen on."""
+        """Of the policy, its strategy for all alike, and all samples; each on the fold that did not choose it."""
         parts = []
         for part in (0, 1):
             train = self._fold != part

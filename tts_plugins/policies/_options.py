@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._choosing import Option
 from tts_plugins.policies._paths import Ints
 from tts_plugins.policies._trials import Recorded, Sampling, Trials, learned_stops, select_of
+from tts_plugins.policies.calibrate import Measured
 from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate, Select
@@ -18,38 +19,6 @@ from tts_plugins.stopping import BetaConfident, Rule, Threshold, Unanimous, Vote
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 
 LEARNED = tuple(10 ** (e / 4) for e in range(-13, -4))  # prices of a mean candidate, in accuracy: 0.0006 to 0.06
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Measured:
-    """What a strategy reached that recorded samples cannot replay: a search over steps, revision, another model.
-
-    Attributes:
-        strategy: as it is to run.
-        right, samples, tokens: by problem id: the share of right answers, and means of what was paid for. The samples
-            of a probe are not counted in it.
-    """
-
-    strategy: BaseStrategy
-    right: Mapping[str, float]
-    samples: Mapping[str, float]
-    tokens: Mapping[str, float]
-
-    def on(self, pool: Pool) -> Recorded:
-        """In the pool's order.
-
-        Raises:
-            DataError: a problem is missing.
-        """
-        for p in pool.problems:
-            for name in ("right", "samples", "tokens"):
-                if p.id not in getattr(self, name):
-                    raise DataError(f"measured {self.strategy!r}, {name}: problem {p.id!r} of the pool is missing")
-        right, samples, tokens = (
-            np.array([table[p.id] for p in pool.problems], dtype=float)
-            for table in (self.right, self.samples, self.tokens)
-        )
-        return Recorded(right=right, samples=samples, tokens=tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +96,7 @@ def gather(
     if given is None and trials.n > 2:
         for select in trials.paths:
             options += _learned(pool, trials, fold, select, s)
-    options += [Option(name=repr(m.strategy), strategy=m.strategy, recorded=m.on(pool)) for m in measured]
+    options += [Option(name=repr(m.strategy), strategy=m.strategy, recorded=_recorded(m, pool)) for m in measured]
     if not options:
         raise ConfigurationError(f"calibrate: no strategy fits into a budget of {trials.n}; give some of smaller n")
     return options
@@ -161,6 +130,15 @@ def _frontier(
         part, n=n, prices=prices, select=select, aggregate=s.aggregate, extra_tokens=s.extra, orders=s.orders,
         seed=s.seed,
     )  # fmt: skip
+
+
+def _recorded(measured: Measured, pool: Pool) -> Recorded:
+    tables = (measured.right, measured.tokens, measured.samples)
+    for p in pool.problems:
+        if any(p.id not in table for table in tables):
+            raise DataError(f"measured {measured.strategy!r}: problem {p.id!r} of the pool is missing; measure it too")
+    right, tokens, samples = (np.array([table[p.id] for p in pool.problems], dtype=float) for table in tables)
+    return Recorded(right=right, tokens=tokens, samples=samples)
 
 
 def settled(option: Option, pool: Pool, s: Setting) -> BaseStrategy:

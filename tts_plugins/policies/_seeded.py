@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from random import Random
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, DeadlineExceeded, SolveCancelled
 from tts_plugins.protocols import Model, Run, SetVerifier, StopRule, Verifier
 from tts_plugins.types import Candidate, Problem, Reply, Scored
+
+if TYPE_CHECKING:
+    from random import Random
 
 T = TypeVar("T")
 # What ends a search that has samples already: it then chooses among what there is.

@@ -102,7 +102,8 @@ class Trials:
         if isinstance(rule, LearnedStopping) and rule.n == self.n:
             stops = learned_stops(rule, self.paths[rule.select])
             stops[:, -1] = True
-            return stops.argmax(1) + 1
+            ends: Ints = stops.argmax(1) + 1
+            return ends
         return np.array([_first_stop(rule, self.seen(row, strategy.n)) for row in range(rows)])
 
     def outcome(self, strategy: Sampling, at: Ints, floor: int) -> Outcome:

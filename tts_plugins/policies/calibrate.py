@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tts_plugins._config import check_count
 from tts_plugins.errors import ConfigurationError, DataError
@@ -14,8 +14,21 @@ from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate
 from tts_plugins.strategies import BaseStrategy
 
-if TYPE_CHECKING:
-    from tts_plugins.policies._options import Measured
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """What a strategy reached that recorded samples cannot replay: a search over steps, revision.
+
+    Attributes:
+        strategy: as it is to run.
+        right, samples, tokens: by problem id: the share of right answers, and means of what was paid for. The samples
+            of a probe before it are counted on top.
+    """
+
+    strategy: BaseStrategy
+    right: Mapping[str, float]
+    samples: Mapping[str, float]
+    tokens: Mapping[str, float]
 
 
 def calibrate(
@@ -53,13 +66,14 @@ def calibrate(
         aggregate: how recorded step scores become one.
         extra_tokens: what a sample costs besides its own tokens; its problem's mean `prompt_tokens` where left out.
         orders: shuffled orders in which each problem is walked through.
-        wave: of the chosen strategies; 1 pays for no sample that the rule did not ask for, None is faster and pays more.
+        wave: of the chosen strategies; 1 pays for nothing that the rule did not ask for, None is faster and pays more.
 
     Raises:
         ConfigurationError: a setting is wrong, or a fold would be empty.
         DataError: all candidates are truncated, or a record lacks what the fit needs.
     """
-    from tts_plugins.policies._calibration import Calibration, Goal  # numpy
+    from tts_plugins.policies._calibration import Calibration  # numpy
+    from tts_plugins.policies._choosing import Goal
 
     check_count("calibrate", "bins", bins)
     check_count("calibrate", "orders", orders)
@@ -102,8 +116,8 @@ def _check(pool: Pool) -> None:
         )
     if all(c.truncated for p in pool.problems for c in p.candidates):
         raise DataError(
-            "calibrate: all candidates of the pool are truncated; they say nothing of difficulty; record it again with a "
-            "larger max_tokens"
+            "calibrate: all candidates of the pool are truncated; they say nothing of difficulty; record it again with "
+            "a larger max_tokens"
         )
 
 

@@ -221,8 +221,8 @@ class ComputeOptimal(BaseStrategy):
         run.note("plan", budget=plan.budget, room=room, fixed=repr(plan.fixed), stages=len(plan.stages))
         if plan.stages and isinstance(run.verifier, SetVerifier):
             raise ConfigurationError(
-                f"ComputeOptimal: {run.verifier.name} scores candidates against each other, and the probe's scores would "
-                "mean something else later; use a verifier that scores one at a time, or the plan's fixed strategy"
+                f"ComputeOptimal: {run.verifier.name} scores candidates against each other, and the probe's scores "
+                "would mean something else later; use one that scores one at a time, or the plan's fixed strategy"
             )
         return await _follow(run, problem, plan)
 
@@ -259,7 +259,7 @@ async def _advance(run: Run, problem: Problem, current: BestOfN | SelfConsistenc
     before = list(seen)
     try:
         async for candidate in run.sample(problem, to - len(seen), stop=rule, wave=current.wave):
-            seen.append(candidate)
+            seen.append(candidate)  # noqa: PERF401 - those that came before an error count
     except OVER as error:
         if not seen:
             raise
