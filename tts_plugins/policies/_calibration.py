@@ -51,18 +51,13 @@ class Calibration:
         trials = Trials(
             self.pool.problems, budget, self._selects, how=s.aggregate, orders=s.orders, seed=s.seed, extra=s.extra
         )
-        options = gather(self.pool, trials, self._fold, self._given, self._measured, s)
+        options = gather(self.pool, trials, self._given, self._measured, s)
         counts = [2**i for i in range(1, budget.bit_length()) if 2**i < budget]
         return Table(trials=trials, options=options, signal=self._signal, bins=self._bins, counts=counts)
 
-    def plan(self, budget: int, goal: Goal) -> Plan:
-        """The plan that serves the goal, and what is to be expected of it."""
-        table = self.table(budget)
-        choice = choose(table, np.ones(len(self._fold), dtype=bool), goal)
-        ours, fixed, full = self.crossed(table, goal)
-        if not (value(ours, choice.price) - value(fixed, choice.price)).mean() > 0:
-            # Bins that were chosen anew on either fold have not paid on the other: the strategy for all alike remains.
-            choice, ours = Choice(fixed=choice.fixed, price=choice.price), fixed
+    def plan(self, goal: Goal, table: Table) -> Plan:
+        """The plan that serves the goal within the table's budget, and what is to be expected of it."""
+        choice, (ours, fixed, full) = self.decide(table, goal)
         made: dict[int, BaseStrategy] = {}
 
         def strategy(number: int) -> BaseStrategy:
@@ -79,11 +74,20 @@ class Calibration:
         )  # fmt: skip
         trials = table.trials
         return Plan(
-            budget=budget, price=choice.price, fixed=strategy(choice.fixed), stages=stages,
+            budget=table.trials.n, price=choice.price, fixed=strategy(choice.fixed), stages=stages,
             expected=_expected(trials, ours), expected_fixed=_expected(trials, fixed),
             expected_full=_expected(trials, full), gain=_paired(trials, ours.right, fixed.right),
             saved=_ratio(trials, fixed.tokens, ours.tokens),
         )  # fmt: skip
+
+    def decide(self, table: Table, goal: Goal) -> tuple[Choice, tuple[Outcome, Outcome, Outcome]]:
+        """The choice for a goal, and what `crossed` says of it."""
+        choice = choose(table, np.ones(len(self._fold), dtype=bool), goal)
+        ours, fixed, full = self.crossed(table, goal)
+        if not (value(ours, choice.price) - value(fixed, choice.price)).mean() > 0:
+            # Bins that were chosen anew on either fold have not paid on the other: the strategy for all alike remains.
+            choice, ours = Choice(fixed=choice.fixed, price=choice.price), fixed
+        return choice, (ours, fixed, full)
 
     def crossed(self, table: Table, goal: Goal) -> tuple[Outcome, Outcome, Outcome]:
         """Of the policy, its strategy for all alike, and all samples; each on the fold that did not choose it."""

@@ -7,6 +7,7 @@ gain, and the run goes on as before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,13 +24,17 @@ _DOUBT = 0.05  # shared among all the bins that are tested
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A strategy that may be chosen: one that samples, with where it stops on each walk; or one recorded elsewhere."""
+    """A strategy that may be chosen: one that samples, with where it stops on each walk; or one recorded elsewhere.
+
+    `learned_at` is the price of a learned rule, which is fitted anew to all problems once it is chosen.
+    """
 
     name: str
     strategy: Any  # as it runs; for a learned rule, the price that it is fitted at when it is chosen
     sampling: Sampling | None = None
     at: Ints | None = None
     recorded: Recorded | None = None
+    learned_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,22 +136,41 @@ def full_of(table: Table, train: Bools) -> int:
 
 def _for_all(table: Table, train: Bools, goal: Goal) -> tuple[int, float]:
     """The option that is best for all alike, and the price of a token."""
-    rows, trials = train[table.trials.problem], table.trials
-    outcomes = [table.outcome(i, 0) for i in range(len(table.options))]
-    if goal.price is not None:
-        return int(np.argmax([value(o, goal.price)[rows].mean() for o in outcomes])), goal.price
-    full = outcomes[full_of(table, train)]
-    kept = []
-    for i, o in enumerate(outcomes):
-        lost = (o.right - full.right)[rows].reshape(-1, trials.orders).mean(1)
+    if goal.price is None:
+        return _cheapest(table, train, goal.target)
+    learned = [i for i, o in enumerate(table.options) if o.learned_at is not None]
+    rows, orders = train[table.trials.problem], table.trials.orders
+    values = np.stack([value(table.outcome(i, 0), goal.price) for i in range(len(table.options))])[:, rows]
+    if not learned:
+        return int(values.mean(1).argmax()), goal.price
+    # A learned rule was made for this very goal, and the best of some tens of others on as many problems is mostly the
+    # luckiest. Another one takes the place where its gain stands, as a bin's does.
+    near = min(_apart(table.options[i], goal.price) for i in learned)
+    made = [i for i in learned if _apart(table.options[i], goal.price) <= near + 1e-9]
+    first = max(made, key=lambda i: float(values[i].mean()))
+    gains = (values - values[first]).reshape(len(values), -1, orders).mean(2)
+    gate = _gate(gains, range(len(values)), tests=1)
+    return first if gate.option is None else gate.option, goal.price
+
+
+def _apart(option: Option, price: float) -> float:
+    return abs(math.log(max(option.learned_at or 0.0, 1e-15) / max(price, 1e-15)))
+
+
+def _cheapest(table: Table, train: Bools, target: float) -> tuple[int, float]:
+    rows, kept = train[table.trials.problem], list[tuple[float, int]]()
+    full = table.outcome(full_of(table, train), 0)
+    for i in range(len(table.options)):
+        o = table.outcome(i, 0)
+        lost = (o.right - full.right)[rows].reshape(-1, table.trials.orders).mean(1)
         # One standard error on the safe side: the cheapest of many is else the luckiest of them.
         doubt = float(lost.std(ddof=1)) / len(lost) ** 0.5 if len(lost) > 1 else 0.0
-        if float(lost.mean()) - doubt >= -goal.target - 1e-9:
+        if float(lost.mean()) - doubt >= -target - 1e-9:
             kept.append((float(o.tokens[rows].mean()), i))
     tokens, fixed = min(kept)  # `full` loses nothing, so there is one
     # What the target gives up for what it saves is what a token is worth to whoever named it.
     saved = float(full.tokens[rows].mean()) - tokens
-    return fixed, goal.target / saved if saved > 0 else 0.0
+    return fixed, target / saved if saved > 0 else 0.0
 
 
 def follow(table: Table, choice: Choice) -> Outcome:

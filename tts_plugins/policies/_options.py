@@ -9,8 +9,7 @@ import numpy as np
 
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._choosing import Option
-from tts_plugins.policies._paths import Ints
-from tts_plugins.policies._trials import Recorded, Sampling, Trials, learned_stops, select_of
+from tts_plugins.policies._trials import Bools, Recorded, Sampling, Trials, learned_stops, select_of
 from tts_plugins.policies.calibrate import Measured
 from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.pools import Pool
@@ -18,6 +17,7 @@ from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import BetaConfident, Rule, Threshold, Unanimous, VoteDecided, VoteLead
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 
+_PARTS = 5  # of which a learned rule sees all but one
 LEARNED = tuple(10 ** (e / 4) for e in range(-13, -4))  # prices of a mean candidate, in accuracy: 0.0006 to 0.06
 
 
@@ -79,10 +79,9 @@ def simple(select: Select, n: int, wave: int | None) -> Iterator[Sampling]:
 
 
 def gather(
-    pool: Pool, trials: Trials, fold: Ints, given: Sequence[BaseStrategy] | None, measured: Sequence[Measured],
-    s: Setting,
+    pool: Pool, trials: Trials, given: Sequence[BaseStrategy] | None, measured: Sequence[Measured], s: Setting
 ) -> list[Option]:  # fmt: skip
-    """All options with where each stops; learned rules are fitted to the other fold than the one that they run on."""
+    """All options with where each stops; learned rules run on problems that they were not fitted to."""
     options: list[Option] = []
     for strategy in given if given is not None else _simple(trials, s.wave):
         if not isinstance(strategy, BestOfN | SelfConsistency):
@@ -95,7 +94,7 @@ def gather(
             options.append(Option(name=repr(strategy), strategy=strategy, sampling=strategy, at=at))
     if given is None and trials.n > 2:
         for select in trials.paths:
-            options += _learned(pool, trials, fold, select, s)
+            options += _learned(pool, trials, select, s)
     options += [Option(name=repr(m.strategy), strategy=m.strategy, recorded=_recorded(m, pool)) for m in measured]
     if not options:
         raise ConfigurationError(f"calibrate: no strategy fits into a budget of {trials.n}; give some of smaller n")
@@ -107,23 +106,30 @@ def _simple(trials: Trials, wave: int | None) -> Iterator[Sampling]:
         yield from simple(select, trials.n, wave)
 
 
-def _learned(pool: Pool, trials: Trials, fold: Ints, select: Select, s: Setting) -> Iterator[Option]:
+def _learned(pool: Pool, trials: Trials, select: Select, s: Setting) -> Iterator[Option]:
     tokens = [c.tokens or 0 for p in pool.problems for c in p.candidates]
     unit = max(sum(tokens) / len(tokens) + s.extra, 1e-9)
     prices = [p / unit for p in LEARNED]
-    fitted = [_frontier(pool, fold != part, trials.n, select, prices, s) for part in (0, 1)]
+    problems = len(pool.problems)
+    part = np.empty(problems, dtype=np.int64)
+    part[np.random.default_rng(s.seed + 1).permutation(problems)] = np.arange(problems) % min(_PARTS, problems)
+    at = np.empty((len(prices), len(trials.problem)), dtype=np.int64)
+    for out in range(int(part.max()) + 1):
+        rules = _frontier(pool, part != out, trials.n, select, prices, s)
+        rows = (part == out)[trials.problem]
+        for i, rule in enumerate(rules):
+            stops = learned_stops(rule, trials.paths[select])
+            stops[:, -1] = True
+            at[i, rows] = stops.argmax(1)[rows] + 1
     for i, price in enumerate(prices):
-        stops = [learned_stops(rules[i], trials.paths[select]) for rules in fitted]
-        both = np.where((fold == 0)[trials.problem][:, None], stops[0], stops[1])
-        both[:, -1] = True
-        strategy = sampling(select, trials.n, replace(fitted[0][i], price=price), s.wave)
+        strategy = sampling(select, trials.n, replace(rules[i], price=price), s.wave)
         yield Option(
-            name=f"{select}, learned at {price:.3g}", strategy=strategy, sampling=strategy, at=both.argmax(1) + 1
+            name=f"{select}, learned at {price:.3g}", strategy=strategy, sampling=strategy, at=at[i], learned_at=price
         )
 
 
 def _frontier(
-    pool: Pool, keep: Ints, n: int, select: Select, prices: Sequence[float], s: Setting
+    pool: Pool, keep: Bools, n: int, select: Select, prices: Sequence[float], s: Setting
 ) -> tuple[LearnedStopping, ...]:
     part = replace(pool, problems=tuple(p for p, k in zip(pool.problems, keep, strict=True) if k))
     return LearnedStopping.frontier(
@@ -146,9 +152,8 @@ def settled(option: Option, pool: Pool, s: Setting) -> BaseStrategy:
     strategy: BaseStrategy = option.strategy
     if not isinstance(strategy, BestOfN | SelfConsistency) or not isinstance(strategy.stop, LearnedStopping):
         return strategy
-    rule, select = strategy.stop, select_of(strategy)
-    if option.at is None or not option.name.startswith(f"{select}, learned"):
+    if option.learned_at is None:
         return strategy  # the user's own rule stays as it is
-    everything = np.ones(len(pool.problems), dtype=np.int64)
-    found = _frontier(pool, everything, strategy.n, select, [rule.price], s)[0]
+    everything = np.ones(len(pool.problems), dtype=np.bool_)
+    found = _frontier(pool, everything, strategy.n, select_of(strategy), [option.learned_at], s)[0]
     return replace(strategy, stop=found)

@@ -93,7 +93,7 @@ def calibrate(
         extra=_extra(pool) if extra_tokens is None else extra_tokens, wave=wave, seed=seed,
     )  # fmt: skip
     goal = Goal(price=price, target=0.01 if target is None else target)
-    plans = tuple(work.plan(size, goal) for size in sizes)
+    plans = tuple(work.plan(goal, work.table(size)) for size in sizes)
     return ComputeOptimal(
         plans=plans, model=pool.header.model, verifier=pool.header.verifier if work.scored else None,
         scores=work.scores,
