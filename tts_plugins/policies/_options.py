@@ -93,7 +93,9 @@ def gather(
             at = trials.stops_at(strategy)
             options.append(Option(name=repr(strategy), strategy=strategy, sampling=strategy, at=at))
     if given is None and trials.n > 2:
-        for select in trials.paths:
+        # Where there are scores, a rule learned on bare votes knows less than those that see them.
+        scored = "best" in trials.paths
+        for select in (select for select in trials.paths if select != "majority" or not scored):
             options += _learned(pool, trials, select, s)
     options += [Option(name=repr(m.strategy), strategy=m.strategy, recorded=_recorded(m, pool)) for m in measured]
     if not options:
@@ -107,9 +109,7 @@ def _simple(trials: Trials, wave: int | None) -> Iterator[Sampling]:
 
 
 def _learned(pool: Pool, trials: Trials, select: Select, s: Setting) -> Iterator[Option]:
-    tokens = [c.tokens or 0 for p in pool.problems for c in p.candidates]
-    unit = max(sum(tokens) / len(tokens) + s.extra, 1e-9)
-    prices = [p / unit for p in LEARNED]
+    prices = _prices(pool, s)
     problems = len(pool.problems)
     part = np.empty(problems, dtype=np.int64)
     part[np.random.default_rng(s.seed + 1).permutation(problems)] = np.arange(problems) % min(_PARTS, problems)
@@ -126,6 +126,12 @@ def _learned(pool: Pool, trials: Trials, select: Select, s: Setting) -> Iterator
         yield Option(
             name=f"{select}, learned at {price:.3g}", strategy=strategy, sampling=strategy, at=at[i], learned_at=price
         )
+
+
+def _prices(pool: Pool, s: Setting) -> list[float]:
+    tokens = [c.tokens or 0 for p in pool.problems for c in p.candidates]
+    unit = max(sum(tokens) / len(tokens) + s.extra, 1e-9)
+    return [p / unit for p in LEARNED]
 
 
 def _frontier(
@@ -155,5 +161,8 @@ def settled(option: Option, pool: Pool, s: Setting) -> BaseStrategy:
     if option.learned_at is None:
         return strategy  # the user's own rule stays as it is
     everything = np.ones(len(pool.problems), dtype=np.bool_)
-    found = _frontier(pool, everything, strategy.n, select_of(strategy), [option.learned_at], s)[0]
+    # Among all the prices, as it was tried: how strongly a fit is held back is chosen for all of them together.
+    prices = _prices(pool, s)
+    rules = _frontier(pool, everything, strategy.n, select_of(strategy), prices, s)
+    found = rules[prices.index(option.learned_at)]
     return replace(strategy, stop=found)

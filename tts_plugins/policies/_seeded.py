@@ -34,6 +34,11 @@ class Resumed:
         return self._rule.least([*self._before, *seen], left + self._after)
 
 
+def satisfied(rule: StopRule | None, seen: Sequence[Scored], n: int) -> bool:
+    """Whether the rule wanted no more than these at any time, of `n` at most."""
+    return rule is not None and any(rule(seen[:t], n - t) for t in range(1, len(seen) + 1) if n > t)
+
+
 class SeededRun:
     """A `Run` whose first whole solutions are those given; each is handed out once, whoever samples.
 
@@ -66,7 +71,7 @@ class SeededRun:
         given, self._given = self._given[:n], self._given[n:]
         left = n - len(given)
         # They are all paid for, so all are handed out, and the rule may have wanted no more before the last of them.
-        stopped = stop is not None and any(stop(given[:t], n - t) for t in range(1, len(given) + 1) if n > t)
+        stopped = satisfied(stop, given, n)
         for candidate in given:
             yield candidate
         if stopped:

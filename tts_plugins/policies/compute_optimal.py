@@ -11,7 +11,7 @@ from tts_plugins._config import check_count, check_flag
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _files
 from tts_plugins.policies._part import Part
-from tts_plugins.policies._seeded import OVER, Resumed, SeededRun
+from tts_plugins.policies._seeded import OVER, Resumed, SeededRun, satisfied
 from tts_plugins.policies.difficulty import Difficulty
 from tts_plugins.protocols import Model, Run, SetVerifier, StopRule, Verifier
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
@@ -255,6 +255,8 @@ async def _follow(run: Run, problem: Problem, plan: Plan) -> Scored:
 
 async def _advance(run: Run, problem: Problem, current: BestOfN | SelfConsistency, seen: list[Scored], to: int) -> bool:
     """Sample until there are `to`, into `seen`; whether it ended before."""
+    if satisfied(current.stop, seen, current.n):
+        return True  # what was just chosen would have stopped already
     rule: StopRule | None = None if current.stop is None else Resumed(current.stop, seen, after=current.n - to)
     before = list(seen)
     try:
