@@ -4,7 +4,8 @@
 
 With `--record`, eight candidates for each message are taken from the embedded model and kept in FILE, once. Then a
 `LearnedStopping` rule and a `ComputeOptimal` policy are fitted to the recorded half, and run live beside Best-of-8 and
-beside the simple rule that stops at the first candidate without fault. Tokens are all that was paid for, prompts too.
+beside the simple rule that stops at the first candidate without fault. Tokens are all that was paid for, prompts too. Live samples have
+seeds of their own: other samples than the recorded ones.
 """
 
 from __future__ import annotations
@@ -13,19 +14,24 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.demo_heldout import load as heldout
 from tts_plugins import BestOfN, Candidate, Problem, Result, solve
+from tts_plugins.bench.metrics import Estimate, paired_bootstrap
 from tts_plugins.demo import demo_model, task
 from tts_plugins.models import LocalModel
+from tts_plugins.policies import LearnedStopping, calibrate
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem, PoolWriter
 from tts_plugins.protocols import Strategy
+from tts_plugins.stopping import Threshold
 from tts_plugins.verifiers import CallableVerifier
 
 N = 8
+LIVE = 500_000  # apart from the seeds of the recording: other samples of the same messages
 
 
 def record_of(text: str) -> str | None:
@@ -73,6 +79,76 @@ async def record(model: LocalModel, examples: Sequence[task.Example], path: Path
             print(f"  recorded {number + 1} of {len(examples)}", file=sys.stderr, flush=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One way to spend, live: right or not, samples and tokens, message by message."""
+
+    name: str
+    right: Mapping[str, float]
+    samples: Mapping[str, float]
+    tokens: Mapping[str, float]
+
+    def over(self, other: Row) -> Estimate:
+        """Paired difference in accuracy."""
+        return paired_bootstrap([[v] for v in self.right.values()], [[other.right[k]] for k in self.right])
+
+    def saved(self, other: Row) -> Estimate:
+        """How many times this one's tokens the other took, paired."""
+        return paired_bootstrap(
+            [[other.tokens[k]] for k in self.tokens], [[v] for v in self.tokens.values()], ratio=True
+        )
+
+
+def plans(half: Pool) -> Mapping[str, Strategy]:
+    """What is run: Best-of-8, the simple rule, and what was fitted to the half that it will not run on."""
+    extra = sum(p.prompt_tokens or 0 for p in half.problems) / len(half.problems)
+    rule = LearnedStopping.fit(half, n=N, select="best", target=0.01, extra_tokens=extra)
+    policy = calibrate(half, budgets=(N,), target=0.01)
+    print(f"  learned: {rule}; policy: {policy.plans[0].fixed}, {len(policy.plans[0].stages)} stages", flush=True)
+    return {
+        f"Best-of-{N}": BestOfN(n=N),
+        "Threshold(1.0)": BestOfN(n=N, stop=Threshold(1.0), wave=1),
+        "LearnedStopping": BestOfN(n=N, stop=rule, wave=1),
+        "ComputeOptimal": policy,
+    }
+
+
+async def live(model: LocalModel, examples: Sequence[task.Example], pool: Pool, seed: int) -> list[Row]:
+    """Fitted to each half, run on the other one."""
+    by_id = {e.id: (number, e) for number, e in enumerate(examples)}
+    halves = pool.split(2, seed=seed)
+    told: dict[str, list[tuple[str, float, float, float]]] = {}
+    for i, half in enumerate(halves):
+        ways = plans(halves[1 - i])
+        for done, p in enumerate(half.problems):
+            number, example = by_id[p.id]
+            for name, strategy in ways.items():  # one after the other, so that each finds the machine alike
+                result = await answer(model, example, strategy, seed * 1_000_003 + LIVE + number)
+                right = float(task.matches(example.record, result.text))
+                told.setdefault(name, []).append((p.id, right, result.usage.calls, result.usage.tokens))
+            print(f"  half {i + 1}: {done + 1} of {len(half.problems)}", file=sys.stderr, flush=True)
+    return [
+        Row(name=name, right={r[0]: r[1] for r in rows}, samples={r[0]: r[2] for r in rows},
+            tokens={r[0]: r[3] for r in rows})
+        for name, rows in told.items()
+    ]  # fmt: skip
+
+
+def show(rows: Sequence[Row]) -> dict[str, Any]:
+    """Print the table; its figures."""
+    full, out = rows[0], dict[str, Any]()
+    print(f"{'':18}{'right':>6}{'samples':>9}{'tokens':>9}   accuracy to Best-of-{N}; its tokens / these (paired 95 %)")
+    for row in rows:
+        k = len(row.right)
+        figures = {"right": sum(row.right.values()), "of": k, "samples": sum(row.samples.values()) / k,
+                   "tokens": sum(row.tokens.values()) / k, "over": vars(row.over(full)),
+                   "saved": vars(row.saved(full))}  # fmt: skip
+        print(f"{row.name:18}{figures['right']:6.0f}{figures['samples']:9.2f}{figures['tokens']:9.0f}   "
+              f"{row.over(full)}; {row.saved(full)}")  # fmt: skip
+        out[row.name] = figures
+    return out
+
+
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -97,10 +173,15 @@ async def main(given: argparse.Namespace) -> int:
         if not given.pool.exists():
             print(f"no file {given.pool}; record it with --record", file=sys.stderr)
             return 1
-        Pool.read(given.pool)
-        return 0
+        pool = Pool.read(given.pool)
+        told = show(await live(model, examples, pool, given.seed))
     finally:
         await model.aclose()
+    if given.json is not None:
+        partial = given.json.with_name(given.json.name + ".partial")
+        partial.write_text(json.dumps({"model": model.name, "messages": given.messages, "rows": told}, indent=1))
+        partial.replace(given.json)
+    return 0
 
 
 if __name__ == "__main__":

@@ -81,8 +81,8 @@ def test_bins_that_differ_get_strategies_of_their_own() -> None:
 
 def test_bins_that_say_nothing_gain_nothing() -> None:
     pool, rng = split_pool(), random.Random(1)
-    noise = replace(pool, problems=tuple(
-        replace(p, candidates=tuple(replace(c, score=rng.random()) for c in p.candidates)) for p in pool.problems))  # fmt: skip
+    noisy = (replace(p, candidates=tuple(replace(c, score=rng.random()) for c in p.candidates)) for p in pool.problems)
+    noise = replace(pool, problems=tuple(noisy))
     options = (SelfConsistency(n=4), SelfConsistency(n=16))
     (plan,) = calibrate(noise, budgets=(16,), price=1e-6, options=options, signal="score").plans
     assert plan.stages == () and plan.gain == (0.0, 0.0, 0.0) and plan.expected == plan.expected_fixed

@@ -450,8 +450,12 @@ def test_calibrate_writes_a_policy_and_shows_what_to_expect(
     shown, told = capsys.readouterr()
     assert "for synthetic" in shown and "no gain" in shown and str(out) in told
     assert [plan.budget for plan in ComputeOptimal.from_file(out, model="synthetic").plans] == [2, 4]
-    for options, said in ((["--budgets", "2,x"], "--budgets 2,x"), (["--budgets", "9"], "9 is more than the 4 samples"),
-                          (["--signal", "luck"], "signal='luck'"), (["--price", "1", "--target", "0"], "not both")):  # fmt: skip
+    for options, said in (
+        (["--budgets", "2,x"], "--budgets 2,x"),
+        (["--budgets", "9"], "9 is more than the 4 samples"),
+        (["--signal", "luck"], "signal='luck'"),
+        (["--price", "1", "--target", "0"], "not both"),
+    ):
         assert main(["calibrate", str(pool), "--out", str(out), *options]) == 2
         assert said in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "none"), "--out", str(out)]) == 2
