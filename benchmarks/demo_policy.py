@@ -4,8 +4,8 @@
 
 With `--record`, eight candidates for each message are taken from the embedded model and kept in FILE, once. Then a
 `LearnedStopping` rule and a `ComputeOptimal` policy are fitted to the recorded half, and run live beside Best-of-8 and
-beside the simple rule that stops at the first candidate without fault. Tokens are all that was paid for, prompts too. Live samples have
-seeds of their own: other samples than the recorded ones.
+beside the simple rule that stops at the first candidate without fault. Tokens are all that was paid for, prompts too.
+Live samples have seeds of their own: other samples than the recorded ones.
 """
 
 from __future__ import annotations
@@ -113,14 +113,16 @@ def plans(half: Pool) -> Mapping[str, Strategy]:
     }
 
 
-async def live(model: LocalModel, examples: Sequence[task.Example], pool: Pool, seed: int) -> list[Row]:
+async def live(
+    model: LocalModel, examples: Sequence[task.Example], pool: Pool, seed: int, limit: int | None
+) -> list[Row]:
     """Fitted to each half, run on the other one."""
     by_id = {e.id: (number, e) for number, e in enumerate(examples)}
     halves = pool.split(2, seed=seed)
     told: dict[str, list[tuple[str, float, float, float]]] = {}
     for i, half in enumerate(halves):
         ways = plans(halves[1 - i])
-        for done, p in enumerate(half.problems):
+        for done, p in enumerate(half.problems[:limit]):
             number, example = by_id[p.id]
             for name, strategy in ways.items():  # one after the other, so that each finds the machine alike
                 result = await answer(model, example, strategy, seed * 1_000_003 + LIVE + number)
@@ -156,6 +158,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--messages", choices=("demo", "heldout"), default="demo")
     parser.add_argument("--record", action="store_true", help="record FILE first, where it is not there")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--limit", type=int, metavar="N", help="only so many messages of each half, live")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--only-record", action="store_true", help="record, and measure nothing")
     return parser.parse_args(arguments)
@@ -174,7 +177,7 @@ async def main(given: argparse.Namespace) -> int:
             print(f"no file {given.pool}; record it with --record", file=sys.stderr)
             return 1
         pool = Pool.read(given.pool)
-        told = show(await live(model, examples, pool, given.seed))
+        told = show(await live(model, examples, pool, given.seed, given.limit))
     finally:
         await model.aclose()
     if given.json is not None:
