@@ -13,7 +13,8 @@ import numpy as np
 from tts_plugins.bench.metrics import Estimate, paired_bootstrap
 from tts_plugins.policies import LearnedStopping
 from tts_plugins.policies._paths import Paths, Samples, walk
-from tts_plugins.policies._state import basis, decided
+from tts_plugins.policies._state import decided
+from tts_plugins.policies._trials import learned_stops
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Select
 
@@ -54,13 +55,13 @@ class Ground:
         self.pool, self.n, self.select, self.orders = pool, n, select, orders
         self.samples = Samples.of(pool.problems, n, select, "last")
         self._seed = seed
-        self.paths = self._walk(select, 1.0)
-        self.votes = self._walk("majority", 1.0)  # the same walks, seen by their votes
+        self.paths = self._walk(select)
+        self.votes = self._walk("majority")  # the same walks, seen by their votes
         self._right = self.paths.labels(self.samples.correct)
         self._tokens = self.paths.tokens.cumsum(1)
 
-    def _walk(self, select: Select, reference: float) -> Paths:
-        return walk(self.samples, self.n, select, orders=self.orders, seed=self._seed, reference=reference)
+    def _walk(self, select: Select) -> Paths:
+        return walk(self.samples, self.n, select, orders=self.orders, seed=self._seed, reference=1.0)
 
     def measure(self, name: str, stops: Stops) -> Measured:
         """The outcome of stopping where `stops` (walks, n) first says so, and at the end."""
@@ -79,11 +80,7 @@ class Ground:
 
     def learned(self, rule: LearnedStopping) -> Measured:
         """A rule that was fitted elsewhere."""
-        state = self._walk(self.select, rule.reference).state
-        functions = np.stack(np.broadcast_arrays(*basis(state, self.n, self.select, np)), axis=-1)
-        worth = rule.weights[0] + functions @ np.array(rule.weights[1:])
-        stops = ((worth <= 0) & (state.count >= rule.begin)) | np.asarray(decided(state, self.n, self.select))
-        return self.measure(f"learned {rule.price * rule.reference:.2g}", stops)
+        return self.measure(f"learned {rule.price * rule.reference:.2g}", learned_stops(rule, self.paths))
 
     def clairvoyant(self) -> Measured:
         """Sees grades: one sample where all `n` would be wrong, else until the choice is right for the first time."""

@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks._beams import beams
 from benchmarks._checks import examples, game24
 from benchmarks._frontier import Ground, Measured, cheapest, frontier, joined, undominated
+from benchmarks._policy import policies
 from tts_plugins import BestOfN, SelfConsistency
 from tts_plugins.bench import replay
 from tts_plugins.policies import LearnedStopping
@@ -117,6 +118,7 @@ def study(case: Case, pool: Pool, *, orders: int) -> dict[str, Any]:
             f"  of {len(simple)} simple settings, not matched by a learned one{' or a mix' if mixed else ''}: {shown}"
         )
         out[f"undominated{' mixed' if mixed else ''}"] = [_figures(m) for m in left]
+    out["policy"] = policies(folds, full, case.n, orders=orders)
     out["target"] = _targets(case, folds, grounds, full)
     out["engine"] = _engine(case, folds, rules, learned, full, orders)
     return out

@@ -4,6 +4,7 @@ from tts_plugins._version import __version__
 from tts_plugins.budget import Budget, Limits
 from tts_plugins.engine import SolveEvents, current_ledger, solve, solve_events, solve_many, solve_sync
 from tts_plugins.ledger import Ledger
+from tts_plugins.policies import ComputeOptimal
 from tts_plugins.strategies import (
     DVTS,
     BeamSearch,
@@ -22,6 +23,7 @@ __all__ = [
     "BestOfN",
     "Budget",
     "Candidate",
+    "ComputeOptimal",
     "Generation",
     "Ledger",
     "Limits",

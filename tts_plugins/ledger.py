@@ -128,6 +128,12 @@ class Ledger:
                 raise self._refusal(unit, within)
             return self._take(unit.times(count), within, count)
 
+    def fits(self, unit: Amount, at_most: int) -> int:
+        """How many times `unit` fits now, here and for whoever pays; `at_most` at most."""
+        self._check(at_most, None)
+        with self._lock:
+            return self._room(unit, at_most, None)
+
     def ask(
         self, unit: Amount, ready: Callable[[object], None], *, at_most: int = 1, within: Hold | None = None
     ) -> Ticket:

@@ -214,6 +214,13 @@ class Run(Protocol):
         """Say that these are not followed any further: for the trace."""
         ...
 
+    async def room(self, problem: Problem, at_most: int) -> int:
+        """How many more whole solutions the budget is sure to pay for, verification included; `at_most` at most.
+
+        Each is taken at its bound, so that more may come in the end where tokens or money are limited.
+        """
+        ...
+
     @property
     def rng(self) -> Random:
         """Random numbers that follow from the run's seed."""

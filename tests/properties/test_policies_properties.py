@@ -6,10 +6,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tts_plugins import BestOfN, Budget, ComputeOptimal, Ledger, SelfConsistency, solve_sync
+from tts_plugins.policies import Difficulty, Plan, Stage
 from tts_plugins.policies._paths import Samples, walk
 from tts_plugins.policies._state import basis, decided, least_decided, observe
 from tts_plugins.pools import PoolCandidate, PoolProblem
 from tts_plugins.selection import Select, choose
+from tts_plugins.stopping import Threshold, VoteLead
+from tts_plugins.testing import ScriptedModel, TableVerifier
 from tts_plugins.types import Problem, Scored
 
 SELECTS: tuple[Select, ...] = ("majority", "weighted", "best")
@@ -52,6 +56,38 @@ def test_arrays_and_runs_agree(candidates: list[PoolCandidate], select: Select, 
             assert bool(over[row, t - 1]) == bool(decided(state, n, select))
             if select != "majority" or state.votes:  # without any answer SelfConsistency goes by scores, if it has them
                 assert int(choose(seen, select).text) == int(paths.chosen[row, t - 1])
+
+
+wholes = st.builds(SelfConsistency, n=st.integers(1, 9), stop=st.sampled_from([None, VoteLead(1), VoteLead(3)])) | (
+    st.builds(BestOfN, n=st.integers(1, 9), stop=st.sampled_from([None, Threshold(0.5)]))
+)
+stages = st.builds(
+    Stage, count=st.integers(1, 8), difficulty=st.just(Difficulty(signal="agreement", edges=(0.3, 0.8))),
+    choices=st.tuples(*[wholes | st.none()] * 3),
+)  # fmt: skip
+plans = st.builds(
+    lambda fixed, looks: Plan(budget=9, fixed=fixed, stages=tuple({s.count: s for s in looks}[c] for c in
+                                                                 sorted({s.count for s in looks}))),
+    wholes, st.lists(stages, max_size=3),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(plans, st.lists(st.integers(0, 4), min_size=1, max_size=9), st.integers(1, 12), st.booleans())
+def test_a_policy_never_overspends_and_pays_for_each_sample_once(
+    plan: Plan, answers: list[int], calls: int, tokens: bool
+) -> None:
+    model = ScriptedModel([f"#### {a}" for a in answers], price=1e-6)
+    ledger = Ledger(Budget(tokens=15 * calls) if tokens else Budget(calls=calls))
+    scores = TableVerifier({str(i): i / 5 for i in range(5)})
+    result = solve_sync(
+        "?", model=model, strategy=ComputeOptimal(plans=(plan,)), verifier=scores, budget=ledger, seed=1
+    )
+    asked = sum(map(len, model.requests))
+    assert asked == ledger.spent.calls == result.usage.calls <= min(calls, 9)
+    assert ledger.open_holds == 0 and ledger.spent.tokens <= 15 * calls
+    assert result.best.id in {c.id for c in result.candidates} and len(result.candidates) == asked
+    assert len(scores.scored) == asked
 
 
 @settings(max_examples=40, deadline=None)

@@ -21,7 +21,7 @@ pytest.importorskip("aiohttp")
 
 from rich.console import Console
 
-from tts_plugins import BestOfN, Ledger, SelfConsistency, __version__
+from tts_plugins import BestOfN, ComputeOptimal, Ledger, SelfConsistency, __version__
 from tts_plugins.cli import _build as build
 from tts_plugins.cli import main
 from tts_plugins.cli._demo_view import DemoView
@@ -33,6 +33,7 @@ from tts_plugins.cli._watch import watch
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.stopping import AnyOf, Threshold, VoteDecided, VoteLead
 from tts_plugins.testing.loopback import Fault, LoopbackServer
+from tts_plugins.testing.synthetic import synthetic_pool
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -324,8 +325,8 @@ def test_version_and_help(capsys: Any) -> None:
     assert capsys.readouterr().out == f"tts-plugins {__version__}\n"
     assert main([]) == 0
     help = capsys.readouterr().out
-    assert all(command in help for command in ("demo", "solve", "doctor"))
-    for command in ("demo", "solve", "doctor"):
+    assert all(command in help for command in ("demo", "solve", "calibrate", "doctor"))
+    for command in ("demo", "solve", "calibrate", "doctor"):
         assert main([command, "--help"]) == 0
         assert "tts-plugins" in capsys.readouterr().out
 
@@ -434,3 +435,28 @@ def test_the_demos_progress_in_lines(capsys: Any) -> None:
     err = capsys.readouterr().err
     assert "1 greedy answer: 2 of 2 texts, 2 right, 5,000 tokens" in err
     assert "best of 8, early stop" in picture and "100 % (34–100)" in picture
+
+
+def test_calibrate_writes_a_policy_and_shows_what_to_expect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    pool = tmp_path / "samples.jsonl.gz"
+    synthetic_pool(24, 4, exact=True).write(pool)
+    out = tmp_path / "policy.json"
+    assert (
+        main(["calibrate", str(pool), "--out", str(out), "--budgets", "2,4", "--price", "1e-5", "--orders", "2"]) == 0
+    )
+    shown, told = capsys.readouterr()
+    assert "for synthetic" in shown and "no gain" in shown and str(out) in told
+    assert [plan.budget for plan in ComputeOptimal.from_file(out, model="synthetic").plans] == [2, 4]
+    for options, said in (
+        (["--budgets", "2,x"], "--budgets 2,x"),
+        (["--budgets", "9"], "9 is more than the 4 samples"),
+        (["--signal", "luck"], "signal='luck'"),
+        (["--price", "1", "--target", "0"], "not both"),
+    ):
+        assert main(["calibrate", str(pool), "--out", str(out), *options]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["calibrate", str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert main(["calibrate", str(pool), "--out", str(tmp_path / "no" / "policy.json")]) == 2

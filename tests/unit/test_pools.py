@@ -158,3 +158,10 @@ def test_classes_of_answers_cannot_be_compared_across_problems() -> None:
     rng = random.Random(0)
     bare = [tuple(replace(c, text=None, answer=f"g{rng.randrange(3)}") for c in p.candidates) for p in pool.problems]
     assert check_assignment(moved(pool, bare)).checked == ()
+
+
+def test_a_score_of_zero_is_kept(tmp_path: Path) -> None:
+    candidate = PoolCandidate(answer="1", tokens=0, correct=False, score=0.0)
+    pool = Pool(header=PoolHeader(model="m", dataset="d"), problems=(PoolProblem(id="p", candidates=(candidate,)),))
+    pool.write(tmp_path / "pool.jsonl.gz")
+    assert Pool.read(tmp_path / "pool.jsonl.gz") == pool

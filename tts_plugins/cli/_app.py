@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tts_plugins._version import __version__
+from tts_plugins.cli._calibrate import calibrate_command
 from tts_plugins.cli._demo import demo
 from tts_plugins.cli._doctor import doctor
 from tts_plugins.cli._solve import solve
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("solve")(solve)
+app.command("calibrate")(calibrate_command)
 app.command("doctor")(doctor)
 
 

@@ -15,7 +15,7 @@ from tts_plugins.engine._asks import Job, Revised, Whole
 from tts_plugins.engine._calls import Caller, acquire, check_bounds
 from tts_plugins.engine._expansion import expansion
 from tts_plugins.engine._halt import End, Halt
-from tts_plugins.engine._sampling import Arrival, Sampling
+from tts_plugins.engine._sampling import Arrival, Sampling, bounds
 from tts_plugins.engine._scope import SCOPE, derive, seeds_of
 from tts_plugins.engine._trace import Trace
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
@@ -130,6 +130,11 @@ class SolveRun:
         for candidate in candidates:
             if candidate.id in self.events:
                 self.trace.mark(self.events[candidate.id], pruned=True)
+
+    async def room(self, problem: Problem, at_most: int) -> int:
+        _check_count("room", at_most, "at_most")
+        gen, after = await bounds(self, Whole(self.model, problem))
+        return self.ledger.fits((gen or FREE).amount.plus(after), at_most)
 
     @functools.cached_property
     def rng(self) -> random.Random:

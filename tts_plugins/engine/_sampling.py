@@ -173,19 +173,7 @@ class Sampling:
                 self._inbox.put_nowait(error)
 
     async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
-        """What one generation can cost, and what follows it."""
-        run, verifier = self._run, self._run.verifier
-        gen = await ask.bound()
-        check_bounds(run.model, gen, run.ledger)
-        if verifier is None:
-            return gen, FREE.amount
-        ver = await verifier.bound(ask.problem, self._length(ask, gen))
-        check_bounds(verifier, ver, run.ledger)
-        return gen, ver.amount
-
-    def _length(self, ask: Ask, gen: Bound | None) -> int | None:
-        """Tokens at most of what the verifier is shown."""
-        return None if gen is None or gen.completion_tokens is None else ask.written + gen.completion_tokens
+        return await bounds(self._run, ask)
 
     async def _group(self, jobs: Sequence[Job], hold: Hold, gen: Bound | None, after: Amount, event: int) -> None:
         run, ask = self._run, jobs[0].ask
@@ -284,6 +272,19 @@ class Sampling:
         )
         error.__cause__ = first
         return error
+
+
+async def bounds(run: SolveRun, ask: Ask) -> tuple[Bound | None, Amount]:
+    """What one generation can cost, and what follows it."""
+    gen = await ask.bound()
+    check_bounds(run.model, gen, run.ledger)
+    if run.verifier is None:
+        return gen, FREE.amount
+    # Tokens at most of what the verifier is shown.
+    length = None if gen is None or gen.completion_tokens is None else ask.written + gen.completion_tokens
+    ver = await run.verifier.bound(ask.problem, length)
+    check_bounds(run.verifier, ver, run.ledger)
+    return gen, ver.amount
 
 
 def _said(**data: Any) -> dict[str, Any]:

@@ -75,11 +75,13 @@ class Paths:
         state: what has been seen after each candidate.
         chosen: the place in its problem of the candidate that would be chosen then.
         tokens, answers: of each candidate.
+        taken: the place of each candidate in its problem.
         problem: (walks,), the row of its problem.
     """
 
     state: State
     chosen: Ints
+    taken: Ints
     tokens: Floats
     answers: Ints
     problem: Ints
@@ -101,6 +103,7 @@ def walk(samples: Samples, n: int, select: Select, *, orders: int, seed: int, re
     return Paths(
         state=states,
         chosen=np.stack([taken[rows, place] for place in chosen], axis=1),
+        taken=taken,
         tokens=seen[1],
         answers=seen[0],
         problem=problem,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from tts_plugins._config import check_count
-from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.policies import _files
 from tts_plugins.policies._state import VERSION, State, basis, decided, least_decided, observe
 from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.selection import Aggregate, Select
@@ -202,13 +200,7 @@ class LearnedStopping(Rule):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON; the file appears whole or not at all."""
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-        try:
-            partial.write_text(json.dumps({"format": FORMAT, **self.to_dict()}, indent=1) + "\n", encoding="utf-8")
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        _files.write(path, FORMAT, self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -217,16 +209,7 @@ class LearnedStopping(Rule):
         Raises:
             DataError: it is none, or of another version: names the file and the field.
         """
-        try:
-            value: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path}: not JSON ({error})") from error
-        if not isinstance(value, Mapping) or value.get("format") != FORMAT:
-            raise DataError(f'{path}, format: this is no stop rule; it has to hold "format": "{FORMAT}"')
-        try:
-            return cls.from_dict({k: v for k, v in value.items() if k != "format"})
-        except ConfigurationError as error:
-            raise DataError(f"{path}: {error}") from error
+        return _files.read(path, FORMAT, cls, "stop rule")
 
     def _check_left(self, seen: Sequence[Scored], left: int) -> None:
         if len(seen) + left > self.n:

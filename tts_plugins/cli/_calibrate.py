@@ -1,0 +1,94 @@
+"""`tts-plugins calibrate`: from recorded samples to a policy in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from tts_plugins.cli._terminal import Debug, Json, check_writable, emit, errors, say, stdout
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.policies import ComputeOptimal, Expected, calibrate
+from tts_plugins.policies.compute_optimal import Interval
+from tts_plugins.policies.difficulty import Signal
+from tts_plugins.pools import Pool
+
+
+def calibrate_command(
+    pool: Annotated[Path, typer.Argument(metavar="POOL", help="Recorded, graded samples (.jsonl or .jsonl.gz).")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the policy goes, such as policy.json.")],
+    budgets: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,…", help="Samples a problem at most, a plan for each; powers of two if left out."),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(help="What a token costs, in accuracy: 1e-5 gives up a point for 1,000 tokens.")
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="The most accuracy to lose against all samples; 0.01 if left out.")
+    ] = None,
+    signal: Annotated[
+        str | None, typer.Option(metavar="score|agreement|logprob", help="What says how hard a problem is.")
+    ] = None,
+    bins: Annotated[int, typer.Option(min=1, help="Bins of difficulty.")] = 3,
+    orders: Annotated[int, typer.Option(min=1, help="Shuffled orders of each problem's samples.")] = 10,
+    seed: Annotated[int, typer.Option(help="Same pool and seed, same policy.")] = 0,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fit a policy to recorded samples: which strategy for which difficulty and budget.
+
+    A bin of difficulty gets a strategy of its own only where that is a gain on problems that it was not chosen on; else
+    the strategy that is best for all alike stands, and the table says "no gain".
+
+    [dim]tts-plugins calibrate samples.jsonl.gz --out policy.json --budgets 4,8,16[/]
+    """
+    with errors(debug):
+        check_writable(out, "--out")
+        sizes = None if budgets is None else _sizes(budgets)
+        if not pool.is_file():
+            raise ConfigurationError(f"POOL {pool}: there is no such file; record one, or give another path")
+        chosen: Signal | None = signal  # type: ignore[assignment]  # `calibrate` says which there are
+        policy = calibrate(
+            Pool.read(pool), budgets=sizes, price=price, target=target, signal=chosen, bins=bins, orders=orders,
+            seed=seed,
+        )  # fmt: skip
+        policy.save(out)
+        say(f"policy: {out}")
+        if as_json:
+            emit(policy.to_dict())
+        else:
+            stdout().print(_table(policy))
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigurationError(f"--budgets {text}: give whole numbers, such as 4,8,16") from None
+
+
+def _table(policy: ComputeOptimal) -> Table:
+    shown = Table(title=f"expected on other problems, for {policy.model} (95 %)", title_justify="left")
+    for head in ("budget", "strategy", "accuracy", "samples", "tokens", "all samples", "bins"):
+        shown.add_column(head, overflow="fold")
+    for plan in policy.plans:
+        assert plan.expected is not None and plan.expected_full is not None
+        bins = "no gain" if not plan.stages else f"{_told(plan.gain, sign=True)}; tokens / {_told(plan.saved)}"
+        shown.add_row(
+            str(plan.budget), repr(plan.fixed), *_cells(plan.expected), _told(plan.expected_full.accuracy), bins
+        )
+    return shown
+
+
+def _cells(e: Expected) -> tuple[str, str, str]:
+    return _told(e.accuracy), _told(e.samples, 1), _told(e.tokens, 0)
+
+
+def _told(interval: Interval | None, digits: int = 3, *, sign: bool = False) -> str:
+    if interval is None:
+        return "-"
+    value, low, high = (f"{x:{'+' if sign else ''}.{digits}f}" for x in interval)
+    return f"{value} ({low} to {high})"

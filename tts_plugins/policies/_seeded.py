@@ -1,0 +1,109 @@
+"""A run that has some samples already: it hands them out first, and asks for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, DeadlineExceeded, SolveCancelled
+from tts_plugins.protocols import Model, Run, SetVerifier, StopRule, Verifier
+from tts_plugins.types import Candidate, Problem, Reply, Scored
+
+if TYPE_CHECKING:
+    from random import Random
+
+T = TypeVar("T")
+# What ends a search that has samples already: it then chooses among what there is.
+OVER = (BudgetExhausted, DeadlineExceeded, SolveCancelled, AllCandidatesFailed)
+
+
+class Resumed:
+    """A stop rule for what follows samples that are there, and precedes up to `after` more."""
+
+    def __init__(self, rule: StopRule, before: Sequence[Scored], after: int = 0) -> None:
+        self._rule, self._before, self._after = rule, tuple(before), after
+
+    def __repr__(self) -> str:
+        return repr(self._rule)
+
+    def __call__(self, seen: Sequence[Scored], left: int) -> bool:
+        return self._rule([*self._before, *seen], left + self._after)
+
+    def least(self, seen: Sequence[Scored], left: int) -> int:
+        """The rule's own."""
+        return self._rule.least([*self._before, *seen], left + self._after)
+
+
+def satisfied(rule: StopRule | None, seen: Sequence[Scored], n: int) -> bool:
+    """Whether the rule wanted no more than these at any time, of `n` at most."""
+    return rule is not None and any(rule(seen[:t], n - t) for t in range(1, len(seen) + 1) if n > t)
+
+
+class SeededRun:
+    """A `Run` whose first whole solutions are those given; each is handed out once, whoever samples.
+
+    Steps and revisions are the run's own: a `Revision` starts its chains from the given solutions, a search over
+    steps starts anew.
+    """
+
+    def __init__(self, run: Run, given: Sequence[Scored]) -> None:
+        self._run, self._given = run, list(given)
+
+    @property
+    def seed(self) -> int:
+        return self._run.seed
+
+    @property
+    def model(self) -> Model:
+        return self._run.model
+
+    @property
+    def verifier(self) -> Verifier | SetVerifier | None:
+        return self._run.verifier
+
+    @property
+    def rng(self) -> Random:
+        return self._run.rng
+
+    async def sample(
+        self, problem: Problem, n: int, *, stop: StopRule | None = None, wave: int | None = None
+    ) -> AsyncIterator[Scored]:
+        given, self._given = self._given[:n], self._given[n:]
+        left = n - len(given)
+        # They are all paid for, so all are handed out, and the rule may have wanted no more before the last of them.
+        stopped = satisfied(stop, given, n)
+        for candidate in given:
+            yield candidate
+        if stopped:
+            self._run.note("stop", rule=repr(stop), seen=len(given), left=left)
+        if stopped or not left:
+            return
+        rest = self._run.sample(problem, left, stop=None if stop is None else Resumed(stop, given), wave=wave)
+        try:
+            async for candidate in rest:
+                yield candidate
+        except OVER as error:
+            if not given:
+                raise
+            self._run.note("search_ended", error=f"{type(error).__name__}: {error}")
+
+    def expand(self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0) -> AsyncIterator[Scored]:
+        return self._run.expand(candidates, total, lookahead=lookahead)
+
+    async def revise(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Scored:
+        return await self._run.revise(problem, history, merge=merge)
+
+    async def together(self, parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        return await self._run.together(parts)
+
+    def prune(self, candidates: Sequence[Candidate]) -> None:
+        self._run.prune(candidates)
+
+    async def room(self, problem: Problem, at_most: int) -> int:
+        return await self._run.room(problem, at_most)
+
+    async def generate(self, model: Model, problem: Problem, n: int = 1) -> Reply:
+        return await self._run.generate(model, problem, n)
+
+    def note(self, kind: str, **data: Any) -> None:
+        self._run.note(kind, **data)

@@ -1,0 +1,150 @@
+"""Strategies tried on recorded samples: where each stops on each walk, what it then chooses, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tts_plugins.policies._paths import Floats, Ints, Paths, Samples, walk
+from tts_plugins.policies._state import basis, decided
+from tts_plugins.policies.difficulty import Signal, predicted
+from tts_plugins.policies.learned_stopping import LearnedStopping
+from tts_plugins.pools import PoolCandidate, PoolProblem
+from tts_plugins.protocols import StopRule
+from tts_plugins.selection import Aggregate, Select
+from tts_plugins.strategies import BestOfN, SelfConsistency
+from tts_plugins.types import Problem, Scored
+
+Sampling = BestOfN | SelfConsistency
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Of a strategy on every walk: right or not (or the share of right ones), tokens and samples paid for."""
+
+    right: Floats
+    tokens: Floats
+    samples: Floats
+
+    def where(self, mask: Bools, other: Outcome) -> Outcome:
+        """The other one's where the mask says so, else its own."""
+        return Outcome(
+            right=np.where(mask, other.right, self.right), tokens=np.where(mask, other.tokens, self.tokens),
+            samples=np.where(mask, other.samples, self.samples),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What a strategy that a pool cannot replay reached elsewhere: means for each problem, in the pool's order."""
+
+    right: Floats
+    tokens: Floats
+    samples: Floats
+
+
+def select_of(strategy: Sampling) -> Select:
+    """How it chooses."""
+    return "majority" if isinstance(strategy, SelfConsistency) else strategy.select
+
+
+def learned_stops(rule: LearnedStopping, paths: Paths) -> Bools:
+    """Where a learned rule says stop, (walks, n); `paths` walked with a reference of 1."""
+    counted = paths.tokens.cumsum(1) > 0
+    state = paths.state._replace(
+        length=np.where(counted & (rule.reference > 0), paths.state.length / (rule.reference or 1.0), 1.0)
+    )
+    functions = np.stack(np.broadcast_arrays(*basis(state, rule.n, rule.select, np)), axis=-1)
+    worth = rule.weights[0] + functions @ np.array(rule.weights[1:])
+    stops: Bools = ((worth <= 0) & (state.count >= rule.begin)) | np.asarray(decided(state, rule.n, rule.select))
+    return stops
+
+
+class Trials:
+    """Walks of up to `n` samples through problems, the same for every strategy that is tried.
+
+    Attributes:
+        problem: (walks,), the row of each walk's problem.
+        orders: walks a problem.
+    """
+
+    def __init__(
+        self, problems: Sequence[PoolProblem], n: int, selects: Sequence[Select], *, how: Aggregate, orders: int,
+        seed: int, extra: float,
+    ) -> None:  # fmt: skip
+        self.n, self.orders, self._extra = n, orders, extra
+        self.paths: Mapping[Select, Paths] = {}
+        self._right: dict[Select, Floats] = {}
+        for select in selects:
+            samples = Samples.of(problems, n, select, how)
+            paths = walk(samples, n, select, orders=orders, seed=seed, reference=1.0)
+            self.paths = {**self.paths, select: paths}
+            self._right[select] = paths.labels(samples.correct)
+        first = next(iter(self.paths.values()))
+        self.problem, self._taken = first.problem, first.taken
+        self._cost = (first.tokens + extra).cumsum(1)
+        self._seen = [[_scored(c, how, i) for i, c in enumerate(p.candidates)] for p in problems]
+
+    def seen(self, row: int, count: int) -> list[Scored]:
+        """The first samples of a walk."""
+        records = self._seen[self.problem[row]]
+        return [records[place] for place in self._taken[row, :count]]
+
+    def stops_at(self, strategy: Sampling) -> Ints:
+        """The sample after which it stops, for each walk."""
+        rule, rows = strategy.stop, len(self.problem)
+        if rule is None:
+            return np.full(rows, strategy.n)
+        if isinstance(rule, LearnedStopping) and rule.n == self.n:
+            stops = learned_stops(rule, self.paths[rule.select])
+            stops[:, -1] = True
+            ends: Ints = stops.argmax(1) + 1
+            return ends
+        return np.array([_first_stop(rule, self.seen(row, strategy.n)) for row in range(rows)])
+
+    def outcome(self, strategy: Sampling, at: Ints, floor: int) -> Outcome:
+        """Of stopping there, but not before `floor` samples, which are paid for already."""
+        ends, rows = np.maximum(at, max(floor, 1)), np.arange(len(at))
+        return Outcome(
+            right=self._right[select_of(strategy)][rows, ends - 1], tokens=self._cost[rows, ends - 1],
+            samples=ends.astype(float),
+        )  # fmt: skip
+
+    def elsewhere(self, recorded: Recorded, floor: int) -> Outcome:
+        """Of a strategy that was recorded elsewhere, after `floor` samples of ours, none of which it uses."""
+        before = self._cost[:, floor - 1] if floor else np.zeros(len(self.problem))
+        return Outcome(
+            right=recorded.right[self.problem], tokens=recorded.tokens[self.problem] + before,
+            samples=recorded.samples[self.problem] + floor,
+        )  # fmt: skip
+
+    def eases(self, signal: Signal, count: int) -> Floats:
+        """The predicted ease of each walk's problem after `count` samples; NaN where they say nothing."""
+        found = [predicted(self.seen(row, count), signal) for row in range(len(self.problem))]
+        return np.array([np.nan if ease is None else ease for ease in found])
+
+    def by_problem(self, values: Floats) -> list[list[float]]:
+        """A figure of each walk, in one list a problem."""
+        return [list(map(float, row)) for row in values.reshape(-1, self.orders)]
+
+
+def _first_stop(rule: StopRule, seen: Sequence[Scored]) -> int:
+    for count in range(1, len(seen)):
+        if rule(seen[:count], len(seen) - count):
+            return count
+    return len(seen)
+
+
+def _scored(c: PoolCandidate, how: Aggregate, index: int) -> Scored:
+    logprob = c.extra.get("logprob")  # the mean of its tokens', where whoever recorded it kept that
+    return Scored(
+        _NOTHING, text=c.text or "", answer=c.answer, tokens=c.tokens, truncated=c.truncated, finished=True,
+        score=c.scored(how), index=index, logprobs=(float(logprob),) if isinstance(logprob, int | float) else None,
+    )  # fmt: skip
+
+
+_NOTHING = Problem("recorded")

@@ -1,0 +1,147 @@
+"""From recorded samples to a policy: what each budget is best spent on, and what is to be expected of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tts_plugins._config import check_count
+from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.policies.compute_optimal import ComputeOptimal
+from tts_plugins.policies.difficulty import SIGNALS, Signal
+from tts_plugins.pools import Pool
+from tts_plugins.selection import Aggregate
+from tts_plugins.strategies import BaseStrategy
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """What a strategy reached that recorded samples cannot replay: a search over steps, revision.
+
+    Attributes:
+        strategy: as it is to run.
+        right, samples, tokens: by problem id: the share of right answers, and means of what was paid for. The samples
+            of a probe before it are counted on top.
+    """
+
+    strategy: BaseStrategy
+    right: Mapping[str, float]
+    samples: Mapping[str, float]
+    tokens: Mapping[str, float]
+
+
+def calibrate(
+    pool: Pool,
+    *,
+    budgets: Sequence[int] | None = None,
+    price: float | None = None,
+    target: float | None = None,
+    signal: Signal | None = None,
+    bins: int = 3,
+    options: Sequence[BaseStrategy] | None = None,
+    measured: Sequence[Measured] = (),
+    aggregate: Aggregate = "last",
+    extra_tokens: float | None = None,
+    orders: int = 10,
+    wave: int | None = 1,
+    seed: int = 0,
+) -> ComputeOptimal:
+    """A policy from a pool of graded samples; needs numpy. The same pool and seed give the same policy.
+
+    For each budget it takes the strategy that is best for all problems alike, and lets a bin of difficulty part from it
+    only where that is a gain on problems that it was not chosen on (two folds, paired, with an interval).
+
+    Args:
+        pool: at least four problems. It reads `correct` here, so measure the policy on other problems.
+        budgets: samples a problem at most, a plan for each; by default powers of two from 4 and all of the samples.
+        price: of a token in accuracy: 1e-5 gives up a point of accuracy to save 1,000 tokens a problem; or
+        target: the most accuracy to lose against all samples of a budget without a stop rule: the cheapest strategy
+            that loses no more, by one standard error on the safe side. 0.01 where neither is given.
+        signal: of difficulty; "score" where there are scores, else "agreement".
+        bins: of difficulty, quantiles of what a probe sees. The paper has five, for 500 problems.
+        options: strategies to choose among, `BestOfN` or `SelfConsistency`; by default those without a rule, with
+            the simple rules, and with learned ones, for each way to choose that the pool has records for.
+        measured: outcomes of strategies that samples cannot replay: beams, revisions.
+        aggregate: how recorded step scores become one.
+        extra_tokens: what a sample costs besides its own tokens; its problem's mean `prompt_tokens` where left out.
+        orders: shuffled orders in which each problem is walked through.
+        wave: of the chosen strategies; 1 pays for nothing that the rule did not ask for, None is faster and pays more.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or a fold would be empty.
+        DataError: all candidates are truncated, or a record lacks what the fit needs.
+    """
+    from tts_plugins.policies._calibration import Calibration  # numpy
+    from tts_plugins.policies._choosing import Goal
+
+    check_count("calibrate", "bins", bins)
+    check_count("calibrate", "orders", orders)
+    if price is not None and target is not None:
+        raise ConfigurationError("calibrate: give either price= or target=, not both")
+    for name, value in (("price", price), ("target", target), ("extra_tokens", extra_tokens)):
+        if value is not None and not _number(value):
+            raise ConfigurationError(f"calibrate: {name}={value!r} must be a number from 0")
+    if signal is not None and signal not in SIGNALS:
+        raise ConfigurationError(
+            f"calibrate: signal={signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
+        )
+    _check(pool)
+    sizes = _budgets(pool, budgets)
+    work = Calibration(
+        pool, signal=signal, bins=bins, options=options, measured=measured, aggregate=aggregate, orders=orders,
+        extra=_extra(pool) if extra_tokens is None else extra_tokens, wave=wave, seed=seed,
+    )  # fmt: skip
+    goal = Goal(price=price, target=0.01 if target is None else target)
+    plans = tuple(work.plan(goal, work.table(size)) for size in sizes)
+    return ComputeOptimal(
+        plans=plans, model=pool.header.model, verifier=pool.header.verifier if work.scored else None,
+        scores=work.scores,
+    )  # fmt: skip
+
+
+def without_bins(policy: ComputeOptimal) -> ComputeOptimal:
+    """The same policy with its best fixed strategies alone, to compare with."""
+    return replace(policy, plans=tuple(replace(plan, stages=()) for plan in policy.plans))
+
+
+def _check(pool: Pool) -> None:
+    given: Any = pool
+    if not isinstance(given, Pool):
+        raise ConfigurationError(f"calibrate: pool={pool!r} is no Pool; read one with Pool.read(path)")
+    if len(pool.problems) < 4:
+        raise ConfigurationError(
+            f"calibrate: {len(pool.problems)} problems make two folds of which one is empty or of one problem; "
+            "record at least 4, better 100"
+        )
+    if all(c.truncated for p in pool.problems for c in p.candidates):
+        raise DataError(
+            "calibrate: all candidates of the pool are truncated; they say nothing of difficulty; record it again with "
+            "a larger max_tokens"
+        )
+
+
+def _budgets(pool: Pool, budgets: Sequence[int] | None) -> list[int]:
+    most = pool.fewest
+    if budgets is None:
+        return sorted({most, *(2**i for i in range(2, 8) if 2**i < most)})
+    sizes = sorted(set(budgets))
+    if not sizes:
+        raise ConfigurationError("calibrate: budgets=() has no budget; give at least one, such as (8,)")
+    for size in sizes:
+        check_count("calibrate", "budgets", size)
+        if size > most:
+            raise ConfigurationError(
+                f"calibrate: budgets: {size} is more than the {most} samples that every problem of the pool has; lower "
+                "it, or record more"
+            )
+    return sizes
+
+
+def _extra(pool: Pool) -> float:
+    counts = [p.prompt_tokens for p in pool.problems if p.prompt_tokens is not None]
+    return sum(counts) / len(counts) if counts else 0.0
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
