@@ -1,0 +1,247 @@
+"""Problems x strategies x budgets x seeds, each solved once, and written down before the next begins."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tts_plugins._config import check_count
+from tts_plugins.answers import extract
+from tts_plugins.bench._journal import ASKED, Asked, journaled
+from tts_plugins.bench.grading import by_answer, by_record
+from tts_plugins.bench.plan import Arm, Plan
+from tts_plugins.bench.rows import CandidateRow, SolveKey, SolveRow
+from tts_plugins.bench.store import Store
+from tts_plugins.budget import Budget
+from tts_plugins.engine import solve
+from tts_plugins.errors import (
+    AllCandidatesFailed,
+    BudgetExhausted,
+    ConfigurationError,
+    DeadlineExceeded,
+)
+from tts_plugins.ledger import Ledger
+from tts_plugins.models.replay import ReplayModel, recorded_answer
+from tts_plugins.pools import Pool
+from tts_plugins.types import Problem, Result, Scored, Usage
+
+_EVERY = 0.5  # seconds between the commits of a replay, which costs nothing to repeat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How a benchmark stands, after each solve.
+
+    Attributes:
+        solve: the solve that ended.
+        done, of: solves, those of earlier starts included.
+        fresh: solves of this start.
+        seconds: since this start.
+    """
+
+    solve: SolveRow
+    done: int
+    of: int
+    fresh: int
+    seconds: float
+
+    @property
+    def left(self) -> float:
+        """Seconds that the rest will take at this start's pace."""
+        return (self.of - self.done) * self.seconds / self.fresh
+
+
+async def bench(
+    plan: Plan,
+    store: Store,
+    *,
+    concurrency: int = 8,
+    total: Budget | None = None,
+    on_solve: Callable[[Progress], None] | None = None,
+) -> bool:
+    """Do what of a plan is not in its store yet.
+
+    Args:
+        store: as `plan.open` gives it.
+        concurrency: solves under way at once.
+        total: limits for all solves together, those of earlier starts included, but for its `seconds`: those are
+            of this start. A solve that it cuts short is not kept; what was replied to it is.
+        on_solve: called after each solve.
+
+    Returns:
+        Whether all is done; False where `total` ended it.
+
+    Raises:
+        TTSError: a setting is wrong, or no solve can succeed (a wrong key, an unknown model); what is done is kept.
+    """
+    check_count("bench", "concurrency", concurrency)
+    account = _account(total, store)
+    if account is None:
+        return False
+    work = _Work(plan, store, account, on_solve)
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(concurrency):
+                group.create_task(work.go())
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
+    finally:
+        work.flush()
+    return not work.ended
+
+
+class _Work:
+    def __init__(self, plan: Plan, store: Store, account: Ledger, on_solve: Callable[[Progress], None] | None) -> None:
+        self._plan, self._store, self._account, self._on_solve = plan, store, account, on_solve
+        self._before = store.done()
+        self._todo = self._order()
+        self._pool = plan.model if isinstance(plan.model, Pool) else None
+        self._model = None if isinstance(plan.model, Pool) else journaled(plan.model, store)
+        self._grade = plan.grade or (by_answer if self._pool is None else by_record)
+        self._answer = plan.answer or (extract if self._pool is None else recorded_answer)
+        self._kept: list[tuple[SolveRow, list[CandidateRow]]] = []
+        self._started = self._flushed = time.monotonic()
+        self._fresh = 0
+        self._replays: dict[int, ReplayModel] = {}
+        self.ended = False
+
+    def _order(self) -> Iterator[tuple[SolveKey, Problem, Arm]]:
+        # Arms innermost: wherever it ends, every arm has had nearly the same problems.
+        for seed in self._plan.seeds:
+            for problem in self._plan.problems:
+                for arm in self._plan.arms:
+                    key = SolveKey(problem=problem.id or "", arm=arm.name, seed=seed)
+                    if (key.problem, key.arm, key.seed) not in self._before:
+                        yield key, problem, arm
+
+    async def go(self) -> None:
+        for key, problem, arm in self._todo:
+            if self.ended:
+                return
+            # A task of its own, so that what one solve sets is not seen by the next.
+            row = await asyncio.create_task(self._solve(key, problem, arm))
+            if row is None:
+                self.ended = True
+                return
+            self._keep(*row)
+
+    async def _solve(self, key: SolveKey, problem: Problem, arm: Arm) -> tuple[SolveRow, list[CandidateRow]] | None:
+        ASKED.set(Asked(key))
+        ledger = Ledger(arm.budget, inside=self._account)
+        room = ledger.left()
+        model, own = self._model or self._replay(key.seed), Problem(problem.content, problem.id, problem.metadata)
+        started = time.monotonic()
+        try:
+            result = await solve(
+                own, model=model, strategy=arm.strategy, verifier=self._plan.verifier, budget=ledger,
+                seed=_seed(key), answer=self._answer,
+            )  # fmt: skip
+        except (AllCandidatesFailed, BudgetExhausted, DeadlineExceeded) as error:
+            if self._cut(arm, ledger, room, isinstance(error, BudgetExhausted | DeadlineExceeded)):
+                return None
+            used = ledger.usage
+            row = SolveRow(
+                **_key(key), correct=False, answer=None, score=None, chosen=None, stopped="failed",
+                error=f"{type(error).__name__}: {error}", **_costs(used, time.monotonic() - started),
+            )  # fmt: skip
+            return row, []
+        if isinstance(model, ReplayModel) and model.refused:
+            raise ConfigurationError(
+                f"bench: {arm.name} asks for more samples than problem {key.problem!r} has; lower n, or record more"
+            )
+        if self._cut(arm, ledger, room, result.stopped in ("budget", "deadline")):
+            return None
+        return self._row(key, problem, result)
+
+    def _cut(self, arm: Arm, ledger: Ledger, room: Mapping[str, float | None], ended: bool) -> bool:
+        """Whether the end may be the whole benchmark's and not this solve's own; then the solve is not kept."""
+        if not ended:
+            return False
+        if (limit := self._account.deadline(time.monotonic())) is not None and limit <= time.monotonic():
+            return True
+        own = {} if arm.budget is None else arm.budget.to_dict()
+        left = self._account.left()
+        return any(value is not None and value < own.get(name, float("inf")) for name, value in left.items())
+
+    def _row(self, key: SolveKey, problem: Problem, result: Result) -> tuple[SolveRow, list[CandidateRow]]:
+        places = {c.id: i for i, c in enumerate(result.candidates)}
+        grades = [self._grade(problem, c) for c in result.candidates]
+        place = places.get(result.best.id)
+        row = SolveRow(
+            **_key(key),
+            correct=self._grade(problem, result.best) if place is None else grades[place],
+            answer=result.answer, score=result.score, chosen=place, stopped=result.stopped, choice=_choice(result),
+            **_costs(result.usage, result.usage.seconds),
+        )  # fmt: skip
+        texts = self._pool is None
+        return row, [_candidate(i, c, grades[i], texts) for i, c in enumerate(result.candidates)]
+
+    def _replay(self, seed: int) -> ReplayModel:
+        assert self._pool is not None
+        if seed not in self._replays:
+            self._replays[seed] = ReplayModel(self._pool, seed=seed)
+        return self._replays[seed]
+
+    def _keep(self, row: SolveRow, candidates: list[CandidateRow]) -> None:
+        self._kept.append((row, candidates))
+        self._fresh += 1
+        if self._pool is None or time.monotonic() - self._flushed > _EVERY:
+            self.flush()
+        if self._on_solve is not None:
+            of = len(self._plan.arms) * len(self._plan.problems) * len(self._plan.seeds)
+            self._on_solve(
+                Progress(solve=row, done=len(self._before) + self._fresh, of=of, fresh=self._fresh,
+                         seconds=time.monotonic() - self._started)
+            )  # fmt: skip
+
+    def flush(self) -> None:
+        kept, self._kept = self._kept, []
+        self._store.add(kept)
+        self._flushed = time.monotonic()
+
+
+def _account(total: Budget | None, store: Store) -> Ledger | None:
+    """What is left of the whole benchmark's limits; None where that is nothing."""
+    if total is None:
+        return Ledger(None)
+    solves = store.solves()
+    spent = {"calls": sum(s.calls for s in solves), "tokens": sum(s.tokens for s in solves),
+             "usd": sum(s.usd or 0.0 for s in solves), "seconds": 0.0}  # fmt: skip
+    left = {name: limit - spent[name] for name, limit in total.to_dict().items()}
+    return None if any(value <= 0 for value in left.values()) else Ledger(Budget(**left))
+
+
+def _key(key: SolveKey) -> dict[str, Any]:
+    return {"problem": key.problem, "arm": key.arm, "seed": key.seed}
+
+
+def _seed(key: SolveKey) -> int:
+    # Not the arm: strategies are compared on the same samples, as far as the server honours seeds.
+    return int.from_bytes(hashlib.sha256(f"{key.seed}/{key.problem}".encode()).digest()[:4]) >> 1
+
+
+def _costs(usage: Usage, seconds: float) -> dict[str, Any]:
+    verifier = usage.by_role.get("verifier")
+    return {
+        "calls": usage.calls, "requests": usage.requests, "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens, "verifier_tokens": 0 if verifier is None else verifier.tokens,
+        "usd": usage.usd, "seconds": round(seconds, 6), "exact": usage.exact,
+    }  # fmt: skip
+
+
+def _candidate(place: int, c: Scored, correct: bool | None, texts: bool) -> CandidateRow:
+    return CandidateRow(
+        place=place, answer=c.answer, correct=correct, score=c.score, tokens=c.tokens, truncated=c.truncated,
+        finished=c.finished, step_scores=c.step_scores, logprobs=c.logprobs or (),
+        text=c.text if texts else None,
+    )  # fmt: skip
+
+
+def _choice(result: Result) -> str | None:
+    """The strategy that a policy says it chose: the last note of the trace with a `chosen_strategy`."""
+    chosen = [e["chosen_strategy"] for e in result.trace if e.get("chosen_strategy") is not None]
+    return str(chosen[-1]) if chosen else None
