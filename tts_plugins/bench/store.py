@@ -153,6 +153,13 @@ class Store:
                 "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?)", (key.problem, key.arm, key.seed, call, reply)
             )
 
+    @staticmethod
+    def remove(path: str | Path) -> None:
+        """Delete a benchmark's file and what stands beside it."""
+        for end in ("", "-wal", "-shm", ".lock"):
+            path = Path(path)
+            path.with_name(path.name + end).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Close the file, and let others write to it."""
         self._db.close()
