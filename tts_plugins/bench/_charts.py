@@ -64,10 +64,10 @@ def against_cost(points: Sequence[Point], cost: str, height: float = 300.0) -> H
         path += f"M{px:.1f} {py:.1f}" if not path else f"H{px:.1f}V{py:.1f}"
     if path:
         out.append(el("path", d=f"{path}H{WIDTH - _RIGHT:.1f}", class_="frontier"))
-    for p in points:
-        px = x(p.cost)
+    places = _apart([x(p.cost) for p in points])
+    for p, px in zip(points, places, strict=True):
         out.append(_line(px, y(p.accuracy.low), px, y(p.accuracy.high), f"whisker k{p.arm % COLOURS}"))
-    out += [_marker(x(p.cost), y(p.accuracy.value), p.arm) for p in points]
+    out += [_marker(px, y(p.accuracy.value), p.arm) for p, px in zip(points, places, strict=True)]
     return _svg(out, height, f"Accuracy against {cost}")
 
 
@@ -139,6 +139,24 @@ def spreads(rows: Sequence[Spread], what: str) -> Html:
         out.append(_line(x(half), at - 7, x(half), at + 7, f"whisker k{c}"))
         out.append(el("circle", cx=f"{x(row.mean):.1f}", cy=f"{at:.1f}", r="3.5", class_=f"dot f{c}"))
     return _svg(out, height, what)
+
+
+def keys(names: Sequence[str]) -> Html:
+    """The arms' marks and names, one under the other, for a picture that stands alone."""
+    rows = [markup(_marker(9, 9 + 22 * i, i), _text(26, 13 + 22 * i, n, anchor="start")) for i, n in enumerate(names)]
+    return markup(*rows)
+
+
+def _apart(places: Sequence[float]) -> list[float]:
+    """Places that are nearly the same, moved a little to the sides, so that their whiskers can be told apart."""
+    out = list(places)
+    left = sorted(range(len(places)), key=lambda i: places[i])
+    while left:
+        group = [i for i in left if places[i] - places[left[0]] < 5]
+        for k, i in enumerate(group):
+            out[i] += 7 * (k - (len(group) - 1) / 2)
+        left = left[len(group) :]
+    return out
 
 
 def _svg(content: Sequence[Html], height: float, label: str) -> Html:

@@ -13,7 +13,7 @@ from tts_plugins.bench._charts import badge, letter
 from tts_plugins.bench.matched import Larger, Match
 from tts_plugins.bench.metrics import Estimate
 from tts_plugins.bench.summary import OUTCOMES, Arm, Costs, Summary, accuracy_in
-from tts_plugins.engine._html import Html, el
+from tts_plugins.engine._html import Html, el, markup
 from tts_plugins.engine._words import money, plural, seconds, shorten
 
 Cost = Callable[[Arm], float]
@@ -41,7 +41,7 @@ def facts(config: Mapping[str, Any], summary: Summary) -> Html:
         ("Cost", "unknown" if usd is None else money({"usd": usd}) or "$0"),
         ("Samples", "recorded; replayed here" if config.get("pool") else "live"),
     ]
-    return el("dl", [el("div", el("dt", name), el("dd", value)) for name, value in pairs])
+    return el("dl", [el("div", el("dt", name), el("dd", value)) for name, value in pairs], class_="facts")
 
 
 def drawings(summary: Summary, cost: Cost, unit: str) -> list[tuple[str, Html]]:
@@ -69,7 +69,7 @@ def drawings(summary: Summary, cost: Cost, unit: str) -> list[tuple[str, Html]]:
 
 def charts(summary: Summary, cost: Cost, unit: str) -> Html:
     """All charts, with the key of the arms above them."""
-    keys = [el("span", badge(i), arm.name, class_="legend") for i, arm in enumerate(summary.arms)]
+    keys = [[el("span", badge(i), arm.name, class_="legend"), " "] for i, arm in enumerate(summary.arms)]
     notes = {
         "Accuracy against compute": "Whiskers: 95 %, resampled by problem. Dashed: the frontier, where nothing is as "
         "right for less.",
@@ -95,7 +95,8 @@ def _caption(title: str, notes: Mapping[str, str], summary: Summary) -> object:
 
 
 def _key(style: str, words: str) -> Html:
-    return el("span", el("span", class_=f"key {style}"), words, " ", class_="legend")
+    # The space between two keys is where the line may break.
+    return markup(el("span", el("span", class_=f"key {style}"), words, class_="legend"), " ")
 
 
 def _by_bin(summary: Summary, numbers: Mapping[str, int]) -> Html:
@@ -217,7 +218,11 @@ def settings(config: Mapping[str, Any]) -> Html:
 
 
 def _row(number: int, name: str, cells: Sequence[object], more: Html | None = None) -> Html:
-    return el("tr", el("th", badge(number), name, more, scope="row"), [el("td", c, class_="number") for c in cells])
+    return el(
+        "tr",
+        el("th", badge(number), el("span", name, class_="name"), more, scope="row", title=name),
+        [el("td", c, class_="number") for c in cells],
+    )
 
 
 def _table(title: str, heads: Sequence[str], rows: Sequence[Html], note: str) -> Html:

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from tts_plugins.bench import _sections as sections
-from tts_plugins.bench._charts import letter
+from tts_plugins.bench._charts import keys
 from tts_plugins.bench.matched import Larger, Match, matches
 from tts_plugins.bench.metrics import Estimate
 from tts_plugins.bench.store import Store
@@ -94,11 +94,8 @@ def picture(run: Run, place: Placing | None = None) -> str:
         parts.append(el("g", el("text", title, y="12", class_="title"),
                         el("g", Html(found["content"]), transform="translate(0 22)"), transform=at))  # fmt: skip
         heights[column] += float(found["height"]) + 48
-    names = [
-        el("text", f"{letter(i)}  {arm.name}", x="20", y=f"{max(heights) + 28 + 18 * i:g}", class_="label")
-        for i, arm in enumerate(run.summary.arms)
-    ]
-    width, height = 2 * wide + 70, max(heights) + 40 + 18 * len(names)
+    names = el("g", keys([a.name for a in run.summary.arms]), transform=f"translate(20 {max(heights) + 16:g})")
+    width, height = 2 * wide + 70, max(heights) + 30 + 22 * len(run.summary.arms)
     style = Html(f"<style>{_literal(_style())} .title {{ font-size: 14px; font-weight: 600; fill: #1c2024; }}</style>")
     ground = el("rect", width="100%", height="100%", fill="#fff")
     font = "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
