@@ -158,3 +158,11 @@ def test_classes_of_answers_cannot_be_compared_across_problems() -> None:
     rng = random.Random(0)
     bare = [tuple(replace(c, text=None, answer=f"g{rng.randrange(3)}") for c in p.candidates) for p in pool.problems]
     assert check_assignment(moved(pool, bare)).checked == ()
+
+
+def test_a_score_of_zero_is_a_score(tmp_path: Path) -> None:
+    candidate = PoolCandidate(text="x", answer="x", correct=False, score=0.0, step_scores=(0.0,))
+    problem = PoolProblem(id="a", prompt_tokens=0, candidates=(candidate,))
+    pool = replace(synthetic_pool(1, 1), problems=(problem,))
+    pool.write(tmp_path / "p.gz")
+    assert Pool.read(tmp_path / "p.gz") == pool

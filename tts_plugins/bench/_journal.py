@@ -13,6 +13,7 @@ from typing import Any, cast
 from tts_plugins.bench.rows import SolveKey
 from tts_plugins.bench.store import Store
 from tts_plugins.budget import Bound, Limits
+from tts_plugins.errors import ModelError
 from tts_plugins.protocols import Model, ReviseModel, Run, StepModel
 from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Usage
 
@@ -25,6 +26,7 @@ class Asked:
     def __init__(self, key: SolveKey) -> None:
         self.key = key
         self.times: Counter[str] = Counter()
+        self.fatal: ModelError | None = None
 
 
 # Set in the task of each solve. One model serves all of them, since its limiter counts what is in flight over all.
@@ -67,7 +69,12 @@ class _Model:
         known = self._store.reply(asked.key, name)
         if known is not None:
             return _read(known)
-        reply = await ask()
+        try:
+            reply = await ask()
+        except ModelError as error:
+            if error.fatal:  # the engine ends with the candidates that it has, which are too few to be measured
+                asked.fatal = error
+            raise
         self._store.add_reply(asked.key, name, _written(reply))
         return reply
 

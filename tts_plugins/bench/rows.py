@@ -57,7 +57,7 @@ class SolveRow(SolveKey):
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateRow:
-    """One candidate of a solve, as in `Scored`; `text` is None where a pool has it."""
+    """One candidate of a solve, as in `Scored`. `sent_seed` is its request's; `text` is None where a pool has it."""
 
     place: int
     answer: str | None
@@ -68,6 +68,7 @@ class CandidateRow:
     finished: bool = True
     step_scores: tuple[float, ...] = ()
     logprobs: tuple[float, ...] = ()
+    sent_seed: int | None = None
     text: str | None = None
 
 

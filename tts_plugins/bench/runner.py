@@ -7,11 +7,11 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tts_plugins._config import check_count
 from tts_plugins.answers import extract
 from tts_plugins.bench._journal import ASKED, Asked, journaled
+from tts_plugins.bench._outcome import failure, outcome
 from tts_plugins.bench.grading import by_answer, by_record
 from tts_plugins.bench.plan import Arm, Plan
 from tts_plugins.bench.rows import CandidateRow, SolveKey, SolveRow
@@ -23,11 +23,13 @@ from tts_plugins.errors import (
     BudgetExhausted,
     ConfigurationError,
     DeadlineExceeded,
+    ModelError,
+    TTSError,
 )
 from tts_plugins.ledger import Ledger
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.pools import Pool
-from tts_plugins.types import Problem, Result, Scored, Usage
+from tts_plugins.types import Problem
 
 _EVERY = 0.5  # seconds between the commits of a replay, which costs nothing to repeat
 
@@ -61,6 +63,7 @@ async def bench(
     *,
     concurrency: int = 8,
     total: Budget | None = None,
+    attempts: int = 4,
     on_solve: Callable[[Progress], None] | None = None,
 ) -> bool:
     """Do what of a plan is not in its store yet.
@@ -70,19 +73,21 @@ async def bench(
         concurrency: solves under way at once.
         total: limits for all solves together, those of earlier starts included, but for its `seconds`: those are
             of this start. A solve that it cuts short is not kept; what was replied to it is.
+        attempts: attempts at each request, as for `solve`.
         on_solve: called after each solve.
 
     Returns:
         Whether all is done; False where `total` ended it.
 
     Raises:
-        TTSError: a setting is wrong, or no solve can succeed (a wrong key, an unknown model); what is done is kept.
+        TTSError: a setting is wrong, no solve can succeed (a wrong key, an unknown model), or the server is down and
+            stayed so over all attempts at one solve. What is done is kept, and that solve is not.
     """
     check_count("bench", "concurrency", concurrency)
     account = _account(total, store)
     if account is None:
         return False
-    work = _Work(plan, store, account, on_solve)
+    work = _Work(plan, store, account, attempts, on_solve)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
@@ -95,8 +100,11 @@ async def bench(
 
 
 class _Work:
-    def __init__(self, plan: Plan, store: Store, account: Ledger, on_solve: Callable[[Progress], None] | None) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, account: Ledger, attempts: int, on_solve: Callable[[Progress], None] | None
+    ) -> None:
         self._plan, self._store, self._account, self._on_solve = plan, store, account, on_solve
+        self._attempts = attempts
         self._before = store.done()
         self._todo = self._order()
         self._pool = plan.model if isinstance(plan.model, Pool) else None
@@ -130,7 +138,8 @@ class _Work:
             self._keep(*row)
 
     async def _solve(self, key: SolveKey, problem: Problem, arm: Arm) -> tuple[SolveRow, list[CandidateRow]] | None:
-        ASKED.set(Asked(key))
+        asked = Asked(key)
+        ASKED.set(asked)
         ledger = Ledger(arm.budget, inside=self._account)
         room = ledger.left()
         model, own = self._model or self._replay(key.seed), Problem(problem.content, problem.id, problem.metadata)
@@ -138,24 +147,23 @@ class _Work:
         try:
             result = await solve(
                 own, model=model, strategy=arm.strategy, verifier=self._plan.verifier, budget=ledger,
-                seed=_seed(key), answer=self._answer,
+                seed=_seed(key), answer=self._answer, attempts=self._attempts,
             )  # fmt: skip
         except (AllCandidatesFailed, BudgetExhausted, DeadlineExceeded) as error:
+            if _server_down(error):
+                raise
             if self._cut(arm, ledger, room, isinstance(error, BudgetExhausted | DeadlineExceeded)):
                 return None
-            used = ledger.usage
-            row = SolveRow(
-                **_key(key), correct=False, answer=None, score=None, chosen=None, stopped="failed",
-                error=f"{type(error).__name__}: {error}", **_costs(used, time.monotonic() - started),
-            )  # fmt: skip
-            return row, []
+            return failure(key, error, ledger.usage, time.monotonic() - started), []
+        if asked.fatal is not None:
+            raise asked.fatal
         if isinstance(model, ReplayModel) and model.refused:
             raise ConfigurationError(
                 f"bench: {arm.name} asks for more samples than problem {key.problem!r} has; lower n, or record more"
             )
         if self._cut(arm, ledger, room, result.stopped in ("budget", "deadline")):
             return None
-        return self._row(key, problem, result)
+        return outcome(key, problem, result, self._grade, texts=self._pool is None)
 
     def _cut(self, arm: Arm, ledger: Ledger, room: Mapping[str, float | None], ended: bool) -> bool:
         """Whether the end may be the whole benchmark's and not this solve's own; then the solve is not kept."""
@@ -166,19 +174,6 @@ class _Work:
         own = {} if arm.budget is None else arm.budget.to_dict()
         left = self._account.left()
         return any(value is not None and value < own.get(name, float("inf")) for name, value in left.items())
-
-    def _row(self, key: SolveKey, problem: Problem, result: Result) -> tuple[SolveRow, list[CandidateRow]]:
-        places = {c.id: i for i, c in enumerate(result.candidates)}
-        grades = [self._grade(problem, c) for c in result.candidates]
-        place = places.get(result.best.id)
-        row = SolveRow(
-            **_key(key),
-            correct=self._grade(problem, result.best) if place is None else grades[place],
-            answer=result.answer, score=result.score, chosen=place, stopped=result.stopped, choice=_choice(result),
-            **_costs(result.usage, result.usage.seconds),
-        )  # fmt: skip
-        texts = self._pool is None
-        return row, [_candidate(i, c, grades[i], texts) for i, c in enumerate(result.candidates)]
 
     def _replay(self, seed: int) -> ReplayModel:
         assert self._pool is not None
@@ -215,33 +210,12 @@ def _account(total: Budget | None, store: Store) -> Ledger | None:
     return None if any(value <= 0 for value in left.values()) else Ledger(Budget(**left))
 
 
-def _key(key: SolveKey) -> dict[str, Any]:
-    return {"problem": key.problem, "arm": key.arm, "seed": key.seed}
+def _server_down(error: TTSError) -> bool:
+    """Whether nothing but the server's state speaks against the solve: it may well succeed later."""
+    causes = error.errors if isinstance(error, AllCandidatesFailed) else ()
+    return bool(causes) and all(isinstance(cause, ModelError) and cause.retryable for cause in causes)
 
 
 def _seed(key: SolveKey) -> int:
     # Not the arm: strategies are compared on the same samples, as far as the server honours seeds.
     return int.from_bytes(hashlib.sha256(f"{key.seed}/{key.problem}".encode()).digest()[:4]) >> 1
-
-
-def _costs(usage: Usage, seconds: float) -> dict[str, Any]:
-    verifier = usage.by_role.get("verifier")
-    return {
-        "calls": usage.calls, "requests": usage.requests, "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens, "verifier_tokens": 0 if verifier is None else verifier.tokens,
-        "usd": usage.usd, "seconds": round(seconds, 6), "exact": usage.exact,
-    }  # fmt: skip
-
-
-def _candidate(place: int, c: Scored, correct: bool | None, texts: bool) -> CandidateRow:
-    return CandidateRow(
-        place=place, answer=c.answer, correct=correct, score=c.score, tokens=c.tokens, truncated=c.truncated,
-        finished=c.finished, step_scores=c.step_scores, logprobs=c.logprobs or (),
-        text=c.text if texts else None,
-    )  # fmt: skip
-
-
-def _choice(result: Result) -> str | None:
-    """The strategy that a policy says it chose: the last note of the trace with a `chosen_strategy`."""
-    chosen = [e["chosen_strategy"] for e in result.trace if e.get("chosen_strategy") is not None]
-    return str(chosen[-1]) if chosen else None

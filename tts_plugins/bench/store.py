@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS solves (
 CREATE TABLE IF NOT EXISTS candidates (
   problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, place INTEGER NOT NULL, answer TEXT,
   correct INTEGER, score REAL, tokens INTEGER, truncated INTEGER NOT NULL, finished INTEGER NOT NULL, step_scores TEXT,
-  logprobs TEXT, text TEXT, PRIMARY KEY (problem, arm, seed, place)) WITHOUT ROWID;
+  logprobs TEXT, sent_seed INTEGER, text TEXT, PRIMARY KEY (problem, arm, seed, place)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS replies (
   problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, call TEXT NOT NULL, reply TEXT NOT NULL,
   PRIMARY KEY (problem, arm, seed, call)) WITHOUT ROWID;
