@@ -59,23 +59,29 @@ class _Model:
         return await self._model.bound(problem)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        return await self._once(["generate", *seeds], lambda: self._model.generate(problem, seeds))
+        return await self._once(["generate"], seeds, lambda: self._model.generate(problem, seeds))
 
-    async def _once(self, call: Sequence[object], ask: Callable[[], Awaitable[Reply]]) -> Reply:
-        name = hashlib.sha256(json.dumps(call, default=str).encode()).hexdigest()[:24]
+    async def _once(
+        self, call: Sequence[object], seeds: Sequence[int | None], ask: Callable[[], Awaitable[Reply]]
+    ) -> Reply:
+        # By the first seed alone: a budget may have cut a request shorter than it is now, and the engine asks for
+        # what a reply lacks.
+        name = hashlib.sha256(json.dumps([*call, *seeds[:1]], default=str).encode()).hexdigest()[:24]
         asked = ASKED.get()
         asked.times[name] += 1  # the same request a second time is a request for something else
         name = f"{name}/{asked.times[name]}"
         known = self._store.reply(asked.key, name)
         if known is not None:
-            return _read(known)
+            then, reply = _read(known)
+            if then == list(seeds[: len(then)]):
+                return reply
         try:
             reply = await ask()
         except ModelError as error:
             if error.fatal:  # the engine ends with the candidates that it has, which are too few to be measured
                 asked.fatal = error
             raise
-        self._store.add_reply(asked.key, name, _written(reply))
+        self._store.add_reply(asked.key, name, _written(seeds, reply))
         return reply
 
 
@@ -95,8 +101,8 @@ class _Steps(_Model):
         return await self._step_model.step_bound(candidate, ahead)
 
     async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
-        call = ["expand", candidate.text, greedy, *seeds]
-        return await self._once(call, lambda: self._step_model.expand(candidate, seeds, greedy=greedy))
+        call = ["expand", candidate.text, greedy]
+        return await self._once(call, seeds, lambda: self._step_model.expand(candidate, seeds, greedy=greedy))
 
 
 class _Revises(_Model):
@@ -110,18 +116,18 @@ class _Revises(_Model):
     async def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
     ) -> Reply:
-        call = ["revise", [(c.text, c.feedback) for c in history], merge, *seeds]
-        return await self._once(call, lambda: self._revise_model.revise(problem, history, seeds, merge=merge))
+        call = ["revise", [(c.text, c.feedback) for c in history], merge]
+        return await self._once(call, seeds, lambda: self._revise_model.revise(problem, history, seeds, merge=merge))
 
 
 class _Both(_Steps, _Revises):
     pass
 
 
-def _written(reply: Reply) -> str:
+def _written(seeds: Sequence[int | None], reply: Reply) -> str:
     usage = None if reply.usage is None else _fields(reply.usage, without="by_role")
     choices = [{**_fields(g, without="output"), "output": _output(g.output)} for g in reply.generations]
-    return json.dumps({"generations": choices, "usage": usage}, ensure_ascii=False)
+    return json.dumps({"seeds": list(seeds), "generations": choices, "usage": usage}, ensure_ascii=False)
 
 
 def _fields(value: Generation | Usage, *, without: str) -> dict[str, Any]:
@@ -136,12 +142,10 @@ def _output(value: object) -> Any:
     return value if isinstance(value, str | int | float | list | dict) else None
 
 
-def _read(text: str) -> Reply:
+def _read(text: str) -> tuple[list[int | None], Reply]:
     value = json.loads(text)
-    return Reply(
-        generations=tuple(_generation(g) for g in value["generations"]),
-        usage=None if value["usage"] is None else Usage(**value["usage"]),
-    )
+    usage = None if value["usage"] is None else Usage(**value["usage"])
+    return value["seeds"], Reply(generations=tuple(_generation(g) for g in value["generations"]), usage=usage)
 
 
 def _generation(value: dict[str, Any]) -> Generation:
