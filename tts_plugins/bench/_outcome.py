@@ -8,6 +8,10 @@ from tts_plugins.bench.grading import Grade
 from tts_plugins.bench.rows import CandidateRow, SolveKey, SolveRow
 from tts_plugins.types import Problem, Result, Scored, Usage
 
+# The notes by which policies tell what they chose, and the field of each that says it: `ComputeOptimal`'s plan, its
+# choice once it has seen the difficulty, and whatever a policy of somebody else chose.
+_CHOICES = {"plan": "fixed", "difficulty": "chosen", "policy": "chosen_strategy"}
+
 
 def outcome(
     key: SolveKey, problem: Problem, result: Result, grade: Grade, *, texts: bool
@@ -54,6 +58,6 @@ def _candidate(place: int, c: Scored, correct: bool | None, texts: bool) -> Cand
 
 
 def _choice(result: Result) -> str | None:
-    """The strategy that a policy says it chose: the last note of the trace with a `chosen_strategy`."""
-    chosen = [e["chosen_strategy"] for e in result.trace if e.get("chosen_strategy") is not None]
-    return str(chosen[-1]) if chosen else None
+    """The strategy that a policy last said it goes on with; None where it said nothing."""
+    notes = [event for event in result.trace if event["kind"] in _CHOICES]
+    return str(notes[-1].get(_CHOICES[notes[-1]["kind"]])) if notes else None

@@ -90,7 +90,7 @@ def _caption(title: str, notes: Mapping[str, str], summary: Summary) -> object:
         return [_key(_STYLES[name], _WORDS[name]) for name in OUTCOMES if name in seen]
     if title.startswith("What ") and title not in notes:
         arm = summary.arms[next(i for i in range(len(summary.arms)) if title == f"What {letter(i)} chose")]
-        return [_key(f"c{n % chart.COLOURS}", name) for name, n in _choices(arm).items()]
+        return [_key(f"c{n % chart.COLOURS}", shorten(name, 70)) for name, n in _choices(arm).items()]
     return notes.get(title, "")
 
 
