@@ -187,6 +187,8 @@ async def test_the_whole_run_s_budget_ends_it_and_more_of_it_goes_on(tmp_path: P
         assert sum(s.calls for s in kept) <= 17
         # A solve that the whole's budget cut short is not kept as if its own strategy had stopped there.
         assert all(s.calls == (2 if s.arm.endswith("calls=2") else 4) for s in kept)
+        # Its own is: that ends the solve, and not the run.
+        assert {s.stopped for s in kept if s.arm.endswith("calls=2")} == {"budget"}
     with plan.open(tmp_path / "run") as store:
         assert not await bench(plan, store, total=Budget(calls=17))
         assert await bench(plan, store, total=Budget(calls=40))
@@ -273,3 +275,11 @@ async def test_a_recording_is_a_pool_that_replays(tmp_path: Path) -> None:
     assert sorted(bool(c.correct) for c in pool.problems[2].candidates) == [False, False, True]
     replayed = await replay(pool, BestOfN(n=3), RecordedVerifier(), orders=2)
     assert replayed.samples.value == 3
+
+
+async def test_a_solve_s_own_limit_is_not_taken_for_the_whole_run_s(tmp_path: Path) -> None:
+    plan = Plan(problems=asked(3), strategies={"votes": SelfConsistency(n=4)}, model=ScriptedModel(["4"]),
+                budgets={"tokens=40": Budget(tokens=40)})  # fmt: skip
+    with plan.open(tmp_path / "run") as store:
+        assert await bench(plan, store, total=Budget(calls=100, usd=1.0))
+        assert [(s.stopped, s.calls) for s in store.solves()] == [("budget", 2)] * 3

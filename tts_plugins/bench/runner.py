@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tts_plugins._config import check_count
@@ -16,7 +16,7 @@ from tts_plugins.bench.grading import by_answer, by_record
 from tts_plugins.bench.plan import Arm, Plan
 from tts_plugins.bench.rows import CandidateRow, SolveKey, SolveRow
 from tts_plugins.bench.store import Store
-from tts_plugins.budget import Budget
+from tts_plugins.budget import FREE, Budget
 from tts_plugins.engine import solve
 from tts_plugins.errors import (
     AllCandidatesFailed,
@@ -29,6 +29,7 @@ from tts_plugins.errors import (
 from tts_plugins.ledger import Ledger
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.pools import Pool
+from tts_plugins.protocols import Model
 from tts_plugins.types import Problem
 
 _EVERY = 0.5  # seconds between the commits of a replay, which costs nothing to repeat
@@ -141,7 +142,6 @@ class _Work:
         asked = Asked(key)
         ASKED.set(asked)
         ledger = Ledger(arm.budget, inside=self._account)
-        room = ledger.left()
         model, own = self._model or self._replay(key.seed), Problem(problem.content, problem.id, problem.metadata)
         started = time.monotonic()
         try:
@@ -152,28 +152,36 @@ class _Work:
         except (AllCandidatesFailed, BudgetExhausted, DeadlineExceeded) as error:
             if _server_down(error):
                 raise
-            if self._cut(arm, ledger, room, isinstance(error, BudgetExhausted | DeadlineExceeded)):
+            self._check_pool(key, model)
+            if isinstance(error, BudgetExhausted | DeadlineExceeded) and await self._cut(arm, own, model):
                 return None
             return failure(key, error, ledger.usage, time.monotonic() - started), []
         if asked.fatal is not None:
             raise asked.fatal
-        if isinstance(model, ReplayModel) and model.refused:
-            raise ConfigurationError(
-                f"bench: {arm.name} asks for more samples than problem {key.problem!r} has; lower n, or record more"
-            )
-        if self._cut(arm, ledger, room, result.stopped in ("budget", "deadline")):
+        self._check_pool(key, model)
+        if result.stopped in ("budget", "deadline") and await self._cut(arm, own, model):
             return None
         return outcome(key, problem, result, self._grade, texts=self._pool is None)
 
-    def _cut(self, arm: Arm, ledger: Ledger, room: Mapping[str, float | None], ended: bool) -> bool:
-        """Whether the end may be the whole benchmark's and not this solve's own; then the solve is not kept."""
-        if not ended:
-            return False
-        if (limit := self._account.deadline(time.monotonic())) is not None and limit <= time.monotonic():
+    def _check_pool(self, key: SolveKey, model: Model) -> None:
+        if isinstance(model, ReplayModel) and model.refused:
+            raise ConfigurationError(
+                f"bench: {key.arm} asks for more samples than problem {key.problem!r} has; lower n, or record more"
+            )
+
+    async def _cut(self, arm: Arm, problem: Problem, model: Model) -> bool:
+        """Whether a solve that a limit ended was ended by the whole benchmark's; then it is not kept."""
+        limit = self._account.deadline(time.monotonic())
+        if arm.budget is None or (limit is not None and limit <= time.monotonic()):
             return True
-        own = {} if arm.budget is None else arm.budget.to_dict()
-        left = self._account.left()
-        return any(value is not None and value < own.get(name, float("inf")) for name, value in left.items())
+        bound = await model.bound(problem) or FREE
+        check = self._plan.verifier
+        more = FREE if check is None else await check.bound(problem, bound.completion_tokens)
+        try:
+            self._account.reserve(bound.amount.plus(more.amount)).release()
+        except BudgetExhausted:
+            return True
+        return False
 
     def _replay(self, seed: int) -> ReplayModel:
         assert self._pool is not None
