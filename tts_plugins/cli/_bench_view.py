@@ -82,19 +82,34 @@ class BenchView:
 def show(run: Run, place: Placing | None) -> None:
     """The table of a run, on stdout."""
     console = stdout()
+    arms, frontier = run.summary.arms, run.frontier(place)
+    columns = {
+        "": [("★ " if arm in frontier else "  ") + arm.name for arm in arms],
+        "right": [_estimate(arm.accuracy) for arm in arms],
+        "over the first": [
+            "" if arm is arms[0] or arm.accuracy is None else _signed(arm.over(arms[0])) for arm in arms
+        ],
+        "n": [f"{arm.samples.value:.1f}" for arm in arms],
+        "tokens": [f"{arm.tokens.value:,.0f}" for arm in arms],
+        "cost": [_cost(arm) for arm in arms],
+        "time": [] if run.config.get("pool") else [seconds(arm.seconds.value) for arm in arms],
+        "any": [_share(arm.selections()["any"]) for arm in arms],
+    }
+    if set(columns["cost"]) == {"$0"}:
+        columns["cost"] = []
+    shown = {name: cells for name, cells in columns.items() if cells}
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "right", "over the first", "candidates", "tokens", "cost", "time", "any right"):
-        table.add_column(name, justify="left" if not name else "right")
-    first, frontier = run.summary.arms[0], run.frontier(place)
-    for arm in run.summary.arms:
-        difference = "" if arm is first or arm.accuracy is None else _signed(arm.over(first))
-        table.add_row(
-            ("★ " if arm in frontier else "  ") + arm.name, _estimate(arm.accuracy), difference,
-            f"{arm.samples.value:.1f}", f"{arm.tokens.value:,.0f}", _cost(arm), seconds(arm.seconds.value),
-            _share(arm.selections()["any"]),
-        )  # fmt: skip
+    for name in shown:
+        # Figures stay whole; names are what is cut where the terminal is narrow.
+        wide = max(map(len, [name, *shown[name]])) if name else 12
+        table.add_column(name, justify="right" if name else "left", no_wrap=True, overflow="ellipsis", min_width=wide)
+    for cells in zip(*shown.values(), strict=True):
+        table.add_row(*map(Text, cells))
     console.print(table)
-    note = "★ on the frontier: nothing is as right for less. Intervals are for 95 %, resampled by problem."
+    note = (
+        "★ on the frontier: nothing is as right for less. n: candidates of a solve; any: solves with a right one among "
+        "them. Intervals are for 95 %, resampled by problem."
+    )
     console.print(Text(note, style="dim"), soft_wrap=True)
     if place is not None and place.larger is not None:
         console.print(_matches(run, place))
@@ -117,11 +132,15 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _estimate(value: Estimate | None) -> str:
-    return "not graded" if value is None else str(value)
+    return "not graded" if value is None else f"{value.value:.3f} [{value.low:.2f}, {value.high:.2f}]"
 
 
 def _signed(e: Estimate) -> str:
-    return f"{e.value:+.3f} ({e.low:+.3f} to {e.high:+.3f})"
+    return f"{e.value:+.3f} [{e.low:+.2f}, {e.high:+.2f}]"
+
+
+def _over(arm: Arm, first: Arm) -> str:
+    return "" if arm is first or arm.accuracy is None else _signed(arm.over(first))
 
 
 def _share(value: float | None) -> str:
