@@ -11,15 +11,14 @@ from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveRow
 from tts_plugins.bench.store import Store
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.protocols import Run
-from tts_plugins.strategies import BaseStrategy
 from tts_plugins.types import EMPTY, Problem, Scored
 
 ARM = "samples"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples(BaseStrategy):
-    """`n` samples, scored where there is a verifier, of which none is chosen: for recording.
+class Samples:
+    """A strategy that takes `n` samples, scored where there is a verifier, and chooses none of them: for recording.
 
     Raises:
         ConfigurationError: `n` is out of range.
