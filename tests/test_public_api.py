@@ -143,7 +143,7 @@ def test_the_package_is_typed_and_has_one_version() -> None:
 
 
 HEAVY = {"openai", "numpy", "rich", "typer", "jsonschema", "xllamacpp", "aiohttp", "genai_prices", "httpx", "pydantic",
-         "opentelemetry", "langchain_core", "langgraph", "dspy", "importlib.metadata"}  # fmt: skip
+         "opentelemetry", "datasets", "langchain_core", "langgraph", "dspy", "importlib.metadata"}  # fmt: skip
 
 
 def run(code: str) -> str:

@@ -200,8 +200,8 @@ def _plain(value: PoolCandidate | PoolProblem | PoolHeader, keep: Sequence[str])
         content = getattr(value, f.name)
         if f.name in ("candidates", "extra"):
             continue
-        nothing = content is None or content is False or content == ()  # a score of 0.0 says something
-        if f.name in keep or not nothing:
+        # By identity: a score of 0.0 equals False, and says something.
+        if f.name in keep or not (content is None or content is False or content == ()):
             out[f.name] = list(content) if isinstance(content, tuple) else content
     return {**out, **value.extra}
 

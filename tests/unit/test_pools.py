@@ -160,8 +160,9 @@ def test_classes_of_answers_cannot_be_compared_across_problems() -> None:
     assert check_assignment(moved(pool, bare)).checked == ()
 
 
-def test_a_score_of_zero_is_kept(tmp_path: Path) -> None:
-    candidate = PoolCandidate(answer="1", tokens=0, correct=False, score=0.0)
-    pool = Pool(header=PoolHeader(model="m", dataset="d"), problems=(PoolProblem(id="p", candidates=(candidate,)),))
-    pool.write(tmp_path / "pool.jsonl.gz")
-    assert Pool.read(tmp_path / "pool.jsonl.gz") == pool
+def test_a_score_of_zero_is_a_score(tmp_path: Path) -> None:
+    candidate = PoolCandidate(text="x", answer="x", correct=False, score=0.0, step_scores=(0.0,))
+    problem = PoolProblem(id="a", prompt_tokens=0, candidates=(candidate,))
+    pool = replace(synthetic_pool(1, 1), problems=(problem,))
+    pool.write(tmp_path / "p.gz")
+    assert Pool.read(tmp_path / "p.gz") == pool

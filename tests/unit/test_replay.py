@@ -175,3 +175,10 @@ def test_intervals_resample_whole_problems() -> None:
                   lambda: paired_bootstrap([[1]], []), lambda: paired_bootstrap([[1]], [[0]], ratio=True)):  # fmt: skip
         with pytest.raises(ValueError):
             wrong()
+
+
+async def test_recorded_log_probabilities_are_served() -> None:
+    probed = changed(extra={"logprobs": [-0.5, -1]})
+    result = await solve(probed.problems[0].problem(), model=ReplayModel(probed), strategy=SelfConsistency(n=2),
+                         answer=recorded_answer)  # fmt: skip
+    assert [c.logprobs for c in result.candidates] == [(-0.5, -1.0)] * 2

@@ -1,4 +1,7 @@
-"""The command line: `tts-plugins demo | solve | calibrate | doctor`. It needs the extra `cli` (typer and rich)."""
+"""The command line: `tts-plugins demo | solve | record | bench | report | calibrate | doctor`.
+
+It needs the extra `cli` (typer and rich).
+"""
 
 from __future__ import annotations
 

@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from tts_plugins._version import __version__
+from tts_plugins.cli._bench import bench
 from tts_plugins.cli._calibrate import calibrate_command
 from tts_plugins.cli._demo import demo
 from tts_plugins.cli._doctor import doctor
+from tts_plugins.cli._record import record
+from tts_plugins.cli._report import report
 from tts_plugins.cli._solve import solve
 from tts_plugins.cli._terminal import complain
 
@@ -23,6 +26,9 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("solve")(solve)
+app.command("record")(record)
+app.command("bench")(bench)
+app.command("report")(report)
 app.command("calibrate")(calibrate_command)
 app.command("doctor")(doctor)
 

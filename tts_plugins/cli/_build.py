@@ -30,8 +30,9 @@ def model_of(
     price: str | None,
     threads: int | None,
     progress: Progress,
+    **more: Any,
 ) -> OpenAICompatibleModel:
-    """The generator: a model on a server, a GGUF file, or the embedded model.
+    """The generator: a model on a server, a GGUF file, or the embedded model; `more` are arguments of either.
 
     Raises:
         ConfigurationError: options that do not go together, or a value that the model refuses.
@@ -42,8 +43,9 @@ def model_of(
                 "--api-key-env and --price are for a server; a local model has no key and no price"
             )
         path = None if name in (None, EMBEDDED) else name
-        warmth: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
-        return LocalModel(path, max_tokens=max_tokens, system=system, threads=threads, progress=progress, **warmth)
+        if temperature is not None:
+            more["temperature"] = temperature
+        return LocalModel(path, max_tokens=max_tokens, system=system, threads=threads, progress=progress, **more)
     if name is None:
         raise ConfigurationError(
             f"--base-url needs --model NAME too; `tts-plugins doctor --base-url {base_url}` lists the server's models"
@@ -53,7 +55,7 @@ def model_of(
     key = key_of(api_key_env)
     return OpenAICompatibleModel(
         name, base_url=base_url, api_key=key, temperature=temperature, max_tokens=max_tokens, system=system,
-        price=None if price is None else price_of(price),
+        price=None if price is None else price_of(price), **more,
     )  # fmt: skip
 
 
@@ -127,7 +129,7 @@ def strategy_of(name: str | None, settings: Mapping[str, Any], *, verified: bool
     return made
 
 
-def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+def settings_of(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
     """`FIELD=VALUE`s, the values read as JSON where they are that, else as text.
 
     Raises:
@@ -137,7 +139,7 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         field, equals, value = pair.partition("=")
         if not equals or not field:
-            raise ConfigurationError(f"--set {pair}: write FIELD=VALUE, such as --set wave=4")
+            raise ConfigurationError(f"{option} {pair}: write FIELD=VALUE, such as {option} wave=4")
         made[field.strip().replace("-", "_")] = _value(value)
     return made
 

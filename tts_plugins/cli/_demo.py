@@ -22,7 +22,7 @@ from tts_plugins.cli._terminal import (
     start_local,
     stderr,
     stdout,
-    write_page,
+    write_file,
 )
 from tts_plugins.engine._words import plural
 from tts_plugins.errors import ConfigurationError, MissingExtraError
@@ -64,7 +64,7 @@ def demo(
             with no_key_echo(), DemoView(stderr(), n, f"{model.name} on {plural(model.threads, 'CPU thread')}") as view:
                 report = asyncio.run(run_demo(model=model, n=n, seed=seed, limit=limit, on_event=view.add))
         if html is not None:
-            write_page(html, report.html())
+            write_file(html, report.html())
             say(f"every call: {html}")
         if as_json:
             emit(report.to_dict())

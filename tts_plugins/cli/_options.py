@@ -1,12 +1,13 @@
-"""The options of `solve`, as they stand in its help."""
+"""The options of the commands, as they stand in their help."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-_MODEL, _SEARCH, _BUDGET, _OUTPUT = "Model", "Search", "Budget", "Output"
+_MODEL, _SEARCH, _BUDGET, _OUTPUT, _TASK = "Model", "Search", "Budget", "Output", "Problems"
 
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What is asked; - reads it from stdin.")]
 
@@ -84,8 +85,9 @@ VerifierName = Annotated[
     str | None,
     typer.Option(
         metavar="VERIFIER",
-        help="agreement, json-schema:FILE, python:package.module:function or python:path/file.py:function. The "
-        "function gets (problem, candidate) and returns a score from 0 to 1, or a score and a reason.",
+        help="agreement, json-schema:FILE, python:package.module:function or python:path/file.py:function; for a pool "
+        "recorded, or recorded:min. The function gets (problem, candidate) and returns a score from 0 to 1, or a "
+        "score and a reason.",
         rich_help_panel=_SEARCH,
     ),
 ]
@@ -105,4 +107,43 @@ DryRun = Annotated[
 Tree = Annotated[bool, typer.Option("--trace", help="Print every call as a tree.", rich_help_panel=_OUTPUT)]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress and no summary on stderr.", rich_help_panel=_OUTPUT)
+]
+
+# Of `bench`, `record` and `report`
+
+Limit = Annotated[
+    int | None, typer.Option(help="The first so many problems only.", rich_help_panel=_TASK, metavar="N", min=1)
+]
+GradeName = Annotated[
+    str | None,
+    typer.Option(
+        "--grade",
+        metavar="GRADE",
+        help="What is right: answer (as the problem's gold answer; the default), recorded (a pool's records; the "
+        "default on one), or python:path/file.py:function of (problem, candidate) that returns true or false. For "
+        "measuring only.",
+        rich_help_panel=_TASK,
+    ),
+]
+Concurrency = Annotated[int, typer.Option(help="Problems under way at once.", rich_help_panel=_SEARCH, min=1)]
+Params = Annotated[
+    float | None,
+    typer.Option(help="Parameters of the model, such as 1.35e8: gives FLOPs.", rich_help_panel=_OUTPUT, metavar="N"),
+]
+VerifierParams = Annotated[
+    float | None,
+    typer.Option(help="Parameters of the verifier, where it is a model.", rich_help_panel=_OUTPUT, metavar="N"),
+]
+LargerFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--larger",
+        help="A pool or a run of a larger model on the same problems, to compare its single answer with at matched "
+        "FLOPs; needs --params and --larger-params.",
+        rich_help_panel=_OUTPUT,
+        metavar="FILE",
+    ),
+]
+LargerParams = Annotated[
+    float | None, typer.Option(help="Parameters of the larger model.", rich_help_panel=_OUTPUT, metavar="N")
 ]

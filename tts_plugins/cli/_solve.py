@@ -30,7 +30,7 @@ from tts_plugins.cli._terminal import (
     start_local,
     stderr,
     stdout,
-    write_page,
+    write_file,
 )
 from tts_plugins.cli._verifier import verifier_of
 from tts_plugins.cli._watch import watch
@@ -132,7 +132,7 @@ def _deliver(result: Result | None, output: _Output) -> None:
         complain("interrupted before the first candidate was complete")
         raise typer.Exit(130)
     if output.html is not None:
-        write_page(output.html, result.trace.html())
+        write_file(output.html, result.trace.html())
     if not output.quiet:
         summary(stderr(), result)
         if output.html is not None:

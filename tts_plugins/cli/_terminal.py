@@ -168,17 +168,18 @@ def check_writable(path: Path | None, option: str) -> None:
         raise ConfigurationError(f"{option} {path}: the folder {folder} cannot be written; choose another")
 
 
-def write_page(path: Path, html: str) -> None:
-    """Write the page in one step: it is whole, or as it was before.
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file in one step: it is whole, or as it was before.
 
     Raises:
         TTSError: it cannot be written.
     """
+    data = content.encode() if isinstance(content, str) else content
     try:
         with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
+            "wb", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
         ) as file:
-            file.write(html)
+            file.write(data)
         os.chmod(file.name, 0o644)  # a temporary file is for its owner alone, a page is for showing
         os.replace(file.name, path)
     except OSError as error:

@@ -8,15 +8,18 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
+from tts_plugins.selection import Aggregate
 from tts_plugins.verifiers import AnswerAgreement, CallableVerifier, JSONSchemaVerifier
+from tts_plugins.verifiers.recorded import RecordedVerifier
 
 
 def verifier_of(text: str | None) -> Verifier | SetVerifier | None:
-    """`agreement`, `json-schema:FILE`, `python:package.module:function` or `python:path/file.py:function`.
+    """`agreement`, `json-schema:FILE`, `python:package.module:function` or `python:path/file.py:function`; for pools
+    `recorded`, or `recorded:HOW` where step scores become one otherwise than by the last.
 
     Raises:
         ConfigurationError: none of these, or what it names cannot be loaded.
@@ -29,6 +32,8 @@ def verifier_of(text: str | None) -> Verifier | SetVerifier | None:
         return AnswerAgreement()
     if kind in ("json-schema", "json_schema") and rest:
         return JSONSchemaVerifier(_schema(Path(rest).expanduser(), text))
+    if kind == "recorded":
+        return RecordedVerifier(aggregate=cast(Aggregate, rest or "last"))
     if kind == "python" and ":" in rest:
         return _own(rest, text)
     raise ConfigurationError(
@@ -47,23 +52,31 @@ def _schema(path: Path, text: str) -> Any:
 
 
 def _own(where: str, text: str) -> Verifier | SetVerifier:
+    found = named(where, f"--verifier {text}")
+    if isinstance(found, type) or not (callable(found) or isinstance(found, Verifier | SetVerifier)):
+        raise ConfigurationError(
+            f"--verifier {text}: {where} is a {type(found).__name__}; name a function of (problem, candidate), "
+            "or a verifier object"
+        )
+    return found if isinstance(found, Verifier | SetVerifier) else CallableVerifier(found)
+
+
+def named(where: str, option: str) -> Any:
+    """What `package.module:name` or `path/file.py:name` names.
+
+    Raises:
+        ConfigurationError: it cannot be loaded; begins with the `option` that named it.
+    """
     module, _, name = where.rpartition(":")
     try:
         found: Any = _loaded(module)
     except Exception as error:  # a user's module may raise anything while it is imported
-        raise ConfigurationError(
-            f"--verifier {text}: {module} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
+        raise ConfigurationError(f"{option}: {module} cannot be loaded: {type(error).__name__}: {error}") from error
     for part in name.split("."):
         if not hasattr(found, part):
-            raise ConfigurationError(f"--verifier {text}: {module} has no {name!r}")
+            raise ConfigurationError(f"{option}: {module} has no {name!r}")
         found = getattr(found, part)
-    if isinstance(found, type) or not (callable(found) or isinstance(found, Verifier | SetVerifier)):
-        raise ConfigurationError(
-            f"--verifier {text}: {name} is a {type(found).__name__}; name a function of (problem, candidate), "
-            "or a verifier object"
-        )
-    return found if isinstance(found, Verifier | SetVerifier) else CallableVerifier(found)
+    return found
 
 
 def _loaded(module: str) -> Any:

@@ -35,7 +35,7 @@ def page(trace: Mapping[str, Any]) -> str:
     """One trace as a self-contained HTML page."""
     view = View(trace)
     name = shorten(oneline(view.top.get("problem") or "trace"), 70)
-    return _document(f"{name} · trace", [el("main", el("h1", "Trace of one solve"), _trace(view, ""))])
+    return document(f"{name} · trace", [el("main", el("h1", "Trace of one solve"), _trace(view, ""))])
 
 
 def pages(traces: Sequence[tuple[str, Mapping[str, Any]]], title: str, note: str = "") -> str:
@@ -66,10 +66,11 @@ def pages(traces: Sequence[tuple[str, Mapping[str, Any]]], title: str, note: str
         f"#f{i}:checked~.one:not(.o{i}),#f{i}:checked~.scroll tr.row:not(.o{i}){{display:none}}"
         for i in numbered.values()
     )
-    return _document(title, [el("main", content)], rules)
+    return document(title, [el("main", content)], rules)
 
 
-def _document(title: str, body: list[Html], rules: str = "") -> str:
+def document(title: str, body: list[Html], rules: str = "") -> str:
+    """A whole page in the house's style, with further style rules; its policy lets it load nothing."""
     style, script = _resource("page.css") + rules, _resource("page.js")
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "

@@ -114,4 +114,5 @@ def _generation(recorded: PoolCandidate) -> Generation:
         output=recorded,
         finish_reason="length" if recorded.truncated else "stop",
         tokens=recorded.tokens,
+        logprobs=tuple(map(float, recorded.extra["logprobs"])) if recorded.extra.get("logprobs") else None,
     )

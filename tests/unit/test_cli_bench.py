@@ -1,0 +1,185 @@
+"""`record`, `bench` and `report` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("typer")
+pytest.importorskip("rich")
+pytest.importorskip("aiohttp")
+
+from tts_plugins.bench.store import Store
+from tts_plugins.cli import main
+from tts_plugins.pools import Pool
+from tts_plugins.testing.loopback import LoopbackServer
+from tts_plugins.testing.synthetic import synthetic_pool
+
+ROOT = Path(__file__).parents[2]
+CHECK = """
+def check(problem, candidate):
+    return float(candidate.text.endswith("4."))
+
+def grade(problem, candidate):
+    return candidate.answer == problem.metadata["answer"]
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer(reply=["The answer is 4.", "The answer is 5."]) as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    lines = [json.dumps({"id": f"p{i}", "prompt": f"{i} + {4 - i}?", "answer": 4}) for i in range(3)]
+    (tmp_path / "problems.jsonl").write_text("\n".join(lines))
+    (tmp_path / "checks.py").write_text(CHECK)
+    synthetic_pool(6, 8).write(tmp_path / "pool.gz")
+    return tmp_path
+
+
+@pytest.fixture
+def said(home: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def live(server: LoopbackServer) -> list[str]:
+    return ["--model", "loopback", "--base-url", server.base_url, "--max-tokens", "32"]
+
+
+def test_the_pool_in_examples_is_benched_without_anything_else(said: Any) -> None:
+    pool = str(ROOT / "examples" / "orders_pool.jsonl.gz")
+    code, out, err = said("bench", "--pool", pool, "--verifier", "recorded", "--seeds", "1", "--html", "r.html",
+                          "--strategy", "self-consistency:n=1", "--strategy", "best-of-n:n=16")  # fmt: skip
+    assert code == 0, err
+    assert "best-of-n:n=16" in out and "★" in out and "written: r.html" in err
+    assert "Benchmark: SmolLM2-135M-Instruct" in Path("r.html").read_text()
+    code, out, _ = said("report", "bench.sqlite", "--json")
+    _, many = json.loads(out)["arms"]
+    # A verifier that sees the message only makes more right than one answer, on this pool as it was recorded.
+    assert code == 0 and many["over_the_first"]["low"] > 0
+    assert said("report", "bench.sqlite", "--svg", "r.svg", "--quiet") == (0, "", "")
+    assert Path("r.svg").read_text().startswith("<svg")
+
+
+def test_a_live_benchmark_goes_on_and_asks_for_nothing_again(said: Any, server: LoopbackServer) -> None:
+    asked = ["bench", "--problems", "problems.jsonl", *live(server), "--strategy", "self-consistency:n=3", "--out", "r"]
+    assert said(*asked, "--budget-calls", "5")[0] == 3
+    assert 0 < server.counts.choices <= 5
+    code, out, err = said(*asked, "--json")
+    assert code == 0, err
+    assert server.counts.choices == 9 and json.loads(out)["arms"][0]["calls"]["value"] == 3
+    assert said(*asked, "--quiet")[0] == 0 and server.counts.choices == 9
+    code, _, err = said(*asked, "--temperature", "0.5")
+    assert code == 2 and "sampling.temperature was null and is 0.5" in err
+    (Path("checks.py")).write_text(CHECK)
+    code, _, err = said(*asked, "--grade", "python:checks.py:grade")
+    assert code == 2 and "grade was null and is" in err
+
+
+def test_a_configuration_file(said: Any, server: LoopbackServer) -> None:
+    Path("bench.toml").write_text(
+        f"""
+        problems = "problems.jsonl"
+        verifier = "python:checks.py:check"
+        grade = "python:checks.py:grade"
+        seeds = 2
+        model = {{ name = "loopback", base_url = "{server.base_url}", max_tokens = 32 }}
+        [strategies.few]
+        type = "best_of_n"
+        n = 2
+        stop = {{ type = "threshold", score = 1.0 }}
+        [budgets]
+        small = {{ calls = 1 }}
+        all = "none"
+        """
+    )
+    code, out, err = said("bench", "bench.toml", "--limit", "2", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [a["name"] for a in found["arms"]] == ["few @ small", "few @ all"]
+    assert (found["done"], found["config"]["arms"]["few @ small"]["budget"]) == (8, {"calls": 1})
+    Path("bench.json").write_text(json.dumps({"problem": "x"}))
+    code, _, err = said("bench", "bench.json")
+    assert code == 2 and "bench.json: unknown key 'problem'; the keys are" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "give either --problems FILE, or --pool FILE"),
+        (["--pool", "pool.gz", "--model", "m"], "name is of a model, and a pool takes its place"),
+        (["--pool", "pool.gz", "--strategy", "best-of-n:n=4"], "needs a --verifier"),
+        (["--pool", "pool.gz", "--strategy", "nothing:n=4"], "--strategy nothing is not known"),
+        (["--pool", "pool.gz", "--strategy", "self-consistency:n"], "write FIELD=VALUE"),
+        (["--pool", "pool.gz", "--strategy", "self-consistency:m=4"], "has no setting 'm'"),
+        (["--pool", "pool.gz", "--strategy", "profile:none"], "profile='none' is not known"),
+        (["--pool", "pool.gz", "--budget", "cents=4"], "unknown limit 'cents'"),
+        (["--pool", "pool.gz", "--grade", "luck"], "--grade luck is not known"),
+        (["--pool", "pool.gz", "--verifier", "recorded:median"], "'median'"),
+        (["--pool", "pool.gz", "--larger", "pool.gz"], "--larger FILE and --larger-params N belong together"),
+        (["--pool", "pool.gz", "--params", "-1"], "--params -1 must be above 0"),
+        (["--pool", "pool.gz", "--verifier-params", "1"], "need --params N"),
+        (["nothing.toml"], "nothing.toml: the file cannot be read"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_one_line(said: Any, options: list[str], words: str) -> None:
+    code, out, err = said("bench", *options)
+    assert (code, out) == (2, "") and words in err and err.count("\n") == 1
+    assert not Path("bench.sqlite").exists()
+
+
+def test_a_malformed_line_of_a_pool_is_named(said: Any) -> None:
+    Path("pool.jsonl").write_text(
+        '{"format": "tts-pool", "version": 1, "model": "m", "dataset": "d"}\n'
+        '{"id": "a", "candidates": [{"answer": "1", "correct": true}, {"answer": "1", "correct": "yes"}]}\n'
+    )
+    code, _, err = said("bench", "--pool", "pool.jsonl")
+    assert code == 1 and "pool.jsonl, line 2, candidates[1], correct: 'yes' must be true, false or null" in err
+
+
+def test_a_recording_goes_on_after_its_budget_and_makes_a_pool(said: Any, server: LoopbackServer) -> None:
+    asked = ["record", "problems.jsonl", "--out", "new.gz", "--n", "4", *live(server), "--concurrency", "1",
+             "--verifier", "python:checks.py:check", "--licence", "CC0-1.0"]  # fmt: skip
+    code, _, err = said(*asked, "--budget-calls", "5")
+    assert code == 3 and "the same command with more goes on" in err
+    assert len(Pool.read("new.gz").problems) == 1
+    assert server.counts.choices <= 5
+    code, _, err = said(*asked)
+    assert code == 0, err
+    assert "new.gz: 3 problems, 12 samples; " in err and server.counts.choices == 12
+    pool = Pool.read("new.gz")
+    assert (pool.header.model, pool.header.licence, pool.header.verifier) == ("loopback", "CC0-1.0", "check")
+    assert pool.fewest == 4 and pool.exact_tokens and all(p.prompt_tokens for p in pool.problems)
+    for c in (c for p in pool.problems for c in p.candidates):
+        assert c.tokens and c.score == float(c.answer == "4") == float(bool(c.correct))
+    assert not list(Path().glob(".new.gz*"))
+    code, _, err = said(*asked)
+    assert code == 2 and "new.gz is there already, and complete" in err
+    assert said("bench", "--pool", "new.gz", "--verifier", "recorded", "--strategy", "best-of-n:n=4", "-q")[0] == 0
+
+
+def test_a_run_can_stand_beside_another(said: Any) -> None:
+    for name, strategy in (("small", "self-consistency:n=8"), ("large", "self-consistency:n=1")):
+        assert said("bench", "--pool", "pool.gz", "--strategy", strategy, "--seeds", "2", "--out", name, "-q")[0] == 0
+    beside = ["report", "small", "--params", "1e9", "--larger-params", "9e9", "--larger"]
+    code, out, err = said(*beside, "large")
+    assert code == 0 and "Beside one answer of synthetic, at the same FLOPs" in out, err
+    code, _, err = said(*beside, "small")
+    assert code == 2 and "no strategy there takes a single answer" in err
+    assert said("report", "nowhere")[0] == 1
+    with Store.read("small") as store:
+        assert store.config["seeds"] == [0, 1]

@@ -1,0 +1,128 @@
+"""What a benchmark does: every strategy within every budget, on every problem, once for each seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tts_plugins._config import Configured
+from tts_plugins.answers import AnswerKey
+from tts_plugins.bench.grading import Grade
+from tts_plugins.bench.rows import ProblemRow
+from tts_plugins.bench.store import Store
+from tts_plugins.budget import Budget
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.pools import Pool, PoolProblem
+from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
+from tts_plugins.types import EMPTY, Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A strategy within a budget: one line of the table."""
+
+    name: str
+    strategy: Strategy
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a benchmark does.
+
+    Args:
+        problems: each with an `id`, unique among them.
+        strategies: by name.
+        model: the generator; or a pool, whose samples are dealt in an order of their own for each seed.
+        verifier: for all strategies.
+        budgets: limits for each solve, by name; None for no limit.
+        seeds: each problem is solved once for each of them.
+        grade: whether a candidate is right; a pool's records, else the problem's gold answer, where left out.
+        answer: from a text to the value that votes; a pool's recorded answers, else `extract`, where left out.
+        settings: whatever else the results depend on, such as the model's temperature: for telling a changed
+            configuration.
+
+    Raises:
+        ConfigurationError: there is nothing to do, or problems without an id.
+    """
+
+    problems: Sequence[Problem]
+    strategies: Mapping[str, Strategy]
+    model: Model | Pool
+    verifier: Verifier | SetVerifier | None = None
+    budgets: Mapping[str, Budget | None] = field(default_factory=lambda: {"": None})
+    seeds: Sequence[int] = (0,)
+    grade: Grade | None = None
+    answer: AnswerKey | None = None
+    settings: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+    def __post_init__(self) -> None:
+        for name in ("problems", "strategies", "budgets", "seeds"):
+            if not getattr(self, name):
+                raise ConfigurationError(f"bench: {name} is empty; give at least one")
+        ids = [p.id for p in self.problems]
+        if None in ids or len(set(ids)) != len(ids):
+            raise ConfigurationError("bench: problems need ids, each its own; pass Problem(…, id=…)")
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Every strategy within every budget."""
+        return [
+            Arm(name=f"{name} @ {limit}" if limit else name, strategy=strategy, budget=budget)
+            for name, strategy in self.strategies.items()
+            for limit, budget in self.budgets.items()
+        ]
+
+    def config(self) -> dict[str, Any]:
+        """All that the results depend on, as JSON."""
+        model = self.model
+        return {
+            "model": model.header.model if isinstance(model, Pool) else model.name,
+            "pool": _digest([_pool_row(p) for p in model.problems]) if isinstance(model, Pool) else None,
+            "problems": _digest([[p.id, _shown(p.content), p.metadata.get("answer")] for p in self.problems]),
+            "arms": {a.name: {"strategy": _shown(a.strategy), "budget": _limits(a.budget)} for a in self.arms},
+            "verifier": None if self.verifier is None else self.verifier.name,
+            "seeds": list(self.seeds),
+            **self.settings,
+        }
+
+    def rows(self) -> list[ProblemRow]:
+        """The problems as the store keeps them."""
+        return [
+            ProblemRow(id=p.id or "", text=p.text, answer=_text(p.metadata.get("answer")),
+                       level=_text(p.metadata.get("level")))
+            for p in self.problems
+        ]  # fmt: skip
+
+    def open(self, path: str | Path) -> Store:
+        """Its store, begun or gone on with; see `Store.open`."""
+        return Store.open(path, self.config(), self.rows(), durable=not isinstance(self.model, Pool))
+
+
+def _limits(budget: Budget | None) -> dict[str, Any] | None:
+    return None if budget is None else budget.to_dict()
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, Configured):
+        return value.to_dict()
+    try:
+        return json.loads(json.dumps(value))
+    except TypeError:
+        return repr(value)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _pool_row(p: PoolProblem) -> object:
+    return [p.id, [[c.answer, c.tokens, c.correct, c.score, list(c.step_scores)] for c in p.candidates]]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()[:16]

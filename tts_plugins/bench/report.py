@@ -1,0 +1,176 @@
+"""A run as one self-contained page, as a picture, or as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from tts_plugins.bench import _sections as sections
+from tts_plugins.bench._charts import keys
+from tts_plugins.bench.matched import Larger, Match, matches
+from tts_plugins.bench.metrics import Estimate
+from tts_plugins.bench.store import Store
+from tts_plugins.bench.summary import Arm, Costs, Summary
+from tts_plugins.engine._html import Html, el
+from tts_plugins.engine._page import document
+from tts_plugins.errors import DataError, MissingExtraError
+
+_CHART = re.compile(r'<svg viewBox="0 0 [\d.]+ (?P<height>[\d.]+)"[^>]*>(?P<content>.*?)</svg>', re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placing:
+    """How tokens become FLOPs, and the larger model that stands beside, if any."""
+
+    costs: Costs
+    larger: Larger | None = None
+
+    def matches(self, summary: Summary) -> list[Match]:
+        """The best arms within the larger model's FLOPs; none where there is no larger model."""
+        return [] if self.larger is None else matches(summary, self.costs, self.larger)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A benchmark's configuration and its figures."""
+
+    config: Mapping[str, Any]
+    summary: Summary
+
+    def frontier(self, place: Placing | None = None) -> list[Arm]:
+        """The arms on the frontier of accuracy over FLOPs where these are known, else over tokens."""
+        return self.summary.frontier(cost_of(place))
+
+
+def cost_of(place: Placing | None) -> Any:
+    """From an arm to what it costs a solve: FLOPs where parameters are known, else tokens."""
+    return (lambda arm: arm.tokens.value) if place is None else (lambda arm: arm.flops(place.costs).value)
+
+
+def load(store: Store) -> Run:
+    """What a store holds by now.
+
+    Raises:
+        DataError: no solve has ended yet.
+    """
+    config, solves = store.config, store.solves()
+    if not solves:
+        raise DataError(f"{store.path}: no solve has ended yet; go on with the benchmark first")
+    summary = Summary.of_rows(list(config["arms"]), config["seeds"], store.problems(), solves, store.candidates())
+    return Run(config=config, summary=summary)
+
+
+def page(run: Run, place: Placing | None = None) -> str:
+    """One HTML page that needs nothing else: no network, and no script to be read."""
+    found = place.matches(run.summary) if place is not None else []
+    cost, unit = cost_of(place), "tokens of a solve" if place is None else "FLOPs of a solve"
+    body = [
+        el("h1", f"Benchmark: {run.config['model']}"),
+        sections.facts(run.config, run.summary),
+        sections.charts(run.summary, cost, unit),
+        sections.figures(run.summary, run.frontier(place), None if place is None else place.costs),
+        sections.choosing(run.summary),
+        sections.passes(run.summary),
+        None if place is None or place.larger is None else sections.beside(found, place.larger, share_words),
+        sections.failures(run.summary),
+        sections.settings(run.config),
+    ]
+    return document(f"{run.config['model']} · benchmark", [el("main", body)], _style())
+
+
+def picture(run: Run, place: Placing | None = None) -> str:
+    """The charts as one SVG that stands alone, in light colours."""
+    unit = "tokens of a solve" if place is None else "FLOPs of a solve"
+    drawn = sections.drawings(run.summary, cost_of(place), unit)
+    parts, heights, wide = list[Html](), [0.0, 0.0], 440.0
+    for title, chart in drawn:
+        found = _CHART.fullmatch(chart)
+        assert found is not None  # every chart is one of ours
+        column = heights.index(min(heights))
+        at = f"translate({20 + column * (wide + 30):g} {20 + heights[column]:g})"
+        parts.append(el("g", el("text", title, y="12", class_="title"),
+                        el("g", Html(found["content"]), transform="translate(0 22)"), transform=at))  # fmt: skip
+        heights[column] += float(found["height"]) + 48
+    names = el("g", keys([a.name for a in run.summary.arms]), transform=f"translate(20 {max(heights) + 16:g})")
+    width, height = 2 * wide + 70, max(heights) + 30 + 22 * len(run.summary.arms)
+    style = Html(f"<style>{_literal(_style())} .title {{ font-size: 14px; font-weight: 600; fill: #1c2024; }}</style>")
+    ground = el("rect", width="100%", height="100%", fill="#fff")
+    font = "system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+    return el(
+        "svg", style, ground, parts, names, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width:g} {height:g}",
+        width=f"{width:g}", height=f"{height:g}", class_="chart", font_family=font,
+    )  # fmt: skip
+
+
+def png_of(svg: str) -> bytes:
+    """A picture as PNG, at twice its size.
+
+    Raises:
+        MissingExtraError: `resvg-py` is not installed.
+    """
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise MissingExtraError("a PNG needs `resvg-py`: pip install 'tts-plugins[bench]'; or write an SVG") from error
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=2))
+
+
+def as_dict(run: Run, place: Placing | None = None) -> dict[str, Any]:
+    """The configuration and all figures, as JSON."""
+    frontier = run.frontier(place)
+    return {
+        "config": dict(run.config),
+        "done": run.summary.done,
+        "of": run.summary.of,
+        "arms": [_arm(arm, run.summary.arms[0], arm in frontier, place) for arm in run.summary.arms],
+        "matched_flops": [
+            {"inference_share": m.share, "allowed": m.allowed, "arm": m.arm, "flops": m.flops,
+             "accuracy": _plain(m.accuracy), "larger": _plain(m.larger), "difference": _plain(m.difference)}
+            for m in (place.matches(run.summary) if place is not None else [])
+        ],
+    }  # fmt: skip
+
+
+def share_words(share: float | None) -> str:
+    """R = D_inference / D_pretraining, in words."""
+    return "not counted" if share is None else f"counted, R = {share:g}"
+
+
+def _arm(arm: Arm, first: Arm, frontier: bool, place: Placing | None) -> dict[str, Any]:
+    return {
+        "name": arm.name,
+        "solves": len(arm.all),
+        "accuracy": _plain(arm.accuracy),
+        "over_the_first": None if arm.accuracy is None else _plain(arm.over(first)),
+        "candidates": _plain(arm.samples),
+        "calls": _plain(arm.calls),
+        "tokens": _plain(arm.tokens),
+        "usd": _plain(arm.usd),
+        "seconds": _plain(arm.seconds),
+        "flops": None if place is None else _plain(arm.flops(place.costs)),
+        "frontier": frontier,
+        "selections": arm.selections(),
+        "pass_at": {k: arm.pass_at(k) for k in sections.POWERS if arm.pass_at(k) is not None},
+        "outcomes": arm.outcomes(),
+        "truncated": arm.truncated,
+    }
+
+
+def _plain(e: Estimate | None) -> dict[str, float] | None:
+    return None if e is None else {"value": e.value, "low": e.low, "high": e.high}
+
+
+def _style() -> str:
+    return files(__package__).joinpath("report.css").read_text("utf-8")
+
+
+def _literal(style: str) -> str:
+    """Styles with the light colours put in: renderers of pictures know no variables."""
+    house = files("tts_plugins.engine").joinpath("page.css").read_text("utf-8")
+    colours: dict[str, str] = {}
+    for name, value in re.findall(r"(--\w+): ([^;]+);", house + style):
+        colours.setdefault(name, value)  # the light ones come first
+    return re.sub(r"var\((--\w+)\)", lambda m: colours[m[1]], re.sub(r"@media[^{]*\{.*?\}\s*\}", "", style, flags=re.S))

@@ -1,0 +1,256 @@
+"""Where a benchmark keeps what it has paid for: one SQLite file that survives `kill -9` at any moment.
+
+One row for each solve, one for each of its candidates, and one for each reply of a model to a solve that has not ended
+yet. A row is acknowledged once its transaction is committed; what is acknowledged is never asked again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
+from tts_plugins.errors import ConfigurationError, DataError
+
+FORMAT, VERSION = "tts-bench", 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS problems (
+  id TEXT PRIMARY KEY, place INTEGER NOT NULL, text TEXT, answer TEXT, level TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS solves (
+  problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, correct INTEGER, answer TEXT, score REAL,
+  chosen INTEGER, stopped TEXT NOT NULL, error TEXT, choice TEXT, calls INTEGER NOT NULL, requests INTEGER NOT NULL,
+  prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, verifier_tokens INTEGER NOT NULL, usd REAL,
+  seconds REAL NOT NULL, exact INTEGER NOT NULL, PRIMARY KEY (problem, arm, seed)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS candidates (
+  problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, place INTEGER NOT NULL, answer TEXT,
+  correct INTEGER, score REAL, tokens INTEGER, truncated INTEGER NOT NULL, finished INTEGER NOT NULL, step_scores TEXT,
+  logprobs TEXT, sent_seed INTEGER, text TEXT, PRIMARY KEY (problem, arm, seed, place)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replies (
+  problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, call TEXT NOT NULL, reply TEXT NOT NULL,
+  PRIMARY KEY (problem, arm, seed, call)) WITHOUT ROWID;
+"""
+
+_LISTS = ("step_scores", "logprobs")  # fields that are JSON in their columns
+
+
+class Store:
+    """A benchmark's file, open for writing by one process, or for reading by any.
+
+    Use `Store.open` to begin or go on, `Store.read` to look.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: sqlite3.Connection | None) -> None:
+        self.path = path
+        self._db, self._lock = connection, lock
+
+    @classmethod
+    def open(
+        cls, path: str | Path, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, durable: bool = True
+    ) -> Store:
+        """Begin a benchmark in a new file, or go on with it in one of the same configuration.
+
+        Args:
+            config: JSON-serialisable; whatever changes what the results mean.
+            durable: wait for the disk at each commit, so that a power cut loses nothing either. Without it, `kill -9`
+                loses nothing, and a power cut the last moments.
+
+        Raises:
+            ConfigurationError: the file holds another configuration (names what differs), another process writes to
+                it, or it cannot be made.
+            DataError: the file is no benchmark's, or of a newer version.
+        """
+        path = Path(path).expanduser()
+        lock = _lock(path)
+        try:
+            db = _connect(path)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            _begin(path, db, json.loads(json.dumps(config)), problems)
+        except BaseException:
+            lock.close()
+            raise
+        return cls(path, db, lock)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Store:
+        """A benchmark's file, to look at; also while it is being written.
+
+        Raises:
+            DataError: there is no such file, or it is no benchmark's.
+        """
+        path = Path(path).expanduser()
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file; `tts-plugins bench … --out {path}` makes one")
+        db = _connect(path)
+        _config(path, db)
+        return cls(path, db, None)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration that it was made with."""
+        return _config(self.path, self._db)
+
+    def problems(self) -> list[ProblemRow]:
+        """All problems, in their order."""
+        rows = self._db.execute("SELECT id, text, answer, level FROM problems ORDER BY place")
+        return [ProblemRow(id=i, text=t, answer=a, level=v) for i, t, a, v in rows]
+
+    def done(self) -> set[tuple[str, str, int]]:
+        """The problem, arm and seed of each solve that has ended."""
+        return set(self._db.execute("SELECT problem, arm, seed FROM solves"))
+
+    def solves(self) -> list[SolveRow]:
+        """All solves that have ended, by problem, arm and seed."""
+        names = [f.name for f in fields(SolveRow)]
+        rows = self._db.execute(f"SELECT {', '.join(names)} FROM solves ORDER BY problem, arm, seed")
+        return [SolveRow(**_typed(dict(zip(names, row, strict=True)), "correct", "exact")) for row in rows]
+
+    def candidates(self) -> dict[tuple[str, str, int], list[CandidateRow]]:
+        """The candidates of each solve, in their order."""
+        names = [f.name for f in fields(CandidateRow)]
+        rows = self._db.execute(
+            f"SELECT problem, arm, seed, {', '.join(names)} FROM candidates ORDER BY problem, arm, seed, place"
+        )
+        out: dict[tuple[str, str, int], list[CandidateRow]] = {}
+        for problem, arm, seed, *row in rows:
+            made = _typed(dict(zip(names, row, strict=True)), "correct", "truncated", "finished")
+            made.update({name: tuple(json.loads(made[name] or "[]")) for name in _LISTS})
+            out.setdefault((problem, arm, seed), []).append(CandidateRow(**made))
+        return out
+
+    def add(self, solves: Iterable[tuple[SolveRow, Sequence[CandidateRow]]]) -> None:
+        """Acknowledge solves with their candidates, all or none of them."""
+        with self._db:
+            for solve, candidates in solves:
+                key = (solve.problem, solve.arm, solve.seed)
+                _insert(self._db, "solves", {f.name: getattr(solve, f.name) for f in fields(solve)})
+                marks = ", ".join("?" * (3 + len(fields(CandidateRow))))
+                columns = ", ".join(["problem", "arm", "seed", *(f.name for f in fields(CandidateRow))])
+                self._db.executemany(
+                    f"INSERT INTO candidates ({columns}) VALUES ({marks})", [(*key, *_plain(c)) for c in candidates]
+                )
+                self._db.execute("DELETE FROM replies WHERE problem = ? AND arm = ? AND seed = ?", key)
+
+    def reply(self, key: SolveKey, call: str) -> str | None:
+        """What a model replied to a call of a solve that has not ended yet; None where it was not asked."""
+        found = self._db.execute(
+            "SELECT reply FROM replies WHERE problem = ? AND arm = ? AND seed = ? AND call = ?",
+            (key.problem, key.arm, key.seed, call),
+        ).fetchone()
+        return None if found is None else str(found[0])
+
+    def add_reply(self, key: SolveKey, call: str, reply: str) -> None:
+        """Acknowledge a reply."""
+        with self._db:
+            self._db.execute(
+                "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?)", (key.problem, key.arm, key.seed, call, reply)
+            )
+
+    @staticmethod
+    def remove(path: str | Path) -> None:
+        """Delete a benchmark's file and what stands beside it."""
+        for end in ("", "-wal", "-shm", ".lock"):
+            path = Path(path)
+            path.with_name(path.name + end).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file, and let others write to it."""
+        self._db.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(path, timeout=10.0)
+    except sqlite3.Error as error:
+        raise ConfigurationError(
+            f"{path} cannot be opened: {error}; is its folder there, and yours to write?"
+        ) from error
+
+
+def _lock(path: Path) -> sqlite3.Connection:
+    """A lock that every platform has and that ends with its process, however that ends."""
+    lock = _connect(path.with_name(f"{path.name}.lock"))
+    try:
+        lock.execute("PRAGMA busy_timeout=500")
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        raise ConfigurationError(
+            f"{path}: another process is writing to it ({error}); let it end, or choose another --out"
+        ) from error
+    return lock
+
+
+def _begin(path: Path, db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow]) -> None:
+    if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        _compare(path, _config(path, db), config)
+        return
+    about = {"format": FORMAT, "version": VERSION, "config": config}
+    with db:  # all of it or nothing, so that a kill here leaves an empty file, which is begun again
+        db.execute("BEGIN")
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            db.execute(statement)
+        db.executemany("INSERT INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()])
+        rows = [(p.id, place, p.text, p.answer, p.level) for place, p in enumerate(problems)]
+        db.executemany("INSERT INTO problems VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _config(path: Path, db: sqlite3.Connection) -> dict[str, Any]:
+    try:
+        about = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM about")}
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{path}: it is no benchmark's file ({error}); choose another") from error
+    if about.get("format") != FORMAT:
+        raise DataError(f"{path}: format={about.get('format')!r} is not {FORMAT!r}; choose another file")
+    if about["version"] > VERSION:
+        raise DataError(f"{path}: version={about['version']} is newer than {VERSION}, which this release reads")
+    found: dict[str, Any] = about["config"]
+    return found
+
+
+def _compare(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    changed = list(_changes("", old, new))
+    if changed:
+        raise ConfigurationError(
+            f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was begun with, "
+            "or another --out"
+        )
+
+
+def _changes(where: str, old: Any, new: Any) -> Iterable[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *(k for k in new if k not in old)]:
+            yield from _changes(f"{where}.{key}" if where else str(key), old.get(key), new.get(key))
+    elif old != new:
+        yield f"{where} was {json.dumps(old):.80} and is {json.dumps(new):.80}"
+
+
+def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
+    db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+
+
+def _plain(row: CandidateRow) -> list[Any]:
+    values = ((f.name, getattr(row, f.name)) for f in fields(row))
+    return [(json.dumps(value) if value else None) if name in _LISTS else value for name, value in values]
+
+
+def _typed(row: dict[str, Any], *flags: str) -> dict[str, Any]:
+    """SQLite has no truth values."""
+    for name in flags:
+        row[name] = None if row[name] is None else bool(row[name])
+    return row

@@ -1,0 +1,232 @@
+"""What a benchmark's rows come to: one set of figures for each arm, with intervals by problem. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from statistics import mean
+
+from tts_plugins.bench import flops
+from tts_plugins.bench.metrics import (
+    Estimate,
+    clustered_bootstrap,
+    expected_best,
+    expected_majority,
+    expected_weighted,
+    paired_bootstrap,
+    pass_at_k,
+)
+from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveRow
+from tts_plugins.errors import DataError
+
+Key = tuple[str, str, int]
+Figure = Callable[[SolveRow], float]
+OUTCOMES = ("right", "chosen wrongly", "not among them", "cut or without answer", "failed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """How tokens become FLOPs: the generator's parameters, and the verifier's where it is a model."""
+
+    parameters: float
+    verifier_parameters: float = 0.0
+
+    def of(self, solve: SolveRow) -> float:
+        """2 N D of one solve, read and written tokens alike; a pool without prompt counts leaves those out."""
+        mine = flops.inference(self.parameters, solve.model_tokens)
+        tokens = solve.verifier_tokens
+        return mine + (flops.inference(self.verifier_parameters, tokens) if tokens and self.verifier_parameters else 0)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The solves of one strategy within one budget, by problem.
+
+    Every mean is over problems, each of which is the mean over its seeds, and its interval (95 %) is from
+    resampling problems.
+    """
+
+    name: str
+    solves: Mapping[str, Sequence[SolveRow]]
+    candidates: Mapping[Key, Sequence[CandidateRow]]
+
+    @cached_property
+    def accuracy(self) -> Estimate | None:
+        """The share of right answers; None where nothing was graded."""
+        return None if self.graded == 0 else self.mean(lambda s: float(s.correct or False))
+
+    @cached_property
+    def graded(self) -> int:
+        """Solves whose answer was graded."""
+        return sum(s.correct is not None and s.chosen is not None for s in self.all)
+
+    @cached_property
+    def tokens(self) -> Estimate:
+        """Tokens of a solve."""
+        return self.mean(lambda s: float(s.tokens))
+
+    @cached_property
+    def calls(self) -> Estimate:
+        """Generations of a solve, the verifier's included."""
+        return self.mean(lambda s: float(s.calls))
+
+    @cached_property
+    def samples(self) -> Estimate:
+        """Candidates of a solve."""
+        return self.mean(lambda s: float(len(self._of(s))))
+
+    @cached_property
+    def seconds(self) -> Estimate:
+        """Wall time of a solve, beside others on the same machine."""
+        return self.mean(lambda s: s.seconds)
+
+    @cached_property
+    def usd(self) -> Estimate | None:
+        """Dollars of a solve; None where a price is not known."""
+        return None if any(s.usd is None for s in self.all) else self.mean(lambda s: s.usd or 0.0)
+
+    @property
+    def all(self) -> list[SolveRow]:
+        """Its solves."""
+        return [s for solves in self.solves.values() for s in solves]
+
+    def mean(self, figure: Figure) -> Estimate:
+        """A figure's mean with its interval."""
+        return clustered_bootstrap([[figure(s) for s in solves] for solves in self.solves.values()])
+
+    def flops(self, costs: Costs) -> Estimate:
+        """FLOPs of a solve."""
+        return self.mean(costs.of)
+
+    def over(self, other: Arm, figure: Figure | None = None) -> Estimate:
+        """How much higher than the other arm's, paired by problem: the accuracy, where no figure is given."""
+        shared = [p for p in self.solves if p in other.solves]
+        if not shared:
+            raise DataError(f"{self.name} and {other.name} have no problem in common yet")
+        of = figure or (lambda s: float(s.correct or False))
+        mine, theirs = ([[of(s) for s in arm.solves[p]] for p in shared] for arm in (self, other))
+        return paired_bootstrap(mine, theirs)
+
+    def outcomes(self, problems: Sequence[str] | None = None) -> dict[str, float]:
+        """What became of its solves, as shares: right; wrong with a right candidate there; wrong without; every
+        candidate cut by a length limit or without a readable answer; no candidate at all."""
+        counts: Counter[str] = Counter()
+        chosen = [s for s in self.all if problems is None or s.problem in problems]
+        for s in chosen:
+            counts[_outcome(s, self._of(s))] += 1
+        return {name: counts[name] / max(1, len(chosen)) for name in OUTCOMES}
+
+    @property
+    def truncated(self) -> float:
+        """The share of candidates that a length limit cut."""
+        rows = [c for s in self.all for c in self._of(s)]
+        return sum(c.truncated for c in rows) / max(1, len(rows))
+
+    def selections(self) -> dict[str, float | None]:
+        """What each way to choose among its candidates would have reached, ties in expectation.
+
+        "any" is the share of solves with a right one among them; "one" that of a single candidate.
+        """
+        graded = [rows for s in self.all if (rows := self._of(s)) and all(c.correct is not None for c in rows)]
+        if not graded:
+            return dict.fromkeys(("one", "majority", "best", "weighted", "any"))
+        rights = [[bool(c.correct) for c in rows] for rows in graded]
+        scores = [[c.score or 0.0 for c in rows] for rows in graded]
+        answers = [[c.answer for c in rows] for rows in graded]
+        scored = all(c.score is not None for rows in graded for c in rows)
+        return {
+            "one": mean(sum(r) / len(r) for r in rights),
+            "majority": mean(map(expected_majority, answers, rights)),
+            "best": mean(map(expected_best, scores, rights)) if scored else None,
+            "weighted": mean(map(expected_weighted, answers, scores, rights)) if scored else None,
+            "any": mean(float(any(r)) for r in rights),
+        }
+
+    def pass_at(self, k: int) -> float | None:
+        """The unbiased pass@k over its solves; None where one has fewer than `k` candidates, or was stopped early:
+        how many there are then depends on what they say."""
+        if any(s.stopped != "complete" for s in self.all):
+            return None
+        rows = [self._of(s) for s in self.all]
+        if any(len(r) < k or any(c.correct is None for c in r) for r in rows):
+            return None
+        return mean(pass_at_k(len(r), sum(bool(c.correct) for c in r), k) for r in rows)
+
+    def _of(self, solve: SolveRow) -> Sequence[CandidateRow]:
+        return self.candidates.get((solve.problem, solve.arm, solve.seed), ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """All arms, and what is said over all of them."""
+
+    arms: tuple[Arm, ...]
+    problems: tuple[ProblemRow, ...]
+    of: int
+
+    @classmethod
+    def of_rows(
+        cls, arms: Sequence[str], seeds: Sequence[int], problems: Sequence[ProblemRow], solves: Sequence[SolveRow],
+        candidates: Mapping[Key, Sequence[CandidateRow]],
+    ) -> Summary:  # fmt: skip
+        """From a store's rows; arms without a solve yet are left out."""
+        by_arm: dict[str, dict[str, list[SolveRow]]] = {name: {} for name in arms}
+        for s in solves:
+            by_arm.setdefault(s.arm, {}).setdefault(s.problem, []).append(s)
+        made = tuple(Arm(name, rows, candidates) for name, rows in by_arm.items() if rows)
+        return cls(arms=made, problems=tuple(problems), of=len(arms) * len(problems) * len(seeds))
+
+    @property
+    def done(self) -> int:
+        """Solves that have ended."""
+        return sum(len(a.all) for a in self.arms)
+
+    def frontier(self, cost: Callable[[Arm], float]) -> list[Arm]:
+        """The arms that no other one beats in accuracy without costing more, cheapest first."""
+        kept: list[Arm] = []
+        graded = [a for a in self.arms if a.accuracy is not None]
+        for arm in sorted(graded, key=lambda a: (cost(a), -_value(a))):
+            if not kept or _value(arm) > _value(kept[-1]):
+                kept.append(arm)
+        return kept
+
+    @cached_property
+    def ease(self) -> dict[str, float]:
+        """Each problem's share of right candidates over all arms: the paper's oracle difficulty."""
+        rights: dict[str, list[bool]] = {}
+        for arm in self.arms:
+            for key, rows in arm.candidates.items():
+                if key[1] == arm.name:
+                    rights.setdefault(key[0], []).extend(bool(c.correct) for c in rows if c.correct is not None)
+        return {problem: sum(r) / len(r) for problem, r in rights.items() if r}
+
+    def bins(self, count: int = 5) -> list[tuple[str, ...]]:
+        """The problems in up to `count` bins of nearly equal size, easiest first."""
+        order = sorted(self.ease, key=lambda p: -self.ease[p])
+        count = max(1, min(count, len(order) // 3))
+        edges = [round(i * len(order) / count) for i in range(count + 1)]
+        return [tuple(order[a:b]) for a, b in pairwise(edges) if b > a]
+
+
+def accuracy_in(arm: Arm, problems: Sequence[str]) -> Estimate | None:
+    """An arm's accuracy on some problems; None where it has none of them."""
+    rows = [[float(s.correct or False) for s in arm.solves[p]] for p in problems if p in arm.solves]
+    return clustered_bootstrap(rows, resamples=1000) if rows else None
+
+
+def _value(arm: Arm) -> float:
+    return math.nan if arm.accuracy is None else arm.accuracy.value
+
+
+def _outcome(solve: SolveRow, rows: Sequence[CandidateRow]) -> str:
+    if solve.correct:
+        return OUTCOMES[0]
+    if not rows:
+        return OUTCOMES[4]
+    if any(c.correct for c in rows):
+        return OUTCOMES[1]
+    return OUTCOMES[3] if all(c.truncated or c.answer is None for c in rows) else OUTCOMES[2]

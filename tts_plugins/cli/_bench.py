@@ -1,0 +1,186 @@
+"""`tts-plugins bench`: problems x strategies x budgets x seeds, into a file that survives being killed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tts_plugins.bench.plan import Plan
+from tts_plugins.bench.report import load
+from tts_plugins.bench.runner import bench as run_bench
+from tts_plugins.bench.store import Store
+from tts_plugins.budget import Budget
+from tts_plugins.cli import _build
+from tts_plugins.cli import _options as options
+from tts_plugins.cli._bench_view import BenchView, show
+from tts_plugins.cli._report import deliver, placing
+from tts_plugins.cli._setup import Setup, texts
+from tts_plugins.cli._terminal import (
+    Debug,
+    Download,
+    Html,
+    Json,
+    check_writable,
+    complain,
+    errors,
+    no_key_echo,
+    say,
+    start_local,
+    stderr,
+)
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.models import LocalModel, OpenAICompatibleModel
+
+Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML or JSON file; options override it.")]
+Problems = Annotated[
+    str | None,
+    typer.Option(
+        help="A JSONL file, hf:NAME[:CONFIG[:SPLIT]] (needs datasets), or gym:TASK (needs reasoning-gym).",
+        metavar="SOURCE",
+        rich_help_panel="Problems",
+    ),
+]
+PoolFile = Annotated[
+    str | None,
+    typer.Option("--pool", help="A pool of recorded samples, instead of problems and a model; costs nothing.",
+                 metavar="FILE", rich_help_panel="Problems"),
+]  # fmt: skip
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        help="Times that each problem is solved; 1 if left out, 8 on a pool.", min=1, rich_help_panel="Search"
+    ),
+]
+Strategies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--strategy",
+        metavar="NAME[:FIELD=VALUE,…]",
+        help="As often as you like: best-of-n:n=8,select=weighted or self-consistency:n=16,stop=vote-lead:3; "
+        "profile:NAME; python:path/file.py:object. One answer and 8 votes if left out.",
+        rich_help_panel="Search",
+    ),
+]
+Budgets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        metavar="LIMIT=VALUE,…",
+        help="Limits of each solve, as often as you like: calls=4, tokens=2000,seconds=10, or none.",
+        rich_help_panel="Search",
+    ),
+]
+Out = Annotated[
+    Path, typer.Option(metavar="RUN", help="The file of the run; the same command goes on with it.",
+                       rich_help_panel="Output")
+]  # fmt: skip
+
+
+def bench(
+    config: Config = None,
+    problems: Problems = None,
+    pool: PoolFile = None,
+    limit: options.Limit = None,
+    grade: options.GradeName = None,
+    strategy: Strategies = None,
+    budget: Budgets = None,
+    seeds: Seeds = None,
+    verifier: options.VerifierName = None,
+    concurrency: options.Concurrency = 8,
+    model: options.Model = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    temperature: options.Temperature = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of one candidate at most; 1024 if left out.", rich_help_panel="Model")
+    ] = None,
+    system: options.System = None,
+    price: options.Price = None,
+    threads: options.Threads = None,
+    budget_calls: options.BudgetCalls = None,
+    budget_tokens: options.BudgetTokens = None,
+    budget_usd: options.BudgetUsd = None,
+    budget_seconds: options.BudgetSeconds = None,
+    out: Out = Path("bench.sqlite"),
+    html: Html = None,
+    params: options.Params = None,
+    verifier_params: options.VerifierParams = None,
+    larger: options.LargerFile = None,
+    larger_params: options.LargerParams = None,
+    as_json: Json = False,
+    quiet: options.Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure strategies: every strategy within every budget, on every problem.
+
+    Everything is written down as it is paid for: the same command goes on where it was ended or killed. The four
+    --budget-… options limit the whole run.
+
+    [dim]tts-plugins bench --pool examples/orders_pool.jsonl.gz --verifier recorded --html report.html[/]
+
+    [dim]tts-plugins bench --problems questions.jsonl --model qwen3-4b --base-url http://127.0.0.1:8000/v1[/]
+
+    Exit code: 0 done, 1 error, 2 wrong option, 3 the budget of the whole run ended it, 130 interrupted.
+    """
+    with errors(debug):
+        check_writable(html, "--html")
+        check_writable(out, "--out")
+        place = placing(params, verifier_params, larger, larger_params)
+        given = {"name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
+                 "max_tokens": max_tokens, "system": system, "price": price, "threads": threads}  # fmt: skip
+        setup = Setup.read(
+            config, problems=problems, pool=pool, limit=limit, seeds=seeds, verifier=verifier, grade=grade,
+            model=given, strategies=texts(strategy), budgets=texts(budget),
+        )  # fmt: skip
+        total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
+        generator = generator_of(setup, Download(stderr(), quiet=quiet))
+        plan = setup.plan(generator)
+        with plan.open(out) as store:
+            done = asyncio.run(run_plan(plan, store, generator, concurrency, total, quiet))
+            run = load(store)
+        if not quiet and not as_json:
+            show(run, place)
+        deliver(run, place, html=html, as_json=as_json, quiet=quiet)
+        if not done:
+            complain(f"the budget of the whole run ended it; the same command with more goes on with {out}")
+            raise typer.Exit(3)
+
+
+def generator_of(setup: Setup, download: Download, **more: Any) -> OpenAICompatibleModel | None:
+    """The model that a setup names, ready to be asked; None where a pool takes its place.
+
+    Raises:
+        ConfigurationError: it has both, or a value that the model refuses.
+    """
+    if setup.pool is not None:
+        if setup.model:
+            raise ConfigurationError(f"bench: {sorted(setup.model)[0]} is of a model, and a pool takes its place")
+        return None
+    names = ("base_url", "api_key_env", "temperature", "system", "price", "threads")
+    given = {name: setup.model.get(name) for name in names}
+    made = _build.model_of(
+        setup.model.get("name"), max_tokens=setup.model.get("max_tokens", 1024), progress=download, **given, **more
+    )
+    _build.check_key(made, setup.model.get("base_url"), setup.model.get("api_key_env"))
+    if isinstance(made, LocalModel):
+        start_local(made, download)
+    return made
+
+
+async def run_plan(
+    plan: Plan, store: Store, model: OpenAICompatibleModel | None, concurrency: int, total: Budget | None, quiet: bool
+) -> bool:
+    """Do what is left of a plan, in view; whether all is done."""
+    view = BenchView(stderr(), plan, store, quiet=quiet)
+    try:
+        with no_key_echo(), view:
+            return await run_bench(plan, store, concurrency=concurrency, total=total, on_solve=view.add)
+    except asyncio.CancelledError:
+        say(f"what is done is kept in {store.path}; the same command goes on")
+        raise
+    finally:
+        if model is not None:
+            await model.aclose()

@@ -1,0 +1,124 @@
+"""`tts-plugins record`: samples of a model on problems, as a pool."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tts_plugins.bench.plan import Plan
+from tts_plugins.bench.recording import ARM, Recorder, Samples
+from tts_plugins.bench.store import Store
+from tts_plugins.cli import _build
+from tts_plugins.cli import _options as options
+from tts_plugins.cli._bench import generator_of, run_plan
+from tts_plugins.cli._setup import Setup, grade_of
+from tts_plugins.cli._terminal import Debug, Download, check_writable, complain, errors, say, stderr
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.pools import Pool
+from tts_plugins.types import Problem
+
+Problems = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROBLEMS", help="A JSONL file, hf:NAME[:CONFIG[:SPLIT]] (needs datasets), or gym:TASK (reasoning-gym)."
+    ),
+]
+Out = Annotated[
+    Path, typer.Option(metavar="POOL", help="The pool, gzipped JSONL, such as pool.jsonl.gz.", rich_help_panel="Output")
+]
+Samples_ = Annotated[int, typer.Option("--n", help="Samples of each problem.", rich_help_panel="Search", min=1)]
+Logprobs = Annotated[
+    bool, typer.Option("--logprobs", help="Ask for each token's log-probability.", rich_help_panel="Model")
+]
+Licence = Annotated[str | None, typer.Option(help="Of the samples, for the pool's header.", rich_help_panel="Output")]
+
+
+def record(
+    problems: Problems,
+    out: Out,
+    n: Samples_ = 16,
+    limit: options.Limit = None,
+    grade: options.GradeName = None,
+    verifier: options.VerifierName = None,
+    concurrency: options.Concurrency = 2,
+    model: options.Model = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    temperature: options.Temperature = None,
+    max_tokens: options.MaxTokens = 1024,
+    system: options.System = None,
+    price: options.Price = None,
+    threads: options.Threads = None,
+    logprobs: Logprobs = False,
+    budget_calls: options.BudgetCalls = None,
+    budget_tokens: options.BudgetTokens = None,
+    budget_usd: options.BudgetUsd = None,
+    budget_seconds: options.BudgetSeconds = None,
+    licence: Licence = None,
+    quiet: options.Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Record samples of a model on problems, for replays that cost nothing.
+
+    Every reply is written down as it comes, beside the pool: the same command goes on where it was ended or killed.
+    The four --budget-… options limit the whole recording; the pool then has the problems that were completed.
+
+    [dim]tts-plugins record questions.jsonl --n 16 --out pool.jsonl.gz --logprobs[/]
+
+    Exit code: 0 done, 1 error, 2 wrong option, 3 the budget ended it, 130 interrupted.
+    """
+    with errors(debug):
+        check_writable(out, "--out")
+        given = {"name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
+                 "max_tokens": max_tokens, "system": system, "price": price, "threads": threads}  # fmt: skip
+        setup = Setup.read(None, problems=problems, limit=limit, verifier=verifier, grade=grade, model=given)
+        total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
+        found, _ = setup.problem_set()
+        check = setup.checker()
+        path = out.with_name(f".{out.name}.recording")
+        _refuse_other(out, path)
+        # One choice a request: only then is it known what each took, unless log-probabilities count them.
+        generator = generator_of(
+            setup, Download(stderr(), quiet=quiet), logprobs=logprobs, **({} if logprobs else {"batch": 1})
+        )
+        assert generator is not None  # there is no pool in its place
+        plan = Plan(
+            problems=found.problems, strategies={ARM: Samples(n=n)}, model=generator, verifier=check,
+            grade=grade_of(grade, found.grade),
+            settings={**setup.fingerprint(), "logprobs": logprobs},
+        )  # fmt: skip
+        extra = {
+            p.id or "": {k: v for k, v in p.metadata.items() if k not in ("answer", "level")} for p in plan.problems
+        }
+        recorder = Recorder(dataset=problems, licence=licence, extra=extra)
+        with plan.open(path) as store:
+            done = asyncio.run(run_plan(plan, store, generator, concurrency, total, quiet))
+            pool = recorder.pool(store)
+        pool.write(out)
+        _tell(pool, out, n, quiet=quiet)
+        if not done:
+            complain(f"the budget ended it; the same command with more goes on, from {path}")
+            raise typer.Exit(3)
+        Store.remove(path)
+
+
+def _rest(problem: Problem) -> dict[str, Any]:
+    return {key: value for key, value in problem.metadata.items() if key not in ("answer", "level")}
+
+
+def _refuse_other(out: Path, path: Path) -> None:
+    if out.exists() and not path.exists():
+        raise ConfigurationError(f"--out {out} is there already, and complete; remove it, or choose another name")
+
+
+def _tell(pool: Pool, out: Path, n: int, *, quiet: bool) -> None:
+    short = sum(len(p.candidates) < n for p in pool.problems)
+    if short:
+        complain(f"{short} of {len(pool.problems)} problems have fewer than {n} samples: some calls or scores failed")
+    if not quiet:
+        graded = [c.correct for p in pool.problems for c in p.candidates if c.correct is not None]
+        right = f"; {sum(graded) / len(graded):.3f} of them right" if graded else ""
+        say(f"{out}: {len(pool.problems)} problems, {sum(len(p.candidates) for p in pool.problems):,} samples{right}")

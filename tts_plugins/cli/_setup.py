@@ -1,0 +1,193 @@
+"""What `bench` and `record` are given, from flags and from a file, as a `Plan`. Nothing here calls a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from tts_plugins.bench.grading import Grade, by_answer, by_record
+from tts_plugins.bench.plan import Plan
+from tts_plugins.bench.problems import ProblemSet, read_problems
+from tts_plugins.budget import Budget
+from tts_plugins.cli import _build
+from tts_plugins.cli._verifier import named, verifier_of
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.models import OpenAICompatibleModel
+from tts_plugins.pools import Pool
+from tts_plugins.profiles import load_profile
+from tts_plugins.protocols import SetVerifier, Strategy, Verifier
+from tts_plugins.strategies import BaseStrategy
+
+_MODEL = ("name", "base_url", "api_key_env", "temperature", "max_tokens", "system", "price", "threads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A benchmark as it is configured; the names are those of the file's keys.
+
+    `strategies` and `budgets` are tables by name in a file, and lists of texts on the command line.
+    """
+
+    problems: str | None = None
+    pool: str | None = None
+    limit: int | None = None
+    seeds: int | None = None
+    verifier: str | None = None
+    grade: str | None = None
+    model: Mapping[str, Any] = field(default_factory=dict)
+    strategies: Mapping[str, Any] = field(default_factory=dict)
+    budgets: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path | None, **flags: Any) -> Setup:
+        """From a TOML or JSON file, if any, where flags that are given take the place of what it says.
+
+        Raises:
+            ConfigurationError: it cannot be read, or has a key that is not known.
+        """
+        table = {} if path is None else _table(path)
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(table) - known):
+            raise ConfigurationError(f"{path}: unknown key {unknown[0]!r}; the keys are {', '.join(sorted(known))}")
+        for name in ("model", "strategies", "budgets"):
+            if not isinstance(table.get(name, {}), Mapping):
+                raise ConfigurationError(f"{path}: {name}={table[name]!r} must be a table")
+        if unknown := sorted(set(table.get("model", {})) - set(_MODEL)):
+            raise ConfigurationError(f"{path}: model: unknown key {unknown[0]!r}; the keys are {', '.join(_MODEL)}")
+        given = {name: value for name, value in flags.items() if value not in (None, {}) and name != "model"}
+        model = {k: v for k, v in (flags.get("model") or {}).items() if v is not None}
+        return cls(**{**table, **given, "model": {**table.get("model", {}), **model}})
+
+    def problem_set(self) -> tuple[ProblemSet, Pool | None]:
+        """The problems, and the pool that has them where there is one.
+
+        Raises:
+            ConfigurationError, DataError: neither a pool nor problems are given, or they cannot be read.
+        """
+        if (self.problems is None) == (self.pool is None):
+            raise ConfigurationError("bench: give either --problems FILE, or --pool FILE of recorded samples")
+        if self.problems is not None:
+            return read_problems(self.problems, limit=self.limit), None
+        pool = Pool.read(Path(str(self.pool)).expanduser())
+        chosen = pool.problems[: self.limit]
+        return ProblemSet(source=str(self.pool), problems=tuple(p.problem() for p in chosen), grade=by_record), pool
+
+    def checker(self) -> Verifier | SetVerifier | None:
+        """The verifier."""
+        return verifier_of(self.verifier)
+
+    def plan(self, model: OpenAICompatibleModel | None) -> Plan:
+        """All of it as a plan.
+
+        Raises:
+            ConfigurationError, DataError: something does not fit or cannot be read.
+        """
+        found, pool = self.problem_set()
+        check = self.checker()
+        if pool is None and model is None:
+            raise ConfigurationError("bench: problems without a model; give --pool, or a model")
+        seeds = self.seeds if self.seeds is not None else 1 if pool is None else 8
+        return Plan(
+            problems=found.problems,
+            strategies={name: _strategy(name, value, check is not None) for name, value in self._strategies().items()},
+            model=cast(Any, pool if pool is not None else model),
+            verifier=check,
+            budgets={name: _budget(name, value) for name, value in self.budgets.items()} or {"": None},
+            seeds=range(seeds),
+            grade=grade_of(self.grade, found.grade),
+            settings=self.fingerprint(),
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What else the results depend on; Python files by their content, since that may change."""
+        hidden = ("api_key_env", "price", "threads")
+        return {
+            "sampling": {k: v for k, v in self.model.items() if k not in hidden},
+            "verifier_source": _source(self.verifier),
+            "grade": _source(self.grade),
+        }
+
+    def _strategies(self) -> Mapping[str, Any]:
+        return self.strategies or {"one": "self-consistency:n=1", "self-consistency": "self-consistency:n=8"}
+
+
+def texts(given: Sequence[str] | None) -> dict[str, str]:
+    """Texts that name themselves, as the command line has them."""
+    return {text: text for text in given or ()}
+
+
+def grade_of(text: str | None, default: Grade) -> Grade:
+    """The grade that `--grade` names.
+
+    Raises:
+        ConfigurationError: it is not known, or cannot be loaded.
+    """
+    if text is None:
+        return default
+    kind, _, rest = text.partition(":")
+    if text in ("answer", "recorded"):
+        return by_answer if text == "answer" else by_record
+    if kind == "python" and ":" in rest:
+        found = named(rest, f"--grade {text}")
+        if not callable(found) or isinstance(found, type):
+            raise ConfigurationError(f"--grade {text}: {rest} is no function; name one of (problem, candidate)")
+        return cast(Callable[..., bool | None], found)
+    raise ConfigurationError(f"--grade {text} is not known; use answer, recorded or python:path/file.py:function")
+
+
+def _strategy(name: str, value: Any, verified: bool) -> Strategy:
+    if isinstance(value, Mapping):
+        try:
+            return BaseStrategy.from_dict(value)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"strategies.{name}: {error}") from error
+    kind, _, rest = str(value).partition(":")
+    if kind == "python" and ":" in rest:
+        found = named(rest, f"--strategy {value}")
+        if isinstance(found, type) or not callable(found):
+            raise ConfigurationError(f"--strategy {value}: {rest} is no strategy; name an object such as BestOfN(n=8)")
+        return cast(Strategy, found)
+    if kind == "profile":
+        strategy = load_profile(rest).strategy
+        if strategy is None:
+            raise ConfigurationError(f"--strategy {value}: that profile has no strategy")
+        return strategy
+    settings = _build.settings_of(list(filter(None, rest.split(","))), f"--strategy {kind}:")
+    if "stop" in settings:
+        settings["stop"] = _build.stop_of(str(settings["stop"]).split("|"))
+    return _build.strategy_of(kind, settings, verified=verified)
+
+
+def _budget(name: str, value: Any) -> Budget | None:
+    if value == "none":
+        return None
+    limits = value if isinstance(value, Mapping) else _build.settings_of(str(value).split(","), "--budget")
+    if unknown := sorted(set(limits) - {f.name for f in fields(Budget)}):
+        raise ConfigurationError(f"budget {name}: unknown limit {unknown[0]!r}; use calls, tokens, usd or seconds")
+    return Budget(**limits)
+
+
+def _source(text: str | None) -> str | None:
+    kind, _, rest = (text or "").partition(":")
+    path = Path(rest.rpartition(":")[0]).expanduser()
+    if kind == "python" and path.suffix == ".py" and path.is_file():
+        return f"{text} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+    return text
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        text = path.expanduser().read_text(encoding="utf-8")
+        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: the file cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # of TOML, of JSON, of UTF-8
+        raise ConfigurationError(f"{path}: it is no valid {path.suffix[1:].upper() or 'TOML'}: {error}") from error
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{path}: it holds a {type(table).__name__}, where a table is wanted")
+    return table
