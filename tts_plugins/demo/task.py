@@ -30,8 +30,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 SYSTEM = (
-    "Copy the record out of the message as JSON. "
-    "name: the customer's full name; item: the goods; quantity: how many."
+    "Copy the record out of the message as JSON. name: the customer's full name; item: the goods; quantity: how many."
 )
 
 EXAMPLES: list[tuple[str, dict[str, Any]]] = [
