@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from tts_plugins.adapting import SearchSettings, as_budget, as_strategy
+from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._revising import Revised, check_revision
 from tts_plugins_langchain._settings import OnExhausted, as_verifier, resolve
 
@@ -37,6 +38,15 @@ class SearchFields(BaseModel):
     revision: Revised = None
     """How an input carries earlier attempts to what is wrapped: see `scale`."""
     model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        try:
+            super().__init__(*args, **settings)
+        except ValidationError as error:  # ours says all there is to say; pydantic's other errors stay pydantic's
+            for line in error.errors():
+                if isinstance(cause := line.get("ctx", {}).get("error"), ConfigurationError):
+                    raise cause from error
+            raise
 
     @field_validator("strategy", mode="before")
     @classmethod

@@ -25,6 +25,7 @@ from tts_plugins import (
 )
 from tts_plugins.adapting import Attempts
 from tts_plugins.errors import ConfigurationError
+from tts_plugins_langchain._forms import text_of
 
 Revised = str | Callable[[Problem, Sequence[Scored]], Any] | None
 VARIABLES = ("attempts", "feedback", "history")
@@ -221,9 +222,10 @@ class State:
         return value
 
     def again(self, value: Any, problem: Problem, attempts: Attempts) -> Any:
-        """Its conversation goes on."""
+        """Its conversation goes on; of each attempt it shows the last message."""
         self.check()
-        return {**value, "messages": turned(convert_to_messages(value["messages"]), attempts)}
+        said = replace(attempts, history=tuple(a.replace(text=text_of(_last(a.output))) for a in attempts.history))
+        return {**value, "messages": turned(convert_to_messages(value["messages"]), said)}
 
 
 def check_strategy(owner: str, strategy: Any, carrier: Carrier, no_steps: str | None) -> None:
@@ -252,6 +254,11 @@ def _entrance(runnable: Any) -> Any:
         return runnable
     inside = [part for name in _INSIDE if isinstance(part := getattr(runnable, name, None), Runnable)]
     return _entrance(inside[0]) if inside else runnable
+
+
+def _last(output: Any) -> Any:
+    messages = output.get("messages") if isinstance(output, Mapping) else None
+    return messages[-1] if messages else output
 
 
 def _variables(prompt: BasePromptTemplate[Any]) -> set[str]:

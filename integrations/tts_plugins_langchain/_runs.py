@@ -39,8 +39,8 @@ class Sample:
 
     index: int
     seed: int | None
-    asked: Callable[[], Any]
     place: str
+    asked: Callable[[], Any] = field(default=lambda: None)
     parent: int | None = None
     children: int = 0
     run: ChainRun | None = None

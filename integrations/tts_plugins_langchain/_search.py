@@ -145,17 +145,18 @@ class Search:
         self, problem: Problem, seed: int | None, asked: Callable[[], Any], parents: Sequence[int | None] = ()
     ) -> Reply:
         """The target's output for an input, as a run of its own that follows those of its parents."""
-        sample = self._samples.get(seed) or self._begun(seed, parents, asked)
+        sample = self._samples.get(seed) or self._begun(seed, parents)
+        sample.asked = asked
         number = f"{self.salt}/{sample.place}" + ("" if self._settings.seed is None else f"@{self._settings.seed}")
         reply, usage = await self.metered("model", number, lambda: self._caller.generate(problem, [seed]))
         if self._settings.verifier is None:
             await self.runs.close(sample, self.runs.ended(sample))
         return replace(reply, usage=usage)
 
-    def _begun(self, seed: int | None, parents: Sequence[int | None], asked: Callable[[], Any]) -> Sample:
+    def _begun(self, seed: int | None, parents: Sequence[int | None]) -> Sample:
         known = [self._samples[parent] for parent in parents if parent in self._samples]
         index = len(self._samples)
-        sample = Sample(index=index, seed=seed, asked=asked, place=str(index))
+        sample = Sample(index=index, seed=seed, place=str(index))
         if known:
             # By its parents and not by when it came, so that a cache finds it again.
             known[-1].children += 1
