@@ -1,4 +1,4 @@
-"""Replies of a loopback server that imitate how servers continue a text: llama.cpp, vLLM, Mistral, and one that cannot."""
+"""A loopback server's replies in the manner of llama.cpp, vLLM and Mistral, which continue a text, and of none."""
 
 from __future__ import annotations
 

@@ -340,7 +340,7 @@ def test_best_of_n_takes_what_a_dspy_user_knows(server: LoopbackServer, lm: Any)
         ({"N": 3}, "give reward_fn=… .* or verifier=…"),
         ({"N": 3, "reward_fn": metric, "strategy": "best_of_n"}, "strategy='best_of_n' is for Scaled"),
         ({"N": 3, "reward_fn": metric, "threshold": "high"}, "threshold='high' must be a number"),
-        ({"N": 0, "reward_fn": metric}, "n=0 must be"),
+        ({"N": 0, "reward_fn": metric}, "N=0 must be"),
         ({"N": 3, "reward_fn": 1}, "reward_fn=1 cannot be called"),
         ({"N": 3, "verifier": 1}, "verifier=1 is no verifier"),
         ({"N": 3, "reward_fn": metric, "temperature": 0}, "temperature=0 must be above 0"),

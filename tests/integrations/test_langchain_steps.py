@@ -46,9 +46,7 @@ def even(problem: Any, candidate: Any) -> list[float]:
 
 
 def scaled(server: LoopbackServer, **settings: Any) -> ScaledChatModel:
-    model = ChatOpenAI(
-        model="m", base_url=server.base_url, api_key="-", max_tokens=50, temperature=0.8, max_retries=0
-    )
+    model = ChatOpenAI(model="m", base_url=server.base_url, api_key="-", max_tokens=50, temperature=0.8, max_retries=0)
     return ScaledChatModel(model, **{"strategy": BEAM, "verifier": even, "seed": 1, **settings})
 
 
@@ -62,7 +60,12 @@ def probes(server: LoopbackServer) -> int:
 
 @pytest.mark.parametrize(
     ("reply", "turn", "way", "count"),
-    [(llama, "any", "plain", 1), (vllm, "any", "vllm", 2), (chatty, "refused", "prompt", 1), (chatty, "any", "prompt", 2)],
+    [
+        (llama, "any", "plain", 1),
+        (vllm, "any", "vllm", 2),
+        (chatty, "refused", "prompt", 1),
+        (chatty, "any", "prompt", 2),
+    ],
     ids=["llama.cpp", "vllm", "refused", "new turn"],
 )
 @pytest.mark.parametrize("how", ["sync", "async"])
