@@ -115,16 +115,16 @@ def _function(function: Any, search: Search) -> Verifier:
     name = str(getattr(function, "__name__", type(function).__name__))
     read = function.read if isinstance(function, Reward) else lambda value: _read(value, name)
 
-    def arguments(candidate: Candidate) -> tuple[Any, ...]:
+    wanted = required_parameters(called)
+
+    def arguments(problem: Problem, candidate: Candidate) -> tuple[Any, ...]:
         if isinstance(function, Reward):
             return search.inputs, candidate.output
         asked = dspy.Example(**search.inputs).with_inputs(*search.inputs)
         trace = search.traces.get(candidate.seed, [])
-        return {1: (candidate.output,), 3: (asked, candidate.output, trace)}.get(
-            required_parameters(called), (asked, candidate.output)
-        )
+        return {1: (candidate.output,), 3: (asked, candidate.output, trace)}.get(wanted, (asked, candidate.output))
 
-    return scoring(search, name, called, lambda problem, candidate: arguments(candidate), read)
+    return scoring(search, name, called, arguments, read)
 
 
 def scoring(

@@ -146,6 +146,7 @@ def _parsed(parser: Parser, answer: AnswerKey) -> AnswerKey:
         parser.check(text.native if isinstance(text, Text) else None)
         return answer(text)
 
+    key.__module__ = str(getattr(answer, "__module__", ""))  # whose it is, says where it may run
     return key
 
 
