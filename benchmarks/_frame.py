@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks._rows import Row, Spread, table
+from tts_plugins.errors import BudgetExhausted
 
 N = 8
 Pair = tuple[float, float]
@@ -66,12 +68,23 @@ def tokens(number: int, what: str, ratios: Sequence[float]) -> Row:
 
 
 def crowded(number: int, what: str, *, limit: int, counted: int, spent: int, overshoot: int) -> Row:
-    """A row of many searches over one ledger of `limit` tokens."""
-    over = max(counted - limit, overshoot)
+    """A row of many searches over one ledger of `limit` tokens: none too many spent, and none left out of the account.
+
+    The account may hold more than the server counted: what a server of words instead of tokens says of several choices is
+    at times too little to be true, and then charged at its bound.
+    """
+    over = max(counted - limit, spent - limit, overshoot)
     return Row(
-        number=number, what=f"{what} over one ledger of {limit} tokens: overshoot; used", must="0",
-        ours=f"{over}; {counted}", met=over == 0 and counted == spent,
+        number=number, what=f"{what} over one ledger of {limit} tokens: overshoot; counted, spent", must="0",
+        ours=f"{over}; {counted}, {spent}", met=over == 0 and counted <= spent,
     )  # fmt: skip
+
+
+async def all_of(calls: Iterable[Awaitable[object]]) -> None:
+    """Make the calls at once; that the budget ends some is no failure here, and anything else is."""
+    for end in await asyncio.gather(*calls, return_exceptions=True):
+        if isinstance(end, BaseException) and not isinstance(end, BudgetExhausted):
+            raise end
 
 
 def threaded(number: int, here: int, samples: Sequence[int]) -> Row:

@@ -21,11 +21,10 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
 from tts_plugins_langchain import ScaledChatModel, TestTimeScaling, scale
 
-from benchmarks._frame import N, Pair, command, crowded, threaded, tokens, walls
+from benchmarks._frame import N, Pair, all_of, command, crowded, threaded, tokens, walls
 from benchmarks._parts import paired
 from benchmarks._rows import Row
 from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency
-from tts_plugins.errors import BudgetExhausted
 from tts_plugins.testing.loopback import LoopbackServer
 
 PROMPT = ChatPromptTemplate.from_template("What is {x}, and why do you think so?")
@@ -108,11 +107,8 @@ async def crowd(short: bool) -> Row:
     with LoopbackServer(reply="seeded", latency=0.01) as server:
         account = Ledger(Budget(tokens=limit))
         scaled = scale(chain_of(chat(server)), strategy=BestOfN(n=4), verifier=check, budget=account)
-        found = await asyncio.gather(*(scaled.ainvoke({"x": i}) for i in range(chains)), return_exceptions=True)
+        await all_of(scaled.ainvoke({"x": i}) for i in range(chains))
         counted = server.wait().tokens
-    for error in found:
-        if isinstance(error, BaseException) and not isinstance(error, BudgetExhausted):
-            raise error
     return crowded(
         5, f"{chains} wrapped chains", limit=limit, counted=counted, spent=account.spent.tokens,
         overshoot=account.overshoot.tokens,

@@ -18,11 +18,10 @@ from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 from tts_plugins_openai import result_of, scale
 
-from benchmarks._frame import N, Pair, command, crowded, threaded, tokens, walls
+from benchmarks._frame import N, Pair, all_of, command, crowded, threaded, tokens, walls
 from benchmarks._parts import paired
 from benchmarks._rows import Row
 from tts_plugins import BestOfN, Budget, Ledger
-from tts_plugins.errors import BudgetExhausted
 from tts_plugins.testing.loopback import LoopbackServer
 
 ASKED: dict[str, Any] = {
@@ -102,11 +101,8 @@ async def crowd(short: bool) -> Row:
             account = Ledger(Budget(tokens=limit))
             scaled = scale(client, strategy=BestOfN(n=4), verifier=check, budget=account)
             create = scaled.chat.completions.create
-            found = await asyncio.gather(*(create(**ASKED) for _ in range(calls)), return_exceptions=True)
+            await all_of(create(**ASKED) for _ in range(calls))
         counted = server.wait().tokens
-    for error in found:
-        if isinstance(error, BaseException) and not isinstance(error, BudgetExhausted):
-            raise error
     return crowded(
         4, f"{calls} concurrent calls", limit=limit, counted=counted, spent=account.spent.tokens,
         overshoot=account.overshoot.tokens,

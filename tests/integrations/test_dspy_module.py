@@ -21,6 +21,7 @@ import dspy
 from tts_plugins_dspy import BestOfN, Scaled
 
 import tts_plugins
+from tests.imitations import said
 from tts_plugins import Budget, Ledger, SelfConsistency, solve_sync
 from tts_plugins.errors import (
     AllCandidatesFailed,
@@ -32,11 +33,6 @@ from tts_plugins.errors import (
 from tts_plugins.models import CallableModel
 from tts_plugins.testing.loopback import Fault, LoopbackServer
 from tts_plugins.verifiers import AnswerAgreement, CallableVerifier
-
-
-def said(**fields: Any) -> str:
-    """A completion in the form that `dspy.ChatAdapter` reads."""
-    return "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in {**fields, "completed": ""}.items())
 
 
 @pytest.fixture(autouse=True)

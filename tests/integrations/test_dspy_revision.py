@@ -14,16 +14,12 @@ pytest.importorskip("aiohttp")
 import dspy
 from tts_plugins_dspy import Refine, Scaled, ScaledLM
 
+from tests.imitations import said
 from tts_plugins import BeamSearch, Budget, RecursiveAggregation, Revision
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.testing.loopback import LoopbackServer
 
 ONE_CHAIN = Revision(chains=1, rounds=3, select="best")
-
-
-def said(**fields: Any) -> str:
-    """A completion in the form that `dspy.ChatAdapter` reads."""
-    return "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in {**fields, "completed": ""}.items())
 
 
 def shown(body: dict[str, Any]) -> list[int]:
