@@ -70,8 +70,8 @@ def tokens(number: int, what: str, ratios: Sequence[float]) -> Row:
 def crowded(number: int, what: str, *, limit: int, counted: int, spent: int, overshoot: int) -> Row:
     """A row of many searches over one ledger of `limit` tokens: none too many spent, and none left out of the account.
 
-    The account may hold more than the server counted: what a server of words instead of tokens says of several choices is
-    at times too little to be true, and then charged at its bound.
+    The account may hold more than the server counted: what a server of words instead of tokens says of several choices
+    is at times too little to be true, and then charged at its bound.
     """
     over = max(counted - limit, spent - limit, overshoot)
     return Row(

@@ -78,11 +78,11 @@ def best(module: Any, n: int = 4, **settings: Any) -> Scaled:
 
 
 def test_forward_gives_the_best_prediction_of_concurrent_candidates(server: LoopbackServer, lm: Any) -> None:
-    server.configure(latency=0.2)
+    server.configure(latency=0.5)
     began = time.monotonic()
     prediction = best(program(), n=8)(question="How far?")
     assert isinstance(prediction, dspy.Prediction) and prediction.answer == 7
-    assert server.counts.requests == 8 and server.counts.peak == 8 and time.monotonic() - began < 0.9
+    assert server.counts.requests == 8 and server.counts.peak == 8 and time.monotonic() - began < 2
 
 
 async def test_acall_drives_the_modules_own_coroutine(server: LoopbackServer, lm: Any) -> None:

@@ -95,6 +95,7 @@ def run(loop: asyncio.Runner) -> Run:
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 def test_votes_on_tool_calls(server: LoopbackServer, run: Run, how: str) -> None:
+    server.configure(latency=0.2)
     state = run(agent(server, TestTimeScaling(strategy=SelfConsistency(n=4))), how)
     assert state["messages"][1].tool_calls[0]["args"] == {"a": 2, "b": 3}
     assert state["messages"][-1].text == "The sum is 5"
