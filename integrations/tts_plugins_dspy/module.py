@@ -8,8 +8,8 @@ from typing import Any, Literal
 import dspy
 
 from tts_plugins import BestOfN as BestOfNStrategy
-from tts_plugins import Budget, Ledger, RecursiveAggregation, Result, Revision, TreeSearch
-from tts_plugins.adapting import MeteredModel, SearchSettings
+from tts_plugins import Budget, Ledger, Result, Revision
+from tts_plugins.adapting import REVISING, MeteredModel, SearchSettings
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
@@ -94,7 +94,7 @@ class Scaled(dspy.Module):  # type: ignore[misc]
             },
         )  # fmt: skip
         check_verifier(who, self._settings.verifier)
-        if isinstance(self._settings.strategy, Revision | RecursiveAggregation | TreeSearch):
+        if isinstance(self._settings.strategy, REVISING):
             self._check_revision()
         self._model = MeteredModel(type(module).__name__, concurrency, no_steps=_NO_STEPS)
 

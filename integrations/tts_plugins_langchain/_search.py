@@ -20,8 +20,8 @@ from tts_plugins.metering import Meter
 from tts_plugins.models import CallableModel
 from tts_plugins.protocols import Role
 from tts_plugins.types import Generation, Reply, Usage
+from tts_plugins_langchain._carriers import Carrier
 from tts_plugins_langchain._forms import generation_of
-from tts_plugins_langchain._revising import Carrier
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
 from tts_plugins_langchain._verifying import verifying
 from tts_plugins_langchain.caching import SAMPLE, keep_samples_apart

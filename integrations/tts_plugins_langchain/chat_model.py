@@ -24,10 +24,10 @@ from pydantic import Field, PrivateAttr
 
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import StepSettings
+from tts_plugins_langchain._carriers import Carrier, Function, Inside, Turns
 from tts_plugins_langchain._fields import SearchFields, plain_settings
 from tts_plugins_langchain._forms import problem_of
 from tts_plugins_langchain._messages import charged, chosen, chunk_of, reported
-from tts_plugins_langchain._revising import Carrier, Function, Inside, Turns
 from tts_plugins_langchain._runs import Runs, children_of
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import told

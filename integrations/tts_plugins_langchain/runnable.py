@@ -16,9 +16,10 @@ from pydantic import BaseModel, Field, PrivateAttr
 from tts_plugins import Budget, Ledger, Result
 from tts_plugins.adapting import MeteredModel, SearchSettings
 from tts_plugins.errors import ConfigurationError
+from tts_plugins_langchain._carriers import Carrier
 from tts_plugins_langchain._fields import SearchFields, plain_settings
 from tts_plugins_langchain._forms import problem_of
-from tts_plugins_langchain._revising import Carrier, carrier_of, check_strategy
+from tts_plugins_langchain._revising import carrier_of, check_strategy
 from tts_plugins_langchain._runs import Runs
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import SPECS

@@ -13,7 +13,7 @@ from openai import omit
 from openai.lib._parsing import parse_chat_completion, type_to_response_format_param, validate_input_tools
 from openai.types.chat import ChatCompletion, ParsedChatCompletion
 
-from tts_plugins import DVTS, BeamSearch, ParticleFilter
+from tts_plugins.adapting import STEPWISE
 from tts_plugins.errors import ConfigurationError, MalformedResponse
 
 
@@ -71,7 +71,7 @@ def check_parsed(strategy: Any) -> None:
     Raises:
         ConfigurationError: it is a search over steps.
     """
-    if isinstance(strategy, BeamSearch | DVTS | ParticleFilter):
+    if isinstance(strategy, STEPWISE):
         raise ConfigurationError(
             f"scale(client): parse reads whole messages, and {type(strategy).__name__} writes texts step by step; use "
             "BestOfN, SelfConsistency or Revision, or `create`"

@@ -5,13 +5,15 @@ single call says, and hands them to `solve`. Where the framework makes the calls
 """
 
 from tts_plugins.adapting._metered import Attempts, CandidateLost, MeteredModel, metered, search_here, searching
-from tts_plugins.adapting._settings import LIMITS, SearchSettings, as_budget, as_strategy
+from tts_plugins.adapting._settings import LIMITS, REVISING, STEPWISE, SearchSettings, as_budget, as_strategy
 from tts_plugins.adapting._texts import Text, answer_key
 from tts_plugins.adapting._verifiers import as_verifier, function_verifier, required_parameters
 from tts_plugins.models._steps import Stepping
 
 __all__ = [
     "LIMITS",
+    "REVISING",
+    "STEPWISE",
     "Attempts",
     "CandidateLost",
     "MeteredModel",
