@@ -6,28 +6,21 @@ of their own, each followed by the same function. Pairs are interleaved, and whi
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import json
-import os
-import platform
 import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from pathlib import Path
 from typing import Any
 
 import dspy
 from tts_plugins_dspy import Scaled
 
-from benchmarks._rows import Row, Spread, table
+from benchmarks._frame import N, Pair, command, tokens, turns, walls
+from benchmarks._rows import Row
 from tts_plugins import BestOfN, Budget, Ledger
 from tts_plugins.testing.loopback import LoopbackServer
 
-N = 8
 ANSWER = "[[ ## answer ## ]]\nit is so\n\n[[ ## completed ## ]]"
 
 
@@ -47,15 +40,12 @@ def model_of(server: LoopbackServer, **settings: Any) -> Any:
     return dspy.LM("openai/m", api_base=server.base_url, api_key="-", **settings)
 
 
-def walls(pairs: int, latency: float) -> tuple[list[float], list[float]]:
+def taken(pairs: int, latency: float) -> list[Pair]:
     """Seconds of ours and of bare, pair by pair."""
     host = LoopbackServer(reply=ANSWER, latency=latency, process=True, record=False)
     with host as server, ThreadPoolExecutor(N) as pool:
         program, lm = dspy.Predict("question -> answer"), model_of(server)
         scaled = Scaled(program, strategy=BestOfN(n=N), verifier=check, budget=Budget(calls=N))
-
-        def ours() -> None:
-            scaled(question="why?")
 
         def sample(i: int) -> tuple[float, int]:
             return check(program(question="why?", config={"rollout_id": i})), i
@@ -64,46 +54,10 @@ def walls(pairs: int, latency: float) -> tuple[list[float], list[float]]:
             contexts = [copy_context() for _ in range(N)]  # threads know nothing of the configuration otherwise
             max(pool.map(lambda i: contexts[i].run(sample, i), range(N)))
 
-        def within(work: Callable[[], None]) -> float:
-            start = time.perf_counter()
-            work()
-            return time.perf_counter() - start
-
         with dspy.context(lm=lm):
-            for _ in range(3):
-                ours()
-                bare()
-            taken: dict[Callable[[], None], list[float]] = {ours: [], bare: []}
-            for pair in range(pairs):
-                for work in (ours, bare) if pair % 2 else (bare, ours):
-                    taken[work].append(within(work))
+            pairs_taken = turns(pairs, lambda: scaled(question="why?"), bare)
         lm.close()
-        return taken[ours], taken[bare]
-
-
-def wall(short: bool) -> list[Row]:
-    """Rows 1 and 2."""
-    ours, bare = walls(3 if short else 15, 0.05)
-    ratio = Spread.of([a / b for a, b in zip(ours, bare, strict=True)])
-    rows = [
-        Row(
-            number=1, what="best-of-8 over a predictor, a function verifies, 50 ms: wall / 8 bare threads",
-            must="<= 1.10", met=ratio.median <= 1.10,
-            ours=f"{ratio}; {1e3 * Spread.of(ours).median:.1f} / {1e3 * Spread.of(bare).median:.1f} ms",
-            figures={"ratio": vars(ratio), "ours_s": ours, "bare_s": bare},
-        )
-    ]  # fmt: skip
-    latency = 0.1 if short else 0.5
-    ours, bare = walls(1 if short else 15, latency)
-    path, alone = Spread.of([a / latency for a in ours]), Spread.of([b / latency for b in bare])
-    rows.append(
-        Row(
-            number=2, what=f"the same at {1e3 * latency:.0f} ms: wall / {1e3 * latency:.0f} ms", must="<= 1.15",
-            met=path.median <= 1.15, ours=f"{path}; bare {alone.median:.3f}",
-            figures={"ours": vars(path), "bare": vars(alone)},
-        )
-    )  # fmt: skip
-    return rows
+        return pairs_taken
 
 
 def nested() -> Row:
@@ -150,7 +104,7 @@ def demos() -> Row:
     )  # fmt: skip
 
 
-def tokens() -> Row:
+def counted() -> Row:
     """Row 5: tokens in the ledger over tokens that the server counted, cached and not."""
     ratios = []
     for cached in (False, True):
@@ -163,29 +117,18 @@ def tokens() -> Row:
                     scaled(question=question)
             ratios.append(account.spent.tokens / server.wait().tokens)
             lm.close()
-    return Row(
-        number=5, what="tokens in the ledger / counted by the server, without and with DSPy's cache", must="1",
-        ours=", ".join(f"{r:g}" for r in ratios), met=set(ratios) == {1.0},
-    )  # fmt: skip
+    return tokens(5, "without and with DSPy's cache", ratios)
+
+
+def measure(short: bool) -> list[Row]:
+    """All rows."""
+    dspy.configure_cache(enable_disk_cache=False)
+    return [*walls(taken, "a predictor", "8 bare threads", short=short), nested(), demos(), counted()]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table; returns 1 where a row is not met (never with --short, whose timings mean nothing)."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.dspy", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="tiny sizes, to see that it runs; timings mean nothing")
-    parser.add_argument("--json", metavar="FILE", help="write every figure there, too")
-    given = parser.parse_args(arguments)
-    dspy.configure_cache(enable_disk_cache=False)
-    rows = [*wall(given.short), nested(), demos(), tokens()]
-    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    print(f"{machine['cores']} cores, Python {machine['python']}, load {machine['load']:.1f}; medians (quartiles)\n")
-    print(table(rows))
-    if given.json:
-        told = {"machine": machine, "short": given.short, "rows": [row.to_dict() for row in rows]}
-        partial = Path(given.json + ".partial")
-        partial.write_text(json.dumps(told, indent=1))
-        partial.replace(given.json)
-    return 0 if given.short or all(row.met is not False for row in rows) else 1
+    """The command."""
+    return command("dspy", __doc__, measure, arguments)
 
 
 if __name__ == "__main__":

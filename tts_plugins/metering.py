@@ -29,6 +29,7 @@ from tts_plugins.errors import (
     UnknownPriceError,
 )
 from tts_plugins.ledger import Hold, Ledger
+from tts_plugins.models._step_texts import without
 from tts_plugins.models._usage import Price, PromptBound, measure, pricing
 from tts_plugins.protocols import Role
 from tts_plugins.types import Usage
@@ -163,7 +164,7 @@ class Meter:
         call = opened.call
         usage = measure(
             SimpleNamespace(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
-            list(texts) or [""] * call.choices,
+            _new(call, texts) or [""] * call.choices,
             list(truncated) or [False] * call.choices,
             prompt_bound=opened.bound.prompt_tokens,
             max_tokens=call.max_tokens,
@@ -230,6 +231,15 @@ class Meter:
         opened.hold.settle(replace(usage, by_role={self._role: usage}))
         with self._lock:
             self._usage = self._usage + usage
+
+
+def _new(call: Call, texts: Sequence[str]) -> list[str]:
+    """What was generated: llama.cpp repeats the assistant's turn that it continues, and does not count it."""
+    messages = call.prompt.get("messages") or [None]
+    last = messages[-1]
+    if not isinstance(last, Mapping) or last.get("role") != "assistant" or not isinstance(last.get("content"), str):
+        return list(texts)
+    return [without(last["content"], text) for text in texts]
 
 
 def _check(call: Call, price: Price | None, ledger: Ledger) -> None:

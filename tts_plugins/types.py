@@ -144,14 +144,21 @@ class Usage:
     by_role: Mapping[str, Usage] = field(default_factory=lambda: EMPTY, repr=False)
 
     def __post_init__(self) -> None:
-        # A negative or nameless figure would give budget away.
+        # A negative or nameless figure would give budget away. Most are sums of what was checked before: be quick then.
+        counts = (
+            self.calls, self.requests, self.prompt_tokens, self.completion_tokens, self.cached_tokens, self.overshoot,
+        )  # fmt: skip
+        if not (set(map(type, counts)) == {int} and min(counts) >= 0):
+            self._check_counts()
+        for name, amount in (("usd", self.usd), ("seconds", self.seconds)):
+            if amount is not None and not 0 <= amount < math.inf:
+                raise ConfigurationError(f"Usage: {name}={amount!r} must be a finite number of at least 0")
+
+    def _check_counts(self) -> None:
         for name in ("calls", "requests", "prompt_tokens", "completion_tokens", "cached_tokens", "overshoot"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ConfigurationError(f"Usage: {name}={value!r} must be a whole number of at least 0")
-        for name, amount in (("usd", self.usd), ("seconds", self.seconds)):
-            if amount is not None and not 0 <= amount < math.inf:
-                raise ConfigurationError(f"Usage: {name}={amount!r} must be a finite number of at least 0")
 
     @property
     def tokens(self) -> int:

@@ -4,10 +4,10 @@ from tts_plugins.errors import MissingExtraError
 
 try:
     from tts_plugins_dspy.lm import ScaledLM
-    from tts_plugins_dspy.module import BestOfN, Scaled
+    from tts_plugins_dspy.module import BestOfN, Refine, Scaled
 except ImportError as error:
     if (error.name or "").split(".")[0] != "dspy":
         raise
     raise MissingExtraError("tts_plugins_dspy needs dspy: pip install 'tts-plugins[dspy]'") from error
 
-__all__ = ["BestOfN", "Scaled", "ScaledLM"]
+__all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM"]

@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import dspy
 
-from tts_plugins import Generation, Ledger, Limits, Problem, Result, current_ledger, solve, solve_sync
-from tts_plugins.adapting import SearchSettings, answer_key
-from tts_plugins.errors import BudgetExhausted, ModelError, TTSError
+from tts_plugins import Generation, Ledger, Problem, Result, current_ledger, solve, solve_sync
+from tts_plugins.adapting import Attempts, CandidateLost, MeteredModel, SearchSettings, answer_key, metered, searching
+from tts_plugins.errors import TTSError
 from tts_plugins.metering import Meter
 from tts_plugins.models import CallableModel
 from tts_plugins.protocols import Role, SetVerifier, Verifier
 from tts_plugins.types import Reply, Usage
 from tts_plugins_dspy._forms import generation_of, last_field, problem_of
 from tts_plugins_dspy._verifying import verifying
-from tts_plugins_dspy.metering import ledger_around, metered
+from tts_plugins_dspy.metering import calling, ledger_around
 from tts_plugins_dspy.rollouts import RolloutAdapter, derive
 
 T = TypeVar("T")
 METER: ContextVar[Meter | None] = ContextVar("tts_plugins_dspy_meter", default=None)
-
-
-class CandidateLost(ModelError):
-    """The module failed on one candidate; its error is the `__cause__`. It is not tried again."""
-
-    charge = "nothing"  # what its calls took is on the account already
-
-
-class ProgramModel:
-    """The model as the engine sees it, metered. One object for each wrapper, so that its limits span all searches."""
-
-    batch = 1
-
-    def __init__(self, name: str, concurrency: int | None = None) -> None:
-        self.name, self.limits = name, Limits(concurrency=concurrency)
-
-    def __deepcopy__(self, memo: Any) -> ProgramModel:
-        return self  # optimisers copy programs; the server behind them is one
-
-    async def bound(self, problem: Problem) -> None:
-        """Metered: the callbacks reserve."""
-        return
-
-    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """One candidate of the search that this runs in."""
-        search = _SEARCH.get()
-        assert search is not None
-        return await search.generate(problem, seeds[0])
-
-
-_SEARCH: ContextVar[Search | None] = ContextVar("tts_plugins_dspy_search", default=None)
 
 
 class Search:
@@ -62,7 +32,7 @@ class Search:
     def __init__(
         self,
         *,
-        model: ProgramModel,
+        model: MeteredModel,
         module: Any,
         settings: SearchSettings,
         temperature: float,
@@ -72,30 +42,27 @@ class Search:
         read: Callable[[Any], Generation] = generation_of,
         verify: Callable[[Any, Any], Verifier | SetVerifier] = verifying,
         vote: Callable[[Any], str | None] = last_field,
+        check_revision: Callable[[], None] = lambda: None,
     ) -> None:
         self._model, self._module, self._settings, self._temperature = model, module, settings, temperature
         self._args, self.inputs = args, inputs
         self._problem = problem_of(args, inputs) if problem is None else problem
         self._read, self._verify, self._vote = read, verify, vote
         self._adapter, self._trace = dspy.settings.get("adapter"), dspy.settings.get("trace")
+        self._check_revision = check_revision
+        self._attempts: dict[int | None, Attempts | None] = {}
         self.traces: dict[int | None, list[Any]] = {}
 
     def run(self) -> Result:
         """Search on this thread; the module runs on threads of its own."""
-        token = _SEARCH.set(self)
-        try:
+        with searching(self):
             return self._told(solve_sync(self._problem, **self._arguments(sync=True)))
-        finally:
-            _SEARCH.reset(token)
 
     async def arun(self) -> Result:
         """Search on this loop; the module's `aforward` runs there too, or its `forward` on threads if it has none."""
-        token = _SEARCH.set(self)
-        try:
+        with searching(self):
             sync = not hasattr(self._module, "aforward")
             return self._told(await solve(self._problem, **self._arguments(sync=sync)))
-        finally:
-            _SEARCH.reset(token)
 
     def _arguments(self, *, sync: bool) -> dict[str, Any]:
         s = self._settings
@@ -123,26 +90,32 @@ class Search:
             del self._trace[: max(len(self._trace) - most, 0)]
         return result
 
-    async def generate(self, problem: Problem, seed: int | None) -> Reply:
+    def check_revision(self) -> None:
+        """That attempts can be shown to the module.
+
+        Raises:
+            ConfigurationError: they cannot.
+        """
+        self._check_revision()
+
+    async def generate(self, problem: Problem, seed: int | None, attempts: Attempts | None = None) -> Reply:
         """One candidate, on the account of this search."""
+        self._attempts[seed] = attempts
         reply, usage = await self.metered("model", lambda: self._caller.generate(problem, [seed]))
         return replace(reply, usage=usage)
 
     async def metered(self, role: Role, work: Callable[[], Awaitable[T]]) -> tuple[T, Usage]:
-        """Do work whose model calls are metered; where its first one found no room, wait for room and begin anew."""
-        prepaid = None
-        while True:
-            meter = Meter.here(role=role, prices=self._settings.price, prepaid=prepaid)
+        """Do work whose model calls are metered."""
+
+        @contextmanager
+        def using(meter: Meter) -> Iterator[None]:
             token = METER.set(meter)
             try:
-                return await work(), meter.close()
-            except BudgetExhausted:
-                if meter.refused is None or not meter.untouched:
-                    raise
-                prepaid = await meter.room()
+                yield
             finally:
                 METER.reset(token)
-                meter.close()
+
+        return await metered(work, role=role, prices=self._settings.price, using=using)
 
     def _one(self, content: Any, seed: int | None) -> Generation:
         self.traces[seed] = []
@@ -161,14 +134,14 @@ class Search:
             raise self.lost(error, self._model.name, CandidateLost) from error
 
     def _inside(self, seed: int | None) -> Any:
-        adapter = RolloutAdapter(self._adapter, seed or 0, self._temperature)
+        adapter = RolloutAdapter(self._adapter, seed or 0, self._temperature, attempts=self._attempts.get(seed))
         return self.context(trace=self.traces[seed], adapter=adapter)
 
     def context(self, **settings: Any) -> Any:
         """DSPy's settings for what runs as part of the candidate or verification that runs here."""
         meter = METER.get()
         assert meter is not None
-        return metered(meter, current_ledger(), **settings)
+        return calling(meter, current_ledger(), **settings)
 
     def _kept(self, output: Any) -> Generation:
         if output is None:

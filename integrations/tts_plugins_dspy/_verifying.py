@@ -26,10 +26,10 @@ class Reward:
     Scores here are from 0 to 1, so the reward is squashed, which keeps the order; itself it is in `details["reward"]`.
     """
 
-    def __init__(self, function: Callable[[dict[str, Any], Any], Any]) -> None:
+    def __init__(self, function: Callable[[dict[str, Any], Any], Any], owner: str = "BestOfN") -> None:
         if not callable(function):
             raise ConfigurationError(
-                f"BestOfN: reward_fn={function!r} cannot be called; pass a function of (args, pred)"
+                f"{owner}: reward_fn={function!r} cannot be called; pass a function of (args, pred)"
             )
         self.function = function
         self.__name__ = str(getattr(function, "__name__", type(function).__name__))
@@ -115,46 +115,59 @@ def _function(function: Any, search: Search) -> Verifier:
     name = str(getattr(function, "__name__", type(function).__name__))
     read = function.read if isinstance(function, Reward) else lambda value: _read(value, name)
 
-    def arguments(candidate: Candidate) -> tuple[Any, ...]:
+    wanted = required_parameters(called)
+
+    def arguments(problem: Problem, candidate: Candidate) -> tuple[Any, ...]:
         if isinstance(function, Reward):
             return search.inputs, candidate.output
         asked = dspy.Example(**search.inputs).with_inputs(*search.inputs)
         trace = search.traces.get(candidate.seed, [])
-        return {1: (candidate.output,), 3: (asked, candidate.output, trace)}.get(
-            required_parameters(called), (asked, candidate.output)
-        )
+        return {1: (candidate.output,), 3: (asked, candidate.output, trace)}.get(wanted, (asked, candidate.output))
+
+    return scoring(search, name, called, arguments, read)
+
+
+def scoring(
+    search: Search,
+    name: str,
+    function: Callable[..., Any],
+    arguments: Callable[[Problem, Candidate], tuple[Any, ...]],
+    read: Callable[[Any], Any] = lambda value: value,
+) -> Verifier:
+    """A function as the verifier of a search, synchronous or not, called where its own model calls are counted.
+
+    Args:
+        arguments: what it is called with.
+        read: from what it returns to what `CallableVerifier` takes.
+    """
 
     async def ascore(problem: Problem, candidate: Candidate) -> Any:
         with search.context(trace=[]):
             try:
-                return read(await called(*arguments(candidate)))
+                return read(await function(*arguments(problem, candidate)))
             except BaseException as error:
                 raise search.lost(error, name, VerifierError) from error
 
     def score(problem: Problem, candidate: Candidate) -> Any:
         with search.context(trace=[]):
             try:
-                return read(called(*arguments(candidate)))
+                return read(function(*arguments(problem, candidate)))
             except BaseException as error:
                 raise search.lost(error, name, VerifierError) from error
 
-    return CallableVerifier(ascore if inspect.iscoroutinefunction(called) else score, name=name)
+    return CallableVerifier(ascore if inspect.iscoroutinefunction(function) else score, name=name)
 
 
 def _module(judge: Any, search: Search) -> Verifier:
     """A module that is asked with those inputs and outputs that it has fields for."""
     name = type(judge).__name__
 
-    def score(problem: Problem, candidate: Candidate) -> Any:
+    def ask(candidate: Candidate) -> Any:
         output = candidate.output
         said = dict(output.items()) if isinstance(output, dspy.Example) else {"output": output}
-        with search.context(trace=[]):
-            try:
-                return _read(judge(**_fitting(judge, {**search.inputs, **said}, name)), name)
-            except BaseException as error:
-                raise search.lost(error, name, VerifierError) from error
+        return judge(**_fitting(judge, {**search.inputs, **said}, name))
 
-    return CallableVerifier(score, name=name)
+    return scoring(search, name, ask, lambda problem, candidate: (candidate,), lambda value: _read(value, name))
 
 
 def _fitting(judge: Any, known: Mapping[str, Any], name: str) -> dict[str, Any]:

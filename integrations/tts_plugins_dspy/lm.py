@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -13,15 +12,14 @@ import dspy
 from dspy.clients._deprecation import adapter_message_call  # DSPy 3.4 takes other callers' messages= for deprecated
 
 from tts_plugins import Budget, Candidate, Generation, Ledger, Problem
-from tts_plugins.adapting import Text, as_verifier, required_parameters
+from tts_plugins.adapting import MeteredModel, Text, as_verifier, required_parameters
 from tts_plugins.answers import extract, normalise
-from tts_plugins.errors import ConfigurationError, VerifierError
+from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
-from tts_plugins.verifiers import CallableVerifier
 from tts_plugins_dspy._forms import plain
-from tts_plugins_dspy._search import ProgramModel, Search
-from tts_plugins_dspy._verifying import OneByOne, Together
+from tts_plugins_dspy._search import Search
+from tts_plugins_dspy._verifying import OneByOne, Together, scoring
 from tts_plugins_dspy.module import AnyVerifier, Held
 
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\n?(.*?)(?=\n*\[\[ ## \w+ ## \]\]|\Z)", re.DOTALL)
@@ -81,7 +79,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
             },
         )  # fmt: skip
         as_verifier("ScaledLM", self._settings.verifier)
-        self._model = ProgramModel(str(lm.model), concurrency)
+        self._model = MeteredModel(str(lm.model), concurrency)
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """The chosen output, in the form that the language model gives."""
@@ -138,7 +136,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         return Search(
             model=self._model, module=_Sampled(self.lm), settings=self._settings, temperature=self._temperature,
             args=(), inputs={"prompt": prompt, "messages": messages, **kwargs}, problem=Problem(asked),
-            read=_generation, verify=_verifying, vote=_last,
+            read=_generation, verify=_verifying, vote=_last, check_revision=lambda: _check_revision(prompt, messages),
         )  # fmt: skip
 
 
@@ -149,10 +147,12 @@ class _Sampled:
         self._lm = lm
 
     def __call__(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
+        prompt, messages = _turned(prompt, messages)
         with adapter_message_call(self._lm, messages):
             return self._lm(prompt, messages=messages, **self._apart(prompt, kwargs))
 
     async def aforward(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
+        prompt, messages = _turned(prompt, messages)
         with adapter_message_call(self._lm, messages):
             return await self._lm.acall(prompt, messages=messages, **self._apart(prompt, kwargs))
 
@@ -163,6 +163,22 @@ class _Sampled:
         if not (prompt is None or isinstance(prompt, str)):
             apart.pop("temperature", None)  # a `Request` has its own settings
         return apart
+
+
+def _check_revision(prompt: Any, messages: Any) -> None:
+    if messages is None and not isinstance(prompt, str):
+        raise ConfigurationError(
+            f"ScaledLM: prompt is a {type(prompt).__name__}, to which earlier attempts cannot be added, and revision "
+            "needs that; pass messages=[...] or a text, or use BestOfN"
+        )
+
+
+def _turned(prompt: Any, messages: Any) -> tuple[Any, Any]:
+    """The conversation, with the attempts that the candidate is to better as further turns."""
+    attempts = dspy.settings.adapter.attempts
+    if attempts is None:
+        return prompt, messages
+    return None, [*(messages or [{"role": "user", "content": prompt}]), *attempts.turns()]
 
 
 def _generation(output: Any) -> Generation:
@@ -198,18 +214,7 @@ def _verifying(verifier: Any, search: Search) -> Verifier | SetVerifier:
 def _function(function: Callable[..., Any], search: Search) -> Verifier:
     name, alone = str(getattr(function, "__name__", type(function).__name__)), required_parameters(function) == 1
 
-    async def ascore(problem: Problem, candidate: Candidate) -> Any:
-        with search.context(trace=[]):
-            try:
-                return await (function(str(candidate.text)) if alone else function(problem, candidate))
-            except BaseException as error:
-                raise search.lost(error, name, VerifierError) from error
+    def arguments(problem: Problem, candidate: Candidate) -> tuple[Any, ...]:
+        return (str(candidate.text),) if alone else (problem, candidate)
 
-    def score(problem: Problem, candidate: Candidate) -> Any:
-        with search.context(trace=[]):
-            try:
-                return function(str(candidate.text)) if alone else function(problem, candidate)
-            except BaseException as error:
-                raise search.lost(error, name, VerifierError) from error
-
-    return CallableVerifier(ascore if inspect.iscoroutinefunction(function) else score, name=name)
+    return scoring(search, name, function, arguments)

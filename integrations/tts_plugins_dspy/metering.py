@@ -100,7 +100,7 @@ class _Tap:
 
 
 @contextmanager
-def metered(meter: Meter, ledger: Ledger | None, **settings: Any) -> Iterator[None]:
+def calling(meter: Meter, ledger: Ledger | None, **settings: Any) -> Iterator[None]:
     """DSPy's settings for what runs as part of a candidate: its meter, and nothing streamed out of it."""
     callback = MeterCallback(meter, ledger)
     # Those of searches around this one are left out: this one's account pays into theirs.

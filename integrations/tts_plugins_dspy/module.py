@@ -8,15 +8,17 @@ from typing import Any, Literal
 import dspy
 
 from tts_plugins import BestOfN as BestOfNStrategy
-from tts_plugins import Budget, Ledger, Result
-from tts_plugins.adapting import SearchSettings
+from tts_plugins import Budget, Ledger, Result, Revision
+from tts_plugins.adapting import REVISING, MeteredModel, SearchSettings
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins.stopping import Threshold
-from tts_plugins_dspy._search import ProgramModel, Search
+from tts_plugins_dspy._search import Search
 from tts_plugins_dspy._verifying import Reward, check_verifier, squash
+from tts_plugins_dspy.rollouts import HINT
 
+_NO_STEPS = "use BestOfN or Revision: DSPy's adapters continue no text"
 AnyVerifier = Verifier | SetVerifier | Callable[..., Any]
 
 
@@ -35,6 +37,9 @@ class Scaled(dspy.Module):  # type: ignore[misc]
     It is called as the module is, `acall` included; `solve` and `asolve` give the whole result. The module is not
     copied or changed: optimisers find its predictors under `module`, and in `dspy.settings.trace` stands the trace of
     the chosen candidate alone. DSPy's cache keeps each candidate for itself, so that the same call costs nothing again.
+
+    With `Revision`, every predictor of the program has a further input field `hint_` in the calls of a revision: the
+    latest predictions, and what the verifier said of them.
 
     Args:
         module: any `dspy.Module`, of one language model or several.
@@ -89,7 +94,9 @@ class Scaled(dspy.Module):  # type: ignore[misc]
             },
         )  # fmt: skip
         check_verifier(who, self._settings.verifier)
-        self._model = ProgramModel(type(module).__name__, concurrency)
+        if isinstance(self._settings.strategy, REVISING):
+            self._check_revision()
+        self._model = MeteredModel(type(module).__name__, concurrency, no_steps=_NO_STEPS)
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
         """The chosen prediction."""
@@ -116,8 +123,16 @@ class Scaled(dspy.Module):  # type: ignore[misc]
     def _search(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Search:
         return Search(
             model=self._model, module=self.module, settings=self._settings, temperature=self._temperature,
-            args=args, inputs=inputs,
+            args=args, inputs=inputs, check_revision=self._check_revision,
         )  # fmt: skip
+
+    def _check_revision(self) -> None:
+        if not self.module.predictors():
+            raise ConfigurationError(
+                f"{type(self).__name__}: {type(self.module).__name__} has no predictor that could be shown earlier "
+                f"attempts (they come in an input field {HINT!r}), which revision needs; give it a dspy.Predict as an "
+                "attribute, or use BestOfN"
+            )
 
 
 class BestOfN(Scaled):
@@ -148,23 +163,70 @@ class BestOfN(Scaled):
         verifier: AnyVerifier | None = None,
         **settings: Any,
     ) -> None:
-        if (N is None) == (n is None):
-            raise ConfigurationError(f"BestOfN: N={N!r} and n={n!r}; give one of the two")
-        if (reward_fn is None) == (verifier is None):
-            raise ConfigurationError(
-                "BestOfN: give reward_fn=… (any number) or verifier=… (from 0 to 1), one of the two"
-            )
-        if "strategy" in settings:
-            raise ConfigurationError(
-                f"BestOfN: strategy={settings['strategy']!r} is for Scaled; leave it out, or use Scaled"
-            )
-        if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
-            raise ConfigurationError(f"BestOfN: threshold={threshold!r} must be a number")
-        least = threshold if threshold is None or reward_fn is None else squash(threshold)
-        strategy = BestOfNStrategy(
-            n=N if n is None else n,  # type: ignore[arg-type]
-            stop=None if least is None else Threshold(least),
-        )
-        super().__init__(
-            module, strategy=strategy, verifier=verifier if reward_fn is None else Reward(reward_fn), **settings
-        )
+        count, scoring, stop = _short_form("BestOfN", N, n, reward_fn, threshold, verifier, settings)
+        super().__init__(module, strategy=BestOfNStrategy(n=count, stop=stop), verifier=scoring, **settings)
+
+
+class Refine(Scaled):
+    """`dspy.Refine`, with its arguments: each attempt sees the ones before and what was said of them.
+
+        Refine(module, N=3, reward_fn=one_word_answer, threshold=1.0)
+
+    Feedback is what the reward function or verifier says: a `dspy.Prediction` with `score` and `feedback`, or a pair of
+    the two. No further model call is made for advice, every attempt counts for the choice, and nothing is printed. It
+    has `acall`, a budget, and several chains of attempts side by side.
+
+    Args:
+        module: any `dspy.Module`.
+        N, n: attempts at most, over all chains; either name.
+        reward_fn: from the inputs and a prediction to a number, higher is better, as for `BestOfN`.
+        threshold: a reward that is good enough to end a chain.
+        chains: first attempts, which are then refined side by side; `N` is shared evenly among them.
+        settings: as for `Scaled`; `verifier=` instead of `reward_fn=` gives scores from 0 to 1, and `threshold` is one.
+
+    Raises:
+        ConfigurationError: there is neither or both of two, `N` is no multiple of `chains`, the module has no
+            predictor, or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        N: int | None = None,
+        reward_fn: Callable[[dict[str, Any], Any], Any] | None = None,
+        threshold: float | None = None,
+        *,
+        n: int | None = None,
+        chains: int = 1,
+        verifier: AnyVerifier | None = None,
+        **settings: Any,
+    ) -> None:
+        count, scoring, stop = _short_form("Refine", N, n, reward_fn, threshold, verifier, settings)
+        if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1 or count % chains:
+            raise ConfigurationError(f"Refine: N={count} attempts cannot be shared evenly by chains={chains!r}")
+        strategy = Revision(chains=chains, rounds=count // chains, select="best", stop=stop)
+        super().__init__(module, strategy=strategy, verifier=scoring, **settings)
+
+
+def _short_form(
+    who: str, N: Any, n: Any, reward_fn: Any, threshold: Any, verifier: Any, settings: dict[str, Any]
+) -> tuple[int, Any, Threshold | None]:
+    """The number of attempts, what scores them, and when a score is good enough.
+
+    Raises:
+        ConfigurationError: there is neither or both of two, or one of them is wrong.
+    """
+    if (N is None) == (n is None):
+        raise ConfigurationError(f"{who}: N={N!r} and n={n!r}; give one of the two")
+    count = N if n is None else n
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ConfigurationError(f"{who}: N={count!r} must be a whole number of at least 1")
+    if (reward_fn is None) == (verifier is None):
+        raise ConfigurationError(f"{who}: give reward_fn=… (any number) or verifier=… (from 0 to 1), one of the two")
+    if "strategy" in settings:
+        raise ConfigurationError(f"{who}: strategy={settings['strategy']!r} is for Scaled; leave it out, or use Scaled")
+    if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):
+        raise ConfigurationError(f"{who}: threshold={threshold!r} must be a number")
+    least = threshold if threshold is None or reward_fn is None else squash(threshold)
+    scoring = verifier if reward_fn is None else Reward(reward_fn, who)
+    return count, scoring, None if least is None else Threshold(least)

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from tts_plugins_langchain._settings import OnExhausted, Settings, as_budget, as_strategy, as_verifier, resolve
+from tts_plugins.adapting import SearchSettings, as_budget, as_strategy
+from tts_plugins.errors import ConfigurationError
+from tts_plugins_langchain._revising import Revised, check_revision
+from tts_plugins_langchain._settings import OnExhausted, as_verifier, resolve
 
 
 class SearchFields(BaseModel):
@@ -32,29 +35,45 @@ class SearchFields(BaseModel):
     """Candidates in flight at most, over all calls of this object together."""
     on_exhausted: OnExhausted = "return"
     """When the budget ends the search: return the best answer so far, or raise."""
+    revision: Revised = None
+    """How an input carries earlier attempts to what is wrapped: see `scale`."""
     model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        try:
+            super().__init__(*args, **settings)
+        except ValidationError as error:  # ours says all there is to say; pydantic's other errors stay pydantic's
+            for line in error.errors():
+                if isinstance(cause := line.get("ctx", {}).get("error"), ConfigurationError):
+                    raise cause from error
+            raise
 
     @field_validator("strategy", mode="before")
     @classmethod
     def _strategy(cls, value: Any) -> Any:
-        return as_strategy(cls.__name__, value)
+        return None if value is None else as_strategy(cls.__name__, value)
 
     @field_validator("budget", mode="before")
     @classmethod
     def _budget(cls, value: Any) -> Any:
-        return as_budget(cls.__name__, value)
+        return None if value is None else as_budget(cls.__name__, value)
 
     @field_validator("verifier", mode="before")
     @classmethod
     def _verifier(cls, value: Any) -> Any:
         return as_verifier(cls.__name__, value)
 
+    @field_validator("revision", mode="before")
+    @classmethod
+    def _revision(cls, value: Any) -> Any:
+        return check_revision(cls.__name__, value)
+
     def _profile_name(self) -> str | None:
         return None
 
-    def _settings(self, config: RunnableConfig) -> Settings:
+    def _settings(self, config: RunnableConfig) -> SearchSettings:
         """The settings of one call."""
-        base = Settings(
+        base = SearchSettings(
             strategy=self.strategy, verifier=self.verifier, budget=self.budget, seed=self.seed, answer=self.answer,
             price=self.price, on_exhausted=self.on_exhausted,
         )  # fmt: skip

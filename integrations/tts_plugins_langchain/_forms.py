@@ -12,19 +12,7 @@ from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
 from tts_plugins import Generation, Problem
-
-
-class Text(str):
-    """A candidate's text, with the object that it is the text of."""
-
-    native: Any = None
-
-    @classmethod
-    def of(cls, native: Any) -> Text:
-        """The text of an output."""
-        text = cls(text_of(native))
-        text.native = native
-        return text
+from tts_plugins.adapting import Text
 
 
 def problem_of(value: Any, **metadata: Any) -> Problem:
@@ -51,7 +39,7 @@ def generation_of(output: Any) -> Generation:
     usage = None if message is None else message.usage_metadata
     reason = told.get("finish_reason") or told.get("stop_reason") or "stop"
     return Generation(
-        text=Text.of(output),
+        text=Text.of(text_of(output), output),
         output=output,
         finish_reason="length" if reason in ("length", "max_tokens") else str(reason),
         tokens=usage.get("output_tokens") if usage else None,

@@ -16,7 +16,8 @@ _ONE_CALL = ("token_usage", "usage")  # of the chosen call alone
 
 def chosen(result: Result, run: Any) -> AIMessage:
     """The chosen candidate's message, without its own usage; `response_metadata["tts"]` tells of the search."""
-    message = retold(result.output, result)
+    # An answer that was put together of steps is no one message of the model.
+    message = retold(result.output if isinstance(result.output, AIMessage) else AIMessage(str(result.text)), result)
     changes: dict[str, Any] = {}
     if message.id is not None and message.id.startswith(("lc_run-", "run-")):
         # Named after the inner run; a stream's chunks and the whole have to have the outer one's.

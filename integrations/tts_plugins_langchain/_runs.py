@@ -28,10 +28,21 @@ ChainRun = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
 
 @dataclass
 class Sample:
-    """A candidate on LangChain's side. `index` counts candidates as they are begun."""
+    """A candidate, or one step of it, on LangChain's side.
+
+    Attributes:
+        index: counts candidates as they are begun.
+        asked: makes the input that what is wrapped is called with.
+        place: which sample it is for a cache: of those that have the same earlier attempts, say.
+        parent: the index of the one that it revises or continues.
+    """
 
     index: int
     seed: int | None
+    place: str
+    asked: Callable[[], Any] = field(default=lambda: None)
+    parent: int | None = None
+    children: int = 0
     run: ChainRun | None = None
     output: Any = None
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -63,7 +74,8 @@ class Runs:
         manager = self._parent.copy()
         _keep(manager)
         manager.add_tags([NOSTREAM], inherit=True)
-        manager.add_metadata({"tts_candidate": sample.index}, inherit=True)
+        parent = {} if sample.parent is None else {"tts_parent": sample.parent}
+        manager.add_metadata({"tts_candidate": sample.index, **parent}, inherit=True)
         return manager
 
     @property

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.runnables import RunnableConfig
 
-from tts_plugins import Candidate, Limits, Problem, Result, Score, solve, solve_sync
-from tts_plugins.answers import extract
-from tts_plugins.errors import BudgetExhausted, ModelError, TTSError
+from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
+from tts_plugins.adapting import Attempts, CandidateLost, MeteredModel, SearchSettings, metered, searching
+from tts_plugins.errors import ModelError, TTSError
 from tts_plugins.metering import Meter
 from tts_plugins.models import CallableModel
 from tts_plugins.protocols import Role
 from tts_plugins.types import Generation, Reply, Usage
-from tts_plugins_langchain._forms import Text, generation_of
+from tts_plugins_langchain._carriers import Carrier
+from tts_plugins_langchain._forms import generation_of
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
-from tts_plugins_langchain._settings import Settings
 from tts_plugins_langchain._verifying import verifying
 from tts_plugins_langchain.caching import SAMPLE, keep_samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
 T = TypeVar("T")
-
-
-class CandidateLost(ModelError):
-    """The wrapped runnable failed on one candidate; its error is the `__cause__`. It is not tried again."""
-
-    charge = "nothing"  # what its calls took is on the account already
 
 
 class _PassedThrough(ModelError):
@@ -45,33 +39,24 @@ class _PassedThrough(ModelError):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is wrapped, both ways; each gets the config of one candidate and gives the candidate's output."""
+    """What is wrapped, both ways; each gets an input and the config of one candidate, and gives its output.
+
+    Attributes:
+        input: that of a first answer.
+        carrier: how attempts are put into it.
+    """
 
     name: str
-    invoke: Callable[[RunnableConfig], Any]
-    ainvoke: Callable[[RunnableConfig], Awaitable[Any]]
+    input: Any
+    carrier: Carrier
+    invoke: Callable[[Any, RunnableConfig], Any]
+    ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
 
-
-class ChainModel:
-    """The model as the engine sees it, metered. One object for each wrapper, so that its limits span all searches."""
-
-    batch = 1
-
-    def __init__(self, name: str, concurrency: int | None = None) -> None:
-        self.name, self.limits = name, Limits(concurrency=concurrency)
-
-    async def bound(self, problem: Problem) -> None:
-        """Metered: the callbacks reserve."""
-        return
-
-    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """One candidate of the search that this runs in."""
-        search = _SEARCH.get()
-        assert search is not None
-        return await search.generate(problem, seeds[0])
-
-
-_SEARCH: ContextVar[Search | None] = ContextVar("tts_plugins_langchain_search", default=None)
+    def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
+        """The input for an answer, or for a better one."""
+        if attempts is None:
+            return self.carrier.first(self.input)
+        return self.carrier.again(self.input, problem, attempts)
 
 
 class Search:
@@ -80,10 +65,10 @@ class Search:
     def __init__(
         self,
         *,
-        model: ChainModel,
+        model: MeteredModel,
         target: Target,
         problem: Problem,
-        settings: Settings,
+        settings: SearchSettings,
         runs: Runs,
         sync: bool,
         shown: Callable[[Any], Any] = lambda output: output,
@@ -98,7 +83,7 @@ class Search:
 
     def run(self) -> Result:
         """Search on this thread; the target's synchronous methods run on threads of their own."""
-        with self._entered():
+        with self._entered(), searching(self):
             try:
                 return self._checked(solve_sync(self._problem, **self._arguments()))
             finally:
@@ -108,7 +93,7 @@ class Search:
 
     async def arun(self) -> Result:
         """Search on this loop; the target's asynchronous methods run there too."""
-        with self._entered():
+        with self._entered(), searching(self):
             try:
                 return self._checked(await solve(self._problem, **self._arguments()))
             finally:
@@ -117,15 +102,12 @@ class Search:
 
     @contextmanager
     def _entered(self) -> Iterator[None]:
-        token = _SEARCH.set(self)
         try:
             yield
         except TTSError:
             if self._passing is not None:
                 raise self._passing from None
             raise
-        finally:
-            _SEARCH.reset(token)
 
     def _checked(self, result: Result) -> Result:
         if self._passing is not None:
@@ -136,40 +118,67 @@ class Search:
         keep_samples_apart()
         s = self._settings
         return {
+            **s.arguments(),
             "model": self._model,
-            "strategy": s.strategy,
             "verifier": None if s.verifier is None else verifying(s.verifier, self),
-            "budget": s.budget,
-            "seed": s.seed,
-            "answer": _answer(s.answer),
-            "on_exhausted": s.on_exhausted,
         }
 
-    async def generate(self, problem: Problem, seed: int | None) -> Reply:
+    @property
+    def input(self) -> Any:
+        """What a first answer is asked with."""
+        return self._target.input
+
+    def check_revision(self) -> None:
+        """That attempts can be shown to the target.
+
+        Raises:
+            ConfigurationError: they cannot.
+        """
+        self._target.carrier.check()
+
+    async def generate(self, problem: Problem, seed: int | None, attempts: Attempts | None = None) -> Reply:
         """One candidate: a run of its own, on the account of this search."""
-        sample = self._samples.setdefault(seed, Sample(index=len(self._samples), seed=seed))
-        number = f"{self.salt}/{sample.index}" + ("" if self._settings.seed is None else f"@{self._settings.seed}")
+        parents = [] if attempts is None else [attempt.seed for attempt in attempts.history]
+        return await self.call(problem, seed, lambda: self._target.asked(problem, attempts), parents)
+
+    async def call(
+        self, problem: Problem, seed: int | None, asked: Callable[[], Any], parents: Sequence[int | None] = ()
+    ) -> Reply:
+        """The target's output for an input, as a run of its own that follows those of its parents."""
+        sample = self._samples.get(seed) or self._begun(seed, parents)
+        sample.asked = asked
+        number = f"{self.salt}/{sample.place}" + ("" if self._settings.seed is None else f"@{self._settings.seed}")
         reply, usage = await self.metered("model", number, lambda: self._caller.generate(problem, [seed]))
         if self._settings.verifier is None:
             await self.runs.close(sample, self.runs.ended(sample))
         return replace(reply, usage=usage)
 
+    def _begun(self, seed: int | None, parents: Sequence[int | None]) -> Sample:
+        known = [self._samples[parent] for parent in parents if parent in self._samples]
+        index = len(self._samples)
+        sample = Sample(index=index, seed=seed, place=str(index))
+        if known:
+            # By its parents and not by when it came, so that a cache finds it again.
+            known[-1].children += 1
+            path = "+".join(parent.place for parent in known)
+            digest = hashlib.blake2b(path.encode(), digest_size=6).hexdigest()
+            sample.place, sample.parent = f"{digest}.{known[-1].children}", known[-1].index
+        self._samples[seed] = sample
+        return sample
+
     async def metered(self, role: Role, salt: str, work: Callable[[], Awaitable[T]]) -> tuple[T, Usage]:
-        """Do work whose model calls are metered; where its first one found no room, wait for room and begin anew."""
-        prepaid = None
-        while True:
-            meter = Meter.here(role=role, prices=self._settings.price, prepaid=prepaid)
+        """Do work whose model calls are metered, as this sample."""
+
+        @contextmanager
+        def using(meter: Meter) -> Iterator[None]:
             meters, salts = METERED.set(MeterHandler(meter)), SAMPLE.set(salt)
             try:
-                return await work(), meter.close()
-            except BudgetExhausted:
-                if meter.refused is None or not meter.untouched:
-                    raise
-                prepaid = await meter.room()
+                yield
             finally:
                 METERED.reset(meters)
                 SAMPLE.reset(salts)
-                meter.close()
+
+        return await metered(work, role=role, prices=self._settings.price, using=using)
 
     def _one(self, content: Any, seed: int | None) -> Generation:
         sample = self._samples[seed]
@@ -179,7 +188,9 @@ class Search:
         assert isinstance(manager, CallbackManager)
         sample.begin(manager.on_chain_start(None, self.runs.asked, name=f"candidate {sample.index}"))
         try:
-            return self._kept(sample, within(self.runs.inside(sample), self._target.invoke))
+            return self._kept(
+                sample, within(self.runs.inside(sample), lambda c: self._target.invoke(sample.asked(), c))
+            )
         except BaseException as error:
             self.runs.close_now(sample, None, error)
             raise self.lost(error, f"{self._target.name}, candidate {sample.index}", CandidateLost) from error
@@ -193,7 +204,8 @@ class Search:
         assert isinstance(manager, AsyncCallbackManager)
         sample.begin(await manager.on_chain_start(None, self.runs.asked, name=f"candidate {sample.index}"))
         try:
-            return self._kept(sample, await awithin(self.runs.inside(sample), self._target.ainvoke))
+            config = self.runs.inside(sample)
+            return self._kept(sample, await awithin(config, lambda c: self._target.ainvoke(sample.asked(), c)))
         except BaseException as error:
             await self.runs.close(sample, None, error)
             raise self.lost(error, f"{self._target.name}, candidate {sample.index}", CandidateLost) from error
@@ -243,12 +255,6 @@ class Search:
         if sample.output is None:
             return None, asyncio.CancelledError("the search ended before this candidate did")
         return self.runs.ended(sample), None
-
-
-def _answer(answer: Callable[[Any], Any] | None) -> Callable[[str], Any]:
-    if answer is None:
-        return extract
-    return lambda text: answer(text.native if isinstance(text, Text) else text)
 
 
 def _being_cancelled() -> bool:

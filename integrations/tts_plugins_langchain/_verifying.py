@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.messages import BaseMessage
@@ -12,6 +11,7 @@ from langchain_core.runnables.config import ensure_config
 from pydantic import BaseModel
 
 from tts_plugins import Candidate, Problem, Score
+from tts_plugins.adapting import function_verifier
 from tts_plugins.budget import Bound
 from tts_plugins.errors import InvalidScore, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier
@@ -29,7 +29,7 @@ def verifying(verifier: AnyVerifier, search: Search) -> Verifier | SetVerifier:
         return _One(_runnable(verifier, search), search)
     if isinstance(verifier, SetVerifier):
         return _All(verifier, search)
-    return _One(verifier if isinstance(verifier, Verifier) else _function(verifier), search)
+    return _One(verifier if isinstance(verifier, Verifier) else function_verifier(verifier), search)
 
 
 class _One:
@@ -63,31 +63,6 @@ class _All:
         for candidate, score in zip(candidates, scores, strict=False):
             await search.scored(candidate, score)
         return scores
-
-
-def _function(function: Callable[..., Any]) -> Verifier:
-    """A function of (problem, candidate), or of the output alone."""
-    name = str(getattr(function, "__name__", type(function).__name__))
-    if _parameters(function) != 1:
-        return CallableVerifier(function, name=name)
-    if inspect.iscoroutinefunction(function):
-
-        async def alone(problem: Problem, candidate: Candidate) -> Any:
-            return await function(candidate.output)
-
-        return CallableVerifier(alone, name=name)
-    return CallableVerifier(lambda problem, candidate: function(candidate.output), name=name)
-
-
-def _parameters(function: Callable[..., Any]) -> int:
-    """Positional parameters that have to be given; 2 where it cannot be told."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some built-ins have no signature to read
-        return 2
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    wanted = [p for p in parameters if p.kind in kinds and p.default is inspect.Parameter.empty]
-    return len(wanted) or len([p for p in parameters if p.kind in kinds])
 
 
 def _runnable(runnable: Runnable[Any, Any], search: Search) -> Verifier:

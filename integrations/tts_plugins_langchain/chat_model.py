@@ -23,12 +23,15 @@ from langchain_core.tools import BaseTool
 from pydantic import Field, PrivateAttr
 
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.models import StepSettings
+from tts_plugins_langchain._carriers import Carrier, Function, Inside, Turns
 from tts_plugins_langchain._fields import SearchFields, plain_settings
 from tts_plugins_langchain._forms import problem_of
 from tts_plugins_langchain._messages import charged, chosen, chunk_of, reported
 from tts_plugins_langchain._runs import Runs, children_of
-from tts_plugins_langchain._search import ChainModel, Search, Target
+from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import told
+from tts_plugins_langchain._steps import Asked, ChatModel
 from tts_plugins_langchain.caching import candidates_of
 from tts_plugins_langchain.metering import SCALED
 from tts_plugins_langchain.runnable import scale
@@ -45,6 +48,10 @@ class ScaledChatModel(SearchFields, BaseChatModel):
     `usage_metadata` is what the whole search took, and `response_metadata["tts"]` has its score, the number of
     candidates, why it stopped, and the usage in detail. Callback handlers see the usage once: of the inner calls.
 
+    Searches over steps (`BeamSearch`, `DVTS`, `ParticleFilter`) continue the model's own turn where the server does
+    that, and else ask for one step at a time; `steps=StepSettings(...)` says how steps are cut. Revisions are further
+    turns; `revision=` may be a function of (problem, attempts) that returns the messages instead.
+
     Candidates are not streamed; `stream` gives the answer when it is chosen. Under `set_llm_cache` the samples are
     cached, each for itself, and the choice is made anew.
 
@@ -58,11 +65,14 @@ class ScaledChatModel(SearchFields, BaseChatModel):
     """A named bundle of settings; it gives those that are not set here. (`profile` is LangChain's, of the model.)"""
     sent: dict[str, Any] = Field(default_factory=dict)
     """Arguments sent with every call: `temperature`, `max_tokens` and `stop` may be given by their own names."""
+    steps: StepSettings | None = None
+    """How searches over steps cut and continue an answer."""
     streaming: bool = False
     """For code that sets it on chat models; it changes nothing."""
     cache: BaseCache | bool | None = Field(default=False, exclude=True)
 
-    _chain_model: ChainModel = PrivateAttr()
+    _chain_model: ChatModel = PrivateAttr()
+    _carrier: Carrier = PrivateAttr()
     _streams: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     def __init__(self, model: BaseChatModel | None = None, /, **settings: Any) -> None:
@@ -81,7 +91,13 @@ class ScaledChatModel(SearchFields, BaseChatModel):
     def model_post_init(self, context: Any) -> None:
         """Check what can be checked before the first call."""
         super().model_post_init(context)
-        self._chain_model = ChainModel(self.model.get_name(), self.concurrency)
+        if isinstance(self.revision, str):
+            raise ConfigurationError(
+                f"ScaledChatModel: revision={self.revision!r} names a prompt's variable, and a chat model has turns; "
+                "leave it out, or pass a function of (problem, attempts) that returns the messages"
+            )
+        self._chain_model = ChatModel(self.model, self.concurrency, self.steps)
+        self._carrier = Inside("messages", Turns() if self.revision is None else Function(self.revision))
         self._settings({})
 
     # What a chat model has to have.
@@ -149,8 +165,10 @@ class ScaledChatModel(SearchFields, BaseChatModel):
             model=self._chain_model,
             target=Target(
                 name=self._chain_model.name,
-                invoke=lambda inner: model.invoke(messages, inner, **kwargs),
-                ainvoke=lambda inner: model.ainvoke(messages, inner, **kwargs),
+                input=Asked(messages=messages, arguments=kwargs),
+                carrier=self._carrier,
+                invoke=lambda asked, inner: model.invoke(asked.messages, inner, **asked.arguments),
+                ainvoke=lambda asked, inner: model.ainvoke(asked.messages, inner, **asked.arguments),
             ),
             problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
             settings=settings,
@@ -283,6 +301,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
             "n": self.n,
             "seed": self.seed,
             "profile": self.tts_profile,
+            "revision": repr(self.revision),
+            "steps": repr(self.steps),
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
@@ -17,18 +17,21 @@ from langchain_core.runnables.config import (
 from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
-from tts_plugins import Budget, Ledger, Result, Usage
+from tts_plugins import Budget, Ledger, Problem, Result, Scored, Usage
+from tts_plugins.adapting import LIMITS, MeteredModel, SearchSettings
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.metering import Prices
+from tts_plugins_langchain._carriers import Function, Inside, Turns
 from tts_plugins_langchain._forms import problem_of
 from tts_plugins_langchain._messages import charged, retold
+from tts_plugins_langchain._revising import check_strategy
 from tts_plugins_langchain._runs import Runs
-from tts_plugins_langchain._search import ChainModel, Search, Target
-from tts_plugins_langchain._settings import Settings, as_budget, as_strategy, as_verifier, resolve
+from tts_plugins_langchain._search import Search, Target
+from tts_plugins_langchain._settings import as_verifier, resolve
 from tts_plugins_langchain.caching import candidates_of
 
 WhenExhausted = Literal["raise", "end"]
-_LIMITS = ("calls", "tokens", "usd", "seconds")
+_NO_STEPS = "search inside the agent's model: create_agent(ScaledChatModel(model, strategy=BeamSearch(...)), tools)"
 
 
 def _merged(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -50,16 +53,21 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     `output`; its problem has the messages, and `metadata["request"]` the whole request. Candidates are not shown in
     `stream_mode="messages"`; the chosen message is. Put it last in the list: what stands after it runs n times.
 
+    With `Revision`, each attempt and what the verifier said of it are further messages of the request that is to better
+    it (tool calls as JSON); the agent's state has the chosen message alone. Searches over steps belong inside the
+    agent's model: `create_agent(ScaledChatModel(model, strategy=BeamSearch(...)))`.
+
     Args:
         strategy, verifier, n, seed, profile, answer, price: as for `scale`.
         budget: limits for a whole run of the agent, kept in its state; or a `Ledger` that all runs share.
         when_exhausted: where there is no room for a single candidate: raise `BudgetExhausted`, or end the run with a
             message that says so.
         concurrency: candidates in flight at most, over all runs.
+        revision: instead of further messages, a function of (problem, attempts) that returns all of the request's.
         name: another one for each instance in an agent.
 
     Raises:
-        ConfigurationError: a setting is wrong, or the profile is not known.
+        ConfigurationError: a setting is wrong, the profile is not known, or the strategy searches over steps.
     """
 
     __test__ = False  # no test class, whatever pytest thinks of its name
@@ -79,6 +87,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         price: Prices = None,
         when_exhausted: WhenExhausted = "raise",
         concurrency: int | None = None,
+        revision: Callable[[Problem, Sequence[Scored]], Any] | None = None,
         name: str = "TestTimeScaling",
     ) -> None:
         super().__init__()
@@ -87,11 +96,17 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 f"TestTimeScaling: when_exhausted={when_exhausted!r} is not known; use 'raise' or 'end'"
             )
         self._name, self._n, self._profile, self._when_exhausted = name, n, profile, when_exhausted
-        self._base = Settings(
-            strategy=as_strategy(name, strategy), verifier=as_verifier(name, verifier), budget=as_budget(name, budget),
-            seed=seed, answer=answer, price=price,
+        self._base = SearchSettings().changed(
+            name,
+            {
+                "strategy": strategy, "verifier": as_verifier(name, verifier), "budget": budget, "seed": seed,
+                "answer": answer, "price": price,
+            },
         )  # fmt: skip
-        self._model = ChainModel(name, concurrency)
+        self._model = MeteredModel(name, concurrency, no_steps=_NO_STEPS)
+        if revision is not None and not callable(revision):
+            raise ConfigurationError(f"{name}: revision={revision!r} must be a function of (problem, attempts)")
+        self._carrier = Inside("messages", Turns() if revision is None else Function(revision))
         self._settings({})
 
     @property
@@ -108,7 +123,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     ) -> ExtendedModelResponse[Any]:
         """The best of several responses, through the model's synchronous methods."""
         try:
-            search = self._search(request, invoke=lambda inner: handler(inner), sync=True)
+            search = self._search(request, invoke=handler, sync=True)
             return self._answer(request, search, search.run())
         except BudgetExhausted as error:
             return self._end(error)
@@ -118,7 +133,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     ) -> ExtendedModelResponse[Any]:
         """The best of several responses, through the model's asynchronous methods."""
         try:
-            search = self._search(request, invoke=lambda inner: handler(inner), sync=False)
+            search = self._search(request, invoke=handler, sync=False)
             return self._answer(request, search, await search.arun())
         except BudgetExhausted as error:
             return self._end(error)
@@ -131,7 +146,13 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         return Search(
             model=self._model,
             # The handler takes no config: it finds the candidate's in its context.
-            target=Target(name=self._name, invoke=lambda _: invoke(inner), ainvoke=lambda _: invoke(inner)),
+            target=Target(
+                name=self._name,
+                input=inner,
+                carrier=self._carrier,
+                invoke=lambda asked, _: invoke(asked),
+                ainvoke=lambda asked, _: invoke(asked),
+            ),
             problem=problem_of(messages, request=request, tools=list(request.tools)),
             settings=self._left(self._settings(config), request.state),
             runs=Runs(manager, config, messages),
@@ -139,10 +160,12 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             shown=_message_of,
         )
 
-    def _settings(self, config: Any) -> Settings:
-        return resolve(self._name, self._base, n=self._n, profile=self._profile, config=config)
+    def _settings(self, config: Any) -> SearchSettings:
+        settings = resolve(self._name, self._base, n=self._n, profile=self._profile, config=config)
+        check_strategy(self._name, settings.strategy, self._carrier, _NO_STEPS)
+        return settings
 
-    def _left(self, settings: Settings, state: Any) -> Settings:
+    def _left(self, settings: SearchSettings, state: Any) -> SearchSettings:
         """The settings with what the run has left."""
         if not isinstance(settings.budget, Budget):
             return settings
@@ -190,4 +213,4 @@ def _message_of(output: Any) -> AIMessage:
 
 
 def _added(spent: Mapping[str, float], usage: Usage) -> dict[str, float]:
-    return {name: spent.get(name, 0) + (getattr(usage, name) or 0) for name in _LIMITS}
+    return {name: spent.get(name, 0) + (getattr(usage, name) or 0) for name in LIMITS}

@@ -14,14 +14,22 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec, Input, Output,
 from pydantic import BaseModel, Field, PrivateAttr
 
 from tts_plugins import Budget, Ledger, Result
+from tts_plugins.adapting import MeteredModel, SearchSettings
 from tts_plugins.errors import ConfigurationError
+from tts_plugins_langchain._carriers import Carrier
 from tts_plugins_langchain._fields import SearchFields, plain_settings
 from tts_plugins_langchain._forms import problem_of
+from tts_plugins_langchain._revising import carrier_of, check_strategy
 from tts_plugins_langchain._runs import Runs
-from tts_plugins_langchain._search import ChainModel, Search, Target
+from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import SPECS
 
 _MOST_THREADS = 256
+
+_NO_STEPS = (
+    "search inside it, where a chat model writes them: "
+    "prompt | ScaledChatModel(model, strategy=BeamSearch(...)) | parser"
+)
 
 
 class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
@@ -40,13 +48,23 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
     """A named bundle of settings; it gives those that are not set here."""
     name: str | None = Field(default=None)
 
-    _model: ChainModel = PrivateAttr()
+    _model: MeteredModel = PrivateAttr()
+    _carrier: Carrier = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
         """Check what can be checked before the first call."""
         super().model_post_init(context)
-        self._model = ChainModel(self.bound.get_name(), self.concurrency)
-        self._settings({})
+        self._model = self._of(self.concurrency)
+        self._carrier = carrier_of(self.get_name(), self.bound, self.revision)
+        self._checked({})
+
+    def _of(self, concurrency: int | None) -> MeteredModel:
+        return MeteredModel(self.bound.get_name(), concurrency, no_steps=_NO_STEPS)
+
+    def _checked(self, config: RunnableConfig) -> SearchSettings:
+        settings = self._settings(config)
+        check_strategy(self.get_name(), settings.strategy, self._carrier, _NO_STEPS)
+        return settings
 
     def invoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
         """The answer that was chosen. The chain's synchronous methods run, each candidate on a thread of its own.
@@ -115,14 +133,16 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         bound, cap = self.bound, config.get("max_concurrency")
         return Search(
             # LangChain's limit is one for each level; `concurrency` is one for all calls.
-            model=self._model if cap is None or self.concurrency is not None else ChainModel(self._model.name, cap),
+            model=self._model if cap is None or self.concurrency is not None else self._of(cap),
             target=Target(
                 name=self._model.name,
-                invoke=lambda inner: bound.invoke(input, inner, **kwargs),
-                ainvoke=lambda inner: bound.ainvoke(input, inner, **kwargs),
+                input=input,
+                carrier=self._carrier,
+                invoke=lambda asked, inner: bound.invoke(asked, inner, **kwargs),
+                ainvoke=lambda asked, inner: bound.ainvoke(asked, inner, **kwargs),
             ),
             problem=problem_of(input),
-            settings=self._settings(config),
+            settings=self._checked(config),
             runs=Runs(run_manager.get_child(), config, input),
             sync=sync,
         )
@@ -196,10 +216,16 @@ def scale(
         budget: limits for each call, or a `Ledger` that all calls share.
         seed: fixes each candidate's seed, and the place of samples in a cache.
         profile: a named bundle of settings.
-        **settings: further fields of `ScaledRunnable`: n, answer, price, concurrency, on_exhausted, name.
+        **settings: further fields of `ScaledRunnable`: n, answer, price, concurrency, on_exhausted, name, revision.
+
+    Strategies that revise show earlier attempts, with what the verifier said of them, to the chain: a chat model as
+    further turns, a graph at the end of its `messages`, a prompt in its variable `attempts`, `feedback` or `history`
+    (a placeholder or a text; empty for first answers, where the input leaves it out). `revision="name"` names another
+    variable; `revision=` may be a function of (problem, attempts) that returns the whole input.
 
     Raises:
-        ConfigurationError: a setting is wrong, or the profile is not known.
+        ConfigurationError: a setting is wrong, the profile is not known, the strategy revises and the chain has no
+            place for attempts, or it searches over steps, which a chat model writes and a chain does not.
     """
     if not isinstance(runnable, Runnable) and not callable(runnable):
         raise ConfigurationError(f"scale: runnable={runnable!r} is no runnable; pass a chain, a model, or a function")

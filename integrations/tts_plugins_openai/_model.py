@@ -10,11 +10,12 @@ from typing import Any
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
 
-from tts_plugins import Problem
+from tts_plugins import Problem, Scored
 from tts_plugins.adapting import Text
 from tts_plugins.models import CallableModel, OpenAICompatibleModel
 from tts_plugins.types import Generation, Reply
 from tts_plugins_openai._forms import text_of
+from tts_plugins_openai._parsing import Parser
 
 Client = OpenAI | AsyncOpenAI
 
@@ -24,6 +25,12 @@ class Recorder:
     """The completions of one search, whole: a candidate has its message alone."""
 
     completions: list[ChatCompletion] = field(default_factory=list)
+    parser: Parser | None = None
+
+    def add(self, completion: ChatCompletion) -> ChatCompletion:
+        """Keep it, parsed where that is asked for."""
+        self.completions.append(completion if self.parser is None else self.parser(completion))
+        return self.completions[-1]
 
     def of(self, message: Any) -> tuple[ChatCompletion, Any] | None:
         """The completion and the choice that a message came in."""
@@ -44,6 +51,13 @@ class ClientModel(OpenAICompatibleModel):
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """One request for as many choices as there are seeds."""
         reply = await super().generate(problem, seeds)
+        return replace(reply, generations=tuple(_told(g) for g in reply.generations))
+
+    async def revise(
+        self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
+    ) -> Reply:
+        """One request for as many better answers as there are seeds."""
+        reply = await super().revise(problem, history, seeds, merge=merge)
         return replace(reply, generations=tuple(_told(g) for g in reply.generations))
 
 
@@ -89,7 +103,7 @@ class Bridge:
             completion = reply.generations[0].output
         recorder = RECORDER.get()
         if recorder is not None and isinstance(completion, ChatCompletion):
-            recorder.completions.append(completion)
+            return recorder.add(completion)
         return completion
 
     def _blocking(self, content: dict[str, Any]) -> Generation:

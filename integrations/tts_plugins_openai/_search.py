@@ -7,18 +7,20 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextvars import Token
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 from openai import AsyncOpenAI, NotGiven, Omit
 from openai.types.chat import ChatCompletion
 
 from tts_plugins import Problem, Result, solve, solve_sync
-from tts_plugins.adapting import SearchSettings, as_verifier
+from tts_plugins.adapting import SearchSettings, Text, as_verifier
+from tts_plugins.answers import AnswerKey
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models.openai_compatible import REQUEST
 from tts_plugins_openai._forms import chunks_of, completion_of, plain_messages
 from tts_plugins_openai._model import RECORDER, Bridge, Client, ClientModel, Recorder
+from tts_plugins_openai._parsing import Parser, check_parsed
 from tts_plugins_openai._streams import AsyncScaledStream, ScaledStream
 
 OWNER = "scale(client)"
@@ -68,7 +70,7 @@ class Search:
     n: int
     stream: bool
     with_usage: bool
-    recorder: Recorder = field(default_factory=Recorder)
+    recorder: Recorder
 
     def run(self) -> ChatCompletion | ScaledStream:
         """Search on this thread."""
@@ -99,8 +101,13 @@ class Search:
         return list(chunks_of(completion, with_usage=self.with_usage))
 
 
-def search_for(client: Client, models: Models, base: SearchSettings, request: dict[str, Any]) -> Search | None:
+def search_for(
+    client: Client, models: Models, base: SearchSettings, request: dict[str, Any], parser: Parser | None = None
+) -> Search | None:
     """The search for a request; None where it cannot be searched, and goes to the client as it is.
+
+    Args:
+        parser: reads each candidate as a type; one that it cannot read is lost.
 
     Raises:
         ConfigurationError: a setting is wrong, or several samples are asked for at temperature 0.
@@ -110,6 +117,10 @@ def search_for(client: Client, models: Models, base: SearchSettings, request: di
         return None  # the client has the words for what is missing
     settings = base.changed(OWNER, asked)
     _check(settings, request)
+    arguments = settings.arguments()
+    if parser is not None:
+        check_parsed(settings.strategy)
+        arguments["answer"] = _parsed(parser, arguments["answer"])
     messages = plain_messages(request["messages"])
     kept = {key: value for key, value in request.items() if key not in _OURS}
     metadata = {REQUEST: kept, "request": {**request, "messages": messages}}
@@ -117,14 +128,26 @@ def search_for(client: Client, models: Models, base: SearchSettings, request: di
         model=models.get(request, settings.price),
         problem=Problem(messages, metadata=metadata),
         arguments={
-            **settings.arguments(),
+            **arguments,
             "verifier": as_verifier(OWNER, settings.verifier),
             "attempts": client.max_retries + 1,
         },
         n=request.get("n") or 1,
         stream=bool(request.get("stream")),
         with_usage=bool((request.get("stream_options") or {}).get("include_usage")),
+        recorder=Recorder(parser=parser),
     )
+
+
+def _parsed(parser: Parser, answer: AnswerKey) -> AnswerKey:
+    """The key that reads a candidate's answer, and loses the candidate where it could not be parsed."""
+
+    def key(text: str) -> str | None:
+        parser.check(text.native if isinstance(text, Text) else None)
+        return answer(text)
+
+    key.__module__ = str(getattr(answer, "__module__", ""))  # whose it is, says where it may run
+    return key
 
 
 def split(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

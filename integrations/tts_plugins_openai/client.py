@@ -14,7 +14,8 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins_openai._model import Client
-from tts_plugins_openai._search import Models, search_for, split
+from tts_plugins_openai._parsing import Parser
+from tts_plugins_openai._search import Models, Search, search_for, split
 
 C = TypeVar("C", OpenAI, AsyncOpenAI)
 
@@ -33,14 +34,16 @@ def scale(
     on_exhausted: Literal["return", "raise"] = "return",
     concurrency: int | None = 128,
 ) -> C:
-    """The client, whose `chat.completions.create` asks several times and answers with the best.
+    """The client, whose `chat.completions.create` and `parse` ask several times and answer with the best.
 
         client = scale(OpenAI(), strategy=BestOfN(n=8), verifier=check, budget=Budget(tokens=20_000))
 
     What it returns is what the client returns: a `ChatCompletion` with the chosen message, `n` choices (the n best
-    distinct ones), and the usage of all calls; with `stream=True` a stream of its chunks, once it is chosen. The whole
-    result is `result_of(completion)`. Everything else of the client passes through. One call's settings are given as
-    `extra_body={"tts": {"n": 4, "budget": {"tokens": 5_000}}}`, or `tts={…}`; they are not sent.
+    distinct ones), and the usage of all calls; with `stream=True` a stream of its chunks, once it is chosen; from
+    `parse` a `ParsedChatCompletion`: verifiers and votes see messages with `parsed`, and what cannot be parsed is lost.
+    The whole result is `result_of(completion)`. Everything else of the client passes through. One call's
+    settings are given as `extra_body={"tts": {"n": 4, "budget": {"tokens": 5_000}}}`, or `tts={…}`; they are not
+    sent.
 
     Args:
         client: an `OpenAI` or `AsyncOpenAI`, Azure's included. It is not changed. Its `max_retries` are made by the
@@ -156,12 +159,27 @@ class _Completions(_Through):
         search = search_for(self._client, self._models, self._settings, request)
         return self._target.create(**split(request)[0]) if search is None else search.run()
 
+    def parse(self, **request: Any) -> Any:
+        """As the client's own, answered by a search; a candidate that cannot be parsed is lost."""
+        search = self._parsing(request)
+        return self._target.parse(**split(request)[0]) if search is None else search.run()
+
+    def _parsing(self, request: dict[str, Any]) -> Search | None:
+        parser = Parser(split(request)[0])
+        own = {key: value for key, value in request.items() if key != "response_format"}
+        return search_for(self._client, self._models, self._settings, {**own, **parser.request}, parser)
+
 
 class _AsyncCompletions(_Completions):
     async def create(self, **request: Any) -> Any:
         """As the client's own, answered by a search."""
         search = search_for(self._client, self._models, self._settings, request)
         return await self._target.create(**split(request)[0]) if search is None else await search.arun()
+
+    async def parse(self, **request: Any) -> Any:
+        """As the client's own, answered by a search; a candidate that cannot be parsed is lost."""
+        search = self._parsing(request)
+        return await self._target.parse(**split(request)[0]) if search is None else await search.arun()
 
 
 __all__ = ["ScaledClient", "result_of", "scale"]

@@ -27,7 +27,7 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 from tts_plugins_langchain import TestTimeScaling
 
-from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency
+from tts_plugins import BestOfN, Budget, Ledger, Revision, SelfConsistency
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 
@@ -95,6 +95,7 @@ def run(loop: asyncio.Runner) -> Run:
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 def test_votes_on_tool_calls(server: LoopbackServer, run: Run, how: str) -> None:
+    server.configure(latency=0.2)
     state = run(agent(server, TestTimeScaling(strategy=SelfConsistency(n=4))), how)
     assert state["messages"][1].tool_calls[0]["args"] == {"a": 2, "b": 3}
     assert state["messages"][-1].text == "The sum is 5"
@@ -227,3 +228,61 @@ def test_bad_settings() -> None:
         TestTimeScaling(when_exhausted="stop")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="'nope' is not known"):
         TestTimeScaling(strategy="nope")
+
+
+def corrected(body: dict[str, Any], index: int) -> str | Reply:
+    """Calls the tool wrongly until it is told of it; after a tool's answer, it is repeated in words."""
+    last = body["messages"][-1]
+    if last["role"] == "tool":
+        return f"The sum is {last['content']}"
+    if "tool" in [m["role"] for m in body["messages"]]:
+        return "The sum is five, as was asked"
+    return Reply(None, tool_calls=[{"name": "add", "arguments": {"a": 2 if "wrong" in last["content"] else 9, "b": 3}}])
+
+
+def judged(problem: Any, candidate: Any) -> tuple[float, str]:
+    calls = candidate.output.tool_calls
+    if calls:
+        right = calls[0]["args"] == {"a": 2, "b": 3}
+        return float(right), "" if right else "wrong: a has to be 2"
+    return 0.9, "wrong: say it in words"
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_revision_of_each_model_call_tool_calls_included(server: LoopbackServer, run: Run, how: str) -> None:
+    server.configure(reply=corrected)
+    strategy = Revision(chains=1, rounds=2, select="best")
+    state = run(agent(server, TestTimeScaling(strategy=strategy, verifier=judged, budget=Budget(calls=9))), how)
+    first, second, third, fourth = [r.body["messages"] for r in server.requests]
+    assert [m["role"] for m in second] == ["user", "assistant", "user"] and len(first) == 1
+    assert json.loads(second[1]["content"]) == [{"args": {"a": 9, "b": 3}, "name": "add"}]
+    assert "wrong: a has to be 2" in second[2]["content"]
+    assert [m["role"] for m in third] == ["user", "assistant", "tool"], "the state has the chosen message alone"
+    assert [m["role"] for m in fourth[3:]] == ["assistant", "user"] and "say it in words" in fourth[-1]["content"]
+    assert [m.type for m in state["messages"]] == ["human", "ai", "tool", "ai"]
+    assert state["messages"][1].tool_calls[0]["args"] == {"a": 2, "b": 3}
+    assert state["tts_spent"]["TestTimeScaling"]["calls"] == 4
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_revisions_are_within_the_budget_of_the_whole_run(server: LoopbackServer, run: Run, how: str) -> None:
+    server.configure(reply=corrected)
+    middleware = TestTimeScaling(
+        strategy=Revision(chains=1, rounds=2, select="best"), verifier=judged, budget=Budget(calls=3),
+    )  # fmt: skip
+    state = run(agent(server, middleware), how)
+    assert len(server.requests) == 3 and state["messages"][-1].text == "The sum is 5"
+    assert state["messages"][-1].response_metadata["tts"]["stopped"] == "budget"
+
+
+def test_revision_by_a_function_of_the_messages(server: LoopbackServer, run: Run) -> None:
+    server.configure(reply=corrected)
+
+    def again(problem: Any, attempts: Any) -> list[Any]:
+        return [*problem.metadata["input"], HumanMessage(f"That was wrong: {attempts[-1].feedback}")]
+
+    strategy = Revision(chains=1, rounds=2, select="best")
+    run(agent(server, TestTimeScaling(strategy=strategy, verifier=judged, revision=again)), "sync")
+    assert server.requests[1].body["messages"][-1]["content"] == "That was wrong: wrong: a has to be 2"
+    with pytest.raises(ConfigurationError, match="revision='attempts' must be a function"):
+        TestTimeScaling(revision="attempts")  # type: ignore[arg-type]

@@ -289,11 +289,11 @@ def test_eight_threads_get_eight_samples_each(server: LoopbackServer) -> None:
 
 
 def test_a_server_that_ignores_n_is_asked_concurrently(server: LoopbackServer) -> None:
-    server.configure(honours_n=False, latency=0.2)
+    server.configure(honours_n=False, latency=0.5)
     began = time.monotonic()
     completion = longest(sync_client(server), n=8).chat.completions.create(**ASKED)
     assert len(result_of(completion).candidates) == 8 and server.counts.requests == 8 and server.counts.peak >= 6
-    assert time.monotonic() - began < 1.2
+    assert time.monotonic() - began < 2.5  # one after the other they would take 4
     assert completion.usage is not None and completion.usage.total_tokens == server.counts.tokens
 
 

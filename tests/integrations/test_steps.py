@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.imitations import STEPS, Body, asked, chatty, goes_on, llama, mistral, vllm
 from tts_plugins import BeamSearch, Budget, Candidate, Problem, Revision, Scored, Step, solve
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
@@ -15,45 +16,8 @@ from tts_plugins.models._step_texts import Said, read_step, without
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 from tts_plugins.verifiers import CallableVerifier
 
-STEPS = ["Take 3.", "Add 4 to get 7.", "Add 5 to get 12.", "Answer: 12"]
 EVEN = CallableVerifier(lambda p, c: [0.5] * len(c.steps), inline=True, name="even")
 BEAM = BeamSearch(n=4, beam_width=2)
-Body = dict[str, Any]
-
-
-def asked(body: Body) -> list[str]:
-    return [m["content"] for m in body["messages"]]
-
-
-def goes_on(body: Body, whole: list[str] = STEPS) -> str:
-    """What follows the text of the last turn; five to eight where it is the probe."""
-    text = asked(body)[-1]
-    if "k7q2" in text:
-        return " five six seven eight"
-    done = sum(step in text for step in whole)
-    return "\n\n".join(whole[done:])
-
-
-def llama(body: Body, index: int) -> Reply:
-    last = body["messages"][-1]
-    return Reply(goes_on(body), echo=last["content"]) if last["role"] == "assistant" else Reply("\n\n".join(STEPS))
-
-
-def vllm(body: Body, index: int) -> Reply:
-    last = body["messages"][-1]
-    if last["role"] == "assistant" and body.get("continue_final_message") and body["add_generation_prompt"] is False:
-        return Reply(goes_on(body), tells_stop=True)
-    return Reply("Hello again. How can I help?" if last["role"] == "assistant" else "\n\n".join(STEPS), tells_stop=True)
-
-
-def mistral(body: Body, index: int) -> Reply:
-    return Reply(goes_on(body) if body["messages"][-1]["role"] == "assistant" else "\n\n".join(STEPS))
-
-
-def chatty(body: Body, index: int) -> Reply:
-    """Heeds no instruction: it begins anew each time, and goes on by one step."""
-    written = sum(step in asked(body)[-1] for step in STEPS)
-    return Reply("\n\n".join(f"Step {i + 1}: {s}" for i, s in enumerate(STEPS[: written + 1])))
 
 
 _made: list[OpenAICompatibleModel] = []

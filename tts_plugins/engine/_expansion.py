@@ -48,12 +48,12 @@ class Expansion(Sampling):
         return ask.written + gen.completion_tokens * (self._lookahead + 1)
 
     async def _judge(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
-        run, verifier = self._run, self._run.verifier
+        run, verifier = self._run, self._alone
         if not candidate.text.strip():
             raise MalformedResponse(f"{run.model.name} wrote no step at all: its first one is empty")
         if candidate.finished:  # a part of a solution does not vote
             candidate = candidate.replace(answer=await read_answer(run.answer, candidate.text))
-        if not isinstance(verifier, Verifier):
+        if verifier is None:
             return Scored.of(candidate)
         score = await self._shared(candidate, verifier, hold, event)
         if not score.steps:

@@ -45,6 +45,9 @@ class Sampling:
         self._refused: BudgetExhausted | None = None
         self._closed = False
         self._kept: dict[str, Hold] = {}  # what is held for scoring all of them together, by candidate
+        # Asked once: what a protocol is, is slow to find out.
+        self._whole = run.verifier if isinstance(run.verifier, SetVerifier) else None
+        self._alone = run.verifier if isinstance(run.verifier, Verifier) else None
         run.inboxes.add(self._inbox)
 
     async def candidates(self) -> AsyncIterator[Scored]:
@@ -52,8 +55,7 @@ class Sampling:
         run.raise_if_halted()
         if run.stopped == "stop_rule":  # of an earlier sampling, after which the search went on
             run.stopped = "complete"
-        whole = run.verifier if isinstance(run.verifier, SetVerifier) else None
-        launched, size, done = 0, 0, False
+        whole, launched, size, done = self._whole, 0, 0, False
         while launched < n and self._refused is None and not done:
             size = self._wave_size(n - launched, size)
             jobs = self._jobs[launched : launched + size]
@@ -198,7 +200,7 @@ class Sampling:
         # Each candidate's verification draws from what the request still holds, and then stands alone.
         made = [(ask.make(g, job.index, job.seed), run.ledger.reserve(after, within=rest)) for job, g in got]
         rest.release()
-        if isinstance(run.verifier, SetVerifier):
+        if self._whole is not None:
             for candidate, own in made:
                 # Kept until all are there. It can end no call, so nobody waits for it.
                 self._kept[candidate.id] = own
@@ -244,9 +246,9 @@ class Sampling:
 
     async def _judge(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
         """The candidate with its answer and its score."""
-        run, verifier = self._run, self._run.verifier
+        run, verifier = self._run, self._alone
         candidate = candidate.replace(answer=await read_answer(run.answer, candidate.text))
-        if not isinstance(verifier, Verifier):
+        if verifier is None:
             return Scored.of(candidate)
         with failing_alone(verifier.name):
             return scored_by(verifier.name, candidate, await verifier.score(run, candidate))

@@ -99,7 +99,7 @@ def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
 async def read_answer(key: AnswerKey, text: str) -> str | None:
     """The answer that a text gives, by the user's key or ours."""
     # A key of the user may take its time, which belongs to no loop that keeps deadlines; ours are quick.
-    ours = str(getattr(key, "__module__", "")).startswith("tts_plugins.")
+    ours = str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
     try:
         answer: object = key(text) if ours else await in_thread(key, text)
     except TTSError:

@@ -38,15 +38,19 @@ class _SeparatorFirst(ModelError):
 
 
 class Stepping:
-    """Gives a chat model `expand`. It builds on `_prompt_of`, `_bounded` and `_ask` of `OpenAICompatibleModel`."""
+    """Gives a chat model `expand`. It builds on `_prompt_of`, `_bounded` and `_ask` of `OpenAICompatibleModel`.
+
+    An adapter for a framework's chat models gives it these too: prompts are dicts with `messages` in OpenAI's form.
+    """
 
     name: str
     limits: Limits
     max_tokens: int | None
     _request: dict[str, Any]
     _prompt_of: Callable[[Sequence[Mapping[str, Any]], Problem], dict[str, Any]]
-    _bounded: Callable[..., Bound]
+    _bounded: Callable[..., Bound | None]  # None for a metered model
     _ask: Callable[..., Any]
+    _ways: Sequence[Way] = ("plain", "vllm", "prefix")  # those that are tried
 
     def _begin_stepping(self, settings: StepSettings, address: str | None) -> None:
         self._steps, self._way = settings, settings.way
@@ -122,8 +126,7 @@ class Stepping:
             if self._way == "vllm":
                 extra["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
         if stops := self._own_stops(len(steps)):
-            theirs = self._request.get("stop", [])
-            extra["stop"] = [*([theirs] if isinstance(theirs, str) else theirs), *stops]
+            extra["stop"] = [*self._stops_of_request(), *stops]
         return {**self._prompt_of(messages, candidate.problem), **extra}, earlier
 
     def _in_words(self, written: int) -> bool:
@@ -131,6 +134,11 @@ class Stepping:
 
     def _own_stops(self, written: int) -> list[str]:
         return self._steps.stops(written) if self._stoppable and not self._in_words(written) else []
+
+    def _stops_of_request(self) -> list[str]:
+        """The stop strings that the request has anyway."""
+        theirs = self._request.get("stop", [])
+        return [theirs] if isinstance(theirs, str) else list(theirs)
 
     def _new(self, prompt: Mapping[str, Any], text: str) -> str:
         """What of a reply is new: llama.cpp repeats the assistant's turn that it continues, unless it streams.
@@ -157,7 +165,7 @@ class Stepping:
         return True
 
     async def _found_way(self, run: Run) -> Way:
-        ways: list[Way] = ["plain", "vllm", "prefix"]
+        ways = list(self._ways)
         while ways:
             way = ways.pop(0)
             try:
@@ -190,7 +198,7 @@ class _Probe:
     def limits(self) -> Limits:
         return self.model.limits
 
-    async def bound(self, problem: Problem) -> Bound:
+    async def bound(self, problem: Problem) -> Bound | None:
         return self.model._bounded(self._asked(problem), 8)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:

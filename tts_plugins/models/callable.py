@@ -67,6 +67,7 @@ class CallableModel:
         self.batch = 1
         self._function, self._max_tokens, self._price = function, max_tokens, price
         self._revise, self._revision = revise, revision
+        self._taken: dict[tuple[bool, str], bool] = {}
 
     def __repr__(self) -> str:
         return f"CallableModel({self.name})"
@@ -112,7 +113,7 @@ class CallableModel:
         return await self._called(self._revise, problem.content, list(history), seed=seeds[0], merge=merge)
 
     async def _called(self, function: Callable[..., Any], *arguments: Any, **known: Any) -> Reply:
-        taken = {name: value for name, value in known.items() if _takes(function, name, len(arguments))}
+        taken = {name: value for name, value in known.items() if self._takes(function, name, len(arguments))}
         result = await call_user(function, *arguments, **taken)
         usage: Usage | None = None
         if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Usage):
@@ -120,6 +121,12 @@ class CallableModel:
         if result is None:
             raise MalformedResponse(f"{self.name}: the function returned None; it must return a solution")
         return Reply(generations=(as_generation(result),), usage=usage)
+
+    def _takes(self, function: Callable[..., Any], name: str, after: int) -> bool:
+        key = (function is self._revise, name)
+        if key not in self._taken:
+            self._taken[key] = _takes(function, name, after)
+        return self._taken[key]
 
     def _counted(self, usage: Usage) -> Usage:
         """What the function reports counts as a call, and costs its tokens where it names no price itself."""

@@ -1,43 +1,37 @@
-"""What adapters for frameworks share: the settings of a search, native objects as texts, functions as verifiers.
-
-An integration takes the settings as its users give them, makes `SearchSettings` of them once, changes these by what a
-single call says, and hands them to `solve`.
-"""
+"""The settings of a search, as users of an adapter give them, and as one call changes them."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, cast
 
-from tts_plugins.answers import AnswerKey, extract
+from tts_plugins.adapting._texts import answer_key
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 from tts_plugins.metering import Prices
 from tts_plugins.profiles import load_profile
-from tts_plugins.protocols import SetVerifier, Strategy, Verifier
-from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
-from tts_plugins.types import Candidate, Problem
-from tts_plugins.verifiers import CallableVerifier
+from tts_plugins.protocols import Strategy
+from tts_plugins.strategies import (
+    DVTS,
+    BaseStrategy,
+    BeamSearch,
+    BestOfN,
+    ParticleFilter,
+    RecursiveAggregation,
+    Revision,
+    SelfConsistency,
+    TreeSearch,
+)
 
+STEPWISE = (BeamSearch, DVTS, ParticleFilter)
+"""Strategies that need a model which writes single steps: adapters refuse them early where there is none."""
+REVISING = (Revision, RecursiveAggregation, TreeSearch)
+"""Strategies that need a model which can be shown earlier attempts."""
 LIMITS = ("calls", "tokens", "usd", "seconds")
 _DEFAULT_N = 8  # of `solve`
-
-
-class Text(str):
-    """A candidate's text, with the native object that it is the text of."""
-
-    native: Any = None
-
-    @classmethod
-    def of(cls, text: str, native: Any) -> Self:
-        """The text of an object."""
-        made = cls(text)
-        made.native = native
-        return made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,51 +144,3 @@ def as_budget(owner: str, value: Any, standing: Budget | Ledger | None = None) -
     if isinstance(standing, Ledger):
         return Ledger(Budget(**value), inside=standing)  # the shared account still pays, and still binds
     return Budget(**{**({} if standing is None else standing.to_dict()), **value})
-
-
-def as_verifier(owner: str, value: Any) -> Verifier | SetVerifier | None:
-    """A verifier, from itself, or a function of (problem, candidate), or of a candidate's native output alone.
-
-    Raises:
-        ConfigurationError: it is none.
-    """
-    if value is None or (isinstance(value, Verifier | SetVerifier) and not isinstance(value, type)):
-        return value
-    if isinstance(value, type) or not callable(value):
-        raise ConfigurationError(
-            f"{owner}: verifier={value!r} is no verifier; pass one of tts_plugins.verifiers, a function of the output, "
-            "or a function of (problem, candidate)"
-        )
-    return function_verifier(value)
-
-
-def function_verifier(function: Callable[..., Any]) -> Verifier:
-    """A function of (problem, candidate), or of the native output alone, synchronous or not."""
-    name = str(getattr(function, "__name__", type(function).__name__))
-    if required_parameters(function) != 1:
-        return CallableVerifier(function, name=name)
-    if inspect.iscoroutinefunction(function):
-
-        async def alone(problem: Problem, candidate: Candidate) -> Any:
-            return await function(candidate.output)
-
-        return CallableVerifier(alone, name=name)
-    return CallableVerifier(lambda problem, candidate: function(candidate.output), name=name)
-
-
-def required_parameters(function: Callable[..., Any]) -> int:
-    """Positional parameters that have to be given, or those that can be where none has to; 2 where nobody can tell."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some built-ins have no signature to read
-        return 2
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    wanted = [p for p in parameters if p.kind in kinds and p.default is inspect.Parameter.empty]
-    return len(wanted) or len([p for p in parameters if p.kind in kinds])
-
-
-def answer_key(answer: Callable[[Any], str | None] | None) -> AnswerKey:
-    """The key that `solve` takes, for one that reads native outputs; the usual one where there is none."""
-    if answer is None:
-        return extract
-    return lambda text: answer(text.native if isinstance(text, Text) else text)

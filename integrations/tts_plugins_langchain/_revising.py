@@ -1,0 +1,75 @@
+"""What a strategy asks of a runnable: a way to show it earlier attempts, or single steps. Checked before any call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.prompts import BasePromptTemplate
+from langchain_core.runnables import Runnable, RunnablePassthrough, RunnableSequence
+from langchain_core.runnables.passthrough import RunnableAssign
+
+from tts_plugins import Problem, Scored
+from tts_plugins.adapting import REVISING, STEPWISE
+from tts_plugins.errors import ConfigurationError
+from tts_plugins_langchain._carriers import Carrier, Function, State, Turns, Variables
+
+Revised = str | Callable[[Problem, Sequence[Scored]], Any] | None
+_INSIDE = ("bound", "runnable", "default")  # of bindings and retries, of fallbacks, of configurable ones
+
+
+def check_revision(owner: str, value: Any) -> Any:
+    """The setting, where it is one.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if value is not None and not isinstance(value, str) and not callable(value):
+        raise ConfigurationError(
+            f"{owner}: revision={value!r} is neither a prompt's variable nor a function; leave it out, or pass "
+            "'attempts', or a function of (problem, attempts) that returns the input"
+        )
+    return value
+
+
+def carrier_of(owner: str, runnable: Runnable[Any, Any], revision: Revised) -> Carrier:
+    """How this runnable is shown attempts."""
+    if callable(revision):
+        return Function(revision)
+    found = _entrance(runnable)
+    if isinstance(found, BasePromptTemplate):
+        return Variables(owner, found, revision)
+    if revision is not None:
+        return Variables(owner, None, revision)
+    if isinstance(found, BaseChatModel):
+        return Turns()
+    return State(owner, "messages" in getattr(found, "channels", ()))
+
+
+def check_strategy(owner: str, strategy: Any, carrier: Carrier, no_steps: str | None) -> None:
+    """Refuse, before anything is spent, a strategy that what is wrapped cannot serve.
+
+    Args:
+        no_steps: what to do instead of a search over steps; None where steps can be had.
+
+    Raises:
+        ConfigurationError: it cannot; the text says what to change.
+    """
+    if no_steps is not None and isinstance(strategy, STEPWISE):
+        raise ConfigurationError(
+            f"{owner}: {type(strategy).__name__} searches over single steps, and this gives whole answers; {no_steps}"
+        )
+    if isinstance(strategy, REVISING):
+        carrier.check()
+
+
+def _entrance(runnable: Any) -> Any:
+    """What an input reaches first, past what passes it on as it is."""
+    if isinstance(runnable, RunnableSequence):
+        steps = [step for step in runnable.steps if not isinstance(step, RunnableAssign | RunnablePassthrough)]
+        return _entrance(steps[0]) if steps else runnable
+    if isinstance(runnable, BasePromptTemplate | BaseChatModel):
+        return runnable
+    inside = [part for name in _INSIDE if isinstance(part := getattr(runnable, name, None), Runnable)]
+    return _entrance(inside[0]) if inside else runnable

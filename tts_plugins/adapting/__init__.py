@@ -1,0 +1,32 @@
+"""What adapters for frameworks share: the settings of a search, native objects as texts, functions as verifiers.
+
+An integration takes the settings as its users give them, makes `SearchSettings` of them once, changes these by what a
+single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
+"""
+
+from tts_plugins.adapting._metered import Attempts, CandidateLost, MeteredModel, metered, search_here, searching
+from tts_plugins.adapting._settings import LIMITS, REVISING, STEPWISE, SearchSettings, as_budget, as_strategy
+from tts_plugins.adapting._texts import Text, answer_key
+from tts_plugins.adapting._verifiers import as_verifier, function_verifier, required_parameters
+from tts_plugins.models._steps import Stepping
+
+__all__ = [
+    "LIMITS",
+    "REVISING",
+    "STEPWISE",
+    "Attempts",
+    "CandidateLost",
+    "MeteredModel",
+    "SearchSettings",
+    "Stepping",
+    "Text",
+    "answer_key",
+    "as_budget",
+    "as_strategy",
+    "as_verifier",
+    "function_verifier",
+    "metered",
+    "required_parameters",
+    "search_here",
+    "searching",
+]

@@ -1,0 +1,166 @@
+"""The model of an adapter whose framework makes the calls: metered, and driven by the search that it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from tts_plugins.budget import Bound, Limits
+from tts_plugins.errors import BudgetExhausted, ConfigurationError, ModelError
+from tts_plugins.metering import Meter, Prices
+from tts_plugins.models._revision import attempt_text, attempt_turns
+from tts_plugins.protocols import Role, Run
+from tts_plugins.types import Candidate, Problem, Reply, Scored, Usage
+
+T = TypeVar("T")
+
+
+class CandidateLost(ModelError):
+    """What was wrapped failed on one candidate; its error is the `__cause__`. It is not tried again."""
+
+    charge = "nothing"  # what its calls took is on the account already
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempts:
+    """Earlier answers that a candidate is to better, the latest last; with `merge` they were made side by side."""
+
+    history: tuple[Scored, ...]
+    merge: bool = False
+
+    def turns(self) -> list[dict[str, Any]]:
+        """As what follows the conversation in which they were made."""
+        return attempt_turns(self.history, merge=self.merge)
+
+    def text(self) -> str:
+        """As one text, for a prompt's variable or a hint field."""
+        return attempt_text(self.history, merge=self.merge)
+
+
+class Searching(Protocol):
+    """A search of an adapter: it makes the candidates."""
+
+    async def generate(self, problem: Problem, seed: int | None, attempts: Attempts | None = None) -> Reply:
+        """One candidate; a better one than the attempts, where there are some."""
+        ...
+
+    def check_revision(self) -> None:
+        """That what is wrapped can be shown attempts.
+
+        Raises:
+            ConfigurationError: it cannot; the text says what to change.
+        """
+        ...
+
+
+_SEARCH: ContextVar[Searching | None] = ContextVar("tts_plugins_search", default=None)
+
+
+@contextmanager
+def searching(search: Searching) -> Iterator[None]:
+    """Where this is the search that models of adapters are asked by."""
+    token = _SEARCH.set(search)
+    try:
+        yield
+    finally:
+        _SEARCH.reset(token)
+
+
+def search_here() -> Searching:
+    """The search that this runs in."""
+    found = _SEARCH.get()
+    assert found is not None
+    return found
+
+
+class MeteredModel:
+    """The model as the engine sees it. One object for each wrapper, so that its limits span all its searches.
+
+    Args:
+        name: as it appears in traces and errors.
+        concurrency: candidates in flight at most, over all searches.
+        no_steps: what to do instead of a search over steps, which whole answers do not serve.
+    """
+
+    batch = 1
+
+    def __init__(self, name: str, concurrency: int | None = None, *, no_steps: str = "use BestOfN or Revision") -> None:
+        self.name, self.limits, self._no_steps = name, Limits(concurrency=concurrency), no_steps
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self  # optimisers copy programs; the server behind them is one
+
+    async def bound(self, problem: Problem) -> None:
+        """Metered: the framework's callbacks reserve."""
+        return
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        """One candidate of the search that this runs in."""
+        return await search_here().generate(problem, seeds[0])
+
+    async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> None:
+        """Metered too.
+
+        Raises:
+            ConfigurationError: what is wrapped cannot be shown attempts.
+        """
+        search_here().check_revision()
+
+    async def revise(
+        self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
+    ) -> Reply:
+        """One better candidate of the search that this runs in."""
+        attempts = Attempts(history=tuple(history), merge=merge)
+        return await search_here().generate(problem, seeds[0], attempts)
+
+    @property
+    def separator(self) -> str:
+        """Nothing stands between steps that are not there."""
+        return ""
+
+    async def prepare(self, run: Run) -> None:
+        """It writes no steps."""
+        self._refuse()
+
+    async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound | None:
+        """It writes no steps."""
+        self._refuse()
+
+    async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
+        """It writes no steps."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise ConfigurationError(
+            f"{self.name} gives whole answers and writes no single steps, which a search over steps needs; "
+            f"{self._no_steps}"
+        )
+
+
+async def metered(
+    work: Callable[[], Awaitable[T]],
+    *,
+    role: Role,
+    prices: Prices,
+    using: Callable[[Meter], AbstractContextManager[Any]],
+) -> tuple[T, Usage]:
+    """Do work whose model calls are metered; where its first one found no room, wait for room and begin anew.
+
+    Args:
+        using: makes a meter the one that the framework's callbacks find.
+    """
+    prepaid = None
+    while True:
+        meter = Meter.here(role=role, prices=prices, prepaid=prepaid)
+        try:
+            with using(meter):
+                return await work(), meter.close()
+        except BudgetExhausted:
+            if meter.refused is None or not meter.untouched:
+                raise
+            prepaid = await meter.room()
+        finally:
+            meter.close()
