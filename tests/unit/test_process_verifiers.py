@@ -145,6 +145,13 @@ async def test_failures_say_what_to_do(server: tuple[Pooling, str], answer: Any,
         await scored(ProcessVerifierHTTP("prm", base_url=url), attempts=1)
 
 
+async def test_a_key_that_the_server_quotes_is_not_repeated(server: tuple[Pooling, str]) -> None:
+    behaviour, url = server
+    behaviour.answer = lambda text: web.json_response({"error": {"message": "bad key sk-4711"}}, status=401)
+    with pytest.raises(AuthenticationFailed, match=r"401, the key is not accepted: bad key …; check api_key"):
+        await scored(ProcessVerifierHTTP("prm", base_url=url, api_key="sk-4711"), attempts=1)
+
+
 async def test_a_server_that_breaks_once_is_asked_again(server: tuple[Pooling, str]) -> None:
     behaviour, url = server
 

@@ -1,7 +1,8 @@
 """What scores candidates."""
 
+from tts_plugins.errors import SandboxUnavailable
 from tts_plugins.verifiers._reward_families import RewardFamily
-from tts_plugins.verifiers._sandbox import Sandbox, SandboxUnavailable, sandbox_kind
+from tts_plugins.verifiers._sandbox import Sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
 from tts_plugins.verifiers.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.callable import CallableVerifier
