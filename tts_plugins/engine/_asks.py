@@ -134,7 +134,7 @@ class NextStep:
             truncated=generation.finish_reason == "length",
             finish_reason=generation.finish_reason,
             tokens=None if generation.tokens is None else generation.tokens + (parent.tokens or 0),
-            logprobs=_joined(parent, generation) if before else generation.logprobs,
+            logprobs=parent.logprobs if empty else _joined(parent, generation) if before else generation.logprobs,
             reasoning=generation.reasoning,
             index=index,
             seed=seed,

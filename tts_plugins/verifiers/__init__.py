@@ -1,6 +1,7 @@
 """What scores candidates."""
 
 from tts_plugins.errors import SandboxUnavailable
+from tts_plugins.verifiers._learned_head import LearnedHead
 from tts_plugins.verifiers._reward_families import RewardFamily
 from tts_plugins.verifiers._sandbox import Sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
@@ -12,6 +13,7 @@ from tts_plugins.verifiers.code_tests import CodeTests
 from tts_plugins.verifiers.ensemble import Ensemble
 from tts_plugins.verifiers.generative import GenerativeVerifier
 from tts_plugins.verifiers.json_schema import JSONSchemaVerifier
+from tts_plugins.verifiers.learned import LearnedVerifier
 from tts_plugins.verifiers.llm_judge import LLMJudge
 from tts_plugins.verifiers.math_answer import MathAnswer
 from tts_plugins.verifiers.pairwise_judge import PairwiseJudge
@@ -32,6 +34,8 @@ __all__ = [
     "GenerativeVerifier",
     "JSONSchemaVerifier",
     "LLMJudge",
+    "LearnedHead",
+    "LearnedVerifier",
     "MathAnswer",
     "PairwiseJudge",
     "ProcessJudge",
