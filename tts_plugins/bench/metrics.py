@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
@@ -131,12 +132,12 @@ def clustered_auc(
     if within:
         counted = np.array([_pairs(*_unzipped(c)) for c in clusters], dtype=float).reshape(-1, 2)
 
-        def figure(drawn: Sequence[int]) -> float:
+        def figure(drawn: Any) -> float:
             wins, pairs = counted[drawn].sum(0)
             return float(wins / pairs) if pairs else math.nan
     else:
 
-        def figure(drawn: Sequence[int]) -> float:
+        def figure(drawn: Any) -> float:
             wins, pairs = _pairs(*_unzipped([pair for i in drawn for pair in clusters[i]]))
             return wins / pairs if pairs else math.nan
 

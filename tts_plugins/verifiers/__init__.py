@@ -19,6 +19,7 @@ from tts_plugins.verifiers.math_answer import MathAnswer
 from tts_plugins.verifiers.pairwise_judge import PairwiseJudge
 from tts_plugins.verifiers.process_http import ProcessVerifierHTTP
 from tts_plugins.verifiers.process_judge import ProcessJudge
+from tts_plugins.verifiers.process_transformers import ProcessVerifierTransformers
 from tts_plugins.verifiers.recorded import RecordedVerifier
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "PairwiseJudge",
     "ProcessJudge",
     "ProcessVerifierHTTP",
+    "ProcessVerifierTransformers",
     "RecordedVerifier",
     "RewardFamily",
     "Sandbox",

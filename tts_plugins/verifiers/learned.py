@@ -18,7 +18,7 @@ from tts_plugins.types import Candidate, Problem, Score
 from tts_plugins.verifiers._asking import worst_text
 from tts_plugins.verifiers._learned_head import LearnedHead
 from tts_plugins.verifiers._memory import Memory, prefix_keys
-from tts_plugins.verifiers.process_http import check_aggregate
+from tts_plugins.verifiers._process import check_aggregate
 
 if TYPE_CHECKING:
     from tts_plugins.verifiers._features import Table
