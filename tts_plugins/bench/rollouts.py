@@ -37,7 +37,7 @@ def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
 
 
 @dataclass(kw_only=True)
-class MonteCarlo:
+class _MonteCarlo:
     """A strategy that solves nothing: whole solutions of a problem in steps, and continuations from each step.
 
     Equal beginnings share their continuations. After a solve, `finished` holds the solutions, and `ends`, for the text
@@ -165,7 +165,7 @@ async def make_rollouts(
         if problem.id in there:
             return
         async with places:
-            tree = MonteCarlo(solutions=solutions, rollouts=rollouts, max_steps=max_steps)
+            tree = _MonteCarlo(solutions=solutions, rollouts=rollouts, max_steps=max_steps)
             try:
                 # By its id, so that problems may be added to a file or change their order.
                 own = zlib.crc32(f"{seed} {problem.id}".encode())
@@ -187,7 +187,7 @@ async def make_rollouts(
     return log.pool
 
 
-async def _labelled(problem: Problem, tree: MonteCarlo, grade: Grade) -> PoolProblem:
+async def _labelled(problem: Problem, tree: _MonteCarlo, grade: Grade) -> PoolProblem:
     worth = dict[str, float]()
     for text, ends in tree.ends.items():
         grades = [g for g in [await _graded(grade, problem, end) for end in ends] if g is not None]

@@ -1,4 +1,4 @@
-"""The command line: `tts-plugins demo | solve | doctor`. It needs the extra `cli` (typer and rich)."""
+"""The command line, `tts-plugins demo | solve | rollouts | train-verifier | doctor`; needs the extra `cli`."""
 
 from __future__ import annotations
 

@@ -10,8 +10,10 @@ import typer
 from tts_plugins._version import __version__
 from tts_plugins.cli._demo import demo
 from tts_plugins.cli._doctor import doctor
+from tts_plugins.cli._rollouts import rollouts
 from tts_plugins.cli._solve import solve
 from tts_plugins.cli._terminal import complain
+from tts_plugins.cli._train import train_verifier
 
 app = typer.Typer(
     name="tts-plugins",
@@ -22,6 +24,8 @@ app = typer.Typer(
 )
 app.command("demo")(demo)
 app.command("solve")(solve)
+app.command("rollouts")(rollouts)
+app.command("train-verifier")(train_verifier)
 app.command("doctor")(doctor)
 
 

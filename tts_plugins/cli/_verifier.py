@@ -46,18 +46,36 @@ def _schema(path: Path, text: str) -> Any:
         raise ConfigurationError(f"--verifier {text}: the file is no JSON: {error}") from error
 
 
-def _own(where: str, text: str) -> Verifier | SetVerifier:
+def function_of(text: str, option: str) -> Any:
+    """The function that `python:package.module:function` or `python:path/file.py:function` names.
+
+    Raises:
+        ConfigurationError: it cannot be loaded, or is no function.
+    """
+    kind, _, where = text.partition(":")
+    if kind != "python" or ":" not in where:
+        raise ConfigurationError(f"{option} {text}: write python:package.module:function or python:file.py:function")
+    found = _named(where, f"{option} {text}")
+    if not callable(found) or isinstance(found, type):
+        raise ConfigurationError(f"{option} {text}: it is a {type(found).__name__}; name a function")
+    return found
+
+
+def _named(where: str, asked: str) -> Any:
     module, _, name = where.rpartition(":")
     try:
         found: Any = _loaded(module)
     except Exception as error:  # a user's module may raise anything while it is imported
-        raise ConfigurationError(
-            f"--verifier {text}: {module} cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
+        raise ConfigurationError(f"{asked}: {module} cannot be loaded: {type(error).__name__}: {error}") from error
     for part in name.split("."):
         if not hasattr(found, part):
-            raise ConfigurationError(f"--verifier {text}: {module} has no {name!r}")
+            raise ConfigurationError(f"{asked}: {module} has no {name!r}")
         found = getattr(found, part)
+    return found
+
+
+def _own(where: str, text: str) -> Verifier | SetVerifier:
+    found, name = _named(where, f"--verifier {text}"), where.rpartition(":")[2]
     if isinstance(found, type) or not (callable(found) or isinstance(found, Verifier | SetVerifier)):
         raise ConfigurationError(
             f"--verifier {text}: {name} is a {type(found).__name__}; name a function of (problem, candidate), "

@@ -90,6 +90,11 @@ class LearnedHead:
         raw = np.clip(np.asarray(x) @ np.asarray(self.weights) + self.bias, -500, 500)
         return tuple(map(float, 1 / (1 + np.exp(-raw))))
 
+    def predicted(self, table: Table, problem: int) -> list[tuple[float, ...]]:
+        """The step scores of each solution of one problem of a table, in order."""
+        part = table.of([problem])
+        return [self(part.x[part.solution == place]) for place in sorted(set(map(int, part.solution)))]
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as `.npz`, without pickles; the file appears whole or not at all."""
         import numpy as np
