@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
 from collections.abc import Mapping
@@ -48,6 +49,12 @@ class LearnedHead:
         from tts_plugins.verifiers._features import LENGTHS, SPEC, SURE
 
         check_aggregate("LearnedHead", self.aggregate)
+        if not isinstance(self.bias, float) or not math.isfinite(self.bias) or not isinstance(self.logprobs, bool):
+            raise ConfigurationError(
+                f"LearnedHead: bias={self.bias!r} must be a finite number and logprobs={self.logprobs!r} true or false"
+            )
+        if not isinstance(self.embedding, str) or not self.embedding:
+            raise ConfigurationError(f"LearnedHead: embedding={self.embedding!r} must name the model of the vectors")
         if self.features != SPEC:
             raise ConfigurationError(
                 f"LearnedHead: features={self.features!r} is not {SPEC}, which this release computes; train it again"
