@@ -97,12 +97,10 @@ def crossed(pool: Pool, table: Table, how: Aggregate, folds: int) -> Heldout:
 
 def main(given: argparse.Namespace) -> None:
     """Make what is missing, and print the figures."""
-    if given.made:
-        pool = Pool.read(given.rollouts)
-    else:
-        pool = asyncio.run(sampled(given.rollouts, given.limit, given.threads))
+    path: Path = given.rollouts
+    pool = Pool.read(path) if given.made else asyncio.run(sampled(path, given.limit, given.threads))
     pool = replace(pool, problems=tuple(p for p in pool.problems if p.candidates))
-    table = embedded(given.rollouts, pool, given.threads)
+    table = embedded(path, pool, given.threads)
     figures = {}
     for name, part in blocks(table):
         for how in HOW if name == "all" else HOW[:1]:
