@@ -1,11 +1,13 @@
 """A verifier trained on the embedded model's own rollouts, and what it is worth on problems that it has not seen.
 
-    python -m benchmarks.learned_verifier --rollouts FILE [--limit N] [--folds 4] [--json FILE]
+    python -m benchmarks.learned_verifier [--vectors FILE] [--folds 4] [--json FILE]
+    python -m benchmarks.learned_verifier --sample FILE [--limit N]
 
 The task is the demo's: who ordered what, and how many, in three lines, which are the steps; a program grades the
-outcome. 8 solutions of each problem, 4 continuations from each step. The file of rollouts is taken up where it ended;
-the vectors are kept beside it. Each problem is scored by a verifier that was trained on the other folds, so that the
-figures are over all problems, and none was seen in training.
+outcome. 8 solutions of each problem, 4 continuations from each step: those of 58 messages, drawn from the 128, lie
+beside this file; `--sample` makes them anew, for all or the first N, into a file that is taken up where it ended. The
+vectors are kept in a file where one is named. Each problem is scored by a verifier that was trained on the other folds,
+so that the figures are over all problems, and none was seen in training.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ from tts_plugins.verifiers._features import LENGTHS, SURE, Table
 from tts_plugins.verifiers.learned import labelled
 
 SOLUTIONS, ROLLOUTS = 8, 4
+COLUMNS = ("x", "labels", "problem", "solution")
+MADE = Path(__file__).with_name("learned_rollouts.jsonl.gz")
 HOW: tuple[Aggregate, ...] = ("last", "min", "prod", "mean")
 
 
@@ -53,18 +57,20 @@ def _tell(problem: PoolProblem) -> None:
     print(f"{problem.id}: {sum(bool(c.correct) for c in problem.candidates)} of {len(problem.candidates)} right")
 
 
-def embedded(path: Path, pool: Pool, threads: int | None) -> Table:
-    """The features of all beginnings; from the file beside the rollouts where they are the same."""
-    key = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    kept = path.with_suffix(f".{key}.npz")
-    if not kept.exists():
-        made = asyncio.run(_embedded(pool, threads))
+def embedded(pool: Pool, kept: Path | None, threads: int | None) -> Table:
+    """The features of all beginnings; from the file where it holds those of these rollouts."""
+    key = hashlib.sha256(repr(pool).encode()).hexdigest()
+    if kept is not None and kept.exists():
+        with np.load(kept, allow_pickle=False) as file:
+            if str(file["key"]) == key:
+                return Table(**{name: file[name] for name in COLUMNS}, logprobs=True)
+    made = asyncio.run(_embedded(pool, threads))
+    if kept is not None:
         partial = kept.with_suffix(".partial")
         with partial.open("wb") as file:
-            np.savez(file, x=made.x, labels=made.labels, problem=made.problem, solution=made.solution)
+            np.savez(file, key=np.array(key), **{name: getattr(made, name) for name in COLUMNS})
         partial.replace(kept)
-    with np.load(kept, allow_pickle=False) as file:
-        return Table(**{name: file[name] for name in file}, logprobs=True)
+    return made
 
 
 async def _embedded(pool: Pool, threads: int | None) -> Table:
@@ -97,10 +103,9 @@ def crossed(pool: Pool, table: Table, how: Aggregate, folds: int) -> Heldout:
 
 def main(given: argparse.Namespace) -> None:
     """Make what is missing, and print the figures."""
-    path: Path = given.rollouts
-    pool = Pool.read(path) if given.made else asyncio.run(sampled(path, given.limit, given.threads))
+    pool = asyncio.run(sampled(given.sample, given.limit, given.threads)) if given.sample else Pool.read(MADE)
     pool = replace(pool, problems=tuple(p for p in pool.problems if p.candidates))
-    table = embedded(path, pool, given.threads)
+    table = embedded(pool, given.vectors, given.threads)
     figures = {}
     for name, part in blocks(table):
         for how in HOW if name == "all" else HOW[:1]:
@@ -120,8 +125,8 @@ def _short(found: Heldout) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rollouts", type=Path, required=True)
-    parser.add_argument("--made", action="store_true", help="take the file as it is, and make no more")
+    parser.add_argument("--sample", type=Path)
+    parser.add_argument("--vectors", type=Path)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--threads", type=int)

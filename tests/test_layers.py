@@ -58,7 +58,7 @@ PURE_BUT = {"tts_plugins.ledger": {"threading"},
 FRAMEWORKS = {"langchain", "langchain_core", "langchain_openai", "langgraph", "dspy", "litellm"}
 OPTIONAL = {"openai", "httpx", "httpx2", "xllamacpp", "jsonschema", "jsonschema_specifications", "referencing",
             "genai_prices", "math_verify", "rich", "typer", "aiohttp", "opentelemetry", "torch", "transformers",
-            "sklearn"}  # fmt: skip
+            "safetensors", "huggingface_hub", "sklearn"}  # fmt: skip
 # Imported by nobody at the top of a module: what they need may stand at their own top.
 LAZY = ("tts_plugins.cli._", "tts_plugins.cli.doctor", "tts_plugins.demo", "tts_plugins.testing.loopback",
         "tts_plugins.testing._loopback", "tts_plugins.models._llama_child", "tts_plugins.server.")  # fmt: skip

@@ -29,7 +29,7 @@ from tts_plugins import (
     Usage,
 )
 from tts_plugins.budget import FREE, Bound
-from tts_plugins.models import CallableModel, OpenAICompatibleModel, ReplayModel
+from tts_plugins.models import CallableModel, EmbeddingModel, OpenAICompatibleModel, ReplayModel
 from tts_plugins.protocols import Model, Run, SetVerifier, Strategy, Verifier
 from tts_plugins.stopping import Threshold, VoteDecided, VoteLead
 from tts_plugins.testing import ScriptedModel, TableVerifier
@@ -121,6 +121,13 @@ class TestOpenAICompatibleModel(ModelContract):
 
 class TestStreamingOpenAICompatibleModel(TestOpenAICompatibleModel):
     settings = {"stream": True, "batch": 1}  # noqa: RUF012 - never changed
+
+
+class TestEmbeddingModel(TestOpenAICompatibleModel):
+    problem = Problem(("a text", "another text"))
+
+    def make(self) -> Model:
+        return EmbeddingModel("loopback", base_url=self.address, api_key="-", price=2.0)
 
 
 # Verifiers ------------------------------------------------------------------------------------------------------------

@@ -204,6 +204,11 @@ def test_pickles_are_refused_before_anything_is_read(tmp_path: Path) -> None:
         ProcessVerifierTransformers(folder).load()
 
 
+def test_a_name_that_the_hub_cannot_have() -> None:
+    with pytest.raises(WeightsError, match="no such folder, and the Hugging Face Hub gives no such model"):
+        ProcessVerifierTransformers("not a name!!").load()
+
+
 BROKEN: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "nothing": (lambda folder: None, "qwen", "no \\*.safetensors"),
     "no head": (shepherd, "qwen", "it has no head"),
