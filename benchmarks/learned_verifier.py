@@ -27,7 +27,7 @@ from benchmarks import _order_lines as task
 from tts_plugins.bench.heldout import Heldout, measure
 from tts_plugins.bench.rollouts import make_rollouts
 from tts_plugins.models import LocalEmbeddingModel
-from tts_plugins.pools import Pool, PoolProblem
+from tts_plugins.pools import Pool, PoolProblem, problem_line
 from tts_plugins.selection import Aggregate
 from tts_plugins.verifiers import LearnedHead
 from tts_plugins.verifiers._features import LENGTHS, SURE, Table
@@ -59,7 +59,7 @@ def _tell(problem: PoolProblem) -> None:
 
 def embedded(pool: Pool, kept: Path | None, threads: int | None) -> Table:
     """The features of all beginnings; from the file where it holds those of these rollouts."""
-    key = hashlib.sha256(repr(pool).encode()).hexdigest()
+    key = hashlib.sha256(b"".join(map(problem_line, pool.problems))).hexdigest()
     if kept is not None and kept.exists():
         with np.load(kept, allow_pickle=False) as file:
             if str(file["key"]) == key:

@@ -87,7 +87,8 @@ class LearnedVerifier:
         Args:
             rollouts: solutions whose `step_scores` are labels, as `tts-plugins rollouts` makes them.
             embedder: gives the vectors; a request is tried four times.
-            validation: share of the problems that training stops by; measure the verifier on others still.
+            validation: share of the problems that a head stops by; each problem is held out so by one of
+                1 / `validation` heads, whose mean is the verifier's. Measure it on others still.
             progress: called with texts embedded and texts in all.
             settings: of the verifier.
 
