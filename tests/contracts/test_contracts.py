@@ -47,6 +47,8 @@ from tts_plugins.verifiers import (
     Ensemble,
     GenerativeVerifier,
     JSONSchemaVerifier,
+    LearnedHead,
+    LearnedVerifier,
     LLMJudge,
     PairwiseJudge,
     ProcessJudge,
@@ -160,6 +162,11 @@ async def check_later(problem: Problem, candidate: Candidate) -> tuple[float, st
     return check(problem, candidate), "looked at"
 
 
+def learned() -> LearnedVerifier:
+    vectors = ScriptedModel(lambda p, n: Generation(text="", output=tuple((0.5, 0.1) for _ in p.content)), name="v")
+    return LearnedVerifier(vectors, LearnedHead(weights=(0.3,) * 4, bias=0.0, embedding="v", logprobs=False))
+
+
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 VERIFIERS: dict[str, Callable[[], Any]] = {
     "TableVerifier": lambda: TableVerifier({"391": 1.0}, default=0.0),
@@ -180,6 +187,7 @@ VERIFIERS: dict[str, Callable[[], Any]] = {
     "Canaries": lambda: Canaries(LLMJudge(judge()), rate=0.5),
     "Calibrated": lambda: Calibrated(CallableVerifier(check), Calibration.fit([0.1, 0.4, 0.8, 0.9], [0, 0, 1, 1])),
     "ProcessJudge": lambda: ProcessJudge(judge()),
+    "LearnedVerifier": learned,
     "ProcessJudge, yes_no": lambda: ProcessJudge(ScriptedModel(["Yes"], prompt_tokens=400), mode="yes_no"),
 }
 
@@ -288,7 +296,7 @@ def test_every_verifier_of_the_package_is_held_against_the_contract() -> None:
     }  # fmt: skip
     held = {name.partition(",")[0] for name in VERIFIERS} | {"RecordedVerifier"}
     # These need a server of their own, or what is not installed everywhere; their own tests hold them.
-    assert verifiers - held <= {"MathAnswer", "ProcessVerifierHTTP", "CodeTests"}
+    assert verifiers - held <= {"MathAnswer", "ProcessVerifierHTTP", "ProcessVerifierTransformers", "CodeTests"}
 
 
 # What is broken is caught ---------------------------------------------------------------------------------------------

@@ -23,9 +23,7 @@ from tts_plugins.errors import (
     ServerFailed,
 )
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
-from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.testing import ScriptedModel
-from tts_plugins.testing.contracts import VerifierContract
 from tts_plugins.types import Generation
 from tts_plugins.verifiers import LearnedHead, LearnedVerifier
 from tts_plugins.verifiers._features import rows, texts
@@ -302,11 +300,3 @@ def test_a_reliability_diagram() -> None:
     assert found.text().count("\n") == 3 and found.svg().count("<circle") == 3
     with pytest.raises(ValueError, match="reliability"):
         Reliability.of([], [])
-
-
-class TestContract(VerifierContract):
-    texts = ("17 * 23 = 391\n\n#### 391", "It is large.\n\n#### 400")
-
-    def make(self) -> Verifier | SetVerifier:
-        head = LearnedHead(weights=(0.1,) * (2 + SIZE), bias=-0.2, embedding="tiny", logprobs=False)
-        return LearnedVerifier(embedder(), head)
