@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks._rows import Row
+from tts_plugins.bench.metrics import auc
 from tts_plugins.selection import Aggregate, aggregate
 
 Pool = Sequence[Sequence[Mapping[str, Any]]]
@@ -65,12 +64,8 @@ def interval(pool: Pool, figure: Callable[[Pool], float]) -> tuple[float, float,
 
 def area(pool: Pool, how: Aggregate) -> float:
     """The probability that a right candidate scores above a wrong one, ties counted half."""
-    scores = np.array([score(c, how) for candidates in pool for c in candidates])
-    right = np.array([bool(c["correct"]) for candidates in pool for c in candidates])
-    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    positives, negatives = right.sum(), (~right).sum()
-    return float((ranks[right].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    every = [c for candidates in pool for c in candidates]
+    return auc([score(c, how) for c in every], [bool(c["correct"]) for c in every])
 
 
 def accuracy(pool: Pool, rule: Callable[[Sequence[Mapping[str, Any]]], float], n: int) -> float:

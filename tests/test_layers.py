@@ -24,6 +24,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins._holds": (2, "pure"),
     "tts_plugins._waits": (2, "pure"),
     "tts_plugins._config": (2, "pure"),
+    "tts_plugins._http_faults": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),
     "tts_plugins.answers": (2, "pure"),
     "tts_plugins.steps": (2, "pure"),
@@ -53,11 +54,12 @@ THREADS_FROM = 6
 PURE = {"asyncio", "threading", "time", "random", "socket", "http", "urllib", "subprocess"}
 PURE_BUT = {"tts_plugins.ledger": {"threading"},
             "tts_plugins.answers": {"threading"},
+            "tts_plugins._http_faults": {"urllib"},  # its parser of addresses only
             "tts_plugins.pools": {"random"}}  # fmt: skip
 FRAMEWORKS = {"langchain", "langchain_core", "langchain_openai", "langgraph", "dspy", "litellm"}
 OPTIONAL = {"openai", "httpx", "httpx2", "xllamacpp", "jsonschema", "jsonschema_specifications", "referencing",
             "genai_prices", "math_verify", "rich", "typer", "aiohttp", "opentelemetry", "torch", "transformers",
-            "sklearn", "datasets", "reasoning_gym", "resvg_py"}  # fmt: skip
+             "safetensors", "huggingface_hub", "sklearn", "datasets", "reasoning_gym", "resvg_py"}  # fmt: skip
 # Imported by nobody at the top of a module: what they need may stand at their own top.
 LAZY = ("tts_plugins.cli._", "tts_plugins.cli.doctor", "tts_plugins.demo", "tts_plugins.testing.loopback",
         "tts_plugins.testing._loopback", "tts_plugins.models._llama_child", "tts_plugins.server.")  # fmt: skip

@@ -63,14 +63,27 @@ def test_the_names_that_others_will_type() -> None:
                  "BestOfN", "SelfConsistency"):  # fmt: skip
         assert name in tts_plugins.__all__
     from tts_plugins.ledger import Hold, Ledger
-    from tts_plugins.models import CallableModel, LocalModel, OpenAICompatibleModel
+    from tts_plugins.models import (
+        CallableModel,
+        EmbeddingModel,
+        LocalEmbeddingModel,
+        LocalModel,
+        OpenAICompatibleModel,
+    )
     from tts_plugins.stopping import BetaConfident, Threshold, Unanimous, VoteDecided, VoteLead
     from tts_plugins.types import Candidate, Scored, Usage
-    from tts_plugins.verifiers import AnswerAgreement, CallableVerifier, JSONSchemaVerifier
+    from tts_plugins.verifiers import (
+        AnswerAgreement,
+        CallableVerifier,
+        JSONSchemaVerifier,
+        LearnedVerifier,
+        ProcessVerifierTransformers,
+    )
 
     assert all(inspect.isclass(c) for c in (Hold, Ledger, CallableModel, LocalModel, OpenAICompatibleModel, Threshold,
                VoteDecided, VoteLead, BetaConfident, Unanimous, Candidate, Scored, Usage, AnswerAgreement,
-               CallableVerifier, JSONSchemaVerifier))  # fmt: skip
+               CallableVerifier, JSONSchemaVerifier, LearnedVerifier, ProcessVerifierTransformers, EmbeddingModel,
+               LocalEmbeddingModel))  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -143,7 +156,8 @@ def test_the_package_is_typed_and_has_one_version() -> None:
 
 
 HEAVY = {"openai", "numpy", "rich", "typer", "jsonschema", "xllamacpp", "aiohttp", "genai_prices", "httpx", "pydantic",
-         "opentelemetry", "datasets", "langchain_core", "langgraph", "dspy", "importlib.metadata"}  # fmt: skip
+         "opentelemetry", "torch", "transformers", "datasets",
+         "langchain_core", "langgraph", "dspy", "importlib.metadata"}  # fmt: skip
 
 
 def run(code: str) -> str:

@@ -6,7 +6,8 @@
     ├── ConfigurationError (ValueError)   a wrong setting: names the field, the value and the mend
     │   ├── MissingExtraError             an optional dependency is absent: names the extra
     │   ├── UnknownPriceError             a money limit over a model whose price is unknown
-    │   └── UnboundedCallError            a token or money limit over a call without max_tokens
+    │   ├── UnboundedCallError            a token or money limit over a call without max_tokens
+    │   └── SandboxUnavailable            no sandbox works here, and programs would run without one
     ├── DataError (ValueError)            a wrong file or record: names the file and the line
     ├── WeightsError                      the embedded model's weights cannot be had or trusted
     ├── BudgetExhausted                   a reservation does not fit and nothing will make room
@@ -53,6 +54,10 @@ class UnknownPriceError(ConfigurationError):
 
 class UnboundedCallError(ConfigurationError):
     """A token or money limit stands over a call whose length has no bound."""
+
+
+class SandboxUnavailable(ConfigurationError):
+    """No sandbox works on this machine, and a program would run without one. The message says what each kind lacks."""
 
 
 class DataError(TTSError, ValueError):

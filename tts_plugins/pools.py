@@ -163,14 +163,12 @@ class PoolWriter:
         self._raw = self._partial.open("xb")
         # Without a time stamp and a name the same pool is the same bytes.
         self._file = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
-        self._line({"format": FORMAT, "version": VERSION, **_plain(self._header, keep=("model", "dataset"))})
+        self._line(header_line(self._header))
         return self
 
     def add(self, problem: PoolProblem) -> None:
         """Append a problem."""
-        shown = _plain(problem, keep=("id", "prompt", "answer", "level"))
-        shown["candidates"] = [_plain(c, keep=("answer", "tokens", "correct")) for c in problem.candidates]
-        self._line(shown)
+        self._line(problem_line(problem))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -187,10 +185,26 @@ class PoolWriter:
             self._raw.close()
             self._partial.unlink(missing_ok=True)
 
-    def _line(self, value: Mapping[str, Any]) -> None:
+    def _line(self, line: bytes) -> None:
         if self._file is None:
             raise RuntimeError("PoolWriter: open it first: with PoolWriter(path, header) as writer")
-        self._file.write((json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode())
+        self._file.write(line)
+
+
+def header_line(header: PoolHeader) -> bytes:
+    """A pool's first line."""
+    return _line({"format": FORMAT, "version": VERSION, **_plain(header, keep=("model", "dataset"))})
+
+
+def problem_line(problem: PoolProblem) -> bytes:
+    """A pool's line for a problem."""
+    shown = _plain(problem, keep=("id", "prompt", "answer", "level"))
+    shown["candidates"] = [_plain(c, keep=("answer", "tokens", "correct")) for c in problem.candidates]
+    return _line(shown)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _plain(value: PoolCandidate | PoolProblem | PoolHeader, keep: Sequence[str]) -> dict[str, Any]:

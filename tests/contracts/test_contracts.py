@@ -30,7 +30,7 @@ from tts_plugins import (
     Usage,
 )
 from tts_plugins.budget import FREE, Bound
-from tts_plugins.models import CallableModel, OpenAICompatibleModel, ReplayModel
+from tts_plugins.models import CallableModel, EmbeddingModel, OpenAICompatibleModel, ReplayModel
 from tts_plugins.policies import Difficulty, Plan, Stage
 from tts_plugins.protocols import Model, Run, SetVerifier, Strategy, Verifier
 from tts_plugins.stopping import Threshold, VoteDecided, VoteLead
@@ -49,6 +49,8 @@ from tts_plugins.verifiers import (
     Ensemble,
     GenerativeVerifier,
     JSONSchemaVerifier,
+    LearnedHead,
+    LearnedVerifier,
     LLMJudge,
     PairwiseJudge,
     ProcessJudge,
@@ -125,6 +127,13 @@ class TestStreamingOpenAICompatibleModel(TestOpenAICompatibleModel):
     settings = {"stream": True, "batch": 1}  # noqa: RUF012 - never changed
 
 
+class TestEmbeddingModel(TestOpenAICompatibleModel):
+    problem = Problem(("a text", "another text"))
+
+    def make(self) -> Model:
+        return EmbeddingModel("loopback", base_url=self.address, api_key="-", price=2.0)
+
+
 # Verifiers ------------------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +164,11 @@ async def check_later(problem: Problem, candidate: Candidate) -> tuple[float, st
     return check(problem, candidate), "looked at"
 
 
+def learned() -> LearnedVerifier:
+    vectors = ScriptedModel(lambda p, n: Generation(text="", output=tuple((0.5, 0.1) for _ in p.content)), name="v")
+    return LearnedVerifier(vectors, LearnedHead(weights=(0.3,) * 4, bias=0.0, embedding="v", logprobs=False))
+
+
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 VERIFIERS: dict[str, Callable[[], Any]] = {
     "TableVerifier": lambda: TableVerifier({"391": 1.0}, default=0.0),
@@ -175,6 +189,7 @@ VERIFIERS: dict[str, Callable[[], Any]] = {
     "Canaries": lambda: Canaries(LLMJudge(judge()), rate=0.5),
     "Calibrated": lambda: Calibrated(CallableVerifier(check), Calibration.fit([0.1, 0.4, 0.8, 0.9], [0, 0, 1, 1])),
     "ProcessJudge": lambda: ProcessJudge(judge()),
+    "LearnedVerifier": learned,
     "ProcessJudge, yes_no": lambda: ProcessJudge(ScriptedModel(["Yes"], prompt_tokens=400), mode="yes_no"),
 }
 
@@ -301,7 +316,7 @@ def test_every_verifier_of_the_package_is_held_against_the_contract() -> None:
     }  # fmt: skip
     held = {name.partition(",")[0] for name in VERIFIERS} | {"RecordedVerifier"}
     # These need a server of their own, or what is not installed everywhere; their own tests hold them.
-    assert verifiers - held <= {"MathAnswer", "ProcessVerifierHTTP", "CodeTests"}
+    assert verifiers - held <= {"MathAnswer", "ProcessVerifierHTTP", "ProcessVerifierTransformers", "CodeTests"}
 
 
 # What is broken is caught ---------------------------------------------------------------------------------------------

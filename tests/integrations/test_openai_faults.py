@@ -20,6 +20,7 @@ pytest.importorskip("aiohttp")
 import openai
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, Result, SelfConsistency, solve, solve_sync
+from tts_plugins._http_faults import retry_after
 from tts_plugins.errors import (
     AllCandidatesFailed,
     AuthenticationFailed,
@@ -35,7 +36,6 @@ from tts_plugins.errors import (
     ServerFailed,
 )
 from tts_plugins.models import OpenAICompatibleModel
-from tts_plugins.models._faults import _retry_after
 from tts_plugins.testing import TableVerifier
 from tts_plugins.testing.loopback import USAGES, Fault, LoopbackServer, Reply
 
@@ -250,10 +250,11 @@ async def test_retry_after_is_honoured(server: LoopbackServer, asked: Any, least
 
 def test_milliseconds_come_first_and_what_is_no_time_is_none() -> None:
     # The loopback server has one header only; real ones send both.
-    assert _retry_after({"retry-after-ms": "250", "retry-after": "1"}) == 0.25
-    assert _retry_after({"retry-after-ms": "x", "retry-after": "1.5"}) == 1.5
+    now = time.time()
+    assert retry_after({"retry-after-ms": "250", "retry-after": "1"}, now) == 0.25
+    assert retry_after({"retry-after-ms": "x", "retry-after": "1.5"}, now) == 1.5
     for value in ("nan", "inf", "-1", "1e9", "", "soon", http_date(-60)):
-        assert _retry_after({"retry-after": value}) is None
+        assert retry_after({"retry-after": value}, now) is None
 
 
 # What servers do in other ways ----------------------------------------------------------------------------------------

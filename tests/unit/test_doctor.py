@@ -15,6 +15,7 @@ pytest.importorskip("aiohttp")
 from tts_plugins import __version__
 from tts_plugins.cli import main
 from tts_plugins.testing.loopback import Fault, LoopbackServer
+from tts_plugins.verifiers import sandbox_kind
 
 
 def checks(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -33,6 +34,14 @@ def test_what_is_installed(capsys: Any) -> None:
     for name, check in found.items():
         if name.startswith("extra ") and check["status"] == "absent":
             assert f"tts-plugins[{name.removeprefix('extra ')}]" in check["said"]
+
+
+def test_the_sandbox_that_works_here(capsys: Any) -> None:
+    _, found = checks(capsys, "--no-run")
+    sandbox, kind = found["sandbox"], sandbox_kind()
+    assert sandbox["kind"] == kind and sandbox["status"] == ("absent" if kind is None else "ok")
+    assert (kind or "unsafe=True") in sandbox["said"]
+    assert all(f"{other} does not work here" in sandbox["said"] for other in sandbox.get("lacking", ()))
 
 
 def test_no_run_starts_nothing(capsys: Any, monkeypatch: Any, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +15,15 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tts_plugins import BestOfN, Budget, Candidate, Generation, Problem, Result, Step, solve
-from tts_plugins.errors import AllCandidatesFailed, AuthenticationFailed, BudgetExhausted, ConfigurationError
+from tts_plugins.errors import (
+    AllCandidatesFailed,
+    AuthenticationFailed,
+    BudgetExhausted,
+    ConfigurationError,
+    MissingExtraError,
+)
 from tts_plugins.testing import ScriptedModel
-from tts_plugins.verifiers import ProcessJudge, ProcessVerifierHTTP, RewardFamily
+from tts_plugins.verifiers import ProcessJudge, ProcessVerifierHTTP, ProcessVerifierTransformers, RewardFamily
 
 SOLUTION = "First step.\n\nSecond step.\n\nThe answer is 7."
 Rows = Callable[[str], Any]
@@ -145,6 +153,13 @@ async def test_failures_say_what_to_do(server: tuple[Pooling, str], answer: Any,
         await scored(ProcessVerifierHTTP("prm", base_url=url), attempts=1)
 
 
+async def test_a_key_that_the_server_quotes_is_not_repeated(server: tuple[Pooling, str]) -> None:
+    behaviour, url = server
+    behaviour.answer = lambda text: web.json_response({"error": {"message": "bad key sk-4711"}}, status=401)
+    with pytest.raises(AuthenticationFailed, match=r"401, the key is not accepted: bad key …; check api_key"):
+        await scored(ProcessVerifierHTTP("prm", base_url=url, api_key="sk-4711"), attempts=1)
+
+
 async def test_a_server_that_breaks_once_is_asked_again(server: tuple[Pooling, str]) -> None:
     behaviour, url = server
 
@@ -171,6 +186,12 @@ async def test_it_is_reserved_with_the_candidate(server: tuple[Pooling, str]) ->
         await scored(verifier, budget=Budget(tokens=bound.prompt_tokens))
     result = await scored(verifier, budget=Budget(tokens=bound.prompt_tokens + 20))
     assert result.usage.usd is not None and result.usage.usd > 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is installed here")
+async def test_without_torch_the_extra_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingExtraError, match=r"pip install 'tts-plugins\[transformers\]'"):
+        ProcessVerifierTransformers(tmp_path).load()
 
 
 def test_wrong_settings() -> None:

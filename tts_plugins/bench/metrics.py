@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
@@ -98,6 +99,70 @@ def paired_bootstrap(
         raise ValueError("paired_bootstrap: the second mean is 0, so that there is no ratio")
     quotients = [x / y if y else math.inf for x, y in zip(drawn_a, drawn_b, strict=True)]
     return _interval(mean_a / mean_b, quotients, level)
+
+
+def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """The probability that a right candidate scores above a wrong one, ties counted half.
+
+    Raises:
+        ValueError: there is not one of each, or not one score for each.
+    """
+    _same(scores, right)
+    wins, pairs = _pairs(scores, right)
+    if not pairs:
+        raise ValueError(f"auc: of {len(right)} candidates {sum(map(bool, right))} are right; it needs both kinds")
+    return wins / pairs
+
+
+def clustered_auc(
+    clusters: Sequence[Sequence[tuple[float, bool]]], *, within: bool = False, resamples: int = 1000, seed: int = 0,
+    level: float = 0.95,
+) -> Estimate:  # fmt: skip
+    """The AUC over the (score, right) of many problems, with an interval from resampling whole problems.
+
+    Args:
+        within: compare candidates of the same problem only. That is what choosing among them needs; over all, a
+            verifier also gains by knowing which problems are easy.
+
+    Raises:
+        ValueError: there is no pair to compare.
+    """
+    import numpy as np
+
+    if within:
+        counted = np.array([_pairs(*_unzipped(c)) for c in clusters], dtype=float).reshape(-1, 2)
+
+        def figure(drawn: Any) -> float:
+            wins, pairs = counted[drawn].sum(0)
+            return float(wins / pairs) if pairs else math.nan
+    else:
+
+        def figure(drawn: Any) -> float:
+            wins, pairs = _pairs(*_unzipped([pair for i in drawn for pair in clusters[i]]))
+            return wins / pairs if pairs else math.nan
+
+    value = figure(range(len(clusters)))
+    if math.isnan(value):
+        raise ValueError("clustered_auc: no pair of a right and a wrong candidate; it needs both kinds")
+    rng = np.random.default_rng(seed)
+    drawn = [figure(rng.integers(len(clusters), size=len(clusters))) for _ in range(resamples)]
+    return _interval(value, [d for d in drawn if not math.isnan(d)], level)  # a draw of one kind says nothing
+
+
+def _unzipped(pairs: Sequence[tuple[float, bool]]) -> tuple[list[float], list[bool]]:
+    return [score for score, _ in pairs], [right for _, right in pairs]
+
+
+def _pairs(scores: Sequence[float], right: Sequence[bool]) -> tuple[float, int]:
+    """Pairs of a right and a wrong candidate in which the right one scores higher, and all such pairs."""
+    import numpy as np
+
+    values, good = np.asarray(scores, dtype=float), np.asarray(right, dtype=bool)
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    positives = int(good.sum())
+    wins = float(ranks[good].sum()) - positives * (positives + 1) / 2
+    return wins, positives * (len(good) - positives)
 
 
 def expected_best(scores: Sequence[float], correct: Sequence[bool]) -> float:

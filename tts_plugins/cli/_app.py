@@ -14,8 +14,10 @@ from tts_plugins.cli._demo import demo
 from tts_plugins.cli._doctor import doctor
 from tts_plugins.cli._record import record
 from tts_plugins.cli._report import report
+from tts_plugins.cli._rollouts import rollouts
 from tts_plugins.cli._solve import solve
 from tts_plugins.cli._terminal import complain
+from tts_plugins.cli._train import train_verifier
 
 app = typer.Typer(
     name="tts-plugins",
@@ -30,6 +32,8 @@ app.command("record")(record)
 app.command("bench")(bench)
 app.command("report")(report)
 app.command("calibrate")(calibrate_command)
+app.command("rollouts")(rollouts)
+app.command("train-verifier")(train_verifier)
 app.command("doctor")(doctor)
 
 

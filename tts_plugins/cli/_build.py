@@ -11,7 +11,7 @@ from typing import Any, cast
 from tts_plugins._config import build, registered
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.models import LocalModel, OpenAICompatibleModel
+from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel
 from tts_plugins.models._weights import Progress
 from tts_plugins.stopping import AnyOf, Rule
 from tts_plugins.strategies import BaseStrategy, BestOfN
@@ -57,6 +57,25 @@ def model_of(
         name, base_url=base_url, api_key=key, temperature=temperature, max_tokens=max_tokens, system=system,
         price=None if price is None else price_of(price), **more,
     )  # fmt: skip
+
+
+def embedder_of(
+    name: str | None, *, base_url: str | None, api_key_env: str | None, pooling: str, threads: int | None,
+    progress: Progress,
+) -> EmbeddingModel:  # fmt: skip
+    """What makes vectors of texts: a model on a server, a GGUF file, or the embedded model.
+
+    Raises:
+        ConfigurationError: options that do not go together, or a value that the model refuses.
+    """
+    if base_url is None and (name is None or name == EMBEDDED or name.endswith(".gguf")):
+        if api_key_env is not None:
+            raise ConfigurationError("--api-key-env is for a server; a local model has no key")
+        path = None if name in (None, EMBEDDED) else name
+        return LocalEmbeddingModel(path, pooling=cast(Any, pooling), threads=threads, progress=progress)
+    if name is None:
+        raise ConfigurationError("--base-url needs --embedding-model NAME too")
+    return EmbeddingModel(name, base_url=base_url, api_key=key_of(api_key_env))
 
 
 def check_key(model: OpenAICompatibleModel, base_url: str | None, api_key_env: str | None) -> None:

@@ -15,13 +15,14 @@ from typing import Any, Literal
 from tts_plugins._version import __version__
 from tts_plugins.cli._terminal import Download
 from tts_plugins.engine._words import plural
-from tts_plugins.errors import RequestRefused, TTSError
+from tts_plugins.errors import RequestRefused, SandboxUnavailable, TTSError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._cores import default_threads, usable_cores
 from tts_plugins.models._faults import translate
 from tts_plugins.models._weights import NAME, cache_folder
 from tts_plugins.types import Problem, Reply
+from tts_plugins.verifiers._sandbox import find_sandbox
 
 Status = Literal["ok", "absent", "skipped", "failed"]
 
@@ -33,6 +34,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "math": ("math-verify", "equal formulas as one answer"),
     "bench": ("resvg-py", "pictures of benchmarks; data sets and puzzles"),
     "otel": ("opentelemetry-api", "OpenTelemetry spans"),
+    "transformers": ("transformers", "ProcessVerifierTransformers"),
 }
 
 
@@ -51,7 +53,7 @@ class Check:
 
 
 def surroundings() -> list[Check]:
-    """Python, this package, the cores, and the extras."""
+    """Python, this package, the cores, the sandbox, and the extras."""
     found = [
         Check(name="Python", status="ok", said=f"{platform.python_version()} at {sys.executable}"),
         Check(name="tts-plugins", status="ok", said=__version__, data={"version": __version__}),
@@ -60,7 +62,20 @@ def surroundings() -> list[Check]:
     less = "" if threads == cores else "; the others are busy now"
     said = f"{os.cpu_count()} logical, {cores} usable; {threads} for a local model{less}"
     found.append(Check(name="CPU cores", status="ok", said=said, data={"cores": cores, "threads": threads}))
-    return found + [_extra(extra, package, use) for extra, (package, use) in EXTRAS.items()]
+    return [*found, _sandbox(), *(_extra(extra, package, use) for extra, (package, use) in EXTRAS.items())]
+
+
+def _sandbox() -> Check:
+    """What programs of a model would run in here, found out by running it."""
+    try:
+        found = find_sandbox()
+    except SandboxUnavailable as error:
+        return Check(name="sandbox", status="absent", said=str(error), data={"kind": None})
+    better = "".join(f"; {kind} does not work here: {why}" for kind, why in found.lacking.items())
+    return Check(
+        name="sandbox", status="ok", said=f"{found}, for CodeTests{better}",
+        data={"kind": found.kind, "landlock": found.landlock, "lacking": dict(found.lacking)},
+    )  # fmt: skip
 
 
 def _extra(extra: str, package: str, use: str) -> Check:

@@ -28,7 +28,7 @@ from tts_plugins.errors import (
     TTSError,
     UnknownPriceError,
 )
-from tts_plugins.models import LocalModel
+from tts_plugins.models._served import Served
 
 EVERY = 5.0  # seconds between two lines of progress, where no terminal can show it live
 
@@ -218,7 +218,7 @@ class Download:
             self._bar = None
 
 
-def start_local(model: LocalModel, download: Download) -> None:
+def start_local(model: Served, download: Download) -> None:
     """Start a local model here, on the main thread, where Ctrl-C ends a download at once.
 
     Raises:

@@ -61,6 +61,21 @@ def _own(where: str, text: str) -> Verifier | SetVerifier:
     return found if isinstance(found, Verifier | SetVerifier) else CallableVerifier(found)
 
 
+def function_of(text: str, option: str) -> Any:
+    """The function that `python:package.module:function` or `python:path/file.py:function` names.
+
+    Raises:
+        ConfigurationError: it cannot be loaded, or is no function.
+    """
+    kind, _, where = text.partition(":")
+    if kind != "python" or ":" not in where:
+        raise ConfigurationError(f"{option} {text}: write python:package.module:function or python:file.py:function")
+    found = named(where, f"{option} {text}")
+    if not callable(found) or isinstance(found, type):
+        raise ConfigurationError(f"{option} {text}: it is a {type(found).__name__}; name a function")
+    return found
+
+
 def named(where: str, option: str) -> Any:
     """What `package.module:name` or `path/file.py:name` names.
 

@@ -134,12 +134,19 @@ class NextStep:
             truncated=generation.finish_reason == "length",
             finish_reason=generation.finish_reason,
             tokens=None if generation.tokens is None else generation.tokens + (parent.tokens or 0),
-            logprobs=generation.logprobs,
+            logprobs=parent.logprobs if empty else _joined(parent, generation) if before else generation.logprobs,
             reasoning=generation.reasoning,
             index=index,
             seed=seed,
             parent=parent.id,
         )
+
+
+def _joined(parent: Candidate, generation: Generation) -> tuple[float, ...] | None:
+    """The log-probabilities of all that is written so far; None where those of a part are not known."""
+    if parent.logprobs is None or generation.logprobs is None:
+        return None
+    return parent.logprobs + generation.logprobs
 
 
 def _whole(problem: Problem, generation: Generation, index: int, seed: int, parent: str | None) -> Candidate:

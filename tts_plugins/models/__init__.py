@@ -2,8 +2,18 @@
 
 from tts_plugins.models._step_texts import StepSettings
 from tts_plugins.models.callable import CallableModel
+from tts_plugins.models.embedding import EmbeddingModel, LocalEmbeddingModel
 from tts_plugins.models.local import LocalModel
 from tts_plugins.models.openai_compatible import OpenAICompatibleModel
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 
-__all__ = ["CallableModel", "LocalModel", "OpenAICompatibleModel", "ReplayModel", "StepSettings", "recorded_answer"]
+__all__ = [
+    "CallableModel",
+    "EmbeddingModel",
+    "LocalEmbeddingModel",
+    "LocalModel",
+    "OpenAICompatibleModel",
+    "ReplayModel",
+    "StepSettings",
+    "recorded_answer",
+]

@@ -20,13 +20,14 @@ import threading
 import urllib.request
 import weakref
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Literal, Self
 
 from tts_plugins.errors import ConfigurationError, MissingExtraError, WeightsError
 from tts_plugins.models._cores import default_threads
 
 _ERRORS, _EVERYTHING = 1, 3  # llama.cpp's levels of verbosity
 _VERSIONS = range(2, 4)  # of the GGUF format
+Pooling = Literal["mean", "last"]
 _NEW_PROCESS_GROUP = 0x200  # subprocess.CREATE_NEW_PROCESS_GROUP, which only Windows defines
 
 
@@ -35,7 +36,8 @@ class LlamaServer:
 
     `context` is in tokens per slot, `slots` the requests served at once (more are queued), `threads` the CPU threads
     (None: the free cores among those we may use). A slot of 4096 tokens takes 94 MB with the embedded model.
-    With `embeddings` the server gives mean-pooled embeddings. `log` names a file for llama.cpp's own log.
+    With `embeddings` the server gives those of texts: the "mean" of their tokens' hidden states, or the "last" one;
+    it then generates nothing. `log` names a file for llama.cpp's own log.
     `ready_seconds` limits the start.
 
     Raises MissingExtraError without xllamacpp, ConfigurationError for a wrong setting, and WeightsError, in one line
@@ -49,13 +51,15 @@ class LlamaServer:
         context: int = 4096,
         slots: int = 8,
         threads: int | None = None,
-        embeddings: bool = False,
+        embeddings: Pooling | None = None,
         log: Path | None = None,
         ready_seconds: float = 300.0,
     ) -> None:
         for field, value in (("context", context), ("slots", slots), ("threads", threads)):
             if value is not None and value < 1:
                 raise ConfigurationError(f"{field}={value!r}: must be at least 1")
+        if embeddings not in (None, "mean", "last"):
+            raise ConfigurationError(f"embeddings={embeddings!r} is not known; use 'mean', 'last' or None")
         self.path = _gguf(Path(path).expanduser())
         if importlib.util.find_spec("xllamacpp") is None:
             raise MissingExtraError("The local model needs xllamacpp: pip install 'tts-plugins[local]'")

@@ -24,9 +24,11 @@ def parameters(settings: dict[str, Any]) -> Any:
     wanted.n_ctx = settings["context"] * settings["slots"]
     for threads in (wanted.cpuparams, wanted.cpuparams_batch):
         threads.n_threads = settings["threads"]
-    wanted.embedding = settings["embeddings"]
     if settings["embeddings"]:
-        wanted.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+        wanted.embedding = True
+        pooling = {"mean": "LLAMA_POOLING_TYPE_MEAN", "last": "LLAMA_POOLING_TYPE_LAST"}[settings["embeddings"]]
+        wanted.pooling_type = getattr(xllamacpp.llama_pooling_type, pooling)
+        wanted.n_batch = wanted.n_ubatch = settings["context"]  # a text is pooled whole, and refused where it is longer
     wanted.verbosity = settings["verbosity"]
     wanted.ui = False
     wanted.cors_origins = "http://127.0.0.1"  # not "*": no web page may use the model

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tts_plugins._config import check_count
-from tts_plugins._threads import in_thread
 from tts_plugins.budget import Bound
-from tts_plugins.errors import ConfigurationError, ConnectionFailed
-from tts_plugins.models._clients import Clients
-from tts_plugins.models._llama import LlamaServer
-from tts_plugins.models._weights import embedded_weights
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.models._served import EMBEDDED, PLACEHOLDER, Served
 from tts_plugins.models.openai_compatible import OpenAICompatibleModel
 from tts_plugins.types import Problem, Reply
 
 
-class LocalModel(OpenAICompatibleModel):
+class LocalModel(Served, OpenAICompatibleModel):
     """A GGUF served by llama.cpp (`xllamacpp`, the extra `local`) in a child process on a loopback port.
 
     Args:
@@ -70,8 +64,8 @@ class LocalModel(OpenAICompatibleModel):
             )
         # Requests stream: only then does llama.cpp notice that a cancelled one is not wanted any more.
         super().__init__(
-            "SmolLM2-135M-Instruct" if path is None else Path(path).stem,
-            base_url="http://127.0.0.1/v1",  # a placeholder until the port is known
+            EMBEDDED if path is None else Path(path).stem,
+            base_url=PLACEHOLDER,
             temperature=temperature,
             top_p=top_p,
             max_tokens=max_tokens,
@@ -83,30 +77,7 @@ class LocalModel(OpenAICompatibleModel):
         )
         if self._way == "auto":
             self._way = "plain"  # llama.cpp continues a last turn of the assistant, and need not be asked
-        self._path, self._context, self._slots, self._threads = path, context, slots, threads
-        self._progress = progress
-        self._lock = threading.Lock()
-        self._server: LlamaServer | None = None
-
-    @property
-    def base_url(self) -> str:
-        """The running server's address, for any OpenAI client; it starts the server where it does not run."""
-        return self.start().base_url
-
-    @property
-    def threads(self) -> int:
-        """CPU threads in use."""
-        return self.start().threads
-
-    def start(self) -> LlamaServer:
-        """The running server, started (and the weights fetched) where it does not run yet. It blocks meanwhile."""
-        with self._lock:
-            if self._server is None or not self._server.alive:
-                path = embedded_weights(progress=self._progress) if self._path is None else Path(self._path)
-                self._server = LlamaServer(path, context=self._context, slots=self._slots, threads=self._threads)
-                self._base_url = self._server.base_url
-                self._clients = Clients(base_url=self._base_url, api_key="-", client=None, timeout=self._timeout)
-            return self._server
+        self._serve(path, context=context, slots=slots, threads=threads, progress=progress)
 
     async def bound(self, problem: Problem) -> Bound:
         """As for any server, once this one runs."""
@@ -114,34 +85,5 @@ class LocalModel(OpenAICompatibleModel):
         return await super().bound(problem)
 
     async def _ask(self, prompt: dict[str, Any], seeds: Sequence[int | None], **how: Any) -> Reply:
-        await self._started()
-        try:
-            return await super()._ask(prompt, seeds, **how)
-        except ConnectionFailed:
-            # Its server closes a kept connection now and then just as it is used again; nothing was generated then.
-            if self._server is None or not self._server.alive:
-                raise
-        reply = await super()._ask(prompt, seeds, **how)
-        return reply if reply.usage is None else replace(reply, usage=replace(reply.usage, requests=2))
-
-    def close(self) -> None:
-        """End the server and free its memory; a later call starts it again."""
-        with self._lock:
-            server, self._server = self._server, None
-        if server is not None:
-            server.close()
-
-    async def aclose(self) -> None:
-        """`close`, with the connections of the running loop closed first."""
-        await super().aclose()
-        await in_thread(self.close)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    async def _started(self) -> None:
-        if self._server is None or not self._server.alive:
-            await in_thread(self.start)
+        ask = super()._ask
+        return await self._sent(lambda: ask(prompt, seeds, **how))

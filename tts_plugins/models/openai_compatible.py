@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tts_plugins._config import check_count
+from tts_plugins._http_faults import shown_address
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 from tts_plugins.models._choices import generation, shown
 from tts_plugins.models._clients import Clients
-from tts_plugins.models._faults import shown_address, translate
+from tts_plugins.models._faults import translate
 from tts_plugins.models._revision import Revising, Turns
 from tts_plugins.models._steps import Stepping, StepSettings
 from tts_plugins.models._stream import gather

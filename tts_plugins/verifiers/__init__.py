@@ -1,7 +1,9 @@
 """What scores candidates."""
 
+from tts_plugins.errors import SandboxUnavailable
+from tts_plugins.verifiers._learned_head import LearnedHead
 from tts_plugins.verifiers._reward_families import RewardFamily
-from tts_plugins.verifiers._sandbox import Sandbox, SandboxUnavailable, sandbox_kind
+from tts_plugins.verifiers._sandbox import Sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
 from tts_plugins.verifiers.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.callable import CallableVerifier
@@ -11,11 +13,13 @@ from tts_plugins.verifiers.code_tests import CodeTests
 from tts_plugins.verifiers.ensemble import Ensemble
 from tts_plugins.verifiers.generative import GenerativeVerifier
 from tts_plugins.verifiers.json_schema import JSONSchemaVerifier
+from tts_plugins.verifiers.learned import LearnedVerifier
 from tts_plugins.verifiers.llm_judge import LLMJudge
 from tts_plugins.verifiers.math_answer import MathAnswer
 from tts_plugins.verifiers.pairwise_judge import PairwiseJudge
 from tts_plugins.verifiers.process_http import ProcessVerifierHTTP
 from tts_plugins.verifiers.process_judge import ProcessJudge
+from tts_plugins.verifiers.process_transformers import ProcessVerifierTransformers
 from tts_plugins.verifiers.recorded import RecordedVerifier
 
 __all__ = [
@@ -31,10 +35,13 @@ __all__ = [
     "GenerativeVerifier",
     "JSONSchemaVerifier",
     "LLMJudge",
+    "LearnedHead",
+    "LearnedVerifier",
     "MathAnswer",
     "PairwiseJudge",
     "ProcessJudge",
     "ProcessVerifierHTTP",
+    "ProcessVerifierTransformers",
     "RecordedVerifier",
     "RewardFamily",
     "Sandbox",

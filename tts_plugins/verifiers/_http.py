@@ -5,23 +5,15 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
+from tts_plugins._http_faults import retry_after, server_words, shown_address, status_error
 from tts_plugins._threads import in_thread
-from tts_plugins.errors import (
-    AuthenticationFailed,
-    CallTimedOut,
-    ConnectionFailed,
-    MalformedResponse,
-    ModelError,
-    ModelNotFound,
-    RateLimited,
-    RequestRefused,
-    ServerFailed,
-)
+from tts_plugins.errors import CallTimedOut, ConnectionFailed, MalformedResponse
 
 
 async def post_json(
@@ -32,24 +24,30 @@ async def post_json(
     Raises:
         ModelError: of the kind that says whether to retry and what to charge.
     """
+    where = f"{who} at {shown_address(url)}"
     try:
         async with asyncio.timeout(timeout):
             raw = await in_thread(_post, url, json.dumps(body).encode(), dict(headers), timeout)
     except TimeoutError as error:
-        raise CallTimedOut(f"{who}: no complete answer from {url} within timeout={timeout:g} s") from error
+        raise CallTimedOut(
+            f"{who}: no complete answer from {shown_address(url)} within timeout={timeout:g} s"
+        ) from error
     except urllib.error.HTTPError as error:
-        raise _status(error, f"{who} at {url}") from error
+        raise status_error(
+            error.code, where, server_words(_read(error), headers), after=retry_after(error.headers or {}, time.time()),
+            names="is base_url right, and is it a pooling model (vLLM: --runner pooling)?",
+        ) from error  # fmt: skip
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         refused = isinstance(reason, ConnectionRefusedError)
         mend = "; is the server running there?" if refused else ""
-        raise ConnectionFailed(f"{who} at {url}: {reason!r}{mend}", refused=refused) from error
+        raise ConnectionFailed(f"{where}: {reason!r}{mend}", refused=refused) from error
     try:
         answer = json.loads(raw)
     except ValueError as error:
-        raise MalformedResponse(f"{who} at {url}: the answer is no valid JSON: {raw[:80]!r}") from error
+        raise MalformedResponse(f"{where}: the answer is no valid JSON: {raw[:80]!r}") from error
     if not isinstance(answer, dict):
-        raise MalformedResponse(f"{who} at {url}: the answer is a {type(answer).__name__}, no JSON object")
+        raise MalformedResponse(f"{where}: the answer is a {type(answer).__name__}, no JSON object")
     return answer
 
 
@@ -60,25 +58,14 @@ def _post(url: str, data: bytes, headers: dict[str, str], timeout: float) -> byt
             return bytes(response.read())
     except urllib.error.HTTPError as error:
         with error:  # its body is the connection, which is read and closed on this thread
-            error.msg = f"{error.msg}: {error.read(2000).decode('utf-8', 'replace')}"
+            error.msg = error.read(2000).decode("utf-8", "replace") or error.msg
         raise
 
 
-def _status(error: urllib.error.HTTPError, who: str) -> ModelError:
-    status, said = error.code, " ".join(str(error.msg).split())[:300]
-    after = error.headers.get("retry-after", "") if error.headers else ""
-    wait = float(after) if after.replace(".", "", 1).isdigit() else None
-    if status in (401, 403):
-        return AuthenticationFailed(f"{who}: {status}, the key is not accepted: {said}; check api_key")
-    if status == 404:
-        return ModelNotFound(
-            f"{who}: 404, no such model or path: {said}; is base_url right, and is it "
-            "a pooling model (vLLM: --runner pooling)?"
-        )
-    if status == 408:
-        return CallTimedOut(f"{who}: 408, {said}", retry_after=wait)
-    if status == 429:
-        return RateLimited(f"{who}: 429, {said}", retry_after=wait)
-    if status >= 500:
-        return ServerFailed(f"{who}: {status}, {said}", retry_after=wait)
-    return RequestRefused(f"{who}: {status}, the request is refused: {said}")
+def _read(error: urllib.error.HTTPError) -> object:
+    """The body of a refusal, as JSON where it is that."""
+    raw = str(error.msg)
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw

@@ -25,6 +25,8 @@ class RewardFamily:
         rows: whether the server returns a row for each "step" (pooling type STEP) or each "token".
         positive: which column is the probability of «right»; the only one where a row has one.
         squash: "none" where rows are probabilities; "sigmoid" for a raw reward, "softmax" for two logits.
+        words: where the model has no head for scores, but answers after the separator: the tokens whose logits are
+            the row. `ProcessVerifierTransformers` reads them; a server has them in its own settings.
 
     Raises:
         ConfigurationError: a field is not known, or a template lacks its places.
@@ -36,6 +38,7 @@ class RewardFamily:
     rows: Literal["step", "token"] = "step"
     positive: int = 0
     squash: Squash = "none"
+    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, need in (
@@ -122,7 +125,11 @@ FAMILIES: Mapping[str, RewardFamily] = {
     "qwen": RewardFamily(template=_CHATML, step="{step}{separator}", separator="<extra_0>", positive=1),
     # Math-Shepherd: «Step i: … ки», served with step_tag_id 12902 and returned_token_ids [648, 387], «+» and «-».
     "math-shepherd": RewardFamily(
-        template="{problem} {steps}", step="Step {number}: {step}{separator}", separator=" ки\n", positive=0
+        template="{problem} {steps}",
+        step="Step {number}: {step}{separator}",
+        separator=" ки\n",
+        positive=0,
+        words=("+", "-"),
     ),
     # A reward for each token, read at the end of each line (Skywork-o1-PRM): raw, so squashed.
     "token": RewardFamily(

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import SandboxUnavailable
 
 Kind = Literal["bubblewrap", "landlock", "none"]
 KINDS: tuple[Kind, ...] = ("bubblewrap", "landlock")
@@ -57,10 +57,6 @@ def refused(action):
     except OSError: return True
     return False
 """
-
-
-class SandboxUnavailable(ConfigurationError):
-    """No sandbox works on this machine, and a program would run without one. The message says what each kind lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)

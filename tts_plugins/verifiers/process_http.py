@@ -9,17 +9,16 @@ from typing import Any
 
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, MalformedResponse, VerifierError
-from tts_plugins.prompts import problem_text
 from tts_plugins.protocols import Run
-from tts_plugins.selection import Aggregate, aggregate
-from tts_plugins.steps import By, steps_of
+from tts_plugins.selection import Aggregate
+from tts_plugins.steps import By
 from tts_plugins.types import Candidate, Generation, Problem, Reply, Score, Usage
-from tts_plugins.verifiers._asking import worst_text
 from tts_plugins.verifiers._http import post_json
-from tts_plugins.verifiers._reward_families import FAMILIES, RewardFamily
+from tts_plugins.verifiers._process import ProcessReward, Shown
+from tts_plugins.verifiers._reward_families import RewardFamily
 
 
-class ProcessVerifierHTTP:
+class ProcessVerifierHTTP(ProcessReward):
     """Scores each step with a process reward model that vLLM serves (`vllm serve … --runner pooling`).
 
     Args:
@@ -55,16 +54,11 @@ class ProcessVerifierHTTP:
         concurrency: int | None = 32,
         name: str = "ProcessVerifierHTTP",
     ) -> None:
-        chosen = FAMILIES.get(family) if isinstance(family, str) else family
-        if not isinstance(chosen, RewardFamily):
-            known = ", ".join(map(repr, FAMILIES))
-            raise ConfigurationError(f"{name}: family={family!r} is not known; use {known}, or a RewardFamily")
+        super().__init__(name, family, aggregate, by)
         if not re.match(r"https?://", base_url):
             raise ConfigurationError(f"{name}: base_url={base_url!r} is no address; write http://host:port")
-        check_aggregate(name, aggregate)
         if not timeout > 0 or not price >= 0:
             raise ConfigurationError(f"{name}: timeout={timeout!r} must be above 0 and price={price!r} at least 0")
-        self.name, self.family, self.aggregate, self.by = name, chosen, aggregate, by
         root = base_url.rstrip("/").removesuffix("/v1")
         keys = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._model = _Pooling(
@@ -76,8 +70,7 @@ class ProcessVerifierHTTP:
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
         """One request with the whole solution."""
-        text = self.family.render(problem_text(problem), [worst_text(tokens)] + [""] * 40)
-        return await self._model.bound(Problem(text))
+        return await self._model.bound(Problem(self._worst(problem, tokens)))
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """A score for each step, and their aggregate.
@@ -86,23 +79,16 @@ class ProcessVerifierHTTP:
             VerifierError: the candidate has no steps, or the rows are no scores of its steps.
             ModelError: the server failed.
         """
-        steps = [step.text for step in steps_of(candidate, self.by)]
-        if not steps:
-            raise VerifierError(f"{self.name}: candidate {candidate.id} has no text to cut into steps")
-        problem = problem_text(candidate.problem)
-        text = self.family.render(problem, steps)
-        reply = await run.generate(self._model, Problem(text))
+        shown = self._shown(candidate)
+        reply = await run.generate(self._model, Problem(shown.text))
         rows = reply.generations[0].output
-        places = None
-        if self.family.rows == "token":
-            ends = [self.family.render(problem, steps, upto=i) for i in range(1, len(steps) + 1)]
-            places = await self._places(ends, text, len(rows))
-        scores = self.family.scores(rows, len(steps), places, self.name)
-        return Score(value=aggregate(scores, self.aggregate), steps=scores, details={"aggregate": self.aggregate})
+        places = await self._places(shown, len(rows)) if self.family.rows == "token" else None
+        return self._score(shown, rows, places)
 
-    async def _places(self, ends: Sequence[str], text: str, rows: int) -> list[int]:
+    async def _places(self, shown: Shown, rows: int) -> list[int]:
         """The row of each step's last token, by the server's own tokeniser."""
-        counts = await asyncio.gather(*(self._model.count(end) for end in [*ends, text]))
+        beginnings = [shown.text[:end] for end in shown.ends]
+        counts = await asyncio.gather(*(self._model.count(text) for text in [*beginnings, shown.text]))
         if counts[-1] != rows or any(not 0 < count <= rows for count in counts):
             raise VerifierError(
                 f"{self.name}: {rows} rows for a text of {counts[-1]} tokens; is rows='token' right for "
@@ -153,9 +139,3 @@ class _Pooling:
         return await post_json(
             self._root + path, body, headers=self._headers, timeout=self._timeout, who=self.name
         )  # fmt: skip
-
-
-def check_aggregate(who: str, how: object) -> None:
-    """Refuse an unknown way to make one score of several."""
-    if how not in ("last", "min", "prod", "mean"):
-        raise ConfigurationError(f"{who}: aggregate={how!r} is not known; use 'last', 'min', 'prod' or 'mean'")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Literal
 
@@ -18,6 +15,8 @@ from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.steps import By, steps_of
 from tts_plugins.types import Candidate, Generation, Problem, Score
 from tts_plugins.verifiers._asking import Asker, total, worst_text, worst_trouble
+from tts_plugins.verifiers._memory import Memory, prefix_keys
+from tts_plugins.verifiers._process import check_aggregate
 from tts_plugins.verifiers._verdicts import (
     Unreadable,
     in_range,
@@ -27,7 +26,6 @@ from tts_plugins.verifiers._verdicts import (
     top_logprobs,
     unit,
 )
-from tts_plugins.verifiers.process_http import check_aggregate
 
 
 class ProcessJudge:
@@ -73,7 +71,7 @@ class ProcessJudge:
         self.max_steps, self.limit = max_steps, limit
         schema = steps_schema(1, scale) if mode == "batch" else None
         self._asker = Asker(model, name, schema=schema, logprobs=mode == "yes_no")
-        self._known = _Memory(remember)
+        self._known = Memory[float](remember)
 
     def __repr__(self) -> str:
         return f"{self.name}({self._asker.model.name}, {self.mode})"
@@ -103,7 +101,7 @@ class ProcessJudge:
                 f"max_steps={self.max_steps} can be scored"
             )
         problem = problem_text(candidate.problem)
-        keys = _prefix_keys(problem, steps)
+        keys = prefix_keys(problem, steps)
         known = self._known.prefix(keys)
         critique = ""
         if self.mode == "yes_no":
@@ -150,38 +148,6 @@ class ProcessJudge:
             raise Unreadable(f"scores is not a list of {count} numbers", given)
         scores = [unit(in_range(v, f"score {i}", self.scale), self.scale) for i, v in enumerate(given, 1)]
         return scores, text_of(verdict, "critique")
-
-
-class _Memory:
-    """Scores by prefix, the least lately used forgotten first. Thread-safe."""
-
-    def __init__(self, size: int) -> None:
-        self._size, self._scores, self._lock = size, OrderedDict[str, float](), threading.Lock()
-
-    def prefix(self, keys: Sequence[str]) -> list[float]:
-        """The scores of the first keys, as far as they are known without a gap."""
-        known = list[float]()
-        with self._lock:
-            for key in keys:
-                if key not in self._scores:
-                    break
-                self._scores.move_to_end(key)
-                known.append(self._scores[key])
-        return known
-
-    def put(self, key: str, score: float) -> None:
-        with self._lock:
-            self._scores[key] = score
-            while len(self._scores) > self._size:
-                self._scores.popitem(last=False)
-
-
-def _prefix_keys(problem: str, steps: Sequence[str]) -> list[str]:
-    digest, keys = hashlib.blake2b(problem.encode("utf-8", "replace"), digest_size=16), list[str]()
-    for step in steps:
-        digest.update(b"\0" + step.encode("utf-8", "replace"))
-        keys.append(digest.hexdigest())
-    return keys
 
 
 def _yes_or_no(generation: Generation) -> float:

@@ -1,0 +1,250 @@
+"""Monte-Carlo rollouts: how often a solution ends right when it is taken up again after each of its steps.
+
+The labels of the seed paper's process verifier (2408.03314, appendix D; Wang et al. 2023, Math-Shepherd): without a
+human, the worth of a step is the share of continuations from it that end right. They are kept as a pool, whose
+candidates have their `steps` beside `step_scores`; the pool grows by a line for each problem, and what is there is not
+made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tts_plugins._config import check_count
+from tts_plugins.answers import AnswerKey, equivalent, extract
+from tts_plugins.engine.solve import solve
+from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, DataError
+from tts_plugins.ledger import Ledger
+from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem, header_line, problem_line
+from tts_plugins.protocols import Run, StepModel
+from tts_plugins.steps import join
+from tts_plugins.types import Candidate, Problem, Scored
+
+Grade = Callable[[Problem, Candidate], bool | Awaitable[bool | None] | None]
+
+
+def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
+    """Whether the candidate's answer is the one in `problem.metadata["answer"]`; None where it has none to be read."""
+    gold = problem.metadata.get("answer")
+    return None if candidate.answer is None or gold is None else equivalent(candidate.answer, str(gold))
+
+
+@dataclass(kw_only=True)
+class _MonteCarlo:
+    """A strategy that solves nothing: whole solutions of a problem in steps, and continuations from each step.
+
+    Equal beginnings share their continuations. After a solve, `finished` holds the solutions, and `ends`, for the text
+    of each beginning, where its continuations came to.
+    """
+
+    solutions: int
+    rollouts: int
+    max_steps: int = 40
+
+    async def __call__(self, run: Run, problem: Problem) -> Scored:
+        self.ends: dict[str, list[Scored]] = {}
+        root = Candidate(problem)
+        self.finished = [end for _, end in await self._to_the_end(run, [root] * self.solutions)]
+        separator = run.model.separator if isinstance(run.model, StepModel) else "\n\n"
+        begun = {
+            (text := join(c.steps[:i], separator)): Candidate(
+                problem, text=text, steps=c.steps[:i], logprobs=None, index=c.index
+            )
+            for c in self.finished
+            for i in range(1, len(c.steps))
+        }
+        starts = [candidate for candidate in begun.values() for _ in range(self.rollouts)]
+        for start, end in await self._to_the_end(run, starts) if starts else ():
+            self.ends.setdefault(start.text, []).append(end)
+        return self.finished[0]
+
+    async def _to_the_end(self, run: Run, starts: Sequence[Candidate]) -> list[tuple[Candidate, Scored]]:
+        """Each start's solutions with it, all written side by side; those that fail or never end are left out.
+
+        Equal texts after one start are one parent, so that one request brings all that follows them.
+        """
+        begun = {c.id: c for c in starts}
+        beams: Sequence[Candidate] = starts
+        done = list[tuple[Candidate, Scored]]()
+        for _ in range(self.max_steps):
+            children = [c async for c in run.expand(beams, total=len(beams))]
+            begun |= {c.id: begun[c.parent or ""] for c in children}
+            done += [(begun[c.id], c) for c in children if c.finished]
+            same = dict[tuple[str, str], Scored]()
+            beams = [same.setdefault((begun[c.id].id, c.text), c) for c in children if not c.finished]
+            if not beams:
+                break
+        return done
+
+
+class RolloutLog:
+    """A pool that is written line by line: each is on disk, whole, before the next one is begun.
+
+    Raises:
+        DataError: the file is another pool, or was made with other settings.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], header: PoolHeader) -> None:
+        self.path = Path(path)
+        if self.path.exists() and self.path.stat().st_size:
+            self._cut_what_is_torn()
+        if not self.path.exists() or not self.path.stat().st_size:
+            self._append(header_line(header))
+        self.pool = Pool.read(self.path)
+        if (there := self.pool.header) != header:
+            raise DataError(
+                f"{path}, line 1: it was begun with {_differences(there, header)}; use those, or a new file"
+            )
+
+    def add(self, problem: PoolProblem) -> None:
+        """Append a problem."""
+        self._append(problem_line(problem))
+        self.pool = replace(self.pool, problems=(*self.pool.problems, problem))
+
+    def _append(self, line: bytes) -> None:
+        with self.path.open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _cut_what_is_torn(self) -> None:
+        """A process that was killed may have left half a line, which nobody else is writing any more."""
+        with self.path.open("rb+") as file:
+            whole = file.read()
+            if not whole.endswith(b"\n"):
+                file.truncate(whole.rfind(b"\n") + 1)
+
+
+async def make_rollouts(
+    problems: Sequence[Problem],
+    *,
+    model: StepModel,
+    path: str | os.PathLike[str],
+    grade: Grade = by_answer,
+    solutions: int = 8,
+    rollouts: int = 8,
+    max_steps: int = 40,
+    concurrency: int = 2,
+    seed: int = 0,
+    ledger: Ledger | None = None,
+    answer: AnswerKey = extract,
+    dataset: str = "rollouts",
+    on_problem: Callable[[PoolProblem], None] | None = None,
+) -> Pool:
+    """Label solutions of these problems by rollouts, and add them to the pool in a file.
+
+    Args:
+        problems: with an `id` each.
+        model: whose solutions these are; it samples, so not at temperature 0.
+        path: of the pool; problems that it has already are left as they are.
+        grade: whether a finished solution is right; None where that cannot be read, and it is dropped, as in the paper.
+        solutions: sampled for each problem.
+        rollouts: sampled from each step but the last, whose label is whether the solution is right.
+        ledger: an account for all of it; when it is used up, what is there stays.
+
+    Raises:
+        ConfigurationError: a setting is wrong, an id is missing or stands twice.
+        BudgetExhausted: the ledger is used up.
+        DataError: the file was begun with other settings.
+    """
+    for name, value in (("solutions", solutions), ("rollouts", rollouts), ("concurrency", concurrency)):
+        check_count("make_rollouts", name, value)
+    _check_ids(problems)
+    settings = {"solutions": solutions, "rollouts": rollouts, "max_steps": max_steps, "separator": model.separator}
+    log = RolloutLog(path, PoolHeader(model=model.name, dataset=dataset, extra={**settings, "seed": seed}))
+    there, places = {p.id for p in log.pool.problems}, asyncio.Semaphore(concurrency)
+
+    async def one(problem: Problem) -> None:
+        if problem.id in there:
+            return
+        async with places:
+            tree = _MonteCarlo(solutions=solutions, rollouts=rollouts, max_steps=max_steps)
+            try:
+                # By its id, so that problems may be added to a file or change their order.
+                own = zlib.crc32(f"{seed} {problem.id}".encode())
+                result = await solve(problem, model=model, strategy=tree, seed=own, answer=answer, budget=ledger)
+            except AllCandidatesFailed:
+                return  # asked again when the file is taken up again
+        if result.stopped != "complete":
+            raise BudgetExhausted(f"make_rollouts: the budget ended at problem {problem.id!r}; {path} has those before")
+        log.add(await _labelled(problem, tree, grade))
+        if on_problem is not None:
+            on_problem(log.pool.problems[-1])
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for problem in problems:
+                group.create_task(one(problem))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
+    return log.pool
+
+
+async def _labelled(problem: Problem, tree: _MonteCarlo, grade: Grade) -> PoolProblem:
+    worth = dict[str, float]()
+    for text, ends in tree.ends.items():
+        grades = [g for g in [await _graded(grade, problem, end) for end in ends] if g is not None]
+        if grades:
+            worth[text] = sum(grades) / len(grades)
+    candidates = list[PoolCandidate]()
+    for c in tree.finished:
+        right = await _graded(grade, problem, c)
+        begun = [worth.get(text) for text in _beginnings(c)]
+        labels = [*(w for w in begun if w is not None), float(right or 0)]
+        if right is None or len(labels) != len(c.steps):
+            continue  # it cannot be read, or nothing that went on from one of its steps can
+        extra: dict[str, Any] = {"steps": [step.text for step in c.steps]}
+        if c.logprobs is not None:
+            extra["logprobs"] = [round(value, 4) for value in c.logprobs]
+        candidates.append(
+            PoolCandidate(
+                text=c.text, answer=c.answer, tokens=c.tokens, correct=right, step_scores=tuple(labels), extra=extra
+            )
+        )
+    gold = problem.metadata.get("answer")
+    return PoolProblem(
+        id=problem.id or "", prompt=problem.text, answer=None if gold is None else str(gold),
+        candidates=tuple(candidates),
+    )  # fmt: skip
+
+
+def _beginnings(candidate: Candidate) -> list[str]:
+    """The text after each step but the last, as it stands in the solution."""
+    places, at = list[str](), 0
+    for step in candidate.steps[:-1]:
+        at = candidate.text.index(step.text, at) + len(step.text)
+        places.append(candidate.text[:at])
+    return places
+
+
+async def _graded(grade: Grade, problem: Problem, candidate: Candidate) -> bool | None:
+    if candidate.truncated:
+        return None
+    found = grade(problem, candidate)
+    given = await found if inspect.isawaitable(found) else found
+    return None if given is None else bool(given)
+
+
+def _check_ids(problems: Sequence[Problem]) -> None:
+    seen = set[str]()
+    for number, problem in enumerate(problems, 1):
+        if not problem.id or problem.id in seen:
+            what = "has no id" if not problem.id else f"has the id {problem.id!r} of an earlier one"
+            raise ConfigurationError(f"make_rollouts: problem {number} {what}; give each its own")
+        seen.add(problem.id)
+
+
+def _differences(there: PoolHeader, wanted: PoolHeader) -> str:
+    def flat(header: PoolHeader) -> Mapping[str, Any]:
+        return {"model": header.model, "dataset": header.dataset, **header.extra}
+
+    mine, theirs = flat(there), flat(wanted)
+    parts = [f"{k}={mine.get(k)!r} (now {theirs.get(k)!r})" for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
+    return ", ".join(parts) or "another header"

@@ -1,0 +1,152 @@
+"""`tts-plugins rollouts`: solutions of a model, labelled step by step by what comes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tts_plugins.bench.rollouts import Grade, by_answer, make_rollouts
+from tts_plugins.cli import _build
+from tts_plugins.cli import _options as options
+from tts_plugins.cli._terminal import Debug, Download, Json, check_writable, emit, errors, say, start_local, stderr
+from tts_plugins.cli._verifier import function_of
+from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.ledger import Ledger
+from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
+from tts_plugins.pools import Pool, PoolProblem
+from tts_plugins.types import Problem
+
+_STEPS = ("paragraph", "line", "numbered")
+
+
+def rollouts(
+    problems: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PROBLEMS", help='JSON lines: {"id", "prompt" or "messages", "answer"}; answer is gold.'
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where they go; what is there already is not made again.")],
+    model: options.Model = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    temperature: options.Temperature = None,
+    max_tokens: options.MaxTokens = 512,
+    system: options.System = None,
+    price: options.Price = None,
+    threads: options.Threads = None,
+    solutions: Annotated[int, typer.Option(min=1, help="Solutions of each problem.")] = 8,
+    count: Annotated[int, typer.Option("--rollouts", min=1, help="Continuations from each step.")] = 8,
+    steps: Annotated[str, typer.Option(metavar="|".join(_STEPS), help="What ends a step.")] = "paragraph",
+    step_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one step at most.")] = None,
+    max_steps: Annotated[int, typer.Option(min=1, help="Steps of one solution at most.")] = 40,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FUNCTION",
+            help="python:package.module:function or python:path/file.py:function of (problem, candidate), that says "
+            "whether it is right, or None where that cannot be read; equal answers are right if left out.",
+        ),
+    ] = None,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs/--no-logprobs", help="Keep how sure the model was of each token.")
+    ] = True,
+    concurrency: Annotated[int, typer.Option(min=1, help="Problems side by side.")] = 2,
+    seed: options.Seed = None,
+    budget_calls: options.BudgetCalls = None,
+    budget_tokens: options.BudgetTokens = None,
+    budget_usd: options.BudgetUsd = None,
+    budget_seconds: options.BudgetSeconds = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Label the steps of a model's own solutions by Monte-Carlo rollouts, without a human.
+
+    Each line of the file is on disk before the next one is begun: stop it at any time, and start it again.
+
+    [dim]tts-plugins rollouts problems.jsonl --out rollouts.jsonl --steps line[/]
+
+    [dim]tts-plugins train-verifier rollouts.jsonl --out verifier.npz[/]
+    """
+    with errors(debug):
+        if steps not in _STEPS:
+            raise ConfigurationError(f"--steps {steps} is not known; use {', '.join(_STEPS)}")
+        check_writable(out, "--out")
+        asked = read_problems(problems)
+        grade: Grade = by_answer if check is None else function_of(check, "--check")
+        download = Download(stderr())
+        writer = _build.model_of(
+            model, base_url=base_url, api_key_env=api_key_env, temperature=temperature, max_tokens=max_tokens,
+            system=system, price=price, threads=threads, progress=download, logprobs=logprobs,
+            steps=StepSettings(by=steps, max_tokens=step_tokens),  # type: ignore[arg-type]  # checked above
+        )  # fmt: skip
+        _build.check_key(writer, base_url, api_key_env)
+        budget = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
+        if isinstance(writer, LocalModel):
+            start_local(writer, download)
+        settings = {
+            "solutions": solutions, "rollouts": count, "max_steps": max_steps, "concurrency": concurrency,
+            "seed": 0 if seed is None else seed, "dataset": problems.name,
+        }  # fmt: skip
+        pool = asyncio.run(_make(asked, writer, out, grade, Ledger(budget), settings))
+        made = sum(len(p.candidates) for p in pool.problems)
+        said = {"problems": len(pool.problems), "solutions": made, "out": str(out)}
+        emit(said) if as_json else say(f"{said['problems']} problems, {made} labelled solutions: {out}")
+
+
+async def _make(
+    problems: list[Problem], model: OpenAICompatibleModel, out: Path, grade: Grade, ledger: Ledger,
+    settings: dict[str, Any],
+) -> Pool:  # fmt: skip
+    done = 0
+
+    def tell(problem: PoolProblem) -> None:
+        nonlocal done
+        done += 1
+        right = sum(bool(c.correct) for c in problem.candidates)
+        say(f"{done} made; {problem.id}: {right} of {len(problem.candidates)} solutions right")
+
+    try:
+        return await make_rollouts(
+            problems, model=model, path=out, grade=grade, ledger=ledger, on_problem=tell, **settings
+        )
+    finally:
+        await model.aclose()
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """The problems of a file of JSON lines.
+
+    Raises:
+        DataError: a line is none: names file, line and field.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: it cannot be read: {error}") from error
+    made = list[Problem]()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{where}: not JSON ({error})") from error
+        if not isinstance(value, dict) or not (value.get("prompt") or value.get("messages")):
+            raise DataError(f'{where}: it has neither "prompt" nor "messages"; write one of them')
+        if "answer" not in value:
+            raise DataError(f"{where}, answer: is missing; write the gold answer, or null where --check needs none")
+        try:
+            content = value.get("messages") or value["prompt"]
+            rest = {key: v for key, v in value.items() if key not in ("id", "prompt", "messages")}
+            made.append(Problem(content, id=str(value.get("id", f"line-{number}")), metadata=rest))
+        except ConfigurationError as error:
+            raise DataError(f"{where}: {error}") from error
+    if not made:
+        raise DataError(f"{path}: there is no problem in it; write a line of JSON for each")
+    return made

@@ -1,0 +1,143 @@
+"""`tts-plugins train-verifier`: a verifier of one's own, and what it is worth on problems that it has not seen."""
+
+from __future__ import annotations
+
+import asyncio
+import html as escaping
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tts_plugins.bench.heldout import Heldout, measure
+from tts_plugins.cli import _build
+from tts_plugins.cli import _options as options
+from tts_plugins.cli._terminal import (
+    Debug,
+    Download,
+    Json,
+    check_writable,
+    emit,
+    emit_text,
+    errors,
+    say,
+    start_local,
+    stderr,
+    write_file,
+)
+from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
+from tts_plugins.pools import Pool
+from tts_plugins.selection import Aggregate
+from tts_plugins.verifiers import LearnedHead
+from tts_plugins.verifiers._process import check_aggregate
+from tts_plugins.verifiers.learned import labelled
+
+
+def train_verifier(
+    rollouts: Annotated[Path, typer.Argument(metavar="ROLLOUTS", help="What `tts-plugins rollouts` made.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the verifier goes, as .npz.")],
+    embedding_model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A model's name on a server, or a GGUF file; the embedded one if left out."),
+    ] = None,
+    base_url: options.BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    pooling: Annotated[str, typer.Option(metavar="last|mean", help="Of a local model's hidden states.")] = "last",
+    threads: options.Threads = None,
+    aggregate: Annotated[str, typer.Option(metavar="last|min|prod|mean", help="How step scores become one.")] = "last",
+    held_out: Annotated[float, typer.Option(help="Share of the problems to measure it on; it never sees them.")] = 0.3,
+    seed: Annotated[int, typer.Option(help="Which problems are held out.")] = 0,
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the reliability diagram into an HTML page.")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train a process verifier on rollouts, and say what it is worth on problems that it has not seen.
+
+    AUC is the probability that a right solution scores above a wrong one, with a 95 % interval over problems. The
+    diagram shows, for each bin of step scores, the score and the share of continuations that ended right.
+
+    [dim]tts-plugins train-verifier rollouts.jsonl --out verifier.npz --html reliability.html[/]
+    """
+    with errors(debug):
+        check_aggregate("--aggregate", aggregate)
+        if not 0 < held_out < 1:
+            raise ConfigurationError(f"--held-out {held_out} must be between 0 and 1")
+        for path, option in ((out, "--out"), (page, "--html")):
+            check_writable(path, option)
+        pool = _usable(rollouts)
+        download = Download(stderr())
+        embedder = _build.embedder_of(
+            embedding_model, base_url=base_url, api_key_env=api_key_env, pooling=pooling, threads=threads,
+            progress=download,
+        )  # fmt: skip
+        if isinstance(embedder, LocalEmbeddingModel):
+            start_local(embedder, download)
+        how: Any = aggregate
+        head, found = asyncio.run(_train(pool, embedder, how, held_out, seed))
+        head.save(out)
+        if page is not None:
+            write_file(page, _page(head, found))
+        if as_json:
+            emit({"out": str(out), "embedding": head.embedding, "about": dict(head.about), "held_out": found.to_dict()})
+            return
+        about = head.about
+        say(f"trained on {about['problems']} problems of {about['model']}, {about['rounds']} rounds: {out}")
+        emit_text(found.text())
+
+
+async def _train(
+    pool: Pool, embedder: EmbeddingModel, how: Aggregate, share: float, seed: int
+) -> tuple[LearnedHead, Heldout]:
+    from tts_plugins.verifiers._head import hold_out
+
+    told = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if done == total or done - told >= max(200, total // 10):
+            told = done
+            say(f"{done} of {total} beginnings embedded")
+
+    try:
+        table = await labelled(pool, embedder, tell)
+    finally:
+        await embedder.aclose()
+    train, test = hold_out(range(len(pool.problems)), share, seed)
+    about = {"model": pool.header.model, "dataset": pool.header.dataset, "problems": len(train)}
+    head = LearnedHead.of(table.of(train), embedding=embedder.name, aggregate=how, seed=seed, about=about)
+    scores = [head.predicted(table, problem) for problem in test]
+    return head, _measured(pool, test, scores, how, seed)
+
+
+def _measured(pool: Pool, test: Sequence[int], scores: Any, how: Aggregate, seed: int) -> Heldout:
+    try:
+        return measure([pool.problems[i] for i in test], scores, how, seed=seed)
+    except ValueError as error:
+        raise DataError(f"the {len(test)} problems held out cannot tell what it is worth: {error}") from error
+
+
+def _usable(path: Path) -> Pool:
+    """The rollouts, without problems of which no solution could be labelled."""
+    try:
+        pool = Pool.read(path)
+    except OSError as error:
+        raise DataError(f"{path}: it cannot be read: {error.strerror or error}") from error
+    problems = tuple(p for p in pool.problems if p.candidates)
+    if len(problems) < 6:
+        raise DataError(f"{path}: {len(problems)} problems with labelled solutions; at least 6 are needed")
+    return replace(pool, problems=problems)
+
+
+def _page(head: LearnedHead, found: Heldout) -> str:
+    text = escaping.escape(found.text())
+    title = escaping.escape(f"A verifier of {head.about.get('model')} on {head.embedding}")
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f'<body style="font-family:sans-serif;margin:2rem"><h1>{title}</h1>\n{found.reliability.svg()}\n'
+        f"<pre>{text}</pre></body></html>\n"
+    )

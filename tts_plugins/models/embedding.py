@@ -1,0 +1,178 @@
+"""Texts as vectors: any server with OpenAI's /v1/embeddings, or llama.cpp on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tts_plugins._config import check_count
+from tts_plugins._http_faults import shown_address
+from tts_plugins.budget import Bound, Limits
+from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
+from tts_plugins.models._clients import Clients
+from tts_plugins.models._faults import translate
+from tts_plugins.models._llama import Pooling
+from tts_plugins.models._served import EMBEDDED, PLACEHOLDER, Served
+from tts_plugins.types import Generation, Problem, Reply, Usage
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+_SPARE = 8  # tokens that a server may put around a text
+
+
+class EmbeddingModel:
+    """Embeddings of any compatible server: vLLM (`--runner pooling`), llama.cpp (`--embeddings`), OpenAI.
+
+    It is a `Model`, so that its calls are held to the budget, retried and traced: the problem's content is the texts,
+    and the one generation's `output` a tuple with a vector for each, in order.
+
+    Args:
+        model: the server's name for the model.
+        base_url, api_key, client: as for `OpenAICompatibleModel`.
+        price: US dollars per million tokens; 0 for a server of your own, unknown where no address is given.
+        timeout: seconds for one request.
+        concurrency: requests in flight at most.
+
+    Raises:
+        ConfigurationError: a field is out of range.
+    """
+
+    batch = 1
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        client: AsyncOpenAI | None = None,
+        price: float | None = None,
+        timeout: float = 120.0,
+        concurrency: int | None = 16,
+    ) -> None:
+        if not isinstance(model, str) or not model.strip():
+            raise ConfigurationError(f"EmbeddingModel: model={model!r} must be the server's name for the model")
+        if not timeout > 0 or (price is not None and not 0 <= price < math.inf):
+            raise ConfigurationError(
+                f"EmbeddingModel: timeout={timeout!r} must be above 0 seconds and price={price!r} at least 0"
+            )
+        self.name, self.limits = model, Limits(concurrency=concurrency)
+        self._base_url = base_url if client is None else str(client.base_url)
+        self._price = 0.0 if price is None and base_url is not None else price
+        self._timeout, self._asked = timeout, model
+        self._clients = Clients(base_url=base_url, api_key=api_key, client=client, timeout=timeout)
+
+    def __repr__(self) -> str:
+        where = f", base_url={shown_address(self._base_url)!r}" if self._base_url else ""
+        return f"{type(self).__name__}({self.name!r}{where})"
+
+    async def bound(self, problem: Problem) -> Bound:
+        """The bytes of the texts: a tokeniser makes at most one token of each."""
+        tokens = sum(len(text.encode("utf-8", "replace")) + _SPARE for text in texts_of(problem))
+        return Bound(prompt_tokens=tokens, usd=self._usd(tokens))
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        """One request for the vectors of all the texts.
+
+        Raises:
+            ModelError: of the kind that says whether to retry and what to charge.
+        """
+        texts = list(texts_of(problem))
+        where = f"{self.name} at {shown_address(self._base_url)}" if self._base_url else self.name
+        try:
+            async with asyncio.timeout(self._timeout):
+                client = await self._clients.get()
+                answer = await client.embeddings.create(model=self._asked, input=texts, encoding_format="float")
+        except TTSError:
+            raise
+        except TimeoutError as error:
+            raise CallTimedOut(f"{where}: no complete answer within timeout={self._timeout:g} s") from error
+        except Exception as error:
+            raise translate(error, where) from error
+        vectors = _vectors(answer, len(texts), where)
+        tokens = getattr(getattr(answer, "usage", None), "prompt_tokens", None)
+        used = None  # charged at the bound
+        if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0:
+            used = Usage(calls=1, requests=1, prompt_tokens=tokens, usd=self._usd(tokens))
+        return Reply(generations=(Generation(text=f"{len(vectors)} vectors", output=vectors),), usage=used)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop; a later call opens new ones."""
+        await self._clients.close()
+
+    def _usd(self, tokens: int) -> float | None:
+        return None if self._price is None else tokens * self._price / 1e6
+
+
+class LocalEmbeddingModel(Served, EmbeddingModel):
+    """Embeddings of a GGUF on this machine, by llama.cpp in a child process (the extra `local`).
+
+    Args:
+        path: a GGUF file; the embedded SmolLM2-135M-Instruct where left out.
+        pooling: "last", the hidden state of the last token, which has read all the others; or "mean".
+        context: tokens of one text at most.
+        slots: texts computed side by side.
+        threads: of the CPU; the cores that are free when it starts, where left out.
+        progress: called with bytes done and bytes in all while the embedded weights are fetched.
+
+    Its name is the model's with the pooling, since vectors of one mean nothing to what was fitted to the other.
+
+    Raises:
+        ConfigurationError: a field is out of range.
+        MissingExtraError, WeightsError: as for `LocalModel`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        pooling: Pooling = "last",
+        context: int = 2048,
+        slots: int = 4,
+        threads: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        timeout: float = 120.0,
+    ) -> None:
+        check_count("LocalEmbeddingModel", "context", context)
+        check_count("LocalEmbeddingModel", "slots", slots)
+        if pooling not in ("mean", "last"):
+            raise ConfigurationError(f"LocalEmbeddingModel: pooling={pooling!r} is not known; use 'last' or 'mean'")
+        name = EMBEDDED if path is None else Path(path).stem
+        super().__init__(f"{name}, {pooling}", base_url=PLACEHOLDER, timeout=timeout, concurrency=slots)
+        self._asked = name
+        self._serve(
+            path, progress=progress, context=context, slots=slots, threads=threads, embeddings=pooling,
+        )  # fmt: skip
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        """As for any server, once this one runs."""
+        ask = super().generate
+        return await self._sent(lambda: ask(problem, seeds))
+
+
+def texts_of(problem: Problem) -> tuple[str, ...]:
+    """The texts that a problem for an embedding model holds.
+
+    Raises:
+        ConfigurationError: its content is no text and no sequence of texts.
+    """
+    content: Any = problem.content
+    texts = (content,) if isinstance(content, str) else tuple(content) if isinstance(content, Sequence) else ()
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        raise ConfigurationError(f"EmbeddingModel: {str(content)[:60]!r} must be a text or texts, none of them empty")
+    return texts
+
+
+def _vectors(answer: Any, count: int, where: str) -> tuple[tuple[float, ...], ...]:
+    data = getattr(answer, "data", None)
+    rows = sorted(data, key=lambda row: row.index) if isinstance(data, list) else []
+    vectors = tuple(tuple(map(float, row.embedding)) for row in rows)
+    if len(vectors) != count or len({len(v) for v in vectors}) != 1 or not vectors[0]:
+        raise MalformedResponse(f"{where}: {len(vectors)} vectors for {count} texts, or of different lengths")
+    if not all(math.isfinite(x) for v in vectors for x in v):
+        raise MalformedResponse(f"{where}: a vector holds what is no finite number")
+    return vectors
