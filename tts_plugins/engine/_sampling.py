@@ -201,6 +201,7 @@ class Sampling:
                 role="model",
                 parent=event,
                 send=ask.send,
+                indices=[job.index for job in jobs],
             )
         except Exception as error:  # noqa: BLE001 - `_lost` decides what becomes of it
             for _ in jobs:

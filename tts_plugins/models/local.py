@@ -12,7 +12,7 @@ from typing import Any, Self
 from tts_plugins._config import check_count
 from tts_plugins._threads import in_thread
 from tts_plugins.budget import Bound
-from tts_plugins.errors import ConfigurationError, ConnectionFailed
+from tts_plugins.errors import ConfigurationError, ConnectionFailed, ModelError
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._llama import LlamaServer
 from tts_plugins.models._weights import embedded_weights
@@ -117,12 +117,18 @@ class LocalModel(OpenAICompatibleModel):
         await self._started()
         try:
             return await super()._ask(prompt, seeds, **how)
-        except ConnectionFailed:
+        except ConnectionFailed as error:
             # Its server closes a kept connection now and then just as it is used again; nothing was generated then.
             if self._server is None or not self._server.alive:
                 raise
-        reply = await super()._ask(prompt, seeds, **how)
-        return reply if reply.usage is None else replace(reply, usage=replace(reply.usage, requests=2))
+            before = error.requests
+        try:
+            reply = await super()._ask(prompt, seeds, **how)
+        except ModelError as error:
+            error.requests += before
+            raise
+        usage = reply.usage
+        return reply if usage is None else replace(reply, usage=replace(usage, requests=usage.requests + before))
 
     def close(self) -> None:
         """End the server and free its memory; a later call starts it again."""
