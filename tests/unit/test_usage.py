@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -213,6 +215,34 @@ def test_odd_prompts_have_a_bound() -> None:
 
 
 # Prices
+
+
+def test_the_published_prices_are_loaded_off_the_loop() -> None:
+    """Regression: most of a second in which the loop could keep no deadline."""
+    pytest.importorskip("genai_prices")
+    code = """if True:
+        import asyncio, sys, threading
+        from tts_plugins import Problem
+        from tts_plugins.models import OpenAICompatibleModel
+
+        on = set()
+
+        def hook(name, args):
+            if name == "import" and args[0] == "genai_prices":
+                on.add(threading.get_ident())
+
+        sys.addaudithook(hook)
+
+        async def main():
+            model = OpenAICompatibleModel("gpt-4o-mini", api_key="-", max_tokens=10)
+            assert not on, "construction is quick"
+            assert (await model.bound(Problem("q"))).usd > 0
+
+        asyncio.run(main())
+        assert on and threading.get_ident() not in on, on
+    """
+    ended = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_prices() -> None:
