@@ -18,6 +18,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 import openai
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, Result, SelfConsistency, solve, solve_sync
 from tts_plugins.errors import (
@@ -64,9 +66,16 @@ def _fresh(server: LoopbackServer) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def serving(server: LoopbackServer, **settings: Any) -> AsyncIterator[OpenAICompatibleModel]:
+async def serving(server: Any, **settings: Any) -> AsyncIterator[OpenAICompatibleModel]:
     model = OpenAICompatibleModel(
-        "loopback", **{"base_url": server.base_url, "api_key": KEY, "max_tokens": 40, "temperature": 0.8, **settings}
+        "loopback",
+        **{
+            "base_url": getattr(server, "base_url", None),
+            "api_key": KEY,
+            "max_tokens": 40,
+            "temperature": 0.8,
+            **settings,
+        },
     )
     try:
         yield model
@@ -178,6 +187,63 @@ async def test_usage_is_never_below_what_was_taken(server: LoopbackServer, varia
         assert end.usage.exact and end.usage.tokens == true.tokens
     elif variant != "first_choice" or n > 1:
         assert not end.usage.exact
+
+
+def answering(*bodies: Any) -> Any:
+    """A server that answers each request with the next body, whatever it was asked."""
+    left = iter(bodies)
+
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response(next(left))
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handle)
+    return TestServer(app)
+
+
+def choice(index: int, content: Any, **more: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": content, **more}
+    return {"index": index, "message": message, "finish_reason": "stop"}
+
+
+TOLD = {"prompt_tokens": 5, "completion_tokens": 150, "total_tokens": 155}
+
+
+async def test_choices_that_nobody_asked_for_are_no_calls_and_cost_their_tokens() -> None:
+    """Regression: fifty choices for two were fifty calls, past the limit on calls."""
+    body = {"choices": [choice(i, f"#### {i}") for i in range(50)], "usage": TOLD}
+    async with answering(body) as other, serving(other, base_url=str(other.make_url("/v1"))) as model:
+        ledger = Ledger(Budget(calls=2))
+        result = await solve(PROBLEM, model=model, strategy=SelfConsistency(n=2), budget=ledger)
+    assert len(result.candidates) == 2 and ledger.spent.calls == 2 and ledger.overshoot.calls == 0
+    assert ledger.usage.tokens == 155
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "words"),
+    [
+        ({"error": {"message": "no room left", "code": 529}}, ServerFailed, "no room left"),
+        ({"choices": [choice(0, 42)], "usage": TOLD}, MalformedResponse, "neither text nor a tool call"),
+        ({"choices": [choice(0, {"a": 1})], "usage": TOLD}, MalformedResponse, "neither text nor a tool call"),
+        ({"choices": [choice(0, None, tool_calls="x")], "usage": TOLD}, MalformedResponse, "neither text nor a tool"),
+    ],
+)  # fmt: skip
+async def test_what_says_nothing_is_no_answer(body: Any, error: type[Exception], words: str) -> None:
+    async with answering(body) as other, serving(other, base_url=str(other.make_url("/v1"))) as model:
+        with pytest.raises(error, match=words):
+            await model.generate(Problem(PROBLEM), [1])
+
+
+async def test_an_error_within_a_stream_is_told_as_one() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        said = json.dumps({"error": {"message": "no room left", "code": 500}})
+        return web.Response(body=f"data: {said}\n\n".encode(), content_type="text/event-stream")
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handle)
+    async with TestServer(app) as other, serving(other, base_url=str(other.make_url("/v1")), stream=True) as model:
+        with pytest.raises(ServerFailed, match="broke off with an error: no room left"):
+            await model.generate(Problem(PROBLEM), [1])
 
 
 @pytest.mark.parametrize("tokenizer", [False, True])

@@ -224,7 +224,9 @@ async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Re
         if asked_to_cancel():
             raise
         raise UserCodeFailed(f"{model.name}: the call was cancelled from inside") from error
-    except Exception as error:
+    except (GeneratorExit, KeyboardInterrupt, SystemExit):
+        raise  # of the program, not of the model
+    except BaseException as error:
         raise UserCodeFailed(f"{model.name}: {words(error)}") from error
     made = reply.generations if isinstance(reply, Reply) else None
     if made is None or not all(isinstance(g, Generation) and isinstance(g.text, str) for g in made):

@@ -33,6 +33,8 @@ def translate(error: Exception, who: str) -> ModelError:
         reason = f"{type(cause).__name__}: {cause}" if cause is not None and str(cause) else type(cause).__name__
         mend = "; is the server running there?" if refused else ""
         return ConnectionFailed(f"{who}: the connection failed ({reason}){mend}", refused=refused)
+    if isinstance(error, openai.APIError) and isinstance(error.body, dict):
+        return ServerFailed(f"{who}: the stream broke off with an error: {_said(error)}")
     if isinstance(error, json.JSONDecodeError | openai.APIError | UnicodeDecodeError):
         return MalformedResponse(f"{who}: the answer is no valid JSON ({error})")
     if type(error).__module__.startswith("httpx"):  # openai 2.x lets a reset in mid-stream through as it is

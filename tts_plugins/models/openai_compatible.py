@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tts_plugins._config import check_count
 from tts_plugins._threads import in_thread
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, ModelError, TTSError
+from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, ModelError, ServerFailed, TTSError
 from tts_plugins.models._choices import generation, shown
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._faults import shown_address, translate
@@ -248,6 +248,8 @@ class OpenAICompatibleModel(Stepping, Revising):
     ) -> Reply:
         choices = getattr(response, "choices", None)
         if not choices:
+            if (said := getattr(response, "error", None)) is not None:  # some gateways report errors with a 200
+                raise ServerFailed(f"{self._where()}: the answer is an error, {str(said)[:300]}")
             kind = "no choices" if hasattr(response, "choices") else f"a {type(response).__name__}, no completion"
             raise MalformedResponse(f"{self._where()}: the answer has {kind}: {str(response)[:120]!r}")
         made = [(c, generation(c, empty=shape is not None)) for c in choices]
@@ -263,12 +265,14 @@ class OpenAICompatibleModel(Stepping, Revising):
         )
         if usage.exact:
             self._prompts.saw(prompt, usage.prompt_tokens)
+        # Choices that nobody asked for cost their tokens, and are no calls of ours.
+        usage = replace(usage, calls=min(usage.calls, asked))
         if len(choices) < asked and len(choices) == 1:
             self._batch = 1  # it ignores n; the rest are asked for singly
-        generations = tuple(g if shape is None else shape(c, g) for c, g in made if g is not None)
+        generations = tuple(g if shape is None else shape(c, g) for c, g in made if g is not None)[:asked]
         if not generations:
             raise MalformedResponse(f"{self._where()}: the answer has neither text nor a tool call")
-        if len(generations) == 1 and usage.exact:
+        if len(choices) == 1 and usage.exact:
             generations = (replace(generations[0], tokens=usage.completion_tokens),)
         return Reply(generations=self._distinct(generations), usage=replace(usage, requests=requests))
 
