@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _open_streams(opened: ExitStack) -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            # Closed by who started us (`>&-`): Python has no object for it then, over which all who write would trip.
-            setattr(sys, name, opened.enter_context(open(os.devnull, "w")))
+            # Closed by who started us (`>&-`): Python has no object for it then, and who writes trips over that.
+            setattr(sys, name, opened.enter_context(open(os.devnull, "w")))  # noqa: SIM115 - it is entered
             opened.callback(setattr, sys, name, None)
         if (reconfigure := getattr(getattr(sys, name), "reconfigure", None)) is not None:
             reconfigure(errors="replace")  # a terminal that cannot show a sign of a model's text shows a "?"

@@ -46,7 +46,8 @@ async def solve(
             of the solve around this one, and the result tells it.
         answer: from a candidate's text to the value that votes; None for a text without one.
         on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
-        attempts: attempts for each request, the first included; the wait between them honours Retry-After.
+        attempts: attempts for each request, the first included; the wait between them honours Retry-After,
+            without a deadline up to 120 s.
         listener: called with every trace event when it starts and when it ends, on the solve's own loop.
 
     Returns:
