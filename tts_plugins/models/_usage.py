@@ -38,8 +38,8 @@ class Trust:
     def saw_counts(self, told: int, counts: Sequence[int]) -> None:
         """It told this count for choices that its own tokeniser counts so, one by one."""
         # A text may have been made of other tokens than those that it is cut into again, and of an end besides.
-        if 0.8 * sum(counts) <= told <= 1.25 * sum(counts) + 8 * len(counts):
-            self.saw(told, int(1.25 * max(counts)) + 8)
+        if 0.8 * sum(counts) <= told <= 1.2 * sum(counts) + 4 * len(counts):
+            self.saw(told, int(1.2 * max(counts)) + 4)
 
 
 class PromptBound:

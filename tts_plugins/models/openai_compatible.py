@@ -95,8 +95,9 @@ class OpenAICompatibleModel(Stepping, Revising):
         self.temperature, self.max_tokens = temperature, max_tokens
         self._base_url = base_url if client is None else str(client.base_url)
         self._timeout, self._batch, self._system, self._headers = timeout, batch, system, dict(headers or {})
-        self._price: Price | None = None if price is None else pricing(price, model, self._base_url)
-        self._priced = price is not None
+        # The table of published prices takes most of a second to load, in which a loop could keep no deadline.
+        self._priced = price is not None or not _on_a_loop()
+        self._price: Price | None = pricing(price, model, self._base_url) if self._priced else None
         self._request: dict[str, Any] = {
             "temperature": temperature, "top_p": top_p, "stop": stop, "extra_body": dict(extra_body or {}) or None,
             "max_completion_tokens" if base_url is None and client is None else "max_tokens": max_tokens,
@@ -198,7 +199,6 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     async def _know_price(self) -> None:
         if not self._priced:
-            # The table of published prices takes most of a second to load, in which a loop could keep no deadline.
             self._price = await in_thread(pricing, None, self.name, self._base_url)
             self._priced = True
 
@@ -308,6 +308,14 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     def _where(self) -> str:
         return f"{self.name} at {shown_address(self._base_url)}" if self._base_url else self.name
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _check(
