@@ -18,7 +18,7 @@ NOTHING = Usage()
 class Hold:
     """A reserved amount, settled once. What is drawn inside it no longer counts as its own."""
 
-    __slots__ = ("_paused", "amount", "ledger", "mirror", "open", "size", "units", "within")
+    __slots__ = ("_paused", "amount", "inside", "ledger", "mirror", "open", "size", "units", "within")
 
     def __init__(self, ledger: Ledger, amount: Amount, within: Hold | None, mirror: Hold | None, units: int) -> None:
         self.ledger = ledger
@@ -28,6 +28,7 @@ class Hold:
         self.mirror = mirror
         self.units = units
         self.open = True
+        self.inside: list[Usage] = []  # what was charged for what was drawn from it
         self._paused = 0
 
     def settle(self, usage: Usage) -> Amount:

@@ -155,7 +155,13 @@ class _LoopThread:
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def start() -> None:
-            task = loop.create_task(function(), context=context)
+            try:
+                task = loop.create_task(function(), context=context)
+            except BaseException as error:  # noqa: BLE001 - a wrong argument, say: it belongs to who waits
+                if ended is not None:
+                    ended.set()
+                future.set_exception(error)
+                return
             future.add_done_callback(lambda f: loop.call_soon_threadsafe(task.cancel) if f.cancelled() else None)
             task.add_done_callback(lambda t: _settle(future, t))
             if ended is not None:

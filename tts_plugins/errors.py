@@ -95,11 +95,13 @@ class ModelError(CandidateError):
         fatal: no other candidate can succeed either (a wrong key, an unknown model).
         charge: what the failed attempt is charged: its whole `reserve` (it may have been worked on),
             one `call` without tokens (it was refused), or `nothing` (it never left).
+        requests: HTTP attempts that it took, those included that were refused for a parameter which was then mended.
     """
 
     retryable = False
     fatal = False
     charge: Charge = "reserve"
+    requests = 1
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)

@@ -240,6 +240,8 @@ class Ledger:
                 ledger._overshoot = ledger._overshoot.plus(over)
                 ledger._open -= 1
                 ledger._busy -= 0 if h._paused else 1
+                if h.within is not None:
+                    h.within.inside += h.inside if usage == NOTHING else [*h.inside, usage]
                 if usage != NOTHING:
                     ledger._usage = ledger._usage + usage
                     if ledger._role is not None:

@@ -30,7 +30,7 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.models._step_texts import without
-from tts_plugins.models._usage import Price, PromptBound, measure, pricing
+from tts_plugins.models._usage import Price, PromptBound, Trust, measure, pricing
 from tts_plugins.protocols import Role
 from tts_plugins.types import Usage
 
@@ -120,7 +120,7 @@ class Meter:
             UnboundedCallError, UnknownPriceError: the limit cannot hold over this call.
             MeterClosed: nobody waits for this candidate any more.
         """
-        price, prompt = _price(self._prices, call.model), _prompts(call.model).of(call.prompt)
+        price, prompt = _price(self._prices, call.model), _learnt_of(call.model)[0].of(call.prompt)
         usd = None if price is None or call.max_tokens is None else price(prompt, call.max_tokens)
         bound = Bound(prompt_tokens=prompt, completion_tokens=call.max_tokens, usd=usd)
         amount = bound.amount.times(call.choices)
@@ -162,6 +162,7 @@ class Meter:
             opened.hold.release()
             return
         call = opened.call
+        prompts, trust = _learnt_of(call.model)
         usage = measure(
             SimpleNamespace(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
             _new(call, texts) or [""] * call.choices,
@@ -170,9 +171,10 @@ class Meter:
             max_tokens=call.max_tokens,
             hidden=True,  # a framework may keep reasoning to itself
             price=_price(self._prices, call.model),
+            trust=trust,
         )
         if usage.exact:
-            _prompts(call.model).saw(call.prompt, usage.prompt_tokens)
+            prompts.saw(call.prompt, usage.prompt_tokens)
         self._settle(opened, usage)
 
     def fail(self, key: Hashable, charge: Charge) -> None:
@@ -276,15 +278,15 @@ def _queued(ledger: Ledger) -> Iterator[Callable[[], bool]]:
             queue.remove(me)
 
 
-_learnt: OrderedDict[str, PromptBound] = OrderedDict()
+_learnt: OrderedDict[str, tuple[PromptBound, Trust]] = OrderedDict()
 _published: OrderedDict[str, Price | None] = OrderedDict()
 _guard = threading.Lock()
 
 
-def _prompts(model: str) -> PromptBound:
-    """What was learnt of a model's prompts, shared by all meters."""
+def _learnt_of(model: str) -> tuple[PromptBound, Trust]:
+    """What was learnt of a model's prompts and of its server's counts, shared by all meters."""
     with _guard:
-        found = _learnt.pop(model, None) or PromptBound()
+        found = _learnt.pop(model, None) or (PromptBound(), Trust())
         _learnt[model] = found
         while len(_learnt) > _MODELS:
             _learnt.popitem(last=False)

@@ -64,7 +64,7 @@ class ChatModel(Stepping, MeteredModel):
             )
         return await super().step_bound(candidate, ahead)
 
-    def _bounded(self, *args: Any) -> Bound | None:
+    async def _bounded(self, *args: Any) -> Bound | None:
         return None
 
     def _stops_of_request(self) -> list[str]:

@@ -319,12 +319,13 @@ def test_the_ledger_has_exactly_the_servers_tokens(server: LoopbackServer, strea
     def judged(message: Any) -> float:
         return length(judge.chat.completions.create(**ASKED, max_tokens=9).choices[0].message)
 
-    client = scale(sync_client(server), strategy=BestOfN(n=3), verifier=judged, budget=ledger)
+    # Eight texts have more tokens than one can have: the server is seen to count them all.
+    client = scale(sync_client(server), strategy=BestOfN(n=8), verifier=judged, budget=ledger)
     for _ in range(3):
         answer = client.chat.completions.create(**ASKED, max_tokens=50, stream=stream)
         assert not stream or list(answer)
-        assert result_of(answer).usage.by_role["verifier"].calls == 3
-    assert ledger.usage.tokens == server.counts.tokens and ledger.usage.calls == 18 and ledger.usage.exact
+        assert result_of(answer).usage.by_role["verifier"].calls == 8
+    assert ledger.usage.tokens == server.counts.tokens and ledger.usage.calls == 48 and ledger.usage.exact
 
 
 def test_a_budget_stops_and_is_never_overspent(server: LoopbackServer) -> None:

@@ -18,6 +18,8 @@ import pytest
 pytest.importorskip("aiohttp")
 
 import openai
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, Result, SelfConsistency, solve, solve_sync
 from tts_plugins._http_faults import retry_after
@@ -36,6 +38,8 @@ from tts_plugins.errors import (
     ServerFailed,
 )
 from tts_plugins.models import OpenAICompatibleModel
+from tts_plugins.models._tokenizer import weigh
+from tts_plugins.models._usage import Trust
 from tts_plugins.testing import TableVerifier
 from tts_plugins.testing.loopback import USAGES, Fault, LoopbackServer, Reply
 
@@ -62,9 +66,16 @@ def _fresh(server: LoopbackServer) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def serving(server: LoopbackServer, **settings: Any) -> AsyncIterator[OpenAICompatibleModel]:
+async def serving(server: Any, **settings: Any) -> AsyncIterator[OpenAICompatibleModel]:
     model = OpenAICompatibleModel(
-        "loopback", **{"base_url": server.base_url, "api_key": KEY, "max_tokens": 40, "temperature": 0.8, **settings}
+        "loopback",
+        **{
+            "base_url": getattr(server, "base_url", None),
+            "api_key": KEY,
+            "max_tokens": 40,
+            "temperature": 0.8,
+            **settings,
+        },
     )
     try:
         yield model
@@ -178,6 +189,91 @@ async def test_usage_is_never_below_what_was_taken(server: LoopbackServer, varia
         assert not end.usage.exact
 
 
+def answering(*bodies: Any) -> Any:
+    """A server that answers each request with the next body, whatever it was asked."""
+    left = iter(bodies)
+
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response(next(left))
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handle)
+    return TestServer(app)
+
+
+def choice(index: int, content: Any, **more: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": content, **more}
+    return {"index": index, "message": message, "finish_reason": "stop"}
+
+
+TOLD = {"prompt_tokens": 5, "completion_tokens": 150, "total_tokens": 155}
+
+
+async def test_choices_that_nobody_asked_for_are_no_calls_and_cost_their_tokens() -> None:
+    """Regression: fifty choices for two were fifty calls, past the limit on calls."""
+    body = {"choices": [choice(i, f"#### {i}") for i in range(50)], "usage": TOLD}
+    async with answering(body) as other, serving(other, base_url=str(other.make_url("/v1"))) as model:
+        ledger = Ledger(Budget(calls=2))
+        result = await solve(PROBLEM, model=model, strategy=SelfConsistency(n=2), budget=ledger)
+    assert len(result.candidates) == 2 and ledger.spent.calls == 2 and ledger.overshoot.calls == 0
+    assert ledger.usage.tokens == 155
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "words"),
+    [
+        ({"error": {"message": "no room left", "code": 529}}, ServerFailed, "no room left"),
+        ({"choices": [choice(0, 42)], "usage": TOLD}, MalformedResponse, "neither text nor a tool call"),
+        ({"choices": [choice(0, {"a": 1})], "usage": TOLD}, MalformedResponse, "neither text nor a tool call"),
+        ({"choices": [choice(0, None, tool_calls="x")], "usage": TOLD}, MalformedResponse, "neither text nor a tool"),
+    ],
+)  # fmt: skip
+async def test_what_says_nothing_is_no_answer(body: Any, error: type[Exception], words: str) -> None:
+    async with answering(body) as other, serving(other, base_url=str(other.make_url("/v1"))) as model:
+        with pytest.raises(error, match=words):
+            await model.generate(Problem(PROBLEM), [1])
+
+
+async def test_an_error_within_a_stream_is_told_as_one() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        said = json.dumps({"error": {"message": "no room left", "code": 500}})
+        return web.Response(body=f"data: {said}\n\n".encode(), content_type="text/event-stream")
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handle)
+    async with TestServer(app) as other, serving(other, base_url=str(other.make_url("/v1")), stream=True) as model:
+        with pytest.raises(ServerFailed, match="broke off with an error: no room left"):
+            await model.generate(Problem(PROBLEM), [1])
+
+
+@pytest.mark.parametrize("tokenizer", [False, True])
+@pytest.mark.parametrize("variant", ["correct", "first_choice"])
+async def test_two_choices_are_counted_by_proof_or_at_their_bound(
+    server: LoopbackServer, variant: str, tokenizer: bool
+) -> None:
+    """Texts of five bytes a token: what is said of one looks as if it could be of both."""
+    server.configure(
+        usage=variant, tokenizer=tokenizer, reply=["four five more here " * 10, "some more each time " * 10]
+    )
+    async with serving(server, max_tokens=200) as model:
+        for _ in range(2):
+            server.reset()
+            ledger = account()
+            await solve(PROBLEM, model=model, strategy=SelfConsistency(n=2), budget=ledger)
+            await settled(server, ledger)
+            assert ledger.usage.exact is (tokenizer and variant == "correct")
+    assert server.counts.completion_tokens == 80
+    server.configure(tokenizer=False)
+
+
+async def test_openai_s_own_count_is_that_of_all_choices() -> None:
+    trust = Trust()
+    client = openai.AsyncOpenAI(base_url="https://api.openai.com/v1", api_key="-")
+    await weigh(trust, 10, client, "gpt-4o-mini", ["w" * 24] * 2)  # nothing is sent
+    await client.close()
+    assert trust.proven
+
+
 @pytest.mark.parametrize("variant", USAGES)
 async def test_a_token_budget_holds_whatever_usage_says(server: LoopbackServer, variant: str) -> None:
     server.configure(usage=variant, reply="seeded")
@@ -248,6 +344,17 @@ async def test_retry_after_is_honoured(server: LoopbackServer, asked: Any, least
     assert end.usage.requests == end.usage.calls == 2
 
 
+@pytest.mark.parametrize("fault", [Fault.status(429, retry_after=3600), Fault.status(503, retry_after=86000)])
+async def test_without_a_deadline_no_wait_is_endless(server: LoopbackServer, fault: Fault) -> None:
+    server.configure(faults=fault)
+    async with serving(server) as model:
+        with pytest.raises(
+            AllCandidatesFailed, match=r"asks to wait \d+ s, .* at most 120 s .*give Budget\(seconds="
+        ) as end:
+            await asyncio.wait_for(solve(PROBLEM, model=model, strategy=SelfConsistency(n=2), budget=account()), 5)
+    assert isinstance(end.value.__cause__, RateLimited | ServerFailed) and end.value.__cause__.retry_after >= 3600
+
+
 def test_milliseconds_come_first_and_what_is_no_time_is_none() -> None:
     # The loopback server has one header only; real ones send both.
     now = time.time()
@@ -311,6 +418,19 @@ async def test_a_parameter_that_is_refused_and_cannot_be_spared_is_an_error(serv
     server.configure(refuses=["logprobs"])
     end = await ended(server, n=2, logprobs=True)
     assert isinstance(end.__cause__, RequestRefused) and "logprobs" in str(end)
+
+
+async def test_requests_refused_on_the_way_are_counted_though_the_last_one_fails(server: LoopbackServer) -> None:
+    server.configure(refuses_temperature=True, refuses=("seed", "top_p"))
+    ledger = account()
+    await ended(server, n=1, top_p=0.9, ledger=ledger)
+    assert ledger.usage.requests == server.counts.requests == 3 and ledger.spent.calls == 1
+    server.reset()
+    server.configure(refuses=("seed",), faults={2: Fault.status(500)})
+    ledger = account()
+    end = await ended(server, n=1, ledger=ledger, attempts=1)
+    assert isinstance(end, AllCandidatesFailed)
+    assert ledger.usage.requests == server.counts.requests == 3
 
 
 async def test_one_text_for_a_seed_is_noticed_and_asked_for_again(server: LoopbackServer) -> None:

@@ -51,7 +51,7 @@ async def _closed() -> AsyncIterator[None]:
 async def test_the_way_is_found_once_and_gives_clean_steps(
     reply: Callable[[Body, int], Reply], turn: Any, way: str, probes: int, stream: bool
 ) -> None:
-    with LoopbackServer(reply=reply, assistant_turn=turn) as server:
+    with LoopbackServer(reply=reply, assistant_turn=turn, tokenizer=True) as server:
         model = model_of(server, stream=stream)
         result = await solve(
             "Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, budget=Budget(tokens=20_000), seed=1

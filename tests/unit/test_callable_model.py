@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tts_plugins import Budget, SelfConsistency, solve
+from tts_plugins import Budget, Ledger, SelfConsistency, solve, solve_sync
 from tts_plugins.errors import ConfigurationError, MalformedResponse, TTSError
 from tts_plugins.models import CallableModel
 from tts_plugins.models.callable import as_generation
@@ -74,6 +74,37 @@ async def test_what_it_reports_counts_as_a_call_and_costs_its_tokens() -> None:
     result = await solve("x", model=CallableModel(lambda c: ("4", said)), strategy=SelfConsistency(n=6),
                          budget=Budget(calls=3))  # fmt: skip
     assert result.usage.calls == 3 and result.stopped == "budget" and len(result.candidates) == 3
+
+
+@pytest.mark.parametrize("own", [Usage(), Usage(calls=1, prompt_tokens=400, completion_tokens=400, usd=0.5)])
+async def test_what_solves_inside_have_paid_is_not_charged_again(own: Usage) -> None:
+    """Regression: a function that ran solves, and returned what they cost, was charged twice."""
+    inner = CallableModel(lambda c: ("4", Usage(prompt_tokens=10, completion_tokens=5, usd=0.25)), name="inner")
+
+    def function(content: str) -> tuple[str, Usage]:
+        results = [solve_sync(content, model=inner, strategy=SelfConsistency(n=3)) for _ in range(2)]
+        return results[0].text, results[0].usage + results[1].usage + own
+
+    ledger = Ledger(Budget(calls=20))
+    await solve("x", model=CallableModel(function), strategy=SelfConsistency(n=2), budget=ledger)
+    used = ledger.usage
+    assert (used.calls, used.usd) == (2 * (6 + own.calls), 2 * (6 * 0.25 + (own.usd or 0.0)))
+    assert (used.prompt_tokens, used.completion_tokens) == (
+        2 * (60 + own.prompt_tokens),
+        2 * (30 + own.completion_tokens),
+    )
+    assert ledger.spent.calls == used.calls and ledger.open_holds == 0
+
+
+async def test_a_report_below_what_solves_inside_have_paid_is_of_its_own_part() -> None:
+    inner = CallableModel(lambda c: ("4", Usage(prompt_tokens=10, completion_tokens=5)), name="inner")
+
+    def function(content: str) -> tuple[str, Usage]:
+        return solve_sync(content, model=inner, strategy=SelfConsistency(n=3)).text, Usage(prompt_tokens=7)
+
+    ledger = Ledger()
+    await solve("x", model=CallableModel(function), strategy=SelfConsistency(n=1), budget=ledger)
+    assert (ledger.usage.calls, ledger.usage.prompt_tokens, ledger.usage.completion_tokens) == (4, 37, 15)
 
 
 async def test_a_negative_report_is_an_error_and_leaves_nothing_held() -> None:

@@ -152,6 +152,12 @@ class TestSolve:
         assert page.read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
         assert [p.name for p in tmp_path.iterdir()] == ["trace.html"]
 
+    def test_a_link_stays_one(self, ask: Any, tmp_path: Path) -> None:
+        (tmp_path / "latest.html").symlink_to(tmp_path / "real.html")
+        assert ask("--n", "2", "--html", str(tmp_path / "latest.html"))[0] == 0
+        assert (tmp_path / "latest.html").is_symlink()
+        assert (tmp_path / "real.html").read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html>")
+
     def test_the_tree_follows_the_answer(self, ask: Any) -> None:
         _, out, _ = ask("--n", "2", "--trace")
         assert out.startswith("The answer is 391.\n") and "SelfConsistency" in out
@@ -159,6 +165,9 @@ class TestSolve:
     def test_control_characters_of_a_model_reach_a_pipe_unchanged(self, ask: Any, server: LoopbackServer) -> None:
         server.configure(reply="a\x1b[31mb")
         assert ask("--n", "1", "-q") == (0, "a\x1b[31mb\n", "")
+
+
+posix = pytest.mark.skipif(not Path("/proc/self").exists(), reason="devices and /proc")
 
 
 class TestErrors:
@@ -185,6 +194,9 @@ class TestErrors:
             (["--budget-usd", "1"], 2, "--price IN,OUT"),
             (["--api-key-env", "NO_SUCH_VARIABLE"], 2, "not set"),
             (["--html", "/no/such/folder/t.html"], 2, "does not exist"),
+            (["--html", "/"], 2, "that is a folder"),
+            pytest.param(["--html", "/dev/null"], 2, "a device or a pipe", marks=posix),
+            pytest.param(["--html", "/proc/t.html"], 2, "cannot be written", marks=posix),
             (["--temperature", "3"], 2, "temperature=3"),
             (["--attempts", "0"], 2, "attempts=0"),
             (["--frobnicate"], 2, "tts-plugins solve --help"),
@@ -356,6 +368,17 @@ def _start(server: LoopbackServer, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
     )
+
+
+@posix
+@pytest.mark.parametrize(("to", "code", "said"), [(">&-", 0, ""), (">/dev/full", 1, "No space left"), ("2>&-", 0, "")])
+def test_where_nobody_can_be_told(server: LoopbackServer, to: str, code: int, said: str) -> None:
+    """Regression: a closed stdout ended in an AttributeError after all the work."""
+    command = f"{sys.executable} -W error -m tts_plugins solve x --n 2 --model m --base-url {server.base_url} {to}"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=_environment(), timeout=60)
+    assert ended.returncode == code and said in ended.stderr
+    assert "Traceback" not in ended.stderr and "should not have happened" not in ended.stderr
+    assert "Exception ignored" not in ended.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -68,7 +68,7 @@ def test_damaged_weights_are_a_failure(capsys: Any, monkeypatch: Any, tmp_path: 
 
 
 def test_a_good_server(capsys: Any) -> None:
-    with LoopbackServer(models=["qwen", "tiny"]) as server:
+    with LoopbackServer(models=["qwen", "tiny"], reply="one two three four five " * 6) as server:
         code, found = checks(capsys, "--no-run", "--base-url", server.base_url)
         asked = {request.body["model"] for request in server.requests}
     assert code == 0 and asked == {"qwen"}
@@ -82,6 +82,12 @@ def test_a_lesser_server(capsys: Any) -> None:
     assert code == 0 and found["other"]["status"] == "ok"
     assert "not in it" in found["its list"]["said"]
     assert not any(found[name]["honoured"] for name in ("n", "usage", "logprobs"))
+
+
+def test_a_server_that_reports_the_first_choice_only(capsys: Any) -> None:
+    with LoopbackServer(models=["m"], reply="one two three four five " * 6, usage="first_choice") as server:
+        _, found = checks(capsys, "--no-run", "--base-url", server.base_url)
+    assert found["n"]["honoured"] and not found["usage"]["honoured"] and "one choice only" in found["usage"]["said"]
 
 
 def test_the_key_is_sent(capsys: Any, monkeypatch: Any) -> None:

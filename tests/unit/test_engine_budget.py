@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -418,3 +419,17 @@ async def test_a_function_that_fails_after_inner_solves_is_charged_what_they_too
     with pytest.raises(AllCandidatesFailed, match="after that"):
         await solve("q", model=CallableModel(function), strategy=SelfConsistency(n=2), budget=ledger)
     assert ledger.spent.calls == 4
+
+
+async def test_as_many_as_the_budget_bears_may_be_asked_for() -> None:
+    """Regression: a seed was made for each of them before the first was sent."""
+    begun = time.monotonic()
+    result = await solve("q", model=ScriptedModel(["4"]), strategy=SelfConsistency(n=10**9), budget=Budget(calls=5))
+    assert (len(result.candidates), result.stopped) == (5, "budget") and time.monotonic() - begun < 5
+
+
+async def test_waves_of_thousands_bring_each_candidate_once() -> None:
+    result = await solve("q", model=ScriptedModel(["4"], batch=500), strategy=SelfConsistency(n=4200), seed=1)
+    assert [c.index for c in result.candidates] == list(range(4200)) and len(
+        {c.seed for c in result.candidates}
+    ) == 4200

@@ -192,7 +192,15 @@ def raises(*_: Any) -> float:
     raise ValueError("bad\nluck")
 
 
-@pytest.mark.parametrize("code", [cancels, cancels_within, exits, stops, raises])
+class Outcome(BaseException):
+    """As test frameworks have, for what no `except Exception` is to stop."""
+
+
+def fails(*_: Any) -> float:
+    raise Outcome("failed")
+
+
+@pytest.mark.parametrize("code", [cancels, cancels_within, exits, stops, raises, fails])
 async def test_whatever_a_verifier_raises_costs_its_candidate(code: Any) -> None:
     async def check(problem: Problem, candidate: Candidate) -> float:
         if candidate.index != 1:
@@ -211,7 +219,7 @@ async def test_whatever_a_verifier_raises_costs_its_candidate(code: Any) -> None
     assert len(errors) == 2 and all(e.startswith("VerifierError: ") and "\n" not in e for e in errors)
 
 
-@pytest.mark.parametrize("code", [cancels, cancels_within, exits, stops, raises])
+@pytest.mark.parametrize("code", [cancels, cancels_within, exits, stops, raises, fails])
 async def test_whatever_a_models_function_raises_costs_its_candidate(code: Any) -> None:
     async with asyncio.timeout(5):
         with pytest.raises(AllCandidatesFailed, match="UserCodeFailed") as caught:

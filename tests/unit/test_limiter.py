@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import threading
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tts_plugins import Budget, Ledger, Limits, Problem, SelfConsistency, solve
+from tts_plugins import Budget, Ledger, Limits, Problem, SelfConsistency, solve, solve_sync
 from tts_plugins.budget import Amount
 from tts_plugins.engine import _limiter
 from tts_plugins.engine._limiter import Limiter, limiter_of
@@ -75,6 +76,78 @@ async def test_inside_a_place_the_same_server_is_reached_through_it_in_turns() -
         await asyncio.gather(*(outer(i) for i in range(4)))
     assert (gauge.peak, len(gauge.order)) == (2, 12)
     assert not limiter._holders
+
+
+@pytest.mark.parametrize("servers", [2, 3])
+@pytest.mark.parametrize("threads", [False, True])
+async def test_models_that_call_each_other_end_with_one_place_each(servers: int, threads: bool) -> None:
+    """Regression: each held the one place that the other one waited for, for ever."""
+    models: list[CallableModel] = []
+    inside, met = [0] * servers, threading.Barrier(servers)
+    peaks = [0] * servers
+
+    def speak(me: int, content: str) -> str:
+        inside[me] += 1
+        peaks[me] = max(peaks[me], inside[me])
+        if content == "outer":
+            met.wait(5)  # all places are taken now
+            inside[me] -= 1
+            after = (me + 1) % servers
+            text = solve_sync("inner", model=models[after], strategy=SelfConsistency(n=2)).text
+            inside[me] += 1
+        else:
+            text = "4"
+        time.sleep(0.005)
+        inside[me] -= 1
+        return text
+
+    async def speak_too(content: str, me: int) -> str:
+        return await asyncio.to_thread(speak, me, content)
+
+    for me in range(servers):
+        function: Any = functools.partial(speak_too, me=me) if threads else functools.partial(speak, me)
+        models.append(CallableModel(function, concurrency=1, name=f"m{me}"))
+    results = await asyncio.wait_for(
+        asyncio.gather(*(solve("outer", model=m, strategy=SelfConsistency(n=1)) for m in models)), 10
+    )
+    assert [r.text for r in results] == ["4"] * servers
+    assert peaks == [1] * servers, "nobody is beside another one that is not itself waiting"
+    for model in models:
+        assert not limiter_of(model)._holders and not limiter_of(model)._waiters
+    assert not _limiter._circles._waits
+
+
+async def test_a_place_that_may_come_free_is_waited_for() -> None:
+    """No circle: who holds the place that the inner request wants is only slow."""
+    first, second, gauge = Limiter(Limits(concurrency=1)), Limiter(Limits(concurrency=1)), Gauge()
+
+    async def nested() -> None:
+        async with first.place(0, None):
+            await gauge.visit(second, "inner")
+
+    slow = asyncio.create_task(gauge.visit(second, "slow", 0.05))
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(nested()), asyncio.create_task(gauge.visit(first, "behind"))]
+    await asyncio.wait_for(asyncio.gather(slow, *waiting), 5)
+    assert gauge.order == ["slow", "inner", "behind"] and gauge.peak == 1
+
+
+async def test_a_cancelled_wait_in_a_circle_leaves_nothing() -> None:
+    first, second = Limiter(Limits(concurrency=1)), Limiter(Limits(concurrency=1))
+    done: list[str] = []
+
+    async def both(outer: Limiter, inner: Limiter, name: str) -> None:
+        async with outer.place(0, None):
+            await asyncio.sleep(0.01)
+            async with inner.place(0, None):
+                await asyncio.sleep(0.02)
+                done.append(name)
+
+    tasks = [asyncio.create_task(both(first, second, "a")), asyncio.create_task(both(second, first, "b"))]
+    await asyncio.sleep(0.02)  # "b" closed the circle, and is inside; "a" waits
+    tasks[0].cancel()
+    await asyncio.wait(tasks, timeout=5)
+    assert done == ["b"] and not first._holders and not second._holders and not _limiter._circles._waits
 
 
 async def test_what_outlives_a_place_queues_like_others() -> None:

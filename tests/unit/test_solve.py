@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import json
+import pickle
 import time
 import weakref
 from collections.abc import Sequence
@@ -448,3 +450,25 @@ async def test_a_wrong_concurrency_is_refused(concurrency: Any) -> None:
 async def test_none_of_many_is_none() -> None:
     assert await solve_many([], model=echo()) == []
     assert issubclass(SolveCancelled, TTSError)
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))])
+async def test_a_result_can_be_copied_and_sent_to_another_process(way: Any) -> None:
+    """Regression: it held proxies and locks, which cannot be pickled."""
+    model, verifier = ScriptedModel(["#### 1", "#### 2"]), TableVerifier({"1": 1.0, "2": 0.5})
+    result = await solve(Problem("q", metadata={"a": 1}), model=model, strategy=BestOfN(n=2), verifier=verifier,
+                         listener=lambda event: None, budget=Budget(calls=5))  # fmt: skip
+    again = way(result)
+    assert (again.answer, again.score, again.usage, again.stopped) == ("1", 1.0, result.usage, "complete")
+    assert again.trace.to_dict() == result.trace.to_dict() and again.trace.tree() == result.trace.tree()
+    assert [c.text for c in again.candidates] == [c.text for c in result.candidates]
+    assert any(c is again.best for c in again.candidates)
+
+
+@pytest.mark.parametrize("setting", ["answer", "listener"])
+async def test_what_cannot_be_called_is_refused_before_anything_is_spent(setting: str) -> None:
+    model = ScriptedModel(["#### 1"])
+    wrong: Any = {setting: 5}
+    with pytest.raises(ConfigurationError, match=f"solve: {setting}=5 cannot be called"):
+        await solve("q", model=model, **wrong)
+    assert not model.requests

@@ -285,3 +285,10 @@ def test_run_sync_from_a_thread_of_the_user_loop_gets_a_loop_of_its_own() -> Non
 def test_the_table_verifier_serves_in_synchronous_use() -> None:
     result = solve_sync("q", model=ScriptedModel(["a"]), verifier=TableVerifier({}, default=0.3), strategy=BestOfN(n=1))
     assert result.score == 0.3
+
+
+async def test_a_misspelt_argument_is_an_error_at_once() -> None:
+    """Regression: nobody told the waiting thread, and it waited for ever."""
+    wrong: Any = {"budgett": Budget(calls=1)}
+    with pytest.raises(TypeError, match="budgett"):
+        await asyncio.wait_for(in_thread(lambda: solve_sync("q", model=ScriptedModel(["4"]), **wrong)), 10)

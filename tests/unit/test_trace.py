@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tts_plugins import BestOfN, Problem, SelfConsistency, solve
+from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.engine import Trace
-from tts_plugins.errors import ConfigurationError, RateLimited
+from tts_plugins.errors import ConfigurationError, RateLimited, ServerFailed
 from tts_plugins.models import CallableModel
 from tts_plugins.protocols import Run
+from tts_plugins.stopping import Threshold
 from tts_plugins.testing import ScriptedModel, TableVerifier
 from tts_plugins.types import Candidate, Generation, Score, Scored
 from tts_plugins.verifiers import CallableVerifier
@@ -169,6 +170,50 @@ async def test_requests_of_a_verifier_are_inside_their_candidate() -> None:
     asked = [e for e in by_kind(result.trace, "request") if e["model"] == "judge-model"]
     assert [e["role"] for e in asked] == ["verifier"] * 2
     assert {e["parent"] for e in asked} == {e["id"] for e in by_kind(result.trace, "candidate")}
+
+
+async def test_requests_name_their_candidates_and_failures_what_they_were_charged() -> None:
+    model = ScriptedModel(
+        ["#### 1", RateLimited("slow", retry_after=0.0), ServerFailed("broken"), "#### 2"],
+        prompt_tokens=20, completion_tokens=5, max_tokens=10,
+    )  # fmt: skip
+    result = await solve("q", model=model, strategy=SelfConsistency(n=3), seed=9, attempts=1)
+    requests, failures = by_kind(result.trace, "request"), by_kind(result.trace, "failure")
+    assert sorted(i for e in requests for i in e["indices"]) == [0, 1, 2]
+    made = {c["parent"]: c["index"] for c in by_kind(result.trace, "candidate")}
+    assert all(e["indices"] == [made[e["id"]]] for e in requests if e["id"] in made)
+    bound = await model.bound(Problem("q"))
+    charged = {f["error"][:5]: (f["usage"]["calls"], f["usage"]["tokens"], f["usage"]["exact"]) for f in failures}
+    assert charged == {"RateL": (1, 0, True), "Serve": (1, bound.amount.tokens, False)}
+    told = sum(e["usage"]["tokens"] for e in [*requests, *failures] if "usage" in e)
+    assert told == result.usage.tokens
+    assert f"charged 1 call, ≤{bound.amount.tokens} tokens" in result.trace.tree()
+    assert f"charged 1 call, ≤{bound.amount.tokens} tokens" in result.trace.html()
+
+
+async def test_a_cancelled_request_says_what_it_was_charged() -> None:
+    asked = iter(range(2))
+
+    async def speak(content: str) -> str:
+        await asyncio.sleep(5.0 * next(asked))
+        return "#### 1"
+
+    result = await solve(
+        "q", model=CallableModel(speak, max_tokens=10), verifier=TableVerifier({"1": 1.0}),
+        strategy=BestOfN(n=2, stop=Threshold(0.5), wave=2),
+    )  # fmt: skip
+    told = [e["usage"]["tokens"] for e in by_kind(result.trace, "request")]
+    assert len(told) == 2 and sum(told) == result.usage.tokens > 0
+
+
+async def test_the_limits_of_a_shared_account_are_told() -> None:
+    model, account = ScriptedModel(["#### 1"]), Ledger(Budget(calls=20))
+    result = await solve("q", model=model, strategy=SelfConsistency(n=2), budget=account)
+    (root,) = by_kind(result.trace, "solve")
+    assert (root["budget"], root["shared"]) == ({"calls": 20}, True)
+    assert "budget 20 calls (shared)" in result.trace.tree().replace("\xa0", " ")
+    (root,) = by_kind((await solve("q", model=model, strategy=SelfConsistency(n=2), budget=Ledger())).trace, "solve")
+    assert (root["budget"], root["shared"]) == (None, True)
 
 
 async def test_an_inner_solve_has_a_trace_of_its_own() -> None:

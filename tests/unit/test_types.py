@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
 
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.types import Candidate, Problem, Result, Scored, Usage
+from tts_plugins.types import EMPTY, Candidate, Problem, Result, Scored, Usage
 
 
 @pytest.mark.parametrize("content", ["", "  \n", None, [], ()])
@@ -125,3 +127,10 @@ def test_a_result_speaks_for_its_best_candidate() -> None:
     )  # fmt: skip
     assert (result.output, result.text, result.answer, result.score) == (0, "t", "a", 0.0)
     assert result._repr_html_() == "<p>"
+
+
+def test_the_empty_mapping_is_empty_and_stays_so_through_pickling() -> None:
+    assert EMPTY == {} and EMPTY == {} and not EMPTY and list(EMPTY) == [] and {**EMPTY} == {} and repr(EMPTY) == "{}"
+    assert pickle.loads(pickle.dumps(EMPTY)) is EMPTY and copy.deepcopy(EMPTY) is EMPTY
+    with pytest.raises(KeyError, match="x"):
+        EMPTY["x"]

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,14 +24,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"tts-plugins: the command line needs {' and '.join(missing)}: pip install 'tts-plugins[cli]'\n"
         )
         return 1
-    for stream in (sys.stdout, sys.stderr):
-        if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
+    with ExitStack() as opened:
+        _open_streams(opened)
+        return _main(sys.argv[1:] if arguments is None else arguments)
+
+
+def _open_streams(opened: ExitStack) -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Closed by who started us (`>&-`): Python has no object for it then, and who writes trips over that.
+            setattr(sys, name, opened.enter_context(open(os.devnull, "w")))  # noqa: SIM115 - it is entered
+            opened.callback(setattr, sys, name, None)
+        if (reconfigure := getattr(getattr(sys, name), "reconfigure", None)) is not None:
             reconfigure(errors="replace")  # a terminal that cannot show a sign of a model's text shows a "?"
+
+
+def _main(arguments: Sequence[str]) -> int:
     from tts_plugins.cli._app import run
 
     try:
-        return run(sys.argv[1:] if arguments is None else arguments)
+        return run(arguments)
     except BrokenPipeError:
-        # Who read our output has gone (`| head`); what is still buffered goes nowhere, else Python complains at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # who read our output has gone (`| head`)
+    finally:
+        try:
+            sys.stdout.flush()
+        except (OSError, ValueError):
+            # What is still buffered goes nowhere, else Python complains at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -173,7 +173,8 @@ async def _honours(base_url: str, key: str | None, name: str) -> list[Check]:
 
     started = time.monotonic()
     try:
-        reply = await _ask(model(), "Say a word.", 2)
+        # Long enough to be cut: two whole lengths cannot be the count of one choice alone.
+        reply = await _ask(model(), "Count from one to thirty, in words.", 2)
     except TTSError as error:
         return [Check(name=name, status="failed", said=str(error))]
     took = time.monotonic() - started
@@ -187,7 +188,7 @@ async def _honours(base_url: str, key: str | None, name: str) -> list[Check]:
     return [
         Check(name=name, status="ok", said=f"answers, in {took:.2f} s", data={"seconds": round(took, 3)}),
         _feature("n", n, "honoured: one request brings many candidates", "ignored: a request for each candidate"),
-        _feature("usage", usage, "reported", "missing or wrong: tokens are charged at an upper bound"),
+        _feature("usage", usage, "reported", "missing, wrong, or of one choice only: charged at an upper bound"),
         _feature("logprobs", logprobs, "given when asked for", "not given"),
     ]
 

@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from tts_plugins._threads import in_thread
 from tts_plugins.budget import FREE, Amount, Bound, Budget
 from tts_plugins.cli._build import price_of
 from tts_plugins.cli._terminal import brief
@@ -114,7 +115,7 @@ async def plan(
     counts = getattr(strategy, "calls", None)
     least, most = counts() if callable(counts) else (None, None)
     given = (0.0, 0.0) if isinstance(model, LocalModel) else None if price is None else price_of(price)
-    known = pricing(given, model.name, base_url)
+    known = await in_thread(pricing, given, model.name, base_url)
     prompt = min(_estimate(model, problem), bound.prompt_tokens)
     rows = _rows(least, most, prompt, bound, extra, max(1, model.batch), known)
     room = None if budget is None or most is None else _room(budget, _unit(bound, extra), most)

@@ -30,7 +30,6 @@ from tts_plugins.cli._terminal import (
     start_local,
     stderr,
     stdout,
-    write_file,
 )
 from tts_plugins.cli._verifier import verifier_of
 from tts_plugins.cli._watch import watch
@@ -131,12 +130,8 @@ def _deliver(result: Result | None, output: _Output) -> None:
     if result is None:
         complain("interrupted before the first candidate was complete")
         raise typer.Exit(130)
-    if output.html is not None:
-        write_file(output.html, result.trace.html())
     if not output.quiet:
         summary(stderr(), result)
-        if output.html is not None:
-            say(f"trace: {output.html}")
     if output.as_json:
         emit(as_dict(result))
     else:
@@ -144,3 +139,8 @@ def _deliver(result: Result | None, output: _Output) -> None:
     if output.trace:
         # Beside --json, stdout holds the object only.
         (sys.stderr if output.as_json else sys.stdout).write(result.trace.tree() + "\n")
+    if output.html is not None:
+        # Last: the answer is paid for, whatever becomes of the page.
+        write_file(output.html, result.trace.html())
+        if not output.quiet:
+            say(f"trace: {output.html}")

@@ -112,6 +112,8 @@ def errors(debug: bool) -> Iterator[None]:
 
 
 def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and not isinstance(error, TTSError):
+        return f"{error}"  # of our own output, or of a file of the user: a full disk is nobody's defect
     if not isinstance(error, TTSError):
         return f"this should not have happened: {type(error).__name__}: {error}; --debug shows where"
     hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
@@ -157,15 +159,24 @@ def check_writable(path: Path | None, option: str) -> None:
     """Refuse a file that could not be written after all the work is done.
 
     Raises:
-        ConfigurationError: its folder does not exist or takes no files.
+        ConfigurationError: its folder does not exist or takes no files, or something else than a file stands there.
     """
     if path is None:
         return
-    folder = path.absolute().parent
+    folder = path.resolve().parent
     if not folder.is_dir():
         raise ConfigurationError(f"{option} {path}: the folder {folder} does not exist; make it first")
-    if not os.access(folder, os.W_OK):
-        raise ConfigurationError(f"{option} {path}: the folder {folder} cannot be written; choose another")
+    if path.exists() and not path.is_file():
+        # It is replaced as a whole: a folder cannot be, and a device such as /dev/null must not be.
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise ConfigurationError(f"{option} {path}: that is {kind}; give the name of a file")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()  # permissions alone do not tell, as of /proc, or a full disk
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ConfigurationError(
+            f"{option} {path}: the folder {folder} cannot be written ({why}); choose another"
+        ) from error
 
 
 def write_file(path: Path, content: str | bytes) -> None:
@@ -174,15 +185,19 @@ def write_file(path: Path, content: str | bytes) -> None:
     Raises:
         TTSError: it cannot be written.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", errors="replace") if isinstance(content, str) else content
+    target = path.resolve()  # a link stays one, and what it leads to is replaced
+    made: Path | None = None
     try:
-        with tempfile.NamedTemporaryFile(
-            "wb", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False
-        ) as file:
+        # What UTF-8 has no form for, a model's text may hold all the same.
+        with tempfile.NamedTemporaryFile("wb", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            made = Path(file.name)
             file.write(data)
-        os.chmod(file.name, 0o644)  # a temporary file is for its owner alone, a page is for showing
-        os.replace(file.name, path)
+        made.chmod(0o644)  # a temporary file is for its owner alone, a page is for showing
+        os.replace(made, target)
     except OSError as error:
+        if made is not None:
+            made.unlink(missing_ok=True)
         raise TTSError(f"{path} cannot be written: {error.strerror or error}") from error
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from tts_plugins.answers import marked
 from tts_plugins.budget import Bound
+from tts_plugins.engine._scope import derive
 from tts_plugins.protocols import Model, ReviseModel, StepModel
 from tts_plugins.steps import steps_of
 from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step
@@ -44,6 +45,21 @@ class Job:
     index: int
     seed: int
     ask: Ask
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Candidates that ask the same, made when they are looked at: a budget may let only few of a million be sent."""
+
+    ask: Ask
+    indices: range
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, part: slice) -> list[Job]:
+        return [Job(i, derive(self.seed, "candidate", i), self.ask) for i in self.indices[part]]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Protocol
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from tts_plugins.budget import Amount, Bound
+from tts_plugins.engine._charges import counted, failure, unreported
 from tts_plugins.engine._halt import End
 from tts_plugins.engine._limiter import limiter_of
 from tts_plugins.engine._room import acquire
@@ -35,6 +36,8 @@ from tts_plugins.types import Generation, Problem, Reply, Usage
 
 __all__ = ["Caller", "acquire", "asked_to_cancel", "check_bounds", "words"]
 
+# Seconds that a server may have us wait (Retry-After) in a solve that has no deadline: with one, that decides.
+LONGEST_WAIT = 120.0
 _full_jitter = wait_random_exponential(multiplier=0.5, max=20)
 
 
@@ -78,16 +81,21 @@ class Caller:
         role: Role,
         parent: int | None,
         send: Send | None = None,
+        indices: Sequence[int] = (),
     ) -> tuple[Reply, Hold, int]:
         """The reply, the hold that is left for what follows, and the request's event.
 
-        The hold is closed when this raises. `send` asks for something else than whole solutions of the problem.
+        The hold is closed when this raises. `send` asks for something else than whole solutions of the problem;
+        `indices` are the places of the candidates that it asks for, for the trace.
 
         Raises:
             ModelError: the last attempt's error.
             BudgetExhausted: a retry found no room.
         """
-        event = self.trace.open("request", parent, role=role, model=model.name, n=len(seeds), seeds=list(seeds))
+        places = {"indices": list(indices)} if indices else {}
+        event = self.trace.open(
+            "request", parent, role=role, model=model.name, n=len(seeds), seeds=list(seeds), **places
+        )
         failed: ModelError | None = None
         call = send or partial(model.generate, problem)
 
@@ -103,7 +111,6 @@ class Caller:
                 failed = error
                 # Nobody waits while holding room: what was kept for the verifier goes back too.
                 hold.release()
-                self.trace.note("failure", event, error=words(error), retryable=error.retryable)
                 raise
 
         try:
@@ -124,25 +131,35 @@ class Caller:
         """What follows a failure. Apart, since the machinery of retries takes more than the rest of a good call."""
         known: ModelError | None = first
         retrying = AsyncRetrying(retry=retry_if_exception(_retryable), wait=_wait, stop=self._stop, reraise=True)
-        async for attempt in retrying:
-            with attempt:
-                if known is not None:
-                    known = None
-                    raise first
-                return await once()
+        try:
+            async for attempt in retrying:
+                with attempt:
+                    if known is not None:
+                        known = None
+                        raise first
+                    return await once()
+        except ModelError as error:
+            if self.deadline is None and _asked_wait(error) > LONGEST_WAIT:
+                error.args = (
+                    f"{error}; it asks to wait {_asked_wait(error):.0f} s, and without a deadline at most "
+                    f"{LONGEST_WAIT:.0f} s are waited: give Budget(seconds=…) to wait longer, or try again later",
+                )
+            raise
         raise AssertionError("tenacity raises the last error")
 
     def abandon(self) -> None:
         """Charge what is still in flight at its bound: nobody waits for it any more, and its server may work on it."""
         for inner, sent in list(self._flying.items()):
-            self._settle(inner, _unreported(sent.bound, inner, sent.count), sent.role)
+            self._settle(inner, unreported(sent.bound, inner, sent.count), sent.role)
             sent.hold.release()
 
     def _stop(self, state: RetryCallState) -> bool:
         if stop_after_attempt(self.attempts)(state):
             return True
         # A wait that would outlast the deadline is not begun: the error is reported while there is time.
-        return self.deadline is not None and time.monotonic() + (state.upcoming_sleep or 0.0) >= self.deadline
+        if self.deadline is None:
+            return (state.upcoming_sleep or 0.0) > LONGEST_WAIT
+        return time.monotonic() + (state.upcoming_sleep or 0.0) >= self.deadline
 
     async def _attempt(
         self,
@@ -156,6 +173,7 @@ class Caller:
     ) -> Reply:
         count = len(seeds)
         usage: Usage | None = Usage()  # until it is sent
+        failed: BaseException | None = None
         inner = None if bound is None else self.ledger.reserve(bound.amount.times(count), within=hold)
         token = SCOPE.set(Scope(self.ledger, inner or hold, self.deadline, role, event, seeds_of(seeds[0] or 0, "in")))
         try:
@@ -164,21 +182,33 @@ class Caller:
                 if bound is not None and inner is not None:
                     self._flying[inner] = _Sent(bound=bound, count=count, hold=hold, role=role)
                 reply = await _generate(model, call, seeds)
-                usage = replace(_counted(reply, bound, inner, count), seconds=time.monotonic() - started)
+                usage = replace(counted(reply, bound, inner, count), seconds=time.monotonic() - started)
             return replace(reply, usage=usage)
         except ModelError as error:
-            if error.charge != "reserve":
-                usage = Usage() if bound is None or error.charge == "nothing" else bound.usage(tokens=False)
+            failed, usage = error, failure(error, bound, inner, count)
             raise
         except (ConfigurationError, BudgetExhausted, DeadlineExceeded, AllCandidatesFailed):
             usage = Usage()  # refused before it was sent, or raised by a solve inside, which has paid for itself
             raise
+        except BaseException as error:
+            failed = error
+            raise
         finally:
             SCOPE.reset(token)
+            charged = usage or unreported(bound, inner, count)
+            if failed is not None:
+                self._tell(event, failed, charged)
             if inner is not None and inner.open:
-                over = self._settle(inner, usage or _unreported(bound, inner, count), role)
+                over = self._settle(inner, charged, role)
                 if over.tokens or over.calls:
                     self.trace.note("overshoot", event, tokens=over.tokens, calls=over.calls)
+
+    def _tell(self, event: int, error: BaseException, charged: Usage) -> None:
+        """What an attempt that brought nothing is charged: in its failure, or in its request where it was cancelled."""
+        if isinstance(error, ModelError):
+            self.trace.note("failure", event, error=words(error), retryable=error.retryable, usage=charged.to_dict())
+        elif charged.calls:
+            self.trace.mark(event, usage=charged.to_dict())
 
     def _settle(self, inner: Hold, charged: Usage, role: Role) -> Amount:
         self._flying.pop(inner, None)
@@ -194,7 +224,9 @@ async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Re
         if asked_to_cancel():
             raise
         raise UserCodeFailed(f"{model.name}: the call was cancelled from inside") from error
-    except Exception as error:
+    except (GeneratorExit, KeyboardInterrupt, SystemExit):
+        raise  # of the program, not of the model
+    except BaseException as error:
         raise UserCodeFailed(f"{model.name}: {words(error)}") from error
     made = reply.generations if isinstance(reply, Reply) else None
     if made is None or not all(isinstance(g, Generation) and isinstance(g.text, str) for g in made):
@@ -208,30 +240,6 @@ def asked_to_cancel() -> bool:
     """Whether the running task was cancelled from outside: code of a user raises CancelledError by itself too."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _counted(reply: Reply, bound: Bound | None, inner: Hold | None, count: int) -> Usage:
-    """What a call took, as it says itself; never fewer calls than it brought, and never free where it has a price."""
-    usage = reply.usage
-    if usage is None:
-        return replace(_unreported(bound, inner, count), requests=0)
-    if bound is None or _paid_inside(inner):
-        return usage
-    if usage.usd is None and bound.usd is not None:
-        usage = replace(usage, usd=bound.usd * count, exact=False)
-    return replace(usage, calls=max(usage.calls, bound.calls * len(reply.generations)))
-
-
-def _unreported(bound: Bound | None, inner: Hold | None, count: int) -> Usage:
-    """What a call is charged that cannot say what it took: its bound, unless solves inside it paid already."""
-    if bound is None or inner is None or _paid_inside(inner):
-        return Usage()
-    usage = bound.usage(count)
-    return replace(usage, exact=usage.tokens == 0)
-
-
-def _paid_inside(inner: Hold | None) -> bool:
-    return inner is not None and inner.amount != inner.size
 
 
 class UserCodeFailed(ModelError):
@@ -268,8 +276,14 @@ def _retryable(error: BaseException) -> bool:
 
 def _wait(state: RetryCallState) -> float:
     error = None if state.outcome is None else state.outcome.exception()
+    asked = _asked_wait(error)
+    return _full_jitter(state) if asked < 0 else asked
+
+
+def _asked_wait(error: BaseException | None) -> float:
+    """Seconds that the server asked to wait; below 0 where it did not."""
     asked = error.retry_after if isinstance(error, ModelError) else None
-    return _full_jitter(state) if asked is None or not math.isfinite(asked) else max(asked, 0.0)
+    return -1.0 if asked is None or not math.isfinite(asked) else max(asked, 0.0)
 
 
 def words(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from tts_plugins.engine._words import (
     Event,
     bounded,
     capital,
+    charged,
     duration,
     money,
     numbers,
@@ -50,9 +51,9 @@ def _item(view: View, node: Node, prefix: str) -> Html:
         )
         return el("li", el("details", head, below, open=True), class_="wave")
     if kind == "failure":
-        when = el(
-            "span", "" if event.get("retryable") else " · not retryable", " · ", _timing(view, event), class_="quiet"
-        )
+        final = "" if event.get("retryable") else " · not retryable"
+        cost = f" · {paid}" if (paid := charged(event.get("usage"))) else ""
+        when = el("span", final, cost, " · ", _timing(view, event), class_="quiet")
         line = el("p", f"✗ attempt {node.attempt}: ", el("bdi", event.get("error")), when)
         return el("li", line, below, class_="at-lost")
     if kind == "stop":

@@ -27,7 +27,7 @@ def fragment(trace: Mapping[str, Any]) -> str:
         f"{bounded(usage, usage.get('tokens'))} tokens" if usage else "",
         money(usage),
         seconds(usage.get("seconds", view.seconds)),
-        f"budget {allowed}" if (allowed := limits(top.get("budget"))) else "",
+        f"budget {allowed}" if (allowed := limits(top)) else "",
     ]
     setting = [oneline(top.get("strategy") or ""), f"ended: {view.why}"]
     problem = oneline(top.get("problem") or "")

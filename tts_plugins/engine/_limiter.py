@@ -13,6 +13,7 @@ from contextvars import ContextVar, Token
 from types import MappingProxyType
 
 from tts_plugins.budget import Limits
+from tts_plugins.engine._circles import Circles, Wait
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Model
 
@@ -24,7 +25,8 @@ class Limiter:
     """Places, given in order of arrival; rates over a sliding window of `window` seconds.
 
     A request made inside another one to the same server, by a solve in a model's function, takes over the place of
-    the outer one, which does nothing meanwhile; several of them take turns.
+    the outer one, which does nothing meanwhile; several of them take turns. Where requests wait for each other's
+    places in a circle, the one that closes it takes over a place in the same way (see `_circles`).
     """
 
     def __init__(self, limits: Limits, window: float = WINDOW) -> None:
@@ -38,7 +40,7 @@ class Limiter:
         """A place for one request that may take `tokens`; `hold` is what it has reserved."""
         return _Place(self, tokens, hold)
 
-    async def _enter(self, key: object, hold: Hold | None) -> None:
+    async def _enter(self, key: object, hold: Hold | None, around: frozenset[object] = frozenset()) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         with self._lock:
@@ -46,6 +48,15 @@ class Limiter:
                 self._holders[key] = hold
                 return
             self._waiters.append((loop, future))
+        wait = Wait(self, future, around)
+        if around and _circles.closes(wait):
+            # Those who hold the places wait for this one to end; a place more than there are leaves them all idle.
+            with self._lock:
+                if (loop, future) in self._waiters:
+                    self._waiters.remove((loop, future))
+                self._holders.pop(future, None)
+                self._holders[key] = hold
+            return
         if hold is not None:
             hold.park(self._moves)
         try:
@@ -59,6 +70,7 @@ class Limiter:
             self._hand_on()  # the place came while the wait was being cancelled
             raise
         finally:
+            _circles.ended(wait)
             if hold is not None:
                 hold.unpark()
         with self._lock:
@@ -74,12 +86,26 @@ class Limiter:
     def _hand_on(self) -> None:
         with self._lock:
             while self._waiters and self._free():
-                loop, future = self._waiters.popleft()
-                self._holders[future] = None  # keeps the place until the waiter wakes and takes it
-                try:
-                    loop.call_soon_threadsafe(_wake, future)
-                except RuntimeError:  # its loop is closed, and nobody waits there any more
-                    del self._holders[future]
+                self._give(*self._waiters.popleft())
+            # There was a place too many, which only a circle has, and may need again.
+            over = bool(self._waiters) and not self._free()
+        if over and (stuck := _circles.stuck_in(self)) is not None:
+            with self._lock:
+                for waiter in [w for w in self._waiters if w[1] is stuck]:
+                    self._waiters.remove(waiter)
+                    self._give(*waiter)
+
+    def _give(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+        self._holders[future] = None  # keeps the place until the waiter wakes and takes it
+        try:
+            loop.call_soon_threadsafe(_wake, future)
+        except RuntimeError:  # its loop is closed, and nobody waits there any more
+            del self._holders[future]
+
+    def holders_if_waits(self, future: object) -> frozenset[object] | None:
+        """Who holds the places; None where this wait has one already, or has ended."""
+        with self._lock:
+            return frozenset(self._holders) if any(f is future for _, f in self._waiters) else None
 
     def _free(self) -> bool:
         return self._limits.concurrency is None or len(self._holders) < self._limits.concurrency
@@ -115,6 +141,7 @@ class _Place:
     def __init__(self, limiter: Limiter, tokens: int, hold: Hold | None) -> None:
         self._limiter, self._tokens, self._hold = limiter, tokens, hold
         self._turns = Limiter(_ALONE)  # of the requests inside this one
+        self._around: frozenset[object] = frozenset()  # the places that cannot be left before this one
         self._queue: Limiter | None = None
         self._token: Token[Mapping[Limiter, _Place]] | None = None
 
@@ -123,7 +150,8 @@ class _Place:
         if limiter._limits.concurrency is not None:
             outer = around.get(limiter)
             queue = limiter if outer is None or outer._queue is None else outer._turns
-            await queue._enter(self, self._hold)
+            self._around = frozenset(around.values()).union(*(place._around for place in around.values()))
+            await queue._enter(self, self._hold, self._around)
             self._queue = queue
             self._token = _PLACES.set({**around, limiter: self})
         try:
@@ -141,6 +169,8 @@ class _Place:
             _PLACES.reset(self._token)
             queue._leave(self)
 
+
+_circles = Circles()
 
 # The places that the requests around this one hold.
 _PLACES: ContextVar[Mapping[Limiter, _Place]] = ContextVar("tts_plugins_places", default=MappingProxyType({}))

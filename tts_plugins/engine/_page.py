@@ -145,7 +145,7 @@ def _verdict(view: View, prefix: str) -> Html:
 
 def _facts(view: View) -> Html:
     top = view.top
-    budget = limits(top.get("budget")) or "none of its own"
+    budget = limits(top) or "none of its own"
     pairs = [
         ("Ended", view.why),
         ("Candidates", view.tally),

@@ -13,6 +13,7 @@ from tts_plugins.engine._words import (
     NOTES,
     Event,
     bounded,
+    charged,
     columns,
     duration,
     fit,
@@ -66,7 +67,7 @@ def _heading(view: View) -> list[str]:
         seconds(usage.get("seconds")),
         f"OVERSHOOT {plural(usage['overshoot'], 'token')}" if usage.get("overshoot") else "",
     ]
-    allowed = limits(top.get("budget"))
+    allowed = limits(top)
     said = [f"{name} {oneline(top[key])}" for name, key in _SETTINGS if top.get(key) is not None]
     paragraphs = [
         _glued([oneline(top.get("strategy") or "no strategy"), *said]),
@@ -155,7 +156,8 @@ def _entry(view: View, node: Node, room: int) -> list[str]:
         head = f"■ {NOTES[kind]} {at}: {stop_words(event)}"
     elif kind == "failure":
         final = "" if event.get("retryable") else ", not retryable"
-        return _paragraphs(f"✗ attempt {node.attempt}, {at}{final}: {oneline(event.get('error'))}", room)
+        cost = f" · {paid}" if (paid := charged(event.get("usage"))) else ""
+        return _paragraphs(f"✗ attempt {node.attempt}, {at}{final}{cost}: {oneline(event.get('error'))}", room)
     elif kind in ("budget", "deadline", "cancelled", "overshoot", "top_up"):
         said = oneline(event["error"]) if event.get("error") else rest(event)
         head = f"■ {NOTES[kind]} {at}" + (f": {said}" if said else "")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import FREE
-from tts_plugins.engine._asks import Job, Revised, Whole
+from tts_plugins.engine._asks import Job, Jobs, Revised, Whole
 from tts_plugins.engine._calls import Caller, acquire, check_bounds
 from tts_plugins.engine._expansion import expansion
 from tts_plugins.engine._halt import End, Halt
@@ -69,8 +69,7 @@ class SolveRun:
         self, problem: Problem, n: int, *, stop: StopRule | None = None, wave: int | None = None
     ) -> AsyncIterator[Scored]:
         _check_count("sample", n)
-        ask, places = Whole(self.model, problem), [self.take_index() for _ in range(n)]
-        batch = Sampling(self, [Job(i, self.derive("candidate", i), ask) for i in places], stop, wave)
+        batch = Sampling(self, Jobs(Whole(self.model, problem), self.take_indices(n), self.seed), stop, wave)
         try:
             async for candidate in batch.candidates():
                 yield candidate
@@ -225,8 +224,12 @@ class SolveRun:
 
     def take_index(self) -> int:
         """The next candidate's place."""
-        self._next += 1
-        return self._next - 1
+        return self.take_indices(1)[0]
+
+    def take_indices(self, n: int) -> range:
+        """The next candidates' places."""
+        self._next += n
+        return range(self._next - n, self._next)
 
     async def close(self) -> None:
         """Cancel what is left in flight and wait until all of it is settled."""

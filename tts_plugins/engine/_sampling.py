@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tts_plugins.budget import FREE, Amount, Bound
-from tts_plugins.engine._asks import Ask, Job
+from tts_plugins.engine._asks import Ask, Job, Jobs
 from tts_plugins.engine._calls import acquire, check_bounds, words
 from tts_plugins.engine._halt import Halt
 from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
@@ -28,6 +28,9 @@ from tts_plugins.types import Candidate, Scored
 if TYPE_CHECKING:
     from tts_plugins.engine._run import SolveRun
 
+# Candidates that are thought of at once: more than any server bears, so that a huge n costs nothing by itself.
+_MOST = 4096
+
 Arrival = Scored | BaseException | Halt
 
 
@@ -35,7 +38,7 @@ class Sampling:
     """One `sample` or `revise` of a run; `_expansion` has what steps need besides."""
 
     def __init__(
-        self, run: SolveRun, jobs: Sequence[Job], stop: StopRule | None = None, wave: int | None = None
+        self, run: SolveRun, jobs: Sequence[Job] | Jobs, stop: StopRule | None = None, wave: int | None = None
     ) -> None:
         self._run, self._jobs, self._stop, self._wave = run, jobs, stop, wave
         self._inbox: asyncio.Queue[Arrival] = asyncio.Queue()
@@ -117,9 +120,9 @@ class Sampling:
         if self._wave is not None:
             return min(self._wave, left)
         if self._stop is None:
-            return left
+            return min(left, _MOST)
         least = self._stop.least(self._seen, left)
-        return min(left, max(least, 2 * before, 1))
+        return min(left, _MOST, max(least, 2 * before, 1))
 
     def _decided(self, n: int) -> bool:
         left = n - len(self._seen) - len(self._failures)
@@ -191,6 +194,7 @@ class Sampling:
                 role="model",
                 parent=event,
                 send=ask.send,
+                indices=[job.index for job in jobs],
             )
         except Exception as error:  # noqa: BLE001 - `_lost` decides what becomes of it
             for _ in jobs:

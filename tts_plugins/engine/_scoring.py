@@ -66,7 +66,9 @@ def failing_alone(verifier: str) -> Iterator[None]:
         if asked_to_cancel():
             raise
         raise VerifierError(f"{verifier}: it was cancelled from inside") from error
-    except Exception as error:
+    except (GeneratorExit, KeyboardInterrupt, SystemExit):
+        raise  # of the program, not of the verifier
+    except BaseException as error:  # such as a test framework's, which is no Exception
         raise VerifierError(f"{verifier}: {words(error)}") from error
 
 

@@ -53,7 +53,7 @@ class Solving:
         root = self._trace.open(
             "solve", None, problem=self._problem.text, model=s.model.name, strategy=repr(s.strategy), seed=s.seed,
             verifier=None if s.verifier is None else s.verifier.name,
-            budget=s.budget.to_dict() if isinstance(s.budget, Budget) else None,
+            **_limits(s.budget),
         )  # fmt: skip
         run = self._run = SolveRun(
             model=s.model, verifier=s.verifier, ledger=ledger, trace=self._trace, root=root, seed=s.seed,
@@ -168,6 +168,13 @@ def _account(budget: Budget | Ledger | None, now: float) -> tuple[Ledger, float 
     limits = (None if outer is None else outer.deadline, ledger.deadline(now))
     given = [limit for limit in limits if limit is not None]
     return ledger, min(given) if given else None
+
+
+def _limits(budget: Budget | Ledger | None) -> dict[str, Any]:
+    """The limits, and whether they are those of an account that other solves share."""
+    if isinstance(budget, Ledger):
+        return {"budget": None if budget.budget is None else budget.budget.to_dict(), "shared": True}
+    return {"budget": None if budget is None else budget.to_dict()}
 
 
 def _ending(run: SolveRun, ledger: Ledger, started: float) -> dict[str, Any]:

@@ -34,6 +34,14 @@ class Trace:
         self._lock = threading.Lock()
         self._listener = listener
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What can be pickled and copied: the events, without the lock and without who listens."""
+        return {"started": self.started, "origin": self._origin, "events": [dict(e) for e in list(self._events)]}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.started, self._origin, self._events = state["started"], state["origin"], state["events"]
+        self._lock, self._listener = threading.Lock(), None
+
     def open(self, kind: str, parent: int | None, /, **data: Any) -> int:
         """Record the start of something; returns its id for `close`."""
         return self._add(kind, parent, data, ended=False)

@@ -99,12 +99,24 @@ def bounded(usage: Event, count: object) -> str:
     return ("≤" if usage.get("exact") is False else "") + f"{number(count) or 0:,.0f}"
 
 
-def limits(budget: object) -> str:
-    """A budget in words; empty where there is none."""
+def limits(top: Event) -> str:
+    """The budget of a solve in words, and whether other solves share it; empty where there is none."""
+    budget = top.get("budget")
     if not isinstance(budget, Mapping):
         return ""
     said = {"usd": lambda v: f"${v:g}", "seconds": lambda v: f"{v:g} s"}
-    return ", ".join(said[k](v) if k in said else f"{v:,} {k}" for k, v in budget.items() if number(v) is not None)
+    words = ", ".join(said[k](v) if k in said else f"{v:,} {k}" for k, v in budget.items() if number(v) is not None)
+    return words + (" (shared)" if words and top.get("shared") else "")
+
+
+def charged(usage: object) -> str:
+    """What a failed attempt was charged; empty where nothing is known, or it cost nothing."""
+    if not isinstance(usage, Mapping):
+        return ""
+    calls, tokens = number(usage.get("calls")) or 0, number(usage.get("tokens")) or 0
+    parts = [plural(calls, "call") if calls else "", f"{bounded(usage, tokens)} tokens" if tokens else "", money(usage)]
+    said = ", ".join(filter(None, parts))
+    return f"charged {said}" if said else ""
 
 
 def stop_words(note: Event) -> str:

@@ -46,7 +46,8 @@ async def solve(
             of the solve around this one, and the result tells it.
         answer: from a candidate's text to the value that votes; None for a text without one.
         on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
-        attempts: attempts for each request, the first included; the wait between them honours Retry-After.
+        attempts: attempts for each request, the first included; the wait between them honours Retry-After,
+            without a deadline up to 120 s.
         listener: called with every trace event when it starts and when it ends, on the solve's own loop.
 
     Returns:
@@ -61,6 +62,8 @@ async def solve(
         AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
     """
     settings = _settings(model, strategy, verifier, budget, seed, answer, on_exhausted, attempts)
+    if listener is not None and not callable(listener):
+        raise ConfigurationError(f"solve: listener={listener!r} cannot be called; pass a function of one event")
     return await Solving(Problem.of(problem), settings, listener).run()
 
 
@@ -204,6 +207,8 @@ def _settings(
         raise ConfigurationError(f"solve: strategy={strategy!r} is no strategy; pass an object such as BestOfN(n=8)")
     if budget is not None and not isinstance(budget, Budget | Ledger):
         raise ConfigurationError(f"solve: budget={budget!r} is neither a Budget nor a Ledger; pass Budget(calls=32)")
+    if not callable(answer):
+        raise ConfigurationError(f"solve: answer={answer!r} cannot be called; pass a function of a candidate's text")
     if on_exhausted not in ("return", "raise"):
         raise ConfigurationError(f"solve: on_exhausted={on_exhausted!r} is not known; use 'return' or 'raise'")
     if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:

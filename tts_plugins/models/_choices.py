@@ -15,9 +15,10 @@ def generation(choice: Any, *, empty: bool = False) -> Generation | None:
         return None
     text, reasoning = _text(getattr(message, "content", None)), _reasoning(message)
     finish = getattr(choice, "finish_reason", None) or "stop"
-    calls = getattr(message, "tool_calls", None) or getattr(message, "function_call", None)
+    called, content = getattr(message, "tool_calls", None), getattr(message, "content", None)
+    calls = (called if isinstance(called, list) else None) or getattr(message, "function_call", None)
     refusal = getattr(message, "refusal", None)
-    none = getattr(message, "content", None) is None
+    none = not isinstance(content, str | list)  # a number or a mapping says as little as null does
     if not text and not calls and not refusal and finish != "length" and none and not empty:
         return None
     return Generation(

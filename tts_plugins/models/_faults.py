@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from tts_plugins._http_faults import retry_after, server_words, status_error
-from tts_plugins.errors import CallTimedOut, ConnectionFailed, MalformedResponse, ModelError
+from tts_plugins.errors import CallTimedOut, ConnectionFailed, MalformedResponse, ModelError, ServerFailed
 
 
 def translate(error: Exception, who: str) -> ModelError:
@@ -24,6 +24,8 @@ def translate(error: Exception, who: str) -> ModelError:
         reason = f"{type(cause).__name__}: {cause}" if cause is not None and str(cause) else type(cause).__name__
         mend = "; is the server running there?" if refused else ""
         return ConnectionFailed(f"{who}: the connection failed ({reason}){mend}", refused=refused)
+    if isinstance(error, openai.APIError) and isinstance(error.body, dict):
+        return ServerFailed(f"{who}: the stream broke off with an error: {_words(error)}")
     if isinstance(error, json.JSONDecodeError | openai.APIError | UnicodeDecodeError):
         return MalformedResponse(f"{who}: the answer is no valid JSON ({error})")
     if type(error).__module__.startswith("httpx"):  # openai 2.x lets a reset in mid-stream through as it is
@@ -35,7 +37,11 @@ def _status(error: Any, who: str) -> ModelError:
     return status_error(
         error.status_code,
         who,
-        server_words(error.body or error.message, error.request.headers),
+        _words(error),
         after=retry_after(error.response.headers, time.time()),
         quota=getattr(error, "code", None) == "insufficient_quota",
     )
+
+
+def _words(error: Any) -> str:
+    return server_words(error.body or error.message, error.request.headers)

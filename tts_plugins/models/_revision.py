@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from tts_plugins.budget import Bound
@@ -76,12 +76,12 @@ class Revising:
     max_tokens: int | None
     _turns: Turns | None
     _prompt_of: Callable[[Sequence[Mapping[str, Any]], Problem], dict[str, Any]]
-    _bounded: Callable[..., Bound]
+    _bounded: Callable[..., Awaitable[Bound]]
     _ask: Callable[..., Any]
 
     async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound | None:
         """The prompt's tokens at most, `max_tokens`, and their price where one is known."""
-        return self._bounded(self._revision(problem, history, merge), self.max_tokens)
+        return await self._bounded(self._revision(problem, history, merge), self.max_tokens)
 
     async def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False

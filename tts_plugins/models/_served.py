@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tts_plugins._threads import in_thread
-from tts_plugins.errors import ConnectionFailed
+from tts_plugins.errors import ConnectionFailed, ModelError
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._llama import LlamaServer
 from tts_plugins.models._weights import embedded_weights
@@ -80,9 +80,15 @@ class Served:
         await self._started()
         try:
             return await ask()
-        except ConnectionFailed:
+        except ConnectionFailed as error:
             # Its server closes a kept connection now and then just as it is used again; nothing was generated then.
             if self._server is None or not self._server.alive:
                 raise
-        reply = await ask()
-        return reply if reply.usage is None else replace(reply, usage=replace(reply.usage, requests=2))
+            before = error.requests
+        try:
+            reply = await ask()
+        except ModelError as error:
+            error.requests += before
+            raise
+        usage = reply.usage
+        return reply if usage is None else replace(reply, usage=replace(usage, requests=usage.requests + before))

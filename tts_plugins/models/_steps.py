@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -48,7 +48,7 @@ class Stepping:
     max_tokens: int | None
     _request: dict[str, Any]
     _prompt_of: Callable[[Sequence[Mapping[str, Any]], Problem], dict[str, Any]]
-    _bounded: Callable[..., Bound | None]  # None for a metered model
+    _bounded: Callable[..., Awaitable[Bound | None]]  # None for a metered model
     _ask: Callable[..., Any]
     _ways: Sequence[Way] = ("plain", "vllm", "prefix")  # those that are tried
 
@@ -78,7 +78,7 @@ class Stepping:
         """The prompt's tokens at most, those of the steps ahead, and those of one step."""
         limit = self._steps.max_tokens or self.max_tokens
         prompt, _ = self._step_prompt(candidate, greedy=False)
-        return self._bounded(prompt, limit, ahead * (limit or 0))
+        return await self._bounded(prompt, limit, ahead * (limit or 0))
 
     async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
         """One request for as many next steps as there are seeds.
@@ -199,7 +199,7 @@ class _Probe:
         return self.model.limits
 
     async def bound(self, problem: Problem) -> Bound | None:
-        return self.model._bounded(self._asked(problem), 8)
+        return await self.model._bounded(self._asked(problem), 8)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         reply: Reply = await self.model._ask(self._asked(problem), seeds, max_tokens=8)

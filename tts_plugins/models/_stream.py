@@ -105,6 +105,7 @@ def _usage(usages: list[Any], choices: int) -> Any:
     return SimpleNamespace(
         prompt_tokens=first.prompt_tokens,
         completion_tokens=completion,
+        every_choice=True,
         prompt_tokens_details=getattr(first, "prompt_tokens_details", None),
     )
 

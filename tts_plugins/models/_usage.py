@@ -17,6 +17,31 @@ _BYTES_A_TOKEN = 7.0
 Price = Callable[[int, int], float | None]
 
 
+class Trust:
+    """Whether a server's count for a request of several choices is that of all of them, or of one alone.
+
+    Both look alike as long as the count could be one choice's. A count that is more than any one of them can have
+    proves the server honest, from then on; until then such a request is charged at its bound.
+
+    Args:
+        proven: it is known to count all.
+    """
+
+    def __init__(self, *, proven: bool = False) -> None:
+        self.proven = proven
+        self.asked = False  # whether its tokeniser, where it has one, has been asked
+
+    def saw(self, told: int, most: int) -> None:
+        """It told this count for choices of which none alone can have more than `most`."""
+        self.proven = self.proven or told > most
+
+    def saw_counts(self, told: int, counts: Sequence[int]) -> None:
+        """It told this count for choices that its own tokeniser counts so, one by one."""
+        # A text may have been made of other tokens than those that it is cut into again, and of an end besides.
+        if 0.8 * sum(counts) <= told <= 1.2 * sum(counts) + 4 * len(counts):
+            self.saw(told, int(1.2 * max(counts)) + 4)
+
+
 class PromptBound:
     """An upper bound of a prompt's tokens: its bytes plus the template, until a usage has been seen for it.
 
@@ -56,6 +81,7 @@ def measure(
     max_tokens: int | None,
     hidden: bool,
     price: Price | None,
+    trust: Trust | None = None,
 ) -> Usage:
     """The usage of one request: as reported, or bounded where the report is missing or plainly wrong.
 
@@ -65,16 +91,19 @@ def measure(
         truncated: which of them were cut by `max_tokens`.
         hidden: the choices may hold tokens that are not shown, so that texts bound nothing.
         price: dollars for prompt and completion tokens; None where unknown.
+        trust: what is known of the server's counts for several choices; it learns from this one.
     """
     prompt = _count(reported, "prompt_tokens")
-    completion = _count(reported, "completion_tokens")
-    if completion is not None and not _plausible(completion, texts, truncated, max_tokens):
-        completion = None
+    told = completion = completion_count(reported, texts, truncated, max_tokens)
+    if told is not None and len(texts) > 1 and not getattr(reported, "every_choice", False):
+        trust = trust or Trust()
+        trust.saw(told, most_of_one(told, reported, texts, max_tokens))
+        completion = told if trust.proven else None
     exact = prompt is not None and completion is not None
     if prompt is None:
         prompt = prompt_bound
     if completion is None:
-        completion = sum(_bound(t, cut, max_tokens, hidden) for t, cut in zip(texts, truncated, strict=True))
+        completion = _bound_of_all(texts, truncated, max_tokens, hidden, told or 0)
     return Usage(
         calls=len(texts),
         requests=1,
@@ -84,6 +113,33 @@ def measure(
         usd=None if price is None else price(prompt, completion),
         exact=exact,
     )
+
+
+def completion_count(
+    reported: Any, texts: Sequence[str], truncated: Sequence[bool], max_tokens: int | None
+) -> int | None:
+    """The completion tokens as reported; None where they are missing or cannot be true."""
+    told = _count(reported, "completion_tokens")
+    return told if told is not None and _plausible(told, texts, truncated, max_tokens) else None
+
+
+def most_of_one(told: int, reported: Any, texts: Sequence[str], max_tokens: int | None) -> int:
+    """Tokens that no choice alone can have more of; `told` where that is not known."""
+    thought = _count(getattr(reported, "completion_tokens_details", None), "reasoning_tokens") or 0
+    sizes = [_size(t) + thought for t in texts]
+    # More than all texts can have: there are tokens that nobody shows, and any choice may have most of them.
+    shown = told if told > sum(sizes) else max(sizes)
+    return shown if max_tokens is None else min(shown, max_tokens)
+
+
+def _bound_of_all(
+    texts: Sequence[str], truncated: Sequence[bool], max_tokens: int | None, hidden: bool, told: int
+) -> int:
+    sizes = [_bound(t, cut, max_tokens, hidden) for t, cut in zip(texts, truncated, strict=True)]
+    if told <= sum(_size(t) for t in texts):
+        return sum(sizes)
+    # One choice has more than is shown of all, so each may have as much.
+    return max(sum(sizes), len(texts) * (told if max_tokens is None else max_tokens))
 
 
 def _cached(reported: Any) -> int:
@@ -111,8 +167,12 @@ def _plausible(tokens: int, texts: Sequence[str], truncated: Sequence[bool], max
     return tokens > 0 and (size / tokens <= _BYTES_A_TOKEN or (len(texts) == 1 and size / tokens <= 16))
 
 
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "replace")) + 2  # the end of turn is a token too
+
+
 def _bound(text: str, cut: bool, max_tokens: int | None, hidden: bool) -> int:
-    size = len(text.encode("utf-8", "replace")) + 2  # the end of turn is a token too
+    size = _size(text)
     if max_tokens is None:
         return size
     return max_tokens if cut or hidden else min(size, max_tokens)

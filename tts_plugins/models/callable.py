@@ -35,7 +35,8 @@ class CallableModel:
             a prompt variable that carries them, a hint field.
 
     A call counts as 1 in budgets, unless the function runs solves itself: those draw on the same account, and
-    the call costs what they cost.
+    the call costs what they cost. A `Usage` that it returns then is that of the whole call, those solves included:
+    what they have paid is taken off; where it is less than that, it is taken for the function's own part.
     """
 
     def __init__(

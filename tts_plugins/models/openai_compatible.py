@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from tts_plugins._config import check_count
 from tts_plugins._http_faults import shown_address
+from tts_plugins._threads import in_thread
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
+from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, ModelError, ServerFailed, TTSError
 from tts_plugins.models._choices import generation, shown
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._faults import translate
 from tts_plugins.models._revision import Revising, Turns
 from tts_plugins.models._steps import Stepping, StepSettings
 from tts_plugins.models._stream import gather
-from tts_plugins.models._usage import PromptBound, measure, pricing
+from tts_plugins.models._tokenizer import weigh
+from tts_plugins.models._usage import Price, PromptBound, Trust, completion_count, measure, most_of_one, pricing
 from tts_plugins.types import Generation, Problem, Reply
 
 if TYPE_CHECKING:
@@ -94,7 +96,9 @@ class OpenAICompatibleModel(Stepping, Revising):
         self.temperature, self.max_tokens = temperature, max_tokens
         self._base_url = base_url if client is None else str(client.base_url)
         self._timeout, self._batch, self._system, self._headers = timeout, batch, system, dict(headers or {})
-        self._price = pricing(price, model, self._base_url)
+        # The table of published prices takes most of a second to load, in which a loop could keep no deadline.
+        self._priced = price is not None or not _on_a_loop()
+        self._price: Price | None = pricing(price, model, self._base_url) if self._priced else None
         self._request: dict[str, Any] = {
             "temperature": temperature, "top_p": top_p, "stop": stop, "extra_body": dict(extra_body or {}) or None,
             "max_completion_tokens" if base_url is None and client is None else "max_tokens": max_tokens,
@@ -106,7 +110,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._begin_stepping(steps or StepSettings(), None if client is None and base_url is None else self._base_url)
         self._turns = revision
         self._checked_seeds = False
-        self._prompts = PromptBound()
+        self._prompts, self._trust = PromptBound(), Trust()
         self._clients = Clients(base_url=base_url, api_key=api_key, client=client, timeout=timeout)
 
     def __repr__(self) -> str:
@@ -120,7 +124,7 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     async def bound(self, problem: Problem) -> Bound:
         """The prompt's tokens at most, `max_tokens`, and their price where one is known."""
-        return self._bounded(self._prompt(problem), self.max_tokens)
+        return await self._bounded(self._prompt(problem), self.max_tokens)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """One request for as many choices as there are seeds; it carries the first one's seed.
@@ -151,22 +155,28 @@ class OpenAICompatibleModel(Stepping, Revising):
                 f"{self.name}: {len(seeds)} samples at temperature=0 would be the same one; set temperature to about "
                 "0.8, or ask for one sample"
             )
-        requests = 0
+        await self._know_price()
+        limit, requests = max_tokens or self.max_tokens, 0
         while True:
             requests += 1
             body = self._body(prompt, seeds, max_tokens)
             try:
                 async with asyncio.timeout(self._timeout):
                     response = await self._respond(body)
-                return self._reply(prompt, response, body.get("n", 1), requests, max_tokens or self.max_tokens, shape)
+                await self._weigh(prompt, response, limit)
+                return self._reply(prompt, response, body.get("n", 1), requests, limit, shape)
+            except ModelError as error:
+                error.requests = requests
+                raise
             except TTSError:
                 raise
             except TimeoutError as error:
-                raise CallTimedOut(
-                    f"{self.name}: no complete answer within timeout={self._timeout:g} s for one call"
-                ) from error
+                late = CallTimedOut(f"{self.name}: no complete answer within timeout={self._timeout:g} s for one call")
+                late.requests = requests
+                raise late from error
             except Exception as error:
                 fault = translate(error, self._where())
+                fault.requests = requests
                 if requests > 4 or not (adapt(error) or self._adapt(error, body)):
                     raise fault from error
 
@@ -181,11 +191,17 @@ class OpenAICompatibleModel(Stepping, Revising):
         """Close the connections of the running loop; a later call opens new ones."""
         await self._clients.close()
 
-    def _bounded(self, prompt: dict[str, Any], max_tokens: int | None, ahead: int = 0) -> Bound:
+    async def _bounded(self, prompt: dict[str, Any], max_tokens: int | None, ahead: int = 0) -> Bound:
         """The prompt's tokens at most, `ahead` more, `max_tokens`, and their price where one is known."""
+        await self._know_price()
         tokens = self._prompts.of(prompt) + ahead
         price = None if self._price is None else self._price(tokens, max_tokens or 0)
         return Bound(prompt_tokens=tokens, completion_tokens=max_tokens, usd=price)
+
+    async def _know_price(self) -> None:
+        if not self._priced:
+            self._price = await in_thread(pricing, None, self.name, self._base_url)
+            self._priced = True
 
     def _prompt(self, problem: Problem) -> dict[str, Any]:
         return self._prompt_of(problem.messages, problem)
@@ -212,6 +228,16 @@ class OpenAICompatibleModel(Stepping, Revising):
             body["seed"] = seeds[0]
         return body
 
+    async def _weigh(self, prompt: dict[str, Any], response: Any, max_tokens: int | None) -> None:
+        """Find out whether the usage is that of all choices, where nothing else has told yet."""
+        choices, usage, trust = getattr(response, "choices", None) or (), getattr(response, "usage", None), self._trust
+        if len(choices) < 2 or trust.proven or trust.asked or getattr(usage, "every_choice", False):
+            return
+        texts, cut = [self._new(prompt, shown(c)) for c in choices], [c.finish_reason == "length" for c in choices]
+        told = completion_count(usage, texts, cut, max_tokens)
+        if told is not None and told <= most_of_one(told, usage, texts, max_tokens):
+            await weigh(trust, told, await self._clients.get(), self.name, texts)
+
     def _reply(
         self,
         prompt: dict[str, Any],
@@ -223,6 +249,8 @@ class OpenAICompatibleModel(Stepping, Revising):
     ) -> Reply:
         choices = getattr(response, "choices", None)
         if not choices:
+            if (said := getattr(response, "error", None)) is not None:  # some gateways report errors with a 200
+                raise ServerFailed(f"{self._where()}: the answer is an error, {str(said)[:300]}")
             kind = "no choices" if hasattr(response, "choices") else f"a {type(response).__name__}, no completion"
             raise MalformedResponse(f"{self._where()}: the answer has {kind}: {str(response)[:120]!r}")
         made = [(c, generation(c, empty=shape is not None)) for c in choices]
@@ -234,15 +262,18 @@ class OpenAICompatibleModel(Stepping, Revising):
             max_tokens=max_tokens,
             hidden=any(g is None for _, g in made),
             price=self._price,
+            trust=self._trust,
         )
         if usage.exact:
             self._prompts.saw(prompt, usage.prompt_tokens)
+        # Choices that nobody asked for cost their tokens, and are no calls of ours.
+        usage = replace(usage, calls=min(usage.calls, asked))
         if len(choices) < asked and len(choices) == 1:
             self._batch = 1  # it ignores n; the rest are asked for singly
-        generations = tuple(g if shape is None else shape(c, g) for c, g in made if g is not None)
+        generations = tuple(g if shape is None else shape(c, g) for c, g in made if g is not None)[:asked]
         if not generations:
             raise MalformedResponse(f"{self._where()}: the answer has neither text nor a tool call")
-        if len(generations) == 1 and usage.exact:
+        if len(choices) == 1 and usage.exact:
             generations = (replace(generations[0], tokens=usage.completion_tokens),)
         return Reply(generations=self._distinct(generations), usage=replace(usage, requests=requests))
 
@@ -278,6 +309,14 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     def _where(self) -> str:
         return f"{self.name} at {shown_address(self._base_url)}" if self._base_url else self.name
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _check(

@@ -1,0 +1,72 @@
+"""What a call is charged: what it says, or its bound, and nothing twice. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import reduce
+from operator import add
+
+from tts_plugins.budget import Bound
+from tts_plugins.errors import ModelError
+from tts_plugins.ledger import Hold
+from tts_plugins.types import Reply, Usage
+
+
+def counted(reply: Reply, bound: Bound | None, inner: Hold | None, count: int) -> Usage:
+    """What a call took, as it says itself; never fewer calls than it brought, and never free where it has a price."""
+    usage = reply.usage
+    if usage is None:
+        return replace(unreported(bound, inner, count), requests=0)
+    if bound is None or inner is None:
+        return usage
+    paid = _paid_inside(inner)
+    if paid is not None:
+        return _beyond(usage, paid)
+    if usage.usd is None and bound.usd is not None:
+        usage = replace(usage, usd=bound.usd * count, exact=False)
+    return replace(usage, calls=max(usage.calls, bound.calls * min(len(reply.generations), count)))
+
+
+def unreported(bound: Bound | None, inner: Hold | None, count: int) -> Usage:
+    """What a call is charged that cannot say what it took: its bound, unless solves inside it paid already."""
+    if bound is None or inner is None or _paid_inside(inner) is not None:
+        return Usage()
+    usage = bound.usage(count)
+    return replace(usage, exact=usage.tokens == 0)
+
+
+def failure(error: ModelError, bound: Bound | None, inner: Hold | None, count: int) -> Usage:
+    """What a call is charged that failed in this way."""
+    if error.charge == "reserve":
+        usage = unreported(bound, inner, count)
+    elif bound is None or error.charge == "nothing":
+        return Usage()
+    else:
+        usage = bound.usage(tokens=False)
+    return replace(usage, requests=max(usage.requests, error.requests)) if usage.requests else usage
+
+
+def _paid_inside(inner: Hold) -> Usage | None:
+    """What solves inside a call have paid; None where there were none."""
+    if inner.amount == inner.size and not inner.inside:
+        return None
+    return reduce(add, inner.inside, Usage())
+
+
+def _beyond(usage: Usage, paid: Usage) -> Usage:
+    """What a call took besides that: its own report is of all of it, where it can be."""
+    names = ("calls", "prompt_tokens", "completion_tokens")
+    if any(getattr(usage, name) < getattr(paid, name) for name in names):
+        return usage  # less than was paid: it tells of its own part alone
+    usd = None if usage.usd is None or paid.usd is None else max(usage.usd - paid.usd, 0.0)
+    prompt = usage.prompt_tokens - paid.prompt_tokens
+    return replace(
+        usage,
+        calls=usage.calls - paid.calls,
+        requests=max(usage.requests - paid.requests, 0),
+        prompt_tokens=prompt,
+        completion_tokens=usage.completion_tokens - paid.completion_tokens,
+        cached_tokens=min(max(usage.cached_tokens - paid.cached_tokens, 0), prompt),
+        usd=usd,
+        overshoot=max(usage.overshoot - paid.overshoot, 0),
+    )
