@@ -30,6 +30,7 @@ from tts_plugins.cli._terminal import (
     start_local,
     stderr,
     stdout,
+    write_file,
 )
 from tts_plugins.cli._verifier import verifier_of
 from tts_plugins.cli._watch import watch
