@@ -22,7 +22,7 @@ from tts_plugins.verifiers import CallableVerifier
 
 ROWS = ("greedy", "best_of_n", "best_of_n_stop")
 _TEXTS_AT_ONCE = {ROWS[0]: 8, ROWS[1]: 1, ROWS[2]: 4}
-TEMPERATURE = 0.4
+TEMPERATURE = 0.6
 MAX_TOKENS = 48
 
 
