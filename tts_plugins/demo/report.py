@@ -132,12 +132,13 @@ class DemoReport:
     def sentence(self) -> str:
         """What was measured, in words."""
         greedy, best, stopped = self.rows
-        of = len(greedy.outcomes)
+        of, possible = len(greedy.outcomes), round(self.room * len(greedy.outcomes))
+        rest = "the rest is the verifier's to gain" if possible > best.correct else "no verifier could have got more"
         return (
             f"Of {of} texts, one greedy answer got {greedy.correct} records right, the best of {self.settings['n']} "
             f"{best.correct} (paired exact test: p = {self.p_value:.2g}), and with the stop rule {stopped.correct} for "
             f"{_share(stopped.usage.tokens, best.usage.tokens)} of the tokens. A right record stood among the "
-            f"candidates for {round(self.room * of)} texts: the rest is the verifier's to gain."
+            f"candidates for {possible} texts: {rest}."
         )
 
 
