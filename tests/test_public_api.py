@@ -179,6 +179,7 @@ def test_importing_it_brings_nothing_heavy() -> None:
 
 
 def test_importing_it_is_quick() -> None:
-    code = "import time; t = time.perf_counter(); import tts_plugins; print(time.perf_counter() - t)"
+    # CPU time: what else the machine does is not our doing.
+    code = "import time; t = time.process_time(); import tts_plugins; print(time.process_time() - t)"
     best = min(float(run(code)) for _ in range(5))
     assert best < 0.3, f"import tts_plugins took {best:.3f} s at best"

@@ -10,6 +10,7 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Scored
 
 Aggregate = Literal["last", "min", "prod", "mean"]
+AGGREGATES: tuple[Aggregate, ...] = ("last", "min", "prod", "mean")
 Select = Literal["best", "weighted", "majority"]
 
 _AGGREGATES: Mapping[str, Callable[[Sequence[float]], float]] = {

@@ -14,7 +14,7 @@ from tts_plugins import BestOfN, Budget, ComputeOptimal, Revision, SelfConsisten
 from tts_plugins.bench import replay_sync
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models.replay import ReplayModel, recorded_answer
-from tts_plugins.policies import Measured, calibrate
+from tts_plugins.policies import Measured, aggregates, calibrate
 from tts_plugins.policies._calibration import Calibration
 from tts_plugins.policies._choosing import Checkpoint, Choice, Gate, Goal, Table, choose, follow
 from tts_plugins.policies._trials import Trials
@@ -228,3 +228,40 @@ def test_a_hard_budget_holds_whatever_the_policy_wants(policy: ComputeOptimal) -
         result = solve_sync(one.problem(), model=ReplayModel(REST), strategy=mine,
                             verifier=RecordedVerifier(), budget=Budget(calls=calls))  # fmt: skip
         assert 1 <= result.usage.calls <= calls
+
+
+def stepwise_pool(problems: int = 24) -> Pool:
+    """Right solutions have no bad step; wrong ones have one, early: their last steps look as good."""
+    rng = random.Random(3)
+
+    def made(right: bool) -> PoolCandidate:
+        steps = [rng.uniform(0.7, 0.9) for _ in range(4)]
+        if not right:
+            steps[rng.randrange(3)] = rng.uniform(0.1, 0.3)
+        return PoolCandidate(answer=str(int(right)), tokens=10, correct=right, step_scores=tuple(steps))
+
+    return Pool(
+        header=PoolHeader(model="m", dataset="d", verifier="RecordedVerifier(min)"),
+        problems=tuple(
+            PoolProblem(id=str(i), prompt_tokens=1, candidates=tuple(made(k % 2 == 0) for k in range(N)))
+            for i in range(problems)
+        ),
+    )
+
+
+def test_the_way_to_one_score_is_chosen_by_what_tells_right_from_wrong_and_is_kept() -> None:
+    pool = stepwise_pool()
+    found = aggregates(pool)
+    assert next(iter(found)) == "min" and found["min"].value == 1.0 and found["last"].low < 0.6 < 1.0
+    policy = calibrate(pool, budgets=(N,), orders=2)
+    assert policy.aggregate == "min"
+    assert ComputeOptimal.from_dict(policy.to_dict()).aggregate == "min"
+    problem, model = pool.problems[0].problem(), ReplayModel(pool)
+    answer = {"model": model, "answer": recorded_answer, "strategy": replace(policy, verifier=None, any_model=True)}
+    assert solve_sync(problem, verifier=RecordedVerifier(aggregate="min"), **answer).answer == "1"
+    with pytest.raises(ConfigurationError, match=r"fitted to the 'min' of step scores.*'last'.*aggregate='min'"):
+        solve_sync(problem, verifier=RecordedVerifier(aggregate="last"), **answer)
+    with pytest.raises(ConfigurationError, match="how='max' is not known"):
+        calibrate(pool, budgets=(N,), aggregate="max")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="no problem with step scores"):
+        aggregates(Pool(header=pool.header, problems=(PoolProblem(id="p", candidates=(PoolCandidate(correct=True),)),)))

@@ -33,6 +33,9 @@ def calibrate_command(
         str | None, typer.Option(metavar="score|agreement|logprob", help="What says how hard a problem is.")
     ] = None,
     bins: Annotated[int, typer.Option(min=1, help="Bins of difficulty.")] = 3,
+    aggregate: Annotated[
+        str, typer.Option(metavar="auto|last|min|prod|mean", help="How step scores become one; auto: by AUC in POOL.")
+    ] = "auto",
     orders: Annotated[int, typer.Option(min=1, help="Shuffled orders of each problem's samples.")] = 10,
     seed: Annotated[int, typer.Option(help="Same pool and seed, same policy.")] = 0,
     as_json: Json = False,
@@ -53,7 +56,7 @@ def calibrate_command(
         chosen: Signal | None = signal  # type: ignore[assignment]  # `calibrate` says which there are
         policy = calibrate(
             Pool.read(pool), budgets=sizes, price=price, target=target, signal=chosen, bins=bins, orders=orders,
-            seed=seed,
+            seed=seed, aggregate=aggregate,  # type: ignore[arg-type]  # `calibrate` says which there are
         )  # fmt: skip
         policy.save(out)
         say(f"policy: {out}")

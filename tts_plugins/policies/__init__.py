@@ -1,8 +1,19 @@
 """What chooses by what has been seen: rules and strategies that are fitted to recorded runs."""
 
+from tts_plugins.policies.aggregates import aggregates
 from tts_plugins.policies.calibrate import Measured, calibrate
 from tts_plugins.policies.compute_optimal import ComputeOptimal, Expected, Plan, Stage
 from tts_plugins.policies.difficulty import Difficulty
 from tts_plugins.policies.learned_stopping import LearnedStopping
 
-__all__ = ["ComputeOptimal", "Difficulty", "Expected", "LearnedStopping", "Measured", "Plan", "Stage", "calibrate"]
+__all__ = [
+    "ComputeOptimal",
+    "Difficulty",
+    "Expected",
+    "LearnedStopping",
+    "Measured",
+    "Plan",
+    "Stage",
+    "aggregates",
+    "calibrate",
+]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from tts_plugins._config import check_count
 from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import SIGNALS, Signal
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate
+from tts_plugins.selection import aggregate as combine
 from tts_plugins.strategies import BaseStrategy
 
 
@@ -41,7 +43,7 @@ def calibrate(
     bins: int = 3,
     options: Sequence[BaseStrategy] | None = None,
     measured: Sequence[Measured] = (),
-    aggregate: Aggregate = "last",
+    aggregate: Aggregate | Literal["auto"] = "auto",
     extra_tokens: float | None = None,
     orders: int = 10,
     wave: int | None = 1,
@@ -63,7 +65,8 @@ def calibrate(
         options: strategies to choose among, `BestOfN` or `SelfConsistency`; by default those without a rule, with
             the simple rules, and with learned ones, for each way to choose that the pool has records for.
         measured: outcomes of strategies that samples cannot replay: beams, revisions.
-        aggregate: how recorded step scores become one.
+        aggregate: how recorded step scores become one; "auto" takes the one that tells right from wrong best in this
+            pool. The policy keeps it, and refuses a verifier that makes its scores in another way.
         extra_tokens: what a sample costs besides its own tokens; its problem's mean `prompt_tokens` where left out.
         orders: shuffled orders in which each problem is walked through.
         wave: of the chosen strategies; 1 pays for nothing that the rule did not ask for, None is faster and pays more.
@@ -88,21 +91,28 @@ def calibrate(
         )
     _check(pool)
     sizes = _budgets(pool, budgets)
+    how: Aggregate = best_aggregate(pool) if aggregate == "auto" else aggregate
+    combine([1.0], how)  # raises where the name is not known
     work = Calibration(
-        pool, signal=signal, bins=bins, options=options, measured=measured, aggregate=aggregate, orders=orders,
+        pool, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
         extra=_extra(pool) if extra_tokens is None else extra_tokens, wave=wave, seed=seed,
     )  # fmt: skip
     goal = Goal(price=price, target=0.01 if target is None else target)
     plans = tuple(work.plan(goal, work.table(size)) for size in sizes)
     return ComputeOptimal(
         plans=plans, model=pool.header.model, verifier=pool.header.verifier if work.scored else None,
-        scores=work.scores,
+        scores=work.scores, aggregate=how if _stepwise(pool) else None,
     )  # fmt: skip
 
 
 def without_bins(policy: ComputeOptimal) -> ComputeOptimal:
     """The same policy with its best fixed strategies alone, to compare with."""
     return replace(policy, plans=tuple(replace(plan, stages=()) for plan in policy.plans))
+
+
+def _stepwise(pool: Pool) -> bool:
+    """Whether scores were made of step scores: a recorded score stands as it is."""
+    return any(c.step_scores and c.score is None for p in pool.problems for c in p.candidates)
 
 
 def _check(pool: Pool) -> None:

@@ -14,6 +14,7 @@ from tts_plugins.policies._part import Part
 from tts_plugins.policies._seeded import OVER, Resumed, SeededRun, satisfied
 from tts_plugins.policies.difficulty import Difficulty
 from tts_plugins.protocols import Model, Run, SetVerifier, StopRule, Verifier
+from tts_plugins.selection import Aggregate
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 from tts_plugins.types import Problem, Scored
 
@@ -115,6 +116,7 @@ class ComputeOptimal(BaseStrategy):
         model, verifier: whose samples and scores it was fitted to; None for any.
         any_model, any_verifier: run with others all the same.
         scores: low, middle and high (1 %, 50 %, 99 %) of the scores of the fit, for `check_scores`.
+        aggregate: how step scores became one in the fit; None where they were no step scores.
         version: of the file format.
 
     Raises:
@@ -129,6 +131,7 @@ class ComputeOptimal(BaseStrategy):
     any_model: bool = False
     any_verifier: bool = False
     scores: Interval | None = None
+    aggregate: Aggregate | None = None
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -215,6 +218,7 @@ class ComputeOptimal(BaseStrategy):
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
         self._check_names(run.model.name, None if run.verifier is None else run.verifier.name)
+        self._check_aggregate(getattr(run.verifier, "aggregate", None))
         room = await run.room(problem, self._cap)
         fitting = [plan for plan in self.plans if plan.budget <= room]
         plan = fitting[-1] if fitting else replace(self.plans[0], stages=())
@@ -235,6 +239,13 @@ class ComputeOptimal(BaseStrategy):
             raise ConfigurationError(
                 f"ComputeOptimal: it was fitted to {kind} {mine!r}, and runs with {theirs!r}; calibrate on a pool of "
                 f"that one, or say any_{kind}=True"
+            )
+
+    def _check_aggregate(self, theirs: object) -> None:
+        if not self.any_verifier and self.aggregate is not None and theirs not in (None, self.aggregate):
+            raise ConfigurationError(
+                f"ComputeOptimal: it was fitted to the {self.aggregate!r} of step scores, and the verifier takes "
+                f"{theirs!r}; give the verifier aggregate={self.aggregate!r}, or say any_verifier=True"
             )
 
 

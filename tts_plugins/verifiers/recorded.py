@@ -23,7 +23,7 @@ class RecordedVerifier:
     def __init__(self, *, aggregate: Aggregate = "last") -> None:
         combine([1.0], aggregate)  # raises where the name is not known
         self.name = f"RecordedVerifier({aggregate})"
-        self._aggregate = aggregate
+        self.aggregate = aggregate
 
     def __repr__(self) -> str:
         return self.name
@@ -41,7 +41,7 @@ class RecordedVerifier:
         recorded = candidate.output
         if not isinstance(recorded, PoolCandidate):
             raise VerifierError(f"{self.name}: candidate {candidate.id} is not from a ReplayModel; it has no record")
-        value = recorded.scored(self._aggregate)
+        value = recorded.scored(self.aggregate)
         if value is None:
             raise VerifierError(f"{self.name}: candidate {candidate.id} has no score on record; add scores to the pool")
         return Score(value=value, steps=recorded.step_scores)
