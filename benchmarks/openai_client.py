@@ -88,7 +88,7 @@ def counted() -> Row:
                 ratios.append(account.spent.tokens / server.wait().tokens)
     with LoopbackServer(reply=['{ "value" : 1 }', "no JSON"]) as server, _client(server) as client:
         account = Ledger(Budget(tokens=1_000_000))
-        scale(client, n=4, budget=account).chat.completions.parse(**ASKED, response_format=Number)
+        scale(client, n=8, budget=account).chat.completions.parse(**ASKED, response_format=Number)
         ratios.append(account.spent.tokens / server.wait().tokens)
     return tokens(3, "n honoured and not, plain and streaming each; parse", ratios)
 

@@ -38,6 +38,11 @@ class Rule(Configured, ABC):
             ConfigurationError: it does not suit.
         """
 
+    @property
+    def needs_scores(self) -> bool:
+        """Whether it goes by a verifier's scores, and so never stops without a verifier."""
+        return False
+
     def __or__(self, other: Rule) -> Rule:
         """Stop as soon as one of the two says so."""
         return AnyOf(rules=(self, other))
@@ -68,6 +73,10 @@ class _Combined(Rule):
     def suits(self, n: int, select: Select) -> None:
         for rule in self.rules:
             rule.suits(n, select)
+
+    @property
+    def needs_scores(self) -> bool:
+        return any(isinstance(rule, Rule) and rule.needs_scores for rule in self.rules)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +112,10 @@ class Threshold(Rule):
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
         return any(c.score is not None and c.score >= self.score for c in seen)
+
+    @property
+    def needs_scores(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class Label(BaseModel):
 
 
 ASKED: dict[str, Any] = {
-    "model": "small", "messages": [{"role": "user", "content": "Sort it"}], "max_tokens": 50, "response_format": Label,
+    "model": "small", "messages": [{"role": "user", "content": "Sort it"}], "max_tokens": 16, "response_format": Label,
 }  # fmt: skip
 
 

@@ -86,8 +86,9 @@ def test_a_policy_never_overspends_and_pays_for_each_sample_once(
     asked = sum(map(len, model.requests))
     assert asked == ledger.spent.calls == result.usage.calls <= min(calls, 9)
     assert ledger.open_holds == 0 and ledger.spent.tokens <= 15 * calls
-    assert result.best.id in {c.id for c in result.candidates} and len(result.candidates) == asked
-    assert len(scores.scored) == asked
+    # A rule that is met in the middle of a wave cancels what is in flight: asked and paid for, and no candidate.
+    ids = {c.id for c in result.candidates}
+    assert result.best.id in ids and len(ids) == len(result.candidates) <= len(scores.scored) <= asked
 
 
 @settings(max_examples=40, deadline=None)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tts_plugins import solve_sync
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.stopping import (
     AllOf,
@@ -17,6 +18,7 @@ from tts_plugins.stopping import (
     VoteLead,
 )
 from tts_plugins.strategies import BestOfN, SelfConsistency
+from tts_plugins.testing import ScriptedModel
 from tts_plugins.types import Problem, Scored
 
 PROBLEM = Problem("x")
@@ -121,3 +123,12 @@ def test_a_rule_of_somebody_else_needs_no_base_class() -> None:
     assert BestOfN(stop=Never()).n == 8  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="has no form in JSON"):
         both.to_dict()
+
+
+@pytest.mark.parametrize("stop", [Threshold(0.9), VoteDecided() | Threshold(0.9), VoteLead(2) & Threshold(0.5)])
+def test_a_rule_by_scores_is_refused_where_nobody_scores(stop: Rule) -> None:
+    model = ScriptedModel(["4"])
+    with pytest.raises(ConfigurationError, match="goes by scores, and there is no verifier"):
+        solve_sync("2 + 2", model=model, strategy=SelfConsistency(n=4, stop=stop))
+    assert model.requests == []
+    assert not VoteDecided().needs_scores and not (VoteLead(2) | VoteDecided()).needs_scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tts_plugins._config import check_count
+from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import majority_vote
 from tts_plugins.stopping import Rule, check_rule
@@ -43,5 +44,10 @@ class SelfConsistency(BaseStrategy):
         return (self.n if self.stop is None else min(self.n, self.stop.least((), self.n)), self.n)
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
+        if run.verifier is None and isinstance(self.stop, Rule) and self.stop.needs_scores:
+            raise ConfigurationError(
+                f"SelfConsistency: stop={self.stop!r} goes by scores, and there is no verifier to give them; "
+                "pass verifier=…, or a rule by votes such as VoteLead(3)"
+            )
         candidates = [c async for c in run.sample(problem, self.n, stop=self.stop, wave=self.wave)]
         return majority_vote(sorted(candidates, key=lambda c: c.index))

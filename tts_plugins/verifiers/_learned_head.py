@@ -132,7 +132,8 @@ class LearnedHead:
         import numpy as np
 
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # Opened here: numpy leaves a file open that it refuses.
+            with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
                 said, weights = json.loads(str(file["settings"])), file["weights"]
             if said["format"] != FORMAT or said["version"] != VERSION:
                 raise DataError(
