@@ -183,3 +183,27 @@ def test_a_run_can_stand_beside_another(said: Any) -> None:
     assert said("report", "nowhere")[0] == 1
     with Store.read("small") as store:
         assert store.config["seeds"] == [0, 1]
+
+
+NAN = "def check(problem, candidate):\n    return float('nan')\n"
+
+
+def test_problems_without_an_answer_are_told_and_not_counted(said: Any, server: LoopbackServer) -> None:
+    lines = [json.dumps({"id": f"p{i}", "prompt": "?", **({"answer": 4} if i < 2 else {})}) for i in range(5)]
+    Path("some.jsonl").write_text("\n".join(lines))
+    asked = ["bench", "--problems", "some.jsonl", *live(server), "--strategy", "self-consistency:n=2"]
+    code, out, err = said(*asked)
+    assert code == 0, err
+    assert "3 of 5 problems have no answer and are not counted" in out
+    code, out, _ = said(*asked, "--json")
+    assert json.loads(out)["ungraded_problems"] == ["p2", "p3", "p4"]
+
+
+def test_an_arm_that_failed_wholly_says_why(said: Any, server: LoopbackServer) -> None:
+    Path("nan.py").write_text(NAN)
+    asked = ["bench", "--problems", "problems.jsonl", *live(server), "--verifier", "python:nan.py:check",
+             "--strategy", "best-of-n:n=2"]  # fmt: skip
+    code, out, err = said(*asked)
+    words = "best-of-n:n=2: 3 of 3 solves failed; the first: "
+    assert code == 1 and words in out and words in err and "InvalidScore" in out
+    assert "0.000" in out and "not graded" not in out

@@ -155,13 +155,17 @@ class _Work:
             self._check_pool(key, model)
             if isinstance(error, BudgetExhausted | DeadlineExceeded) and await self._cut(arm, own, model):
                 return None
-            return failure(key, error, ledger.usage, time.monotonic() - started), []
+            seconds, gradable = time.monotonic() - started, self._gradable(problem)
+            return failure(key, error, ledger.usage, seconds, gradable=gradable), []
         if asked.fatal is not None:
             raise asked.fatal
         self._check_pool(key, model)
         if result.stopped in ("budget", "deadline") and await self._cut(arm, own, model):
             return None
         return outcome(key, problem, result, self._grade, texts=self._pool is None)
+
+    def _gradable(self, problem: Problem) -> bool:
+        return self._grade is not by_answer or isinstance(problem.metadata.get("answer"), str)
 
     def _check_pool(self, key: SolveKey, model: Model) -> None:
         if isinstance(model, ReplayModel) and model.refused:
