@@ -138,6 +138,12 @@ class Store:
                 )
                 self._db.execute("DELETE FROM replies WHERE problem = ? AND arm = ? AND seed = ?", key)
 
+    def clear(self) -> None:
+        """Forget all solves, such as those beside a strategy that was refused."""
+        with self._db:
+            for table in ("solves", "candidates", "replies"):
+                self._db.execute(f"DELETE FROM {table}")
+
     def reply(self, key: SolveKey, call: str) -> str | None:
         """What a model replied to a call of a solve that has not ended yet; None where it was not asked."""
         found = self._db.execute(
@@ -198,16 +204,25 @@ def _lock(path: Path) -> sqlite3.Connection:
 
 def _begin(path: Path, db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow]) -> None:
     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        _compare(path, _config(path, db), config)
-        return
+        old = _config(path, db)
+        if not _is_empty(db):
+            _compare(path, old, config)
+            return
+        # Nothing was paid for yet: a plan that was refused leaves no claim on its file.
     about = {"format": FORMAT, "version": VERSION, "config": config}
     with db:  # all of it or nothing, so that a kill here leaves an empty file, which is begun again
         db.execute("BEGIN")
         for statement in filter(str.strip, _SCHEMA.split(";")):
             db.execute(statement)
+        for table in ("about", "problems"):
+            db.execute(f"DELETE FROM {table}")
         db.executemany("INSERT INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()])
         rows = [(p.id, place, p.text, p.answer, p.level) for place, p in enumerate(problems)]
         db.executemany("INSERT INTO problems VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _is_empty(db: sqlite3.Connection) -> bool:
+    return all(db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None for table in ("solves", "replies"))
 
 
 def _config(path: Path, db: sqlite3.Connection) -> dict[str, Any]:
