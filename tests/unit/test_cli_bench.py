@@ -207,3 +207,11 @@ def test_an_arm_that_failed_wholly_says_why(said: Any, server: LoopbackServer) -
     words = "best-of-n:n=2: 3 of 3 solves failed; the first: "
     assert code == 1 and words in out and words in err and "InvalidScore" in out
     assert "0.000" in out and "not graded" not in out
+
+
+def test_a_grade_that_raises_is_named_with_its_problem(said: Any, server: LoopbackServer) -> None:
+    Path("grade.py").write_text("def g(problem, candidate):\n    return problem.metadata['gold'] == 4\n")
+    code, _, err = said("bench", "--problems", "problems.jsonl", *live(server), "--strategy", "self-consistency:n=1",
+                        "--grade", "python:grade.py:g", "--concurrency", "1")  # fmt: skip
+    assert code == 1 and "--grade python:grade.py:g: problem 'p0': KeyError: 'gold'" in err
+    assert "should not have happened" not in err
