@@ -200,7 +200,8 @@ async def test_the_whole_run_s_budget_ends_it_and_more_of_it_goes_on(tmp_path: P
     [
         ({"seeds": range(3)}, r"seeds was \[0, 1, 2, 3\] and is \[0, 1, 2\]"),
         ({"strategies": {**STRATEGIES, "votes": SelfConsistency(n=6)}}, "arms.votes.strategy.n was 5 and is 6"),
-        ({"strategies": {"votes": SelfConsistency(n=5)}}, "arms.best was .* and is null"),
+        ({"strategies": {"votes": SelfConsistency(n=5)}}, "strategies left out: best, lead. Give"),
+        ({"strategies": {**STRATEGIES, "new": SelfConsistency(n=5)}}, "configuration: strategies added: new. Give"),
         ({"verifier": None}, r'verifier was "RecordedVerifier\(last\)" and is null'),
         ({"model": synthetic_pool(8, 8, seed=1)}, "pool was"),
         ({"problems": [p.problem() for p in POOL.problems[1:]]}, "problems was"),

@@ -65,7 +65,7 @@ def test_the_pool_in_examples_is_benched_without_anything_else(said: Any) -> Non
     code, out, err = said("bench", "--pool", pool, "--verifier", "recorded", "--seeds", "1", "--html", "r.html",
                           "--strategy", "self-consistency:n=1", "--strategy", "best-of-n:n=16")  # fmt: skip
     assert code == 0, err
-    assert "best-of-n:n=16" in out and "★" in out and "written: r.html" in err
+    assert "best-of-n:n=16" in out and "★" in out and "written: r.html" in err and "written: bench.sqlite" in err
     assert "Benchmark: SmolLM2-135M-Instruct" in Path("r.html").read_text()
     code, out, _ = said("report", "bench.sqlite", "--json")
     _, many = json.loads(out)["arms"]

@@ -239,12 +239,27 @@ def _config(path: Path, db: sqlite3.Connection) -> dict[str, Any]:
 
 
 def _compare(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    changed = list(_changes("", old, new))
+    changed = [
+        *_arms(old.get("arms") or {}, new.get("arms") or {}),
+        *_changes("", _shared(old, new), _shared(new, old)),
+    ]
     if changed:
         raise ConfigurationError(
             f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was begun with, "
             "or another --out"
         )
+
+
+def _arms(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str]:
+    for word, has, lacks in (("left out", old, new), ("added", new, old)):
+        if names := [name for name in has if name not in lacks]:
+            yield f"strategies {word}: {', '.join(names)}"
+
+
+def _shared(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the strategies only that the other one has too."""
+    arms, others = config.get("arms") or {}, other.get("arms") or {}
+    return {**config, "arms": {name: arm for name, arm in arms.items() if name in others}}
 
 
 def _changes(where: str, old: Any, new: Any) -> Iterable[str]:

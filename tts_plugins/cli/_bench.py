@@ -145,6 +145,8 @@ def bench(
         if not quiet and not as_json:
             show(run, place)
         deliver(run, place, html=html, as_json=as_json, quiet=quiet)
+        if not quiet:
+            say(f"written: {out}")
         if not done:
             complain(f"the budget of the whole run ended it; the same command with more goes on with {out}")
             raise typer.Exit(3)
