@@ -215,3 +215,19 @@ def test_a_grade_that_raises_is_named_with_its_problem(said: Any, server: Loopba
                         "--grade", "python:grade.py:g", "--concurrency", "1")  # fmt: skip
     assert code == 1 and "--grade python:grade.py:g: problem 'p0': KeyError: 'gold'" in err
     assert "should not have happened" not in err
+
+
+def test_a_calibrated_policy_is_used_from_its_file(said: Any) -> None:
+    code, _, err = said("calibrate", "pool.gz", "--out", "policy.json", "--budgets", "4", "--orders", "2")
+    assert code == 0, err
+    line = err.splitlines()[-1]
+    assert line.endswith("--strategy compute-optimal:file=policy.json,any_verifier=true")
+    code, out, err = said(*line.partition("tts-plugins ")[2].split(), "--strategy", "self-consistency:n=1")
+    assert code == 0, err
+    assert "compute-optimal:file" in out
+    for strategy, words in (("compute-optimal", "needs the file"), ("compute-optimal:file=no", "cannot be read"),
+                            ("compute-optimal:file=policy.json,m=2", "no setting 'm'")):  # fmt: skip
+        code, _, err = said("bench", "--pool", "pool.gz", "--verifier", "recorded", "--strategy", strategy)
+        assert code == 2 and words in err
+    code, _, err = said("solve", "?", "--strategy", "compute-optimal:file=no")
+    assert code == 2 and "cannot be read" in err

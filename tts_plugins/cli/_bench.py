@@ -60,7 +60,8 @@ Strategies = Annotated[
         "--strategy",
         metavar="NAME[:FIELD=VALUE,…]",
         help="As often as you like: best-of-n:n=8,select=weighted or self-consistency:n=16,stop=vote-lead:3; "
-        "profile:NAME; python:path/file.py:object. One answer and 8 votes if left out.",
+        "compute-optimal:file=policy.json; profile:NAME; python:path/file.py:object. "
+        "One answer and 8 votes if left out.",
         rich_help_panel="Search",
     ),
 ]
