@@ -200,7 +200,8 @@ async def test_the_whole_run_s_budget_ends_it_and_more_of_it_goes_on(tmp_path: P
     [
         ({"seeds": range(3)}, r"seeds was \[0, 1, 2, 3\] and is \[0, 1, 2\]"),
         ({"strategies": {**STRATEGIES, "votes": SelfConsistency(n=6)}}, "arms.votes.strategy.n was 5 and is 6"),
-        ({"strategies": {"votes": SelfConsistency(n=5)}}, "arms.best was .* and is null"),
+        ({"strategies": {"votes": SelfConsistency(n=5)}}, "strategies left out: best, lead. Give"),
+        ({"strategies": {**STRATEGIES, "new": SelfConsistency(n=5)}}, "configuration: strategies added: new. Give"),
         ({"verifier": None}, r'verifier was "RecordedVerifier\(last\)" and is null'),
         ({"model": synthetic_pool(8, 8, seed=1)}, "pool was"),
         ({"problems": [p.problem() for p in POOL.problems[1:]]}, "problems was"),
@@ -208,8 +209,9 @@ async def test_the_whole_run_s_budget_ends_it_and_more_of_it_goes_on(tmp_path: P
         ({"settings": {"sampling": {"temperature": 1}}}, "sampling was null and is"),
     ],
 )
-def test_a_changed_configuration_is_refused_and_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
-    on_pool().open(tmp_path / "run").close()
+async def test_a_changed_configuration_is_refused_and_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with on_pool().open(tmp_path / "run") as store, pytest.raises(Stop):
+        await bench(on_pool(), store, on_solve=stopping_after(1))
     on_pool().open(tmp_path / "run").close()
     with pytest.raises(ConfigurationError, match=said):
         on_pool(**change).open(tmp_path / "run")
@@ -257,6 +259,18 @@ async def test_more_samples_than_a_pool_has_are_refused(tmp_path: Path) -> None:
     plan = on_pool(strategies={"many": SelfConsistency(n=9)})
     with plan.open(tmp_path / "run") as store, pytest.raises(ConfigurationError, match="more samples than problem"):
         await bench(plan, store)
+
+
+async def test_a_refused_plan_has_no_claim_on_its_file(tmp_path: Path) -> None:
+    plan = on_pool(strategies={"one": SelfConsistency(n=1), "many": SelfConsistency(n=9)})
+    with plan.open(tmp_path / "run") as store:
+        with pytest.raises(ConfigurationError, match="more samples than problem"):
+            await bench(plan, store, concurrency=1)
+        assert not store.done()
+    mended = on_pool(strategies={"one": SelfConsistency(n=1), "many": SelfConsistency(n=8)}, problems=plan.problems[:3])
+    with mended.open(tmp_path / "run") as store:
+        assert await bench(mended, store)
+        assert len(store.problems()) == 3 and store.config["arms"]["many"]["strategy"]["n"] == 8
 
 
 async def test_a_recording_is_a_pool_that_replays(tmp_path: Path) -> None:

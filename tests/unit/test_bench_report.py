@@ -192,3 +192,19 @@ def test_a_larger_model_needs_grades_and_tokens() -> None:
         replace(POOL.problems[0].candidates[0], tokens=None),)),))  # fmt: skip
     with pytest.raises(DataError, match=r"problem 'p0', candidates\[0\], tokens: is null"):
         Larger.of_pool(bare, 1e9)
+
+
+def test_what_has_no_answer_is_counted_nowhere_and_a_failed_solve_is_wrong() -> None:
+    lost = {"answer": None, "chosen": None, "stopped": "failed", "error": "InvalidScore: nan"}
+    rows = [solve("a", "one", True), solve("b", "one", False), solve("c", "one", None),
+            solve("a", "two", True), solve("b", "two", False, **lost), solve("c", "two", False, **lost)]  # fmt: skip
+    found = summary(rows)
+    one, two = found.arms
+    assert found.ungraded == ["c"] and len(two.failed) == 2
+    assert [a.accuracy.value for a in found.arms if a.accuracy is not None] == [0.5, 0.5]
+    assert one.outcomes()["right"] == two.outcomes()["right"] == two.outcomes()["failed"] == 0.5
+    assert two.over(one).value == 0 and Larger.of_arm(one, "L", 1e9).correct == {"a": [1.0], "b": [0.0]}
+    bare = summary([solve("a", "one", None), solve("a", "two", True)])
+    assert bare.arms[1].gain(bare.arms[0]) is None
+    with pytest.raises(DataError, match="no graded problem in common"):
+        bare.arms[1].over(bare.arms[0])

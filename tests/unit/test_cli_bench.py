@@ -65,7 +65,7 @@ def test_the_pool_in_examples_is_benched_without_anything_else(said: Any) -> Non
     code, out, err = said("bench", "--pool", pool, "--verifier", "recorded", "--seeds", "1", "--html", "r.html",
                           "--strategy", "self-consistency:n=1", "--strategy", "best-of-n:n=16")  # fmt: skip
     assert code == 0, err
-    assert "best-of-n:n=16" in out and "★" in out and "written: r.html" in err
+    assert "best-of-n:n=16" in out and "★" in out and "written: r.html" in err and "written: bench.sqlite" in err
     assert "Benchmark: SmolLM2-135M-Instruct" in Path("r.html").read_text()
     code, out, _ = said("report", "bench.sqlite", "--json")
     _, many = json.loads(out)["arms"]
@@ -183,3 +183,51 @@ def test_a_run_can_stand_beside_another(said: Any) -> None:
     assert said("report", "nowhere")[0] == 1
     with Store.read("small") as store:
         assert store.config["seeds"] == [0, 1]
+
+
+NAN = "def check(problem, candidate):\n    return float('nan')\n"
+
+
+def test_problems_without_an_answer_are_told_and_not_counted(said: Any, server: LoopbackServer) -> None:
+    lines = [json.dumps({"id": f"p{i}", "prompt": "?", **({"answer": 4} if i < 2 else {})}) for i in range(5)]
+    Path("some.jsonl").write_text("\n".join(lines))
+    asked = ["bench", "--problems", "some.jsonl", *live(server), "--strategy", "self-consistency:n=2"]
+    code, out, err = said(*asked)
+    assert code == 0, err
+    assert "3 of 5 problems have no answer and are not counted" in out
+    code, out, _ = said(*asked, "--json")
+    assert json.loads(out)["ungraded_problems"] == ["p2", "p3", "p4"]
+
+
+def test_an_arm_that_failed_wholly_says_why(said: Any, server: LoopbackServer) -> None:
+    Path("nan.py").write_text(NAN)
+    asked = ["bench", "--problems", "problems.jsonl", *live(server), "--verifier", "python:nan.py:check",
+             "--strategy", "best-of-n:n=2"]  # fmt: skip
+    code, out, err = said(*asked)
+    words = "best-of-n:n=2: 3 of 3 solves failed; the first: "
+    assert code == 1 and words in out and words in err and "InvalidScore" in out
+    assert "0.000" in out and "not graded" not in out
+
+
+def test_a_grade_that_raises_is_named_with_its_problem(said: Any, server: LoopbackServer) -> None:
+    Path("grade.py").write_text("def g(problem, candidate):\n    return problem.metadata['gold'] == 4\n")
+    code, _, err = said("bench", "--problems", "problems.jsonl", *live(server), "--strategy", "self-consistency:n=1",
+                        "--grade", "python:grade.py:g", "--concurrency", "1")  # fmt: skip
+    assert code == 1 and "--grade python:grade.py:g: problem 'p0': KeyError: 'gold'" in err
+    assert "should not have happened" not in err
+
+
+def test_a_calibrated_policy_is_used_from_its_file(said: Any) -> None:
+    code, _, err = said("calibrate", "pool.gz", "--out", "policy.json", "--budgets", "4", "--orders", "2")
+    assert code == 0, err
+    line = err.splitlines()[-1]
+    assert line.endswith("--strategy compute-optimal:file=policy.json,any_verifier=true")
+    code, out, err = said(*line.partition("tts-plugins ")[2].split(), "--strategy", "self-consistency:n=1")
+    assert code == 0, err
+    assert "compute-optimal:file" in out
+    for strategy, words in (("compute-optimal", "needs the file"), ("compute-optimal:file=no", "cannot be read"),
+                            ("compute-optimal:file=policy.json,m=2", "no setting 'm'")):  # fmt: skip
+        code, _, err = said("bench", "--pool", "pool.gz", "--verifier", "recorded", "--strategy", strategy)
+        assert code == 2 and words in err
+    code, _, err = said("solve", "?", "--strategy", "compute-optimal:file=no")
+    assert code == 2 and "cannot be read" in err

@@ -28,10 +28,10 @@ def outcome(
     return row, [_candidate(i, c, grades[i], texts) for i, c in enumerate(result.candidates)]
 
 
-def failure(key: SolveKey, error: Exception, usage: Usage, seconds: float) -> SolveRow:
-    """A solve without an answer: it counts as wrong, and it cost what it cost."""
+def failure(key: SolveKey, error: Exception, usage: Usage, seconds: float, *, gradable: bool = True) -> SolveRow:
+    """A solve without an answer: wrong where there is something to be right about, and it cost what it cost."""
     return SolveRow(
-        **_key(key), correct=False, answer=None, score=None, chosen=None, stopped="failed",
+        **_key(key), correct=False if gradable else None, answer=None, score=None, chosen=None, stopped="failed",
         error=f"{type(error).__name__}: {error}", **_costs(usage, seconds),
     )  # fmt: skip
 

@@ -139,7 +139,7 @@ def figures(summary: Summary, frontier: Sequence[Arm], costs: Costs | None) -> H
     heads += ["FLOPs"] * (costs is not None) + ["Cost", "Time"]
     rows, first = [], summary.arms[0]
     for i, arm in enumerate(summary.arms):
-        over = "" if arm is first or arm.accuracy is None else arm.over(first)
+        over = "" if arm is first else arm.gain(first) or ""
         price = "unknown" if arm.usd is None else money({"usd": arm.usd.value}) or "$0"
         cells = [_estimate(arm.accuracy), _estimate(over, signed=True), f"{arm.samples.value:.1f}",
                  f"{arm.calls.value:.1f}", f"{arm.tokens.value:,.0f}",

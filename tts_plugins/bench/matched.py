@@ -55,8 +55,7 @@ class Larger:
     @classmethod
     def of_arm(cls, arm: Arm, name: str, parameters: float) -> Larger:
         """From a benchmark of its own, such as one greedy answer."""
-        correct = {p: [float(s.correct or False) for s in solves] for p, solves in arm.solves.items()}
-        return cls(name=name, parameters=parameters, correct=correct, tokens=arm.tokens.value)
+        return cls(name=name, parameters=parameters, correct=arm.rights, tokens=arm.tokens.value)
 
     @property
     def flops(self) -> float:
@@ -110,10 +109,10 @@ def _match(summary: Summary, costs: Costs, larger: Larger, share: float | None, 
     if not fitting:
         return Match(share=share, allowed=allowed)
     arm, used = max(fitting, key=lambda pair: (0.0 if pair[0].accuracy is None else pair[0].accuracy.value, -pair[1]))
-    shared = [p for p in arm.solves if p in larger.correct]
+    shared = [p for p in arm.rights if p in larger.correct]
     if not shared:
         raise DataError(f"{larger.name} and this benchmark have no problem in common: their ids differ")
-    mine = [[float(s.correct or False) for s in arm.solves[p]] for p in shared]
+    mine = [arm.rights[p] for p in shared]
     theirs = [larger.correct[p] for p in shared]
     return Match(
         share=share, allowed=allowed, arm=arm.name, flops=used, accuracy=clustered_bootstrap(mine),

@@ -125,6 +125,7 @@ def as_dict(run: Run, place: Placing | None = None) -> dict[str, Any]:
         "config": dict(run.config),
         "done": run.summary.done,
         "of": run.summary.of,
+        "ungraded_problems": run.summary.ungraded,
         "arms": [_arm(arm, run.summary.arms[0], arm in frontier, place) for arm in run.summary.arms],
         "matched_flops": [
             {"inference_share": m.share, "allowed": m.allowed, "arm": m.arm, "flops": m.flops,
@@ -143,8 +144,9 @@ def _arm(arm: Arm, first: Arm, frontier: bool, place: Placing | None) -> dict[st
     return {
         "name": arm.name,
         "solves": len(arm.all),
+        "failed": len(arm.failed),
         "accuracy": _plain(arm.accuracy),
-        "over_the_first": None if arm.accuracy is None else _plain(arm.over(first)),
+        "over_the_first": _plain(arm.gain(first)),
         "candidates": _plain(arm.samples),
         "calls": _plain(arm.calls),
         "tokens": _plain(arm.tokens),

@@ -94,6 +94,8 @@ async def bench(
             for _ in range(concurrency):
                 group.create_task(work.go())
     except BaseExceptionGroup as errors:
+        if work.is_refused(errors.exceptions[0]):
+            work.forget()
         raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
     finally:
         work.flush()
@@ -155,13 +157,17 @@ class _Work:
             self._check_pool(key, model)
             if isinstance(error, BudgetExhausted | DeadlineExceeded) and await self._cut(arm, own, model):
                 return None
-            return failure(key, error, ledger.usage, time.monotonic() - started), []
+            seconds, gradable = time.monotonic() - started, self._gradable(problem)
+            return failure(key, error, ledger.usage, seconds, gradable=gradable), []
         if asked.fatal is not None:
             raise asked.fatal
         self._check_pool(key, model)
         if result.stopped in ("budget", "deadline") and await self._cut(arm, own, model):
             return None
         return outcome(key, problem, result, self._grade, texts=self._pool is None)
+
+    def _gradable(self, problem: Problem) -> bool:
+        return self._grade is not by_answer or isinstance(problem.metadata.get("answer"), str)
 
     def _check_pool(self, key: SolveKey, model: Model) -> None:
         if isinstance(model, ReplayModel) and model.refused:
@@ -200,6 +206,15 @@ class _Work:
                 Progress(solve=row, done=len(self._before) + self._fresh, of=of, fresh=self._fresh,
                          seconds=time.monotonic() - self._started)
             )  # fmt: skip
+
+    def is_refused(self, error: BaseException) -> bool:
+        """Whether a plan of recorded samples does not fit them, and nothing of an earlier start is in its store."""
+        return self._pool is not None and not self._before and isinstance(error, ConfigurationError)
+
+    def forget(self) -> None:
+        """Keep nothing, so that the plan can be mended: on a pool it costs nothing to do again."""
+        self._kept = []
+        self._store.clear()
 
     def flush(self) -> None:
         kept, self._kept = self._kept, []

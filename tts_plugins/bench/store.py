@@ -138,6 +138,12 @@ class Store:
                 )
                 self._db.execute("DELETE FROM replies WHERE problem = ? AND arm = ? AND seed = ?", key)
 
+    def clear(self) -> None:
+        """Forget all solves, such as those beside a strategy that was refused."""
+        with self._db:
+            for table in ("solves", "candidates", "replies"):
+                self._db.execute(f"DELETE FROM {table}")
+
     def reply(self, key: SolveKey, call: str) -> str | None:
         """What a model replied to a call of a solve that has not ended yet; None where it was not asked."""
         found = self._db.execute(
@@ -198,16 +204,25 @@ def _lock(path: Path) -> sqlite3.Connection:
 
 def _begin(path: Path, db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow]) -> None:
     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        _compare(path, _config(path, db), config)
-        return
+        old = _config(path, db)
+        if not _is_empty(db):
+            _compare(path, old, config)
+            return
+        # Nothing was paid for yet: a plan that was refused leaves no claim on its file.
     about = {"format": FORMAT, "version": VERSION, "config": config}
     with db:  # all of it or nothing, so that a kill here leaves an empty file, which is begun again
         db.execute("BEGIN")
         for statement in filter(str.strip, _SCHEMA.split(";")):
             db.execute(statement)
+        for table in ("about", "problems"):
+            db.execute(f"DELETE FROM {table}")
         db.executemany("INSERT INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()])
         rows = [(p.id, place, p.text, p.answer, p.level) for place, p in enumerate(problems)]
         db.executemany("INSERT INTO problems VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _is_empty(db: sqlite3.Connection) -> bool:
+    return all(db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None for table in ("solves", "replies"))
 
 
 def _config(path: Path, db: sqlite3.Connection) -> dict[str, Any]:
@@ -224,12 +239,27 @@ def _config(path: Path, db: sqlite3.Connection) -> dict[str, Any]:
 
 
 def _compare(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    changed = list(_changes("", old, new))
+    changed = [
+        *_arms(old.get("arms") or {}, new.get("arms") or {}),
+        *_changes("", _shared(old, new), _shared(new, old)),
+    ]
     if changed:
         raise ConfigurationError(
             f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was begun with, "
             "or another --out"
         )
+
+
+def _arms(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str]:
+    for word, has, lacks in (("left out", old, new), ("added", new, old)):
+        if names := [name for name in has if name not in lacks]:
+            yield f"strategies {word}: {', '.join(names)}"
+
+
+def _shared(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the strategies only that the other one has too."""
+    arms, others = config.get("arms") or {}, other.get("arms") or {}
+    return {**config, "arms": {name: arm for name, arm in arms.items() if name in others}}
 
 
 def _changes(where: str, old: Any, new: Any) -> Iterable[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from statistics import mean
@@ -57,12 +57,18 @@ class Arm:
     @cached_property
     def accuracy(self) -> Estimate | None:
         """The share of right answers; None where nothing was graded."""
-        return None if self.graded == 0 else self.mean(lambda s: float(s.correct or False))
+        return None if not self.rights else clustered_bootstrap(list(self.rights.values()))
 
     @cached_property
-    def graded(self) -> int:
-        """Solves whose answer was graded."""
-        return sum(s.correct is not None and s.chosen is not None for s in self.all)
+    def rights(self) -> dict[str, list[float]]:
+        """By problem, 1 for each right solve and 0 for each wrong or failed one; what was not graded is left out."""
+        graded = {p: [float(s.correct) for s in rows if s.correct is not None] for p, rows in self.solves.items()}
+        return {problem: rows for problem, rows in graded.items() if rows}
+
+    @property
+    def failed(self) -> list[SolveRow]:
+        """Solves that ended with an error instead of an answer."""
+        return [s for s in self.all if s.error is not None]
 
     @cached_property
     def tokens(self) -> Estimate:
@@ -107,15 +113,24 @@ class Arm:
         shared = [p for p in self.solves if p in other.solves]
         if not shared:
             raise DataError(f"{self.name} and {other.name} have no problem in common yet")
-        of = figure or (lambda s: float(s.correct or False))
-        mine, theirs = ([[of(s) for s in arm.solves[p]] for p in shared] for arm in (self, other))
+        if figure is None:
+            found = self.gain(other)
+            if found is None:
+                raise DataError(f"{self.name} and {other.name} have no graded problem in common")
+            return found
+        mine, theirs = ([[figure(s) for s in arm.solves[p]] for p in shared] for arm in (self, other))
         return paired_bootstrap(mine, theirs)
 
+    def gain(self, other: Arm) -> Estimate | None:
+        """How much more accurate than the other arm, paired; None where no problem was graded in both."""
+        shared = [p for p in self.rights if p in other.rights]
+        return paired_bootstrap(*([arm.rights[p] for p in shared] for arm in (self, other))) if shared else None
+
     def outcomes(self, problems: Sequence[str] | None = None) -> dict[str, float]:
-        """What became of its solves, as shares: right; wrong with a right candidate there; wrong without; every
+        """What became of its graded solves, as shares: right; wrong with a right candidate there; wrong without; every
         candidate cut by a length limit or without a readable answer; no candidate at all."""
         counts: Counter[str] = Counter()
-        chosen = [s for s in self.all if problems is None or s.problem in problems]
+        chosen = [s for s in self.all if s.correct is not None and (problems is None or s.problem in problems)]
         for s in chosen:
             counts[_outcome(s, self._of(s))] += 1
         return {name: counts[name] / max(1, len(chosen)) for name in OUTCOMES}
@@ -151,8 +166,8 @@ class Arm:
         how many there are then depends on what they say."""
         if any(s.stopped != "complete" for s in self.all):
             return None
-        rows = [self._of(s) for s in self.all]
-        if any(len(r) < k or any(c.correct is None for c in r) for r in rows):
+        rows = [self._of(s) for s in self.all if s.correct is not None]
+        if not rows or any(len(r) < k or any(c.correct is None for c in r) for r in rows):
             return None
         return mean(pass_at_k(len(r), sum(bool(c.correct) for c in r), k) for r in rows)
 
@@ -175,7 +190,7 @@ class Summary:
     ) -> Summary:  # fmt: skip
         """From a store's rows; arms without a solve yet are left out."""
         by_arm: dict[str, dict[str, list[SolveRow]]] = {name: {} for name in arms}
-        for s in solves:
+        for s in _regraded(solves):
             by_arm.setdefault(s.arm, {}).setdefault(s.problem, []).append(s)
         made = tuple(Arm(name, rows, candidates) for name, rows in by_arm.items() if rows)
         return cls(arms=made, problems=tuple(problems), of=len(arms) * len(problems) * len(seeds))
@@ -184,6 +199,12 @@ class Summary:
     def done(self) -> int:
         """Solves that have ended."""
         return sum(len(a.all) for a in self.arms)
+
+    @property
+    def ungraded(self) -> list[str]:
+        """Problems that were solved and never graded: they have no answer, and no figure of accuracy counts them."""
+        solved = {p for arm in self.arms for p in arm.solves}
+        return sorted(solved - {p for arm in self.arms for p in arm.rights})
 
     def frontier(self, cost: Callable[[Arm], float]) -> list[Arm]:
         """The arms that no other one beats in accuracy without costing more, cheapest first."""
@@ -213,9 +234,16 @@ class Summary:
 
 
 def accuracy_in(arm: Arm, problems: Sequence[str]) -> Estimate | None:
-    """An arm's accuracy on some problems; None where it has none of them."""
-    rows = [[float(s.correct or False) for s in arm.solves[p]] for p in problems if p in arm.solves]
+    """An arm's accuracy on some problems; None where it has none of them graded."""
+    rows = [arm.rights[p] for p in problems if p in arm.rights]
     return clustered_bootstrap(rows, resamples=1000) if rows else None
+
+
+def _regraded(solves: Sequence[SolveRow]) -> list[SolveRow]:
+    """A failed solve is wrong, but not on a problem whose other solves say that it has no answer."""
+    known = {s.problem for s in solves if s.error is None and s.correct is not None}
+    bare = {s.problem for s in solves if s.error is None} - known
+    return [replace(s, correct=None) if s.error is not None and s.problem in bare else s for s in solves]
 
 
 def _value(arm: Arm) -> float:

@@ -15,7 +15,7 @@ from tts_plugins.bench.store import Store
 from tts_plugins.budget import Budget
 from tts_plugins.cli import _build
 from tts_plugins.cli import _options as options
-from tts_plugins.cli._bench_view import BenchView, show
+from tts_plugins.cli._bench_view import BenchView, failed_line, show
 from tts_plugins.cli._report import deliver, placing
 from tts_plugins.cli._setup import Setup, texts
 from tts_plugins.cli._terminal import (
@@ -60,7 +60,8 @@ Strategies = Annotated[
         "--strategy",
         metavar="NAME[:FIELD=VALUE,…]",
         help="As often as you like: best-of-n:n=8,select=weighted or self-consistency:n=16,stop=vote-lead:3; "
-        "profile:NAME; python:path/file.py:object. One answer and 8 votes if left out.",
+        "compute-optimal:file=policy.json; profile:NAME; python:path/file.py:object. "
+        "One answer and 8 votes if left out.",
         rich_help_panel="Search",
     ),
 ]
@@ -123,7 +124,8 @@ def bench(
 
     [dim]tts-plugins bench --problems questions.jsonl --model qwen3-4b --base-url http://127.0.0.1:8000/v1[/]
 
-    Exit code: 0 done, 1 error, 2 wrong option, 3 the budget of the whole run ended it, 130 interrupted.
+    Exit code: 0 done, 1 error or a strategy whose every solve failed, 2 wrong option,
+    3 the budget of the whole run ended it, 130 interrupted.
     """
     with errors(debug):
         check_writable(html, "--html")
@@ -144,9 +146,16 @@ def bench(
         if not quiet and not as_json:
             show(run, place)
         deliver(run, place, html=html, as_json=as_json, quiet=quiet)
+        if not quiet:
+            say(f"written: {out}")
         if not done:
             complain(f"the budget of the whole run ended it; the same command with more goes on with {out}")
             raise typer.Exit(3)
+        lost = [arm for arm in run.summary.arms if len(arm.failed) == len(arm.all)]
+        for arm in lost:
+            complain(failed_line(arm))
+        if lost:
+            raise typer.Exit(1)
 
 
 def generator_of(setup: Setup, download: Download, **more: Any) -> OpenAICompatibleModel | None:

@@ -86,9 +86,7 @@ def show(run: Run, place: Placing | None) -> None:
     columns = {
         "": [("★ " if arm in frontier else "  ") + arm.name for arm in arms],
         "right": [_estimate(arm.accuracy) for arm in arms],
-        "over the first": [
-            "" if arm is arms[0] or arm.accuracy is None else _signed(arm.over(arms[0])) for arm in arms
-        ],
+        "over the first": [_over(arm, arms[0]) for arm in arms],
         "n": [f"{arm.samples.value:.1f}" for arm in arms],
         "tokens": [f"{arm.tokens.value:,.0f}" for arm in arms],
         "cost": [_cost(arm) for arm in arms],
@@ -111,8 +109,23 @@ def show(run: Run, place: Placing | None) -> None:
         "them. Intervals are for 95 %, resampled by problem."
     )
     console.print(Text(note, style="dim"), soft_wrap=True)
+    for line in _notes(run):
+        console.print(Text(line), soft_wrap=True)
     if place is not None and place.larger is not None:
         console.print(_matches(run, place))
+
+
+def _notes(run: Run) -> list[str]:
+    """What the table does not count, and what failed."""
+    bare, notes = len(run.summary.ungraded), list[str]()
+    if bare:
+        notes.append(f"{bare} of {len(run.summary.problems)} problems have no answer and are not counted")
+    return notes + [failed_line(arm) for arm in run.summary.arms if arm.failed]
+
+
+def failed_line(arm: Arm) -> str:
+    """How many of an arm's solves failed, and why the first did."""
+    return f"{arm.name}: {len(arm.failed)} of {len(arm.all)} solves failed; the first: {arm.failed[0].error}"
 
 
 def _matches(run: Run, place: Placing) -> Table:
@@ -140,7 +153,8 @@ def _signed(e: Estimate) -> str:
 
 
 def _over(arm: Arm, first: Arm) -> str:
-    return "" if arm is first or arm.accuracy is None else _signed(arm.over(first))
+    gain = None if arm is first else arm.gain(first)
+    return "" if gain is None else _signed(gain)
 
 
 def _share(value: float | None) -> str:

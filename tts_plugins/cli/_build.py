@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from tts_plugins._config import build, registered
@@ -13,6 +14,7 @@ from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel
 from tts_plugins.models._weights import Progress
+from tts_plugins.policies import ComputeOptimal
 from tts_plugins.stopping import AnyOf, Rule
 from tts_plugins.strategies import BaseStrategy, BestOfN
 
@@ -124,17 +126,21 @@ def strategy_of(name: str | None, settings: Mapping[str, Any], *, verified: bool
     """The strategy by its registered name, in kebab or snake case; without one, what suits the verifier.
 
     Args:
+        name: it may bring settings of its own, as in `best-of-n:n=4`, `compute-optimal:file=policy.json`.
         settings: its fields.
         verified: whether there is a verifier to choose by.
 
     Raises:
         ConfigurationError: an unknown name, an unknown field, or a value that the strategy refuses.
     """
-    kind = name.replace("-", "_") if name is not None else "best_of_n" if verified else "self_consistency"
+    name, _, own = (name or "").partition(":")
+    given = {**settings_of(list(filter(None, own.split(","))), f"--strategy {name}:"), **settings}
+    kind = name.replace("-", "_") if name else "best_of_n" if verified else "self_consistency"
     known = registered("strategies")
     if kind not in known:
         raise ConfigurationError(f"--strategy {name} is not known; use one of {_names(known)}")
-    given = dict(settings)
+    if kind == "compute_optimal":
+        return _policy(given)
     fields = {f.name for f in dataclasses.fields(cast(Any, known[kind])) if f.init}
     if "n" in fields:
         given.setdefault("n", 8)
@@ -146,6 +152,24 @@ def strategy_of(name: str | None, settings: Mapping[str, Any], *, verified: bool
     if isinstance(made, BestOfN) and made.n > 1 and not verified:
         raise ConfigurationError("--strategy best-of-n needs a --verifier to choose by; or use self-consistency")
     return made
+
+
+def _policy(settings: Mapping[str, Any]) -> ComputeOptimal:
+    known = ("file", "budget", "any_model", "any_verifier")
+    if unknown := sorted(set(settings) - set(known)):
+        raise ConfigurationError(f"--strategy compute-optimal has no setting {unknown[0]!r}; it has {', '.join(known)}")
+    if "file" not in settings:
+        raise ConfigurationError(
+            "--strategy compute-optimal needs the file that `tts-plugins calibrate` wrote: "
+            "compute-optimal:file=policy.json"
+        )
+    path = Path(str(settings["file"])).expanduser()
+    try:
+        return ComputeOptimal.from_file(path, **{k: v for k, v in settings.items() if k != "file"})
+    except OSError as error:
+        raise ConfigurationError(
+            f"--strategy compute-optimal:file={path}: the file cannot be read: {error.strerror or error}"
+        ) from error
 
 
 def settings_of(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +65,14 @@ def calibrate_command(
             emit(policy.to_dict())
         else:
             stdout().print(_table(policy))
+        say(f"use it: {_use(policy, pool, out)}")
+
+
+def _use(policy: ComputeOptimal, pool: Path, out: Path) -> str:
+    # The pool's scores are those of the verifier that the policy was fitted to, under the name of their replay.
+    check = "recorded" if policy.aggregate is None else f"recorded:{policy.aggregate}"
+    chosen = f"compute-optimal:file={out},any_verifier=true"
+    return shlex.join(["tts-plugins", "bench", "--pool", str(pool), "--verifier", check, "--strategy", chosen])
 
 
 def _sizes(text: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -16,12 +16,13 @@ from tts_plugins.bench.problems import ProblemSet, read_problems
 from tts_plugins.budget import Budget
 from tts_plugins.cli import _build
 from tts_plugins.cli._verifier import named, verifier_of
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import ConfigurationError, DataError, TTSError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.pools import Pool
 from tts_plugins.profiles import load_profile
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins.strategies import BaseStrategy
+from tts_plugins.types import Candidate, Problem
 
 _MODEL = ("name", "base_url", "api_key_env", "temperature", "max_tokens", "system", "price", "threads")
 
@@ -136,8 +137,22 @@ def grade_of(text: str | None, default: Grade) -> Grade:
         found = named(rest, f"--grade {text}")
         if not callable(found) or isinstance(found, type):
             raise ConfigurationError(f"--grade {text}: {rest} is no function; name one of (problem, candidate)")
-        return cast(Callable[..., bool | None], found)
+        return _told(cast(Grade, found), f"--grade {text}")
     raise ConfigurationError(f"--grade {text} is not known; use answer, recorded or python:path/file.py:function")
+
+
+def _told(grade: Grade, where: str) -> Grade:
+    """The same grade, whose errors say where they come from."""
+
+    def told(problem: Problem, candidate: Candidate) -> bool | None:
+        try:
+            return grade(problem, candidate)
+        except TTSError:
+            raise
+        except Exception as error:
+            raise DataError(f"{where}: problem {problem.id!r}: {type(error).__name__}: {error}") from error
+
+    return told
 
 
 def _strategy(name: str, value: Any, verified: bool) -> Strategy:
