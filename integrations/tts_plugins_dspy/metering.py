@@ -16,6 +16,7 @@ from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback
 from pydantic import BaseModel
 
 from tts_plugins import Ledger
+from tts_plugins.adapting import charge_of
 from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import Call, Meter, MeterClosed
 
@@ -137,11 +138,4 @@ def _said(output: Any) -> str:
 
 def _charge(error: BaseException) -> Charge:
     status = getattr(error, "status", None) or getattr(error, "status_code", None)
-    if isinstance(status, int) and 400 <= status < 500:
-        return "call"
-    cause: BaseException | None = error
-    while cause is not None:
-        if type(cause).__name__ in ("ConnectError", "ConnectionRefusedError", "ClientConnectorError"):
-            return "call"
-        cause = cause.__cause__
-    return "reserve"
+    return charge_of(error, status)

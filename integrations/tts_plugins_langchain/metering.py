@@ -19,6 +19,7 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_me
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
+from tts_plugins.adapting import charge_of
 from tts_plugins.errors import Charge
 from tts_plugins.metering import Call, Meter
 
@@ -191,11 +192,4 @@ def _from_cache(choice: Generation) -> bool:
 
 def _charge(error: BaseException) -> Charge:
     status = getattr(error, "status_code", None) or getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(status, int) and 400 <= status < 500:
-        return "call"
-    cause: BaseException | None = error
-    while cause is not None:
-        if type(cause).__name__ in ("ConnectError", "ConnectionRefusedError", "ClientConnectorError"):
-            return "call"
-        cause = cause.__cause__
-    return "reserve"
+    return charge_of(error, status)

@@ -4,6 +4,7 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
+from tts_plugins.adapting._charge import charge_of
 from tts_plugins.adapting._metered import Attempts, CandidateLost, MeteredModel, metered, search_here, searching
 from tts_plugins.adapting._settings import LIMITS, REVISING, STEPWISE, SearchSettings, as_budget, as_strategy
 from tts_plugins.adapting._texts import Text, answer_key
@@ -24,6 +25,7 @@ __all__ = [
     "as_budget",
     "as_strategy",
     "as_verifier",
+    "charge_of",
     "function_verifier",
     "metered",
     "required_parameters",
