@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import platform
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from pathlib import Path
 
+from benchmarks._files import write_json
 from benchmarks._rows import Row, Spread, table
 from tts_plugins.errors import BudgetExhausted
 
@@ -107,7 +106,5 @@ def command(name: str, doc: str | None, measure: Callable[[bool], list[Row]], ar
     print(table(rows))
     if given.json:
         told = {"machine": machine, "short": given.short, "rows": [row.to_dict() for row in rows]}
-        partial = Path(given.json + ".partial")
-        partial.write_text(json.dumps(told, indent=1))
-        partial.replace(given.json)
+        write_json(given.json, told)
     return 0 if given.short or all(row.met is not False for row in rows) else 1

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from pathlib import Path
 
+from benchmarks._files import write_json
 from benchmarks._humaneval import humaneval
 from benchmarks._rows import Row, table
 from benchmarks._sandbox_table import sandboxes
@@ -46,9 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"--pools {given.pools} has no {POOL}; the pools are not part of this repository")
     print(table(rows))
     if given.json:
-        partial = given.json.with_name(given.json.name + ".partial")
-        partial.write_text(json.dumps([row.to_dict() for row in rows], indent=1))
-        partial.replace(given.json)
+        write_json(given.json, [row.to_dict() for row in rows])
     return 0 if all(row.met is not False for row in rows) else 1
 
 

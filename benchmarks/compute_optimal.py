@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import time
@@ -17,6 +16,7 @@ import numpy as np
 
 from benchmarks._beams import beams
 from benchmarks._checks import examples, game24
+from benchmarks._files import write_json
 from benchmarks._frontier import Ground, Measured, cheapest, frontier, joined, undominated
 from benchmarks._policy import policies
 from tts_plugins import BestOfN, SelfConsistency
@@ -77,9 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         lines, told["beams"] = beams(folder)
         print("\n".join(lines))
     if given.json:
-        partial = Path(given.json + ".partial")
-        partial.write_text(json.dumps({"short": given.short, **told}, indent=1))
-        partial.replace(given.json)
+        write_json(given.json, {"short": given.short, **told})
     return 0
 
 

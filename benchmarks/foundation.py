@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import platform
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 
 from benchmarks._crowd import crowd
 from benchmarks._ends import cancelled, fits
+from benchmarks._files import write_json
 from benchmarks._latency import cpu, critical, votes, wall
 from benchmarks._local import local
 from benchmarks._rows import FULL, SHORT, Row, Sizes, table
@@ -43,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(table(rows))
     if given.json:
         told = {"machine": machine, "short": given.short, "rows": [row.to_dict() for row in rows]}
-        _write(Path(given.json), json.dumps(told, indent=1))
+        write_json(given.json, told)
     return 0 if given.short or all(row.met is not False for row in rows) else 1
 
 
@@ -56,12 +55,6 @@ def _numbers(text: str) -> list[int]:
 
 async def _section(number: int, sizes: Sizes) -> list[Row]:
     return await SECTIONS[number](sizes)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 if __name__ == "__main__":

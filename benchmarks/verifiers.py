@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from pathlib import Path
 
 from benchmarks._attack_table import live, scripted
+from benchmarks._files import write_json
 from benchmarks._pool_table import pools
 from benchmarks._rows import Row, table
 
@@ -39,9 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows += _live(given.live)
     print(table(rows))
     if given.json:
-        partial = given.json.with_name(given.json.name + ".partial")
-        partial.write_text(json.dumps([row.to_dict() for row in rows], indent=1))
-        partial.replace(given.json)
+        write_json(given.json, [row.to_dict() for row in rows])
     return 0 if all(row.met is not False for row in rows) else 1
 
 
