@@ -71,7 +71,7 @@ def _clean(answer: str) -> str:
     if value[:1] in ("[", "{") and value[-1:] in ("]", "}"):
         return _canonical(value) or value
     value = " ".join(value.split()).lstrip(_BLANK).rstrip(_BLANK + ".,;:!?")
-    if len(value) <= _LONG:
+    if "\\" in value and len(value) <= _LONG:
         value = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", value)
         value = re.sub(r"\\[dt]?frac\s*\{([^{}]+)\}\s*\{([^{}]+)\}", r"\1/\2", value)
         value = re.sub(r"\\(?:left|right|,|;|!|\s)|\^\\circ|\\%|\\\$", "", value)

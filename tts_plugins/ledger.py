@@ -226,27 +226,28 @@ class Ledger:
         return Hold(self, amount, within, mirror, units)
 
     def _close(self, hold: Hold, usage: Usage) -> Amount | None:
-        used = Amount.used(usage)
+        free = usage is NOTHING or usage == NOTHING
+        used = ZERO if free else Amount.used(usage)
         with self._lock:
             if not hold.open:
                 return None
             # What was drawn from it has been held, and is charged, apart: only the rest covers this.
-            over = used.excess(hold.amount)
+            over = ZERO if free else used.excess(hold.amount)
             self._park_quietly(hold, None)
             for h in hold._mirrors():
                 ledger, h.open = h.ledger, False
                 ledger._held = ledger._held.minus(h.amount)
-                ledger._spent = ledger._spent.plus(used)
-                ledger._overshoot = ledger._overshoot.plus(over)
                 ledger._open -= 1
                 ledger._busy -= 0 if h._paused else 1
                 if h.within is not None:
-                    h.within.inside += h.inside if usage == NOTHING else [*h.inside, usage]
-                if usage != NOTHING:
+                    h.within.inside += h.inside if free else [*h.inside, usage]
+                if not free:
+                    ledger._spent = ledger._spent.plus(used)
+                    ledger._overshoot = ledger._overshoot.plus(over)
                     ledger._usage = ledger._usage + usage
                     if ledger._role is not None:
                         usage = replace(usage, by_role={ledger._role: replace(usage, by_role=EMPTY)})
-            answers = self._pump()
+            answers = self._pump() if self._root._queue else []
         deliver(answers)
         return over
 

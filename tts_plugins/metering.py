@@ -30,7 +30,7 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.models._step_texts import without
-from tts_plugins.models._usage import Price, PromptBound, Trust, measure, pricing
+from tts_plugins.models._usage import Price, PromptBound, Trust, Written, measure, pricing
 from tts_plugins.protocols import Role
 from tts_plugins.types import Usage
 
@@ -64,6 +64,7 @@ class Call:
 @dataclass(frozen=True)
 class _Open:
     call: Call
+    written: Written
     bound: Bound
     hold: Hold
 
@@ -120,7 +121,8 @@ class Meter:
             UnboundedCallError, UnknownPriceError: the limit cannot hold over this call.
             MeterClosed: nobody waits for this candidate any more.
         """
-        price, prompt = _price(self._prices, call.model), _learnt_of(call.model)[0].of(call.prompt)
+        price, written = _price(self._prices, call.model), Written.of(call.prompt)
+        prompt = _learnt_of(call.model)[0].of(written)
         usd = None if price is None or call.max_tokens is None else price(prompt, call.max_tokens)
         bound = Bound(prompt_tokens=prompt, completion_tokens=call.max_tokens, usd=usd)
         amount = bound.amount.times(call.choices)
@@ -130,7 +132,7 @@ class Meter:
                     raise MeterClosed(f"{call.model}: this candidate has ended; the call is not made")
                 _check(call, price, self._ledger)
                 within = self._prepaid if self._prepaid is not None and self._prepaid.open else None
-                self._open[key] = _Open(call, bound, self._ledger.reserve(amount, within=within))
+                self._open[key] = _Open(call, written, bound, self._ledger.reserve(amount, within=within))
                 self._started += 1
         except (BudgetExhausted, ConfigurationError, MeterClosed) as refusal:
             self.refusal = refusal
@@ -174,7 +176,7 @@ class Meter:
             trust=trust,
         )
         if usage.exact:
-            prompts.saw(call.prompt, usage.prompt_tokens)
+            prompts.saw(opened.written, usage.prompt_tokens)
         self._settle(opened, usage)
 
     def fail(self, key: Hashable, charge: Charge) -> None:

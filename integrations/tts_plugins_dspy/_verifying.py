@@ -120,9 +120,11 @@ def _function(function: Any, search: Search) -> Verifier:
     def arguments(problem: Problem, candidate: Candidate) -> tuple[Any, ...]:
         if isinstance(function, Reward):
             return search.inputs, candidate.output
+        if wanted == 1:
+            return (candidate.output,)
         asked = dspy.Example(**search.inputs).with_inputs(*search.inputs)
         trace = search.traces.get(candidate.seed, [])
-        return {1: (candidate.output,), 3: (asked, candidate.output, trace)}.get(wanted, (asked, candidate.output))
+        return (asked, candidate.output, trace) if wanted == 3 else (asked, candidate.output)
 
     return scoring(search, name, called, arguments, read)
 

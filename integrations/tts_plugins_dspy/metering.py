@@ -100,15 +100,62 @@ class _Tap:
         return self  # `dspy.Parallel` copies trackers, and what is told to a copy is lost
 
 
+class _Metered(list[Any]):
+    """The callbacks of a candidate: a meter, and the user's own.
+
+    DSPy tells callbacks of modules and adapters too, and what it prepares to tell takes longer than all else that is
+    done for a candidate here; a meter hears of language models alone. DSPy adds each object's own list to this one:
+    where that list is known to be of no language model, the meter is left out. Wherever it is not known, it is in.
+    """
+
+    def __init__(self, meter: MeterCallback, others: list[Any], deaf: Mapping[int, list[Any]]) -> None:
+        super().__init__([meter, *others])
+        self._others, self._deaf = others, deaf
+
+    def __add__(self, own: Any) -> list[Any]:
+        known = id(own) in self._deaf  # which keeps the list, so that no other one can have its id
+        return [*(self._others if known else self), *own]
+
+
+def deaf_lists(module: Any, adapter: Any) -> dict[int, list[Any]]:
+    """The lists of callbacks of a program's modules and of its adapter, by identity, that no language model can share.
+
+    One with something in it may be what the user has given to a language model as well. Modules are looked for in
+    attributes alone: `named_sub_modules` also reads all that a program remembers of its calls.
+    """
+    owners, seen = [dspy.settings.get("lm"), adapter, module], set()
+    deaf, hearing = dict[int, list[Any]](), set()
+    while owners:
+        owner = owners.pop()
+        if id(owner) in seen:
+            continue
+        seen.add(id(owner))
+        listed = getattr(owner, "callbacks", None)
+        if isinstance(owner, dspy.BaseLM) or listed:
+            hearing.add(id(listed))
+        elif isinstance(listed, list):
+            deaf[id(listed)] = listed
+        if isinstance(owner, dspy.Module):
+            owners += [value for value in vars(owner).values() if isinstance(value, dspy.Module | dspy.BaseLM)]
+    return {key: listed for key, listed in deaf.items() if key not in hearing}
+
+
 @contextmanager
-def calling(meter: Meter, ledger: Ledger | None, **settings: Any) -> Iterator[None]:
-    """DSPy's settings for what runs as part of a candidate: its meter, and nothing streamed out of it."""
+def calling(
+    meter: Meter, ledger: Ledger | None, deaf: Mapping[int, list[Any]] | None = None, **settings: Any
+) -> Iterator[None]:
+    """DSPy's settings for what runs as part of a candidate: its meter, and nothing streamed out of it.
+
+    Args:
+        deaf: what `deaf_lists` found.
+    """
     callback = MeterCallback(meter, ledger)
     # Those of searches around this one are left out: this one's account pays into theirs.
     others = [c for c in dspy.settings.get("callbacks") or [] if not isinstance(c, MeterCallback)]
     outer = dspy.settings.get("usage_tracker")
     tap = _Tap(callback, outer._outer if isinstance(outer, _Tap) else outer)
-    with dspy.context(callbacks=[callback, *others], usage_tracker=tap, send_stream=None, **settings):
+    callbacks = _Metered(callback, others, deaf or {})
+    with dspy.context(callbacks=callbacks, usage_tracker=tap, send_stream=None, **settings):
         yield
 
 

@@ -24,7 +24,7 @@ class RolloutAdapter:
     """The user's adapter, for one candidate. `isinstance` finds in it what it wraps.
 
     Args:
-        inner: the adapter; `dspy.ChatAdapter` where none is configured.
+        inner: the adapter.
         sample: the candidate's number: of the path to it, where searches are nested.
         temperature: for calls that set none, or 0.
         attempts: earlier candidates that this one is to better; those of searches around it are shown too.
@@ -32,7 +32,7 @@ class RolloutAdapter:
 
     def __init__(self, inner: Any, sample: int, temperature: float, *, attempts: Attempts | None = None) -> None:
         outer = isinstance(inner, RolloutAdapter)
-        self.inner: Any = inner.inner if outer else inner or dspy.ChatAdapter()
+        self.inner: Any = inner.inner if outer else inner
         self.sample, self._temperature, self.attempts = sample, temperature, attempts
         self._hints: tuple[str, ...] = (*(inner._hints if outer else ()), *([attempts.text()] if attempts else ()))
 

@@ -16,6 +16,10 @@ async def acquire(ledger: Ledger, unit: Amount, *, at_most: int = 1, within: Hol
     Raises:
         BudgetExhausted: there is no room, and nobody in flight will make any.
     """
+    if ledger.idle_queue:
+        # The usual case, without a detour through the loop; where it does not fit it is asked again, and may wait.
+        with contextlib.suppress(BudgetExhausted):
+            return ledger.reserve(unit, at_most=at_most, within=within)
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Hold] = loop.create_future()
 
@@ -36,10 +40,6 @@ async def acquire(ledger: Ledger, unit: Amount, *, at_most: int = 1, within: Hol
             if isinstance(answer, Hold):
                 answer.release()
 
-    if ledger.idle_queue:
-        # The usual case, without a detour through the loop; where it does not fit it is asked again, and may wait.
-        with contextlib.suppress(BudgetExhausted):
-            return ledger.reserve(unit, at_most=at_most, within=within)
     ticket = ledger.ask(unit, ready, at_most=at_most, within=within)
     try:
         while not future.done():

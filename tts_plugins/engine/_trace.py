@@ -18,6 +18,7 @@ Listener = Callable[[Event], None]
 
 _log = logging.getLogger(__name__)
 _OWN = frozenset({"id", "kind", "parent", "at", "end"})
+_JSON = frozenset({str, int, bool, type(None)})  # most of what is recorded: looked up before anything is called
 
 
 class Trace:
@@ -128,15 +129,14 @@ class Trace:
 
 def _plain(value: Any) -> Any:
     """The value as JSON has it: verifiers, servers and strategies bring what they like."""
-    kind = type(value)
-    if kind in (str, int, bool) or value is None:
+    if type(value) in _JSON:
         return value
-    if kind is float:
+    if type(value) is float:
         return value if math.isfinite(value) else repr(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): item if type(item) in _JSON else _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [item if type(item) in _JSON else _plain(item) for item in value]
     if isinstance(value, str):
         return str(value)
     if isinstance(value, numbers.Integral):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tts_plugins.types import Usage
 
@@ -42,6 +42,25 @@ class Trust:
             self.saw(told, int(1.2 * max(counts)) + 4)
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
+
+
+class Written(NamedTuple):
+    """A prompt as it is sent: what it is known by, and its tokens at most, but for what a template adds to each."""
+
+    key: int
+    tokens: int
+
+    @classmethod
+    def of(cls, prompt: Any) -> Written:
+        """Of messages with tools and the like; what was read before is taken as it is."""
+        if isinstance(prompt, Written):
+            return prompt
+        text = _ENCODER.encode(prompt)
+        messages = len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1
+        return cls(hash(text), len(text.encode("utf-8", "replace")) + _PER_MESSAGE * messages)
+
+
 class PromptBound:
     """An upper bound of a prompt's tokens: its bytes plus the template, until a usage has been seen for it.
 
@@ -54,20 +73,17 @@ class PromptBound:
         self._allowance = _PER_PROMPT
 
     def of(self, prompt: Any) -> int:
-        """Tokens at most, of messages with tools and the like."""
-        text = json.dumps(prompt, ensure_ascii=False, default=str)
-        seen = self._seen.get(hash(text))
-        messages = len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1
-        return (
-            len(text.encode("utf-8", "replace")) + _PER_MESSAGE * messages + self._allowance if seen is None else seen
-        )
+        """Tokens at most, of messages with tools and the like, or of what `Written.of` made of them."""
+        written = Written.of(prompt)
+        seen = self._seen.get(written.key)
+        return written.tokens + self._allowance if seen is None else seen
 
     def saw(self, prompt: Any, tokens: int) -> None:
         """The server counted this prompt; where counts differ (caches, modes), the largest binds."""
+        written = Written.of(prompt)
         # A template that adds more than was allowed for does so to every prompt.
-        self._allowance += max(0, tokens - self.of(prompt))
-        key = hash(json.dumps(prompt, ensure_ascii=False, default=str))
-        self._seen[key] = max(tokens, self._seen.pop(key, 0))
+        self._allowance += max(0, tokens - self.of(written))
+        self._seen[written.key] = max(tokens, self._seen.pop(written.key, 0))
         while len(self._seen) > self._size:
             self._seen.popitem(last=False)
 

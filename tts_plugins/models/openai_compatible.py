@@ -21,7 +21,16 @@ from tts_plugins.models._revision import Revising, Turns
 from tts_plugins.models._steps import Stepping, StepSettings
 from tts_plugins.models._stream import gather
 from tts_plugins.models._tokenizer import weigh
-from tts_plugins.models._usage import Price, PromptBound, Trust, completion_count, measure, most_of_one, pricing
+from tts_plugins.models._usage import (
+    Price,
+    PromptBound,
+    Trust,
+    Written,
+    completion_count,
+    measure,
+    most_of_one,
+    pricing,
+)
 from tts_plugins.types import Generation, Problem, Reply
 
 if TYPE_CHECKING:
@@ -254,20 +263,21 @@ class OpenAICompatibleModel(Stepping, Revising):
             kind = "no choices" if hasattr(response, "choices") else f"a {type(response).__name__}, no completion"
             raise MalformedResponse(f"{self._where()}: the answer has {kind}: {str(response)[:120]!r}")
         made = [(c, generation(c, empty=shape is not None)) for c in choices]
+        written = Written.of(prompt)
         usage = measure(
             getattr(response, "usage", None),
             [self._new(prompt, shown(c)) for c, _ in made],
             [c.finish_reason == "length" for c, _ in made],
-            prompt_bound=self._prompts.of(prompt),
+            prompt_bound=self._prompts.of(written),
             max_tokens=max_tokens,
             hidden=any(g is None for _, g in made),
             price=self._price,
             trust=self._trust,
         )
         if usage.exact:
-            self._prompts.saw(prompt, usage.prompt_tokens)
+            self._prompts.saw(written, usage.prompt_tokens)
         # Choices that nobody asked for cost their tokens, and are no calls of ours.
-        usage = replace(usage, calls=min(usage.calls, asked))
+        usage = usage if usage.calls <= asked else replace(usage, calls=asked)
         if len(choices) < asked and len(choices) == 1:
             self._batch = 1  # it ignores n; the rest are asked for singly
         generations = tuple(g if shape is None else shape(c, g) for c, g in made if g is not None)[:asked]

@@ -1,0 +1,126 @@
+"""Callbacks of DSPy under a search: the user's hear what they hear without one, the meter of every call of a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("dspy")
+pytest.importorskip("aiohttp")
+
+import dspy
+from dspy.utils.callback import BaseCallback
+from tts_plugins_dspy import Scaled
+
+from tests.imitations import said
+from tts_plugins import BestOfN, Budget, Ledger
+from tts_plugins.testing.loopback import LoopbackServer
+
+
+class Heard(BaseCallback):  # type: ignore[misc]
+    """Counts what it is told of."""
+
+    def __init__(self) -> None:
+        self.of: Counter[str] = Counter()
+
+    def on_module_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.of[type(instance).__name__] += 1
+
+    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.of["lm"] += 1
+
+    def on_adapter_format_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.of["format"] += 1
+
+    def on_adapter_parse_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
+        self.of["parse"] += 1
+
+
+class Outer(dspy.Module):  # type: ignore[misc]
+    """A predictor in an attribute, and one in a list."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.first = dspy.Predict("question -> answer: int", **settings)
+        self.others = [dspy.Predict("question -> answer: int", **settings)]
+
+    def forward(self, question: str) -> Any:
+        self.first(question=question)
+        return self.others[0](question=question)
+
+
+class Calling(dspy.Module):  # type: ignore[misc]
+    """Calls language models without an adapter: its own, and one that stands in no attribute."""
+
+    def __init__(self, *models: Any) -> None:
+        super().__init__()
+        self.model, self.hidden = models[0], lambda text: models[-1](text)
+
+    def forward(self, question: str) -> Any:
+        self.model(question)
+        return dspy.Prediction(answer=self.hidden(question + "!")[0])
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+    with LoopbackServer(reply=lambda body, i: said(reasoning="r", answer=i)) as running:
+        yield running
+
+
+def language_model(server: LoopbackServer) -> Any:
+    return dspy.LM("openai/small", api_base=server.base_url, api_key="-", max_tokens=50, num_retries=0)
+
+
+@pytest.mark.parametrize("where", ["settings", "module", "model"])
+def test_the_users_callbacks_hear_what_they_hear_without_a_search(server: LoopbackServer, where: str) -> None:
+    def heard(wrap: Any, times: int) -> Counter[str]:
+        told, lm = Heard(), language_model(server)
+        module = Outer(callbacks=[told]) if where == "module" else Outer()
+        if where == "model":
+            lm.callbacks.append(told)
+        with dspy.context(lm=lm, callbacks=[told] if where == "settings" else []):
+            for _ in range(times):
+                wrap(module)(question="q")
+        lm.close()
+        return told.of
+
+    bare = heard(lambda module: module, 3)
+    searched = heard(lambda module: Scaled(module, strategy=BestOfN(n=3), verifier=lambda p: 0.5), 1)
+    searched.pop("Scaled", None)
+    assert searched == bare and bare["lm"] == (0 if where == "module" else 6)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own lists", "one list of callbacks for all"])
+def test_every_call_of_a_model_is_on_the_account(server: LoopbackServer, shared: bool) -> None:
+    own, hidden, configured = (language_model(server) for _ in range(3))
+    module = Calling(own, hidden)
+    if shared:
+        module.callbacks = own.callbacks = configured.callbacks = []
+    account = Ledger(Budget(tokens=100_000))
+    with dspy.context(lm=configured):
+        Scaled(module, strategy=BestOfN(n=3), verifier=lambda p: 0.5, budget=account)(question="q")
+    counted = server.wait()
+    assert account.usage.calls == counted.requests == 6
+    assert account.spent.tokens == counted.tokens > 0
+    for lm in (own, hidden, configured):
+        lm.close()
+
+
+def test_a_program_that_remembers_much_is_not_searched_through(server: LoopbackServer) -> None:
+    """DSPy keeps up to 10,000 calls in each module; what is looked at before a search must not grow with them."""
+    lm, module, seen = language_model(server), Outer(), list[object]()
+
+    class Remembered(dict[str, Any]):
+        def items(self) -> Any:
+            seen.append(self)
+            return super().items()
+
+    module.first.history.extend(Remembered(prompt="p") for _ in range(10))
+    with dspy.context(lm=lm):
+        Scaled(module, strategy=BestOfN(n=2), verifier=lambda p: 0.5)(question="q")
+    lm.close()
+    assert seen == []
