@@ -246,7 +246,7 @@ class Ledger:
                     ledger._overshoot = ledger._overshoot.plus(over)
                     ledger._usage = ledger._usage + usage
                     if ledger._role is not None:
-                        usage = replace(usage, by_role={ledger._role: replace(usage, by_role=EMPTY)})
+                        usage = replace(usage, by_role=EMPTY).of_role(ledger._role)
             answers = self._pump() if self._root._queue else []
         deliver(answers)
         return over

@@ -232,7 +232,7 @@ class Meter:
         self._settle(opened, usage)
 
     def _settle(self, opened: _Open, usage: Usage) -> None:
-        opened.hold.settle(replace(usage, by_role={self._role: usage}))
+        opened.hold.settle(usage.of_role(self._role))
         with self._lock:
             self._usage = self._usage + usage
 

@@ -6,12 +6,13 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, Self, cast
+from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from tts_plugins.errors import ConfigurationError
 
 Message = Mapping[str, Any]
 Stopped = Literal["complete", "stop_rule", "budget", "deadline", "cancelled"]
+T = TypeVar("T")
 
 
 class _Empty(Mapping[str, Any]):
@@ -128,6 +129,13 @@ def _content_text(content: object) -> str:
     return "" if content is None else str(content)
 
 
+def _made(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A frozen object of values that were checked before; `__init__` would set them one by one, and check again."""
+    made = object.__new__(kind)
+    vars(made).update(values)
+    return made
+
+
 @dataclass(frozen=True)
 class Step:
     """The unit that a process verifier scores: a part of a candidate's text, separator excluded."""
@@ -192,18 +200,23 @@ class Usage:
         roles = dict(self.by_role)
         for role, usage in other.by_role.items():
             roles[role] = roles[role] + usage if role in roles else usage
-        return Usage(
-            calls=self.calls + other.calls,
-            requests=self.requests + other.requests,
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-            usd=None if self.usd is None or other.usd is None else self.usd + other.usd,
-            seconds=self.seconds + other.seconds,
-            exact=self.exact and other.exact,
-            overshoot=self.overshoot + other.overshoot,
-            by_role=roles,
-        )
+        sums = {
+            "calls": self.calls + other.calls,
+            "requests": self.requests + other.requests,
+            "prompt_tokens": self.prompt_tokens + other.prompt_tokens,
+            "completion_tokens": self.completion_tokens + other.completion_tokens,
+            "cached_tokens": self.cached_tokens + other.cached_tokens,
+            "usd": None if self.usd is None or other.usd is None else self.usd + other.usd,
+            "seconds": self.seconds + other.seconds,
+            "exact": self.exact and other.exact,
+            "overshoot": self.overshoot + other.overshoot,
+            "by_role": roles,
+        }
+        return _made(Usage, sums)
+
+    def of_role(self, role: str) -> Usage:
+        """The same, told as what a role took."""
+        return _made(Usage, {**vars(self), "by_role": {role: self}})
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form; `tokens` is included, `by_role` where there is any."""
@@ -293,7 +306,9 @@ class Candidate:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with changes; it keeps its id unless that is changed too."""
-        return replace(self, **changes)
+        if not self.__dataclass_fields__.keys() >= changes.keys():
+            return replace(self, **changes)  # which says what field there is not
+        return _made(type(self), {**vars(self), **changes})
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,11 +330,12 @@ class Scored(Candidate):
     @classmethod
     def of(cls, candidate: Candidate, **scoring: Any) -> Scored:
         """The candidate with its scoring; the same id, since it is the same solution."""
-        values = {name: getattr(candidate, name) for name in _CANDIDATE_FIELDS}
-        return cls(**{**values, **scoring})
+        values = vars(candidate)
+        return _made(cls, {**_UNSCORED, **{name: values[name] for name in _CANDIDATE_FIELDS}, **scoring})
 
 
 _CANDIDATE_FIELDS = tuple(Candidate.__dataclass_fields__)
+_UNSCORED = {"score": None, "step_scores": (), "feedback": "", "details": EMPTY}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,7 +212,7 @@ class Caller:
 
     def _settle(self, inner: Hold, charged: Usage, role: Role) -> Amount:
         self._flying.pop(inner, None)
-        return inner.settle(replace(charged, by_role={role: charged}))
+        return inner.settle(charged.of_role(role))
 
 
 async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Reply:
