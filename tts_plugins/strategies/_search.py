@@ -14,7 +14,7 @@ from tts_plugins.errors import (
     TTSError,
 )
 from tts_plugins.protocols import Run
-from tts_plugins.selection import Select, best, choose, majority_vote, top
+from tts_plugins.selection import Select, best, choose, majority_vote, spread
 from tts_plugins.types import Candidate, Scored
 
 # What ends a search that has found something already: it then chooses among what there is.
@@ -39,9 +39,9 @@ async def grow(run: Run, beams: Sequence[Candidate], total: int, lookahead: int 
 
 
 def keep(run: Run, children: Sequence[Scored], count: int) -> list[Scored]:
-    """The best of the unfinished ones; the others are pruned."""
+    """The best of the unfinished ones, ties shared among their parents; the others are pruned."""
     unfinished = [c for c in children if not c.finished]
-    kept = unfinished if run.verifier is None else top(unfinished, count)
+    kept = unfinished if run.verifier is None else spread(unfinished, count)
     names = {c.id for c in kept}
     run.prune([c for c in unfinished if c.id not in names])
     return kept

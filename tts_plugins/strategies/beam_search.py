@@ -16,8 +16,9 @@ from tts_plugins.types import Candidate, Problem, Scored
 class BeamSearch(BaseStrategy):
     """`n` first steps, of which the best `n // beam_width` survive and get `beam_width` next steps each, and so on.
 
-    A beam that finishes leaves its place to others. It ends when none is unfinished, when there are `n` finished
-    ones, or after `max_steps`.
+    Of equally good children, those of different parents survive first, so that a verifier of few values, such as a
+    program's 0 and 1, does not narrow the search to one line. A beam that finishes leaves its place to others. It ends
+    when none is unfinished, when there are `n` finished ones, or after `max_steps`.
 
     Args:
         n: candidates per level, over all beams together (N of the paper).
