@@ -57,10 +57,13 @@ class PromptBound:
         """Tokens at most, of messages with tools and the like."""
         text = json.dumps(prompt, ensure_ascii=False, default=str)
         seen = self._seen.get(hash(text))
+        if seen is not None:
+            return seen
+        ids = prompt.get("prompt") if isinstance(prompt, Mapping) else None
+        if isinstance(ids, list):
+            return len(ids) + self._allowance  # they are tokens already
         messages = len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1
-        return (
-            len(text.encode("utf-8", "replace")) + _PER_MESSAGE * messages + self._allowance if seen is None else seen
-        )
+        return len(text.encode("utf-8", "replace")) + _PER_MESSAGE * messages + self._allowance
 
     def saw(self, prompt: Any, tokens: int) -> None:
         """The server counted this prompt; where counts differ (caches, modes), the largest binds."""

@@ -16,10 +16,12 @@ from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, ModelError, ServerFailed, TTSError
 from tts_plugins.models._choices import generation, shown
 from tts_plugins.models._clients import Clients
+from tts_plugins.models._completions import complete
 from tts_plugins.models._faults import translate
 from tts_plugins.models._revision import Revising, Turns
 from tts_plugins.models._steps import Stepping, StepSettings
 from tts_plugins.models._stream import gather
+from tts_plugins.models._templates import Templates
 from tts_plugins.models._tokenizer import weigh
 from tts_plugins.models._usage import Price, PromptBound, Trust, completion_count, measure, most_of_one, pricing
 from tts_plugins.types import Generation, Problem, Reply
@@ -60,6 +62,8 @@ class OpenAICompatibleModel(Stepping, Revising):
     Raises:
         ConfigurationError: a field is out of range; n > 1 is asked at temperature 0.
     """
+
+    _ways = (*Stepping._ways, "completions")
 
     def __init__(
         self,
@@ -107,7 +111,9 @@ class OpenAICompatibleModel(Stepping, Revising):
         }  # fmt: skip
         self._request = {key: value for key, value in self._request.items() if value is not None}
         self._stream, self._send_seed = stream, send_seed
-        self._begin_stepping(steps or StepSettings(), None if client is None and base_url is None else self._base_url)
+        steps = steps or StepSettings()
+        self._begin_stepping(steps, None if client is None and base_url is None else self._base_url)
+        self._templates = Templates(steps.template, self._headers)
         self._turns = revision
         self._checked_seeds = False
         self._prompts, self._trust = PromptBound(), Trust()
@@ -181,7 +187,10 @@ class OpenAICompatibleModel(Stepping, Revising):
                     raise fault from error
 
     async def _respond(self, body: dict[str, Any]) -> Any:
-        create: Any = (await self._clients.get()).chat.completions.create
+        client = await self._clients.get()
+        if "prompt" in body:
+            return await complete(client.completions.create, body, self._stream)
+        create: Any = client.chat.completions.create
         if not self._stream:
             return await create(**body)
         async with await create(**body, stream=True, stream_options={"include_usage": True}) as chunks:
@@ -213,6 +222,19 @@ class OpenAICompatibleModel(Stepping, Revising):
             key: self._request[key] for key in ("tools", "response_format", "functions") if key in self._request
         }
         return {"messages": [*system, *messages], **extra, **problem.metadata.get(REQUEST, {})}
+
+    async def _completing(self, prompt: dict[str, Any]) -> dict[str, Any]:
+        """The same for the completions endpoint: rendered, with what a last turn of the assistant has begun."""
+        messages, shown = list(prompt["messages"]), ("tools", "functions")
+        last = messages[-1]
+        begun = last["content"] if last["role"] == "assistant" and isinstance(last.get("content"), str) else ""
+        fields = {key: prompt[key] for key in shown if key in prompt}
+        extra = self._request.get("extra_body", {})
+        fields |= {key: extra[key] for key in ("chat_template", "chat_template_kwargs") if key in extra}
+        text = await self._templates.prompt(
+            await self._clients.get(), self.name, messages[:-1] if begun else messages, begun, fields
+        )
+        return {**{key: value for key, value in prompt.items() if key not in ("messages", *shown)}, "prompt": text}
 
     def _body(self, prompt: dict[str, Any], seeds: Sequence[int | None], max_tokens: int | None) -> dict[str, Any]:
         body = {"model": self.name, **self._request, **prompt}
