@@ -20,6 +20,8 @@ from tts_plugins.types import EMPTY, Usage
 
 __all__ = ["Hold", "Ledger", "Ticket"]
 
+_NO_LIMITS = (None,) * len(DIMENSIONS)
+
 
 class Ledger:
     """An account with limits. Thread-safe; share one among as many solves as you like.
@@ -193,6 +195,8 @@ class Ledger:
             ledger = ledger._parent
 
     def _fit(self, unit: Amount, at_most: int, within: Hold | None) -> int:
+        if self._limits == _NO_LIMITS:
+            return at_most
         count, drawable = at_most, within.amount if within is not None and within.open else ZERO
         for need, limit, spent, held, own in zip(unit, self._limits, self._spent, self._held, drawable, strict=True):
             if need > 0 and limit is not None:
@@ -226,23 +230,24 @@ class Ledger:
         return Hold(self, amount, within, mirror, units)
 
     def _close(self, hold: Hold, usage: Usage) -> Amount | None:
-        used = Amount.used(usage)
         with self._lock:
             if not hold.open:
                 return None
+            nothing = usage is NOTHING or usage == NOTHING
+            used = ZERO if nothing else Amount.used(usage)
             # What was drawn from it has been held, and is charged, apart: only the rest covers this.
             over = used.excess(hold.amount)
             self._park_quietly(hold, None)
             for h in hold._mirrors():
                 ledger, h.open = h.ledger, False
                 ledger._held = ledger._held.minus(h.amount)
-                ledger._spent = ledger._spent.plus(used)
-                ledger._overshoot = ledger._overshoot.plus(over)
                 ledger._open -= 1
                 ledger._busy -= 0 if h._paused else 1
                 if h.within is not None:
-                    h.within.inside += h.inside if usage == NOTHING else [*h.inside, usage]
-                if usage != NOTHING:
+                    h.within.inside += h.inside if nothing else [*h.inside, usage]
+                if not nothing:
+                    ledger._spent = ledger._spent.plus(used)
+                    ledger._overshoot = ledger._overshoot.plus(over)
                     ledger._usage = ledger._usage + usage
                     if ledger._role is not None:
                         usage = replace(usage, by_role={ledger._role: replace(usage, by_role=EMPTY)})

@@ -183,7 +183,7 @@ class Caller:
                     self._flying[inner] = _Sent(bound=bound, count=count, hold=hold, role=role)
                 reply = await _generate(model, call, seeds)
                 usage = replace(counted(reply, bound, inner, count), seconds=time.monotonic() - started)
-            return replace(reply, usage=usage)
+            return Reply(generations=reply.generations, usage=usage)
         except ModelError as error:
             failed, usage = error, failure(error, bound, inner, count)
             raise

@@ -97,13 +97,14 @@ class Expansion(Sampling):
         if verifier is None:
             return Scored.of(candidate)
         score = await self._shared(candidate, verifier, hold, event)
-        if not score.steps:
+        if self._lookahead and "lookahead" in score.details:
+            score = replace(score, steps=score.steps[: len(candidate.steps)])
+        scored = scored_by(verifier.name, candidate, score)
+        if not scored.step_scores:
             raise ConfigurationError(
                 f"{verifier.name} gives no step scores, which a search over steps needs; use {_THOSE_THAT_DO}"
             )
-        if "lookahead" in score.details:
-            score = replace(score, steps=score.steps[: len(candidate.steps)])
-        return scored_by(verifier.name, candidate, score)
+        return scored
 
     async def _shared(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
         """The score of its text, asked for once however many children have it."""
@@ -152,7 +153,8 @@ class Expansion(Sampling):
             end = end.replace(answer=await read_answer(run.answer, end.text))
         with failing_alone(verifier.name):
             score = await verifier.score(run, end)
-        scored_by(verifier.name, end, score)  # held against the steps that it was shown, before they are cut off
+        if self._lookahead:
+            scored_by(verifier.name, end, score)  # held against the steps that it was shown, before they are cut off
         return score if end is candidate else replace(score, details={**score.details, "lookahead": end.text})
 
 

@@ -133,7 +133,10 @@ def _plain(value: Any) -> Any:
         return value
     if kind is float:
         return value if math.isfinite(value) else repr(value)
-    if isinstance(value, Mapping):
+    # The usual types first: whether something is a Mapping is slow to find out.
+    if kind in (list, tuple):
+        return [_plain(item) for item in value]
+    if kind is dict or isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]

@@ -118,7 +118,7 @@ class Stepping:
         fresh = tuple(g for g in reply.generations if g.finish_reason != "repeated")
         if not fresh:
             raise RepeatedStep(f"{self.name} wrote only steps that the solution has already")
-        return replace(reply, generations=fresh)
+        return reply if len(fresh) == len(reply.generations) else replace(reply, generations=fresh)
 
     def _step_prompt(self, candidate: Candidate, *, greedy: bool) -> tuple[dict[str, Any], Sequence[str] | None]:
         """The prompt, and the steps that a reply in words may repeat; None where the server continues the text."""

@@ -14,6 +14,9 @@ _PER_MESSAGE, _PER_PROMPT = 16, 64
 # Texts of real tokenisers run at about 3 to 6 bytes a token; beyond this, tokens were left out of the count.
 _BYTES_A_TOKEN = 7.0
 
+# Made once: `json.dumps` makes another one for each prompt that is not written its own way.
+_written = json.JSONEncoder(ensure_ascii=False, default=str).encode
+
 Price = Callable[[int, int], float | None]
 
 
@@ -55,7 +58,19 @@ class PromptBound:
 
     def of(self, prompt: Any) -> int:
         """Tokens at most, of messages with tools and the like."""
-        text = json.dumps(prompt, ensure_ascii=False, default=str)
+        return self._of(prompt, _written(prompt))
+
+    def saw(self, prompt: Any, tokens: int) -> None:
+        """The server counted this prompt; where counts differ (caches, modes), the largest binds."""
+        text = _written(prompt)
+        # A template that adds more than was allowed for does so to every prompt.
+        self._allowance += max(0, tokens - self._of(prompt, text))
+        key = hash(text)
+        self._seen[key] = max(tokens, self._seen.pop(key, 0))
+        while len(self._seen) > self._size:
+            self._seen.popitem(last=False)
+
+    def _of(self, prompt: Any, text: str) -> int:
         seen = self._seen.get(hash(text))
         if seen is not None:
             return seen
@@ -64,15 +79,6 @@ class PromptBound:
             return len(ids) + self._allowance  # they are tokens already
         messages = len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1
         return len(text.encode("utf-8", "replace")) + _PER_MESSAGE * messages + self._allowance
-
-    def saw(self, prompt: Any, tokens: int) -> None:
-        """The server counted this prompt; where counts differ (caches, modes), the largest binds."""
-        # A template that adds more than was allowed for does so to every prompt.
-        self._allowance += max(0, tokens - self.of(prompt))
-        key = hash(json.dumps(prompt, ensure_ascii=False, default=str))
-        self._seen[key] = max(tokens, self._seen.pop(key, 0))
-        while len(self._seen) > self._size:
-            self._seen.popitem(last=False)
 
 
 def measure(

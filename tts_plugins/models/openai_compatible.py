@@ -289,7 +289,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         if usage.exact:
             self._prompts.saw(prompt, usage.prompt_tokens)
         # Choices that nobody asked for cost their tokens, and are no calls of ours.
-        usage = replace(usage, calls=min(usage.calls, asked))
+        usage = replace(usage, calls=min(usage.calls, asked), requests=requests)
         if len(choices) < asked and len(choices) == 1:
             self._batch = 1  # it ignores n; the rest are asked for singly
         generations = tuple(g if shape is None else shape(c, g) for c, g in made if g is not None)[:asked]
@@ -297,7 +297,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             raise MalformedResponse(f"{self._where()}: the answer has neither text nor a tool call")
         if len(choices) == 1 and usage.exact:
             generations = (replace(generations[0], tokens=usage.completion_tokens),)
-        return Reply(generations=self._distinct(generations), usage=replace(usage, requests=requests))
+        return Reply(generations=self._distinct(generations), usage=usage)
 
     def _distinct(self, generations: tuple[Generation, ...]) -> tuple[Generation, ...]:
         """One of many where a server made one seed into one text: the rest are then asked for with their own seeds."""
