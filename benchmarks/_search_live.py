@@ -7,6 +7,7 @@ import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from tts_plugins import DVTS, BeamSearch, Candidate, ParticleFilter, Problem, Revision, SelfConsistency, Usage, solve
 from tts_plugins.bench.metrics import paired_bootstrap
@@ -15,7 +16,10 @@ from tts_plugins.steps import steps_of
 from tts_plugins.strategies import BaseStrategy
 from tts_plugins.verifiers import CallableVerifier
 
-POOL = 40  # whole solutions sampled for each problem, from which Best-of-k is computed for every k
+BATCH = 8  # choices of one request
+POOL = 40  # whole solutions sampled for each problem, from which Best-of-k is computed for every k; more where the
+MOST_SAMPLES = 160  # dearest search could buy more, up to this many
+SECOND = 1_000_000  # seeds of the further ones
 TOPICS = (
     "rivers", "dogs", "the moon", "trains", "winter", "gardens", "the sea", "bicycles", "cats", "rain", "mountains",
     "birds", "horses", "the sun", "schools", "music", "trees", "fishing", "cities", "books", "farms", "snow", "ships",
@@ -117,72 +121,116 @@ CHECK = CallableVerifier(checked, aggregate="mean", name="lines", inline=True)
 STEPWISE = CallableVerifier(lambda p, c: checked(p, c)[0], aggregate="last", name="lines", inline=True)
 
 
-def best_of(passed: int, k: float) -> float:
-    """The chance that one of `k` drawn from the pool is right; between whole numbers it is a straight line."""
-    k = min(max(k, 0.0), POOL)
-    low, high = (1 - math.comb(POOL - passed, n) / math.comb(POOL, n) for n in (math.floor(k), math.ceil(k)))
-    return low + (high - low) * (k - math.floor(k))
+@dataclass(frozen=True)
+class Samples:
+    """Whole solutions of one problem: how many there are, how many are right, and what they took."""
+
+    count: int
+    right: int
+    usage: Usage
+
+    def best_of(self, k: float) -> float:
+        """The chance that one of `k` drawn from them is right; between whole numbers it is a straight line."""
+        k = min(max(k, 0.0), self.count)
+        wrong, all_ = self.count - self.right, self.count
+        low, high = (1 - math.comb(wrong, n) / math.comb(all_, n) for n in (math.floor(k), math.ceil(k)))
+        return low + (high - low) * (k - math.floor(k))
+
+    def plus(self, other: Samples) -> Samples:
+        """Both together."""
+        return Samples(self.count + other.count, self.right + other.right, self.usage + other.usage)
 
 
-TASKS: dict[str, Callable[[int], Problem]] = {
-    "five lines of six to eight words": lambda i: plain(TOPICS[i % len(TOPICS)]),
-    "five numbers: five lines": lambda i: posed(random.Random(i), 5),
-    "two numbers: two lines": lambda i: posed(random.Random(i), 2),
+@dataclass(frozen=True)
+class Task:
+    """A kind of problems, and its name."""
+
+    name: str
+    posing: Callable[[int], Problem]
+
+
+TASKS: dict[str, Task] = {
+    "lines": Task("five lines of six to eight words", lambda i: plain(TOPICS[i % len(TOPICS)])),
+    "five": Task("five numbers: five lines", lambda i: posed(random.Random(i), 5)),
+    "two": Task("two numbers: two lines", lambda i: posed(random.Random(i), 2)),
 }
 
 
-async def live(problems: int) -> None:
-    """Print the table line by line: passes, tokens, and Best-of-k on the same problems with as many tokens."""
+async def live(problems: int, tasks: Sequence[str]) -> None:
+    """Print each task's table line by line: passes, tokens, and Best-of-k on the same problems with as many tokens."""
     with LocalModel(
-        max_tokens=96, slots=8, batch=8, context=512, temperature=0.8, steps=StepSettings(by="line", max_tokens=20)
+        max_tokens=96,
+        slots=BATCH,
+        batch=BATCH,
+        context=512,
+        temperature=0.8,
+        steps=StepSettings(by="line", max_tokens=20),
     ) as model:
-        for name, posing in TASKS.items():
-            await _task(model, name, [posing(i) for i in range(problems)])
+        for name in tasks:
+            task = TASKS[name]
+            await _task(model, task.name, [task.posing(i) for i in range(problems)])
         await model.aclose()
 
 
 async def _task(model: LocalModel, name: str, problems: Sequence[Problem]) -> None:
-    pools = [await _pool(model, problem, i) for i, problem in enumerate(problems)]
-    rate = statistics.fmean(right for right, _ in pools) / POOL
-    _tell(f"{name}, {len(problems)} problems; one sample passes {rate:.3f}; tokens count prompts and completions")
-    _tell(f"  {'':44}{'pass':>22}{'tokens':>8}{'Best-of-k, same tokens':>36}{'difference':>26}")
+    _tell(f"{name}, {len(problems)} problems; tokens count prompts and completions")
+    measured: list[tuple[BaseStrategy, list[Spent]]] = []
     for strategy in strategies(_length(problems[0])):
         spent = [await _spent(model, strategy, problem, i) for i, problem in enumerate(problems)]
-        tokens = statistics.fmean(s.tokens for s in spent)
-        fixed, each = _costs([usage for _, usage in pools])
-        k = (tokens - fixed) / each
-        theirs = [[best_of(right, k)] for right, _ in pools]
-        ours = [[s.passed] for s in spent]
-        less = paired_bootstrap(ours, theirs)
-        zero = [[0.0]] * len(ours)
-        mine, bon = paired_bootstrap(ours, zero), paired_bootstrap(theirs, zero)
-        label = repr(strategy).replace("lookahead=0, ", "").replace(", select='weighted'", "")
-        beside = f"k={min(k, POOL):.1f}: {_said(bon)}" + ("" if k <= POOL else f", of {k:.0f}")
-        _tell(f"  {label[:44]:44}{_said(mine):>22}{tokens:8.0f}{beside:>36}{_said(less):>26}")
+        _tell(f"  {_label(strategy):44}{_said(_mean([s.passed for s in spent])):>22}{_tokens(spent):8.0f}")
+        measured.append((strategy, spent))
+    pools = [await _pool(model, problem, i, POOL) for i, problem in enumerate(problems)]
+    dearest = max(_affordable(pools, _tokens(spent)) for _, spent in measured)
+    if dearest > POOL:  # else the row of the dearest search would stand beside fewer samples than it could buy
+        more = min(math.ceil(dearest / BATCH) * BATCH, MOST_SAMPLES) - POOL
+        pools = [p.plus(await _pool(model, problems[i], SECOND + i, more)) for i, p in enumerate(pools)]
+    rate = sum(p.right for p in pools) / sum(p.count for p in pools)
+    _tell(f"  one sample passes {rate:.3f}, of {pools[0].count} a problem; beside Best-of-k for the same tokens:")
+    _tell(f"  {'':44}{'pass':>22}{'tokens':>8}{'Best-of-k, same tokens':>36}{'difference':>26}")
+    for strategy, spent in measured:
+        k = _affordable(pools, _tokens(spent))
+        ours, theirs = [s.passed for s in spent], [p.best_of(k) for p in pools]
+        most = pools[0].count
+        beside = f"k={min(k, most):.1f}: {_said(_mean(theirs))}" + ("" if k <= most else f", of {k:.0f}")
+        less = paired_bootstrap([[x] for x in ours], [[x] for x in theirs])
+        row = f"  {_label(strategy):44}{_said(_mean(ours)):>22}{_tokens(spent):8.0f}{beside:>36}{_said(less):>26}"
+        _tell(row)
 
 
 def _tell(line: str) -> None:
     print(line, flush=True)  # it takes minutes: what is there should be seen, and survive an end
 
 
-async def _pool(model: LocalModel, problem: Problem, seed: int) -> tuple[int, Usage]:
-    result = await solve(problem, model=model, strategy=SelfConsistency(n=POOL), seed=seed)
-    return sum(solved(problem, c) for c in result.candidates), result.usage
+async def _pool(model: LocalModel, problem: Problem, seed: int, count: int) -> Samples:
+    result = await solve(problem, model=model, strategy=SelfConsistency(n=count), seed=seed)
+    return Samples(len(result.candidates), sum(solved(problem, c) for c in result.candidates), result.usage)
 
 
-def _costs(usages: Sequence[Usage]) -> tuple[float, float]:
-    """Of a request: its prompt, which a batch counts once; and of each further sample."""
-    batches = POOL // 8
-    return (
-        statistics.fmean(u.prompt_tokens / batches for u in usages),
-        statistics.fmean(u.completion_tokens / POOL for u in usages),
-    )
+def _affordable(pools: Sequence[Samples], tokens: float) -> float:
+    """Samples that this many tokens buy. Their prompt counts once for all, as where a server takes any n: if that errs,
+    it errs in favour of Best-of-k."""
+    prompt = statistics.fmean(p.usage.prompt_tokens / (p.count / BATCH) for p in pools)
+    each = statistics.fmean(p.usage.completion_tokens / p.count for p in pools)
+    return (tokens - prompt) / each
 
 
 async def _spent(model: LocalModel, strategy: BaseStrategy, problem: Problem, seed: int) -> Spent:
     verifier = CHECK if isinstance(strategy, Revision) else STEPWISE
     result = await solve(problem, model=model, strategy=strategy, verifier=verifier, seed=seed)
     return Spent(float(solved(problem, result.best)), result.usage.tokens)
+
+
+def _tokens(spent: Sequence[Spent]) -> float:
+    return statistics.fmean(s.tokens for s in spent)
+
+
+def _label(strategy: BaseStrategy) -> str:
+    left_out = ("lookahead=0, ", ", select='weighted'", ", straggler=None")
+    return reduce(lambda text, part: text.replace(part, ""), left_out, repr(strategy))[:44]
+
+
+def _mean(values: Sequence[float]) -> object:
+    return paired_bootstrap([[x] for x in values], [[0.0]] * len(values))
 
 
 def _said(e: object) -> str:

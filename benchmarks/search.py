@@ -1,4 +1,4 @@
-"""Search and revision, measured: `python -m benchmarks.search [--short] [--live] [--pools DIR]`.
+"""Search and revision, measured: `python -m benchmarks.search [--short] [--live [--task NAME]] [--pools DIR]`.
 
 The calls that each algorithm makes, the wall time beside the same requests bare, weighted selection beside naive on
 recorded beams, and with --live the embedded model on tasks that a program checks, at equal tokens.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks._beams import by_choice
 from benchmarks._rows import Row, table
-from benchmarks._search_live import live
+from benchmarks._search_live import TASKS, live
 from benchmarks._search_wall import calls, wall
 from tts_plugins.pools import Pool
 
@@ -43,10 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--short", action="store_true", help="tiny sizes, to see that it runs; timings mean nothing")
     parser.add_argument("--live", action="store_true", help="the embedded model, for several minutes, and nothing else")
     parser.add_argument("--problems", type=int, default=24, help="problems of each live task")
+    parser.add_argument(
+        "--task", action="append", choices=sorted(TASKS), metavar="NAME",
+        help=f"a live task to run, may be given again: {', '.join(f'{k} ({t.name})' for k, t in TASKS.items())}",
+    )  # fmt: skip
     parser.add_argument("--pools", type=Path, default=Path("../shared/pools"), metavar="DIR")
     given = parser.parse_args(arguments)
     if given.live:
-        asyncio.run(live(2 if given.short else given.problems))
+        asyncio.run(live(2 if given.short else given.problems, given.task or list(TASKS)))
         return 0
     rows = asyncio.run(calls()) + asyncio.run(wall(given.short))
     if given.pools.is_dir():

@@ -11,7 +11,7 @@ Body = dict[str, Any]
 
 
 def asked(body: Body) -> list[str]:
-    return [m["content"] for m in body["messages"]]
+    return [body["prompt"]] if "prompt" in body else [m["content"] for m in body["messages"]]
 
 
 def goes_on(body: Body, whole: list[str] = STEPS) -> str:
@@ -43,6 +43,11 @@ def chatty(body: Body, index: int) -> Reply:
     """Heeds no instruction: it begins anew each time, and goes on by one step."""
     written = sum(step in asked(body)[-1] for step in STEPS)
     return Reply("\n\n".join(f"Step {i + 1}: {s}" for i, s in enumerate(STEPS[: written + 1])))
+
+
+def completes(body: Body, index: int) -> Reply:
+    """Begins anew in a chat, and goes on where a text is to be completed."""
+    return Reply(goes_on(body)) if "prompt" in body else chatty(body, index)
 
 
 def said(**fields: Any) -> str:

@@ -7,6 +7,7 @@ point group `tts_plugins.<family>` (`strategies`, `stopping`, `verifiers`, `mode
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -114,6 +115,17 @@ def check_count(owner: str, name: str, value: object, *, least: int = 1) -> None
     """Refuse what is no whole number of at least `least`, naming the field, the value and the mend."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{owner}: {name}={value!r} must be a whole number of at least {least}")
+
+
+def check_straggler(owner: str, value: object) -> None:
+    """Refuse what is neither None nor a finite number of at least 1."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
+        raise ConfigurationError(
+            f"{owner}: straggler={value!r} must be a finite number of at least 1, times the median child's time; None "
+            "waits for all"
+        )
 
 
 def check_share(owner: str, name: str, value: object) -> None:

@@ -20,6 +20,8 @@ from tts_plugins.types import EMPTY, Usage
 
 __all__ = ["Hold", "Ledger", "Ticket"]
 
+_NO_LIMITS = (None,) * len(DIMENSIONS)
+
 
 class Ledger:
     """An account with limits. Thread-safe; share one among as many solves as you like.
@@ -193,6 +195,8 @@ class Ledger:
             ledger = ledger._parent
 
     def _fit(self, unit: Amount, at_most: int, within: Hold | None) -> int:
+        if self._limits == _NO_LIMITS:
+            return at_most
         count, drawable = at_most, within.amount if within is not None and within.open else ZERO
         for need, limit, spent, held, own in zip(unit, self._limits, self._spent, self._held, drawable, strict=True):
             if need > 0 and limit is not None:

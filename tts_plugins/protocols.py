@@ -180,12 +180,16 @@ class Run(Protocol):
         """
         ...
 
-    def expand(self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0) -> AsyncIterator[Scored]:
+    def expand(
+        self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0, straggler: float | None = None
+    ) -> AsyncIterator[Scored]:
         """One further step: `total` children, shared evenly over the candidates, generated and scored as they arrive.
 
         Where they do not share evenly, the first candidates have one child more. A candidate may stand there several
         times. `Candidate(problem)` has no step yet. Equal texts are scored once. With `lookahead`, that many further
-        steps are written greedily, and the child takes the score at their end.
+        steps are written greedily, and the child takes the score at their end. With `straggler`, once half of the
+        children are there, those that take more than that many times the median child's time are cancelled, and
+        charged as cancelled calls are.
 
         It yields fewer when the budget or the time ends; children that fail are left out, and stand in the trace.
 

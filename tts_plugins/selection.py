@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Literal
 
 from tts_plugins.errors import ConfigurationError
@@ -57,6 +59,29 @@ def top(candidates: Sequence[Scored], k: int) -> list[Scored]:
     if k < 0:
         raise ValueError(f"top: k={k} must be at least 0")
     return sorted(candidates, key=lambda c: -_score(c))[:k]
+
+
+def spread(candidates: Sequence[Scored], k: int) -> list[Scored]:
+    """The `k` best, best first; among equals, a child of the parent that has fewest among the chosen comes first.
+
+    A verifier that is a program says 0 or 1, so that whole levels of a search tie. By order alone, the children of
+    the first parent would take all places, and the search would follow one line of descent: where that gets stuck,
+    nothing is left. Where nothing ties it is `top`; the order of equals is kept otherwise.
+
+    Raises:
+        ValueError: a candidate has no score, or `k` is negative.
+    """
+    if k < 0:
+        raise ValueError(f"spread: k={k} must be at least 0")
+    chosen, taken = list[Scored](), Counter[str | None]()
+    for _, group in groupby(top(candidates, len(candidates)), key=_score):
+        equals = list(group)
+        while equals and len(chosen) < k:
+            nearest = min(equals, key=lambda c: taken[c.parent])  # min keeps the first of equals
+            equals.remove(nearest)
+            chosen.append(nearest)
+            taken[nearest.parent] += 1
+    return chosen
 
 
 def tally(candidates: Sequence[Scored], *, weighted: bool = False) -> dict[str, float]:

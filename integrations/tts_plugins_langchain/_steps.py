@@ -19,6 +19,10 @@ from tts_plugins.types import Reply
 from tts_plugins_langchain._search import Search
 
 _SENT = ("stop", "temperature", "extra_body")
+_IMPOSSIBLE = {
+    "prefix": "marks a message, and LangChain's have no such mark",
+    "completions": "asks for a text to be completed, and a chat model takes messages",
+}
 _NO_TOOLS = "leave them out, or use BestOfN or Revision"
 
 
@@ -41,10 +45,10 @@ class ChatModel(Stepping, MeteredModel):
 
     def __init__(self, model: BaseChatModel, concurrency: int | None, steps: StepSettings | None) -> None:
         MeteredModel.__init__(self, model.get_name(), concurrency)
-        if steps is not None and steps.way == "prefix":
+        if steps is not None and steps.way in _IMPOSSIBLE:
             raise ConfigurationError(
-                "ScaledChatModel: steps=StepSettings(way='prefix') marks a message, and LangChain's have no such mark; "
-                "use way='plain', 'prompt' or 'auto'"
+                f"ScaledChatModel: steps=StepSettings(way={steps.way!r}) {_IMPOSSIBLE[steps.way]}; use way='plain', "
+                "'prompt' or 'auto'"
             )
         self._openai = hasattr(model, "openai_api_base")
         self.max_tokens = getattr(model, "max_tokens", None)

@@ -139,7 +139,8 @@ def test_what_cannot_be_searched_in_steps() -> None:
             scaled(server).bind_tools([add]).invoke("Add 3, 4, 5")
         with pytest.raises(ConfigurationError, match="gives no step scores"):
             scaled(server, verifier=lambda problem, candidate: 0.5).invoke("Add 3, 4, 5")
-        with pytest.raises(ConfigurationError, match=r"way='prefix'.*use way='plain'"):
-            scaled(server, steps=StepSettings(way="prefix"))
+        for way in ("prefix", "completions"):
+            with pytest.raises(ConfigurationError, match=rf"way='{way}'.*use way='plain'"):
+                scaled(server, steps=StepSettings(way=way))  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match=r"BeamSearch searches over single steps.*create_agent\(Scaled"):
             TestTimeScaling(strategy=BEAM)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_plugins.selection import aggregate, best, fallback, majority_vote, tally, top, weighted_vote
+from tts_plugins.selection import aggregate, best, fallback, majority_vote, spread, tally, top, weighted_vote
 from tts_plugins.types import Problem, Scored
 
 PROBLEM = Problem("x")
@@ -45,6 +45,22 @@ def test_top_is_sorted_and_stable(given_rows: list[tuple[str | None, float]], k:
         assert a.score > b.score or (a.score == b.score and mixed.index(a) < mixed.index(b))
     rest = [c for c in mixed if c not in chosen]
     assert not chosen or all(c.score <= chosen[-1].score for c in rest)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([0.0, 0.5, 1.0])), max_size=12), st.integers(0, 14))
+def test_spread_has_the_scores_of_top_and_shares_ties_evenly(given_rows: list[tuple[str, float]], k: int) -> None:
+    candidates = [Scored(PROBLEM, parent=p, score=s) for p, s in given_rows]
+    chosen = spread(candidates, k)
+    assert [c.score for c in chosen] == [c.score for c in top(candidates, k)]
+    for i, c in enumerate(chosen):  # each came from a family that had no more than those of its equals
+        before = [x.parent for x in chosen[:i]]
+        waiting = [x for x in candidates if x not in chosen[:i] and x.score == c.score]
+        assert all(before.count(c.parent) <= before.count(x.parent) for x in waiting)
+    ranked = [c for c in candidates if c in chosen]
+    for parent in "abc":  # within a parent and a score, the order is kept
+        for score in (0.0, 0.5, 1.0):
+            mine = [c for c in chosen if (c.parent, c.score) == (parent, score)]
+            assert mine == [c for c in ranked if (c.parent, c.score) == (parent, score)]
 
 
 @settings(max_examples=300)

@@ -96,3 +96,16 @@ def test_a_row_that_does_not_exist_is_refused() -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "--only" in done.stderr
+
+
+def test_best_of_k_is_exact_and_its_pool_grows_with_what_it_could_buy() -> None:
+    from benchmarks._search_live import TASKS, Samples, _affordable
+    from tts_plugins import Usage
+
+    one = Samples(4, 1, Usage(calls=4, prompt_tokens=5, completion_tokens=40))
+    assert one.best_of(1) == 0.25 and one.best_of(2) == 0.5 and one.best_of(1.5) == 0.375
+    assert one.best_of(4) == one.best_of(9) == 1 and one.best_of(-1) == 0
+    both = one.plus(Samples(4, 3, Usage(calls=4, prompt_tokens=5, completion_tokens=40)))
+    assert (both.count, both.right, both.usage.completion_tokens) == (8, 4, 80)
+    assert _affordable([both], tokens=110) == 10  # ten tokens of prompt, then ten for each
+    assert set(TASKS) == {"lines", "five", "two"}

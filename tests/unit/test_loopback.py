@@ -179,6 +179,28 @@ async def test_tokenizer(server: LoopbackServer, client: AsyncOpenAI) -> None:
     assert json.loads(raw(server, {"model": "m", "prompt": "a b"}, "/tokenize").split(b"\r\n\r\n")[1])["count"] == 2
 
 
+async def test_templates(server: LoopbackServer, client: AsyncOpenAI) -> None:
+    asked, shown = (
+        {"messages": [{"role": "user", "content": "a b"}]},
+        "<|im_start|>user\na b<|im_end|>\n<|im_start|>assistant\n",
+    )
+
+    def answer(path: str, body: dict[str, Any]) -> Any:
+        return json.loads(raw(server, body, path).split(b"\r\n\r\n")[1])
+
+    assert b"404" in raw(server, asked, "/apply-template").splitlines()[0]
+    server.configure(template="text")
+    assert answer("/apply-template", asked) == {"prompt": shown}
+    server.configure(template="ids", reply="echo")
+    ids = answer("/tokenize", asked)["tokens"]
+    more = answer("/tokenize", {"prompt": "c d\n\n", "add_special_tokens": False})["tokens"]
+    reply = await client.completions.create(model="m", prompt=[*ids, *more])
+    assert reply.choices[0].text == f"{shown}c d\n\n" and reply.usage is not None
+    assert reply.usage.prompt_tokens == len(ids) + len(more)
+    with pytest.raises(openai.BadRequestError, match="token ids"):
+        await client.completions.create(model="m", prompt=[10**6])
+
+
 # what it refuses
 
 
@@ -210,7 +232,9 @@ async def test_refusals(server: LoopbackServer, client: AsyncOpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"reply": []}, {"usage": "odd"}, {"latency": -1}, {"indexing": "odd"}], ids=lambda o: next(iter(o))
+    "options",
+    [{"reply": []}, {"usage": "odd"}, {"latency": -1}, {"indexing": "odd"}, {"template": "odd"}],
+    ids=lambda o: next(iter(o)),
 )
 def test_senseless_options(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):

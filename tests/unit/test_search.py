@@ -271,6 +271,26 @@ async def test_ties_are_stable() -> None:
     assert {r.answer for r in results} == {"11111"}
 
 
+@pytest.mark.parametrize("lookahead", [0, 1])
+async def test_a_tie_keeps_every_line_of_descent(lookahead: int) -> None:
+    """Regression: with scores of 0 and 1, the first beam's children took all places, up to its dead end."""
+
+    def step(candidate: Candidate, number: int) -> str:
+        if not candidate.steps:
+            return ["trap", "way"][number % 2]
+        if candidate.text.startswith("trap"):
+            return f"dead {number}" if len(candidate.steps) == 2 else f"on {number}"
+        return f"on {number}" if len(candidate.steps) < 3 else f"Answer: {number}"
+
+    def check(problem: Problem, candidate: Candidate) -> list[float]:
+        return [float("dead" not in s.text) for s in candidate.steps]
+
+    strategy = BeamSearch(n=4, beam_width=2, max_steps=4, lookahead=lookahead, select="best")
+    programs = CallableVerifier(check, aggregate="min", inline=True)
+    result = await solve("?", model=stepping(step), strategy=strategy, verifier=programs)
+    assert result.best.steps[0].text == "way" and result.best.finished and result.score == 1
+
+
 async def test_pruned_candidates_parents_and_step_scores_stand_in_the_trace() -> None:
     result = await solve(
         "?", model=stepping(), strategy=BeamSearch(n=4, beam_width=2, max_steps=6), verifier=verifier()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.selection import aggregate, best, choose, fallback, majority_vote, tally, top, weighted_vote
+from tts_plugins.selection import aggregate, best, choose, fallback, majority_vote, spread, tally, top, weighted_vote
 from tts_plugins.types import Problem, Scored
 
 PROBLEM = Problem("x")
@@ -36,6 +36,20 @@ def test_top_of_none_is_none() -> None:
     assert top([], 4) == []
     with pytest.raises(ValueError, match="k=-1"):
         top([c(score=1.0)], -1)
+
+
+def test_ties_are_spread_over_parents() -> None:
+    a1, a2, a3, b1, b2, z = (
+        c(score=s, parent=p) for s, p in ((1, "a"), (1, "a"), (1, "a"), (1, "b"), (1, "b"), (0, "z"))
+    )
+    everything = [a1, a2, a3, b1, b2, z]
+    assert spread(everything, 2) == [a1, b1] and spread(everything, 4) == [a1, b1, a2, b2]
+    assert spread(everything, 9) == [a1, b1, a2, b2, a3, z] and spread(everything, 0) == spread([], 3) == []
+    # What has been chosen for its score counts too: the parent of the better one comes last among equals.
+    better = c(score=1, parent="b")
+    assert spread([c(score=0.5, parent="b"), low := c(score=0.5, parent="a"), better], 2) == [better, low]
+    with pytest.raises(ValueError, match="k=-1"):
+        spread(everything, -1)
 
 
 def test_nothing_to_choose_from() -> None:

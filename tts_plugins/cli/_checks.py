@@ -31,6 +31,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "local": ("xllamacpp", "models on this machine"),
     "schema": ("jsonschema", "JSONSchemaVerifier, demo"),
     "prices": ("genai-prices", "published prices"),
+    "templates": ("jinja2", "chat templates of yours for completions endpoints"),
     "math": ("math-verify", "equal formulas as one answer"),
     "bench": ("resvg-py", "pictures of benchmarks; data sets and puzzles"),
     "otel": ("opentelemetry-api", "OpenTelemetry spans"),

@@ -34,7 +34,7 @@ from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.protocols import Model, Role
 from tts_plugins.types import Generation, Problem, Reply, Usage
 
-__all__ = ["Caller", "acquire", "asked_to_cancel", "check_bounds", "words"]
+__all__ = ["Caller", "Send", "acquire", "asked_to_cancel", "check_bounds", "words"]
 
 # Seconds that a server may have us wait (Retry-After) in a solve that has no deadline: with one, that decides.
 LONGEST_WAIT = 120.0

@@ -24,8 +24,8 @@ def counted(reply: Reply, bound: Bound | None, inner: Hold | None, count: int) -
         return _beyond(usage, paid)
     if usage.usd is None and bound.usd is not None:
         usage = replace(usage, usd=bound.usd * count, exact=False)
-    calls = max(usage.calls, bound.calls * min(len(reply.generations), count))
-    return usage if calls == usage.calls else replace(usage, calls=calls)
+    least = bound.calls * min(len(reply.generations), count)
+    return usage if usage.calls >= least else replace(usage, calls=least)
 
 
 def unreported(bound: Bound | None, inner: Hold | None, count: int) -> Usage:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._asks import Ask, Job, NextStep
-from tts_plugins.engine._calls import acquire, asked_to_cancel
+from tts_plugins.engine._calls import Send, acquire, asked_to_cancel
 from tts_plugins.engine._sampling import Sampling
 from tts_plugins.engine._scoring import failing_alone, read_answer, scored_by
-from tts_plugins.errors import ConfigurationError, MalformedResponse, VerifierError
+from tts_plugins.engine._stragglers import Stragglers
+from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, VerifierError
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import SetVerifier, StepModel, Verifier
-from tts_plugins.types import Candidate, Score, Scored
+from tts_plugins.types import Candidate, Reply, Score, Scored
 
 if TYPE_CHECKING:
     from tts_plugins.engine._run import SolveRun
@@ -29,9 +30,12 @@ _THOSE_THAT_DO = (
 class Expansion(Sampling):
     """One `expand` of a run."""
 
-    def __init__(self, run: SolveRun, model: StepModel, jobs: Sequence[Job], lookahead: int) -> None:
+    def __init__(
+        self, run: SolveRun, model: StepModel, jobs: Sequence[Job], lookahead: int, straggler: float | None
+    ) -> None:
         super().__init__(run, jobs)
         self._model, self._lookahead = model, lookahead
+        self._stragglers = None if straggler is None else Stragglers(straggler, len(jobs))
         self._judging: dict[tuple[int, str, bool], asyncio.Future[Score]] = {}
 
     async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
@@ -47,7 +51,44 @@ class Expansion(Sampling):
             return None
         return ask.written + gen.completion_tokens * (self._lookahead + 1)
 
+    async def _request(
+        self, jobs: Sequence[Job], hold: Hold, gen: Bound | None, after: Amount, event: int, send: Send
+    ) -> tuple[Reply, Hold, int]:
+        late = self._stragglers
+        if late is None:
+            return await super()._request(jobs, hold, gen, after, event, send)
+        indices = [job.index for job in jobs]
+        late.waiting(indices)
+
+        async def timed(seeds: Sequence[int | None]) -> Reply:
+            late.sent(indices)
+            return await send(seeds)
+
+        try:
+            async with late.within(indices):
+                return await super()._request(jobs, hold, gen, after, event, timed)
+        except TimeoutError as error:
+            raise CallTimedOut(self._too_late(self._run.model.name, event, late, indices)) from error
+
     async def _judge(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
+        late = self._stragglers
+        if late is None:
+            return await self._judged(candidate, hold, event)
+        try:
+            async with late.within([candidate.index]):
+                scored = await self._judged(candidate, hold, event)
+        except TimeoutError as error:
+            name = self._alone.name if self._alone is not None else self._run.model.name
+            raise VerifierError(self._too_late(name, event, late, [candidate.index])) from error
+        late.scored(candidate.index)
+        return scored
+
+    def _too_late(self, name: str, event: int, late: Stragglers, indices: Sequence[int]) -> str:
+        limit = f"{late.limit or 0.0:.2g} s, {late.factor:g} times the median of its level"
+        self._run.trace.note("straggler", event, indices=list(indices), limit=limit)
+        return f"{name}: not done in {limit}; the level goes on without it (raise straggler to wait longer)"
+
+    async def _judged(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
         run, verifier = self._run, self._alone
         if not candidate.text.strip():
             raise MalformedResponse(f"{run.model.name} wrote no step at all: its first one is empty")
@@ -56,13 +97,14 @@ class Expansion(Sampling):
         if verifier is None:
             return Scored.of(candidate)
         score = await self._shared(candidate, verifier, hold, event)
-        if not score.steps:
+        if self._lookahead and "lookahead" in score.details:
+            score = replace(score, steps=score.steps[: len(candidate.steps)])
+        scored = scored_by(verifier.name, candidate, score)
+        if not scored.step_scores:
             raise ConfigurationError(
                 f"{verifier.name} gives no step scores, which a search over steps needs; use {_THOSE_THAT_DO}"
             )
-        if "lookahead" in score.details:
-            score = replace(score, steps=score.steps[: len(candidate.steps)])
-        return scored_by(verifier.name, candidate, score)
+        return scored
 
     async def _shared(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
         """The score of its text, asked for once however many children have it."""
@@ -111,11 +153,14 @@ class Expansion(Sampling):
             end = end.replace(answer=await read_answer(run.answer, end.text))
         with failing_alone(verifier.name):
             score = await verifier.score(run, end)
-        scored_by(verifier.name, end, score)  # held against the steps that it was shown, before they are cut off
+        if self._lookahead:
+            scored_by(verifier.name, end, score)  # held against the steps that it was shown, before they are cut off
         return score if end is candidate else replace(score, details={**score.details, "lookahead": end.text})
 
 
-async def expansion(run: SolveRun, candidates: Sequence[Candidate], total: int, lookahead: int) -> Expansion:
+async def expansion(
+    run: SolveRun, candidates: Sequence[Candidate], total: int, lookahead: int, straggler: float | None
+) -> Expansion:
     """The jobs of an `expand`: children's seeds follow from their parent's, so that no timing changes them.
 
     Raises:
@@ -145,4 +190,4 @@ async def expansion(run: SolveRun, candidates: Sequence[Candidate], total: int, 
         run.children[name] = first + share
         places = range(first, first + share)
         jobs += [Job(run.take_index(), run.derive("step", parent.seed, parent.index, j), ask) for j in places]
-    return Expansion(run, model, jobs, lookahead)
+    return Expansion(run, model, jobs, lookahead, straggler)

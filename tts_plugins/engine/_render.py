@@ -158,7 +158,7 @@ def _entry(view: View, node: Node, room: int) -> list[str]:
         final = "" if event.get("retryable") else ", not retryable"
         cost = f" · {paid}" if (paid := charged(event.get("usage"))) else ""
         return _paragraphs(f"✗ attempt {node.attempt}, {at}{final}{cost}: {oneline(event.get('error'))}", room)
-    elif kind in ("budget", "deadline", "cancelled", "overshoot", "top_up"):
+    elif kind in ("budget", "deadline", "cancelled", "overshoot", "straggler", "top_up"):
         said = oneline(event["error"]) if event.get("error") else rest(event)
         head = f"■ {NOTES[kind]} {at}" + (f": {said}" if said else "")
         return _paragraphs(head, room)

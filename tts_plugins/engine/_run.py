@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from tts_plugins._config import check_straggler
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import FREE
 from tts_plugins.engine._asks import Job, Jobs, Revised, Whole
@@ -76,13 +77,16 @@ class SolveRun:
         finally:
             await batch.close()
 
-    async def expand(self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0) -> AsyncIterator[Scored]:
+    async def expand(
+        self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0, straggler: float | None = None
+    ) -> AsyncIterator[Scored]:
         _check_count("expand", total, "total")
         if isinstance(lookahead, bool) or not isinstance(lookahead, int) or lookahead < 0:
             raise ConfigurationError(f"Run.expand: lookahead={lookahead!r} must be a whole number of at least 0")
+        check_straggler("Run.expand", straggler)
         self.raise_if_halted()
         try:
-            batch = await expansion(self, candidates, total, lookahead)
+            batch = await expansion(self, candidates, total, lookahead, straggler)
         except BudgetExhausted as error:
             self.exhausted(error)
             raise

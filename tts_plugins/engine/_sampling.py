@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._asks import Ask, Job, Jobs
-from tts_plugins.engine._calls import acquire, check_bounds, words
+from tts_plugins.engine._calls import Send, acquire, check_bounds, words
 from tts_plugins.engine._halt import Halt
 from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
 from tts_plugins.engine._scoring import failing_alone, read_answer, score_together, scored_by
@@ -23,7 +23,7 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import SetVerifier, StopRule, Verifier
-from tts_plugins.types import Candidate, Scored
+from tts_plugins.types import Candidate, Reply, Scored
 
 if TYPE_CHECKING:
     from tts_plugins.engine._run import SolveRun
@@ -183,19 +183,7 @@ class Sampling:
     async def _group(self, jobs: Sequence[Job], hold: Hold, gen: Bound | None, after: Amount, event: int) -> None:
         run, ask = self._run, jobs[0].ask
         try:
-            reply, rest, request = await run.caller.request(
-                run.model,
-                ask.problem,
-                [job.seed for job in jobs],
-                bound=gen,
-                unit=(gen or FREE).amount.plus(after),
-                hold=hold,
-                within=None,
-                role="model",
-                parent=event,
-                send=ask.send,
-                indices=[job.index for job in jobs],
-            )
+            reply, rest, request = await self._request(jobs, hold, gen, after, event, ask.send)
         except Exception as error:  # noqa: BLE001 - `_lost` decides what becomes of it
             for _ in jobs:
                 self._inbox.put_nowait(error)
@@ -218,6 +206,15 @@ class Sampling:
         if missing := jobs[len(got) :]:
             run.trace.note("top_up", request, missing=len(missing))
             await self._feed(missing, event)
+
+    async def _request(
+        self, jobs: Sequence[Job], hold: Hold, gen: Bound | None, after: Amount, event: int, send: Send
+    ) -> tuple[Reply, Hold, int]:
+        return await self._run.caller.request(
+            self._run.model, jobs[0].ask.problem, [job.seed for job in jobs], bound=gen,
+            unit=(gen or FREE).amount.plus(after), hold=hold, within=None, role="model", parent=event, send=send,
+            indices=[job.index for job in jobs],
+        )  # fmt: skip
 
     async def _verify(self, candidate: Candidate, hold: Hold, parent: int) -> None:
         run = self._run

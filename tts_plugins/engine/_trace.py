@@ -133,10 +133,13 @@ def _plain(value: Any) -> Any:
         return value
     if type(value) is float:
         return value if math.isfinite(value) else repr(value)
-    if isinstance(value, Mapping):
+    # The usual types first: whether something is a Mapping is slow to find out.
+    if type(value) in (list, tuple):
+        return [item if type(item) in _JSON else _plain(item) for item in value]
+    if type(value) is dict or isinstance(value, Mapping):
         return {str(key): item if type(item) in _JSON else _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [item if type(item) in _JSON else _plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, str):
         return str(value)
     if isinstance(value, numbers.Integral):

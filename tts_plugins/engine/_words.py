@@ -31,6 +31,7 @@ NOTES = {
     "deadline": "the deadline passed",
     "cancelled": "cancelled",
     "overshoot": "charged more than was reserved",
+    "straggler": "too slow for its level, which went on without it",
     "top_up": "fewer choices than asked for; the rest is asked again",
 }
 

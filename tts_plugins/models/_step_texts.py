@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from tts_plugins._config import check_count
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.models._templates import Template, renderer
 from tts_plugins.steps import By, split
 
-Way = Literal["auto", "plain", "vllm", "prefix", "prompt", "whole"]
-WAYS: tuple[Way, ...] = ("auto", "plain", "vllm", "prefix", "prompt", "whole")
+Way = Literal["auto", "plain", "vllm", "prefix", "completions", "prompt", "whole"]
+WAYS: tuple[Way, ...] = ("auto", "plain", "vllm", "prefix", "completions", "prompt", "whole")
 DONE = "DONE"
 UNSAID = object()
 _JOINERS = {"paragraph": "\n\n", "line": "\n", "numbered": "\n", "tokens": ""}
@@ -29,8 +30,12 @@ class StepSettings:
         max_tokens: tokens of one step at most; the model's own limit where left out.
         way: how a solution is continued. "plain": a last turn of the assistant (llama.cpp, Ollama); "vllm": the same
             with `continue_final_message`; "prefix": the same marked `"prefix": true` (DeepSeek's beta address,
-            Mistral); "prompt": only the next step is asked for, by words; "whole": a whole solution is asked for, and
-            cut. "auto" tries the first three once, with a short question each, and else prompts.
+            Mistral); "completions": the chat template's text and the steps so far, for `/v1/completions`; "prompt":
+            only the next step is asked for, by words; "whole": a whole solution is asked for, and cut. "auto" tries
+            the first four once, with a short question each, and else prompts.
+        template: for "completions", from the messages to the prompt that ends where the answer begins: a function, a
+            chat template of Jinja (the extra `templates`), or "text" for the messages' bare texts, as a base model
+            wants them. The server's own where left out: llama.cpp and vLLM render it.
         joiner: what stands between two steps where they are joined; it follows from `by`, and is a blank line for a
             pattern.
 
@@ -42,12 +47,19 @@ class StepSettings:
     max_tokens: int | None = None
     way: Way = "auto"
     joiner: str | None = None
+    template: Template | None = None
 
     def __post_init__(self) -> None:
         if self.way not in WAYS:
             raise ConfigurationError(
                 f"StepSettings: way={self.way!r} is not known; use one of {', '.join(map(repr, WAYS))}"
             )
+        if self.template is not None:
+            if self.way not in ("auto", "completions"):
+                raise ConfigurationError(
+                    f"StepSettings: template is for way='completions', and way={self.way!r}; leave out one of them"
+                )
+            renderer(self.template)
         if self.max_tokens is not None:
             check_count("StepSettings", "max_tokens", self.max_tokens)
         if self.by == "tokens":

@@ -1,8 +1,9 @@
-"""Single steps from a chat server: by continuing an assistant's turn where it can, else by asking for one step."""
+"""Single steps from a chat server: by continuing an assistant's text where it can, else by asking for one step."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +11,9 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import ModelError, RequestRefused
+from tts_plugins.errors import ModelError, ModelNotFound, RequestRefused
 from tts_plugins.models._step_texts import UNSAID, Said, StepSettings, Way, read_step, step_request, without
+from tts_plugins.models._templates import NoTemplate
 from tts_plugins.protocols import Run
 from tts_plugins.steps import steps_of
 from tts_plugins.types import Candidate, Generation, Problem, Reply
@@ -41,6 +43,7 @@ class Stepping:
     """Gives a chat model `expand`. It builds on `_prompt_of`, `_bounded` and `_ask` of `OpenAICompatibleModel`.
 
     An adapter for a framework's chat models gives it these too: prompts are dicts with `messages` in OpenAI's form.
+    One that names "completions" among its `_ways` has `_completing` besides.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Stepping:
     _prompt_of: Callable[[Sequence[Mapping[str, Any]], Problem], dict[str, Any]]
     _bounded: Callable[..., Awaitable[Bound | None]]  # None for a metered model
     _ask: Callable[..., Any]
+    _completing: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]  # messages rendered to a `prompt`
     _ways: Sequence[Way] = ("plain", "vllm", "prefix")  # those that are tried
 
     def _begin_stepping(self, settings: StepSettings, address: str | None) -> None:
@@ -67,7 +71,7 @@ class Stepping:
         return self._steps.separator
 
     async def prepare(self, run: Run) -> None:
-        """Find out, once, how the server continues a text: at most three short questions, within the run's budget."""
+        """Find out, once, how the server continues a text: at most four short questions, within the run's budget."""
         lock = self._probing.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         async with lock:
             if self._way == "auto":
@@ -78,6 +82,9 @@ class Stepping:
         """The prompt's tokens at most, those of the steps ahead, and those of one step."""
         limit = self._steps.max_tokens or self.max_tokens
         prompt, _ = self._step_prompt(candidate, greedy=False)
+        if self._completes(candidate):
+            with contextlib.suppress(ModelError):  # its messages bound it too, and it is rendered when it is sent
+                prompt = await self._completing(prompt)
         return await self._bounded(prompt, limit, ahead * (limit or 0))
 
     async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
@@ -87,6 +94,8 @@ class Stepping:
             RepeatedStep: all that came were steps that it has already.
         """
         prompt, earlier = self._step_prompt(candidate, greedy=greedy)
+        if self._completes(candidate):
+            prompt = await self._completing(prompt)
         stops = self._own_stops(len(steps_of(candidate)))
 
         def shape(choice: Any, generation: Generation) -> Generation:
@@ -109,7 +118,7 @@ class Stepping:
         fresh = tuple(g for g in reply.generations if g.finish_reason != "repeated")
         if not fresh:
             raise RepeatedStep(f"{self.name} wrote only steps that the solution has already")
-        return replace(reply, generations=fresh)
+        return reply if len(fresh) == len(reply.generations) else replace(reply, generations=fresh)
 
     def _step_prompt(self, candidate: Candidate, *, greedy: bool) -> tuple[dict[str, Any], Sequence[str] | None]:
         """The prompt, and the steps that a reply in words may repeat; None where the server continues the text."""
@@ -129,6 +138,11 @@ class Stepping:
             extra["stop"] = [*self._stops_of_request(), *stops]
         return {**self._prompt_of(messages, candidate.problem), **extra}, earlier
 
+    def _completes(self, candidate: Candidate) -> bool:
+        """Whether its next step is asked of the completions endpoint."""
+        # A first step that is only to be found out about is the chat's: then all solves ask for it in the same way.
+        return self._way == "completions" and (self._steps.way == "completions" or bool(steps_of(candidate)))
+
     def _in_words(self, written: int) -> bool:
         return self._way in ("prompt", "whole") or (self._way == "auto" and written > 0)
 
@@ -146,6 +160,8 @@ class Stepping:
         What the server does is learnt from its first such reply: later, a step that only looks like the beginning of
         the solution is a step.
         """
+        if "messages" not in prompt:
+            return text  # completions are what is new
         last = prompt["messages"][-1]
         if last["role"] != "assistant" or self._echoes is False:
             return text
@@ -168,11 +184,16 @@ class Stepping:
         ways = list(self._ways)
         while ways:
             way = ways.pop(0)
+            probe = _Probe(self, way)
+            if not await probe.possible():
+                continue
             try:
-                reply = await run.generate(_Probe(self, way), Problem(_PROBE))
-            except RequestRefused:
-                # A last turn of the assistant is refused: at most one that is marked as a prefix may still pass.
-                ways = [w for w in ways if w == "prefix"]
+                reply = await run.generate(probe, Problem(_PROBE))
+            except (RequestRefused, ModelNotFound) as error:
+                if isinstance(error, ModelNotFound) and way != "completions":
+                    raise  # the chat's path is there for certain: it is the model's name
+                # A last turn of the assistant is refused: one marked as a prefix may still pass, or no turns at all.
+                ways = [w for w in ways if w in ("prefix", "completions")]
                 continue
             said = reply.generations[0].text
             self._echoes = said.startswith(_KEY)
@@ -198,18 +219,26 @@ class _Probe:
     def limits(self) -> Limits:
         return self.model.limits
 
+    async def possible(self) -> bool:
+        """Whether there is anything to be asked: completions need a template."""
+        try:
+            await self._asked(Problem(_PROBE))
+        except (NoTemplate, ModelError):
+            return False
+        return True
+
     async def bound(self, problem: Problem) -> Bound | None:
-        return await self.model._bounded(self._asked(problem), 8)
+        return await self.model._bounded(await self._asked(problem), 8)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        reply: Reply = await self.model._ask(self._asked(problem), seeds, max_tokens=8)
+        reply: Reply = await self.model._ask(await self._asked(problem), seeds, max_tokens=8)
         return reply
 
-    def _asked(self, problem: Problem) -> dict[str, Any]:
+    async def _asked(self, problem: Problem) -> dict[str, Any]:
         messages, extra = problem.messages, {"temperature": 0.0}
         if self.way == "prefix":
             messages[-1]["prefix"] = True
         prompt = {**self.model._prompt_of(messages, problem), **extra}
         if self.way == "vllm":
             prompt["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
-        return prompt
+        return await self.model._completing(prompt) if self.way == "completions" else prompt

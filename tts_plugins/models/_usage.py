@@ -14,6 +14,7 @@ _PER_MESSAGE, _PER_PROMPT = 16, 64
 # Texts of real tokenisers run at about 3 to 6 bytes a token; beyond this, tokens were left out of the count.
 _BYTES_A_TOKEN = 7.0
 
+
 Price = Callable[[int, int], float | None]
 
 
@@ -57,6 +58,9 @@ class Written(NamedTuple):
         if isinstance(prompt, Written):
             return prompt
         text = _ENCODER.encode(prompt)
+        ids = prompt.get("prompt") if isinstance(prompt, Mapping) else None
+        if isinstance(ids, list):
+            return cls(hash(text), len(ids))  # they are tokens already
         messages = len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1
         return cls(hash(text), len(text.encode("utf-8", "replace")) + _PER_MESSAGE * messages)
 

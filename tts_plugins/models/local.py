@@ -84,6 +84,10 @@ class LocalModel(Served, OpenAICompatibleModel):
         await self._started()
         return await super().bound(problem)
 
+    async def _completing(self, prompt: dict[str, Any]) -> dict[str, Any]:
+        await self._started()
+        return await super()._completing(prompt)
+
     async def _ask(self, prompt: dict[str, Any], seeds: Sequence[int | None], **how: Any) -> Reply:
         ask = super()._ask
         return await self._sent(lambda: ask(prompt, seeds, **how))

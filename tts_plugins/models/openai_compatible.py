@@ -16,10 +16,12 @@ from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, ModelError, ServerFailed, TTSError
 from tts_plugins.models._choices import generation, shown
 from tts_plugins.models._clients import Clients
+from tts_plugins.models._completions import complete
 from tts_plugins.models._faults import translate
 from tts_plugins.models._revision import Revising, Turns
 from tts_plugins.models._steps import Stepping, StepSettings
 from tts_plugins.models._stream import gather
+from tts_plugins.models._templates import Templates
 from tts_plugins.models._tokenizer import weigh
 from tts_plugins.models._usage import (
     Price,
@@ -70,6 +72,8 @@ class OpenAICompatibleModel(Stepping, Revising):
         ConfigurationError: a field is out of range; n > 1 is asked at temperature 0.
     """
 
+    _ways = (*Stepping._ways, "completions")
+
     def __init__(
         self,
         model: str,
@@ -116,7 +120,9 @@ class OpenAICompatibleModel(Stepping, Revising):
         }  # fmt: skip
         self._request = {key: value for key, value in self._request.items() if value is not None}
         self._stream, self._send_seed = stream, send_seed
-        self._begin_stepping(steps or StepSettings(), None if client is None and base_url is None else self._base_url)
+        steps = steps or StepSettings()
+        self._begin_stepping(steps, None if client is None and base_url is None else self._base_url)
+        self._templates = Templates(steps.template, self._headers)
         self._turns = revision
         self._checked_seeds = False
         self._prompts, self._trust = PromptBound(), Trust()
@@ -190,7 +196,10 @@ class OpenAICompatibleModel(Stepping, Revising):
                     raise fault from error
 
     async def _respond(self, body: dict[str, Any]) -> Any:
-        create: Any = (await self._clients.get()).chat.completions.create
+        client = await self._clients.get()
+        if "prompt" in body:
+            return await complete(client.completions.create, body, self._stream)
+        create: Any = client.chat.completions.create
         if not self._stream:
             return await create(**body)
         async with await create(**body, stream=True, stream_options={"include_usage": True}) as chunks:
@@ -222,6 +231,19 @@ class OpenAICompatibleModel(Stepping, Revising):
             key: self._request[key] for key in ("tools", "response_format", "functions") if key in self._request
         }
         return {"messages": [*system, *messages], **extra, **problem.metadata.get(REQUEST, {})}
+
+    async def _completing(self, prompt: dict[str, Any]) -> dict[str, Any]:
+        """The same for the completions endpoint: rendered, with what a last turn of the assistant has begun."""
+        messages, shown = list(prompt["messages"]), ("tools", "functions")
+        last = messages[-1]
+        begun = last["content"] if last["role"] == "assistant" and isinstance(last.get("content"), str) else ""
+        fields = {key: prompt[key] for key in shown if key in prompt}
+        extra = self._request.get("extra_body", {})
+        fields |= {key: extra[key] for key in ("chat_template", "chat_template_kwargs") if key in extra}
+        text = await self._templates.prompt(
+            await self._clients.get(), self.name, messages[:-1] if begun else messages, begun, fields
+        )
+        return {**{key: value for key, value in prompt.items() if key not in ("messages", *shown)}, "prompt": text}
 
     def _body(self, prompt: dict[str, Any], seeds: Sequence[int | None], max_tokens: int | None) -> dict[str, Any]:
         body = {"model": self.name, **self._request, **prompt}
@@ -277,7 +299,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         if usage.exact:
             self._prompts.saw(written, usage.prompt_tokens)
         # Choices that nobody asked for cost their tokens, and are no calls of ours.
-        usage = usage if usage.calls <= asked else replace(usage, calls=asked)
+        usage = replace(usage, calls=min(usage.calls, asked), requests=requests)
         if len(choices) < asked and len(choices) == 1:
             self._batch = 1  # it ignores n; the rest are asked for singly
         generations = tuple(g if shape is None else shape(c, g) for c, g in made if g is not None)[:asked]
@@ -285,7 +307,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             raise MalformedResponse(f"{self._where()}: the answer has neither text nor a tool call")
         if len(choices) == 1 and usage.exact:
             generations = (replace(generations[0], tokens=usage.completion_tokens),)
-        return Reply(generations=self._distinct(generations), usage=replace(usage, requests=requests))
+        return Reply(generations=self._distinct(generations), usage=usage)
 
     def _distinct(self, generations: tuple[Generation, ...]) -> tuple[Generation, ...]:
         """One of many where a server made one seed into one text: the rest are then asked for with their own seeds."""

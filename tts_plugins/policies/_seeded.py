@@ -87,8 +87,10 @@ class SeededRun:
                 raise
             self._run.note("search_ended", error=f"{type(error).__name__}: {error}")
 
-    def expand(self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0) -> AsyncIterator[Scored]:
-        return self._run.expand(candidates, total, lookahead=lookahead)
+    def expand(
+        self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0, straggler: float | None = None
+    ) -> AsyncIterator[Scored]:
+        return self._run.expand(candidates, total, lookahead=lookahead, straggler=straggler)
 
     async def revise(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Scored:
         return await self._run.revise(problem, history, merge=merge)

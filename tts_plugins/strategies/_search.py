@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tts_plugins._config import check_count
+from tts_plugins._config import check_count, check_straggler
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -14,7 +14,7 @@ from tts_plugins.errors import (
     TTSError,
 )
 from tts_plugins.protocols import Run
-from tts_plugins.selection import Select, best, choose, majority_vote, top
+from tts_plugins.selection import Select, best, choose, majority_vote, spread
 from tts_plugins.types import Candidate, Scored
 
 # What ends a search that has found something already: it then chooses among what there is.
@@ -22,14 +22,16 @@ OVER = (BudgetExhausted, DeadlineExceeded, SolveCancelled, AllCandidatesFailed)
 SELECTS: tuple[Select, ...] = ("best", "weighted", "majority")
 
 
-async def grow(run: Run, beams: Sequence[Candidate], total: int, lookahead: int = 0) -> list[Scored]:
+async def grow(
+    run: Run, beams: Sequence[Candidate], total: int, *, lookahead: int = 0, straggler: float | None
+) -> list[Scored]:
     """One level of children by index, whatever order they came in; none where the search ends with what it has.
 
     Raises:
         BudgetExhausted, DeadlineExceeded, AllCandidatesFailed: there is not one step yet.
     """
     try:
-        children = [c async for c in run.expand(beams, total, lookahead=lookahead)]
+        children = [c async for c in run.expand(beams, total, lookahead=lookahead, straggler=straggler)]
     except OVER as error:
         if not any(isinstance(c, Scored) for c in beams):
             raise
@@ -39,9 +41,9 @@ async def grow(run: Run, beams: Sequence[Candidate], total: int, lookahead: int 
 
 
 def keep(run: Run, children: Sequence[Scored], count: int) -> list[Scored]:
-    """The best of the unfinished ones; the others are pruned."""
+    """The best of the unfinished ones, ties shared among their parents; the others are pruned."""
     unfinished = [c for c in children if not c.finished]
-    kept = unfinished if run.verifier is None else top(unfinished, count)
+    kept = unfinished if run.verifier is None else spread(unfinished, count)
     names = {c.id for c in kept}
     run.prune([c for c in unfinished if c.id not in names])
     return kept
@@ -74,12 +76,15 @@ def need_verifier(run: Run, owner: str, mend: str) -> None:
         raise ConfigurationError(f"{owner} needs a verifier to choose by; pass verifier=…, or use {mend}")
 
 
-def check_search(owner: str, n: object, beam_width: object, max_steps: object, lookahead: object) -> None:
+def check_search(
+    owner: str, n: object, beam_width: object, max_steps: object, lookahead: object, straggler: object
+) -> None:
     """Refuse a search that cannot be, naming the field, the value and the mend."""
     check_count(owner, "n", n)
     check_count(owner, "beam_width", beam_width)
     check_count(owner, "max_steps", max_steps)
     check_count(owner, "lookahead", lookahead, least=0)
+    check_straggler(owner, straggler)
     assert isinstance(n, int) and isinstance(beam_width, int)
     if n % beam_width:
         near = beam_width * max(1, round(n / beam_width))

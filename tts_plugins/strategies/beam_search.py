@@ -16,8 +16,9 @@ from tts_plugins.types import Candidate, Problem, Scored
 class BeamSearch(BaseStrategy):
     """`n` first steps, of which the best `n // beam_width` survive and get `beam_width` next steps each, and so on.
 
-    A beam that finishes leaves its place to others. It ends when none is unfinished, when there are `n` finished
-    ones, or after `max_steps`.
+    Of equally good children, those of different parents survive first, so that a verifier of few values, such as a
+    program's 0 and 1, does not narrow the search to one line. A beam that finishes leaves its place to others. It ends
+    when none is unfinished, when there are `n` finished ones, or after `max_steps`.
 
     Args:
         n: candidates per level, over all beams together (N of the paper).
@@ -27,6 +28,8 @@ class BeamSearch(BaseStrategy):
         lookahead: steps written greedily after each child before it is scored (k of the paper).
         select: how the finished ones are chosen from: "weighted" by summed scores of equal answers, "best",
             "majority".
+        straggler: a level waits for a child at most this many times as long as its median child took; the late ones
+            are cancelled, and charged. None waits for all.
 
     Raises:
         ConfigurationError: a field is out of range; at the call, the model writes no steps, or the verifier gives no
@@ -38,9 +41,10 @@ class BeamSearch(BaseStrategy):
     max_steps: int = 40
     lookahead: int = 0
     select: Select = "weighted"
+    straggler: float | None = None
 
     def __post_init__(self) -> None:
-        check_search("BeamSearch", self.n, self.beam_width, self.max_steps, self.lookahead)
+        check_search("BeamSearch", self.n, self.beam_width, self.max_steps, self.lookahead, self.straggler)
         check_select("BeamSearch", self.select)
 
     def calls(self) -> tuple[int, int]:
@@ -54,7 +58,7 @@ class BeamSearch(BaseStrategy):
         finished: list[Scored] = []
         committed = 0
         for _ in range(self.max_steps):
-            children = await grow(run, beams, self.n, self.lookahead)
+            children = await grow(run, beams, self.n, lookahead=self.lookahead, straggler=self.straggler)
             if not children:
                 break
             finished += [c for c in children if c.finished]

@@ -26,6 +26,8 @@ class DVTS(BaseStrategy):
         max_steps: steps of a subtree at most.
         lookahead: steps written greedily after each child before it is scored.
         select: how the subtrees' ends are chosen from.
+        straggler: a subtree waits for a child at most this many times as long as its median child took; the late ones
+            are cancelled, and charged. None waits for all.
 
     Raises:
         ConfigurationError: as for `BeamSearch`.
@@ -36,9 +38,10 @@ class DVTS(BaseStrategy):
     max_steps: int = 40
     lookahead: int = 0
     select: Select = "weighted"
+    straggler: float | None = None
 
     def __post_init__(self) -> None:
-        check_search("DVTS", self.n, self.beam_width, self.max_steps, self.lookahead)
+        check_search("DVTS", self.n, self.beam_width, self.max_steps, self.lookahead, self.straggler)
         check_select("DVTS", self.select)
 
     def calls(self) -> tuple[int, int]:
@@ -60,7 +63,7 @@ class DVTS(BaseStrategy):
         leaf: Candidate = root
         for _ in range(self.max_steps):
             try:
-                children = await grow(run, [leaf], self.beam_width, self.lookahead)
+                children = await grow(run, [leaf], self.beam_width, lookahead=self.lookahead, straggler=self.straggler)
             except OVER as error:
                 return error
             if not children:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
-from tts_plugins._config import check_count
+from tts_plugins._config import check_count, check_straggler
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select
@@ -35,6 +35,8 @@ class ParticleFilter(BaseStrategy):
         resampling: "systematic" (one random number a round, least variance) or "multinomial".
         temperature: above 1 explores more, below 1 follows the verifier more closely.
         select: how the last particles are chosen from.
+        straggler: a round waits for a particle at most this many times as long as the median one took; the late ones
+            are cancelled, and charged. None waits for all.
 
     A verifier's raw score, where it stands in `details["logit"]` as a number, is taken: it may lie
     outside of [0, 1].
@@ -48,11 +50,13 @@ class ParticleFilter(BaseStrategy):
     resampling: Resampling = "systematic"
     temperature: float = 1.0
     select: Select = "weighted"
+    straggler: float | None = None
 
     def __post_init__(self) -> None:
         check_count("ParticleFilter", "n", self.n)
         check_count("ParticleFilter", "max_steps", self.max_steps)
         check_select("ParticleFilter", self.select)
+        check_straggler("ParticleFilter", self.straggler)
         if self.resampling not in ("systematic", "multinomial"):
             raise ConfigurationError(
                 f"ParticleFilter: resampling={self.resampling!r} is not known; use 'systematic' or 'multinomial'"
@@ -72,7 +76,7 @@ class ParticleFilter(BaseStrategy):
         finished: list[Scored] = []
         particles: list[Scored] = []
         for _ in range(self.max_steps):
-            children = await grow(run, living, self.n - len(finished))
+            children = await grow(run, living, self.n - len(finished), straggler=self.straggler)
             if not children:
                 break
             particles = finished + children

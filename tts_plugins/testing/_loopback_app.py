@@ -15,7 +15,17 @@ from tts_plugins.testing._loopback_faults import Fault, as_plan
 from tts_plugins.testing._loopback_meter import Counts, Meter, Ticket
 from tts_plugins.testing._loopback_replies import Body, Outcome, as_function, generate, prompts_of
 from tts_plugins.testing._loopback_settings import Settings, refusal
-from tts_plugins.testing._loopback_wire import Payload, as_json, embeddings, error_body, render, spoil, tokenize
+from tts_plugins.testing._loopback_template import Vocabulary, rendered, token_ids
+from tts_plugins.testing._loopback_wire import (
+    Payload,
+    as_json,
+    embeddings,
+    error_body,
+    render,
+    spoil,
+    token_answer,
+    tokenize,
+)
 
 try:
     from aiohttp import web
@@ -33,6 +43,7 @@ class LoopbackApp:
     def __init__(self, settings: Settings) -> None:
         self.meter = Meter()
         self.closing = False
+        self._vocabulary = Vocabulary()
         # connections over which somebody asked for the counts: not the clients' whose sockets are counted
         self._observers: set[Any] = set()
         self.configure(settings)
@@ -44,6 +55,7 @@ class LoopbackApp:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_post("/tokenize", self._tokenize)
+        app.router.add_post("/apply-template", self._apply_template)
         app.router.add_route("*", "/control", self._control)
         app.router.add_route("*", "/{path:.*}", self._unknown)
         # handler_cancellation: a client that goes away cancels its handler, which is how aborts are noticed.
@@ -96,6 +108,11 @@ class LoopbackApp:
             return response(as_json(error_body("We could not parse the JSON body of your request.")), status=400)
         if settings.record:
             self.meter.record(ticket, body, {name.lower(): value for name, value in request.headers.items()})
+        if settings.template == "ids" and (ids := token_ids(body.get("prompt"))) is not None:
+            try:
+                body = {**body, "prompt": self._vocabulary.decode(ids)}
+            except ValueError as error:
+                return response(as_json(error_body(str(error), param="prompt")), status=400)
         fault = self._plan(ticket.number)
         if fault is not None:
             self.meter.fault(ticket, fault.kind)
@@ -205,9 +222,19 @@ class LoopbackApp:
         return web.json_response({"status": "ok"})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
-        if not self.settings.tokenizer:
+        ids = self.settings.template == "ids"
+        if not (self.settings.tokenizer or ids):
             return await self._unknown(request)
-        return web.json_response(tokenize(await request.json()))
+        body = await request.json()
+        if not ids:
+            return web.json_response(tokenize(body))
+        text = rendered(body) if "messages" in body else str(body.get("prompt", ""))
+        return web.json_response(token_answer(self._vocabulary.encode(text)))
+
+    async def _apply_template(self, request: web.Request) -> web.Response:
+        if self.settings.template != "text":
+            return await self._unknown(request)
+        return web.json_response({"prompt": rendered(await request.json())})
 
     async def _unknown(self, request: web.Request) -> web.Response:
         return response(as_json(error_body(f"Unknown request URL: {request.method} {request.path}.")), status=404)

@@ -32,6 +32,7 @@ class Options(TypedDict, total=False):
     refuses: Sequence[str]
     assistant_turn: Literal["any", "prefix", "refused"]
     tokenizer: bool
+    template: Literal["none", "text", "ids"]
     api_key: str | None
     models: Sequence[str]
     record: bool
@@ -53,7 +54,10 @@ class Settings:
         "arrival" always, choices are numbered as they come.
     refuses_temperature, refuses_max_tokens, refuses: parameters answered with a 400 in OpenAI's words.
     assistant_turn: whether a last turn of the assistant is accepted; "prefix": only one marked so; else it is a 400.
-    tokenizer: POST /tokenize answers, in llama.cpp's and vLLM's form. api_key: any other key is a 401.
+    tokenizer: POST /tokenize answers, in llama.cpp's and vLLM's form.
+    template: "text": POST /apply-template renders messages, as llama.cpp does; "ids": POST /tokenize does, as vLLM
+        does, and /v1/completions takes the ids as a prompt, which reply functions see as text.
+    api_key: any other key is a 401.
     record: keep the requests (turn off for long benchmarks).
     """
 
@@ -71,6 +75,7 @@ class Settings:
     refuses: Sequence[str] = ()
     assistant_turn: Literal["any", "prefix", "refused"] = "any"
     tokenizer: bool = False
+    template: Literal["none", "text", "ids"] = "none"
     api_key: str | None = None
     models: Sequence[str] = ("loopback",)
     record: bool = True
@@ -82,6 +87,8 @@ class Settings:
             raise ValueError(f"usage={self.usage!r}: use True, False or one of {', '.join(USAGES)}")
         if self.assistant_turn not in ("any", "prefix", "refused"):
             raise ValueError(f"assistant_turn={self.assistant_turn!r}: use 'any', 'prefix' or 'refused'")
+        if self.template not in ("none", "text", "ids"):
+            raise ValueError(f"template={self.template!r}: use 'none', 'text' or 'ids'")
         if self.indexing not in ("seed", "arrival"):
             raise ValueError(f"indexing={self.indexing!r}: use 'seed' or 'arrival'")
         if (isinstance(self.latency, (int, float)) and self.latency < 0) or self.per_token < 0:

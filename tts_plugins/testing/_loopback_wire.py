@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from tts_plugins.testing._loopback_faults import Fault
-from tts_plugins.testing._loopback_replies import Body, Outcome, Reply, content_text, count_tokens, pieces
+from tts_plugins.testing._loopback_replies import Body, Outcome, Reply, count_tokens, pieces
 
 USAGES = ("correct", "missing", "null", "first_choice", "negative", "huge", "string", "infinite", "zero")
 """How usage is told: truly; not at all; null; of the first choice only; -7; 10**15; in strings; Infinity; 0."""
@@ -224,10 +224,12 @@ def embeddings(body: Body, dimensions: int = 8) -> Body:
 
 
 def tokenize(body: Body) -> Body:
-    """llama.cpp's answer to {"content"}, vLLM's to {"prompt"} or {"messages"}: ids that follow from the words."""
-    if "messages" in body:
-        text = " ".join(content_text(message.get("content")) for message in body["messages"])
-    else:
-        text = str(body.get("content", body.get("prompt", "")))
+    """llama.cpp's answer to {"content"}, vLLM's to {"prompt"}: ids that follow from the words."""
+    text = str(body.get("content", body.get("prompt", "")))
     ids = [zlib.crc32(word.encode()) % 50_000 for word in text.split()]
-    return {"tokens": ids} if "content" in body else {"count": len(ids), "max_model_len": 32_768, "tokens": ids}
+    return {"tokens": ids} if "content" in body else token_answer(ids)
+
+
+def token_answer(ids: Sequence[int]) -> Body:
+    """vLLM's answer."""
+    return {"count": len(ids), "max_model_len": 32_768, "tokens": list(ids)}

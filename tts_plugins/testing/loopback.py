@@ -36,8 +36,8 @@ __all__ = [
 class LoopbackServer:
     """The server; `with` starts and stops it. Options are those of `Settings`.
 
-    Endpoints: POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models, /health; /tokenize where it
-    is switched on; /control for the counts.
+    Endpoints: POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models, /health; /tokenize and
+    /apply-template where they are switched on; /control for the counts.
 
     Args:
         process: run in a child process. Functions among the options must then be importable; `reply` may be.

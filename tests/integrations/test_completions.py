@@ -1,0 +1,245 @@
+"""Steps by a plain completions endpoint: with llama.cpp's template, with vLLM's token ids, with templates of users."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI
+
+from tests.imitations import STEPS, Body, completes, goes_on
+from tts_plugins import BeamSearch, Budget, Candidate, ParticleFilter, Problem, Step, solve
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError
+from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
+from tts_plugins.models._completions import as_chat, completion_body
+from tts_plugins.models._templates import Templates
+from tts_plugins.testing.loopback import Fault, LoopbackServer, Reply
+from tts_plugins.verifiers import CallableVerifier
+
+EVEN = CallableVerifier(lambda p, c: [0.5] * len(c.steps), inline=True, name="even")
+BEAM = BeamSearch(n=4, beam_width=2)
+BEGUN = Candidate(Problem("Add"), text="Take 3.", steps=(Step("Take 3."),))
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+_made: list[OpenAICompatibleModel] = []
+
+
+def model_of(server: LoopbackServer, **settings: Any) -> OpenAICompatibleModel:
+    model = OpenAICompatibleModel("m", base_url=server.base_url, max_tokens=50, temperature=0.8, **settings)
+    _made.append(model)
+    return model
+
+
+@pytest.fixture(autouse=True)
+async def _closed() -> AsyncIterator[None]:
+    yield
+    while _made:
+        await _made.pop().aclose()
+
+
+def prompts(server: LoopbackServer) -> list[Any]:
+    return [r.body["prompt"] for r in server.requests if r.path == "/v1/completions"]
+
+
+@pytest.mark.parametrize("template", ["text", "ids"])
+@pytest.mark.parametrize(("turn", "probes"), [("refused", 3), ("any", 4)], ids=["refused", "ignored"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_it_is_found_last_before_words_and_gives_clean_steps(
+    template: Any, turn: Any, probes: int, stream: bool
+) -> None:
+    with LoopbackServer(reply=completes, assistant_turn=turn, template=template, tokenizer=True) as server:
+        model = model_of(server, stream=stream, system="Be brief.")
+        result = await solve(
+            "Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, budget=Budget(calls=60, tokens=20_000), seed=1
+        )
+        assert [re.sub(r"^Step \d: ", "", s.text) for s in result.best.steps] == STEPS
+        assert model._way == "completions" and [e["way"] for e in result.trace if e["kind"] == "steps"] == [
+            "completions"
+        ]
+        assert result.usage.overshoot == 0 and result.usage.exact
+        # Refused probes cost a call and no tokens; all that was generated is in the figures, to the token.
+        counts = server.counts
+        assert result.usage.calls == counts.choices + (2 if turn == "refused" else 0)
+        assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (
+            counts.prompt_tokens, counts.completion_tokens,
+        )  # fmt: skip
+        assert sum("k7q2" in str(r.body.get("messages")) for r in server.requests) == probes - 1
+        before = len(server.requests)
+        again = await solve("Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, seed=1)
+        assert [s.text for s in again.best.steps] == [s.text for s in result.best.steps]
+        assert not [r for r in server.requests[before:] if "k7q2" in str(r.body)]
+        if template == "text":
+            assert prompts(server)[-1].endswith(
+                "<|im_start|>user\nAdd 3, 4, 5<|im_end|>\n<|im_start|>assistant\n"
+                + "\n\n".join(s.text for s in again.best.steps[:-1]) + "\n\n"
+            )  # fmt: skip
+        else:
+            assert all(isinstance(p, list) and all(type(i) is int for i in p) for p in prompts(server))
+
+
+async def test_without_a_template_nothing_is_asked_of_it() -> None:
+    with LoopbackServer(reply=completes, assistant_turn="refused") as server:
+        model = model_of(server)
+        await solve("Add", model=model, strategy=BeamSearch(n=2, beam_width=2, max_steps=2), verifier=EVEN)
+        assert model._way == "prompt" and "/v1/completions" not in server.counts.by_path
+
+
+async def test_a_template_without_a_completions_endpoint_is_no_way() -> None:
+    def refuses(number: int) -> Fault | None:
+        return Fault.status(404) if server.requests[number].path == "/v1/completions" else None
+
+    with LoopbackServer(reply=completes, assistant_turn="refused", template="text", faults=refuses) as server:
+        model = model_of(server)
+        await solve("Add", model=model, strategy=BeamSearch(n=2, beam_width=2, max_steps=2), verifier=EVEN)
+        assert model._way == "prompt" and server.counts.by_path["/v1/completions"] == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "head"),
+    [
+        (CHATML, "<|im_start|>user\nAdd<|im_end|>\n<|im_start|>assistant\n"),
+        ("text", "Add"),
+        (lambda messages: f"Q: {messages[-1]['content']}\nA:", "Q: Add\nA:"),
+    ],
+    ids=["jinja", "text", "function"],
+)
+async def test_templates_of_users_need_nothing_of_the_server(template: Any, head: str) -> None:
+    """A base model may have no chat at all: the first step is a completion too."""
+    if template is CHATML:
+        pytest.importorskip("jinja2")
+    with LoopbackServer(reply=lambda body, index: Reply(goes_on(body))) as server:
+        model = model_of(server, steps=StepSettings(way="completions", template=template))
+        result = await solve("Add", model=model, strategy=ParticleFilter(n=2), verifier=EVEN, seed=1)
+        assert [s.text for s in result.best.steps] == STEPS and result.best.finished
+        assert set(server.counts.by_path) == {"/v1/completions"}
+        assert prompts(server)[0] == head and prompts(server)[-1] == head + "\n\n".join(STEPS[:-1]) + "\n\n"
+
+
+@pytest.mark.parametrize("template", ["text", "ids"])
+async def test_a_step_has_its_bound_its_choices_and_its_log_probabilities(template: Any) -> None:
+    with LoopbackServer(reply=lambda body, index: Reply(goes_on(body), tells_stop=True), template=template) as server:
+        model = model_of(server, steps=StepSettings(way="completions", max_tokens=9), logprobs=2)
+        bound = await model.step_bound(BEGUN)
+        reply = await model.expand(BEGUN, [5, 6, 7])
+        assert bound is not None and bound.completion_tokens == 9 and reply.usage is not None
+        assert bound.prompt_tokens >= reply.usage.prompt_tokens == server.counts.prompt_tokens
+        assert [g.text for g in reply.generations] == [STEPS[1]] * 3
+        assert {g.finish_reason for g in reply.generations} == {"step"}  # it says which stop string it was
+        body = server.requests[0].body
+        assert (body["n"], body["seed"], body["max_tokens"], body["logprobs"]) == (3, 5, 9, 2)
+        assert body["stop"] == ["\n\n"] and "top_logprobs" not in body and "messages" not in body
+        first = reply.generations[0]
+        assert first.logprobs is not None and len(first.logprobs) == len(STEPS[1].split())
+        assert first.top_logprobs is not None and len(first.top_logprobs[0]) == 3  # itself, and two
+        tightened = await model.step_bound(BEGUN)
+        assert tightened is not None and tightened.prompt_tokens == reply.usage.prompt_tokens
+
+
+async def test_a_cut_step_is_truncated_and_an_empty_one_ends() -> None:
+    with LoopbackServer(reply="one two three four", template="text") as server:
+        model = model_of(server, steps=StepSettings(way="completions", max_tokens=2))
+        (cut,) = (await model.expand(BEGUN, [1])).generations
+        assert (cut.text, cut.finish_reason) == ("one two", "length")
+        server.configure(reply="")
+        (empty,) = (await model.expand(BEGUN, [1])).generations
+        assert (empty.text, empty.finish_reason) == ("", "stop")
+
+
+async def test_templates_are_rendered_once_for_each_problem_and_text() -> None:
+    class Counting:
+        """The client's place: it counts what is asked besides completions."""
+
+        def __init__(self, inner: AsyncOpenAI) -> None:
+            self.base_url, self.inner, self.asked = inner.base_url, inner, list[str]()
+
+        async def post(self, address: str, **how: Any) -> Any:
+            self.asked.append(address.rpartition("/")[2])
+            assert how["options"]["headers"] == {"x-team": "a"}
+            return await self.inner.post(address, **how)
+
+    messages = [{"role": "user", "content": "Add"}]
+    with LoopbackServer(template="ids") as server:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="-") as inner:
+            client, templates = Counting(inner), Templates(None, {"x-team": "a"})
+            for begun in ("", "Take 3.\n\n", "", "Take 3.\n\n", "Take 3.\n\nAdd 4.\n\n"):
+                ids = await templates.prompt(client, "m", messages, begun, {})
+                assert len(ids) == len(f"<|im_start|>user\nAdd<|im_end|>\n<|im_start|>assistant\n{begun}".split())
+            assert client.asked == ["apply-template", "tokenize", "tokenize", "tokenize"]
+
+
+async def test_what_it_lacks_is_said_with_the_mend() -> None:
+    with LoopbackServer(reply="x") as server:
+        model = model_of(server, steps=StepSettings(way="completions"))
+        with pytest.raises(ConfigurationError, match=r"/apply-template.*StepSettings\(template=…\)"):
+            await solve("Add", model=model, strategy=BEAM, verifier=EVEN)
+        assert not server.requests
+
+        def broken(messages: Any) -> str:
+            raise KeyError("role")
+
+        for template, said in ((broken, "the template failed, KeyError"), (lambda m: "", "the template gave ''")):
+            model = model_of(server, steps=StepSettings(way="completions", template=template))
+            with pytest.raises(ConfigurationError, match=said):
+                await solve("Add", model=model, strategy=BEAM, verifier=EVEN)
+
+
+async def test_a_server_that_is_away_is_a_failure_and_no_missing_template() -> None:
+    with LoopbackServer(reply="x") as server:
+        address = server.base_url
+    model = OpenAICompatibleModel("m", base_url=address, max_tokens=5, steps=StepSettings(way="completions"))
+    _made.append(model)
+    with pytest.raises(AllCandidatesFailed, match="connection failed"):
+        await solve("Add", model=model, strategy=BeamSearch(n=2, beam_width=2), verifier=EVEN, attempts=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"template": "chatml"}, "template='chatml' is no template"),
+        ({"template": "text", "way": "plain"}, "template is for way='completions'"),
+        ({"template": "{% for %}"}, "template, line 1"),
+    ],
+)
+def test_bad_settings(settings: Any, said: str) -> None:
+    pytest.importorskip("jinja2")
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        StepSettings(**settings)
+
+
+def test_fields_that_only_chats_have_go_along_or_stay() -> None:
+    body: Body = {
+        "model": "m", "prompt": "x", "max_completion_tokens": 7, "logprobs": True, "tools": [1],
+        "reasoning_effort": "low",
+        "extra_body": {"top_k": 3}, "response_format": {"type": "json_object"},
+    }  # fmt: skip
+    assert completion_body(body) == {
+        "model": "m", "prompt": "x", "max_tokens": 7, "logprobs": 1,
+        "extra_body": {"reasoning_effort": "low", "response_format": {"type": "json_object"}, "top_k": 3},
+    }  # fmt: skip
+    assert as_chat("no completion") == "no completion"
+
+
+@pytest.mark.engine
+async def test_llama_cpp_completes_for_real() -> None:
+    pytest.importorskip("xllamacpp")
+    problem = Problem("Count from one to eight in words, each on a line of its own.")
+    steps = StepSettings(by="line", way="completions")
+    with LocalModel(max_tokens=24, slots=4, context=512, steps=steps, logprobs=True) as model:
+        begun = Candidate(problem, text="One\nTwo\nThree", steps=(Step("One"), Step("Two"), Step("Three")))
+        reply = await model.expand(begun, [1], greedy=True)
+        (made,) = reply.generations
+        assert made.text.strip().lower() == "four" and made.finish_reason == "step"
+        assert made.logprobs is not None and max(made.logprobs) < 0
+        assert reply.usage is not None and reply.usage.exact and reply.usage.completion_tokens < 8
+        result = await solve(
+            problem, model=model, strategy=BeamSearch(n=2, beam_width=2, max_steps=3), verifier=EVEN, seed=1,
+            budget=Budget(calls=6, tokens=2_000),
+        )  # fmt: skip
+        assert 2 <= result.usage.calls <= 6 and result.usage.overshoot == 0 and 1 <= len(result.best.steps) <= 3
+        assert not any("\n" in step.text for step in result.best.steps)
+        await model.aclose()

@@ -1,0 +1,149 @@
+"""A level of search does not wait for children that take far longer than the others, where it was told so."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.imitations import STEPS, Body, vllm
+from tts_plugins import DVTS, BeamSearch, Budget, Candidate, ParticleFilter, Result, solve
+from tts_plugins.engine._stragglers import Stragglers
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.ledger import Ledger
+from tts_plugins.models import OpenAICompatibleModel, StepSettings
+from tts_plugins.testing import ScriptedStepModel, TableVerifier
+from tts_plugins.testing.loopback import LoopbackServer, Reply
+from tts_plugins.verifiers import CallableVerifier
+
+EVEN = CallableVerifier(lambda p, c: [0.5] * len(c.steps), inline=True, name="even")
+SEARCHES: list[Any] = [
+    BeamSearch(n=4, beam_width=2, max_steps=6, straggler=4.0),
+    DVTS(n=8, beam_width=4, max_steps=6, straggler=4.0),
+    ParticleFilter(n=4, max_steps=6, straggler=4.0),
+]
+SLOW = 30.0
+
+
+def reply(body: Body, index: int) -> Reply:
+    """Every sixth seed is slow, at whatever level; some level has one."""
+    return replace(vllm(body, index), latency=SLOW if index % 6 == 0 else 0.05)
+
+
+async def searched(server: LoopbackServer, strategy: Any, budget: Any, **settings: Any) -> Result:
+    model = OpenAICompatibleModel(
+        "m",
+        base_url=server.base_url,
+        max_tokens=50,
+        temperature=0.8,
+        batch=1,
+        steps=StepSettings(way="vllm"),
+        **settings,
+    )
+    try:
+        return await solve("Add 3, 4, 5", model=model, strategy=strategy, verifier=EVEN, budget=budget, seed=3)
+    finally:
+        await model.aclose()
+
+
+@pytest.mark.parametrize("strategy", SEARCHES, ids=lambda s: s.type_name)
+async def test_the_level_goes_on_and_the_late_ones_are_charged(strategy: Any) -> None:
+    ledger = Ledger(Budget(calls=200, tokens=40_000))
+    with LoopbackServer(reply=reply, tokenizer=True) as server:
+        start = time.monotonic()
+        result = await searched(server, strategy, ledger)
+        assert time.monotonic() - start < SLOW / 3
+        counts = await asyncio.to_thread(server.wait)
+    assert [s.text for s in result.best.steps] == STEPS and result.stopped == "complete"
+    late = [e for e in result.trace if e["kind"] == "straggler"]
+    assert late and counts.aborted == len(late) == counts.aborted_choices
+    # Each is there as a cancelled request that paid its reserve; nothing is held any more, and nothing went over.
+    kinds = {e["id"]: e["kind"] for e in result.trace}
+    for event in late:
+        assert "4 times the median" in event["limit"] and len(event["indices"]) == 1
+        assert kinds[event["parent"]] == "wave"
+    gone = [e for e in result.trace if e["kind"] == "request" and e.get("error") == "CancelledError"]
+    assert len(gone) == len(late) and all(e["usage"]["calls"] == 1 and e["usage"]["tokens"] > 50 for e in gone)
+    assert result.usage.calls == counts.choices + counts.aborted and result.usage.overshoot == 0
+    assert ledger.spent.tokens >= counts.tokens and ledger.open_holds == 0 and ledger.held == (0, 0, 0)
+    assert not [t for t in asyncio.all_tasks() if t is not asyncio.current_task() and "engine" in str(t.get_coro())]
+    assert "too slow for its level" in result.trace.tree()
+
+
+async def test_without_the_option_it_waits_for_all() -> None:
+    def sometimes(body: Body, index: int) -> Reply:
+        return replace(vllm(body, index), latency=0.5 if index % 6 == 0 else 0.02)
+
+    with LoopbackServer(reply=sometimes) as server:
+        result = await searched(server, replace(SEARCHES[0], straggler=None), None)
+        assert server.counts.aborted == 0 and result.usage.calls == server.counts.choices
+        assert not [e for e in result.trace if e["kind"] == "straggler"]
+
+
+async def test_a_small_budget_is_kept_to_the_call() -> None:
+    for calls in (3, 5, 8):
+        with LoopbackServer(reply=reply) as server:
+            result = await searched(server, SEARCHES[0], Budget(calls=calls))
+            counts = await asyncio.to_thread(server.wait)
+        assert result.usage.calls == counts.choices + counts.aborted_choices <= calls
+        assert result.usage.overshoot == 0 and result.best.steps
+
+
+async def test_waiting_for_a_place_is_not_straggling() -> None:
+    """With one place for four, the last waits three times as long as the first took."""
+    with LoopbackServer(reply=vllm, latency=0.1) as server:
+        strategy = BeamSearch(n=4, beam_width=2, max_steps=1, straggler=1.8)
+        result = await searched(server, strategy, None, concurrency=1)
+        assert len(result.candidates) == 4 and server.counts.aborted == 0
+
+
+async def test_a_late_one_frees_its_place() -> None:
+    with LoopbackServer(reply=vllm, latency=lambda number: SLOW if number == 2 else 0.05) as server:
+        strategy = BeamSearch(n=6, beam_width=6, max_steps=1, straggler=4.0)
+        result = await searched(server, strategy, None, concurrency=2)
+        assert len(result.candidates) == 5  # the other place worked on, and its own was free again
+
+
+async def test_a_late_score_loses_its_child() -> None:
+    class Late(TableVerifier):
+        async def score(self, run: Any, candidate: Candidate) -> Any:
+            await asyncio.sleep(SLOW if candidate.text == "take 2" else 0.03)
+            return await super().score(run, candidate)
+
+    start = time.monotonic()
+    result = await solve(
+        "?", model=ScriptedStepModel(lambda c, j: f"take {j}"), verifier=Late({}, default=[0.5]), seed=1,
+        strategy=BeamSearch(n=4, beam_width=2, max_steps=1, straggler=5.0),
+    )  # fmt: skip
+    assert time.monotonic() - start < SLOW / 3 and len(result.candidates) == 3
+    (lost,) = [e for e in result.trace if e["kind"] == "candidate" and e.get("error")]
+    assert lost["text"] == "take 2" and "5 times the median of its level" in lost["error"]
+
+
+async def test_the_median_is_that_of_all_children() -> None:
+    late = Stragglers(2.0, 5)
+    late.sent(range(5))
+    await asyncio.sleep(0.02)
+    for index in (0, 1):
+        late.scored(index)
+    assert late.limit is None  # two of five are no half
+    await asyncio.sleep(0.05)
+    late.scored(2)
+    assert late.limit is not None and late.limit >= 0.14
+    with pytest.raises(TimeoutError):
+        async with late.within([3]):
+            await asyncio.sleep(SLOW)
+    late.waiting([4])  # asked again from the start
+    async with late.within([4]):
+        late.sent([4])
+    late.scored(4)
+
+
+@pytest.mark.parametrize("value", [0.5, 0, True, float("inf"), float("nan"), "2"])
+def test_bad_values_are_named(value: Any) -> None:
+    for kind in (BeamSearch, DVTS, ParticleFilter):
+        with pytest.raises(ConfigurationError, match="straggler="):
+            kind(straggler=value)
