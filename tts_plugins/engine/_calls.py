@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from tts_plugins._departures import Departure
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.engine._charges import counted, failure, unreported
 from tts_plugins.engine._halt import End
@@ -171,7 +172,7 @@ class Caller:
         role: Role,
         event: int,
     ) -> Reply:
-        count = len(seeds)
+        count, departure = len(seeds), Departure(model)
         usage: Usage | None = Usage()  # until it is sent
         failed: BaseException | None = None
         inner = None if bound is None else self.ledger.reserve(bound.amount.times(count), within=hold)
@@ -181,7 +182,8 @@ class Caller:
                 usage, started = None, time.monotonic()
                 if bound is not None and inner is not None:
                     self._flying[inner] = _Sent(bound=bound, count=count, hold=hold, role=role)
-                reply = await _generate(model, call, seeds)
+                with departure:
+                    reply = await _generate(model, call, seeds)
                 usage = replace(counted(reply, bound, inner, count), seconds=time.monotonic() - started)
             return replace(reply, usage=usage)
         except ModelError as error:
@@ -191,7 +193,7 @@ class Caller:
             usage = Usage()  # refused before it was sent, or raised by a solve inside, which has paid for itself
             raise
         except BaseException as error:
-            failed = error
+            failed, usage = error, Usage() if departure.waiting else usage
             raise
         finally:
             SCOPE.reset(token)
