@@ -223,11 +223,7 @@ def _verifier(value: Any) -> Verifier | SetVerifier | None:
             raise ConfigurationError(f"verifier {kind}: {error}") from error
     elif settings:
         raise ConfigurationError(f"verifier {kind}: it is no class, so it takes no {sorted(settings)[0]!r}")
-    if isinstance(made, Verifier | SetVerifier):
-        return made
-    if not callable(made):
-        raise ConfigurationError(f"verifier {kind}: {made!r} is neither a verifier nor a function")
-    return verifiers.CallableVerifier(made)
+    return verifiers.callable.as_verifier(f"verifier {kind}", made)
 
 
 def _imported(path: str) -> Any:

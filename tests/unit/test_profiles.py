@@ -106,7 +106,7 @@ def test_verifiers_of_this_package_and_their_arguments(tmp_path: Path) -> None:
         ('seed = "x"', "seed='x'"),
         ('verifier = "nope"', "verifier='nope' is not known"),
         ('verifier = "nope:nope"', "cannot be imported"),
-        ('verifier = "math:pi"', "neither a verifier nor a function"),
+        ('verifier = "math:pi"', "verifier math:pi: verifier=3.14"),
         ("verifier = 3", "verifier=3 must be"),
     ],
 )

@@ -13,7 +13,8 @@ from typing import Any, cast
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.selection import Aggregate
-from tts_plugins.verifiers import AnswerAgreement, CallableVerifier, JSONSchemaVerifier
+from tts_plugins.verifiers import AnswerAgreement, JSONSchemaVerifier
+from tts_plugins.verifiers.callable import as_verifier
 from tts_plugins.verifiers.recorded import RecordedVerifier
 
 
@@ -35,7 +36,7 @@ def verifier_of(text: str | None) -> Verifier | SetVerifier | None:
     if kind == "recorded":
         return RecordedVerifier(aggregate=cast(Aggregate, rest or "last"))
     if kind == "python" and ":" in rest:
-        return _own(rest, text)
+        return as_verifier(f"--verifier {text}", named(rest, f"--verifier {text}"))
     raise ConfigurationError(
         f"--verifier {text} is not known; use agreement, json-schema:FILE, python:package.module:function or "
         "python:path/file.py:function"
@@ -49,16 +50,6 @@ def _schema(path: Path, text: str) -> Any:
         raise ConfigurationError(f"--verifier {text}: the file cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise ConfigurationError(f"--verifier {text}: the file is no JSON: {error}") from error
-
-
-def _own(where: str, text: str) -> Verifier | SetVerifier:
-    found = named(where, f"--verifier {text}")
-    if isinstance(found, type) or not (callable(found) or isinstance(found, Verifier | SetVerifier)):
-        raise ConfigurationError(
-            f"--verifier {text}: {where} is a {type(found).__name__}; name a function of (problem, candidate), "
-            "or a verifier object"
-        )
-    return found if isinstance(found, Verifier | SetVerifier) else CallableVerifier(found)
 
 
 def function_of(text: str, option: str) -> Any:
