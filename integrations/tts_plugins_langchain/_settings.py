@@ -19,7 +19,7 @@ OnExhausted = Literal["return", "raise"]
 SPECS = [
     ConfigurableFieldSpec(
         id="tts_strategy", annotation=str, name="Strategy", default=None,
-        description="How compute is spent: a registered strategy's name, such as best_of_n or self_consistency.",
+        description="How compute is spent: a registered strategy's name, such as best-of-n or self-consistency.",
     ),
     ConfigurableFieldSpec(
         id="tts_n", annotation=int, name="Candidates", default=None, description="Candidates at most.",

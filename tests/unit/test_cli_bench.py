@@ -99,7 +99,7 @@ def test_a_configuration_file(said: Any, server: LoopbackServer) -> None:
         seeds = 2
         model = {{ name = "loopback", base_url = "{server.base_url}", max_tokens = 32 }}
         [strategies.few]
-        type = "best_of_n"
+        type = "best-of-n"
         n = 2
         stop = {{ type = "threshold", score = 1.0 }}
         [budgets]
