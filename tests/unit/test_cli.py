@@ -176,7 +176,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "code", "said"),
         [
-            (["--n", "0"], 2, "n=0 must be"),
+            (["--n", "0"], 2, "tts-plugins: --n 0 must be"),
             (["--stop", "never"], 2, "use one of beta-confident"),
             (["--stop", "threshold"], 2, "threshold:VALUE"),
             (["--stop", "threshold:2"], 2, "score=2"),
@@ -191,17 +191,22 @@ class TestErrors:
             (["--verifier", "python:json:JSONDecoder"], 2, "pass one of tts_plugins.verifiers, a function"),
             (["--verifier", "python:os:getcwd"], 2, "getcwd(): it must take (problem, candidate)"),
             (["--price", "1"], 2, "IN,OUT"),
-            (["--budget-calls", "0"], 2, "calls=0"),
+            (["--budget-calls", "0"], 2, "tts-plugins: --budget-calls 0 must be above 0"),
             (["--budget-usd", "1"], 2, "--price IN,OUT"),
             (["--api-key-env", "NO_SUCH_VARIABLE"], 2, "not set"),
             (["--html", "/no/such/folder/t.html"], 2, "does not exist"),
             (["--html", "/"], 2, "that is a folder"),
             pytest.param(["--html", "/dev/null"], 2, "a device or a pipe", marks=posix),
             pytest.param(["--html", "/proc/t.html"], 2, "cannot be written", marks=posix),
-            (["--temperature", "3"], 2, "temperature=3"),
-            (["--attempts", "0"], 2, "attempts=0"),
+            (["--temperature", "3"], 2, "tts-plugins: --temperature 3.0 must be from 0 to 2"),
+            (["--max-tokens", "0"], 2, "tts-plugins: --max-tokens 0 must be"),
+            (["--attempts", "0"], 2, "tts-plugins: --attempts 0 must be"),
             (["--frobnicate"], 2, "tts-plugins solve --help"),
-            (["--budget-tokens", "10"], 3, "no room"),
+            (
+                ["--budget-tokens", "10"],
+                3,
+                "the budget (tokens=10) is too small for a single call, which may take 1 call, ",
+            ),
         ],
     )
     def test_a_wrong_option(self, ask: Any, server: LoopbackServer, options: list[str], code: int, said: str) -> None:
@@ -233,6 +238,17 @@ class TestErrors:
         monkeypatch.delenv("OPENAI_API_KEY", raising=False)
         assert main(["solve", "x", "--model", "gpt-4o-mini"]) == 2
         assert "OPENAI_API_KEY" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [("v.py", "it is no GGUF file"), ("./none", "there is no such file"), ("m.bin", "no such file")],
+    )
+    def test_a_file_that_is_no_model(self, capsys: Any, monkeypatch: Any, tmp_path: Path, name: str, said: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("v.py").touch()
+        assert main(["solve", "x", "--model", name]) == 2
+        err = capsys.readouterr().err
+        assert f"--model {name}: " in err and said in err and "OPENAI_API_KEY" not in err
 
     def test_a_gguf_that_is_not_there(self, capsys: Any) -> None:
         assert main(["solve", "x", "--model", "nowhere.gguf"]) == 1

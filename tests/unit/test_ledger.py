@@ -66,8 +66,14 @@ def test_what_does_not_fit_is_refused_in_words_that_say_the_mend() -> None:
     with pytest.raises(BudgetExhausted) as refusal:
         ledger.reserve(Amount(1, 40, 0))
     assert str(refusal.value) == (
-        "the budget (calls=3, tokens=100) has no room for a call that may take 1 calls, 40 tokens: 0 calls, 50 tokens "
-        "are spent and 1 calls, 20 tokens held; raise the limit or lower max_tokens or n"
+        "the budget (calls=3, tokens=100) has no room for a call that may take 1 call, 40 tokens: of it are 0 calls, "
+        "50 tokens spent and 1 call, 20 tokens held; raise the limit or lower max_tokens or n"
+    )
+    with pytest.raises(BudgetExhausted) as small:
+        Ledger(Budget(tokens=1000)).reserve(Amount(1, 1153, 0))
+    assert str(small.value) == (
+        "the budget (tokens=1000) is too small for a single call, which may take 1 call, 1,153 tokens (prompt, "
+        "max_tokens and verification); raise the limit or lower max_tokens or n"
     )
 
 

@@ -124,7 +124,11 @@ def test_wrong_options(problems: Path, tmp_path: Path, capsys: Any) -> None:
     ):
         assert run(*arguments) == 2, arguments
         assert "tts-plugins: " in capsys.readouterr().err
-    for path, says in ((problems, "is no pool"), (tmp_path / "none", "cannot be read")):
+    for path, says in (
+        (problems, "is no pool"),
+        (tmp_path / "none", "there is no such file"),
+        (tmp_path, "cannot be read"),
+    ):
         assert run("train-verifier", path, "--out", out) == 1
         assert says in capsys.readouterr().err
     assert not out.exists()

@@ -19,6 +19,7 @@ from tts_plugins.stopping import AnyOf, Rule
 from tts_plugins.strategies import BaseStrategy, BestOfN
 
 EMBEDDED = "local"
+_FILES = (".bin", ".json", ".pt", ".pth", ".py", ".safetensors")
 
 
 def model_of(
@@ -52,6 +53,11 @@ def model_of(
         raise ConfigurationError(
             f"--base-url needs --model NAME too; `tts-plugins doctor --base-url {base_url}` lists the server's models"
         )
+    if base_url is None and _is_path(name):
+        what = "it is no GGUF file" if Path(name).exists() else "there is no such file"
+        raise ConfigurationError(
+            f"--model {name}: {what}; give a .gguf, or the name of a server's model with its --base-url"
+        )
     if threads is not None:
         raise ConfigurationError("--threads is for a local model; a server has its own")
     key = key_of(api_key_env)
@@ -59,6 +65,11 @@ def model_of(
         name, base_url=base_url, api_key=key, temperature=temperature, max_tokens=max_tokens, system=system,
         price=None if price is None else price_of(price), **more,
     )  # fmt: skip
+
+
+def _is_path(name: str) -> bool:
+    """Whether it means a file and not a model of OpenAI's, whose names have dots too."""
+    return Path(name).is_file() or name.startswith(("./", "../", "/", "~")) or Path(name).suffix in _FILES
 
 
 def embedder_of(

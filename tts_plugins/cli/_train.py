@@ -123,10 +123,7 @@ def _measured(pool: Pool, test: Sequence[int], scores: Any, how: Aggregate, seed
 
 def _usable(path: Path) -> Pool:
     """The rollouts, without problems of which no solution could be labelled."""
-    try:
-        pool = Pool.read(path)
-    except OSError as error:
-        raise DataError(f"{path}: it cannot be read: {error.strerror or error}") from error
+    pool = Pool.read(path)
     problems = tuple(p for p in pool.problems if p.candidates)
     if len(problems) < 6:
         raise DataError(f"{path}: {len(problems)} problems with labelled solutions; at least 6 are needed")
