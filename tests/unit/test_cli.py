@@ -477,6 +477,18 @@ def test_the_demos_progress_in_lines(capsys: Any) -> None:
     assert "best of 8, early stop" in picture and "100 % (34–100)" in picture
 
 
+@pytest.mark.parametrize(("of", "few"), [(4, True), (5, True), (6, False)])
+def test_a_demo_of_few_texts_says_that_it_proves_nothing(of: int, few: bool) -> None:
+    from tts_plugins.demo.report import DemoReport, Outcome, Row
+
+    def row(right: bool) -> Row:
+        made = [Outcome(problem=str(i), level="a", correct=right, possible=right, result=None) for i in range(of)]
+        return Row(strategy="x", outcomes=tuple(made), seconds=1.0)
+
+    report = DemoReport(rows=(row(False), row(True), row(True)), settings={"n": 8})
+    assert (f"{of} texts prove nothing: p cannot fall below" in report.sentence()) is few is (report.p_value > 0.05)
+
+
 def test_calibrate_writes_a_policy_and_shows_what_to_expect(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
@@ -48,18 +48,21 @@ class Store:
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: sqlite3.Connection | None) -> None:
         self.path = path
+        self.regraded = 0  # solves that were given another grade when it was opened
         self._db, self._lock = connection, lock
 
     @classmethod
     def open(
-        cls, path: str | Path, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, durable: bool = True
-    ) -> Store:
+        cls, path: str | Path, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, durable: bool = True,
+        regrade: Callable[[Store], Iterable[tuple[SolveRow, Sequence[CandidateRow]]]] | None = None,
+    ) -> Store:  # fmt: skip
         """Begin a benchmark in a new file, or go on with it in one of the same configuration.
 
         Args:
             config: JSON-serialisable; whatever changes what the results mean.
             durable: wait for the disk at each commit, so that a power cut loses nothing either. Without it, `kill -9`
                 loses nothing, and a power cut the last moments.
+            regrade: gives the rows anew where `grade` is all that differs from what the file was begun with.
 
         Raises:
             ConfigurationError: the file holds another configuration (names what differs), another process writes to
@@ -72,11 +75,13 @@ class Store:
             db = _connect(path)
             db.execute("PRAGMA journal_mode=WAL")
             db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            _begin(path, db, json.loads(json.dumps(config)), problems)
+            config, store = json.loads(json.dumps(config)), cls(path, db, lock)
+            if _begin(path, db, config, problems, mendable=regrade is not None) and regrade is not None:
+                store._regrade(config, list(regrade(store)))
         except BaseException:
             lock.close()
             raise
-        return cls(path, db, lock)
+        return store
 
     @classmethod
     def read(cls, path: str | Path) -> Store:
@@ -128,15 +133,26 @@ class Store:
     def add(self, solves: Iterable[tuple[SolveRow, Sequence[CandidateRow]]]) -> None:
         """Acknowledge solves with their candidates, all or none of them."""
         with self._db:
-            for solve, candidates in solves:
-                key = (solve.problem, solve.arm, solve.seed)
-                _insert(self._db, "solves", {f.name: getattr(solve, f.name) for f in fields(solve)})
-                marks = ", ".join("?" * (3 + len(fields(CandidateRow))))
-                columns = ", ".join(["problem", "arm", "seed", *(f.name for f in fields(CandidateRow))])
-                self._db.executemany(
-                    f"INSERT INTO candidates ({columns}) VALUES ({marks})", [(*key, *_plain(c)) for c in candidates]
-                )
-                self._db.execute("DELETE FROM replies WHERE problem = ? AND arm = ? AND seed = ?", key)
+            self._write(solves)
+
+    def _regrade(self, config: Mapping[str, Any], solves: Sequence[tuple[SolveRow, Sequence[CandidateRow]]]) -> None:
+        with self._db:  # all of it or nothing
+            for table in ("solves", "candidates"):
+                self._db.execute(f"DELETE FROM {table}")
+            self._write(solves)
+            self._db.execute("UPDATE about SET value = ? WHERE key = 'config'", (json.dumps(config),))
+        self.regraded = len(solves)
+
+    def _write(self, solves: Iterable[tuple[SolveRow, Sequence[CandidateRow]]]) -> None:
+        for solve, candidates in solves:
+            key = (solve.problem, solve.arm, solve.seed)
+            _insert(self._db, "solves", {f.name: getattr(solve, f.name) for f in fields(solve)})
+            marks = ", ".join("?" * (3 + len(fields(CandidateRow))))
+            columns = ", ".join(["problem", "arm", "seed", *(f.name for f in fields(CandidateRow))])
+            self._db.executemany(
+                f"INSERT INTO candidates ({columns}) VALUES ({marks})", [(*key, *_plain(c)) for c in candidates]
+            )
+            self._db.execute("DELETE FROM replies WHERE problem = ? AND arm = ? AND seed = ?", key)
 
     def clear(self) -> None:
         """Forget all solves, such as those beside a strategy that was refused."""
@@ -202,12 +218,17 @@ def _lock(path: Path) -> sqlite3.Connection:
     return lock
 
 
-def _begin(path: Path, db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow]) -> None:
+def _begin(
+    path: Path, db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, mendable: bool
+) -> bool:
+    """Make it a benchmark's file, where it is none yet; whether it holds one that differs in its grade alone."""
     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         old = _config(path, db)
         if not _is_empty(db):
+            if mendable and old != config and {**old, "grade": None} == {**config, "grade": None}:
+                return True
             _compare(path, old, config)
-            return
+            return False
         # Nothing was paid for yet: a plan that was refused leaves no claim on its file.
     about = {"format": FORMAT, "version": VERSION, "config": config}
     with db:  # all of it or nothing, so that a kill here leaves an empty file, which is begun again
@@ -219,6 +240,7 @@ def _begin(path: Path, db: sqlite3.Connection, config: Mapping[str, Any], proble
         db.executemany("INSERT INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()])
         rows = [(p.id, place, p.text, p.answer, p.level) for place, p in enumerate(problems)]
         db.executemany("INSERT INTO problems VALUES (?, ?, ?, ?, ?)", rows)
+    return False
 
 
 def _is_empty(db: sqlite3.Connection) -> bool:

@@ -141,6 +141,8 @@ def bench(
         generator = generator_of(setup, Download(stderr(), quiet=quiet))
         plan = setup.plan(generator)
         with plan.open(out) as store:
+            if store.regraded and not quiet:
+                say(f"{store.regraded:,} solves are graded again, and none is asked again")
             done = asyncio.run(run_plan(plan, store, generator, concurrency, total, quiet))
             run = load(store)
         if not quiet and not as_json:
