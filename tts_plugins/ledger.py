@@ -227,13 +227,14 @@ class Ledger:
         self._open += 1
         return Hold(self, amount, within, mirror, units)
 
-    def _close(self, hold: Hold, usage: Usage) -> Amount | None:
+    def _close(self, hold: Hold, usage: Usage, *, bounded: bool = True) -> Amount | None:
         used = Amount.used(usage)
         with self._lock:
             if not hold.open:
                 return None
             # What was drawn from it has been held, and is charged, apart: only the rest covers this.
             over = used.excess(hold.amount)
+            over = over if bounded else Amount(over.calls)
             self._park_quietly(hold, None)
             for h in hold._mirrors():
                 ledger, h.open = h.ledger, False

@@ -230,7 +230,8 @@ class Meter:
         self._settle(opened, usage)
 
     def _settle(self, opened: _Open, usage: Usage) -> None:
-        opened.hold.settle(replace(usage, by_role={self._role: usage}))
+        bounded = opened.call.max_tokens is not None
+        opened.hold.settle(replace(usage, by_role={self._role: usage}), bounded=bounded)
         with self._lock:
             self._usage = self._usage + usage
 

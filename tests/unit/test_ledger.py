@@ -77,6 +77,13 @@ def test_what_does_not_fit_is_refused_in_words_that_say_the_mend() -> None:
     )
 
 
+def test_what_had_no_bound_overshoots_in_calls_alone() -> None:
+    """Regression: without max_tokens, whatever was generated was reported as more than had been reserved."""
+    ledger = Ledger(Budget(calls=5))
+    over = ledger.reserve(Amount(1, 40, 0)).settle(Usage(calls=3, completion_tokens=500), bounded=False)
+    assert over == ledger.overshoot == Amount(2) and ledger.spent == Amount(3, 500)
+
+
 def test_a_settlement_above_its_hold_is_an_overshoot() -> None:
     ledger = account()
     hold = ledger.reserve(tokens(40))

@@ -201,7 +201,7 @@ class Caller:
             if failed is not None:
                 self._tell(event, failed, charged)
             if inner is not None and inner.open:
-                over = self._settle(inner, charged, role)
+                over = self._settle(inner, charged, role, bounded=bound is None or bound.completion_tokens is not None)
                 if over.tokens or over.calls:
                     self.trace.note("overshoot", event, tokens=over.tokens, calls=over.calls)
 
@@ -212,9 +212,9 @@ class Caller:
         elif charged.calls:
             self.trace.mark(event, usage=charged.to_dict())
 
-    def _settle(self, inner: Hold, charged: Usage, role: Role) -> Amount:
+    def _settle(self, inner: Hold, charged: Usage, role: Role, *, bounded: bool = True) -> Amount:
         self._flying.pop(inner, None)
-        return inner.settle(replace(charged, by_role={role: charged}))
+        return inner.settle(replace(charged, by_role={role: charged}), bounded=bounded)
 
 
 async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Reply:
