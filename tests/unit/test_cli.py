@@ -270,7 +270,8 @@ class TestDryRun:
         _, out, _ = ask("--dry-run", *options, prompt="x" * 40)
         plan = json.loads(out)
         assert [plan[row]["calls"] for row in ("minimum", "expected", "worst_case")] == [5, 7, 8]
-        assert plan["expected"]["prompt_tokens"] == 7 * 10 and plan["expected"]["completion_tokens"] == 7 * 50
+        assert plan["expected"]["prompt_tokens"] == 7 * (10 + 2 * 5), "the bytes / 4, and the template"
+        assert plan["expected"]["completion_tokens"] == 7 * 50 and "guessed" in " ".join(plan["notes"])
         assert plan["expected"]["usd"] == pytest.approx((70 * 1 + 350 * 2) / 1e6)
         assert plan["worst_case"]["completion_tokens"] == 800
         assert plan["worst_case"]["prompt_tokens"] >= 8 * 40

@@ -80,7 +80,52 @@ def test_from_problems_to_a_verifier(made: Path, tmp_path: Path, capsys: Any) ->
     assert 0 <= low <= said["held_out"]["auc"][0] <= high <= 1
     head = LearnedHead.load(out)
     assert head.embedding == "e" and not head.logprobs and head.about["problems"] == 7 and head.size == 8
+    assert head.about["separator"] == "\n"
     assert "<svg" in page.read_text() and "AUC" in page.read_text()
+
+
+def test_what_was_trained_is_a_verifier_of_solve(made: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "v.npz"
+    with LoopbackServer(reply=["good way\nAnswer: 7", "bad way\nAnswer: 9"]) as server:
+        there = ["--base-url", server.base_url, "--api-key-env", "KEY"]
+        assert run("train-verifier", made, "--out", out, "--embedding-model", "e", *there) == 0
+        capsys.readouterr()
+        asked = ["solve", "What is 3 + 4?", "--model", "loopback", *there, "--n", 4, "--verifier", out, "--json"]
+        assert run(*asked) == 0, capsys.readouterr().err
+        said = json.loads(capsys.readouterr().out)
+        embedded = [r for r in server.requests if r.path.endswith("/embeddings")][-1]
+    assert 0 < said["score"] < 1
+    assert embedded.body["model"] == "e" and len(embedded.body["input"]) == 2, "a text for each line"
+    assert run("solve", "x", "--verifier", out) == 2
+    assert "it was trained on vectors of 'e'; give --base-url" in capsys.readouterr().err
+    assert run("solve", "x", "--verifier", tmp_path / "none.npz") == 1
+    assert "no learned verifier" in capsys.readouterr().err
+
+
+def test_few_problems_say_nothing(made: Path, tmp_path: Path, capsys: Any) -> None:
+    options = ["--embedding-model", "e", "--held-out", 0.2]
+    with LoopbackServer() as server:
+        assert run("train-verifier", made, "--out", tmp_path / "v.npz", *options, "--base-url", server.base_url) == 0
+    text = capsys.readouterr().out
+    assert "held out: 2 problems" in text and "too few to say" in text and "AUC" not in text
+
+
+def test_what_was_left_out_is_said(problems: Path, tmp_path: Path, capsys: Any) -> None:
+    def cut(body: dict[str, Any], index: int) -> Reply:
+        said = reply(body, index)
+        return said if "Answer" not in said.text or index % 2 else Reply("Answer: 7 " * 9)
+
+    with LoopbackServer(reply=cut) as server:
+        code = run("rollouts", problems, "--out", tmp_path / "r.jsonl", "--model", "m", "--base-url", server.base_url,
+                   "--api-key-env", "KEY", "--steps", "line", "--solutions", 6, "--rollouts", 1, "--no-logprobs",
+                   "--max-tokens", 6, "--limit", 2, "--json")  # fmt: skip
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["problems"] == 2 and 0 < said["dropped"]["truncated"] <= 12 - said["solutions"]
+    assert "cut at --max-tokens or --step-tokens" in err
+    kept = Pool.read(tmp_path / "r.jsonl").problems
+    assert sum(p.extra["dropped"]["truncated"] for p in kept if p.extra) == said["dropped"]["truncated"]
 
 
 def test_a_check_of_ones_own(problems: Path, tmp_path: Path, capsys: Any) -> None:

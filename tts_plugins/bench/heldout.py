@@ -19,6 +19,9 @@ from tts_plugins.bench.reliability import Reliability
 from tts_plugins.pools import PoolCandidate, PoolProblem
 from tts_plugins.selection import Aggregate, aggregate
 
+# Fewer problems than this, drawn again, make intervals of nothing.
+ENOUGH = 5
+
 Steps = Sequence[Sequence[float]]  # of one problem: the step scores of each candidate
 
 
@@ -52,8 +55,8 @@ class Heldout:
 
         r = self.reliability
         return {
-            "problems": self.problems, "solutions": self.solutions, "auc": plain(self.auc),
-            "auc_within": plain(self.auc_within),
+            "problems": self.problems, "solutions": self.solutions, "too_few": self.problems < ENOUGH,
+            "auc": plain(self.auc), "auc_within": plain(self.auc_within),
             "accuracy": {name: plain(value) for name, value in self.accuracy.items()},
             "gain": {name: plain(value) for name, value in self.gain.items()},
             "reliability": {
@@ -63,7 +66,12 @@ class Heldout:
         }  # fmt: skip
 
     def text(self) -> str:
-        """For a terminal."""
+        """For a terminal; of too few problems, only that they are."""
+        if self.problems < ENOUGH:
+            return (
+                f"held out: {self.problems} problems, {self.solutions} solutions: too few to say what it is worth; "
+                f"make rollouts of more problems, or hold out at least {ENOUGH} (--held-out)"
+            )
         lines = [
             f"held out: {self.problems} problems, {self.solutions} solutions",
             f"AUC {self.auc}; among solutions of one problem {self.auc_within or 'not defined'}",

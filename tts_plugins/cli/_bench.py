@@ -31,6 +31,7 @@ from tts_plugins.cli._terminal import (
     start_local,
     stderr,
 )
+from tts_plugins.cli._verifier import learned_head
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 
@@ -172,6 +173,8 @@ def generator_of(setup: Setup, download: Download, **more: Any) -> OpenAICompati
         return None
     names = ("base_url", "api_key_env", "temperature", "system", "price", "threads")
     given = {name: setup.model.get(name) for name in names}
+    if (head := learned_head(setup.verifier)) is not None and head.logprobs:
+        more["logprobs"] = True
     made = _build.model_of(
         setup.model.get("name"), max_tokens=setup.model.get("max_tokens", 1024), progress=download, **given, **more
     )

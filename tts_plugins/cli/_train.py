@@ -108,7 +108,10 @@ async def _train(
     finally:
         await embedder.aclose()
     train, test = hold_out(range(len(pool.problems)), share, seed)
-    about = {"model": pool.header.model, "dataset": pool.header.dataset, "problems": len(train)}
+    about = {
+        "model": pool.header.model, "dataset": pool.header.dataset, "problems": len(train),
+        "separator": pool.header.extra.get("separator"),
+    }  # fmt: skip
     head = LearnedHead.of(table.of(train), embedding=embedder.name, aggregate=how, seed=seed, about=about)
     scores = [head.predicted(table, problem) for problem in test]
     return head, _measured(pool, test, scores, how, seed)
