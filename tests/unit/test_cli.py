@@ -272,7 +272,7 @@ class TestDryRun:
         assert [plan[row]["calls"] for row in ("minimum", "expected", "worst_case")] == [5, 7, 8]
         assert plan["expected"]["prompt_tokens"] == 7 * (10 + 2 * 5), "the bytes / 4, and the template"
         assert plan["expected"]["completion_tokens"] == 7 * 50 and "guessed" in " ".join(plan["notes"])
-        assert plan["expected"]["usd"] == pytest.approx((70 * 1 + 350 * 2) / 1e6)
+        assert plan["expected"]["usd"] == pytest.approx((140 * 1 + 350 * 2) / 1e6)
         assert plan["worst_case"]["completion_tokens"] == 800
         assert plan["worst_case"]["prompt_tokens"] >= 8 * 40
         assert plan["minimum"]["tokens"] < plan["expected"]["tokens"] < plan["worst_case"]["tokens"]
