@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tts_plugins.bench._differences import differences, in_grade_alone
 from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
 from tts_plugins.errors import ConfigurationError, DataError
 
@@ -225,9 +226,13 @@ def _begin(
     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         old = _config(path, db)
         if not _is_empty(db):
-            if mendable and old != config and {**old, "grade": None} == {**config, "grade": None}:
+            if mendable and in_grade_alone(old, config):
                 return True
-            _compare(path, old, config)
+            if changed := differences(old, config):
+                raise ConfigurationError(
+                    f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was begun "
+                    "with, or another --out"
+                )
             return False
         # Nothing was paid for yet: a plan that was refused leaves no claim on its file.
     about = {"format": FORMAT, "version": VERSION, "config": config}
@@ -258,38 +263,6 @@ def _config(path: Path, db: sqlite3.Connection) -> dict[str, Any]:
         raise DataError(f"{path}: version={about['version']} is newer than {VERSION}, which this release reads")
     found: dict[str, Any] = about["config"]
     return found
-
-
-def _compare(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    changed = [
-        *_arms(old.get("arms") or {}, new.get("arms") or {}),
-        *_changes("", _shared(old, new), _shared(new, old)),
-    ]
-    if changed:
-        raise ConfigurationError(
-            f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was begun with, "
-            "or another --out"
-        )
-
-
-def _arms(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str]:
-    for word, has, lacks in (("left out", old, new), ("added", new, old)):
-        if names := [name for name in has if name not in lacks]:
-            yield f"strategies {word}: {', '.join(names)}"
-
-
-def _shared(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with the strategies only that the other one has too."""
-    arms, others = config.get("arms") or {}, other.get("arms") or {}
-    return {**config, "arms": {name: arm for name, arm in arms.items() if name in others}}
-
-
-def _changes(where: str, old: Any, new: Any) -> Iterable[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in [*old, *(k for k in new if k not in old)]:
-            yield from _changes(f"{where}.{key}" if where else str(key), old.get(key), new.get(key))
-    elif old != new:
-        yield f"{where} was {json.dumps(old):.80} and is {json.dumps(new):.80}"
 
 
 def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:
