@@ -108,6 +108,27 @@ def test_few_problems_say_nothing(made: Path, tmp_path: Path, capsys: Any) -> No
         assert run("train-verifier", made, "--out", tmp_path / "v.npz", *options, "--base-url", server.base_url) == 0
     text = capsys.readouterr().out
     assert "held out: 2 problems" in text and "too few to say" in text and "AUC" not in text
+    assert (tmp_path / "v.npz").exists()
+
+
+def test_what_cannot_be_measured_is_trained_and_said(problems: Path, tmp_path: Path, capsys: Any) -> None:
+    """Regression: nothing was written, after all had been embedded, because those held out were all right."""
+    made, out, page, check = (tmp_path / name for name in ("r.jsonl", "v.npz", "page.html", "check.py"))
+    held_out = [f"p{i}" for i in (2, 4, 5, 7, 9)]
+    check.write_text(f"def right(problem, c):\n    return problem.id in {held_out} or '7' in c.text\n")
+    with LoopbackServer(reply=reply) as server:
+        there = ["--base-url", server.base_url, "--api-key-env", "KEY"]
+        code = run("rollouts", problems, "--out", made, "--model", "m", *there, "--steps", "line", "--solutions", 6,
+                   "--rollouts", 2, "--no-logprobs", "--check", f"python:{check}:right",
+                   "--concurrency", 1)  # fmt: skip
+        assert code == 0, capsys.readouterr().err
+        asked = ["train-verifier", made, "--out", out, "--embedding-model", "e", *there, "--held-out", 0.4]
+        assert run(*asked, "--html", page) == 0
+        assert "5 problems, which cannot tell what it is worth: " in capsys.readouterr().out
+        assert run(*asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["held_out"] is None
+    assert LearnedHead.load(out).about["problems"] == 7
+    assert "cannot tell" in page.read_text() and "<svg" not in page.read_text()
 
 
 def test_what_was_left_out_is_said(problems: Path, tmp_path: Path, capsys: Any) -> None:

@@ -19,7 +19,7 @@ from tts_plugins.bench.reliability import Reliability
 from tts_plugins.pools import PoolCandidate, PoolProblem
 from tts_plugins.selection import Aggregate, aggregate
 
-# Fewer problems than this, drawn again, make intervals of nothing.
+# Of fewer problems nothing can be said: drawn again, they make intervals of nothing.
 ENOUGH = 5
 
 Steps = Sequence[Sequence[float]]  # of one problem: the step scores of each candidate
@@ -55,7 +55,7 @@ class Heldout:
 
         r = self.reliability
         return {
-            "problems": self.problems, "solutions": self.solutions, "too_few": self.problems < ENOUGH,
+            "problems": self.problems, "solutions": self.solutions,
             "auc": plain(self.auc), "auc_within": plain(self.auc_within),
             "accuracy": {name: plain(value) for name, value in self.accuracy.items()},
             "gain": {name: plain(value) for name, value in self.gain.items()},
@@ -66,12 +66,7 @@ class Heldout:
         }  # fmt: skip
 
     def text(self) -> str:
-        """For a terminal; of too few problems, only that they are."""
-        if self.problems < ENOUGH:
-            return (
-                f"held out: {self.problems} problems, {self.solutions} solutions: too few to say what it is worth; "
-                f"make rollouts of more problems, or hold out at least {ENOUGH} (--held-out)"
-            )
+        """For a terminal."""
         lines = [
             f"held out: {self.problems} problems, {self.solutions} solutions",
             f"AUC {self.auc}; among solutions of one problem {self.auc_within or 'not defined'}",
