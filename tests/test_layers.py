@@ -24,6 +24,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins._holds": (2, "pure"),
     "tts_plugins._waits": (2, "pure"),
     "tts_plugins._config": (2, "pure"),
+    "tts_plugins._departures": (2, "pure"),
     "tts_plugins._http_faults": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),
     "tts_plugins.answers": (2, "pure"),
@@ -34,20 +35,21 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.stopping": (4, "strategies"),
     "tts_plugins.strategies": (4, "strategies"),
     "tts_plugins.policies": (5, "policies"),
-    "tts_plugins.engine": (6, "engine"),
-    "tts_plugins.models": (6, "models"),
-    "tts_plugins.verifiers": (6, "verifiers"),
-    "tts_plugins.metering": (7, "metering"),
-    "tts_plugins.profiles": (7, "profiles"),
-    "tts_plugins.testing": (7, "testing"),
+    "tts_plugins.verifiers.callable": (6, "functions"),  # whatever takes a verifier takes a function
+    "tts_plugins.engine": (7, "engine"),
+    "tts_plugins.models": (7, "models"),
+    "tts_plugins.verifiers": (7, "verifiers"),
+    "tts_plugins.metering": (8, "metering"),
+    "tts_plugins.profiles": (8, "profiles"),
+    "tts_plugins.testing": (8, "testing"),
     "tts_plugins.bench.metrics": (2, "pure"),  # statistics, for whoever fits or measures
-    "tts_plugins.bench": (8, "bench"),
-    "tts_plugins.server": (8, "server"),
-    "tts_plugins.adapting": (8, "adapting"),
-    "tts_plugins.demo": (9, "demo"),
-    "tts_plugins.cli": (10, "cli"),
-    "tts_plugins.__main__": (11, "main"),
-    "tts_plugins": (11, "names"),  # the public names, over all of it
+    "tts_plugins.bench": (9, "bench"),
+    "tts_plugins.server": (9, "server"),
+    "tts_plugins.adapting": (9, "adapting"),
+    "tts_plugins.demo": (10, "demo"),
+    "tts_plugins.cli": (11, "cli"),
+    "tts_plugins.__main__": (12, "main"),
+    "tts_plugins": (12, "names"),  # the public names, over all of it
 }
 # A sync method of the user is called on these threads; below the engine nothing runs anywhere.
 THREADS_FROM = 6

@@ -1,6 +1,7 @@
 """Configuration objects: frozen, comparable, and the same after a round trip through a dict.
 
-A configured class is known by a name: its own, in snake case. Third parties register theirs under the entry
+A configured class is known by a name: its own, in snake case; hyphens are as good, and what people read has
+those. Third parties register theirs under the entry
 point group `tts_plugins.<family>` (`strategies`, `stopping`, `verifiers`, `models`); they are loaded when looked up.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from tts_plugins.errors import ConfigurationError
@@ -62,11 +63,9 @@ def build(root: type[T], settings: object) -> T:
         raise ConfigurationError(f"{root.family}: {settings!r} is no mapping of settings; give one with a 'type'")
     name = settings.get("type", getattr(root, "type_name", None))
     known: Mapping[str, type[Configured]] = _FAMILIES.get(root.family, {})
-    if not isinstance(name, str) or name not in known:
-        known = registered(root.family)
-    if not isinstance(name, str) or name not in known:
-        raise ConfigurationError(f"{root.family}: type={name!r} is not known; use one of {', '.join(sorted(known))}")
-    cls = known[name]
+    cls = find(known, name) or find(known := registered(root.family), name)
+    if cls is None:
+        raise ConfigurationError(f"{root.family}: type={name!r} is not known; use one of {spoken(known)}")
     fields = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     values = {key: value for key, value in settings.items() if key != "type"}
     if unknown := sorted(set(values) - fields):
@@ -86,6 +85,23 @@ def build(root: type[T], settings: object) -> T:
     if not isinstance(made, root):
         raise ConfigurationError(f"type={name!r} is a {type(made).__name__}, where a {root.__name__} is wanted")
     return made
+
+
+def find(known: Mapping[str, type[Configured]], name: object) -> type[Configured] | None:
+    """The class of this name, written with hyphens or underscores; None where none has it."""
+    if not isinstance(name, str):
+        return None
+    wanted = _plain_name(name)
+    return next((cls for key, cls in known.items() if _plain_name(key) == wanted), None)
+
+
+def spoken(known: Iterable[str]) -> str:
+    """The names as people read and write them, in one line."""
+    return ", ".join(sorted(name.replace("_", "-") for name in known))
+
+
+def _plain_name(name: str) -> str:
+    return name.strip().replace("-", "_")
 
 
 def registered(family: str) -> Mapping[str, type[Configured]]:
@@ -144,8 +160,8 @@ def _root_of(name: object, where: str) -> type[Configured]:
     for look in (_FAMILIES.get, registered):  # those of other packages only where it is none of ours
         for family in list(_FAMILIES):
             known = look(family) or {}
-            if isinstance(name, str) and name in known:
-                return known[name]
+            if (found := find(known, name)) is not None:
+                return found
     raise ConfigurationError(f"{where}: type={name!r} is not known")
 
 

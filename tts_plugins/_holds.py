@@ -31,8 +31,11 @@ class Hold:
         self.inside: list[Usage] = []  # what was charged for what was drawn from it
         self._paused = 0
 
-    def settle(self, usage: Usage) -> Amount:
+    def settle(self, usage: Usage, *, bounded: bool = True) -> Amount:
         """Charge what was really used and give back the rest.
+
+        Args:
+            bounded: whether the amount was the most that it can take; without `max_tokens` that is so of calls alone.
 
         Returns:
             What was used beyond the amount held: recorded as overshoot, zero where bounds are right.
@@ -40,7 +43,7 @@ class Hold:
         Raises:
             ValueError: the hold was settled or released before.
         """
-        over = self.ledger._close(self, usage)
+        over = self.ledger._close(self, usage, bounded=bounded)
         if over is None:
             raise ValueError("a hold is settled once, and this one is closed already")
         return over

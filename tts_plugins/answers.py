@@ -16,7 +16,15 @@ from fractions import Fraction
 AnswerKey = Callable[[str], str | None]
 
 # Possessive: long runs of blanks must not be tried in every division. «**Answer**: 4» and «Answer:\n\n4» are usual.
-_MARKER = re.compile(r"(?:####|\banswer[*_]{0,3}\s*+(?:is\b|:|=)[*_]{0,3}\s*+:?+)\s*+(?P<value>[^\n]++)", re.IGNORECASE)
+_MARKER = re.compile(r"(?:####|\banswer[*_]{0,3}\s*+(?P<how>is\b|:|=)[*_]{0,3}\s*+[:=]?+)\s*+(?=\S)", re.IGNORECASE)
+# «The answer is indeed 1.51»: words of no weight before a number, and only there.
+_FILLER = re.compile(
+    r"(?:(?:indeed|simply|just|exactly|precisely|therefore|thus|hence|then|so|clearly|also|now|equal to)\b[\s,:]*+)+"
+    r"(?=[-+−$\\(.*]*\d)",
+    re.IGNORECASE,
+)
+# «… the answer is correct» says so of the answer before it.
+_VERDICT = re.compile(r"(?:indeed |also )?(?:in)?(?:correct|right|wrong|valid|verified|consistent)\b", re.IGNORECASE)
 _BRACE = re.compile(r"\\boxed\s*+\{|[{}]")
 _FENCE = re.compile(r"```[\w-]*\n(?P<body>.*?)```", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:e[-+]?\d{1,3})?", re.IGNORECASE)
@@ -70,11 +78,12 @@ def _clean(answer: str) -> str:
     value = answer.strip()
     if value[:1] in ("[", "{") and value[-1:] in ("]", "}"):
         return _canonical(value) or value
-    value = " ".join(value.split()).lstrip(_BLANK).rstrip(_BLANK + ".,;:!?")
-    if "\\" in value and len(value) <= _LONG:
+    value = " ".join(value.replace("\N{MINUS SIGN}", "-").split()).lstrip(_BLANK).rstrip(_BLANK + ".,;:!?")
+    if ("\\" in value or "{,}" in value) and len(value) <= _LONG:
         value = re.sub(r"\\(?:text|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", value)
         value = re.sub(r"\\[dt]?frac\s*\{([^{}]+)\}\s*\{([^{}]+)\}", r"\1/\2", value)
-        value = re.sub(r"\\(?:left|right|,|;|!|\s)|\^\\circ|\\%|\\\$", "", value)
+        value = re.sub(r"\\[dt]?frac\s*(\d)\s*(\d)", r"\1/\2", value)
+        value = re.sub(r"\\(?:left|right|,|;|!|\s)|\\[()\[\]]|\^\\circ|\\%|\\\$", "", value.replace("{,}", ","))
     value = " ".join(value.split()).casefold()
     return _numeric(value) or value
 
@@ -117,11 +126,18 @@ def _canonical(text: str) -> str | None:
 
 
 def _marked(text: str) -> str | None:
-    found = None
+    at: int | None = None
     for match in _MARKER.finditer(text):
-        found = match["value"]
+        remark = (match["how"] or "").lower() == "is" and _VERDICT.match(text, match.end())
+        if at is None or not remark or _VERDICT.match(text, at):
+            at = match.end()
+    if at is None:
+        return None
+    found = text[at:].partition("\n")[0]
+    if filler := _FILLER.match(found):
+        found = found[filler.end() :]
     # «The answer is 12. That is because …»: the value ends with its sentence.
-    return None if found is None else re.split(r"(?<=[^\s.])\.\s", found + " ", maxsplit=1)[0]
+    return re.split(r"(?<=[^\s.])\.\s", found + " ", maxsplit=1)[0]
 
 
 def _short(text: str) -> str | None:
@@ -132,7 +148,7 @@ def _short(text: str) -> str | None:
 
 
 def _numeric(value: str) -> str | None:
-    plain = value.removeprefix("$").strip(string.whitespace)
+    plain = value.removeprefix("$").removesuffix("%").strip(string.whitespace)
     if plain and _NUMBER.fullmatch(plain):
         plain = plain.replace(",", "")
         try:

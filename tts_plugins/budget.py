@@ -58,7 +58,8 @@ class Amount(NamedTuple):
         return self.picousd / PICO
 
     def __str__(self) -> str:
-        parts = [f"{self.calls} calls", f"{self.tokens} tokens"]
+        parts = [f"{self.calls:,} call{'' if self.calls == 1 else 's'}"]
+        parts.append(f"{self.tokens:,} token{'' if self.tokens == 1 else 's'}")
         return ", ".join(parts + ([f"${self.usd:.6f}"] if self.picousd else []))
 
 

@@ -210,10 +210,12 @@ class Ledger:
         ledger = next(x for x, hold in self._chain(within) if x._fit(unit, 1, hold) < 1)
         budget = {} if ledger.budget is None else ledger.budget.to_dict()
         limits = ", ".join(f"{name}={value}" for name, value in budget.items() if name != "seconds")
-        refusal = BudgetExhausted(
-            f"the budget ({limits}) has no room for a call that may take {unit}: "
-            f"{ledger._spent} are spent and {ledger._held} held; raise the limit or lower max_tokens or n"
-        )
+        uses = ((ledger._spent, "spent"), (ledger._held, "held"))
+        if taken := [f"{amount} {what}" for amount, what in uses if any(amount)]:
+            why = f"has no room for a call that may take {unit}: of it are {' and '.join(taken)}"
+        else:
+            why = f"is too small for a single call, which may take {unit} (prompt, max_tokens and verification)"
+        refusal = BudgetExhausted(f"the budget ({limits}) {why}; raise the limit or lower max_tokens or n")
         refusal.ledger = ledger
         return refusal
 
@@ -229,7 +231,7 @@ class Ledger:
         self._open += 1
         return Hold(self, amount, within, mirror, units)
 
-    def _close(self, hold: Hold, usage: Usage) -> Amount | None:
+    def _close(self, hold: Hold, usage: Usage, *, bounded: bool = True) -> Amount | None:
         free = usage is NOTHING or usage == NOTHING
         used = ZERO if free else Amount.used(usage)
         with self._lock:
@@ -237,6 +239,7 @@ class Ledger:
                 return None
             # What was drawn from it has been held, and is charged, apart: only the rest covers this.
             over = ZERO if free else used.excess(hold.amount)
+            over = over if bounded else Amount(over.calls)
             self._park_quietly(hold, None)
             for h in hold._mirrors():
                 ledger, h.open = h.ledger, False

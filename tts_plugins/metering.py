@@ -232,7 +232,7 @@ class Meter:
         self._settle(opened, usage)
 
     def _settle(self, opened: _Open, usage: Usage) -> None:
-        opened.hold.settle(usage.of_role(self._role))
+        opened.hold.settle(usage.of_role(self._role), bounded=opened.call.max_tokens is not None)
         with self._lock:
             self._usage = self._usage + usage
 

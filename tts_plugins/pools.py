@@ -117,7 +117,8 @@ class Pool:
         """The pool in a file, gzipped or plain.
 
         Raises:
-            DataError: it is no pool, of a newer version, or has a malformed line: names file, line and field.
+            DataError: it cannot be read, is no pool, of a newer version, or has a malformed line: names file, line and
+                field.
         """
         return _read(Path(path))
 
@@ -251,12 +252,16 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 if not isinstance(value, dict):
                     raise DataError(f"{path}, line {number}: {type(value).__name__} where an object is wanted")
                 yield number, value
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file; `tts-plugins record` makes a pool") from error
     except (EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{path}, after line {number}: the gzip file is broken or cut ({error})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, line {number}: not UTF-8 ({error})") from error
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {number}: not JSON ({error})") from error
+    except OSError as error:
+        raise DataError(f"{path}: the pool cannot be read: {error.strerror or error}") from error
 
 
 def _header(where: str, value: Mapping[str, Any]) -> PoolHeader:

@@ -4,7 +4,7 @@ A profile stands in `[tool.tts-plugins.profiles.NAME]` of pyproject.toml, in `[p
 in environment variables; each overrides those before it, field by field:
 
     [tool.tts-plugins.profiles.careful]
-    strategy = { type = "best_of_n", n = 16 }
+    strategy = { type = "best-of-n", n = 16 }
     verifier = "my_package.checks:is_valid"
     budget = { tokens = 20000, seconds = 30 }
     seed = 0
@@ -187,7 +187,7 @@ def _strategy(value: Any, field: str) -> Strategy | None:
     if isinstance(value, str):
         value = {"type": value}
     if not isinstance(value, Mapping) or "type" not in value:
-        raise ConfigurationError(f'{field}={value!r} must be a name or a table with a type: {{ type = "best_of_n" }}')
+        raise ConfigurationError(f'{field}={value!r} must be a name or a table with a type: {{ type = "best-of-n" }}')
     return BaseStrategy.from_dict(value)
 
 
@@ -223,11 +223,7 @@ def _verifier(value: Any) -> Verifier | SetVerifier | None:
             raise ConfigurationError(f"verifier {kind}: {error}") from error
     elif settings:
         raise ConfigurationError(f"verifier {kind}: it is no class, so it takes no {sorted(settings)[0]!r}")
-    if isinstance(made, Verifier | SetVerifier):
-        return made
-    if not callable(made):
-        raise ConfigurationError(f"verifier {kind}: {made!r} is neither a verifier nor a function")
-    return verifiers.CallableVerifier(made)
+    return verifiers.callable.as_verifier(f"verifier {kind}", made)
 
 
 def _imported(path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Which candidate wins. Pure functions over scored candidates; ties take the first."""
+"""Which candidate wins. Pure functions over scored candidates; ties take the first, and none that was cut for it."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def aggregate(step_scores: Sequence[float], how: Aggregate = "last") -> float:
 
 
 def best(candidates: Sequence[Scored]) -> Scored:
-    """The candidate of the highest score.
+    """The candidate of the highest score; of equals the first that is whole, before those that were cut.
 
     Raises:
         ValueError: there are no candidates, or one has no score.
     """
     if not candidates:
         raise ValueError("no candidates to choose from")
-    return top(candidates, 1)[0]
+    return min(candidates, key=lambda c: (-_score(c), _cut(c)))
 
 
 def top(candidates: Sequence[Scored], k: int) -> list[Scored]:
@@ -145,6 +145,13 @@ def _vote(candidates: Sequence[Scored], votes: Mapping[str, float], *, by_score:
     leader = max(votes, key=lambda answer: votes[answer])  # max keeps the first of equals; dicts keep the order
     voters = [c for c in candidates if c.answer == leader]
     return best(voters) if by_score else voters[0]
+
+
+def _cut(candidate: Scored) -> int:
+    """0 for a whole solution; else whether it has come to its answer, at least, when it was cut."""
+    if candidate.finished and not candidate.truncated:
+        return 0
+    return 1 if candidate.answer is not None else 2
 
 
 def _score(candidate: Scored) -> float:

@@ -11,6 +11,7 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec
 from tts_plugins.adapting import LIMITS, SearchSettings
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
+from tts_plugins.verifiers import CallableVerifier
 
 AnyVerifier = Verifier | SetVerifier | Runnable[Any, Any] | Callable[..., Any]
 OnExhausted = Literal["return", "raise"]
@@ -18,7 +19,7 @@ OnExhausted = Literal["return", "raise"]
 SPECS = [
     ConfigurableFieldSpec(
         id="tts_strategy", annotation=str, name="Strategy", default=None,
-        description="How compute is spent: a registered strategy's name, such as best_of_n or self_consistency.",
+        description="How compute is spent: a registered strategy's name, such as best-of-n or self-consistency.",
     ),
     ConfigurableFieldSpec(
         id="tts_n", annotation=int, name="Candidates", default=None, description="Candidates at most.",
@@ -92,4 +93,6 @@ def as_verifier(owner: str, value: Any) -> AnyVerifier | None:
             f"{owner}: verifier={value!r} is no verifier; pass one of tts_plugins.verifiers, a function of the output, "
             "a function of (problem, candidate), or a Runnable"
         )
+    if callable(value) and not isinstance(value, Verifier | SetVerifier | Runnable):
+        CallableVerifier(value)  # refuses what could not be called, before anything is paid for
     return cast(AnyVerifier | None, value)

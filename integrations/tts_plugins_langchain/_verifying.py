@@ -11,7 +11,6 @@ from langchain_core.runnables.config import ensure_config
 from pydantic import BaseModel
 
 from tts_plugins import Candidate, Problem, Score
-from tts_plugins.adapting import function_verifier
 from tts_plugins.budget import Bound
 from tts_plugins.errors import InvalidScore, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier
@@ -29,7 +28,7 @@ def verifying(verifier: AnyVerifier, search: Search) -> Verifier | SetVerifier:
         return _One(_runnable(verifier, search), search)
     if isinstance(verifier, SetVerifier):
         return _All(verifier, search)
-    return _One(verifier if isinstance(verifier, Verifier) else function_verifier(verifier), search)
+    return _One(verifier if isinstance(verifier, Verifier) else CallableVerifier(verifier), search)
 
 
 class _One:

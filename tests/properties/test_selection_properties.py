@@ -16,7 +16,7 @@ orders = st.randoms(use_true_random=False)
 
 
 def pool(given_rows: Sequence[tuple[str | None, float]]) -> list[Scored]:
-    return [Scored(PROBLEM, answer=a, score=s) for a, s in given_rows]
+    return [Scored(PROBLEM, answer=a, score=s, finished=True) for a, s in given_rows]
 
 
 def shuffled(candidates: Sequence[Scored], dice: object) -> list[Scored]:

@@ -41,6 +41,22 @@ from tts_plugins.answers import boxed, equivalent, extract, normalise
         ("**Answer:** 12, as was to be shown above", "12, as was to be shown above"),
         ("the answer isn't plain from what the text says here", None),
         (r"so \boxed{[0, 1]}", "[0,1]"),
+        ("The answer is indeed 1.51.", "1.51"),
+        ("Answer = indeed 1.51", "1.51"),
+        ("The answer is thus, simply: $1,200", "1200"),
+        ("The answer is therefore **-3**.", "-3"),
+        ("The answer is = 12", "12"),
+        ("The answer is just right", "just right"),
+        ("The answer is so-and-so", "so-and-so"),
+        ("The answer is 42. I checked it, and the answer is correct.", "42"),
+        ("The answer is 42.\nI checked it, and the answer is correct.", "42"),
+        ("At first the answer is 3. Wait, the answer is 4. So be it.", "4"),
+        ("Answer: the answer is 5", "5"),
+        ("The answer is incorrect. No: the answer is correct.", "correct"),
+        ("My first answer is 3.\nAnswer: wrong", "wrong"),
+        ("The answer is \N{MINUS SIGN}5", "-5"),
+        (r"The answer is \(12\).", "12"),
+        (r"The answer is \[ \frac{1}{2} \]", "1/2"),
     ],
 )  # fmt: skip
 def test_extract(text: str, answer: str | None) -> None:
@@ -60,7 +76,9 @@ def test_extract(text: str, answer: str | None) -> None:
         (["New  York", "new york"], "new york"),
         (["a.*.", "a"], "a"),
         (["1.00000000000000000000001", "1"], "1"),
-        (["-1/-2", "1/2"], "1/2"),
+        (["-1/-2", "1/2", r"\frac12", r"\dfrac 1 2"], "1/2"),
+        (["50%", r"50\%", "50 %", "50"], "50"),
+        (["12,345", "12{,}345", r"12\!,\!345", r"12\,345"], "12345"),
     ],
 )  # fmt: skip
 def test_equal_answers_have_one_form(forms: list[str], normal: str) -> None:

@@ -159,7 +159,8 @@ def test_outcomes_tell_a_wrong_choice_from_none_to_choose() -> None:
     arm = summary(rows, candidates).arms[0]
     assert set(arm.outcomes().values()) == {0.2}
     assert arm.truncated == pytest.approx(3 / 7)
-    assert arm.selections()["any"] == 0.5 and arm.selections()["best"] is None
+    assert arm.selections()["any"] == 0.4, "the failed one had none"
+    assert arm.selections()["best"] is None
 
 
 def test_problems_are_binned_by_the_share_of_right_candidates() -> None:

@@ -176,7 +176,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("options", "code", "said"),
         [
-            (["--n", "0"], 2, "n=0 must be"),
+            (["--n", "0"], 2, "tts-plugins: --n 0 must be"),
             (["--stop", "never"], 2, "use one of beta-confident"),
             (["--stop", "threshold"], 2, "threshold:VALUE"),
             (["--stop", "threshold:2"], 2, "score=2"),
@@ -188,19 +188,25 @@ class TestErrors:
             (["--verifier", "json-schema:/nowhere.json"], 2, "cannot be read"),
             (["--verifier", "python:no_such_module:f"], 2, "ModuleNotFoundError"),
             (["--verifier", "python:json:nothing"], 2, "has no 'nothing'"),
-            (["--verifier", "python:json:JSONDecoder"], 2, "name a function"),
+            (["--verifier", "python:json:JSONDecoder"], 2, "pass one of tts_plugins.verifiers, a function"),
+            (["--verifier", "python:os:getcwd"], 2, "getcwd(): it must take (problem, candidate)"),
             (["--price", "1"], 2, "IN,OUT"),
-            (["--budget-calls", "0"], 2, "calls=0"),
+            (["--budget-calls", "0"], 2, "tts-plugins: --budget-calls 0 must be above 0"),
             (["--budget-usd", "1"], 2, "--price IN,OUT"),
             (["--api-key-env", "NO_SUCH_VARIABLE"], 2, "not set"),
             (["--html", "/no/such/folder/t.html"], 2, "does not exist"),
             (["--html", "/"], 2, "that is a folder"),
             pytest.param(["--html", "/dev/null"], 2, "a device or a pipe", marks=posix),
             pytest.param(["--html", "/proc/t.html"], 2, "cannot be written", marks=posix),
-            (["--temperature", "3"], 2, "temperature=3"),
-            (["--attempts", "0"], 2, "attempts=0"),
+            (["--temperature", "3"], 2, "tts-plugins: --temperature 3.0 must be from 0 to 2"),
+            (["--max-tokens", "0"], 2, "tts-plugins: --max-tokens 0 must be"),
+            (["--attempts", "0"], 2, "tts-plugins: --attempts 0 must be"),
             (["--frobnicate"], 2, "tts-plugins solve --help"),
-            (["--budget-tokens", "10"], 3, "no room"),
+            (
+                ["--budget-tokens", "10"],
+                3,
+                "the budget (tokens=10) is too small for a single call, which may take 1 call, ",
+            ),
         ],
     )
     def test_a_wrong_option(self, ask: Any, server: LoopbackServer, options: list[str], code: int, said: str) -> None:
@@ -233,6 +239,17 @@ class TestErrors:
         assert main(["solve", "x", "--model", "gpt-4o-mini"]) == 2
         assert "OPENAI_API_KEY" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [("v.py", "it is no GGUF file"), ("./none", "there is no such file"), ("m.bin", "no such file")],
+    )
+    def test_a_file_that_is_no_model(self, capsys: Any, monkeypatch: Any, tmp_path: Path, name: str, said: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("v.py").touch()
+        assert main(["solve", "x", "--model", name]) == 2
+        err = capsys.readouterr().err
+        assert f"--model {name}: " in err and said in err and "OPENAI_API_KEY" not in err
+
     def test_a_gguf_that_is_not_there(self, capsys: Any) -> None:
         assert main(["solve", "x", "--model", "nowhere.gguf"]) == 1
         assert "nowhere.gguf" in capsys.readouterr().err
@@ -253,8 +270,9 @@ class TestDryRun:
         _, out, _ = ask("--dry-run", *options, prompt="x" * 40)
         plan = json.loads(out)
         assert [plan[row]["calls"] for row in ("minimum", "expected", "worst_case")] == [5, 7, 8]
-        assert plan["expected"]["prompt_tokens"] == 7 * 10 and plan["expected"]["completion_tokens"] == 7 * 50
-        assert plan["expected"]["usd"] == pytest.approx((70 * 1 + 350 * 2) / 1e6)
+        assert plan["expected"]["prompt_tokens"] == 7 * (10 + 2 * 5), "the bytes / 4, and the template"
+        assert plan["expected"]["completion_tokens"] == 7 * 50 and "guessed" in " ".join(plan["notes"])
+        assert plan["expected"]["usd"] == pytest.approx((140 * 1 + 350 * 2) / 1e6)
         assert plan["worst_case"]["completion_tokens"] == 800
         assert plan["worst_case"]["prompt_tokens"] >= 8 * 40
         assert plan["minimum"]["tokens"] < plan["expected"]["tokens"] < plan["worst_case"]["tokens"]
@@ -458,6 +476,18 @@ def test_the_demos_progress_in_lines(capsys: Any) -> None:
     err = capsys.readouterr().err
     assert "1 greedy answer: 2 of 2 texts, 2 right, 5,000 tokens" in err
     assert "best of 8, early stop" in picture and "100 % (34–100)" in picture
+
+
+@pytest.mark.parametrize(("of", "few"), [(4, True), (5, True), (6, False)])
+def test_a_demo_of_few_texts_says_that_it_proves_nothing(of: int, few: bool) -> None:
+    from tts_plugins.demo.report import DemoReport, Outcome, Row
+
+    def row(right: bool) -> Row:
+        made = [Outcome(problem=str(i), level="a", correct=right, possible=right, result=None) for i in range(of)]
+        return Row(strategy="x", outcomes=tuple(made), seconds=1.0)
+
+    report = DemoReport(rows=(row(False), row(True), row(True)), settings={"n": 8})
+    assert (f"{of} texts prove nothing: p cannot fall below" in report.sentence()) is few is (report.p_value > 0.05)
 
 
 def test_calibrate_writes_a_policy_and_shows_what_to_expect(

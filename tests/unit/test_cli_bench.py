@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def test_a_live_benchmark_goes_on_and_asks_for_nothing_again(said: Any, server: 
     assert code == 2 and "sampling.temperature was null and is 0.5" in err
     (Path("checks.py")).write_text(CHECK)
     code, _, err = said(*asked, "--grade", "python:checks.py:grade")
-    assert code == 2 and "grade was null and is" in err
+    assert code == 0 and "3 solves are graded again" in err and server.counts.choices == 9
 
 
 def test_a_configuration_file(said: Any, server: LoopbackServer) -> None:
@@ -99,7 +100,7 @@ def test_a_configuration_file(said: Any, server: LoopbackServer) -> None:
         seeds = 2
         model = {{ name = "loopback", base_url = "{server.base_url}", max_tokens = 32 }}
         [strategies.few]
-        type = "best_of_n"
+        type = "best-of-n"
         n = 2
         stop = {{ type = "threshold", score = 1.0 }}
         [budgets]
@@ -178,6 +179,9 @@ def test_a_run_can_stand_beside_another(said: Any) -> None:
     beside = ["report", "small", "--params", "1e9", "--larger-params", "9e9", "--larger"]
     code, out, err = said(*beside, "large")
     assert code == 0 and "Beside one answer of synthetic, at the same FLOPs" in out, err
+    assert "FLOPs" not in said("report", "small")[1]
+    code, out, err = said("report", "small", "--params", "1e9")
+    assert code == 0 and "FLOPs" in out and re.search(r"\d\.\d\de\+1[0-9]", out), "parameters alone count too"
     code, _, err = said(*beside, "small")
     assert code == 2 and "no strategy there takes a single answer" in err
     assert said("report", "nowhere")[0] == 1
@@ -215,6 +219,56 @@ def test_a_grade_that_raises_is_named_with_its_problem(said: Any, server: Loopba
                         "--grade", "python:grade.py:g", "--concurrency", "1")  # fmt: skip
     assert code == 1 and "--grade python:grade.py:g: problem 'p0': KeyError: 'gold'" in err
     assert "should not have happened" not in err
+
+
+def test_a_mended_grade_grades_again_what_was_paid_for(said: Any, server: LoopbackServer) -> None:
+    """Regression: the file was refused, and its replies with it."""
+
+    def graded(wrong: str) -> str:
+        return f"def g(problem, c):\n    return c.text.endswith('4.') if {wrong} else None\n"
+
+    asked = ["bench", "--problems", "problems.jsonl", *live(server), "--strategy", "self-consistency:n=2", "--json",
+             "--grade", "python:grade.py:g"]  # fmt: skip
+    Path("grade.py").write_text(graded("False"))
+    code, out, err = said(*asked)
+    assert code == 0 and json.loads(out)["arms"][0]["accuracy"] is None, err
+    paid = server.counts.requests
+    Path("grade.py").write_text(graded("True"))
+    code, out, err = said(*asked)
+    assert code == 0 and "3 solves are graded again" in err
+    arm = json.loads(out)["arms"][0]
+    assert arm["accuracy"] is not None and arm["selections"]["one"] == 0.5 and server.counts.requests == paid
+    with Store.read("bench.sqlite") as store:
+        for s in store.solves():
+            rows = store.candidates()[s.problem, s.arm, s.seed]
+            assert sorted((c.text, c.correct) for c in rows) == [
+                ("The answer is 4.", True),
+                ("The answer is 5.", False),
+            ]
+            assert s.tokens > 0 and s.chosen is not None and s.correct is rows[s.chosen].correct
+    code, _, err = said(*asked, "--temperature", "1")
+    assert code == 2 and "another configuration" in err and server.counts.requests == paid
+
+
+def test_a_grade_that_raised_is_mended_without_paying_twice(said: Any, server: LoopbackServer) -> None:
+    asked = ["bench", "--problems", "problems.jsonl", *live(server), "--strategy", "self-consistency:n=2",
+             "--grade", "python:grade.py:g", "--concurrency", "1"]  # fmt: skip
+    Path("grade.py").write_text("def g(problem, candidate):\n    return candidate.text == problem.metadata['gold']\n")
+    assert said(*asked)[0] == 1
+    paid = server.counts.choices
+    Path("grade.py").write_text("def g(problem, candidate):\n    return True\n")
+    code, _, err = said(*asked)
+    assert code == 0, err
+    assert server.counts.choices == 6 and paid == 2, "the first problem's candidates were kept"
+
+
+def test_another_grade_on_a_pool_begins_again(said: Any) -> None:
+    asked = ["bench", "--pool", "pool.gz", "--verifier", "recorded", "--strategy", "self-consistency:n=2", "--json"]
+    first = json.loads(said(*asked)[1])["arms"][0]["accuracy"]["value"]
+    Path("grade.py").write_text("def g(problem, candidate):\n    return False\n")
+    code, out, err = said(*asked, "--grade", "python:grade.py:g")
+    assert code == 0, err
+    assert json.loads(out)["arms"][0]["accuracy"]["value"] == 0.0 < first
 
 
 def test_a_calibrated_policy_is_used_from_its_file(said: Any) -> None:

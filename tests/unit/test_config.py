@@ -62,7 +62,7 @@ def test_the_type_may_be_left_out_where_the_class_says_it() -> None:
 @pytest.mark.parametrize(
     ("root", "settings", "words"),
     [
-        (BaseStrategy, {"type": "best_of"}, "type='best_of' is not known; use one of .*best_of_n"),
+        (BaseStrategy, {"type": "best_of"}, "type='best_of' is not known; use one of .*best-of-n, "),
         (BaseStrategy, {"type": ["best_of_n"]}, "is not known"),
         (BaseStrategy, {"type": "best_of_n", "N": 3}, "best_of_n: unknown field 'N'; the fields are n, select"),
         (BaseStrategy, {"type": "best_of_n", "n": 0}, "n=0 must be a whole number of at least 1"),
@@ -82,6 +82,13 @@ def test_the_type_may_be_left_out_where_the_class_says_it() -> None:
 def test_wrong_settings_name_the_field_and_the_value(root: Any, settings: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         root.from_dict(settings)
+
+
+@pytest.mark.parametrize("stop", ["vote_lead", "vote-lead"])
+@pytest.mark.parametrize("name", ["best_of_n", "best-of-n"])
+def test_a_name_may_have_hyphens(name: str, stop: str) -> None:
+    made = BaseStrategy.from_dict({"type": name, "stop": {"type": stop, "k": 2}})
+    assert made == BestOfN(stop=VoteLead(2)) and made.to_dict()["type"] == "best_of_n"
 
 
 def test_what_has_no_form_in_json_is_named() -> None:

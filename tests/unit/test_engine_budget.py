@@ -433,3 +433,14 @@ async def test_waves_of_thousands_bring_each_candidate_once() -> None:
     assert [c.index for c in result.candidates] == list(range(4200)) and len(
         {c.seed for c in result.candidates}
     ) == 4200
+
+
+async def test_a_model_without_a_limit_overshoots_nothing() -> None:
+    result = await solve(
+        "q",
+        model=CallableModel(lambda content: ("a", Usage(calls=1, prompt_tokens=5, completion_tokens=5000))),
+        strategy=SelfConsistency(n=2),
+        budget=Budget(calls=2),
+    )
+    assert (result.usage.tokens, result.usage.overshoot) == (10010, 0)
+    assert not any(e["kind"] == "overshoot" for e in result.trace)

@@ -66,9 +66,22 @@ def test_what_does_not_fit_is_refused_in_words_that_say_the_mend() -> None:
     with pytest.raises(BudgetExhausted) as refusal:
         ledger.reserve(Amount(1, 40, 0))
     assert str(refusal.value) == (
-        "the budget (calls=3, tokens=100) has no room for a call that may take 1 calls, 40 tokens: 0 calls, 50 tokens "
-        "are spent and 1 calls, 20 tokens held; raise the limit or lower max_tokens or n"
+        "the budget (calls=3, tokens=100) has no room for a call that may take 1 call, 40 tokens: of it are 0 calls, "
+        "50 tokens spent and 1 call, 20 tokens held; raise the limit or lower max_tokens or n"
     )
+    with pytest.raises(BudgetExhausted) as small:
+        Ledger(Budget(tokens=1000)).reserve(Amount(1, 1153, 0))
+    assert str(small.value) == (
+        "the budget (tokens=1000) is too small for a single call, which may take 1 call, 1,153 tokens (prompt, "
+        "max_tokens and verification); raise the limit or lower max_tokens or n"
+    )
+
+
+def test_what_had_no_bound_overshoots_in_calls_alone() -> None:
+    """Regression: without max_tokens, whatever was generated was reported as more than had been reserved."""
+    ledger = Ledger(Budget(calls=5))
+    over = ledger.reserve(Amount(1, 40, 0)).settle(Usage(calls=3, completion_tokens=500), bounded=False)
+    assert over == ledger.overshoot == Amount(2) and ledger.spent == Amount(3, 500)
 
 
 def test_a_settlement_above_its_hold_is_an_overshoot() -> None:

@@ -32,6 +32,14 @@ def test_it_holds_the_worst_and_charges_the_count() -> None:
     assert meter.usage.tokens == 8 and meter.usage.exact
 
 
+def test_a_call_without_a_limit_overshoots_nothing() -> None:
+    account = Ledger(Budget(calls=3))
+    meter = Meter(account)
+    meter.start("a", Call(model="m", prompt={"messages": ["hi"]}, max_tokens=None))
+    end(meter, "a", completion=5000)
+    assert account.usage.tokens == 5005 and not any(account.overshoot)
+
+
 def test_several_choices_are_several_calls() -> None:
     account = Ledger()
     meter = Meter(account)

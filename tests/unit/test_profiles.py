@@ -71,7 +71,7 @@ def test_the_nearer_and_the_later_override_field_by_field(folder: Path) -> None:
         folder,
         TTS_PLUGINS_PROFILES__CAREFUL__STRATEGY__N="2",
         TTS_PLUGINS_PROFILES__CAREFUL__BUDGET__USD="0.5",
-        TTS_PLUGINS_PROFILES__CHEAP__STRATEGY="best_of_n",
+        TTS_PLUGINS_PROFILES__CHEAP__STRATEGY="best-of-n",
         TTS_PLUGINS_OTHER="x",
     )
     assert profile.strategy == BestOfN(n=2, stop=Threshold(0.9))
@@ -106,7 +106,7 @@ def test_verifiers_of_this_package_and_their_arguments(tmp_path: Path) -> None:
         ('seed = "x"', "seed='x'"),
         ('verifier = "nope"', "verifier='nope' is not known"),
         ('verifier = "nope:nope"', "cannot be imported"),
-        ('verifier = "math:pi"', "neither a verifier nor a function"),
+        ('verifier = "math:pi"', "verifier math:pi: verifier=3.14"),
         ("verifier = 3", "verifier=3 must be"),
     ],
 )

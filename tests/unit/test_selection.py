@@ -31,6 +31,18 @@ def test_best_and_top_take_the_first_of_equals() -> None:
     assert top([a], 0) == []
 
 
+def test_of_equals_what_was_cut_comes_last() -> None:
+    """Regression: a truncated candidate without an answer won over a whole one, because it came first."""
+    whole, cut = {"finished": True}, {"finished": True, "truncated": True}
+    none, answered, done, partial = c(score=0.5, **cut), c("a", 0.5, **cut), c(score=0.5, **whole), c(score=0.5)
+    assert best([none, partial, answered, done]) is done
+    assert best([none, partial, answered]) is answered and best([partial, none]) is partial
+    assert best([done, c(score=0.6, **cut)]).score == 0.6, "a score is worth more"
+    assert weighted_vote([c("a", 0.5, **cut), second := c("a", 0.5, **whole)]) is second
+    assert best([done, c("a", 0.5, **whole)]) is done, "a long text has no short answer, and is no worse for it"
+    assert top([none, done], 1) == [none], "beams are all unfinished: their order is kept"
+
+
 def test_top_of_none_is_none() -> None:
     """Regression: DESIGN's beam search asks for the top of no unfinished beams, and ends there."""
     assert top([], 4) == []

@@ -107,11 +107,19 @@ async def test_an_answer_key_of_ones_own_votes() -> None:
     assert (result.answer, result.text) == ("1", "A 1")
 
 
+@pytest.mark.parametrize("function", [lambda text: text == "b", lambda problem, candidate: candidate.text == "b"])
+async def test_a_function_is_a_verifier(function: Any) -> None:
+    result = await solve("q", model=ScriptedModel(["a", "b"]), verifier=function, strategy=BestOfN(n=2))
+    assert (result.text, result.score) == ("b", 1.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"model": print}, "wrap a function with CallableModel"),
-        ({"verifier": print}, "wrap a function with CallableVerifier"),
+        ({"verifier": 3}, "solve: verifier=3 is no verifier"),
+        ({"verifier": BestOfN}, "a function of the output, or a function of"),
+        ({"verifier": lambda: 1.0}, r"verifier <lambda>\(\): it must take \(problem, candidate\)"),
         ({"strategy": BestOfN}, "pass an object such as BestOfN"),
         ({"strategy": 3}, "is no strategy"),
         ({"budget": 32}, r"pass Budget\(calls=32\)"),

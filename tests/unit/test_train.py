@@ -80,7 +80,73 @@ def test_from_problems_to_a_verifier(made: Path, tmp_path: Path, capsys: Any) ->
     assert 0 <= low <= said["held_out"]["auc"][0] <= high <= 1
     head = LearnedHead.load(out)
     assert head.embedding == "e" and not head.logprobs and head.about["problems"] == 7 and head.size == 8
+    assert head.about["separator"] == "\n"
     assert "<svg" in page.read_text() and "AUC" in page.read_text()
+
+
+def test_what_was_trained_is_a_verifier_of_solve(made: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "v.npz"
+    with LoopbackServer(reply=["good way\nAnswer: 7", "bad way\nAnswer: 9"]) as server:
+        there = ["--base-url", server.base_url, "--api-key-env", "KEY"]
+        assert run("train-verifier", made, "--out", out, "--embedding-model", "e", *there) == 0
+        capsys.readouterr()
+        asked = ["solve", "What is 3 + 4?", "--model", "loopback", *there, "--n", 4, "--verifier", out, "--json"]
+        assert run(*asked) == 0, capsys.readouterr().err
+        said = json.loads(capsys.readouterr().out)
+        embedded = [r for r in server.requests if r.path.endswith("/embeddings")][-1]
+    assert 0 < said["score"] < 1
+    assert embedded.body["model"] == "e" and len(embedded.body["input"]) == 2, "a text for each line"
+    assert run("solve", "x", "--verifier", out) == 2
+    assert "it was trained on vectors of 'e'; give --base-url" in capsys.readouterr().err
+    assert run("solve", "x", "--verifier", tmp_path / "none.npz") == 1
+    assert "no learned verifier" in capsys.readouterr().err
+
+
+def test_few_problems_say_nothing(made: Path, tmp_path: Path, capsys: Any) -> None:
+    options = ["--embedding-model", "e", "--held-out", 0.2]
+    with LoopbackServer() as server:
+        assert run("train-verifier", made, "--out", tmp_path / "v.npz", *options, "--base-url", server.base_url) == 0
+    text = capsys.readouterr().out
+    assert "held out: 2 problems" in text and "too few to say" in text and "AUC" not in text
+    assert (tmp_path / "v.npz").exists()
+
+
+def test_what_cannot_be_measured_is_trained_and_said(problems: Path, tmp_path: Path, capsys: Any) -> None:
+    """Regression: nothing was written, after all had been embedded, because those held out were all right."""
+    made, out, page, check = (tmp_path / name for name in ("r.jsonl", "v.npz", "page.html", "check.py"))
+    held_out = [f"p{i}" for i in (2, 4, 5, 7, 9)]
+    check.write_text(f"def right(problem, c):\n    return problem.id in {held_out} or '7' in c.text\n")
+    with LoopbackServer(reply=reply) as server:
+        there = ["--base-url", server.base_url, "--api-key-env", "KEY"]
+        code = run("rollouts", problems, "--out", made, "--model", "m", *there, "--steps", "line", "--solutions", 6,
+                   "--rollouts", 2, "--no-logprobs", "--check", f"python:{check}:right",
+                   "--concurrency", 1)  # fmt: skip
+        assert code == 0, capsys.readouterr().err
+        asked = ["train-verifier", made, "--out", out, "--embedding-model", "e", *there, "--held-out", 0.4]
+        assert run(*asked, "--html", page) == 0
+        assert "5 problems, which cannot tell what it is worth: " in capsys.readouterr().out
+        assert run(*asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["held_out"] is None
+    assert LearnedHead.load(out).about["problems"] == 7
+    assert "cannot tell" in page.read_text() and "<svg" not in page.read_text()
+
+
+def test_what_was_left_out_is_said(problems: Path, tmp_path: Path, capsys: Any) -> None:
+    def cut(body: dict[str, Any], index: int) -> Reply:
+        said = reply(body, index)
+        return said if "Answer" not in said.text or index % 2 else Reply("Answer: 7 " * 9)
+
+    with LoopbackServer(reply=cut) as server:
+        code = run("rollouts", problems, "--out", tmp_path / "r.jsonl", "--model", "m", "--base-url", server.base_url,
+                   "--api-key-env", "KEY", "--steps", "line", "--solutions", 6, "--rollouts", 1, "--no-logprobs",
+                   "--max-tokens", 6, "--limit", 2, "--json")  # fmt: skip
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["problems"] == 2 and 0 < said["dropped"]["truncated"] <= 12 - said["solutions"]
+    assert "cut at --max-tokens or --step-tokens" in err
+    kept = Pool.read(tmp_path / "r.jsonl").problems
+    assert sum(p.extra["dropped"]["truncated"] for p in kept if p.extra) == said["dropped"]["truncated"]
 
 
 def test_a_check_of_ones_own(problems: Path, tmp_path: Path, capsys: Any) -> None:
@@ -124,7 +190,11 @@ def test_wrong_options(problems: Path, tmp_path: Path, capsys: Any) -> None:
     ):
         assert run(*arguments) == 2, arguments
         assert "tts-plugins: " in capsys.readouterr().err
-    for path, says in ((problems, "is no pool"), (tmp_path / "none", "cannot be read")):
+    for path, says in (
+        (problems, "is no pool"),
+        (tmp_path / "none", "there is no such file"),
+        (tmp_path, "cannot be read"),
+    ):
         assert run("train-verifier", path, "--out", out) == 1
         assert says in capsys.readouterr().err
     assert not out.exists()

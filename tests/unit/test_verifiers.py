@@ -42,6 +42,7 @@ def candidate(text: str = "t", answer: str | None = None) -> Candidate:
         (np.float32(0.5), Score(value=0.5)),
         (np.bool_(True), Score(value=1.0)),
         ((0.5, "half"), Score(value=0.5, feedback="half")),
+        ((0.5, None), Score(value=0.5)),
         ((False, "no"), Score(value=0.0, feedback="no")),
         (([0.1, 0.7], "steps"), Score(value=0.7, steps=(0.1, 0.7), feedback="steps")),
         ([0.2, 0.8], Score(value=0.8, steps=(0.2, 0.8))),
@@ -58,11 +59,43 @@ async def test_the_forms_of_a_score(result: Any, score: Score) -> None:
 
 @pytest.mark.parametrize(
     "result",
-    [None, "0.5", b"1", [], {}, {"score": 1}, [0.5, None], [0.5, "x"], ("why", 0.5), (0.5, None), object(), 1j],
+    [None, "0.5", b"1", [], {}, {"score": 1}, [0.5, None], [0.5, "x"], ("why", 0.5), (0.5, b"w"), object(), 1j],
 )
 async def test_what_is_no_score_is_an_error_that_says_what_to_return(result: Any) -> None:
     with pytest.raises(InvalidScore, match=r"judge returned .*return a bool, a number from 0 to 1"):
         await CallableVerifier(lambda p, c: result, name="judge").score(RUN, candidate())
+
+
+async def test_what_was_returned_is_shown_as_it_is() -> None:
+    for result, shown in (
+        ("0.5", r"judge returned '0\.5' \(str\)"),
+        ((0.5, b"w"), r"judge returned \(0\.5, b'w'\) \(tuple\)"),
+    ):
+        with pytest.raises(InvalidScore, match=shown):
+            await CallableVerifier(lambda p, c, result=result: result, name="judge").score(RUN, candidate())
+
+
+async def test_a_function_of_one_argument_gets_the_output_or_else_the_text() -> None:
+    def long(output: Any) -> float:
+        return len(output) / 10
+
+    assert (await CallableVerifier(long).score(RUN, candidate())).value == 0.1, "the text, t"
+    assert (await CallableVerifier(long).score(RUN, candidate().replace(output=[1, 2, 3]))).value == 0.3
+
+    async def along(output: Any, worth: float = 0.5) -> float:
+        return worth
+
+    assert (await CallableVerifier(along, inline=True).score(RUN, candidate())).value == 0.5
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda: 1.0, lambda a, b, c: 1.0, lambda a, b, *, strict: 1.0, lambda a, *, strict: 1.0],
+)
+def test_a_function_that_cannot_be_called_so_is_refused_at_once(function: Any) -> None:
+    CallableVerifier(max)  # nobody can read its signature
+    with pytest.raises(ConfigurationError, match=r"verifier <lambda>\(.*\): it must take \(problem, candidate\)"):
+        CallableVerifier(function)
 
 
 async def test_asynchronous_functions_objects_and_partials() -> None:

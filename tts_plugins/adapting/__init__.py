@@ -8,8 +8,8 @@ from tts_plugins.adapting._charge import charge_of
 from tts_plugins.adapting._metered import Attempts, CandidateLost, MeteredModel, metered, search_here, searching
 from tts_plugins.adapting._settings import LIMITS, REVISING, STEPWISE, SearchSettings, as_budget, as_strategy
 from tts_plugins.adapting._texts import Text, answer_key
-from tts_plugins.adapting._verifiers import as_verifier, function_verifier, required_parameters
 from tts_plugins.models._steps import Stepping
+from tts_plugins.verifiers.callable import as_verifier, required_parameters
 
 __all__ = [
     "LIMITS",
@@ -26,7 +26,6 @@ __all__ = [
     "as_strategy",
     "as_verifier",
     "charge_of",
-    "function_verifier",
     "metered",
     "required_parameters",
     "search_here",

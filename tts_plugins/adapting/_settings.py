@@ -123,7 +123,7 @@ def as_strategy(owner: str, value: Any) -> Strategy:
     if isinstance(value, Mapping):
         return BaseStrategy.from_dict(value)
     if isinstance(value, type) or not callable(value):
-        raise ConfigurationError(f"{owner}: strategy={value!r} is no strategy; pass BestOfN(n=8), or 'best_of_n'")
+        raise ConfigurationError(f"{owner}: strategy={value!r} is no strategy; pass BestOfN(n=8), or 'best-of-n'")
     return cast(Strategy, value)
 
 

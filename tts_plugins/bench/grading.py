@@ -22,3 +22,8 @@ def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
 def by_record(problem: Problem, candidate: Candidate) -> bool | None:
     """What a pool says of a replayed candidate; None where it was not graded."""
     return candidate.output.correct if isinstance(candidate.output, PoolCandidate) else None
+
+
+def can_grade(grade: Grade, problem: Problem) -> bool:
+    """Whether an answer to this problem could be right or wrong."""
+    return grade is not by_answer or isinstance(problem.metadata.get("answer"), str)

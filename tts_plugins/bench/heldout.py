@@ -19,6 +19,9 @@ from tts_plugins.bench.reliability import Reliability
 from tts_plugins.pools import PoolCandidate, PoolProblem
 from tts_plugins.selection import Aggregate, aggregate
 
+# Of fewer problems nothing can be said: drawn again, they make intervals of nothing.
+ENOUGH = 5
+
 Steps = Sequence[Sequence[float]]  # of one problem: the step scores of each candidate
 
 
@@ -52,8 +55,8 @@ class Heldout:
 
         r = self.reliability
         return {
-            "problems": self.problems, "solutions": self.solutions, "auc": plain(self.auc),
-            "auc_within": plain(self.auc_within),
+            "problems": self.problems, "solutions": self.solutions,
+            "auc": plain(self.auc), "auc_within": plain(self.auc_within),
             "accuracy": {name: plain(value) for name, value in self.accuracy.items()},
             "gain": {name: plain(value) for name, value in self.gain.items()},
             "reliability": {

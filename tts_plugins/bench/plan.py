@@ -11,7 +11,8 @@ from typing import Any
 
 from tts_plugins._config import Configured
 from tts_plugins.answers import AnswerKey
-from tts_plugins.bench.grading import Grade
+from tts_plugins.bench.grading import Grade, by_answer
+from tts_plugins.bench.regrading import Rows, regraded
 from tts_plugins.bench.rows import ProblemRow
 from tts_plugins.bench.store import Store
 from tts_plugins.budget import Budget
@@ -99,8 +100,22 @@ class Plan:
         ]  # fmt: skip
 
     def open(self, path: str | Path) -> Store:
-        """Its store, begun or gone on with; see `Store.open`."""
-        return Store.open(path, self.config(), self.rows(), durable=not isinstance(self.model, Pool))
+        """Its store, begun or gone on with; see `Store.open`.
+
+        Where the grade is all that has changed, what is there is graded again; on a pool it is solved again.
+        """
+        replayed = isinstance(self.model, Pool)
+        return Store.open(
+            path, self.config(), self.rows(), durable=not replayed, regrade=_forgotten if replayed else self._regraded
+        )
+
+    def _regraded(self, store: Store) -> list[Rows]:
+        problems = {p.id or "": p for p in self.problems}
+        return regraded(problems, store.solves(), store.candidates(), self.grade or by_answer)
+
+
+def _forgotten(store: Store) -> list[Rows]:
+    return []
 
 
 def _limits(budget: Budget | None) -> dict[str, Any] | None:

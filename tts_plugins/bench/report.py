@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import Any
 
 from tts_plugins.bench import _sections as sections
@@ -105,16 +106,25 @@ def picture(run: Run, place: Placing | None = None) -> str:
     )  # fmt: skip
 
 
+def check_png() -> None:
+    """Refuse what `png_of` could not do, before the work.
+
+    Raises:
+        MissingExtraError: `resvg-py` is not installed.
+    """
+    if find_spec("resvg_py") is None:
+        raise MissingExtraError("a PNG needs `resvg-py`: pip install 'tts-plugins[bench]'; or write an SVG")
+
+
 def png_of(svg: str) -> bytes:
     """A picture as PNG, at twice its size.
 
     Raises:
         MissingExtraError: `resvg-py` is not installed.
     """
-    try:
-        import resvg_py
-    except ImportError as error:
-        raise MissingExtraError("a PNG needs `resvg-py`: pip install 'tts-plugins[bench]'; or write an SVG") from error
+    check_png()
+    import resvg_py
+
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=2))
 
 

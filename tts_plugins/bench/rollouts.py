@@ -12,6 +12,7 @@ import asyncio
 import inspect
 import os
 import zlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -145,7 +146,8 @@ async def make_rollouts(
         model: whose solutions these are; it samples, so not at temperature 0.
         path: of the pool; problems that it has already are left as they are.
         grade: whether a finished solution is right; None where that cannot be read, and it is dropped, as in the paper.
-        solutions: sampled for each problem.
+        solutions: sampled for each problem. Why some were left out stands with it, under `dropped`: truncated,
+            unfinished (never ended, or failed), unread (no grade), or unlabelled (nothing that followed was graded).
         rollouts: sampled from each step but the last, whose label is whether the solution is right.
         ledger: an account for all of it; when it is used up, what is there stays.
 
@@ -188,7 +190,7 @@ async def make_rollouts(
 
 
 async def _labelled(problem: Problem, tree: _MonteCarlo, grade: Grade) -> PoolProblem:
-    worth = dict[str, float]()
+    worth, dropped = dict[str, float](), Counter(unfinished=tree.solutions - len(tree.finished))
     for text, ends in tree.ends.items():
         grades = [g for g in [await _graded(grade, problem, end) for end in ends] if g is not None]
         if grades:
@@ -199,7 +201,9 @@ async def _labelled(problem: Problem, tree: _MonteCarlo, grade: Grade) -> PoolPr
         begun = [worth.get(text) for text in _beginnings(c)]
         labels = [*(w for w in begun if w is not None), float(right or 0)]
         if right is None or len(labels) != len(c.steps):
-            continue  # it cannot be read, or nothing that went on from one of its steps can
+            # It cannot be read, or nothing that went on from one of its steps can.
+            dropped["truncated" if c.truncated else "unread" if right is None else "unlabelled"] += 1
+            continue
         extra: dict[str, Any] = {"steps": [step.text for step in c.steps]}
         if c.logprobs is not None:
             extra["logprobs"] = [round(value, 4) for value in c.logprobs]
@@ -211,7 +215,7 @@ async def _labelled(problem: Problem, tree: _MonteCarlo, grade: Grade) -> PoolPr
     gold = problem.metadata.get("answer")
     return PoolProblem(
         id=problem.id or "", prompt=problem.text, answer=None if gold is None else str(gold),
-        candidates=tuple(candidates),
+        candidates=tuple(candidates), extra={"dropped": dict(found)} if (found := +dropped) else {},
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from tts_plugins._config import check_count
 from tts_plugins.answers import extract
 from tts_plugins.bench._journal import ASKED, Asked, journaled
 from tts_plugins.bench._outcome import failure, outcome
-from tts_plugins.bench.grading import by_answer, by_record
+from tts_plugins.bench.grading import by_answer, by_record, can_grade
 from tts_plugins.bench.plan import Arm, Plan
 from tts_plugins.bench.rows import CandidateRow, SolveKey, SolveRow
 from tts_plugins.bench.store import Store
@@ -89,6 +89,7 @@ async def bench(
     if account is None:
         return False
     work = _Work(plan, store, account, attempts, on_solve)
+    await work.warm()
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
@@ -109,6 +110,7 @@ class _Work:
         self._plan, self._store, self._account, self._on_solve = plan, store, account, on_solve
         self._attempts = attempts
         self._before = store.done()
+        self._of = len(plan.arms) * len(plan.problems) * len(plan.seeds)
         self._todo = self._order()
         self._pool = plan.model if isinstance(plan.model, Pool) else None
         self._model = None if isinstance(plan.model, Pool) else journaled(plan.model, store)
@@ -128,6 +130,11 @@ class _Work:
                     key = SolveKey(problem=problem.id or "", arm=arm.name, seed=seed)
                     if (key.problem, key.arm, key.seed) not in self._before:
                         yield key, problem, arm
+
+    async def warm(self) -> None:
+        """Have a model that starts with its first call start now, in no solve's time."""
+        if self._model is not None and len(self._before) < self._of:
+            await self._model.bound(self._plan.problems[0])
 
     async def go(self) -> None:
         for key, problem, arm in self._todo:
@@ -157,7 +164,7 @@ class _Work:
             self._check_pool(key, model)
             if isinstance(error, BudgetExhausted | DeadlineExceeded) and await self._cut(arm, own, model):
                 return None
-            seconds, gradable = time.monotonic() - started, self._gradable(problem)
+            seconds, gradable = time.monotonic() - started, can_grade(self._grade, problem)
             return failure(key, error, ledger.usage, seconds, gradable=gradable), []
         if asked.fatal is not None:
             raise asked.fatal
@@ -165,9 +172,6 @@ class _Work:
         if result.stopped in ("budget", "deadline") and await self._cut(arm, own, model):
             return None
         return outcome(key, problem, result, self._grade, texts=self._pool is None)
-
-    def _gradable(self, problem: Problem) -> bool:
-        return self._grade is not by_answer or isinstance(problem.metadata.get("answer"), str)
 
     def _check_pool(self, key: SolveKey, model: Model) -> None:
         if isinstance(model, ReplayModel) and model.refused:
@@ -201,9 +205,8 @@ class _Work:
         if self._pool is None or time.monotonic() - self._flushed > _EVERY:
             self.flush()
         if self._on_solve is not None:
-            of = len(self._plan.arms) * len(self._plan.problems) * len(self._plan.seeds)
             self._on_solve(
-                Progress(solve=row, done=len(self._before) + self._fresh, of=of, fresh=self._fresh,
+                Progress(solve=row, done=len(self._before) + self._fresh, of=self._of, fresh=self._fresh,
                          seconds=time.monotonic() - self._started)
             )  # fmt: skip
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tts_plugins.bench._differences import differences, in_grade_alone
 from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
 from tts_plugins.errors import ConfigurationError, DataError
 
@@ -48,18 +49,21 @@ class Store:
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: sqlite3.Connection | None) -> None:
         self.path = path
+        self.regraded = 0  # solves that were given another grade when it was opened
         self._db, self._lock = connection, lock
 
     @classmethod
     def open(
-        cls, path: str | Path, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, durable: bool = True
-    ) -> Store:
+        cls, path: str | Path, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, durable: bool = True,
+        regrade: Callable[[Store], Iterable[tuple[SolveRow, Sequence[CandidateRow]]]] | None = None,
+    ) -> Store:  # fmt: skip
         """Begin a benchmark in a new file, or go on with it in one of the same configuration.
 
         Args:
             config: JSON-serialisable; whatever changes what the results mean.
             durable: wait for the disk at each commit, so that a power cut loses nothing either. Without it, `kill -9`
                 loses nothing, and a power cut the last moments.
+            regrade: gives the rows anew where `grade` is all that differs from what the file was begun with.
 
         Raises:
             ConfigurationError: the file holds another configuration (names what differs), another process writes to
@@ -72,11 +76,13 @@ class Store:
             db = _connect(path)
             db.execute("PRAGMA journal_mode=WAL")
             db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
-            _begin(path, db, json.loads(json.dumps(config)), problems)
+            config, store = json.loads(json.dumps(config)), cls(path, db, lock)
+            if _begin(path, db, config, problems, mendable=regrade is not None) and regrade is not None:
+                store._regrade(config, list(regrade(store)))
         except BaseException:
             lock.close()
             raise
-        return cls(path, db, lock)
+        return store
 
     @classmethod
     def read(cls, path: str | Path) -> Store:
@@ -128,15 +134,26 @@ class Store:
     def add(self, solves: Iterable[tuple[SolveRow, Sequence[CandidateRow]]]) -> None:
         """Acknowledge solves with their candidates, all or none of them."""
         with self._db:
-            for solve, candidates in solves:
-                key = (solve.problem, solve.arm, solve.seed)
-                _insert(self._db, "solves", {f.name: getattr(solve, f.name) for f in fields(solve)})
-                marks = ", ".join("?" * (3 + len(fields(CandidateRow))))
-                columns = ", ".join(["problem", "arm", "seed", *(f.name for f in fields(CandidateRow))])
-                self._db.executemany(
-                    f"INSERT INTO candidates ({columns}) VALUES ({marks})", [(*key, *_plain(c)) for c in candidates]
-                )
-                self._db.execute("DELETE FROM replies WHERE problem = ? AND arm = ? AND seed = ?", key)
+            self._write(solves)
+
+    def _regrade(self, config: Mapping[str, Any], solves: Sequence[tuple[SolveRow, Sequence[CandidateRow]]]) -> None:
+        with self._db:  # all of it or nothing
+            for table in ("solves", "candidates"):
+                self._db.execute(f"DELETE FROM {table}")
+            self._write(solves)
+            self._db.execute("UPDATE about SET value = ? WHERE key = 'config'", (json.dumps(config),))
+        self.regraded = len(solves)
+
+    def _write(self, solves: Iterable[tuple[SolveRow, Sequence[CandidateRow]]]) -> None:
+        for solve, candidates in solves:
+            key = (solve.problem, solve.arm, solve.seed)
+            _insert(self._db, "solves", {f.name: getattr(solve, f.name) for f in fields(solve)})
+            marks = ", ".join("?" * (3 + len(fields(CandidateRow))))
+            columns = ", ".join(["problem", "arm", "seed", *(f.name for f in fields(CandidateRow))])
+            self._db.executemany(
+                f"INSERT INTO candidates ({columns}) VALUES ({marks})", [(*key, *_plain(c)) for c in candidates]
+            )
+            self._db.execute("DELETE FROM replies WHERE problem = ? AND arm = ? AND seed = ?", key)
 
     def clear(self) -> None:
         """Forget all solves, such as those beside a strategy that was refused."""
@@ -202,12 +219,21 @@ def _lock(path: Path) -> sqlite3.Connection:
     return lock
 
 
-def _begin(path: Path, db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow]) -> None:
+def _begin(
+    path: Path, db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, mendable: bool
+) -> bool:
+    """Make it a benchmark's file, where it is none yet; whether it holds one that differs in its grade alone."""
     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         old = _config(path, db)
         if not _is_empty(db):
-            _compare(path, old, config)
-            return
+            if mendable and in_grade_alone(old, config):
+                return True
+            if changed := differences(old, config):
+                raise ConfigurationError(
+                    f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was begun "
+                    "with, or another --out"
+                )
+            return False
         # Nothing was paid for yet: a plan that was refused leaves no claim on its file.
     about = {"format": FORMAT, "version": VERSION, "config": config}
     with db:  # all of it or nothing, so that a kill here leaves an empty file, which is begun again
@@ -219,6 +245,7 @@ def _begin(path: Path, db: sqlite3.Connection, config: Mapping[str, Any], proble
         db.executemany("INSERT INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()])
         rows = [(p.id, place, p.text, p.answer, p.level) for place, p in enumerate(problems)]
         db.executemany("INSERT INTO problems VALUES (?, ?, ?, ?, ?)", rows)
+    return False
 
 
 def _is_empty(db: sqlite3.Connection) -> bool:
@@ -236,38 +263,6 @@ def _config(path: Path, db: sqlite3.Connection) -> dict[str, Any]:
         raise DataError(f"{path}: version={about['version']} is newer than {VERSION}, which this release reads")
     found: dict[str, Any] = about["config"]
     return found
-
-
-def _compare(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    changed = [
-        *_arms(old.get("arms") or {}, new.get("arms") or {}),
-        *_changes("", _shared(old, new), _shared(new, old)),
-    ]
-    if changed:
-        raise ConfigurationError(
-            f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was begun with, "
-            "or another --out"
-        )
-
-
-def _arms(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str]:
-    for word, has, lacks in (("left out", old, new), ("added", new, old)):
-        if names := [name for name in has if name not in lacks]:
-            yield f"strategies {word}: {', '.join(names)}"
-
-
-def _shared(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with the strategies only that the other one has too."""
-    arms, others = config.get("arms") or {}, other.get("arms") or {}
-    return {**config, "arms": {name: arm for name, arm in arms.items() if name in others}}
-
-
-def _changes(where: str, old: Any, new: Any) -> Iterable[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in [*old, *(k for k in new if k not in old)]:
-            yield from _changes(f"{where}.{key}" if where else str(key), old.get(key), new.get(key))
-    elif old != new:
-        yield f"{where} was {json.dumps(old):.80} and is {json.dumps(new):.80}"
 
 
 def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -87,7 +87,7 @@ class Arm:
 
     @cached_property
     def seconds(self) -> Estimate:
-        """Wall time of a solve, beside others on the same machine."""
+        """Wall time of a solve, beside others on the same machine: what it waited for the model is part of it."""
         return self.mean(lambda s: s.seconds)
 
     @cached_property
@@ -144,21 +144,27 @@ class Arm:
     def selections(self) -> dict[str, float | None]:
         """What each way to choose among its candidates would have reached, ties in expectation.
 
-        "any" is the share of solves with a right one among them; "one" that of a single candidate.
+        "any" is the share of solves with a right one among them; "one" that of a single candidate. A failed solve
+        without candidates has none that could be right, and counts.
         """
         graded = [rows for s in self.all if (rows := self._of(s)) and all(c.correct is not None for c in rows)]
+        lost = sum(s.correct is not None and not self._of(s) for s in self.all)
         if not graded:
-            return dict.fromkeys(("one", "majority", "best", "weighted", "any"))
+            return dict.fromkeys(("one", "majority", "best", "weighted", "any"), 0.0 if lost else None)
         rights = [[bool(c.correct) for c in rows] for rows in graded]
         scores = [[c.score or 0.0 for c in rows] for rows in graded]
         answers = [[c.answer for c in rows] for rows in graded]
         scored = all(c.score is not None for rows in graded for c in rows)
+
+        def share(values: Iterable[float]) -> float:
+            return math.fsum(values) / (len(graded) + lost)
+
         return {
-            "one": mean(sum(r) / len(r) for r in rights),
-            "majority": mean(map(expected_majority, answers, rights)),
-            "best": mean(map(expected_best, scores, rights)) if scored else None,
-            "weighted": mean(map(expected_weighted, answers, scores, rights)) if scored else None,
-            "any": mean(float(any(r)) for r in rights),
+            "one": share(sum(r) / len(r) for r in rights),
+            "majority": share(map(expected_majority, answers, rights)),
+            "best": share(map(expected_best, scores, rights)) if scored else None,
+            "weighted": share(map(expected_weighted, answers, scores, rights)) if scored else None,
+            "any": share(float(any(r)) for r in rights),
         }
 
     def pass_at(self, k: int) -> float | None:

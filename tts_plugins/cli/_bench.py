@@ -31,6 +31,7 @@ from tts_plugins.cli._terminal import (
     start_local,
     stderr,
 )
+from tts_plugins.cli._verifier import learned_head
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 
@@ -141,6 +142,8 @@ def bench(
         generator = generator_of(setup, Download(stderr(), quiet=quiet))
         plan = setup.plan(generator)
         with plan.open(out) as store:
+            if store.regraded and not quiet:
+                say(f"{store.regraded:,} solves are graded again, and none is asked again")
             done = asyncio.run(run_plan(plan, store, generator, concurrency, total, quiet))
             run = load(store)
         if not quiet and not as_json:
@@ -170,6 +173,8 @@ def generator_of(setup: Setup, download: Download, **more: Any) -> OpenAICompati
         return None
     names = ("base_url", "api_key_env", "temperature", "system", "price", "threads")
     given = {name: setup.model.get(name) for name in names}
+    if (head := learned_head(setup.verifier)) is not None and head.logprobs:
+        more["logprobs"] = True
     made = _build.model_of(
         setup.model.get("name"), max_tokens=setup.model.get("max_tokens", 1024), progress=download, **given, **more
     )

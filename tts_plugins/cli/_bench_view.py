@@ -89,6 +89,7 @@ def show(run: Run, place: Placing | None) -> None:
         "over the first": [_over(arm, arms[0]) for arm in arms],
         "n": [f"{arm.samples.value:.1f}" for arm in arms],
         "tokens": [f"{arm.tokens.value:,.0f}" for arm in arms],
+        "FLOPs": [] if place is None else [f"{arm.flops(place.costs).value:.2e}" for arm in arms],
         "cost": [_cost(arm) for arm in arms],
         "time": [] if run.config.get("pool") else [seconds(arm.seconds.value) for arm in arms],
         "any": [_share(arm.selections()["any"]) for arm in arms],
@@ -108,6 +109,10 @@ def show(run: Run, place: Placing | None) -> None:
         "★ on the frontier: nothing is as right for less. n: candidates of a solve; any: solves with a right one among "
         "them. Intervals are for 95 %, resampled by problem."
     )
+    if columns["time"]:
+        note += (
+            " Time: of a solve beside the others, waiting for the model included; --concurrency 1 has none beside it."
+        )
     console.print(Text(note, style="dim"), soft_wrap=True)
     for line in _notes(run):
         console.print(Text(line), soft_wrap=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from tts_plugins._config import build, registered
+from tts_plugins._config import build, find, registered, spoken
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel
@@ -19,6 +19,7 @@ from tts_plugins.stopping import AnyOf, Rule
 from tts_plugins.strategies import BaseStrategy, BestOfN
 
 EMBEDDED = "local"
+_FILES = (".bin", ".json", ".pt", ".pth", ".py", ".safetensors")
 
 
 def model_of(
@@ -52,6 +53,11 @@ def model_of(
         raise ConfigurationError(
             f"--base-url needs --model NAME too; `tts-plugins doctor --base-url {base_url}` lists the server's models"
         )
+    if base_url is None and _is_path(name):
+        what = "it is no GGUF file" if Path(name).exists() else "there is no such file"
+        raise ConfigurationError(
+            f"--model {name}: {what}; give a .gguf, or the name of a server's model with its --base-url"
+        )
     if threads is not None:
         raise ConfigurationError("--threads is for a local model; a server has its own")
     key = key_of(api_key_env)
@@ -59,6 +65,11 @@ def model_of(
         name, base_url=base_url, api_key=key, temperature=temperature, max_tokens=max_tokens, system=system,
         price=None if price is None else price_of(price), **more,
     )  # fmt: skip
+
+
+def _is_path(name: str) -> bool:
+    """Whether it means a file and not a model of OpenAI's, whose names have dots too."""
+    return Path(name).is_file() or name.startswith(("./", "../", "/", "~")) or Path(name).suffix in _FILES
 
 
 def embedder_of(
@@ -135,20 +146,20 @@ def strategy_of(name: str | None, settings: Mapping[str, Any], *, verified: bool
     """
     name, _, own = (name or "").partition(":")
     given = {**settings_of(list(filter(None, own.split(","))), f"--strategy {name}:"), **settings}
-    kind = name.replace("-", "_") if name else "best_of_n" if verified else "self_consistency"
     known = registered("strategies")
-    if kind not in known:
-        raise ConfigurationError(f"--strategy {name} is not known; use one of {_names(known)}")
-    if kind == "compute_optimal":
+    kind = find(known, name or ("best-of-n" if verified else "self-consistency"))
+    if kind is None:
+        raise ConfigurationError(f"--strategy {name} is not known; use one of {spoken(known)}")
+    if kind is ComputeOptimal:
         return _policy(given)
-    fields = {f.name for f in dataclasses.fields(cast(Any, known[kind])) if f.init}
+    fields = {f.name for f in dataclasses.fields(cast(Any, kind)) if f.init}
     if "n" in fields:
         given.setdefault("n", 8)
     if unknown := sorted(set(given) - fields):
         raise ConfigurationError(
-            f"--strategy {kind.replace('_', '-')} has no setting {unknown[0]!r}; it has {', '.join(sorted(fields))}"
+            f"--strategy {spoken([kind.type_name])} has no setting {unknown[0]!r}; it has {', '.join(sorted(fields))}"
         )
-    made = cast(BaseStrategy, build(known[kind], {**given, "type": kind}))
+    made = cast(BaseStrategy, build(kind, {**given, "type": kind.type_name}))
     if isinstance(made, BestOfN) and made.n > 1 and not verified:
         raise ConfigurationError("--strategy best-of-n needs a --verifier to choose by; or use self-consistency")
     return made
@@ -200,9 +211,9 @@ def stop_of(rules: Sequence[str]) -> Rule | None:
 def _rule(text: str) -> Rule:
     name, _, rest = text.partition(":")
     known = {key: cls for key, cls in registered("stopping").items() if not key.endswith("_of")}  # those hold others
-    kind = known.get(name.strip().replace("-", "_"))
+    kind = find(known, name)
     if kind is None:
-        raise ConfigurationError(f"--stop {text}: {name!r} is no rule; use one of {_names(known)}")
+        raise ConfigurationError(f"--stop {text}: {name!r} is no rule; use one of {spoken(known)}")
     fields = [f.name for f in dataclasses.fields(cast(Any, kind)) if f.init]
     values: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
@@ -234,7 +245,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _names(known: Mapping[str, object]) -> str:
-    return ", ".join(sorted(name.replace("_", "-") for name in known))

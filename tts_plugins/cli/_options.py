@@ -85,9 +85,9 @@ VerifierName = Annotated[
     str | None,
     typer.Option(
         metavar="VERIFIER",
-        help="agreement, json-schema:FILE, python:package.module:function or python:path/file.py:function; for a pool "
-        "recorded, or recorded:min. The function gets (problem, candidate) and returns a score from 0 to 1, or a "
-        "score and a reason.",
+        help="agreement, json-schema:FILE, FILE.npz of train-verifier, python:package.module:function or "
+        "python:path/file.py:function; for a pool recorded, or recorded:min. The function gets (problem, candidate) "
+        "and returns a score from 0 to 1, or a score and a reason.",
         rich_help_panel=_SEARCH,
     ),
 ]

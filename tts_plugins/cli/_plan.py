@@ -23,7 +23,8 @@ from tts_plugins.models._usage import Price, pricing
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins.types import Problem
 
-BYTES_A_TOKEN = 4
+# A guess: texts have 3 to 6 bytes a token, and templates write a role and two marks around each message.
+BYTES_A_TOKEN, TEMPLATE = 4, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +128,9 @@ async def plan(
 
 
 def _estimate(model: OpenAICompatibleModel, problem: Problem) -> int:
-    return math.ceil(
-        sum(len(str(m.get("content", "")).encode()) for m in model._prompt(problem)["messages"]) / BYTES_A_TOKEN
-    )
+    messages = model._prompt(problem)["messages"]
+    text = sum(len(str(m.get("content", "")).encode("utf-8", "replace")) for m in messages)
+    return math.ceil(text / BYTES_A_TOKEN) + TEMPLATE * (len(messages) + 1)  # the answer's turn is begun too
 
 
 def _rows(
@@ -174,10 +175,12 @@ def _room(budget: Budget, unit: Amount, most: int) -> int:
 def _assumptions(least: int | None, most: int | None, model: OpenAICompatibleModel, attempts: int) -> list[str]:
     if least is None:
         return ["The strategy does not say how many calls it makes."]
+    half_way = "" if least == most else ", half way between the fewest and the most candidates"
     notes = [
-        f"Expected: a token for every {BYTES_A_TOKEN} bytes of prompt, and half of max_tokens={model.max_tokens} "
-        f"an answer{'' if least == most else ', half way between the fewest and the most candidates'}.",
-        "Worst case: a token for every byte of prompt, and all of max_tokens.",
+        "Prompt tokens are guessed, since nothing is sent that could count them: one for every "
+        f"{BYTES_A_TOKEN} bytes, and {TEMPLATE} a message for the chat template, which may add a system message too.",
+        f"Expected: half of max_tokens={model.max_tokens} an answer{half_way}.",
+        "Worst case: a token for every byte of the prompt and more than any known template, and all of max_tokens.",
     ]
     if attempts > 1:
         notes.append(f"A failed attempt may be charged as well; each call has up to {attempts} (--attempts).")

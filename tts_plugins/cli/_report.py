@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tts_plugins.bench.matched import Larger
-from tts_plugins.bench.report import Placing, Run, as_dict, load, page, picture, png_of
+from tts_plugins.bench.report import Placing, Run, as_dict, check_png, load, page, picture, png_of
 from tts_plugins.bench.store import Store
 from tts_plugins.bench.summary import Costs
 from tts_plugins.cli import _bench_view as view
@@ -45,6 +45,8 @@ def report(
     with errors(debug):
         for path, option in ((html, "--html"), (png, "--png"), (svg, "--svg")):
             check_writable(path, option)
+        if png is not None:
+            check_png()
         place = placing(params, verifier_params, larger, larger_params)
         with Store.read(run) as store:
             found = load(store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,12 @@ from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
 from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.types import Problem
 
+_REASONS = {
+    "truncated": "cut at --max-tokens or --step-tokens",
+    "unfinished": "not ended within --max-steps, or failed",
+    "unread": "without an answer that can be graded",
+    "unlabelled": "of which no continuation could be graded",
+}
 _STEPS = ("paragraph", "line", "numbered")
 
 
@@ -31,6 +38,7 @@ def rollouts(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where they go; what is there already is not made again.")],
+    limit: options.Limit = None,
     model: options.Model = None,
     base_url: options.BaseUrl = None,
     api_key_env: options.ApiKeyEnv = None,
@@ -76,7 +84,7 @@ def rollouts(
         if steps not in _STEPS:
             raise ConfigurationError(f"--steps {steps} is not known; use {', '.join(_STEPS)}")
         check_writable(out, "--out")
-        asked = read_problems(problems)
+        asked = read_problems(problems)[:limit]
         grade: Grade = by_answer if check is None else function_of(check, "--check")
         download = Download(stderr())
         writer = _build.model_of(
@@ -94,8 +102,11 @@ def rollouts(
         }  # fmt: skip
         pool = asyncio.run(_make(asked, writer, out, grade, Ledger(budget), settings))
         made = sum(len(p.candidates) for p in pool.problems)
-        said = {"problems": len(pool.problems), "solutions": made, "out": str(out)}
-        emit(said) if as_json else say(f"{said['problems']} problems, {made} labelled solutions: {out}")
+        dropped = sum((_dropped(p) for p in pool.problems), Counter[str]())
+        said = {"problems": len(pool.problems), "solutions": made, "dropped": dropped, "out": str(out)}
+        emit(said) if as_json else say(
+            f"{said['problems']} problems, {made} labelled solutions{_left_out(dropped)}: {out}"
+        )
 
 
 async def _make(
@@ -108,7 +119,8 @@ async def _make(
         nonlocal done
         done += 1
         right = sum(bool(c.correct) for c in problem.candidates)
-        say(f"{done} made; {problem.id}: {right} of {len(problem.candidates)} solutions right")
+        left_out = _left_out(_dropped(problem))
+        say(f"{done} made; {problem.id}: {right} of {len(problem.candidates)} solutions right{left_out}")
 
     try:
         return await make_rollouts(
@@ -116,6 +128,16 @@ async def _make(
         )
     finally:
         await model.aclose()
+
+
+def _dropped(problem: PoolProblem) -> Counter[str]:
+    return Counter(problem.extra.get("dropped", {}))
+
+
+def _left_out(dropped: Counter[str]) -> str:
+    """How many solutions have no labels, and why."""
+    reasons = ", ".join(f"{count} {_REASONS.get(name, name)}" for name, count in dropped.items())
+    return f" ({dropped.total()} left out: {reasons})" if reasons else ""
 
 
 def read_problems(path: Path) -> list[Problem]:

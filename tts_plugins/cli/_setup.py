@@ -80,7 +80,9 @@ class Setup:
 
     def checker(self) -> Verifier | SetVerifier | None:
         """The verifier."""
-        return verifier_of(self.verifier)
+        return verifier_of(
+            self.verifier, base_url=self.model.get("base_url"), api_key_env=self.model.get("api_key_env")
+        )
 
     def plan(self, model: OpenAICompatibleModel | None) -> Plan:
         """All of it as a plan.

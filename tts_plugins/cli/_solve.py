@@ -38,6 +38,7 @@ from tts_plugins.engine import SolveEvents, solve_events
 from tts_plugins.ledger import Ledger
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.types import Problem, Result
+from tts_plugins.verifiers import LearnedVerifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +93,13 @@ def solve(
     with errors(debug):
         check_writable(html, "--html")
         problem = Problem(sys.stdin.read() if prompt == "-" else prompt)
+        check = verifier_of(verifier, base_url=base_url, api_key_env=api_key_env)
+        more = {"logprobs": True} if isinstance(check, LearnedVerifier) and check.head.logprobs else {}
         download = Download(stderr(), quiet=quiet)
         generator = _build.model_of(
             model, base_url=base_url, api_key_env=api_key_env, temperature=temperature, max_tokens=max_tokens,
-            system=system, price=price, threads=threads, progress=download,
+            system=system, price=price, threads=threads, progress=download, **more,
         )  # fmt: skip
-        check = verifier_of(verifier)
         given = {"n": n, "select": select, "stop": _build.stop_of(stop or ())}
         fields = {**_build.settings_of(settings or ()), **{k: v for k, v in given.items() if v is not None}}
         chosen = _build.strategy_of(strategy, fields, verified=check is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -117,10 +118,19 @@ def _words(error: BaseException) -> str:
     if not isinstance(error, TTSError):
         return f"this should not have happened: {type(error).__name__}: {error}; --debug shows where"
     hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
-    return " ".join([str(error) or type(error).__name__, *hints])
+    text = _OPTION.sub(_as_option, str(error)) if isinstance(error, ConfigurationError) else str(error)
+    return " ".join([text or type(error).__name__, *hints])
+
+
+def _as_option(match: re.Match[str]) -> str:
+    owner, name, value = match["owner"], match["name"].replace("_", "-"), match["value"]
+    return f"--{'budget-' if owner == 'Budget' else ''}{name} {value} "
 
 
 # Messages name the arguments of Python functions; here these are options.
+_OPTION = re.compile(
+    r"^(?P<owner>\w+): (?P<name>temperature|max_tokens|n|attempts|concurrency|calls|tokens|usd|seconds)=(?P<value>\S+) "
+)
 _HINTS: Mapping[type[TTSError], str] = {
     UnknownPriceError: "(here: --price IN,OUT)",
     AuthenticationFailed: "(here: --api-key-env NAME)",

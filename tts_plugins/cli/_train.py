@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_plugins.bench.heldout import Heldout, measure
+from tts_plugins.bench.heldout import ENOUGH, Heldout, measure
 from tts_plugins.cli import _build
 from tts_plugins.cli import _options as options
 from tts_plugins.cli._terminal import (
@@ -83,16 +83,23 @@ def train_verifier(
         if page is not None:
             write_file(page, _page(head, found))
         if as_json:
-            emit({"out": str(out), "embedding": head.embedding, "about": dict(head.about), "held_out": found.to_dict()})
+            emit(
+                {
+                    "out": str(out),
+                    "embedding": head.embedding,
+                    "about": dict(head.about),
+                    "held_out": None if isinstance(found, str) else found.to_dict(),
+                }
+            )
             return
         about = head.about
         say(f"trained on {about['problems']} problems of {about['model']}, {about['rounds']} rounds: {out}")
-        emit_text(found.text())
+        emit_text(_text(found))
 
 
 async def _train(
     pool: Pool, embedder: EmbeddingModel, how: Aggregate, share: float, seed: int
-) -> tuple[LearnedHead, Heldout]:
+) -> tuple[LearnedHead, Heldout | str]:
     from tts_plugins.verifiers._head import hold_out
 
     told = 0
@@ -108,36 +115,46 @@ async def _train(
     finally:
         await embedder.aclose()
     train, test = hold_out(range(len(pool.problems)), share, seed)
-    about = {"model": pool.header.model, "dataset": pool.header.dataset, "problems": len(train)}
+    about = {
+        "model": pool.header.model, "dataset": pool.header.dataset, "problems": len(train),
+        "separator": pool.header.extra.get("separator"),
+    }  # fmt: skip
     head = LearnedHead.of(table.of(train), embedding=embedder.name, aggregate=how, seed=seed, about=about)
     scores = [head.predicted(table, problem) for problem in test]
     return head, _measured(pool, test, scores, how, seed)
 
 
-def _measured(pool: Pool, test: Sequence[int], scores: Any, how: Aggregate, seed: int) -> Heldout:
+def _measured(pool: Pool, test: Sequence[int], scores: Any, how: Aggregate, seed: int) -> Heldout | str:
+    """What it is worth, or why that cannot be said; it is trained in either case."""
+    if len(test) < ENOUGH:
+        return (
+            f"held out: {len(test)} problems: too few to say what it is worth; make rollouts of more, or hold out at "
+            f"least {ENOUGH} (--held-out)"
+        )
     try:
         return measure([pool.problems[i] for i in test], scores, how, seed=seed)
     except ValueError as error:
-        raise DataError(f"the {len(test)} problems held out cannot tell what it is worth: {error}") from error
+        return f"held out: {len(test)} problems, which cannot tell what it is worth: {error}"
 
 
 def _usable(path: Path) -> Pool:
     """The rollouts, without problems of which no solution could be labelled."""
-    try:
-        pool = Pool.read(path)
-    except OSError as error:
-        raise DataError(f"{path}: it cannot be read: {error.strerror or error}") from error
+    pool = Pool.read(path)
     problems = tuple(p for p in pool.problems if p.candidates)
     if len(problems) < 6:
         raise DataError(f"{path}: {len(problems)} problems with labelled solutions; at least 6 are needed")
     return replace(pool, problems=problems)
 
 
-def _page(head: LearnedHead, found: Heldout) -> str:
-    text = escaping.escape(found.text())
+def _text(found: Heldout | str) -> str:
+    return found if isinstance(found, str) else found.text()
+
+
+def _page(head: LearnedHead, found: Heldout | str) -> str:
     title = escaping.escape(f"A verifier of {head.about.get('model')} on {head.embedding}")
+    chart = "" if isinstance(found, str) else found.reliability.svg()
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
-        f'<body style="font-family:sans-serif;margin:2rem"><h1>{title}</h1>\n{found.reliability.svg()}\n'
-        f"<pre>{text}</pre></body></html>\n"
+        f'<body style="font-family:sans-serif;margin:2rem"><h1>{title}</h1>\n{chart}\n'
+        f"<pre>{escaping.escape(_text(found))}</pre></body></html>\n"
     )

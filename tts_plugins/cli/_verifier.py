@@ -10,16 +10,26 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+from tts_plugins.cli._build import key_of
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
+from tts_plugins.models._served import EMBEDDED
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.selection import Aggregate
-from tts_plugins.verifiers import AnswerAgreement, CallableVerifier, JSONSchemaVerifier
+from tts_plugins.verifiers import AnswerAgreement, JSONSchemaVerifier, LearnedHead, LearnedVerifier
+from tts_plugins.verifiers.callable import as_verifier
 from tts_plugins.verifiers.recorded import RecordedVerifier
 
 
-def verifier_of(text: str | None) -> Verifier | SetVerifier | None:
-    """`agreement`, `json-schema:FILE`, `python:package.module:function` or `python:path/file.py:function`; for pools
-    `recorded`, or `recorded:HOW` where step scores become one otherwise than by the last.
+def verifier_of(
+    text: str | None, *, base_url: str | None = None, api_key_env: str | None = None
+) -> Verifier | SetVerifier | None:
+    """`agreement`, `json-schema:FILE`, `python:package.module:function` or `python:path/file.py:function`; `FILE.npz`
+    of `train-verifier`; for pools `recorded`, or `recorded:HOW` where step scores become one otherwise than by the
+    last.
+
+    Args:
+        base_url, api_key_env: of the server that has the embedding model, where it is not the embedded one.
 
     Raises:
         ConfigurationError: none of these, or what it names cannot be loaded.
@@ -34,12 +44,37 @@ def verifier_of(text: str | None) -> Verifier | SetVerifier | None:
         return JSONSchemaVerifier(_schema(Path(rest).expanduser(), text))
     if kind == "recorded":
         return RecordedVerifier(aggregate=cast(Aggregate, rest or "last"))
+    if (head := learned_head(text)) is not None:
+        return _learned(text, head, base_url, api_key_env)
     if kind == "python" and ":" in rest:
-        return _own(rest, text)
+        return as_verifier(f"--verifier {text}", named(rest, f"--verifier {text}"))
     raise ConfigurationError(
-        f"--verifier {text} is not known; use agreement, json-schema:FILE, python:package.module:function or "
-        "python:path/file.py:function"
+        f"--verifier {text} is not known; use agreement, json-schema:FILE, FILE.npz, python:package.module:function "
+        "or python:path/file.py:function"
     )
+
+
+def learned_head(text: str | None) -> LearnedHead | None:
+    """What `train-verifier` wrote, where that is named.
+
+    Raises:
+        DataError: the file is none.
+    """
+    return None if text is None or not text.endswith(".npz") else LearnedHead.load(Path(text).expanduser())
+
+
+def _learned(text: str, head: LearnedHead, base_url: str | None, api_key_env: str | None) -> LearnedVerifier:
+    name, _, pooling = head.embedding.rpartition(", ")
+    if name == EMBEDDED:
+        embedder: EmbeddingModel = LocalEmbeddingModel(pooling=cast(Any, pooling))
+    elif base_url is not None:
+        embedder = EmbeddingModel(head.embedding, base_url=base_url, api_key=key_of(api_key_env))
+    else:
+        raise ConfigurationError(
+            f"--verifier {text}: it was trained on vectors of {head.embedding!r}; give --base-url of a server that has "
+            "that model, or name a LearnedVerifier object: python:path/file.py:object"
+        )
+    return LearnedVerifier(embedder, head, by="line" if head.about.get("separator") == "\n" else "paragraph")
 
 
 def _schema(path: Path, text: str) -> Any:
@@ -49,16 +84,6 @@ def _schema(path: Path, text: str) -> Any:
         raise ConfigurationError(f"--verifier {text}: the file cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise ConfigurationError(f"--verifier {text}: the file is no JSON: {error}") from error
-
-
-def _own(where: str, text: str) -> Verifier | SetVerifier:
-    found = named(where, f"--verifier {text}")
-    if isinstance(found, type) or not (callable(found) or isinstance(found, Verifier | SetVerifier)):
-        raise ConfigurationError(
-            f"--verifier {text}: {where} is a {type(found).__name__}; name a function of (problem, candidate), "
-            "or a verifier object"
-        )
-    return found if isinstance(found, Verifier | SetVerifier) else CallableVerifier(found)
 
 
 def function_of(text: str, option: str) -> Any:

@@ -138,8 +138,14 @@ class DemoReport:
             f"Of {of} texts, one greedy answer got {greedy.correct} records right, the best of {self.settings['n']} "
             f"{best.correct} (paired exact test: p = {self.p_value:.2g}), and with the stop rule {stopped.correct} for "
             f"{_share(stopped.usage.tokens, best.usage.tokens)} of the tokens. A right record stood among the "
-            f"candidates for {possible} texts: {rest}."
+            f"candidates for {possible} texts: {rest}.{_few(of)}"
         )
+
+
+def _few(of: int) -> str:
+    """A word of warning where not even all of them could tell two rows apart."""
+    least = mcnemar([True] * of, [False] * of)
+    return "" if least < 0.05 else f" {of} texts prove nothing: p cannot fall below {least:.2g}; leave --limit out."
 
 
 def _share(part: int, whole: int) -> str:

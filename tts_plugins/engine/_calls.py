@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from tts_plugins._departures import Departure
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.engine._charges import counted, failure, unreported
 from tts_plugins.engine._halt import End
@@ -171,7 +172,7 @@ class Caller:
         role: Role,
         event: int,
     ) -> Reply:
-        count = len(seeds)
+        count, departure = len(seeds), Departure(model)
         usage: Usage | None = Usage()  # until it is sent
         failed: BaseException | None = None
         inner = None if bound is None else self.ledger.reserve(bound.amount.times(count), within=hold)
@@ -181,7 +182,8 @@ class Caller:
                 usage, started = None, time.monotonic()
                 if bound is not None and inner is not None:
                     self._flying[inner] = _Sent(bound=bound, count=count, hold=hold, role=role)
-                reply = await _generate(model, call, seeds)
+                with departure:
+                    reply = await _generate(model, call, seeds)
                 usage = replace(counted(reply, bound, inner, count), seconds=time.monotonic() - started)
             return Reply(generations=reply.generations, usage=usage)
         except ModelError as error:
@@ -191,7 +193,7 @@ class Caller:
             usage = Usage()  # refused before it was sent, or raised by a solve inside, which has paid for itself
             raise
         except BaseException as error:
-            failed = error
+            failed, usage = error, Usage() if departure.waiting else usage
             raise
         finally:
             SCOPE.reset(token)
@@ -199,7 +201,7 @@ class Caller:
             if failed is not None:
                 self._tell(event, failed, charged)
             if inner is not None and inner.open:
-                over = self._settle(inner, charged, role)
+                over = self._settle(inner, charged, role, bounded=bound is None or bound.completion_tokens is not None)
                 if over.tokens or over.calls:
                     self.trace.note("overshoot", event, tokens=over.tokens, calls=over.calls)
 
@@ -210,9 +212,9 @@ class Caller:
         elif charged.calls:
             self.trace.mark(event, usage=charged.to_dict())
 
-    def _settle(self, inner: Hold, charged: Usage, role: Role) -> Amount:
+    def _settle(self, inner: Hold, charged: Usage, role: Role, *, bounded: bool = True) -> Amount:
         self._flying.pop(inner, None)
-        return inner.settle(charged.of_role(role))
+        return inner.settle(charged.of_role(role), bounded=bounded)
 
 
 async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Literal, overload
 
 from tts_plugins._threads import run_sync
@@ -25,7 +25,7 @@ async def solve(
     *,
     model: Model,
     strategy: Strategy | None = None,
-    verifier: Verifier | SetVerifier | None = None,
+    verifier: Verifier | SetVerifier | Callable[..., Any] | None = None,
     budget: Budget | Ledger | None = None,
     seed: int | None = None,
     answer: AnswerKey = extract,
@@ -39,7 +39,7 @@ async def solve(
         problem: a text, chat messages, a chain's input, or a `Problem`.
         model: the generator, see `tts_plugins.models`.
         strategy: how compute is spent; `BestOfN(n=8)` where there is a verifier, else `SelfConsistency(n=8)`.
-        verifier: scores candidates, see `tts_plugins.verifiers`.
+        verifier: scores candidates, see `tts_plugins.verifiers`; or a function, as `CallableVerifier` takes it.
         budget: hard limits for this solve, or a `Ledger` that many solves share. Inside another solve its account
             pays as well, except that a `Ledger` of yours which it is no part of pays alone.
         seed: fixes each candidate's seed and every random choice; where left out it is drawn, or follows from that
@@ -159,7 +159,7 @@ def solve_events(
     *,
     model: Model,
     strategy: Strategy | None = None,
-    verifier: Verifier | SetVerifier | None = None,
+    verifier: Verifier | SetVerifier | Callable[..., Any] | None = None,
     budget: Budget | Ledger | None = None,
     seed: int | None = None,
     answer: AnswerKey = extract,
@@ -188,7 +188,7 @@ def solve_events(
 def _settings(
     model: Model,
     strategy: Strategy | None,
-    verifier: Verifier | SetVerifier | None,
+    verifier: Verifier | SetVerifier | Callable[..., Any] | None,
     budget: Budget | Ledger | None,
     seed: int | None,
     answer: AnswerKey,
@@ -197,12 +197,9 @@ def _settings(
 ) -> Settings:
     if not isinstance(model, Model):
         raise ConfigurationError(f"solve: model={model!r} is no model; wrap a function with CallableModel(function)")
-    if verifier is not None and not isinstance(verifier, Verifier | SetVerifier):
-        raise ConfigurationError(
-            f"solve: verifier={verifier!r} is no verifier; wrap a function with CallableVerifier(function)"
-        )
+    check = _verifier(verifier)
     if strategy is None:
-        strategy = SelfConsistency(n=8) if verifier is None else BestOfN(n=8)
+        strategy = SelfConsistency(n=8) if check is None else BestOfN(n=8)
     elif isinstance(strategy, type) or not callable(strategy):
         raise ConfigurationError(f"solve: strategy={strategy!r} is no strategy; pass an object such as BestOfN(n=8)")
     if budget is not None and not isinstance(budget, Budget | Ledger):
@@ -214,9 +211,17 @@ def _settings(
     if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
         raise ConfigurationError(f"solve: attempts={attempts!r} must be a whole number of at least 1")
     return Settings(
-        model=model, strategy=strategy, verifier=verifier, budget=budget, seed=_seed(seed, "solve"), answer=answer,
+        model=model, strategy=strategy, verifier=check, budget=budget, seed=_seed(seed, "solve"), answer=answer,
         on_exhausted=on_exhausted, attempts=attempts,
     )  # fmt: skip
+
+
+def _verifier(given: Any) -> Verifier | SetVerifier | None:
+    if given is None or (isinstance(given, Verifier | SetVerifier) and not isinstance(given, type)):
+        return given
+    from tts_plugins.verifiers.callable import as_verifier  # with all of its package, for functions alone
+
+    return as_verifier("solve", given)
 
 
 def _seed(given: int | None, who: str) -> int:

@@ -9,9 +9,10 @@ import os
 import sys
 import weakref
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from tts_plugins._departures import leaving
 from tts_plugins._threads import in_thread, on_engine_loop
 from tts_plugins.errors import ConfigurationError
 
@@ -49,6 +50,11 @@ class Clients:
                 await anext(guard)
         return self._clients[loop][0]
 
+    @property
+    def watched(self) -> bool:
+        """Whether the running loop's client tells when a request leaves; one of the user's is not changed for that."""
+        return self._clients[asyncio.get_running_loop()][1] is not None
+
     async def close(self) -> None:
         """Close the client of the running loop; those of other loops are closed when those end."""
         entry = self._clients.pop(asyncio.get_running_loop(), None)
@@ -64,14 +70,30 @@ class Clients:
             key = self._api_key or os.environ.get("OPENAI_API_KEY") or ("-" if self._base_url else None)
             if key is None:
                 raise ConfigurationError("api_key is missing: pass api_key=…, or set OPENAI_API_KEY")
-            own = openai.AsyncOpenAI(base_url=self._base_url, api_key=key, max_retries=0, timeout=self._timeout)
+            own = openai.AsyncOpenAI(
+                base_url=self._base_url, api_key=key, max_retries=0, timeout=self._timeout, http_client=self._http()
+            )
             return own, True
         if not self._borrowed and not on_engine_loop():
             self._borrowed = True
             return self._client.with_options(max_retries=0), False
         # The user's own connections belong to the loop that they were opened on.
-        fresh = openai.DefaultAsyncHttpxClient(timeout=self._timeout)
-        return self._client.copy(max_retries=0, http_client=fresh), True
+        return self._client.copy(max_retries=0, http_client=self._http()), True
+
+    def _http(self) -> Any:
+        import openai
+
+        return openai.DefaultAsyncHttpxClient(timeout=self._timeout, event_hooks={"request": [_watch]})
+
+
+async def _watch(request: Any) -> None:
+    # The hook itself runs too early: the request has no connection yet, and may wait for one.
+    request.extensions["trace"] = _traced
+
+
+async def _traced(event: str, _: object) -> None:
+    if event.endswith("send_request_headers.started"):
+        leaving()
 
 
 # Until they have ended: a loop refers to its generators weakly.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_plugins._config import check_count
+from tts_plugins._departures import holding
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models._served import EMBEDDED, PLACEHOLDER, Served
@@ -89,5 +90,6 @@ class LocalModel(Served, OpenAICompatibleModel):
         return await super()._completing(prompt)
 
     async def _ask(self, prompt: dict[str, Any], seeds: Sequence[int | None], **how: Any) -> Reply:
+        holding(self)  # it may have to be started first
         ask = super()._ask
         return await self._sent(lambda: ask(prompt, seeds, **how))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tts_plugins._config import check_count
+from tts_plugins._departures import holding, leaving
 from tts_plugins._http_faults import shown_address
 from tts_plugins._threads import in_thread
 from tts_plugins.budget import Bound, Limits
@@ -170,6 +171,7 @@ class OpenAICompatibleModel(Stepping, Revising):
                 f"{self.name}: {len(seeds)} samples at temperature=0 would be the same one; set temperature to about "
                 "0.8, or ask for one sample"
             )
+        holding(self)
         await self._know_price()
         limit, requests = max_tokens or self.max_tokens, 0
         while True:
@@ -197,9 +199,11 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     async def _respond(self, body: dict[str, Any]) -> Any:
         client = await self._clients.get()
+        create: Any = client.chat.completions.create
+        if not self._clients.watched:
+            leaving()
         if "prompt" in body:
             return await complete(client.completions.create, body, self._stream)
-        create: Any = client.chat.completions.create
         if not self._stream:
             return await create(**body)
         async with await create(**body, stream=True, stream_options={"include_usage": True}) as chunks:

@@ -10,18 +10,19 @@ from typing import Any, get_args
 from tts_plugins._threads import call_user
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore
-from tts_plugins.protocols import Run
+from tts_plugins.protocols import Run, SetVerifier, Verifier
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.types import Candidate, Problem, Score
 
 
 class CallableVerifier:
-    """A function from a problem and a candidate to a score.
+    """A function from a problem and a candidate, or from what the candidate says alone, to a score.
 
     Args:
-        function: synchronous (then it runs on a thread) or asynchronous. It gets the `Problem` and the `Candidate`
-            and returns a bool, a number from 0 to 1, a sequence of either for its steps, a pair of one of these and
-            a feedback text, or a `Score`. Arrays and tensors count as sequences.
+        function: synchronous (then it runs on a thread) or asynchronous. It gets the `Problem` and the `Candidate`;
+            where it takes one argument, the candidate's native output, or its text where there is none. It returns
+            a bool, a number from 0 to 1, a sequence of either for its steps, a pair of one of these and a feedback
+            text (or None), or a `Score`. Arrays and tensors count as sequences.
         name: as it appears in traces; the function's own name where left out.
         aggregate: how step scores become one score.
         inline: call a synchronous function where the engine runs, which saves the hop to a thread: for functions of
@@ -30,12 +31,12 @@ class CallableVerifier:
     What is no score in [0, 1], or raises, is an error of that candidate, and stands in the trace.
 
     Raises:
-        ConfigurationError: `function` cannot be called, or `aggregate` is not known.
+        ConfigurationError: `function` cannot be called, or not with these arguments, or `aggregate` is not known.
     """
 
     def __init__(
         self,
-        function: Callable[[Problem, Candidate], Any],
+        function: Callable[..., Any],
         *,
         name: str | None = None,
         aggregate: Aggregate = "last",
@@ -48,6 +49,8 @@ class CallableVerifier:
             raise ConfigurationError(f"CallableVerifier: aggregate={aggregate!r} is not known; use one of {known}")
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self._function, self._aggregate, self._inline = function, aggregate, inline
+        self._alone = required_parameters(function) == 1
+        _check_signature(function, self.name, 1 if self._alone else 2)
 
     def __repr__(self) -> str:
         return f"CallableVerifier({self.name})"
@@ -62,12 +65,58 @@ class CallableVerifier:
         Raises:
             InvalidScore: it returned something that is no score.
         """
+        given = (_said(candidate),) if self._alone else (candidate.problem, candidate)
         if self._inline:
-            result = self._function(candidate.problem, candidate)
+            result = self._function(*given)
             result = await result if inspect.isawaitable(result) else result
         else:
-            result = await call_user(self._function, candidate.problem, candidate)
+            result = await call_user(self._function, *given)
         return as_score(result, self.name, self._aggregate)
+
+
+def as_verifier(owner: str, value: Any) -> Verifier | SetVerifier | None:
+    """A verifier, from itself, or from a function that `CallableVerifier` takes.
+
+    Raises:
+        ConfigurationError: it is none; begins with the `owner` that was given it.
+    """
+    if value is None or (isinstance(value, Verifier | SetVerifier) and not isinstance(value, type)):
+        return value
+    if isinstance(value, type) or not callable(value):
+        raise ConfigurationError(
+            f"{owner}: verifier={value!r} is no verifier; pass one of tts_plugins.verifiers, a function of the output, "
+            "or a function of (problem, candidate)"
+        )
+    return CallableVerifier(value)
+
+
+def required_parameters(function: Callable[..., Any]) -> int:
+    """Positional parameters that have to be given, or those that can be where none has to; 2 where nobody can tell."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-ins have no signature to read
+        return 2
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    wanted = [p for p in parameters if p.kind in kinds and p.default is inspect.Parameter.empty]
+    return len(wanted) or len([p for p in parameters if p.kind in kinds])
+
+
+def _check_signature(function: Callable[..., Any], name: str, given: int) -> None:
+    """Refuse a function that cannot be called so, before anything is paid for."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*[None] * given)
+    except TypeError:
+        raise ConfigurationError(
+            f"verifier {name}{signature}: it must take (problem, candidate), or the candidate's output alone"
+        ) from None
+
+
+def _said(candidate: Candidate) -> Any:
+    return candidate.text if candidate.output is None else candidate.output  # steps have no object of their own
 
 
 def as_score(result: Any, who: str, how: Aggregate = "last") -> Score:
@@ -78,9 +127,9 @@ def as_score(result: Any, who: str, how: Aggregate = "last") -> Score:
     """
     if isinstance(result, Score):
         return result
-    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], str):
+    if isinstance(result, tuple) and len(result) == 2 and (result[1] is None or isinstance(result[1], str)):
         scored = as_score(result[0], who, how)
-        return replace(scored, feedback=result[1])
+        return scored if result[1] is None else replace(scored, feedback=result[1])
     if not isinstance(result, type) and hasattr(result, "tolist"):
         result = result.tolist()  # of numpy and torch, without importing them
     number = _number(result)
@@ -92,7 +141,7 @@ def as_score(result: Any, who: str, how: Aggregate = "last") -> Score:
             given = tuple(s for s in steps if s is not None)
             return Score(value=aggregate(given, how), steps=given)
     raise InvalidScore(
-        f"{who} returned {str(result)[:80]!r} ({type(result).__name__}); return a bool, a number from 0 to 1, "
+        f"{who} returned {result!r:.80} ({type(result).__name__}); return a bool, a number from 0 to 1, "
         "(score, feedback), step scores, or a Score"
     )
 

@@ -1,0 +1,112 @@
+"""What is cancelled before it is sent costs nothing; what may have been sent costs its reserve."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import openai
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from tts_plugins import Budget, Ledger, SelfConsistency
+from tts_plugins.engine import SolveEvents, solve_events
+from tts_plugins.errors import SolveCancelled
+from tts_plugins.models import CallableModel, OpenAICompatibleModel
+from tts_plugins.protocols import Model
+from tts_plugins.testing.loopback import LoopbackServer
+from tts_plugins.types import Problem
+
+
+async def cancelled(model: Model, when: Callable[[SolveEvents], object], n: int = 20) -> Ledger:
+    """The account of a solve that is cancelled once `when` returns; its reserve is 1,000 tokens a call at least."""
+    ledger = Ledger(Budget(calls=1000))
+    events = solve_events("q", model=model, strategy=SelfConsistency(n=n), budget=ledger)
+    solving = asyncio.ensure_future(events.wait())
+    await asyncio.sleep(0)
+    waited = when(events)
+    if asyncio.iscoroutine(waited):
+        await waited
+    events.cancel()
+    with pytest.raises(SolveCancelled):
+        await solving
+    assert ledger.open_holds == 0
+    return ledger
+
+
+def model_of(server: LoopbackServer, **settings: object) -> OpenAICompatibleModel:
+    return OpenAICompatibleModel(
+        "loopback", base_url=server.base_url, api_key="-", max_tokens=1000, batch=1, **settings  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+async def busy(server: LoopbackServer, active: int) -> None:
+    async with asyncio.timeout(20):
+        while server.counts.active < active:  # noqa: ASYNC110 - it is another thread's
+            await asyncio.sleep(0.01)
+
+
+async def test_what_waits_for_a_place_costs_nothing() -> None:
+    with LoopbackServer(latency=60.0) as server:
+        model = model_of(server, concurrency=4)
+        ledger = await cancelled(model, lambda _: busy(server, 4))
+        assert (ledger.spent.calls, server.counts.requests) == (4, 4)
+        assert ledger.spent.tokens >= 4000, "what was sent may have been worked on"
+        await model.aclose()
+
+
+async def test_what_has_no_connection_yet_costs_nothing() -> None:
+    with LoopbackServer(latency=60.0) as server:
+        model = model_of(server)
+
+        async def begun(events: SolveEvents) -> None:
+            async for event in events:
+                if event["kind"] == "request":
+                    return
+
+        ledger = await cancelled(model, begun)
+        assert (ledger.spent.calls, server.counts.requests) == (0, 0)
+        await model.aclose()
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.03, 0.05, 0.1])
+async def test_whenever_it_is_cancelled_no_less_is_charged_than_arrived(seconds: float) -> None:
+    with LoopbackServer(latency=60.0) as server:
+        model = model_of(server)
+        await cancelled(model, lambda _: busy(server, 1), n=1)  # imports and the like are done
+        before = server.counts.requests
+        ledger = await cancelled(model, lambda _: asyncio.sleep(seconds))
+        await asyncio.sleep(0.1)
+        assert server.counts.requests - before <= ledger.spent.calls <= 20
+        await model.aclose()
+
+
+async def test_a_client_of_the_users_is_not_changed_and_its_queue_is_charged() -> None:
+    with LoopbackServer(latency=60.0) as server:
+        http = openai.DefaultAsyncHttpxClient(limits=openai.DEFAULT_CONNECTION_LIMITS)
+        client = openai.AsyncOpenAI(base_url=server.base_url, api_key="-", http_client=http)
+        model = OpenAICompatibleModel("loopback", client=client, max_tokens=1000, batch=1)
+        ledger = await cancelled(model, lambda _: busy(server, 20))
+        assert ledger.spent.calls == 20 == server.counts.requests
+        assert http.event_hooks == {"request": [], "response": []}
+        await client.close()
+
+
+async def test_a_model_that_cannot_tell_is_charged_though_one_inside_it_could() -> None:
+    with LoopbackServer(latency=60.0) as server:
+        inner, asked = model_of(server), list[str]()
+
+        async def ask(content: str) -> str:
+            asked.append(content)
+            reply = await inner.generate(Problem(content), [None])
+            return reply.generations[0].text
+
+        async def all_asked(_: SolveEvents) -> None:
+            async with asyncio.timeout(20):
+                while len(asked) < 20:  # noqa: ASYNC110 - user code may run on another loop
+                    await asyncio.sleep(0)
+
+        ledger = await cancelled(CallableModel(ask, max_tokens=10), all_asked)
+        assert ledger.spent.calls == 20
+        await inner.aclose()

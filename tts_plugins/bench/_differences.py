@@ -1,0 +1,40 @@
+"""In what two configurations of a benchmark differ, in words. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What was and is, by name: strategies that were added or left out first, then what has changed."""
+    return [
+        *_arms(old.get("arms") or {}, new.get("arms") or {}),
+        *_changes("", _shared(old, new), _shared(new, old)),
+    ]
+
+
+def in_grade_alone(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether the grade is all that has changed: it says what is right, and nothing of what was asked."""
+    return old != new and {**old, "grade": None} == {**new, "grade": None}
+
+
+def _arms(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str]:
+    for word, has, lacks in (("left out", old, new), ("added", new, old)):
+        if names := [name for name in has if name not in lacks]:
+            yield f"strategies {word}: {', '.join(names)}"
+
+
+def _shared(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the strategies only that the other one has too."""
+    arms, others = config.get("arms") or {}, other.get("arms") or {}
+    return {**config, "arms": {name: arm for name, arm in arms.items() if name in others}}
+
+
+def _changes(where: str, old: Any, new: Any) -> Iterable[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *(k for k in new if k not in old)]:
+            yield from _changes(f"{where}.{key}" if where else str(key), old.get(key), new.get(key))
+    elif old != new:
+        yield f"{where} was {json.dumps(old):.80} and is {json.dumps(new):.80}"
