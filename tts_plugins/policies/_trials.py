@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_plugins.policies._paths import Floats, Ints, Paths, Samples, walk
-from tts_plugins.policies._state import basis, decided
+from tts_plugins.policies._state import TIE, ahead, basis, decided
 from tts_plugins.policies.difficulty import Signal, predicted
 from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.pools import PoolCandidate, PoolProblem
@@ -61,6 +61,10 @@ def learned_stops(rule: LearnedStopping, paths: Paths) -> Bools:
     functions = np.stack(np.broadcast_arrays(*basis(state, rule.n, rule.select, np)), axis=-1)
     worth = rule.weights[0] + functions @ np.array(rule.weights[1:])
     stops: Bools = ((worth <= 0) & (state.count >= rule.begin)) | np.asarray(decided(state, rule.n, rule.select))
+    if rule.enough is not None:
+        stops |= ahead(state, rule.select) >= rule.enough - TIE
+    if rule.at_most is not None:
+        stops |= state.count >= rule.at_most
     return stops
 
 
