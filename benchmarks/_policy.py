@@ -105,7 +105,7 @@ def policies(folds: Sequence[Pool], full: Measured, n: int, *, orders: int) -> d
 def _target(halves: Sequence[Half], target: float, full: Measured, orders: int) -> dict[str, Any]:
     goal = Goal(target=target)
     chosen = [h.calibration.decide(h.fitted, goal)[0] for h in halves]
-    alike = [Choice(fixed=c.fixed, price=c.price) for c in chosen]
+    alike = [c.alike for c in chosen]
     rows = {
         "ComputeOptimal": _measured("policy", [h.run(c) for h, c in zip(halves, chosen, strict=True)], orders),
         "best for all alike": _measured("alike", [h.run(c) for h, c in zip(halves, alike, strict=True)], orders),
@@ -147,7 +147,7 @@ def _frontiers(halves: Sequence[Half], orders: int) -> tuple[list[Measured], lis
             goal = Goal(price=price / max(_unit(h), 1e-9))
             choice = h.calibration.decide(h.fitted, goal)[0]
             chosen.append(h.run(choice))
-            alike.append(h.run(Choice(fixed=choice.fixed, price=choice.price)))
+            alike.append(h.run(choice.alike))
             best.append(_oracle(h, choice.price))
         ours.append(_measured(f"policy {price:.2g}", chosen, orders))
         fixed.append(_measured(f"alike {price:.2g}", alike, orders))

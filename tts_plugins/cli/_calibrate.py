@@ -12,8 +12,8 @@ from rich.table import Table
 from tts_plugins.cli._terminal import Debug, Json, check_writable, emit, errors, say, stdout
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import ComputeOptimal, Expected, calibrate
-from tts_plugins.policies.compute_optimal import Interval
 from tts_plugins.policies.difficulty import Signal
+from tts_plugins.policies.plan import Interval
 from tts_plugins.pools import Pool
 
 

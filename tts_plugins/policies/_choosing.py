@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from tts_plugins.policies._paths import Floats, Ints
-from tts_plugins.policies._trials import Bools, Outcome, Recorded, Sampling, Trials
-from tts_plugins.policies.difficulty import Difficulty, Signal
+from tts_plugins.policies._promise import CONFIDENCE, Settings, cheapest
+from tts_plugins.policies._trials import Bools, Outcome, Recorded, Sampling, Trials, select_of
+from tts_plugins.policies.difficulty import Difficulty, Signal, quantile_edges
 
+_EDGES = 5  # one cut less: where a cascade may part the problems
 _LEAST = 10  # problems in a bin, below which a bootstrap knows nothing
 _DOUBT = 0.05  # shared among all the bins that are tested
 
@@ -26,7 +28,8 @@ _DOUBT = 0.05  # shared among all the bins that are tested
 class Option:
     """A strategy that may be chosen: one that samples, with where it stops on each walk; or one recorded elsewhere.
 
-    `learned_at` is the price of a learned rule, which is fitted anew to all problems once it is chosen.
+    `learned_at` is the price of a learned rule, which is fitted anew to all problems once it is chosen. `full` ones
+    take all samples without a rule. Those of the larger model ask for `larger` samples at most.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Option:
     at: Ints | None = None
     recorded: Recorded | None = None
     learned_at: float | None = None
+    full: bool = False
+    larger: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +62,33 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The option that is best for all alike, and where bins part from it."""
+    """The option that is best for all alike, and where bins part from it.
+
+    A cascade begins with an option that looks at a problem for the larger model; then `instead` is the option that is
+    best for all alike without a look.
+    """
 
     fixed: int
     price: float
     checkpoints: tuple[Checkpoint, ...] = ()
+    instead: int | None = None
+
+    @property
+    def alike(self) -> Choice:
+        """Without any look at the difficulty."""
+        return Choice(fixed=self.fixed if self.instead is None else self.instead, price=self.price)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """The most accuracy less the price of its tokens; or the fewest tokens, for at most `target` accuracy lost."""
+    """The most accuracy less the price of its tokens; or the fewest tokens, for at most `target` accuracy lost.
+
+    A target is kept with the confidence.
+    """
 
     price: float | None = None
     target: float = 0.01
+    confidence: float = CONFIDENCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +100,7 @@ class Table:
     signal: Signal
     bins: int
     counts: Sequence[int]
+    budget: int
     _eases: dict[int, Floats] = field(default_factory=dict)
     _outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
 
@@ -101,76 +121,135 @@ class Table:
             self._eases[count] = self.trials.eases(self.signal, count)
         return self._eases[count]
 
+    def never_loses(self, number: int, full: int) -> bool:
+        """Whether an option cannot choose otherwise than `full`: it goes on until the same choice is decided."""
+        o, all_ = self.options[number], self.options[full]
+        if o.sampling is None or o.at is None or all_.sampling is None:
+            return number == full
+        select = select_of(all_.sampling)
+        same = select_of(o.sampling) == select and o.sampling.n == all_.sampling.n
+        return same and bool((o.at >= self.trials.decided_at(select, o.sampling.n)).all())
+
     def open_at(self, number: int, count: int) -> bool:
         """Whether an option can still be chosen after `count` samples."""
-        sampling = self.options[number].sampling
-        return sampling is None or sampling.n >= count
+        o = self.options[number]
+        return count + o.larger <= self.budget if o.sampling is None else o.sampling.n >= count
+
+    def looked_at(self, fixed: int, current: Outcome, going: Bools, count: int) -> Bools:
+        """The walks that come to a look after `count` samples: they would go on, or have all that `fixed` asks for."""
+        first = self.options[fixed].sampling
+        whole = first is not None and first.stop is None and first.n == count
+        looked: Bools = going & ((current.samples > count) | whole) & ~np.isnan(self.eases(count))
+        return looked
+
+    def by_problem(self, values: Sequence[Floats], train: Bools) -> Floats:
+        """(values, problems of `train`), means over the walks of each."""
+        rows = np.stack(values)[:, train[self.trials.problem]]
+        made: Floats = rows.reshape(len(values), -1, self.trials.orders).mean(2)
+        return made
 
 
 def choose(table: Table, train: Bools, goal: Goal) -> Choice:
     """The best option for all problems of `train`, and for each bin at each checkpoint what beats going on."""
-    rows = train[table.trials.problem]
-    fixed, price = _for_all(table, train, goal)
+    choice = _for_all(table, train, goal)
+    if choice.checkpoints:
+        return choice  # a cascade
+    rows, fixed = train[table.trials.problem], choice.fixed
     current = table.outcome(fixed, 0)
     going = np.full(len(rows), table.options[fixed].sampling is not None)
     made = []
     for count in table.counts:
-        active = going & (current.samples > count) & ~np.isnan(table.eases(count))
+        active = table.looked_at(fixed, current, going, count)
         if not (active & rows).any():
             break
-        point = _checkpoint(table, train, price, count, current, active)
+        point = _checkpoint(table, train, choice.price, count, current, active)
         if any(gate.option is not None for gate in point.gates):
             made.append(point)
             current, going = _apply(table, point, current, active, going)
-    return Choice(fixed=fixed, price=price, checkpoints=tuple(made))
+    return replace(choice, checkpoints=tuple(made))
 
 
 def full_of(table: Table, train: Bools) -> int:
     """The option that takes all samples without a rule, chosen from in the way that is best on `train`."""
     rows = train[table.trials.problem]
-    accuracy = [float(table.outcome(i, 0).right[rows].mean()) for i in range(len(table.options))]
-    n = table.trials.n
-    plain = [i for i, o in enumerate(table.options) if o.sampling and o.sampling.n == n and o.sampling.stop is None]
-    return max(plain or range(len(accuracy)), key=lambda i: accuracy[i])
+    plain = [i for i, o in enumerate(table.options) if o.full] or range(len(table.options))
+    return max(plain, key=lambda i: float(table.outcome(i, 0).right[rows].mean()))
 
 
-def _for_all(table: Table, train: Bools, goal: Goal) -> tuple[int, float]:
-    """The option that is best for all alike, and the price of a token."""
+def _for_all(table: Table, train: Bools, goal: Goal) -> Choice:
+    """What is best for all alike, and the price of a token: an option, or a cascade to the larger model."""
+    looks = cascades(table, train)
     if goal.price is None:
-        return _cheapest(table, train, goal.target)
+        return _cheapest(table, train, goal, looks)
+    first = Choice(fixed=_worthiest(table, train, goal.price), price=goal.price)
+    if looks:
+        base = value(table.outcome(first.fixed, 0), goal.price)
+        gains = table.by_problem([value(follow(table, c), goal.price) - base for c in looks], train)
+        gate = _gate(gains, range(len(looks)), tests=1)
+        if gate.option is not None:
+            return replace(looks[gate.option], price=goal.price, instead=first.fixed)
+    return first
+
+
+def cascades(table: Table, train: Bools) -> list[Choice]:
+    """The smaller model's first samples, and the larger one where they look harder than an edge."""
+    rows, found = train[table.trials.problem], list[Choice]()
+    plain = [(i, o) for i, o in enumerate(table.options) if o.larger and o.full]
+    if not plain:
+        return []
+    for i, o in enumerate(table.options):
+        first = o.sampling
+        if first is None or first.stop is not None or np.isnan(table.eases(first.n)[rows]).all():
+            continue
+        eases = table.eases(first.n)[rows]
+        for edge in quantile_edges(list(map(float, eases[~np.isnan(eases)])), _EDGES):
+            look = Difficulty(signal=table.signal, edges=(edge,))
+            for j, then in plain:
+                if first.n + then.larger <= table.budget:
+                    gates = (Gate(option=None, problems=0), Gate(option=j, problems=0))
+                    point = Checkpoint(count=first.n, difficulty=look, gates=gates)
+                    found.append(Choice(fixed=i, price=0.0, checkpoints=(point,)))
+    return found
+
+
+def _worthiest(table: Table, train: Bools, price: float) -> int:
+    """The option that is worth most at a price."""
     learned = [i for i, o in enumerate(table.options) if o.learned_at is not None]
-    rows, orders = train[table.trials.problem], table.trials.orders
-    values = np.stack([value(table.outcome(i, 0), goal.price) for i in range(len(table.options))])[:, rows]
+    values = table.by_problem([value(table.outcome(i, 0), price) for i in range(len(table.options))], train)
     if not learned:
-        return int(values.mean(1).argmax()), goal.price
+        return int(values.mean(1).argmax())
     # A learned rule was made for this very goal, and the best of some tens of others on as many problems is mostly the
     # luckiest. Another one takes the place where its gain stands, as a bin's does.
-    near = min(_apart(table.options[i], goal.price) for i in learned)
-    made = [i for i in learned if _apart(table.options[i], goal.price) <= near + 1e-9]
+    near = min(_apart(table.options[i], price) for i in learned)
+    made = [i for i in learned if _apart(table.options[i], price) <= near + 1e-9]
     first = max(made, key=lambda i: float(values[i].mean()))
-    gains = (values - values[first]).reshape(len(values), -1, orders).mean(2)
-    gate = _gate(gains, range(len(values)), tests=1)
-    return first if gate.option is None else gate.option, goal.price
+    gate = _gate(values - values[first], range(len(values)), tests=1)
+    return first if gate.option is None else gate.option
 
 
 def _apart(option: Option, price: float) -> float:
     return abs(math.log(max(option.learned_at or 0.0, 1e-15) / max(price, 1e-15)))
 
 
-def _cheapest(table: Table, train: Bools, target: float) -> tuple[int, float]:
-    rows, kept = train[table.trials.problem], list[tuple[float, int]]()
-    full = table.outcome(full_of(table, train), 0)
-    for i in range(len(table.options)):
-        o = table.outcome(i, 0)
-        lost = (o.right - full.right)[rows].reshape(-1, table.trials.orders).mean(1)
-        # One standard error on the safe side: the cheapest of many is else the luckiest of them.
-        doubt = float(lost.std(ddof=1)) / len(lost) ** 0.5 if len(lost) > 1 else 0.0
-        if float(lost.mean()) - doubt >= -target - 1e-9:
-            kept.append((float(o.tokens[rows].mean()), i))
-    tokens, fixed = min(kept)  # `full` loses nothing, so there is one
+def _cheapest(table: Table, train: Bools, goal: Goal, looks: Sequence[Choice]) -> Choice:
+    """The fewest tokens that keep the target."""
+    full_at = full_of(table, train)
+    full = table.outcome(full_at, 0)
+    choices = [*(Choice(fixed=i, price=0.0) for i in range(len(table.options))), *looks]
+    outcomes = [follow(table, c) for c in choices]
+    own = [table.options[c.fixed].sampling for c in choices]
+    settings = Settings(
+        lost=table.by_problem([full.right - o.right for o in outcomes], train),
+        tokens=table.by_problem([o.tokens for o in outcomes], train),
+        lossless=np.array([not c.checkpoints and table.never_loses(c.fixed, full_at) for c in choices]),
+        rare=np.array([s is not None and select_of(s) == "best" for s in own]),
+    )
+    found = cheapest(settings, goal.target, goal.confidence)
+    single = found if found < len(table.options) else cheapest(settings.first(len(table.options)), goal.target,
+                                                               goal.confidence)  # fmt: skip
     # What the target gives up for what it saves is what a token is worth to whoever named it.
-    saved = float(full.tokens[rows].mean()) - tokens
-    return fixed, target / saved if saved > 0 else 0.0
+    saved = float((full.tokens - outcomes[found].tokens)[train[table.trials.problem]].mean())
+    return replace(choices[found], price=goal.target / saved if saved > 0 else 0.0, instead=single)
 
 
 def follow(table: Table, choice: Choice) -> Outcome:
@@ -178,7 +257,7 @@ def follow(table: Table, choice: Choice) -> Outcome:
     current = table.outcome(choice.fixed, 0)
     going = np.full(len(current.right), table.options[choice.fixed].sampling is not None)
     for point in choice.checkpoints:
-        active = going & (current.samples > point.count) & ~np.isnan(table.eases(point.count))
+        active = table.looked_at(choice.fixed, current, going, point.count)
         current, going = _apply(table, point, current, active, going)
     return current
 

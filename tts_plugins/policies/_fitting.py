@@ -121,7 +121,7 @@ class Fitter:
         weights: tuple[float, ...] | None = None, begin: int | None = None, lossless: bool = False,
     ) -> Fitted:  # fmt: skip
         """Without weights it never stops on them."""
-        lost = 0.0 if lossless else lost_at_most(self._full - seen.right, confidence)
+        lost = 0.0 if lossless else lost_at_most(self._full - seen.right, confidence, rare=self.select == "best")
         return Fitted(
             price=price, weights=weights or (1.0, *[0.0] * (self._z.shape[-1] - 1)), begin=begin or self.n,
             simple=simple, accuracy=float(seen.right.mean()), tokens=float(seen.cost.mean()),

@@ -110,6 +110,13 @@ class Trials:
             return ends
         return np.array([_first_stop(rule, self.seen(row, strategy.n)) for row in range(rows)])
 
+    def decided_at(self, select: Select, n: int) -> Ints:
+        """The sample after which none of the others, of `n`, can change the choice, for each walk."""
+        over = np.asarray(decided(self.paths[select].state, n, select)).copy()
+        over[:, n - 1] = True
+        ends: Ints = over.argmax(1) + 1
+        return ends
+
     def outcome(self, strategy: Sampling, at: Ints, floor: int) -> Outcome:
         """Of stopping there, but not before `floor` samples, which are paid for already."""
         ends, rows = np.maximum(at, max(floor, 1)), np.arange(len(at))

@@ -1,0 +1,61 @@
+"""A plan carried out: sample, look, and go on as the bin wants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tts_plugins.policies._seeded import OVER, Resumed, SeededRun, satisfied
+from tts_plugins.policies.plan import Larger, Plan
+from tts_plugins.protocols import Model, Run, StopRule
+from tts_plugins.strategies import BestOfN, SelfConsistency
+from tts_plugins.types import Problem, Scored
+
+
+async def follow(run: Run, problem: Problem, plan: Plan, larger: Model | None) -> Scored:
+    """Sample to each stage under what was chosen before it; then go on with the last choice, from those samples."""
+    if isinstance(plan.fixed, Larger):
+        return await plan.fixed.strategy(SeededRun(run, [], larger), problem)
+    current, seen = plan.fixed, list[Scored]()
+    for stage in plan.stages:
+        if not isinstance(current, BestOfN | SelfConsistency) or current.n < stage.count:
+            break
+        if current.n == stage.count and (current is not plan.fixed or current.stop is not None):
+            break  # only the first one's samples are looked at when they are complete
+        if await _advance(run, problem, current, seen, stage.count):
+            break  # its rule wants no more, or no more can be had
+        place = stage.difficulty(seen)
+        chosen = None if place is None else stage.choices[place]
+        run.note("difficulty", seen=len(seen), bin=place, bins=stage.difficulty.bins, chosen=repr(chosen or current))
+        if isinstance(chosen, Larger):
+            return await _ask_larger(run, problem, chosen, larger, current, seen)
+        current = chosen or current
+    return await current(SeededRun(run, seen), problem)
+
+
+async def _ask_larger(
+    run: Run, problem: Problem, chosen: Larger, larger: Model | None, before: BestOfN | SelfConsistency,
+    seen: Sequence[Scored],
+) -> Scored:  # fmt: skip
+    try:
+        return await chosen.strategy(SeededRun(run, [], larger), problem)
+    except OVER as error:
+        run.note("larger_failed", error=f"{type(error).__name__}: {error}")
+    return await replace(before, n=len(seen), stop=None, wave=None)(SeededRun(run, seen), problem)
+
+
+async def _advance(run: Run, problem: Problem, current: BestOfN | SelfConsistency, seen: list[Scored], to: int) -> bool:
+    """Sample until there are `to`, into `seen`; whether it ended before."""
+    if satisfied(current.stop, seen, current.n):
+        return True  # what was just chosen would have stopped already
+    rule: StopRule | None = None if current.stop is None else Resumed(current.stop, seen, after=current.n - to)
+    before = list(seen)
+    try:
+        async for candidate in run.sample(problem, to - len(seen), stop=rule, wave=current.wave):
+            seen.append(candidate)  # noqa: PERF401 - those that came before an error count
+    except OVER as error:
+        if not seen:
+            raise
+        run.note("search_ended", error=f"{type(error).__name__}: {error}")
+    seen[len(before) :] = sorted(seen[len(before) :], key=lambda c: c.index)
+    return len(seen) < to or (current.stop is not None and current.stop(seen, current.n - to))
