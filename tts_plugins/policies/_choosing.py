@@ -16,7 +16,7 @@ import numpy as np
 
 from tts_plugins.policies._paths import Floats, Ints
 from tts_plugins.policies._promise import CONFIDENCE, Settings, cheapest
-from tts_plugins.policies._trials import Bools, Outcome, Recorded, Sampling, Trials, select_of
+from tts_plugins.policies._trials import Beside, Bools, Outcome, Recorded, Sampling, Trials, select_of
 from tts_plugins.policies.difficulty import Difficulty, Signal, quantile_edges
 
 _EDGES = 5  # one cut less: where a cascade may part the problems
@@ -37,6 +37,7 @@ class Option:
     sampling: Sampling | None = None
     at: Ints | None = None
     recorded: Recorded | None = None
+    beside: Beside | None = None
     learned_at: float | None = None
     full: bool = False
     larger: int = 0
@@ -104,11 +105,18 @@ class Table:
     _eases: dict[int, Floats] = field(default_factory=dict)
     _outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
 
+    @property
+    def singles(self) -> int:
+        """The first so many options stand alone; those after them go on from samples of the smaller model."""
+        return next((i for i, o in enumerate(self.options) if o.beside is not None), len(self.options))
+
     def outcome(self, number: int, floor: int) -> Outcome:
         """An option's, where `floor` samples were taken before it was chosen."""
         if (number, floor) not in self._outcomes:
             o = self.options[number]
-            if o.sampling is None or o.at is None:
+            if o.beside is not None:
+                self._outcomes[number, floor] = o.beside.outcome(self.trials, floor)
+            elif o.sampling is None or o.at is None:
                 assert o.recorded is not None
                 self._outcomes[number, floor] = self.trials.elsewhere(o.recorded, floor)
             else:
@@ -172,7 +180,7 @@ def choose(table: Table, train: Bools, goal: Goal) -> Choice:
 def full_of(table: Table, train: Bools) -> int:
     """The option that takes all samples without a rule, chosen from in the way that is best on `train`."""
     rows = train[table.trials.problem]
-    plain = [i for i, o in enumerate(table.options) if o.full] or range(len(table.options))
+    plain = [i for i, o in enumerate(table.options) if o.full] or range(table.singles)
     return max(plain, key=lambda i: float(table.outcome(i, 0).right[rows].mean()))
 
 
@@ -194,8 +202,10 @@ def _for_all(table: Table, train: Bools, goal: Goal) -> Choice:
 def cascades(table: Table, train: Bools) -> list[Choice]:
     """The smaller model's first samples, and the larger one where they look harder than an edge."""
     rows, found = train[table.trials.problem], list[Choice]()
-    plain = [(i, o) for i, o in enumerate(table.options) if o.larger and o.full]
-    if not plain:
+    options = list(enumerate(table.options))
+    thens = _undominated(table, [i for i, o in options if o.larger and o.beside is None], rows)
+    thens += [i for i, o in options if o.beside is not None]
+    if not thens:
         return []
     for i, o in enumerate(table.options):
         first = o.sampling
@@ -204,18 +214,29 @@ def cascades(table: Table, train: Bools) -> list[Choice]:
         eases = table.eases(first.n)[rows]
         for edge in quantile_edges(list(map(float, eases[~np.isnan(eases)])), _EDGES):
             look = Difficulty(signal=table.signal, edges=(edge,))
-            for j, then in plain:
-                if first.n + then.larger <= table.budget:
+            for j in thens:
+                if first.n + table.options[j].larger <= table.budget:
                     gates = (Gate(option=None, problems=0), Gate(option=j, problems=0))
                     point = Checkpoint(count=first.n, difficulty=look, gates=gates)
                     found.append(Choice(fixed=i, price=0.0, checkpoints=(point,)))
     return found
 
 
+def _undominated(table: Table, options: Sequence[int], rows: Bools) -> list[int]:
+    """Those that none of the others beats in accuracy without costing more."""
+    means = {i: (float(o.tokens[rows].mean()), -float(o.right[rows].mean())) for i in options
+             for o in (table.outcome(i, 0),)}  # fmt: skip
+    found = list[int]()
+    for i in sorted(options, key=lambda i: means[i]):
+        if not found or means[i][1] < means[found[-1]][1] - 1e-9:
+            found.append(i)
+    return found
+
+
 def _worthiest(table: Table, train: Bools, price: float) -> int:
     """The option that is worth most at a price."""
     learned = [i for i, o in enumerate(table.options) if o.learned_at is not None]
-    values = table.by_problem([value(table.outcome(i, 0), price) for i in range(len(table.options))], train)
+    values = table.by_problem([value(table.outcome(i, 0), price) for i in range(table.singles)], train)
     if not learned:
         return int(values.mean(1).argmax())
     # A learned rule was made for this very goal, and the best of some tens of others on as many problems is mostly the
@@ -235,7 +256,7 @@ def _cheapest(table: Table, train: Bools, goal: Goal, looks: Sequence[Choice]) -
     """The fewest tokens that keep the target."""
     full_at = full_of(table, train)
     full = table.outcome(full_at, 0)
-    choices = [*(Choice(fixed=i, price=0.0) for i in range(len(table.options))), *looks]
+    choices = [*(Choice(fixed=i, price=0.0) for i in range(table.singles)), *looks]
     outcomes = [follow(table, c) for c in choices]
     own = [table.options[c.fixed].sampling for c in choices]
     settings = Settings(
@@ -245,7 +266,7 @@ def _cheapest(table: Table, train: Bools, goal: Goal, looks: Sequence[Choice]) -
         rare=np.array([s is not None and select_of(s) == "best" for s in own]),
     )
     found = cheapest(settings, goal.target, goal.confidence)
-    single = found if found < len(table.options) else cheapest(settings.first(len(table.options)), goal.target,
+    single = found if found < table.singles else cheapest(settings.first(table.singles), goal.target,
                                                                goal.confidence)  # fmt: skip
     # What the target gives up for what it saves is what a token is worth to whoever named it.
     saved = float((full.tokens - outcomes[found].tokens)[train[table.trials.problem]].mean())

@@ -37,8 +37,12 @@ async def _ask_larger(
     run: Run, problem: Problem, chosen: Larger, larger: Model | None, before: BestOfN | SelfConsistency,
     seen: Sequence[Scored],
 ) -> Scored:  # fmt: skip
+    strategy = chosen.strategy
+    if chosen.beside and isinstance(strategy, BestOfN | SelfConsistency):
+        both = replace(strategy, n=len(seen) + strategy.n)
+        return await both(SeededRun(run, seen, larger), problem)
     try:
-        return await chosen.strategy(SeededRun(run, [], larger), problem)
+        return await strategy(SeededRun(run, [], larger), problem)
     except OVER as error:
         run.note("larger_failed", error=f"{type(error).__name__}: {error}")
     return await replace(before, n=len(seen), stop=None, wave=None)(SeededRun(run, seen), problem)

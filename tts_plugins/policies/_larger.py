@@ -9,7 +9,7 @@ from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._choosing import Option
 from tts_plugins.policies._options import Setting, selects_of, simple
 from tts_plugins.policies._paths import Floats
-from tts_plugins.policies._trials import Recorded, Trials
+from tts_plugins.policies._trials import Beside, Recorded, Trials
 from tts_plugins.policies.plan import Larger
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Select
@@ -71,5 +71,12 @@ def larger_options(larger: LargerPool, selects: Sequence[Select], budget: int, s
             )
             yield Option(
                 name=f"larger: {strategy!r}", strategy=Larger(strategy=strategy), recorded=recorded,
-                full=strategy.stop is None, larger=strategy.n,
+                full=strategy.stop is None and strategy.n == n, larger=strategy.n,
             )  # fmt: skip
+    for select in own:
+        for strategy in simple(select, n, s.wave):
+            if strategy.stop is None:
+                yield Option(
+                    name=f"larger, beside: {strategy!r}", strategy=Larger(strategy=strategy, beside=True),
+                    beside=Beside(trials=trials, n=strategy.n, select=select, price=larger.price), larger=strategy.n,
+                )  # fmt: skip

@@ -14,7 +14,7 @@ from tts_plugins.policies.difficulty import Signal, predicted
 from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.pools import PoolCandidate, PoolProblem
 from tts_plugins.protocols import StopRule
-from tts_plugins.selection import Aggregate, Select
+from tts_plugins.selection import Aggregate, Select, choose
 from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.types import Problem, Scored
 
@@ -66,6 +66,29 @@ def learned_stops(rule: LearnedStopping, paths: Paths) -> Bools:
     if rule.at_most is not None:
         stops |= state.count >= rule.at_most
     return stops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A larger model's first `n` samples, chosen among together with those that a walk has already.
+
+    `trials` are walks through its pool, row by row those of the smaller model's; `price` is that of a token.
+    """
+
+    trials: Trials
+    n: int
+    select: Select
+    price: float
+
+    def outcome(self, small: Trials, floor: int) -> Outcome:
+        """After `floor` samples of the smaller model."""
+        rows = range(len(small.problem))
+        chosen = [choose([*small.seen(r, floor), *self.trials.seen(r, self.n)], self.select) for r in rows]
+        return Outcome(
+            right=np.array([float(bool(c.output.correct)) for c in chosen]),
+            tokens=small.paid(floor) + self.price * self.trials.paid(self.n),
+            samples=np.full(len(rows), float(floor + self.n)),
+        )
 
 
 class Trials:
@@ -125,9 +148,14 @@ class Trials:
             samples=ends.astype(float),
         )  # fmt: skip
 
+    def paid(self, count: int) -> Floats:
+        """What the first so many samples of each walk cost."""
+        paid: Floats = self._cost[:, count - 1] if count else np.zeros(len(self.problem))
+        return paid
+
     def elsewhere(self, recorded: Recorded, floor: int) -> Outcome:
         """Of a strategy that was recorded elsewhere, after `floor` samples of ours, none of which it uses."""
-        before = self._cost[:, floor - 1] if floor else np.zeros(len(self.problem))
+        before = self.paid(floor)
         return Outcome(
             right=recorded.right[self.problem], tokens=recorded.tokens[self.problem] + before,
             samples=recorded.samples[self.problem] + floor,
@@ -154,7 +182,8 @@ def _scored(c: PoolCandidate, how: Aggregate, index: int) -> Scored:
     logprob = c.extra.get("logprob")  # the mean of its tokens', where whoever recorded it kept that
     return Scored(
         _NOTHING, text=c.text or "", answer=c.answer, tokens=c.tokens, truncated=c.truncated, finished=True,
-        score=c.scored(how), index=index, logprobs=(float(logprob),) if isinstance(logprob, int | float) else None,
+        score=c.scored(how), index=index, output=c,
+        logprobs=(float(logprob),) if isinstance(logprob, int | float) else None,
     )  # fmt: skip
 
 

@@ -105,13 +105,14 @@ def calibrate(
             f"calibrate: signal={signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
         )
     _check(pool)
+    beside = _beside(pool, larger, larger_price, extra_tokens)
     sizes = _budgets(pool.fewest + (larger.fewest if larger is not None else 0), budgets)
     how: Aggregate = best_aggregate(pool) if aggregate == "auto" else aggregate
     combine([1.0], how)  # raises where the name is not known
     work = Calibration(
         pool, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
         extra=_extra(pool) if extra_tokens is None else extra_tokens, wave=wave, seed=seed,
-        larger=_beside(pool, larger, larger_price, extra_tokens),
+        larger=beside,
     )  # fmt: skip
     goal = Goal(price=price, target=0.01 if target is None else target, confidence=confidence)
     plans = tuple(work.plan(goal, work.table(size)) for size in sizes)

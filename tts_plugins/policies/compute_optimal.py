@@ -158,7 +158,9 @@ class ComputeOptimal(BaseStrategy):
         self._check_aggregate(getattr(run.verifier, "aggregate", None))
         room = await run.room(problem, self._cap)
         fitting = [plan for plan in self.plans if plan.budget <= room]
-        plan = fitting[-1] if fitting else replace(self.plans[0], stages=())
+        plan = fitting[-1] if fitting else self.plans[0]
+        if not fitting and not plan.asks_larger:
+            plan = replace(plan, stages=())
         run.note("plan", budget=plan.budget, room=room, fixed=repr(plan.fixed), stages=len(plan.stages))
         if plan.asks_larger and self._larger is None:
             raise ConfigurationError(

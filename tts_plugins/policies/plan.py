@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tts_plugins._config import check_count
+from tts_plugins._config import check_count, check_flag
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies._part import Part
 from tts_plugins.policies.difficulty import Difficulty
@@ -29,20 +29,23 @@ class Expected(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Larger(Part):
-    """Asks the policy's larger model, and chooses among its samples alone.
+    """Asks the policy's larger model.
 
-    Where none of them can be had (the budget, the time, failures), what the smaller model said before stands.
+    Where nothing can be had of it (the budget, the time, failures), what the smaller model said before stands.
 
     Args:
-        strategy: `BestOfN` or `SelfConsistency`, how the larger model is sampled.
+        strategy: `BestOfN` or `SelfConsistency`, how the larger model is sampled; its `n` counts that one's samples.
+        beside: choose among the samples of both, and not of the larger model alone.
 
     Raises:
         ConfigurationError: another strategy: only whole answers come from a second model.
     """
 
     strategy: BaseStrategy
+    beside: bool = False
 
     def __post_init__(self) -> None:
+        check_flag("Larger", "beside", self.beside)
         if not isinstance(self.strategy, BestOfN | SelfConsistency):
             raise ConfigurationError(
                 f"Larger: strategy={self.strategy!r} is neither BestOfN nor SelfConsistency; only whole answers come "
