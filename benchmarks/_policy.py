@@ -14,7 +14,8 @@ from tts_plugins.bench import replay
 from tts_plugins.bench.metrics import Estimate
 from tts_plugins.policies import ComputeOptimal, LearnedStopping
 from tts_plugins.policies._calibration import Calibration
-from tts_plugins.policies._choosing import Choice, Goal, Option, Table, choose, follow, value
+from tts_plugins.policies._choosing import choose
+from tts_plugins.policies._table import Choice, Goal, Option, Table, follow, value
 from tts_plugins.policies._trials import Outcome, Trials, select_of
 from tts_plugins.policies.difficulty import oracle, quantile_edges
 from tts_plugins.pools import Pool

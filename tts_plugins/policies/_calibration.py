@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tts_plugins.policies._choosing import Choice, Goal, Table, choose, follow, full_of, value
+from tts_plugins.policies._choosing import choose, full_of
 from tts_plugins.policies._larger import LargerPool, larger_options
 from tts_plugins.policies._options import Setting, gather, selects_of, settled
 from tts_plugins.policies._paths import Floats
 from tts_plugins.policies._promise import lost_at_most
+from tts_plugins.policies._table import Choice, Goal, Table, follow, value
 from tts_plugins.policies._trials import Outcome, Trials
 from tts_plugins.policies.calibrate import Measured
 from tts_plugins.policies.difficulty import Signal

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.policies._choosing import Option
+from tts_plugins.policies._table import Option
 from tts_plugins.policies._trials import Bools, Recorded, Sampling, Trials, learned_stops, select_of
 from tts_plugins.policies.calibrate import Measured
 from tts_plugins.policies.learned_stopping import LearnedStopping

@@ -90,7 +90,7 @@ def calibrate(
         DataError: all candidates are truncated, or a record lacks what the fit needs.
     """
     from tts_plugins.policies._calibration import Calibration  # numpy
-    from tts_plugins.policies._choosing import Goal
+    from tts_plugins.policies._table import Goal
 
     check_count("calibrate", "bins", bins)
     check_count("calibrate", "orders", orders)
