@@ -59,6 +59,8 @@ def half(train: Pool, test: Pool, n: int, *, orders: int, seed: int) -> Half:
     rules: dict[tuple[str, float], LearnedStopping] = {}
     for select in selects:
         prices = [o.strategy.stop.price for o in fitted.options if _is_learned(o) and select_of(o.strategy) == select]
+        if not prices:
+            continue  # where there are scores, none is learned on bare votes
         made = LearnedStopping.frontier(train, n=n, prices=prices, select=select, orders=min(orders, 10), seed=7)
         rules |= {(select, rule.price): rule for rule in made}
 

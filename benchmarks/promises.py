@@ -23,7 +23,7 @@ from tts_plugins.pools import Pool
 from tts_plugins.selection import Select
 from tts_plugins.testing.synthetic import synthetic_pool
 
-N, TARGETS, CONFIDENCES = 16, (0.01, 0.02, 0.05), (0.5, 0.9)
+N = 16
 KINDS: dict[str, Select] = {"votes": "majority", "scores": "weighted", "exact checks": "best"}
 
 
@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.promises", description=__doc__)
     parser.add_argument("--pools", type=int, default=20, metavar="N", help="pools drawn of each kind")
     parser.add_argument("--problems", type=int, default=60, metavar="N", help="of each pool")
+    parser.add_argument("--targets", default="0.01,0.02,0.05", metavar="X,X,…", help="most accuracy to lose")
+    parser.add_argument("--confidences", default="0.5,0.9", metavar="X,X,…", help="with which they are kept")
     parser.add_argument("--policies", action="store_true", help="ComputeOptimal too, which takes longer")
     parser.add_argument("--json", metavar="FILE", help="write every figure there, too")
     given = parser.parse_args(arguments)
@@ -44,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         if given.policies:
             fits["ComputeOptimal"] = _policy
         for name, fit in fits.items():
-            for confidence in CONFIDENCES:
-                for target in TARGETS:
+            for confidence in map(float, given.confidences.split(",")):
+                for target in map(float, given.targets.split(",")):
                     found = [ground.measure(name, fit(p, select, target, confidence)) for p in pools]
                     rows.append(_row(kind, name, target, confidence, found))
         print(f"  ({time.perf_counter() - start:.0f} s)", flush=True)

@@ -103,7 +103,7 @@ class Fitter:
         doubt = 0.5 / len(self._fold) if self.select == "best" else 0.0
         if _worth(self._patient(), price) >= best - doubt:
             return self.patient(price, confidence)
-        if _worth(plain, price) >= _worth(seen, price):
+        if _worth(plain, price) >= _worth(seen, price) - self._parsimony(seen, plain, price):
             every = np.arange(len(self._fold))
             rule = self._simples.rules[self._simples.best(price, every)]
             return self._fitted(price, plain, confidence, simple=rule)
@@ -115,6 +115,17 @@ class Fitter:
             price, seen, confidence, weights=(float(weights[0] - raw @ self._centre), *map(float, raw)),
             begin=int(stops.argmax(1).min()) + 1,
         )  # fmt: skip
+
+    def _parsimony(self, seen: Totals, plain: Totals, price: float) -> float:
+        """How much weights have to be better by than a rule of two numbers: a standard error by best score.
+
+        There, what has failed looks all alike, and weights mostly learn which problems these were. (The
+        one-standard-error rule; Breiman et al. 1984, "Classification and Regression Trees", 3.4.3.)
+        """
+        if self.select != "best" or len(self._fold) < 2:
+            return 0.0
+        apart = seen.right - plain.right - price * (seen.cost - plain.cost)
+        return float(apart.std(ddof=1)) / len(apart) ** 0.5
 
     def _fitted(
         self, price: float, seen: Totals, confidence: float, *, simple: Simple = NEVER,

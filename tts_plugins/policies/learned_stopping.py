@@ -161,6 +161,8 @@ class LearnedStopping(Rule):
         seed: int = 0,
     ) -> tuple[Self, ...]:
         """A rule for each price, by rising price; as `fit`. `prices` left out are spread over what matters."""
+        if prices is not None and not prices:
+            raise ConfigurationError("LearnedStopping.fit: prices=() has none; give at least one, or leave them out")
         for value in prices or ():
             _check_amount("price", value)
         fitter = _fitter(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
