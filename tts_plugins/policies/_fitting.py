@@ -125,7 +125,8 @@ class Fitter:
         if self.select != "best" or len(self._fold) < 2:
             return 0.0
         apart = seen.right - plain.right - price * (seen.cost - plain.cost)
-        return float(apart.std(ddof=1)) / len(apart) ** 0.5
+        error: float = float(apart.std(ddof=1)) / len(apart) ** 0.5
+        return error
 
     def _fitted(
         self, price: float, seen: Totals, confidence: float, *, simple: Simple = NEVER,

@@ -8,8 +8,10 @@ from dataclasses import replace
 from tts_plugins.policies._seeded import OVER, Resumed, SeededRun, satisfied
 from tts_plugins.policies.plan import Larger, Plan
 from tts_plugins.protocols import Model, Run, StopRule
-from tts_plugins.strategies import BestOfN, SelfConsistency
+from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 from tts_plugins.types import Problem, Scored
+
+Sampling = BestOfN | SelfConsistency
 
 
 async def follow(run: Run, problem: Problem, plan: Plan, larger: Model | None) -> Scored:
@@ -29,14 +31,15 @@ async def follow(run: Run, problem: Problem, plan: Plan, larger: Model | None) -
         run.note("difficulty", seen=len(seen), bin=place, bins=stage.difficulty.bins, chosen=repr(chosen or current))
         if isinstance(chosen, Larger):
             return await _ask_larger(run, problem, chosen, larger, current, seen)
+        if chosen is not None and not isinstance(chosen, BestOfN | SelfConsistency):
+            return await _search(run, problem, chosen, current, seen)
         current = chosen or current
     return await current(SeededRun(run, seen), problem)
 
 
 async def _ask_larger(
-    run: Run, problem: Problem, chosen: Larger, larger: Model | None, before: BestOfN | SelfConsistency,
-    seen: Sequence[Scored],
-) -> Scored:  # fmt: skip
+    run: Run, problem: Problem, chosen: Larger, larger: Model | None, before: Sampling, seen: Sequence[Scored]
+) -> Scored:
     strategy = chosen.strategy
     if chosen.beside and isinstance(strategy, BestOfN | SelfConsistency):
         both = replace(strategy, n=len(seen) + strategy.n)
@@ -45,10 +48,29 @@ async def _ask_larger(
         return await strategy(SeededRun(run, [], larger), problem)
     except OVER as error:
         run.note("larger_failed", error=f"{type(error).__name__}: {error}")
+    return await _among(run, problem, before, seen)
+
+
+async def _search(run: Run, problem: Problem, chosen: BaseStrategy, before: Sampling, seen: Sequence[Scored]) -> Scored:
+    """A search over steps or a revision; where it comes to no whole solution, the probe's stand."""
+    whole = [c for c in seen if not c.truncated]
+    try:
+        found = await chosen(SeededRun(run, seen), problem)
+        if not (found.truncated and whole):
+            return found
+    except OVER as error:
+        if not whole:
+            raise
+        run.note("search_ended", error=f"{type(error).__name__}: {error}")
+    return await _among(run, problem, before, whole)
+
+
+async def _among(run: Run, problem: Problem, before: Sampling, seen: Sequence[Scored]) -> Scored:
+    """The choice among samples that are there, as the strategy that asked for them chooses."""
     return await replace(before, n=len(seen), stop=None, wave=None)(SeededRun(run, seen), problem)
 
 
-async def _advance(run: Run, problem: Problem, current: BestOfN | SelfConsistency, seen: list[Scored], to: int) -> bool:
+async def _advance(run: Run, problem: Problem, current: Sampling, seen: list[Scored], to: int) -> bool:
     """Sample until there are `to`, into `seen`; whether it ended before."""
     if satisfied(current.stop, seen, current.n):
         return True  # what was just chosen would have stopped already
