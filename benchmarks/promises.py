@@ -34,11 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--problems", type=int, default=60, metavar="N", help="of each pool")
     parser.add_argument("--targets", default="0.01,0.02,0.05", metavar="X,X,…", help="most accuracy to lose")
     parser.add_argument("--confidences", default="0.5,0.9", metavar="X,X,…", help="with which they are kept")
+    parser.add_argument("--kind", choices=list(KINDS), help="of pools; all if left out")
     parser.add_argument("--policies", action="store_true", help="ComputeOptimal too, which takes longer")
     parser.add_argument("--json", metavar="FILE", help="write every figure there, too")
     given = parser.parse_args(arguments)
     rows = []
-    for kind, select in KINDS.items():
+    for kind, select in ((k, s) for k, s in KINDS.items() if not given.kind or k == given.kind):
         start = time.perf_counter()
         ground = _Ground(kind, select)
         pools = [_drawn(kind, given.problems, 1000 + i) for i in range(given.pools)]
