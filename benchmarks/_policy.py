@@ -14,7 +14,8 @@ from tts_plugins.bench import replay
 from tts_plugins.bench.metrics import Estimate
 from tts_plugins.policies import ComputeOptimal, LearnedStopping
 from tts_plugins.policies._calibration import Calibration
-from tts_plugins.policies._choosing import Choice, Goal, Option, Table, choose, follow, value
+from tts_plugins.policies._choosing import choose
+from tts_plugins.policies._table import Choice, Goal, Option, Table, follow, value
 from tts_plugins.policies._trials import Outcome, Trials, select_of
 from tts_plugins.policies.difficulty import oracle, quantile_edges
 from tts_plugins.pools import Pool
@@ -58,6 +59,8 @@ def half(train: Pool, test: Pool, n: int, *, orders: int, seed: int) -> Half:
     rules: dict[tuple[str, float], LearnedStopping] = {}
     for select in selects:
         prices = [o.strategy.stop.price for o in fitted.options if _is_learned(o) and select_of(o.strategy) == select]
+        if not prices:
+            continue  # where there are scores, none is learned on bare votes
         made = LearnedStopping.frontier(train, n=n, prices=prices, select=select, orders=min(orders, 10), seed=7)
         rules |= {(select, rule.price): rule for rule in made}
 
@@ -105,7 +108,7 @@ def policies(folds: Sequence[Pool], full: Measured, n: int, *, orders: int) -> d
 def _target(halves: Sequence[Half], target: float, full: Measured, orders: int) -> dict[str, Any]:
     goal = Goal(target=target)
     chosen = [h.calibration.decide(h.fitted, goal)[0] for h in halves]
-    alike = [Choice(fixed=c.fixed, price=c.price) for c in chosen]
+    alike = [c.alike for c in chosen]
     rows = {
         "ComputeOptimal": _measured("policy", [h.run(c) for h, c in zip(halves, chosen, strict=True)], orders),
         "best for all alike": _measured("alike", [h.run(c) for h, c in zip(halves, alike, strict=True)], orders),
@@ -147,7 +150,7 @@ def _frontiers(halves: Sequence[Half], orders: int) -> tuple[list[Measured], lis
             goal = Goal(price=price / max(_unit(h), 1e-9))
             choice = h.calibration.decide(h.fitted, goal)[0]
             chosen.append(h.run(choice))
-            alike.append(h.run(Choice(fixed=choice.fixed, price=choice.price)))
+            alike.append(h.run(choice.alike))
             best.append(_oracle(h, choice.price))
         ours.append(_measured(f"policy {price:.2g}", chosen, orders))
         fixed.append(_measured(f"alike {price:.2g}", alike, orders))

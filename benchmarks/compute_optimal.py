@@ -28,7 +28,7 @@ from tts_plugins.verifiers.recorded import RecordedVerifier
 
 BELOW = (0.005, 0.01, 0.02)
 TARGETS = (0.01,)  # for a rule that is fitted to a target, which takes longest
-PRICES = tuple(10 ** (e / 12) for e in range(-38, -3, 2))  # of a mean candidate, in accuracy
+PRICES = tuple(10 ** (e / 12) for e in (*range(-38, -18, 2), *range(-18, -3)))  # of a mean candidate, in accuracy
 
 
 @dataclass(frozen=True, kw_only=True)

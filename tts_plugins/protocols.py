@@ -168,9 +168,15 @@ class Run(Protocol):
     def verifier(self) -> Verifier | SetVerifier | None: ...
 
     def sample(
-        self, problem: Problem, n: int, *, stop: StopRule | None = None, wave: int | None = None
+        self,
+        problem: Problem,
+        n: int,
+        *,
+        stop: StopRule | None = None,
+        wave: int | None = None,
+        model: Model | None = None,
     ) -> AsyncIterator[Scored]:
-        """Up to `n` whole solutions, generated and scored, as they arrive.
+        """Up to `n` whole solutions, generated and scored, as they arrive; of another `model` where one is given.
 
         It ends early when `stop` says so, when the budget has no room for more, or at the deadline; what is in
         flight then is cancelled and charged. Candidates that fail are left out, and stand in the trace.

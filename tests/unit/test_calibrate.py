@@ -16,11 +16,12 @@ from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.policies import Measured, aggregates, calibrate
 from tts_plugins.policies._calibration import Calibration
-from tts_plugins.policies._choosing import Checkpoint, Choice, Gate, Goal, Table, choose, follow
+from tts_plugins.policies._choosing import choose
+from tts_plugins.policies._table import Checkpoint, Choice, Gate, Goal, Table, follow
 from tts_plugins.policies._trials import Trials
 from tts_plugins.policies.calibrate import without_bins
-from tts_plugins.policies.compute_optimal import Plan, Stage
 from tts_plugins.policies.difficulty import Difficulty
+from tts_plugins.policies.plan import Plan, Stage
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.stopping import Threshold, VoteLead
 from tts_plugins.testing.synthetic import synthetic_pool

@@ -31,6 +31,7 @@ from tts_plugins.cli._terminal import brief
 from tts_plugins.cli._verifier import verifier_of
 from tts_plugins.cli._watch import watch
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.policies import Larger, Plan
 from tts_plugins.stopping import AnyOf, Threshold, VoteDecided, VoteLead
 from tts_plugins.testing.loopback import Fault, LoopbackServer
 from tts_plugins.testing.synthetic import synthetic_pool
@@ -490,6 +491,27 @@ def test_a_demo_of_few_texts_says_that_it_proves_nothing(of: int, few: bool) -> 
     assert (f"{of} texts prove nothing: p cannot fall below" in report.sentence()) is few is (report.p_value > 0.05)
 
 
+def test_a_policy_asks_the_larger_model_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "policy.json"
+    plan = Plan(budget=4, fixed=Larger(strategy=SelfConsistency(n=2)))
+    ComputeOptimal(plans=(plan,), model="small", larger="large").save(path)
+    with LoopbackServer() as server:
+        command = ["solve", "x", "--model", "small", "--base-url", server.base_url]
+        policy = ["--strategy", f"compute-optimal:file={path}"]
+        assert main([*command, *policy, "--larger-model", "large"]) == 0
+        assert [request.body["model"] for request in server.requests] == ["large"] * len(server.requests) != []
+        capsys.readouterr()
+        assert main([*command, *policy, "--larger-model", "large", "--dry-run"]) == 0
+        assert "may be large's" in capsys.readouterr().out
+        for options, said in (
+            (policy, "asks a larger model, large"),
+            (["--larger-model", "large"], "is for a policy"),
+            ([*policy, "--larger-model", "other"], "larger 'large', and runs with 'other'"),
+        ):
+            assert main([*command, *options]) == 2
+            assert said in capsys.readouterr().err
+
+
 def test_calibrate_writes_a_policy_and_shows_what_to_expect(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,5 +533,13 @@ def test_calibrate_writes_a_policy_and_shows_what_to_expect(
     ):
         assert main(["calibrate", str(pool), "--out", str(out), *options]) == 2
         assert said in capsys.readouterr().err
+    large = tmp_path / "large.jsonl.gz"
+    synthetic_pool(24, 4, exact=True, strength=50).write(large)
+    two = ["calibrate", str(pool), "--out", str(out), "--larger", str(large), "--budgets", "4", "--orders", "2"]
+    assert main([*two, "--larger-price", "0.01", "--price", "1e-3"]) == 0
+    assert "--larger-model synthetic-50" in capsys.readouterr().err
+    assert ComputeOptimal.from_file(out).plans[0].asks_larger
+    assert main(two) == 2 and "larger_price=None" in capsys.readouterr().err
+    assert main([*two, "--larger-price", "2", "--confidence", "1"]) == 2 and "confidence=1.0" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "none"), "--out", str(out)]) == 2
     assert main(["calibrate", str(pool), "--out", str(tmp_path / "no" / "policy.json")]) == 2

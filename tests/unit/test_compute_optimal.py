@@ -10,14 +10,24 @@ from typing import Any
 
 import pytest
 
-from tts_plugins import BestOfN, Budget, ComputeOptimal, Result, Revision, SelfConsistency, solve_sync
+from tts_plugins import (
+    BeamSearch,
+    BestOfN,
+    Budget,
+    Candidate,
+    ComputeOptimal,
+    Result,
+    Revision,
+    SelfConsistency,
+    solve_sync,
+)
 from tts_plugins.errors import ConfigurationError, DataError, RequestRefused
 from tts_plugins.policies import Difficulty, Expected, Plan, Stage
 from tts_plugins.stopping import Threshold, VoteLead
-from tts_plugins.testing import ScriptedModel, TableVerifier
+from tts_plugins.testing import ScriptedModel, ScriptedStepModel, TableVerifier
 from tts_plugins.testing.scripted import ScriptedReviseModel
 from tts_plugins.types import Problem
-from tts_plugins.verifiers import AnswerAgreement
+from tts_plugins.verifiers import AnswerAgreement, CallableVerifier
 
 EASY_STOPS = Stage(
     count=4, difficulty=Difficulty(signal="agreement", edges=(0.4, 0.8)),
@@ -203,3 +213,21 @@ def test_a_problem_whose_probe_was_all_cut_goes_on_as_before() -> None:
     )
     result = solve_sync(Problem("?"), model=asked, strategy=POLICY, verifier=SCORES)
     assert result.usage.calls == 8
+
+
+@pytest.mark.parametrize(("calls", "answer"), [(3, "whole"), (6, "whole"), (7, "22"), (2 + 2 * 4, "22")])
+def test_a_search_over_steps_starts_anew_and_the_probe_s_best_stands_where_it_finds_nothing(
+    calls: int, answer: str
+) -> None:
+    def steps(candidate: Candidate, number: int) -> str:
+        return "take 2" if not candidate.steps else "take 2. Answer: 22"
+
+    asked = ScriptedStepModel(steps)
+    stage = Stage(count=2, difficulty=Difficulty(signal="score", edges=(0.9,)),
+                  choices=(None, BeamSearch(n=4, beam_width=2)))  # fmt: skip
+    policy = ComputeOptimal(plans=(Plan(budget=3, fixed=SelfConsistency(n=3), stages=(stage,)),))
+    check = CallableVerifier(lambda p, c: [0.3] * max(1, len(c.steps)), inline=True)
+    result = solve_sync("?", model=asked, strategy=policy, verifier=check, seed=1, budget=Budget(calls=calls),
+                        answer=lambda text: text[-2:] if "Answer" in text else "whole")  # fmt: skip
+    assert result.answer == answer and result.usage.calls == calls
+    assert result.best.finished

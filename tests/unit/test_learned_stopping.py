@@ -169,6 +169,8 @@ def test_records_that_do_not_serve_are_named() -> None:
         LearnedStopping.fit(FIT, n=13, price=1e-5)
     with pytest.raises(ConfigurationError, match="no problems"):
         LearnedStopping.fit([], n=4, price=1e-5)
+    with pytest.raises(ConfigurationError, match=r"prices=\(\) has none"):
+        LearnedStopping.frontier(FIT, n=N, prices=[])
     for wrong in ({}, {"price": 1e-5, "target": 0.1}, {"price": -1.0}, {"target": 1.0}, {"price": 1e-5, "orders": 0},
                   {"price": 1e-5, "extra_tokens": float("nan")}, {"price": 1e-5, "select": "x"}):  # fmt: skip
         with pytest.raises(ConfigurationError):

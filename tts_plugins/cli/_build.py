@@ -183,6 +183,19 @@ def _policy(settings: Mapping[str, Any]) -> ComputeOptimal:
         ) from error
 
 
+def with_larger(strategy: BaseStrategy, model: OpenAICompatibleModel) -> BaseStrategy:
+    """The policy with the larger model that it may ask.
+
+    Raises:
+        ConfigurationError: it is no policy, or was fitted to another larger model.
+    """
+    if not isinstance(strategy, ComputeOptimal):
+        raise ConfigurationError(
+            f"--larger-model {model.name} is for a policy that may ask it: --strategy compute-optimal:file=policy.json"
+        )
+    return strategy.with_larger(model)
+
+
 def settings_of(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
     """`FIELD=VALUE`s, the values read as JSON where they are that, else as text.
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from tts_plugins.cli._terminal import Debug, Json, check_writable, emit, errors, say, stdout
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import ComputeOptimal, Expected, calibrate
-from tts_plugins.policies.compute_optimal import Interval
 from tts_plugins.policies.difficulty import Signal
+from tts_plugins.policies.plan import Interval
 from tts_plugins.pools import Pool
 
 
@@ -29,6 +29,14 @@ def calibrate_command(
     ] = None,
     target: Annotated[
         float | None, typer.Option(help="The most accuracy to lose against all samples; 0.01 if left out.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="With which a target is kept, 0.5 to below 1.")] = 0.9,
+    larger: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A larger model's samples of the same problems, which a plan may ask."),
+    ] = None,
+    larger_price: Annotated[
+        float | None, typer.Option(help="What its token costs, in tokens of the smaller model; needed with --larger.")
     ] = None,
     signal: Annotated[
         str | None, typer.Option(metavar="score|agreement|logprob", help="What says how hard a problem is.")
@@ -48,16 +56,20 @@ def calibrate_command(
     the strategy that is best for all alike stands, and the table says "no gain".
 
     [dim]tts-plugins calibrate samples.jsonl.gz --out policy.json --budgets 4,8,16[/]
+
+    [dim]tts-plugins calibrate small.jsonl.gz --larger large.jsonl.gz --larger-price 8 --out policy.json[/]
     """
     with errors(debug):
         check_writable(out, "--out")
         sizes = None if budgets is None else _sizes(budgets)
-        if not pool.is_file():
-            raise ConfigurationError(f"POOL {pool}: there is no such file; record one, or give another path")
+        for name, path in (("POOL", pool), ("--larger", larger)):
+            if path is not None and not path.is_file():
+                raise ConfigurationError(f"{name} {path}: there is no such file; record one, or give another path")
         chosen: Signal | None = signal  # type: ignore[assignment]  # `calibrate` says which there are
         policy = calibrate(
-            Pool.read(pool), budgets=sizes, price=price, target=target, signal=chosen, bins=bins, orders=orders,
-            seed=seed, aggregate=aggregate,  # type: ignore[arg-type]  # `calibrate` says which there are
+            Pool.read(pool), budgets=sizes, price=price, target=target, confidence=confidence,
+            larger=None if larger is None else Pool.read(larger), larger_price=larger_price, signal=chosen, bins=bins,
+            orders=orders, seed=seed, aggregate=aggregate,  # type: ignore[arg-type]  # `calibrate` says which there are
         )  # fmt: skip
         policy.save(out)
         say(f"policy: {out}")
@@ -65,7 +77,10 @@ def calibrate_command(
             emit(policy.to_dict())
         else:
             stdout().print(_table(policy))
-        say(f"use it: {_use(policy, pool, out)}")
+        if any(plan.asks_larger for plan in policy.plans):
+            say(f"use it: tts-plugins solve … --strategy compute-optimal:file={out} --larger-model {policy.larger}")
+        else:
+            say(f"use it: {_use(policy, pool, out)}")
 
 
 def _use(policy: ComputeOptimal, pool: Path, out: Path) -> str:

@@ -50,6 +50,19 @@ Threads = Annotated[
     typer.Option(help="CPU threads of a local model; the free cores if left out.", rich_help_panel=_MODEL, min=1),
 ]
 
+LargerModel = Annotated[
+    str | None,
+    typer.Option(
+        help="A larger model at the same place, for a policy that asks one where a problem looks hard.",
+        rich_help_panel=_MODEL,
+        metavar="NAME",
+    ),
+]
+LargerModelPrice = Annotated[
+    str | None,
+    typer.Option(metavar="IN,OUT", help="Its dollars per million tokens, as --price.", rich_help_panel=_MODEL),
+]
+
 Strategy = Annotated[
     str | None,
     typer.Option(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -59,6 +61,8 @@ def solve(
     system: options.System = None,
     price: options.Price = None,
     threads: options.Threads = None,
+    larger_model: options.LargerModel = None,
+    larger_model_price: options.LargerModelPrice = None,
     strategy: options.Strategy = None,
     n: options.N = None,
     select: options.Select = None,
@@ -96,13 +100,17 @@ def solve(
         check = verifier_of(verifier, base_url=base_url, api_key_env=api_key_env)
         more = {"logprobs": True} if isinstance(check, LearnedVerifier) and check.head.logprobs else {}
         download = Download(stderr(), quiet=quiet)
-        generator = _build.model_of(
-            model, base_url=base_url, api_key_env=api_key_env, temperature=temperature, max_tokens=max_tokens,
-            system=system, price=price, threads=threads, progress=download, **more,
-        )  # fmt: skip
+        made: dict[str, Any] = {
+            "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature, "max_tokens": max_tokens,
+            "system": system, "threads": threads, "progress": download, **more,
+        }  # fmt: skip
+        generator = _build.model_of(model, price=price, **made)
         given = {"n": n, "select": select, "stop": _build.stop_of(stop or ())}
         fields = {**_build.settings_of(settings or ()), **{k: v for k, v in given.items() if v is not None}}
         chosen = _build.strategy_of(strategy, fields, verified=check is not None)
+        larger = None if larger_model is None else _build.model_of(larger_model, price=larger_model_price, **made)
+        if larger is not None:
+            chosen = _build.with_larger(chosen, larger)
         budget = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         ledger = Ledger(budget)
         events = solve_events(
@@ -110,23 +118,31 @@ def solve(
         )
         if dry_run:
             shown = asyncio.run(plan(problem, generator, chosen, check, budget, attempts, price, base_url))
+            if larger is not None:
+                said = f"Some of them may be {larger.name}'s, which are counted here as {generator.name}'s."
+                shown = replace(shown, notes=(*shown.notes, said))
             emit(shown.to_dict()) if as_json else stdout().print(shown)
             return
         _build.check_key(generator, base_url, api_key_env)
-        if isinstance(generator, LocalModel):
-            start_local(generator, download)
+        models = [generator] if larger is None else [generator, larger]
+        for each in models:
+            if isinstance(each, LocalModel):
+                start_local(each, download)
         view = SolveView(stderr(), f"{generator.name} · {brief(chosen)}", ledger, scored=check is not None, quiet=quiet)
-        result = asyncio.run(_run(events, problem, generator, view))
+        result = asyncio.run(_run(events, problem, models, view))
         _deliver(result, _Output(as_json=as_json, html=html, trace=trace, quiet=quiet))
 
 
-async def _run(events: SolveEvents, problem: Problem, model: OpenAICompatibleModel, view: SolveView) -> Result | None:
+async def _run(
+    events: SolveEvents, problem: Problem, models: Sequence[OpenAICompatibleModel], view: SolveView
+) -> Result | None:
     try:
-        view.priced = (await model.bound(problem)).usd is not None
+        view.priced = (await models[0].bound(problem)).usd is not None
         with no_key_echo(), view:
             return await watch(events, view)
     finally:
-        await model.aclose()
+        for model in models:
+            await model.aclose()
 
 
 def _deliver(result: Result | None, output: _Output) -> None:

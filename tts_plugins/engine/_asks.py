@@ -18,6 +18,11 @@ class Ask(Protocol):
     """One request for as many candidates as it gets seeds."""
 
     @property
+    def model(self) -> Model:
+        """Whom it asks."""
+        ...
+
+    @property
     def problem(self) -> Problem: ...
 
     @property

@@ -67,10 +67,16 @@ class SolveRun:
         self._seeds = seeds_of(seed, "generate")
 
     async def sample(
-        self, problem: Problem, n: int, *, stop: StopRule | None = None, wave: int | None = None
+        self,
+        problem: Problem,
+        n: int,
+        *,
+        stop: StopRule | None = None,
+        wave: int | None = None,
+        model: Model | None = None,
     ) -> AsyncIterator[Scored]:
         _check_count("sample", n)
-        batch = Sampling(self, Jobs(Whole(self.model, problem), self.take_indices(n), self.seed), stop, wave)
+        batch = Sampling(self, Jobs(Whole(model or self.model, problem), self.take_indices(n), self.seed), stop, wave)
         try:
             async for candidate in batch.candidates():
                 yield candidate

@@ -170,7 +170,7 @@ class Sampling:
                     gen, after = await self._bounds(asked)
                     unit = (gen or FREE).amount.plus(after)
                 alike = sum(1 for job in todo if job.ask is asked)  # they stand together
-                hold = await acquire(run.ledger, unit, at_most=min(alike, max(1, run.model.batch)))
+                hold = await acquire(run.ledger, unit, at_most=min(alike, max(1, asked.model.batch)))
                 group, todo = todo[: hold.units], todo[hold.units :]
                 self._spawn(self._group(group, hold, gen, after, event), hold)
         except Exception as error:  # noqa: BLE001 - each candidate that was not sent is lost to it, whatever it is
@@ -211,7 +211,7 @@ class Sampling:
         self, jobs: Sequence[Job], hold: Hold, gen: Bound | None, after: Amount, event: int, send: Send
     ) -> tuple[Reply, Hold, int]:
         return await self._run.caller.request(
-            self._run.model, jobs[0].ask.problem, [job.seed for job in jobs], bound=gen,
+            jobs[0].ask.model, jobs[0].ask.problem, [job.seed for job in jobs], bound=gen,
             unit=(gen or FREE).amount.plus(after), hold=hold, within=None, role="model", parent=event, send=send,
             indices=[job.index for job in jobs],
         )  # fmt: skip
@@ -280,7 +280,7 @@ class Sampling:
 async def bounds(run: SolveRun, ask: Ask) -> tuple[Bound | None, Amount]:
     """What one generation can cost, and what follows it."""
     gen = await ask.bound()
-    check_bounds(run.model, gen, run.ledger)
+    check_bounds(ask.model, gen, run.ledger)
     if run.verifier is None:
         return gen, FREE.amount
     # Tokens at most of what the verifier is shown.

@@ -2,14 +2,16 @@
 
 from tts_plugins.policies.aggregates import aggregates
 from tts_plugins.policies.calibrate import Measured, calibrate
-from tts_plugins.policies.compute_optimal import ComputeOptimal, Expected, Plan, Stage
+from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import Difficulty
 from tts_plugins.policies.learned_stopping import LearnedStopping
+from tts_plugins.policies.plan import Expected, Larger, Plan, Stage
 
 __all__ = [
     "ComputeOptimal",
     "Difficulty",
     "Expected",
+    "Larger",
     "LearnedStopping",
     "Measured",
     "Plan",

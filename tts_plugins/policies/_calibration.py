@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from tts_plugins.policies._choosing import Choice, Goal, Table, choose, follow, full_of, value
+from tts_plugins.policies._choosing import choose, full_of
+from tts_plugins.policies._larger import LargerPool, larger_options
 from tts_plugins.policies._options import Setting, gather, selects_of, settled
 from tts_plugins.policies._paths import Floats
+from tts_plugins.policies._promise import lost_at_most
+from tts_plugins.policies._table import Choice, Goal, Table, follow, value
 from tts_plugins.policies._trials import Outcome, Trials
 from tts_plugins.policies.calibrate import Measured
-from tts_plugins.policies.compute_optimal import Expected, Interval, Plan, Stage
 from tts_plugins.policies.difficulty import Signal
+from tts_plugins.policies.plan import Expected, Interval, Larger, Plan, Stage
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate
 from tts_plugins.strategies import BaseStrategy
@@ -25,8 +28,10 @@ class Calibration:
     def __init__(
         self, pool: Pool, *, signal: Signal | None, bins: int, options: Sequence[BaseStrategy] | None,
         measured: Sequence[Measured], aggregate: Aggregate, orders: int, extra: float, wave: int | None, seed: int,
+        larger: LargerPool | None = None,
     ) -> None:  # fmt: skip
         self.pool, self._bins, self._given, self._measured = pool, bins, options, measured
+        self._larger = larger
         self._setting = Setting(extra=extra, aggregate=aggregate, orders=orders, seed=seed, wave=wave)
         self._selects = selects_of(pool, aggregate)
         self.scored = "best" in self._selects
@@ -47,20 +52,22 @@ class Calibration:
 
     def table(self, budget: int) -> Table:
         """Every option on every walk."""
-        s = self._setting
+        s, n = self._setting, min(budget, self.pool.fewest)
         trials = Trials(
-            self.pool.problems, budget, self._selects, how=s.aggregate, orders=s.orders, seed=s.seed, extra=s.extra
+            self.pool.problems, n, self._selects, how=s.aggregate, orders=s.orders, seed=s.seed, extra=s.extra
         )
         options = gather(self.pool, trials, self._given, self._measured, s)
-        counts = [2**i for i in range(1, budget.bit_length()) if 2**i < budget]
-        return Table(trials=trials, options=options, signal=self._signal, bins=self._bins, counts=counts)
+        if self._larger is not None:
+            options += larger_options(self._larger, self._selects, budget, s)
+        counts = [2**i for i in range(1, n.bit_length()) if 2**i < n]
+        return Table(trials=trials, options=options, signal=self._signal, bins=self._bins, counts=counts, budget=budget)
 
     def plan(self, goal: Goal, table: Table) -> Plan:
         """The plan that serves the goal within the table's budget, and what is to be expected of it."""
         choice, (ours, fixed, full) = self.decide(table, goal)
-        made: dict[int, BaseStrategy] = {}
+        made: dict[int, BaseStrategy | Larger] = {}
 
-        def strategy(number: int) -> BaseStrategy:
+        def strategy(number: int) -> BaseStrategy | Larger:
             if number not in made:
                 made[number] = settled(table.options[number], self.pool, self._setting)
             return made[number]
@@ -74,7 +81,7 @@ class Calibration:
         )  # fmt: skip
         trials = table.trials
         return Plan(
-            budget=table.trials.n, price=choice.price, fixed=strategy(choice.fixed), stages=stages,
+            budget=table.budget, price=choice.price, fixed=strategy(choice.fixed), stages=stages,
             expected=_expected(trials, ours), expected_fixed=_expected(trials, fixed),
             expected_full=_expected(trials, full), gain=_paired(trials, ours.right, fixed.right),
             saved=_ratio(trials, fixed.tokens, ours.tokens),
@@ -86,8 +93,15 @@ class Calibration:
         ours, fixed, full = self.crossed(table, goal)
         if not (value(ours, choice.price) - value(fixed, choice.price)).mean() > 0:
             # Bins that were chosen anew on either fold have not paid on the other: the strategy for all alike remains.
-            choice, ours = Choice(fixed=choice.fixed, price=choice.price), fixed
+            choice, ours = choice.alike, fixed
+        elif goal.price is None and choice.checkpoints and not self._within(table, goal, ours, full):
+            choice, ours = choice.alike, fixed
         return choice, (ours, fixed, full)
+
+    def _within(self, table: Table, goal: Goal, ours: Outcome, full: Outcome) -> bool:
+        """Whether bins keep the target too."""
+        lost = (full.right - ours.right).reshape(-1, table.trials.orders).mean(1)
+        return lost_at_most(lost, goal.confidence, rare=False) <= goal.target + 1e-9
 
     def crossed(self, table: Table, goal: Goal) -> tuple[Outcome, Outcome, Outcome]:
         """Of the policy, its strategy for all alike, and all samples; each on the fold that did not choose it."""
@@ -95,11 +109,11 @@ class Calibration:
         for part in (0, 1):
             train = self._fold != part
             choice = choose(table, train, goal)
-            alike = Choice(fixed=choice.fixed, price=choice.price)
-            parts.append((follow(table, choice), follow(table, alike), table.outcome(full_of(table, train), 0)))
+            full = table.outcome(full_of(table, train), 0)
+            parts.append((follow(table, choice), follow(table, choice.alike), full))
         second = (self._fold == 1)[table.trials.problem]
-        ours, fixed, full = (a.where(second, b) for a, b in zip(*parts, strict=True))
-        return ours, fixed, full
+        ours, fixed, all_ = (a.where(second, b) for a, b in zip(*parts, strict=True))
+        return ours, fixed, all_
 
 
 def _expected(trials: Trials, outcome: Outcome) -> Expected:

@@ -5,6 +5,7 @@ state under the current rule is regressed on functions of the state; the rule go
 zero; and again. Two things keep the few problems of a pool from being learned by heart. The gain is counted partly in
 calibrated probabilities of being right, given an answer's share of its problem's samples, instead of in the grades
 of these very answers; and the strength of that, and of the ridge, is chosen by cross-validation over problems.
+Where a rule of two numbers was worth more in that cross-validation, it takes the place.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tts_plugins.policies._paths import Floats, Ints, Samples, walk
-from tts_plugins.policies._state import basis, decided
+from tts_plugins.policies._plain import NEVER, Simple, Simples, Totals, summed
+from tts_plugins.policies._promise import Bools, lost_at_most
+from tts_plugins.policies._state import ahead, basis, decided
 from tts_plugins.pools import PoolProblem
 from tts_plugins.selection import Aggregate, Select
 
 RIDGES = (0.01, 0.1, 1.0, 30.0)
 SMOOTHINGS = (0.0, 0.5, 1.0)
 ROUNDS = 6
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +34,12 @@ class Fitted:
     price: float
     weights: tuple[float, ...]
     begin: int
+    simple: Simple
     accuracy: float
     full_accuracy: float
     tokens: float
     samples: float
+    lost_at_most: float
 
 
 class Fitter:
@@ -46,7 +49,7 @@ class Fitter:
         self, problems: Sequence[PoolProblem], n: int, select: Select, *, how: Aggregate, orders: int, seed: int,
         extra: float,
     ) -> None:  # fmt: skip
-        self.n, self.select = n, select
+        self.n, self.select, self._orders = n, select, orders
         self.samples = Samples.of(problems, n, select, how)
         used = np.arange(self.samples.tokens.shape[1]) < self.samples.sizes[:, None]
         self.reference = float(self.samples.tokens[used].mean())
@@ -62,17 +65,22 @@ class Fitter:
         self._decided = np.asarray(decided(self._paths.state, n, select))
         self._cost = self._paths.tokens + extra
         self._cumulated = self._cost.cumsum(1)
+        self._right = self._paths.labels(self.samples.correct)
+        self._full = self._right[:, -1].reshape(-1, orders).mean(1)
+        self._simples = Simples(
+            ahead(self._paths.state, select), self._decided, self._right, self._cumulated, orders, select
+        )
         rows = np.random.default_rng(seed + 1).permutation(len(problems))
         self._fold = np.empty(len(problems), dtype=np.int64)
         self._fold[rows] = np.arange(len(problems)) % min(5, len(problems))
 
-    def fit(self, prices: Sequence[float]) -> list[Fitted]:
+    def fit(self, prices: Sequence[float], confidence: float) -> list[Fitted]:
         """A rule for each price; smoothing and ridge are chosen once, by cross-validation over all the prices."""
         tried = sorted({p * f for p in prices for f in ((0.5, 1.0, 2.0) if len(prices) < 3 else (1.0,))})
         outcomes = {(s, r): self._validate(s, r, tried) for s in SMOOTHINGS for r in RIDGES}
         # In units of what the price makes of a whole run, so that no price outweighs the others.
         worth = {
-            key: float(np.mean([(a - p * c) for p, (a, c, _) in zip(tried, found, strict=True)]))
+            key: float(np.mean([_worth(t, p) for p, t in zip(tried, found, strict=True)]))
             for key, found in outcomes.items()
         }
         smoothing, ridge = max(worth, key=lambda key: worth[key])
@@ -80,42 +88,68 @@ class Fitter:
         label = (1 - smoothing) * hard + smoothing * soft
         solver = _Solver(self._z, ridge, self._decided, self._counts)
         found = dict(zip(tried, outcomes[smoothing, ridge], strict=True))
-        return [self._rule(solver, label, price, found[price], float(hard[:, -1].mean())) for price in prices]
+        return [self._rule(solver, label, price, found[price], confidence) for price in prices]
 
-    def _rule(self, solver: _Solver, label: Floats, price: float, seen: tuple[float, ...], full: float) -> Fitted:
-        plain = self._patient()
+    def patient(self, price: float, confidence: float) -> Fitted:
+        """Goes on until the choice is decided, which loses nothing."""
+        return self._fitted(price, self._patient(), confidence, lossless=True)
+
+    def _rule(self, solver: _Solver, label: Floats, price: float, seen: Totals, confidence: float) -> Fitted:
+        """The kind of rule that was worth most on problems that it had not seen."""
+        plain = self._simples.validated(price, self._fold)
+        best = max(_worth(seen, price), _worth(plain, price))
         # By best score, stopping before the choice is decided can only lose; that no problem of a few was lost is weak
         # evidence, so half a problem is counted as lost besides.
         doubt = 0.5 / len(self._fold) if self.select == "best" else 0.0
-        if plain[0] - price * plain[1] >= seen[0] - doubt - price * seen[1]:
-            # Giving up early has not paid on problems that the fit had not seen: go on until the choice is decided.
-            weights = np.zeros(self._z.shape[-1] - 1)
-            return Fitted(price=price, weights=(1.0, *map(float, weights)), begin=self.n, accuracy=plain[0],
-                          tokens=plain[1], samples=plain[2], full_accuracy=full)  # fmt: skip
+        if _worth(self._patient(), price) >= best - doubt:
+            return self.patient(price, confidence)
+        if _worth(plain, price) >= _worth(seen, price) - self._parsimony(seen, plain, price):
+            every = np.arange(len(self._fold))
+            rule = self._simples.rules[self._simples.best(price, every)]
+            return self._fitted(price, plain, confidence, simple=rule)
         weights = solver.improve(label, price * self._cost)
         stops = (self._z @ weights <= 0) | self._decided
         stops[:, -1] = True
         raw = weights[1:] / self._scale
-        return Fitted(
-            price=price, weights=(float(weights[0] - raw @ self._centre), *map(float, raw)),
-            begin=int(stops.argmax(1).min()) + 1, accuracy=seen[0], tokens=seen[1], samples=seen[2], full_accuracy=full,
+        return self._fitted(
+            price, seen, confidence, weights=(float(weights[0] - raw @ self._centre), *map(float, raw)),
+            begin=int(stops.argmax(1).min()) + 1,
         )  # fmt: skip
 
-    def _patient(self) -> tuple[float, float, float]:
-        """Accuracy, tokens and samples of going on until nothing can change the choice."""
-        stops = self._decided.copy()
-        stops[:, -1] = True
-        at, rows = stops.argmax(1), np.arange(len(stops))
-        right = self._paths.labels(self.samples.correct)[rows, at]
-        return float(right.mean()), float(self._cumulated[rows, at].mean()), float((at + 1).mean())
+    def _parsimony(self, seen: Totals, plain: Totals, price: float) -> float:
+        """How much weights have to be better by than a rule of two numbers: a standard error by best score.
+
+        There, what has failed looks all alike, and weights mostly learn which problems these were. (The
+        one-standard-error rule; Breiman et al. 1984, "Classification and Regression Trees", 3.4.3.)
+        """
+        if self.select != "best" or len(self._fold) < 2:
+            return 0.0
+        apart = seen.right - plain.right - price * (seen.cost - plain.cost)
+        error: float = float(apart.std(ddof=1)) / len(apart) ** 0.5
+        return error
+
+    def _fitted(
+        self, price: float, seen: Totals, confidence: float, *, simple: Simple = NEVER,
+        weights: tuple[float, ...] | None = None, begin: int | None = None, lossless: bool = False,
+    ) -> Fitted:  # fmt: skip
+        """Without weights it never stops on them."""
+        lost = 0.0 if lossless else lost_at_most(self._full - seen.right, confidence, rare=self.select == "best")
+        return Fitted(
+            price=price, weights=weights or (1.0, *[0.0] * (self._z.shape[-1] - 1)), begin=begin or self.n,
+            simple=simple, accuracy=float(seen.right.mean()), tokens=float(seen.cost.mean()),
+            samples=float(seen.samples.mean()), full_accuracy=float(self._full.mean()), lost_at_most=lost,
+        )  # fmt: skip
+
+    def _patient(self) -> Totals:
+        return Totals(*(table[-1] for table in self._simples.totals))  # no level and no end
 
     def _labels(self, train: Ints) -> tuple[Floats, Floats]:
-        table = calibrated(self.samples, self.select, train)
-        return self._paths.labels(self.samples.correct), self._paths.labels(table)
+        return self._right, self._paths.labels(calibrated(self.samples, self.select, train))
 
-    def _validate(self, smoothing: float, ridge: float, prices: Sequence[float]) -> list[tuple[float, float, float]]:
-        """Accuracy, tokens and samples at each price, of rules that have not seen the problems they ran on."""
-        totals = np.zeros((len(prices), 3))
+    def _validate(self, smoothing: float, ridge: float, prices: Sequence[float]) -> list[Totals]:
+        """What each problem came to at each price, under rules that have not seen it."""
+        problems = len(self.samples.sizes)
+        made = [Totals(*(np.zeros(problems) for _ in Totals._fields)) for _ in prices]
         for fold in range(int(self._fold.max()) + 1):
             out = self._fold[self._paths.problem] == fold
             train = np.flatnonzero(self._fold != fold) if self._fold.max() else np.arange(1)
@@ -123,13 +157,19 @@ class Fitter:
             hard, soft = self._labels(train)
             label = ((1 - smoothing) * hard + smoothing * soft)[inside]
             solver = _Solver(self._z[inside], ridge, self._decided[inside], self._counts)
-            for i, price in enumerate(prices):
+            for price, totals in zip(prices, made, strict=True):
                 weights = solver.improve(label, price * self._cost[inside])
                 stops = (self._z[out] @ weights <= 0) | self._decided[out]
                 stops[:, -1] = True
                 at, rows = stops.argmax(1), np.arange(int(out.sum()))
-                totals[i] += hard[out][rows, at].sum(), self._cumulated[out][rows, at].sum(), (at + 1).sum()
-        return [(float(a), float(c), float(k)) for a, c, k in totals / len(self._paths.problem)]
+                found = summed(hard[out][rows, at], self._cumulated[out][rows, at], at + 1.0, self._orders)
+                for whole, part in zip(totals, found, strict=True):
+                    whole[self._fold == fold] = part
+        return made
+
+
+def _worth(totals: Totals, price: float) -> float:
+    return float((totals.right - price * totals.cost).mean())
 
 
 class _Solver:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.policies._choosing import Option
+from tts_plugins.policies._table import Option
 from tts_plugins.policies._trials import Bools, Recorded, Sampling, Trials, learned_stops, select_of
 from tts_plugins.policies.calibrate import Measured
 from tts_plugins.policies.learned_stopping import LearnedStopping
+from tts_plugins.policies.plan import Larger
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import BetaConfident, Rule, Threshold, Unanimous, VoteDecided, VoteLead
@@ -91,7 +92,8 @@ def gather(
             )
         if strategy.n <= trials.n:
             at = trials.stops_at(strategy)
-            options.append(Option(name=repr(strategy), strategy=strategy, sampling=strategy, at=at))
+            full = strategy.stop is None and strategy.n == trials.n
+            options.append(Option(name=repr(strategy), strategy=strategy, sampling=strategy, at=at, full=full))
     if given is None and trials.n > 2:
         # Where there are scores, a rule learned on bare votes knows less than those that see them.
         scored = "best" in trials.paths
@@ -153,9 +155,9 @@ def _recorded(measured: Measured, pool: Pool) -> Recorded:
     return Recorded(right=right, tokens=tokens, samples=samples)
 
 
-def settled(option: Option, pool: Pool, s: Setting) -> BaseStrategy:
+def settled(option: Option, pool: Pool, s: Setting) -> BaseStrategy | Larger:
     """The option's strategy as it is to run: a learned rule is fitted anew, to all problems."""
-    strategy: BaseStrategy = option.strategy
+    strategy: BaseStrategy | Larger = option.strategy
     if not isinstance(strategy, BestOfN | SelfConsistency) or not isinstance(strategy.stop, LearnedStopping):
         return strategy
     if option.learned_at is None:

@@ -43,11 +43,11 @@ class SeededRun:
     """A `Run` whose first whole solutions are those given; each is handed out once, whoever samples.
 
     Steps and revisions are the run's own: a `Revision` starts its chains from the given solutions, a search over
-    steps starts anew.
+    steps starts anew. With another `model`, whole solutions are that one's.
     """
 
-    def __init__(self, run: Run, given: Sequence[Scored]) -> None:
-        self._run, self._given = run, list(given)
+    def __init__(self, run: Run, given: Sequence[Scored], model: Model | None = None) -> None:
+        self._run, self._given, self._model = run, list(given), model
 
     @property
     def seed(self) -> int:
@@ -55,7 +55,7 @@ class SeededRun:
 
     @property
     def model(self) -> Model:
-        return self._run.model
+        return self._model or self._run.model
 
     @property
     def verifier(self) -> Verifier | SetVerifier | None:
@@ -66,7 +66,13 @@ class SeededRun:
         return self._run.rng
 
     async def sample(
-        self, problem: Problem, n: int, *, stop: StopRule | None = None, wave: int | None = None
+        self,
+        problem: Problem,
+        n: int,
+        *,
+        stop: StopRule | None = None,
+        wave: int | None = None,
+        model: Model | None = None,
     ) -> AsyncIterator[Scored]:
         given, self._given = self._given[:n], self._given[n:]
         left = n - len(given)
@@ -78,7 +84,8 @@ class SeededRun:
             self._run.note("stop", rule=repr(stop), seen=len(given), left=left)
         if stopped or not left:
             return
-        rest = self._run.sample(problem, left, stop=None if stop is None else Resumed(stop, given), wave=wave)
+        rule = None if stop is None else Resumed(stop, given)
+        rest = self._run.sample(problem, left, stop=rule, wave=wave, model=model or self._model)
         try:
             async for candidate in rest:
                 yield candidate

@@ -10,6 +10,7 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.selection import Select, tally
 from tts_plugins.types import Scored
 
+TIE = 1e-9  # a lead that is the difference of two rounded sums may stand a little beside the true one
 VERSION = 1  # of the functions below: weights that were fitted to others mean nothing here
 
 
@@ -85,12 +86,16 @@ def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> 
     )
 
 
+def ahead(s: State, select: Select) -> Any:
+    """How far the choice is ahead: the highest score, or the lead over the next answer in votes or summed scores."""
+    return s.first if select == "best" else s.first - s.second
+
+
 def decided(s: State, n: int, select: Select) -> Any:
     """Whether none of the `n - count` candidates to come can change the choice."""
     if select == "best":
         return s.first >= 1.0  # an equal one that comes later does not win
-    # A lead that is the difference of two rounded sums may stand a little above the true one.
-    return s.first - s.second - (1e-9 if select == "weighted" else 0.0) > n - s.count
+    return s.first - s.second - (TIE if select == "weighted" else 0.0) > n - s.count
 
 
 def least_decided(s: State | None, n: int, select: Select) -> int:

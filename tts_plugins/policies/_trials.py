@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_plugins.policies._paths import Floats, Ints, Paths, Samples, walk
-from tts_plugins.policies._state import basis, decided
+from tts_plugins.policies._state import TIE, ahead, basis, decided
 from tts_plugins.policies.difficulty import Signal, predicted
 from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.pools import PoolCandidate, PoolProblem
 from tts_plugins.protocols import StopRule
-from tts_plugins.selection import Aggregate, Select
+from tts_plugins.selection import Aggregate, Select, choose
 from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.types import Problem, Scored
 
@@ -61,7 +61,34 @@ def learned_stops(rule: LearnedStopping, paths: Paths) -> Bools:
     functions = np.stack(np.broadcast_arrays(*basis(state, rule.n, rule.select, np)), axis=-1)
     worth = rule.weights[0] + functions @ np.array(rule.weights[1:])
     stops: Bools = ((worth <= 0) & (state.count >= rule.begin)) | np.asarray(decided(state, rule.n, rule.select))
+    if rule.enough is not None:
+        stops |= ahead(state, rule.select) >= rule.enough - TIE
+    if rule.at_most is not None:
+        stops |= state.count >= rule.at_most
     return stops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A larger model's first `n` samples, chosen among together with those that a walk has already.
+
+    `trials` are walks through its pool, row by row those of the smaller model's; `price` is that of a token.
+    """
+
+    trials: Trials
+    n: int
+    select: Select
+    price: float
+
+    def outcome(self, small: Trials, floor: int) -> Outcome:
+        """After `floor` samples of the smaller model."""
+        rows = range(len(small.problem))
+        chosen = [choose([*small.seen(r, floor), *self.trials.seen(r, self.n)], self.select) for r in rows]
+        return Outcome(
+            right=np.array([float(bool(c.output.correct)) for c in chosen]),
+            tokens=small.paid(floor) + self.price * self.trials.paid(self.n),
+            samples=np.full(len(rows), float(floor + self.n)),
+        )
 
 
 class Trials:
@@ -106,6 +133,13 @@ class Trials:
             return ends
         return np.array([_first_stop(rule, self.seen(row, strategy.n)) for row in range(rows)])
 
+    def decided_at(self, select: Select, n: int) -> Ints:
+        """The sample after which none of the others, of `n`, can change the choice, for each walk."""
+        over = np.asarray(decided(self.paths[select].state, n, select)).copy()
+        over[:, n - 1] = True
+        ends: Ints = over.argmax(1) + 1
+        return ends
+
     def outcome(self, strategy: Sampling, at: Ints, floor: int) -> Outcome:
         """Of stopping there, but not before `floor` samples, which are paid for already."""
         ends, rows = np.maximum(at, max(floor, 1)), np.arange(len(at))
@@ -114,9 +148,14 @@ class Trials:
             samples=ends.astype(float),
         )  # fmt: skip
 
+    def paid(self, count: int) -> Floats:
+        """What the first so many samples of each walk cost."""
+        paid: Floats = self._cost[:, count - 1] if count else np.zeros(len(self.problem))
+        return paid
+
     def elsewhere(self, recorded: Recorded, floor: int) -> Outcome:
         """Of a strategy that was recorded elsewhere, after `floor` samples of ours, none of which it uses."""
-        before = self._cost[:, floor - 1] if floor else np.zeros(len(self.problem))
+        before = self.paid(floor)
         return Outcome(
             right=recorded.right[self.problem], tokens=recorded.tokens[self.problem] + before,
             samples=recorded.samples[self.problem] + floor,
@@ -143,7 +182,8 @@ def _scored(c: PoolCandidate, how: Aggregate, index: int) -> Scored:
     logprob = c.extra.get("logprob")  # the mean of its tokens', where whoever recorded it kept that
     return Scored(
         _NOTHING, text=c.text or "", answer=c.answer, tokens=c.tokens, truncated=c.truncated, finished=True,
-        score=c.scored(how), index=index, logprobs=(float(logprob),) if isinstance(logprob, int | float) else None,
+        score=c.scored(how), index=index, output=c,
+        logprobs=(float(logprob),) if isinstance(logprob, int | float) else None,
     )  # fmt: skip
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tts_plugins._config import check_count
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import SIGNALS, Signal
+from tts_plugins.policies.learned_stopping import check_confidence
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate
 from tts_plugins.selection import aggregate as combine
 from tts_plugins.strategies import BaseStrategy
+
+if TYPE_CHECKING:
+    from tts_plugins.policies._larger import LargerPool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,12 +43,15 @@ def calibrate(
     budgets: Sequence[int] | None = None,
     price: float | None = None,
     target: float | None = None,
+    confidence: float = 0.9,
     signal: Signal | None = None,
     bins: int = 3,
     options: Sequence[BaseStrategy] | None = None,
     measured: Sequence[Measured] = (),
     aggregate: Aggregate | Literal["auto"] = "auto",
     extra_tokens: float | None = None,
+    larger: Pool | None = None,
+    larger_price: float | None = None,
     orders: int = 10,
     wave: int | None = 1,
     seed: int = 0,
@@ -59,7 +66,9 @@ def calibrate(
         budgets: samples a problem at most, a plan for each; by default powers of two from 4 and all of the samples.
         price: of a token in accuracy: 1e-5 gives up a point of accuracy to save 1,000 tokens a problem; or
         target: the most accuracy to lose against all samples of a budget without a stop rule: the cheapest strategy
-            that loses no more, by one standard error on the safe side. 0.01 where neither is given.
+            that loses no more, with the confidence. 0.01 where neither is given. The fewer problems, the less can be
+            promised; where nothing can, all samples are taken until the choice is decided, which loses nothing.
+        confidence: with which a target is kept, from 0.5 (an even chance) to below 1.
         signal: of difficulty; "score" where there are scores, else "agreement".
         bins: of difficulty, quantiles of what a probe sees. The paper has five, for 500 problems.
         options: strategies to choose among, `BestOfN` or `SelfConsistency`; by default those without a rule, with
@@ -68,6 +77,11 @@ def calibrate(
         aggregate: how recorded step scores become one; "auto" takes the one that tells right from wrong best in this
             pool. The policy keeps it, and refuses a verifier that makes its scores in another way.
         extra_tokens: what a sample costs besides its own tokens; its problem's mean `prompt_tokens` where left out.
+        larger: a larger model's samples of the same problems, scored by the same verifier where there is one. Then a
+            plan may ask that model: at once, or where the smaller one's first samples look hard. Its samples are chosen
+            among alone, and `budgets` counts both.
+        larger_price: what a token of the larger model costs, in tokens of the smaller one: the ratio of their prices,
+            or of their parameters for FLOPs. All expected tokens and `price` are in tokens of the smaller one.
         orders: shuffled orders in which each problem is walked through.
         wave: of the chosen strategies; 1 pays for nothing that the rule did not ask for, None is faster and pays more.
 
@@ -76,7 +90,7 @@ def calibrate(
         DataError: all candidates are truncated, or a record lacks what the fit needs.
     """
     from tts_plugins.policies._calibration import Calibration  # numpy
-    from tts_plugins.policies._choosing import Goal
+    from tts_plugins.policies._table import Goal
 
     check_count("calibrate", "bins", bins)
     check_count("calibrate", "orders", orders)
@@ -85,28 +99,32 @@ def calibrate(
     for name, value in (("price", price), ("target", target), ("extra_tokens", extra_tokens)):
         if value is not None and not _number(value):
             raise ConfigurationError(f"calibrate: {name}={value!r} must be a number from 0")
+    check_confidence("calibrate", confidence)
     if signal is not None and signal not in SIGNALS:
         raise ConfigurationError(
             f"calibrate: signal={signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
         )
     _check(pool)
-    sizes = _budgets(pool, budgets)
+    beside = _beside(pool, larger, larger_price, extra_tokens)
+    sizes = _budgets(pool.fewest + (larger.fewest if larger is not None else 0), budgets)
     how: Aggregate = best_aggregate(pool) if aggregate == "auto" else aggregate
     combine([1.0], how)  # raises where the name is not known
     work = Calibration(
         pool, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
         extra=_extra(pool) if extra_tokens is None else extra_tokens, wave=wave, seed=seed,
+        larger=beside,
     )  # fmt: skip
-    goal = Goal(price=price, target=0.01 if target is None else target)
+    goal = Goal(price=price, target=0.01 if target is None else target, confidence=confidence)
     plans = tuple(work.plan(goal, work.table(size)) for size in sizes)
     return ComputeOptimal(
         plans=plans, model=pool.header.model, verifier=pool.header.verifier if work.scored else None,
-        scores=work.scores, aggregate=how if _stepwise(pool) else None,
+        larger=None if larger is None else larger.header.model, scores=work.scores,
+        aggregate=how if _stepwise(pool) else None,
     )  # fmt: skip
 
 
 def without_bins(policy: ComputeOptimal) -> ComputeOptimal:
-    """The same policy with its best fixed strategies alone, to compare with."""
+    """The same policy with the strategies that its plans begin with alone, to compare with."""
     return replace(policy, plans=tuple(replace(plan, stages=()) for plan in policy.plans))
 
 
@@ -131,8 +149,25 @@ def _check(pool: Pool) -> None:
         )
 
 
-def _budgets(pool: Pool, budgets: Sequence[int] | None) -> list[int]:
-    most = pool.fewest
+def _beside(pool: Pool, larger: Pool | None, price: float | None, extra: float | None) -> LargerPool | None:
+    from tts_plugins.policies._larger import LargerPool  # numpy
+
+    if larger is None:
+        if price is not None:
+            raise ConfigurationError(f"calibrate: larger_price={price!r} is for a larger= pool, which is not given")
+        return None
+    given: Any = larger
+    if not isinstance(given, Pool):
+        raise ConfigurationError(f"calibrate: larger={larger!r} is no Pool; read one with Pool.read(path)")
+    if not _number(price) or not price:
+        raise ConfigurationError(
+            f"calibrate: larger_price={price!r} must be a number above 0: what a token of the larger model costs, in "
+            "tokens of the smaller one"
+        )
+    return LargerPool.beside(pool, larger, price=price, extra=_extra(larger) if extra is None else extra)
+
+
+def _budgets(most: int, budgets: Sequence[int] | None) -> list[int]:
     if budgets is None:
         return sorted({most, *(2**i for i in range(2, 8) if 2**i < most)})
     sizes = sorted(set(budgets))
@@ -142,7 +177,7 @@ def _budgets(pool: Pool, budgets: Sequence[int] | None) -> list[int]:
         check_count("calibrate", "budgets", size)
         if size > most:
             raise ConfigurationError(
-                f"calibrate: budgets: {size} is more than the {most} samples that every problem of the pool has; lower "
+                f"calibrate: budgets: {size} is more than the {most} samples that every problem has on record; lower "
                 "it, or record more"
             )
     return sizes

@@ -6,16 +6,19 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tts_plugins._config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _files
-from tts_plugins.policies._state import VERSION, State, basis, decided, least_decided, observe
+from tts_plugins.policies._state import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
 from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import Rule
 from tts_plugins.types import Scored
+
+if TYPE_CHECKING:
+    from tts_plugins.policies._fitting import Fitted, Fitter
 
 FORMAT = "tts-stop-rule"
 _SELECTS: tuple[Select, ...] = ("majority", "weighted", "best")
@@ -37,8 +40,12 @@ class LearnedStopping(Rule):
         reference: mean tokens of a candidate in the fit.
         begin: it never stops on its weights before so many candidates.
         weights: of the constant, then of each function of what has been seen.
+        enough, at_most: it also stops once the choice is so far ahead (votes, summed scores; for "best" once a score
+            is so high), and after so many candidates. A fit sets them, instead of weights, where a rule of these two
+            numbers was worth more on problems that it had not seen.
         expected_accuracy, expected_tokens, expected_samples, full_accuracy: for each problem, on problems of the fit
             that the rule had not seen (cross-validated), and the accuracy of all `n`.
+        lost_at_most: what it loses in accuracy against all `n` at most, with the fit's confidence.
         model, verifier: whose runs it was fitted to.
         version: of the functions that are weighed.
 
@@ -52,10 +59,13 @@ class LearnedStopping(Rule):
     reference: float
     begin: int
     weights: tuple[float, ...]
+    enough: float | None = None
+    at_most: int | None = None
     expected_accuracy: float | None = None
     expected_tokens: float | None = None
     expected_samples: float | None = None
     full_accuracy: float | None = None
+    lost_at_most: float | None = None
     model: str | None = None
     verifier: str | None = None
     version: int = VERSION
@@ -72,12 +82,20 @@ class LearnedStopping(Rule):
         wanted = 1 + len(basis(_START, self.n, self.select))
         if len(self.weights) != wanted or not all(map(_finite, self.weights)):
             raise ConfigurationError(f"LearnedStopping: weights must be {wanted} numbers for select={self.select!r}")
+        if self.at_most is not None:
+            check_count("LearnedStopping", "at_most", self.at_most)
+        if self.enough is not None and not _finite(self.enough):
+            raise ConfigurationError(f"LearnedStopping: enough={self.enough!r} must be a number, or None for never")
         for name in ("price", "reference"):
             if not _finite(getattr(self, name)) or getattr(self, name) < 0:
                 raise ConfigurationError(f"LearnedStopping: {name}={getattr(self, name)!r} must be a number from 0")
 
     def __repr__(self) -> str:
-        return f"LearnedStopping(n={self.n}, select={self.select!r}, price={self.price:.3g}, begin={self.begin})"
+        given = (("enough", self.enough), ("at_most", self.at_most))
+        simple = "".join(f", {name}={value!r}" for name, value in given if value is not None)
+        return (
+            f"LearnedStopping(n={self.n}, select={self.select!r}, price={self.price:.3g}, begin={self.begin}{simple})"
+        )
 
     @classmethod
     def fit(
@@ -90,6 +108,7 @@ class LearnedStopping(Rule):
         target: float | None = None,
         aggregate: Aggregate = "last",
         extra_tokens: float = 0.0,
+        confidence: float = 0.9,
         orders: int = 20,
         seed: int = 0,
     ) -> Self:
@@ -99,10 +118,12 @@ class LearnedStopping(Rule):
             records: a pool or problems of one, with at least `n` graded candidates each. It reads `correct` here, so
                 measure the rule on other problems.
             price: of a token in accuracy; or
-            target: the most accuracy to lose against all `n`, such as 0.005: the dearest price that loses no more,
-                by cross-validation. With few problems that estimate is rough.
+            target: the most accuracy to lose against all `n`, such as 0.005: from the lowest price on, the dearest
+                before the first whose `lost_at_most` (cross-validated) is above it. The fewer problems, the less can
+                be promised; where nothing can, the rule goes on until the choice is decided, which loses nothing.
             aggregate: how recorded step scores become one score.
             extra_tokens: what each candidate costs besides its own tokens: its prompt, its verification.
+            confidence: with which a target is kept, from 0.5 (an even chance) to below 1.
             orders: shuffled orders in which each problem is walked through.
 
         Raises:
@@ -114,16 +135,16 @@ class LearnedStopping(Rule):
         if price is not None:
             return cls.frontier(
                 records, n=n, prices=[price], select=select, aggregate=aggregate, extra_tokens=extra_tokens,
-                orders=orders, seed=seed,
+                confidence=confidence, orders=orders, seed=seed,
             )[0]  # fmt: skip
         if not _finite(target) or not 0 <= (target or 0) < 1:
             raise ConfigurationError(f"LearnedStopping.fit: target={target!r} must be a number from 0 and below 1")
-        rules = cls.frontier(
-            records, n=n, select=select, aggregate=aggregate, extra_tokens=extra_tokens, orders=orders, seed=seed
-        )
-        good = [r for r in rules if (r.expected_accuracy or 0) >= (r.full_accuracy or 0) - (target or 0) - 1e-9]
-        # Where not even the cheapest price holds the target, its rule loses the least that can be had.
-        return min(good, key=lambda r: r.expected_tokens or 0.0) if good else rules[0]
+        from tts_plugins.policies._promise import kept  # numpy
+
+        fitter = _fitter(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
+        prices = [p / max(fitter.reference + extra_tokens, 1e-9) for p in _PRICES]
+        found = [fitter.patient(prices[0], confidence), *fitter.fit(prices, confidence)]
+        return cls._made(records, fitter, found[kept([f.lost_at_most for f in found], target or 0.0) - 1])
 
     @classmethod
     def frontier(
@@ -135,33 +156,30 @@ class LearnedStopping(Rule):
         select: Select = "majority",
         aggregate: Aggregate = "last",
         extra_tokens: float = 0.0,
+        confidence: float = 0.9,
         orders: int = 20,
         seed: int = 0,
     ) -> tuple[Self, ...]:
         """A rule for each price, by rising price; as `fit`. `prices` left out are spread over what matters."""
-        from tts_plugins.policies._fitting import Fitter  # numpy
-
-        check_count("LearnedStopping.fit", "n", n, least=2)
-        check_count("LearnedStopping.fit", "orders", orders)
-        _check_select(select)
-        for name, value in (("extra_tokens", extra_tokens), *(("price", p) for p in prices or ())):
-            if not _finite(value) or value < 0:
-                raise ConfigurationError(f"LearnedStopping.fit: {name}={value!r} must be a number from 0")
-        pool = records if isinstance(records, Pool) else None
-        fitter = Fitter(
-            pool.problems if pool else list(records), n, select, how=aggregate, orders=orders, seed=seed,  # type: ignore[arg-type]
-            extra=extra_tokens,
-        )  # fmt: skip
+        if prices is not None and not prices:
+            raise ConfigurationError("LearnedStopping.fit: prices=() has none; give at least one, or leave them out")
+        for value in prices or ():
+            _check_amount("price", value)
+        fitter = _fitter(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
         unit = max(fitter.reference + extra_tokens, 1e-9)
         given = [p / unit for p in _PRICES] if prices is None else sorted(prices)
-        return tuple(
-            cls(
-                n=n, select=select, price=f.price, reference=fitter.reference, begin=f.begin, weights=f.weights,
-                expected_accuracy=f.accuracy, expected_tokens=f.tokens, expected_samples=f.samples,
-                full_accuracy=f.full_accuracy, model=pool.header.model if pool else None,
-                verifier=pool.header.verifier if pool and select != "majority" else None,
-            )
-            for f in fitter.fit(given)
+        return tuple(cls._made(records, fitter, found) for found in fitter.fit(given, confidence))
+
+    @classmethod
+    def _made(cls, records: Pool | Sequence[PoolProblem], fitter: Fitter, found: Fitted) -> Self:
+        header = records.header if isinstance(records, Pool) else None
+        return cls(
+            n=fitter.n, select=fitter.select, price=found.price, reference=fitter.reference, begin=found.begin,
+            weights=found.weights, enough=found.simple.enough, at_most=found.simple.at_most,
+            expected_accuracy=found.accuracy, expected_tokens=found.tokens, expected_samples=found.samples,
+            full_accuracy=found.full_accuracy, lost_at_most=found.lost_at_most,
+            model=header.model if header else None,
+            verifier=header.verifier if header and fitter.select != "majority" else None,
         )  # fmt: skip
 
     def suits(self, n: int, select: Select) -> None:
@@ -185,13 +203,24 @@ class LearnedStopping(Rule):
         # Candidates that failed are neither seen nor to come: what is left decides, not n.
         if decided(state, len(seen) + left, self.select):
             return True
+        if self.at_most is not None and len(seen) >= self.at_most:
+            return True
+        if self.enough is not None and ahead(state, self.select) >= self.enough - TIE:
+            return True
         return len(seen) >= self.begin and self.value(state) <= 0
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
-        """The fewest after which it could stop: by its weights not before `begin`, else when the choice is decided."""
+        """The fewest after which it could stop: on its weights not before `begin`, on a lead not before it is there."""
         self._check_left(seen, left)
         state = observe(seen, self.select, self.reference) if seen else None
-        return max(1, min(self.begin - len(seen), least_decided(state, len(seen) + left, self.select)))
+        counts = [self.begin - len(seen), least_decided(state, len(seen) + left, self.select)]
+        if self.at_most is not None:
+            counts.append(self.at_most - len(seen))
+        if self.enough is not None:
+            # One candidate adds at most 1 to a lead, and may bring any score.
+            lead = 0.0 if state is None else ahead(state, self.select)
+            counts.append(1 if self.select == "best" else math.ceil(self.enough - lead - TIE))
+        return max(1, min(counts))
 
     def value(self, state: State) -> float:
         """What going on is expected to be worth, in accuracy, after what it costs."""
@@ -219,6 +248,32 @@ class LearnedStopping(Rule):
 
 
 _START = State(*([1.0] * len(State._fields)))
+
+
+def _fitter(
+    records: Pool | Sequence[PoolProblem], n: int, select: Select, how: Aggregate, extra: float, confidence: float,
+    orders: int, seed: int,
+) -> Fitter:  # fmt: skip
+    from tts_plugins.policies._fitting import Fitter  # numpy
+
+    check_count("LearnedStopping.fit", "n", n, least=2)
+    check_count("LearnedStopping.fit", "orders", orders)
+    _check_select(select)
+    _check_amount("extra_tokens", extra)
+    check_confidence("LearnedStopping.fit", confidence)
+    problems = list(records.problems if isinstance(records, Pool) else records)
+    return Fitter(problems, n, select, how=how, orders=orders, seed=seed, extra=extra)
+
+
+def check_confidence(who: str, value: object) -> None:
+    """Refuse what is no confidence of a promise."""
+    if not _finite(value) or not 0.5 <= value < 1:  # type: ignore[operator]
+        raise ConfigurationError(f"{who}: confidence={value!r} must be a number from 0.5 and below 1")
+
+
+def _check_amount(name: str, value: object) -> None:
+    if not _finite(value) or value < 0:  # type: ignore[operator]
+        raise ConfigurationError(f"LearnedStopping.fit: {name}={value!r} must be a number from 0")
 
 
 def _check_select(select: object) -> None:

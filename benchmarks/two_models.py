@@ -1,0 +1,170 @@
+"""A small model, then a larger one, on recorded pools of both: `python -m benchmarks.two_models [--pools DIR]`.
+
+Llama-3.2-3B and Llama-3.1-8B answered the same 500 problems once, and one process reward model scored both. A token of
+the larger one costs 8 / 3 of the smaller one's, as its parameters do; the verifier's work is not counted. A policy is
+fitted to one half of the problems and run on the other, through the engine, and swapped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._files import write_json
+from tts_plugins import ComputeOptimal, SelfConsistency, solve
+from tts_plugins.bench.metrics import Estimate, clustered_bootstrap, paired_bootstrap
+from tts_plugins.models.replay import ReplayModel, recorded_answer
+from tts_plugins.policies import Larger, Plan, calibrate
+from tts_plugins.policies._calibration import Calibration
+from tts_plugins.policies._choosing import cascades
+from tts_plugins.policies._larger import LargerPool
+from tts_plugins.policies._table import follow, value
+from tts_plugins.pools import Pool
+from tts_plugins.testing.synthetic import synthetic_pool
+from tts_plugins.verifiers.recorded import RecordedVerifier
+
+PRICES = (1e-6, 3e-6, 1e-5, 3e-5)  # of a token of the smaller model, in accuracy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Two pools over the same problems, what the larger one's token costs, and samples of both at most."""
+
+    name: str
+    small: Pool
+    large: Pool
+    price: float
+    budget: int
+
+
+Outcome = tuple[list[float], list[float], list[float]]  # a problem: right, cost, whether the larger one was asked
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables; returns 1 where there are no pools."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.two_models", description=__doc__)
+    parser.add_argument("--pools", default="../shared/pools", metavar="DIR", help="where the recorded samples lie")
+    parser.add_argument("--json", metavar="FILE", help="write every figure there, too")
+    given = parser.parse_args(arguments)
+    folder = Path(given.pools)
+    if not folder.is_dir():
+        print(f"no folder {folder}; give the recorded samples' place with --pools DIR", file=sys.stderr)
+        return 1
+    told = {case.name: study(case) for case in _cases(folder)}
+    if given.json:
+        write_json(given.json, told)
+    return 0
+
+
+def _cases(folder: Path) -> list[Case]:
+    small, large = (Pool.read(folder / f"math_single_prm_llama{name}.jsonl.gz") for name in ("32_3b", "31_8b"))
+    return [
+        Case(name="recorded: 3B, then 8B", small=small, large=large, price=8 / 3, budget=2),
+        Case(
+            name="synthetic: one, then one 20 times dearer", price=20, budget=8,
+            small=synthetic_pool(300, 4, seed=5), large=synthetic_pool(300, 4, seed=5, strength=12),
+        ),
+    ]  # fmt: skip
+
+
+def study(case: Case) -> list[dict[str, Any]]:
+    """Print what each price's policy reaches beside either model's single answer; its figures."""
+    said = f"{len(case.small.problems)} problems, budget {case.budget}, a token of the larger {case.price:.3g}"
+    print(f"{case.name}: {said}")
+    plain = {
+        "smaller, 1": ComputeOptimal(plans=(Plan(budget=1, fixed=SelfConsistency(n=1)),)),
+        "larger, 1": ComputeOptimal(plans=(Plan(budget=1, fixed=Larger(strategy=SelfConsistency(n=1))),)),
+    }
+    rows = []
+    single = {name: _run(case, [policy, policy]) for name, policy in plain.items()}
+    for name, outcome in single.items():
+        rows.append(_row(name, outcome, 0.0, single))
+    for price in PRICES:
+        fitted = [_fit(case, i, price) for i in (0, 1)]
+        rows.append(_row(f"policy at {price:.0e}", _run(case, fitted), price, single))
+        for policy in fitted:
+            plan = policy.plans[0]
+            looks = [f"after {s.count}: {s.difficulty.signal} {s.difficulty.edges} -> {s.choices}" for s in plan.stages]
+            print(f"    {plan.fixed}; {'; '.join(looks) or 'no look pays'}")
+        rows[-1]["limit"] = _limit(case, price)
+    return rows
+
+
+def _limit(case: Case, price: float) -> dict[str, float]:
+    """The look that is worth most, chosen on the very problems that it is measured on."""
+    larger = LargerPool.beside(case.small, case.large, price=case.price, extra=0.0)
+    work = Calibration(case.small, signal=None, bins=2, options=[SelfConsistency(n=k) for k in (1, 2, 4)], measured=(),
+                       aggregate="last", orders=2, extra=0.0, wave=1, seed=0, larger=larger)  # fmt: skip
+    table = work.table(case.budget)
+    found = [follow(table, c) for c in cascades(table, np.ones(len(case.small.problems), dtype=bool))]
+    best = max(found, key=lambda o: float(value(o, price).mean()))
+    told = {"accuracy": float(best.right.mean()), "tokens": float(best.tokens.mean())}
+    print(f"    in hindsight the best look: right {told['accuracy']:.3f}, tokens {told['tokens']:.0f}")
+    return told
+
+
+def _halves(case: Case) -> Sequence[tuple[Pool, Pool]]:
+    parts = case.small.split(2, seed=0)
+    large = {p.id: p for p in case.large.problems}
+    return [(part, replace(case.large, problems=tuple(large[p.id] for p in part.problems))) for part in parts]
+
+
+def _fit(case: Case, test: int, price: float) -> ComputeOptimal:
+    small, large = _halves(case)[1 - test]
+    return calibrate(
+        small, budgets=(case.budget,), price=price, larger=large, larger_price=case.price, orders=4, aggregate="last"
+    )
+
+
+def _run(case: Case, fitted: Sequence[ComputeOptimal]) -> Outcome:
+    found: Outcome = ([], [], [])
+    for (small, large), policy in zip(_halves(case), fitted, strict=True):
+        found = tuple(a + b for a, b in zip(found, asyncio.run(_solved(small, large, policy, case.price)), strict=True))  # type: ignore[assignment]
+    return found
+
+
+async def _solved(small: Pool, large: Pool, policy: ComputeOptimal, price: float) -> Outcome:
+    second = ReplayModel(large)
+    strategy = replace(policy, any_verifier=True).with_larger(second)
+    right, cost, asked = list[float](), list[float](), list[float]()
+    for p in small.problems:
+        result = await solve(p.problem(), model=ReplayModel(small), strategy=strategy, verifier=RecordedVerifier(),
+                             answer=recorded_answer, seed=0)  # fmt: skip
+        used: dict[bool, float] = {False: 0.0, True: 0.0}
+        for event in result.trace:
+            if event["kind"] == "request":
+                used[event["model"] == second.name] += event["usage"]["completion_tokens"]
+        right.append(float(result.output.correct))
+        cost.append(used[False] + price * used[True])
+        asked.append(float(used[True] > 0))
+    return right, cost, asked
+
+
+def _row(name: str, outcome: Outcome, price: float, single: Mapping[str, Outcome]) -> dict[str, Any]:
+    def each(values: Sequence[float]) -> list[list[float]]:
+        return [[v] for v in values]
+
+    accuracy, cost = clustered_bootstrap(each(outcome[0])), clustered_bootstrap(each(outcome[1]))
+    over: dict[str, Estimate] = {}
+    for other, o in single.items():
+        worth = [[[r - price * c] for r, c in zip(x[0], x[1], strict=True)] for x in (outcome, o)]
+        over[other] = paired_bootstrap(worth[0], worth[1])
+    print(f"  {name:18} right {accuracy}, tokens {cost}, larger asked {sum(outcome[2]) / len(outcome[2]):.0%}")
+    if price:
+        print(
+            "    worth over "
+            + "; ".join(f"{k}: {e.value:+.4f} ({e.low:+.4f} to {e.high:+.4f})" for k, e in over.items())
+        )
+    return {"name": name, "accuracy": vars(accuracy), "tokens": vars(cost), "asked": sum(outcome[2]) / len(outcome[2]),
+            "price": price, "worth over": {k: vars(e) for k, e in over.items()}}  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

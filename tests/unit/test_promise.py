@@ -1,0 +1,117 @@
+"""What is promised of accuracy, and how often that is kept."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.policies import LearnedStopping, calibrate
+from tts_plugins.policies._paths import Samples, walk
+from tts_plugins.policies._promise import Settings, cheapest, kept, lost_at_most
+from tts_plugins.policies._trials import learned_stops
+from tts_plugins.selection import Select
+from tts_plugins.stopping import Threshold, VoteDecided, VoteLead
+from tts_plugins.testing.synthetic import synthetic_pool
+from tts_plugins.types import Problem, Scored
+
+
+@pytest.mark.parametrize("problems", [20, 62, 300])
+def test_without_any_loss_the_bound_is_nearly_the_binomial_one(problems: int) -> None:
+    exact = 1 - 0.1 ** (1 / problems)
+    assert lost_at_most([0.0] * problems, rare=True) == pytest.approx(exact, rel=0.12)
+    # By votes a stop that has lost nothing may lose a little, the less the more problems have been seen.
+    assert 1 / problems**2 < lost_at_most([0.0] * problems, rare=False) < exact
+
+
+def test_a_bound_is_above_the_mean_and_falls_with_problems_and_confidence() -> None:
+    lost = [0.1, -0.1, 0.2, -0.1, 0.0, 0.0, 0.05, -0.02] * 5
+    bounds = [lost_at_most(lost * k, rare=False) for k in (1, 4, 16)]
+    assert bounds == sorted(bounds, reverse=True) and bounds[-1] > float(np.mean(lost))
+    assert (
+        lost_at_most(lost, 0.5, rare=False) < lost_at_most(lost, 0.9, rare=False) < lost_at_most(lost, 0.99, rare=False)
+    )
+    assert lost_at_most([], rare=False) == lost_at_most([1.0, 1.0], rare=True) == 1.0
+    assert kept([0.0, 0.004, 0.02, 0.001], 0.01) == 2 and kept([0.0, 0.0], 0.0) == 2
+
+
+def drawn(rng: np.random.Generator, loss: float, problems: int = 60, settings: int = 30) -> Settings:
+    """One that loses nothing, and cheaper ones whose true loss is `loss`, beside noise that has none."""
+    lost = np.concatenate([np.zeros((1, problems)), loss + rng.normal(0, 0.15, (settings, problems))])
+    tokens = np.repeat(np.linspace(100, 10, settings + 1)[:, None], problems, axis=1)
+    lossless = np.arange(settings + 1) == 0
+    return Settings(lost=lost, tokens=tokens, lossless=lossless, rare=np.zeros_like(lossless))
+
+
+def test_the_cheapest_of_many_keeps_the_target_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(3)
+    broken = [cheapest(drawn(rng, 0.03), 0.02, 0.9) > 0 for _ in range(150)]
+    assert np.mean(broken) < 0.15
+    naive = [bool((drawn(rng, 0.03).lost.mean(1)[1:] <= 0.02).any()) for _ in range(50)]
+    assert np.mean(naive) > 0.9  # the luckiest of thirty looks as if it kept it
+    saved = [cheapest(drawn(rng, -0.03), 0.02, 0.9) for _ in range(30)]
+    assert np.median(saved) > 20  # what loses nothing is found
+
+
+def test_on_few_exact_checks_nothing_is_promised_but_the_first_that_passes() -> None:
+    pool = synthetic_pool(40, 8, seed=6, exact=True)
+    rule = LearnedStopping.fit(pool, n=8, select="best", target=0.02, orders=4)
+    assert (rule.begin, rule.enough, rule.at_most, rule.lost_at_most) == (8, None, None, 0.0)
+    (plan,) = calibrate(pool, budgets=(8,), target=0.02, orders=3).plans
+    assert plan.expected is not None and plan.expected_full is not None
+    assert plan.expected.accuracy[0] == plan.expected_full.accuracy[0]
+    assert plan.expected.tokens[0] < 0.6 * plan.expected_full.tokens[0]
+
+
+def test_more_confidence_saves_less() -> None:
+    pool = synthetic_pool(60, 8, seed=7)
+    tokens = [
+        LearnedStopping.fit(pool, n=8, target=0.05, confidence=c, orders=4).expected_tokens or 0 for c in (0.5, 0.99)
+    ]
+    assert tokens[0] < tokens[1]
+    for wrong in (0.4, 1.0, True, float("nan")):
+        with pytest.raises(ConfigurationError, match="confidence="):
+            LearnedStopping.fit(pool, n=8, target=0.05, confidence=wrong)
+        with pytest.raises(ConfigurationError, match="confidence="):
+            calibrate(pool, confidence=wrong)
+
+
+PLAIN = dict(n=8, price=0.0, reference=100.0, begin=8)
+WIDTHS: dict[Select, int] = {"majority": 24, "weighted": 34, "best": 23}
+
+
+@pytest.mark.parametrize("select", ["majority", "weighted", "best"])
+@pytest.mark.parametrize(("enough", "at_most"), [(1.0, None), (None, 3), (0.75, 5)])
+def test_rules_of_two_numbers_are_the_simple_rules(select: Select, enough: float | None, at_most: int | None) -> None:
+    never = (1.0, *[0.0] * (WIDTHS[select] - 1))
+    rule = LearnedStopping(select=select, weights=never, enough=enough, at_most=at_most, **PLAIN)  # type: ignore[arg-type]
+    pool = synthetic_pool(12, 8, seed=9)
+    samples = Samples.of(pool.problems, 8, select, "last")
+    paths = walk(samples, 8, select, orders=2, seed=0, reference=1.0)
+    stops, problem = learned_stops(rule, paths), Problem("?")
+    simple = Threshold(1.0) if select == "best" else VoteDecided(weighted=select == "weighted")
+    for row in range(len(paths.problem)):
+        records = [pool.problems[paths.problem[row]].candidates[i] for i in paths.taken[row]]
+        run = [Scored(problem, text="x", answer=c.answer, tokens=c.tokens, score=c.scored("last"), index=i,
+                      finished=True) for i, c in enumerate(records)]  # fmt: skip
+        for t in range(1, 8):
+            seen, left = run[:t], 8 - t
+            said = rule(seen, left)
+            assert said == bool(stops[row, t - 1])
+            if enough is not None and at_most is None:
+                lead = Threshold(enough) if select == "best" else VoteLead(1, weighted=select == "weighted")
+                assert said == (simple(seen, left) or lead(seen, left))
+            for before in range(t):
+                if said and not any(rule(run[:k], 8 - k) for k in range(before + 1, t)):
+                    assert before + rule.least(run[:before], 8 - before) <= t
+
+
+def test_their_fields_are_checked() -> None:
+    good = LearnedStopping(select="best", weights=(1.0, *[0.0] * 22), **PLAIN)  # type: ignore[arg-type]
+    assert "enough" not in repr(good)
+    for wrong in ({"enough": float("nan")}, {"at_most": 0}):
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            LearnedStopping(select="best", weights=good.weights, **PLAIN, **wrong)  # type: ignore[arg-type]
+    assert "enough=1, at_most=3" in repr(
+        LearnedStopping(select="best", weights=good.weights, enough=1, at_most=3, **PLAIN)
+    )  # type: ignore[arg-type]

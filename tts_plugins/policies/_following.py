@@ -1,0 +1,87 @@
+"""A plan carried out: sample, look, and go on as the bin wants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tts_plugins.policies._seeded import OVER, Resumed, SeededRun, satisfied
+from tts_plugins.policies.plan import Larger, Plan
+from tts_plugins.protocols import Model, Run, StopRule
+from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
+from tts_plugins.types import Problem, Scored
+
+Sampling = BestOfN | SelfConsistency
+
+
+async def follow(run: Run, problem: Problem, plan: Plan, larger: Model | None) -> Scored:
+    """Sample to each stage under what was chosen before it; then go on with the last choice, from those samples."""
+    if isinstance(plan.fixed, Larger):
+        return await plan.fixed.strategy(SeededRun(run, [], larger), problem)
+    current, seen = plan.fixed, list[Scored]()
+    for stage in plan.stages:
+        if not isinstance(current, BestOfN | SelfConsistency) or current.n < stage.count:
+            break
+        if current.n == stage.count and (current is not plan.fixed or current.stop is not None):
+            break  # only the first one's samples are looked at when they are complete
+        if await _advance(run, problem, current, seen, stage.count):
+            break  # its rule wants no more, or no more can be had
+        place = stage.difficulty(seen)
+        chosen = None if place is None else stage.choices[place]
+        run.note("difficulty", seen=len(seen), bin=place, bins=stage.difficulty.bins, chosen=repr(chosen or current))
+        if isinstance(chosen, Larger):
+            return await _ask_larger(run, problem, chosen, larger, current, seen)
+        if chosen is not None and not isinstance(chosen, BestOfN | SelfConsistency):
+            return await _search(run, problem, chosen, current, seen)
+        current = chosen or current
+    return await current(SeededRun(run, seen), problem)
+
+
+async def _ask_larger(
+    run: Run, problem: Problem, chosen: Larger, larger: Model | None, before: Sampling, seen: Sequence[Scored]
+) -> Scored:
+    strategy = chosen.strategy
+    if chosen.beside and isinstance(strategy, BestOfN | SelfConsistency):
+        both = replace(strategy, n=len(seen) + strategy.n)
+        return await both(SeededRun(run, seen, larger), problem)
+    try:
+        return await strategy(SeededRun(run, [], larger), problem)
+    except OVER as error:
+        run.note("larger_failed", error=f"{type(error).__name__}: {error}")
+    return await _among(run, problem, before, seen)
+
+
+async def _search(run: Run, problem: Problem, chosen: BaseStrategy, before: Sampling, seen: Sequence[Scored]) -> Scored:
+    """A search over steps or a revision; where it comes to no whole solution, the probe's stand."""
+    whole = [c for c in seen if not c.truncated]
+    try:
+        found = await chosen(SeededRun(run, seen), problem)
+        if not (found.truncated and whole):
+            return found
+    except OVER as error:
+        if not whole:
+            raise
+        run.note("search_ended", error=f"{type(error).__name__}: {error}")
+    return await _among(run, problem, before, whole)
+
+
+async def _among(run: Run, problem: Problem, before: Sampling, seen: Sequence[Scored]) -> Scored:
+    """The choice among samples that are there, as the strategy that asked for them chooses."""
+    return await replace(before, n=len(seen), stop=None, wave=None)(SeededRun(run, seen), problem)
+
+
+async def _advance(run: Run, problem: Problem, current: Sampling, seen: list[Scored], to: int) -> bool:
+    """Sample until there are `to`, into `seen`; whether it ended before."""
+    if satisfied(current.stop, seen, current.n):
+        return True  # what was just chosen would have stopped already
+    rule: StopRule | None = None if current.stop is None else Resumed(current.stop, seen, after=current.n - to)
+    before = list(seen)
+    try:
+        async for candidate in run.sample(problem, to - len(seen), stop=rule, wave=current.wave):
+            seen.append(candidate)  # noqa: PERF401 - those that came before an error count
+    except OVER as error:
+        if not seen:
+            raise
+        run.note("search_ended", error=f"{type(error).__name__}: {error}")
+    seen[len(before) :] = sorted(seen[len(before) :], key=lambda c: c.index)
+    return len(seen) < to or (current.stop is not None and current.stop(seen, current.n - to))

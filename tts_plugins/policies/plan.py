@@ -1,0 +1,126 @@
+"""What a policy holds for each budget: a strategy for all problems, and where bins of difficulty part from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tts_plugins._config import check_count, check_flag
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.policies._part import Part
+from tts_plugins.policies.difficulty import Difficulty
+from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
+
+Interval = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected(Part):
+    """What is expected of a problem, each with its 95 % interval (value, low, high) over problems.
+
+    Attributes:
+        accuracy: share of right answers; samples, tokens: paid for, a problem. A token of the larger model counts as
+            many of the smaller one's as the fit was told.
+    """
+
+    accuracy: Interval
+    samples: Interval
+    tokens: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Larger(Part):
+    """Asks the policy's larger model.
+
+    Where nothing can be had of it (the budget, the time, failures), what the smaller model said before stands.
+
+    Args:
+        strategy: `BestOfN` or `SelfConsistency`, how the larger model is sampled; its `n` counts that one's samples.
+        beside: choose among the samples of both, and not of the larger model alone.
+
+    Raises:
+        ConfigurationError: another strategy: only whole answers come from a second model.
+    """
+
+    strategy: BaseStrategy
+    beside: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("Larger", "beside", self.beside)
+        if not isinstance(self.strategy, BestOfN | SelfConsistency):
+            raise ConfigurationError(
+                f"Larger: strategy={self.strategy!r} is neither BestOfN nor SelfConsistency; only whole answers come "
+                "from a second model"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Part):
+    """A look at the difficulty, after `count` samples.
+
+    Args:
+        count: samples that are looked at: a probe, which the strategy that follows uses.
+        difficulty: how they are looked at.
+        choices: what to go on with, for each bin, the easiest first: a strategy, or the larger model; None goes on as
+            before.
+
+    Raises:
+        ConfigurationError: not one choice for each bin.
+    """
+
+    count: int
+    difficulty: Difficulty
+    choices: tuple[BaseStrategy | Larger | None, ...]
+
+    def __post_init__(self) -> None:
+        check_count("Stage", "count", self.count)
+        object.__setattr__(self, "choices", tuple(self.choices))
+        if len(self.choices) != self.difficulty.bins:
+            raise ConfigurationError(
+                f"Stage: {len(self.choices)} choices for {self.difficulty.bins} bins; give one for each, or None"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(Part):
+    """What to do at one budget.
+
+    Args:
+        budget: samples a problem at most, of both models together.
+        price: of a token in accuracy, by which bins were chosen.
+        fixed: the strategy that is best for all problems alike, and with which every run begins; before a larger model
+            is asked, the samples of the smaller one that are looked at.
+        stages: where bins of difficulty part from it, by rising count; none where that was no gain.
+        expected, expected_fixed, expected_full: of the plan, of the best strategy for all alike that looks at no
+            difficulty, and of all samples without a stop rule, on problems that the fit had not seen.
+        gain: accuracy over that best one; saved: its tokens over the plan's; both paired.
+
+    Raises:
+        ConfigurationError: stages that do not rise, or do not fit into the budget.
+    """
+
+    budget: int
+    fixed: BaseStrategy | Larger
+    price: float = 0.0
+    stages: tuple[Stage, ...] = ()
+    expected: Expected | None = None
+    expected_fixed: Expected | None = None
+    expected_full: Expected | None = None
+    gain: Interval | None = None
+    saved: Interval | None = None
+
+    def __post_init__(self) -> None:
+        check_count("Plan", "budget", self.budget)
+        object.__setattr__(self, "stages", tuple(self.stages))
+        counts = [stage.count for stage in self.stages]
+        if counts != sorted(set(counts)):
+            raise ConfigurationError(f"Plan: stages after {counts} samples; their counts have to rise")
+        if counts and counts[-1] >= self.budget:
+            raise ConfigurationError(
+                f"Plan: budget={self.budget} leaves nothing to choose after the probe's {counts[-1]} samples; "
+                "raise the budget, or probe less"
+            )
+
+    @property
+    def asks_larger(self) -> bool:
+        """Whether it may ask the larger model."""
+        return any(isinstance(c, Larger) for c in (self.fixed, *(c for s in self.stages for c in s.choices)))
