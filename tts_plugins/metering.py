@@ -179,6 +179,24 @@ class Meter:
             prompts.saw(opened.written, usage.prompt_tokens)
         self._settle(opened, usage)
 
+    def knows(self, key: Hashable) -> bool:
+        """Whether a call is under way that was started under this key."""
+        with self._lock:
+            return key in self._open
+
+    def unreserved(self, *, prompt_tokens: int | None, completion_tokens: int | None, model: str) -> None:
+        """Charge a call that was made without `start`: all of it is overshoot, which the account then tells."""
+        price = _price(self._prices, model)
+        prompt, completion = prompt_tokens or 0, completion_tokens or 0
+        usage = Usage(
+            calls=1, requests=1, prompt_tokens=prompt, completion_tokens=completion,
+            usd=None if price is None else price(prompt, completion),
+            exact=prompt_tokens is not None and completion_tokens is not None,
+        )  # fmt: skip
+        self._ledger.reserve(Amount()).settle(usage.of_role(self._role))
+        with self._lock:
+            self._usage = self._usage + usage
+
     def fail(self, key: Hashable, charge: Charge) -> None:
         """Charge a call that failed: its `reserve`, one `call` without tokens, or `nothing`."""
         with self._lock:

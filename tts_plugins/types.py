@@ -306,8 +306,9 @@ class Candidate:
 
     def replace(self, **changes: Any) -> Self:
         """A copy with changes; it keeps its id unless that is changed too."""
-        if not self.__dataclass_fields__.keys() >= changes.keys():
-            return replace(self, **changes)  # which says what field there is not
+        fields = _FIELDS.get(type(self))
+        if fields is None or not fields >= changes.keys():
+            return replace(self, **changes)  # for a subclass's own checks, or to say what field there is not
         return _made(type(self), {**vars(self), **changes})
 
 
@@ -331,10 +332,16 @@ class Scored(Candidate):
     def of(cls, candidate: Candidate, **scoring: Any) -> Scored:
         """The candidate with its scoring; the same id, since it is the same solution."""
         values = vars(candidate)
-        return _made(cls, {**_UNSCORED, **{name: values[name] for name in _CANDIDATE_FIELDS}, **scoring})
+        own = {name: values[name] for name in _CANDIDATE_FIELDS}
+        if cls is not Scored or not _FIELDS[Scored] >= scoring.keys():
+            return cls(**{**own, **scoring})  # for a subclass's own checks, or to say what field there is not
+        return _made(cls, {**_UNSCORED, **own, **scoring})
 
 
 _CANDIDATE_FIELDS = tuple(Candidate.__dataclass_fields__)
+_FIELDS: Mapping[type[Candidate], frozenset[str]] = {
+    kind: frozenset(kind.__dataclass_fields__) for kind in (Candidate, Scored)
+}
 _UNSCORED = {"score": None, "step_scores": (), "feedback": "", "details": EMPTY}
 
 

@@ -19,7 +19,7 @@ from tts_plugins.protocols import Role, SetVerifier, Verifier
 from tts_plugins.types import Reply, Usage
 from tts_plugins_dspy._forms import generation_of, last_field, problem_of
 from tts_plugins_dspy._verifying import verifying
-from tts_plugins_dspy.metering import calling, deaf_lists, ledger_around
+from tts_plugins_dspy.metering import calling, ledger_around
 from tts_plugins_dspy.rollouts import RolloutAdapter, derive
 
 T = TypeVar("T")
@@ -49,7 +49,6 @@ class Search:
         self._problem = problem_of(args, inputs) if problem is None else problem
         self._read, self._verify, self._vote = read, verify, vote
         self._adapter, self._trace = dspy.settings.get("adapter") or dspy.ChatAdapter(), dspy.settings.get("trace")
-        self._deaf = deaf_lists(module, self._adapter)
         self._check_revision = check_revision
         self._attempts: dict[int | None, Attempts | None] = {}
         self.traces: dict[int | None, list[Any]] = {}
@@ -142,7 +141,7 @@ class Search:
         """DSPy's settings for what runs as part of the candidate or verification that runs here."""
         meter = METER.get()
         assert meter is not None
-        return calling(meter, current_ledger(), self._deaf, **settings)
+        return calling(meter, current_ledger(), **settings)
 
     def _kept(self, output: Any) -> Generation:
         if output is None:

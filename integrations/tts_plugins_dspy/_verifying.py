@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dspy
@@ -153,7 +153,16 @@ def scoring(
     def score(problem: Problem, candidate: Candidate) -> Any:
         with search.context(trace=[]):
             try:
-                return read(function(*arguments(problem, candidate)))
+                value = function(*arguments(problem, candidate))
+                # An object or a wrapper that gives a coroutine: its model calls are still to come.
+                return finished(value) if inspect.isawaitable(value) else read(value)
+            except BaseException as error:
+                raise search.lost(error, name, VerifierError) from error
+
+    async def finished(value: Awaitable[Any]) -> Any:
+        with search.context(trace=[]):
+            try:
+                return read(await value)
             except BaseException as error:
                 raise search.lost(error, name, VerifierError) from error
 

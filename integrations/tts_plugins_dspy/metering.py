@@ -7,12 +7,15 @@ takes it for a failed attempt. The tokens are what DSPy tells its usage tracker,
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import CodeType, FrameType
 from typing import Any
 
 import dspy
-from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback
+from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback, with_callbacks
+from dspy.utils.usage_tracker import UsageTracker
 from pydantic import BaseModel
 
 from tts_plugins import Ledger
@@ -37,6 +40,7 @@ class MeterCallback(BaseCallback):  # type: ignore[misc]
     def __init__(self, meter: Meter, ledger: Ledger | None) -> None:
         self.meter, self.ledger = meter, ledger
         self._reported: dict[str | None, Mapping[str, Any]] = {}
+        self._telling: set[str] = set()  # calls of models whose silence means that nothing was used
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Hold what the call may cost.
@@ -54,18 +58,26 @@ class MeterCallback(BaseCallback):  # type: ignore[misc]
             choices=choices if isinstance(choices, int) and choices > 0 else 1,
             max_tokens=_limit(asked, inputs.get("prompt")),
         )
+        if _tells_usage(instance):
+            self._telling.add(call_id)
         try:
             self.meter.start(call_id, call)
         except (BudgetExhausted, ConfigurationError, MeterClosed) as error:
             raise Refused(str(error)) from error
 
-    def report(self, usage: Mapping[str, Any]) -> None:
-        """What DSPy tells of the call that runs here."""
-        self._reported[ACTIVE_CALL_ID.get()] = usage
+    def report(self, model: str, usage: Mapping[str, Any]) -> None:
+        """What DSPy tells of the call that runs here; one that was kept from callbacks is charged all the same."""
+        call_id = ACTIVE_CALL_ID.get()
+        if self.meter.knows(call_id):
+            self._reported[call_id] = usage
+        else:
+            counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
+            self.meter.unreserved(**counts, model=model)
 
     def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
         """Charge what it took: a refusal costs a call and no tokens, what cannot be counted its reserve."""
-        usage = self._reported.pop(call_id, None)
+        usage, telling = self._reported.pop(call_id, None), call_id in self._telling
+        self._telling.discard(call_id)
         if exception is not None:
             self.meter.fail(call_id, _charge(exception))
             return
@@ -78,7 +90,8 @@ class MeterCallback(BaseCallback):  # type: ignore[misc]
             completion_tokens=told.get("completion_tokens"),
             texts=[_said(output) for output in outputs] if isinstance(outputs, list) else [],
             truncated=[False] * len(outputs) if isinstance(outputs, list) else [],
-            cached=usage is None and heard,  # a call that was made is told of, even where its usage is empty
+            # A call that DSPy made is told of, even where its usage is empty.
+            cached=usage is None and heard and telling,
         )
 
 
@@ -89,9 +102,8 @@ class _Tap:
         self.callback, self._outer = callback, outer
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
-        self.callback.report(usage_entry)
-        if self._outer is not None:
-            self._outer.add_usage(lm, usage_entry)
+        self.callback.report(lm, usage_entry)
+        self._outer.add_usage(lm, usage_entry)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._outer, name)
@@ -104,58 +116,44 @@ class _Metered(list[Any]):
     """The callbacks of a candidate: a meter, and the user's own.
 
     DSPy tells callbacks of modules and adapters too, and what it prepares to tell takes longer than all else that is
-    done for a candidate here; a meter hears of language models alone. DSPy adds each object's own list to this one:
-    where that list is known to be of no language model, the meter is left out. Wherever it is not known, it is in.
+    done for a candidate here; a meter hears of language models alone. So where DSPy itself asks, for a module or an
+    adapter, which callbacks to tell, the meter is left out. Anybody else who adds to this list gets it with the meter.
     """
 
-    def __init__(self, meter: MeterCallback, others: list[Any], deaf: Mapping[int, list[Any]]) -> None:
+    def __init__(self, meter: MeterCallback, others: list[Any]) -> None:
         super().__init__([meter, *others])
-        self._others, self._deaf = others, deaf
+        self._meter = meter
 
     def __add__(self, own: Any) -> list[Any]:
-        known = id(own) in self._deaf  # which keeps the list, so that no other one can have its id
-        return [*(self._others if known else self), *own]
+        return [*((c for c in self if c is not self._meter) if _of_no_model(sys._getframe(1)) else self), *own]
 
 
-def deaf_lists(module: Any, adapter: Any) -> dict[int, list[Any]]:
-    """The lists of callbacks of a program's modules and of its adapter, by identity, that no language model can share.
+def _of_no_model(asking: FrameType) -> bool:
+    if asking.f_code is not _ASKING:
+        return False
+    instance = asking.f_locals.get("instance")
+    model = isinstance(instance, dspy.BaseLM) or getattr(instance, "supports_decision_requests", False) is True
+    return isinstance(instance, dspy.Module | dspy.Adapter) and not model
 
-    One with something in it may be what the user has given to a language model as well. Modules are looked for in
-    attributes alone: `named_sub_modules` also reads all that a program remembers of its calls.
-    """
-    owners, seen = [dspy.settings.get("lm"), adapter, module], set()
-    deaf, hearing = dict[int, list[Any]](), set()
-    while owners:
-        owner = owners.pop()
-        if id(owner) in seen:
-            continue
-        seen.add(id(owner))
-        listed = getattr(owner, "callbacks", None)
-        if isinstance(owner, dspy.BaseLM) or listed:
-            hearing.add(id(listed))
-        elif isinstance(listed, list):
-            deaf[id(listed)] = listed
-        if isinstance(owner, dspy.Module):
-            owners += [value for value in vars(owner).values() if isinstance(value, dspy.Module | dspy.BaseLM)]
-    return {key: listed for key, listed in deaf.items() if key not in hearing}
+
+def _asking() -> CodeType | None:
+    """DSPy's function that joins its settings' callbacks with those of an object; None where there is no such one."""
+    inside = [const for const in with_callbacks.__code__.co_consts if isinstance(const, CodeType)]
+    return next((code for code in inside if code.co_name == "_get_active_callbacks"), None)
+
+
+_ASKING = _asking()
 
 
 @contextmanager
-def calling(
-    meter: Meter, ledger: Ledger | None, deaf: Mapping[int, list[Any]] | None = None, **settings: Any
-) -> Iterator[None]:
-    """DSPy's settings for what runs as part of a candidate: its meter, and nothing streamed out of it.
-
-    Args:
-        deaf: what `deaf_lists` found.
-    """
+def calling(meter: Meter, ledger: Ledger | None, **settings: Any) -> Iterator[None]:
+    """DSPy's settings for what runs as part of a candidate: its meter, and nothing streamed out of it."""
     callback = MeterCallback(meter, ledger)
     # Those of searches around this one are left out: this one's account pays into theirs.
     others = [c for c in dspy.settings.get("callbacks") or [] if not isinstance(c, MeterCallback)]
     outer = dspy.settings.get("usage_tracker")
-    tap = _Tap(callback, outer._outer if isinstance(outer, _Tap) else outer)
-    callbacks = _Metered(callback, others, deaf or {})
-    with dspy.context(callbacks=callbacks, usage_tracker=tap, send_stream=None, **settings):
+    tap = _Tap(callback, outer._outer if isinstance(outer, _Tap) else outer or UsageTracker())
+    with dspy.context(callbacks=_Metered(callback, others), usage_tracker=tap, send_stream=None, **settings):
         yield
 
 
@@ -163,6 +161,12 @@ def ledger_around() -> Ledger | None:
     """The account of the search around this, where DSPy's settings alone know of it: in threads of `dspy.Parallel`."""
     found = [c for c in dspy.settings.get("callbacks") or [] if isinstance(c, MeterCallback)]
     return found[0].ledger if found else None
+
+
+def _tells_usage(lm: Any) -> bool:
+    """Whether its calls are DSPy's own; a class with a `__call__` of its own may tell nobody what it used."""
+    modules = [str(getattr(getattr(type(lm), name, None), "__module__", "")) for name in ("__call__", "acall")]
+    return all(module.startswith(("dspy.", "tts_plugins_dspy.")) for module in modules)
 
 
 def _schema(value: Any) -> Any:

@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
-from tts_plugins import Budget, Ledger, SelfConsistency
+from tts_plugins import Budget, Ledger, SelfConsistency, solve, solve_sync
 from tts_plugins.engine import SolveEvents, solve_events
-from tts_plugins.errors import SolveCancelled
+from tts_plugins.errors import BudgetExhausted, ConfigurationError, DeadlineExceeded, SolveCancelled
 from tts_plugins.models import CallableModel, OpenAICompatibleModel
 from tts_plugins.protocols import Model
 from tts_plugins.testing.loopback import LoopbackServer
@@ -110,3 +110,51 @@ async def test_a_model_that_cannot_tell_is_charged_though_one_inside_it_could() 
         ledger = await cancelled(CallableModel(ask, max_tokens=10), all_asked)
         assert ledger.spent.calls == 20
         await inner.aclose()
+
+
+class Gateway(openai.AsyncOpenAI):
+    """Keeps its connections, whatever a copy is to have."""
+
+    def copy(self, *, http_client: object = None, **options: object) -> Gateway:  # type: ignore[override]
+        return super().copy(**options)  # type: ignore[arg-type]
+
+    with_options = copy
+
+
+def test_what_connections_of_the_users_send_unseen_costs_its_reserve() -> None:
+    with LoopbackServer(latency=60.0) as server:
+        client = Gateway(base_url=server.base_url, api_key="-")
+        model = OpenAICompatibleModel("loopback", client=client, max_tokens=1000, batch=1)
+        ledger = Ledger(Budget(calls=20))
+        for _ in range(2):
+            with pytest.raises((DeadlineExceeded, BudgetExhausted)):
+                solve_sync(
+                    "q", model=model, strategy=SelfConsistency(n=20), budget=Ledger(Budget(seconds=0.7), inside=ledger)
+                )
+        assert (ledger.spent.calls, server.counts.requests) == (20, 20)
+
+
+def test_each_loop_has_a_client_of_a_users_function() -> None:
+    made: list[openai.AsyncOpenAI] = []
+
+    def make() -> openai.AsyncOpenAI:
+        http = openai.DefaultAsyncHttpxClient(headers={"x-gateway": "mine"})
+        made.append(openai.AsyncOpenAI(base_url=server.base_url, api_key="-", http_client=http))
+        return made[-1]
+
+    with LoopbackServer() as server:
+        model = OpenAICompatibleModel("loopback", client=make, max_tokens=10)
+        solve_sync("q", model=model, strategy=SelfConsistency(n=2))
+        asyncio.run(solve("q", model=model, strategy=SelfConsistency(n=2)))
+        assert len(made) == 2
+        assert {request.headers.get("x-gateway") for request in server.requests} == {"mine"}
+
+
+def test_connections_that_were_given_are_not_replaced_in_silence() -> None:
+    with LoopbackServer() as server:
+        http = openai.DefaultAsyncHttpxClient(headers={"x-gateway": "mine"})
+        client = openai.AsyncOpenAI(base_url=server.base_url, api_key="-", http_client=http)
+        model = OpenAICompatibleModel("loopback", client=client, max_tokens=10)
+        with pytest.raises(ConfigurationError, match="a function that makes the client"):
+            solve_sync("q", model=model, strategy=SelfConsistency(n=2))
+        assert server.counts.requests == 0

@@ -12,7 +12,7 @@ pytest.importorskip("dspy")
 pytest.importorskip("aiohttp")
 
 import dspy
-from dspy.utils.callback import BaseCallback
+from dspy.utils.callback import BaseCallback, with_callbacks
 from tts_plugins_dspy import Scaled
 
 from tests.imitations import said
@@ -124,3 +124,82 @@ def test_a_program_that_remembers_much_is_not_searched_through(server: LoopbackS
         Scaled(module, strategy=BestOfN(n=2), verifier=lambda p: 0.5)(question="q")
     lm.close()
     assert seen == []
+
+
+class Joined(dspy.Module):  # type: ignore[misc]
+    """Adds callbacks of its own to those that there are."""
+
+    def __init__(self, how: str, told: Heard) -> None:
+        super().__init__()
+        self.ask, self.how, self.told = dspy.Predict("question -> answer: int"), how, told
+
+    def forward(self, question: str) -> Any:
+        standing = dspy.settings.callbacks
+        if self.how == "appended":
+            standing.append(self.told)
+            return self.ask(question=question)
+        own = {"added": standing + self.callbacks, "listed": [*standing, self.told], "instead": [self.told]}[self.how]
+        with dspy.context(callbacks=own):
+            return self.ask(question=question)
+
+
+@pytest.mark.parametrize("how", ["added", "listed", "appended", "instead"])
+def test_callbacks_that_a_program_sets_leave_the_account_right(server: LoopbackServer, how: str) -> None:
+    lm, told, account = language_model(server), Heard(), Ledger(Budget(tokens=100_000))
+    with dspy.context(lm=lm):
+        result = Scaled(Joined(how, told), strategy=BestOfN(n=3), verifier=lambda p: 0.5, budget=account).solve(
+            question="q"
+        )
+    lm.close()
+    counted = server.wait()
+    assert (account.usage.calls, account.spent.tokens) == (counted.requests, counted.tokens) and counted.requests == 3
+    # What a program keeps from the meter cannot be reserved: it is charged afterwards, and told as overshoot.
+    assert (result.usage.overshoot > 0) is (how == "instead")
+    assert (told.of["Predict"] > 0) is (how != "added")
+
+
+def test_a_usage_tracker_inside_a_program(server: LoopbackServer) -> None:
+    class Tracking(Outer):
+        def forward(self, question: str) -> Any:
+            with dspy.track_usage() as usage:
+                prediction = super().forward(question)
+            assert usage.get_total_tokens()
+            return prediction
+
+    lm, account = language_model(server), Ledger(Budget(tokens=100_000))
+    with dspy.context(lm=lm):
+        Scaled(Tracking(), strategy=BestOfN(n=2), verifier=lambda p: 0.5, budget=account)(question="q")
+    lm.close()
+    counted = server.wait()
+    assert account.usage.calls == counted.requests == 4 and account.spent.tokens >= counted.tokens
+
+
+def test_a_model_with_a_call_of_its_own_is_charged_though_it_tells_no_usage() -> None:
+    class Silent(dspy.BaseLM):  # type: ignore[misc]
+        @with_callbacks
+        def __call__(self, prompt: str | None = None, messages: Any = None, **kwargs: Any) -> list[str]:
+            return [said(reasoning="r", answer=1)]
+
+    account = Ledger(Budget(calls=10))
+    with dspy.context(lm=Silent(model="silent", max_tokens=50)):
+        Scaled(dspy.Predict("question -> answer: int"), n=3, verifier=lambda p: 0.5, budget=account)(question="q")
+    assert account.usage.calls == 3 and account.usage.completion_tokens == 150 and not account.usage.exact
+
+
+@pytest.mark.parametrize("form", ["object", "wrapper"])
+def test_metrics_that_give_a_coroutine_are_on_the_account(server: LoopbackServer, form: str) -> None:
+    judge = dspy.Predict("answer -> score: float")
+
+    class Judging:
+        async def __call__(self, example: Any, prediction: Any, trace: Any = None) -> float:
+            await judge.acall(answer=str(prediction.answer))
+            return 0.5
+
+    metric: Any = Judging() if form == "object" else lambda example, prediction: Judging()(example, prediction)
+    lm, account = language_model(server), Ledger(Budget(calls=100))
+    server.configure(reply=lambda body, i: said(answer=i, score=0.5))
+    with dspy.context(lm=lm):
+        Scaled(dspy.Predict("question -> answer: int"), n=3, verifier=metric, budget=account)(question="q")
+    lm.close()
+    assert account.usage.calls == server.wait().requests == 6
+    assert account.usage.by_role["verifier"].calls == 3

@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -26,9 +26,16 @@ class Clients:
     """Clients by loop, closed with it, or with this, whichever ends first."""
 
     def __init__(
-        self, *, base_url: str | None, api_key: str | None, client: AsyncOpenAI | None, timeout: float
+        self,
+        *,
+        base_url: str | None,
+        api_key: str | None,
+        client: AsyncOpenAI | None,
+        timeout: float,
+        make: Callable[[], AsyncOpenAI] | None = None,
     ) -> None:
         self._base_url, self._api_key, self._client, self._timeout = base_url, api_key, client, timeout
+        self._maker = make
         self._borrowed = False
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncOpenAI, _Guard | None]]
         self._clients = WeakKeyDictionary()
@@ -53,7 +60,7 @@ class Clients:
     @property
     def watched(self) -> bool:
         """Whether the running loop's client tells when a request leaves; one of the user's is not changed for that."""
-        return self._clients[asyncio.get_running_loop()][1] is not None
+        return _watches(self._clients[asyncio.get_running_loop()][0])
 
     async def close(self) -> None:
         """Close the client of the running loop; those of other loops are closed when those end."""
@@ -65,6 +72,9 @@ class Clients:
         """A client, and whether it is ours to close."""
         import openai
 
+        if self._maker is not None:
+            made, self._client = self._client or self._maker(), None
+            return made.with_options(max_retries=0), True
         if self._client is None:
             # A server of one's own mostly needs no key, but the client insists on one.
             key = self._api_key or os.environ.get("OPENAI_API_KEY") or ("-" if self._base_url else None)
@@ -78,12 +88,33 @@ class Clients:
             self._borrowed = True
             return self._client.with_options(max_retries=0), False
         # The user's own connections belong to the loop that they were opened on.
+        if _given(self._client):
+            raise ConfigurationError(
+                "client= was given an http_client, whose connections belong to one event loop, and this is another one "
+                "(synchronous calls have a loop of their own): pass a function that makes the client, such as "
+                "client=lambda: AsyncOpenAI(http_client=…), and each loop has one"
+            )
         return self._client.copy(max_retries=0, http_client=self._http()), True
 
     def _http(self) -> Any:
         import openai
 
         return openai.DefaultAsyncHttpxClient(timeout=self._timeout, event_hooks={"request": [_watch]})
+
+
+def _given(client: Any) -> bool:
+    # What OpenAI's client makes for itself is of this class, and can be made again.
+    default = getattr(importlib.import_module("openai._base_client"), "AsyncHttpxClientWrapper", None)
+    inner = getattr(client, "_client", None)
+    inner = getattr(inner, "_client", inner)  # an adapter may stand around the client
+    return default is not None and hasattr(inner, "aclose") and not isinstance(inner, default)
+
+
+def _watches(client: Any) -> bool:
+    # Looked up and not remembered: a client of the user's may be copied without the connections that were given to it,
+    # and a call that it sends unseen would cost nothing when it is cancelled.
+    hooks = getattr(getattr(client, "_client", None), "event_hooks", None)
+    return isinstance(hooks, Mapping) and _watch in hooks.get("request", ())
 
 
 async def _watch(request: Any) -> None:

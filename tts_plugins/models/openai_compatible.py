@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tts_plugins._config import check_count
 from tts_plugins._departures import holding, leaving
@@ -51,8 +51,9 @@ class OpenAICompatibleModel(Stepping, Revising):
     Args:
         model: the server's name for the model (on Azure, the deployment).
         base_url, api_key: as for the OpenAI client; from its environment variables where left out.
-        client: an `AsyncOpenAI` of your own (Azure, gateways, proxies) instead of those two; it is never changed or
-            closed, and its retries are not used.
+        client: an `AsyncOpenAI` of your own (Azure, gateways) instead of those two; it is never changed or closed, and
+            its retries are not used. One that was given an `http_client` (a proxy, a certificate) works on one event
+            loop: pass a function that makes it, and each loop has one.
         temperature, top_p, stop, max_tokens: as the server knows them. `max_tokens` is needed under a token or
             money budget, and goes out as `max_completion_tokens` where the server asks for that.
         system: a system message put before every problem.
@@ -81,7 +82,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         *,
         base_url: str | None = None,
         api_key: str | None = None,
-        client: AsyncOpenAI | None = None,
+        client: AsyncOpenAI | Callable[[], AsyncOpenAI] | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
         stop: str | Sequence[str] | None = None,
@@ -102,6 +103,8 @@ class OpenAICompatibleModel(Stepping, Revising):
         steps: StepSettings | None = None,
         revision: Turns | None = None,
     ) -> None:
+        make = client if callable(client) else None
+        client = make() if make is not None else cast("AsyncOpenAI | None", client)
         _check(model, temperature, max_tokens, timeout, batch, price, client)
         self.name = model
         self.limits = Limits(
@@ -127,7 +130,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._turns = revision
         self._checked_seeds = False
         self._prompts, self._trust = PromptBound(), Trust()
-        self._clients = Clients(base_url=base_url, api_key=api_key, client=client, timeout=timeout)
+        self._clients = Clients(base_url=base_url, api_key=api_key, client=client, make=make, timeout=timeout)
 
     def __repr__(self) -> str:
         where = f", base_url={shown_address(self._base_url)!r}" if self._base_url else ""
