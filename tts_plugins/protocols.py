@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.types import Candidate, Problem, Reply, Score, Scored
@@ -141,6 +141,29 @@ class SetVerifier(Protocol):
     async def score_set(self, run: Run, candidates: Sequence[Candidate]) -> Sequence[Score]:
         """One score for each candidate, in order."""
         ...
+
+
+def is_model(value: object) -> TypeGuard[Model]:
+    """`isinstance` of the protocol, which is slow: every search asks."""
+    return all(hasattr(value, name) for name in _MODEL)
+
+
+def is_verifier(value: object) -> TypeGuard[Verifier]:
+    """The same for `Verifier`."""
+    return all(hasattr(value, name) for name in _VERIFIER)
+
+
+def is_set_verifier(value: object) -> TypeGuard[SetVerifier]:
+    """The same for `SetVerifier`."""
+    return all(hasattr(value, name) for name in _SET_VERIFIER)
+
+
+def _members(protocol: type) -> tuple[str, ...]:
+    # The rarest first: what is none of them mostly has a name.
+    return tuple(sorted((n for n in dir(protocol) if not n.startswith("_")), key=lambda n: n == "name"))
+
+
+_MODEL, _VERIFIER, _SET_VERIFIER = _members(Model), _members(Verifier), _members(SetVerifier)
 
 
 class StopRule(Protocol):

@@ -13,7 +13,7 @@ from tts_plugins import Candidate, Problem, Score
 from tts_plugins.adapting import required_parameters
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore, VerifierError
-from tts_plugins.protocols import Run, SetVerifier, Verifier
+from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier
 from tts_plugins.verifiers import CallableVerifier
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ def verifying(verifier: Any, search: Search) -> Verifier | SetVerifier:
     """The verifier of one search."""
     if isinstance(verifier, dspy.Module):
         return OneByOne(_module(verifier, search), search)
-    if isinstance(verifier, SetVerifier):
+    if is_set_verifier(verifier):
         return Together(verifier, search)
-    if isinstance(verifier, Verifier):
+    if is_verifier(verifier):
         return OneByOne(verifier, search)
     return OneByOne(_function(verifier, search), search)
 

@@ -22,7 +22,7 @@ from tts_plugins.errors import (
     TTSError,
 )
 from tts_plugins.ledger import Hold
-from tts_plugins.protocols import SetVerifier, StopRule, Verifier
+from tts_plugins.protocols import SetVerifier, StopRule, is_set_verifier, is_verifier
 from tts_plugins.types import Candidate, Reply, Scored
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class Sampling:
         self._closed = False
         self._kept: dict[str, Hold] = {}  # what is held for scoring all of them together, by candidate
         # Asked once: what a protocol is, is slow to find out.
-        self._whole = run.verifier if isinstance(run.verifier, SetVerifier) else None
-        self._alone = run.verifier if isinstance(run.verifier, Verifier) else None
+        self._whole = run.verifier if is_set_verifier(run.verifier) else None
+        self._alone = run.verifier if is_verifier(run.verifier) else None
         run.inboxes.add(self._inbox)
 
     async def candidates(self) -> AsyncIterator[Scored]:

@@ -15,7 +15,7 @@ from tts_plugins.engine._solving import Settings, Solving
 from tts_plugins.engine._trace import Event, Listener
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.ledger import Ledger
-from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
+from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_model, is_set_verifier, is_verifier
 from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.types import Problem, Result
 
@@ -195,7 +195,7 @@ def _settings(
     on_exhausted: Literal["return", "raise"],
     attempts: int,
 ) -> Settings:
-    if not isinstance(model, Model):
+    if not is_model(model):
         raise ConfigurationError(f"solve: model={model!r} is no model; wrap a function with CallableModel(function)")
     check = _verifier(verifier)
     if strategy is None:
@@ -217,7 +217,7 @@ def _settings(
 
 
 def _verifier(given: Any) -> Verifier | SetVerifier | None:
-    if given is None or (isinstance(given, Verifier | SetVerifier) and not isinstance(given, type)):
+    if given is None or ((is_verifier(given) or is_set_verifier(given)) and not isinstance(given, type)):
         return given
     from tts_plugins.verifiers.callable import as_verifier  # with all of its package, for functions alone
 

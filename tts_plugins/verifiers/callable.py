@@ -10,7 +10,7 @@ from typing import Any, get_args
 from tts_plugins._threads import call_user
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore
-from tts_plugins.protocols import Run, SetVerifier, Verifier
+from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.types import Candidate, Problem, Score
 
@@ -80,7 +80,7 @@ def as_verifier(owner: str, value: Any) -> Verifier | SetVerifier | None:
     Raises:
         ConfigurationError: it is none; begins with the `owner` that was given it.
     """
-    if value is None or (isinstance(value, Verifier | SetVerifier) and not isinstance(value, type)):
+    if value is None or ((is_verifier(value) or is_set_verifier(value)) and not isinstance(value, type)):
         return value
     if isinstance(value, type) or not callable(value):
         raise ConfigurationError(
