@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -271,11 +272,38 @@ def test_another_grade_on_a_pool_begins_again(said: Any) -> None:
     assert json.loads(out)["arms"][0]["accuracy"]["value"] == 0.0 < first
 
 
+def test_a_policy_of_a_pool_without_scores_is_used_without_a_verifier(said: Any) -> None:
+    pool = Pool.read("pool.gz")
+    bare = (replace(p, candidates=tuple(replace(c, score=None, step_scores=()) for c in p.candidates))
+            for p in pool.problems)  # fmt: skip
+    replace(pool, problems=tuple(bare)).write("bare.gz")
+    code, _, err = said("calibrate", "bare.gz", "--out", "bare.json", "--budgets", "4", "--orders", "2")
+    assert code == 0, err
+    line = err.splitlines()[-1]
+    assert "--verifier" not in line
+    code, out, err = said(*line.partition("tts-plugins ")[2].split(), "--json")
+    assert code == 0, err
+    assert json.loads(out)["arms"][0]["failed"] == 0
+
+
+def test_a_pool_under_the_wrong_problems_is_told(said: Any) -> None:
+    pool = synthetic_pool(30, 8)
+    pool.write("sound.gz")
+    rows = [p.candidates for p in pool.problems]
+    turned = zip(pool.problems, [*rows[1:], rows[0]], strict=True)
+    replace(pool, problems=tuple(replace(p, candidates=c) for p, c in turned)).write("turned.gz")
+    calibrate = ["calibrate", "--out", "policy.json", "--budgets", "4", "--orders", "2"]
+    for command in (calibrate, ["bench", "--strategy", "self-consistency:n=2", "--seeds", "1", "--pool"]):
+        assert "wrong problems" not in said(*command, "sound.gz")[2]
+        code, _, err = said(*command, "turned.gz", *(["--out", "turned.sqlite"] if command != calibrate else []))
+        assert code == 0 and "turned.gz: candidates stand under the wrong problems, misplaced" in err
+
+
 def test_a_calibrated_policy_is_used_from_its_file(said: Any) -> None:
     code, _, err = said("calibrate", "pool.gz", "--out", "policy.json", "--budgets", "4", "--orders", "2")
     assert code == 0, err
     line = err.splitlines()[-1]
-    assert line.endswith("--strategy compute-optimal:file=policy.json,any_verifier=true")
+    assert line.endswith("--verifier recorded:last --strategy compute-optimal:file=policy.json")
     code, out, err = said(*line.partition("tts-plugins ")[2].split(), "--strategy", "self-consistency:n=1")
     assert code == 0, err
     assert "compute-optimal:file" in out

@@ -31,6 +31,7 @@ from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.pools import Pool
 from tts_plugins.protocols import Model
 from tts_plugins.types import Problem
+from tts_plugins.verifiers.recorded import RecordedVerifier
 
 _EVERY = 0.5  # seconds between the commits of a replay, which costs nothing to repeat
 
@@ -115,6 +116,9 @@ class _Work:
         self._pool = plan.model if isinstance(plan.model, Pool) else None
         self._model = None if isinstance(plan.model, Pool) else journaled(plan.model, store)
         self._grade = plan.grade or (by_answer if self._pool is None else by_record)
+        self._verifier = plan.verifier
+        if self._pool is not None and isinstance(plan.verifier, RecordedVerifier):
+            self._verifier = plan.verifier.of(self._pool)
         self._answer = plan.answer or (extract if self._pool is None else recorded_answer)
         self._kept: list[tuple[SolveRow, list[CandidateRow]]] = []
         self._started = self._flushed = time.monotonic()
@@ -155,7 +159,7 @@ class _Work:
         started = time.monotonic()
         try:
             result = await solve(
-                own, model=model, strategy=arm.strategy, verifier=self._plan.verifier, budget=ledger,
+                own, model=model, strategy=arm.strategy, verifier=self._verifier, budget=ledger,
                 seed=_seed(key), answer=self._answer, attempts=self._attempts,
             )  # fmt: skip
         except (AllCandidatesFailed, BudgetExhausted, DeadlineExceeded) as error:

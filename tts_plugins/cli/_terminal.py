@@ -18,11 +18,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from tts_plugins.bench.assignment import check_assignment
 from tts_plugins.engine._words import oneline, visible
 from tts_plugins.errors import (
     AuthenticationFailed,
     BudgetExhausted,
     ConfigurationError,
+    DataError,
     DeadlineExceeded,
     MissingExtraError,
     ModelNotFound,
@@ -30,6 +32,7 @@ from tts_plugins.errors import (
     UnknownPriceError,
 )
 from tts_plugins.models._served import Served
+from tts_plugins.pools import Pool
 
 EVERY = 5.0  # seconds between two lines of progress, where no terminal can show it live
 
@@ -72,6 +75,14 @@ def say(text: str) -> None:
 def complain(text: str) -> None:
     """An error, in one line on stderr."""
     say(f"tts-plugins: {oneline(text)}")
+
+
+def warn_of(pool: Pool, path: object) -> None:
+    """A line where candidates seem to stand under the wrong problems: all figures of such a pool mean nothing."""
+    try:
+        check_assignment(pool).raise_for_findings()
+    except DataError as error:
+        complain(f"warning: {str(error).replace('pool', str(path), 1)}")
 
 
 def emit(value: Any) -> None:
