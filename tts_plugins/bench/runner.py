@@ -28,6 +28,7 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import Ledger
 from tts_plugins.models.replay import ReplayModel, recorded_answer
+from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.pools import Pool
 from tts_plugins.protocols import Model
 from tts_plugins.types import Problem
@@ -165,22 +166,24 @@ class _Work:
         except (AllCandidatesFailed, BudgetExhausted, DeadlineExceeded) as error:
             if _server_down(error):
                 raise
-            self._check_pool(key, model)
+            self._check_pool(key, arm, model)
             if isinstance(error, BudgetExhausted | DeadlineExceeded) and await self._cut(arm, own, model):
                 return None
             seconds, gradable = time.monotonic() - started, can_grade(self._grade, problem)
             return failure(key, error, ledger.usage, seconds, gradable=gradable), []
         if asked.fatal is not None:
             raise asked.fatal
-        self._check_pool(key, model)
+        self._check_pool(key, arm, model)
         if result.stopped in ("budget", "deadline") and await self._cut(arm, own, model):
             return None
         return outcome(key, problem, result, self._grade, texts=self._pool is None)
 
-    def _check_pool(self, key: SolveKey, model: Model) -> None:
-        if isinstance(model, ReplayModel) and model.refused:
+    def _check_pool(self, key: SolveKey, arm: Arm, model: Model) -> None:
+        if self._pool is not None and isinstance(model, ReplayModel) and model.refused:
+            policy = isinstance(arm.strategy, ComputeOptimal)  # which has no n
+            lower = f"give it a budget={self._pool.fewest}" if policy else "lower n"
             raise ConfigurationError(
-                f"bench: {key.arm} asks for more samples than problem {key.problem!r} has; lower n, or record more"
+                f"bench: {key.arm} asks for more samples than problem {key.problem!r} has; {lower}, or record more"
             )
 
     async def _cut(self, arm: Arm, problem: Problem, model: Model) -> bool:
