@@ -216,6 +216,21 @@ def test_one_by_one_is_offered_beside_waves() -> None:
     assert dear["auto"].tokens[0] <= dear[None].tokens[0] + 1e-9 < dear[1].tokens[0]
 
 
+def test_the_signal_logprob_reads_what_record_writes() -> None:
+    def kept(**extra: Any) -> Pool:
+        told = (tuple(replace(c, extra=extra) for c in p.candidates) for p in FIT.problems)
+        return replace(FIT, problems=tuple(replace(p, candidates=c) for p, c in zip(FIT.problems, told, strict=True)))
+
+    def eases(pool: Pool) -> list[float]:
+        work = Calibration(pool, signal="logprob", bins=2, options=SIMPLE, measured=(), aggregate="last", orders=1,
+                           extra=0.0, seed=0)  # fmt: skip
+        return list(map(float, work.table(N).eases(2)))
+
+    assert eases(kept(logprobs=[-0.5, -1.5])) == eases(kept(logprob=-1.0))
+    with pytest.raises(ConfigurationError, match="log-probabilities"):
+        eases(FIT)
+
+
 def test_pools_that_do_not_serve_are_refused() -> None:
     cut = replace(FIT, problems=tuple(
         replace(p, candidates=tuple(replace(c, truncated=True, answer=None) for c in p.candidates))

@@ -553,12 +553,14 @@ def test_calibrate_writes_a_policy_and_shows_what_to_expect(
     )
     shown, told = capsys.readouterr()
     assert "for synthetic" in shown and "no gain" in shown and str(out) in told
+    assert max(map(len, shown.splitlines())) <= 130  # the table has its place on a screen
     assert [plan.budget for plan in ComputeOptimal.from_file(out, model="synthetic").plans] == [2, 4]
     for options, said in (
         (["--budgets", "2,x"], "--budgets 2,x"),
         (["--budgets", "9"], "9 is more than the 4 samples"),
         (["--signal", "luck"], "signal='luck'"),
         (["--price", "1", "--target", "0"], "not both"),
+        (["--batch", "0"], "--batch"),
     ):
         assert main(["calibrate", str(pool), "--out", str(out), *options]) == 2
         assert said in capsys.readouterr().err

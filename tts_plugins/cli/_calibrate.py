@@ -96,7 +96,7 @@ def _use(policy: ComputeOptimal, pool: Path, out: Path) -> str:
     return shlex.join(["tts-plugins", "bench", "--pool", str(pool), *scored, "--strategy", chosen])
 
 
-_WIDEST = 36  # of a strategy, so that a table has its place on a screen
+_WIDEST = 28  # of a strategy, so that a table has its place on a screen
 
 
 def _sizes(text: str) -> list[int]:
