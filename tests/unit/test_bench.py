@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tts_plugins import BeamSearch, BestOfN, Budget, Problem, Revision, SelfConsistency
+from tts_plugins import BeamSearch, BestOfN, Budget, ComputeOptimal, Problem, Revision, SelfConsistency
 from tts_plugins.bench import replay
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.recording import ARM, Recorder, Samples
@@ -17,6 +17,7 @@ from tts_plugins.bench.runner import Progress, bench
 from tts_plugins.bench.store import Store
 from tts_plugins.bench.summary import Summary
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, ConnectionFailed, DataError, ModelNotFound
+from tts_plugins.policies import Plan as OptimalPlan
 from tts_plugins.pools import Pool
 from tts_plugins.stopping import VoteLead
 from tts_plugins.testing import ScriptedModel, ScriptedReviseModel, ScriptedStepModel, TableVerifier
@@ -204,7 +205,7 @@ async def test_the_whole_run_s_budget_ends_it_and_more_of_it_goes_on(tmp_path: P
         ({"strategies": {**STRATEGIES, "new": SelfConsistency(n=5)}}, "configuration: strategies added: new. Give"),
         ({"verifier": None}, r'verifier was "RecordedVerifier\(last\)" and is null'),
         ({"model": synthetic_pool(8, 8, seed=1)}, "pool was"),
-        ({"problems": [p.problem() for p in POOL.problems[1:]]}, "problems was"),
+        ({"problems": [p.problem() for p in POOL.problems[1:]]}, "problem 'p0' is left out"),
         ({"budgets": {"": Budget(calls=3)}}, 'arms.votes.budget was null and is {"calls": 3}'),
         ({"settings": {"sampling": {"temperature": 1}}}, "sampling was null and is"),
     ],
@@ -215,6 +216,36 @@ async def test_a_changed_configuration_is_refused_and_named(tmp_path: Path, chan
     on_pool().open(tmp_path / "run").close()
     with pytest.raises(ConfigurationError, match=said):
         on_pool(**change).open(tmp_path / "run")
+
+
+async def test_it_goes_on_with_more_problems_and_names_those_that_changed(tmp_path: Path) -> None:
+    few, more = ([p.problem() for p in POOL.problems[:k]] for k in (2, 4))
+    with on_pool(problems=few).open(tmp_path / "run") as store:
+        await bench(on_pool(problems=few), store)
+        solves = store.solves()
+    with on_pool(problems=more).open(tmp_path / "run") as store:
+        assert [p.id for p in store.problems()] == [p.id for p in more] and store.solves() == solves
+        await bench(on_pool(problems=more), store)
+        assert len(store.solves()) == 2 * len(solves)
+    other = Problem("another?", id="p0")
+    others = [other, *more[1:3], POOL.problems[4].problem(), POOL.problems[5].problem()]
+    said = r"problem 'p4' is new \(and 1 more\); problem 'p3' is left out; problem 'p0' has changed\. Give"
+    with pytest.raises(ConfigurationError, match=said):
+        on_pool(problems=others).open(tmp_path / "run")
+
+
+async def test_a_policy_that_asks_too_much_of_a_pool_is_told_its_budget(tmp_path: Path) -> None:
+    policy = ComputeOptimal(plans=(OptimalPlan(budget=99, fixed=SelfConsistency(n=99)),))
+    plan = on_pool(strategies={"policy": policy})
+    with plan.open(tmp_path / "run") as store, pytest.raises(ConfigurationError, match=r"has; give it a budget=8, or"):
+        await bench(plan, store)
+
+
+async def test_a_strategy_that_was_never_right_is_not_on_the_frontier(tmp_path: Path) -> None:
+    never = on_pool(grade=lambda problem, candidate: False)
+    with never.open(tmp_path / "run") as store:
+        await bench(never, store)
+        assert summary_of(store).frontier(lambda arm: arm.tokens.value) == []
 
 
 def test_only_one_writes_and_others_read(tmp_path: Path) -> None:

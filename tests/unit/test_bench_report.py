@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tts_plugins import BestOfN, Budget, Problem, SelfConsistency
+from tts_plugins.bench import _charts, _sections
 from tts_plugins.bench.matched import SHARES, Larger, matches
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.report import Placing, Run, as_dict, load, page, picture, png_of
@@ -209,3 +210,10 @@ def test_what_has_no_answer_is_counted_nowhere_and_a_failed_solve_is_wrong() -> 
     assert bare.arms[1].gain(bare.arms[0]) is None
     with pytest.raises(DataError, match="no graded problem in common"):
         bare.arms[1].over(bare.arms[0])
+
+
+def test_one_bin_of_difficulty_is_not_called_the_easiest_and_no_line_ends_beyond_a_mark() -> None:
+    assert [_sections._bin(i, 1) for i in range(1)] == ["all"]
+    assert [_sections._bin(i, 3) for i in range(3)] == ["easiest", "2", "hardest"]
+    drawn = str(_charts.spreads([_charts.Spread(arm=0, quantiles=[1, 2, 3, 5, 7], mean=3.5)], "samples"))
+    assert ">8<" in drawn

@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from tts_plugins.verifiers.recorded import RecordedVerifier
 
 N = 6
 FIT, REST = synthetic_pool(80, N, seed=4).split(2, seed=1)
+PROMPTED = replace(FIT, problems=tuple(replace(p, prompt_tokens=5000) for p in FIT.problems))
 SIMPLE = (SelfConsistency(n=1), SelfConsistency(n=N), SelfConsistency(n=N, stop=VoteLead(2), wave=1),
           BestOfN(n=N, select="weighted"), BestOfN(n=N, stop=Threshold(0.9), wave=1))  # fmt: skip
 
@@ -132,10 +134,12 @@ def test_the_grades_of_the_other_fold_choose_nothing() -> None:
 
 
 @pytest.mark.parametrize("signal", ["score", "agreement"])
-def test_the_engine_does_what_was_simulated(signal: str) -> None:
-    """Walk by walk: the same samples and the same answer, through the real engine."""
-    work = Calibration(FIT, signal=signal, bins=3, options=SIMPLE, measured=(), aggregate="last", orders=3, extra=0.0,  # type: ignore[arg-type]
-                       wave=1, seed=0)  # fmt: skip
+@pytest.mark.parametrize("wave", [1, 2, None])
+def test_the_engine_does_what_was_simulated(signal: str, wave: int | None) -> None:
+    """Walk by walk: the same samples, requests and answer, through the real engine; looks cut waves short."""
+    options = tuple(s if s.stop is None else replace(s, wave=wave) for s in SIMPLE)
+    work = Calibration(PROMPTED, signal=signal, bins=3, options=options, measured=(), aggregate="last",  # type: ignore[arg-type]
+                       orders=3, extra=0.0, wave=1, seed=0)  # fmt: skip
     table = work.table(N)
     eases = [float(e) for e in table.eases(2)]
     points = tuple(
@@ -148,19 +152,19 @@ def test_the_engine_does_what_was_simulated(signal: str) -> None:
     said = follow(table, choice)
     stages = tuple(
         Stage(count=p.count, difficulty=p.difficulty,
-              choices=tuple(None if g.option is None else SIMPLE[g.option] for g in p.gates))
+              choices=tuple(None if g.option is None else options[g.option] for g in p.gates))
         for p in points
     )  # fmt: skip
-    strategy = ComputeOptimal(plans=(Plan(budget=N, fixed=SIMPLE[1], stages=stages),))
+    strategy = ComputeOptimal(plans=(Plan(budget=N, fixed=options[1], stages=stages),))
     for row in range(len(said.right)):
         found = _walked(table, row, strategy)
         assert (found.usage.calls, float(found.output.correct)) == (said.samples[row], said.right[row])
-        assert found.usage.completion_tokens == said.tokens[row]
+        assert found.usage.tokens == said.tokens[row]
 
 
 def _walked(table: Table, row: int, strategy: ComputeOptimal):  # type: ignore[no-untyped-def]
     trials: Trials = table.trials
-    p = FIT.problems[trials.problem[row]]
+    p = PROMPTED.problems[trials.problem[row]]
     order = [p.candidates[c.index] for c in trials.seen(row, N)]
     one = replace(FIT, problems=(replace(p, candidates=tuple(order)),))
     return solve_sync(one.problems[0].problem(), model=ReplayModel(one, seed=None), strategy=strategy, seed=0,
@@ -183,12 +187,48 @@ def test_outcomes_from_elsewhere_can_be_chosen() -> None:
 
 
 def test_the_cost_of_prompts_counts() -> None:
-    prompted = replace(FIT, problems=tuple(replace(p, prompt_tokens=5000) for p in FIT.problems))
     options = (SelfConsistency(n=1), BestOfN(n=N, select="weighted"))
-    plain, dear = (calibrate(pool, budgets=(N,), price=1e-5, options=options).plans[0] for pool in (FIT, prompted))
-    assert plain.expected is not None and dear.expected is not None
-    assert dear.expected.samples[0] < plain.expected.samples[0]
-    assert dear.expected.tokens[0] > 5000 * dear.expected.samples[0]
+    plain, shared, single = (
+        calibrate(pool, budgets=(N,), price=1e-5, options=options, batch=batch).plans[0]
+        for pool, batch in ((FIT, None), (PROMPTED, None), (PROMPTED, 1))
+    )
+    assert plain.expected and shared.expected and single.expected
+    assert shared.expected.samples == plain.expected.samples  # one request has them all, so its prompt changes nothing
+    assert shared.expected.tokens[0] == pytest.approx(plain.expected.tokens[0] + 5000)
+    assert single.expected.samples[0] < plain.expected.samples[0]  # here each sample costs a prompt
+    assert single.expected.tokens[0] > 5000 * single.expected.samples[0]
+
+
+def test_samples_that_share_a_prompt_are_not_asked_for_one_by_one() -> None:
+    (plan,) = calibrate(PROMPTED, budgets=(N,), target=0.0, orders=2).plans
+    assert plan.expected and plan.expected_full and not plan.stages
+    assert plan.expected.tokens[0] <= plan.expected_full.tokens[0]
+    found = replay_sync(PROMPTED, plan.fixed, RecordedVerifier(), orders=8)  # type: ignore[arg-type]
+    full = replay_sync(PROMPTED, BestOfN(n=N), RecordedVerifier(), orders=8)
+    assert found.tokens.value == pytest.approx(plan.expected.tokens[0], rel=0.03)
+    assert full.tokens.value == pytest.approx(plan.expected_full.tokens[0], rel=0.03)
+
+
+def test_one_by_one_is_offered_beside_waves() -> None:
+    given: dict[str, Any] = {"budgets": (N,), "price": 1e-9, "orders": 2}
+    dear = {wave: calibrate(PROMPTED, wave=wave, **given).plans[0].expected for wave in ("auto", None, 1)}  # type: ignore[arg-type]
+    assert dear["auto"] and dear[None] and dear[1]
+    assert dear["auto"].tokens[0] <= dear[None].tokens[0] + 1e-9 < dear[1].tokens[0]
+
+
+def test_the_signal_logprob_reads_what_record_writes() -> None:
+    def kept(**extra: Any) -> Pool:
+        told = (tuple(replace(c, extra=extra) for c in p.candidates) for p in FIT.problems)
+        return replace(FIT, problems=tuple(replace(p, candidates=c) for p, c in zip(FIT.problems, told, strict=True)))
+
+    def eases(pool: Pool) -> list[float]:
+        work = Calibration(pool, signal="logprob", bins=2, options=SIMPLE, measured=(), aggregate="last", orders=1,
+                           extra=0.0, seed=0)  # fmt: skip
+        return list(map(float, work.table(N).eases(2)))
+
+    assert eases(kept(logprobs=[-0.5, -1.5])) == eases(kept(logprob=-1.0))
+    with pytest.raises(ConfigurationError, match="log-probabilities"):
+        eases(FIT)
 
 
 def test_pools_that_do_not_serve_are_refused() -> None:
@@ -199,7 +239,8 @@ def test_pools_that_do_not_serve_are_refused() -> None:
         calibrate(cut, price=1e-5)
     p = FIT.problems[2]
     odd = replace(p, candidates=(*p.candidates[:-1], replace(p.candidates[-1], step_scores=(), score=None)))
-    for problems, said in (((), "0 problems make two folds"), (FIT.problems[:3], "3 problems make two folds")):
+    for problems, said in (((), "the pool has no problems"), (FIT.problems[:1], "the pool has 1 problem;"),
+                           (FIT.problems[:3], "3 problems; .* record at least 4")):  # fmt: skip
         with pytest.raises(ConfigurationError, match=said):
             calibrate(replace(FIT, problems=problems), price=1e-5)
     with pytest.raises(DataError, match=rf"'{p.id}', candidates\[5\], score: is null, and others have one"):

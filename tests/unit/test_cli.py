@@ -22,7 +22,7 @@ pytest.importorskip("aiohttp")
 from rich.console import Console
 
 from tts_plugins import BestOfN, ComputeOptimal, Ledger, SelfConsistency, __version__
-from tts_plugins.cli import _build as build
+from tts_plugins.cli import _strategy as typed
 from tts_plugins.cli import main
 from tts_plugins.cli._demo_view import DemoView
 from tts_plugins.cli._live import SolveView
@@ -304,16 +304,45 @@ class TestDryRun:
 
 class TestBuild:
     def test_stop_rules(self) -> None:
-        assert build.stop_of([]) is None
-        assert build.stop_of(["threshold:0.9"]) == Threshold(0.9)
-        assert build.stop_of(["vote_lead:k=3,weighted=true"]) == VoteLead(3, weighted=True)
-        assert build.stop_of(["vote-decided", "threshold:1"]) == AnyOf(rules=(VoteDecided(), Threshold(1)))
+        assert typed.stop_of([]) is None
+        assert typed.stop_of(["threshold:0.9"]) == Threshold(0.9)
+        assert typed.stop_of(["vote_lead:k=3,weighted=true"]) == VoteLead(3, weighted=True)
+        assert typed.stop_of(["vote-decided", "threshold:1"]) == AnyOf(rules=(VoteDecided(), Threshold(1)))
 
     def test_strategies_in_kebab_and_snake_case(self) -> None:
-        assert build.strategy_of("best-of-n", {"n": 3}, verified=True) == BestOfN(n=3)
-        assert build.strategy_of("self_consistency", {}, verified=False) == SelfConsistency(n=8)
-        assert build.strategy_of(None, {"select": "weighted"}, verified=True) == BestOfN(n=8, select="weighted")
-        assert build.strategy_of(None, build.settings_of(["wave=2"]), verified=False) == SelfConsistency(n=8, wave=2)
+        assert typed.strategy_of("best-of-n", {"n": 3}, verified=True) == BestOfN(n=3)
+        assert typed.strategy_of("self_consistency", {}, verified=False) == SelfConsistency(n=8)
+        assert typed.strategy_of(None, {"select": "weighted"}, verified=True) == BestOfN(n=8, select="weighted")
+        assert typed.strategy_of(None, typed.settings_of(["wave=2"]), verified=False) == SelfConsistency(n=8, wave=2)
+
+    def test_a_strategy_brings_its_stop_rule_and_says_nothing_twice(self) -> None:
+        made = typed.strategy_of("best-of-n:n=4,stop=vote-lead:3", {}, verified=True)
+        assert made == BestOfN(n=4, stop=VoteLead(3))
+        assert typed.strategy_of("best-of-n:n=4", {"n": 4}, verified=True) == BestOfN(n=4)
+        with pytest.raises(ConfigurationError, match=r"best-of-n:n=4 and --n say different things of n; give it once"):
+            typed.strategy_of("best-of-n:n=4", {"n": 3}, verified=True)
+        with pytest.raises(ConfigurationError, match=r"profile:x has its settings itself; leave out --n"):
+            typed.strategy_of("profile:x", {"n": 3}, verified=True)
+        with pytest.raises(ConfigurationError, match=r"profile='none-such' is not known"):
+            typed.strategy_of("profile:none-such", {}, verified=True)
+
+    def test_a_policy_that_chooses_by_score_needs_a_verifier(self, tmp_path: Path) -> None:
+        file = tmp_path / "policy.json"
+        plans = (Plan(budget=2, fixed=SelfConsistency(n=2)), Plan(budget=4, fixed=BestOfN(n=4)))
+        ComputeOptimal(plans=plans).save(file)
+        with pytest.raises(ConfigurationError, match=r"chooses by score, BestOfN\(n=4.*; give --verifier"):
+            typed.strategy_of(f"compute-optimal:file={file}", {}, verified=False)
+        for text, verified in ((f"file={file},budget=3", False), (f"file={file},any_model=True", True)):
+            assert isinstance(typed.strategy_of(f"compute-optimal:{text}", {}, verified=verified), ComputeOptimal)
+
+    def test_errors_name_options_that_were_given(self, capsys: Any) -> None:
+        where = ["--model", "m", "--base-url", "http://127.0.0.1:9/v1"]
+        for options, said in (
+            (["--strategy", "beam-search:n=5,beam_width=2"], "BeamSearch: n=5 "),
+            (["--n", "0"], "--n 0 "),
+        ):
+            assert main(["solve", "x", *where, *options]) == 2
+            assert said in capsys.readouterr().err
 
     def test_brief(self) -> None:
         assert brief(BestOfN(n=4, stop=Threshold(0.9))) == "BestOfN(n=4, select='best', stop=Threshold(score=0.9))"
@@ -524,12 +553,14 @@ def test_calibrate_writes_a_policy_and_shows_what_to_expect(
     )
     shown, told = capsys.readouterr()
     assert "for synthetic" in shown and "no gain" in shown and str(out) in told
+    assert max(map(len, shown.splitlines())) <= 130  # the table has its place on a screen
     assert [plan.budget for plan in ComputeOptimal.from_file(out, model="synthetic").plans] == [2, 4]
     for options, said in (
         (["--budgets", "2,x"], "--budgets 2,x"),
         (["--budgets", "9"], "9 is more than the 4 samples"),
         (["--signal", "luck"], "signal='luck'"),
         (["--price", "1", "--target", "0"], "not both"),
+        (["--batch", "0"], "--batch"),
     ):
         assert main(["calibrate", str(pool), "--out", str(out), *options]) == 2
         assert said in capsys.readouterr().err

@@ -30,6 +30,7 @@ def test_what_is_installed(capsys: Any) -> None:
     assert code == 0
     assert found["tts-plugins"]["version"] == __version__
     assert found["extra cli"]["status"] == "ok" and found["extra cli"]["version"]
+    assert {"extra langchain", "extra dspy"} <= set(found)
     assert found["CPU cores"]["cores"] >= found["CPU cores"]["threads"] >= 1
     for name, check in found.items():
         if name.startswith("extra ") and check["status"] == "absent":

@@ -153,6 +153,20 @@ def test_two_problems_with_swapped_candidates_are_found() -> None:
     assert [f.problems for f in found.findings if f.kind == "swapped"] == [(f"p{a}", f"p{b}")]
 
 
+def test_two_problems_with_all_candidates_swapped_are_found_by_their_golds() -> None:
+    pool = Pool(header=PoolHeader(model="m", dataset="d"), problems=tuple(
+        PoolProblem(id=f"p{i}", answer=str(100 + i), candidates=tuple(
+            PoolCandidate(answer=str(100 + i if k < 14 else 900 + k), tokens=5) for k in range(16)))
+        for i in range(24)))  # fmt: skip
+    rows = [p.candidates for p in pool.problems]
+    rows[3], rows[8] = rows[8], rows[3]
+    assert check_assignment(pool).findings == ()
+    assert [f.problems for f in check_assignment(moved(pool, rows)).findings] == [("p3", "p8")]
+    # An answer that a third problem has too, as small numbers are everywhere, proves nothing.
+    rows[5] = (*rows[5][:-2], replace(rows[5][0], answer="103"), replace(rows[5][0], answer="108"))
+    assert not check_assignment(moved(pool, rows)).findings
+
+
 def test_classes_of_answers_cannot_be_compared_across_problems() -> None:
     pool = synthetic_pool(10, 6)
     rng = random.Random(0)

@@ -118,9 +118,8 @@ def shares(rows: Sequence[tuple[int | str, Mapping[str, float]]], styles: Mappin
 
 def spreads(rows: Sequence[Spread], what: str) -> Html:
     """For each arm a line from 5 to 95 %, a box from 25 to 75 %, a bar at the median and a dot at the mean."""
-    most = max(max(r.quantiles[-1], r.mean) for r in rows) or 1.0
+    _, most, marks = _nice(0.0, max(max(r.quantiles[-1], r.mean) for r in rows) or 1.0)  # no line ends beyond a mark
     height = 12 + len(rows) * 28.0 + 34
-    marks = [m for m in _nice(0.0, most)[2] if m <= most * 1.001]
 
     def x(value: float) -> float:
         return _LEFT + value / most * (WIDTH - _LEFT - _RIGHT - 10)

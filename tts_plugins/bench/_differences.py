@@ -11,8 +11,18 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What was and is, by name: strategies that were added or left out first, then what has changed."""
     return [
         *_arms(old.get("arms") or {}, new.get("arms") or {}),
+        *_problems(old.get("problems"), new.get("problems")),
         *_changes("", _shared(old, new), _shared(new, old)),
     ]
+
+
+def grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether all that has changed is that there are more problems: what was solved of the others stands."""
+    had, has = old.get("problems"), new.get("problems")
+    if not isinstance(had, Mapping) or not isinstance(has, Mapping) or had == has:
+        return False
+    same = all(has.get(name) == value for name, value in had.items())
+    return same and {**old, "problems": None} == {**new, "problems": None}
 
 
 def in_grade_alone(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -26,10 +36,27 @@ def _arms(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterable[str]:
             yield f"strategies {word}: {', '.join(names)}"
 
 
+def _problems(old: Any, new: Any) -> Iterable[str]:
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return
+    kinds = (
+        ("is new", [name for name in new if name not in old]),
+        ("is left out", [name for name in old if name not in new]),
+        ("has changed", [name for name in old if name in new and old[name] != new[name]]),
+    )
+    for word, names in kinds:
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            yield f"problem {names[0]!r} {word}{more}"
+
+
 def _shared(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with the strategies only that the other one has too."""
+    """A configuration with the strategies only that the other one has too, and without problems told by name."""
     arms, others = config.get("arms") or {}, other.get("arms") or {}
-    return {**config, "arms": {name: arm for name, arm in arms.items() if name in others}}
+    made = {**config, "arms": {name: arm for name, arm in arms.items() if name in others}}
+    if isinstance(config.get("problems"), Mapping) and isinstance(other.get("problems"), Mapping):
+        del made["problems"]
+    return made
 
 
 def _changes(where: str, old: Any, new: Any) -> Iterable[str]:

@@ -101,10 +101,14 @@ def _key(style: str, words: str) -> Html:
 
 def _by_bin(summary: Summary, numbers: Mapping[str, int]) -> Html:
     bins = summary.bins()
-    names = [("easiest" if i == 0 else "hardest" if i == len(bins) - 1 else str(i + 1)) for i in range(len(bins))]
-    words = [(name, f"{mean(summary.ease[p] for p in b):.2f}") for name, b in zip(names, bins, strict=True)]
+    words = [(_bin(i, len(bins)), f"{mean(summary.ease[p] for p in b):.2f}") for i, b in enumerate(bins)]
     bars = {numbers[a.name]: [accuracy_in(a, b) for b in bins] for a in summary.arms[:_BARS]}
     return chart.by_bin(words, bars)
+
+
+def _bin(number: int, of: int) -> str:
+    """What a bin of difficulty is called; one alone has no others to be easier than."""
+    return "all" if of == 1 else "easiest" if number == 0 else "hardest" if number == of - 1 else str(number + 1)
 
 
 def _spread(arm: Arm, number: int) -> chart.Spread:
@@ -128,8 +132,7 @@ def _chosen(summary: Summary, arm: Arm) -> Html | None:
     for i, problems in enumerate(bins):
         counts = Counter(s.choice for s in arm.all if s.problem in problems and s.choice is not None)
         total = max(1, counts.total())
-        label = "easiest" if i == 0 else "hardest" if i == len(bins) - 1 else str(i + 1)
-        rows.append((label, {name: counts[name] / total for name in names}))
+        rows.append((_bin(i, len(bins)), {name: counts[name] / total for name in names}))
     return chart.shares(rows, {name: f"f{n % chart.COLOURS}" for name, n in names.items()})
 
 

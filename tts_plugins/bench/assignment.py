@@ -5,11 +5,13 @@ All checks go by answers, and none by `correct`, which was graded after the mist
 - mixed: answers of one problem agree with each other no more than those of random candidates would.
 - misplaced: answers match their own problem's gold answer no more than other problems' gold answers.
 - rotated: they match the gold answer of the problem k places on better than their own.
-- swapped: two problems each hold answers that are the other's, more than chance puts there.
+- swapped: two problems each hold answers that are the other's, more than chance puts there: a few, by the answers
+  that lead there; most of them, by gold answers that no third problem has.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import re
@@ -76,7 +78,7 @@ def check_assignment(pool: Pool, *, alpha: float = 0.001, seed: int = 0) -> Assi
     if sum(len(a) > 1 for a in answers) > 4 and len({a for own in answers for a in own}) > 1:
         checked += ["mixed", "swapped"]
         findings += _mixed(answers, rng)
-        findings += _swapped(answers, names, alpha)
+        findings += _swapped(answers, golds, names, alpha)
     if sum(g is not None for g in golds) > 4 and len(set(golds)) > len(golds) / 2 and any(answers):
         checked += ["misplaced", "rotated"]
         findings += _against_golds(answers, golds, rng, alpha)
@@ -113,29 +115,39 @@ def _mixed(answers: Answers, rng: random.Random) -> Iterator[Finding]:
         yield Finding(kind="mixed", problems=(), detail=detail, p=p)
 
 
-def _swapped(answers: Answers, names: Sequence[str], alpha: float) -> Iterator[Finding]:
-    """Pairs of problems that each hold the other's leading answer, which nobody else there gives."""
+def _swapped(
+    answers: Answers, golds: Sequence[str | None], names: Sequence[str], alpha: float
+) -> Iterator[Finding]:  # fmt: skip
+    """Pairs of problems that each hold the other's leading answer, which nobody else there gives, or its gold one."""
     counts = [Counter(own) for own in answers]
     overall: Counter[str] = Counter(a for own in answers for a in own)
-    total = sum(overall.values())
     leaders = [
         {a for a, k in c.items() if k >= max(2, len(own) / 4)} for c, own in zip(counts, answers, strict=True)
     ]  # what a problem's candidates say so often that it must be theirs
-    pairs = max(1, len(answers) * (len(answers) - 1) // 2)
-    for i, own in enumerate(counts):
-        for j in range(i + 1, len(counts)):
-            odds = []
-            for here, there, size in ((own, j, len(answers[i])), (counts[j], i, len(answers[j]))):
-                foreign = leaders[there] - leaders[i if there == j else j]
-                strays = sum(here[a] for a in foreign)
-                # How often these answers stand under third problems is how often chance puts them here.
-                elsewhere = sum(overall[a] - counts[i][a] - counts[j][a] for a in foreign)
-                rate = size * (elsewhere + 0.5) / max(total - len(answers[i]) - len(answers[j]), 1)
-                odds.append(_poisson_tail(strays, rate) if strays else 1.0)
-            p = min(1.0, odds[0] * odds[1] * pairs)
-            if max(odds) < 1 and p < alpha:
-                detail = f"problems {names[i]!r} and {names[j]!r} each hold answers that are the other's"
-                yield Finding(kind="swapped", problems=(names[i], names[j]), detail=detail, p=p)
+
+    def of_gold(here: int, there: int) -> set[str]:
+        # Where most are exchanged, the leaders are exchanged with them, and only the gold answers stay. Wrong answers
+        # come in clusters, so one that any third problem has, such as a small number, proves nothing.
+        mine, other = golds[here], golds[there]
+        if other is None or mine is None or counts[here][other] <= counts[here][mine]:
+            return set()
+        return {other} if overall[other] == counts[here][other] + counts[there][other] else set()
+
+    def odds(here: int, there: int, foreign: set[str]) -> float:
+        strays = sum(counts[here][a] for a in foreign)
+        # How often these answers stand under third problems is how often chance puts them here.
+        elsewhere = sum(overall[a] - counts[here][a] - counts[there][a] for a in foreign)
+        others = overall.total() - len(answers[here]) - len(answers[there])
+        return _poisson_tail(strays, len(answers[here]) * (elsewhere + 0.5) / max(others, 1)) if strays else 1.0
+
+    tests = len(answers) * (len(answers) - 1)  # two for each pair
+    for i, j in itertools.combinations(range(len(answers)), 2):
+        some = odds(i, j, leaders[j] - leaders[i]), odds(j, i, leaders[i] - leaders[j])
+        full = odds(i, j, of_gold(i, j)), odds(j, i, of_gold(j, i))
+        p, weaker = min((min(1.0, a * b * tests), max(a, b)) for a, b in (some, full))
+        if weaker < 1 and p < alpha:
+            detail = f"problems {names[i]!r} and {names[j]!r} each hold answers that are the other's"
+            yield Finding(kind="swapped", problems=(names[i], names[j]), detail=detail, p=p)
 
 
 def _against_golds(

@@ -84,7 +84,7 @@ class Plan:
         return {
             "model": model.header.model if isinstance(model, Pool) else model.name,
             "pool": _digest([_pool_row(p) for p in model.problems]) if isinstance(model, Pool) else None,
-            "problems": _digest([[p.id, _shown(p.content), p.metadata.get("answer")] for p in self.problems]),
+            "problems": {p.id: _digest([_shown(p.content), p.metadata.get("answer")]) for p in self.problems},
             "arms": {a.name: {"strategy": _shown(a.strategy), "budget": _limits(a.budget)} for a in self.arms},
             "verifier": None if self.verifier is None else self.verifier.name,
             "seeds": list(self.seeds),

@@ -17,6 +17,7 @@ from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.pools import Pool, PoolCandidate, PoolProblem
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins.types import Result
+from tts_plugins.verifiers.recorded import RecordedVerifier
 
 Grade = Callable[[Result], bool]
 
@@ -101,6 +102,7 @@ async def replay(
     check_count("replay", "orders", orders)
     check_count("replay", "concurrency", concurrency)
     chosen = _chosen(pool, problems)
+    verifier = verifier.of(pool) if isinstance(verifier, RecordedVerifier) else verifier
     marked = grade or recorded_grade
     places = asyncio.Semaphore(concurrency)
     rows: dict[str, list[tuple[float, float, float]]] = {p.id: [] for p in chosen}

@@ -28,9 +28,11 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import Ledger
 from tts_plugins.models.replay import ReplayModel, recorded_answer
+from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.pools import Pool
 from tts_plugins.protocols import Model
 from tts_plugins.types import Problem
+from tts_plugins.verifiers.recorded import RecordedVerifier
 
 _EVERY = 0.5  # seconds between the commits of a replay, which costs nothing to repeat
 
@@ -115,6 +117,9 @@ class _Work:
         self._pool = plan.model if isinstance(plan.model, Pool) else None
         self._model = None if isinstance(plan.model, Pool) else journaled(plan.model, store)
         self._grade = plan.grade or (by_answer if self._pool is None else by_record)
+        self._verifier = plan.verifier
+        if self._pool is not None and isinstance(plan.verifier, RecordedVerifier):
+            self._verifier = plan.verifier.of(self._pool)
         self._answer = plan.answer or (extract if self._pool is None else recorded_answer)
         self._kept: list[tuple[SolveRow, list[CandidateRow]]] = []
         self._started = self._flushed = time.monotonic()
@@ -155,28 +160,30 @@ class _Work:
         started = time.monotonic()
         try:
             result = await solve(
-                own, model=model, strategy=arm.strategy, verifier=self._plan.verifier, budget=ledger,
+                own, model=model, strategy=arm.strategy, verifier=self._verifier, budget=ledger,
                 seed=_seed(key), answer=self._answer, attempts=self._attempts,
             )  # fmt: skip
         except (AllCandidatesFailed, BudgetExhausted, DeadlineExceeded) as error:
             if _server_down(error):
                 raise
-            self._check_pool(key, model)
+            self._check_pool(key, arm, model)
             if isinstance(error, BudgetExhausted | DeadlineExceeded) and await self._cut(arm, own, model):
                 return None
             seconds, gradable = time.monotonic() - started, can_grade(self._grade, problem)
             return failure(key, error, ledger.usage, seconds, gradable=gradable), []
         if asked.fatal is not None:
             raise asked.fatal
-        self._check_pool(key, model)
+        self._check_pool(key, arm, model)
         if result.stopped in ("budget", "deadline") and await self._cut(arm, own, model):
             return None
         return outcome(key, problem, result, self._grade, texts=self._pool is None)
 
-    def _check_pool(self, key: SolveKey, model: Model) -> None:
-        if isinstance(model, ReplayModel) and model.refused:
+    def _check_pool(self, key: SolveKey, arm: Arm, model: Model) -> None:
+        if self._pool is not None and isinstance(model, ReplayModel) and model.refused:
+            policy = isinstance(arm.strategy, ComputeOptimal)  # which has no n
+            lower = f"give it a budget={self._pool.fewest}" if policy else "lower n"
             raise ConfigurationError(
-                f"bench: {key.arm} asks for more samples than problem {key.problem!r} has; lower n, or record more"
+                f"bench: {key.arm} asks for more samples than problem {key.problem!r} has; {lower}, or record more"
             )
 
     async def _cut(self, arm: Arm, problem: Problem, model: Model) -> bool:

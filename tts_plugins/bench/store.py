@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tts_plugins.bench._differences import differences, in_grade_alone
+from tts_plugins.bench._differences import differences, grown, in_grade_alone
 from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
 from tts_plugins.errors import ConfigurationError, DataError
 
@@ -57,7 +57,7 @@ class Store:
         cls, path: str | Path, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, durable: bool = True,
         regrade: Callable[[Store], Iterable[tuple[SolveRow, Sequence[CandidateRow]]]] | None = None,
     ) -> Store:  # fmt: skip
-        """Begin a benchmark in a new file, or go on with it in one of the same configuration.
+        """Begin a benchmark in a new file, or go on with it in one of the same configuration, or with more problems.
 
         Args:
             config: JSON-serialisable; whatever changes what the results mean.
@@ -228,6 +228,9 @@ def _begin(
         if not _is_empty(db):
             if mendable and in_grade_alone(old, config):
                 return True
+            if grown(old, config):
+                _describe(db, config, problems)
+                return False
             if changed := differences(old, config):
                 raise ConfigurationError(
                     f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was begun "
@@ -235,6 +238,12 @@ def _begin(
                 )
             return False
         # Nothing was paid for yet: a plan that was refused leaves no claim on its file.
+    _describe(db, config, problems)
+    return False
+
+
+def _describe(db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow]) -> None:
+    """Write down what it is a benchmark of."""
     about = {"format": FORMAT, "version": VERSION, "config": config}
     with db:  # all of it or nothing, so that a kill here leaves an empty file, which is begun again
         db.execute("BEGIN")
@@ -245,7 +254,6 @@ def _begin(
         db.executemany("INSERT INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()])
         rows = [(p.id, place, p.text, p.answer, p.level) for place, p in enumerate(problems)]
         db.executemany("INSERT INTO problems VALUES (?, ?, ?, ?, ?)", rows)
-    return False
 
 
 def _is_empty(db: sqlite3.Connection) -> bool:

@@ -213,9 +213,9 @@ class Summary:
         return sorted(solved - {p for arm in self.arms for p in arm.rights})
 
     def frontier(self, cost: Callable[[Arm], float]) -> list[Arm]:
-        """The arms that no other one beats in accuracy without costing more, cheapest first."""
+        """The arms that no other one beats in accuracy without costing more, cheapest first, and were ever right."""
         kept: list[Arm] = []
-        graded = [a for a in self.arms if a.accuracy is not None]
+        graded = [a for a in self.arms if a.accuracy is not None and a.accuracy.value > 0]
         for arm in sorted(graded, key=lambda a: (cost(a), -_value(a))):
             if not kept or _value(arm) > _value(kept[-1]):
                 kept.append(arm)

@@ -12,6 +12,7 @@ from tts_plugins.cli._bench import bench
 from tts_plugins.cli._calibrate import calibrate_command
 from tts_plugins.cli._demo import demo
 from tts_plugins.cli._doctor import doctor
+from tts_plugins.cli._mends import TYPED
 from tts_plugins.cli._record import record
 from tts_plugins.cli._report import report
 from tts_plugins.cli._rollouts import rollouts
@@ -60,6 +61,7 @@ def _root(
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command that the arguments name; its exit code."""
+    TYPED.set(tuple(arguments))
     try:
         code = app(list(arguments), standalone_mode=False, prog_name="tts-plugins")
     except typer.Abort:

@@ -30,10 +30,12 @@ from tts_plugins.cli._terminal import (
     say,
     start_local,
     stderr,
+    warn_of,
 )
 from tts_plugins.cli._verifier import learned_head
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
+from tts_plugins.pools import Pool
 
 Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML or JSON file; options override it.")]
 Problems = Annotated[
@@ -141,6 +143,8 @@ def bench(
         total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         generator = generator_of(setup, Download(stderr(), quiet=quiet))
         plan = setup.plan(generator)
+        if isinstance(plan.model, Pool) and not quiet:
+            warn_of(plan.model, setup.pool)
         with plan.open(out) as store:
             if store.regraded and not quiet:
                 say(f"{store.regraded:,} solves are graded again, and none is asked again")

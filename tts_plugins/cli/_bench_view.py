@@ -85,7 +85,7 @@ def show(run: Run, place: Placing | None) -> None:
     arms, frontier = run.summary.arms, run.frontier(place)
     columns = {
         "": [("★ " if arm in frontier else "  ") + arm.name for arm in arms],
-        "right": [_estimate(arm.accuracy) for arm in arms],
+        "right": [_right(arm) for arm in arms],
         "over the first": [_over(arm, arms[0]) for arm in arms],
         "n": [f"{arm.samples.value:.1f}" for arm in arms],
         "tokens": [f"{arm.tokens.value:,.0f}" for arm in arms],
@@ -125,7 +125,8 @@ def _notes(run: Run) -> list[str]:
     bare, notes = len(run.summary.ungraded), list[str]()
     if bare:
         notes.append(f"{bare} of {len(run.summary.problems)} problems have no answer and are not counted")
-    return notes + [failed_line(arm) for arm in run.summary.arms if arm.failed]
+    # Of an arm that failed everywhere, the command ends with the line.
+    return notes + [failed_line(arm) for arm in run.summary.arms if 0 < len(arm.failed) < len(arm.all)]
 
 
 def failed_line(arm: Arm) -> str:
@@ -149,6 +150,11 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def _right(arm: Arm) -> str:
+    # One problem says nothing of others.
+    return f"{arm.accuracy.value:.3f}" if arm.accuracy and len(arm.rights) == 1 else _estimate(arm.accuracy)
+
+
 def _estimate(value: Estimate | None) -> str:
     return "not graded" if value is None else f"{value.value:.3f} [{value.low:.2f}, {value.high:.2f}]"
 
@@ -159,7 +165,7 @@ def _signed(e: Estimate) -> str:
 
 def _over(arm: Arm, first: Arm) -> str:
     gain = None if arm is first else arm.gain(first)
-    return "" if gain is None else _signed(gain)
+    return "" if gain is None else f"{gain.value:+.3f}" if len(arm.rights) == 1 else _signed(gain)
 
 
 def _share(value: float | None) -> str:

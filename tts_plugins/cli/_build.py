@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from tts_plugins._config import build, find, registered, spoken
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel
 from tts_plugins.models._weights import Progress
-from tts_plugins.policies import ComputeOptimal
-from tts_plugins.stopping import AnyOf, Rule
-from tts_plugins.strategies import BaseStrategy, BestOfN
 
 EMBEDDED = "local"
 _FILES = (".bin", ".json", ".pt", ".pth", ".py", ".safetensors")
@@ -133,115 +126,6 @@ def price_of(text: str) -> tuple[float, float]:
     return into, out
 
 
-def strategy_of(name: str | None, settings: Mapping[str, Any], *, verified: bool) -> BaseStrategy:
-    """The strategy by its registered name, in kebab or snake case; without one, what suits the verifier.
-
-    Args:
-        name: it may bring settings of its own, as in `best-of-n:n=4`, `compute-optimal:file=policy.json`.
-        settings: its fields.
-        verified: whether there is a verifier to choose by.
-
-    Raises:
-        ConfigurationError: an unknown name, an unknown field, or a value that the strategy refuses.
-    """
-    name, _, own = (name or "").partition(":")
-    given = {**settings_of(list(filter(None, own.split(","))), f"--strategy {name}:"), **settings}
-    known = registered("strategies")
-    kind = find(known, name or ("best-of-n" if verified else "self-consistency"))
-    if kind is None:
-        raise ConfigurationError(f"--strategy {name} is not known; use one of {spoken(known)}")
-    if kind is ComputeOptimal:
-        return _policy(given)
-    fields = {f.name for f in dataclasses.fields(cast(Any, kind)) if f.init}
-    if "n" in fields:
-        given.setdefault("n", 8)
-    if unknown := sorted(set(given) - fields):
-        raise ConfigurationError(
-            f"--strategy {spoken([kind.type_name])} has no setting {unknown[0]!r}; it has {', '.join(sorted(fields))}"
-        )
-    made = cast(BaseStrategy, build(kind, {**given, "type": kind.type_name}))
-    if isinstance(made, BestOfN) and made.n > 1 and not verified:
-        raise ConfigurationError("--strategy best-of-n needs a --verifier to choose by; or use self-consistency")
-    return made
-
-
-def _policy(settings: Mapping[str, Any]) -> ComputeOptimal:
-    known = ("file", "budget", "any_model", "any_verifier")
-    if unknown := sorted(set(settings) - set(known)):
-        raise ConfigurationError(f"--strategy compute-optimal has no setting {unknown[0]!r}; it has {', '.join(known)}")
-    if "file" not in settings:
-        raise ConfigurationError(
-            "--strategy compute-optimal needs the file that `tts-plugins calibrate` wrote: "
-            "compute-optimal:file=policy.json"
-        )
-    path = Path(str(settings["file"])).expanduser()
-    try:
-        return ComputeOptimal.from_file(path, **{k: v for k, v in settings.items() if k != "file"})
-    except OSError as error:
-        raise ConfigurationError(
-            f"--strategy compute-optimal:file={path}: the file cannot be read: {error.strerror or error}"
-        ) from error
-
-
-def with_larger(strategy: BaseStrategy, model: OpenAICompatibleModel) -> BaseStrategy:
-    """The policy with the larger model that it may ask.
-
-    Raises:
-        ConfigurationError: it is no policy, or was fitted to another larger model.
-    """
-    if not isinstance(strategy, ComputeOptimal):
-        raise ConfigurationError(
-            f"--larger-model {model.name} is for a policy that may ask it: --strategy compute-optimal:file=policy.json"
-        )
-    return strategy.with_larger(model)
-
-
-def settings_of(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
-    """`FIELD=VALUE`s, the values read as JSON where they are that, else as text.
-
-    Raises:
-        ConfigurationError: one has no "=".
-    """
-    made = {}
-    for pair in pairs:
-        field, equals, value = pair.partition("=")
-        if not equals or not field:
-            raise ConfigurationError(f"{option} {pair}: write FIELD=VALUE, such as {option} wave=4")
-        made[field.strip().replace("-", "_")] = _value(value)
-    return made
-
-
-def stop_of(rules: Sequence[str]) -> Rule | None:
-    """`NAME`, `NAME:VALUE` or `NAME:FIELD=VALUE,…`; any of several may stop the search.
-
-    Raises:
-        ConfigurationError: an unknown rule, or a value that it refuses.
-    """
-    made = [_rule(text) for text in rules]
-    return None if not made else made[0] if len(made) == 1 else AnyOf(rules=tuple(made))
-
-
-def _rule(text: str) -> Rule:
-    name, _, rest = text.partition(":")
-    known = {key: cls for key, cls in registered("stopping").items() if not key.endswith("_of")}  # those hold others
-    kind = find(known, name)
-    if kind is None:
-        raise ConfigurationError(f"--stop {text}: {name!r} is no rule; use one of {spoken(known)}")
-    fields = [f.name for f in dataclasses.fields(cast(Any, kind)) if f.init]
-    values: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        field, equals, value = part.rpartition("=")
-        field = field.strip().replace("-", "_") if equals else (fields or [""])[0]
-        if field not in fields:
-            takes = f"it takes {', '.join(fields)}" if fields else "it takes no value"
-            raise ConfigurationError(f"--stop {text}: {name} does not take {part!r}; {takes}")
-        values[field] = _value(value)
-    try:
-        return cast(Rule, kind(**values))
-    except TypeError:
-        raise ConfigurationError(f"--stop {text}: {name} needs a value for {fields[0]}: {name}:VALUE") from None
-
-
 def budget_of(*, calls: int | None, tokens: int | None, usd: float | None, seconds: float | None) -> Budget | None:
     """The limits that were given; None where there are none.
 
@@ -251,10 +135,3 @@ def budget_of(*, calls: int | None, tokens: int | None, usd: float | None, secon
     if calls is tokens is usd is seconds is None:
         return None
     return Budget(calls=calls, tokens=tokens, usd=usd, seconds=seconds)
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tts_plugins.cli._terminal import Debug, Json, check_writable, emit, errors, say, stdout
+from tts_plugins.cli._terminal import Debug, Json, brief, check_writable, emit, errors, say, stdout, warn_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import ComputeOptimal, Expected, calibrate
 from tts_plugins.policies.difficulty import Signal
@@ -37,6 +37,10 @@ def calibrate_command(
     ] = None,
     larger_price: Annotated[
         float | None, typer.Option(help="What its token costs, in tokens of the smaller model; needed with --larger.")
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Samples of one request at most, which share its prompt; 1 for a server without n."),
     ] = None,
     signal: Annotated[
         str | None, typer.Option(metavar="score|agreement|logprob", help="What says how hard a problem is.")
@@ -66,10 +70,12 @@ def calibrate_command(
             if path is not None and not path.is_file():
                 raise ConfigurationError(f"{name} {path}: there is no such file; record one, or give another path")
         chosen: Signal | None = signal  # type: ignore[assignment]  # `calibrate` says which there are
+        samples = Pool.read(pool)
+        warn_of(samples, pool)
         policy = calibrate(
-            Pool.read(pool), budgets=sizes, price=price, target=target, confidence=confidence,
+            samples, budgets=sizes, price=price, target=target, confidence=confidence,
             larger=None if larger is None else Pool.read(larger), larger_price=larger_price, signal=chosen, bins=bins,
-            orders=orders, seed=seed, aggregate=aggregate,  # type: ignore[arg-type]  # `calibrate` says which there are
+            orders=orders, batch=batch, seed=seed, aggregate=aggregate,  # type: ignore[arg-type]  # `calibrate` says which there are
         )  # fmt: skip
         policy.save(out)
         say(f"policy: {out}")
@@ -84,10 +90,13 @@ def calibrate_command(
 
 
 def _use(policy: ComputeOptimal, pool: Path, out: Path) -> str:
-    # The pool's scores are those of the verifier that the policy was fitted to, under the name of their replay.
     check = "recorded" if policy.aggregate is None else f"recorded:{policy.aggregate}"
-    chosen = f"compute-optimal:file={out},any_verifier=true"
-    return shlex.join(["tts-plugins", "bench", "--pool", str(pool), "--verifier", check, "--strategy", chosen])
+    scored = [] if policy.scores is None else ["--verifier", check]  # a pool without scores has nothing to replay
+    chosen = f"compute-optimal:file={out}"
+    return shlex.join(["tts-plugins", "bench", "--pool", str(pool), *scored, "--strategy", chosen])
+
+
+_WIDEST = 28  # of a strategy, so that a table has its place on a screen
 
 
 def _sizes(text: str) -> list[int]:
@@ -99,14 +108,16 @@ def _sizes(text: str) -> list[int]:
 
 def _table(policy: ComputeOptimal) -> Table:
     shown = Table(title=f"expected on other problems, for {policy.model} (95 %)", title_justify="left")
-    for head in ("budget", "strategy", "accuracy", "samples", "tokens", "all samples", "bins"):
-        shown.add_column(head, overflow="fold")
+    for head in ("budget", "strategy", "accuracy", "samples", "tokens", "all samples:\naccuracy", "\ntokens", "bins"):
+        shown.add_column(head, overflow="fold", max_width=_WIDEST if head == "strategy" else None)
     for plan in policy.plans:
         assert plan.expected is not None and plan.expected_full is not None
-        bins = "no gain" if not plan.stages else f"{_told(plan.gain, sign=True)}; tokens / {_told(plan.saved)}"
+        bins = "no gain" if not plan.stages else f"{_told(plan.gain, sign=True)}\ntokens / {_told(plan.saved)}"
+        full = plan.expected_full
         shown.add_row(
-            str(plan.budget), repr(plan.fixed), *_cells(plan.expected), _told(plan.expected_full.accuracy), bins
-        )
+            str(plan.budget), brief(plan.fixed), *_cells(plan.expected), _told(full.accuracy), _told(full.tokens, 0),
+            bins,
+        )  # fmt: skip
     return shown
 
 
@@ -118,4 +129,4 @@ def _told(interval: Interval | None, digits: int = 3, *, sign: bool = False) -> 
     if interval is None:
         return "-"
     value, low, high = (f"{x:{'+' if sign else ''}.{digits}f}" for x in interval)
-    return f"{value} ({low} to {high})"
+    return f"{value}\n{low} to {high}"

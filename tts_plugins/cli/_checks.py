@@ -35,6 +35,8 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
     "math": ("math-verify", "equal formulas as one answer"),
     "bench": ("resvg-py", "pictures of benchmarks; data sets and puzzles"),
     "otel": ("opentelemetry-api", "OpenTelemetry spans"),
+    "langchain": ("langchain", "LangChain and LangGraph: tts_plugins_langchain"),
+    "dspy": ("dspy", "DSPy: tts_plugins_dspy"),
     "transformers": ("transformers", "ProcessVerifierTransformers"),
 }
 

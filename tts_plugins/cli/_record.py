@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,7 +19,6 @@ from tts_plugins.cli._setup import Setup, grade_of
 from tts_plugins.cli._terminal import Debug, Download, check_writable, complain, errors, say, stderr
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import Pool
-from tts_plugins.types import Problem
 
 Problems = Annotated[
     str,
@@ -94,7 +94,7 @@ def record(
             p.id or "": {k: v for k, v in p.metadata.items() if k not in ("answer", "level")} for p in plan.problems
         }
         recorder = Recorder(dataset=problems, licence=licence, extra=extra)
-        with plan.open(path) as store:
+        with _opened(plan, path) as store:
             done = asyncio.run(run_plan(plan, store, generator, concurrency, total, quiet))
             pool = recorder.pool(store)
         pool.write(out)
@@ -105,8 +105,17 @@ def record(
         Store.remove(path)
 
 
-def _rest(problem: Problem) -> dict[str, Any]:
-    return {key: value for key, value in problem.metadata.items() if key not in ("answer", "level")}
+def _opened(plan: Plan, path: Path) -> Store:
+    """The recording, begun or gone on with."""
+    try:
+        return plan.open(path)
+    except ConfigurationError as error:
+        said = _CHANGED_N.sub(r"--n was \1 and is \2", str(error)).replace("holds a benchmark", "holds a recording")
+        raise ConfigurationError(said) from error
+
+
+# Of a recording, what is named as a strategy and its setting was given as an option.
+_CHANGED_N = re.compile(r'arms\.samples\.strategy was "Samples\(n=(\d+)\)" and is "Samples\(n=(\d+)\)"')
 
 
 def _refuse_other(out: Path, path: Path) -> None:

@@ -14,12 +14,11 @@ from tts_plugins.bench.grading import Grade, by_answer, by_record
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.problems import ProblemSet, read_problems
 from tts_plugins.budget import Budget
-from tts_plugins.cli import _build
+from tts_plugins.cli._strategy import settings_of, strategy_of
 from tts_plugins.cli._verifier import named, verifier_of
 from tts_plugins.errors import ConfigurationError, DataError, TTSError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.pools import Pool
-from tts_plugins.profiles import load_profile
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins.strategies import BaseStrategy
 from tts_plugins.types import Candidate, Problem
@@ -163,27 +162,13 @@ def _strategy(name: str, value: Any, verified: bool) -> Strategy:
             return BaseStrategy.from_dict(value)
         except ConfigurationError as error:
             raise ConfigurationError(f"strategies.{name}: {error}") from error
-    kind, _, rest = str(value).partition(":")
-    if kind == "python" and ":" in rest:
-        found = named(rest, f"--strategy {value}")
-        if isinstance(found, type) or not callable(found):
-            raise ConfigurationError(f"--strategy {value}: {rest} is no strategy; name an object such as BestOfN(n=8)")
-        return cast(Strategy, found)
-    if kind == "profile":
-        strategy = load_profile(rest).strategy
-        if strategy is None:
-            raise ConfigurationError(f"--strategy {value}: that profile has no strategy")
-        return strategy
-    settings = _build.settings_of(list(filter(None, rest.split(","))), f"--strategy {kind}:")
-    if "stop" in settings:
-        settings["stop"] = _build.stop_of(str(settings["stop"]).split("|"))
-    return _build.strategy_of(kind, settings, verified=verified)
+    return strategy_of(str(value), {}, verified=verified)
 
 
 def _budget(name: str, value: Any) -> Budget | None:
     if value == "none":
         return None
-    limits = value if isinstance(value, Mapping) else _build.settings_of(str(value).split(","), "--budget")
+    limits = value if isinstance(value, Mapping) else settings_of(str(value).split(","), "--budget")
     if unknown := sorted(set(limits) - {f.name for f in fields(Budget)}):
         raise ConfigurationError(f"budget {name}: unknown limit {unknown[0]!r}; use calls, tokens, usd or seconds")
     return Budget(**limits)

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from tts_plugins.cli import _build
+from tts_plugins.cli import _build, _strategy
 from tts_plugins.cli import _options as options
 from tts_plugins.cli._live import SolveView
 from tts_plugins.cli._plan import plan
@@ -105,12 +105,12 @@ def solve(
             "system": system, "threads": threads, "progress": download, **more,
         }  # fmt: skip
         generator = _build.model_of(model, price=price, **made)
-        given = {"n": n, "select": select, "stop": _build.stop_of(stop or ())}
-        fields = {**_build.settings_of(settings or ()), **{k: v for k, v in given.items() if v is not None}}
-        chosen = _build.strategy_of(strategy, fields, verified=check is not None)
+        given = {"n": n, "select": select, "stop": _strategy.stop_of(stop or ())}
+        fields = {**_strategy.settings_of(settings or ()), **{k: v for k, v in given.items() if v is not None}}
+        chosen = _strategy.strategy_of(strategy, fields, verified=check is not None)
         larger = None if larger_model is None else _build.model_of(larger_model, price=larger_model_price, **made)
         if larger is not None:
-            chosen = _build.with_larger(chosen, larger)
+            chosen = _strategy.with_larger(chosen, larger)
         budget = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         ledger = Ledger(budget)
         events = solve_events(

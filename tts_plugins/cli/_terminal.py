@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,18 +17,19 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from tts_plugins.bench.assignment import check_assignment
+from tts_plugins.cli._mends import words_of
 from tts_plugins.engine._words import oneline, visible
 from tts_plugins.errors import (
-    AuthenticationFailed,
     BudgetExhausted,
     ConfigurationError,
+    DataError,
     DeadlineExceeded,
     MissingExtraError,
-    ModelNotFound,
     TTSError,
-    UnknownPriceError,
 )
 from tts_plugins.models._served import Served
+from tts_plugins.pools import Pool
 
 EVERY = 5.0  # seconds between two lines of progress, where no terminal can show it live
 
@@ -74,6 +74,14 @@ def complain(text: str) -> None:
     say(f"tts-plugins: {oneline(text)}")
 
 
+def warn_of(pool: Pool, path: object) -> None:
+    """A line where candidates seem to stand under the wrong problems: all figures of such a pool mean nothing."""
+    try:
+        check_assignment(pool).raise_for_findings()
+    except DataError as error:
+        complain(f"warning: {str(error).replace('pool', str(path), 1)}")
+
+
 def emit(value: Any) -> None:
     """One JSON object on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
@@ -108,34 +116,8 @@ def errors(debug: bool) -> Iterator[None]:
         first: BaseException = error
         while isinstance(first, BaseExceptionGroup):  # of tasks that ran side by side; the first to fail ended them
             first = first.exceptions[0]
-        complain(_words(first))
+        complain(words_of(first))
         raise typer.Exit(_code(first)) from None
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, OSError) and not isinstance(error, TTSError):
-        return f"{error}"  # of our own output, or of a file of the user: a full disk is nobody's defect
-    if not isinstance(error, TTSError):
-        return f"this should not have happened: {type(error).__name__}: {error}; --debug shows where"
-    hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
-    text = _OPTION.sub(_as_option, str(error)) if isinstance(error, ConfigurationError) else str(error)
-    return " ".join([text or type(error).__name__, *hints])
-
-
-def _as_option(match: re.Match[str]) -> str:
-    owner, name, value = match["owner"], match["name"].replace("_", "-"), match["value"]
-    return f"--{'budget-' if owner == 'Budget' else ''}{name} {value} "
-
-
-# Messages name the arguments of Python functions; here these are options.
-_OPTION = re.compile(
-    r"^(?P<owner>\w+): (?P<name>temperature|max_tokens|n|attempts|concurrency|calls|tokens|usd|seconds)=(?P<value>\S+) "
-)
-_HINTS: Mapping[type[TTSError], str] = {
-    UnknownPriceError: "(here: --price IN,OUT)",
-    AuthenticationFailed: "(here: --api-key-env NAME)",
-    ModelNotFound: "(here: `tts-plugins doctor --base-url URL` lists the models)",
-}
 
 
 def _code(error: BaseException) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,12 +27,17 @@ class Calibration:
 
     def __init__(
         self, pool: Pool, *, signal: Signal | None, bins: int, options: Sequence[BaseStrategy] | None,
-        measured: Sequence[Measured], aggregate: Aggregate, orders: int, extra: float, wave: int | None, seed: int,
-        larger: LargerPool | None = None,
+        measured: Sequence[Measured], aggregate: Aggregate, orders: int, extra: float, seed: int,
+        wave: int | Literal["auto"] | None = "auto", batch: int | None = None, larger: LargerPool | None = None,
     ) -> None:  # fmt: skip
         self.pool, self._bins, self._given, self._measured = pool, bins, options, measured
         self._larger = larger
-        self._setting = Setting(extra=extra, aggregate=aggregate, orders=orders, seed=seed, wave=wave)
+        # Without prompts to share, waves save nothing.
+        asked = any(p.prompt_tokens for each in (pool, larger and larger.pool) if each for p in each.problems)
+        waves = ((1, None) if asked else (1,)) if wave == "auto" else (wave,)
+        self._setting = Setting(
+            extra=extra, aggregate=aggregate, orders=orders, seed=seed, waves=waves, batch=batch
+        )  # fmt: skip
         self._selects = selects_of(pool, aggregate)
         self.scored = "best" in self._selects
         self._signal: Signal = signal or ("score" if self.scored else "agreement")
@@ -54,7 +59,14 @@ class Calibration:
         """Every option on every walk."""
         s, n = self._setting, min(budget, self.pool.fewest)
         trials = Trials(
-            self.pool.problems, n, self._selects, how=s.aggregate, orders=s.orders, seed=s.seed, extra=s.extra
+            self.pool.problems,
+            n,
+            self._selects,
+            how=s.aggregate,
+            orders=s.orders,
+            seed=s.seed,
+            extra=s.extra,
+            batch=s.batch,
         )
         options = gather(self.pool, trials, self._given, self._measured, s)
         if self._larger is not None:

@@ -15,8 +15,20 @@ import numpy as np
 
 from tts_plugins.policies._paths import Floats
 from tts_plugins.policies._promise import Settings, cheapest
-from tts_plugins.policies._table import Checkpoint, Choice, Gate, Goal, Option, Table, apply, bins_of, follow, value
-from tts_plugins.policies._trials import Bools, Outcome, select_of
+from tts_plugins.policies._table import (
+    Checkpoint,
+    Choice,
+    Course,
+    Gate,
+    Goal,
+    Option,
+    Table,
+    apply,
+    bins_of,
+    follow,
+    value,
+)
+from tts_plugins.policies._trials import Bools, select_of
 from tts_plugins.policies.difficulty import Difficulty, quantile_edges
 
 _EDGES = 5  # one cut less: where a cascade may part the problems
@@ -29,18 +41,17 @@ def choose(table: Table, train: Bools, goal: Goal) -> Choice:
     choice = _for_all(table, train, goal)
     if choice.checkpoints:
         return choice  # a cascade
-    rows, fixed = train[table.trials.problem], choice.fixed
-    current = table.outcome(fixed, 0)
-    going = np.full(len(rows), table.options[fixed].sampling is not None)
+    rows, course = train[table.trials.problem], table.begun(choice.fixed)
     made = []
     for count in table.counts:
-        active = table.looked_at(fixed, current, going, count)
+        paused = table.paused(course, count)
+        active = table.looked_at(choice.fixed, paused)
         if not (active & rows).any():
             break
-        point = _checkpoint(table, train, choice.price, count, current, active)
+        point = _checkpoint(table, train, choice.price, paused, active)
         if any(gate.option is not None for gate in point.gates):
             made.append(point)
-            current, going = apply(table, point, current, active, going)
+            course = apply(table, point, paused, active)
     return replace(choice, checkpoints=tuple(made))
 
 
@@ -140,13 +151,13 @@ def _cheapest(table: Table, train: Bools, goal: Goal, looks: Sequence[Choice]) -
     return replace(choices[found], price=goal.target / saved if saved > 0 else 0.0, instead=single)
 
 
-def _checkpoint(table: Table, train: Bools, price: float, count: int, current: Outcome, active: Bools) -> Checkpoint:
-    trials = table.trials
+def _checkpoint(table: Table, train: Bools, price: float, paused: Course, active: Bools) -> Checkpoint:
+    trials, count = table.trials, paused.count
     seen = active & train[trials.problem]
     difficulty = Difficulty.fit(list(map(float, table.eases(count)[seen])), signal=table.signal, bins=table.bins)
-    bins, now = bins_of(table.eases(count), difficulty), value(current, price)
+    bins, now = bins_of(table.eases(count), difficulty), value(paused.current, price)
     open_ = [i for i in range(len(table.options)) if table.open_at(i, count)]
-    more = np.stack([value(table.outcome(i, count), price) - now for i in open_])
+    more = np.stack([value(table.outcome(i, count).after(paused.spent), price) - now for i in open_])
     gates = []
     for number in range(difficulty.bins):
         mask = seen & (bins == number)

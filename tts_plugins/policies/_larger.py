@@ -19,7 +19,7 @@ from tts_plugins.selection import Select
 class LargerPool:
     """Its samples, in the order of the smaller model's problems; `price` is that of a token, in the smaller's tokens.
 
-    `extra`: what a sample costs besides its own tokens, in its own tokens.
+    `extra`: what a sample costs besides its own tokens and its request's prompt, in its own tokens.
     """
 
     pool: Pool
@@ -56,10 +56,10 @@ def larger_options(larger: LargerPool, selects: Sequence[Select], budget: int, s
         raise DataError("larger: its pool has neither the answers nor the scores that the smaller model's has")
     n = min(budget, larger.pool.fewest)
     trials = Trials(
-        larger.pool.problems, n, own, how=s.aggregate, orders=s.orders, seed=s.seed, extra=larger.extra
+        larger.pool.problems, n, own, how=s.aggregate, orders=s.orders, seed=s.seed, extra=larger.extra, batch=s.batch,
     )  # fmt: skip
     for select in own:
-        for strategy in simple(select, n, s.wave):
+        for strategy in simple(select, n, s.waves):
             found = trials.outcome(strategy, trials.stops_at(strategy), 0)
 
             def means(values: Floats) -> Floats:
@@ -74,7 +74,7 @@ def larger_options(larger: LargerPool, selects: Sequence[Select], budget: int, s
                 full=strategy.stop is None and strategy.n == n, larger=strategy.n,
             )  # fmt: skip
     for select in own:
-        for strategy in simple(select, n, s.wave):
+        for strategy in simple(select, n, s.waves):
             if strategy.stop is None:
                 yield Option(
                     name=f"larger, beside: {strategy!r}", strategy=Larger(strategy=strategy, beside=True),

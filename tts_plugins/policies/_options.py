@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.policies._bill import prompts_of
 from tts_plugins.policies._table import Option
 from tts_plugins.policies._trials import Bools, Recorded, Sampling, Trials, learned_stops, select_of
 from tts_plugins.policies.calibrate import Measured
@@ -24,13 +25,17 @@ LEARNED = tuple(10 ** (e / 4) for e in range(-13, -4))  # prices of a mean candi
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How a pool is read: what a sample costs besides its tokens, how step scores become one, walks and seeds."""
+    """How a pool is read: what a sample costs besides its tokens, how step scores become one, walks and seeds.
+
+    `waves`: in which waves strategies with a rule are tried; `batch`: samples of one request at most.
+    """
 
     extra: float
     aggregate: Aggregate
     orders: int
     seed: int
-    wave: int | None
+    waves: tuple[int | None, ...]
+    batch: int | None
 
 
 def selects_of(pool: Pool, how: Aggregate) -> tuple[Select, ...]:
@@ -61,22 +66,22 @@ def sampling(select: Select, n: int, stop: Rule | None, wave: int | None) -> Sam
     return BestOfN(n=n, select="best" if select == "best" else "weighted", stop=stop, wave=own)
 
 
-def simple(select: Select, n: int, wave: int | None) -> Iterator[Sampling]:
-    """The strategies without anything learned."""
+def simple(select: Select, n: int, waves: Sequence[int | None]) -> Iterator[Sampling]:
+    """The strategies without anything learned: all samples in one request, or a rule in each kind of waves."""
     sizes = sorted({n, *(2**i for i in range(n.bit_length()) if 2**i <= n)})
     for k in sizes:
-        yield sampling(select, k, None, wave)
+        yield sampling(select, k, None, None)
     if select == "best":
         for k in sizes[1:]:
             for score in (1.0, 0.95, 0.9, 0.8):
-                yield sampling(select, k, Threshold(score), wave)
+                yield from (sampling(select, k, Threshold(score), wave) for wave in waves)
         return
     rules: list[Rule] = [VoteDecided(weighted=select == "weighted"), *map(VoteLead, (1, 2, 3, 4, 6))]
     rules += [*map(BetaConfident, (0.8, 0.9, 0.95)), *map(Unanimous, (2, 3, 4))]
     if select == "weighted":
         rules += [VoteLead(k, weighted=True) for k in (1, 2, 3, 4)]
     for rule in rules:
-        yield sampling(select, n, rule, wave)
+        yield from (sampling(select, n, rule, wave) for wave in waves)
 
 
 def gather(
@@ -84,7 +89,7 @@ def gather(
 ) -> list[Option]:  # fmt: skip
     """All options with where each stops; learned rules run on problems that they were not fitted to."""
     options: list[Option] = []
-    for strategy in given if given is not None else _simple(trials, s.wave):
+    for strategy in given if given is not None else _simple(trials, s.waves):
         if not isinstance(strategy, BestOfN | SelfConsistency):
             raise ConfigurationError(
                 f"calibrate: {strategy!r} cannot be tried on recorded samples; run it, and pass its outcomes as "
@@ -105,9 +110,9 @@ def gather(
     return options
 
 
-def _simple(trials: Trials, wave: int | None) -> Iterator[Sampling]:
+def _simple(trials: Trials, waves: Sequence[int | None]) -> Iterator[Sampling]:
     for select in trials.paths:
-        yield from simple(select, trials.n, wave)
+        yield from simple(select, trials.n, waves)
 
 
 def _learned(pool: Pool, trials: Trials, select: Select, s: Setting) -> Iterator[Option]:
@@ -124,16 +129,21 @@ def _learned(pool: Pool, trials: Trials, select: Select, s: Setting) -> Iterator
             stops[:, -1] = True
             at[i, rows] = stops.argmax(1)[rows] + 1
     for i, price in enumerate(prices):
-        strategy = sampling(select, trials.n, replace(rules[i], price=price), s.wave)
-        yield Option(
-            name=f"{select}, learned at {price:.3g}", strategy=strategy, sampling=strategy, at=at[i], learned_at=price
-        )
+        name, rule = f"{select}, learned at {price:.3g}", replace(rules[i], price=price)
+        for wave in s.waves:
+            strategy = sampling(select, trials.n, rule, wave)
+            yield Option(name=name, strategy=strategy, sampling=strategy, at=at[i], learned_at=price)
 
 
 def _prices(pool: Pool, s: Setting) -> list[float]:
     tokens = [c.tokens or 0 for p in pool.problems for c in p.candidates]
-    unit = max(sum(tokens) / len(tokens) + s.extra, 1e-9)
+    unit = max(sum(tokens) / len(tokens) + _beside(pool, s), 1e-9)
     return [p / unit for p in LEARNED]
+
+
+def _beside(pool: Pool, s: Setting) -> float:
+    """What a sample costs besides its tokens where it is asked for alone, as a learned rule weighs it."""
+    return s.extra + float(prompts_of(pool.problems).mean())
 
 
 def _frontier(
@@ -141,7 +151,7 @@ def _frontier(
 ) -> tuple[LearnedStopping, ...]:
     part = replace(pool, problems=tuple(p for p, k in zip(pool.problems, keep, strict=True) if k))
     return LearnedStopping.frontier(
-        part, n=n, prices=prices, select=select, aggregate=s.aggregate, extra_tokens=s.extra, orders=s.orders,
+        part, n=n, prices=prices, select=select, aggregate=s.aggregate, extra_tokens=_beside(pool, s), orders=s.orders,
         seed=s.seed,
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,23 @@ class Goal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Course:
+    """Where the walks are after `count` samples.
+
+    Attributes:
+        current: what each comes to if nobody looks at it again.
+        under: (walks,), the option that it is under.
+        spent: what it has paid so far; going: whether it samples, and can be looked at.
+    """
+
+    current: Outcome
+    under: Ints
+    spent: Outcome
+    count: int
+    going: Bools
+
+
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """Options on the same walks, and how they are valued: accuracy less the price of their tokens."""
 
@@ -94,6 +111,7 @@ class Table:
     budget: int
     _eases: dict[int, Floats] = field(default_factory=dict)
     _outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
+    _paid: dict[tuple[int, int, int], Outcome] = field(default_factory=dict)
 
     @property
     def singles(self) -> int:
@@ -101,17 +119,25 @@ class Table:
         return next((i for i, o in enumerate(self.options) if o.beside is not None), len(self.options))
 
     def outcome(self, number: int, floor: int) -> Outcome:
-        """An option's, where `floor` samples were taken before it was chosen."""
+        """An option's, where `floor` samples were taken and paid for before it was chosen: they cost it nothing."""
         if (number, floor) not in self._outcomes:
             o = self.options[number]
             if o.beside is not None:
                 self._outcomes[number, floor] = o.beside.outcome(self.trials, floor)
             elif o.sampling is None or o.at is None:
                 assert o.recorded is not None
-                self._outcomes[number, floor] = self.trials.elsewhere(o.recorded, floor)
+                self._outcomes[number, floor] = self.trials.elsewhere(o.recorded)
             else:
                 self._outcomes[number, floor] = self.trials.outcome(o.sampling, o.at, floor)
         return self._outcomes[number, floor]
+
+    def paid(self, number: int, start: int, until: int) -> Outcome:
+        """What an option that samples pays from `start` samples on, where it is asked for no more than `until`."""
+        if (number, start, until) not in self._paid:
+            o = self.options[number]
+            assert o.sampling is not None and o.at is not None
+            self._paid[number, start, until] = self.trials.paid(o.sampling, o.at, start, until)
+        return self._paid[number, start, until]
 
     def eases(self, count: int) -> Floats:
         """Of each walk after `count` samples."""
@@ -133,11 +159,30 @@ class Table:
         o = self.options[number]
         return count + o.larger <= self.budget if o.sampling is None else o.sampling.n >= count
 
-    def looked_at(self, fixed: int, current: Outcome, going: Bools, count: int) -> Bools:
-        """The walks that come to a look after `count` samples: they would go on, or have all that `fixed` asks for."""
+    def begun(self, number: int) -> Course:
+        """All walks under one option, before the first sample."""
+        rows = len(self.trials.problem)
+        return Course(
+            current=self.outcome(number, 0), under=np.full(rows, number), spent=self.trials.nothing(), count=0,
+            going=np.full(rows, self.options[number].sampling is not None),
+        )  # fmt: skip
+
+    def paused(self, course: Course, count: int) -> Course:
+        """The walks after `count` samples: waves end there, and what follows is asked for anew."""
+        spent, current = course.spent, course.current
+        for number in map(int, np.unique(course.under[course.going])):
+            own = course.going & (course.under == number)
+            spent = spent.where(own, self.paid(number, course.count, count).after(spent))
+            whole = self.outcome(number, count).after(spent)
+            current = current.where(own, replace(whole, right=current.right))
+        return replace(course, spent=spent, current=current, count=count)
+
+    def looked_at(self, fixed: int, paused: Course) -> Bools:
+        """The walks that come to a look: they would go on, or have all that `fixed` asks for."""
         first = self.options[fixed].sampling
-        whole = first is not None and first.stop is None and first.n == count
-        looked: Bools = going & ((current.samples > count) | whole) & ~np.isnan(self.eases(count))
+        whole = first is not None and first.stop is None and first.n == paused.count
+        more = paused.current.samples > paused.spent.samples
+        looked: Bools = paused.going & (more | whole) & ~np.isnan(self.eases(paused.count))
         return looked
 
     def by_problem(self, values: Sequence[Floats], train: Bools) -> Floats:
@@ -149,23 +194,25 @@ class Table:
 
 def follow(table: Table, choice: Choice) -> Outcome:
     """What a choice reaches on every walk of the table."""
-    current = table.outcome(choice.fixed, 0)
-    going = np.full(len(current.right), table.options[choice.fixed].sampling is not None)
+    course = table.begun(choice.fixed)
     for point in choice.checkpoints:
-        active = table.looked_at(choice.fixed, current, going, point.count)
-        current, going = apply(table, point, current, active, going)
-    return current
+        paused = table.paused(course, point.count)
+        course = apply(table, point, paused, table.looked_at(choice.fixed, paused))
+    return course.current
 
 
-def apply(table: Table, point: Checkpoint, current: Outcome, active: Bools, going: Bools) -> tuple[Outcome, Bools]:
+def apply(table: Table, point: Checkpoint, paused: Course, active: Bools) -> Course:
+    """The walks after a look: those of a bin that parts are under another option."""
+    current, under, going = paused.current, paused.under, paused.going
     bins = bins_of(table.eases(point.count), point.difficulty)
     for number, gate in enumerate(point.gates):
         if gate.option is not None:
             mask = active & (bins == number)
-            current = current.where(mask, table.outcome(gate.option, point.count))
+            current = current.where(mask, table.outcome(gate.option, point.count).after(paused.spent))
+            under = np.where(mask, gate.option, under)
             if table.options[gate.option].sampling is None:
                 going = going & ~mask
-    return current, going
+    return replace(paused, current=current, under=under, going=going)
 
 
 def bins_of(eases: Floats, difficulty: Difficulty) -> Ints:

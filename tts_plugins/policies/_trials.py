@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tts_plugins.policies._bill import Bill, prompts_of
 from tts_plugins.policies._paths import Floats, Ints, Paths, Samples, walk
 from tts_plugins.policies._state import TIE, ahead, basis, decided
 from tts_plugins.policies.difficulty import Signal, predicted
@@ -35,6 +36,12 @@ class Outcome:
         return Outcome(
             right=np.where(mask, other.right, self.right), tokens=np.where(mask, other.tokens, self.tokens),
             samples=np.where(mask, other.samples, self.samples),
+        )  # fmt: skip
+
+    def after(self, before: Outcome) -> Outcome:
+        """The same, where something was paid for before."""
+        return Outcome(
+            right=self.right, tokens=before.tokens + self.tokens, samples=before.samples + self.samples
         )  # fmt: skip
 
 
@@ -81,14 +88,12 @@ class Beside:
     price: float
 
     def outcome(self, small: Trials, floor: int) -> Outcome:
-        """After `floor` samples of the smaller model."""
+        """From `floor` samples of the smaller model on; its own come in one request."""
         rows = range(len(small.problem))
         chosen = [choose([*small.seen(r, floor), *self.trials.seen(r, self.n)], self.select) for r in rows]
-        return Outcome(
-            right=np.array([float(bool(c.output.correct)) for c in chosen]),
-            tokens=small.paid(floor) + self.price * self.trials.paid(self.n),
-            samples=np.full(len(rows), float(floor + self.n)),
-        )
+        paid = self.trials.paid(SelfConsistency(n=self.n), np.full(len(rows), self.n), 0, self.n)
+        right = np.array([float(bool(c.output.correct)) for c in chosen])
+        return Outcome(right=right, tokens=self.price * paid.tokens, samples=paid.samples)
 
 
 class Trials:
@@ -97,13 +102,15 @@ class Trials:
     Attributes:
         problem: (walks,), the row of each walk's problem.
         orders: walks a problem.
+
+    A sample costs its tokens and `extra`; a request the problem's `prompt_tokens`, for `batch` samples at most.
     """
 
     def __init__(
         self, problems: Sequence[PoolProblem], n: int, selects: Sequence[Select], *, how: Aggregate, orders: int,
-        seed: int, extra: float,
+        seed: int, extra: float, batch: int | None = None,
     ) -> None:  # fmt: skip
-        self.n, self.orders, self._extra = n, orders, extra
+        self.n, self.orders = n, orders
         self.paths: Mapping[Select, Paths] = {}
         self._right: dict[Select, Floats] = {}
         for select in selects:
@@ -113,7 +120,7 @@ class Trials:
             self._right[select] = paths.labels(samples.correct)
         first = next(iter(self.paths.values()))
         self.problem, self._taken = first.problem, first.taken
-        self._cost = (first.tokens + extra).cumsum(1)
+        self._bill = Bill(first.tokens, prompts_of(problems)[self.problem], extra=extra, batch=batch)
         self._seen = [[_scored(c, how, i) for i, c in enumerate(p.candidates)] for p in problems]
 
     def seen(self, row: int, count: int) -> list[Scored]:
@@ -141,25 +148,25 @@ class Trials:
         return ends
 
     def outcome(self, strategy: Sampling, at: Ints, floor: int) -> Outcome:
-        """Of stopping there, but not before `floor` samples, which are paid for already."""
+        """Of stopping there, but not before `floor` samples, which are paid for already and not counted."""
         ends, rows = np.maximum(at, max(floor, 1)), np.arange(len(at))
-        return Outcome(
-            right=self._right[select_of(strategy)][rows, ends - 1], tokens=self._cost[rows, ends - 1],
-            samples=ends.astype(float),
-        )  # fmt: skip
+        paid = self.paid(strategy, at, floor, self.n)
+        return replace(paid, right=self._right[select_of(strategy)][rows, ends - 1])
 
-    def paid(self, count: int) -> Floats:
-        """What the first so many samples of each walk cost."""
-        paid: Floats = self._cost[:, count - 1] if count else np.zeros(len(self.problem))
-        return paid
+    def paid(self, strategy: Sampling, at: Ints, start: int, until: int) -> Outcome:
+        """What it pays from `start` samples on, up to where it stops or has `until`; `right` is left open."""
+        tokens, samples = self._bill.paid(strategy, at, start, until, self.seen)
+        return Outcome(right=np.zeros(len(at)), tokens=tokens, samples=samples)
 
-    def elsewhere(self, recorded: Recorded, floor: int) -> Outcome:
-        """Of a strategy that was recorded elsewhere, after `floor` samples of ours, none of which it uses."""
-        before = self.paid(floor)
-        return Outcome(
-            right=recorded.right[self.problem], tokens=recorded.tokens[self.problem] + before,
-            samples=recorded.samples[self.problem] + floor,
-        )  # fmt: skip
+    def nothing(self) -> Outcome:
+        """What has been paid before the first sample."""
+        none = np.zeros(len(self.problem))
+        return Outcome(right=none, tokens=none, samples=none)
+
+    def elsewhere(self, recorded: Recorded) -> Outcome:
+        """Of a strategy that was recorded elsewhere, which uses none of our samples."""
+        return Outcome(right=recorded.right[self.problem], tokens=recorded.tokens[self.problem],
+                       samples=recorded.samples[self.problem])  # fmt: skip
 
     def eases(self, signal: Signal, count: int) -> Floats:
         """The predicted ease of each walk's problem after `count` samples; NaN where they say nothing."""
@@ -179,11 +186,11 @@ def _first_stop(rule: StopRule, seen: Sequence[Scored]) -> int:
 
 
 def _scored(c: PoolCandidate, how: Aggregate, index: int) -> Scored:
-    logprob = c.extra.get("logprob")  # the mean of its tokens', where whoever recorded it kept that
+    logprob, all_ = c.extra.get("logprob"), c.extra.get("logprobs")  # the mean of its tokens', or each token's
     return Scored(
         _NOTHING, text=c.text or "", answer=c.answer, tokens=c.tokens, truncated=c.truncated, finished=True,
         score=c.scored(how), index=index, output=c,
-        logprobs=(float(logprob),) if isinstance(logprob, int | float) else None,
+        logprobs=(float(logprob),) if isinstance(logprob, int | float) else tuple(map(float, all_)) if all_ else None,
     )  # fmt: skip
 
 

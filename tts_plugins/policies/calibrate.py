@@ -49,11 +49,12 @@ def calibrate(
     options: Sequence[BaseStrategy] | None = None,
     measured: Sequence[Measured] = (),
     aggregate: Aggregate | Literal["auto"] = "auto",
-    extra_tokens: float | None = None,
+    extra_tokens: float = 0.0,
     larger: Pool | None = None,
     larger_price: float | None = None,
     orders: int = 10,
-    wave: int | None = 1,
+    wave: int | Literal["auto"] | None = "auto",
+    batch: int | None = None,
     seed: int = 0,
 ) -> ComputeOptimal:
     """A policy from a pool of graded samples; needs numpy. The same pool and seed give the same policy.
@@ -76,14 +77,17 @@ def calibrate(
         measured: outcomes of strategies that samples cannot replay: beams, revisions.
         aggregate: how recorded step scores become one; "auto" takes the one that tells right from wrong best in this
             pool. The policy keeps it, and refuses a verifier that makes its scores in another way.
-        extra_tokens: what a sample costs besides its own tokens; its problem's mean `prompt_tokens` where left out.
+        extra_tokens: what a sample costs besides its own tokens and its request's prompt, such as its verification. A
+            prompt (the pool's `prompt_tokens`) is paid for once a request, as the engine pays for it.
         larger: a larger model's samples of the same problems, scored by the same verifier where there is one. Then a
             plan may ask that model: at once, or where the smaller one's first samples look hard. Its samples are chosen
             among alone, and `budgets` counts both.
         larger_price: what a token of the larger model costs, in tokens of the smaller one: the ratio of their prices,
             or of their parameters for FLOPs. All expected tokens and `price` are in tokens of the smaller one.
         orders: shuffled orders in which each problem is walked through.
-        wave: of the chosen strategies; 1 pays for nothing that the rule did not ask for, None is faster and pays more.
+        wave: of the strategies with a rule: 1 asks one by one, and pays for a prompt each time; None sends as many
+            samples in a request as the rule needs, then twice as many; "auto" tries both where prompts cost anything.
+        batch: samples that one request gives at most, 1 for a server without `n`; None for any number.
 
     Raises:
         ConfigurationError: a setting is wrong, or a fold would be empty.
@@ -100,6 +104,9 @@ def calibrate(
         if value is not None and not _number(value):
             raise ConfigurationError(f"calibrate: {name}={value!r} must be a number from 0")
     check_confidence("calibrate", confidence)
+    for name, count in (("wave", None if wave == "auto" else wave), ("batch", batch)):
+        if count is not None:
+            check_count("calibrate", name, count)
     if signal is not None and signal not in SIGNALS:
         raise ConfigurationError(
             f"calibrate: signal={signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
@@ -111,8 +118,7 @@ def calibrate(
     combine([1.0], how)  # raises where the name is not known
     work = Calibration(
         pool, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
-        extra=_extra(pool) if extra_tokens is None else extra_tokens, wave=wave, seed=seed,
-        larger=beside,
+        extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside,
     )  # fmt: skip
     goal = Goal(price=price, target=0.01 if target is None else target, confidence=confidence)
     plans = tuple(work.plan(goal, work.table(size)) for size in sizes)
@@ -138,9 +144,10 @@ def _check(pool: Pool) -> None:
     if not isinstance(given, Pool):
         raise ConfigurationError(f"calibrate: pool={pool!r} is no Pool; read one with Pool.read(path)")
     if len(pool.problems) < 4:
+        have = {0: "no problems", 1: "1 problem"}.get(len(pool.problems), f"{len(pool.problems)} problems")
         raise ConfigurationError(
-            f"calibrate: {len(pool.problems)} problems make two folds of which one is empty or of one problem; "
-            "record at least 4, better 100"
+            f"calibrate: the pool has {have}; half of them choose and half of them test the choice, so record at least "
+            "4, better 100"
         )
     if all(c.truncated for p in pool.problems for c in p.candidates):
         raise DataError(
@@ -149,7 +156,7 @@ def _check(pool: Pool) -> None:
         )
 
 
-def _beside(pool: Pool, larger: Pool | None, price: float | None, extra: float | None) -> LargerPool | None:
+def _beside(pool: Pool, larger: Pool | None, price: float | None, extra: float) -> LargerPool | None:
     from tts_plugins.policies._larger import LargerPool  # numpy
 
     if larger is None:
@@ -164,7 +171,7 @@ def _beside(pool: Pool, larger: Pool | None, price: float | None, extra: float |
             f"calibrate: larger_price={price!r} must be a number above 0: what a token of the larger model costs, in "
             "tokens of the smaller one"
         )
-    return LargerPool.beside(pool, larger, price=price, extra=_extra(larger) if extra is None else extra)
+    return LargerPool.beside(pool, larger, price=price, extra=extra)
 
 
 def _budgets(most: int, budgets: Sequence[int] | None) -> list[int]:
@@ -181,11 +188,6 @@ def _budgets(most: int, budgets: Sequence[int] | None) -> list[int]:
                 "it, or record more"
             )
     return sizes
-
-
-def _extra(pool: Pool) -> float:
-    counts = [p.prompt_tokens for p in pool.problems if p.prompt_tokens is not None]
-    return sum(counts) / len(counts) if counts else 0.0
 
 
 def _number(value: object) -> bool:

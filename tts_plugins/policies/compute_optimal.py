@@ -107,7 +107,7 @@ class ComputeOptimal(BaseStrategy):
         )
         made._check_names(
             model if isinstance(model, str) else getattr(model, "name", None),
-            verifier if isinstance(verifier, str) else getattr(verifier, "name", None),
+            verifier if verifier is None or isinstance(verifier, str) else _stands_for(verifier),
         )
         return made if larger is None else made.with_larger(larger)
 
@@ -154,7 +154,7 @@ class ComputeOptimal(BaseStrategy):
         return self.plans[-1].budget if self.budget is None else self.budget
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
-        self._check_names(run.model.name, None if run.verifier is None else run.verifier.name)
+        self._check_names(run.model.name, None if run.verifier is None else _stands_for(run.verifier))
         self._check_aggregate(getattr(run.verifier, "aggregate", None))
         room = await run.room(problem, self._cap)
         fitting = [plan for plan in self.plans if plan.budget <= room]
@@ -179,7 +179,7 @@ class ComputeOptimal(BaseStrategy):
         self._check_name("verifier", self.verifier, verifier, self.any_verifier)
 
     def _check_name(self, kind: str, mine: str | None, theirs: str | None, told: bool) -> None:
-        # A replay of a model's samples stands for the model.
+        # A replay of a model's samples stands for the model, and one of a verifier's scores for the verifier.
         if told or mine is None or theirs is None or theirs.removeprefix("replay of ") == mine:
             return
         flag = "any_verifier" if kind == "verifier" else "any_model"
@@ -194,3 +194,9 @@ class ComputeOptimal(BaseStrategy):
                 f"ComputeOptimal: it was fitted to the {self.aggregate!r} of step scores, and the verifier takes "
                 f"{theirs!r}; give the verifier aggregate={self.aggregate!r}, or say any_verifier=True"
             )
+
+
+def _stands_for(verifier: Verifier | SetVerifier) -> str | None:
+    """Its name, or for recorded scores that of the verifier that gave them."""
+    name: str | None = getattr(verifier, "stands_for", None) or getattr(verifier, "name", None)
+    return name

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import VerifierError
-from tts_plugins.pools import PoolCandidate
+from tts_plugins.pools import Pool, PoolCandidate
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Aggregate
 from tts_plugins.selection import aggregate as combine
@@ -18,15 +20,20 @@ class RecordedVerifier:
 
     Args:
         aggregate: how step scores become one score; a recorded `score` stands as it is.
+        stands_for: the verifier whose scores they are, for a policy that was fitted to it; see `of`.
     """
 
-    def __init__(self, *, aggregate: Aggregate = "last") -> None:
+    def __init__(self, *, aggregate: Aggregate = "last", stands_for: str | None = None) -> None:
         combine([1.0], aggregate)  # raises where the name is not known
         self.name = f"RecordedVerifier({aggregate})"
-        self.aggregate = aggregate
+        self.aggregate, self.stands_for = aggregate, stands_for
 
     def __repr__(self) -> str:
         return self.name
+
+    def of(self, pool: Pool) -> Self:
+        """The same, standing for the verifier that the pool's header names."""
+        return type(self)(aggregate=self.aggregate, stands_for=self.stands_for or pool.header.verifier)
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
         """Free: pools do not say what a score cost."""

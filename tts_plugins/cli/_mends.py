@@ -1,0 +1,48 @@
+"""An error in the words of the command line: options where a message names arguments of Python."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+
+from tts_plugins.errors import AuthenticationFailed, ConfigurationError, ModelNotFound, TTSError, UnknownPriceError
+
+TYPED: ContextVar[Sequence[str]] = ContextVar("typed", default=())  # the command line
+
+
+def words_of(error: BaseException) -> str:
+    """What is said of it, in one line."""
+    if isinstance(error, OSError) and not isinstance(error, TTSError):
+        return f"{error}"  # of our own output, or of a file of the user: a full disk is nobody's defect
+    if not isinstance(error, TTSError):
+        return f"this should not have happened: {type(error).__name__}: {error}; --debug shows where"
+    hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
+    text = str(error)
+    if isinstance(error, ConfigurationError):
+        text = _OPTION.sub(_as_option, text)
+        for words, mend in _MENDS:
+            text = words.sub(mend, text)
+    return " ".join([text or type(error).__name__, *hints])
+
+
+def _as_option(match: re.Match[str]) -> str:
+    owner, name, value = match["owner"], match["name"].replace("_", "-"), match["value"]
+    option = f"--{'budget-' if owner == 'Budget' else ''}{name}"
+    given = any(text == option or text.startswith(f"{option}=") for text in TYPED.get())
+    return f"{option} {value} " if given else match[0]
+
+
+# Messages name the arguments of Python functions; here these are options, where they were given as such.
+_OPTION = re.compile(
+    r"^(?P<owner>\w+): (?P<name>temperature|max_tokens|n|attempts|concurrency|calls|tokens|usd|seconds)=(?P<value>\S+) "
+)
+_MENDS = (
+    (re.compile(r"pass verifier=…, or use SelfConsistency"), "give --verifier, or --strategy self-consistency"),
+    (re.compile(r"say (any_\w+)=True"), r"add ,\1=true to --strategy compute-optimal:file=…"),
+)
+_HINTS: Mapping[type[TTSError], str] = {
+    UnknownPriceError: "(here: --price IN,OUT)",
+    AuthenticationFailed: "(here: --api-key-env NAME)",
+    ModelNotFound: "(here: `tts-plugins doctor --base-url URL` lists the models)",
+}
