@@ -10,6 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.models._usage import PromptBound, Trust, measure, pricing
 from tts_plugins.types import Usage
 
@@ -243,6 +245,15 @@ def test_the_published_prices_are_loaded_off_the_loop() -> None:
     """
     ended = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("price", [(math.inf, 1.0), (math.nan, 1.0), (1.0, -1.0), (1e300, 1.0), (1.0,), 3.0])
+def test_a_price_that_no_account_can_add_up_is_refused(price: Any) -> None:
+    """Regression: an infinite price was an OverflowError in the account."""
+    with pytest.raises(ConfigurationError, match=r"price=.* must be two prices"):
+        pricing(price, "any", None)
+    with pytest.raises(ConfigurationError, match=r"OpenAICompatibleModel: price=.* must be two prices"):
+        OpenAICompatibleModel("m", base_url="http://127.0.0.1:1/v1", price=price)
 
 
 def test_prices() -> None:

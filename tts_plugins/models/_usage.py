@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tts_plugins._config import check_price
 from tts_plugins.types import Usage
 
 # A chat template adds role names and separators; no known one adds more than this for a message.
@@ -203,8 +204,12 @@ def pricing(price: tuple[float, float] | None, model: str, base_url: str | None)
 
     Returns:
         None where no price is known: `genai-prices` is not installed, or does not list the model at that server.
+
+    Raises:
+        ConfigurationError: the price is no two prices of at least 0.
     """
     if price is not None:
+        check_price(model, price)
         into, out = price
         return lambda prompt, completion: (prompt * into + completion * out) / 1e6
     try:
