@@ -219,6 +219,24 @@ async def test_choices_that_nobody_asked_for_are_no_calls_and_cost_their_tokens(
     assert ledger.usage.tokens == 155
 
 
+async def test_a_server_that_keeps_no_limit_is_charged_in_full_and_reserved_for_from_then_on() -> None:
+    """Regression: of 5,100 tokens that a server reported, the account showed 300, and no overshoot."""
+    told = {"prompt_tokens": 10, "completion_tokens": 500, "total_tokens": 510}
+    bodies = [{"choices": [choice(0, "word " * 500)], "usage": told} for _ in range(10)]
+    async with (
+        answering(*bodies) as other,
+        serving(other, base_url=str(other.make_url("/v1")), max_tokens=20, batch=1, concurrency=1) as model,
+    ):
+        ledger = Ledger(Budget(tokens=2000))
+        one = await solve(PROBLEM, model=model, strategy=SelfConsistency(n=1), budget=ledger)
+        bound = await model.bound(Problem(PROBLEM))
+        rest = await solve(PROBLEM, model=model, strategy=SelfConsistency(n=9), budget=ledger)
+    assert one.usage.exact and one.usage.tokens == 510 and one.usage.overshoot == ledger.overshoot.tokens > 300
+    assert (bound.prompt_tokens, bound.completion_tokens) == (10, 500)
+    assert rest.stopped == "budget" and len(rest.candidates) == 2 and rest.usage.overshoot == 0
+    assert ledger.usage.tokens == 3 * 510
+
+
 @pytest.mark.parametrize(
     ("body", "error", "words"),
     [

@@ -44,7 +44,7 @@ def check_fields(owner: str, where: str, fields: Mapping[str, Any], max_tokens: 
                 raise ConfigurationError(_limit(owner, place, name, given[name], max_tokens))
             if name in _OWNED and given[name] is not None:
                 raise ConfigurationError(
-                    f"{owner}: {place}={{{name!r}: {str(given[name])[:60]!r}}} would cost other than what is reserved; "
+                    f"{owner}: {place}={{{name!r}: {repr(given[name])[:60]}}} would cost other than what is reserved; "
                     f"leave it out: {_OWNED[name]}"
                 )
 

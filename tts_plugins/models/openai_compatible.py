@@ -31,6 +31,7 @@ from tts_plugins.models._usage import (
     Trust,
     Written,
     completion_count,
+    kept_limit,
     measure,
     most_of_one,
     pricing,
@@ -222,8 +223,9 @@ class OpenAICompatibleModel(Stepping, Revising):
         """The prompt's tokens at most, `ahead` more, `max_tokens`, and their price where one is known."""
         await self._know_price()
         tokens = self._prompts.of(prompt) + ahead
-        price = None if self._price is None else self._price(tokens, max_tokens or 0)
-        return Bound(prompt_tokens=tokens, completion_tokens=max_tokens, usd=price)
+        limit = self._trust.limit(max_tokens)
+        price = None if self._price is None else self._price(tokens, limit or 0)
+        return Bound(prompt_tokens=tokens, completion_tokens=limit, usd=price)
 
     async def _know_price(self) -> None:
         if not self._priced:
@@ -277,7 +279,8 @@ class OpenAICompatibleModel(Stepping, Revising):
             return
         texts, cut = [self._new(prompt, shown(c)) for c in choices], [c.finish_reason == "length" for c in choices]
         told = completion_count(usage, texts, cut, max_tokens)
-        if told is not None and told <= most_of_one(told, usage, texts, max_tokens):
+        kept = kept_limit(usage, texts, max_tokens, trust)
+        if told is not None and told <= most_of_one(told, usage, texts, kept):
             await weigh(trust, told, await self._clients.get(), self.name, texts)
 
     def _reply(
