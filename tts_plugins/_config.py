@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from tts_plugins.errors import ConfigurationError
@@ -127,10 +127,23 @@ def _loaded(entry: EntryPoint, family: str) -> type[Configured]:
     return loaded
 
 
+_PRICE = 1e12
+
+
 def check_count(owner: str, name: str, value: object, *, least: int = 1) -> None:
     """Refuse what is no whole number of at least `least`, naming the field, the value and the mend."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{owner}: {name}={value!r} must be a whole number of at least {least}")
+
+
+def check_price(owner: str, price: tuple[float, float]) -> None:
+    """Refuse what is no two prices that an account can add up."""
+    pair = isinstance(price, Sequence) and not isinstance(price, str) and len(price) == 2
+    if not pair or not all(isinstance(p, int | float) and 0 <= p < _PRICE for p in price):
+        raise ConfigurationError(
+            f"{owner}: price={price!r} must be two prices, US dollars per million prompt and completion tokens, each "
+            f"at least 0 and below {_PRICE:g}"
+        )
 
 
 def check_straggler(owner: str, value: object) -> None:

@@ -113,6 +113,24 @@ class Ledger:
         mine = self.budget is not None and getattr(self.budget, dimension) is not None
         return mine or (self._parent is not None and self._parent.limits(dimension))
 
+    def check_sound(self) -> None:
+        """Before what was reserved is sent: that calls which went past their bounds have left room for it.
+
+        Raises:
+            BudgetExhausted: what is spent and what is held are together more than a limit.
+        """
+        with self._lock:
+            for ledger, _ in self._chain(None):
+                limits = zip(ledger._limits, ledger._spent, ledger._held, strict=True)
+                if any(limit is not None and spent + held > limit for limit, spent, held in limits):
+                    refusal = BudgetExhausted(
+                        f"calls took more than was reserved for them, {ledger._overshoot} in all, so that others are "
+                        f"not sent: of {ledger.budget} are {ledger._spent} spent and {ledger._held} held; does the "
+                        "server keep max_tokens?"
+                    )
+                    refusal.ledger = ledger
+                    raise refusal
+
     def reserve(self, unit: Amount, *, at_most: int = 1, within: Hold | None = None) -> Hold:
         """Hold up to `at_most` times `unit`, as many as fit now, without waiting.
 

@@ -122,9 +122,10 @@ class Meter:
             MeterClosed: nobody waits for this candidate any more.
         """
         price, written = _price(self._prices, call.model), Written.of(call.prompt)
-        prompt = _learnt_of(call.model)[0].of(written)
-        usd = None if price is None or call.max_tokens is None else price(prompt, call.max_tokens)
-        bound = Bound(prompt_tokens=prompt, completion_tokens=call.max_tokens, usd=usd)
+        prompts, trust = _learnt_of(call.model)
+        prompt, limit = prompts.of(written), trust.limit(call.max_tokens)
+        usd = None if price is None or limit is None else price(prompt, limit)
+        bound = Bound(prompt_tokens=prompt, completion_tokens=limit, usd=usd)
         amount = bound.amount.times(call.choices)
         try:
             with self._lock:

@@ -349,6 +349,15 @@ def test_limits_that_cannot_hold_are_errors(server: LoopbackServer) -> None:
     assert usage.usd == pytest.approx((usage.prompt_tokens + 2 * usage.completion_tokens) / 1e6)
 
 
+def test_fields_of_a_call_do_not_go_past_what_is_reserved(server: LoopbackServer) -> None:
+    client = longest(sync_client(server), budget=Budget(tokens=1000))
+    for more in ({"extra_body": {"max_tokens": 500}}, {"extra_body": {"n": 4}}, {"max_completion_tokens": 500}):
+        with pytest.raises(ConfigurationError, match="reserved"):
+            client.chat.completions.create(**ASKED, max_tokens=10, **more)
+    assert server.counts.requests == 0
+    assert client.chat.completions.create(**ASKED, max_completion_tokens=10, extra_body={"top_k": 4}).choices
+
+
 def test_samples_at_temperature_0_are_an_error(server: LoopbackServer) -> None:
     client = longest(sync_client(server))
     with pytest.raises(ConfigurationError, match=r"4 samples at temperature=0 .* set temperature to about 0.8"):

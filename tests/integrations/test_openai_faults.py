@@ -219,6 +219,40 @@ async def test_choices_that_nobody_asked_for_are_no_calls_and_cost_their_tokens(
     assert ledger.usage.tokens == 155
 
 
+@asynccontextmanager
+async def past_the_limit() -> AsyncIterator[OpenAICompatibleModel]:
+    """A model of at most 20 tokens whose server makes 500, and says so; asked one by one."""
+    told = {"prompt_tokens": 10, "completion_tokens": 500, "total_tokens": 510}
+    bodies = [{"choices": [choice(0, "word " * 500)], "usage": told} for _ in range(10)]
+    async with (
+        answering(*bodies) as other,
+        serving(other, base_url=str(other.make_url("/v1")), max_tokens=20, batch=1, concurrency=1) as model,
+    ):
+        yield model
+
+
+async def test_a_server_that_keeps_no_limit_is_charged_in_full_and_reserved_for_from_then_on() -> None:
+    """Regression: of 5,100 tokens that a server reported, the account showed 300, and no overshoot."""
+    async with past_the_limit() as model:
+        ledger = Ledger(Budget(tokens=2000))
+        one = await solve(PROBLEM, model=model, strategy=SelfConsistency(n=1), budget=ledger)
+        bound = await model.bound(Problem(PROBLEM))
+        rest = await solve(PROBLEM, model=model, strategy=SelfConsistency(n=9), budget=ledger)
+    assert one.usage.exact and one.usage.tokens == 510 and one.usage.overshoot == ledger.overshoot.tokens > 300
+    assert (bound.prompt_tokens, bound.completion_tokens) == (10, 500)
+    assert rest.stopped == "budget" and len(rest.candidates) == 2 and rest.usage.overshoot == 0
+    assert ledger.usage.tokens == 3 * 510
+
+
+async def test_what_was_reserved_is_not_sent_once_others_went_past_the_limit() -> None:
+    """Ten were reserved at once, and went one by one, though the first four had used the limit up."""
+    async with past_the_limit() as model:
+        ledger = Ledger(Budget(tokens=2000))
+        result = await solve(PROBLEM, model=model, strategy=SelfConsistency(n=10), budget=ledger)
+    assert result.stopped == "budget" and 2 <= len(result.candidates) <= 4
+    assert ledger.usage.tokens == 510 * len(result.candidates) and ledger.open_holds == 0
+
+
 @pytest.mark.parametrize(
     ("body", "error", "words"),
     [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,8 +123,9 @@ async def test_bounds() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"function": 5}, {"max_tokens": 0}, {"concurrency": 0}, {"price": (1.0,)}, {"price": (-1.0, 1.0)}],
-)
+    [{"function": 5}, {"max_tokens": 0}, {"concurrency": 0}, {"price": (1.0,)}, {"price": (-1.0, 1.0)},
+     {"price": (math.inf, 1.0)}],
+)  # fmt: skip
 def test_wrong_settings_fail_at_construction(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(settings))):
         CallableModel(**{"function": str, **settings})

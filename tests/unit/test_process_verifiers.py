@@ -195,7 +195,8 @@ async def test_without_torch_the_extra_is_named(tmp_path: Path) -> None:
 
 
 def test_wrong_settings() -> None:
-    for settings in ({"family": "none"}, {"base_url": "host"}, {"aggregate": "sum"}, {"timeout": 0}):
+    for settings in ({"family": "none"}, {"base_url": "host"}, {"aggregate": "sum"}, {"timeout": 0},
+                     {"price": float("inf")}):  # fmt: skip
         with pytest.raises(ConfigurationError):
             ProcessVerifierHTTP(**{"model": "m", "base_url": "http://h", **settings})  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"has no \{steps\}"):

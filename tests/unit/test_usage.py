@@ -10,6 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.models._usage import PromptBound, Trust, measure, pricing
 from tts_plugins.types import Usage
 
@@ -120,9 +122,41 @@ def test_no_tokens_for_some_text_is_not_believed() -> None:
 
 
 def test_what_contradicts_the_limit_is_not_believed() -> None:
-    assert of(report(12, 51), ["x" * 60]).completion_tokens == 50  # more than could be generated
+    assert of(report(12, 99), ["x" * 60]).completion_tokens == 62  # more than the text can have
     assert of(report(12, 99), ["x" * 150] * 2, [True, True]).completion_tokens == 100  # two that were cut have more
     assert of(report(12, 50), ["x" * 150], [True]).exact
+
+
+def test_a_server_that_goes_past_the_limit_is_charged_for_what_it_made() -> None:
+    """Regression: 500 tokens of text, honestly reported, were charged at the limit of 50."""
+    trust, text = Trust(), "word " * 500
+    usage = of(report(12, 500), [text], trust=trust)
+    assert (usage.completion_tokens, usage.exact) == (500, True)
+    assert trust.limit(50) == 500 and trust.limit(900) == 900 and trust.limit(None) is None
+    assert of(report(12, 1500), [text] * 3).completion_tokens == 3 * 2502  # it may be one's, for all that is known
+    assert of(report(12, 2600), [text] * 3).exact  # no text has so many bytes
+    each = SimpleNamespace(prompt_tokens=12, completion_tokens=1500, every_choice=True)
+    assert of(each, [text] * 3).completion_tokens == 1500
+
+
+def test_thought_past_the_limit_is_charged_where_the_server_tells_of_it() -> None:
+    thought = SimpleNamespace(reasoning_tokens=490)
+    told = SimpleNamespace(prompt_tokens=12, completion_tokens=495, completion_tokens_details=thought)
+    assert of(told, ["yes"]).completion_tokens == 495
+    assert of(report(12, 495), ["yes"], hidden=True).completion_tokens == 495
+
+
+def test_a_text_too_long_for_the_limit_is_charged_by_its_bytes() -> None:
+    text, trust = "word " * 500, Trust()
+    for reported in (None, report(12, 50), report(12, None)):
+        usage = of(reported, [text])
+        assert (usage.completion_tokens, usage.exact) == (2502, False)
+    of(None, [text], trust=trust)
+    # From then on the limit bounds nothing: neither a text, nor what is unseen of it.
+    assert of(None, ["x" * 60], trust=trust).completion_tokens == 62
+    assert of(None, [""], [True], trust=trust).completion_tokens == 2502
+    # One choice that went past, of eight: its count is too small to be that of all, and above the limit of one.
+    assert of(report(12, 75), ["x" * 300] * 8).completion_tokens == 8 * 302
 
 
 def test_hidden_and_cut_choices_are_charged_whole() -> None:
@@ -179,6 +213,19 @@ def test_never_undercounts_a_server_that_reports_one_choice_only(said: list[Any]
     limit = data.draw(st.none() | st.integers(max(tokens), 40))
     usage = of(report(9, data.draw(st.sampled_from(tokens))), texts, max_tokens=limit)
     assert usage.completion_tokens >= sum(tokens) and not usage.exact
+
+
+@settings(max_examples=200, deadline=None)
+@given(choices, st.data())
+def test_never_undercounts_an_honest_server_that_keeps_no_limit(said: list[Any], data: Any) -> None:
+    tokens = [len(runs) + ends for runs, ends in said]
+    texts = ["x" * sum(runs) for runs, _ in said]
+    limit, trust = data.draw(st.integers(1, max(max(tokens), 1))), Trust()
+    usage = of(report(9, sum(tokens)), texts, max_tokens=limit, trust=trust)
+    assert usage.completion_tokens >= sum(tokens)
+    # The same once more fits into what is then reserved for it.
+    bound = trust.limit(limit)
+    assert bound is not None and sum(tokens) <= bound * len(said)
 
 
 # PromptBound
@@ -243,6 +290,15 @@ def test_the_published_prices_are_loaded_off_the_loop() -> None:
     """
     ended = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("price", [(math.inf, 1.0), (math.nan, 1.0), (1.0, -1.0), (1e300, 1.0), (1.0,), 3.0])
+def test_a_price_that_no_account_can_add_up_is_refused(price: Any) -> None:
+    """Regression: an infinite price was an OverflowError in the account."""
+    with pytest.raises(ConfigurationError, match=r"price=.* must be two prices"):
+        pricing(price, "any", None)
+    with pytest.raises(ConfigurationError, match=r"OpenAICompatibleModel: price=.* must be two prices"):
+        OpenAICompatibleModel("m", base_url="http://127.0.0.1:1/v1", price=price)
 
 
 def test_prices() -> None:

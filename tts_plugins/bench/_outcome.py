@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tts_plugins.bench.grading import Grade
+from tts_plugins.bench.grading import Grade, graded
 from tts_plugins.bench.rows import CandidateRow, SolveKey, SolveRow
 from tts_plugins.types import Problem, Result, Scored, Usage
 
@@ -18,11 +18,12 @@ def outcome(
 ) -> tuple[SolveRow, list[CandidateRow]]:
     """A result and its candidates, graded; without their texts where a pool has those."""
     places = {c.id: i for i, c in enumerate(result.candidates)}
-    grades = [grade(problem, c) for c in result.candidates]
+    grades = [graded(grade, problem, c) for c in result.candidates]
     place = places.get(result.best.id)
     row = SolveRow(
-        **_key(key), correct=grade(problem, result.best) if place is None else grades[place], answer=result.answer,
-        score=result.score, chosen=place, stopped=result.stopped, choice=_choice(result),
+        **_key(key), correct=graded(grade, problem, result.best) if place is None else grades[place],
+        answer=result.answer, score=result.score, chosen=place, stopped=result.stopped, choice=_choice(result),
+        text=result.best.text if texts and place is None else None,
         **_costs(result.usage, result.usage.seconds),
     )  # fmt: skip
     return row, [_candidate(i, c, grades[i], texts) for i, c in enumerate(result.candidates)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 from tts_plugins.answers import equivalent
+from tts_plugins.errors import DataError
 from tts_plugins.pools import PoolCandidate
 from tts_plugins.types import Candidate, Problem
 
@@ -22,6 +24,25 @@ def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
 def by_record(problem: Problem, candidate: Candidate) -> bool | None:
     """What a pool says of a replayed candidate; None where it was not graded."""
     return candidate.output.correct if isinstance(candidate.output, PoolCandidate) else None
+
+
+def graded(grade: Grade, problem: Problem, candidate: Candidate) -> bool | None:
+    """What a grade says, if it is one.
+
+    Raises:
+        DataError: it is neither true, false nor None, such as a coroutine, a word or NaN.
+    """
+    found: object = grade(problem, candidate)
+    if found is None or isinstance(found, bool):
+        return found
+    if type(found).__name__ in ("bool", "bool_") and type(found).__module__ == "numpy":
+        return bool(found)
+    if inspect.iscoroutine(found):
+        found.close()  # nobody will await it
+    raise DataError(
+        f"grade: problem {problem.id!r}: {str(found)[:60]!r} ({type(found).__name__}) is no grade; return True, False, "
+        "or None for what cannot be graded, from a function that is not async"
+    )
 
 
 def can_grade(grade: Grade, problem: Problem) -> bool:

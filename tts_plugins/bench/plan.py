@@ -11,7 +11,7 @@ from typing import Any
 
 from tts_plugins._config import Configured
 from tts_plugins.answers import AnswerKey
-from tts_plugins.bench.grading import Grade, by_answer
+from tts_plugins.bench.grading import Grade, by_answer, by_record
 from tts_plugins.bench.regrading import Rows, regraded
 from tts_plugins.bench.rows import ProblemRow
 from tts_plugins.bench.store import Store
@@ -42,7 +42,9 @@ class Plan:
         verifier: for all strategies.
         budgets: limits for each solve, by name; None for no limit.
         seeds: each problem is solved once for each of them.
-        grade: whether a candidate is right; a pool's records, else the problem's gold answer, where left out.
+        grade: whether a candidate is right; a pool's records, else the problem's gold answer, where left out. Another
+            one grades again what a store has. Since two functions cannot be told apart, that is done each time it is
+            opened (and a pool is solved again), unless `settings` has a `grade`: any value that changes with it.
         answer: from a text to the value that votes; a pool's recorded answers, else `extract`, where left out.
         settings: whatever else the results depend on, such as the model's temperature: for telling a changed
             configuration.
@@ -88,6 +90,7 @@ class Plan:
             "arms": {a.name: {"strategy": _shown(a.strategy), "budget": _limits(a.budget)} for a in self.arms},
             "verifier": None if self.verifier is None else self.verifier.name,
             "seeds": list(self.seeds),
+            **({} if self.grade is None else {"grade": _name(self.grade)}),
             **self.settings,
         }
 
@@ -106,12 +109,18 @@ class Plan:
         """
         replayed = isinstance(self.model, Pool)
         return Store.open(
-            path, self.config(), self.rows(), durable=not replayed, regrade=_forgotten if replayed else self._regraded
-        )
+            path, self.config(), self.rows(), durable=not replayed, regrade=_forgotten if replayed else self._regraded,
+            always=self.grade is not None and self.grade not in (by_answer, by_record) and "grade" not in self.settings,
+        )  # fmt: skip
 
     def _regraded(self, store: Store) -> list[Rows]:
         problems = {p.id or "": p for p in self.problems}
         return regraded(problems, store.solves(), store.candidates(), self.grade or by_answer)
+
+
+def _name(grade: Grade) -> str:
+    """For people to read: it tells no two lambdas apart."""
+    return f"{getattr(grade, '__module__', '')}.{getattr(grade, '__qualname__', type(grade).__qualname__)}"
 
 
 def _forgotten(store: Store) -> list[Rows]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tts_plugins.bench.grading import Grade, can_grade
+from tts_plugins.bench.grading import Grade, by_answer, can_grade, graded
 from tts_plugins.bench.rows import CandidateRow, SolveRow
-from tts_plugins.types import Candidate, Problem, Scored
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.types import Problem, Scored
 
 Key = tuple[str, str, int]
 Rows = tuple[SolveRow, Sequence[CandidateRow]]
@@ -20,20 +21,35 @@ def regraded(
     """Every solve with its candidates, as they would have been kept under this grade.
 
     A grade gets candidates as a store has them: with text, answer, score and what else is in `CandidateRow`, without a
-    native output.
+    native output. Of an answer that is none of its solve's candidates, it gets text, answer and score.
+
+    Raises:
+        ConfigurationError: such an answer's text was not kept, as by earlier releases, and the grade may read it.
+        DataError: it is no grade.
     """
     made = list[Rows]()
     for solve in solves:
         problem, rows = problems[solve.problem], candidates.get((solve.problem, solve.arm, solve.seed), ())
-        graded = [replace(row, correct=grade(problem, _candidate(problem, row))) for row in rows]
+        made_of = [replace(row, correct=graded(grade, problem, _candidate(problem, row))) for row in rows]
         if solve.error is not None:
             correct = False if can_grade(grade, problem) else None
         elif solve.chosen is not None:
-            correct = graded[solve.chosen].correct
-        else:  # none of those that were kept was returned
-            correct = grade(problem, Candidate(problem, answer=solve.answer, finished=True))
-        made.append((replace(solve, correct=correct), graded))
+            correct = made_of[solve.chosen].correct
+        else:
+            correct = graded(grade, problem, _answered(problem, solve, by_answer=grade is by_answer))
+        made.append((replace(solve, correct=correct), made_of))
     return made
+
+
+def _answered(problem: Problem, solve: SolveRow, *, by_answer: bool) -> Scored:
+    """The answer of a solve that is none of its candidates."""
+    if solve.text is None and not by_answer:
+        raise ConfigurationError(
+            f"bench: problem {solve.problem!r}, {solve.arm}, seed {solve.seed}: its answer is none of its candidates, "
+            "and its text was not kept, so it cannot be graded again; give the grade that it was begun with, or "
+            "another --out"
+        )
+    return Scored(problem, text=solve.text or "", answer=solve.answer, finished=True, score=solve.score)
 
 
 def _candidate(problem: Problem, row: CandidateRow) -> Scored:

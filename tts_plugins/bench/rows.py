@@ -24,6 +24,7 @@ class SolveRow(SolveKey):
         stopped: as in `Result`, or "failed".
         error: why there is no answer.
         choice: the strategy that a policy chose.
+        text: what was answered, where that is none of its candidates, such as several taken together.
         calls, requests, prompt_tokens, completion_tokens, usd, seconds, exact: its whole usage, as in `Usage`.
         verifier_tokens: those of the tokens that the verifier took.
     """
@@ -35,6 +36,7 @@ class SolveRow(SolveKey):
     stopped: str
     error: str | None = None
     choice: str | None = None
+    text: str | None = None
     calls: int = 0
     requests: int = 0
     prompt_tokens: int = 0

@@ -18,7 +18,9 @@ from tts_plugins.bench._differences import differences, grown, in_grade_alone
 from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
 from tts_plugins.errors import ConfigurationError, DataError
 
-FORMAT, VERSION = "tts-bench", 1
+FORMAT, VERSION = "tts-bench", 2
+# Version 2 keeps the text of an answer that is none of its solve's candidates.
+_SINCE_1 = "text"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -28,7 +30,7 @@ CREATE TABLE IF NOT EXISTS solves (
   problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, correct INTEGER, answer TEXT, score REAL,
   chosen INTEGER, stopped TEXT NOT NULL, error TEXT, choice TEXT, calls INTEGER NOT NULL, requests INTEGER NOT NULL,
   prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, verifier_tokens INTEGER NOT NULL, usd REAL,
-  seconds REAL NOT NULL, exact INTEGER NOT NULL, PRIMARY KEY (problem, arm, seed)) WITHOUT ROWID;
+  seconds REAL NOT NULL, exact INTEGER NOT NULL, text TEXT, PRIMARY KEY (problem, arm, seed)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS candidates (
   problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, place INTEGER NOT NULL, answer TEXT,
   correct INTEGER, score REAL, tokens INTEGER, truncated INTEGER NOT NULL, finished INTEGER NOT NULL, step_scores TEXT,
@@ -56,6 +58,7 @@ class Store:
     def open(
         cls, path: str | Path, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, durable: bool = True,
         regrade: Callable[[Store], Iterable[tuple[SolveRow, Sequence[CandidateRow]]]] | None = None,
+        always: bool = False,
     ) -> Store:  # fmt: skip
         """Begin a benchmark in a new file, or go on with it in one of the same configuration, or with more problems.
 
@@ -64,6 +67,7 @@ class Store:
             durable: wait for the disk at each commit, so that a power cut loses nothing either. Without it, `kill -9`
                 loses nothing, and a power cut the last moments.
             regrade: gives the rows anew where `grade` is all that differs from what the file was begun with.
+            always: also where nothing differs, since the configuration cannot tell one grade from another.
 
         Raises:
             ConfigurationError: the file holds another configuration (names what differs), another process writes to
@@ -77,7 +81,9 @@ class Store:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             config, store = json.loads(json.dumps(config)), cls(path, db, lock)
-            if _begin(path, db, config, problems, mendable=regrade is not None) and regrade is not None:
+            differs = _begin(path, db, config, problems, mendable=regrade is not None)
+            _upgrade(db)
+            if (differs or (always and not _is_empty(db))) and regrade is not None:
                 store._regrade(config, list(regrade(store)))
         except BaseException:
             lock.close()
@@ -114,7 +120,7 @@ class Store:
 
     def solves(self) -> list[SolveRow]:
         """All solves that have ended, by problem, arm and seed."""
-        names = [f.name for f in fields(SolveRow)]
+        names = [f.name for f in fields(SolveRow) if f.name != _SINCE_1 or _is_current(self._db)]
         rows = self._db.execute(f"SELECT {', '.join(names)} FROM solves ORDER BY problem, arm, seed")
         return [SolveRow(**_typed(dict(zip(names, row, strict=True)), "correct", "exact")) for row in rows]
 
@@ -254,6 +260,19 @@ def _describe(db: sqlite3.Connection, config: Mapping[str, Any], problems: Seque
         db.executemany("INSERT INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()])
         rows = [(p.id, place, p.text, p.answer, p.level) for place, p in enumerate(problems)]
         db.executemany("INSERT INTO problems VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _is_current(db: sqlite3.Connection) -> bool:
+    return any(name == _SINCE_1 for _, name, *_ in db.execute("PRAGMA table_info(solves)"))
+
+
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Make a file of an earlier release one of this version, all of it or nothing."""
+    if not _is_current(db):
+        with db:
+            db.execute("BEGIN")
+            db.execute(f"ALTER TABLE solves ADD COLUMN {_SINCE_1} TEXT")
+            db.execute("UPDATE about SET value = ? WHERE key = 'version'", (json.dumps(VERSION),))
 
 
 def _is_empty(db: sqlite3.Connection) -> bool:

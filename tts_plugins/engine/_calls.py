@@ -179,6 +179,7 @@ class Caller:
         token = SCOPE.set(Scope(self.ledger, inner or hold, self.deadline, role, event, seeds_of(seeds[0] or 0, "in")))
         try:
             async with limiter_of(model).place(0 if bound is None else bound.amount.tokens * count, inner):
+                self.ledger.check_sound()
                 usage, started = None, time.monotonic()
                 if bound is not None and inner is not None:
                     self._flying[inner] = _Sent(bound=bound, count=count, hold=hold, role=role)

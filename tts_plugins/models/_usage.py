@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tts_plugins._config import check_price
 from tts_plugins.types import Usage
 
 # A chat template adds role names and separators; no known one adds more than this for a message.
 _PER_MESSAGE, _PER_PROMPT = 16, 64
 # Texts of real tokenisers run at about 3 to 6 bytes a token; beyond this, tokens were left out of the count.
-_BYTES_A_TOKEN = 7.0
+_BYTES_A_TOKEN, _BYTES_OF_ONE = 7.0, 16.0
 
 
 Price = Callable[[int, int], float | None]
 
 
 class Trust:
-    """Whether a server's count for a request of several choices is that of all of them, or of one alone.
+    """What is known of a server: whether it counts all choices of a request, and whether it keeps `max_tokens`.
 
-    Both look alike as long as the count could be one choice's. A count that is more than any one of them can have
-    proves the server honest, from then on; until then such a request is charged at its bound.
+    A count of all choices and one of the first alone look alike as long as it could be one choice's. A count that is
+    more than any one of them can have proves the server honest, from then on; until then such a request is charged at
+    its bound.
 
     Args:
         proven: it is known to count all.
@@ -31,6 +34,15 @@ class Trust:
     def __init__(self, *, proven: bool = False) -> None:
         self.proven = proven
         self.asked = False  # whether its tokeniser, where it has one, has been asked
+        self._longest = 0
+
+    def limit(self, max_tokens: int | None) -> int | None:
+        """Tokens that a choice may come to: `max_tokens`, or as many as choices had that went past theirs."""
+        return None if max_tokens is None else max(max_tokens, self._longest)
+
+    def went_past(self, tokens: int) -> None:
+        """A choice came to so many tokens, which is more than it was allowed."""
+        self._longest = max(self._longest, tokens)
 
     def saw(self, told: int, most: int) -> None:
         """It told this count for choices of which none alone can have more than `most`."""
@@ -113,17 +125,21 @@ def measure(
         price: dollars for prompt and completion tokens; None where unknown.
         trust: what is known of the server's counts for several choices; it learns from this one.
     """
-    prompt = _count(reported, "prompt_tokens")
-    told = completion = completion_count(reported, texts, truncated, max_tokens)
+    prompt, trust = _count(reported, "prompt_tokens"), trust or Trust()
+    kept = kept_limit(reported, texts, max_tokens, trust)
+    told = completion = completion_count(reported, texts, truncated, max_tokens, hidden)
     if told is not None and len(texts) > 1 and not getattr(reported, "every_choice", False):
-        trust = trust or Trust()
-        trust.saw(told, most_of_one(told, reported, texts, max_tokens))
+        trust.saw(told, most_of_one(told, reported, texts, kept))
         completion = told if trust.proven else None
     exact = prompt is not None and completion is not None
     if prompt is None:
         prompt = prompt_bound
     if completion is None:
-        completion = _bound_of_all(texts, truncated, max_tokens, hidden, told or 0)
+        sizes = [
+            _bound(t, cut or hidden, kept, trust.limit(max_tokens)) for t, cut in zip(texts, truncated, strict=True)
+        ]
+        completion = _bound_of_all(texts, sizes, kept, told or 0)
+    _learn(trust, _count(reported, "completion_tokens"), completion, len(texts), max_tokens)
     return Usage(
         calls=len(texts),
         requests=1,
@@ -135,31 +151,55 @@ def measure(
     )
 
 
+def _learn(trust: Trust, said: int | None, charged: int, choices: int, max_tokens: int | None) -> None:
+    """Remember what a choice came to past its limit, unless the server says that it kept it: it may repeat a prompt."""
+    if max_tokens is not None and charged > max_tokens * choices and (said is None or said > max_tokens * choices):
+        trust.went_past(math.ceil(charged / choices))
+
+
 def completion_count(
-    reported: Any, texts: Sequence[str], truncated: Sequence[bool], max_tokens: int | None
+    reported: Any, texts: Sequence[str], truncated: Sequence[bool], max_tokens: int | None, hidden: bool = False
 ) -> int | None:
     """The completion tokens as reported; None where they are missing or cannot be true."""
     told = _count(reported, "completion_tokens")
-    return told if told is not None and _plausible(told, texts, truncated, max_tokens) else None
+    if told is None or not _plausible(told, texts, truncated, max_tokens):
+        return None
+    # Not every server keeps `max_tokens`. Past it, the texts must be long enough for so many, or not be all there is.
+    within = max_tokens is None or told <= max_tokens * len(texts)
+    return told if within or hidden or told <= sum(map(_size, texts)) + _thought(reported) else None
 
 
-def most_of_one(told: int, reported: Any, texts: Sequence[str], max_tokens: int | None) -> int:
-    """Tokens that no choice alone can have more of; `told` where that is not known."""
-    thought = _count(getattr(reported, "completion_tokens_details", None), "reasoning_tokens") or 0
-    sizes = [_size(t) + thought for t in texts]
+def kept_limit(reported: Any, texts: Sequence[str], max_tokens: int | None, trust: Trust) -> int | None:
+    """`max_tokens` as long as nothing shows that the server goes past it, now or earlier; else None."""
+    if max_tokens is None or trust.limit(max_tokens) != max_tokens:
+        return None
+    told, sizes = _count(reported, "completion_tokens") or 0, [_size(t) for t in texts]
+    past = told > max_tokens * len(texts) or max(sizes) - 2 > _BYTES_OF_ONE * max_tokens
+    # Too few for all texts, it is the count of one.
+    return None if past or max_tokens < told < sum(sizes) / _BYTES_A_TOKEN else max_tokens
+
+
+def most_of_one(told: int, reported: Any, texts: Sequence[str], kept: int | None) -> int:
+    """Tokens that no choice alone can have more of; `told` where that is not known.
+
+    Args:
+        kept: the limit of each choice, where the server keeps it.
+    """
+    sizes = [_size(t) + _thought(reported) for t in texts]
     # More than all texts can have: there are tokens that nobody shows, and any choice may have most of them.
     shown = told if told > sum(sizes) else max(sizes)
-    return shown if max_tokens is None else min(shown, max_tokens)
+    return shown if kept is None else min(shown, kept)
 
 
-def _bound_of_all(
-    texts: Sequence[str], truncated: Sequence[bool], max_tokens: int | None, hidden: bool, told: int
-) -> int:
-    sizes = [_bound(t, cut, max_tokens, hidden) for t, cut in zip(texts, truncated, strict=True)]
+def _thought(reported: Any) -> int:
+    return _count(getattr(reported, "completion_tokens_details", None), "reasoning_tokens") or 0
+
+
+def _bound_of_all(texts: Sequence[str], sizes: Sequence[int], kept: int | None, told: int) -> int:
     if told <= sum(_size(t) for t in texts):
         return sum(sizes)
     # One choice has more than is shown of all, so each may have as much.
-    return max(sum(sizes), len(texts) * (told if max_tokens is None else max_tokens))
+    return max(sum(sizes), len(texts) * (told if kept is None else kept))
 
 
 def _cached(reported: Any) -> int:
@@ -177,25 +217,24 @@ def _count(reported: Any, name: str) -> int | None:
 
 def _plausible(tokens: int, texts: Sequence[str], truncated: Sequence[bool], max_tokens: int | None) -> bool:
     size = sum(len(t.encode("utf-8", "replace")) for t in texts)
-    if max_tokens is not None and tokens > max_tokens * len(texts):
-        return False  # more than could be generated at all
     if max_tokens is not None and tokens < max_tokens * sum(truncated):
         return False  # some were cut at the limit, so they alone have more
     if size == 0:
         return True
     # Some servers count the first choice only. Few tokens may stand for a long text once, not for a whole batch.
-    return tokens > 0 and (size / tokens <= _BYTES_A_TOKEN or (len(texts) == 1 and size / tokens <= 16))
+    return tokens > 0 and (size / tokens <= _BYTES_A_TOKEN or (len(texts) == 1 and size / tokens <= _BYTES_OF_ONE))
 
 
 def _size(text: str) -> int:
     return len(text.encode("utf-8", "replace")) + 2  # the end of turn is a token too
 
 
-def _bound(text: str, cut: bool, max_tokens: int | None, hidden: bool) -> int:
+def _bound(text: str, unseen: bool, kept: int | None, limit: int | None) -> int:
+    """Tokens of one choice at most; `unseen`: it may hold more than is shown."""
     size = _size(text)
-    if max_tokens is None:
-        return size
-    return max_tokens if cut or hidden else min(size, max_tokens)
+    if kept is not None:
+        return kept if unseen else min(size, kept)
+    return max(size, limit or 0) if unseen else size
 
 
 def pricing(price: tuple[float, float] | None, model: str, base_url: str | None) -> Price | None:
@@ -203,8 +242,12 @@ def pricing(price: tuple[float, float] | None, model: str, base_url: str | None)
 
     Returns:
         None where no price is known: `genai-prices` is not installed, or does not list the model at that server.
+
+    Raises:
+        ConfigurationError: the price is no two prices of at least 0.
     """
     if price is not None:
+        check_price(model, price)
         into, out = price
         return lambda prompt, completion: (prompt * into + completion * out) / 1e6
     try:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tts_plugins._config import check_count
+from tts_plugins._config import check_count, check_price
 from tts_plugins._threads import call_user
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, MalformedResponse
@@ -52,10 +51,7 @@ class CallableModel:
     ) -> None:
         if not callable(function):
             raise ConfigurationError(f"CallableModel: function={function!r} cannot be called; pass a function")
-        if len(price) != 2 or not all(0 <= p < math.inf for p in price):
-            raise ConfigurationError(
-                f"CallableModel: price={price!r} must be two prices, per million prompt and completion tokens"
-            )
+        check_price("CallableModel", price)
         if max_tokens is not None:
             check_count("CallableModel", "max_tokens", max_tokens)
         for what, given in (("revise", revise), ("revision", revision)):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from tts_plugins._config import check_count
+from tts_plugins._config import check_count, check_price
 from tts_plugins._departures import holding, leaving
 from tts_plugins._http_faults import shown_address
 from tts_plugins._threads import in_thread
@@ -19,6 +19,7 @@ from tts_plugins.models._choices import generation, shown
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._completions import complete
 from tts_plugins.models._faults import translate
+from tts_plugins.models._fields import check_fields, check_request
 from tts_plugins.models._revision import Revising, Turns
 from tts_plugins.models._steps import Stepping, StepSettings
 from tts_plugins.models._stream import gather
@@ -30,6 +31,7 @@ from tts_plugins.models._usage import (
     Trust,
     Written,
     completion_count,
+    kept_limit,
     measure,
     most_of_one,
     pricing,
@@ -43,6 +45,7 @@ Shape = Callable[[Any, Generation], Generation]
 
 # Under this key of a problem's metadata stand fields for its request alone.
 REQUEST = "tts_plugins.request"
+_WHO = "OpenAICompatibleModel"
 
 
 class OpenAICompatibleModel(Stepping, Revising):
@@ -58,7 +61,8 @@ class OpenAICompatibleModel(Stepping, Revising):
             money budget, and goes out as `max_completion_tokens` where the server asks for that.
         system: a system message put before every problem.
         logprobs: keep each token's log-probability; a number asks for that many alternatives too.
-        params: further fields of the request (`tools`, `response_format`, `reasoning_effort`, …).
+        params: further fields of the request (`tools`, `response_format`, `reasoning_effort`, …). What decides on the
+            cost of a request is refused here and in `extra_body`: limits other than `max_tokens`, `n`, `messages`.
         extra_body, headers: sent along as they are.
         timeout: seconds for one whole call, however slowly its answer trickles in.
         batch: choices asked in one request at most; 1 for a server known to ignore `n`.
@@ -71,7 +75,8 @@ class OpenAICompatibleModel(Stepping, Revising):
         revision: from a problem and earlier attempts to the messages that ask for a better one.
 
     Raises:
-        ConfigurationError: a field is out of range; n > 1 is asked at temperature 0.
+        ConfigurationError: a field is out of range, or one of `params` or `extra_body` would cost other than what is
+            reserved; n > 1 is asked at temperature 0.
     """
 
     _ways = (*Stepping._ways, "completions")
@@ -123,6 +128,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             **(params or {}),
         }  # fmt: skip
         self._request = {key: value for key, value in self._request.items() if value is not None}
+        check_request(_WHO, self._request, max_tokens)
         self._stream, self._send_seed = stream, send_seed
         steps = steps or StepSettings()
         self._begin_stepping(steps, None if client is None and base_url is None else self._base_url)
@@ -220,8 +226,9 @@ class OpenAICompatibleModel(Stepping, Revising):
         """The prompt's tokens at most, `ahead` more, `max_tokens`, and their price where one is known."""
         await self._know_price()
         tokens = self._prompts.of(prompt) + ahead
-        price = None if self._price is None else self._price(tokens, max_tokens or 0)
-        return Bound(prompt_tokens=tokens, completion_tokens=max_tokens, usd=price)
+        limit = self._trust.limit(max_tokens)
+        price = None if self._price is None else self._price(tokens, limit or 0)
+        return Bound(prompt_tokens=tokens, completion_tokens=limit, usd=price)
 
     async def _know_price(self) -> None:
         if not self._priced:
@@ -237,7 +244,9 @@ class OpenAICompatibleModel(Stepping, Revising):
         extra: dict[str, Any] = {
             key: self._request[key] for key in ("tools", "response_format", "functions") if key in self._request
         }
-        return {"messages": [*system, *messages], **extra, **problem.metadata.get(REQUEST, {})}
+        fields = problem.metadata.get(REQUEST, {})
+        check_fields(self.name, "request", fields, self.max_tokens)
+        return {"messages": [*system, *messages], **extra, **fields}
 
     async def _completing(self, prompt: dict[str, Any]) -> dict[str, Any]:
         """The same for the completions endpoint: rendered, with what a last turn of the assistant has begun."""
@@ -273,7 +282,8 @@ class OpenAICompatibleModel(Stepping, Revising):
             return
         texts, cut = [self._new(prompt, shown(c)) for c in choices], [c.finish_reason == "length" for c in choices]
         told = completion_count(usage, texts, cut, max_tokens)
-        if told is not None and told <= most_of_one(told, usage, texts, max_tokens):
+        kept = kept_limit(usage, texts, max_tokens, trust)
+        if told is not None and told <= most_of_one(told, usage, texts, kept):
             await weigh(trust, told, await self._clients.get(), self.name, texts)
 
     def _reply(
@@ -367,7 +377,7 @@ def _check(
     price: tuple[float, float] | None,
     client: object,
 ) -> None:
-    who = "OpenAICompatibleModel"
+    who = _WHO
     if not isinstance(model, str) or not model.strip():
         raise ConfigurationError(f"{who}: model={model!r} must be the server's name for the model")
     if temperature is not None and not 0 <= temperature <= 2:
@@ -377,8 +387,8 @@ def _check(
     check_count(who, "batch", batch)
     if not timeout > 0:
         raise ConfigurationError(f"{who}: timeout={timeout!r} must be above 0 seconds")
-    if price is not None and (len(price) != 2 or not all(p >= 0 for p in price)):
-        raise ConfigurationError(f"{who}: price={price!r} must be two prices, per million prompt and completion tokens")
+    if price is not None:
+        check_price(who, price)
     if client is not None and not inspect.iscoroutinefunction(getattr(client, "close", None)):
         kind = type(client).__name__
         raise ConfigurationError(f"{who}: client is a {kind}; pass an asynchronous one, such as Async{kind}")

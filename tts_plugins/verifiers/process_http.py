@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,7 +58,7 @@ class ProcessVerifierHTTP(ProcessReward):
         super().__init__(name, family, aggregate, by)
         if not re.match(r"https?://", base_url):
             raise ConfigurationError(f"{name}: base_url={base_url!r} is no address; write http://host:port")
-        if not timeout > 0 or not price >= 0:
+        if not timeout > 0 or not 0 <= price < math.inf:
             raise ConfigurationError(f"{name}: timeout={timeout!r} must be above 0 and price={price!r} at least 0")
         root = base_url.rstrip("/").removesuffix("/v1")
         keys = {"Authorization": f"Bearer {api_key}"} if api_key else {}
