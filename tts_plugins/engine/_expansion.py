@@ -12,7 +12,7 @@ from tts_plugins.engine._asks import Ask, Job, NextStep
 from tts_plugins.engine._calls import Send, acquire, asked_to_cancel
 from tts_plugins.engine._sampling import Sampling
 from tts_plugins.engine._scoring import failing_alone, read_answer, scored_by
-from tts_plugins.engine._stragglers import Stragglers
+from tts_plugins.engine._stragglers import Stragglers, TooLate
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, VerifierError
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import SetVerifier, StepModel, Verifier
@@ -67,8 +67,42 @@ class Expansion(Sampling):
         try:
             async with late.within(indices):
                 return await super()._request(jobs, hold, gen, after, event, timed)
-        except TimeoutError as error:
-            raise CallTimedOut(self._too_late(self._run.model.name, event, late, indices)) from error
+        except TooLate as error:
+            raise CallTimedOut(self._too_late(self._run.model.name, event, late, indices, error)) from error
+        except Exception:
+            late.failed(indices)
+            raise
+
+    async def _room(self, unit: Amount, at_most: int, waiting: int) -> Hold:
+        late, told = self._stragglers, False
+        if late is None:
+            return await super()._room(unit, at_most, waiting)
+
+        def tell() -> None:
+            nonlocal told
+            told = True
+            late.without(waiting)
+
+        # Where there is room nothing runs before it is taken. Where there is none, the children that would make some
+        # may be those that hang, for which the level must not wait until the others are sent.
+        soon = asyncio.get_running_loop().call_soon(tell)
+        try:
+            return await super()._room(unit, at_most, waiting)
+        finally:
+            soon.cancel()
+            if told:
+                late.without(-waiting)
+
+    def _unsent(self, jobs: int) -> None:
+        if self._stragglers is not None:
+            self._stragglers.without(jobs)
+
+    async def close(self) -> None:
+        try:
+            await super().close()
+        finally:
+            if self._stragglers is not None:
+                self._stragglers.stop()
 
     async def _judge(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
         late = self._stragglers
@@ -77,14 +111,17 @@ class Expansion(Sampling):
         try:
             async with late.within([candidate.index]):
                 scored = await self._judged(candidate, hold, event)
-        except TimeoutError as error:
+        except TooLate as error:
             name = self._alone.name if self._alone is not None else self._run.model.name
-            raise VerifierError(self._too_late(name, event, late, [candidate.index])) from error
+            raise VerifierError(self._too_late(name, event, late, [candidate.index], error)) from error
+        except Exception:
+            late.failed([candidate.index])
+            raise
         late.scored(candidate.index)
         return scored
 
-    def _too_late(self, name: str, event: int, late: Stragglers, indices: Sequence[int]) -> str:
-        limit = f"{late.limit or 0.0:.2g} s, {late.factor:g} times the median of its level"
+    def _too_late(self, name: str, event: int, late: Stragglers, indices: Sequence[int], error: TooLate) -> str:
+        limit = f"{error.limit:.2g} s, {late.factor:g} times the median of its level"
         self._run.trace.note("straggler", event, indices=list(indices), limit=limit)
         return f"{name}: not done in {limit}; the level goes on without it (raise straggler to wait longer)"
 
