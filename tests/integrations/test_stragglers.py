@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from tests.imitations import STEPS, Body, vllm
-from tts_plugins import DVTS, BeamSearch, Budget, Candidate, ParticleFilter, Result, solve
+from tts_plugins import DVTS, BeamSearch, Budget, Candidate, ParticleFilter, Problem, Result, solve
+from tts_plugins.budget import Bound, Limits
 from tts_plugins.engine._stragglers import Stragglers, TooLate
 from tts_plugins.errors import ConfigurationError, DeadlineExceeded, RequestRefused
 from tts_plugins.ledger import Ledger
 from tts_plugins.models import OpenAICompatibleModel, StepSettings
-from tts_plugins.testing import ScriptedStepModel, TableVerifier
+from tts_plugins.testing import ScriptedModel, ScriptedStepModel, TableVerifier
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 from tts_plugins.verifiers import CallableVerifier
 
@@ -121,6 +122,58 @@ async def test_a_late_score_loses_its_child() -> None:
     assert time.monotonic() - start < SLOW / 3 and len(result.candidates) == 3
     (lost,) = [e for e in result.trace if e["kind"] == "candidate" and e.get("error")]
     assert lost["text"] == "take 2" and "5 times the median of its level" in lost["error"]
+
+
+class Asking(TableVerifier):
+    """It thinks for a while, and then asks a model; "hang" it never decides."""
+
+    def __init__(self) -> None:
+        super().__init__({}, default=[0.5])
+        self.model, self.cancelled = ScriptedModel(["yes"], latency=0.01), 0
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        return await self.model.bound(problem)
+
+    async def score(self, run: Any, candidate: Candidate) -> Any:
+        try:
+            await asyncio.sleep({"hang": SLOW, "same": 0.25}.get(candidate.text, 0.05))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        await run.generate(self.model, candidate.problem)
+        return await super().score(run, candidate)
+
+
+async def test_a_late_child_takes_no_other_of_its_text_along() -> None:
+    """The fourth began the scoring that the sixth and the seventh, sent later, wait for in time."""
+    model = ScriptedStepModel(
+        lambda candidate, number: "same" if number in (3, 5, 6) else f"take {number}",
+        latency=0.1,
+        limits=Limits(concurrency=4),
+    )
+    ledger, verifier = Ledger(Budget(calls=14)), Asking()
+    result = await solve(
+        "?", model=model, verifier=verifier, budget=ledger, seed=1,
+        strategy=BeamSearch(n=7, beam_width=7, max_steps=1, straggler=1.8),
+    )  # fmt: skip
+    assert sorted(c.index for c in result.candidates) == [0, 1, 2, 4, 5, 6]
+    assert [e["indices"] for e in result.trace if e["kind"] == "straggler"] == [[3]]
+    # Scored once, and paid once, by what the late one held.
+    assert len(verifier.scored) == 5 == result.usage.by_role["verifier"].calls and verifier.cancelled == 0
+    assert ledger.spent.calls == 12 and ledger.open_holds == 0 and not any(ledger.held)
+
+
+async def test_a_scoring_that_nobody_waits_for_any_more_ends() -> None:
+    verifier = Asking()
+    model = ScriptedStepModel(lambda candidate, number: "hang" if number in (2, 3) else f"take {number}")
+    ledger, start = Ledger(Budget(calls=50)), time.monotonic()
+    result = await solve(
+        "?", model=model, verifier=verifier, budget=ledger, seed=1,
+        strategy=BeamSearch(n=5, beam_width=5, max_steps=1, straggler=3.0),
+    )  # fmt: skip
+    assert time.monotonic() - start < SLOW / 3 and sorted(c.index for c in result.candidates) == [0, 1, 4]
+    assert len([e for e in result.trace if e["kind"] == "straggler"]) == 2 and verifier.cancelled == 1
+    assert ledger.spent.calls == 8 and ledger.open_holds == 0 and not any(ledger.held)
 
 
 class Hanging(ScriptedStepModel):

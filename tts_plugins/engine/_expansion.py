@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._asks import Ask, Job, NextStep
 from tts_plugins.engine._calls import Send, acquire, asked_to_cancel
 from tts_plugins.engine._sampling import Sampling
+from tts_plugins.engine._scope import SCOPE
 from tts_plugins.engine._scoring import failing_alone, read_answer, scored_by
 from tts_plugins.engine._stragglers import Stragglers, TooLate
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, VerifierError
@@ -37,6 +39,7 @@ class Expansion(Sampling):
         self._model, self._lookahead = model, lookahead
         self._stragglers = None if straggler is None else Stragglers(straggler, len(jobs))
         self._judging: dict[tuple[int, str, bool], asyncio.Future[Score]] = {}
+        self._waiting: Counter[asyncio.Future[Score]] = Counter()
 
     async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
         gen, after = await super()._bounds(ask)
@@ -147,27 +150,52 @@ class Expansion(Sampling):
         """The score of its text, asked for once however many children have it."""
         key = (id(candidate.problem), candidate.text, candidate.finished)
         known = self._judging.get(key)
-        if known is None:
+        if known is None and self._stragglers is None:
+            # In this task: whatever ends it ends the level, and those who wait for it too.
             known = self._judging[key] = asyncio.get_running_loop().create_future()
-            try:
-                known.set_result(await self._ahead(candidate, verifier, hold, event))
-            except BaseException as error:
-                if isinstance(error, asyncio.CancelledError):
-                    known.cancel()
-                else:
-                    known.set_exception(error)
-                    known.exception()  # where nobody else waits for it, asyncio must not complain
-                raise
+            await self._fill(known, self._ahead(candidate, verifier, hold, event))
             return known.result()
         # Nobody waits while holding room: the one that is judged may need more of it.
         self._run.carry(None)
+        if known is None:
+            known = self._judging[key] = self._apart(candidate, verifier, hold, event)
         hold.release()
+        self._waiting[known] += 1
         try:
-            return await asyncio.shield(known)
+            await asyncio.wait([known])
+            return known.result()
         except asyncio.CancelledError as error:
             if asked_to_cancel():
                 raise
             raise VerifierError(f"{verifier.name}: scoring the same text was cancelled") from error
+        finally:
+            self._waiting[known] -= 1
+            if isinstance(known, asyncio.Task) and not known.done() and not self._waiting[known]:
+                del self._judging[key]  # for whoever comes later
+                known.cancel()
+
+    @staticmethod
+    async def _fill(known: asyncio.Future[Score], work: Awaitable[Score]) -> None:
+        try:
+            known.set_result(await work)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                known.cancel()
+            else:
+                known.set_exception(error)
+                known.exception()  # where nobody else waits for it, asyncio must not complain
+            raise
+
+    def _apart(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> asyncio.Task[Score]:
+        """In a task for itself, which outlives the child that began it: that one may be late, and others in time."""
+        own, scope = self._run.ledger.reserve(hold.amount, within=hold), SCOPE.get()
+        assert scope is not None
+
+        async def work() -> Score:
+            SCOPE.set(replace(scope, hold=own))
+            return await self._ahead(candidate, verifier, own, event)
+
+        return self._run.spawn(work(), self._tasks, own)
 
     async def _ahead(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
         """The verifier's score, at the end of the steps that are written ahead."""
