@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +14,7 @@ from openai import AsyncOpenAI
 
 from tests.imitations import STEPS, Body, completes, goes_on
 from tts_plugins import BeamSearch, Budget, Candidate, ParticleFilter, Problem, Step, solve
-from tts_plugins.errors import AllCandidatesFailed, ConfigurationError
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, DeadlineExceeded
 from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
 from tts_plugins.models._completions import as_chat, completion_body
 from tts_plugins.models._templates import Templates
@@ -186,6 +189,43 @@ async def test_what_it_lacks_is_said_with_the_mend() -> None:
             model = model_of(server, steps=StepSettings(way="completions", template=template))
             with pytest.raises(ConfigurationError, match=said):
                 await solve("Add", model=model, strategy=BEAM, verifier=EVEN)
+
+
+async def test_a_slow_function_is_run_beside_the_loop_and_once_for_each_prompt() -> None:
+    """While it runs, the loop keeps the deadline."""
+    threads, prompts_of = set[str](), list[str]()
+
+    def quick(messages: Any) -> str:
+        threads.add(threading.current_thread().name)
+        prompts_of.append(messages[-1]["content"])
+        messages.clear()
+        return "Q: Add"
+
+    def slow(messages: Any) -> str:
+        time.sleep(1.5)
+        return "x"
+
+    with LoopbackServer(reply=lambda body, index: Reply(goes_on(body))) as server:
+        model = model_of(server, steps=StepSettings(way="completions", template=quick))
+        result = await solve("Add", model=model, strategy=BEAM, verifier=EVEN, budget=Budget(seconds=20))
+        assert [s.text for s in result.best.steps] == STEPS
+        assert threads == {"tts-plugins-worker"} and prompts_of == ["Add"]
+        model = model_of(server, steps=StepSettings(way="completions", template=slow))
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await solve("Add", model=model, strategy=BEAM, verifier=EVEN, budget=Budget(seconds=0.3))
+        assert time.monotonic() - start < 1.0
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
+async def test_whatever_a_function_raises_is_its_failure(raised: type[BaseException]) -> None:
+    def fails(messages: Any) -> str:
+        raise raised
+
+    with LoopbackServer(reply="x") as server:
+        model = model_of(server, steps=StepSettings(way="completions", template=fails))
+        with pytest.raises(ConfigurationError, match=f"the template failed, {raised.__name__}"):
+            await solve("Add", model=model, strategy=BEAM, verifier=EVEN)
 
 
 async def test_a_server_that_is_away_is_a_failure_and_no_missing_template() -> None:
