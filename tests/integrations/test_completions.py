@@ -14,7 +14,7 @@ from openai import AsyncOpenAI
 
 from tests.imitations import STEPS, Body, completes, goes_on
 from tts_plugins import BeamSearch, Budget, Candidate, ParticleFilter, Problem, Step, solve
-from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, DeadlineExceeded
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, DeadlineExceeded, MalformedResponse
 from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
 from tts_plugins.models._completions import as_chat, completion_body
 from tts_plugins.models._templates import Templates
@@ -151,6 +151,21 @@ async def test_a_cut_step_is_truncated_and_an_empty_one_ends() -> None:
         server.configure(reply="")
         (empty,) = (await model.expand(BEGUN, [1])).generations
         assert (empty.text, empty.finish_reason) == ("", "stop")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fault", [Fault.null_content(), Fault.missing_message()], ids=lambda f: f.kind)
+async def test_a_choice_without_a_text_ends_nothing(fault: Fault, stream: bool) -> None:
+    """An empty text is the end of a solution; none is a malformed answer, which is asked for again."""
+    with LoopbackServer(reply=lambda body, index: Reply(goes_on(body)), template="text") as server:
+        model = model_of(server, stream=stream, steps=StepSettings(way="completions"))
+        server.configure(faults=Fault.every(1, fault))
+        with pytest.raises(MalformedResponse, match="neither text nor a tool call"):
+            await model.expand(BEGUN, [1])
+        server.configure(faults=Fault.every(2, fault))
+        result = await solve("Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, seed=1)
+        assert [s.text for s in result.best.steps] == STEPS
+        assert "MalformedResponse" in str([e["error"] for e in result.trace if e["kind"] == "failure"])
 
 
 async def test_templates_are_rendered_once_for_each_problem_and_text() -> None:
