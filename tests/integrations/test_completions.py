@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from openai import AsyncOpenAI
@@ -166,6 +166,34 @@ async def test_a_choice_without_a_text_ends_nothing(fault: Fault, stream: bool) 
         result = await solve("Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, seed=1)
         assert [s.text for s in result.best.steps] == STEPS
         assert "MalformedResponse" in str([e["error"] for e in result.trace if e["kind"] == "failure"])
+
+
+class Stumbling(AsyncOpenAI):
+    """The template's path fails the first `left` times, in its copies too."""
+
+    left: ClassVar[list[None]] = []
+
+    async def post(self, path: str, **how: Any) -> Any:
+        if path.endswith("/apply-template") and self.left:
+            self.left.pop()
+            raise ConnectionResetError("by the peer")
+        return await super().post(path, **how)
+
+
+@pytest.mark.parametrize(("left", "first"), [(1, "completions"), (3, "completions"), (99, "prompt")])
+async def test_a_fault_on_the_way_to_the_template_rules_nothing_out(left: int, first: str) -> None:
+    """Within a solve it is tried again; where that does not help, the next solve finds out."""
+    with LoopbackServer(reply=completes, assistant_turn="refused", template="text") as server:
+        async with Stumbling(base_url=server.base_url, api_key="-", max_retries=0) as client:
+            client.left[:] = [None] * left
+            model = OpenAICompatibleModel("m", client=client, max_tokens=50, temperature=0.8)
+            result = await solve("Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, seed=1, attempts=3)
+            assert [re.sub(r"^Step \d: ", "", s.text) for s in result.best.steps] == STEPS
+            (found,) = [e for e in result.trace if e["kind"] == "steps"]  # asked once, though there were more levels
+            assert found["way"] == first and ("by the peer" in found.get("error", "")) is (first == "prompt")
+            client.left.clear()
+            await solve("Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, seed=1)
+            assert model._way == "completions"
 
 
 async def test_templates_are_rendered_once_for_each_problem_and_text() -> None:

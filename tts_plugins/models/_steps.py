@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ModelError, ModelNotFound, RequestRefused
@@ -39,6 +39,10 @@ class _SeparatorFirst(ModelError):
     retryable = True
 
 
+class _Unsettled(Exception):
+    """Template or completions failed for now, which says nothing about later."""
+
+
 class Stepping:
     """Gives a chat model `expand`. It builds on `_prompt_of`, `_bounded` and `_ask` of `OpenAICompatibleModel`.
 
@@ -60,6 +64,7 @@ class Stepping:
         self._steps, self._way = settings, settings.way
         self._stoppable = True
         self._echoes: bool | None = None  # whether a reply begins with the text that it continues, once that is known
+        self._unfound: WeakSet[Run] = WeakSet()  # that asked when the server was in no state to tell
         self._probing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         address = address or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         if self._way == "auto" and "api.openai.com" in address:
@@ -74,9 +79,14 @@ class Stepping:
         """Find out, once, how the server continues a text: at most four short questions, within the run's budget."""
         lock = self._probing.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         async with lock:
-            if self._way == "auto":
-                self._way = await self._found_way(run)
-                run.note("steps", model=self.name, way=self._way)
+            if self._way == "auto" and run not in self._unfound:
+                try:
+                    self._way = await self._found_way(run)
+                    run.note("steps", model=self.name, way=self._way)
+                except _Unsettled as error:
+                    # This solve asks by words, as it does while nothing is known; the next one tries again.
+                    self._unfound.add(run)
+                    run.note("steps", model=self.name, way="prompt", error=str(error))
 
     async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound | None:
         """The prompt's tokens at most, those of the steps ahead, and those of one step."""
@@ -189,7 +199,13 @@ class Stepping:
                 continue
             try:
                 reply = await run.generate(probe, Problem(_PROBE))
-            except (RequestRefused, ModelNotFound) as error:
+            except NoTemplate:
+                continue
+            except ModelError as error:
+                if way == "completions" and error.retryable:
+                    raise _Unsettled(f"{type(error).__name__}: {error}") from error
+                if not isinstance(error, RequestRefused | ModelNotFound):
+                    raise
                 if isinstance(error, ModelNotFound) and way != "completions":
                     raise  # the chat's path is there for certain: it is the model's name
                 # A last turn of the assistant is refused: one marked as a prefix may still pass, or no turns at all.
@@ -223,22 +239,31 @@ class _Probe:
         """Whether there is anything to be asked: completions need a template."""
         try:
             await self._asked(Problem(_PROBE))
-        except (NoTemplate, ModelError):
+        except NoTemplate:
             return False
+        except ModelError as error:
+            return error.retryable  # as part of the question, it is
         return True
 
     async def bound(self, problem: Problem) -> Bound | None:
-        return await self.model._bounded(await self._asked(problem), 8)
+        prompt = self._plain(problem)
+        with contextlib.suppress(ModelError):  # its messages bound it too
+            prompt = await self._asked(problem)
+        return await self.model._bounded(prompt, 8)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         reply: Reply = await self.model._ask(await self._asked(problem), seeds, max_tokens=8)
         return reply
 
     async def _asked(self, problem: Problem) -> dict[str, Any]:
+        prompt = self._plain(problem)
+        return await self.model._completing(prompt) if self.way == "completions" else prompt
+
+    def _plain(self, problem: Problem) -> dict[str, Any]:
         messages, extra = problem.messages, {"temperature": 0.0}
         if self.way == "prefix":
             messages[-1]["prefix"] = True
         prompt = {**self.model._prompt_of(messages, problem), **extra}
         if self.way == "vllm":
             prompt["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
-        return await self.model._completing(prompt) if self.way == "completions" else prompt
+        return prompt
