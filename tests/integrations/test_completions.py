@@ -168,6 +168,36 @@ async def test_a_choice_without_a_text_ends_nothing(fault: Fault, stream: bool) 
         assert "MalformedResponse" in str([e["error"] for e in result.trace if e["kind"] == "failure"])
 
 
+@pytest.mark.parametrize("way", ["auto", "completions"])
+async def test_a_repeated_prompt_is_no_step(way: Any) -> None:
+    def repeats(body: Body, index: int) -> Reply:
+        return Reply(goes_on(body), echo=body["prompt"]) if "prompt" in body else completes(body, index)
+
+    with LoopbackServer(reply=repeats, assistant_turn="refused", template="text") as server:
+        model = model_of(server, steps=StepSettings(way=way))
+        result = await solve("Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, seed=1)
+        assert [re.sub(r"^Step \d: ", "", s.text) for s in result.best.steps] == STEPS
+        assert model._way == "completions" and model._echoes is True
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["nothing-more", "cut"])
+async def test_nothing_but_the_prompt_is_an_error(whole: bool) -> None:
+    """A server that repeats the prompt, and stops in it where a step would end."""
+    with LoopbackServer(reply=lambda body, index: Reply("", echo=body["prompt"].split("\n\n")[0])) as server:
+        model = model_of(server, steps=StepSettings(way="completions", template="text"))
+        asked, said = ("Add", "wrote no step at all") if whole else ("Add\n\n3, 4, 5", "repeats its prompt")
+        with pytest.raises(AllCandidatesFailed, match=said):
+            await solve(asked, model=model, strategy=BEAM, verifier=EVEN, attempts=1)
+
+
+async def test_a_paragraph_of_the_prompt_is_a_step_where_nothing_is_repeated() -> None:
+    with LoopbackServer(reply="Take 3.") as server:
+        model = model_of(server, steps=StepSettings(way="completions", template="text"))
+        await model.expand(Candidate(Problem("Add")), [1])
+        (made,) = (await model.expand(Candidate(Problem("Take 3.\n\nAdd 4.")), [1])).generations
+        assert made.text == "Take 3."
+
+
 class Stumbling(AsyncOpenAI):
     """The template's path fails the first `left` times, in its copies too."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import ModelError, ModelNotFound, RequestRefused
+from tts_plugins.errors import MalformedResponse, ModelError, ModelNotFound, RequestRefused
 from tts_plugins.models._step_texts import UNSAID, Said, StepSettings, Way, read_step, step_request, without
 from tts_plugins.models._templates import NoTemplate
 from tts_plugins.protocols import Run
@@ -167,15 +167,26 @@ class Stepping:
     def _new(self, prompt: Mapping[str, Any], text: str) -> str:
         """What of a reply is new: llama.cpp repeats the assistant's turn that it continues, unless it streams.
 
-        What the server does is learnt from its first such reply: later, a step that only looks like the beginning of
-        the solution is a step.
+        Some completions repeat their prompt. What the server does is learnt from its first such reply: later, a step
+        that only looks like the beginning of the solution is a step.
+
+        Raises:
+            MalformedResponse: a stop string has cut the prompt's own repetition.
         """
-        if "messages" not in prompt:
-            return text  # completions are what is new
-        last = prompt["messages"][-1]
-        if last["role"] != "assistant" or self._echoes is False:
+        if "messages" in prompt:
+            last = prompt["messages"][-1]
+            given = last["content"] if last["role"] == "assistant" else None
+        else:
+            given = prompt["prompt"]
+        if not isinstance(given, str) or self._echoes is False:
             return text
-        new = without(last["content"], text)
+        stops = prompt.get("stop", ()) if "prompt" in prompt and text and given.startswith(text) else ()
+        if any(given.startswith(stop, len(text)) for stop in stops):
+            raise MalformedResponse(
+                f"{self.name}: the completion repeats its prompt up to a stop string, and has nothing new; give "
+                "StepSettings(way='prompt'), or have the server not echo prompts"
+            )
+        new = without(given, text)
         if self._echoes is None and text.strip():
             self._echoes = new != text
         return new
@@ -212,8 +223,9 @@ class Stepping:
                 ways = [w for w in ways if w in ("prefix", "completions")]
                 continue
             said = reply.generations[0].text
-            self._echoes = said.startswith(_KEY)
-            if without(_KEY, said).lstrip().lower().startswith("five"):
+            new = without(await probe.begun(), said)
+            self._echoes = new != said
+            if new.lstrip().lower().startswith("five"):
                 return way
         self._echoes = None
         return "prompt"
@@ -254,6 +266,11 @@ class _Probe:
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         reply: Reply = await self.model._ask(await self._asked(problem), seeds, max_tokens=8)
         return reply
+
+    async def begun(self) -> str:
+        """What a reply that repeats anything begins with."""
+        prompt = (await self._asked(Problem(_PROBE))).get("prompt")
+        return prompt if isinstance(prompt, str) else _KEY
 
     async def _asked(self, problem: Problem) -> dict[str, Any]:
         prompt = self._plain(problem)

@@ -121,7 +121,7 @@ def _choice(reply: Reply, i: int, body: Body, chat: bool, number: int) -> Body:
         return {**choice, "message": _message(reply, number)}
     if isinstance(asked, int) and asked is not False:
         choice["logprobs"] = _legacy_logprobs(reply, int(asked))
-    return {**choice, "text": reply.text}
+    return {**choice, "text": reply.echo + (reply.text or "") if reply.echo else reply.text}
 
 
 def _head(body: Body, chat: bool, number: int, stream: bool) -> Body:
