@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
+import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from openai import AsyncOpenAI
 
 from tests.imitations import STEPS, Body, completes, goes_on
 from tts_plugins import BeamSearch, Budget, Candidate, ParticleFilter, Problem, Step, solve
-from tts_plugins.errors import AllCandidatesFailed, ConfigurationError
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, DeadlineExceeded, MalformedResponse
 from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
 from tts_plugins.models._completions import as_chat, completion_body
 from tts_plugins.models._templates import Templates
@@ -150,6 +153,79 @@ async def test_a_cut_step_is_truncated_and_an_empty_one_ends() -> None:
         assert (empty.text, empty.finish_reason) == ("", "stop")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("fault", [Fault.null_content(), Fault.missing_message()], ids=lambda f: f.kind)
+async def test_a_choice_without_a_text_ends_nothing(fault: Fault, stream: bool) -> None:
+    """An empty text is the end of a solution; none is a malformed answer, which is asked for again."""
+    with LoopbackServer(reply=lambda body, index: Reply(goes_on(body)), template="text") as server:
+        model = model_of(server, stream=stream, steps=StepSettings(way="completions"))
+        server.configure(faults=Fault.every(1, fault))
+        with pytest.raises(MalformedResponse, match="neither text nor a tool call"):
+            await model.expand(BEGUN, [1])
+        server.configure(faults=Fault.every(2, fault))
+        result = await solve("Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, seed=1)
+        assert [s.text for s in result.best.steps] == STEPS
+        assert "MalformedResponse" in str([e["error"] for e in result.trace if e["kind"] == "failure"])
+
+
+@pytest.mark.parametrize("way", ["auto", "completions"])
+async def test_a_repeated_prompt_is_no_step(way: Any) -> None:
+    def repeats(body: Body, index: int) -> Reply:
+        return Reply(goes_on(body), echo=body["prompt"]) if "prompt" in body else completes(body, index)
+
+    with LoopbackServer(reply=repeats, assistant_turn="refused", template="text") as server:
+        model = model_of(server, steps=StepSettings(way=way))
+        result = await solve("Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, seed=1)
+        assert [re.sub(r"^Step \d: ", "", s.text) for s in result.best.steps] == STEPS
+        assert model._way == "completions" and model._echoes is True
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["nothing-more", "cut"])
+async def test_nothing_but_the_prompt_is_an_error(whole: bool) -> None:
+    """A server that repeats the prompt, and stops in it where a step would end."""
+    with LoopbackServer(reply=lambda body, index: Reply("", echo=body["prompt"].split("\n\n")[0])) as server:
+        model = model_of(server, steps=StepSettings(way="completions", template="text"))
+        asked, said = ("Add", "wrote no step at all") if whole else ("Add\n\n3, 4, 5", "repeats its prompt")
+        with pytest.raises(AllCandidatesFailed, match=said):
+            await solve(asked, model=model, strategy=BEAM, verifier=EVEN, attempts=1)
+
+
+async def test_a_paragraph_of_the_prompt_is_a_step_where_nothing_is_repeated() -> None:
+    with LoopbackServer(reply="Take 3.") as server:
+        model = model_of(server, steps=StepSettings(way="completions", template="text"))
+        await model.expand(Candidate(Problem("Add")), [1])
+        (made,) = (await model.expand(Candidate(Problem("Take 3.\n\nAdd 4.")), [1])).generations
+        assert made.text == "Take 3."
+
+
+class Stumbling(AsyncOpenAI):
+    """The template's path fails the first `left` times, in its copies too."""
+
+    left: ClassVar[list[None]] = []
+
+    async def post(self, path: str, **how: Any) -> Any:
+        if path.endswith("/apply-template") and self.left:
+            self.left.pop()
+            raise ConnectionResetError("by the peer")
+        return await super().post(path, **how)
+
+
+@pytest.mark.parametrize(("left", "first"), [(1, "completions"), (3, "completions"), (99, "prompt")])
+async def test_a_fault_on_the_way_to_the_template_rules_nothing_out(left: int, first: str) -> None:
+    """Within a solve it is tried again; where that does not help, the next solve finds out."""
+    with LoopbackServer(reply=completes, assistant_turn="refused", template="text") as server:
+        async with Stumbling(base_url=server.base_url, api_key="-", max_retries=0) as client:
+            client.left[:] = [None] * left
+            model = OpenAICompatibleModel("m", client=client, max_tokens=50, temperature=0.8)
+            result = await solve("Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, seed=1, attempts=3)
+            assert [re.sub(r"^Step \d: ", "", s.text) for s in result.best.steps] == STEPS
+            (found,) = [e for e in result.trace if e["kind"] == "steps"]  # asked once, though there were more levels
+            assert found["way"] == first and ("by the peer" in found.get("error", "")) is (first == "prompt")
+            client.left.clear()
+            await solve("Add 3, 4, 5", model=model, strategy=BEAM, verifier=EVEN, seed=1)
+            assert model._way == "completions"
+
+
 async def test_templates_are_rendered_once_for_each_problem_and_text() -> None:
     class Counting:
         """The client's place: it counts what is asked besides completions."""
@@ -186,6 +262,43 @@ async def test_what_it_lacks_is_said_with_the_mend() -> None:
             model = model_of(server, steps=StepSettings(way="completions", template=template))
             with pytest.raises(ConfigurationError, match=said):
                 await solve("Add", model=model, strategy=BEAM, verifier=EVEN)
+
+
+async def test_a_slow_function_is_run_beside_the_loop_and_once_for_each_prompt() -> None:
+    """While it runs, the loop keeps the deadline."""
+    threads, prompts_of = set[str](), list[str]()
+
+    def quick(messages: Any) -> str:
+        threads.add(threading.current_thread().name)
+        prompts_of.append(messages[-1]["content"])
+        messages.clear()
+        return "Q: Add"
+
+    def slow(messages: Any) -> str:
+        time.sleep(1.5)
+        return "x"
+
+    with LoopbackServer(reply=lambda body, index: Reply(goes_on(body))) as server:
+        model = model_of(server, steps=StepSettings(way="completions", template=quick))
+        result = await solve("Add", model=model, strategy=BEAM, verifier=EVEN, budget=Budget(seconds=20))
+        assert [s.text for s in result.best.steps] == STEPS
+        assert threads == {"tts-plugins-worker"} and prompts_of == ["Add"]
+        model = model_of(server, steps=StepSettings(way="completions", template=slow))
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await solve("Add", model=model, strategy=BEAM, verifier=EVEN, budget=Budget(seconds=0.3))
+        assert time.monotonic() - start < 1.0
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
+async def test_whatever_a_function_raises_is_its_failure(raised: type[BaseException]) -> None:
+    def fails(messages: Any) -> str:
+        raise raised
+
+    with LoopbackServer(reply="x") as server:
+        model = model_of(server, steps=StepSettings(way="completions", template=fails))
+        with pytest.raises(ConfigurationError, match=f"the template failed, {raised.__name__}"):
+            await solve("Add", model=model, strategy=BEAM, verifier=EVEN)
 
 
 async def test_a_server_that_is_away_is_a_failure_and_no_missing_template() -> None:

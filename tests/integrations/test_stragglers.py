@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from tests.imitations import STEPS, Body, vllm
-from tts_plugins import DVTS, BeamSearch, Budget, Candidate, ParticleFilter, Result, solve
-from tts_plugins.engine._stragglers import Stragglers
-from tts_plugins.errors import ConfigurationError
+from tts_plugins import DVTS, BeamSearch, Budget, Candidate, ParticleFilter, Problem, Result, solve
+from tts_plugins.budget import Bound, Limits
+from tts_plugins.engine._stragglers import Stragglers, TooLate
+from tts_plugins.errors import ConfigurationError, DeadlineExceeded, RequestRefused
 from tts_plugins.ledger import Ledger
 from tts_plugins.models import OpenAICompatibleModel, StepSettings
-from tts_plugins.testing import ScriptedStepModel, TableVerifier
+from tts_plugins.testing import ScriptedModel, ScriptedStepModel, TableVerifier
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 from tts_plugins.verifiers import CallableVerifier
 
@@ -123,6 +124,144 @@ async def test_a_late_score_loses_its_child() -> None:
     assert lost["text"] == "take 2" and "5 times the median of its level" in lost["error"]
 
 
+class Asking(TableVerifier):
+    """It thinks for a while, and then asks a model; "hang" it never decides."""
+
+    def __init__(self) -> None:
+        super().__init__({}, default=[0.5])
+        self.model, self.cancelled = ScriptedModel(["yes"], latency=0.01), 0
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        return await self.model.bound(problem)
+
+    async def score(self, run: Any, candidate: Candidate) -> Any:
+        try:
+            await asyncio.sleep({"hang": SLOW, "same": 0.25}.get(candidate.text, 0.05))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        await run.generate(self.model, candidate.problem)
+        return await super().score(run, candidate)
+
+
+async def test_a_late_child_takes_no_other_of_its_text_along() -> None:
+    """The fourth began the scoring that the sixth and the seventh, sent later, wait for in time."""
+    model = ScriptedStepModel(
+        lambda candidate, number: "same" if number in (3, 5, 6) else f"take {number}",
+        latency=0.1,
+        limits=Limits(concurrency=4),
+    )
+    ledger, verifier = Ledger(Budget(calls=14)), Asking()
+    result = await solve(
+        "?", model=model, verifier=verifier, budget=ledger, seed=1,
+        strategy=BeamSearch(n=7, beam_width=7, max_steps=1, straggler=1.8),
+    )  # fmt: skip
+    assert sorted(c.index for c in result.candidates) == [0, 1, 2, 4, 5, 6]
+    assert [e["indices"] for e in result.trace if e["kind"] == "straggler"] == [[3]]
+    # Scored once, and paid once, by what the late one held.
+    assert len(verifier.scored) == 5 == result.usage.by_role["verifier"].calls and verifier.cancelled == 0
+    assert ledger.spent.calls == 12 and ledger.open_holds == 0 and not any(ledger.held)
+
+
+async def test_a_scoring_that_nobody_waits_for_any_more_ends() -> None:
+    verifier = Asking()
+    model = ScriptedStepModel(lambda candidate, number: "hang" if number in (2, 3) else f"take {number}")
+    ledger, start = Ledger(Budget(calls=50)), time.monotonic()
+    result = await solve(
+        "?", model=model, verifier=verifier, budget=ledger, seed=1,
+        strategy=BeamSearch(n=5, beam_width=5, max_steps=1, straggler=3.0),
+    )  # fmt: skip
+    assert time.monotonic() - start < SLOW / 3 and sorted(c.index for c in result.candidates) == [0, 1, 4]
+    assert len([e for e in result.trace if e["kind"] == "straggler"]) == 2 and verifier.cancelled == 1
+    assert ledger.spent.calls == 8 and ledger.open_holds == 0 and not any(ledger.held)
+
+
+class Hanging(ScriptedStepModel):
+    """Some of its steps are refused, and some never come."""
+
+    async def expand(self, candidate: Candidate, seeds: Any, *, greedy: bool = False) -> Any:
+        made = await super().expand(candidate, seeds, greedy=greedy)
+        text = made.generations[0].text
+        await asyncio.sleep(SLOW if text == "hang" else 0.03)
+        if text == "refuse":
+            raise RequestRefused("too long")
+        return made
+
+
+@pytest.mark.parametrize(
+    ("budget", "words", "there"),
+    [
+        (None, ["refuse", "refuse", "refuse", "hang", "take"], 1),
+        (Budget(calls=5), ["a", "b", "c", "hang", "d"], 4),
+        (Budget(calls=3), ["a", "refuse", "hang"], 1),
+    ],
+    ids=["failed", "no-room", "both"],
+)
+async def test_those_that_cannot_come_are_not_waited_for(budget: Any, words: list[str], there: int) -> None:
+    """The half is that of the children that may still come, of five or of sixteen."""
+    model = Hanging(lambda candidate, number: words[number] if number < len(words) else "more")
+    width, start = 5 if budget is None else 16, time.monotonic()
+    result = await solve(
+        "?", model=model, verifier=TableVerifier({}, default=[0.5]), seed=1, budget=budget,
+        strategy=BeamSearch(n=width, beam_width=width, max_steps=1, straggler=5.0),
+    )  # fmt: skip
+    assert time.monotonic() - start < SLOW / 3 and len(result.candidates) == there
+    assert [e["indices"] for e in result.trace if e["kind"] == "straggler"] == [[words.index("hang")]]
+    assert result.usage.calls == len(words)
+
+
+async def test_waiting_for_room_counts_again_once_there_is_some() -> None:
+    late = Stragglers(2.0, 4)
+    late.sent([0, 1])
+    late.without(2)
+    late.scored(0)
+    assert late.limit is not None  # one of two
+    late.without(-2)
+    assert late.limit is None  # and no half of four
+    late.failed([1])
+    late.sent([2, 3])
+    late.scored(2)
+    assert late.limit is not None  # two of three
+
+
+async def test_its_own_work_does_not_grow_with_the_square() -> None:
+    """Each score of the second half lowers the limit, which all that are open have."""
+    late, children, done = Stragglers(3.0, 6000), 6000, asyncio.Event()
+
+    async def child(index: int) -> None:
+        async with late.within([index]):
+            late.sent([index])
+            await done.wait()
+
+    tasks = [asyncio.ensure_future(child(index)) for index in range(children)]
+    await asyncio.sleep(0.05)
+    start = time.process_time()
+    for index in range(children // 2):
+        late.scored(index)
+    first = late.limit
+    for index in range(children // 2, children):
+        late.waiting([index])
+        late.sent([index])
+        late.scored(index)
+    assert first is not None and late.limit is not None and late.limit < first / 2
+    assert time.process_time() - start < 1.0
+    done.set()
+    await asyncio.gather(*tasks)
+    late.stop()
+
+
+async def test_the_end_of_the_time_is_no_straggler() -> None:
+    late = Stragglers(1.0, 2)
+    late.sent([0, 1])
+    late.scored(0)
+    with pytest.raises(DeadlineExceeded):
+        async with late.within([1]):
+            try:
+                await asyncio.sleep(SLOW)
+            finally:
+                raise DeadlineExceeded("the time is up")
+
+
 async def test_the_median_is_that_of_all_children() -> None:
     late = Stragglers(2.0, 5)
     late.sent(range(5))
@@ -133,7 +272,10 @@ async def test_the_median_is_that_of_all_children() -> None:
     await asyncio.sleep(0.05)
     late.scored(2)
     assert late.limit is not None and late.limit >= 0.14
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TooLate):
+        async with late.within([3]):
+            await asyncio.sleep(SLOW)
+    with pytest.raises(TooLate):  # as soon as it goes on
         async with late.within([3]):
             await asyncio.sleep(SLOW)
     late.waiting([4])  # asked again from the start

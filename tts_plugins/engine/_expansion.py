@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._asks import Ask, Job, NextStep
 from tts_plugins.engine._calls import Send, acquire, asked_to_cancel
 from tts_plugins.engine._sampling import Sampling
+from tts_plugins.engine._scope import SCOPE
 from tts_plugins.engine._scoring import failing_alone, read_answer, scored_by
-from tts_plugins.engine._stragglers import Stragglers
+from tts_plugins.engine._stragglers import Stragglers, TooLate
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, VerifierError
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import SetVerifier, StepModel, Verifier
@@ -37,6 +39,7 @@ class Expansion(Sampling):
         self._model, self._lookahead = model, lookahead
         self._stragglers = None if straggler is None else Stragglers(straggler, len(jobs))
         self._judging: dict[tuple[int, str, bool], asyncio.Future[Score]] = {}
+        self._waiting: Counter[asyncio.Future[Score]] = Counter()
 
     async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
         gen, after = await super()._bounds(ask)
@@ -67,8 +70,42 @@ class Expansion(Sampling):
         try:
             async with late.within(indices):
                 return await super()._request(jobs, hold, gen, after, event, timed)
-        except TimeoutError as error:
-            raise CallTimedOut(self._too_late(self._run.model.name, event, late, indices)) from error
+        except TooLate as error:
+            raise CallTimedOut(self._too_late(self._run.model.name, event, late, indices, error)) from error
+        except Exception:
+            late.failed(indices)
+            raise
+
+    async def _room(self, unit: Amount, at_most: int, waiting: int) -> Hold:
+        late, told = self._stragglers, False
+        if late is None:
+            return await super()._room(unit, at_most, waiting)
+
+        def tell() -> None:
+            nonlocal told
+            told = True
+            late.without(waiting)
+
+        # Where there is room nothing runs before it is taken. Where there is none, the children that would make some
+        # may be those that hang, for which the level must not wait until the others are sent.
+        soon = asyncio.get_running_loop().call_soon(tell)
+        try:
+            return await super()._room(unit, at_most, waiting)
+        finally:
+            soon.cancel()
+            if told:
+                late.without(-waiting)
+
+    def _unsent(self, jobs: int) -> None:
+        if self._stragglers is not None:
+            self._stragglers.without(jobs)
+
+    async def close(self) -> None:
+        try:
+            await super().close()
+        finally:
+            if self._stragglers is not None:
+                self._stragglers.stop()
 
     async def _judge(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
         late = self._stragglers
@@ -77,14 +114,17 @@ class Expansion(Sampling):
         try:
             async with late.within([candidate.index]):
                 scored = await self._judged(candidate, hold, event)
-        except TimeoutError as error:
+        except TooLate as error:
             name = self._alone.name if self._alone is not None else self._run.model.name
-            raise VerifierError(self._too_late(name, event, late, [candidate.index])) from error
+            raise VerifierError(self._too_late(name, event, late, [candidate.index], error)) from error
+        except Exception:
+            late.failed([candidate.index])
+            raise
         late.scored(candidate.index)
         return scored
 
-    def _too_late(self, name: str, event: int, late: Stragglers, indices: Sequence[int]) -> str:
-        limit = f"{late.limit or 0.0:.2g} s, {late.factor:g} times the median of its level"
+    def _too_late(self, name: str, event: int, late: Stragglers, indices: Sequence[int], error: TooLate) -> str:
+        limit = f"{error.limit:.2g} s, {late.factor:g} times the median of its level"
         self._run.trace.note("straggler", event, indices=list(indices), limit=limit)
         return f"{name}: not done in {limit}; the level goes on without it (raise straggler to wait longer)"
 
@@ -110,27 +150,52 @@ class Expansion(Sampling):
         """The score of its text, asked for once however many children have it."""
         key = (id(candidate.problem), candidate.text, candidate.finished)
         known = self._judging.get(key)
-        if known is None:
+        if known is None and self._stragglers is None:
+            # In this task: whatever ends it ends the level, and those who wait for it too.
             known = self._judging[key] = asyncio.get_running_loop().create_future()
-            try:
-                known.set_result(await self._ahead(candidate, verifier, hold, event))
-            except BaseException as error:
-                if isinstance(error, asyncio.CancelledError):
-                    known.cancel()
-                else:
-                    known.set_exception(error)
-                    known.exception()  # where nobody else waits for it, asyncio must not complain
-                raise
+            await self._fill(known, self._ahead(candidate, verifier, hold, event))
             return known.result()
         # Nobody waits while holding room: the one that is judged may need more of it.
         self._run.carry(None)
+        if known is None:
+            known = self._judging[key] = self._apart(candidate, verifier, hold, event)
         hold.release()
+        self._waiting[known] += 1
         try:
-            return await asyncio.shield(known)
+            await asyncio.wait([known])
+            return known.result()
         except asyncio.CancelledError as error:
             if asked_to_cancel():
                 raise
             raise VerifierError(f"{verifier.name}: scoring the same text was cancelled") from error
+        finally:
+            self._waiting[known] -= 1
+            if isinstance(known, asyncio.Task) and not known.done() and not self._waiting[known]:
+                del self._judging[key]  # for whoever comes later
+                known.cancel()
+
+    @staticmethod
+    async def _fill(known: asyncio.Future[Score], work: Awaitable[Score]) -> None:
+        try:
+            known.set_result(await work)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                known.cancel()
+            else:
+                known.set_exception(error)
+                known.exception()  # where nobody else waits for it, asyncio must not complain
+            raise
+
+    def _apart(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> asyncio.Task[Score]:
+        """In a task for itself, which outlives the child that began it: that one may be late, and others in time."""
+        own, scope = self._run.ledger.reserve(hold.amount, within=hold), SCOPE.get()
+        assert scope is not None
+
+        async def work() -> Score:
+            SCOPE.set(replace(scope, hold=own))
+            return await self._ahead(candidate, verifier, own, event)
+
+        return self._run.spawn(work(), self._tasks, own)
 
     async def _ahead(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
         """The verifier's score, at the end of the steps that are written ahead."""

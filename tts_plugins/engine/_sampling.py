@@ -161,7 +161,7 @@ class Sampling:
 
     async def _feed(self, jobs: Sequence[Job], event: int) -> None:
         """Reserve for as many candidates as fit, and send a request for each group of them that asks the same."""
-        run, todo = self._run, list(jobs)
+        todo = list(jobs)
         asked: Ask | None = None
         try:
             while todo:
@@ -170,12 +170,20 @@ class Sampling:
                     gen, after = await self._bounds(asked)
                     unit = (gen or FREE).amount.plus(after)
                 alike = sum(1 for job in todo if job.ask is asked)  # they stand together
-                hold = await acquire(run.ledger, unit, at_most=min(alike, max(1, asked.model.batch)))
+                hold = await self._room(unit, min(alike, max(1, asked.model.batch)), len(todo))
                 group, todo = todo[: hold.units], todo[hold.units :]
                 self._spawn(self._group(group, hold, gen, after, event), hold)
         except Exception as error:  # noqa: BLE001 - each candidate that was not sent is lost to it, whatever it is
+            self._unsent(len(todo))
             for _ in todo:
                 self._inbox.put_nowait(error)
+
+    async def _room(self, unit: Amount, at_most: int, waiting: int) -> Hold:
+        """Room for some of those that wait for it."""
+        return await acquire(self._run.ledger, unit, at_most=at_most)
+
+    def _unsent(self, jobs: int) -> None:
+        """So many will never be sent."""
 
     async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
         return await bounds(self._run, ask)

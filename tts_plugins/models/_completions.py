@@ -26,7 +26,12 @@ async def complete(create: Callable[..., Awaitable[Any]], body: Mapping[str, Any
     if not stream:
         return as_chat(await create(**sent))
     async with await create(**sent, stream=True, stream_options={"include_usage": True}) as chunks:
-        return await gather(_deltas(chunks))
+        told = set[int]()
+        whole = await gather(_deltas(chunks, told))
+    for choice in whole.choices:
+        if choice.index not in told:
+            choice.message = None
+    return whole
 
 
 def completion_body(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,8 +58,10 @@ def as_chat(response: Any) -> Any:
     )
 
 
-async def _deltas(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+async def _deltas(chunks: AsyncIterator[Any], told: set[int]) -> AsyncIterator[Any]:
+    """As a chat's chunks; `told` gets the places of the choices that have a text."""
     async for chunk in chunks:
+        told |= {c.index for c in chunk.choices or () if isinstance(getattr(c, "text", None), str)}
         parts = [_part(c, delta=SimpleNamespace(content=getattr(c, "text", None))) for c in chunk.choices or ()]
         yield SimpleNamespace(choices=parts, usage=getattr(chunk, "usage", None))
 
@@ -62,9 +69,9 @@ async def _deltas(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
 def _message(choice: Any) -> Any:
     from openai.types.chat import ChatCompletionMessage
 
-    if not hasattr(choice, "text"):
-        return None
-    return ChatCompletionMessage(role="assistant", content=choice.text if isinstance(choice.text, str) else None)
+    if not isinstance(getattr(choice, "text", None), str):
+        return None  # an empty text ends a solution, and none at all is no answer
+    return ChatCompletionMessage(role="assistant", content=choice.text)
 
 
 def _part(choice: Any, **said: Any) -> Any:

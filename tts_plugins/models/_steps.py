@@ -8,10 +8,10 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import ModelError, ModelNotFound, RequestRefused
+from tts_plugins.errors import MalformedResponse, ModelError, ModelNotFound, RequestRefused
 from tts_plugins.models._step_texts import UNSAID, Said, StepSettings, Way, read_step, step_request, without
 from tts_plugins.models._templates import NoTemplate
 from tts_plugins.protocols import Run
@@ -39,6 +39,10 @@ class _SeparatorFirst(ModelError):
     retryable = True
 
 
+class _Unsettled(Exception):
+    """Template or completions failed for now, which says nothing about later."""
+
+
 class Stepping:
     """Gives a chat model `expand`. It builds on `_prompt_of`, `_bounded` and `_ask` of `OpenAICompatibleModel`.
 
@@ -60,6 +64,7 @@ class Stepping:
         self._steps, self._way = settings, settings.way
         self._stoppable = True
         self._echoes: bool | None = None  # whether a reply begins with the text that it continues, once that is known
+        self._unfound: WeakSet[Run] = WeakSet()  # that asked when the server was in no state to tell
         self._probing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         address = address or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         if self._way == "auto" and "api.openai.com" in address:
@@ -74,9 +79,14 @@ class Stepping:
         """Find out, once, how the server continues a text: at most four short questions, within the run's budget."""
         lock = self._probing.setdefault(asyncio.get_running_loop(), asyncio.Lock())
         async with lock:
-            if self._way == "auto":
-                self._way = await self._found_way(run)
-                run.note("steps", model=self.name, way=self._way)
+            if self._way == "auto" and run not in self._unfound:
+                try:
+                    self._way = await self._found_way(run)
+                    run.note("steps", model=self.name, way=self._way)
+                except _Unsettled as error:
+                    # This solve asks by words, as it does while nothing is known; the next one tries again.
+                    self._unfound.add(run)
+                    run.note("steps", model=self.name, way="prompt", error=str(error))
 
     async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound | None:
         """The prompt's tokens at most, those of the steps ahead, and those of one step."""
@@ -157,15 +167,26 @@ class Stepping:
     def _new(self, prompt: Mapping[str, Any], text: str) -> str:
         """What of a reply is new: llama.cpp repeats the assistant's turn that it continues, unless it streams.
 
-        What the server does is learnt from its first such reply: later, a step that only looks like the beginning of
-        the solution is a step.
+        Some completions repeat their prompt. What the server does is learnt from its first such reply: later, a step
+        that only looks like the beginning of the solution is a step.
+
+        Raises:
+            MalformedResponse: a stop string has cut the prompt's own repetition.
         """
-        if "messages" not in prompt:
-            return text  # completions are what is new
-        last = prompt["messages"][-1]
-        if last["role"] != "assistant" or self._echoes is False:
+        if "messages" in prompt:
+            last = prompt["messages"][-1]
+            given = last["content"] if last["role"] == "assistant" else None
+        else:
+            given = prompt["prompt"]
+        if not isinstance(given, str) or self._echoes is False:
             return text
-        new = without(last["content"], text)
+        stops = prompt.get("stop", ()) if "prompt" in prompt and text and given.startswith(text) else ()
+        if any(given.startswith(stop, len(text)) for stop in stops):
+            raise MalformedResponse(
+                f"{self.name}: the completion repeats its prompt up to a stop string, and has nothing new; give "
+                "StepSettings(way='prompt'), or have the server not echo prompts"
+            )
+        new = without(given, text)
         if self._echoes is None and text.strip():
             self._echoes = new != text
         return new
@@ -189,15 +210,22 @@ class Stepping:
                 continue
             try:
                 reply = await run.generate(probe, Problem(_PROBE))
-            except (RequestRefused, ModelNotFound) as error:
+            except NoTemplate:
+                continue
+            except ModelError as error:
+                if way == "completions" and error.retryable:
+                    raise _Unsettled(f"{type(error).__name__}: {error}") from error
+                if not isinstance(error, RequestRefused | ModelNotFound):
+                    raise
                 if isinstance(error, ModelNotFound) and way != "completions":
                     raise  # the chat's path is there for certain: it is the model's name
                 # A last turn of the assistant is refused: one marked as a prefix may still pass, or no turns at all.
                 ways = [w for w in ways if w in ("prefix", "completions")]
                 continue
             said = reply.generations[0].text
-            self._echoes = said.startswith(_KEY)
-            if without(_KEY, said).lstrip().lower().startswith("five"):
+            new = without(await probe.begun(), said)
+            self._echoes = new != said
+            if new.lstrip().lower().startswith("five"):
                 return way
         self._echoes = None
         return "prompt"
@@ -223,22 +251,36 @@ class _Probe:
         """Whether there is anything to be asked: completions need a template."""
         try:
             await self._asked(Problem(_PROBE))
-        except (NoTemplate, ModelError):
+        except NoTemplate:
             return False
+        except ModelError as error:
+            return error.retryable  # as part of the question, it is
         return True
 
     async def bound(self, problem: Problem) -> Bound | None:
-        return await self.model._bounded(await self._asked(problem), 8)
+        prompt = self._plain(problem)
+        with contextlib.suppress(ModelError):  # its messages bound it too
+            prompt = await self._asked(problem)
+        return await self.model._bounded(prompt, 8)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         reply: Reply = await self.model._ask(await self._asked(problem), seeds, max_tokens=8)
         return reply
 
+    async def begun(self) -> str:
+        """What a reply that repeats anything begins with."""
+        prompt = (await self._asked(Problem(_PROBE))).get("prompt")
+        return prompt if isinstance(prompt, str) else _KEY
+
     async def _asked(self, problem: Problem) -> dict[str, Any]:
+        prompt = self._plain(problem)
+        return await self.model._completing(prompt) if self.way == "completions" else prompt
+
+    def _plain(self, problem: Problem) -> dict[str, Any]:
         messages, extra = problem.messages, {"temperature": 0.0}
         if self.way == "prefix":
             messages[-1]["prefix"] = True
         prompt = {**self.model._prompt_of(messages, problem), **extra}
         if self.way == "vllm":
             prompt["extra_body"] = {"continue_final_message": True, "add_generation_prompt": False}
-        return await self.model._completing(prompt) if self.way == "completions" else prompt
+        return prompt

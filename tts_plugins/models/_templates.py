@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from tts_plugins._threads import in_thread
 from tts_plugins.errors import ConfigurationError, MissingExtraError, RequestRefused
 from tts_plugins.models._faults import translate
 
@@ -25,7 +26,7 @@ class NoTemplate(ConfigurationError):
 
 
 class Templates:
-    """Renders messages, by the server at most once for each of them.
+    """Renders messages, at most once for each of them.
 
     llama.cpp renders at `/apply-template`; vLLM's `/tokenize` renders `messages` too, and answers with the tokens'
     ids, which its completions take as a prompt.
@@ -56,8 +57,12 @@ class Templates:
             NoTemplate: the server has none to show.
             ModelError: it did not answer as it should.
         """
-        if self._render is not None:
-            return self._render(messages) + begun
+        if (render := self._render) is not None:
+            # Code of the user, which may take its time, and may change what it is given.
+            given = [dict(m) for m in messages]
+            text = await self._once(json.dumps(given, default=str), lambda: in_thread(render, given))
+            assert isinstance(text, str)
+            return text + begun
         root = str(client.base_url).rstrip("/").removesuffix("/v1")
         asked = {"model": model, "messages": list(messages), **fields}
         head = await self._once(json.dumps(asked, default=str), lambda: self._rendered(client, root, asked))
@@ -138,7 +143,7 @@ def renderer(template: Template) -> Callable[[Sequence[Mapping[str, Any]]], str]
     def checked(messages: Sequence[Mapping[str, Any]]) -> str:
         try:
             text = render(messages)
-        except Exception as error:
+        except BaseException as error:  # on a thread of its own, where it has nobody to end
             raise ConfigurationError(f"StepSettings: the template failed, {type(error).__name__}: {error}") from error
         if not isinstance(text, str) or not text:
             raise ConfigurationError(f"StepSettings: the template gave {text!r}; it has to give the prompt's text")

@@ -121,7 +121,7 @@ def _choice(reply: Reply, i: int, body: Body, chat: bool, number: int) -> Body:
         return {**choice, "message": _message(reply, number)}
     if isinstance(asked, int) and asked is not False:
         choice["logprobs"] = _legacy_logprobs(reply, int(asked))
-    return {**choice, "text": reply.text}
+    return {**choice, "text": reply.echo + (reply.text or "") if reply.echo else reply.text}
 
 
 def _head(body: Body, chat: bool, number: int, stream: bool) -> Body:
@@ -184,7 +184,7 @@ def _text_chunks(choices: Sequence[Body]) -> list[list[Body]]:
     for choice in choices:
         blank: Body = {"index": choice["index"], "finish_reason": None, "logprobs": None}
         words = [{**blank, "text": word} for word in pieces(choice.get("text"))]
-        text = {"text": ""} if "text" in choice else {}
+        text = {"text": None if choice["text"] is None else ""} if "text" in choice else {}
         end = {"finish_reason": choice["finish_reason"], "logprobs": choice["logprobs"]}
         lanes.append([*words, {**blank, **text, **end}])
     return [[chunk] for rank in zip_longest(*lanes) for chunk in rank if chunk is not None] or [[]]
