@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tts_plugins.engine._words import STOPPED, Event, Mark, number, oneline, plural, stop_words
+from tts_plugins.engine._words import STOPPED, Event, Mark, cut_short, number, oneline, plural, stop_words
 
 # Deeper than this nobody follows an indentation, and a chain of a thousand revisions must not exhaust the stack.
 DEEPEST = 24
@@ -122,7 +122,10 @@ class View:
         if self.outcome == "failed":
             return f"{said}: " + ": ".join(oneline(self.top[k]) for k in ("error", "message") if self.top.get(k))
         note = next((n.event for n in self.nodes if n.kind == "stop"), None)
-        return f"{said}: {stop_words(note)}" if self.outcome == "stop_rule" and note else said
+        if self.outcome == "stop_rule" and note:
+            said = f"{said}: {stop_words(note)}"
+        cuts = cut_short(node.event for node in self.nodes)
+        return "; ".join(cuts if self.outcome == "complete" and cuts else (said, *cuts))
 
     @property
     def tally(self) -> str:
