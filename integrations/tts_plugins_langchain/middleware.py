@@ -217,4 +217,6 @@ def _message_of(output: Any) -> AIMessage:
 
 
 def _added(spent: Mapping[str, float], usage: Usage) -> dict[str, float]:
-    return {name: spent.get(name, 0) + (getattr(usage, name) or 0) for name in LIMITS}
+    """The sum; without `usd` where the price of any call is unknown."""
+    given = {name: getattr(usage, name) for name in LIMITS if not spent or name in spent}
+    return {name: spent.get(name, 0) + amount for name, amount in given.items() if amount is not None}

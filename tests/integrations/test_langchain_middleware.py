@@ -157,6 +157,7 @@ def test_one_budget_for_the_whole_run(server: LoopbackServer, run: Run, how: str
         state = run(app, how)
         assert state["messages"][-1].response_metadata["tts"]["candidates"] == 2
         assert state["tts_spent"]["TestTimeScaling"]["calls"] == 6
+        assert "usd" not in state["tts_spent"]["TestTimeScaling"], "it is not known what they cost"
     assert server.wait().choices == 12, "it is fresh for each run"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 Event = Mapping[str, Any]
-Mark = Literal["chosen", "lost", "cancelled", "pruned", "running", "plain"]
+Mark = Literal["chosen", "lost", "roomless", "cancelled", "pruned", "running", "plain"]
 
 STOPPED = {
     "complete": "complete: nothing was left to do",
@@ -22,7 +22,11 @@ STOPPED = {
 }
 
 MARKS: Mapping[str, str] = {
-    "chosen": "★", "lost": "✗", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•",
+    "chosen": "★", "lost": "✗", "roomless": "–", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•",
+}  # fmt: skip
+
+TALLIED: Mapping[str, str] = {
+    "pruned": "pruned", "lost": "lost", "roomless": "without room", "cancelled": "cancelled", "running": "running",
 }  # fmt: skip
 
 NOTES = {
