@@ -179,8 +179,13 @@ class SolveCancelled(TTSError):
 
 
 class AllCandidatesFailed(TTSError):
-    """No candidate is left. `errors` holds each one's error; the first is the `__cause__`."""
+    """No candidate is left.
 
-    def __init__(self, message: str, errors: Sequence[BaseException] = ()) -> None:
+    Attributes:
+        errors: each one's error; the first is the `__cause__`.
+        unscored: how many of them were generated, and lost because their score could not be had.
+    """
+
+    def __init__(self, message: str, errors: Sequence[BaseException] = (), *, unscored: int = 0) -> None:
         super().__init__(message)
-        self.errors = tuple(errors)
+        self.errors, self.unscored = tuple(errors), unscored

@@ -15,11 +15,12 @@ in environment variables; each overrides those before it, field by field:
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins.strategies import BaseStrategy
 
+_ENVIRONMENT = "the environment"  # as a source, beside files
 PREFIX = "TTS_PLUGINS_PROFILES__"
 _FIELDS = ("strategy", "policy", "verifier", "budget", "seed")
 _LIMITS = ("calls", "tokens", "usd", "seconds")
@@ -68,10 +70,7 @@ def load_profile(
     """
     tables, sources = _read(directory, environ)
     if name not in tables:
-        known = f"known are {', '.join(sorted(tables))}" if tables else "there are none"
-        raise ConfigurationError(
-            f"profile={name!r} is not known; {known}. Write [tool.tts-plugins.profiles.{name}] into pyproject.toml"
-        )
+        raise ConfigurationError(f"profile={name!r} is not known; {_mend(name, tables, sources)}")
     try:
         return _profile(name, tables[name])
     except ConfigurationError as error:
@@ -83,15 +82,26 @@ def profile_names(*, directory: str | Path | None = None, environ: Mapping[str, 
     return sorted(_read(directory, environ)[0])
 
 
+def _mend(name: str, tables: Mapping[str, _Table], sources: Mapping[str, Sequence[str]]) -> str:
+    """What there is instead, the nearest name first, and where to write it: into a file that was read, if any."""
+    files = sorted({source for found in sources.values() for source in found if source != _ENVIRONMENT})
+    file = next((file for file in files if file.endswith("tts-plugins.toml")), files[0] if files else "pyproject.toml")
+    table = f"profiles.{name}" if file.endswith("tts-plugins.toml") else f"tool.tts-plugins.profiles.{name}"
+    near = difflib.get_close_matches(name, tables, 1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    known = f"known are {', '.join(sorted(tables))}" if tables else "there are none"
+    return f"{meant}{known}. Write [{table}] into {file}"
+
+
 def _read(
     directory: str | Path | None, environ: Mapping[str, str] | None
 ) -> tuple[dict[str, _Table], dict[str, list[str]]]:
     tables: dict[str, _Table] = {}
     sources: dict[str, list[str]] = {}
-    for source, found in [*_files(Path(directory or Path.cwd()).resolve()), ("the environment", _environment(environ))]:
+    for source, found in [*_files(Path(directory or Path.cwd()).resolve()), (_ENVIRONMENT, _environment(environ))]:
         for name, table in found.items():
             # Names in the environment are upper case, and mean the profile of that name in whatever case.
-            own = next((known for known in tables if source == "the environment" and known.lower() == name), name)
+            own = next((known for known in tables if source == _ENVIRONMENT and known.lower() == name), name)
             if not isinstance(table, dict):
                 raise ConfigurationError(f"{source}: profile {name}={table!r} must be a table of settings")
             _merge(tables.setdefault(own, {}), table)

@@ -386,6 +386,8 @@ class Result:
         stopped: why it ended: "complete", "stop_rule", "budget", "deadline" or "cancelled".
         trace: every call with its parent, candidate, score, usage and times.
         seed: the run's seed: the same seed sends the same requests.
+        warnings: what cut the search short besides what `stopped` says: a level of which every candidate failed,
+            `max_steps`. Empty where all went as asked.
     """
 
     problem: Problem
@@ -395,6 +397,7 @@ class Result:
     stopped: Stopped
     trace: TraceView
     seed: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def output(self) -> Any:

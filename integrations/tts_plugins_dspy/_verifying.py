@@ -122,11 +122,36 @@ def _function(function: Any, search: Search) -> Verifier:
             return search.inputs, candidate.output
         if wanted == 1:
             return (candidate.output,)
-        asked = dspy.Example(**search.inputs).with_inputs(*search.inputs)
+        asked = _Asked(**search.inputs).with_inputs(*search.inputs)
         trace = search.traces.get(candidate.seed, [])
         return (asked, candidate.output, trace) if wanted == 3 else (asked, candidate.output)
 
     return scoring(search, name, called, arguments, read)
+
+
+class _Asked(dspy.Example):  # type: ignore[misc]
+    """The example of a metric: the inputs. Most metrics read a gold answer too, and hear why there is none."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            raise AttributeError(self._lacks(name)) from None
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return super().__getitem__(name)
+        except KeyError:
+            raise KeyError(self._lacks(name)) from None
+
+    def _lacks(self, name: str) -> str:
+        inputs = ", ".join(self.keys())
+        return (
+            f"the example has no {name!r}: where a program answers, there are its inputs only ({inputs}); a metric "
+            "that reads the gold answer is for dspy.Evaluate and optimisers, a verifier judges without it"
+        )
 
 
 def scoring(
@@ -183,7 +208,8 @@ def _module(judge: Any, search: Search) -> Verifier:
 
 def _fitting(judge: Any, known: Mapping[str, Any], name: str) -> dict[str, Any]:
     predictors = judge.predictors()
-    parameters = inspect.signature(judge.forward).parameters
+    # Past DSPy's own access to `forward`, which warns of a call by that name; this is none.
+    parameters = inspect.signature(object.__getattribute__(judge, "forward")).parameters
     wanted = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if not wanted and predictors:
         wanted = list(predictors[0].signature.input_fields)

@@ -223,6 +223,11 @@ def _short_form(
         raise ConfigurationError(f"{who}: N={count!r} must be a whole number of at least 1")
     if (reward_fn is None) == (verifier is None):
         raise ConfigurationError(f"{who}: give reward_fn=… (any number) or verifier=… (from 0 to 1), one of the two")
+    if settings.pop("fail_count", None) is not None:
+        raise ConfigurationError(
+            f"{who}: fail_count is not taken; leave it out: an attempt that fails is lost, the others go on, and "
+            "AllCandidatesFailed is raised where none is left"
+        )
     if "strategy" in settings:
         raise ConfigurationError(f"{who}: strategy={settings['strategy']!r} is for Scaled; leave it out, or use Scaled")
     if threshold is not None and (isinstance(threshold, bool) or not isinstance(threshold, int | float)):

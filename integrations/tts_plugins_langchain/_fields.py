@@ -45,7 +45,7 @@ class SearchFields(BaseModel):
         except ValidationError as error:  # ours says all there is to say; pydantic's other errors stay pydantic's
             for line in error.errors():
                 if isinstance(cause := line.get("ctx", {}).get("error"), ConfigurationError):
-                    raise cause from error
+                    raise cause from None
             raise
 
     @field_validator("strategy", mode="before")

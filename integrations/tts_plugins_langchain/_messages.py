@@ -38,6 +38,7 @@ def summary(result: Result) -> dict[str, Any]:
         "score": result.score,
         "candidates": len(result.candidates),
         "stopped": result.stopped,
+        **({"warnings": list(result.warnings)} if result.warnings else {}),
         "seed": result.seed,
         "usage": result.usage.to_dict(),
     }

@@ -51,14 +51,16 @@ def check_strategy(owner: str, strategy: Any, carrier: Carrier, no_steps: str | 
     """Refuse, before anything is spent, a strategy that what is wrapped cannot serve.
 
     Args:
-        no_steps: what to do instead of a search over steps; None where steps can be had.
+        no_steps: what to do instead of a search over steps, with `BeamSearch` for any; None where steps can be had.
 
     Raises:
         ConfigurationError: it cannot; the text says what to change.
     """
     if no_steps is not None and isinstance(strategy, STEPWISE):
+        kind = type(strategy).__name__
         raise ConfigurationError(
-            f"{owner}: {type(strategy).__name__} searches over single steps, and this gives whole answers; {no_steps}"
+            f"{owner}: {kind} searches over single steps, and this gives whole answers; "
+            + no_steps.replace("BeamSearch", kind)
         )
     if isinstance(strategy, REVISING):
         carrier.check()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any, cast
 
 from langchain_core.caches import BaseCache
@@ -32,6 +32,7 @@ from tts_plugins_langchain._runs import Runs, children_of
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import told
 from tts_plugins_langchain._steps import Asked, ChatModel
+from tts_plugins_langchain._temperature import check_sampling, temperatures_of
 from tts_plugins_langchain.caching import candidates_of
 from tts_plugins_langchain.metering import SCALED
 from tts_plugins_langchain.runnable import scale
@@ -79,8 +80,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         if model is not None:
             settings["model"] = model
         if not isinstance(settings.get("model"), BaseChatModel):
-            found = settings.get("model")
-            raise ConfigurationError(f"ScaledChatModel: model={found!r} is no chat model; pass ChatOpenAI(...) or such")
+            raise ConfigurationError(_no_model(settings.get("model")))
         sent = {key: settings.pop(key) for key in _SENT if key in settings}
         if unknown := sorted(set(settings) - set(type(self).model_fields)):
             raise ConfigurationError(
@@ -158,7 +158,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         config["configurable"] = {**(config.get("configurable") or {}), **kwargs.pop("tts", {})}
         kwargs = {**self.sent, **({} if stop is None else {"stop": stop}), **kwargs}
         settings, model = self._settings(config), candidates_of(self.model)
-        self._check(settings.strategy, kwargs)
+        check_sampling("ScaledChatModel", settings, temperatures_of(self.model, kwargs))
         if announced is None:
             announced = children_of(run, CallbackManager if sync else AsyncCallbackManager)
         return Search(
@@ -175,13 +175,6 @@ class ScaledChatModel(SearchFields, BaseChatModel):
             runs=Runs(announced, config, messages),
             sync=sync,
         )
-
-    def _check(self, strategy: Any, kwargs: Mapping[str, Any]) -> None:
-        n, temperature = getattr(strategy, "n", 8), kwargs.get("temperature", getattr(self.model, "temperature", None))
-        if isinstance(temperature, int | float) and temperature == 0 and isinstance(n, int) and n > 1:
-            raise ConfigurationError(
-                f"ScaledChatModel: n={n} samples at temperature=0 are all the same; set temperature=0.8 on the model"
-            )
 
     # Usage is told once: callback handlers hear of it from the inner calls, and the caller reads it in the message.
 
@@ -322,6 +315,16 @@ class ScaledChatModel(SearchFields, BaseChatModel):
     def to_json(self) -> Any:
         """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
         return plain_settings(super().to_json())
+
+
+def _no_model(found: Any) -> str:
+    """Why it is refused, by its kind: a chain's whole repr would hide what to do."""
+    said = f"ScaledChatModel: model is a {type(found).__name__}, which is no chat model; "
+    if isinstance(found, RunnableBinding) and isinstance(found.bound, BaseChatModel):
+        return said + "wrap the model, and bind on the ScaledChatModel: ScaledChatModel(model).bind(...)"
+    if isinstance(found, Runnable):
+        return said + "wrap a chain by scale(chain), or the chat model inside it"
+    return said + "pass ChatOpenAI(...) or such"
 
 
 def _parsed(output: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from tts_plugins_langchain._revising import check_strategy
 from tts_plugins_langchain._runs import Runs
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import as_verifier, resolve
+from tts_plugins_langchain._temperature import check_sampling, temperatures_of
 from tts_plugins_langchain.caching import candidates_of
 
 WhenExhausted = Literal["raise", "end"]
@@ -67,7 +68,8 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         name: another one for each instance in an agent.
 
     Raises:
-        ConfigurationError: a setting is wrong, the profile is not known, or the strategy searches over steps.
+        ConfigurationError: a setting is wrong, the profile is not known, or the strategy searches over steps; in a
+            call, several samples are asked for at temperature 0.
     """
 
     __test__ = False  # no test class, whatever pytest thinks of its name
@@ -140,6 +142,8 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
 
     def _search(self, request: ModelRequest[Any], *, invoke: Callable[[ModelRequest[Any]], Any], sync: bool) -> Search:
         config = ensure_config()
+        settings = self._settings(config)
+        check_sampling(self._name, settings, temperatures_of(request.model, request.model_settings))
         inner = request.override(model=candidates_of(request.model))
         messages = [*([] if request.system_message is None else [request.system_message]), *request.messages]
         manager = get_callback_manager_for_config(config) if sync else get_async_callback_manager_for_config(config)
@@ -154,7 +158,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 ainvoke=lambda asked, _: invoke(asked),
             ),
             problem=problem_of(messages, request=request, tools=list(request.tools)),
-            settings=self._left(self._settings(config), request.state),
+            settings=self._left(settings, request.state),
             runs=Runs(manager, config, messages),
             sync=sync,
             shown=_message_of,
@@ -213,4 +217,6 @@ def _message_of(output: Any) -> AIMessage:
 
 
 def _added(spent: Mapping[str, float], usage: Usage) -> dict[str, float]:
-    return {name: spent.get(name, 0) + (getattr(usage, name) or 0) for name in LIMITS}
+    """The sum; without `usd` where the price of any call is unknown."""
+    given = {name: getattr(usage, name) for name in LIMITS if not spent or name in spent}
+    return {name: spent.get(name, 0) + amount for name, amount in given.items() if amount is not None}

@@ -23,6 +23,7 @@ from tts_plugins_langchain._revising import carrier_of, check_strategy
 from tts_plugins_langchain._runs import Runs
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import SPECS
+from tts_plugins_langchain._temperature import check_sampling, temperatures_of
 
 _MOST_THREADS = 256
 
@@ -72,6 +73,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         Raises:
             BudgetExhausted, DeadlineExceeded: there was no room, or no time, for a single candidate.
             AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
+            ConfigurationError: several samples are asked of a chain whose every model has temperature 0.
         """
         return cast(Output, self.solve(input, config, **kwargs).output)
 
@@ -131,6 +133,8 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         self, input: Input, config: RunnableConfig, run_manager: Any, kwargs: dict[str, Any], *, sync: bool
     ) -> Search:
         bound, cap = self.bound, config.get("max_concurrency")
+        settings = self._checked(config)
+        check_sampling(self.get_name(), settings, temperatures_of(bound, kwargs))
         return Search(
             # LangChain's limit is one for each level; `concurrency` is one for all calls.
             model=self._model if cap is None or self.concurrency is not None else self._of(cap),
@@ -142,7 +146,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 ainvoke=lambda asked, inner: bound.ainvoke(asked, inner, **kwargs),
             ),
             problem=problem_of(input),
-            settings=self._checked(config),
+            settings=settings,
             runs=Runs(run_manager.get_child(), config, input),
             sync=sync,
         )

@@ -15,6 +15,7 @@ NEEDS = re.compile(r"<!-- needs: (\w+) -->")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.filterwarnings("ignore:.*is in beta")  # LangChain's, of its own `loads`
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_blocks_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = path.read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -310,6 +311,33 @@ def test_a_module_judges_on_the_same_account(server: LoopbackServer, lm: Any) ->
         best(program(), verifier=dspy.Predict("answer, mood -> score: float"))(question="?")
 
 
+def test_a_metric_that_reads_the_gold_answer_hears_why_there_is_none(server: LoopbackServer, lm: Any) -> None:
+    readers = (lambda e, p: p.answer == e.answer, lambda e, p: p.answer == e["answer"])
+    for reads in readers:
+        with pytest.raises(AllCandidatesFailed, match=r"no 'answer'.*its inputs only \(question\)"):
+            best(program(), n=2, verifier=reads)(question="?")
+    lenient = lambda e, p: 0.5 if getattr(e, "answer", None) is None and e.get("answer") is None else 0.0  # noqa: E731
+    assert best(program(), n=2, verifier=lenient).solve(question="?").score == 0.5
+
+
+def test_a_judging_module_is_called_as_dspy_wants_it(server: LoopbackServer, lm: Any) -> None:
+    """Regression: DSPy warned of a direct call of `forward` for every candidate."""
+    heard: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    log = logging.getLogger("dspy.primitives.module")
+    log.addHandler(handler)
+    try:
+        program().forward(question="!")
+        assert len(heard) == 1 and "discouraged" in heard[0], "this is where DSPy says it"
+        judge = dspy.Predict("question -> reasoning, answer: int")
+        with pytest.raises(AllCandidatesFailed, match="no `score`"):
+            best(program(), n=2, verifier=judge)(question="?")
+    finally:
+        log.removeHandler(handler)
+    assert len(heard) == 1
+
+
 # the short form
 
 
@@ -333,6 +361,7 @@ def test_best_of_n_takes_what_a_dspy_user_knows(server: LoopbackServer, lm: Any)
     [
         ({"N": 3, "n": 3, "reward_fn": metric}, "N=3 and n=3; give one"),
         ({"reward_fn": metric}, "N=None and n=None; give one"),
+        ({"N": 3, "reward_fn": metric, "fail_count": 1}, "fail_count is not taken; leave it out"),
         ({"N": 3}, "give reward_fn=… .* or verifier=…"),
         ({"N": 3, "reward_fn": metric, "strategy": "best_of_n"}, "strategy='best_of_n' is for Scaled"),
         ({"N": 3, "reward_fn": metric, "threshold": "high"}, "threshold='high' must be a number"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import traceback
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -23,15 +24,17 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
 from langchain_core.load import dumpd, dumps
 from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, LLMResult
-from langchain_core.runnables import RunnableLambda
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import BaseModel
 from tts_plugins_langchain import ScaledChatModel, scale
 
-from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency
+from tts_plugins import BestOfN, Budget, Ledger, Revision, SelfConsistency
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 
@@ -347,6 +350,34 @@ def test_temperature_zero_is_an_error_with_its_mend(server: LoopbackServer) -> N
     with pytest.raises(ConfigurationError, match=r"temperature=0\.8"):
         ScaledChatModel(chat(server, temperature=0), strategy=SelfConsistency(n=3)).invoke("hi")
     assert ScaledChatModel(chat(server, temperature=0), strategy=SelfConsistency(n=1)).invoke("hi").text
+    warm = ScaledChatModel(chat(server, temperature=0), strategy=SelfConsistency(n=2), temperature=0.7)
+    assert warm.invoke("hi").text and {r.body["temperature"] for r in server.requests[1:]} == {0.7}
+
+
+def test_temperature_zero_is_an_error_in_a_chain_that_can_be_seen_whole(server: LoopbackServer) -> None:
+    """Regression: a chain paid n times for the same sample, where the chat model alone is refused."""
+    cold, warm = chat(server, temperature=0), chat(server, temperature=0.8)
+    prompt = ChatPromptTemplate.from_template("{q}")
+    chains: list[Any] = [
+        cold, warm.bind(temperature=0), prompt | cold | StrOutputParser(), prompt | cold.bind(stop=["x"]),
+        {"q": RunnablePassthrough()} | prompt | cold, cold.with_retry(),
+    ]  # fmt: skip
+    for chain in chains:
+        with pytest.raises(ConfigurationError, match=r"n=3 samples at temperature=0 .*temperature=0\.8"):
+            scale(chain, strategy=SelfConsistency(n=3)).invoke("hi" if not hasattr(chain, "first") else {"q": "hi"})
+    assert server.requests == []
+
+
+def test_what_may_differ_at_temperature_zero_is_asked(server: LoopbackServer) -> None:
+    cold, prompt = chat(server, temperature=0), ChatPromptTemplate.from_template("{q}")
+    drawn = iter("abc")
+    varied = RunnableLambda(lambda q: {"q": next(drawn)}) | prompt | cold
+    assert scale(varied, strategy=SelfConsistency(n=3)).invoke("hi").text
+    mixed = {"q": cold | StrOutputParser()} | prompt | chat(server, temperature=0.8)
+    assert scale(mixed, strategy=SelfConsistency(n=2)).invoke("hi").text
+    assert scale(prompt | cold, strategy=SelfConsistency(n=1)).invoke({"q": "hi"}).text
+    revising = scale(cold, strategy=Revision(chains=1, rounds=2, select="majority"))
+    assert len(revising.solve("hi").candidates) == 2  # a revision is shown something else
 
 
 def test_arguments_for_every_call(server: LoopbackServer) -> None:
@@ -360,6 +391,15 @@ def test_arguments_for_every_call(server: LoopbackServer) -> None:
 def test_bad_settings(server: LoopbackServer) -> None:
     with pytest.raises(ConfigurationError, match="no chat model"):
         ScaledChatModel("gpt")  # type: ignore[arg-type]
+    chain: Any = chat(server) | StrOutputParser()
+    for wrong, mend in ((chain, r"scale\(chain\)"), (chat(server).bind(stop=["x"]), r"bind on the ScaledChatModel")):
+        with pytest.raises(ConfigurationError, match=mend) as caught:
+            ScaledChatModel(wrong)
+        assert "base_url" not in str(caught.value) and len(str(caught.value)) < 200
+    with pytest.raises(ConfigurationError, match="no_such") as caught:
+        ScaledChatModel(chat(server), strategy="no_such")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "ValidationError" not in shown and shown.count("'no_such'") == 1
     with pytest.raises(ConfigurationError, match="'temprature' is not a setting"):
         ScaledChatModel(chat(server), temprature=0.2)
     with pytest.raises(NotImplementedError):

@@ -104,6 +104,14 @@ def test_votes_on_tool_calls(server: LoopbackServer, run: Run, how: str) -> None
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])
+def test_temperature_zero_is_refused_before_anything_is_paid(server: LoopbackServer, run: Run, how: str) -> None:
+    cold = create_agent(chat(server, temperature=0), [add], middleware=[TestTimeScaling(strategy=SelfConsistency(n=3))])
+    with pytest.raises(ConfigurationError, match=r"TestTimeScaling: n=3 samples at temperature=0"):
+        run(cold, how)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
 def test_a_verifier_sees_the_whole_request(server: LoopbackServer, run: Run, how: str) -> None:
     seen: list[Any] = []
 
@@ -149,6 +157,7 @@ def test_one_budget_for_the_whole_run(server: LoopbackServer, run: Run, how: str
         state = run(app, how)
         assert state["messages"][-1].response_metadata["tts"]["candidates"] == 2
         assert state["tts_spent"]["TestTimeScaling"]["calls"] == 6
+        assert "usd" not in state["tts_spent"]["TestTimeScaling"], "it is not known what they cost"
     assert server.wait().choices == 12, "it is fresh for each run"
 
 

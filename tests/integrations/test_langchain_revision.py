@@ -20,7 +20,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from pydantic import PrivateAttr
 from tts_plugins_langchain import ScaledChatModel, scale
 
-from tts_plugins import BeamSearch, BestOfN, Budget, RecursiveAggregation, Revision, SelfConsistency
+from tts_plugins import DVTS, BeamSearch, BestOfN, Budget, RecursiveAggregation, Revision, SelfConsistency
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError
 
 ONE_CHAIN = Revision(chains=1, rounds=3, select="best")
@@ -193,6 +193,8 @@ def test_bad_settings() -> None:
         ScaledChatModel(Learner(), revision="attempts")
     with pytest.raises(ConfigurationError, match=r"BeamSearch searches over single steps.*prompt \| ScaledChatModel"):
         scale(chain, strategy=BeamSearch(n=4, beam_width=2))
+    with pytest.raises(ConfigurationError, match=r"DVTS searches .*ScaledChatModel\(model, strategy=DVTS\("):
+        scale(chain, strategy=DVTS(n=4, beam_width=2))
 
 
 def test_the_budget_holds_and_failures_of_a_revision_leave_its_chain(capsys: Any) -> None:

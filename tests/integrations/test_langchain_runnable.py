@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("langchain_core")
 
+from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -362,11 +363,22 @@ def test_configurable_of_one_call() -> None:
     assert counter.calls == 2
     result = scaled.solve("?", {"configurable": {"tts_strategy": "self_consistency", "tts_n": 3, "tts_seed": 7}})
     assert len(result.candidates) == 3 and result.seed == 7
+    named = scaled.solve("?", {"configurable": {"tts_strategy": "self-consistency"}})
+    assert len(named.candidates) == 4 != SelfConsistency().n, "the n that stands"
     assert "tts_n" in {spec.id for spec in scaled.config_specs}
     with pytest.raises(ConfigurationError, match="tts_m"):
         scaled.invoke("?", {"configurable": {"tts_m": 2}})
     with pytest.raises(ConfigurationError, match="type='nope' is not known"):
         scaled.invoke("?", {"configurable": {"tts_strategy": "nope"}})
+
+
+def test_what_the_budget_has_no_room_for_is_not_called_lost() -> None:
+    """Regression: eight candidates that were never asked for stood as «8 lost», though nothing failed."""
+    model = GenericFakeChatModel(messages=(AIMessage(str(i)) for i in range(20)))
+    result = scale(model, strategy=SelfConsistency(n=12), budget=Budget(calls=4)).solve("?")
+    text, page = result.trace.tree(), result.trace.html()
+    assert "4 candidates · 8 without room" in text and "lost" not in text and "✗" not in text
+    assert text.count("«no room»") == 8 and "8 without room" in page and 'class="cause"' not in page
 
 
 def test_configurable_does_not_reach_searches_inside() -> None:

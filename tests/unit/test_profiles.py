@@ -53,6 +53,18 @@ def test_a_whole_profile(folder: Path) -> None:
     assert solve_sync("2 + 2?", model=model, **profile.settings()).text == "4"
 
 
+def test_an_unknown_name_is_told_the_nearest_and_the_file_that_was_read(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"did you mean 'careful'\? known are Cheap, careful") as caught:
+        load(folder, "carefull")
+    mend = f"Write [tool.tts-plugins.profiles.carefull] into {folder / 'pyproject.toml'}"
+    assert str(caught.value).endswith(mend)
+    (folder / "tts-plugins.toml").write_text('[profiles.quick]\nstrategy = "self-consistency"\n')
+    with pytest.raises(ConfigurationError) as caught:
+        load(folder, "zzz")
+    assert "did you mean" not in str(caught.value)
+    assert str(caught.value).endswith(f"Write [profiles.zzz] into {folder / 'tts-plugins.toml'}")
+
+
 def test_a_policy_is_a_strategy_and_what_is_not_said_is_none(folder: Path) -> None:
     assert load(folder, "Cheap") == Profile(name="Cheap", strategy=SelfConsistency())
     assert profile_names(directory=folder, environ={}) == ["Cheap", "careful"]

@@ -20,7 +20,7 @@ from tts_plugins import (
     solve,
     solve_many,
 )
-from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, RequestRefused
+from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, RequestRefused, VerifierError
 from tts_plugins.strategies.particle_filter import multinomial, softmax, systematic
 from tts_plugins.testing import ScriptedModel, ScriptedStepModel, TableVerifier
 from tts_plugins.types import Generation
@@ -219,6 +219,9 @@ async def test_a_model_that_never_ends_is_cut_and_the_result_says_so(strategy: A
     assert len(result.best.steps) == 3 and not result.best.finished and result.best.truncated
     assert result.answer is None
     assert any(e["kind"] == "max_steps" for e in result.trace)
+    (warning,) = result.warnings
+    assert warning.startswith("max_steps=3 ended it before") and warning.endswith("had an end")
+    assert "nothing was left to do" not in result.trace.tree() and f"ended: {warning}" in result.trace.tree()
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\n\n", " \n "])
@@ -315,9 +318,45 @@ async def test_when_a_whole_level_fails_what_was_found_returns() -> None:
     model = stepping(lambda c, j: RequestRefused("gone") if len(c.steps) == 2 else "take 1")
     result = await solve("?", model=model, strategy=BeamSearch(n=4, beam_width=2), verifier=verifier())
     assert len(result.best.steps) == 2 and any(e["kind"] == "search_ended" for e in result.trace)
+    assert result.best.truncated and "RequestRefused: gone" in result.warnings[0]
     with pytest.raises(AllCandidatesFailed):
         broken = stepping(lambda c, j: RequestRefused("gone"))
         await solve("?", model=broken, strategy=BeamSearch(n=4, beam_width=2), verifier=verifier())
+
+
+def failing_after(steps: int) -> CallableVerifier:
+    def check(problem: Problem, candidate: Candidate) -> list[float]:
+        if len(candidate.steps) > steps:
+            raise ZeroDivisionError("no more")
+        return [1.0] * len(candidate.steps)
+
+    return CallableVerifier(check, inline=True)
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.type_name)
+async def test_a_verifier_that_fails_on_every_continuation_is_no_complete_search(strategy: Any) -> None:
+    """Regression: the first step came back as the answer, with the score 1 and «complete»."""
+    with pytest.raises(
+        AllCandidatesFailed, match=r"nothing was finished, and after step 2 .*ZeroDivisionError"
+    ) as caught:
+        await solve("?", model=stepping(), strategy=strategy, verifier=failing_after(2))
+    assert isinstance(caught.value.__cause__, VerifierError) and caught.value.unscored == len(caught.value.errors) > 0
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.type_name)
+async def test_what_is_finished_stands_when_the_verifier_fails_later_and_the_result_says_so(strategy: Any) -> None:
+    model = stepping(lambda c, j: "take 1. Answer: 1" if not c.steps and c.index == 0 and j == 0 else f"take {j}")
+    result = await solve("?", model=model, strategy=strategy, verifier=failing_after(1), seed=3)
+    assert result.best.finished and result.answer == "1" and not result.best.truncated
+    assert any("ZeroDivisionError: no more" in warning for warning in result.warnings)
+    assert result.stopped == "complete" and "it went no further" in result.trace.tree()
+
+
+async def test_an_undisturbed_search_warns_of_nothing() -> None:
+    result = await solve("?", model=stepping(), strategy=ALL[0], verifier=verifier())
+    assert result.warnings == () and "nothing was left to do" in result.trace.tree()
+    short = await solve("?", model=stepping(), strategy=ALL[0], verifier=verifier(), budget=Budget(calls=12))
+    assert short.stopped == "budget" and short.warnings == ()  # `stopped` says it already
 
 
 async def test_solve_many_keeps_each_candidate_under_its_own_problem() -> None:

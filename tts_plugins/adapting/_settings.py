@@ -55,8 +55,8 @@ class SearchSettings:
     def changed(self, owner: str, asked: Mapping[str, Any]) -> Self:
         """With what `asked` says: the fields, `n`, and `profile`, which gives what is not set otherwise.
 
-        A strategy may be its name or its `to_dict`, a budget a dict of limits; limits are laid over those that stand,
-        and inside a `Ledger` that is shared.
+        A strategy may be its name, with the n of the one that stands, or its `to_dict`. A budget may be a dict of
+        limits, which are laid over those that stand, and inside a `Ledger` that is shared.
 
         Raises:
             ConfigurationError: an unknown name or field, or a value that is refused.
@@ -67,6 +67,8 @@ class SearchSettings:
         given = {key: value for key, value in asked.items() if value is not None}
         n, profile = given.pop("n", None), given.pop("profile", None)
         if "strategy" in given:
+            if isinstance(given["strategy"], str) and n is None:
+                n = self._standing_n(given["strategy"])
             given["strategy"] = as_strategy(owner, given["strategy"])
         if "budget" in given:
             given["budget"] = as_budget(owner, given["budget"], self.budget)
@@ -102,6 +104,11 @@ class SearchSettings:
     def _filled(self, profile: str) -> Self:
         lacking = {k: v for k, v in load_profile(profile).settings().items() if getattr(self, k) is None}
         return replace(self, **lacking)
+
+    def _standing_n(self, name: str) -> int | None:
+        """The n that a strategy given by its bare name keeps; None where it has none, or no strategy stands."""
+        has_n = any(f.name == "n" for f in dataclasses.fields(cast(Any, BaseStrategy.from_dict({"type": name}))))
+        return self.n if has_n and self.strategy is not None else None
 
     def _with_n(self, owner: str, n: Any) -> Strategy:
         strategy: Any = self.strategy

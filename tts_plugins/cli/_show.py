@@ -23,6 +23,7 @@ def as_dict(result: Result) -> dict[str, Any]:
         "answer": result.answer,
         "score": result.score,
         "stopped": result.stopped,
+        "warnings": list(result.warnings),
         "seed": result.seed,
         "chosen": result.best.id,
         "usage": result.usage.to_dict(),
@@ -71,4 +72,7 @@ def _closing(result: Result) -> str:
     # "complete" goes without saying.
     ended = "" if result.stopped == "complete" else f"; ended because {STOPPED[result.stopped]}"
     cut = "; the answer was cut at --max-tokens" if result.best.truncated else ""
-    return f"{score}{', '.join(parts)}{ended}{cut}; seed {result.seed}"
+    if result.best.truncated and not result.best.finished:
+        cut = "; the answer is unfinished"
+    warned = "".join(f"; {oneline(warning)}" for warning in result.warnings)
+    return f"{score}{', '.join(parts)}{ended}{cut}{warned}; seed {result.seed}"

@@ -79,6 +79,9 @@ def _timing(view: View, event: Event) -> Html:
     return el("span", " ".join(filter(None, words)), class_="quiet")
 
 
+_FAILED = {"lost": "failed", "roomless": "no room"}
+
+
 def _request(view: View, node: Node) -> Html:
     event, failures, mark = node.event, node.of("failure"), view.mark(node.event)
     usage, tries = event.get("usage") or {}, len(failures) + (mark != "lost" or not failures)
@@ -97,7 +100,7 @@ def _request(view: View, node: Node) -> Html:
         el("i", class_=f"key {role}"),
         el("b", event.get("model")),
         el("span", "".join(f" · {fact}" for fact in facts if fact), " · ", _timing(view, event), class_="quiet"),
-        [" ", el("span", "failed" if mark == "lost" else mark, class_=f"badge {mark}")] if mark != "plain" else None,
+        [" ", el("span", _FAILED.get(mark, mark), class_=f"badge {mark}")] if mark != "plain" else None,
         None if told else el("p", "✗ ", el("bdi", event.get("error")), class_="cause"),
         class_="request",
     )

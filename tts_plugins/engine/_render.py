@@ -11,7 +11,9 @@ from tts_plugins.engine._view import Node, View
 from tts_plugins.engine._words import (
     MARKS,
     NOTES,
+    TALLIED,
     Event,
+    Mark,
     bounded,
     charged,
     columns,
@@ -131,13 +133,16 @@ def _folded(view: View, nodes: Sequence[Node], share: int) -> list[Node | list[N
     return out
 
 
+_TOLD: tuple[Mark, ...] = ("lost", "roomless", "cancelled", "pruned")
+
+
 def _summary(view: View, nodes: Sequence[Node]) -> str:
     inside = [n for node in nodes for n in node.walk()]
     scores = [s for n in inside if n.kind == "candidate" if (s := view.score(n.event)) is not None]
     marks = [view.mark(node.event) for node in inside if node.kind in ("request", "candidate")]
     said = [f"{len(nodes)} more", plural(sum(n.kind == "candidate" for n in inside), "candidate")]
     said += [f"scores {min(scores):.2f} to {max(scores):.2f}"] if scores else []
-    return " · ".join(said + [f"{marks.count(m)} {m}" for m in ("lost", "cancelled", "pruned") if m in marks])
+    return " · ".join(said + [f"{marks.count(m)} {TALLIED[m]}" for m in _TOLD if m in marks])
 
 
 def _entry(view: View, node: Node, room: int) -> list[str]:
@@ -179,7 +184,7 @@ def _request(view: View, node: Node) -> list[str]:
         money(usage),
         _timing(view, event),
         plural(tries, "attempt") if tries > 1 else "",
-        {"lost": "failed", "cancelled": "«cancelled»"}.get(mark, ""),
+        {"lost": "failed", "roomless": "«no room»", "cancelled": "«cancelled»"}.get(mark, ""),
         f"seed {oneline(seeds[0])}" + (" …" if len(seeds) > 1 else "")
         if event.get("role") != "verifier" and seeds
         else "",

@@ -45,6 +45,7 @@ class Sampling:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._seen: list[Scored] = []
         self._failures: list[BaseException] = []
+        self._unscored = 0  # of the failures, those of a verification
         self._refused: BudgetExhausted | None = None
         self._closed = False
         self._kept: dict[str, Hold] = {}  # what is held for scoring all of them together, by candidate
@@ -237,6 +238,7 @@ class Sampling:
         try:
             scored = await self._judge(candidate, hold, event)
         except Exception as error:  # noqa: BLE001 - `_lost` decides what becomes of it
+            self._unscored += 1
             run.trace.close(event, error=words(error))
             self._inbox.put_nowait(error)
         except BaseException:
@@ -269,6 +271,7 @@ class Sampling:
         hold = run.ledger.join([self._kept[c.id] for c in ordered])
         scored, failures = await score_together(run, verifier, ordered, hold)
         self._failures += failures
+        self._unscored += len(failures)
         if not scored:
             raise self._all_failed()
         ids = {c.id for c in ordered}
@@ -280,6 +283,7 @@ class Sampling:
         error = AllCandidatesFailed(
             f"all {len(self._failures)} candidates failed; the first because of {words(first) if first else '?'}",
             self._failures,
+            unscored=self._unscored,
         )
         error.__cause__ = first
         return error

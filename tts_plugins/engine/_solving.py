@@ -13,6 +13,7 @@ from tts_plugins.engine._otel import export
 from tts_plugins.engine._run import SolveRun
 from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
 from tts_plugins.engine._trace import Listener, Trace
+from tts_plugins.engine._words import cut_short
 from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
@@ -75,6 +76,7 @@ class Solving:
             stopped=run.stopped,
             trace=self._trace,
             seed=s.seed,
+            warnings=cut_short(self._trace),
         )
 
     async def _search(self, run: SolveRun, scope: Scope) -> Scored:

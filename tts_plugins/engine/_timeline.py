@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tts_plugins.engine._html import Html, el
 from tts_plugins.engine._view import Node, View
-from tts_plugins.engine._words import MARKS, Event, duration, number, oneline, plural, seconds
+from tts_plugins.engine._words import MARKS, TALLIED, Event, duration, number, oneline, plural, seconds
 
 ROOMY = 60  # rows with labels; more of them become thin
 MOST = 600
@@ -73,7 +73,7 @@ def _request_rows(view: View, node: Node) -> Iterator[Row]:
         yield _with_check(view, Row(_name(view, only.event), view.mark(only.event), bars), only)
         return
     count = number(event.get("n")) or 1
-    label = f"×{count:.0f}" if count > 1 else role if mark in ("plain", "running") else mark
+    label = f"×{count:.0f}" if count > 1 else role if mark in ("plain", "running") else TALLIED.get(mark, mark)
     yield Row(label, mark, bars)
     for candidate in candidates:
         yield _with_check(view, Row(_name(view, candidate.event), view.mark(candidate.event)), candidate)

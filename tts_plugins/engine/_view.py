@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tts_plugins.engine._words import STOPPED, Event, Mark, number, oneline, plural, stop_words
+from tts_plugins.engine._words import STOPPED, TALLIED, Event, Mark, cut_short, number, oneline, plural, stop_words
 
 # Deeper than this nobody follows an indentation, and a chain of a thousand revisions must not exhaust the stack.
 DEEPEST = 24
@@ -57,6 +57,9 @@ def forest(events: Iterable[Event], name: Callable[[Event], Any], parent: Callab
     return roots
 
 
+_UNMADE = ("lost", "roomless", "cancelled")  # requests that brought no candidates
+
+
 class View:
     """One trace, ready to be read: unfinished ones and kinds that are not known yet included."""
 
@@ -70,6 +73,7 @@ class View:
         self.nodes += [node for node in roots if node is not solve]
         self.candidates = [e for e in events if e.get("kind") == "candidate"]
         self.chosen = self.top.get("chosen")
+        self._short = any(e.get("kind") == "budget" for e in events)  # else it was that of a solve inside it
         self.seconds = max((number(e.get(key)) or 0.0 for e in events for key in ("at", "end")), default=0.0)
         self.waves = {id(e): i for i, e in enumerate((e for e in events if e.get("kind") == "wave"), start=1)}
         sets = [e.get("scores") or () for e in events if e.get("kind") == "score_set"]
@@ -91,6 +95,8 @@ class View:
         if self.chosen is not None and event.get("candidate") == self.chosen and event.get("kind") == "candidate":
             return "chosen"
         if event.get("error"):
+            if self._short and event.get("kind") == "request" and str(event["error"]).startswith("BudgetExhausted"):
+                return "roomless"  # nothing failed: the budget had no room for it
             return "cancelled" if event["error"] in ("cancelled", "CancelledError") else "lost"
         if event.get("pruned"):
             return "pruned"
@@ -122,20 +128,23 @@ class View:
         if self.outcome == "failed":
             return f"{said}: " + ": ".join(oneline(self.top[k]) for k in ("error", "message") if self.top.get(k))
         note = next((n.event for n in self.nodes if n.kind == "stop"), None)
-        return f"{said}: {stop_words(note)}" if self.outcome == "stop_rule" and note else said
+        if self.outcome == "stop_rule" and note:
+            said = f"{said}: {stop_words(note)}"
+        cuts = cut_short(node.event for node in self.nodes)
+        return "; ".join(cuts if self.outcome == "complete" and cuts else (said, *cuts))
 
     @property
     def tally(self) -> str:
         """How many candidates came, were lost, were cancelled."""
-        counts: dict[Mark, int] = {}
+        counts: dict[str, int] = {}
         for node in self.all():
             mark = self.mark(node.event)
             if node.kind == "candidate":
                 counts[mark] = counts.get(mark, 0) + 1
-            elif node.kind == "request" and node.event.get("role") == "model" and mark in ("lost", "cancelled"):
+            elif node.kind == "request" and node.event.get("role") == "model" and mark in _UNMADE:
                 counts[mark] = counts.get(mark, 0) + int(number(node.event.get("n")) or 1)
         came = sum(counts.get(m, 0) for m in ("chosen", "plain", "pruned"))
-        rest = [f"{counts[m]} {m}" for m in ("pruned", "lost", "cancelled", "running") if counts.get(m)]
+        rest = [f"{counts[m]} {word}" for m, word in TALLIED.items() if counts.get(m)]
         return ", ".join([plural(came, "candidate"), *rest])
 
     def _line_of(self, name: object) -> set[object]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 Event = Mapping[str, Any]
-Mark = Literal["chosen", "lost", "cancelled", "pruned", "running", "plain"]
+Mark = Literal["chosen", "lost", "roomless", "cancelled", "pruned", "running", "plain"]
 
 STOPPED = {
     "complete": "complete: nothing was left to do",
@@ -22,7 +22,11 @@ STOPPED = {
 }
 
 MARKS: Mapping[str, str] = {
-    "chosen": "★", "lost": "✗", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•",
+    "chosen": "★", "lost": "✗", "roomless": "–", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•",
+}  # fmt: skip
+
+TALLIED: Mapping[str, str] = {
+    "pruned": "pruned", "lost": "lost", "roomless": "without room", "cancelled": "cancelled", "running": "running",
 }  # fmt: skip
 
 NOTES = {
@@ -125,6 +129,22 @@ def stop_words(note: Event) -> str:
     seen, left = number(note.get("seen")), number(note.get("left"))
     counts = "" if seen is None else f" after {plural(seen, 'candidate')}"
     return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more possible")
+
+
+def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
+    """What cut a search short besides what its `stopped` says: each once."""
+    said: dict[str, None] = {}
+    for event in events:
+        if event.get("kind") == "max_steps":
+            left = number(event.get("unfinished", 1))
+            said[f"max_steps={event.get('steps')} ended it before {plural(left or 1, 'candidate')} had an end"] = None
+        elif event.get("kind") in _ENDED and not str(event.get("error")).startswith(_TOLD):
+            said[f"it went no further: {oneline(event.get('error'))}"] = None
+    return tuple(said)
+
+
+_ENDED = ("search_ended", "larger_failed")
+_TOLD = ("BudgetExhausted", "DeadlineExceeded", "SolveCancelled")  # by `stopped`
 
 
 def numbers(values: object) -> list[float]:

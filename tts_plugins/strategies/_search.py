@@ -23,18 +23,28 @@ SELECTS: tuple[Select, ...] = ("best", "weighted", "majority")
 
 
 async def grow(
-    run: Run, beams: Sequence[Candidate], total: int, *, lookahead: int = 0, straggler: float | None
+    run: Run, beams: Sequence[Candidate], total: int, *, whole: bool, lookahead: int = 0, straggler: float | None
 ) -> list[Scored]:
     """One level of children by index, whatever order they came in; none where the search ends with what it has.
 
+    Args:
+        whole: there is a finished solution, which stands whatever becomes of this level.
+
     Raises:
         BudgetExhausted, DeadlineExceeded, AllCandidatesFailed: there is not one step yet.
+        AllCandidatesFailed: the level was lost to the verifier, and nothing is finished: the best part of a solution
+            would have the score of a verifier that fails on the next step.
     """
     try:
         children = [c async for c in run.expand(beams, total, lookahead=lookahead, straggler=straggler)]
     except OVER as error:
         if not any(isinstance(c, Scored) for c in beams):
             raise
+        if isinstance(error, AllCandidatesFailed) and error.unscored and not whole:
+            steps = max(len(c.steps) for c in beams)
+            raise AllCandidatesFailed(
+                f"nothing was finished, and after step {steps} {error}", error.errors, unscored=error.unscored
+            ) from error.__cause__
         note_end(run, error)
         return []
     return sorted(children, key=lambda c: c.index)

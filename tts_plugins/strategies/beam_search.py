@@ -34,6 +34,7 @@ class BeamSearch(BaseStrategy):
     Raises:
         ConfigurationError: a field is out of range; at the call, the model writes no steps, or the verifier gives no
             step scores.
+        AllCandidatesFailed: a whole level was lost before anything was finished, to the verifier, or with no step yet.
     """
 
     n: int = 16
@@ -58,7 +59,9 @@ class BeamSearch(BaseStrategy):
         finished: list[Scored] = []
         committed = 0
         for _ in range(self.max_steps):
-            children = await grow(run, beams, self.n, lookahead=self.lookahead, straggler=self.straggler)
+            children = await grow(
+                run, beams, self.n, whole=bool(finished), lookahead=self.lookahead, straggler=self.straggler
+            )
             if not children:
                 break
             finished += [c for c in children if c.finished]

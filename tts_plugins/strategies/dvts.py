@@ -10,7 +10,7 @@ from tts_plugins.errors import TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, best
 from tts_plugins.strategies._base import BaseStrategy
-from tts_plugins.strategies._search import OVER, check_search, check_select, conclude, grow, need_verifier
+from tts_plugins.strategies._search import OVER, check_search, check_select, conclude, grow, need_verifier, note_end
 from tts_plugins.types import Candidate, Problem, Scored
 
 
@@ -31,6 +31,7 @@ class DVTS(BaseStrategy):
 
     Raises:
         ConfigurationError: as for `BeamSearch`.
+        AllCandidatesFailed: every subtree was lost, to the verifier or with no step yet.
     """
 
     n: int = 16
@@ -54,16 +55,21 @@ class DVTS(BaseStrategy):
         roots = [Candidate(problem, index=i) for i in range(self.n // self.beam_width)]
         ends = await run.together([self._subtree(run, root) for root in roots])
         leaves = [leaf for leaf in ends if isinstance(leaf, Scored)]
+        errors = [error for error in ends if isinstance(error, TTSError)]
         if not leaves:
-            raise next(error for error in ends if isinstance(error, TTSError))
+            raise errors[0]
+        for error in errors:
+            note_end(run, error)
         return conclude(run, [c for c in leaves if c.finished], [c for c in leaves if not c.finished], self.select)
 
     async def _subtree(self, run: Run, root: Candidate) -> Scored | TTSError:
-        """Its end, or why it has not even a first step."""
+        """Its end, or why it has none: not even a first step, or a verifier that failed on the next one."""
         leaf: Candidate = root
         for _ in range(self.max_steps):
             try:
-                children = await grow(run, [leaf], self.beam_width, lookahead=self.lookahead, straggler=self.straggler)
+                children = await grow(
+                    run, [leaf], self.beam_width, whole=False, lookahead=self.lookahead, straggler=self.straggler
+                )
             except OVER as error:
                 return error
             if not children:

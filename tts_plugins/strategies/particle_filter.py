@@ -42,7 +42,7 @@ class ParticleFilter(BaseStrategy):
     outside of [0, 1].
 
     Raises:
-        ConfigurationError: as for `BeamSearch`.
+        ConfigurationError, AllCandidatesFailed: as for `BeamSearch`.
     """
 
     n: int = 16
@@ -76,7 +76,8 @@ class ParticleFilter(BaseStrategy):
         finished: list[Scored] = []
         particles: list[Scored] = []
         for _ in range(self.max_steps):
-            children = await grow(run, living, self.n - len(finished), straggler=self.straggler)
+            whole = any(c.finished for c in particles)
+            children = await grow(run, living, self.n - len(finished), whole=whole, straggler=self.straggler)
             if not children:
                 break
             particles = finished + children

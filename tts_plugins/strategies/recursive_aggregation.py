@@ -57,6 +57,7 @@ class RecursiveAggregation(BaseStrategy):
             merged = await run.together([_merged(run, problem, subset) for subset in subsets])
             children = [c for c in merged if isinstance(c, Scored)]
             if not children:
+                note_end(run, next(error for error in merged if isinstance(error, TTSError)))
                 break
             run.prune(people)
             people = children
@@ -67,5 +68,4 @@ async def _merged(run: Run, problem: Problem, subset: list[Scored]) -> Scored | 
     try:
         return await run.revise(problem, subset, merge=True)
     except OVER as error:
-        note_end(run, error)
         return error
