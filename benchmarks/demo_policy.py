@@ -103,7 +103,7 @@ def plans(half: Pool) -> Mapping[str, Strategy]:
     """What is run: Best-of-8, the simple rule, and what was fitted to the half that it will not run on."""
     extra = sum(p.prompt_tokens or 0 for p in half.problems) / len(half.problems)
     rule = LearnedStopping.fit(half, n=N, select="best", target=0.01, extra_tokens=extra)
-    policy = calibrate(half, budgets=(N,), target=0.01)
+    policy = calibrate(half, budgets=(N,), target=0.01, batch=1)  # as the demo asks: one sample a request
     print(f"  learned: {rule}; policy: {policy.plans[0].fixed}, {len(policy.plans[0].stages)} stages", flush=True)
     return {
         f"Best-of-{N}": BestOfN(n=N),
