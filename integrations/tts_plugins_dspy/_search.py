@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import dspy
 
 from tts_plugins import Generation, Ledger, Problem, Result, current_ledger, solve, solve_sync
-from tts_plugins.adapting import Attempts, CandidateLost, MeteredModel, SearchSettings, answer_key, metered, searching
+from tts_plugins.adapting import (
+    Attempts,
+    CandidateLost,
+    MeteredModel,
+    SearchSettings,
+    answer_key,
+    call_user,
+    metered,
+    searching,
+)
 from tts_plugins.errors import TTSError
 from tts_plugins.metering import Meter
-from tts_plugins.models import CallableModel
 from tts_plugins.protocols import Role, SetVerifier, Verifier
 from tts_plugins.types import Reply, Usage
 from tts_plugins_dspy._forms import generation_of, last_field, problem_of
@@ -66,7 +73,7 @@ class Search:
 
     def _arguments(self, *, sync: bool) -> dict[str, Any]:
         s = self._settings
-        self._caller = CallableModel(self._one if sync else self._aone, name=self._model.name)
+        self._sync = sync
         return {
             **s.arguments(),
             "model": self._model,
@@ -101,8 +108,9 @@ class Search:
     async def generate(self, problem: Problem, seed: int | None, attempts: Attempts | None = None) -> Reply:
         """One candidate, on the account of this search."""
         self._attempts[seed] = attempts
-        reply, usage = await self.metered("model", lambda: self._caller.generate(problem, [seed]))
-        return replace(reply, usage=usage)
+        one = self._one if self._sync else self._aone
+        made, usage = await self.metered("model", lambda: call_user(one, seed))
+        return Reply(generations=(made,), usage=usage)
 
     async def metered(self, role: Role, work: Callable[[], Awaitable[T]]) -> tuple[T, Usage]:
         """Do work whose model calls are metered."""
@@ -117,7 +125,7 @@ class Search:
 
         return await metered(work, role=role, prices=self._settings.price, using=using)
 
-    def _one(self, content: Any, seed: int | None) -> Generation:
+    def _one(self, seed: int | None) -> Generation:
         self.traces[seed] = []
         try:
             with self._inside(seed):
@@ -125,7 +133,7 @@ class Search:
         except BaseException as error:
             raise self.lost(error, self._model.name, CandidateLost) from error
 
-    async def _aone(self, content: Any, seed: int | None) -> Generation:
+    async def _aone(self, seed: int | None) -> Generation:
         self.traces[seed] = []
         try:
             with self._inside(seed):

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from tts_plugins import Candidate, Problem, Score
-from tts_plugins.adapting import required_parameters
-from tts_plugins.budget import Bound
+from tts_plugins.adapting import as_score, call_user, required_parameters
+from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier
-from tts_plugins.verifiers import CallableVerifier
 
 if TYPE_CHECKING:
     from tts_plugins_dspy._search import Search
@@ -191,7 +190,20 @@ def scoring(
             except BaseException as error:
                 raise search.lost(error, name, VerifierError) from error
 
-    return CallableVerifier(ascore if inspect.iscoroutinefunction(function) else score, name=name)
+    return _Function(ascore if inspect.iscoroutinefunction(function) else score, name)
+
+
+class _Function:
+    """A `CallableVerifier` of what was made here, for one search: its signature needs no reading."""
+
+    def __init__(self, function: Callable[[Problem, Candidate], Any], name: str) -> None:
+        self.name, self._function = name, function
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        return FREE
+
+    async def score(self, run: Run, candidate: Candidate) -> Score:
+        return as_score(await call_user(self._function, candidate.problem, candidate), self.name)
 
 
 def _module(judge: Any, search: Search) -> Verifier:

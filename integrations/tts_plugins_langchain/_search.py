@@ -7,17 +7,16 @@ import hashlib
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.runnables import RunnableConfig
 
 from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
-from tts_plugins.adapting import Attempts, CandidateLost, MeteredModel, SearchSettings, metered, searching
+from tts_plugins.adapting import Attempts, CandidateLost, MeteredModel, SearchSettings, call_user, metered, searching
 from tts_plugins.errors import ModelError, TTSError
 from tts_plugins.metering import Meter
-from tts_plugins.models import CallableModel
 from tts_plugins.protocols import Role
 from tts_plugins.types import Generation, Reply, Usage
 from tts_plugins_langchain._carriers import Carrier
@@ -79,7 +78,6 @@ class Search:
         self._samples: dict[int | None, Sample] = {}
         self._passing: BaseException | None = None
         self._over = False
-        self._caller = CallableModel(self._one if sync else self._aone, name=target.name)
 
     def run(self) -> Result:
         """Search on this thread; the target's synchronous methods run on threads of their own."""
@@ -148,10 +146,11 @@ class Search:
         sample = self._samples.get(seed) or self._begun(seed, parents)
         sample.asked = asked
         number = f"{self.salt}/{sample.place}" + ("" if self._settings.seed is None else f"@{self._settings.seed}")
-        reply, usage = await self.metered("model", number, lambda: self._caller.generate(problem, [seed]))
+        one = self._one if self.sync else self._aone
+        made, usage = await self.metered("model", number, lambda: call_user(one, sample))
         if self._settings.verifier is None:
             await self.runs.close(sample, self.runs.ended(sample))
-        return replace(reply, usage=usage)
+        return Reply(generations=(made,), usage=usage)
 
     def _begun(self, seed: int | None, parents: Sequence[int | None]) -> Sample:
         known = [self._samples[parent] for parent in parents if parent in self._samples]
@@ -180,8 +179,7 @@ class Search:
 
         return await metered(work, role=role, prices=self._settings.price, using=using)
 
-    def _one(self, content: Any, seed: int | None) -> Generation:
-        sample = self._samples[seed]
+    def _one(self, sample: Sample) -> Generation:
         if self._ended():  # this thread came too late
             raise CandidateLost(f"{self._target.name}, candidate {sample.index}: the search has ended")
         manager = self.runs.manager(sample)
@@ -198,8 +196,7 @@ class Search:
             if self._ended():  # nobody waits for this thread any more
                 self.runs.close_now(sample, *self._left(sample))
 
-    async def _aone(self, content: Any, seed: int | None) -> Generation:
-        sample = self._samples[seed]
+    async def _aone(self, sample: Sample) -> Generation:
         manager = self.runs.manager(sample)
         assert isinstance(manager, AsyncCallbackManager)
         sample.begin(await manager.on_chain_start(None, self.runs.asked, name=f"candidate {sample.index}"))

@@ -11,8 +11,8 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
 
 from tts_plugins import Problem, Scored
-from tts_plugins.adapting import Text
-from tts_plugins.models import CallableModel, OpenAICompatibleModel
+from tts_plugins.adapting import Text, call_user
+from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.types import Generation, Reply
 from tts_plugins_openai._forms import text_of
 from tts_plugins_openai._parsing import Parser
@@ -74,7 +74,6 @@ class Bridge:
     def __init__(self, client: Client, unused: Any = None) -> None:
         self._client, self._unused = client, unused
         self.base_url = client.base_url
-        self._caller = CallableModel(self._blocking, name="create")
         self.chat = self.completions = self  # client.chat.completions.create
 
     def with_options(self, **options: Any) -> Bridge:
@@ -99,12 +98,8 @@ class Bridge:
         if isinstance(self._client, AsyncOpenAI):
             completion = await self._client.chat.completions.create(**request)
         else:
-            reply = await self._caller.generate(Problem({"request": request}), [None])
-            completion = reply.generations[0].output
+            completion = await call_user(self._client.chat.completions.create, **request)
         recorder = RECORDER.get()
         if recorder is not None and isinstance(completion, ChatCompletion):
             return recorder.add(completion)
         return completion
-
-    def _blocking(self, content: dict[str, Any]) -> Generation:
-        return Generation(text="", output=self._client.chat.completions.create(**content["request"]))

@@ -4,12 +4,14 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
+from tts_plugins._signatures import required_parameters
+from tts_plugins._threads import call_user
 from tts_plugins.adapting._charge import charge_of
 from tts_plugins.adapting._metered import Attempts, CandidateLost, MeteredModel, metered, search_here, searching
 from tts_plugins.adapting._settings import LIMITS, REVISING, STEPWISE, SearchSettings, as_budget, as_strategy
 from tts_plugins.adapting._texts import Text, answer_key
 from tts_plugins.models._steps import Stepping
-from tts_plugins.verifiers.callable import as_verifier, required_parameters
+from tts_plugins.verifiers.callable import as_score, as_verifier
 
 __all__ = [
     "LIMITS",
@@ -23,8 +25,10 @@ __all__ = [
     "Text",
     "answer_key",
     "as_budget",
+    "as_score",
     "as_strategy",
     "as_verifier",
+    "call_user",
     "charge_of",
     "metered",
     "required_parameters",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tts_plugins._config import check_count, check_price
+from tts_plugins._signatures import signature_of
 from tts_plugins._threads import call_user
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, MalformedResponse
@@ -150,11 +151,9 @@ def as_generation(result: Any) -> Generation:
 
 def _takes(function: Callable[..., Any], name: str, after: int) -> bool:
     """Whether it has a parameter of this name, past those that take the arguments by place."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # some built-ins have no signature to read
+    if (signature := signature_of(function)) is None:
         return False
-    kinds = {p.name: (p.kind, i) for i, p in enumerate(parameters)}
+    kinds = {p.name: (p.kind, i) for i, p in enumerate(signature.parameters.values())}
     kind, place = kinds.get(name, (None, 0))
     return kind is inspect.Parameter.KEYWORD_ONLY or (
         kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and place >= after

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
+from tts_plugins._signatures import required_parameters, signature_of
 from tts_plugins._threads import call_user
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore
@@ -90,22 +91,9 @@ def as_verifier(owner: str, value: Any) -> Verifier | SetVerifier | None:
     return CallableVerifier(value)
 
 
-def required_parameters(function: Callable[..., Any]) -> int:
-    """Positional parameters that have to be given, or those that can be where none has to; 2 where nobody can tell."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some built-ins have no signature to read
-        return 2
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    wanted = [p for p in parameters if p.kind in kinds and p.default is inspect.Parameter.empty]
-    return len(wanted) or len([p for p in parameters if p.kind in kinds])
-
-
 def _check_signature(function: Callable[..., Any], name: str, given: int) -> None:
     """Refuse a function that cannot be called so, before anything is paid for."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
+    if (signature := signature_of(function)) is None:
         return
     try:
         signature.bind(*[None] * given)

@@ -1,0 +1,33 @@
+"""What a function can be called with, read once: adapters ask it of the same functions again in every search."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+from weakref import WeakKeyDictionary
+
+_read: WeakKeyDictionary[FunctionType, inspect.Signature] = WeakKeyDictionary()
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Its signature; None where it has none to read, as some built-ins."""
+    if isinstance(function, FunctionType) and (known := _read.get(function)) is not None:
+        return known
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    if isinstance(function, FunctionType):
+        _read[function] = signature
+    return signature
+
+
+def required_parameters(function: Callable[..., Any]) -> int:
+    """Positional parameters that have to be given, or those that can be where none has to; 2 where nobody can tell."""
+    if (signature := signature_of(function)) is None:
+        return 2
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    places = [p for p in signature.parameters.values() if p.kind in kinds]
+    return len([p for p in places if p.default is inspect.Parameter.empty]) or len(places)
