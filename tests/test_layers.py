@@ -25,6 +25,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins._waits": (2, "pure"),
     "tts_plugins._config": (2, "pure"),
     "tts_plugins._departures": (2, "pure"),
+    "tts_plugins._signatures": (2, "pure"),
     "tts_plugins._http_faults": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),
     "tts_plugins.answers": (2, "pure"),
