@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import collections
 import concurrent.futures
 import contextlib
 import contextvars
@@ -22,19 +23,19 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 _Job = Callable[[], None]
+_IDLE = 64  # threads that are kept; a few more, where several end at the same moment
 
 
 class _Pool:
     """Daemon threads; an idle one is reused, and a new one starts where none is idle."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._idle: list[queue.SimpleQueue[_Job]] = []
+        self._idle: collections.deque[queue.SimpleQueue[_Job]] = collections.deque()  # its ends need no lock
 
     def submit(self, job: _Job) -> None:
-        with self._lock:
-            inbox = self._idle.pop() if self._idle else None
-        if inbox is None:
+        try:
+            inbox = self._idle.pop()
+        except IndexError:
             inbox = queue.SimpleQueue()
             threading.Thread(target=self._work, args=(inbox,), daemon=True, name="tts-plugins-worker").start()
         inbox.put(job)
@@ -42,10 +43,9 @@ class _Pool:
     def _work(self, inbox: queue.SimpleQueue[_Job]) -> None:
         while True:
             inbox.get()()
-            with self._lock:
-                if len(self._idle) >= 64:
-                    return
-                self._idle.append(inbox)
+            if len(self._idle) >= _IDLE:
+                return
+            self._idle.append(inbox)
 
 
 _pool = _Pool()

@@ -50,7 +50,8 @@ class Amount(NamedTuple):
 
     def excess(self, other: Amount) -> Amount:
         """What of it goes beyond `other`, by component; never negative."""
-        return Amount(max(self[0] - other[0], 0), max(self[1] - other[1], 0), max(self[2] - other[2], 0))
+        calls, tokens, picousd = self[0] - other[0], self[1] - other[1], self[2] - other[2]
+        return Amount(calls if calls > 0 else 0, tokens if tokens > 0 else 0, picousd if picousd > 0 else 0)
 
     @property
     def usd(self) -> float:

@@ -119,6 +119,8 @@ class Ledger:
         Raises:
             BudgetExhausted: what is spent and what is held are together more than a limit.
         """
+        if not any(any(ledger._overshoot) for ledger, _ in self._chain(None)):
+            return  # as long as every bound was right, what is reserved has room
         with self._lock:
             for ledger, _ in self._chain(None):
                 limits = zip(ledger._limits, ledger._spent, ledger._held, strict=True)
@@ -222,6 +224,8 @@ class Ledger:
         return count
 
     def _room(self, unit: Amount, at_most: int, within: Hold | None) -> int:
+        if self._parent is None:
+            return self._fit(unit, at_most, within)
         return min(ledger._fit(unit, at_most, hold) for ledger, hold in self._chain(within))
 
     def _refusal(self, unit: Amount, within: Hold | None) -> BudgetExhausted:

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from tts_plugins._holds import NOTHING
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.engine._calls import acquire
 from tts_plugins.engine._scope import SCOPE
@@ -85,7 +86,7 @@ class Meter:
         self._ledger, self._role, self._prices, self._prepaid = ledger, role, prices, prepaid
         self._lock = threading.Lock()
         self._open: dict[Hashable, _Open] = {}
-        self._usage = Usage()
+        self._usage = NOTHING
         self._started = 0
         self._closed = False
         self.refusal: BudgetExhausted | ConfigurationError | MeterClosed | None = None
@@ -247,7 +248,7 @@ class Meter:
         if charge == "reserve":
             usage = replace(opened.bound.usage(opened.call.choices), exact=False)
         else:
-            usage = Usage() if charge == "nothing" else opened.bound.usage(tokens=False)
+            usage = NOTHING if charge == "nothing" else opened.bound.usage(tokens=False)
         self._settle(opened, usage)
 
     def _settle(self, opened: _Open, usage: Usage) -> None:

@@ -218,6 +218,10 @@ class Usage:
         """The same, told as what a role took."""
         return _made(Usage, {**vars(self), "by_role": {role: self}})
 
+    def timed(self, seconds: float) -> Usage:
+        """The same, with the time that it took."""
+        return _made(Usage, {**vars(self), "seconds": seconds})
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form; `tokens` is included, `by_role` where there is any."""
         out: dict[str, Any] = {

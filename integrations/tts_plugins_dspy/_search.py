@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from tts_plugins.adapting import (
     call_user,
     metered,
     searching,
+    setting,
 )
 from tts_plugins.errors import TTSError
 from tts_plugins.metering import Meter
@@ -114,16 +114,7 @@ class Search:
 
     async def metered(self, role: Role, work: Callable[[], Awaitable[T]]) -> tuple[T, Usage]:
         """Do work whose model calls are metered."""
-
-        @contextmanager
-        def using(meter: Meter) -> Iterator[None]:
-            token = METER.set(meter)
-            try:
-                yield
-            finally:
-                METER.reset(token)
-
-        return await metered(work, role=role, prices=self._settings.price, using=using)
+        return await metered(work, role=role, prices=self._settings.price, using=lambda meter: setting((METER, meter)))
 
     def _one(self, seed: int | None) -> Generation:
         self.traces[seed] = []

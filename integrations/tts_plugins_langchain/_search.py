@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,7 +14,16 @@ from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.runnables import RunnableConfig
 
 from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
-from tts_plugins.adapting import Attempts, CandidateLost, MeteredModel, SearchSettings, call_user, metered, searching
+from tts_plugins.adapting import (
+    Attempts,
+    CandidateLost,
+    MeteredModel,
+    SearchSettings,
+    call_user,
+    metered,
+    searching,
+    setting,
+)
 from tts_plugins.errors import ModelError, TTSError
 from tts_plugins.metering import Meter
 from tts_plugins.protocols import Role
@@ -168,14 +177,8 @@ class Search:
     async def metered(self, role: Role, salt: str, work: Callable[[], Awaitable[T]]) -> tuple[T, Usage]:
         """Do work whose model calls are metered, as this sample."""
 
-        @contextmanager
-        def using(meter: Meter) -> Iterator[None]:
-            meters, salts = METERED.set(MeterHandler(meter)), SAMPLE.set(salt)
-            try:
-                yield
-            finally:
-                METERED.reset(meters)
-                SAMPLE.reset(salts)
+        def using(meter: Meter) -> AbstractContextManager[None]:
+            return setting((METERED, MeterHandler(meter)), (SAMPLE, salt))
 
         return await metered(work, role=role, prices=self._settings.price, using=using)
 

@@ -7,7 +7,15 @@ single call says, and hands them to `solve`. Where the framework makes the calls
 from tts_plugins._signatures import required_parameters
 from tts_plugins._threads import call_user
 from tts_plugins.adapting._charge import charge_of
-from tts_plugins.adapting._metered import Attempts, CandidateLost, MeteredModel, metered, search_here, searching
+from tts_plugins.adapting._metered import (
+    Attempts,
+    CandidateLost,
+    MeteredModel,
+    metered,
+    search_here,
+    searching,
+    setting,
+)
 from tts_plugins.adapting._settings import LIMITS, REVISING, STEPWISE, SearchSettings, as_budget, as_strategy
 from tts_plugins.adapting._texts import Text, answer_key
 from tts_plugins.models._steps import Stepping
@@ -34,4 +42,5 @@ __all__ = [
     "required_parameters",
     "search_here",
     "searching",
+    "setting",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -59,14 +59,9 @@ class Searching(Protocol):
 _SEARCH: ContextVar[Searching | None] = ContextVar("tts_plugins_search", default=None)
 
 
-@contextmanager
-def searching(search: Searching) -> Iterator[None]:
+def searching(search: Searching) -> AbstractContextManager[None]:
     """Where this is the search that models of adapters are asked by."""
-    token = _SEARCH.set(search)
-    try:
-        yield
-    finally:
-        _SEARCH.reset(token)
+    return setting((_SEARCH, search))
 
 
 def search_here() -> Searching:
@@ -138,6 +133,22 @@ class MeteredModel:
             f"{self.name} gives whole answers and writes no single steps, which a search over steps needs; "
             f"{self._no_steps}"
         )
+
+
+class setting:
+    """Where context variables have these values: pairs of a variable and its value."""
+
+    __slots__ = ("_pairs", "_tokens")
+
+    def __init__(self, *pairs: tuple[ContextVar[Any], Any]) -> None:
+        self._pairs = pairs
+
+    def __enter__(self) -> None:
+        self._tokens = [variable.set(value) for variable, value in self._pairs]
+
+    def __exit__(self, *_: object) -> None:
+        for (variable, _), token in zip(self._pairs, self._tokens, strict=True):
+            variable.reset(token)
 
 
 async def metered(

@@ -6,13 +6,14 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from tts_plugins._departures import Departure
+from tts_plugins._holds import NOTHING
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.engine._charges import counted, failure, unreported
 from tts_plugins.engine._halt import End
@@ -119,7 +120,7 @@ class Caller:
                 reply = await once()
             except ModelError as error:
                 reply = await self._again(once, error)
-            self.trace.close(event, usage=(reply.usage or Usage()).to_dict(), n=len(seeds))
+            self.trace.close(event, usage=(reply.usage or NOTHING).to_dict(), n=len(seeds))
             return reply, hold, event
         except BaseException as error:
             hold.release()
@@ -173,7 +174,7 @@ class Caller:
         event: int,
     ) -> Reply:
         count, departure = len(seeds), Departure(model)
-        usage: Usage | None = Usage()  # until it is sent
+        usage: Usage | None = NOTHING  # until it is sent
         failed: BaseException | None = None
         inner = None if bound is None else self.ledger.reserve(bound.amount.times(count), within=hold)
         token = SCOPE.set(Scope(self.ledger, inner or hold, self.deadline, role, event, seeds_of(seeds[0] or 0, "in")))
@@ -185,16 +186,16 @@ class Caller:
                     self._flying[inner] = _Sent(bound=bound, count=count, hold=hold, role=role)
                 with departure:
                     reply = await _generate(model, call, seeds)
-                usage = replace(counted(reply, bound, inner, count), seconds=time.monotonic() - started)
+                usage = counted(reply, bound, inner, count).timed(time.monotonic() - started)
             return Reply(generations=reply.generations, usage=usage)
         except ModelError as error:
             failed, usage = error, failure(error, bound, inner, count)
             raise
         except (ConfigurationError, BudgetExhausted, DeadlineExceeded, AllCandidatesFailed):
-            usage = Usage()  # refused before it was sent, or raised by a solve inside, which has paid for itself
+            usage = NOTHING  # refused before it was sent, or raised by a solve inside, which has paid for itself
             raise
         except BaseException as error:
-            failed, usage = error, Usage() if departure.waiting else usage
+            failed, usage = error, NOTHING if departure.waiting else usage
             raise
         finally:
             SCOPE.reset(token)
