@@ -20,6 +20,7 @@ import queue
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
 _Job = Callable[[], None]
@@ -60,15 +61,15 @@ async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> 
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
-    context = contextvars.copy_context()
+    context, inbox = contextvars.copy_context(), _inbox_of(loop)
 
     def job() -> None:
         try:
             result = context.run(function, *args, **keywords)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
-            _post(loop, future, None, error)
+            inbox.put(loop, future, None, error)
         else:
-            _post(loop, future, result, None)
+            inbox.put(loop, future, result, None)
 
     _pool.submit(job)
     return await future
@@ -229,17 +230,40 @@ def _settle(future: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None
             future.set_result(task.result())
 
 
-def _post(loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: Any, error: BaseException | None) -> None:
-    def deliver() -> None:
-        if future.done():
-            return  # nobody waits any more
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(_as_exception(error))
+class _Inbox:
+    """What threads have for a loop. It is woken once for all that came meanwhile: waking it takes system calls."""
 
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(deliver)
+    def __init__(self) -> None:
+        self._arrived: collections.deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = collections.deque()
+        self._woken = False
+
+    def put(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: Any, error: Any) -> None:
+        self._arrived.append((future, result, error))
+        if not self._woken:
+            self._woken = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._woken = False  # first: what arrives from here on wakes it again
+        while self._arrived:
+            future, result, error = self._arrived.popleft()
+            if future.done():
+                continue  # nobody waits any more
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(_as_exception(error))
+
+
+_inboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Inbox] = WeakKeyDictionary()
+
+
+def _inbox_of(loop: asyncio.AbstractEventLoop) -> _Inbox:
+    """The inbox of the loop that runs here."""
+    if (inbox := _inboxes.get(loop)) is None:
+        inbox = _inboxes[loop] = _Inbox()
+    return inbox
 
 
 def _as_exception(error: BaseException) -> Exception:

@@ -150,6 +150,7 @@ class Metered:
 
 @pytest.mark.parametrize(("tokens", "candidates"), [(100, 8), (160, 16), (100_000, 16)])
 async def test_solves_over_a_metered_model_use_all_that_fits(tokens: int, candidates: int) -> None:
+    await solve("?", model=Metered(), strategy=SelfConsistency(n=1))  # what prompts take is known from then on
     result = await asyncio.wait_for(
         solve("?", model=Metered(), strategy=SelfConsistency(n=16), budget=Budget(tokens=tokens)), 20
     )
