@@ -20,7 +20,7 @@ import queue
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 T = TypeVar("T")
 _Job = Callable[[], None]
@@ -67,7 +67,7 @@ async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> 
         try:
             result = context.run(function, *args, **keywords)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
-            inbox.put(loop, future, None, error)
+            inbox.put(loop, future, None, _as_exception(error))
         else:
             inbox.put(loop, future, result, None)
 
@@ -234,11 +234,14 @@ class _Inbox:
     """What threads have for a loop. It is woken once for all that came meanwhile: waking it takes system calls."""
 
     def __init__(self) -> None:
-        self._arrived: collections.deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = collections.deque()
+        # Weakly: whoever waits has the future; and a loop that was closed must not be kept alive by what came late.
+        self._arrived: collections.deque[tuple[ref[asyncio.Future[Any]], Any, Exception | None]] = collections.deque()
         self._woken = False
 
-    def put(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: Any, error: Any) -> None:
-        self._arrived.append((future, result, error))
+    def put(
+        self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: Any, error: Exception | None
+    ) -> None:
+        self._arrived.append((ref(future), result, error))
         if not self._woken:
             self._woken = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -247,13 +250,14 @@ class _Inbox:
     def _deliver(self) -> None:
         self._woken = False  # first: what arrives from here on wakes it again
         while self._arrived:
-            future, result, error = self._arrived.popleft()
-            if future.done():
+            waited, result, error = self._arrived.popleft()
+            future = waited()
+            if future is None or future.done():
                 continue  # nobody waits any more
             if error is None:
                 future.set_result(result)
             else:
-                future.set_exception(_as_exception(error))
+                future.set_exception(error)
 
 
 _inboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Inbox] = WeakKeyDictionary()
@@ -270,7 +274,11 @@ def _as_exception(error: BaseException) -> Exception:
     """What a function raised, in a form that ends who called it, and neither a loop nor a task of ours."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
-    raised = RuntimeError(f"the function raised {type(error).__name__}: {error}")
+    try:
+        text = str(error)
+    except Exception as broken:  # noqa: BLE001 - whoever waits has to hear of it all the same
+        text = f"(its text cannot be read: {type(broken).__name__})"
+    raised = RuntimeError(f"the function raised {type(error).__name__}: {text}")
     raised.__cause__ = error
     return raised
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -201,6 +203,58 @@ def test_what_a_thread_delivers_to_a_closed_loop_is_dropped() -> None:
     asyncio.run(start())
     time.sleep(0.3)  # the thread ends; an error there would be a warning
     assert one() == "a"
+
+
+def test_what_comes_late_keeps_no_closed_loop_alive() -> None:
+    def loop_that_ends() -> weakref.ref[asyncio.AbstractEventLoop]:
+        async def start() -> None:
+            for _ in range(3):
+                asyncio.ensure_future(in_thread(time.sleep, 0.1))  # noqa: RUF006 - left behind on purpose
+            await asyncio.sleep(0.01)
+
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(start())
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        time.sleep(0.3)  # they have ended, and nobody was there to be told
+        loop.close()
+        return weakref.ref(loop)
+
+    left = loop_that_ends()
+    gc.collect()
+    assert left() is None
+
+
+def test_no_wake_up_is_lost() -> None:
+    async def many(name: str) -> list[str]:
+        return await asyncio.gather(*(in_thread(f"{name}{i}".upper) for i in range(500)))
+
+    def work(name: str) -> None:
+        ends[name] = [asyncio.run(many(name)) for _ in range(2)]
+
+    ends: dict[str, Any] = {}
+    threads = [threading.Thread(target=work, args=(name,), daemon=True) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert ends == {name: [[f"{name.upper()}{i}" for i in range(500)]] * 2 for name in "abc"}
+
+
+async def test_an_error_without_a_text_ends_who_waits_and_holds_up_nobody_else() -> None:
+    class Untold(BaseException):
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    def fail() -> None:
+        raise Untold
+
+    first, second = await asyncio.wait_for(
+        asyncio.gather(in_thread(fail), in_thread(lambda: "here"), return_exceptions=True), 5
+    )
+    assert second == "here" and isinstance(first, RuntimeError)
+    assert str(first) == "the function raised Untold: (its text cannot be read: ValueError)"
 
 
 # Interrupted ----------------------------------------------------------------------------------------------------------
