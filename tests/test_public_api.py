@@ -6,8 +6,10 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 
 import tts_plugins
+from tests import ranges
 
 ROOT = Path(tts_plugins.__file__).parent
 # Their own dependencies are extras; each has tests of its own where those are installed.
@@ -176,6 +179,67 @@ def test_importing_it_brings_nothing_heavy() -> None:
     loaded = run(f"import sys, {', '.join(parts)}; print(' '.join(sys.modules))").split()
     # tenacity looks for tornado and trio by metadata of its own; nothing of ours does.
     assert not (HEAVY - {"importlib.metadata"}) & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "without"),
+    [
+        # seconds each, and of no use to most who import these
+        ("tts_plugins_langchain", "langchain_core", {"langchain", "langgraph", "openai", "dspy", "litellm"}),
+        ("tts_plugins_dspy", "dspy", {"litellm", "langchain_core", "langgraph"}),
+        ("tts_plugins_openai", "openai", {"langchain_core", "langgraph", "dspy", "litellm"}),
+    ],
+)
+def test_an_integration_brings_its_own_framework_alone(name: str, needs: str, without: set[str]) -> None:
+    pytest.importorskip(needs)
+    loaded = set(run(f"import sys; sys.path.insert(0, 'integrations'); import {name}; print(*sys.modules)").split())
+    assert needs in loaded and not without & loaded
+
+
+@pytest.mark.parametrize(
+    ("code", "missing", "extra"),
+    [
+        ("import tts_plugins_langchain", "langchain_core", "langchain"),
+        ("from tts_plugins_langchain import TestTimeScaling", "langchain", "langchain"),
+        ("from tts_plugins_langchain import TestTimeScaling", "langgraph", "langchain"),
+        ("import tts_plugins_dspy", "dspy", "dspy"),
+    ],
+)
+def test_an_integration_without_its_framework_names_the_extra(code: str, missing: str, extra: str) -> None:
+    if missing in ("langchain", "langgraph"):
+        pytest.importorskip("langchain_core")
+    said = run(
+        f"import sys; sys.path.insert(0, 'integrations'); sys.modules[{missing!r}] = None\n"  # as if it were not there
+        f"try:\n    {code}\nexcept ImportError as error:\n    print(type(error).__name__, error)"
+    )
+    assert said.startswith("MissingExtraError ") and f"pip install 'tts-plugins[{extra}]'" in said
+
+
+def test_all_is_every_extra_that_is_light() -> None:
+    extras = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    def whole(name: str) -> set[str]:
+        found = set[str]()
+        for line in extras[name]:
+            inner = re.fullmatch(r"tts-plugins\[(.+)\]", line)
+            found |= {line} if inner is None else {each for part in inner[1].split(",") for each in whole(part)}
+        return found
+
+    packages = {re.split(r"[^\w-]", line)[0] for line in whole("all")}
+    assert not {"torch", "ray", "transformers", "datasets"} & packages
+    named = set(extras) - {"all", "dev", "testing", "demo", "bench", "transformers"}
+    assert {each for name in named for each in whole(name)} == whole("all"), "all the others are in it"
+
+
+def test_both_ends_of_the_supported_versions_are_those_of_pyproject() -> None:
+    lowest, tests = ranges.requirements("lowest")
+    bounds = {**ranges.stated(), **ranges.stated("langchain", "dspy")}
+    assert {f"{name}=={re.split('[>=,]+', bound)[1]}" for name, bound in bounds.items()} <= set(lowest)
+    assert any("dspy" in pattern for pattern in tests)
+    newest, tests = ranges.requirements("openai3")
+    assert "openai>=3,<4" in newest and not any("dspy" in each for each in (*newest, *tests))
+    for pattern in tests:
+        assert list(ranges.ROOT.glob(pattern)), f"{pattern} finds no test"
 
 
 def test_importing_it_is_quick() -> None:

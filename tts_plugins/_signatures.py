@@ -24,6 +24,21 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
     return signature
 
 
+def takes(function: Callable[..., Any], given: int, *by_name: str) -> bool:
+    """Whether it can be called with so many positional arguments; True where nobody can tell.
+
+    Args:
+        by_name: what it is given besides, where it has parameters of these names.
+    """
+    if (signature := signature_of(function)) is None:
+        return True
+    try:
+        signature.bind(*[None] * given, **dict.fromkeys(name for name in by_name if name in signature.parameters))
+    except TypeError:
+        return False
+    return True
+
+
 def required_parameters(function: Callable[..., Any]) -> int:
     """Positional parameters that have to be given, or those that can be where none has to; 2 where nobody can tell."""
     if (signature := signature_of(function)) is None:

@@ -13,6 +13,7 @@ from tts_plugins.adapting import (
     Attempts,
     CandidateLost,
     MeteredModel,
+    Passing,
     SearchSettings,
     answer_key,
     call_user,
@@ -26,7 +27,7 @@ from tts_plugins.protocols import Role, SetVerifier, Verifier
 from tts_plugins.types import Reply, Usage
 from tts_plugins_dspy._forms import generation_of, last_field, problem_of
 from tts_plugins_dspy._verifying import verifying
-from tts_plugins_dspy.metering import calling, ledger_around
+from tts_plugins_dspy.metering import Refused, calling, ledger_around
 from tts_plugins_dspy.rollouts import RolloutAdapter, derive
 
 T = TypeVar("T")
@@ -56,18 +57,18 @@ class Search:
         self._problem = problem_of(args, inputs) if problem is None else problem
         self._read, self._verify, self._vote = read, verify, vote
         self._adapter, self._trace = dspy.settings.get("adapter") or dspy.ChatAdapter(), dspy.settings.get("trace")
-        self._check_revision = check_revision
+        self._check_revision, self._passing = check_revision, Passing()
         self._attempts: dict[int | None, Attempts | None] = {}
         self.traces: dict[int | None, list[Any]] = {}
 
     def run(self) -> Result:
         """Search on this thread; the module runs on threads of its own."""
-        with searching(self):
+        with self._passing.out(), searching(self):
             return self._told(solve_sync(self._problem, **self._arguments(sync=True)))
 
     async def arun(self) -> Result:
         """Search on this loop; the module's `aforward` runs there too, or its `forward` on threads if it has none."""
-        with searching(self):
+        with self._passing.out(), searching(self):
             sync = not hasattr(self._module, "aforward")
             return self._told(await solve(self._problem, **self._arguments(sync=sync)))
 
@@ -114,7 +115,12 @@ class Search:
 
     async def metered(self, role: Role, work: Callable[[], Awaitable[T]]) -> tuple[T, Usage]:
         """Do work whose model calls are metered."""
-        return await metered(work, role=role, prices=self._settings.price, using=lambda meter: setting((METER, meter)))
+        try:
+            return await metered(
+                work, role=role, prices=self._settings.price, using=lambda meter: setting((METER, meter))
+            )
+        except BaseException as error:
+            raise self._passed(error, self._model.name) or error
 
     def _one(self, seed: int | None) -> Generation:
         self.traces[seed] = []
@@ -149,12 +155,17 @@ class Search:
 
     def lost(self, error: BaseException, where: str, kind: type[TTSError]) -> BaseException:
         """What to raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
+        if (passed := self._passed(error, where)) is not None:
+            return passed
         meter = METER.get()
         if meter is not None and meter.refusal is not None and not isinstance(error, TTSError):
             return meter.refusal  # the program wrapped it, or tried something else in vain
         if isinstance(error, TTSError) or not isinstance(error, Exception):
             return error
         return kind(f"{where}: {type(error).__name__}: {error}")
+
+    def _passed(self, error: BaseException, where: str) -> BaseException | None:
+        return None if isinstance(error, Refused) else self._passing.take(error, where)
 
 
 def _account(budget: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from tts_plugins import Candidate, Problem, Score
-from tts_plugins.adapting import as_score, call_user, required_parameters
+from tts_plugins.adapting import as_score, call_user, required_parameters, signature_of, takes
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier
@@ -58,17 +58,32 @@ def squash(reward: float) -> float:
 
 
 def check_verifier(owner: str, value: Any) -> None:
-    """Refuse what is no verifier.
+    """Refuse what is no verifier, and a function that could not be called as one, before anything is paid for.
 
     Raises:
         ConfigurationError: naming it.
     """
-    known = isinstance(value, dspy.Module | Reward | Verifier | SetVerifier) or callable(value)
-    if value is not None and (not known or isinstance(value, type)):
+    if value is None or (isinstance(value, dspy.Module | Verifier | SetVerifier) and not isinstance(value, type)):
+        return
+    if isinstance(value, type) or not callable(value):
         raise ConfigurationError(
             f"{owner}: verifier={value!r} is no verifier; pass a metric, a function of the prediction, a dspy.Module "
             "that gives a score, or one of tts_plugins.verifiers"
         )
+    reward = isinstance(value, Reward)
+    function = value.function if reward else value
+    if not takes(function, 2 if reward else _arguments(function)):
+        name = getattr(function, "__name__", type(function).__name__)
+        wanted = "(args, pred)" if reward else "(example, prediction), (example, prediction, trace), or the prediction"
+        raise ConfigurationError(
+            f"{owner}: {'reward_fn' if reward else 'verifier'} {name}{signature_of(function)} must take {wanted}"
+        )
+
+
+def _arguments(function: Callable[..., Any]) -> int:
+    """How many a verifier is called with: the prediction; the example and it; or these and the trace."""
+    wanted = required_parameters(function)
+    return wanted if wanted in (1, 3) else 2
 
 
 def verifying(verifier: Any, search: Search) -> Verifier | SetVerifier:
@@ -114,7 +129,7 @@ def _function(function: Any, search: Search) -> Verifier:
     name = str(getattr(function, "__name__", type(function).__name__))
     read = function.read if isinstance(function, Reward) else lambda value: _read(value, name)
 
-    wanted = required_parameters(called)
+    wanted = _arguments(called)
 
     def arguments(problem: Problem, candidate: Candidate) -> tuple[Any, ...]:
         if isinstance(function, Reward):

@@ -74,8 +74,9 @@ class RolloutAdapter:
         if getattr(lm, "supports_decision_requests", False) is True:
             return dict(asked)  # it takes no settings
         set_before = {**getattr(lm, "kwargs", {}), **asked}
-        own = set_before.get("rollout_id")
-        changes: dict[str, Any] = {"rollout_id": derive(self.sample, *(() if own is None else (own,)))}
+        # DSPy's cache knows a model by its name: servers of one name would answer for each other.
+        path = (self.sample, set_before.get("rollout_id"), set_before.get("api_base"))
+        changes: dict[str, Any] = {"rollout_id": derive(*(part for part in path if part is not None))}
         if not set_before.get("temperature"):
             changes["temperature"] = self._temperature
         return {**asked, **changes}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,13 +17,14 @@ from tts_plugins.adapting import (
     Attempts,
     CandidateLost,
     MeteredModel,
+    Passing,
     SearchSettings,
     call_user,
     metered,
     searching,
     setting,
 )
-from tts_plugins.errors import ModelError, TTSError
+from tts_plugins.errors import TTSError
 from tts_plugins.metering import Meter
 from tts_plugins.protocols import Role
 from tts_plugins.types import Generation, Reply, Usage
@@ -36,13 +36,6 @@ from tts_plugins_langchain.caching import SAMPLE, keep_samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
 T = TypeVar("T")
-
-
-class _PassedThrough(ModelError):
-    """Something that is nobody's failure is on its way out: an interrupt of LangGraph, or of the user."""
-
-    fatal = True
-    charge = "nothing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +78,14 @@ class Search:
         self._shown = shown  # from what the target gives to what is verified, voted on, and the result's output
         self.sync, self.runs, self.salt = sync, runs, SAMPLE.get()
         self._samples: dict[int | None, Sample] = {}
-        self._passing: BaseException | None = None
+        self._passing = Passing()
         self._over = False
 
     def run(self) -> Result:
         """Search on this thread; the target's synchronous methods run on threads of their own."""
-        with self._entered(), searching(self):
+        with self._passing.out(), searching(self):
             try:
-                return self._checked(solve_sync(self._problem, **self._arguments()))
+                return solve_sync(self._problem, **self._arguments())
             finally:
                 self._over = True
                 for sample in self._samples.values():
@@ -100,26 +93,12 @@ class Search:
 
     async def arun(self) -> Result:
         """Search on this loop; the target's asynchronous methods run there too."""
-        with self._entered(), searching(self):
+        with self._passing.out(), searching(self):
             try:
-                return self._checked(await solve(self._problem, **self._arguments()))
+                return await solve(self._problem, **self._arguments())
             finally:
                 for sample in self._samples.values():
                     await self.runs.close(sample, *self._left(sample))
-
-    @contextmanager
-    def _entered(self) -> Iterator[None]:
-        try:
-            yield
-        except TTSError:
-            if self._passing is not None:
-                raise self._passing from None
-            raise
-
-    def _checked(self, result: Result) -> Result:
-        if self._passing is not None:
-            raise self._passing
-        return result
 
     def _arguments(self) -> dict[str, Any]:
         keep_samples_apart()
@@ -223,9 +202,8 @@ class Search:
         """What to raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
         if isinstance(error, TTSError):
             return error
-        if _passes(error):
-            self._passing = self._passing or error
-            return _PassedThrough(f"{where}: {type(error).__name__} passes through")
+        if (passed := self._passing.take(error, where)) is not None:
+            return passed
         if isinstance(error, asyncio.CancelledError) and _being_cancelled():
             return error
         handler = METERED.get()
@@ -263,10 +241,3 @@ def _being_cancelled() -> bool:
     except RuntimeError:  # a thread without a loop
         return False
     return task is not None and task.cancelling() > 0
-
-
-def _passes(error: BaseException) -> bool:
-    if not isinstance(error, Exception):
-        return not isinstance(error, asyncio.CancelledError)
-    graph = sys.modules.get("langgraph.errors")  # nobody can raise its errors who has not imported it
-    return graph is not None and isinstance(error, graph.GraphBubbleUp)

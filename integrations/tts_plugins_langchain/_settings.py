@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 
-from tts_plugins.adapting import LIMITS, SearchSettings
+from tts_plugins.adapting import LIMITS, SearchSettings, signature_of, takes
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.verifiers import CallableVerifier
@@ -40,6 +40,9 @@ SPECS = [
     ),
 ]  # fmt: skip
 """What `config={"configurable": {…}}` may set for one call."""
+
+_FROM_LANGCHAIN = ("config", "run_manager")
+"""What a `RunnableLambda` gives its function besides the input, where it takes it."""
 
 _KEYS = {spec.id for spec in SPECS}
 
@@ -95,4 +98,11 @@ def as_verifier(owner: str, value: Any) -> AnyVerifier | None:
         )
     if callable(value) and not isinstance(value, Verifier | SetVerifier | Runnable):
         CallableVerifier(value)  # refuses what could not be called, before anything is paid for
+    for name in ("func", "afunc") if isinstance(value, RunnableLambda) else ():
+        function = getattr(value, name, None)
+        if function is not None and not takes(function, 1, *_FROM_LANGCHAIN):
+            raise ConfigurationError(
+                f"{owner}: verifier {value.get_name()}: its function{signature_of(function)} must take one argument, a "
+                "dict with input, output, question, text and answer"
+            )
     return cast(AnyVerifier | None, value)

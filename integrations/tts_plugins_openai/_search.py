@@ -13,11 +13,13 @@ from typing import Any, cast
 from openai import AsyncOpenAI, NotGiven, Omit
 from openai.types.chat import ChatCompletion
 
-from tts_plugins import Problem, Result, solve, solve_sync
-from tts_plugins.adapting import SearchSettings, Text, as_verifier
+from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
+from tts_plugins.adapting import Passing, SearchSettings, Text, as_verifier
 from tts_plugins.answers import AnswerKey
+from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models.openai_compatible import REQUEST
+from tts_plugins.protocols import Run, SetVerifier, Verifier, is_verifier
 from tts_plugins_openai._forms import chunks_of, completion_of, plain_messages
 from tts_plugins_openai._model import RECORDER, Bridge, Client, ClientModel, Recorder
 from tts_plugins_openai._parsing import Parser, check_parsed
@@ -71,12 +73,14 @@ class Search:
     stream: bool
     with_usage: bool
     recorder: Recorder
+    passing: Passing
 
     def run(self) -> ChatCompletion | ScaledStream:
         """Search on this thread."""
         token = RECORDER.set(self.recorder)
         try:
-            result = solve_sync(self.problem, model=self.model, **self.arguments)
+            with self.passing.out():
+                result = solve_sync(self.problem, model=self.model, **self.arguments)
         finally:
             _reset(token)
         completion = self._answer(result)
@@ -86,7 +90,8 @@ class Search:
         """Search on this loop."""
         token = RECORDER.set(self.recorder)
         try:
-            result = await solve(self.problem, model=self.model, **self.arguments)
+            with self.passing.out():
+                result = await solve(self.problem, model=self.model, **self.arguments)
         finally:
             _reset(token)
         completion = self._answer(result)
@@ -117,7 +122,7 @@ def search_for(
         return None  # the client has the words for what is missing
     settings = base.changed(OWNER, asked)
     _check(settings, request)
-    arguments = settings.arguments()
+    arguments, passing = settings.arguments(), Passing()
     if parser is not None:
         check_parsed(settings.strategy)
         arguments["answer"] = _parsed(parser, arguments["answer"])
@@ -129,14 +134,37 @@ def search_for(
         problem=Problem(messages, metadata=metadata),
         arguments={
             **arguments,
-            "verifier": as_verifier(OWNER, settings.verifier),
+            "verifier": _letting_pass(as_verifier(OWNER, settings.verifier), passing),
             "attempts": client.max_retries + 1,
         },
         n=request.get("n") or 1,
         stream=bool(request.get("stream")),
         with_usage=bool((request.get("stream_options") or {}).get("include_usage")),
         recorder=Recorder(parser=parser),
+        passing=passing,
     )
+
+
+class _Judge:
+    """A verifier out of which interrupts pass: LangGraph's, where the client is used inside a graph."""
+
+    def __init__(self, inner: Verifier, passing: Passing) -> None:
+        self.name, self._inner, self._passing = inner.name, inner, passing
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        return await self._inner.bound(problem, tokens)
+
+    async def score(self, run: Run, candidate: Candidate) -> Score:
+        try:
+            return await self._inner.score(run, candidate)
+        except BaseException as error:
+            if (passed := self._passing.take(error, self.name)) is not None:
+                raise passed from error
+            raise
+
+
+def _letting_pass(verifier: Verifier | SetVerifier | None, passing: Passing) -> Verifier | SetVerifier | None:
+    return _Judge(verifier, passing) if is_verifier(verifier) else verifier
 
 
 def _parsed(parser: Parser, answer: AnswerKey) -> AnswerKey:

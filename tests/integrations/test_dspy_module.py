@@ -146,6 +146,40 @@ def test_nested_3_by_3_makes_9_distinct_requests_and_none_on_replay(server: Loop
     again = nested.solve(question="?")
     assert server.counts.requests == 9 and again.usage.calls == 0 and again.output.answer == 8
     assert Scaled(nested.module, n=3, seed=1).solve(question="?").usage.calls == 9, "another seed, other samples"
+    assert not any("rollout_id" in request.body for request in server.requests), "the server hears nothing of it"
+
+
+async def test_the_two_ways_are_cached_apart_and_counted_alike(server: LoopbackServer, lm: Any) -> None:
+    """DSPy's keys of synchronous and of asynchronous calls differ."""
+    account = Ledger(Budget(calls=99))
+    scaled = best(program(), n=2, budget=account)
+    for _ in range(2):
+        assert scaled(question="?").answer == 1 and (await scaled.acall(question="?")).answer == 3
+    assert server.counts.requests == account.usage.calls == 4 and account.usage.tokens == server.counts.tokens
+    await lm.aclose()
+
+
+def test_servers_of_one_model_name_do_not_share_answers(server: LoopbackServer, lm: Any) -> None:
+    """The key of DSPy's cache has the model's name and not the server's address."""
+    scaled = best(program(), n=2)
+    assert scaled(question="?").answer == 1
+    with LoopbackServer(reply=said(answer=50)) as second:
+        other = language_model(second)
+        with dspy.context(lm=other):
+            assert scaled(question="?").answer == 50 and second.counts.requests == 2
+            assert scaled(question="?").answer == 50 and second.counts.requests == 2
+        other.close()
+    assert scaled(question="?").answer == 1 and server.counts.requests == 2
+
+
+async def test_tasks_that_did_not_configure_dspy(server: LoopbackServer, lm: Any) -> None:
+    """`dspy.configure` is for one task alone: a library that called it would fail in the others."""
+
+    async def ask(question: str) -> Any:
+        return (await best(program(), n=2).acall(question=question)).answer
+
+    assert len(set(await asyncio.gather(*(asyncio.create_task(ask(q)) for q in ("a", "b"))))) == 2
+    await lm.aclose()
 
 
 def test_each_candidate_of_another_solve_has_samples_of_its_own(server: LoopbackServer, lm: Any) -> None:
@@ -292,6 +326,27 @@ def test_kinds_of_verifiers(server: LoopbackServer, lm: Any) -> None:
     assert best(program(), n=3, verifier=graded).solve(question="!").best.feedback == "so so"
 
 
+@pytest.mark.parametrize("how", ["forward", "acall"])
+@pytest.mark.parametrize("where", ["module", "metric", "verifier"])
+@pytest.mark.parametrize("kind", ["user", "langgraph"])
+def test_interrupts_pass_through(how: str, where: str, kind: str) -> None:
+    graph = pytest.importorskip("langgraph.errors") if kind == "langgraph" else None
+    error: BaseException = KeyboardInterrupt() if graph is None else graph.GraphInterrupt(("wait for a human",))
+
+    def stop(*args: Any) -> float:
+        raise error
+
+    class Program(dspy.Module):  # type: ignore[misc]
+        def forward(self, question: str) -> Any:
+            return dspy.Prediction(answer=stop() if where == "module" else 1)
+
+    if where == "verifier" and kind == "user":
+        pytest.skip("on a thread of the core, where it is a failure of the function")
+    scaled = best(best(Program(), n=2), verifier=CallableVerifier(lambda p, c: stop()) if where == "verifier" else stop)
+    with pytest.raises(type(error)):
+        scaled(question="?") if how == "forward" else asyncio.run(scaled.acall(question="?"))
+
+
 def test_a_module_judges_on_the_same_account(server: LoopbackServer, lm: Any) -> None:
     def reply(body: dict[str, Any], index: int) -> str:
         asked = str(body["messages"])
@@ -368,6 +423,11 @@ def test_best_of_n_takes_what_a_dspy_user_knows(server: LoopbackServer, lm: Any)
         ({"N": 0, "reward_fn": metric}, "N=0 must be"),
         ({"N": 3, "reward_fn": 1}, "reward_fn=1 cannot be called"),
         ({"N": 3, "verifier": 1}, "verifier=1 is no verifier"),
+        ({"N": 3, "reward_fn": lambda pred: 1}, r"BestOfN: reward_fn <lambda>\(pred\) must take \(args, pred\)"),
+        ({"N": 3, "verifier": lambda: 1}, r"BestOfN: verifier <lambda>\(\) must take \(example, prediction\)"),
+        ({"N": 3, "verifier": lambda a, b, c, d: 1}, r"\(a, b, c, d\) must take .*, or the prediction"),
+        ({"N": 3, "verifier": lambda pred, *, strict: 1}, r"\(pred, \*, strict\) must take"),
+        ({"N": 3, "verifier": CallableVerifier}, "is no verifier"),
         ({"N": 3, "reward_fn": metric, "temperature": 0}, "temperature=0 must be above 0"),
         ({"N": 3, "reward_fn": metric, "profile": "nowhere"}, "profile='nowhere' is not known"),
     ],
@@ -461,10 +521,10 @@ def test_limits_that_cannot_hold_are_errors(server: LoopbackServer, lm: Any) -> 
     assert usage.usd == pytest.approx((usage.prompt_tokens + 2 * usage.completion_tokens) / 1e6)
 
 
-def test_failures_lose_their_candidate_only(server: LoopbackServer, lm: Any) -> None:
+def test_failures_lose_their_candidate_only(server: LoopbackServer, lm: Any, capsys: Any) -> None:
     server.configure(faults=[Fault.status(500), None, Fault.status(400), None])
     result = best(program()).solve(question="?")
-    assert len(result.candidates) == 2
+    assert len(result.candidates) == 2 and capsys.readouterr() == ("", ""), "DSPy's own print what failed"
     server.configure(faults=Fault.status(400))
     with pytest.raises(AllCandidatesFailed, match="LMInvalidRequestError") as failed:
         best(program()).solve(question="other?")

@@ -22,12 +22,13 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
-from langchain_core.load import dumpd, dumps
+from langchain_core.load import dumpd, dumps, loads
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.tracers.base import BaseTracer
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
@@ -315,6 +316,106 @@ def test_configurable_reaches_it_directly_and_in_a_chain(server: LoopbackServer)
     assert server.wait().choices == 6
 
 
+@pytest.mark.parametrize("strategy", ["revision", "self-consistency"])
+def test_strategy_and_budget_of_one_call_by_name(server: LoopbackServer, strategy: str) -> None:
+    config: Any = {"configurable": {"tts_strategy": strategy, "tts_n": 2, "tts_budget_tokens": 5000}}
+    if strategy == "revision":
+        del config["configurable"]["tts_n"]
+    told = scaled(server).invoke("hi", config).response_metadata["tts"]
+    assert told["candidates"] == server.wait().choices == (16 if strategy == "revision" else 2)
+    del config["configurable"]["tts_budget_tokens"]
+    config["configurable"]["tts_budget_calls"] = 1
+    assert scaled(server).invoke("hi", config).response_metadata["tts"]["stopped"] == "budget"
+
+
+class Runs(BaseTracer):
+    """Keeps whole runs, as a tracer sees them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roots: list[Any] = []
+
+    def _persist_run(self, run: Any) -> None:
+        self.roots.append(run)
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+def test_each_candidate_is_a_child_run_of_the_models_own(server: LoopbackServer, how: str) -> None:
+    """A model's run manager has no `get_child`: without further ado the candidates were roots of their own."""
+    tracer, model = Runs(), scaled(server, 3)
+    config: Any = {"callbacks": [tracer], "metadata": {"user": "me"}}
+
+    async def run() -> None:
+        if how == "ainvoke":
+            await model.ainvoke("hi", config)
+        else:
+            assert [chunk async for chunk in model.astream("hi", config)]
+
+    if how in ("invoke", "stream"):
+        made = getattr(model, how)("hi", config)
+        assert made if how == "invoke" else list(made)
+    else:
+        asyncio.run(run())
+    (root,) = tracer.roots
+    children = sorted(root.child_runs, key=lambda child: str(child.name))
+    assert (root.run_type, root.name) == ("llm", "ScaledChatModel")
+    assert [child.name for child in children] == ["candidate 0", "candidate 1", "candidate 2"]
+    for i, child in enumerate(children):
+        told = child.extra["metadata"]
+        assert told["tts_candidate"] == i and told["tts_score"] == child.outputs["score"] and told["user"] == "me"
+        (call,) = child.child_runs
+        assert call.run_type == "llm" and call.extra["metadata"]["tts_candidate"] == i
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream", "astream"])
+def test_interrupts_of_langgraph_pass_through(how: str) -> None:
+    error = pytest.importorskip("langgraph.errors").GraphInterrupt(("wait for a human",))
+
+    def stop(output: Any) -> float:
+        raise error
+
+    inner = GenericFakeChatModel(messages=(AIMessage("hi") for _ in range(9)))
+    model = ScaledChatModel(inner, strategy=BestOfN(n=2), verifier=stop)
+
+    async def run() -> None:
+        if how == "ainvoke":
+            await model.ainvoke("hi")
+        else:
+            [chunk async for chunk in model.astream("hi")]
+
+    with pytest.raises(type(error), match="wait for a human"):
+        if how in ("invoke", "stream"):
+            list(getattr(model, how)("hi"))
+        else:
+            asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream"])
+def test_it_is_the_model_of_an_agent(server: LoopbackServer, how: str) -> None:
+    agents = pytest.importorskip("langchain.agents")
+
+    def weather(city: str) -> str:
+        """Tells the weather."""
+        return f"sunny in {city}"
+
+    def speak(body: dict[str, Any], index: int) -> str | Reply:
+        if body["messages"][-1]["role"] == "tool":
+            return str(body["messages"][-1]["content"])
+        return Reply(None, tool_calls=[{"name": "weather", "arguments": {"city": "Rome" if index % 3 else "Oslo"}}])
+
+    server.configure(reply=speak, indexing="arrival")
+    agent = agents.create_agent(ScaledChatModel(chat(server), strategy=SelfConsistency(n=3)), [weather])
+    asked: Any = {"messages": [("human", "How is it?")]}
+    if how == "stream":
+        streamed = [m for m, _ in agent.stream(asked, stream_mode="messages") if m.type in ("ai", "AIMessageChunk")]
+        assert [bool(m.tool_calls) for m in streamed] == [True, False] and streamed[-1].text == "sunny in Rome"
+    else:
+        state = agent.invoke(asked) if how == "invoke" else asyncio.run(agent.ainvoke(asked))
+        assert state["messages"][1].tool_calls[0]["args"] == {"city": "Rome"}
+        assert state["messages"][-1].text == "sunny in Rome"
+    assert server.wait().choices == 6
+
+
 def test_candidates_do_not_stream_in_astream_events(server: LoopbackServer) -> None:
     async def run() -> list[Any]:
         return [event async for event in scaled(server).astream_events("hi", version="v2")]
@@ -414,11 +515,18 @@ def test_profile_and_params_are_the_models(server: LoopbackServer) -> None:
 
 
 def test_it_is_serialised_without_its_secrets(server: LoopbackServer) -> None:
-    model = ScaledChatModel(chat(server), strategy=BestOfN(n=3), budget=Budget(calls=3))
+    model = ScaledChatModel(chat(server), strategy=SelfConsistency(n=3), budget=Budget(calls=3))
     form = dumpd(model)
     assert form["id"] == ["tts_plugins_langchain", "ScaledChatModel"]
-    assert form["kwargs"]["strategy"]["type"] == "best_of_n" and form["kwargs"]["budget"] == {"calls": 3}
-    assert '"secret"' in dumps(model)
+    assert form["kwargs"]["strategy"]["type"] == "self_consistency" and form["kwargs"]["budget"] == {"calls": 3}
+    kept = dumps(model)
+    assert '"secret"' in kept
+    back = loads(
+        kept, valid_namespaces=["tts_plugins_langchain"], allowed_objects=[ScaledChatModel, ChatOpenAI],
+        secrets_map={"OPENAI_API_KEY": "-"},
+    )  # fmt: skip
+    assert isinstance(back, ScaledChatModel) and (back.strategy, back.budget) == (model.strategy, model.budget)
+    assert back.invoke("hi").text and server.wait().choices == 3
 
 
 def test_generate_gives_messages_with_usage(server: LoopbackServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import threading
 import warnings
@@ -378,6 +379,7 @@ def test_samples_are_distinct_and_replay(
     texts = [sorted(c.text for c in run.candidates) for run in runs]
     assert len(set(texts[0])) == 4 and texts[0] == texts[1], "four different samples, the same ones again"
     assert server.wait().choices == 4 and same(account, server), "cache hits cost nothing"
+    assert len({json.dumps(r.body, sort_keys=True) for r in server.requests}) == 1, "the server hears nothing of it"
     assert runs[1].usage.calls == 0
 
 

@@ -16,13 +16,14 @@ pytest.importorskip("langchain_openai")
 pytest.importorskip("aiohttp")
 
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelCallLimitMiddleware
+from langchain.agents.middleware import AgentMiddleware, ModelCallLimitMiddleware
 from langchain.agents.structured_output import ToolStrategy
-from langchain_core.callbacks import UsageMetadataCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphInterrupt
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 from tts_plugins_langchain import TestTimeScaling
@@ -194,6 +195,55 @@ def test_interrupts_inside_a_model_call_pass_through(server: LoopbackServer, run
     middleware = TestTimeScaling(strategy=BestOfN(n=1), verifier=check)
     app = create_agent(chat(server), [], middleware=[middleware], checkpointer=InMemorySaver())
     assert run(app, how, {"configurable": {"thread_id": "1"}})["__interrupt__"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_interrupts_of_what_stands_after_it_pass_through(server: LoopbackServer, run: Run, how: str) -> None:
+    error: BaseException = GraphInterrupt(("wait",))
+
+    class Stops(AgentMiddleware[Any, Any, Any]):
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            raise error
+
+        async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+            raise error
+
+    app = agent(server, TestTimeScaling(n=2), Stops(), checkpointer=InMemorySaver())
+    config: Any = {"configurable": {"thread_id": "1"}}
+    run(app, how, config)
+    assert app.get_state(config).next == ("model",), "LangGraph takes it for what it is: it waits, and has not failed"
+    if how == "sync":  # asyncio itself lets such an error out of every task
+        error = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            run(app, how, {"configurable": {"thread_id": "2"}})
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_each_candidate_is_a_child_run(server: LoopbackServer, run: Run, how: str) -> None:
+    class Heard(BaseCallbackHandler):
+        def __init__(self) -> None:
+            self.names: dict[Any, str] = {}
+            self.scores: list[Any] = []
+            self.calls: list[Any] = []
+
+        def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: Any, **kwargs: Any) -> None:
+            self.names[run_id] = str(kwargs.get("name"))
+
+        def on_chain_end(self, outputs: Any, *, run_id: Any, **kwargs: Any) -> None:
+            if self.names[run_id].startswith("candidate"):
+                self.scores.append((self.names[run_id], outputs["score"]))
+
+        def on_chat_model_start(
+            self, serialized: Any, messages: Any, *, run_id: Any, parent_run_id: Any = None, **kwargs: Any
+        ) -> None:
+            self.calls.append((self.names[parent_run_id], kwargs["metadata"]["tts_candidate"]))
+
+    heard = Heard()
+    middleware = TestTimeScaling(strategy=BestOfN(n=3), verifier=lambda message: 0.5)
+    run(create_agent(chat(server), [], middleware=[middleware]), how, {"callbacks": [heard]})
+    assert sorted(heard.calls) == [(f"candidate {i}", i) for i in range(3)]
+    assert sorted(heard.scores) == [(f"candidate {i}", 0.5) for i in range(3)]
 
 
 def test_two_instances_need_two_names(server: LoopbackServer) -> None:

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda, RunnablePassthrough
 from langchain_core.tracers.base import BaseTracer
 from pydantic import BaseModel
@@ -159,7 +160,16 @@ def test_schemas_graph_and_name_are_the_chains() -> None:
     assert scaled.get_output_jsonschema() == chain.get_output_jsonschema()
     assert len(scaled.get_graph().nodes) == len(chain.get_graph().nodes)
     assert scaled.InputType == chain.InputType and scaled.get_name() == "scaled(RunnableSequence)"
+    assert scaled.OutputType == chain.OutputType is str
     assert scale(chain, name="mine").get_name() == "mine"
+
+
+def test_what_is_configurable_in_the_chain_stays_so() -> None:
+    prompt = PromptTemplate.from_template("What is {x}?").configurable_fields(template=ConfigurableField(id="wording"))
+    scaled = best(prompt | RunnableLambda(lambda p: f"{p.text} 1"), 2)
+    assert {"wording", "tts_n"} <= {spec.id for spec in scaled.config_specs}
+    asked: RunnableConfig = {"configurable": {"wording": "Say {x}!", "tts_n": 1}}
+    assert scaled.invoke({"x": "it"}, asked) == "Say it! 1" and scaled.invoke({"x": "it"}) == "What is it? 1"
 
 
 def test_solve_gives_the_whole_result() -> None:
@@ -258,7 +268,11 @@ async def test_verifiers_of_every_kind() -> None:
         assert problem.metadata["input"] == {"q": "?"}
         return number(candidate.output)
 
-    kinds = [number, both, slow, judge, text_judge, CallableVerifier(both)]
+    def told(asked: dict[str, Any], config: RunnableConfig) -> float:
+        assert config["callbacks"] is not None
+        return number(asked["output"])
+
+    kinds = [number, both, slow, judge, text_judge, RunnableLambda(told), CallableVerifier(both)]
     for verifier in kinds:
         assert best(Counter().chain, verifier=verifier).invoke({"q": "?"}) == "answer 3"
         assert await best(Counter().chain, verifier=verifier).ainvoke({"q": "?"}) == "answer 3"
@@ -353,6 +367,21 @@ def test_an_interrupt_resumes_inside_a_graph() -> None:
     assert app.invoke(Command(resume="this"), config)["messages"][-1].content == "this"
 
 
+def test_inside_a_graph_no_candidate_shows_in_the_message_stream() -> None:
+    pytest.importorskip("langgraph")
+    from langgraph.constants import TAG_NOSTREAM
+    from langgraph.graph import START, MessagesState, StateGraph
+    from tts_plugins_langchain._runs import NOSTREAM
+
+    model = GenericFakeChatModel(messages=(AIMessage(f"says {i}") for i in range(9)))
+    scaled = scale(model, strategy=SelfConsistency(n=3), seed=1)
+    graph = StateGraph(MessagesState).add_node("ask", lambda state: {"messages": [scaled.invoke(state["messages"])]})
+    app = graph.add_edge(START, "ask").compile()
+    streamed = [m for m, _ in app.stream({"messages": [("human", "hi")]}, stream_mode="messages")]
+    assert len([m for m in streamed if m.type != "human"]) == 1, "the chosen one, whole"
+    assert NOSTREAM == TAG_NOSTREAM
+
+
 # settings
 
 
@@ -395,6 +424,35 @@ def test_langchains_own_configurable_fields() -> None:
     assert counter.calls == 2
     scaled.invoke("?")
     assert counter.calls == 6
+    whole = best(counter.chain).configurable_fields(
+        strategy=ConfigurableField(id="how"),
+        budget=ConfigurableField(id="limits"),
+        profile=ConfigurableField(id="kind"),
+    )
+    with pytest.raises(BudgetExhausted):
+        model = GenericFakeChatModel(messages=iter([AIMessage("1")]))
+        twice = RunnableLambda(lambda x: model.invoke(x) and model.invoke(x))
+        scale(twice).configurable_fields(budget=ConfigurableField(id="limits")).invoke(
+            "?", {"configurable": {"limits": Budget(calls=1)}}
+        )
+    assert (
+        whole.invoke("?", {"configurable": {"how": SelfConsistency(n=3)}}).startswith("answer") and counter.calls == 9
+    )
+    with pytest.raises(ConfigurationError, match="profile='nope' is not known"):
+        whole.invoke("?", {"configurable": {"kind": "nope"}})
+
+
+def test_profiles_in_code_and_for_one_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[tool.tts-plugins.profiles.careful]\nstrategy = "self_consistency"\n')
+    (tmp_path / "tts-plugins.toml").write_text("[profiles.careful]\nstrategy = { n = 6 }\n[profiles.quick]\nseed = 4\n")
+    counter = Counter()
+    assert len(scale(counter.chain, profile="careful").solve("?").candidates) == 6
+    monkeypatch.setenv("TTS_PLUGINS_PROFILES__CAREFUL__STRATEGY__N", "2")
+    assert len(scale(counter.chain, profile="careful").solve("?").candidates) == 2, "the environment has the last word"
+    assert len(scale(counter.chain, profile="careful", n=3).solve("?").candidates) == 3, "but for what is said in code"
+    result = best(counter.chain).solve("?", {"configurable": {"tts_profile": "quick"}})
+    assert (len(result.candidates), result.seed) == (4, 4)
 
 
 def test_a_time_limit_from_the_config() -> None:
@@ -423,6 +481,11 @@ def test_concurrency_is_one_limit_over_all_calls() -> None:
         ({"strategy": "nope"}, "type='nope' is not known"),
         ({"strategy": BestOfN}, "is no strategy"),
         ({"verifier": 3}, "verifier=3 is no verifier"),
+        ({"verifier": lambda: 1.0}, r"verifier <lambda>\(\): it must take \(problem, candidate\), or the candidate's"),
+        (
+            {"verifier": RunnableLambda(lambda a, b: 1.0)},
+            r"its function\(a, b\) must take one argument, a dict with input",
+        ),
         ({"budget": 3}, "budget=3 is neither"),
         ({"budget": {"cals": 3}}, "budget 'cals' is not known"),
         ({"n": 0}, "n=0"),
@@ -487,6 +550,8 @@ def test_each_candidate_is_a_child_run_with_index_and_score(how: str) -> None:
     assert root.name == "mine" and [run.name for run in runs] == [f"candidate {i}" for i in range(3)]
     for i, run in enumerate(runs):
         assert run.extra["metadata"]["tts_candidate"] == i
+        added = {key for key in run.extra["metadata"] if key.startswith("tts_")}
+        assert added == {"tts_candidate", "tts_score"}, "metadata goes to LangSmith: the settings are no part of it"
         score = run.outputs["score"]
         assert run.extra["metadata"]["tts_score"] == score == number(run.outputs["output"])
         assert [c.name for c in run.child_runs] == ["step", "verifier"]

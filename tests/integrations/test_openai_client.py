@@ -218,6 +218,7 @@ def test_everything_else_passes_through(server: LoopbackServer) -> None:
     assert isinstance(client, OpenAI) and client.max_retries == 5 and client.base_url == bare.base_url
     assert client.models.list().data[0].id == "loopback"
     assert len(client.embeddings.create(model="e", input="x").data) == 1
+    assert client.responses is bare.responses, "they have neither n nor seed nor stop"
     raw = client.chat.completions.with_raw_response.create(**ASKED)
     assert raw.parse().choices[0].message.content == "a", "raw responses are the client's own, one sample each"
     with client.chat.completions.with_streaming_response.create(**ASKED) as response:
@@ -377,11 +378,58 @@ def test_the_clients_retries_are_made_once_and_counted(server: LoopbackServer) -
     assert isinstance(failed.value.__cause__.__cause__, openai.InternalServerError)  # type: ignore[union-attr]
 
 
+def test_a_timeout_of_any_form_holds(server: LoopbackServer) -> None:
+    server.configure(latency=30.0)
+    began = time.monotonic()
+    for timeout in (openai.Timeout(20.0, read=0.2), 0.2):
+        client = longest(sync_client(server, timeout=timeout, max_retries=0))
+        with pytest.raises(AllCandidatesFailed, match="CallTimedOut"):
+            client.chat.completions.create(**ASKED)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_interrupts_of_langgraph_pass_through(server: LoopbackServer, how: str) -> None:
+    pytest.importorskip("langgraph")
+    from langgraph.checkpoint.memory import InMemorySaver
+    from langgraph.graph import START, MessagesState, StateGraph
+    from langgraph.types import Command, interrupt
+
+    def approved(message: Any) -> float:
+        return float(interrupt(f"how good is {message.content!r}?"))
+
+    client, theirs = scale(sync_client(server), n=1, verifier=approved), async_client(server)
+    scaled = scale(theirs, n=1, verifier=approved)
+
+    def ask(state: Any) -> Any:
+        return {"messages": [("ai", client.chat.completions.create(**ASKED).choices[0].message.content)]}
+
+    async def aask(state: Any) -> Any:
+        return {"messages": [("ai", (await scaled.chat.completions.create(**ASKED)).choices[0].message.content)]}
+
+    graph = StateGraph(MessagesState).add_node("ask", ask if how == "sync" else aask)
+    app, config = graph.add_edge(START, "ask").compile(checkpointer=InMemorySaver()), {"configurable": {"thread_id": 1}}
+
+    async def run() -> tuple[Any, Any]:
+        first = await app.ainvoke({"messages": []}, config)
+        last = await app.ainvoke(Command(resume=1.0), config)
+        await theirs.close()
+        return first, last
+
+    if how == "sync":
+        first, last = app.invoke({"messages": []}, config), app.invoke(Command(resume=1.0), config)
+    else:
+        first, last = asyncio.run(run())
+    assert first["__interrupt__"][0].value == "how good is 'a'?" and last["messages"][-1].content == "a b"
+
+
 def test_what_is_no_client_or_setting(server: LoopbackServer) -> None:
     with pytest.raises(ConfigurationError, match="is no OpenAI client; pass OpenAI"):
         scale("gpt-4")  # type: ignore[type-var]
     with pytest.raises(ConfigurationError, match="verifier=3 is no verifier"):
         scale(sync_client(server), verifier=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"verifier <lambda>\(\): it must take \(problem, candidate\), or"):
+        scale(sync_client(server), verifier=lambda: 1.0)
     with pytest.raises(ConfigurationError, match="strategy=<class"):
         scale(sync_client(server), strategy=BestOfN)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="came from no search"):

@@ -4,7 +4,7 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
-from tts_plugins._signatures import required_parameters
+from tts_plugins._signatures import required_parameters, signature_of, takes
 from tts_plugins._threads import call_user
 from tts_plugins.adapting._charge import charge_of
 from tts_plugins.adapting._metered import (
@@ -16,6 +16,7 @@ from tts_plugins.adapting._metered import (
     searching,
     setting,
 )
+from tts_plugins.adapting._passing import Passing
 from tts_plugins.adapting._settings import LIMITS, REVISING, STEPWISE, SearchSettings, as_budget, as_strategy
 from tts_plugins.adapting._texts import Text, answer_key
 from tts_plugins.models._steps import Stepping
@@ -28,6 +29,7 @@ __all__ = [
     "Attempts",
     "CandidateLost",
     "MeteredModel",
+    "Passing",
     "SearchSettings",
     "Stepping",
     "Text",
@@ -43,4 +45,6 @@ __all__ = [
     "search_here",
     "searching",
     "setting",
+    "signature_of",
+    "takes",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from tts_plugins._signatures import required_parameters, signature_of
+from tts_plugins._signatures import required_parameters, signature_of, takes
 from tts_plugins._threads import call_user
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore
@@ -51,7 +51,11 @@ class CallableVerifier:
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self._function, self._aggregate, self._inline = function, aggregate, inline
         self._alone = required_parameters(function) == 1
-        _check_signature(function, self.name, 1 if self._alone else 2)
+        if not takes(function, 1 if self._alone else 2):  # before anything is paid for
+            raise ConfigurationError(
+                f"verifier {self.name}{signature_of(function)}: it must take (problem, candidate), or the candidate's "
+                "output alone"
+            )
 
     def __repr__(self) -> str:
         return f"CallableVerifier({self.name})"
@@ -89,18 +93,6 @@ def as_verifier(owner: str, value: Any) -> Verifier | SetVerifier | None:
             "or a function of (problem, candidate)"
         )
     return CallableVerifier(value)
-
-
-def _check_signature(function: Callable[..., Any], name: str, given: int) -> None:
-    """Refuse a function that cannot be called so, before anything is paid for."""
-    if (signature := signature_of(function)) is None:
-        return
-    try:
-        signature.bind(*[None] * given)
-    except TypeError:
-        raise ConfigurationError(
-            f"verifier {name}{signature}: it must take (problem, candidate), or the candidate's output alone"
-        ) from None
 
 
 def _said(candidate: Candidate) -> Any:

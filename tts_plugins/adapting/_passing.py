@@ -1,0 +1,50 @@
+"""What is nobody's failure and has to leave a search as it is: an interrupt of LangGraph, or of the user."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tts_plugins.errors import ModelError, TTSError
+
+
+class PassedThrough(ModelError):
+    """Ends the search at once; what stands behind it is raised in its place."""
+
+    fatal = True
+    charge = "nothing"
+
+
+class Passing:
+    """The first such error of one search, from where user code raised it to where the search was called."""
+
+    def __init__(self) -> None:
+        self._error: BaseException | None = None
+
+    def take(self, error: BaseException, where: str) -> PassedThrough | None:
+        """What to raise instead, to end the search; None where it is a failure like any other."""
+        if isinstance(error, TTSError) or not _passes(error):
+            return None
+        self._error = self._error or error
+        return PassedThrough(f"{where}: {type(error).__name__} passes through")
+
+    @contextmanager
+    def out(self) -> Iterator[None]:
+        """Around the whole search: what was taken is raised from here as it was."""
+        try:
+            yield
+        except TTSError:
+            if self._error is not None:
+                raise self._error from None
+            raise
+        if self._error is not None:
+            raise self._error
+
+
+def _passes(error: BaseException) -> bool:
+    if not isinstance(error, Exception):
+        return not isinstance(error, asyncio.CancelledError | GeneratorExit)
+    graph = sys.modules.get("langgraph.errors")  # nobody can raise its errors who has not imported it
+    return graph is not None and isinstance(error, graph.GraphBubbleUp)
