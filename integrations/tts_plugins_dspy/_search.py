@@ -120,7 +120,9 @@ class Search:
                 work, role=role, prices=self._settings.price, using=lambda meter: setting((METER, meter))
             )
         except BaseException as error:
-            raise self._passed(error, self._model.name) or error
+            if (passed := self._passed(error, self._model.name)) is None:
+                raise
+            raise passed from error
 
     def _one(self, seed: int | None) -> Generation:
         self.traces[seed] = []
