@@ -1,27 +1,18 @@
-"""What a function can be called with, read once: adapters ask it of the same functions again in every search."""
+"""What a function can be called with."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any
-from weakref import WeakKeyDictionary
-
-_read: WeakKeyDictionary[FunctionType, inspect.Signature] = WeakKeyDictionary()
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
     """Its signature; None where it has none to read, as some built-ins."""
-    if isinstance(function, FunctionType) and (known := _read.get(function)) is not None:
-        return known
     try:
-        signature = inspect.signature(function)
+        return inspect.signature(function)
     except (TypeError, ValueError):
         return None
-    if isinstance(function, FunctionType):
-        _read[function] = signature
-    return signature
 
 
 def takes(function: Callable[..., Any], given: int, *by_name: str) -> bool:

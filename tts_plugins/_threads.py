@@ -243,21 +243,31 @@ class _Inbox:
     ) -> None:
         self._arrived.append((ref(future), result, error))
         if not self._woken:
-            self._woken = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(self._deliver)
+            self._wake(loop)
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._woken = True
+        try:
+            loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            self._woken = False
+            self._arrived.clear()
 
     def _deliver(self) -> None:
         self._woken = False  # first: what arrives from here on wakes it again
-        while self._arrived:
-            waited, result, error = self._arrived.popleft()
-            future = waited()
-            if future is None or future.done():
-                continue  # nobody waits any more
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
+        try:
+            while self._arrived:
+                waited, result, error = self._arrived[0]
+                future = waited()
+                if future is not None and not future.done():  # else nobody waits any more
+                    if error is None:
+                        future.set_result(result)
+                    else:
+                        future.set_exception(error)
+                self._arrived.popleft()
+        finally:
+            if self._arrived:  # an interrupt of the user, on a loop that goes on after it
+                self._wake(asyncio.get_running_loop())
 
 
 _inboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Inbox] = WeakKeyDictionary()

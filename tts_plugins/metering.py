@@ -86,11 +86,12 @@ class Meter:
         self._ledger, self._role, self._prices, self._prepaid = ledger, role, prices, prepaid
         self._lock = threading.Lock()
         self._open: dict[Hashable, _Open] = {}
+        self._left: set[Hashable] = set()  # charged at their reserve when this was closed: they may still end
         self._usage = NOTHING
         self._started = 0
         self._closed = False
         self.refusal: BudgetExhausted | ConfigurationError | MeterClosed | None = None
-        self.refused: Amount | None = None
+        self._refused: Call | None = None
 
     @classmethod
     def here(cls, *, role: Role = "model", prices: Prices = None, prepaid: Hold | None = None) -> Meter:
@@ -122,23 +123,20 @@ class Meter:
             UnboundedCallError, UnknownPriceError: the limit cannot hold over this call.
             MeterClosed: nobody waits for this candidate any more.
         """
-        price, written = _price(self._prices, call.model), Written.of(call.prompt)
-        prompts, trust = _learnt_of(call.model)
-        prompt, limit = prompts.of(written), trust.limit(call.max_tokens)
-        usd = None if price is None or limit is None else price(prompt, limit)
-        bound = Bound(prompt_tokens=prompt, completion_tokens=limit, usd=usd)
-        amount = bound.amount.times(call.choices)
+        written = Written.of(call.prompt)
+        bound = self._bound(call, written)
         try:
             with self._lock:
                 if self._closed:
                     raise MeterClosed(f"{call.model}: this candidate has ended; the call is not made")
-                _check(call, price, self._ledger)
+                _check(call, _price(self._prices, call.model), self._ledger)
                 within = self._prepaid if self._prepaid is not None and self._prepaid.open else None
-                self._open[key] = _Open(call, written, bound, self._ledger.reserve(amount, within=within))
+                hold = self._ledger.reserve(bound.amount.times(call.choices), within=within)
+                self._open[key] = _Open(call, written, bound, hold)
                 self._started += 1
         except (BudgetExhausted, ConfigurationError, MeterClosed) as refusal:
             self.refusal = refusal
-            self.refused = amount if isinstance(refusal, BudgetExhausted) else None
+            self._refused = call if isinstance(refusal, BudgetExhausted) else None
             raise
 
     def end(
@@ -182,9 +180,9 @@ class Meter:
         self._settle(opened, usage)
 
     def knows(self, key: Hashable) -> bool:
-        """Whether a call is under way that was started under this key."""
+        """Whether a call that was started under this key is under way, be it after this was closed."""
         with self._lock:
-            return key in self._open
+            return key in self._open or key in self._left
 
     def unreserved(self, *, prompt_tokens: int | None, completion_tokens: int | None, model: str) -> None:
         """Charge a call that was made without `start`: all of it is overshoot, which the account then tells."""
@@ -210,6 +208,7 @@ class Meter:
         """Charge what is still open at its reserve, let no further call start, and say what it cost in all."""
         with self._lock:
             self._closed = True
+            self._left |= set(self._open)
             left, self._open = list(self._open.values()), {}
         for opened in left:
             self._fail(opened, "reserve")
@@ -217,24 +216,30 @@ class Meter:
             self._prepaid.release()
         return self._usage
 
+    @property
+    def refused(self) -> Amount | None:
+        """What the call that was refused for lack of room may take, as far as it is known now; None without one."""
+        call = self._refused
+        return None if call is None else self._bound(call, Written.of(call.prompt)).amount.times(call.choices)
+
     async def room(self) -> Hold:
         """Wait until what was refused fits: a hold for the first call of another attempt, with a meter of its own.
 
         Raises:
             BudgetExhausted: it will not fit, since no call in flight can make room.
         """
-        if self.refused is None:
+        if self._refused is None:
             raise ValueError("room() is for a meter that refused a call for lack of room")
         scope = SCOPE.get()
         around = None if scope is None or scope.ledger is not self._ledger else scope.hold
         if around is None:
-            return await acquire(self._ledger, self.refused)
+            return await self._acquire()
         around.park(lambda: False)  # it cannot end by itself, nor by anything outside of the account
         with _queued(self._ledger) as newest:
             try:
                 while True:
                     try:
-                        return await acquire(self._ledger, self.refused)
+                        return await self._acquire()
                     except BudgetExhausted:
                         # Each waiter may keep room for its verification: all together, all there is. Who came last
                         # gives up, and its room goes to those before it.
@@ -243,6 +248,26 @@ class Meter:
                     await asyncio.sleep(0.002)
             finally:
                 around.unpark()
+
+    async def _acquire(self) -> Hold:
+        """Room for what was refused; who has waited in vain may know by now that it takes less."""
+        amount = self.refused
+        while True:
+            assert amount is not None
+            try:
+                return await acquire(self._ledger, amount)
+            except BudgetExhausted:
+                before, amount = amount, self.refused
+                if amount is None or not any(before.excess(amount)):
+                    raise
+
+    def _bound(self, call: Call, written: Written) -> Bound:
+        """The most that one choice can cost, by what is known of the model's prompts."""
+        price = _price(self._prices, call.model)
+        prompts, trust = _learnt_of(call.model)
+        prompt, limit = prompts.of(written), trust.limit(call.max_tokens)
+        usd = None if price is None or limit is None else price(prompt, limit)
+        return Bound(prompt_tokens=prompt, completion_tokens=limit, usd=usd)
 
     def _fail(self, opened: _Open, charge: Charge) -> None:
         if charge == "reserve":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from tts_plugins.adapting import (
     SearchSettings,
     answer_key,
     call_user,
+    cause_for,
     metered,
     searching,
     setting,
@@ -129,16 +131,16 @@ class Search:
         try:
             with self._inside(seed):
                 return self._kept(self._module(*self._args, **self.inputs))
-        except BaseException as error:
-            raise self.lost(error, self._model.name, CandidateLost) from error
+        except BaseException as error:  # noqa: BLE001 - raised again
+            raise (lost := self.lost(error, self._model.name, CandidateLost)) from cause_for(lost, error)
 
     async def _aone(self, seed: int | None) -> Generation:
         self.traces[seed] = []
         try:
             with self._inside(seed):
                 return self._kept(await self._module.acall(*self._args, **self.inputs))
-        except BaseException as error:
-            raise self.lost(error, self._model.name, CandidateLost) from error
+        except BaseException as error:  # noqa: BLE001 - raised again
+            raise (lost := self.lost(error, self._model.name, CandidateLost)) from cause_for(lost, error)
 
     def _inside(self, seed: int | None) -> Any:
         adapter = RolloutAdapter(self._adapter, seed or 0, self._temperature, attempts=self._attempts.get(seed))
@@ -153,6 +155,11 @@ class Search:
     def _kept(self, output: Any) -> Generation:
         if output is None:
             raise CandidateLost(f"{self._model.name} returned None; its forward has to return a dspy.Prediction")
+        if inspect.isawaitable(output):
+            raise CandidateLost(
+                f"{self._model.name} returned {type(output).__name__}, which nobody awaits; give it an aforward, and "
+                "call it by acall"
+            )
         return self._read(output)
 
     def lost(self, error: BaseException, where: str, kind: type[TTSError]) -> BaseException:

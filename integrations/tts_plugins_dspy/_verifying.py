@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from tts_plugins import Candidate, Problem, Score
-from tts_plugins.adapting import as_score, call_user, required_parameters, signature_of, takes
+from tts_plugins.adapting import as_score, call_user, cause_for, required_parameters, signature_of, takes
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier
@@ -186,8 +186,8 @@ def scoring(
         with search.context(trace=[]):
             try:
                 return read(await function(*arguments(problem, candidate)))
-            except BaseException as error:
-                raise search.lost(error, name, VerifierError) from error
+            except BaseException as error:  # noqa: BLE001 - raised again
+                raise (lost := search.lost(error, name, VerifierError)) from cause_for(lost, error)
 
     def score(problem: Problem, candidate: Candidate) -> Any:
         with search.context(trace=[]):
@@ -195,15 +195,15 @@ def scoring(
                 value = function(*arguments(problem, candidate))
                 # An object or a wrapper that gives a coroutine: its model calls are still to come.
                 return finished(value) if inspect.isawaitable(value) else read(value)
-            except BaseException as error:
-                raise search.lost(error, name, VerifierError) from error
+            except BaseException as error:  # noqa: BLE001 - raised again
+                raise (lost := search.lost(error, name, VerifierError)) from cause_for(lost, error)
 
     async def finished(value: Awaitable[Any]) -> Any:
         with search.context(trace=[]):
             try:
                 return read(await value)
-            except BaseException as error:
-                raise search.lost(error, name, VerifierError) from error
+            except BaseException as error:  # noqa: BLE001 - raised again
+                raise (lost := search.lost(error, name, VerifierError)) from cause_for(lost, error)
 
     return _Function(ascore if inspect.iscoroutinefunction(function) else score, name)
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from tts_plugins import Budget, Ledger, Limits, Problem, SelfConsistency, Usage, solve
+from tts_plugins.budget import Bound
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, UnboundedCallError, UnknownPriceError
 from tts_plugins.metering import Call, Meter, MeterClosed
+from tts_plugins.models._usage import PromptBound, Written
 from tts_plugins.types import Generation, Reply
 
 CALL = Call(model="m", prompt={"messages": ["hi"]}, max_tokens=10)
@@ -128,7 +130,7 @@ async def test_room_is_waited_for_and_handed_to_the_next_attempt() -> None:
 class Metered:
     """A model whose calls a meter reserves; each takes a moment, and much less than it might."""
 
-    name, limits, batch = "metered", Limits(), 1
+    name, limits, batch, call = "metered", Limits(), 1, CALL
 
     async def bound(self, problem: Problem) -> None:
         return None
@@ -138,7 +140,7 @@ class Metered:
         while True:
             meter = Meter.here(prepaid=prepaid)
             try:
-                meter.start("a", CALL)
+                meter.start("a", self.call)
                 await asyncio.sleep(0.001)
                 end(meter, "a")
                 return Reply(generations=(Generation(text="4"),), usage=meter.close())
@@ -156,6 +158,45 @@ async def test_solves_over_a_metered_model_use_all_that_fits(tokens: int, candid
     )
     assert result.usage.tokens == 8 * len(result.candidates) <= tokens and len(result.candidates) >= candidates // 2
     assert (result.stopped == "budget") is (len(result.candidates) < 16)
+
+
+@pytest.mark.parametrize("way", ["metered", "priced"])
+async def test_who_waits_takes_what_is_known_by_then_of_prompts(way: str) -> None:
+    class Priced(Metered):
+        """The same, where the engine reserves."""
+
+        prompts = PromptBound()
+
+        async def bound(self, problem: Problem) -> Any:
+            return Bound(prompt_tokens=self.prompts.of(Written.of(asked.prompt)), completion_tokens=10)
+
+        async def generate(self, problem: Problem, seeds: Any) -> Reply:
+            await asyncio.sleep(0.001)
+            self.prompts.saw(Written.of(asked.prompt), 5)
+            usage = Usage(calls=1, requests=1, prompt_tokens=5, completion_tokens=3)
+            return Reply(generations=(Generation(text="4"),), usage=usage)
+
+    model = Metered() if way == "metered" else Priced()
+    asked = model.call = Call(model="seen first here", prompt={"messages": ["hi" * 20]}, max_tokens=10)
+    account = Ledger(Budget(tokens=400))
+    results = await asyncio.gather(
+        *(solve("?", model=model, strategy=SelfConsistency(n=1), budget=account) for _ in range(64)),
+        return_exceptions=True,
+    )
+    done = [r for r in results if not isinstance(r, BaseException)]
+    assert {type(r) for r in results if isinstance(r, BaseException)} == {BudgetExhausted}
+    # 8 tokens each, of which 15 have to be held: the last that fits is the one before 400 - 15.
+    assert account.spent.tokens == 8 * len(done) <= 400 and len(done) >= 48
+
+
+def test_a_call_that_ends_after_its_meter_is_known_to_have_been_charged() -> None:
+    account = Ledger(Budget(calls=1))
+    meter = Meter(account)
+    meter.start("a", CALL)
+    meter.close()
+    assert meter.knows("a") and not meter.knows("b")
+    end(meter, "a")
+    assert account.spent.calls == 1 and account.overshoot.calls == 0
 
 
 async def test_too_small_a_budget_is_refused_at_once() -> None:

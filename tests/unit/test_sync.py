@@ -18,8 +18,9 @@ import pytest
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve, solve_sync
 from tts_plugins._threads import call_user, in_thread, on_engine_loop, run_sync
-from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, RequestRefused
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, RequestRefused, SolveCancelled
 from tts_plugins.models import CallableModel
+from tts_plugins.stopping import Threshold
 from tts_plugins.testing import ScriptedModel, TableVerifier
 from tts_plugins.types import Candidate
 from tts_plugins.verifiers import CallableVerifier
@@ -111,6 +112,36 @@ def test_nested_in_models_on_a_budget_that_fits() -> None:
 
     result = solve_sync("q", model=CallableModel(function), strategy=SelfConsistency(n=3), budget=Budget(calls=9))
     assert (result.answer, result.usage.calls, result.stopped) == ("1", 9, "complete")
+
+
+def test_nothing_is_begun_inside_a_candidate_that_has_ended() -> None:
+    ended, told = threading.Event(), list[BaseException]()
+    inner, ledger = ScriptedModel(["#### 1"]), Ledger(Budget(calls=20))
+
+    def function(content: str, seed: int) -> str:
+        if not started.acquire(blocking=False):
+            ended.wait(5)  # the stop rule has ended the search by then
+            try:
+                solve_sync("inner", model=inner, strategy=SelfConsistency(n=2))
+            except BaseException as error:
+                told.append(error)
+                raise
+        return "#### 1"
+
+    started = threading.Semaphore(1)
+    result = solve_sync(
+        "q", model=CallableModel(function), strategy=BestOfN(n=3, stop=Threshold(0.9), wave=3),
+        verifier=lambda text: 1.0,
+        budget=ledger,
+    )  # fmt: skip
+    assert result.stopped == "stop_rule"
+    before = ledger.spent
+    ended.set()
+    deadline = time.monotonic() + 5
+    while len(told) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [type(error) for error in told] == [SolveCancelled] * 2 and "has ended" in str(told[0])
+    assert inner.requests == [] and ledger.spent == before
 
 
 # Where code runs ------------------------------------------------------------------------------------------------------

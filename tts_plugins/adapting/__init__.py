@@ -16,7 +16,7 @@ from tts_plugins.adapting._metered import (
     searching,
     setting,
 )
-from tts_plugins.adapting._passing import Passing
+from tts_plugins.adapting._passing import Passing, cause_for
 from tts_plugins.adapting._settings import LIMITS, REVISING, STEPWISE, SearchSettings, as_budget, as_strategy
 from tts_plugins.adapting._texts import Text, answer_key
 from tts_plugins.models._steps import Stepping
@@ -39,6 +39,7 @@ __all__ = [
     "as_strategy",
     "as_verifier",
     "call_user",
+    "cause_for",
     "charge_of",
     "metered",
     "required_parameters",

@@ -16,8 +16,10 @@ def charge_of(error: BaseException, status: object) -> Charge:
     if isinstance(status, int) and 400 <= status < 500:
         return "call"
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()  # whoever raises an error may make it its own cause
+    while cause is not None and id(cause) not in seen:
         if type(cause).__name__ in _REFUSED:
             return "call"
+        seen.add(id(cause))
         cause = cause.__cause__
     return "reserve"

@@ -10,6 +10,22 @@ from contextlib import contextmanager
 from tts_plugins.errors import ModelError, TTSError
 
 
+def cause_for(found: BaseException, error: BaseException) -> BaseException | None:
+    """The cause of what is raised in place of an error: that error, unless it goes back to the same, or is it.
+
+    A budget's refusal is raised again for what was made of it on its way; as a cause of itself, whoever follows causes
+    would follow it for ever.
+    """
+    cause: BaseException | None = error
+    seen = set[int]()
+    while cause is not None and id(cause) not in seen:
+        if cause is found:
+            return found.__cause__
+        seen.add(id(cause))
+        cause = cause.__cause__
+    return error
+
+
 class PassedThrough(ModelError):
     """Ends the search at once; what stands behind it is raised in its place."""
 

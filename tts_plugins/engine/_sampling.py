@@ -171,7 +171,16 @@ class Sampling:
                     gen, after = await self._bounds(asked)
                     unit = (gen or FREE).amount.plus(after)
                 alike = sum(1 for job in todo if job.ask is asked)  # they stand together
-                hold = await self._room(unit, min(alike, max(1, asked.model.batch)), len(todo))
+                try:
+                    hold = await self._room(unit, min(alike, max(1, asked.model.batch)), len(todo))
+                except BudgetExhausted:
+                    # While it waited, what the first prompts took may have become known: it may need less room now.
+                    before = unit
+                    gen, after = await self._bounds(asked)
+                    unit = (gen or FREE).amount.plus(after)
+                    if not any(before.excess(unit)):
+                        raise
+                    continue
                 group, todo = todo[: hold.units], todo[hold.units :]
                 self._spawn(self._group(group, hold, gen, after, event), hold)
         except Exception as error:  # noqa: BLE001 - each candidate that was not sent is lost to it, whatever it is

@@ -159,6 +159,11 @@ def _account(budget: Budget | Ledger | None, now: float) -> tuple[Ledger, float 
     if outer is None:
         ledger = Ledger(inside=budget) if isinstance(budget, Ledger) else Ledger(budget)
     else:
+        if outer.hold is not None and not outer.hold.open:
+            raise SolveCancelled(
+                "the candidate that this solve is a part of has ended, so that nobody waits for it; what is to outlive "
+                "its candidate is run in a context of its own: contextvars.Context().run(…)"
+            )
         role = outer.role if outer.hold is not None else None  # a strategy's own solves are what they are
         if not isinstance(budget, Ledger):
             ledger = Ledger(budget, inside=outer.hold or outer.ledger, role=role)
