@@ -120,7 +120,9 @@ class Search:
                 work, role=role, prices=self._settings.price, using=lambda meter: setting((METER, meter))
             )
         except BaseException as error:
-            raise self._passed(error, self._model.name) or error
+            if (passed := self._passed(error, self._model.name)) is not None:
+                raise passed from error
+            raise
 
     def _one(self, seed: int | None) -> Generation:
         self.traces[seed] = []
@@ -153,7 +155,7 @@ class Search:
             raise CandidateLost(f"{self._model.name} returned None; its forward has to return a dspy.Prediction")
         return self._read(output)
 
-    def lost(self, error: BaseException, where: str, kind: type[TTSError]) -> BaseException:
+    def lost(self, error: BaseException, where: str, kind: Callable[[str], TTSError]) -> BaseException:
         """What to raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
         if (passed := self._passed(error, where)) is not None:
             return passed

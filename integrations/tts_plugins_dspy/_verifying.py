@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from tts_plugins import Candidate, Problem, Score
-from tts_plugins.adapting import as_score, call_user, required_parameters, signature_of, takes
+from tts_plugins.adapting import as_score, call_user, required_parameters, signature_of, takes, was_given
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier
@@ -182,28 +182,31 @@ def scoring(
         read: from what it returns to what `CallableVerifier` takes.
     """
 
+    def lost(error: BaseException, candidate: Candidate) -> BaseException:
+        return search.lost(error, name, lambda text: VerifierError(text + was_given(error, candidate)))
+
     async def ascore(problem: Problem, candidate: Candidate) -> Any:
         with search.context(trace=[]):
             try:
                 return read(await function(*arguments(problem, candidate)))
             except BaseException as error:
-                raise search.lost(error, name, VerifierError) from error
+                raise lost(error, candidate) from error
 
     def score(problem: Problem, candidate: Candidate) -> Any:
         with search.context(trace=[]):
             try:
                 value = function(*arguments(problem, candidate))
                 # An object or a wrapper that gives a coroutine: its model calls are still to come.
-                return finished(value) if inspect.isawaitable(value) else read(value)
+                return finished(value, candidate) if inspect.isawaitable(value) else read(value)
             except BaseException as error:
-                raise search.lost(error, name, VerifierError) from error
+                raise lost(error, candidate) from error
 
-    async def finished(value: Awaitable[Any]) -> Any:
+    async def finished(value: Awaitable[Any], candidate: Candidate) -> Any:
         with search.context(trace=[]):
             try:
                 return read(await value)
             except BaseException as error:
-                raise search.lost(error, name, VerifierError) from error
+                raise lost(error, candidate) from error
 
     return _Function(ascore if inspect.iscoroutinefunction(function) else score, name)
 
