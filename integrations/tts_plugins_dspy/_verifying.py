@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,47 +13,10 @@ from tts_plugins.adapting import as_score, call_user, required_parameters, signa
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier
+from tts_plugins_dspy._rewards import Reward
 
 if TYPE_CHECKING:
     from tts_plugins_dspy._search import Search
-
-
-class Reward:
-    """A DSPy reward function, of the inputs and the prediction: any number, higher is better.
-
-    Scores here are from 0 to 1, so the reward is squashed, which keeps the order; itself it is in `details["reward"]`.
-    """
-
-    def __init__(self, function: Callable[[dict[str, Any], Any], Any], owner: str = "BestOfN") -> None:
-        if not callable(function):
-            raise ConfigurationError(
-                f"{owner}: reward_fn={function!r} cannot be called; pass a function of (args, pred)"
-            )
-        self.function = function
-        self.__name__ = str(getattr(function, "__name__", type(function).__name__))
-
-    def __call__(self, args: dict[str, Any], prediction: Any) -> Score:
-        """The reward as a score."""
-        return self.read(self.function(args, prediction))
-
-    def read(self, value: Any) -> Score:
-        """The reward as a score.
-
-        Raises:
-            InvalidScore: it is no number.
-        """
-        score = value.score if isinstance(value, dspy.Prediction) else value
-        if not hasattr(score, "__float__") or math.isnan(float(score)):
-            raise InvalidScore(f"{self.__name__} returned {value!r}; a reward is a number")
-        feedback = value.get("feedback", "") if isinstance(value, dspy.Prediction) else ""
-        return Score(value=squash(float(score)), feedback=str(feedback or ""), details={"reward": float(score)})
-
-
-def squash(reward: float) -> float:
-    """Any number to [0, 1], in order."""
-    if math.isinf(reward):
-        return float(reward > 0)
-    return (1 + reward / (1 + abs(reward))) / 2
 
 
 def check_verifier(owner: str, value: Any) -> None:
