@@ -162,7 +162,7 @@ class Search:
             )
         return self._read(output)
 
-    def lost(self, error: BaseException, where: str, kind: type[TTSError]) -> BaseException:
+    def lost(self, error: BaseException, where: str, kind: Callable[[str], TTSError]) -> BaseException:
         """What to raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
         if (passed := self._passed(error, where)) is not None:
             return passed

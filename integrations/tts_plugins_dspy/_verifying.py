@@ -3,58 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dspy
 
 from tts_plugins import Candidate, Problem, Score
-from tts_plugins.adapting import as_score, call_user, cause_for, required_parameters, signature_of, takes
+from tts_plugins.adapting import as_score, call_user, cause_for, required_parameters, signature_of, takes, was_given
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier
+from tts_plugins_dspy._rewards import Reward
 
 if TYPE_CHECKING:
     from tts_plugins_dspy._search import Search
-
-
-class Reward:
-    """A DSPy reward function, of the inputs and the prediction: any number, higher is better.
-
-    Scores here are from 0 to 1, so the reward is squashed, which keeps the order; itself it is in `details["reward"]`.
-    """
-
-    def __init__(self, function: Callable[[dict[str, Any], Any], Any], owner: str = "BestOfN") -> None:
-        if not callable(function):
-            raise ConfigurationError(
-                f"{owner}: reward_fn={function!r} cannot be called; pass a function of (args, pred)"
-            )
-        self.function = function
-        self.__name__ = str(getattr(function, "__name__", type(function).__name__))
-
-    def __call__(self, args: dict[str, Any], prediction: Any) -> Score:
-        """The reward as a score."""
-        return self.read(self.function(args, prediction))
-
-    def read(self, value: Any) -> Score:
-        """The reward as a score.
-
-        Raises:
-            InvalidScore: it is no number.
-        """
-        score = value.score if isinstance(value, dspy.Prediction) else value
-        if not hasattr(score, "__float__") or math.isnan(float(score)):
-            raise InvalidScore(f"{self.__name__} returned {value!r}; a reward is a number")
-        feedback = value.get("feedback", "") if isinstance(value, dspy.Prediction) else ""
-        return Score(value=squash(float(score)), feedback=str(feedback or ""), details={"reward": float(score)})
-
-
-def squash(reward: float) -> float:
-    """Any number to [0, 1], in order."""
-    if math.isinf(reward):
-        return float(reward > 0)
-    return (1 + reward / (1 + abs(reward))) / 2
 
 
 def check_verifier(owner: str, value: Any) -> None:
@@ -182,28 +144,31 @@ def scoring(
         read: from what it returns to what `CallableVerifier` takes.
     """
 
+    def lost(error: BaseException, candidate: Candidate) -> BaseException:
+        return search.lost(error, name, lambda text: VerifierError(text + was_given(error, candidate)))
+
     async def ascore(problem: Problem, candidate: Candidate) -> Any:
         with search.context(trace=[]):
             try:
                 return read(await function(*arguments(problem, candidate)))
             except BaseException as error:  # noqa: BLE001 - raised again
-                raise (lost := search.lost(error, name, VerifierError)) from cause_for(lost, error)
+                raise (found := lost(error, candidate)) from cause_for(found, error)
 
     def score(problem: Problem, candidate: Candidate) -> Any:
         with search.context(trace=[]):
             try:
                 value = function(*arguments(problem, candidate))
                 # An object or a wrapper that gives a coroutine: its model calls are still to come.
-                return finished(value) if inspect.isawaitable(value) else read(value)
+                return finished(value, candidate) if inspect.isawaitable(value) else read(value)
             except BaseException as error:  # noqa: BLE001 - raised again
-                raise (lost := search.lost(error, name, VerifierError)) from cause_for(lost, error)
+                raise (found := lost(error, candidate)) from cause_for(found, error)
 
-    async def finished(value: Awaitable[Any]) -> Any:
+    async def finished(value: Awaitable[Any], candidate: Candidate) -> Any:
         with search.context(trace=[]):
             try:
                 return read(await value)
             except BaseException as error:  # noqa: BLE001 - raised again
-                raise (lost := search.lost(error, name, VerifierError)) from cause_for(lost, error)
+                raise (found := lost(error, candidate)) from cause_for(found, error)
 
     return _Function(ascore if inspect.iscoroutinefunction(function) else score, name)
 

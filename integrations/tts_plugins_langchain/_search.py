@@ -198,7 +198,7 @@ class Search:
         sample.output = output
         return generation_of(self._shown(output))
 
-    def lost(self, error: BaseException, where: str, kind: type[TTSError]) -> BaseException:
+    def lost(self, error: BaseException, where: str, kind: Callable[[str], TTSError]) -> BaseException:
         """What to raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
         if isinstance(error, TTSError):
             return error

@@ -11,6 +11,7 @@ from langchain_core.runnables.config import ensure_config
 from pydantic import BaseModel
 
 from tts_plugins import Candidate, Problem, Score
+from tts_plugins.adapting import was_given
 from tts_plugins.budget import Bound
 from tts_plugins.errors import InvalidScore, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier
@@ -44,7 +45,9 @@ class _One:
             score, _ = await search.metered("verifier", search.salt, lambda: self._inner.score(run, candidate))
         except BaseException as error:
             await search.unscored(candidate, error)
-            raise search.lost(error, f"{self.name}, candidate {candidate.index}", VerifierError) from error
+            given = was_given(error, candidate) if isinstance(self._inner, CallableVerifier) else ""
+            where = f"{self.name}, candidate {candidate.index}"
+            raise search.lost(error, where, lambda text: VerifierError(text + given)) from error
         await search.scored(candidate, score)
         return score
 

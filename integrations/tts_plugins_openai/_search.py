@@ -14,12 +14,13 @@ from openai import AsyncOpenAI, NotGiven, Omit
 from openai.types.chat import ChatCompletion
 
 from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
-from tts_plugins.adapting import Passing, SearchSettings, Text, as_verifier
+from tts_plugins.adapting import Passing, SearchSettings, Text, as_verifier, was_given
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Bound
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.models.openai_compatible import REQUEST
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_verifier
+from tts_plugins.verifiers import CallableVerifier
 from tts_plugins_openai._forms import chunks_of, completion_of, plain_messages
 from tts_plugins_openai._model import RECORDER, Bridge, Client, ClientModel, Recorder
 from tts_plugins_openai._parsing import Parser, check_parsed
@@ -146,7 +147,10 @@ def search_for(
 
 
 class _Judge:
-    """A verifier out of which interrupts pass: LangGraph's, where the client is used inside a graph."""
+    """A verifier out of which interrupts pass: LangGraph's, where the client is used inside a graph.
+
+    A function that cannot read the message hears what the message is.
+    """
 
     def __init__(self, inner: Verifier, passing: Passing) -> None:
         self.name, self._inner, self._passing = inner.name, inner, passing
@@ -160,6 +164,8 @@ class _Judge:
         except BaseException as error:
             if (passed := self._passing.take(error, self.name)) is not None:
                 raise passed from error
+            if isinstance(self._inner, CallableVerifier) and (given := was_given(error, candidate)):
+                raise VerifierError(f"{self.name}: {type(error).__name__}: {error}{given}") from error
             raise
 
 

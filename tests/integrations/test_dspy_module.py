@@ -305,6 +305,15 @@ def test_saved_states_of_the_wrapped_and_of_the_bare_program(lm: Any, tmp_path: 
         best(program()).load_state({"something": {}})
 
 
+def test_a_profile_gives_what_is_not_set(
+    server: LoopbackServer, lm: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tts-plugins.toml").write_text('[profiles.few]\nstrategy = { type = "self-consistency", n = 2 }\n')
+    assert len(Scaled(program(), profile="few").solve(question="a?").candidates) == 2
+    assert len(Scaled(program(), profile="few", n=3).solve(question="b?").candidates) == 3
+
+
 # verifiers
 
 
@@ -364,6 +373,17 @@ def test_a_module_judges_on_the_same_account(server: LoopbackServer, lm: Any) ->
     assert result.usage.tokens == server.counts.tokens + judges.counts.tokens
     with pytest.raises(AllCandidatesFailed, match="its input 'mood' is neither an input of the program"):
         best(program(), verifier=dspy.Predict("answer, mood -> score: float"))(question="?")
+
+
+def test_an_output_that_the_verifier_cannot_read_is_shown_with_what_to_change(server: LoopbackServer, lm: Any) -> None:
+    async def later(prediction: Any) -> bool:
+        return bool(prediction.label)
+
+    for verifier in (lambda example, prediction: prediction.label == "a", later):
+        with pytest.raises(
+            AllCandidatesFailed, match=r"VerifierError: .*'label'.* is a Prediction, Prediction\(.*: read"
+        ):
+            best(program(), n=2, verifier=verifier)(question="?")
 
 
 def test_a_metric_that_reads_the_gold_answer_hears_why_there_is_none(server: LoopbackServer, lm: Any) -> None:

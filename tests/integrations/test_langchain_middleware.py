@@ -7,6 +7,7 @@ import gc
 import json
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphInterrupt
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel
-from tts_plugins_langchain import TestTimeScaling
+from tts_plugins_langchain import ScaledChatModel, TestTimeScaling
 
 from tts_plugins import BestOfN, Budget, Ledger, Revision, SelfConsistency
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
@@ -280,6 +281,16 @@ def test_langchains_own_limit_counts_turns_and_not_samples(server: LoopbackServe
 def test_configurable_of_one_call(server: LoopbackServer) -> None:
     agent(server, TestTimeScaling(n=4)).invoke(QUESTION, {"configurable": {"tts_n": 2}})
     assert server.wait().choices == 4
+
+
+def test_a_profile_gives_what_is_not_set(
+    server: LoopbackServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tts-plugins.toml").write_text("[profiles.few.strategy]\ntype = 'self-consistency'\nn = 2\n")
+    agent(server, TestTimeScaling(profile="few")).invoke(QUESTION)
+    create_agent(ScaledChatModel(chat(server), tts_profile="few"), [add]).invoke(QUESTION)
+    assert server.wait().choices == 8
 
 
 def test_bad_settings() -> None:

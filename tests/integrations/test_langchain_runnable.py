@@ -285,6 +285,12 @@ def test_a_verifier_that_gives_no_number_is_an_error_that_says_so() -> None:
         best(Counter().chain, verifier=judge).invoke("?")
 
 
+@pytest.mark.parametrize("verifier", [lambda m: len(m.content) / 9, lambda p, c: c.output["score"]])
+def test_an_output_that_the_verifier_cannot_read_is_shown_with_what_to_change(verifier: Any) -> None:
+    with pytest.raises(AllCandidatesFailed, match=r"VerifierError: <lambda>, .*output is a str, 'answer 0': read that"):
+        best(Counter().chain, verifier=verifier, concurrency=1).invoke("?")
+
+
 def test_a_verifier_that_fails_costs_one_candidate() -> None:
     def strict(output: str) -> float:
         if output.endswith("3"):

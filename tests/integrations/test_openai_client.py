@@ -423,6 +423,13 @@ def test_interrupts_of_langgraph_pass_through(server: LoopbackServer, how: str) 
     assert first["__interrupt__"][0].value == "how good is 'a'?" and last["messages"][-1].content == "a b"
 
 
+def test_an_output_that_the_verifier_cannot_read_is_shown_with_what_to_change(server: LoopbackServer) -> None:
+    with pytest.raises(
+        AllCandidatesFailed, match=r"no attribute 'text'; the .* is a ChatCompletionMessage, .*: read that"
+    ):
+        longest(sync_client(server), verifier=lambda message: message.text == "a").chat.completions.create(**ASKED)
+
+
 def test_what_is_no_client_or_setting(server: LoopbackServer) -> None:
     with pytest.raises(ConfigurationError, match="is no OpenAI client; pass OpenAI"):
         scale("gpt-4")  # type: ignore[type-var]

@@ -20,7 +20,7 @@ from tts_plugins.adapting._passing import Passing, cause_for
 from tts_plugins.adapting._settings import LIMITS, REVISING, STEPWISE, SearchSettings, as_budget, as_strategy
 from tts_plugins.adapting._texts import Text, answer_key
 from tts_plugins.models._steps import Stepping
-from tts_plugins.verifiers.callable import as_score, as_verifier
+from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
     "LIMITS",
@@ -48,4 +48,5 @@ __all__ = [
     "setting",
     "signature_of",
     "takes",
+    "was_given",
 ]

@@ -15,6 +15,8 @@ from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, i
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.types import Candidate, Problem, Score
 
+_UNREADABLE = (AttributeError, IndexError, KeyError, TypeError)
+
 
 class CallableVerifier:
     """A function from a problem and a candidate, or from what the candidate says alone, to a score.
@@ -97,6 +99,16 @@ def as_verifier(owner: str, value: Any) -> Verifier | SetVerifier | None:
 
 def _said(candidate: Candidate) -> Any:
     return candidate.text if candidate.output is None else candidate.output  # steps have no object of their own
+
+
+def was_given(error: BaseException, candidate: Candidate) -> str:
+    """What to say beside a function's error that comes of an output which is not what it took it for; else nothing."""
+    if not isinstance(error, _UNREADABLE):
+        return ""
+    said = _said(candidate)
+    kind = "str" if isinstance(said, str) else type(said).__name__
+    shown = " ".join(repr(str(said) if isinstance(said, str) else said).split())
+    return f"; the candidate's output is a {kind}, {shown:.60}: read that, or have what is wrapped give something else"
 
 
 def as_score(result: Any, who: str, how: Aggregate = "last") -> Score:
