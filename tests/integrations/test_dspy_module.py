@@ -28,6 +28,8 @@ from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
     ConfigurationError,
+    DeadlineExceeded,
+    InvalidScore,
     UnboundedCallError,
     UnknownPriceError,
 )
@@ -515,6 +517,29 @@ def test_threads_of_dspy_parallel_pay_into_the_account_around_them(server: Loopb
 
     result = best(Fan(), n=2, budget=Budget(calls=99)).solve(question="?")
     assert server.counts.requests == 12 and result.usage.calls == 12 and result.usage.tokens == server.counts.tokens
+
+
+def test_calls_that_end_after_their_search_are_charged_once(server: LoopbackServer, lm: Any) -> None:
+    server.configure(latency=0.6)
+    account = Ledger(Budget(calls=4))
+    with pytest.raises(DeadlineExceeded):
+        best(program(), budget=Ledger(Budget(seconds=0.2), inside=account))(question="late?")
+    charged = account.spent
+    time.sleep(1)  # the calls, which nobody could stop, have ended by now
+    assert server.counts.requests == charged.calls == 4
+    assert account.spent == charged and account.overshoot.calls == 0
+
+
+def test_an_error_of_a_search_inside_a_candidate_is_no_cause_of_itself(server: LoopbackServer, lm: Any) -> None:
+    inner = best(program(), n=2, verifier=lambda prediction: "no number")
+    with pytest.raises(AllCandidatesFailed) as raised:
+        best(inner, n=2)(question="q")
+    causes, error = list[BaseException](), raised.value.__cause__
+    while error is not None:
+        assert error not in causes
+        causes.append(error)
+        error = error.__cause__
+    assert any(isinstance(cause, InvalidScore) for cause in causes)
 
 
 def test_many_programs_never_overspend_one_ledger(server: LoopbackServer, lm: Any) -> None:
