@@ -164,6 +164,18 @@ def test_outcomes_tell_a_wrong_choice_from_none_to_choose() -> None:
     assert arm.selections()["best"] is None
 
 
+def test_the_page_marks_what_the_figures_do_not_say() -> None:
+    rows = [solve(p, arm, True, exact=arm != "bound") for p in "ab" for arm in ("counted", "bound")]
+    config = {"model": "m", "seeds": [0]}
+    text = page(Run(config=config, summary=summary(rows)))
+    assert ">≤100<" in text and ">100<" in text
+    assert "≤: the server did not count some" in text and "≤400 tokens" in text
+    assert "Without an interval" not in text and "1.000 to 1.000" in text
+    text = page(Run(config=config, summary=summary([solve("a", "one", True), solve("b", "one", None)])))
+    assert "Without an interval: one problem was graded" in text and "1.000 to" not in text
+    assert "1 of 2 problems have no answer and are not counted" in text and "≤" not in text
+
+
 def test_problems_are_binned_by_the_share_of_right_candidates() -> None:
     rows = [solve(f"p{i}", "arm", i < 6) for i in range(9)]
     candidates = {(f"p{i}", "arm", 0): [CandidateRow(place=k, answer="a", correct=k < 9 - i) for k in range(9)]

@@ -14,7 +14,7 @@ from tts_plugins.bench.matched import Larger, Match
 from tts_plugins.bench.metrics import Estimate
 from tts_plugins.bench.summary import OUTCOMES, Arm, Costs, Summary, accuracy_in
 from tts_plugins.engine._html import Html, el, markup
-from tts_plugins.engine._words import money, plural, seconds, shorten
+from tts_plugins.engine._words import bounded, money, plural, seconds, shorten
 
 Cost = Callable[[Arm], float]
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -37,11 +37,17 @@ def facts(config: Mapping[str, Any], summary: Summary) -> Html:
         ("Seeds", f"{len(config['seeds']):,}"),
         ("Solves", f"{summary.done:,}" + ("" if summary.done == summary.of else f" of {summary.of:,}")),
         ("Verifier", str(config.get("verifier") or "none")),
-        ("Spent", f"{sum(s.calls for s in solves):,} calls, {sum(s.tokens for s in solves):,} tokens"),
+        ("Spent", _spent(summary)),
         ("Cost", "unknown" if usd is None else money({"usd": usd}) or "$0"),
         ("Samples", "recorded; replayed here" if config.get("pool") else "live"),
     ]
     return el("dl", [el("div", el("dt", name), el("dd", value)) for name, value in pairs], class_="facts")
+
+
+def _spent(summary: Summary) -> str:
+    solves = [s for arm in summary.arms for s in arm.all]
+    tokens = bounded({"exact": all(arm.exact for arm in summary.arms)}, sum(s.tokens for s in solves))
+    return f"{sum(s.calls for s in solves):,} calls, {tokens} tokens"
 
 
 def drawings(summary: Summary, cost: Cost, unit: str) -> list[tuple[str, Html]]:
@@ -56,7 +62,8 @@ def drawings(summary: Summary, cost: Cost, unit: str) -> list[tuple[str, Html]]:
     out: list[tuple[str, Html]] = []
     if points:
         out.append(("Accuracy against compute", chart.against_cost(points, unit)))
-        out.append(("Accuracy by difficulty", _by_bin(summary, numbers)))
+        if summary.ease:  # none where every solve failed: there is no candidate to tell it by
+            out.append(("Accuracy by difficulty", _by_bin(summary, numbers)))
         rows: list[tuple[int | str, Mapping[str, float]]] = [(numbers[a.name], a.outcomes()) for a in summary.arms]
         out.append(("What became of the solves", chart.shares(rows, _STYLES)))
     spread = [_spread(a, numbers[a.name]) for a in summary.arms]
@@ -144,15 +151,23 @@ def figures(summary: Summary, frontier: Sequence[Arm], costs: Costs | None) -> H
     for i, arm in enumerate(summary.arms):
         over = "" if arm is first else arm.gain(first) or ""
         price = "unknown" if arm.usd is None else money({"usd": arm.usd.value}) or "$0"
-        cells = [_estimate(arm.accuracy), _estimate(over, signed=True), f"{arm.samples.value:.1f}",
-                 f"{arm.calls.value:.1f}", f"{arm.tokens.value:,.0f}",
-                 *([f"{arm.flops(costs).value:.2e}"] if costs is not None else []), price,
-                 seconds(arm.seconds.value)]  # fmt: skip
+        cells = [_estimate(arm.accuracy, lone=arm.lone), _estimate(over, signed=True, lone=arm.lone),
+                 f"{arm.samples.value:.1f}", f"{arm.calls.value:.1f}", tokens_of(arm),
+                 *([flops_of(arm, costs)] if costs is not None else []), price, seconds(arm.seconds.value)]  # fmt: skip
         star = el("span", " ★", class_="star", title="on the frontier") if arm in frontier else None
         rows.append(_row(i, arm.name, cells, star))
     note = "Means of a solve, with 95 % intervals from resampling problems, the differences paired; ★: on the frontier."
-    exact = all(s.exact for a in summary.arms for s in a.all)
-    return _table("Figures", heads, rows, note + ("" if exact else " Some token counts are bounds or estimates."))
+    return _table("Figures", heads, rows, note)
+
+
+def tokens_of(arm: Arm) -> str:
+    """Tokens of a solve, marked where some are bounds."""
+    return bounded({"exact": arm.exact}, arm.tokens.value)
+
+
+def flops_of(arm: Arm, costs: Costs) -> str:
+    """FLOPs of a solve, marked where they follow from bounds."""
+    return ("" if arm.exact else "≤") + f"{arm.flops(costs).value:.2e}"
 
 
 def choosing(summary: Summary) -> Html | None:
@@ -183,13 +198,14 @@ def passes(summary: Summary) -> Html | None:
     return _table("pass@k", ["Strategy", *(f"k = {k}" for k in ks)], rows, note) if rows else None
 
 
-def beside(found: Sequence[Match], larger: Larger, words: Callable[[float | None], str]) -> Html:
+def beside(found: Sequence[Match], larger: Larger, words: Callable[[float | None], str], *, lone: bool) -> Html:
     """The small model beside the larger one at matched FLOPs."""
     heads = ["Pretraining", "FLOPs allowed", "Best within it", "Its FLOPs", "Right", larger.name, "Difference"]
     rows = []
     for m in found:
         cells = [f"{m.allowed:.2e}", m.arm or "nothing fits", "" if m.flops is None else f"{m.flops:.2e}",
-                 _estimate(m.accuracy), _estimate(m.larger), _estimate(m.difference, signed=True)]  # fmt: skip
+                 *(_estimate(e, lone=lone) for e in (m.accuracy, m.larger)),
+                 _estimate(m.difference, signed=True, lone=lone)]  # fmt: skip
         rows.append(el("tr", el("th", words(m.share), scope="row"), [el("td", c) for c in cells]))
     note = (
         f"One answer of {larger.name} takes {larger.flops:.2e} FLOPs ({larger.tokens:,.0f} tokens). With pretraining "
@@ -237,8 +253,9 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Html], note: str) ->
     return el("section", el("h2", title), scroll, el("p", note, class_="quiet") if note else None)
 
 
-def _estimate(value: Estimate | str | None, *, signed: bool = False) -> object:
+def _estimate(value: Estimate | str | None, *, lone: bool, signed: bool = False) -> object:
     if not isinstance(value, Estimate):
         return "not graded" if value is None and not signed else value or ""
     sign = "+" if signed else ""
-    return [f"{value.value:{sign}.3f}", " ", el("small", f"{value.low:{sign}.3f} to {value.high:{sign}.3f}")]
+    said = f"{value.value:{sign}.3f}"
+    return said if lone else [said, " ", el("small", f"{value.low:{sign}.3f} to {value.high:{sign}.3f}")]

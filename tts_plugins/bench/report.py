@@ -11,6 +11,7 @@ from typing import Any
 
 from tts_plugins.bench import _sections as sections
 from tts_plugins.bench._charts import keys
+from tts_plugins.bench._sections import flops_of, tokens_of
 from tts_plugins.bench.matched import Larger, Match, matches
 from tts_plugins.bench.metrics import Estimate
 from tts_plugins.bench.store import Store
@@ -18,6 +19,11 @@ from tts_plugins.bench.summary import Arm, Costs, Summary
 from tts_plugins.engine._html import Html, el
 from tts_plugins.engine._page import document
 from tts_plugins.errors import DataError, MissingExtraError
+
+__all__ = [
+    "Placing", "Run", "as_dict", "check_png", "cost_of", "flops_of", "load", "page", "picture", "png_of", "remarks",
+    "share_words", "tokens_of",
+]  # fmt: skip
 
 _CHART = re.compile(r'<svg viewBox="0 0 [\d.]+ (?P<height>[\d.]+)"[^>]*>(?P<content>.*?)</svg>', re.DOTALL)
 
@@ -73,9 +79,12 @@ def page(run: Run, place: Placing | None = None) -> str:
         sections.facts(run.config, run.summary),
         sections.charts(run.summary, cost, unit),
         sections.figures(run.summary, run.frontier(place), None if place is None else place.costs),
+        [el("p", remark, class_="quiet") for remark in remarks(run.summary)],
         sections.choosing(run.summary),
         sections.passes(run.summary),
-        None if place is None or place.larger is None else sections.beside(found, place.larger, share_words),
+        None
+        if place is None or place.larger is None
+        else sections.beside(found, place.larger, share_words, lone=any(a.lone for a in run.summary.arms)),
         sections.failures(run.summary),
         sections.settings(run.config),
     ]
@@ -128,6 +137,18 @@ def png_of(svg: str) -> bytes:
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=2))
 
 
+def remarks(summary: Summary) -> list[str]:
+    """What the figures do not say by themselves: which are bounds, have no interval, or do not count a problem."""
+    said, bare = list[str](), len(summary.ungraded)
+    if not all(arm.exact for arm in summary.arms):
+        said.append("≤: the server did not count some of these tokens, which are bounds or estimates")
+    if any(arm.lone for arm in summary.arms):
+        said.append("Without an interval: one problem was graded, and it says nothing of others")
+    if bare:
+        said.append(f"{bare} of {len(summary.problems)} problems have no answer and are not counted")
+    return said
+
+
 def as_dict(run: Run, place: Placing | None = None) -> dict[str, Any]:
     """The configuration and all figures, as JSON."""
     frontier = run.frontier(place)
@@ -163,6 +184,7 @@ def _arm(arm: Arm, first: Arm, frontier: bool, place: Placing | None) -> dict[st
         "usd": _plain(arm.usd),
         "seconds": _plain(arm.seconds),
         "flops": None if place is None else _plain(arm.flops(place.costs)),
+        "exact": arm.exact,
         "frontier": frontier,
         "selections": arm.selections(),
         "pass_at": {k: arm.pass_at(k) for k in sections.POWERS if arm.pass_at(k) is not None},
