@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from tts_plugins.bench import _sections as sections
-from tts_plugins.bench._charts import keys
+from tts_plugins.bench._charts import keys, legend
+from tts_plugins.bench._drawings import charts, drawings
 from tts_plugins.bench._sections import flops_of, tokens_of
 from tts_plugins.bench.matched import Larger, Match, matches
 from tts_plugins.bench.metrics import Estimate
@@ -77,7 +78,7 @@ def page(run: Run, place: Placing | None = None) -> str:
     body = [
         el("h1", f"Benchmark: {run.config['model']}"),
         sections.facts(run.config, run.summary),
-        sections.charts(run.summary, cost, unit),
+        charts(run.summary, cost, unit),
         sections.figures(run.summary, run.frontier(place), None if place is None else place.costs),
         [el("p", remark, class_="quiet") for remark in remarks(run.summary)],
         sections.choosing(run.summary),
@@ -94,16 +95,19 @@ def page(run: Run, place: Placing | None = None) -> str:
 def picture(run: Run, place: Placing | None = None) -> str:
     """The charts as one SVG that stands alone, in light colours."""
     unit = "tokens of a solve" if place is None else "FLOPs of a solve"
-    drawn = sections.drawings(run.summary, cost_of(place), unit)
+    drawn = drawings(run.summary, cost_of(place), unit)
     parts, heights, wide = list[Html](), [0.0, 0.0], 440.0
-    for title, chart in drawn:
-        found = _CHART.fullmatch(chart)
+    for drawing in drawn:
+        found = _CHART.fullmatch(drawing.chart)
         assert found is not None  # every chart is one of ours
         column = heights.index(min(heights))
         at = f"translate({20 + column * (wide + 30):g} {20 + heights[column]:g})"
-        parts.append(el("g", el("text", title, y="12", class_="title"),
-                        el("g", Html(found["content"]), transform="translate(0 22)"), transform=at))  # fmt: skip
-        heights[column] += float(found["height"]) + 48
+        below, more = legend(drawing.keys, drawing.note)
+        parts.append(el("g", el("text", drawing.title, y="12", class_="title"),
+                        el("g", Html(found["content"]), transform="translate(0 22)"),
+                        el("g", below, transform=f"translate(0 {float(found['height']) + 30:g})"),
+                        transform=at))  # fmt: skip
+        heights[column] += float(found["height"]) + more + 56
     names = el("g", keys([a.name for a in run.summary.arms]), transform=f"translate(20 {max(heights) + 16:g})")
     width, height = 2 * wide + 70, max(heights) + 30 + 22 * len(run.summary.arms)
     style = Html(f"<style>{_literal(_style())} .title {{ font-size: 14px; font-weight: 600; fill: #1c2024; }}</style>")
