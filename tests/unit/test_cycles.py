@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -11,10 +13,12 @@ from typing import Any
 import pytest
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve_sync
+from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, DeadlineExceeded
 from tts_plugins.models import CallableModel
 from tts_plugins.stopping import Threshold
 from tts_plugins.verifiers import AnswerAgreement, CallableVerifier
 
+COUNT = itertools.count(1)
 HALF = CallableVerifier(lambda problem, candidate: 0.5, name="half")
 
 
@@ -66,6 +70,53 @@ def test_a_solve_leaves_no_circle(uncollected: Callable[[], list[Any]], settings
     solve_sync("2 + 2?", **settings)  # what is made once, such as the loop
     uncollected()
     solve_sync("2 + 2?", **settings)
+    assert uncollected() == []
+
+
+def fails(problem: Problem) -> str:
+    raise ValueError("no")
+
+
+def fails_at_times(problem: Problem) -> str:
+    if next(COUNT) % 3 == 0:
+        raise ValueError("no")
+    return "The answer is 4."
+
+
+def is_late(problem: Problem) -> str:
+    time.sleep(0.05 * (next(COUNT) % 4))
+    return "The answer is 4."
+
+
+def is_too_late(problem: Problem) -> str:
+    time.sleep(0.1)
+    return "The answer is 4."
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"model": CallableModel(said), "budget": Budget(calls=3)}, None),
+        ({"model": CallableModel(said), "budget": Budget(calls=3), "on_exhausted": "raise"}, BudgetExhausted),
+        ({"model": CallableModel(fails_at_times)}, None),
+        ({"model": CallableModel(fails)}, AllCandidatesFailed),
+        ({"model": CallableModel(is_late), "budget": Budget(seconds=0.08)}, None),
+        ({"model": CallableModel(is_too_late), "budget": Budget(seconds=0.03)}, DeadlineExceeded),
+    ],
+    ids=["budget", "budget raised", "some fail", "all fail", "deadline", "too late"],
+)
+def test_nor_does_one_that_was_cut_or_failed(
+    uncollected: Callable[[], list[Any]], settings: dict[str, Any], error: type[BaseException] | None
+) -> None:
+    """Errors refer to the frames that they passed, which must not refer to them."""
+
+    def ended() -> None:
+        with pytest.raises(error) if error else contextlib.nullcontext():
+            solve_sync("2 + 2?", **settings)
+
+    ended()
+    uncollected()
+    ended()
     assert uncollected() == []
 
 

@@ -119,6 +119,8 @@ class Caller:
             try:
                 reply = await once()
             except ModelError as error:
+                if not (_retryable(error) or _asked_wait(error) > LONGEST_WAIT):
+                    raise  # without the machinery of retries, whose frames refer to the error
                 reply = await self._again(once, error)
             self.trace.close(event, usage=(reply.usage or NOTHING).to_dict(), n=len(seeds))
             return reply, hold, event
@@ -128,6 +130,8 @@ class Caller:
             if isinstance(error, BudgetExhausted) and failed is not None:
                 raise error from failed
             raise
+        finally:
+            failed = None  # its traceback has this frame, and would keep all of the call in a circle
 
     async def _again(self, once: Callable[[], Awaitable[Reply]], first: ModelError) -> Reply:
         """What follows a failure. Apart, since the machinery of retries takes more than the rest of a good call."""
@@ -206,6 +210,7 @@ class Caller:
                 over = self._settle(inner, charged, role, bounded=bound is None or bound.completion_tokens is not None)
                 if over.tokens or over.calls:
                     self.trace.note("overshoot", event, tokens=over.tokens, calls=over.calls)
+            failed = None  # as in `request`
 
     def _tell(self, event: int, error: BaseException, charged: Usage) -> None:
         """What an attempt that brought nothing is charged: in its failure, or in its request where it was cancelled."""
