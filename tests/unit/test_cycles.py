@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve_sync
-from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, DeadlineExceeded
+from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConnectionFailed, DeadlineExceeded
 from tts_plugins.models import CallableModel
 from tts_plugins.stopping import Threshold
 from tts_plugins.verifiers import AnswerAgreement, CallableVerifier
@@ -83,6 +83,12 @@ def fails_at_times(problem: Problem) -> str:
     return "The answer is 4."
 
 
+def is_away_at_times(problem: Problem) -> str:
+    if next(COUNT) % 5 == 0:
+        raise ConnectionFailed("away")
+    return "The answer is 4."
+
+
 def is_late(problem: Problem) -> str:
     time.sleep(0.05 * (next(COUNT) % 4))
     return "The answer is 4."
@@ -100,10 +106,11 @@ def is_too_late(problem: Problem) -> str:
         ({"model": CallableModel(said), "budget": Budget(calls=3), "on_exhausted": "raise"}, BudgetExhausted),
         ({"model": CallableModel(fails_at_times)}, None),
         ({"model": CallableModel(fails)}, AllCandidatesFailed),
+        ({"model": CallableModel(is_away_at_times)}, None),
         ({"model": CallableModel(is_late), "budget": Budget(seconds=0.08)}, None),
         ({"model": CallableModel(is_too_late), "budget": Budget(seconds=0.03)}, DeadlineExceeded),
     ],
-    ids=["budget", "budget raised", "some fail", "all fail", "deadline", "too late"],
+    ids=["budget", "budget raised", "some fail", "all fail", "retried", "deadline", "too late"],
 )
 def test_nor_does_one_that_was_cut_or_failed(
     uncollected: Callable[[], list[Any]], settings: dict[str, Any], error: type[BaseException] | None
