@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.testing.loopback import Reply
 
 STEPS = ["Take 3.", "Add 4 to get 7.", "Add 5 to get 12.", "Answer: 12"]
 Body = dict[str, Any]
+ModelOf = Callable[..., OpenAICompatibleModel]  # of a server, with further settings
 
 
 def asked(body: Body) -> list[str]:

@@ -14,6 +14,7 @@ import collections
 import concurrent.futures
 import contextlib
 import contextvars
+import functools
 import inspect
 import os
 import queue
@@ -59,20 +60,30 @@ async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> 
 
     Cancelling the wait does not stop the function; its result is then dropped.
     """
+    future = _begun(function, args, keywords)
+    try:
+        return await future
+    finally:
+        del future  # an error's traceback has this frame: it would refer to itself, and be freed late with all around
+
+
+def _begun(function: Callable[..., T], args: tuple[Any, ...], keywords: dict[str, Any]) -> asyncio.Future[T]:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
-    context, inbox = contextvars.copy_context(), _inbox_of(loop)
+    call = functools.partial(contextvars.copy_context().run, function, *args, **keywords)
+    _pool.submit(functools.partial(_work_for, loop, _inbox_of(loop), future, call))
+    return future
 
-    def job() -> None:
-        try:
-            result = context.run(function, *args, **keywords)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
-            inbox.put(loop, future, None, _as_exception(error))
-        else:
-            inbox.put(loop, future, result, None)
 
-    _pool.submit(job)
-    return await future
+def _work_for(loop: asyncio.AbstractEventLoop, inbox: _Inbox, future: asyncio.Future[T], call: Callable[[], T]) -> None:
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
+        inbox.put(loop, future, None, _as_exception(error))
+    else:
+        inbox.put(loop, future, result, None)
+    finally:
+        del future  # as in `in_thread`
 
 
 async def call_user(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
@@ -118,6 +129,8 @@ def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if future.cancel():
             ended.wait(timeout=1.0)
         raise
+    finally:
+        del future  # as in `in_thread`
 
 
 def _run_apart(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -134,9 +147,12 @@ def _run_apart(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
     thread = threading.Thread(target=job, daemon=True, name="tts-plugins-nested")
     thread.start()
     thread.join()
-    if isinstance(box[0], BaseException):
+    if not isinstance(box[0], BaseException):
+        return box[0]
+    try:
         raise box[0]
-    return box[0]
+    finally:
+        box.clear()  # as in `in_thread`
 
 
 class _LoopThread:

@@ -41,9 +41,10 @@ class Ledger:
         self._limits = tuple(None if budget is None else budget.limit(d) for d in DIMENSIONS)
         self._inside = inside if isinstance(inside, Hold) else None
         self._parent = inside.ledger if isinstance(inside, Hold) else inside
-        self._root: Ledger = self._parent._root if self._parent is not None else self
-        self._lock: threading.RLock = self._root._lock if self._parent is not None else threading.RLock()
-        self._queue: dict[Ticket, None] = {}  # of the root only; a dict keeps the order and forgets in O(1)
+        # Those of the root, which all inside share. It refers to itself nowhere: so it is freed with its last use.
+        self._lock: threading.RLock = threading.RLock() if self._parent is None else self._parent._lock
+        # Who waits; a dict keeps the order and forgets in O(1).
+        self._queue: dict[Ticket, None] = {} if self._parent is None else self._parent._queue
         self._parked: dict[Hold, Callable[[], bool]] = {}
         self._busy = 0
         self._open = 0
@@ -77,12 +78,15 @@ class Ledger:
     @property
     def root(self) -> Ledger:
         """The outermost account that pays for this one."""
-        return self._root
+        ledger: Ledger = self
+        while ledger._parent is not None:
+            ledger = ledger._parent
+        return ledger
 
     @property
     def idle_queue(self) -> bool:
         """Whether nobody waits for room, on this account or those that it shares a root with."""
-        return not self._root._queue
+        return not self._queue
 
     @property
     def open_holds(self) -> int:
@@ -166,7 +170,7 @@ class Ledger:
             if hopeless(self, unit, within):
                 answers: list[tuple[Ticket, object]] = [(ticket, self._refusal(unit, within))]
             else:
-                self._root._queue[ticket] = None
+                self._queue[ticket] = None
                 self._pause(ticket.around, 1)
                 answers = self._pump()
         deliver(answers)
@@ -276,7 +280,7 @@ class Ledger:
                     ledger._usage = ledger._usage + usage
                     if ledger._role is not None:
                         usage = replace(usage, by_role=EMPTY).of_role(ledger._role)
-            answers = self._pump() if self._root._queue else []
+            answers = self._pump() if self._queue else []
         deliver(answers)
         return over
 
@@ -313,9 +317,9 @@ class Ledger:
 
     def _cancel(self, ticket: Ticket) -> None:
         with self._lock:
-            if ticket not in self._root._queue:
+            if ticket not in self._queue:
                 return
-            del self._root._queue[ticket]
+            del self._queue[ticket]
             self._pause(ticket.around, -1)
             answers = self._pump()
         deliver(answers)
@@ -323,8 +327,8 @@ class Ledger:
     def _pump(self) -> list[tuple[Ticket, object]]:
         """Answer the waits that can be answered, in order of arrival for each account."""
         answers: list[tuple[Ticket, object]] = []
-        while (ticket := next_answer(self._root)) is not None:
-            del self._root._queue[ticket]
+        while (ticket := next_answer(self.root)) is not None:
+            del self._queue[ticket]
             self._pause(ticket.around, -1)
             answers.append((ticket, ticket.ledger._answer(ticket)))
         return answers

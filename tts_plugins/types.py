@@ -171,7 +171,8 @@ class Usage:
     seconds: float = 0.0
     exact: bool = True
     overshoot: int = 0
-    by_role: Mapping[str, Usage] = field(default_factory=lambda: EMPTY, repr=False)
+    # No part of the hash, since a mapping has none: equal ones have equal figures all the same.
+    by_role: Mapping[str, Usage] = field(default_factory=lambda: EMPTY, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         # A negative or nameless figure would give budget away. Most are sums of what was checked before: be quick then.

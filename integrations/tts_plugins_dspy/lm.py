@@ -90,10 +90,10 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         return (await self._search(prompt, messages, kwargs).arun()).output
 
     def copy(self, **changes: Any) -> ScaledLM:
-        """The same search over a changed language model."""
+        """The same search over a changed language model; its history and its list of callbacks are its own."""
         made = copy.copy(self)
         made.lm = self.lm.copy(**changes)
-        made.kwargs, made.history = made.lm.kwargs, []
+        made.kwargs, made.history, made.callbacks = made.lm.kwargs, [], list(self.callbacks)
         return made
 
     def dump_state(self) -> dict[str, Any]:

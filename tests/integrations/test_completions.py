@@ -6,13 +6,12 @@ import asyncio
 import re
 import threading
 import time
-from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 import pytest
 from openai import AsyncOpenAI
 
-from tests.imitations import STEPS, Body, completes, goes_on
+from tests.imitations import STEPS, Body, ModelOf, completes, goes_on
 from tts_plugins import BeamSearch, Budget, Candidate, ParticleFilter, Problem, Step, solve
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, DeadlineExceeded, MalformedResponse
 from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
@@ -29,21 +28,6 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-_made: list[OpenAICompatibleModel] = []
-
-
-def model_of(server: LoopbackServer, **settings: Any) -> OpenAICompatibleModel:
-    model = OpenAICompatibleModel("m", base_url=server.base_url, max_tokens=50, temperature=0.8, **settings)
-    _made.append(model)
-    return model
-
-
-@pytest.fixture(autouse=True)
-async def _closed() -> AsyncIterator[None]:
-    yield
-    while _made:
-        await _made.pop().aclose()
-
 
 def prompts(server: LoopbackServer) -> list[Any]:
     return [r.body["prompt"] for r in server.requests if r.path == "/v1/completions"]
@@ -53,7 +37,7 @@ def prompts(server: LoopbackServer) -> list[Any]:
 @pytest.mark.parametrize(("turn", "probes"), [("refused", 3), ("any", 4)], ids=["refused", "ignored"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_it_is_found_last_before_words_and_gives_clean_steps(
-    template: Any, turn: Any, probes: int, stream: bool
+    model_of: ModelOf, template: Any, turn: Any, probes: int, stream: bool
 ) -> None:
     with LoopbackServer(reply=completes, assistant_turn=turn, template=template, tokenizer=True) as server:
         model = model_of(server, stream=stream, system="Be brief.")
@@ -85,14 +69,14 @@ async def test_it_is_found_last_before_words_and_gives_clean_steps(
             assert all(isinstance(p, list) and all(type(i) is int for i in p) for p in prompts(server))
 
 
-async def test_without_a_template_nothing_is_asked_of_it() -> None:
+async def test_without_a_template_nothing_is_asked_of_it(model_of: ModelOf) -> None:
     with LoopbackServer(reply=completes, assistant_turn="refused") as server:
         model = model_of(server)
         await solve("Add", model=model, strategy=BeamSearch(n=2, beam_width=2, max_steps=2), verifier=EVEN)
         assert model._way == "prompt" and "/v1/completions" not in server.counts.by_path
 
 
-async def test_a_template_without_a_completions_endpoint_is_no_way() -> None:
+async def test_a_template_without_a_completions_endpoint_is_no_way(model_of: ModelOf) -> None:
     def refuses(number: int) -> Fault | None:
         return Fault.status(404) if server.requests[number].path == "/v1/completions" else None
 
@@ -111,7 +95,7 @@ async def test_a_template_without_a_completions_endpoint_is_no_way() -> None:
     ],
     ids=["jinja", "text", "function"],
 )
-async def test_templates_of_users_need_nothing_of_the_server(template: Any, head: str) -> None:
+async def test_templates_of_users_need_nothing_of_the_server(model_of: ModelOf, template: Any, head: str) -> None:
     """A base model may have no chat at all: the first step is a completion too."""
     if template is CHATML:
         pytest.importorskip("jinja2")
@@ -124,7 +108,7 @@ async def test_templates_of_users_need_nothing_of_the_server(template: Any, head
 
 
 @pytest.mark.parametrize("template", ["text", "ids"])
-async def test_a_step_has_its_bound_its_choices_and_its_log_probabilities(template: Any) -> None:
+async def test_a_step_has_its_bound_its_choices_and_its_log_probabilities(model_of: ModelOf, template: Any) -> None:
     with LoopbackServer(reply=lambda body, index: Reply(goes_on(body), tells_stop=True), template=template) as server:
         model = model_of(server, steps=StepSettings(way="completions", max_tokens=9), logprobs=2)
         bound = await model.step_bound(BEGUN)
@@ -143,7 +127,7 @@ async def test_a_step_has_its_bound_its_choices_and_its_log_probabilities(templa
         assert tightened is not None and tightened.prompt_tokens == reply.usage.prompt_tokens
 
 
-async def test_a_cut_step_is_truncated_and_an_empty_one_ends() -> None:
+async def test_a_cut_step_is_truncated_and_an_empty_one_ends(model_of: ModelOf) -> None:
     with LoopbackServer(reply="one two three four", template="text") as server:
         model = model_of(server, steps=StepSettings(way="completions", max_tokens=2))
         (cut,) = (await model.expand(BEGUN, [1])).generations
@@ -155,7 +139,7 @@ async def test_a_cut_step_is_truncated_and_an_empty_one_ends() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fault", [Fault.null_content(), Fault.missing_message()], ids=lambda f: f.kind)
-async def test_a_choice_without_a_text_ends_nothing(fault: Fault, stream: bool) -> None:
+async def test_a_choice_without_a_text_ends_nothing(model_of: ModelOf, fault: Fault, stream: bool) -> None:
     """An empty text is the end of a solution; none is a malformed answer, which is asked for again."""
     with LoopbackServer(reply=lambda body, index: Reply(goes_on(body)), template="text") as server:
         model = model_of(server, stream=stream, steps=StepSettings(way="completions"))
@@ -169,7 +153,7 @@ async def test_a_choice_without_a_text_ends_nothing(fault: Fault, stream: bool) 
 
 
 @pytest.mark.parametrize("way", ["auto", "completions"])
-async def test_a_repeated_prompt_is_no_step(way: Any) -> None:
+async def test_a_repeated_prompt_is_no_step(model_of: ModelOf, way: Any) -> None:
     def repeats(body: Body, index: int) -> Reply:
         return Reply(goes_on(body), echo=body["prompt"]) if "prompt" in body else completes(body, index)
 
@@ -181,7 +165,7 @@ async def test_a_repeated_prompt_is_no_step(way: Any) -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["nothing-more", "cut"])
-async def test_nothing_but_the_prompt_is_an_error(whole: bool) -> None:
+async def test_nothing_but_the_prompt_is_an_error(model_of: ModelOf, whole: bool) -> None:
     """A server that repeats the prompt, and stops in it where a step would end."""
     with LoopbackServer(reply=lambda body, index: Reply("", echo=body["prompt"].split("\n\n")[0])) as server:
         model = model_of(server, steps=StepSettings(way="completions", template="text"))
@@ -190,7 +174,7 @@ async def test_nothing_but_the_prompt_is_an_error(whole: bool) -> None:
             await solve(asked, model=model, strategy=BEAM, verifier=EVEN, attempts=1)
 
 
-async def test_a_paragraph_of_the_prompt_is_a_step_where_nothing_is_repeated() -> None:
+async def test_a_paragraph_of_the_prompt_is_a_step_where_nothing_is_repeated(model_of: ModelOf) -> None:
     with LoopbackServer(reply="Take 3.") as server:
         model = model_of(server, steps=StepSettings(way="completions", template="text"))
         await model.expand(Candidate(Problem("Add")), [1])
@@ -248,7 +232,7 @@ async def test_templates_are_rendered_once_for_each_problem_and_text() -> None:
             assert client.asked == ["apply-template", "tokenize", "tokenize", "tokenize"]
 
 
-async def test_what_it_lacks_is_said_with_the_mend() -> None:
+async def test_what_it_lacks_is_said_with_the_mend(model_of: ModelOf) -> None:
     with LoopbackServer(reply="x") as server:
         model = model_of(server, steps=StepSettings(way="completions"))
         with pytest.raises(ConfigurationError, match=r"/apply-template.*StepSettings\(template=…\)"):
@@ -264,7 +248,7 @@ async def test_what_it_lacks_is_said_with_the_mend() -> None:
                 await solve("Add", model=model, strategy=BEAM, verifier=EVEN)
 
 
-async def test_a_slow_function_is_run_beside_the_loop_and_once_for_each_prompt() -> None:
+async def test_a_slow_function_is_run_beside_the_loop_and_once_for_each_prompt(model_of: ModelOf) -> None:
     """While it runs, the loop keeps the deadline."""
     threads, prompts_of = set[str](), list[str]()
 
@@ -291,7 +275,7 @@ async def test_a_slow_function_is_run_beside_the_loop_and_once_for_each_prompt()
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
-async def test_whatever_a_function_raises_is_its_failure(raised: type[BaseException]) -> None:
+async def test_whatever_a_function_raises_is_its_failure(model_of: ModelOf, raised: type[BaseException]) -> None:
     def fails(messages: Any) -> str:
         raise raised
 
@@ -301,11 +285,9 @@ async def test_whatever_a_function_raises_is_its_failure(raised: type[BaseExcept
             await solve("Add", model=model, strategy=BEAM, verifier=EVEN)
 
 
-async def test_a_server_that_is_away_is_a_failure_and_no_missing_template() -> None:
+async def test_a_server_that_is_away_is_a_failure_and_no_missing_template(model_of: ModelOf) -> None:
     with LoopbackServer(reply="x") as server:
-        address = server.base_url
-    model = OpenAICompatibleModel("m", base_url=address, max_tokens=5, steps=StepSettings(way="completions"))
-    _made.append(model)
+        model = model_of(server, steps=StepSettings(way="completions"))
     with pytest.raises(AllCandidatesFailed, match="connection failed"):
         await solve("Add", model=model, strategy=BeamSearch(n=2, beam_width=2), verifier=EVEN, attempts=1)
 

@@ -12,6 +12,7 @@ pytest.importorskip("dspy")
 pytest.importorskip("aiohttp")
 
 import dspy
+from dspy.utils.callback import BaseCallback
 from tts_plugins_dspy import Scaled, ScaledLM
 
 from tts_plugins import BestOfN, Budget, Ledger
@@ -83,6 +84,10 @@ def test_copies_and_direct_calls(server: LoopbackServer, lm: Any) -> None:
     scaled = ScaledLM(lm, n=2, verifier=latest)
     other = scaled.copy(rollout_id=1, temperature=0.7)
     assert isinstance(other, ScaledLM) and other.kwargs["rollout_id"] == 1 and "rollout_id" not in scaled.kwargs
+    scaled.callbacks.append(kept := BaseCallback())
+    again = scaled.copy()
+    again.callbacks.append(BaseCallback())
+    assert scaled.callbacks == [kept] == again.callbacks[:1] and other.callbacks == [], "each has a list of its own"
     (first,), (second,) = scaled("hello"), other("hello")
     assert first != second and server.counts.requests == 4 and server.requests[-1].body["temperature"] == 0.7
     assert scaled.model == "openai/small" and scaled.supports_response_schema == lm.supports_response_schema

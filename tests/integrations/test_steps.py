@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from tests.imitations import STEPS, Body, asked, chatty, goes_on, llama, mistral, vllm
+from tests.imitations import STEPS, Body, ModelOf, asked, chatty, goes_on, llama, mistral, vllm
 from tts_plugins import BeamSearch, Budget, Candidate, Problem, Revision, Scored, Step, solve
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
@@ -18,22 +18,6 @@ from tts_plugins.verifiers import CallableVerifier
 
 EVEN = CallableVerifier(lambda p, c: [0.5] * len(c.steps), inline=True, name="even")
 BEAM = BeamSearch(n=4, beam_width=2)
-
-
-_made: list[OpenAICompatibleModel] = []
-
-
-def model_of(server: LoopbackServer, **settings: Any) -> OpenAICompatibleModel:
-    model = OpenAICompatibleModel("m", base_url=server.base_url, max_tokens=50, temperature=0.8, **settings)
-    _made.append(model)
-    return model
-
-
-@pytest.fixture(autouse=True)
-async def _closed() -> AsyncIterator[None]:
-    yield
-    while _made:
-        await _made.pop().aclose()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +33,7 @@ async def _closed() -> AsyncIterator[None]:
 )
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_way_is_found_once_and_gives_clean_steps(
-    reply: Callable[[Body, int], Reply], turn: Any, way: str, probes: int, stream: bool
+    model_of: ModelOf, reply: Callable[[Body, int], Reply], turn: Any, way: str, probes: int, stream: bool
 ) -> None:
     with LoopbackServer(reply=reply, assistant_turn=turn, tokenizer=True) as server:
         model = model_of(server, stream=stream)
@@ -71,7 +55,7 @@ async def test_the_way_is_found_once_and_gives_clean_steps(
         await model.aclose()
 
 
-async def test_the_probe_is_paid_for_from_the_budget() -> None:
+async def test_the_probe_is_paid_for_from_the_budget(model_of: ModelOf) -> None:
     with LoopbackServer(reply=llama) as server:
         result = await solve(
             "Add", model=model_of(server), strategy=BeamSearch(n=1, beam_width=1), verifier=EVEN, budget=Budget(calls=1)
@@ -80,7 +64,7 @@ async def test_the_probe_is_paid_for_from_the_budget() -> None:
         assert len(server.requests) == 1
 
 
-async def test_a_known_way_and_openai_are_not_probed() -> None:
+async def test_a_known_way_and_openai_are_not_probed(model_of: ModelOf) -> None:
     with LoopbackServer(reply=llama) as server:
         model = model_of(server, steps=StepSettings(way="plain"))
         await solve("Add", model=model, strategy=BEAM, verifier=EVEN)
@@ -88,13 +72,13 @@ async def test_a_known_way_and_openai_are_not_probed() -> None:
     assert OpenAICompatibleModel("gpt-x", api_key="-")._way == "prompt"
 
 
-async def test_vllm_says_for_certain_where_it_ended() -> None:
+async def test_vllm_says_for_certain_where_it_ended(model_of: ModelOf) -> None:
     with LoopbackServer(reply=lambda b, i: Reply("All there is.", tells_stop=True)) as server:
         result = await solve("Add", model=model_of(server), strategy=BeamSearch(n=2, beam_width=2), verifier=EVEN)
         assert result.best.finished and result.usage.calls == 2  # no empty continuation has to be asked for
 
 
-async def test_an_empty_continuation_may_come_as_null() -> None:
+async def test_an_empty_continuation_may_come_as_null(model_of: ModelOf) -> None:
     def null(body: Body, index: int) -> Reply:
         return Reply(None) if body["messages"][-1]["role"] == "assistant" else Reply("One.\n\nTwo.")
 
@@ -104,7 +88,7 @@ async def test_an_empty_continuation_may_come_as_null() -> None:
         assert result.text == "One." and result.best.finished and len(server.requests) == 2
 
 
-async def test_a_step_cut_by_its_limit_is_truncated() -> None:
+async def test_a_step_cut_by_its_limit_is_truncated(model_of: ModelOf) -> None:
     with LoopbackServer(reply="one two three four five six") as server:
         model = model_of(server, steps=StepSettings(max_tokens=3))
         reply = await model.expand(Candidate(Problem("Add")), [1])
@@ -115,14 +99,14 @@ async def test_a_step_cut_by_its_limit_is_truncated() -> None:
         assert later is not None and later.prompt_tokens == bound.prompt_tokens + 6
 
 
-async def test_a_server_that_refuses_stop_is_cut_on_this_side() -> None:
+async def test_a_server_that_refuses_stop_is_cut_on_this_side(model_of: ModelOf) -> None:
     with LoopbackServer(reply=llama, refuses=["stop"]) as server:
         result = await solve("Add", model=model_of(server), strategy=BEAM, verifier=EVEN, seed=1)
         assert [s.text for s in result.best.steps] == STEPS
         assert sum("stop" in r.body for r in server.requests) <= 4  # those that were sent before the first answer
 
 
-async def test_a_template_that_trims_the_prefix_is_found_out() -> None:
+async def test_a_template_that_trims_the_prefix_is_found_out(model_of: ModelOf) -> None:
     def trims(body: Body, index: int) -> Reply:
         more = goes_on(body)
         leads = body["messages"][-1]["role"] == "assistant" and "k7q2" not in asked(body)[-1]
@@ -134,7 +118,7 @@ async def test_a_template_that_trims_the_prefix_is_found_out() -> None:
         assert [s.text for s in result.best.steps] == STEPS
 
 
-async def test_a_step_that_repeats_earlier_ones_is_refused() -> None:
+async def test_a_step_that_repeats_earlier_ones_is_refused(model_of: ModelOf) -> None:
     with LoopbackServer(reply="Take 3.") as server:
         model = model_of(server, steps=StepSettings(way="prompt"))
         result = await solve("Add", model=model, strategy=BEAM, verifier=EVEN, seed=1)
@@ -142,7 +126,7 @@ async def test_a_step_that_repeats_earlier_ones_is_refused() -> None:
         assert any("has already" in str(e.get("error")) for e in result.trace)
 
 
-async def test_whole_solutions_are_cut_and_grown_again_from_a_prefix() -> None:
+async def test_whole_solutions_are_cut_and_grown_again_from_a_prefix(model_of: ModelOf) -> None:
     seen: list[str] = []
 
     def whole(body: Body, index: int) -> str:
@@ -157,7 +141,7 @@ async def test_whole_solutions_are_cut_and_grown_again_from_a_prefix() -> None:
         assert not any("stop" in r.body for r in server.requests)
 
 
-async def test_a_text_without_steps_is_cut_before_it_is_continued() -> None:
+async def test_a_text_without_steps_is_cut_before_it_is_continued(model_of: ModelOf) -> None:
     with LoopbackServer(reply=llama) as server:
         model = model_of(server, steps=StepSettings(way="plain"))
         reply = await model.expand(Candidate(Problem("Add"), text="Take 3.\n\nAdd 4 to get 7."), [1])
@@ -216,7 +200,7 @@ def test_bad_step_settings(settings: Any, said: str) -> None:
         StepSettings(**settings)
 
 
-async def test_revision_sends_attempts_and_feedback_as_turns() -> None:
+async def test_revision_sends_attempts_and_feedback_as_turns(model_of: ModelOf) -> None:
     def improves(body: Body, index: int) -> str:
         return f"Answer: {sum(m['role'] == 'assistant' for m in body['messages'])}"
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tts_plugins import BestOfN, Budget, Problem, SelfConsistency
-from tts_plugins.bench import _charts, _sections
+from tts_plugins.bench import _charts, _drawings
 from tts_plugins.bench.matched import SHARES, Larger, matches
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.report import Placing, Run, as_dict, load, page, picture, png_of
@@ -100,6 +100,12 @@ async def test_pictures_are_drawn(stored: Path) -> None:
     assert root.tag.endswith("svg") and "var(" not in svg
     titles = [e.text for e in root.iter() if e.get("class") == "title"]
     assert titles[:2] == ["Accuracy against compute", "Accuracy by difficulty"]
+    # It stands alone: what its colours mean and what its lines are is written in it, as on the page.
+    said = " ".join(e.text or "" for e in root.iter() if e.get("class") == "label")
+    for part in ("wrong, though a right answer was there", "self_consistency(n=4)", "the frontier", "dot: the mean"):
+        assert part in said, part
+    filled = [e.get("class") for e in root.iter() if e.get("class") in ("part right", "part wrongly")]
+    assert len(filled) > filled.count("part right") > 1
     if importlib.util.find_spec("resvg_py") is None:
         with pytest.raises(MissingExtraError, match=r"tts-plugins\[bench\]"):
             png_of(svg)
@@ -164,6 +170,18 @@ def test_outcomes_tell_a_wrong_choice_from_none_to_choose() -> None:
     assert arm.selections()["best"] is None
 
 
+def test_the_page_marks_what_the_figures_do_not_say() -> None:
+    rows = [solve(p, arm, True, exact=arm != "bound") for p in "ab" for arm in ("counted", "bound")]
+    config = {"model": "m", "seeds": [0]}
+    text = page(Run(config=config, summary=summary(rows)))
+    assert ">≤100<" in text and ">100<" in text
+    assert "≤: the server did not count some" in text and "≤400 tokens" in text
+    assert "Without an interval" not in text and "1.000 to 1.000" in text
+    text = page(Run(config=config, summary=summary([solve("a", "one", True), solve("b", "one", None)])))
+    assert "Without an interval: one problem was graded" in text and "1.000 to" not in text
+    assert "1 of 2 problems have no answer and are not counted" in text and "≤" not in text
+
+
 def test_problems_are_binned_by_the_share_of_right_candidates() -> None:
     rows = [solve(f"p{i}", "arm", i < 6) for i in range(9)]
     candidates = {(f"p{i}", "arm", 0): [CandidateRow(place=k, answer="a", correct=k < 9 - i) for k in range(9)]
@@ -213,7 +231,7 @@ def test_what_has_no_answer_is_counted_nowhere_and_a_failed_solve_is_wrong() -> 
 
 
 def test_one_bin_of_difficulty_is_not_called_the_easiest_and_no_line_ends_beyond_a_mark() -> None:
-    assert [_sections._bin(i, 1) for i in range(1)] == ["all"]
-    assert [_sections._bin(i, 3) for i in range(3)] == ["easiest", "2", "hardest"]
+    assert [_drawings.bin_name(i, 1) for i in range(1)] == ["all"]
+    assert [_drawings.bin_name(i, 3) for i in range(3)] == ["easiest", "2", "hardest"]
     drawn = str(_charts.spreads([_charts.Spread(arm=0, quantiles=[1, 2, 3, 5, 7], mean=3.5)], "samples"))
     assert ">8<" in drawn

@@ -292,6 +292,18 @@ def test_one_problem_has_no_interval(said: Any) -> None:
     code, out, err = said(*asked, "1", "--out", "one.sqlite")
     assert code == 0, err
     assert re.search(r"self-consistency +\d\.\d{3} +[+-]\d\.\d{3} +8\.0", out)
+    assert "Without an interval: one problem was graded" in out
+
+
+def test_figures_that_are_bounds_are_marked_as_on_the_page(said: Any) -> None:
+    with LoopbackServer(reply="The answer is 4.", usage="missing") as server:
+        code, out, err = said("bench", "--problems", "problems.jsonl", *live(server), "--strategy",
+                              "self-consistency:n=2", "--params", "1e9", "--html", "r.html")  # fmt: skip
+    assert code == 0, err
+    marks = re.findall(r"≤[\d.,e+]*\d", out)
+    assert len(marks) == 2 and "≤: the server did not count" in out
+    text = Path("r.html").read_text()
+    assert re.findall(r"≤[\d.,e+]*\d", text)[-2:] == marks and "≤: the server did not count" in text
 
 
 def test_a_recording_names_the_option_that_has_changed(said: Any, server: LoopbackServer) -> None:

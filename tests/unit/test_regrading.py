@@ -103,7 +103,7 @@ async def later(problem: Problem, candidate: Candidate) -> bool:
     return True
 
 
-NO_GRADES = [later, *(lambda p, c, found=found: found for found in ("no", 2, [True], math.nan))]
+NO_GRADES = [later, *(lambda p, c, found=found: found for found in ("no", 2, 0.5, [True], math.nan))]
 
 
 @pytest.mark.parametrize("grade", NO_GRADES)
@@ -111,7 +111,7 @@ async def test_what_is_no_grade_is_refused_when_it_is_given_and_when_it_is_given
     tmp_path: Path, grade: Any
 ) -> None:
     """Regression: a list was an error of SQLite's, NaN "not graded", and the word "no" would have been true."""
-    said = r"grade: problem 'p0': .* is no grade; return True, False, or None"
+    said = r"grade: problem 'p0': (.* is no grade; return True, False, or None|the function is async)"
     with pytest.raises(DataError, match=said):
         await measured(tmp_path / "new", grade, "a")
     path = tmp_path / "run"
@@ -124,3 +124,5 @@ async def test_what_is_no_grade_is_refused_when_it_is_given_and_when_it_is_given
 
 async def test_numpy_s_truth_is_a_grade(tmp_path: Path) -> None:
     assert await measured(tmp_path / "run", lambda p, c: np.equal(1, 1)) == [True] * 3
+    for i, zero in enumerate((0, 0.0, np.float32(0), np.int64(0))):
+        assert await measured(tmp_path / f"run{i}", lambda p, c, zero=zero: zero) == [False] * 3

@@ -70,6 +70,25 @@ async def test_what_cannot_be_read_is_dropped(tmp_path: Path) -> None:
     assert texts and not any(text.startswith(B) for text in texts)
 
 
+@pytest.mark.parametrize("wrong", ["no", 2, 0.5, [True], float("nan")])
+@pytest.mark.parametrize("later", [False, True])
+async def test_what_is_no_grade_is_refused_by_name(tmp_path: Path, wrong: object, later: bool) -> None:
+    """Regression: whatever was true in Python was right, the word "no" and NaN too."""
+
+    async def waits(p: Problem, c: Candidate) -> Any:
+        return wrong
+
+    grade: Any = waits if later else lambda p, c: wrong
+    with pytest.raises(DataError, match=r"grade: problem 'p1': .* is no grade; return True, False, or None"):
+        await made(tmp_path / "r.jsonl", grade=grade)
+    assert Pool.read(tmp_path / "r.jsonl").problems == ()
+
+
+async def test_one_and_zero_are_grades(tmp_path: Path) -> None:
+    pool = await made(tmp_path / "r.jsonl", grade=lambda p, c: float(c.answer == "7"))
+    assert pool == await made(tmp_path / "same.jsonl")
+
+
 async def test_it_is_taken_up_where_it_ended(tmp_path: Path) -> None:
     path, problems = tmp_path / "r.jsonl", [problem("a"), problem("b"), problem("c")]
     await made(path, problems[:1])

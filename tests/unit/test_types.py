@@ -134,3 +134,13 @@ def test_the_empty_mapping_is_empty_and_stays_so_through_pickling() -> None:
     assert pickle.loads(pickle.dumps(EMPTY)) is EMPTY and copy.deepcopy(EMPTY) is EMPTY
     with pytest.raises(KeyError, match="x"):
         EMPTY["x"]
+
+
+def test_equal_usages_have_equal_hashes() -> None:
+    """Regression: it is frozen and had none, since its roles are a mapping."""
+    one, other = Usage(calls=1, completion_tokens=5, usd=None), Usage(calls=1, completion_tokens=5, usd=None)
+    assert hash(one) == hash(other) and hash(Usage()) == hash(Usage(usd=0, seconds=0))
+    both = [usage.of_role("model") + Usage(calls=1).of_role("verifier") for usage in (one, other)]
+    assert both[0] == both[1] and {*both, one} == {both[1], one} and len({*both, one}) == 2
+    told = one.of_role("model")
+    assert told != one and len({told, one}) == 2, "who took it tells them apart"

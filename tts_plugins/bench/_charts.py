@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from tts_plugins.engine._html import Html, el, markup
 
 WIDTH = 440.0
 COLOURS = 8
+_LINE = 18.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 14.0, 12.0, 40.0
 
 
@@ -22,6 +24,14 @@ class Point:
     cost: float
     accuracy: Estimate
     frontier: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """How a part of a chart is filled, and what it stands for."""
+
+    style: str
+    words: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +102,8 @@ def by_bin(
             said = el("title", f"{letter(arm)}, {first}: {value}")
             out.append(el("rect", said, height=f"{max(high, 0.8):.1f}", class_=f"f{arm % COLOURS}", **rest))
             at = [height - _BOTTOM - e * (height - _TOP - _BOTTOM) for e in (value.low, value.high)]
-            out.append(_line(left + wide / 2, at[0], left + wide / 2, at[1], "error"))
+            # The halo makes the line seen on the darkest bars too.
+            out += [_line(left + wide / 2, at[0], left + wide / 2, at[1], kind) for kind in ("halo", "error")]
     return _svg(out, height, "Accuracy by difficulty")
 
 
@@ -111,7 +122,7 @@ def shares(rows: Sequence[tuple[int | str, Mapping[str, float]]], styles: Mappin
                 place = {"x": f"{x:.1f}", "y": f"{at:.1f}", "width": f"{wide:.1f}", "height": "20"}
                 out.append(el("rect", said, class_=f"part {styles[name]}", **place))
             if wide > 30:
-                out.append(_text(x + wide / 2, at + 14, f"{share:.0%}", anchor="middle", kind="inside"))
+                out.append(_text(x + wide / 2, at + 14, f"{share:.0%}", anchor="middle", kind=f"inside {styles[name]}"))
             x += wide
     return _svg(out, 6 + len(rows) * 28.0, "Shares")
 
@@ -144,6 +155,17 @@ def keys(names: Sequence[str]) -> Html:
     """The arms' marks and names, one under the other, for a picture that stands alone."""
     rows = [markup(_marker(9, 9 + 22 * i, i), _text(26, 13 + 22 * i, n, anchor="start")) for i, n in enumerate(names)]
     return markup(*rows)
+
+
+def legend(keys: Sequence[Key], note: str) -> tuple[Html, float]:
+    """A chart's keys and its note, a line each, for a picture that stands alone; and their height."""
+    rows: list[Html] = []
+    for i, key in enumerate(keys):
+        mark = el("rect", x="0.5", y=f"{i * _LINE + 0.5:.1f}", width="11", height="11", class_=f"part {key.style}")
+        rows.append(markup(mark, _text(18, i * _LINE + 10, key.words, anchor="start")))
+    for line in textwrap.wrap(note, 72):
+        rows.append(_text(0, len(rows) * _LINE + 10, line, anchor="start"))
+    return markup(*rows), len(rows) * _LINE
 
 
 def _apart(places: Sequence[float]) -> list[float]:

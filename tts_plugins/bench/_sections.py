@@ -5,26 +5,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from statistics import mean, quantiles
 from typing import Any
 
-from tts_plugins.bench import _charts as chart
-from tts_plugins.bench._charts import badge, letter
+from tts_plugins.bench._charts import badge
 from tts_plugins.bench.matched import Larger, Match
 from tts_plugins.bench.metrics import Estimate
-from tts_plugins.bench.summary import OUTCOMES, Arm, Costs, Summary, accuracy_in
-from tts_plugins.engine._html import Html, el, markup
-from tts_plugins.engine._words import money, plural, seconds, shorten
+from tts_plugins.bench.summary import Arm, Costs, Summary
+from tts_plugins.engine._html import Html, el
+from tts_plugins.engine._words import bounded, money, plural, seconds, shorten
 
-Cost = Callable[[Arm], float]
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_STYLES = dict(zip(OUTCOMES, ("right", "wrongly", "absent", "cut", "lost"), strict=True))
-_WORDS = {
-    OUTCOMES[0]: "right", OUTCOMES[1]: "wrong, though a right answer was there",
-    OUTCOMES[2]: "no right answer among the candidates", OUTCOMES[3]: "every candidate cut, or without an answer",
-    OUTCOMES[4]: "failed",
-}  # fmt: skip
-_BARS = 8  # more bars in a group cannot be told apart
 
 
 def facts(config: Mapping[str, Any], summary: Summary) -> Html:
@@ -37,103 +27,17 @@ def facts(config: Mapping[str, Any], summary: Summary) -> Html:
         ("Seeds", f"{len(config['seeds']):,}"),
         ("Solves", f"{summary.done:,}" + ("" if summary.done == summary.of else f" of {summary.of:,}")),
         ("Verifier", str(config.get("verifier") or "none")),
-        ("Spent", f"{sum(s.calls for s in solves):,} calls, {sum(s.tokens for s in solves):,} tokens"),
+        ("Spent", _spent(summary)),
         ("Cost", "unknown" if usd is None else money({"usd": usd}) or "$0"),
         ("Samples", "recorded; replayed here" if config.get("pool") else "live"),
     ]
     return el("dl", [el("div", el("dt", name), el("dd", value)) for name, value in pairs], class_="facts")
 
 
-def drawings(summary: Summary, cost: Cost, unit: str) -> list[tuple[str, Html]]:
-    """The charts that the data allow, each with its title."""
-    numbers = {arm.name: i for i, arm in enumerate(summary.arms)}
-    frontier = summary.frontier(cost)
-    points = [
-        chart.Point(arm=numbers[a.name], cost=cost(a), accuracy=a.accuracy, frontier=a in frontier)
-        for a in summary.arms
-        if a.accuracy is not None
-    ]
-    out: list[tuple[str, Html]] = []
-    if points:
-        out.append(("Accuracy against compute", chart.against_cost(points, unit)))
-        out.append(("Accuracy by difficulty", _by_bin(summary, numbers)))
-        rows: list[tuple[int | str, Mapping[str, float]]] = [(numbers[a.name], a.outcomes()) for a in summary.arms]
-        out.append(("What became of the solves", chart.shares(rows, _STYLES)))
-    spread = [_spread(a, numbers[a.name]) for a in summary.arms]
-    if any(s.quantiles[-1] != s.quantiles[0] for s in spread):
-        out.append(("When they stopped", chart.spreads(spread, "candidates of a solve")))
-    return out + [
-        (f"What {letter(i)} chose", made) for i, a in enumerate(summary.arms) if (made := _chosen(summary, a))
-    ]
-
-
-def charts(summary: Summary, cost: Cost, unit: str) -> Html:
-    """All charts, with the key of the arms above them."""
-    keys = [[el("span", badge(i), arm.name, class_="legend"), " "] for i, arm in enumerate(summary.arms)]
-    notes = {
-        "Accuracy against compute": "Whiskers: 95 %, resampled by problem. Dashed: the frontier, where nothing is as "
-        "right for less.",
-        "Accuracy by difficulty": "Problems in bins by the share of right candidates, which is below each bin."
-        + (f" The first {_BARS} strategies." if len(summary.arms) > _BARS else ""),
-        "When they stopped": "Line: 5 to 95 % of the solves; box: 25 to 75 %; dot: the mean.",
-    }
-    figures = [
-        el("figure", el("h3", title), made, el("figcaption", _caption(title, notes, summary)))
-        for title, made in drawings(summary, cost, unit)
-    ]
-    return el("section", el("p", keys, class_="wrapping"), el("div", figures, class_="charts"))
-
-
-def _caption(title: str, notes: Mapping[str, str], summary: Summary) -> object:
-    if title == "What became of the solves":
-        seen = {name for arm in summary.arms for name, share in arm.outcomes().items() if share}
-        return [_key(_STYLES[name], _WORDS[name]) for name in OUTCOMES if name in seen]
-    if title.startswith("What ") and title not in notes:
-        arm = summary.arms[next(i for i in range(len(summary.arms)) if title == f"What {letter(i)} chose")]
-        return [_key(f"c{n % chart.COLOURS}", shorten(name, 70)) for name, n in _choices(arm).items()]
-    return notes.get(title, "")
-
-
-def _key(style: str, words: str) -> Html:
-    # The space between two keys is where the line may break.
-    return markup(el("span", el("span", class_=f"key {style}"), words, class_="legend"), " ")
-
-
-def _by_bin(summary: Summary, numbers: Mapping[str, int]) -> Html:
-    bins = summary.bins()
-    words = [(_bin(i, len(bins)), f"{mean(summary.ease[p] for p in b):.2f}") for i, b in enumerate(bins)]
-    bars = {numbers[a.name]: [accuracy_in(a, b) for b in bins] for a in summary.arms[:_BARS]}
-    return chart.by_bin(words, bars)
-
-
-def _bin(number: int, of: int) -> str:
-    """What a bin of difficulty is called; one alone has no others to be easier than."""
-    return "all" if of == 1 else "easiest" if number == 0 else "hardest" if number == of - 1 else str(number + 1)
-
-
-def _spread(arm: Arm, number: int) -> chart.Spread:
-    values = [float(len(arm.candidates.get((s.problem, s.arm, s.seed), ()))) for s in arm.all]
-    cuts = quantiles(values, n=20, method="inclusive") if len(values) > 1 else values * 19
-    return chart.Spread(arm=number, quantiles=[cuts[i] for i in (0, 4, 9, 14, 18)], mean=mean(values))
-
-
-def _choices(arm: Arm) -> dict[str, int]:
-    """The strategies that a policy chose, most frequent first, each with its number."""
-    counts = Counter(s.choice for s in arm.all if s.choice is not None)
-    return {name: i for i, (name, _) in enumerate(counts.most_common())}
-
-
-def _chosen(summary: Summary, arm: Arm) -> Html | None:
-    names = _choices(arm)
-    if not names:
-        return None
-    rows: list[tuple[int | str, Mapping[str, float]]] = []
-    bins = summary.bins()
-    for i, problems in enumerate(bins):
-        counts = Counter(s.choice for s in arm.all if s.problem in problems and s.choice is not None)
-        total = max(1, counts.total())
-        rows.append((_bin(i, len(bins)), {name: counts[name] / total for name in names}))
-    return chart.shares(rows, {name: f"f{n % chart.COLOURS}" for name, n in names.items()})
+def _spent(summary: Summary) -> str:
+    solves = [s for arm in summary.arms for s in arm.all]
+    tokens = bounded({"exact": all(arm.exact for arm in summary.arms)}, sum(s.tokens for s in solves))
+    return f"{sum(s.calls for s in solves):,} calls, {tokens} tokens"
 
 
 def figures(summary: Summary, frontier: Sequence[Arm], costs: Costs | None) -> Html:
@@ -144,15 +48,23 @@ def figures(summary: Summary, frontier: Sequence[Arm], costs: Costs | None) -> H
     for i, arm in enumerate(summary.arms):
         over = "" if arm is first else arm.gain(first) or ""
         price = "unknown" if arm.usd is None else money({"usd": arm.usd.value}) or "$0"
-        cells = [_estimate(arm.accuracy), _estimate(over, signed=True), f"{arm.samples.value:.1f}",
-                 f"{arm.calls.value:.1f}", f"{arm.tokens.value:,.0f}",
-                 *([f"{arm.flops(costs).value:.2e}"] if costs is not None else []), price,
-                 seconds(arm.seconds.value)]  # fmt: skip
+        cells = [_estimate(arm.accuracy, lone=arm.lone), _estimate(over, signed=True, lone=arm.lone),
+                 f"{arm.samples.value:.1f}", f"{arm.calls.value:.1f}", tokens_of(arm),
+                 *([flops_of(arm, costs)] if costs is not None else []), price, seconds(arm.seconds.value)]  # fmt: skip
         star = el("span", " ★", class_="star", title="on the frontier") if arm in frontier else None
         rows.append(_row(i, arm.name, cells, star))
     note = "Means of a solve, with 95 % intervals from resampling problems, the differences paired; ★: on the frontier."
-    exact = all(s.exact for a in summary.arms for s in a.all)
-    return _table("Figures", heads, rows, note + ("" if exact else " Some token counts are bounds or estimates."))
+    return _table("Figures", heads, rows, note)
+
+
+def tokens_of(arm: Arm) -> str:
+    """Tokens of a solve, marked where some are bounds."""
+    return bounded({"exact": arm.exact}, arm.tokens.value)
+
+
+def flops_of(arm: Arm, costs: Costs) -> str:
+    """FLOPs of a solve, marked where they follow from bounds."""
+    return ("" if arm.exact else "≤") + f"{arm.flops(costs).value:.2e}"
 
 
 def choosing(summary: Summary) -> Html | None:
@@ -183,13 +95,14 @@ def passes(summary: Summary) -> Html | None:
     return _table("pass@k", ["Strategy", *(f"k = {k}" for k in ks)], rows, note) if rows else None
 
 
-def beside(found: Sequence[Match], larger: Larger, words: Callable[[float | None], str]) -> Html:
+def beside(found: Sequence[Match], larger: Larger, words: Callable[[float | None], str], *, lone: bool) -> Html:
     """The small model beside the larger one at matched FLOPs."""
     heads = ["Pretraining", "FLOPs allowed", "Best within it", "Its FLOPs", "Right", larger.name, "Difference"]
     rows = []
     for m in found:
         cells = [f"{m.allowed:.2e}", m.arm or "nothing fits", "" if m.flops is None else f"{m.flops:.2e}",
-                 _estimate(m.accuracy), _estimate(m.larger), _estimate(m.difference, signed=True)]  # fmt: skip
+                 *(_estimate(e, lone=lone) for e in (m.accuracy, m.larger)),
+                 _estimate(m.difference, signed=True, lone=lone)]  # fmt: skip
         rows.append(el("tr", el("th", words(m.share), scope="row"), [el("td", c) for c in cells]))
     note = (
         f"One answer of {larger.name} takes {larger.flops:.2e} FLOPs ({larger.tokens:,.0f} tokens). With pretraining "
@@ -237,8 +150,9 @@ def _table(title: str, heads: Sequence[str], rows: Sequence[Html], note: str) ->
     return el("section", el("h2", title), scroll, el("p", note, class_="quiet") if note else None)
 
 
-def _estimate(value: Estimate | str | None, *, signed: bool = False) -> object:
+def _estimate(value: Estimate | str | None, *, lone: bool, signed: bool = False) -> object:
     if not isinstance(value, Estimate):
         return "not graded" if value is None and not signed else value or ""
     sign = "+" if signed else ""
-    return [f"{value.value:{sign}.3f}", " ", el("small", f"{value.low:{sign}.3f} to {value.high:{sign}.3f}")]
+    said = f"{value.value:{sign}.3f}"
+    return said if lone else [said, " ", el("small", f"{value.low:{sign}.3f} to {value.high:{sign}.3f}")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import numbers
 from collections.abc import Callable
 
 from tts_plugins.answers import equivalent
@@ -30,18 +31,29 @@ def graded(grade: Grade, problem: Problem, candidate: Candidate) -> bool | None:
     """What a grade says, if it is one.
 
     Raises:
-        DataError: it is neither true, false nor None, such as a coroutine, a word or NaN.
+        DataError: it is none (see `truth`), or the function is async.
     """
     found: object = grade(problem, candidate)
-    if found is None or isinstance(found, bool):
-        return found
-    if type(found).__name__ in ("bool", "bool_") and type(found).__module__ == "numpy":
-        return bool(found)
     if inspect.iscoroutine(found):
         found.close()  # nobody will await it
+        raise DataError(f"grade: problem {problem.id!r}: the function is async; give one that is not")
+    return truth(problem, found)
+
+
+def truth(problem: Problem, found: object) -> bool | None:
+    """What a grade function returned, as what it says: true and false, 1 and 0 as numbers of any kind, or None.
+
+    Raises:
+        DataError: anything else, such as a word, NaN, or a share: it names the problem and the value.
+    """
+    if found is None or isinstance(found, bool):
+        return found
+    numpy_s = type(found).__name__ in ("bool", "bool_") and type(found).__module__ == "numpy"
+    if numpy_s or (isinstance(found, numbers.Real) and found in (0, 1)):
+        return bool(found)
     raise DataError(
         f"grade: problem {problem.id!r}: {str(found)[:60]!r} ({type(found).__name__}) is no grade; return True, False, "
-        "or None for what cannot be graded, from a function that is not async"
+        "or None for what cannot be graded"
     )
 
 

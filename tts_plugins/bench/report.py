@@ -10,7 +10,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from tts_plugins.bench import _sections as sections
-from tts_plugins.bench._charts import keys
+from tts_plugins.bench._charts import keys, legend
+from tts_plugins.bench._drawings import charts, drawings
+from tts_plugins.bench._sections import flops_of, tokens_of
 from tts_plugins.bench.matched import Larger, Match, matches
 from tts_plugins.bench.metrics import Estimate
 from tts_plugins.bench.store import Store
@@ -18,6 +20,11 @@ from tts_plugins.bench.summary import Arm, Costs, Summary
 from tts_plugins.engine._html import Html, el
 from tts_plugins.engine._page import document
 from tts_plugins.errors import DataError, MissingExtraError
+
+__all__ = [
+    "Placing", "Run", "as_dict", "check_png", "cost_of", "flops_of", "load", "page", "picture", "png_of", "remarks",
+    "share_words", "tokens_of",
+]  # fmt: skip
 
 _CHART = re.compile(r'<svg viewBox="0 0 [\d.]+ (?P<height>[\d.]+)"[^>]*>(?P<content>.*?)</svg>', re.DOTALL)
 
@@ -71,11 +78,14 @@ def page(run: Run, place: Placing | None = None) -> str:
     body = [
         el("h1", f"Benchmark: {run.config['model']}"),
         sections.facts(run.config, run.summary),
-        sections.charts(run.summary, cost, unit),
+        charts(run.summary, cost, unit),
         sections.figures(run.summary, run.frontier(place), None if place is None else place.costs),
+        [el("p", remark, class_="quiet") for remark in remarks(run.summary)],
         sections.choosing(run.summary),
         sections.passes(run.summary),
-        None if place is None or place.larger is None else sections.beside(found, place.larger, share_words),
+        None
+        if place is None or place.larger is None
+        else sections.beside(found, place.larger, share_words, lone=any(a.lone for a in run.summary.arms)),
         sections.failures(run.summary),
         sections.settings(run.config),
     ]
@@ -85,16 +95,19 @@ def page(run: Run, place: Placing | None = None) -> str:
 def picture(run: Run, place: Placing | None = None) -> str:
     """The charts as one SVG that stands alone, in light colours."""
     unit = "tokens of a solve" if place is None else "FLOPs of a solve"
-    drawn = sections.drawings(run.summary, cost_of(place), unit)
+    drawn = drawings(run.summary, cost_of(place), unit)
     parts, heights, wide = list[Html](), [0.0, 0.0], 440.0
-    for title, chart in drawn:
-        found = _CHART.fullmatch(chart)
+    for drawing in drawn:
+        found = _CHART.fullmatch(drawing.chart)
         assert found is not None  # every chart is one of ours
         column = heights.index(min(heights))
         at = f"translate({20 + column * (wide + 30):g} {20 + heights[column]:g})"
-        parts.append(el("g", el("text", title, y="12", class_="title"),
-                        el("g", Html(found["content"]), transform="translate(0 22)"), transform=at))  # fmt: skip
-        heights[column] += float(found["height"]) + 48
+        below, more = legend(drawing.keys, drawing.note)
+        parts.append(el("g", el("text", drawing.title, y="12", class_="title"),
+                        el("g", Html(found["content"]), transform="translate(0 22)"),
+                        el("g", below, transform=f"translate(0 {float(found['height']) + 30:g})"),
+                        transform=at))  # fmt: skip
+        heights[column] += float(found["height"]) + more + 56
     names = el("g", keys([a.name for a in run.summary.arms]), transform=f"translate(20 {max(heights) + 16:g})")
     width, height = 2 * wide + 70, max(heights) + 30 + 22 * len(run.summary.arms)
     style = Html(f"<style>{_literal(_style())} .title {{ font-size: 14px; font-weight: 600; fill: #1c2024; }}</style>")
@@ -126,6 +139,18 @@ def png_of(svg: str) -> bytes:
     import resvg_py
 
     return bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=2))
+
+
+def remarks(summary: Summary) -> list[str]:
+    """What the figures do not say by themselves: which are bounds, have no interval, or do not count a problem."""
+    said, bare = list[str](), len(summary.ungraded)
+    if not all(arm.exact for arm in summary.arms):
+        said.append("≤: the server did not count some of these tokens, which are bounds or estimates")
+    if any(arm.lone for arm in summary.arms):
+        said.append("Without an interval: one problem was graded, and it says nothing of others")
+    if bare:
+        said.append(f"{bare} of {len(summary.problems)} problems have no answer and are not counted")
+    return said
 
 
 def as_dict(run: Run, place: Placing | None = None) -> dict[str, Any]:
@@ -163,6 +188,7 @@ def _arm(arm: Arm, first: Arm, frontier: bool, place: Placing | None) -> dict[st
         "usd": _plain(arm.usd),
         "seconds": _plain(arm.seconds),
         "flops": None if place is None else _plain(arm.flops(place.costs)),
+        "exact": arm.exact,
         "frontier": frontier,
         "selections": arm.selections(),
         "pass_at": {k: arm.pass_at(k) for k in sections.POWERS if arm.pass_at(k) is not None},

@@ -20,6 +20,7 @@ from typing import Any
 
 from tts_plugins._config import check_count
 from tts_plugins.answers import AnswerKey, equivalent, extract
+from tts_plugins.bench.grading import truth
 from tts_plugins.engine.solve import solve
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, DataError
 from tts_plugins.ledger import Ledger
@@ -154,7 +155,7 @@ async def make_rollouts(
     Raises:
         ConfigurationError: a setting is wrong, an id is missing or stands twice.
         BudgetExhausted: the ledger is used up.
-        DataError: the file was begun with other settings.
+        DataError: the file was begun with other settings, or `grade` returned what is no grade.
     """
     for name, value in (("solutions", solutions), ("rollouts", rollouts), ("concurrency", concurrency)):
         check_count("make_rollouts", name, value)
@@ -232,8 +233,7 @@ async def _graded(grade: Grade, problem: Problem, candidate: Candidate) -> bool 
     if candidate.truncated:
         return None
     found = grade(problem, candidate)
-    given = await found if inspect.isawaitable(found) else found
-    return None if given is None else bool(given)
+    return truth(problem, await found if inspect.isawaitable(found) else found)
 
 
 def _check_ids(problems: Sequence[Problem]) -> None:

@@ -66,6 +66,16 @@ class Arm:
         return {problem: rows for problem, rows in graded.items() if rows}
 
     @property
+    def lone(self) -> bool:
+        """Whether a single problem was graded: it says nothing of others, so that there is no interval."""
+        return len(self.rights) == 1
+
+    @property
+    def exact(self) -> bool:
+        """Whether the tokens of all its solves were counted; else some are bounds or estimates."""
+        return all(s.exact for s in self.all)
+
+    @property
     def failed(self) -> list[SolveRow]:
         """Solves that ended with an error instead of an answer."""
         return [s for s in self.all if s.error is not None]

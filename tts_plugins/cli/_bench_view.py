@@ -15,13 +15,13 @@ from rich.text import Text
 
 from tts_plugins.bench.metrics import Estimate
 from tts_plugins.bench.plan import Plan
-from tts_plugins.bench.report import Placing, Run, share_words
+from tts_plugins.bench.report import Placing, Run, flops_of, remarks, share_words, tokens_of
 from tts_plugins.bench.rows import SolveRow
 from tts_plugins.bench.runner import Progress
 from tts_plugins.bench.store import Store
 from tts_plugins.bench.summary import Arm
 from tts_plugins.cli._terminal import EVERY, say, stdout
-from tts_plugins.engine._words import money, seconds
+from tts_plugins.engine._words import bounded, money, seconds
 
 
 class BenchView:
@@ -60,7 +60,8 @@ class BenchView:
     def line(self) -> str:
         """How it stands, in a few words."""
         solves = [s for rows in self._solves.values() for s in rows]
-        spent = f"{sum(s.calls for s in solves):,} calls, {sum(s.tokens for s in solves):,} tokens{_spent(solves)}"
+        tokens = bounded({"exact": all(s.exact for s in solves)}, sum(s.tokens for s in solves))
+        spent = f"{sum(s.calls for s in solves):,} calls, {tokens} tokens{_spent(solves)}"
         p = self._progress
         pace = "" if p is None else f", {p.fresh / max(p.seconds, 1e-9):.1f} a second, {_time(p.left)} left"
         return f"{len(solves):,} of {self._each * len(self._solves):,} solves{pace}; {spent}"
@@ -73,7 +74,7 @@ class BenchView:
         for name, rows in self._solves.items():
             graded = [s for s in rows if s.correct is not None]
             right = f"{sum(s.correct or False for s in graded) / len(graded):.3f}" if graded else ""
-            means = [f"{_mean([s.calls for s in rows]):.1f}", f"{_mean([s.tokens for s in rows]):,.0f}",
+            means = [f"{_mean([s.calls for s in rows]):.1f}", _tokens(rows),
                      seconds(_mean([s.seconds for s in rows]))] if rows else ["", "", ""]  # fmt: skip
             table.add_row(name, f"{len(rows)}/{self._each}", right, *means)
         return Group(table, Text(self.line()))
@@ -85,11 +86,11 @@ def show(run: Run, place: Placing | None) -> None:
     arms, frontier = run.summary.arms, run.frontier(place)
     columns = {
         "": [("★ " if arm in frontier else "  ") + arm.name for arm in arms],
-        "right": [_right(arm) for arm in arms],
+        "right": [_estimate(arm.accuracy, arm.lone) for arm in arms],
         "over the first": [_over(arm, arms[0]) for arm in arms],
         "n": [f"{arm.samples.value:.1f}" for arm in arms],
-        "tokens": [f"{arm.tokens.value:,.0f}" for arm in arms],
-        "FLOPs": [] if place is None else [f"{arm.flops(place.costs).value:.2e}" for arm in arms],
+        "tokens": [tokens_of(arm) for arm in arms],
+        "FLOPs": [] if place is None else [flops_of(arm, place.costs) for arm in arms],
         "cost": [_cost(arm) for arm in arms],
         "time": [] if run.config.get("pool") else [seconds(arm.seconds.value) for arm in arms],
         "any": [_share(arm.selections()["any"]) for arm in arms],
@@ -121,12 +122,9 @@ def show(run: Run, place: Placing | None) -> None:
 
 
 def _notes(run: Run) -> list[str]:
-    """What the table does not count, and what failed."""
-    bare, notes = len(run.summary.ungraded), list[str]()
-    if bare:
-        notes.append(f"{bare} of {len(run.summary.problems)} problems have no answer and are not counted")
+    """What the table does not say, and what failed."""
     # Of an arm that failed everywhere, the command ends with the line.
-    return notes + [failed_line(arm) for arm in run.summary.arms if 0 < len(arm.failed) < len(arm.all)]
+    return remarks(run.summary) + [failed_line(arm) for arm in run.summary.arms if 0 < len(arm.failed) < len(arm.all)]
 
 
 def failed_line(arm: Arm) -> str:
@@ -140,9 +138,12 @@ def _matches(run: Run, place: Placing) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"Beside one answer of {larger.name}, at the same FLOPs")
     for name in ("pretraining", "allowed", "best within it", "right", larger.name, "difference"):
         table.add_column(name, justify="right" if name not in ("pretraining", "best within it") else "left")
+    lone = any(arm.lone for arm in run.summary.arms)
     for m in place.matches(run.summary):
-        table.add_row(share_words(m.share), f"{m.allowed:.2e}", m.arm or "nothing fits", _estimate(m.accuracy),
-                      _estimate(m.larger), "" if m.difference is None else _signed(m.difference))  # fmt: skip
+        table.add_row(
+            share_words(m.share), f"{m.allowed:.2e}", m.arm or "nothing fits", _estimate(m.accuracy, lone),
+            _estimate(m.larger, lone), "" if m.difference is None else _signed(m.difference, lone),
+        )  # fmt: skip
     return table
 
 
@@ -150,22 +151,23 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _right(arm: Arm) -> str:
-    # One problem says nothing of others.
-    return f"{arm.accuracy.value:.3f}" if arm.accuracy and len(arm.rights) == 1 else _estimate(arm.accuracy)
+def _tokens(rows: Sequence[SolveRow]) -> str:
+    return bounded({"exact": all(s.exact for s in rows)}, _mean([s.tokens for s in rows]))
 
 
-def _estimate(value: Estimate | None) -> str:
-    return "not graded" if value is None else f"{value.value:.3f} [{value.low:.2f}, {value.high:.2f}]"
+def _estimate(value: Estimate | None, lone: bool) -> str:
+    if value is None:
+        return "not graded"
+    return f"{value.value:.3f}" + ("" if lone else f" [{value.low:.2f}, {value.high:.2f}]")
 
 
-def _signed(e: Estimate) -> str:
-    return f"{e.value:+.3f} [{e.low:+.2f}, {e.high:+.2f}]"
+def _signed(e: Estimate, lone: bool) -> str:
+    return f"{e.value:+.3f}" + ("" if lone else f" [{e.low:+.2f}, {e.high:+.2f}]")
 
 
 def _over(arm: Arm, first: Arm) -> str:
     gain = None if arm is first else arm.gain(first)
-    return "" if gain is None else f"{gain.value:+.3f}" if len(arm.rights) == 1 else _signed(gain)
+    return "" if gain is None else _signed(gain, arm.lone)
 
 
 def _share(value: float | None) -> str:

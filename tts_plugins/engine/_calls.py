@@ -119,6 +119,8 @@ class Caller:
             try:
                 reply = await once()
             except ModelError as error:
+                if not (_retryable(error) or _asked_wait(error) > LONGEST_WAIT):
+                    raise  # without the machinery of retries, whose frames refer to the error
                 reply = await self._again(once, error)
             self.trace.close(event, usage=(reply.usage or NOTHING).to_dict(), n=len(seeds))
             return reply, hold, event
@@ -128,14 +130,19 @@ class Caller:
             if isinstance(error, BudgetExhausted) and failed is not None:
                 raise error from failed
             raise
+        finally:
+            failed = None  # its traceback has this frame, and would keep all of the call in a circle
 
     async def _again(self, once: Callable[[], Awaitable[Reply]], first: ModelError) -> Reply:
         """What follows a failure. Apart, since the machinery of retries takes more than the rest of a good call."""
         known: ModelError | None = first
-        retrying = AsyncRetrying(retry=retry_if_exception(_retryable), wait=_wait, stop=self._stop, reraise=True)
+        # Of tenacity's objects some refer to each other: to none of them is given what refers to the solve.
+        stop = partial(_no_more, self.attempts, self.deadline)
+        retrying = AsyncRetrying(retry=retry_if_exception(_retryable), wait=_wait, stop=stop, reraise=True)
         try:
             async for attempt in retrying:
                 with attempt:
+                    del attempt  # as below: it has the errors
                     if known is not None:
                         known = None
                         raise first
@@ -147,6 +154,8 @@ class Caller:
                     f"{LONGEST_WAIT:.0f} s are waited: give Budget(seconds=…) to wait longer, or try again later",
                 )
             raise
+        finally:
+            del first, known, retrying  # the errors' tracebacks have this frame: a circle, as in `request`
         raise AssertionError("tenacity raises the last error")
 
     def abandon(self) -> None:
@@ -154,14 +163,6 @@ class Caller:
         for inner, sent in list(self._flying.items()):
             self._settle(inner, unreported(sent.bound, inner, sent.count), sent.role)
             sent.hold.release()
-
-    def _stop(self, state: RetryCallState) -> bool:
-        if stop_after_attempt(self.attempts)(state):
-            return True
-        # A wait that would outlast the deadline is not begun: the error is reported while there is time.
-        if self.deadline is None:
-            return (state.upcoming_sleep or 0.0) > LONGEST_WAIT
-        return time.monotonic() + (state.upcoming_sleep or 0.0) >= self.deadline
 
     async def _attempt(
         self,
@@ -206,6 +207,7 @@ class Caller:
                 over = self._settle(inner, charged, role, bounded=bound is None or bound.completion_tokens is not None)
                 if over.tokens or over.calls:
                     self.trace.note("overshoot", event, tokens=over.tokens, calls=over.calls)
+            failed = None  # as in `request`
 
     def _tell(self, event: int, error: BaseException, charged: Usage) -> None:
         """What an attempt that brought nothing is charged: in its failure, or in its request where it was cancelled."""
@@ -276,6 +278,15 @@ def check_bounds(model: _Named, bound: Bound | None, ledger: Ledger) -> None:
 
 def _retryable(error: BaseException) -> bool:
     return isinstance(error, ModelError) and error.retryable
+
+
+def _no_more(attempts: int, deadline: float | None, state: RetryCallState) -> bool:
+    if stop_after_attempt(attempts)(state):
+        return True
+    # A wait that would outlast the deadline is not begun: the error is reported while there is time.
+    if deadline is None:
+        return (state.upcoming_sleep or 0.0) > LONGEST_WAIT
+    return time.monotonic() + (state.upcoming_sleep or 0.0) >= deadline
 
 
 def _wait(state: RetryCallState) -> float:

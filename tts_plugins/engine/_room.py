@@ -20,18 +20,27 @@ async def acquire(ledger: Ledger, unit: Amount, *, at_most: int = 1, within: Hol
         # The usual case, without a detour through the loop; where it does not fit it is asked again, and may wait.
         with contextlib.suppress(BudgetExhausted):
             return ledger.reserve(unit, at_most=at_most, within=within)
+    answer = await _answer(ledger, unit, at_most, within)
+    if isinstance(answer, Hold):
+        return answer
+    try:
+        raise answer
+    finally:
+        del answer  # its traceback has this frame: it would refer to itself, and to all that waited for it
+
+
+async def _answer(ledger: Ledger, unit: Amount, at_most: int, within: Hold | None) -> Hold | BudgetExhausted:
+    """What the ledger says, when it does."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Hold] = loop.create_future()
+    future: asyncio.Future[Hold | BudgetExhausted] = loop.create_future()
 
     def deliver(answer: object) -> None:
         if future.done():
             if isinstance(answer, Hold):
                 answer.release()
-        elif isinstance(answer, Hold):
-            future.set_result(answer)
         else:
-            assert isinstance(answer, BudgetExhausted)
-            future.set_exception(answer)
+            assert isinstance(answer, Hold | BudgetExhausted)
+            future.set_result(answer)
 
     def ready(answer: object) -> None:
         try:
@@ -49,8 +58,8 @@ async def acquire(ledger: Ledger, unit: Amount, *, at_most: int = 1, within: Hol
         return future.result()
     except asyncio.CancelledError:
         ticket.cancel()
-        if future.done() and not future.cancelled() and future.exception() is None:
-            future.result().release()
-        else:
+        if not future.done():
             future.cancel()
+        elif isinstance(answer := future.result(), Hold):
+            answer.release()
         raise

@@ -253,6 +253,7 @@ class SolveRun:
                 if (hold := self._holds.get(task)) is not None:
                     hold.release()
             self.trace.abandon(self.root)
+            self.refused = None  # its traceback has frames that refer to this
 
     def carry(self, hold: Hold | None) -> None:
         """The running task goes on with another hold than the one that it was spawned with, or with none."""

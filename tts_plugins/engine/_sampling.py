@@ -73,7 +73,12 @@ class Sampling:
                         done = True
                         break
                     if isinstance(arrival, BaseException):
-                        self._lost(arrival)
+                        try:
+                            self._lost(arrival)
+                        finally:
+                            del (
+                                arrival
+                            )  # its traceback may have this frame: it would refer to itself, and be freed late
                         continue
                     self._seen.append(arrival)
                     if whole is None:
@@ -98,6 +103,8 @@ class Sampling:
         finally:
             for hold in self._kept.values():
                 hold.release()
+            # Their tracebacks have frames that refer to this: a circle, which would keep all of the solve.
+            self._failures, self._refused = [], None
 
     async def _stop_sending(self) -> None:
         self._closed = True
@@ -141,7 +148,10 @@ class Sampling:
         self._failures.append(error)
         hopeless = isinstance(error, ConfigurationError) or (isinstance(error, ModelError) and error.fatal)
         if not isinstance(error, TTSError) or (hopeless and not self._seen):
-            raise error  # a defect, or what no other candidate can escape either
+            try:
+                raise error  # a defect, or what no other candidate can escape either
+            finally:
+                del error
 
     def _nothing(self) -> BaseException:
         run, first = self._run, next(iter(self._failures), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -84,12 +85,12 @@ class Solving:
         timers: list[asyncio.TimerHandle] = []
         left_behind: asyncio.Future[None] = loop.create_future()
 
-        def give_up() -> None:
+        def give_up(task: asyncio.Task[Scored]) -> None:
             timers.append(loop.call_later(_GRACE, task.cancel))
             timers.append(loop.call_later(_LAST, left_behind.cancel))
 
         task = run.spawn(_in_scope(self._settings.strategy, run, self._problem, scope), set())
-        run.on_halt = give_up
+        run.on_halt = functools.partial(give_up, task)
         try:
             if scope.deadline is not None:
                 left = scope.deadline - time.monotonic()
@@ -107,6 +108,7 @@ class Solving:
                 timer.cancel()
             left_behind.cancel()
             await run.close()
+            del task  # which has the error, whose traceback has this frame
 
     def _outcome(self, run: SolveRun, task: asyncio.Task[Scored]) -> Scored:
         """What the strategy chose; where it was cut short, the best that was seen."""
@@ -121,7 +123,10 @@ class Solving:
             if not isinstance(best, Scored):
                 raise TTSError(f"strategy {self._settings.strategy!r} returned {best!r}; it must return a Scored")
         elif not run.seen or not (run.halted or isinstance(error, BudgetExhausted)) or not _cut_short(error):
-            raise _told(error, run, self._settings.strategy) from error.__cause__
+            try:
+                raise _told(error, run, self._settings.strategy) from error.__cause__
+            finally:
+                del error, task  # its traceback has this frame: it would refer to itself, and be freed late
         else:
             best = fallback(run.seen)
         if run.stopped == "budget" and refuse:
@@ -129,7 +134,10 @@ class Solving:
                 f"the budget ended the search after {len(run.seen)} candidates; raise it, or lower n"
             )
             raised.ledger = None if run.refused is None else run.refused.ledger
-            raise raised from run.refused
+            try:
+                raise raised from run.refused
+            finally:
+                del raised  # as above
         return best
 
 
