@@ -30,6 +30,7 @@ from tts_plugins.protocols import Role
 from tts_plugins.types import Generation, Reply, Usage
 from tts_plugins_langchain._carriers import Carrier
 from tts_plugins_langchain._forms import generation_of
+from tts_plugins_langchain._graphs import check_finished
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
 from tts_plugins_langchain._verifying import verifying
 from tts_plugins_langchain.caching import SAMPLE, keep_samples_apart
@@ -195,6 +196,7 @@ class Search:
                 f"{self._target.name} gave None for candidate {sample.index}; a chain that is searched has to return "
                 "its answer (a structured output is None where the model did not call the tool)"
             )
+        check_finished(self._target.name, output)
         sample.output = output
         return generation_of(self._shown(output))
 
