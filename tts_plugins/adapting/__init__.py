@@ -5,7 +5,7 @@ single call says, and hands them to `solve`. Where the framework makes the calls
 """
 
 from tts_plugins._signatures import required_parameters, signature_of, takes
-from tts_plugins._threads import call_user
+from tts_plugins._threads import call_user, in_thread
 from tts_plugins.adapting._charge import charge_of
 from tts_plugins.adapting._metered import (
     Attempts,
@@ -40,6 +40,7 @@ __all__ = [
     "as_verifier",
     "call_user",
     "charge_of",
+    "in_thread",
     "metered",
     "required_parameters",
     "search_here",
