@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.runnables import RunnableConfig
@@ -172,9 +172,9 @@ class Search:
             return self._kept(
                 sample, within(self.runs.inside(sample), lambda c: self._target.invoke(sample.asked(), c))
             )
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - `lose` raises
             self.runs.close_now(sample, None, error)
-            raise self.lost(error, f"{self._target.name}, candidate {sample.index}", CandidateLost) from error
+            self.lose(error, f"{self._target.name}, candidate {sample.index}", CandidateLost)
         finally:
             if self._ended():  # nobody waits for this thread any more
                 self.runs.close_now(sample, *self._left(sample))
@@ -186,9 +186,9 @@ class Search:
         try:
             config = self.runs.inside(sample)
             return self._kept(sample, await awithin(config, lambda c: self._target.ainvoke(sample.asked(), c)))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - `lose` raises
             await self.runs.close(sample, None, error)
-            raise self.lost(error, f"{self._target.name}, candidate {sample.index}", CandidateLost) from error
+            self.lose(error, f"{self._target.name}, candidate {sample.index}", CandidateLost)
 
     def _kept(self, sample: Sample, output: Any) -> Generation:
         if output is None:
@@ -200,18 +200,19 @@ class Search:
         sample.output = output
         return generation_of(self._shown(output))
 
-    def lost(self, error: BaseException, where: str, kind: type[TTSError]) -> BaseException:
-        """What to raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
+    def lose(self, error: BaseException, where: str, kind: type[TTSError]) -> NoReturn:
+        """Raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
         if isinstance(error, TTSError):
-            return error
+            raise error
         if (passed := self._passing.take(error, where)) is not None:
-            return passed
+            raise passed from error
         if isinstance(error, asyncio.CancelledError) and _being_cancelled():
-            return error
+            raise error
         handler = METERED.get()
         if handler is not None and handler.meter.refusal is not None:
-            return handler.meter.refusal  # the chain wrapped it, or tried something else in vain
-        return kind(f"{where}: {type(error).__name__}: {error}")
+            # The chain wrapped it, or tried something else in vain. It may be the cause of this error already.
+            raise handler.meter.refusal from None
+        raise kind(f"{where}: {type(error).__name__}: {error}") from error
 
     def sample_of(self, candidate: Candidate) -> Sample | None:
         """A candidate on LangChain's side; None where it was made in another way."""

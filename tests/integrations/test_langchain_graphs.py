@@ -12,12 +12,14 @@ pytest.importorskip("langgraph")
 
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import GraphInterrupt
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 from tts_plugins_langchain import scale
 
 from tts_plugins import BestOfN
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.budget import FREE, Bound
+from tts_plugins.errors import ConfigurationError, TTSError
 
 CONFIG: Any = {"configurable": {"thread_id": "t"}}
 
@@ -77,3 +79,29 @@ def test_an_interrupted_graph_is_no_candidate(how: str) -> None:
     assert not seen, "nothing was judged"
     app = graph_of(scaled, checkpointer=InMemorySaver())
     assert run(app, how, ask("2 + 2"), CONFIG)["__interrupt__"][0].value == "which?"
+
+
+class Judges:
+    """A set verifier that fails."""
+
+    name = "judges"
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    async def bound(self, problem: Any, tokens: int | None) -> Bound:
+        return FREE
+
+    async def score_set(self, run: Any, candidates: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_interrupts_of_a_set_verifier_pass_through(how: str) -> None:
+    def scaled(error: BaseException) -> Any:
+        return scale(RunnableLambda(str), strategy=BestOfN(n=2), verifier=Judges(error))
+
+    with pytest.raises(GraphInterrupt):
+        run(scaled(GraphInterrupt(("wait",))), how, "?")
+    with pytest.raises(TTSError, match=r"judges: ValueError: no"):
+        run(scaled(ValueError("no")), how, "?")
