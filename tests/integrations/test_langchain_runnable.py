@@ -409,6 +409,8 @@ def test_configurable_of_one_call() -> None:
     assert len(result.candidates) == 3 and result.seed == 7
     named = scaled.solve("?", {"configurable": {"tts_strategy": "self-consistency"}})
     assert len(named.candidates) == 4 != SelfConsistency().n, "the n that stands"
+    with pytest.raises(ConfigurationError, match="BeamSearch searches over single steps"):
+        best(counter.chain, 3).solve("?", {"configurable": {"tts_strategy": "beam-search"}})
     assert "tts_n" in {spec.id for spec in scaled.config_specs}
     with pytest.raises(ConfigurationError, match="tts_m"):
         scaled.invoke("?", {"configurable": {"tts_m": 2}})
