@@ -33,6 +33,7 @@ from tts_plugins_langchain._forms import generation_of
 from tts_plugins_langchain._graphs import check_finished
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
 from tts_plugins_langchain._verifying import verifying
+from tts_plugins_langchain._words import words
 from tts_plugins_langchain.caching import SAMPLE, keep_samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
@@ -212,7 +213,7 @@ class Search:
         if handler is not None and handler.meter.refusal is not None:
             # The chain wrapped it, or tried something else in vain. It may be the cause of this error already.
             raise handler.meter.refusal from None
-        raise kind(f"{where}: {type(error).__name__}: {error}") from error
+        raise kind(f"{where}: {words(error)}") from error
 
     def sample_of(self, candidate: Candidate) -> Sample | None:
         """A candidate on LangChain's side; None where it was made in another way."""

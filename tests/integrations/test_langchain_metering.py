@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import logging
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -494,3 +495,24 @@ def test_no_error_is_its_own_cause(server: LoopbackServer) -> None:
         assert id(error) not in seen
         seen.append(id(error))
         error = error.__cause__
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(404, r"404.*; check the model's name and base_url"), (401, r"401.*; check api_key")]
+)
+def test_a_servers_refusal_names_the_address_and_the_mend(server: LoopbackServer, code: int, said: str) -> None:
+    server.configure(faults=Fault.every(1, Fault.status(code)))
+    with pytest.raises(AllCandidatesFailed, match=said) as caught:
+        scale(chat(server), n=2).invoke("q")
+    assert f"at {server.base_url.rstrip('/')}/chat/completions;" in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    model = ChatOpenAI(model="m", base_url=f"http://user:secret@127.0.0.1:{port}/v1", api_key="-", max_retries=0)
+    said = rf"ConnectError.*refused.*, at http://127\.0\.0\.1:{port}/v1/chat/completions; is the server running"
+    with pytest.raises(AllCandidatesFailed, match=said) as caught:
+        scale(model, n=2).invoke("q")
+    assert "secret" not in str(caught.value)
