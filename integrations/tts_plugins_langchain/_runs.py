@@ -17,6 +17,7 @@ from langchain_core.callbacks.base import BaseCallbackHandler, BaseCallbackManag
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
 
+from tts_plugins.adapting import in_thread
 from tts_plugins_langchain._settings import without
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
@@ -113,7 +114,7 @@ class Runs:
         if isinstance(run, AsyncCallbackManagerForChainRun):
             await (run.on_chain_end(outputs) if error is None else run.on_chain_error(error))
         elif run is not None:
-            await asyncio.to_thread(_end, run, outputs, error)  # handlers may block, and this is the engine's loop
+            await in_thread(_end, run, outputs, error)  # handlers may block, and this is the engine's loop
 
     def close_now(self, sample: Sample, outputs: Any, error: BaseException | None = None) -> None:
         """The same, from synchronous code."""

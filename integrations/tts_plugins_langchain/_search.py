@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.runnables import RunnableConfig
@@ -30,8 +30,10 @@ from tts_plugins.protocols import Role
 from tts_plugins.types import Generation, Reply, Usage
 from tts_plugins_langchain._carriers import Carrier
 from tts_plugins_langchain._forms import generation_of
+from tts_plugins_langchain._graphs import check_finished
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
 from tts_plugins_langchain._verifying import verifying
+from tts_plugins_langchain._words import words
 from tts_plugins_langchain.caching import SAMPLE, keep_samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
@@ -171,9 +173,9 @@ class Search:
             return self._kept(
                 sample, within(self.runs.inside(sample), lambda c: self._target.invoke(sample.asked(), c))
             )
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - `lose` raises
             self.runs.close_now(sample, None, error)
-            raise self.lost(error, f"{self._target.name}, candidate {sample.index}", CandidateLost) from error
+            self.lose(error, f"{self._target.name}, candidate {sample.index}", CandidateLost)
         finally:
             if self._ended():  # nobody waits for this thread any more
                 self.runs.close_now(sample, *self._left(sample))
@@ -185,9 +187,9 @@ class Search:
         try:
             config = self.runs.inside(sample)
             return self._kept(sample, await awithin(config, lambda c: self._target.ainvoke(sample.asked(), c)))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - `lose` raises
             await self.runs.close(sample, None, error)
-            raise self.lost(error, f"{self._target.name}, candidate {sample.index}", CandidateLost) from error
+            self.lose(error, f"{self._target.name}, candidate {sample.index}", CandidateLost)
 
     def _kept(self, sample: Sample, output: Any) -> Generation:
         if output is None:
@@ -195,21 +197,23 @@ class Search:
                 f"{self._target.name} gave None for candidate {sample.index}; a chain that is searched has to return "
                 "its answer (a structured output is None where the model did not call the tool)"
             )
+        check_finished(self._target.name, output)
         sample.output = output
         return generation_of(self._shown(output))
 
-    def lost(self, error: BaseException, where: str, kind: Callable[[str], TTSError]) -> BaseException:
-        """What to raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
+    def lose(self, error: BaseException, where: str, kind: Callable[[str], TTSError]) -> NoReturn:
+        """Raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
         if isinstance(error, TTSError):
-            return error
+            raise error
         if (passed := self._passing.take(error, where)) is not None:
-            return passed
+            raise passed from error
         if isinstance(error, asyncio.CancelledError) and _being_cancelled():
-            return error
+            raise error
         handler = METERED.get()
         if handler is not None and handler.meter.refusal is not None:
-            return handler.meter.refusal  # the chain wrapped it, or tried something else in vain
-        return kind(f"{where}: {type(error).__name__}: {error}")
+            # The chain wrapped it, or tried something else in vain. It may be the cause of this error already.
+            raise handler.meter.refusal from None
+        raise kind(f"{where}: {words(error)}") from error
 
     def sample_of(self, candidate: Candidate) -> Sample | None:
         """A candidate on LangChain's side; None where it was made in another way."""

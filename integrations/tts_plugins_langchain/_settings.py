@@ -12,6 +12,7 @@ from tts_plugins.adapting import LIMITS, SearchSettings, signature_of, takes
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.verifiers import CallableVerifier
+from tts_plugins_langchain._graphs import check_memory
 
 AnyVerifier = Verifier | SetVerifier | Runnable[Any, Any] | Callable[..., Any]
 OnExhausted = Literal["return", "raise"]
@@ -88,7 +89,7 @@ def as_verifier(owner: str, value: Any) -> AnyVerifier | None:
     """A verifier: one of `tts_plugins.verifiers`, a function, or a runnable.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is none, takes other arguments, or is a graph with a checkpointer of its own.
     """
     known = isinstance(value, Verifier | SetVerifier | Runnable) or (callable(value) and not isinstance(value, type))
     if value is not None and not known:
@@ -96,6 +97,8 @@ def as_verifier(owner: str, value: Any) -> AnyVerifier | None:
             f"{owner}: verifier={value!r} is no verifier; pass one of tts_plugins.verifiers, a function of the output, "
             "a function of (problem, candidate), or a Runnable"
         )
+    if isinstance(value, Runnable):
+        check_memory(f"{owner}: verifier", value, "compile it without one")
     if callable(value) and not isinstance(value, Verifier | SetVerifier | Runnable):
         CallableVerifier(value)  # refuses what could not be called, before anything is paid for
     for name in ("func", "afunc") if isinstance(value, RunnableLambda) else ():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tts_plugins import Candidate, Problem, Score
 from tts_plugins.adapting import was_given
 from tts_plugins.budget import Bound
-from tts_plugins.errors import InvalidScore, VerifierError
+from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier
 from tts_plugins.verifiers import CallableVerifier
 from tts_plugins_langchain._runs import awithin, within
@@ -21,6 +21,8 @@ from tts_plugins_langchain._runs import awithin, within
 if TYPE_CHECKING:
     from tts_plugins_langchain._search import Search
     from tts_plugins_langchain._settings import AnyVerifier
+
+T = TypeVar("T")
 
 
 def verifying(verifier: AnyVerifier, search: Search) -> Verifier | SetVerifier:
@@ -40,14 +42,12 @@ class _One:
         return await self._inner.bound(problem, tokens)
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        search = self._search
-        try:
-            score, _ = await search.metered("verifier", search.salt, lambda: self._inner.score(run, candidate))
-        except BaseException as error:
-            await search.unscored(candidate, error)
+        def kind_of(error: BaseException) -> Callable[[str], TTSError]:
             given = was_given(error, candidate) if isinstance(self._inner, CallableVerifier) else ""
-            where = f"{self.name}, candidate {candidate.index}"
-            raise search.lost(error, where, lambda text: VerifierError(text + given)) from error
+            return lambda text: VerifierError(text + given)
+
+        search, where = self._search, f"{self.name}, candidate {candidate.index}"
+        score = await _metered(search, [candidate], where, lambda: self._inner.score(run, candidate), kind_of)
         await search.scored(candidate, score)
         return score
 
@@ -61,10 +61,33 @@ class _All:
 
     async def score_set(self, run: Run, candidates: Sequence[Candidate]) -> Sequence[Score]:
         search = self._search
-        scores, _ = await search.metered("verifier", search.salt, lambda: self._inner.score_set(run, candidates))
+        scores = await _metered(search, candidates, self.name, lambda: self._inner.score_set(run, candidates))
         for candidate, score in zip(candidates, scores, strict=False):
             await search.scored(candidate, score)
         return scores
+
+
+async def _metered(
+    search: Search,
+    candidates: Sequence[Candidate],
+    where: str,
+    score: Callable[[], Awaitable[T]],
+    kind_of: Callable[[BaseException], Callable[[str], TTSError]] = lambda error: VerifierError,
+) -> T:
+    """The scores of candidates, whose runs end with an error where there are none."""
+
+    async def work() -> T:
+        try:
+            return await score()
+        except BaseException as error:  # noqa: BLE001 - `lose` raises
+            search.lose(error, where, kind_of(error))  # here, where the meter is the verification's own
+
+    try:
+        return (await search.metered("verifier", search.salt, work))[0]
+    except BaseException as error:
+        for candidate in candidates:
+            await search.unscored(candidate, error)
+        raise
 
 
 def _runnable(runnable: Runnable[Any, Any], search: Search) -> Verifier:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Annotated, Any, Literal, NotRequired
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
@@ -18,7 +19,7 @@ from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
 from tts_plugins import Budget, Ledger, Problem, Result, Scored, Usage
-from tts_plugins.adapting import LIMITS, MeteredModel, SearchSettings
+from tts_plugins.adapting import LIMITS, MeteredModel, SearchSettings, setting
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins_langchain._carriers import Function, Inside, Turns
@@ -33,6 +34,9 @@ from tts_plugins_langchain.caching import candidates_of
 
 WhenExhausted = Literal["raise", "end"]
 _NO_STEPS = "search inside the agent's model: create_agent(ScaledChatModel(model, strategy=BeamSearch(...)), tools)"
+
+_AROUND: ContextVar[Any] = ContextVar("tts_plugins_langchain_around", default=None)
+"""The runtime of the model call that a `TestTimeScaling` searches: one that finds its own here is inside of another."""
 
 
 def _merged(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -52,7 +56,8 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
 
     Votes are cast on tool names and arguments, else on the text. A verifier's candidate has the message as its
     `output`; its problem has the messages, and `metadata["request"]` the whole request. Candidates are not shown in
-    `stream_mode="messages"`; the chosen message is. Put it last in the list: what stands after it runs n times.
+    `stream_mode="messages"`; the chosen message is. Put it last in the list: what stands after it runs n times. So does
+    another one there, whose calls the first one counts and limits: a budget of its own is refused.
 
     With `Revision`, each attempt and what the verifier said of it are further messages of the request that is to better
     it (tool calls as JSON); the agent's state has the chosen message alone. Searches over steps belong inside the
@@ -69,7 +74,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
 
     Raises:
         ConfigurationError: a setting is wrong, the profile is not known, or the strategy searches over steps; in a
-            call, several samples are asked for at temperature 0.
+            call, several samples are asked for at temperature 0, or it has a budget and stands inside another one.
     """
 
     __test__ = False  # no test class, whatever pytest thinks of its name
@@ -126,7 +131,9 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         """The best of several responses, through the model's synchronous methods."""
         try:
             search = self._search(request, invoke=handler, sync=True)
-            return self._answer(request, search, search.run())
+            with setting((_AROUND, request.runtime)):
+                result = search.run()
+            return self._answer(request, search, result)
         except BudgetExhausted as error:
             return self._end(error)
 
@@ -136,7 +143,9 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         """The best of several responses, through the model's asynchronous methods."""
         try:
             search = self._search(request, invoke=handler, sync=False)
-            return self._answer(request, search, await search.arun())
+            with setting((_AROUND, request.runtime)):
+                result = await search.arun()
+            return self._answer(request, search, result)
         except BudgetExhausted as error:
             return self._end(error)
 
@@ -158,7 +167,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 ainvoke=lambda asked, _: invoke(asked),
             ),
             problem=problem_of(messages, request=request, tools=list(request.tools)),
-            settings=self._left(settings, request.state),
+            settings=self._left(settings, request),
             runs=Runs(manager, config, messages),
             sync=sync,
             shown=_message_of,
@@ -169,10 +178,16 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         check_strategy(self._name, settings.strategy, self._carrier, _NO_STEPS)
         return settings
 
-    def _left(self, settings: SearchSettings, state: Any) -> SearchSettings:
+    def _left(self, settings: SearchSettings, request: ModelRequest[Any]) -> SearchSettings:
         """The settings with what the run has left."""
         if not isinstance(settings.budget, Budget):
             return settings
+        if _inside(request):  # each candidate would have all of it: what others spent is not in its state
+            raise ConfigurationError(
+                f"{self._name}: budget={settings.budget!r} cannot hold inside another TestTimeScaling, since its "
+                "candidates each run this one; give it to the one that stands first in the list, which pays for both"
+            )
+        state: Any = request.state
         spent = (state.get("tts_spent") or {}).get(self._name) or {}
         left = {name: limit - spent.get(name, 0) for name, limit in settings.budget.to_dict().items()}
         if gone := sorted(name for name, amount in left.items() if amount <= 0):
@@ -186,12 +201,12 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         assert sample is not None
         response, message = _response_of(sample.output), result.output
         told = [charged(retold(m, result)) if m is message else m for m in response.result]
+        kept = dataclasses.replace(response, result=told)  # the structured response stays in it
+        if _inside(request):
+            return ExtendedModelResponse(model_response=kept)  # the one around it tells what all candidates spent
         state: Any = request.state
         spent = _added((state.get("tts_spent") or {}).get(self._name) or {}, result.usage)
-        return ExtendedModelResponse(
-            model_response=dataclasses.replace(response, result=told),  # the structured response stays in it
-            command=Command(update={"tts_spent": {self._name: spent}}),
-        )
+        return ExtendedModelResponse(model_response=kept, command=Command(update={"tts_spent": {self._name: spent}}))
 
     def _end(self, error: BudgetExhausted) -> ExtendedModelResponse[Any]:
         if self._when_exhausted == "raise":
@@ -200,6 +215,10 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             "I had to stop: the budget of this run is used up.", response_metadata={"tts": {"stopped": "budget"}}
         )
         return ExtendedModelResponse(model_response=ModelResponse(result=[message]))
+
+
+def _inside(request: ModelRequest[Any]) -> bool:
+    return _AROUND.get() is request.runtime
 
 
 def _response_of(output: Any) -> ModelResponse[Any]:

@@ -19,6 +19,7 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._carriers import Carrier
 from tts_plugins_langchain._fields import SearchFields, plain_settings
 from tts_plugins_langchain._forms import problem_of
+from tts_plugins_langchain._graphs import check_memory
 from tts_plugins_langchain._revising import carrier_of, check_strategy
 from tts_plugins_langchain._runs import Runs
 from tts_plugins_langchain._search import Search, Target
@@ -30,6 +31,11 @@ _MOST_THREADS = 256
 _NO_STEPS = (
     "search inside it, where a chat model writes them: "
     "prompt | ScaledChatModel(model, strategy=BeamSearch(...)) | parser"
+)
+
+_NO_MEMORY = (
+    "compile it without one and make the scaled graph a node of a graph that has one, or search inside it: "
+    "create_agent(..., middleware=[TestTimeScaling(...)])"
 )
 
 
@@ -55,6 +61,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
     def model_post_init(self, context: Any) -> None:
         """Check what can be checked before the first call."""
         super().model_post_init(context)
+        check_memory(self.get_name(), self.bound, _NO_MEMORY)
         self._model = self._of(self.concurrency)
         self._carrier = carrier_of(self.get_name(), self.bound, self.revision)
         self._checked({})
@@ -229,7 +236,8 @@ def scale(
 
     Raises:
         ConfigurationError: a setting is wrong, the profile is not known, the strategy revises and the chain has no
-            place for attempts, or it searches over steps, which a chat model writes and a chain does not.
+            place for attempts, it searches over steps, which a chat model writes and a chain does not, or a graph in it
+            has a checkpointer of its own: all candidates would be written to the caller's one thread.
     """
     if not isinstance(runnable, Runnable) and not callable(runnable):
         raise ConfigurationError(f"scale: runnable={runnable!r} is no runnable; pass a chain, a model, or a function")

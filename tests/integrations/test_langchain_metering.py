@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import logging
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from langchain_core.runnables import RunnableLambda, RunnableParallel
 from langchain_core.runnables.config import ContextThreadPoolExecutor
 from langchain_core.tracers.context import _configure_hooks
 from langchain_openai import ChatOpenAI, OpenAI
-from tts_plugins_langchain import SampleCache, scale
+from tts_plugins_langchain import SampleCache, ScaledChatModel, scale
 from tts_plugins_langchain.metering import METERED
 
 from tts_plugins import BestOfN, Budget, Candidate, Ledger, Problem, Score, SelfConsistency
@@ -448,3 +449,70 @@ def test_other_handlers_do_not_see_calls_that_were_refused(server: LoopbackServe
     scaled = scale(chain_of(chat(server)), strategy=BestOfN(n=6), verifier=last, budget=Budget(calls=4))
     scaled.invoke({"x": 1}, {"callbacks": [watch]})
     assert watch.started == watch.ended == 4
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_verifier_that_wraps_the_budgets_refusal_is_out_of_budget(server: LoopbackServer, how: str) -> None:
+    model = chat(server)
+
+    def judge(asked: Any) -> float:
+        try:
+            model.invoke("judge")
+        except Exception as error:
+            raise ValueError("the judge broke") from error
+        return 1.0
+
+    async def ajudge(asked: Any) -> float:
+        try:
+            await model.ainvoke("judge")
+        except Exception as error:
+            raise ValueError("the judge broke") from error
+        return 1.0
+
+    def scaled(calls: int) -> Any:
+        verifier = RunnableLambda(judge, afunc=ajudge)
+        return scale(chain_of(model), strategy=BestOfN(n=3), verifier=verifier, budget=Budget(calls=calls))
+
+    with asyncio.Runner() as runner:  # one loop: ChatOpenAI's shared client belongs to it
+
+        def solve(calls: int) -> Any:
+            made = scaled(calls)
+            return made.solve({"x": "?"}) if how == "sync" else runner.run(made.asolve({"x": "?"}))
+
+        with pytest.raises(BudgetExhausted):
+            solve(1)
+        assert solve(5).stopped == "budget" and server.wait().choices == 6
+
+
+def test_no_error_is_its_own_cause(server: LoopbackServer) -> None:
+    judge = RunnableLambda(lambda asked: "no number")
+    inner = ScaledChatModel(chat(server), strategy=BestOfN(n=2), verifier=judge)
+    with pytest.raises(AllCandidatesFailed) as caught:
+        scale(inner, strategy=BestOfN(n=2), verifier=lambda output: 1.0, budget=Budget(calls=20)).invoke("q")
+    error: BaseException | None = caught.value
+    seen: list[int] = []
+    while error is not None:
+        assert id(error) not in seen
+        seen.append(id(error))
+        error = error.__cause__
+
+
+@pytest.mark.parametrize(
+    ("code", "said"), [(404, r"404.*; check the model's name and base_url"), (401, r"401.*; check api_key")]
+)
+def test_a_servers_refusal_names_the_address_and_the_mend(server: LoopbackServer, code: int, said: str) -> None:
+    server.configure(faults=Fault.every(1, Fault.status(code)))
+    with pytest.raises(AllCandidatesFailed, match=said) as caught:
+        scale(chat(server), n=2).invoke("q")
+    assert f"at {server.base_url.rstrip('/')}/chat/completions;" in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    model = ChatOpenAI(model="m", base_url=f"http://user:secret@127.0.0.1:{port}/v1", api_key="-", max_retries=0)
+    said = rf"ConnectError.*refused.*, at http://127\.0\.0\.1:{port}/v1/chat/completions; is the server running"
+    with pytest.raises(AllCandidatesFailed, match=said) as caught:
+        scale(model, n=2).invoke("q")
+    assert "secret" not in str(caught.value)

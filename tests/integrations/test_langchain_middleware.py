@@ -247,13 +247,34 @@ def test_each_candidate_is_a_child_run(server: LoopbackServer, run: Run, how: st
     assert sorted(heard.scores) == [(f"candidate {i}", 0.5) for i in range(3)]
 
 
-def test_two_instances_need_two_names(server: LoopbackServer) -> None:
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_two_instances_need_two_names_and_the_first_one_counts_both(server: LoopbackServer, run: Run, how: str) -> None:
     first = TestTimeScaling(strategy=SelfConsistency(n=2), name="outer", budget=Budget(calls=100))
-    second = TestTimeScaling(strategy=SelfConsistency(n=3), name="inner", budget=Budget(calls=100))
-    state = agent(server, first, second).invoke(QUESTION)
-    assert server.wait().choices == 12 and set(state["tts_spent"]) == {"outer", "inner"}
+    second = TestTimeScaling(strategy=SelfConsistency(n=3), name="inner")
+    state = run(agent(server, first, second), how)
+    assert server.wait().choices == 12 and state["tts_spent"]["outer"]["calls"] == 12
+    assert not state["tts_spent"]["inner"], "what the chosen candidate alone spent would say little"
     with pytest.raises(AssertionError, match="duplicate"):
         agent(server, TestTimeScaling(), TestTimeScaling())
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_the_first_ones_budget_holds_over_another_inside(server: LoopbackServer, run: Run, how: str) -> None:
+    first = TestTimeScaling(strategy=SelfConsistency(n=5), name="outer", budget=Budget(calls=4), when_exhausted="end")
+    state = run(agent(server, first, TestTimeScaling(strategy=SelfConsistency(n=2), name="inner")), how)
+    assert server.wait().choices == 4 == state["tts_spent"]["outer"]["calls"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_budget_inside_another_one_is_refused(server: LoopbackServer, run: Run, how: str) -> None:
+    first = TestTimeScaling(strategy=SelfConsistency(n=5), name="outer")
+    inner = TestTimeScaling(strategy=SelfConsistency(n=2), name="inner", budget=Budget(calls=2))
+    with pytest.raises(ConfigurationError, match=r"inner: budget=.*calls=2.* inside another .*stands first"):
+        run(agent(server, first, inner), how)
+    assert server.requests == []
+    second = TestTimeScaling(strategy=SelfConsistency(n=2), name="inner")
+    state = run(agent(server, first, second), how, {"configurable": {"tts_budget_calls": 30}})
+    assert state["tts_spent"]["outer"]["calls"] == 20, "what a call's config says is for the outermost search"
 
 
 class Sum(BaseModel):

@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("langchain_core")
 
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage
@@ -198,6 +199,20 @@ def test_sync_candidates_run_at_once_on_threads() -> None:
     start = time.perf_counter()
     best(counter.chain, 8).invoke("?")
     assert counter.peak == 8 and len(counter.threads) == 8 and time.perf_counter() - start < 0.7
+
+
+def test_callback_handlers_do_not_wait_for_the_few_threads_of_the_default_pool() -> None:
+    together = threading.Barrier(40, timeout=20)  # the default pool has 32 threads at most, and joins them at exit
+
+    class Slow(BaseCallbackHandler):
+        raise_error = True
+
+        def on_chain_end(self, outputs: Any, *, parent_run_id: Any = None, **kwargs: Any) -> None:
+            if isinstance(outputs, dict) and "score" in outputs:
+                together.wait()
+
+    best(Counter().chain, 40).invoke("?", {"callbacks": [Slow()]})
+    assert not together.broken
 
 
 def test_batch_does_not_wait_for_the_few_threads_of_the_default_pool() -> None:
@@ -400,6 +415,8 @@ def test_configurable_of_one_call() -> None:
     assert len(result.candidates) == 3 and result.seed == 7
     named = scaled.solve("?", {"configurable": {"tts_strategy": "self-consistency"}})
     assert len(named.candidates) == 4 != SelfConsistency().n, "the n that stands"
+    with pytest.raises(ConfigurationError, match="BeamSearch searches over single steps"):
+        best(counter.chain, 3).solve("?", {"configurable": {"tts_strategy": "beam-search"}})
     assert "tts_n" in {spec.id for spec in scaled.config_specs}
     with pytest.raises(ConfigurationError, match="tts_m"):
         scaled.invoke("?", {"configurable": {"tts_m": 2}})

@@ -1,8 +1,51 @@
-"""What adapters share: what a framework's failure is charged, and what stands behind the error that is raised."""
+"""What adapters share: settings as one call changes them, what a failure is charged, what stands behind an error."""
 
 from __future__ import annotations
 
-from tts_plugins.adapting import cause_for, charge_of
+from typing import Any
+
+import pytest
+
+from tts_plugins import BestOfN, RecursiveAggregation, Revision
+from tts_plugins.adapting import SearchSettings, cause_for, charge_of
+from tts_plugins.errors import ConfigurationError
+
+
+def named(standing: Any, name: str, **asked: Any) -> Any:
+    return SearchSettings(strategy=standing).changed("it", {"strategy": name, **asked}).strategy
+
+
+@pytest.mark.parametrize("n", range(1, 41))
+def test_a_bare_name_keeps_the_number_of_candidates(n: int) -> None:
+    revision = named(BestOfN(n=n), "revision")
+    assert revision.chains * revision.rounds == n and revision.chains <= revision.rounds
+    merging = named(BestOfN(n=n), "recursive-aggregation")
+    assert n - 2 <= merging.population * merging.loops <= n and (n < 4 or merging.loops > 1 < merging.population)
+    for name in ("beam-search", "dvts", "particle-filter", "tree-search", "self-consistency"):
+        assert named(BestOfN(n=n), name).n == n
+    assert named(revision, "best-of-n").n == n, "and back"
+
+
+def test_the_classes_own_shapes() -> None:
+    assert named(BestOfN(n=16), "revision") == Revision()
+    assert named(BestOfN(n=24), "recursive_aggregation") == RecursiveAggregation()
+    assert named(BestOfN(n=16), "beam-search").beam_width == 4 and named(BestOfN(n=3), "dvts").beam_width == 3
+    assert named(None, "revision") == Revision(), "nothing stands"
+
+
+def test_n_beside_a_bare_name() -> None:
+    assert named(BestOfN(n=3), "revision", n=16) == Revision() == named(None, "revision", n=16)
+    assert named(BestOfN(n=3), "best-of-n", n=5) == BestOfN(n=5)
+    with pytest.raises(ConfigurationError, match=r"it: n='4' must be a whole number"):
+        named(BestOfN(n=3), "revision", n="4")
+    with pytest.raises(ConfigurationError, match="has no n"):
+        named(BestOfN(n=3), {"type": "revision"}, n=4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["compute-optimal", "compute_optimal"])
+def test_compute_optimal_has_no_bare_name(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"it: .* `tts-plugins calibrate` wrote; .* ComputeOptimal\.from_file"):
+        named(BestOfN(n=3), name)
 
 
 class ConnectError(Exception):

@@ -5,8 +5,8 @@ single call says, and hands them to `solve`. Where the framework makes the calls
 """
 
 from tts_plugins._signatures import required_parameters, signature_of, takes
-from tts_plugins._threads import call_user
-from tts_plugins.adapting._charge import charge_of
+from tts_plugins._threads import call_user, in_thread
+from tts_plugins.adapting._charge import causes_of, charge_of
 from tts_plugins.adapting._metered import (
     Attempts,
     CandidateLost,
@@ -40,7 +40,9 @@ __all__ = [
     "as_verifier",
     "call_user",
     "cause_for",
+    "causes_of",
     "charge_of",
+    "in_thread",
     "metered",
     "required_parameters",
     "search_here",

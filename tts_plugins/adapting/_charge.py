@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tts_plugins.errors import Charge
 
 _REFUSED = ("ConnectError", "ConnectionRefusedError", "ClientConnectorError")
@@ -15,11 +17,14 @@ def charge_of(error: BaseException, status: object) -> Charge:
     """
     if isinstance(status, int) and 400 <= status < 500:
         return "call"
+    return "call" if any(type(cause).__name__ in _REFUSED for cause in causes_of(error)) else "reserve"
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """An error and its causes, each once: whoever raises one may make it its own cause."""
+    seen: set[int] = set()
     cause: BaseException | None = error
-    seen: set[int] = set()  # whoever raises an error may make it its own cause
     while cause is not None and id(cause) not in seen:
-        if type(cause).__name__ in _REFUSED:
-            return "call"
         seen.add(id(cause))
+        yield cause
         cause = cause.__cause__
-    return "reserve"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tts_plugins.adapting._charge import causes_of
 from tts_plugins.errors import ModelError, TTSError
 
 
@@ -16,14 +17,7 @@ def cause_for(found: BaseException, error: BaseException) -> BaseException | Non
     A budget's refusal is raised again for what was made of it on its way; as a cause of itself, whoever follows causes
     would follow it for ever.
     """
-    cause: BaseException | None = error
-    seen = set[int]()
-    while cause is not None and id(cause) not in seen:
-        if cause is found:
-            return found.__cause__
-        seen.add(id(cause))
-        cause = cause.__cause__
-    return error
+    return found.__cause__ if any(cause is found for cause in causes_of(error)) else error
 
 
 class PassedThrough(ModelError):

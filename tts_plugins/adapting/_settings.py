@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, cast
 
+from tts_plugins.adapting._shapes import candidates_of, shaped
 from tts_plugins.adapting._texts import answer_key
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
@@ -55,8 +56,8 @@ class SearchSettings:
     def changed(self, owner: str, asked: Mapping[str, Any]) -> Self:
         """With what `asked` says: the fields, `n`, and `profile`, which gives what is not set otherwise.
 
-        A strategy may be its name, with the n of the one that stands, or its `to_dict`. A budget may be a dict of
-        limits, which are laid over those that stand, and inside a `Ledger` that is shared.
+        A strategy may be its name, with as many candidates as the one that stands, or its `to_dict`. A budget may be
+        a dict of limits, which are laid over those that stand, and inside a `Ledger` that is shared.
 
         Raises:
             ConfigurationError: an unknown name or field, or a value that is refused.
@@ -67,9 +68,11 @@ class SearchSettings:
         given = {key: value for key, value in asked.items() if value is not None}
         n, profile = given.pop("n", None), given.pop("profile", None)
         if "strategy" in given:
-            if isinstance(given["strategy"], str) and n is None:
-                n = self._standing_n(given["strategy"])
+            bare = isinstance(given["strategy"], str)
             given["strategy"] = as_strategy(owner, given["strategy"])
+            count = candidates_of(self.strategy) if n is None else n
+            if bare and count is not None and (fitted := shaped(owner, given["strategy"], count)) is not None:
+                given["strategy"], n = fitted, None
         if "budget" in given:
             given["budget"] = as_budget(owner, given["budget"], self.budget)
         if "seed" in given and (isinstance(given["seed"], bool) or not isinstance(given["seed"], int)):
@@ -105,11 +108,6 @@ class SearchSettings:
         lacking = {k: v for k, v in load_profile(profile).settings().items() if getattr(self, k) is None}
         return replace(self, **lacking)
 
-    def _standing_n(self, name: str) -> int | None:
-        """The n that a strategy given by its bare name keeps; None where it has none, or no strategy stands."""
-        has_n = any(f.name == "n" for f in dataclasses.fields(cast(Any, BaseStrategy.from_dict({"type": name}))))
-        return self.n if has_n and self.strategy is not None else None
-
     def _with_n(self, owner: str, n: Any) -> Strategy:
         strategy: Any = self.strategy
         if strategy is None:
@@ -126,6 +124,11 @@ def as_strategy(owner: str, value: Any) -> Strategy:
         ConfigurationError: it is none, or is not known.
     """
     if isinstance(value, str):
+        if value.strip().replace("_", "-") == "compute-optimal":
+            raise ConfigurationError(
+                f"{owner}: strategy={value!r} is read from a file that `tts-plugins calibrate` wrote; its bare name "
+                "says none; pass ComputeOptimal.from_file('policy.json') where the search is set up, or its `to_dict`"
+            )
         value = {"type": value}
     if isinstance(value, Mapping):
         return BaseStrategy.from_dict(value)

@@ -1,0 +1,43 @@
+"""What a provider's error says, with what its wrappers leave out: the cause beneath, the address, the mend. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from tts_plugins.adapting import causes_of, charge_of
+
+_MENDS = {
+    401: "check api_key",
+    403: "check api_key",
+    404: "check the model's name and base_url",
+}
+
+
+def words(error: BaseException) -> str:
+    """The error's kind and text; what its causes say besides; for one of a server, its address and what to do."""
+    causes = list(causes_of(error))
+    said = f"{type(error).__name__}: {error}"
+    besides = [cause for cause in causes[1:] if str(cause) and str(cause) not in said]
+    if besides:
+        said += f" ({type(besides[-1]).__name__}: {besides[-1]})"
+    address = next((found for cause in causes if (found := _address(cause))), None)
+    if address is None:
+        return said
+    status = getattr(error, "status_code", None)
+    mend = _MENDS.get(status) if isinstance(status, int) else None
+    if status is None and charge_of(error, None) == "call":  # the connection was refused
+        mend = "is the server running there?"
+    return f"{said}, at {address}" + (f"; {mend}" if mend else "")
+
+
+def _address(error: BaseException) -> str | None:
+    """Without what may be secret in it: a user's name, a query."""
+    try:
+        url: Any = getattr(getattr(error, "request", None), "url", None)
+    except RuntimeError:  # httpx, where an error has none
+        return None
+    parts = urlsplit(str(url or ""))
+    if not parts.hostname:
+        return None
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
