@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import time
@@ -14,6 +15,7 @@ from openai.types.chat.chat_completion import Choice
 from pydantic import BaseModel
 
 from tts_plugins import Candidate, Result, Scored, Usage
+from tts_plugins.adapting import signature_of
 
 Origin = Callable[[Any], tuple[ChatCompletion, Choice] | None]
 _PIECE = re.compile(r"\s*\S+\s*|\s+")
@@ -22,6 +24,17 @@ _PIECE = re.compile(r"\s*\S+\s*|\s+")
 def plain_messages(messages: Any) -> list[Any]:
     """Messages as mappings: a conversation goes on with the message objects that the client gave before."""
     return [m.model_dump(exclude_unset=True, mode="json") if isinstance(m, BaseModel) else m for m in messages]
+
+
+def takes_request(method: Callable[..., Any], request: Mapping[str, Any]) -> bool:
+    """Whether a method of the client has parameters for all of a request, and is given all that it needs."""
+    signature = signature_of(getattr(method, "__func__", method))  # read once; a bound method is new each time
+    try:
+        if signature is not None:
+            signature.bind(*[method] * inspect.ismethod(method), **request)
+    except TypeError:
+        return False
+    return True
 
 
 def text_of(message: Any, text: str) -> str:

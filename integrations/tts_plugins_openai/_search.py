@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import Token
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,7 +18,7 @@ from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
 from tts_plugins.adapting import Passing, SearchSettings, Text, as_verifier
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Bound
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import ConfigurationError, RequestNotSent
 from tts_plugins.models.openai_compatible import REQUEST
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_verifier
 from tts_plugins_openai._forms import chunks_of, completion_of, plain_messages
@@ -79,7 +80,7 @@ class Search:
         """Search on this thread."""
         token = RECORDER.set(self.recorder)
         try:
-            with self.passing.out():
+            with self.passing.out(), _in_its_words(self.model):
                 result = solve_sync(self.problem, model=self.model, **self.arguments)
         finally:
             _reset(token)
@@ -90,7 +91,7 @@ class Search:
         """Search on this loop."""
         token = RECORDER.set(self.recorder)
         try:
-            with self.passing.out():
+            with self.passing.out(), _in_its_words(self.model):
                 result = await solve(self.problem, model=self.model, **self.arguments)
         finally:
             _reset(token)
@@ -161,6 +162,17 @@ class _Judge:
             if (passed := self._passing.take(error, self.name)) is not None:
                 raise passed from error
             raise
+
+
+@contextmanager
+def _in_its_words(model: ClientModel) -> Iterator[None]:
+    """Where what the client says to the arguments of `create` is raised as it says it."""
+    try:
+        yield
+    except RequestNotSent as error:
+        if error.model is model and error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
 
 
 def _letting_pass(verifier: Verifier | SetVerifier | None, passing: Passing) -> Verifier | SetVerifier | None:

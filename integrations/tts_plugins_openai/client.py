@@ -13,6 +13,7 @@ from tts_plugins.adapting import SearchSettings, as_verifier
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
+from tts_plugins_openai._forms import takes_request
 from tts_plugins_openai._model import Client
 from tts_plugins_openai._parsing import Parser
 from tts_plugins_openai._search import Models, Search, search_for, split
@@ -156,7 +157,7 @@ class _Completions(_Through):
 
     def create(self, **request: Any) -> Any:
         """As the client's own, answered by a search."""
-        search = search_for(self._client, self._models, self._settings, request)
+        search = self._creating(request)
         return self._target.create(**split(request)[0]) if search is None else search.run()
 
     def parse(self, **request: Any) -> Any:
@@ -164,8 +165,17 @@ class _Completions(_Through):
         search = self._parsing(request)
         return self._target.parse(**split(request)[0]) if search is None else search.run()
 
+    def _creating(self, request: dict[str, Any]) -> Search | None:
+        sent = split(request)[0]
+        if not takes_request(self._target.create, sent) or isinstance(sent.get("response_format"), type):
+            return None  # the client has the words for that, and sends nothing
+        return search_for(self._client, self._models, self._settings, request)
+
     def _parsing(self, request: dict[str, Any]) -> Search | None:
-        parser = Parser(split(request)[0])
+        sent = split(request)[0]
+        if not takes_request(self._target.parse, sent):
+            return None
+        parser = Parser(sent)
         own = {key: value for key, value in request.items() if key != "response_format"}
         return search_for(self._client, self._models, self._settings, {**own, **parser.request}, parser)
 
@@ -173,7 +183,7 @@ class _Completions(_Through):
 class _AsyncCompletions(_Completions):
     async def create(self, **request: Any) -> Any:
         """As the client's own, answered by a search."""
-        search = search_for(self._client, self._models, self._settings, request)
+        search = self._creating(request)
         return await self._target.create(**split(request)[0]) if search is None else await search.arun()
 
     async def parse(self, **request: Any) -> Any:

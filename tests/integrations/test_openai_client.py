@@ -17,9 +17,10 @@ pytest.importorskip("aiohttp")
 
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AsyncStream, AzureOpenAI, OpenAI, Stream
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel
 from tts_plugins_openai import result_of, scale
 
-from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency, solve_sync
+from tts_plugins import BestOfN, Budget, Ledger, Revision, SelfConsistency, solve_sync
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -457,3 +458,39 @@ def test_the_verifier_sees_the_whole_request(server: LoopbackServer) -> None:
 
     longest(sync_client(server), verifier=check).chat.completions.create(**ASKED, top_p=0.5)
     assert seen[0]["top_p"] == 0.5 and seen[0]["messages"] == ASK
+
+
+# what the client refuses before anything is sent
+
+
+class Sized(BaseModel):
+    words: int
+
+
+async def refusals(make: Any, server: LoopbackServer, **wrong: Any) -> tuple[Any, Ledger]:
+    """What a scaled create raises, beside what the bare client does; and what was charged."""
+    ledger, said = Ledger(Budget(calls=50)), []
+    for client in (make(server), longest(make(server), budget=ledger)):
+        with pytest.raises(TypeError) as caught:
+            made = client.chat.completions.create(**ASKED, max_tokens=9, **wrong)
+            if isinstance(make(server), AsyncOpenAI):
+                await made
+        said.append((type(caught.value), str(caught.value)))
+    assert said[0] == said[1]
+    return said, ledger
+
+
+@pytest.mark.parametrize("make", [sync_client, async_client])
+@pytest.mark.parametrize("wrong", [{"temprature": 1}, {"response_format": Sized}, {"metadata": {"a": object()}}])
+async def test_arguments_that_the_client_refuses_cost_nothing(server: LoopbackServer, make: Any, wrong: Any) -> None:
+    _, ledger = await refusals(make, server, **wrong)
+    assert ledger.spent == Ledger().spent and ledger.usage.requests == 0 and ledger.open_holds == 0
+    assert server.counts.requests == 0
+
+
+def test_chains_side_by_side_end_at_the_first_refusal(server: LoopbackServer) -> None:
+    ledger = Ledger(Budget(calls=50))
+    client = scale(sync_client(server), strategy=Revision(chains=4, rounds=2), verifier=length, budget=ledger)
+    with pytest.raises(TypeError, match="temprature"):
+        client.chat.completions.create(**ASKED, temprature=1)  # type: ignore[call-overload]
+    assert ledger.spent == Ledger().spent and ledger.open_holds == 0 and server.counts.requests == 0
