@@ -218,7 +218,9 @@ def _check(settings: SearchSettings, request: Mapping[str, Any]) -> None:
             f"{OWNER}: {n} samples at temperature=0 would be the same one; set temperature to about 0.8, or ask for "
             'one sample with extra_body={"tts": {"n": 1}}'
         )
-    if isinstance(asked, int) and n is not None and asked > n:
+    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
+        raise ConfigurationError(f"{OWNER}: n={asked!r} choices are asked for; n must be a whole number of at least 1")
+    if asked is not None and n is not None and asked > n:
         raise ConfigurationError(
             f"{OWNER}: n={asked} choices are asked of a search over {n} candidates; give the strategy n={asked} or more"
         )

@@ -494,3 +494,15 @@ def test_chains_side_by_side_end_at_the_first_refusal(server: LoopbackServer) ->
     with pytest.raises(TypeError, match="temprature"):
         client.chat.completions.create(**ASKED, temprature=1)  # type: ignore[call-overload]
     assert ledger.spent == Ledger().spent and ledger.open_holds == 0 and server.counts.requests == 0
+
+
+@pytest.mark.parametrize("n", ["2", -1, 0, True, 2.0])
+async def test_n_is_checked_before_anything_is_sent(server: LoopbackServer, n: Any) -> None:
+    said = rf"n={n!r} choices are asked for; n must be a whole number of at least 1"
+    for stream in (False, True):
+        with pytest.raises(ConfigurationError, match=said):
+            longest(sync_client(server)).chat.completions.create(**ASKED, n=n, stream=stream)
+    with pytest.raises(ConfigurationError, match=said):
+        await longest(async_client(server)).chat.completions.parse(**ASKED, n=n, response_format=Sized)
+    assert server.counts.requests == 0
+    assert len(longest(sync_client(server)).chat.completions.create(**ASKED, n=None).choices) == 1
