@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Literal, NoReturn, Self, TypeVar, cast
 
 from openai import AsyncOpenAI, OpenAI
 
@@ -17,6 +17,7 @@ from tts_plugins_openai._forms import takes_request
 from tts_plugins_openai._model import Client
 from tts_plugins_openai._parsing import Parser
 from tts_plugins_openai._search import Models, Search, search_for, split
+from tts_plugins_openai._unsearched import Part, Through, refuse
 
 C = TypeVar("C", OpenAI, AsyncOpenAI)
 
@@ -42,9 +43,9 @@ def scale(
     What it returns is what the client returns: a `ChatCompletion` with the chosen message, `n` choices (the n best
     distinct ones), and the usage of all calls; with `stream=True` a stream of its chunks, once it is chosen; from
     `parse` a `ParsedChatCompletion`: verifiers and votes see messages with `parsed`, and what cannot be parsed is lost.
-    The whole result is `result_of(completion)`. Everything else of the client passes through. One call's
-    settings are given as `extra_body={"tts": {"n": 4, "budget": {"tokens": 5_000}}}`, or `tts={…}`; they are not
-    sent.
+    The whole result is `result_of(completion)`. Everything else of the client passes through, but for `stream` and raw
+    responses of chat completions, which are refused. One call's settings are given as
+    `extra_body={"tts": {"n": 4, "budget": {"tokens": 5_000}}}`, or `tts={…}`; they are not sent.
 
     Args:
         client: an `OpenAI` or `AsyncOpenAI`, Azure's included. It is not changed. Its `max_retries` are made by the
@@ -91,20 +92,10 @@ def result_of(answer: Any) -> Result:
     return result
 
 
-class _Through:
-    """Something of the client, of which other parts pass through."""
-
-    def __init__(self, target: Any) -> None:
-        self._target = target
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_target":  # not there yet: a copy is under way
-            raise AttributeError(name)
-        return getattr(self._target, name)
-
-
-class ScaledClient(_Through):
+class ScaledClient(Part):
     """The client as seen from outside; `isinstance` finds in it what it wraps."""
+
+    way = ("chat", "completions")
 
     def __init__(self, client: Client, settings: SearchSettings, concurrency: int | None) -> None:
         super().__init__(client)
@@ -117,6 +108,12 @@ class ScaledClient(_Through):
     @property  # type: ignore[misc]  # so that frameworks which ask for an OpenAI take it
     def __class__(self) -> type[Any]:
         return type(self._target)
+
+    @property
+    def beta(self) -> Any:
+        """The client's own, with the same scaled chat where it has one."""
+        beta = self._target.beta
+        return _Beta(beta, self.chat) if hasattr(beta, "chat") else beta
 
     def with_options(self, **options: Any) -> ScaledClient:
         """The scaled client with other options of the client."""
@@ -143,14 +140,22 @@ class ScaledClient(_Through):
         await self._target.__aexit__(kind, error, traceback)
 
 
-class _Chat(_Through):
+class _Chat(Part):
+    way = ("completions",)
+
     def __init__(self, client: Client, settings: SearchSettings, models: Models) -> None:
         super().__init__(client.chat)
         kind = _AsyncCompletions if isinstance(client, AsyncOpenAI) else _Completions
         self.completions = kind(client, settings, models)
 
 
-class _Completions(_Through):
+class _Beta(Through):
+    def __init__(self, target: Any, chat: _Chat) -> None:
+        super().__init__(target)
+        self.chat = chat
+
+
+class _Completions(Part):
     def __init__(self, client: Client, settings: SearchSettings, models: Models) -> None:
         super().__init__(client.chat.completions)
         self._client, self._settings, self._models = client, settings, models
@@ -164,6 +169,10 @@ class _Completions(_Through):
         """As the client's own, answered by a search; a candidate that cannot be parsed is lost."""
         search = self._parsing(request)
         return self._target.parse(**split(request)[0]) if search is None else search.run()
+
+    def stream(self, **request: Any) -> NoReturn:
+        """Refused: its events are those of one sample as it is made. `create(stream=True)` is searched."""
+        refuse("chat.completions.stream (create(stream=True) is searched)")
 
     def _creating(self, request: dict[str, Any]) -> Search | None:
         sent = split(request)[0]

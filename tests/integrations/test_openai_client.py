@@ -35,6 +35,10 @@ ASKED: dict[str, Any] = {"model": "small", "messages": ASK}
 OPEN: list[OpenAI] = []
 
 
+class Sized(BaseModel):
+    words: int
+
+
 @pytest.fixture
 def server() -> Iterator[LoopbackServer]:
     with LoopbackServer(reply=["a", "a b", "a b c", "a b c d"], indexing="arrival") as running:
@@ -220,11 +224,33 @@ def test_everything_else_passes_through(server: LoopbackServer) -> None:
     assert client.models.list().data[0].id == "loopback"
     assert len(client.embeddings.create(model="e", input="x").data) == 1
     assert client.responses is bare.responses, "they have neither n nor seed nor stop"
-    raw = client.chat.completions.with_raw_response.create(**ASKED)
-    assert raw.parse().choices[0].message.content == "a", "raw responses are the client's own, one sample each"
-    with client.chat.completions.with_streaming_response.create(**ASKED) as response:
-        assert response.status_code == 200
-    assert server.counts.choices == 3 and bare.chat.completions.create(**ASKED).choices[0].message.content == "a b c"
+    assert client.with_raw_response.models.list().parse().data[0].id == "loopback"
+    assert client.beta.assistants is bare.beta.assistants
+    assert bare.chat.completions.create(**ASKED).choices[0].message.content == "a", "it is not changed"
+
+
+@pytest.mark.parametrize("way", ["with_raw_response", "with_streaming_response"])
+def test_no_search_is_lost_unseen(server: LoopbackServer, way: str) -> None:
+    for client in (longest(sync_client(server)), longest(async_client(server))):
+        ways = (
+            getattr(client, way).chat.completions, getattr(client.chat, way).completions,
+            getattr(client.chat.completions, way), getattr(client.beta.chat.completions, way),
+        )  # fmt: skip
+        for completions in ways:
+            for method in (completions.create, completions.parse):
+                with pytest.raises(ConfigurationError, match=rf"{way}.* would go to the client without a search"):
+                    method(**ASKED)
+        with pytest.raises(ConfigurationError, match=r"create\(stream=True\) is searched"):
+            client.chat.completions.stream(**ASKED)
+    assert server.counts.requests == 0
+
+
+async def test_beta_is_searched_too(server: LoopbackServer) -> None:
+    assert longest(sync_client(server)).beta.chat.completions.create(**ASKED).choices[0].message.content == "a b c d"
+    server.configure(reply=['{"words": 1}', '{"words": 3}', '{"words": 2}'])
+    async with scale(async_client(server), n=3, verifier=lambda message: message.parsed.words / 10) as client:
+        completion = await client.beta.chat.completions.parse(**ASKED, response_format=Sized)  # type: ignore[attr-defined]
+    assert completion.choices[0].message.parsed == Sized(words=3)
 
 
 def test_with_options_stays_scaled(server: LoopbackServer) -> None:
@@ -461,10 +487,6 @@ def test_the_verifier_sees_the_whole_request(server: LoopbackServer) -> None:
 
 
 # what the client refuses before anything is sent
-
-
-class Sized(BaseModel):
-    words: int
 
 
 async def refusals(make: Any, server: LoopbackServer, **wrong: Any) -> tuple[Any, Ledger]:
