@@ -18,7 +18,7 @@ from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
 from tts_plugins.adapting import Passing, SearchSettings, Text, as_verifier
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Bound
-from tts_plugins.errors import ConfigurationError, RequestNotSent
+from tts_plugins.errors import ConfigurationError, RequestNotSent, UnboundedCallError
 from tts_plugins.models.openai_compatible import REQUEST
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_verifier
 from tts_plugins_openai._forms import chunks_of, completion_of, plain_messages
@@ -166,13 +166,20 @@ class _Judge:
 
 @contextmanager
 def _in_its_words(model: ClientModel) -> Iterator[None]:
-    """Where what the client says to the arguments of `create` is raised as it says it."""
+    """Where errors are told to who calls `create`, and those of the client about its arguments are its own."""
     try:
         yield
     except RequestNotSent as error:
         if error.model is model and error.__cause__ is not None:
             raise error.__cause__ from None
         raise
+    except UnboundedCallError as error:
+        if model.max_tokens is not None:
+            raise  # a verifier's
+        raise UnboundedCallError(
+            f"{OWNER}: {model.name}: neither max_tokens nor max_completion_tokens is given, so a token or money budget "
+            "cannot hold; pass max_tokens= to create"
+        ) from error
 
 
 def _letting_pass(verifier: Verifier | SetVerifier | None, passing: Passing) -> Verifier | SetVerifier | None:

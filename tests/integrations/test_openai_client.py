@@ -368,7 +368,7 @@ def test_a_budget_stops_and_is_never_overspent(server: LoopbackServer) -> None:
 
 
 def test_limits_that_cannot_hold_are_errors(server: LoopbackServer) -> None:
-    with pytest.raises(UnboundedCallError, match="max_tokens is not set"):
+    with pytest.raises(UnboundedCallError, match=r"small: neither max_tokens .* pass max_tokens= to create"):
         longest(sync_client(server), budget=Budget(tokens=500)).chat.completions.create(**ASKED)
     with pytest.raises(UnknownPriceError, match="give price="):
         longest(sync_client(server), budget=Budget(usd=1)).chat.completions.create(**ASKED, max_tokens=5)
@@ -528,3 +528,20 @@ async def test_n_is_checked_before_anything_is_sent(server: LoopbackServer, n: A
         await longest(async_client(server)).chat.completions.parse(**ASKED, n=n, response_format=Sized)
     assert server.counts.requests == 0
     assert len(longest(sync_client(server)).chat.completions.create(**ASKED, n=None).choices) == 1
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ("hi", r"messages='hi' is of type str; messages is a list such as"),
+        (ASK[0], r"messages=\{'role'.* is of type dict;"),
+        (7, "messages=7 is of type int;"),
+        (["hi"], r"messages\[0\]='hi' has no role;"),
+        ([*ASK, {"content": "x"}], r"messages\[1\]=.* has no role"),
+        ([], r"messages=\[\] is empty"),
+    ],
+)
+def test_what_is_no_list_of_messages_is_said(server: LoopbackServer, messages: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        longest(sync_client(server)).chat.completions.create(model="small", messages=messages)
+    assert server.counts.requests == 0
