@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self, TypeVar, cast
+from typing import Any, Literal, Never, NoReturn, Self, TypeVar, cast
 
 from openai import AsyncOpenAI, OpenAI
 
 from tts_plugins import Budget, Ledger, Result
-from tts_plugins.adapting import SearchSettings, as_verifier
+from tts_plugins.adapting import SearchSettings, as_verifier, check_names, shown_address
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
@@ -35,6 +36,7 @@ def scale(
     price: Prices = None,
     on_exhausted: Literal["return", "raise"] = "return",
     concurrency: int | None = 128,
+    **unknown: Never,
 ) -> C:
     """The client, whose `chat.completions.create` and `parse` ask several times and answer with the best.
 
@@ -69,6 +71,8 @@ def scale(
     found: object = client
     if not isinstance(found, OpenAI | AsyncOpenAI):
         raise ConfigurationError(f"scale: client={found!r} is no OpenAI client; pass OpenAI(...) or AsyncOpenAI(...)")
+    if unknown:
+        check_names("scale", unknown, set(inspect.signature(scale).parameters) - {"unknown"})
     settings = SearchSettings().changed(
         "scale",
         {
@@ -92,6 +96,11 @@ def result_of(answer: Any) -> Result:
     return result
 
 
+def _shown(client: Client, settings: SearchSettings) -> str:
+    where = shown_address(str(client.base_url))
+    return f"scale({type(client).__name__}(base_url={where!r}), {settings.shown()})"
+
+
 class ScaledClient(Part):
     """The client as seen from outside; `isinstance` finds in it what it wraps."""
 
@@ -103,7 +112,7 @@ class ScaledClient(Part):
         self.chat = _Chat(client, settings, Models(client, concurrency))
 
     def __repr__(self) -> str:
-        return f"scale({self._target!r})"
+        return _shown(self._target, self._settings)
 
     @property  # type: ignore[misc]  # so that frameworks which ask for an OpenAI take it
     def __class__(self) -> type[Any]:
@@ -148,6 +157,9 @@ class _Chat(Part):
         kind = _AsyncCompletions if isinstance(client, AsyncOpenAI) else _Completions
         self.completions = kind(client, settings, models)
 
+    def __repr__(self) -> str:
+        return f"{_shown(self.completions._client, self.completions._settings)}.chat"
+
 
 class _Beta(Through):
     def __init__(self, target: Any, chat: _Chat) -> None:
@@ -159,6 +171,9 @@ class _Completions(Part):
     def __init__(self, client: Client, settings: SearchSettings, models: Models) -> None:
         super().__init__(client.chat.completions)
         self._client, self._settings, self._models = client, settings, models
+
+    def __repr__(self) -> str:
+        return f"{_shown(self._client, self._settings)}.chat.completions"
 
     def create(self, **request: Any) -> Any:
         """As the client's own, answered by a search."""

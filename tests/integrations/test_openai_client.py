@@ -545,3 +545,24 @@ def test_what_is_no_list_of_messages_is_said(server: LoopbackServer, messages: A
     with pytest.raises(ConfigurationError, match=said):
         longest(sync_client(server)).chat.completions.create(model="small", messages=messages)
     assert server.counts.requests == 0
+
+
+def test_settings_that_are_not_known_name_the_one_that_is_meant(server: LoopbackServer) -> None:
+    wanted = r"scale: 'verfier' is not a setting; did you mean 'verifier'\? Or use one of answer, budget, client, conc"
+    with pytest.raises(ConfigurationError, match=wanted):
+        scale(sync_client(server), verfier=length)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"did you mean 'budget'\? Or use one of"):
+        longest(sync_client(server)).chat.completions.create(**ASKED, tts={"bugdet": {"calls": 2}})
+
+
+def test_what_is_scaled_shows_how(server: LoopbackServer) -> None:
+    ledger = Ledger(Budget(calls=9))
+    client = longest(sync_client(server), budget=ledger, seed=3)
+    said = (
+        f"scale(OpenAI(base_url='{server.base_url}/'), strategy={BestOfN(n=4)!r}, verifier=length, budget={ledger!r}, "
+        "seed=3)"
+    )
+    assert [repr(client), repr(client.chat), repr(client.chat.completions)] == [
+        said, f"{said}.chat", f"{said}.chat.completions",
+    ]  # fmt: skip
+    assert f"strategy={SelfConsistency(n=8)!r})" in repr(scale(sync_client(server)))
