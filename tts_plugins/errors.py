@@ -7,6 +7,7 @@
     │   ├── MissingExtraError             an optional dependency is absent: names the extra
     │   ├── UnknownPriceError             a money limit over a model whose price is unknown
     │   ├── UnboundedCallError            a token or money limit over a call without max_tokens
+    │   ├── RequestNotSent (TypeError)    a client refuses a request's arguments, and has sent nothing
     │   └── SandboxUnavailable            no sandbox works here, and programs would run without one
     ├── DataError (ValueError)            a wrong file or record: names the file and the line
     ├── WeightsError                      the embedded model's weights cannot be had or trusted
@@ -54,6 +55,20 @@ class UnknownPriceError(ConfigurationError):
 
 class UnboundedCallError(ConfigurationError):
     """A token or money limit stands over a call whose length has no bound."""
+
+
+class RequestNotSent(ConfigurationError, TypeError):
+    """The client refuses the arguments of a request: a name it does not know, or a value that has no form in JSON.
+
+    Nothing was sent and nothing is charged. The client's own error is the `__cause__`.
+
+    Attributes:
+        model: the one whose request it is.
+    """
+
+    def __init__(self, message: str, *, model: object = None) -> None:
+        super().__init__(message)
+        self.model = model
 
 
 class SandboxUnavailable(ConfigurationError):

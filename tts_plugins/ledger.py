@@ -55,6 +55,14 @@ class Ledger:
         self._role = role
         self._started: float | None = None
 
+    def __repr__(self) -> str:
+        # Without figures, which change: caches use it as a key.
+        inside = f"inside={self._parent!r}" if self._parent is not None else ""
+        return f"Ledger({', '.join(filter(None, [repr(self.budget) if self.budget else '', inside]))})"
+
+    def __str__(self) -> str:
+        return f"{self!r}: {self._spent} spent" + (f", {self._held} held" if any(self._held) else "")
+
     @property
     def spent(self) -> Amount:
         """What has been charged."""

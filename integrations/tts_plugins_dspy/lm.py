@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import dspy
 from dspy.clients._deprecation import adapter_message_call  # DSPy 3.4 takes other callers' messages= for deprecated
 
 from tts_plugins import Budget, Candidate, Generation, Ledger, Problem
-from tts_plugins.adapting import MeteredModel, Text, as_verifier, required_parameters
+from tts_plugins.adapting import MeteredModel, Text, as_verifier, check_names, required_parameters
 from tts_plugins.answers import extract, normalise
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
@@ -59,6 +60,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         temperature: float = 1.0,
         on_exhausted: Literal["return", "raise"] = "return",
         concurrency: int | None = None,
+        **unknown: Never,
     ) -> None:
         if not isinstance(lm, dspy.BaseLM):
             raise ConfigurationError(f"ScaledLM: lm={lm!r} is no language model; pass dspy.LM(...)")
@@ -67,6 +69,9 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
                 f"ScaledLM: verifier={type(verifier).__name__}(…) is a module, which judges predictions, and a "
                 "language model gives texts; use Scaled(program, verifier=…), or an LLMJudge"
             )
+        if unknown:
+            takes = inspect.signature(ScaledLM.__init__).parameters
+            check_names("ScaledLM", unknown, set(takes) - {"self", "unknown"})
         self.lm = lm
         super().__init__(lm.model, model_type=lm.model_type, cache=lm.cache, num_retries=lm.num_retries)
         self.kwargs = lm.kwargs
@@ -105,6 +110,9 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         raise ConfigurationError(
             "ScaledLM: it cannot be saved with a program; set it with dspy.configure(lm=…), which saves none"
         )
+
+    def __repr__(self) -> str:
+        return f"ScaledLM({self.lm.model!r}, {self._settings.shown()})"
 
     def __getattr__(self, name: str) -> Any:
         if name == "lm" or name.startswith("_"):

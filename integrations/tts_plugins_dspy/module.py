@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 import dspy
 
 from tts_plugins import BestOfN as BestOfNStrategy
 from tts_plugins import Budget, Ledger, Result, Revision
-from tts_plugins.adapting import REVISING, MeteredModel, SearchSettings
+from tts_plugins.adapting import REVISING, MeteredModel, SearchSettings, check_names
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
@@ -78,9 +79,13 @@ class Scaled(dspy.Module):  # type: ignore[misc]
         temperature: float = 1.0,
         on_exhausted: Literal["return", "raise"] = "return",
         concurrency: int | None = None,
+        **unknown: Never,
     ) -> None:
         super().__init__()
         who = type(self).__name__
+        if unknown:
+            takes = {*inspect.signature(Scaled.__init__).parameters, *inspect.signature(type(self).__init__).parameters}
+            check_names(who, unknown, takes - {"self", "settings", "unknown"})
         if not isinstance(module, dspy.Module):
             raise ConfigurationError(f"{who}: module={module!r} is no dspy.Module; pass dspy.Predict(...) or such")
         if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature <= 2:
@@ -98,6 +103,10 @@ class Scaled(dspy.Module):  # type: ignore[misc]
         if isinstance(self._settings.strategy, REVISING):
             self._check_revision()
         self._model = MeteredModel(type(module).__name__, concurrency, no_steps=_NO_STEPS)
+
+    def __repr__(self) -> str:
+        inside = super().__repr__().replace("\n", ", ")
+        return f"{type(self).__name__}({type(self.module).__name__}, {self._settings.shown()}): {inside}"
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
         """The chosen prediction."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from openai.types import CompletionUsage
@@ -14,14 +15,46 @@ from openai.types.chat.chat_completion import Choice
 from pydantic import BaseModel
 
 from tts_plugins import Candidate, Result, Scored, Usage
+from tts_plugins.adapting import signature_of
+from tts_plugins.errors import ConfigurationError
 
 Origin = Callable[[Any], tuple[ChatCompletion, Choice] | None]
 _PIECE = re.compile(r"\s*\S+\s*|\s+")
 
 
 def plain_messages(messages: Any) -> list[Any]:
-    """Messages as mappings: a conversation goes on with the message objects that the client gave before."""
-    return [m.model_dump(exclude_unset=True, mode="json") if isinstance(m, BaseModel) else m for m in messages]
+    """Messages as mappings: a conversation goes on with the message objects that the client gave before.
+
+    Raises:
+        ConfigurationError: they are no list of messages.
+    """
+    mend = 'messages is a list such as [{"role": "user", "content": "…"}]'
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+        raise ConfigurationError(
+            f"scale(client): messages={_cut(messages)} is of type {type(messages).__name__}; {mend}"
+        )
+    made = [m.model_dump(exclude_unset=True, mode="json") if isinstance(m, BaseModel) else m for m in messages]
+    for i, message in enumerate(made):
+        if not isinstance(message, Mapping) or "role" not in message:
+            raise ConfigurationError(f"scale(client): messages[{i}]={_cut(message)} has no role; {mend}")
+    if not made:
+        raise ConfigurationError(f"scale(client): messages={messages!r} is empty; {mend}")
+    return made
+
+
+def _cut(value: Any) -> str:
+    return text if len(text := repr(value)) <= 80 else text[:79] + "…"
+
+
+def takes_request(method: Callable[..., Any], request: Mapping[str, Any]) -> bool:
+    """Whether a method of the client has parameters for all of a request, and is given all that it needs."""
+    signature = signature_of(getattr(method, "__func__", method))  # read once; a bound method is new each time
+    try:
+        if signature is not None:
+            signature.bind(*[method] * inspect.ismethod(method), **request)
+    except TypeError:
+        return False
+    return True
 
 
 def text_of(message: Any, text: str) -> str:

@@ -100,6 +100,8 @@ class Bridge:
         else:
             completion = await call_user(self._client.chat.completions.create, **request)
         recorder = RECORDER.get()
-        if recorder is not None and isinstance(completion, ChatCompletion):
+        if recorder is None or not isinstance(completion, ChatCompletion):
+            return completion
+        if recorder.parser is None:
             return recorder.add(completion)
-        return completion
+        return await call_user(recorder.add, completion)  # validators are the user's, and may be slow

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import Token
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,7 +18,7 @@ from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
 from tts_plugins.adapting import Passing, SearchSettings, Text, as_verifier, was_given
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Bound
-from tts_plugins.errors import ConfigurationError, VerifierError
+from tts_plugins.errors import ConfigurationError, RequestNotSent, UnboundedCallError, VerifierError
 from tts_plugins.models.openai_compatible import REQUEST
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_verifier
 from tts_plugins.verifiers import CallableVerifier
@@ -80,7 +81,7 @@ class Search:
         """Search on this thread."""
         token = RECORDER.set(self.recorder)
         try:
-            with self.passing.out():
+            with self.passing.out(), _in_its_words(self.model):
                 result = solve_sync(self.problem, model=self.model, **self.arguments)
         finally:
             _reset(token)
@@ -91,7 +92,7 @@ class Search:
         """Search on this loop."""
         token = RECORDER.set(self.recorder)
         try:
-            with self.passing.out():
+            with self.passing.out(), _in_its_words(self.model):
                 result = await solve(self.problem, model=self.model, **self.arguments)
         finally:
             _reset(token)
@@ -169,6 +170,24 @@ class _Judge:
             raise
 
 
+@contextmanager
+def _in_its_words(model: ClientModel) -> Iterator[None]:
+    """Where errors are told to who calls `create`, and those of the client about its arguments are its own."""
+    try:
+        yield
+    except RequestNotSent as error:
+        if error.model is model and error.__cause__ is not None:
+            raise error.__cause__ from None
+        raise
+    except UnboundedCallError as error:
+        if model.max_tokens is not None:
+            raise  # a verifier's
+        raise UnboundedCallError(
+            f"{OWNER}: {model.name}: neither max_tokens nor max_completion_tokens is given, so a token or money budget "
+            "cannot hold; pass max_tokens= to create"
+        ) from error
+
+
 def _letting_pass(verifier: Verifier | SetVerifier | None, passing: Passing) -> Verifier | SetVerifier | None:
     return _Judge(verifier, passing) if is_verifier(verifier) else verifier
 
@@ -212,7 +231,9 @@ def _check(settings: SearchSettings, request: Mapping[str, Any]) -> None:
             f"{OWNER}: {n} samples at temperature=0 would be the same one; set temperature to about 0.8, or ask for "
             'one sample with extra_body={"tts": {"n": 1}}'
         )
-    if isinstance(asked, int) and n is not None and asked > n:
+    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
+        raise ConfigurationError(f"{OWNER}: n={asked!r} choices are asked for; n must be a whole number of at least 1")
+    if asked is not None and n is not None and asked > n:
         raise ConfigurationError(
             f"{OWNER}: n={asked} choices are asked of a search over {n} candidates; give the strategy n={asked} or more"
         )

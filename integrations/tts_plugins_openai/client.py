@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Literal, Never, Self, TypeVar, cast
 
 from openai import AsyncOpenAI, OpenAI
 
 from tts_plugins import Budget, Ledger, Result
-from tts_plugins.adapting import SearchSettings, as_verifier
+from tts_plugins.adapting import SearchSettings, as_verifier, check_names, shown_address
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
+from tts_plugins_openai._forms import takes_request
 from tts_plugins_openai._model import Client
 from tts_plugins_openai._parsing import Parser
 from tts_plugins_openai._search import Models, Search, search_for, split
+from tts_plugins_openai._unsearched import Part, Through, passes
 
 C = TypeVar("C", OpenAI, AsyncOpenAI)
 
@@ -33,6 +36,7 @@ def scale(
     price: Prices = None,
     on_exhausted: Literal["return", "raise"] = "return",
     concurrency: int | None = 128,
+    **unknown: Never,
 ) -> C:
     """The client, whose `chat.completions.create` and `parse` ask several times and answer with the best.
 
@@ -41,9 +45,9 @@ def scale(
     What it returns is what the client returns: a `ChatCompletion` with the chosen message, `n` choices (the n best
     distinct ones), and the usage of all calls; with `stream=True` a stream of its chunks, once it is chosen; from
     `parse` a `ParsedChatCompletion`: verifiers and votes see messages with `parsed`, and what cannot be parsed is lost.
-    The whole result is `result_of(completion)`. Everything else of the client passes through. One call's
-    settings are given as `extra_body={"tts": {"n": 4, "budget": {"tokens": 5_000}}}`, or `tts={…}`; they are not
-    sent.
+    The whole result is `result_of(completion)`. Everything else of the client passes through, `stream` and raw
+    responses of chat completions with a warning. One call's settings are given as
+    `extra_body={"tts": {"n": 4, "budget": {"tokens": 5_000}}}`, or `tts={…}`; they are not sent.
 
     Args:
         client: an `OpenAI` or `AsyncOpenAI`, Azure's included. It is not changed. Its `max_retries` are made by the
@@ -67,6 +71,8 @@ def scale(
     found: object = client
     if not isinstance(found, OpenAI | AsyncOpenAI):
         raise ConfigurationError(f"scale: client={found!r} is no OpenAI client; pass OpenAI(...) or AsyncOpenAI(...)")
+    if unknown:
+        check_names("scale", unknown, set(inspect.signature(scale).parameters) - {"unknown"})
     settings = SearchSettings().changed(
         "scale",
         {
@@ -90,20 +96,15 @@ def result_of(answer: Any) -> Result:
     return result
 
 
-class _Through:
-    """Something of the client, of which other parts pass through."""
-
-    def __init__(self, target: Any) -> None:
-        self._target = target
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_target":  # not there yet: a copy is under way
-            raise AttributeError(name)
-        return getattr(self._target, name)
+def _shown(client: Client, settings: SearchSettings) -> str:
+    where = shown_address(str(client.base_url))
+    return f"scale({type(client).__name__}(base_url={where!r}), {settings.shown()})"
 
 
-class ScaledClient(_Through):
+class ScaledClient(Part):
     """The client as seen from outside; `isinstance` finds in it what it wraps."""
+
+    way = ("chat", "completions")
 
     def __init__(self, client: Client, settings: SearchSettings, concurrency: int | None) -> None:
         super().__init__(client)
@@ -111,11 +112,17 @@ class ScaledClient(_Through):
         self.chat = _Chat(client, settings, Models(client, concurrency))
 
     def __repr__(self) -> str:
-        return f"scale({self._target!r})"
+        return _shown(self._target, self._settings)
 
     @property  # type: ignore[misc]  # so that frameworks which ask for an OpenAI take it
     def __class__(self) -> type[Any]:
         return type(self._target)
+
+    @property
+    def beta(self) -> Any:
+        """The client's own, with the same scaled chat where it has one."""
+        beta = self._target.beta
+        return _Beta(beta, self.chat) if hasattr(beta, "chat") else beta
 
     def with_options(self, **options: Any) -> ScaledClient:
         """The scaled client with other options of the client."""
@@ -142,21 +149,35 @@ class ScaledClient(_Through):
         await self._target.__aexit__(kind, error, traceback)
 
 
-class _Chat(_Through):
+class _Chat(Part):
+    way = ("completions",)
+
     def __init__(self, client: Client, settings: SearchSettings, models: Models) -> None:
         super().__init__(client.chat)
         kind = _AsyncCompletions if isinstance(client, AsyncOpenAI) else _Completions
         self.completions = kind(client, settings, models)
 
+    def __repr__(self) -> str:
+        return f"{_shown(self.completions._client, self.completions._settings)}.chat"
 
-class _Completions(_Through):
+
+class _Beta(Through):
+    def __init__(self, target: Any, chat: _Chat) -> None:
+        super().__init__(target)
+        self.chat = chat
+
+
+class _Completions(Part):
     def __init__(self, client: Client, settings: SearchSettings, models: Models) -> None:
         super().__init__(client.chat.completions)
         self._client, self._settings, self._models = client, settings, models
 
+    def __repr__(self) -> str:
+        return f"{_shown(self._client, self._settings)}.chat.completions"
+
     def create(self, **request: Any) -> Any:
         """As the client's own, answered by a search."""
-        search = search_for(self._client, self._models, self._settings, request)
+        search = self._creating(request)
         return self._target.create(**split(request)[0]) if search is None else search.run()
 
     def parse(self, **request: Any) -> Any:
@@ -164,8 +185,23 @@ class _Completions(_Through):
         search = self._parsing(request)
         return self._target.parse(**split(request)[0]) if search is None else search.run()
 
+    @property
+    def stream(self) -> Any:
+        """The client's own, with a warning: its events are those of one sample. `create(stream=True)` is searched."""
+        passes("chat.completions.stream")
+        return self._target.stream
+
+    def _creating(self, request: dict[str, Any]) -> Search | None:
+        sent = split(request)[0]
+        if not takes_request(self._target.create, sent) or isinstance(sent.get("response_format"), type):
+            return None  # the client has the words for that, and sends nothing
+        return search_for(self._client, self._models, self._settings, request)
+
     def _parsing(self, request: dict[str, Any]) -> Search | None:
-        parser = Parser(split(request)[0])
+        sent = split(request)[0]
+        if not takes_request(self._target.parse, sent):
+            return None
+        parser = Parser(sent)
         own = {key: value for key, value in request.items() if key != "response_format"}
         return search_for(self._client, self._models, self._settings, {**own, **parser.request}, parser)
 
@@ -173,7 +209,7 @@ class _Completions(_Through):
 class _AsyncCompletions(_Completions):
     async def create(self, **request: Any) -> Any:
         """As the client's own, answered by a search."""
-        search = search_for(self._client, self._models, self._settings, request)
+        search = self._creating(request)
         return await self._target.create(**split(request)[0]) if search is None else await search.arun()
 
     async def parse(self, **request: Any) -> Any:

@@ -102,3 +102,13 @@ def test_errors(lm: Any) -> None:
         ScaledLM(lm).dump_state()
     with pytest.raises(BudgetExhausted), dspy.context(lm=ScaledLM(lm, n=2, budget=Budget(tokens=5))):
         dspy.Predict("question -> answer")(question="?")
+
+
+def test_it_shows_how_it_asks_and_names_settings_that_are_meant(lm: Any) -> None:
+    assert repr(ScaledLM(lm, n=3, verifier=latest)) == (
+        f"ScaledLM({lm.model!r}, strategy={BestOfN(n=3)!r}, verifier=latest)"
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"ScaledLM: 'temprature' is not a setting; did you mean 'temperature'"
+    ):
+        ScaledLM(lm, temprature=0.5)  # type: ignore[arg-type]

@@ -581,3 +581,16 @@ def test_failures_lose_their_candidate_only(server: LoopbackServer, lm: Any, cap
 
     with pytest.raises(AllCandidatesFailed, match="Nothing returned None; its forward has to return"):
         best(Nothing())(question="?")
+
+
+def test_settings_that_are_not_known_name_the_one_that_is_meant() -> None:
+    with pytest.raises(ConfigurationError, match=r"Scaled: 'verfier' is not a setting; did you mean 'verifier'\?"):
+        Scaled(program(), verfier=metric)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"BestOfN: 'treshold' is not a setting; did you mean 'threshold'\?"):
+        BestOfN(program(), N=3, verifier=metric, treshold=0.5)
+
+
+def test_it_shows_what_it_runs_and_how() -> None:
+    shown = repr(best(program(), n=3, budget=Budget(calls=3)))
+    assert shown.startswith("Scaled(") and f"strategy={tts_plugins.BestOfN(n=3)!r}, verifier=metric, budget=" in shown
+    assert "module" in shown.partition("): ")[2] and "\n" not in repr(BestOfN(program(), N=2, verifier=metric))[:60]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -17,9 +18,10 @@ pytest.importorskip("aiohttp")
 
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AsyncStream, AzureOpenAI, OpenAI, Stream
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from pydantic import BaseModel
 from tts_plugins_openai import result_of, scale
 
-from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency, solve_sync
+from tts_plugins import BestOfN, Budget, Ledger, Revision, SelfConsistency, solve_sync
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -32,6 +34,10 @@ from tts_plugins.testing.loopback import Fault, LoopbackServer, Reply
 ASK: list[Any] = [{"role": "user", "content": "How long can it get?"}]
 ASKED: dict[str, Any] = {"model": "small", "messages": ASK}
 OPEN: list[OpenAI] = []
+
+
+class Sized(BaseModel):
+    words: int
 
 
 @pytest.fixture
@@ -219,11 +225,37 @@ def test_everything_else_passes_through(server: LoopbackServer) -> None:
     assert client.models.list().data[0].id == "loopback"
     assert len(client.embeddings.create(model="e", input="x").data) == 1
     assert client.responses is bare.responses, "they have neither n nor seed nor stop"
-    raw = client.chat.completions.with_raw_response.create(**ASKED)
-    assert raw.parse().choices[0].message.content == "a", "raw responses are the client's own, one sample each"
-    with client.chat.completions.with_streaming_response.create(**ASKED) as response:
-        assert response.status_code == 200
-    assert server.counts.choices == 3 and bare.chat.completions.create(**ASKED).choices[0].message.content == "a b c"
+    assert client.with_raw_response.models.list().parse().data[0].id == "loopback"
+    assert client.beta.assistants is bare.beta.assistants
+    assert bare.chat.completions.create(**ASKED).choices[0].message.content == "a", "it is not changed"
+
+
+@pytest.mark.parametrize("way", ["with_raw_response", "with_streaming_response"])
+def test_no_search_is_lost_unseen(server: LoopbackServer, way: str) -> None:
+    for client in (longest(sync_client(server)), longest(async_client(server))):
+        ways = (
+            getattr(client, way).chat.completions, getattr(client.chat, way).completions,
+            getattr(client.chat.completions, way), getattr(client.beta.chat.completions, way),
+        )  # fmt: skip
+        for completions in ways:
+            for method in ("create", "parse"):
+                with pytest.warns(UserWarning, match=rf"{way}.{method} goes to the client without a search"):
+                    getattr(completions, method)
+        with pytest.warns(UserWarning, match="completions.stream goes to the client without a search"):
+            assert client.chat.completions.stream is not None
+    with pytest.warns(UserWarning, match="count in no budget"):
+        raw = getattr(longest(sync_client(server)).chat.completions, way).create(**ASKED)
+    with raw if way == "with_streaming_response" else contextlib.nullcontext(raw) as response:
+        assert response.parse().choices[0].message.content == "a", "the client's own, untouched"
+    assert server.counts.requests == 1
+
+
+async def test_beta_is_searched_too(server: LoopbackServer) -> None:
+    assert longest(sync_client(server)).beta.chat.completions.create(**ASKED).choices[0].message.content == "a b c d"
+    server.configure(reply=['{"words": 1}', '{"words": 3}', '{"words": 2}'])
+    async with scale(async_client(server), n=3, verifier=lambda message: message.parsed.words / 10) as client:
+        completion = await client.beta.chat.completions.parse(**ASKED, response_format=Sized)  # type: ignore[attr-defined]
+    assert completion.choices[0].message.parsed == Sized(words=3)
 
 
 def test_with_options_stays_scaled(server: LoopbackServer) -> None:
@@ -341,7 +373,7 @@ def test_a_budget_stops_and_is_never_overspent(server: LoopbackServer) -> None:
 
 
 def test_limits_that_cannot_hold_are_errors(server: LoopbackServer) -> None:
-    with pytest.raises(UnboundedCallError, match="max_tokens is not set"):
+    with pytest.raises(UnboundedCallError, match=r"small: neither max_tokens .* pass max_tokens= to create"):
         longest(sync_client(server), budget=Budget(tokens=500)).chat.completions.create(**ASKED)
     with pytest.raises(UnknownPriceError, match="give price="):
         longest(sync_client(server), budget=Budget(usd=1)).chat.completions.create(**ASKED, max_tokens=5)
@@ -464,3 +496,85 @@ def test_the_verifier_sees_the_whole_request(server: LoopbackServer) -> None:
 
     longest(sync_client(server), verifier=check).chat.completions.create(**ASKED, top_p=0.5)
     assert seen[0]["top_p"] == 0.5 and seen[0]["messages"] == ASK
+
+
+# what the client refuses before anything is sent
+
+
+async def refusals(make: Any, server: LoopbackServer, **wrong: Any) -> tuple[Any, Ledger]:
+    """What a scaled create raises, beside what the bare client does; and what was charged."""
+    ledger, said = Ledger(Budget(calls=50)), []
+    for client in (make(server), longest(make(server), budget=ledger)):
+        with pytest.raises(TypeError) as caught:
+            made = client.chat.completions.create(**ASKED, max_tokens=9, **wrong)
+            if isinstance(make(server), AsyncOpenAI):
+                await made
+        said.append((type(caught.value), str(caught.value)))
+    assert said[0] == said[1]
+    return said, ledger
+
+
+@pytest.mark.parametrize("make", [sync_client, async_client])
+@pytest.mark.parametrize("wrong", [{"temprature": 1}, {"response_format": Sized}, {"metadata": {"a": object()}}])
+async def test_arguments_that_the_client_refuses_cost_nothing(server: LoopbackServer, make: Any, wrong: Any) -> None:
+    _, ledger = await refusals(make, server, **wrong)
+    assert ledger.spent == Ledger().spent and ledger.usage.requests == 0 and ledger.open_holds == 0
+    assert server.counts.requests == 0
+
+
+def test_chains_side_by_side_end_at_the_first_refusal(server: LoopbackServer) -> None:
+    ledger = Ledger(Budget(calls=50))
+    client = scale(sync_client(server), strategy=Revision(chains=4, rounds=2), verifier=length, budget=ledger)
+    with pytest.raises(TypeError, match="temprature"):
+        client.chat.completions.create(**ASKED, temprature=1)  # type: ignore[call-overload]
+    assert ledger.spent == Ledger().spent and ledger.open_holds == 0 and server.counts.requests == 0
+
+
+@pytest.mark.parametrize("n", ["2", -1, 0, True, 2.0])
+async def test_n_is_checked_before_anything_is_sent(server: LoopbackServer, n: Any) -> None:
+    said = rf"n={n!r} choices are asked for; n must be a whole number of at least 1"
+    for stream in (False, True):
+        with pytest.raises(ConfigurationError, match=said):
+            longest(sync_client(server)).chat.completions.create(**ASKED, n=n, stream=stream)
+    with pytest.raises(ConfigurationError, match=said):
+        await longest(async_client(server)).chat.completions.parse(**ASKED, n=n, response_format=Sized)
+    assert server.counts.requests == 0
+    assert len(longest(sync_client(server)).chat.completions.create(**ASKED, n=None).choices) == 1
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ("hi", r"messages='hi' is of type str; messages is a list such as"),
+        (ASK[0], r"messages=\{'role'.* is of type dict;"),
+        (7, "messages=7 is of type int;"),
+        (["hi"], r"messages\[0\]='hi' has no role;"),
+        ([*ASK, {"content": "x"}], r"messages\[1\]=.* has no role"),
+        ([], r"messages=\[\] is empty"),
+    ],
+)
+def test_what_is_no_list_of_messages_is_said(server: LoopbackServer, messages: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        longest(sync_client(server)).chat.completions.create(model="small", messages=messages)
+    assert server.counts.requests == 0
+
+
+def test_settings_that_are_not_known_name_the_one_that_is_meant(server: LoopbackServer) -> None:
+    wanted = r"scale: 'verfier' is not a setting; did you mean 'verifier'\? Or use one of answer, budget, client, conc"
+    with pytest.raises(ConfigurationError, match=wanted):
+        scale(sync_client(server), verfier=length)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"did you mean 'budget'\? Or use one of"):
+        longest(sync_client(server)).chat.completions.create(**ASKED, tts={"bugdet": {"calls": 2}})
+
+
+def test_what_is_scaled_shows_how(server: LoopbackServer) -> None:
+    ledger = Ledger(Budget(calls=9))
+    client = longest(sync_client(server), budget=ledger, seed=3)
+    said = (
+        f"scale(OpenAI(base_url='{server.base_url}/'), strategy={BestOfN(n=4)!r}, verifier=length, budget={ledger!r}, "
+        "seed=3)"
+    )
+    assert [repr(client), repr(client.chat), repr(client.chat.completions)] == [
+        said, f"{said}.chat", f"{said}.chat.completions",
+    ]  # fmt: skip
+    assert f"strategy={SelfConsistency(n=8)!r})" in repr(scale(sync_client(server)))

@@ -34,6 +34,7 @@ from tts_plugins.errors import (
     MalformedResponse,
     ModelNotFound,
     RateLimited,
+    RequestNotSent,
     RequestRefused,
     ServerFailed,
 )
@@ -709,3 +710,20 @@ async def test_a_storm_of_faults_ends_with_a_balanced_account(server: LoopbackSe
     assert sum(isinstance(e, Result) for e in ends) > 30, [e for e in ends if not isinstance(e, Result)]
     assert ledger.spent.tokens <= 40_000 and ledger.spent.calls <= 400
     assert Problem(PROBLEM).text == PROBLEM
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("batch", [128, 1])
+def test_arguments_that_the_client_refuses_cost_nothing(server: LoopbackServer, own: bool, batch: int) -> None:
+    """They are no answer that could not be read: no other attempt can do better."""
+    before, ledger = server.counts.requests, Ledger(Budget(calls=50, tokens=9_000))
+    given: dict[str, Any] = {"base_url": server.base_url, "api_key": "-"}
+    where = given if own else {"client": openai.AsyncOpenAI(**given)}
+    for params, said in (({"temprature": 1}, "unexpected keyword argument 'temprature'"), ({"user": object()}, "JSON")):
+        model = OpenAICompatibleModel("loopback", max_tokens=9, batch=batch, params=params, **where)
+        with pytest.raises(TypeError, match=said) as caught:
+            solve_sync(PROBLEM, model=model, strategy=SelfConsistency(n=8), budget=ledger)
+        assert isinstance(caught.value, RequestNotSent) and isinstance(caught.value.__cause__, TypeError)
+    assert ledger.spent == Ledger().spent and ledger.open_holds == 0 and server.counts.requests == before
+    model = OpenAICompatibleModel("loopback", max_tokens=9, **where)
+    assert solve_sync(PROBLEM, model=model, strategy=SelfConsistency(n=2), budget=ledger).usage.calls == 2

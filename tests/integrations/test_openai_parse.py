@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,11 +16,11 @@ pytest.importorskip("aiohttp")
 
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ParsedChatCompletion
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 from tts_plugins_openai import result_of, scale
 
 from tts_plugins import BeamSearch, BestOfN, Budget, Revision, SelfConsistency
-from tts_plugins.errors import AllCandidatesFailed, ConfigurationError
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, DeadlineExceeded
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 
 
@@ -121,3 +124,39 @@ def test_what_is_not_searched_goes_through_and_what_cannot_be_is_refused(client:
         scale(client, n=2).chat.completions.parse(response_format=Label)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="Unsupported response_format type"):
         scale(client, n=2).chat.completions.parse(**{**ASKED, "response_format": int})
+
+
+THREADS: set[str] = set()
+
+
+class Slow(Label):
+    @field_validator("weight")
+    @classmethod
+    def looked_up(cls, value: int) -> int:
+        THREADS.add(threading.current_thread().name)
+        time.sleep(0.6)
+        return value
+
+
+def test_slow_validators_hold_up_neither_the_deadline_nor_others(server: LoopbackServer, client: OpenAI) -> None:
+    scaled = scale(client, strategy=BestOfN(n=4), verifier=weight, budget=Budget(seconds=0.3))
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        scaled.chat.completions.parse(**{**ASKED, "response_format": Slow})
+    assert time.monotonic() - began < 1.2  # three of the four reach the validator
+    assert all(name.startswith("tts-plugins-worker") for name in THREADS), THREADS
+
+
+async def test_slow_validators_leave_the_callers_loop_free(server: LoopbackServer) -> None:
+    async with AsyncOpenAI(base_url=server.base_url, api_key="-", max_retries=0) as client:
+        await client.models.list()
+        searching = asyncio.ensure_future(
+            scale(client, n=4, verifier=weight).chat.completions.parse(**{**ASKED, "response_format": Slow})
+        )
+        longest, last = 0.0, time.monotonic()
+        while not searching.done():
+            await asyncio.sleep(0.01)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+        assert (await searching).choices[0].message.parsed == Slow.model_construct(category="ham", weight=9)
+        assert longest < 0.5

@@ -537,3 +537,14 @@ def test_waiting_across_threads() -> None:
     for thread in threads:
         thread.join(20)
     assert len(done) == 32 and empty(ledger)
+
+
+def test_it_shows_its_limits_and_says_what_it_has() -> None:
+    ledger = Ledger(Budget(calls=9))
+    assert repr(ledger) == f"Ledger({Budget(calls=9)!r})" and repr(Ledger()) == "Ledger()"
+    before = repr(ledger)
+    hold = ledger.reserve(Amount(calls=2, tokens=10))
+    assert str(ledger) == f"{before}: 0 calls, 0 tokens spent, 2 calls, 10 tokens held"
+    hold.settle(Usage(calls=1, completion_tokens=5))
+    assert str(ledger) == f"{before}: 1 call, 5 tokens spent" and repr(ledger) == before, "caches use it as a key"
+    assert repr(Ledger(inside=ledger)) == f"Ledger(inside={before})"

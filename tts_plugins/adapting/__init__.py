@@ -4,6 +4,7 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
+from tts_plugins._http_faults import shown_address
 from tts_plugins._signatures import required_parameters, signature_of, takes
 from tts_plugins._threads import call_user, in_thread
 from tts_plugins.adapting._charge import causes_of, charge_of
@@ -17,7 +18,15 @@ from tts_plugins.adapting._metered import (
     setting,
 )
 from tts_plugins.adapting._passing import Passing, cause_for
-from tts_plugins.adapting._settings import LIMITS, REVISING, STEPWISE, SearchSettings, as_budget, as_strategy
+from tts_plugins.adapting._settings import (
+    LIMITS,
+    REVISING,
+    STEPWISE,
+    SearchSettings,
+    as_budget,
+    as_strategy,
+    check_names,
+)
 from tts_plugins.adapting._texts import Text, answer_key
 from tts_plugins.models._steps import Stepping
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
@@ -42,12 +51,14 @@ __all__ = [
     "cause_for",
     "causes_of",
     "charge_of",
+    "check_names",
     "in_thread",
     "metered",
     "required_parameters",
     "search_here",
     "searching",
     "setting",
+    "shown_address",
     "signature_of",
     "takes",
     "was_given",

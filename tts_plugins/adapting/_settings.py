@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, cast
 
@@ -62,9 +63,7 @@ class SearchSettings:
         Raises:
             ConfigurationError: an unknown name or field, or a value that is refused.
         """
-        known = {field.name for field in dataclasses.fields(self)} | {"n", "profile"}
-        if unknown := sorted(set(asked) - known):
-            raise ConfigurationError(f"{owner}: {unknown[0]!r} is not a setting; use one of {', '.join(sorted(known))}")
+        check_names(owner, asked, {field.name for field in dataclasses.fields(self)} | {"n", "profile"})
         given = {key: value for key, value in asked.items() if value is not None}
         n, profile = given.pop("n", None), given.pop("profile", None)
         if "strategy" in given:
@@ -85,6 +84,14 @@ class SearchSettings:
         if profile is not None:
             made = made._filled(profile)
         return made if n is None else replace(made, strategy=made._with_n(owner, n))
+
+    def shown(self) -> str:
+        """The strategy, and what else was set, as an object that searches shows them in its `repr`."""
+        strategy = self.strategy or (BestOfN if self.verifier is not None else SelfConsistency)(n=_DEFAULT_N)
+        told = {"strategy": strategy, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)[1:] if f.repr}}
+        plain = {f.name: f.default for f in dataclasses.fields(self)}
+        told = {name: value for name, value in told.items() if value != plain[name]}
+        return ", ".join(f"{name}={_named(value)}" for name, value in told.items())
 
     @property
     def n(self) -> int | None:
@@ -115,6 +122,25 @@ class SearchSettings:
         if not dataclasses.is_dataclass(strategy) or "n" not in {f.name for f in dataclasses.fields(strategy)}:
             raise ConfigurationError(f"{owner}: n={n!r} cannot be set, since {strategy!r} has no n; leave it out")
         return cast(Strategy, replace(cast(Any, strategy), n=n))
+
+
+def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse the first name that is not known.
+
+    Raises:
+        ConfigurationError: naming it, the one that may be meant, and all that are known.
+    """
+    names = sorted(known)
+    for name in sorted(set(given) - set(names)):
+        near = difflib.get_close_matches(name, names, 1)
+        meant = f"did you mean {near[0]!r}? Or " if near else ""
+        raise ConfigurationError(f"{owner}: {name!r} is not a setting; {meant}use one of {', '.join(names)}")
+
+
+def _named(value: Any) -> str:
+    """A function by its name, whose own form tells an address besides; all else as it is."""
+    name = getattr(value, "__name__", None)
+    return name if isinstance(name, str) and not isinstance(value, type) else repr(value)
 
 
 def as_strategy(owner: str, value: Any) -> Strategy:

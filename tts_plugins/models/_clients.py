@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from tts_plugins._departures import leaving
 from tts_plugins._threads import in_thread, on_engine_loop
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.models._outgoing import core, tell
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -47,7 +48,10 @@ class Clients:
             # Half a second and more, in which this loop could keep no deadline.
             await in_thread(importlib.import_module, "openai.resources.chat")
         if loop not in self._clients:
+            given = self._client
             client, ours = self._make()
+            if core(client) is not core(given):  # a client of the user's is not changed, whatever its copies are
+                tell(client)
             guard = _guarded(client) if ours else None
             self._clients[loop] = (client, guard)
             if guard is not None:
@@ -56,6 +60,11 @@ class Clients:
                 weakref.finalize(self, _close_on, weakref.ref(loop), guard).atexit = False
                 await anext(guard)
         return self._clients[loop][0]
+
+    @property
+    def here(self) -> AsyncOpenAI | None:
+        """The client of the running loop, where it has been made."""
+        return self._clients.get(asyncio.get_running_loop(), (None, None))[0]
 
     @property
     def watched(self) -> bool:

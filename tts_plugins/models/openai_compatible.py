@@ -14,12 +14,21 @@ from tts_plugins._departures import holding, leaving
 from tts_plugins._http_faults import shown_address
 from tts_plugins._threads import in_thread
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, ModelError, ServerFailed, TTSError
+from tts_plugins.errors import (
+    CallTimedOut,
+    ConfigurationError,
+    MalformedResponse,
+    ModelError,
+    RequestNotSent,
+    ServerFailed,
+    TTSError,
+)
 from tts_plugins.models._choices import generation, shown
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._completions import complete
 from tts_plugins.models._faults import translate
 from tts_plugins.models._fields import check_fields, check_request
+from tts_plugins.models._outgoing import Outgoing
 from tts_plugins.models._revision import Revising, Turns
 from tts_plugins.models._steps import Stepping, StepSettings
 from tts_plugins.models._stream import gather
@@ -77,6 +86,7 @@ class OpenAICompatibleModel(Stepping, Revising):
     Raises:
         ConfigurationError: a field is out of range, or one of `params` or `extra_body` would cost other than what is
             reserved; n > 1 is asked at temperature 0.
+        RequestNotSent: in a call: the client refuses one of `params`, such as a name that it does not know.
     """
 
     _ways = (*Stepping._ways, "completions")
@@ -185,10 +195,11 @@ class OpenAICompatibleModel(Stepping, Revising):
         limit, requests = max_tokens or self.max_tokens, 0
         while True:
             requests += 1
-            body = self._body(prompt, seeds, max_tokens)
+            body, outgoing = self._body(prompt, seeds, max_tokens), Outgoing()
             try:
                 async with asyncio.timeout(self._timeout):
-                    response = await self._respond(body)
+                    with outgoing:
+                        response = await self._respond(body)
                 await self._weigh(prompt, response, limit)
                 return self._reply(prompt, response, body.get("n", 1), requests, limit, shape)
             except ModelError as error:
@@ -201,6 +212,8 @@ class OpenAICompatibleModel(Stepping, Revising):
                 late.requests = requests
                 raise late from error
             except Exception as error:
+                if outgoing.refused(self._clients.here, error):
+                    raise RequestNotSent(f"{self._where()}: {error}", model=self) from error
                 fault = translate(error, self._where())
                 fault.requests = requests
                 if requests > 4 or not (adapt(error) or self._adapt(error, body)):

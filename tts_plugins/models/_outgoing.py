@@ -1,0 +1,62 @@
+"""Whether a client has begun to send a request: what it raises before that is about the arguments it was given."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from contextvars import ContextVar, Token
+from typing import Any
+
+
+class Outgoing:
+    """One request, from the call of the client's method on.
+
+    Attributes:
+        sent: the client has put it together, and what follows may reach a server.
+    """
+
+    def __init__(self) -> None:
+        self.sent = False
+
+    def __enter__(self) -> Outgoing:
+        self._token: Token[Outgoing | None] = _REQUEST.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _REQUEST.reset(self._token)
+
+    def refused(self, client: Any, error: Exception) -> bool:
+        """Whether the client raised this over the arguments: it tells when it sends, and has sent nothing.
+
+        A JSON error is none of its words: it comes out of an answer, if only that of whoever gives out keys.
+        """
+        about = isinstance(error, TypeError | ValueError) and not isinstance(error, json.JSONDecodeError)
+        return about and not self.sent and isinstance(getattr(core(client), _HOOK, None), _Telling)
+
+
+# Set inside a task, never across a yield; a synchronous client's thread has a copy of the context.
+_REQUEST: ContextVar[Outgoing | None] = ContextVar("tts_plugins_outgoing", default=None)
+_HOOK = "_prepare_request"  # of OpenAI's clients: called with the whole request, right before it goes out
+
+
+class _Telling:
+    """The hook of a client, which tells, too. It holds the client weakly: cycles keep connections from being closed."""
+
+    def __init__(self, client: Any) -> None:
+        self._hook, self._client = getattr(type(client), _HOOK), weakref.ref(client)
+
+    def __call__(self, request: Any) -> Any:
+        if (outgoing := _REQUEST.get()) is not None:
+            outgoing.sent = True
+        return self._hook(self._client(), request)
+
+
+def core(client: Any) -> Any:
+    """The client that has the hook: this one, or the one that an adapter stands around; None where neither has it."""
+    return next((c for c in (client, getattr(client, "_client", None)) if hasattr(type(c), _HOOK)), None)
+
+
+def tell(client: Any) -> None:
+    """Have a client of our own making tell when it sends; one without the hook stays as it is."""
+    if (found := core(client)) is not None:
+        setattr(found, _HOOK, _Telling(found))
