@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import re
@@ -46,9 +47,12 @@ def _cut(value: Any) -> str:
     return text if len(text := repr(value)) <= 80 else text[:79] + "…"
 
 
+_signature = functools.lru_cache(maxsize=64)(signature_of)  # the client's methods have forty parameters to read
+
+
 def takes_request(method: Callable[..., Any], request: Mapping[str, Any]) -> bool:
     """Whether a method of the client has parameters for all of a request, and is given all that it needs."""
-    signature = signature_of(getattr(method, "__func__", method))  # read once; a bound method is new each time
+    signature = _signature(getattr(method, "__func__", method))  # of the function: a bound method is new each time
     try:
         if signature is not None:
             signature.bind(*[method] * inspect.ismethod(method), **request)

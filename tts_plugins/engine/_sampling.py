@@ -76,9 +76,8 @@ class Sampling:
                         try:
                             self._lost(arrival)
                         finally:
-                            del (
-                                arrival
-                            )  # its traceback may have this frame: it would refer to itself, and be freed late
+                            # Its traceback may have this frame: it would refer to itself, and be freed late.
+                            del arrival
                         continue
                     self._seen.append(arrival)
                     if whole is None:
