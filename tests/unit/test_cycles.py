@@ -42,6 +42,7 @@ def uncollected() -> Iterator[Callable[[], list[Any]]]:
         return ours
 
     gc.collect()
+    gc.freeze()  # what other tests have left is not looked at: it may come free at any moment
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
@@ -49,6 +50,7 @@ def uncollected() -> Iterator[Callable[[], list[Any]]]:
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
+        gc.unfreeze()
         gc.enable()
 
 
