@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 from benchmarks._files import write_json
-from benchmarks._humaneval import humaneval
+from benchmarks._pools.humaneval import humaneval
+from benchmarks._pools.sandbox_table import sandboxes
 from benchmarks._rows import Row, table
-from benchmarks._sandbox_table import sandboxes
 
 POOLS = Path(__file__).parents[1].parent / "shared" / "pools"
 POOL = "humaneval_codegen16b.jsonl.gz"

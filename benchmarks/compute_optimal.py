@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._beams import beams
-from benchmarks._checks import examples, game24
 from benchmarks._files import write_json
-from benchmarks._frontier import Ground, Measured, cheapest, frontier, joined, undominated
-from benchmarks._policy import policies
+from benchmarks._pools.beams import beams
+from benchmarks._pools.checks import examples, game24
+from benchmarks._pools.frontier import Ground, Measured, cheapest, frontier, joined, undominated
+from benchmarks._pools.policy import policies
 from tts_plugins import BestOfN, SelfConsistency
 from tts_plugins.bench import replay
 from tts_plugins.policies import LearnedStopping

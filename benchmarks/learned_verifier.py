@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import _order_lines as task
+from benchmarks._pools import order_lines as task
 from tts_plugins.bench.heldout import Heldout, measure
 from tts_plugins.bench.rollouts import make_rollouts
 from tts_plugins.models import LocalEmbeddingModel

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from benchmarks._beams import by_choice
+from benchmarks._pools.beams import by_choice
 from benchmarks._rows import Row, table
 from benchmarks._search_live import TASKS, live
 from benchmarks._search_wall import calls, wall

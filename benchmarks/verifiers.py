@@ -11,9 +11,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks._attack_table import live, scripted
 from benchmarks._files import write_json
-from benchmarks._pool_table import pools
+from benchmarks._pools.attack_table import live, scripted
+from benchmarks._pools.pool_table import pools
 from benchmarks._rows import Row, table
 
 POOLS = Path(__file__).parents[1].parent / "shared" / "pools"

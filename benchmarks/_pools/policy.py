@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._frontier import Measured, cheapest, frontier, joined
+from benchmarks._pools.frontier import Measured, cheapest, frontier, joined
 from tts_plugins.bench import replay
 from tts_plugins.bench.metrics import Estimate
 from tts_plugins.policies import ComputeOptimal, LearnedStopping
