@@ -16,8 +16,8 @@ from typing import Any
 import dspy
 from tts_plugins_dspy import Scaled
 
-from benchmarks._frame import N, Pair, command, tokens, turns, walls
 from benchmarks._rows import Row
+from benchmarks._serving.paired_runs import N, Pair, command, tokens, turns, walls
 from tts_plugins import BestOfN, Budget, Ledger
 from tts_plugins.testing.loopback import LoopbackServer
 

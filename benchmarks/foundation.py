@@ -10,12 +10,12 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from benchmarks._crowd import crowd
-from benchmarks._ends import cancelled, fits
 from benchmarks._files import write_json
-from benchmarks._latency import cpu, critical, votes, wall
-from benchmarks._local import local
 from benchmarks._rows import FULL, SHORT, Row, Sizes, table
+from benchmarks._serving.cancellation import cancelled, fits
+from benchmarks._serving.latency import cpu, critical, votes, wall
+from benchmarks._serving.overhead import local
+from benchmarks._serving.shared_budget import crowd
 
 Section = Callable[[Sizes], Awaitable[list[Row]]]
 SECTIONS: Mapping[int, Section] = {

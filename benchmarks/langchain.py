@@ -21,9 +21,9 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_openai import ChatOpenAI
 from tts_plugins_langchain import ScaledChatModel, TestTimeScaling, scale
 
-from benchmarks._frame import N, Pair, all_of, command, crowded, threaded, tokens, walls
-from benchmarks._parts import paired
 from benchmarks._rows import Row
+from benchmarks._serving.paired_runs import N, Pair, all_of, command, crowded, threaded, tokens, walls
+from benchmarks._serving.stage import paired
 from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency
 from tts_plugins.testing.loopback import LoopbackServer
 

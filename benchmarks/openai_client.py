@@ -18,9 +18,9 @@ from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
 from tts_plugins_openai import result_of, scale
 
-from benchmarks._frame import N, Pair, all_of, command, crowded, threaded, tokens, walls
-from benchmarks._parts import paired
 from benchmarks._rows import Row
+from benchmarks._serving.paired_runs import N, Pair, all_of, command, crowded, threaded, tokens, walls
+from benchmarks._serving.stage import paired
 from tts_plugins import BestOfN, Budget, Ledger
 from tts_plugins.testing.loopback import LoopbackServer
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks._pools.beams import by_choice
 from benchmarks._rows import Row, table
-from benchmarks._search_live import TASKS, live
-from benchmarks._search_wall import calls, wall
+from benchmarks._serving.search_live import TASKS, live
+from benchmarks._serving.search_wall_time import calls, wall
 from tts_plugins.pools import Pool
 
 RECORDED = {"weighted": 0.630, "best by score": 0.558}

@@ -99,7 +99,7 @@ def test_a_row_that_does_not_exist_is_refused() -> None:
 
 
 def test_best_of_k_is_exact_and_its_pool_grows_with_what_it_could_buy() -> None:
-    from benchmarks._search_live import TASKS, Samples, _affordable
+    from benchmarks._serving.search_live import TASKS, Samples, _affordable
     from tts_plugins import Usage
 
     one = Samples(4, 1, Usage(calls=4, prompt_tokens=5, completion_tokens=40))

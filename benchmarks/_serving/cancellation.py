@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks._parts import JUDGED, SAID, Judge, answers, question
 from benchmarks._rows import Row, Sizes
+from benchmarks._serving.stage import JUDGED, SAID, Judge, answers, question
 from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency, solve
 from tts_plugins.errors import TTSError
 from tts_plugins.models import CallableModel, OpenAICompatibleModel

@@ -9,8 +9,8 @@ from typing import Any
 
 from openai import OpenAIError
 
-from benchmarks._parts import MAX_TOKENS, SAID, Stage, question, stage
 from benchmarks._rows import Row, Sizes
+from benchmarks._serving.stage import MAX_TOKENS, SAID, Stage, question, stage
 from tts_plugins import BestOfN, Budget, Ledger, Result, SelfConsistency, solve
 from tts_plugins.errors import TTSError
 from tts_plugins.testing.loopback import Fault

@@ -11,8 +11,8 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
-from benchmarks._parts import paired
 from benchmarks._rows import Row, Spread
+from benchmarks._serving.stage import paired
 from tts_plugins import DVTS, BeamSearch, Candidate, ParticleFilter, RecursiveAggregation, Revision, TreeSearch, solve
 from tts_plugins.models import OpenAICompatibleModel, StepSettings
 from tts_plugins.models._revision import revision_turns

@@ -6,8 +6,8 @@ import asyncio
 import time
 from functools import partial
 
-from benchmarks._parts import Stage, Work, paired, question, stage
 from benchmarks._rows import Row, Sizes, Spread
+from benchmarks._serving.stage import Stage, Work, paired, question, stage
 from tts_plugins import SelfConsistency, solve
 from tts_plugins.stopping import VoteDecided
 

@@ -1,0 +1,1 @@
+"""What the benchmarks against a live server share."""
