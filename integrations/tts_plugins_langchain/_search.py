@@ -29,11 +29,11 @@ from tts_plugins.metering import Meter
 from tts_plugins.protocols import Role
 from tts_plugins.types import Generation, Reply, Usage
 from tts_plugins_langchain._carriers import Carrier
+from tts_plugins_langchain._error_messages import words
 from tts_plugins_langchain._forms import generation_of
 from tts_plugins_langchain._graphs import check_finished
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
 from tts_plugins_langchain._verifying import verifying
-from tts_plugins_langchain._words import words
 from tts_plugins_langchain.caching import SAMPLE, keep_samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
