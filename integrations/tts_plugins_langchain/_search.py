@@ -28,10 +28,10 @@ from tts_plugins.errors import TTSError
 from tts_plugins.metering import Meter
 from tts_plugins.protocols import Role
 from tts_plugins.types import Generation, Reply, Usage
-from tts_plugins_langchain._carriers import Carrier
 from tts_plugins_langchain._error_messages import words
-from tts_plugins_langchain._forms import generation_of
-from tts_plugins_langchain._graphs import check_finished
+from tts_plugins_langchain._io.attempt_inputs import Carrier
+from tts_plugins_langchain._io.conversion import generation_of
+from tts_plugins_langchain._io.graph_checks import check_finished
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
 from tts_plugins_langchain._verifying import verifying
 from tts_plugins_langchain.caching import SAMPLE, keep_samples_apart

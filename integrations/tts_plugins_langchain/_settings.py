@@ -12,7 +12,7 @@ from tts_plugins.adapting import LIMITS, SearchSettings, signature_of, takes
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.verifiers import CallableVerifier
-from tts_plugins_langchain._graphs import check_memory
+from tts_plugins_langchain._io.graph_checks import check_memory
 
 AnyVerifier = Verifier | SetVerifier | Runnable[Any, Any] | Callable[..., Any]
 OnExhausted = Literal["return", "raise"]

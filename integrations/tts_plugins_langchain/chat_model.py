@@ -24,15 +24,15 @@ from pydantic import Field, PrivateAttr
 
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import StepSettings
-from tts_plugins_langchain._carriers import Carrier, Function, Inside, Turns
 from tts_plugins_langchain._fields import SearchFields, plain_settings
-from tts_plugins_langchain._forms import problem_of
-from tts_plugins_langchain._messages import charged, chosen, chunk_of, reported
+from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Turns
+from tts_plugins_langchain._io.conversion import problem_of
+from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported
+from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._runs import Runs, children_of
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import told
 from tts_plugins_langchain._steps import Asked, ChatModel
-from tts_plugins_langchain._temperature import check_sampling, temperatures_of
 from tts_plugins_langchain.caching import candidates_of
 from tts_plugins_langchain.metering import SCALED
 from tts_plugins_langchain.runnable import scale

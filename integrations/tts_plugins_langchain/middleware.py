@@ -22,14 +22,14 @@ from tts_plugins import Budget, Ledger, Problem, Result, Scored, Usage
 from tts_plugins.adapting import LIMITS, MeteredModel, SearchSettings, setting
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.metering import Prices
-from tts_plugins_langchain._carriers import Function, Inside, Turns
-from tts_plugins_langchain._forms import problem_of
-from tts_plugins_langchain._messages import charged, retold
-from tts_plugins_langchain._revising import check_strategy
+from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Turns
+from tts_plugins_langchain._io.conversion import problem_of
+from tts_plugins_langchain._io.messages import charged, retold
+from tts_plugins_langchain._io.revision import check_strategy
+from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._runs import Runs
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import as_verifier, resolve
-from tts_plugins_langchain._temperature import check_sampling, temperatures_of
 from tts_plugins_langchain.caching import candidates_of
 
 WhenExhausted = Literal["raise", "end"]

@@ -16,15 +16,15 @@ from pydantic import BaseModel, Field, PrivateAttr
 from tts_plugins import Budget, Ledger, Result
 from tts_plugins.adapting import MeteredModel, SearchSettings
 from tts_plugins.errors import ConfigurationError
-from tts_plugins_langchain._carriers import Carrier
 from tts_plugins_langchain._fields import SearchFields, plain_settings
-from tts_plugins_langchain._forms import problem_of
-from tts_plugins_langchain._graphs import check_memory
-from tts_plugins_langchain._revising import carrier_of, check_strategy
+from tts_plugins_langchain._io.attempt_inputs import Carrier
+from tts_plugins_langchain._io.conversion import problem_of
+from tts_plugins_langchain._io.graph_checks import check_memory
+from tts_plugins_langchain._io.revision import carrier_of, check_strategy
+from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._runs import Runs
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import SPECS
-from tts_plugins_langchain._temperature import check_sampling, temperatures_of
 
 _MOST_THREADS = 256
 

@@ -13,7 +13,7 @@ from langchain_core.runnables.passthrough import RunnableAssign
 from tts_plugins import Problem, Scored
 from tts_plugins.adapting import REVISING, STEPWISE
 from tts_plugins.errors import ConfigurationError
-from tts_plugins_langchain._carriers import Carrier, Function, State, Turns, Variables
+from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, State, Turns, Variables
 
 Revised = str | Callable[[Problem, Sequence[Scored]], Any] | None
 _INSIDE = ("bound", "runnable", "default")  # of bindings and retries, of fallbacks, of configurable ones

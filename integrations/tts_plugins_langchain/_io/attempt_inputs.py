@@ -13,7 +13,7 @@ from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate, Messa
 from tts_plugins import Problem, Scored
 from tts_plugins.adapting import Attempts
 from tts_plugins.errors import ConfigurationError
-from tts_plugins_langchain._forms import text_of
+from tts_plugins_langchain._io.conversion import text_of
 
 VARIABLES = ("attempts", "feedback", "history")
 """Variables of a prompt that attempts go into, where an input leaves them out."""
