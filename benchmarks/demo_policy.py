@@ -21,8 +21,8 @@ from typing import Any
 
 from benchmarks.demo_heldout import load as heldout
 from tts_plugins import BestOfN, Candidate, Problem, Result, solve
-from tts_plugins.bench.metrics import Estimate, paired_bootstrap
 from tts_plugins.demo import demo_model, task
+from tts_plugins.metrics import Estimate, paired_bootstrap
 from tts_plugins.models import LocalModel
 from tts_plugins.policies import LearnedStopping, calibrate
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem, PoolWriter

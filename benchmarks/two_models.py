@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks._files import write_json
 from tts_plugins import ComputeOptimal, SelfConsistency, solve
-from tts_plugins.bench.metrics import Estimate, clustered_bootstrap, paired_bootstrap
+from tts_plugins.metrics import Estimate, clustered_bootstrap, paired_bootstrap
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.policies import Larger, Plan, calibrate
 from tts_plugins.policies._calibration import Calibration

@@ -43,7 +43,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.metering": (8, "metering"),
     "tts_plugins.profiles": (8, "profiles"),
     "tts_plugins.testing": (8, "testing"),
-    "tts_plugins.bench.metrics": (2, "pure"),  # statistics, for whoever fits or measures
+    "tts_plugins.metrics": (2, "pure"),  # statistics, for whoever fits or measures
     "tts_plugins.bench": (9, "bench"),
     "tts_plugins.server": (9, "server"),
     "tts_plugins.adapting": (9, "adapting"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tts_plugins.bench.flops import inference
-from tts_plugins.bench.metrics import Estimate, expected_best, expected_majority, expected_weighted, paired_bootstrap
+from tts_plugins.metrics import Estimate, expected_best, expected_majority, expected_weighted, paired_bootstrap
 from tts_plugins.pools import Pool, PoolProblem
 
 SMALL, LARGE, VERIFIER = 3.2e9, 8.0e9, 8.0e9  # parameters

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tts_plugins.bench.metrics import Estimate, paired_bootstrap
+from tts_plugins.metrics import Estimate, paired_bootstrap
 from tts_plugins.policies import LearnedStopping
 from tts_plugins.policies._paths import Paths, Samples, walk
 from tts_plugins.policies._state import decided

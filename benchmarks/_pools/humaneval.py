@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks._rows import Row, Spread
-from tts_plugins.bench.metrics import Estimate, clustered_bootstrap, expected_best, paired_bootstrap, pass_at_k
+from tts_plugins.metrics import Estimate, clustered_bootstrap, expected_best, paired_bootstrap, pass_at_k
 from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.verifiers import CodeTests
 from tts_plugins.verifiers._consensus import dual_agreement, known_first

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks._pools.frontier import Measured, cheapest, frontier, joined
 from tts_plugins.bench import replay
-from tts_plugins.bench.metrics import Estimate
+from tts_plugins.metrics import Estimate
 from tts_plugins.policies import ComputeOptimal, LearnedStopping
 from tts_plugins.policies._calibration import Calibration
 from tts_plugins.policies._choosing import choose

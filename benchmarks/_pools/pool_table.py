@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._rows import Row
-from tts_plugins.bench.metrics import auc
+from tts_plugins.metrics import auc
 from tts_plugins.selection import Aggregate, aggregate
 
 Pool = Sequence[Sequence[Mapping[str, Any]]]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from tts_plugins import DVTS, BeamSearch, Candidate, ParticleFilter, Problem, Revision, SelfConsistency, Usage, solve
-from tts_plugins.bench.metrics import paired_bootstrap
+from tts_plugins.metrics import paired_bootstrap
 from tts_plugins.models import LocalModel, StepSettings
 from tts_plugins.steps import steps_of
 from tts_plugins.strategies import BaseStrategy

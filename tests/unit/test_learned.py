@@ -13,7 +13,6 @@ import pytest
 
 from tts_plugins import BestOfN, Budget, Candidate, Problem, Result, Step, solve
 from tts_plugins.bench.heldout import measure
-from tts_plugins.bench.metrics import auc, clustered_auc
 from tts_plugins.bench.reliability import Reliability
 from tts_plugins.errors import (
     AllCandidatesFailed,
@@ -22,6 +21,7 @@ from tts_plugins.errors import (
     DataError,
     ServerFailed,
 )
+from tts_plugins.metrics import auc, clustered_auc
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.types import Generation

@@ -8,14 +8,14 @@ import pytest
 
 from tts_plugins import BestOfN, Budget, Problem, SelfConsistency, solve
 from tts_plugins.bench import replay, replay_sync
-from tts_plugins.bench.metrics import (
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, DataError, RequestRefused
+from tts_plugins.metrics import (
     clustered_bootstrap,
     expected_best,
     expected_majority,
     expected_weighted,
     paired_bootstrap,
 )
-from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, DataError, RequestRefused
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.pools import Pool, PoolCandidate
 from tts_plugins.stopping import VoteLead

@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tts_plugins.bench.metrics import Estimate
 from tts_plugins.engine._html import Html, el, markup
+from tts_plugins.metrics import Estimate
 
 WIDTH = 440.0
 COLOURS = 8

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tts_plugins.bench.metrics import (
+from tts_plugins.bench.reliability import Reliability
+from tts_plugins.metrics import (
     Estimate,
     clustered_auc,
     clustered_bootstrap,
@@ -15,7 +16,6 @@ from tts_plugins.bench.metrics import (
     expected_weighted,
     paired_bootstrap,
 )
-from tts_plugins.bench.reliability import Reliability
 from tts_plugins.pools import PoolCandidate, PoolProblem
 from tts_plugins.selection import Aggregate, aggregate
 

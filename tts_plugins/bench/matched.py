@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from statistics import mean
 
 from tts_plugins.bench import flops
-from tts_plugins.bench.metrics import Estimate, clustered_bootstrap, paired_bootstrap
 from tts_plugins.bench.summary import Arm, Costs, Summary
 from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.metrics import Estimate, clustered_bootstrap, paired_bootstrap
 from tts_plugins.pools import Pool
 
 # R = D_inference / D_pretraining of the paper's figures; None: inference alone counts, pretraining is paid already.

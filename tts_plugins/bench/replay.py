@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from tts_plugins._config import check_count
 from tts_plugins._threads import run_sync
 from tts_plugins.answers import AnswerKey
-from tts_plugins.bench.metrics import Estimate, clustered_bootstrap, paired_bootstrap
 from tts_plugins.budget import Budget
 from tts_plugins.engine import solve
 from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.metrics import Estimate, clustered_bootstrap, paired_bootstrap
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.pools import Pool, PoolCandidate, PoolProblem
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier

@@ -14,12 +14,12 @@ from tts_plugins.bench._charts import keys, legend
 from tts_plugins.bench._drawings import charts, drawings
 from tts_plugins.bench._sections import flops_of, tokens_of
 from tts_plugins.bench.matched import Larger, Match, matches
-from tts_plugins.bench.metrics import Estimate
 from tts_plugins.bench.store import Store
 from tts_plugins.bench.summary import Arm, Costs, Summary
 from tts_plugins.engine._html import Html, el
 from tts_plugins.engine._page import document
 from tts_plugins.errors import DataError, MissingExtraError
+from tts_plugins.metrics import Estimate
 
 __all__ = [
     "Placing", "Run", "as_dict", "check_png", "cost_of", "flops_of", "load", "page", "picture", "png_of", "remarks",

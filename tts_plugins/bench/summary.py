@@ -11,7 +11,9 @@ from itertools import pairwise
 from statistics import mean
 
 from tts_plugins.bench import flops
-from tts_plugins.bench.metrics import (
+from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveRow
+from tts_plugins.errors import DataError
+from tts_plugins.metrics import (
     Estimate,
     clustered_bootstrap,
     expected_best,
@@ -20,8 +22,6 @@ from tts_plugins.bench.metrics import (
     paired_bootstrap,
     pass_at_k,
 )
-from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveRow
-from tts_plugins.errors import DataError
 
 Key = tuple[str, str, int]
 Figure = Callable[[SolveRow], float]

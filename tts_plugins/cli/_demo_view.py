@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tts_plugins.bench.metrics import wilson
 from tts_plugins.cli._terminal import EVERY, say
+from tts_plugins.metrics import wilson
 
 if TYPE_CHECKING:
     from tts_plugins.demo import DemoEvent, DemoReport

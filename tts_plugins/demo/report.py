@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tts_plugins.bench.metrics import mcnemar, wilson
+from tts_plugins.metrics import mcnemar, wilson
 from tts_plugins.types import Result, Usage
 
 

@@ -129,7 +129,7 @@ class Calibration:
 
 
 def _expected(trials: Trials, outcome: Outcome) -> Expected:
-    from tts_plugins.bench.metrics import clustered_bootstrap
+    from tts_plugins.metrics import clustered_bootstrap
 
     parts = {name: clustered_bootstrap(trials.by_problem(getattr(outcome, name))) for name in _FIELDS}
     return Expected(**{_FIELDS[name]: (e.value, e.low, e.high) for name, e in parts.items()})
@@ -139,7 +139,7 @@ _FIELDS = {"right": "accuracy", "samples": "samples", "tokens": "tokens"}
 
 
 def _paired(trials: Trials, first: Floats, second: Floats, **how: Any) -> Interval:
-    from tts_plugins.bench.metrics import paired_bootstrap
+    from tts_plugins.metrics import paired_bootstrap
 
     e = paired_bootstrap(trials.by_problem(first), trials.by_problem(second), **how)
     return e.value, e.low, e.high

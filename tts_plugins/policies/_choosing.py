@@ -186,7 +186,7 @@ def _gate(gains: Floats, options: Sequence[int], tests: int) -> Gate:
 
 def _interval(values: Floats, tests: int) -> tuple[float, float, float]:
     # Pure statistics, which lie in the row of those who measure; nothing of theirs is used but the function.
-    from tts_plugins.bench.metrics import clustered_bootstrap
+    from tts_plugins.metrics import clustered_bootstrap
 
     if not values.mean() > 0:  # it cannot stand, whatever the interval
         return float(values.mean()), float(values.min()), float(values.max())

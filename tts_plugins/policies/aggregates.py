@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tts_plugins.bench.metrics import Estimate, clustered_auc
 from tts_plugins.errors import DataError
+from tts_plugins.metrics import Estimate, clustered_auc
 from tts_plugins.pools import Pool
 from tts_plugins.selection import AGGREGATES, Aggregate
 from tts_plugins.selection import aggregate as combine
