@@ -17,16 +17,16 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.types": (1, "types"),
     "tts_plugins.errors": (1, "types"),
     "tts_plugins._version": (1, "types"),
-    "tts_plugins._threads": (1, "threads"),  # a leaf: of ours it imports nothing
-    "tts_plugins._untrusted": (1, "untrusted"),
+    "tts_plugins._internal.threads": (1, "threads"),  # a leaf: of ours it imports nothing
+    "tts_plugins._internal.untrusted_text": (1, "untrusted"),
     "tts_plugins.budget": (2, "pure"),
     "tts_plugins.ledger": (2, "pure"),
     "tts_plugins._holds": (2, "pure"),
     "tts_plugins._waits": (2, "pure"),
-    "tts_plugins._config": (2, "pure"),
+    "tts_plugins._internal.config": (2, "pure"),
     "tts_plugins._departures": (2, "pure"),
-    "tts_plugins._signatures": (2, "pure"),
-    "tts_plugins._http_faults": (2, "pure"),
+    "tts_plugins._internal.signatures": (2, "pure"),
+    "tts_plugins._internal.http_errors": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),
     "tts_plugins.answers": (2, "pure"),
     "tts_plugins.steps": (2, "pure"),
@@ -57,7 +57,7 @@ THREADS_FROM = 6
 PURE = {"asyncio", "threading", "time", "random", "socket", "http", "urllib", "subprocess"}
 PURE_BUT = {"tts_plugins.ledger": {"threading"},
             "tts_plugins.answers": {"threading"},
-            "tts_plugins._http_faults": {"urllib"},  # its parser of addresses only
+            "tts_plugins._internal.http_errors": {"urllib"},  # its parser of addresses only
             "tts_plugins.pools": {"random"}}  # fmt: skip
 FRAMEWORKS = {"langchain", "langchain_core", "langchain_openai", "langgraph", "dspy", "litellm"}
 OPTIONAL = {"openai", "httpx", "httpx2", "xllamacpp", "jsonschema", "jsonschema_specifications", "referencing",
@@ -184,11 +184,11 @@ NAMES = {"tts_plugins", "tts_plugins.engine", "tts_plugins.engine._run", "tts_pl
         ("tts_plugins.strategies.beam", "from .. import engine"),
         ("tts_plugins.strategies.beam", "import asyncio"),
         ("tts_plugins.strategies.beam", "def f():\n    import time"),
-        ("tts_plugins.strategies.beam", "from tts_plugins._threads import call_user"),
-        ("tts_plugins._threads", "from tts_plugins.types import Problem"),
+        ("tts_plugins.strategies.beam", "from tts_plugins._internal.threads import call_user"),
+        ("tts_plugins._internal.threads", "from tts_plugins.types import Problem"),
         ("tts_plugins.engine._run", "from tts_plugins.models import CallableModel"),
         ("tts_plugins.models.callable", "try:\n    import tts_plugins.engine\nexcept ImportError:\n    pass"),
-        ("tts_plugins.verifiers.llm_judge", "from tts_plugins.models._usage import measure"),
+        ("tts_plugins.verifiers.llm_judge", "from tts_plugins._internal.token_usage import measure"),
         ("tts_plugins.protocols", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tts_plugins.engine"),
         ("tts_plugins.models.x", "import openai"),
         ("tts_plugins.models.x", "from openai.types import Completion"),
@@ -212,7 +212,7 @@ def test_a_planted_violation_is_caught(name: str, source: str) -> None:
     [
         ("tts_plugins.selection", "from tts_plugins.types import Scored\nimport math"),
         ("tts_plugins.strategies.beam", "from ..stopping import Rule\nfrom . import best_of_n"),
-        ("tts_plugins.models.x", "def f():\n    import openai\n    from tts_plugins._threads import call_user"),
+        ("tts_plugins.models.x", "def f():\n    import openai\n    from tts_plugins._internal.threads import call_user"),
         ("tts_plugins.models.x", "if TYPE_CHECKING:\n    from openai import AsyncOpenAI"),
         ("tts_plugins.engine.solve", "import asyncio, time\nfrom tts_plugins.engine._run import SolveRun"),
         ("tts_plugins.testing.loopback", "import aiohttp"),

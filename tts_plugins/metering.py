@@ -18,6 +18,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from tts_plugins._holds import NOTHING
+from tts_plugins._internal.token_usage import Price, PromptBound, Trust, Written, measure, pricing
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.engine._calls import acquire
 from tts_plugins.engine._scope import SCOPE
@@ -31,7 +32,6 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.models._step_texts import without
-from tts_plugins.models._usage import Price, PromptBound, Trust, Written, measure, pricing
 from tts_plugins.protocols import Role
 from tts_plugins.types import Usage
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tts_plugins._untrusted import frame, make_key, neutralise
+from tts_plugins._internal.untrusted_text import frame, make_key, neutralise
 from tts_plugins.types import Problem
 
 __all__ = [
@@ -158,7 +158,7 @@ def steps_schema(count: int, scale: tuple[int, int]) -> dict[str, Any]:
 
 
 def _numbered(steps: Sequence[str], limit: int) -> str:
-    from tts_plugins._untrusted import quote
+    from tts_plugins._internal.untrusted_text import quote
 
     share = max(200, limit // max(1, len(steps)))
     return "\n".join(f"Step {i}:\n{quote(step, share)}" for i, step in enumerate(steps, 1))

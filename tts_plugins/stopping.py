@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tts_plugins._config import Configured, check_count, check_flag, check_share
+from tts_plugins._internal.config import Configured, check_count, check_flag, check_share
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.selection import Select, tally
 from tts_plugins.types import Scored

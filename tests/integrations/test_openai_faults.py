@@ -22,7 +22,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, Result, SelfConsistency, solve, solve_sync
-from tts_plugins._http_faults import retry_after
+from tts_plugins._internal.http_errors import retry_after
+from tts_plugins._internal.token_usage import Trust
 from tts_plugins.errors import (
     AllCandidatesFailed,
     AuthenticationFailed,
@@ -40,7 +41,6 @@ from tts_plugins.errors import (
 )
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.models._tokenizer import weigh
-from tts_plugins.models._usage import Trust
 from tts_plugins.testing import TableVerifier
 from tts_plugins.testing.loopback import USAGES, Fault, LoopbackServer, Reply
 

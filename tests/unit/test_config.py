@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-import tts_plugins._config as config
-from tts_plugins._config import Configured, build, registered
+import tts_plugins._internal.config as config
+from tts_plugins._internal.config import Configured, build, registered
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.stopping import AllOf, AnyOf, BetaConfident, Rule, Threshold, Unanimous, VoteDecided, VoteLead
 from tts_plugins.strategies import BestOfN, SelfConsistency

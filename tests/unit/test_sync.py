@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve, solve_sync
-from tts_plugins._threads import call_user, in_thread, on_engine_loop, run_sync
+from tts_plugins._internal.threads import call_user, in_thread, on_engine_loop, run_sync
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, RequestRefused, SolveCancelled
 from tts_plugins.models import CallableModel
 from tts_plugins.stopping import Threshold

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tts_plugins._internal.token_usage import PromptBound, Trust, measure, pricing
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel
-from tts_plugins.models._usage import PromptBound, Trust, measure, pricing
 from tts_plugins.types import Usage
 
 PRICE = (1.0, 10.0)

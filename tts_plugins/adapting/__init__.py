@@ -4,9 +4,9 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
-from tts_plugins._http_faults import shown_address
-from tts_plugins._signatures import required_parameters, signature_of, takes
-from tts_plugins._threads import call_user, in_thread
+from tts_plugins._internal.http_errors import shown_address
+from tts_plugins._internal.signatures import required_parameters, signature_of, takes
+from tts_plugins._internal.threads import call_user, in_thread
 from tts_plugins.adapting._charge import causes_of, charge_of
 from tts_plugins.adapting._metered import (
     Attempts,

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any, cast
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.strategies import DVTS, BaseStrategy, BeamSearch, RecursiveAggregation, Revision
 
 

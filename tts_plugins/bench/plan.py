@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tts_plugins._config import Configured
+from tts_plugins._internal.config import Configured
 from tts_plugins.answers import AnswerKey
 from tts_plugins.bench.grading import Grade, by_answer, by_record
 from tts_plugins.bench.regrading import Rows, regraded

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.answers import extract
 from tts_plugins.bench.grading import Grade, by_answer
 from tts_plugins.errors import ConfigurationError, DataError, MissingExtraError

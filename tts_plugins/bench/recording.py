@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveRow
 from tts_plugins.bench.store import Store
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.answers import AnswerKey, equivalent, extract
 from tts_plugins.bench.grading import truth
 from tts_plugins.engine.solve import solve

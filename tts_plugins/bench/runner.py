@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.answers import extract
 from tts_plugins.bench._journal import ASKED, Asked, journaled
 from tts_plugins.bench._outcome import failure, outcome

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from tts_plugins._config import build, find, registered, spoken
+from tts_plugins._internal.config import build, find, registered, spoken
 from tts_plugins.cli._verifier import named
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.demo import task
 from tts_plugins.demo.report import DemoReport, Outcome, Row
 from tts_plugins.engine import solve

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from tts_plugins._config import check_straggler
+from tts_plugins._internal.config import check_straggler
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import FREE
 from tts_plugins.engine._asks import Job, Jobs, Revised, Whole

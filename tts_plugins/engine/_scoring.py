@@ -9,7 +9,7 @@ import numbers
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tts_plugins._threads import in_thread
+from tts_plugins._internal.threads import in_thread
 from tts_plugins.answers import AnswerKey
 from tts_plugins.engine._calls import asked_to_cancel, words
 from tts_plugins.engine._scope import SCOPE, Scope, seeds_of

@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Literal, overload
 
-from tts_plugins._threads import run_sync
+from tts_plugins._internal.threads import run_sync
 from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.budget import Budget
 from tts_plugins.engine._scope import SCOPE, seeds_of

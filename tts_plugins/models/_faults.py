@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from tts_plugins._http_faults import retry_after, server_words, status_error
+from tts_plugins._internal.http_errors import retry_after, server_words, status_error
 from tts_plugins.errors import CallTimedOut, ConnectionFailed, MalformedResponse, ModelError, ServerFailed
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tts_plugins._threads import in_thread
+from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import ConnectionFailed, ModelError
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._llama import LlamaServer

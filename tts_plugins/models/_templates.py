@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from tts_plugins._threads import in_thread
+from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import ConfigurationError, MissingExtraError, RequestRefused
 from tts_plugins.models._faults import translate
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from tts_plugins.models._usage import Trust
+from tts_plugins._internal.token_usage import Trust
 
 # It is asked for a proof that spares nothing but a bound: a server that is slow to answer is left alone.
 _SECONDS = 2.0

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tts_plugins._config import check_count, check_price
-from tts_plugins._signatures import signature_of
-from tts_plugins._threads import call_user
+from tts_plugins._internal.config import check_count, check_price
+from tts_plugins._internal.signatures import signature_of
+from tts_plugins._internal.threads import call_user
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, MalformedResponse
 from tts_plugins.types import Generation, Problem, Reply, Scored, Usage

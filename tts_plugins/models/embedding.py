@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tts_plugins._config import check_count
-from tts_plugins._http_faults import shown_address
+from tts_plugins._internal.config import check_count
+from tts_plugins._internal.http_errors import shown_address
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 from tts_plugins.models._clients import Clients

@@ -9,10 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from tts_plugins._config import check_count, check_price
 from tts_plugins._departures import holding, leaving
-from tts_plugins._http_faults import shown_address
-from tts_plugins._threads import in_thread
+from tts_plugins._internal.config import check_count, check_price
+from tts_plugins._internal.http_errors import shown_address
+from tts_plugins._internal.threads import in_thread
+from tts_plugins._internal.token_usage import (
+    Price,
+    PromptBound,
+    Trust,
+    Written,
+    completion_count,
+    kept_limit,
+    measure,
+    most_of_one,
+    pricing,
+)
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import (
     CallTimedOut,
@@ -34,17 +45,6 @@ from tts_plugins.models._steps import Stepping, StepSettings
 from tts_plugins.models._stream import gather
 from tts_plugins.models._templates import Templates
 from tts_plugins.models._tokenizer import weigh
-from tts_plugins.models._usage import (
-    Price,
-    PromptBound,
-    Trust,
-    Written,
-    completion_count,
-    kept_limit,
-    measure,
-    most_of_one,
-    pricing,
-)
 from tts_plugins.types import Generation, Problem, Reply
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tts_plugins._config import Configured
+from tts_plugins._internal.config import Configured
 from tts_plugins.errors import ConfigurationError, DataError
 
 T = TypeVar("T", bound=Configured)

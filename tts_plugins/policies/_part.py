@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from tts_plugins._config import Configured
+from tts_plugins._internal.config import Configured
 
 
 class Part(Configured):

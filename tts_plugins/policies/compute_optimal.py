@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from tts_plugins._config import check_count, check_flag
+from tts_plugins._internal.config import check_count, check_flag
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _files
 from tts_plugins.policies._following import follow

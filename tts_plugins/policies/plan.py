@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tts_plugins._config import check_count, check_flag
+from tts_plugins._internal.config import check_count, check_flag
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies._part import Part
 from tts_plugins.policies.difficulty import Difficulty

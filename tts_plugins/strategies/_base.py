@@ -3,7 +3,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from tts_plugins._config import Configured
+from tts_plugins._internal.config import Configured
 from tts_plugins.protocols import Run
 from tts_plugins.types import Problem, Scored
 

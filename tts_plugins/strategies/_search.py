@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tts_plugins._config import check_count, check_straggler
+from tts_plugins._internal.config import check_count, check_straggler
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,

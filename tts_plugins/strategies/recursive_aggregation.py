@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, choose, majority_vote

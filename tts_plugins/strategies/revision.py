@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, best, majority_vote, weighted_vote

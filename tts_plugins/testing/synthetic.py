@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 

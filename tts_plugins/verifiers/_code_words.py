@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from tts_plugins._untrusted import neutralise
+from tts_plugins._internal.untrusted_text import neutralise
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import Messages, problem_text
 from tts_plugins.types import Problem

@@ -11,8 +11,8 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from tts_plugins._http_faults import retry_after, server_words, shown_address, status_error
-from tts_plugins._threads import in_thread
+from tts_plugins._internal.http_errors import retry_after, server_words, shown_address, status_error
+from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import CallTimedOut, ConnectionFailed, MalformedResponse
 
 

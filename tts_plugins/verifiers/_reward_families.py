@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tts_plugins._untrusted import neutralise
+from tts_plugins._internal.untrusted_text import neutralise
 from tts_plugins.errors import ConfigurationError, InvalidScore
 
 Squash = Literal["none", "sigmoid", "softmax"]

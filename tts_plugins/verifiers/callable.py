@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from tts_plugins._signatures import required_parameters, signature_of, takes
-from tts_plugins._threads import call_user
+from tts_plugins._internal.signatures import required_parameters, signature_of, takes
+from tts_plugins._internal.threads import call_user
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
-from tts_plugins._config import check_share
+from tts_plugins._internal.config import check_share
 from tts_plugins.answers import extract
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import CandidateError, ConfigurationError, VerifierError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tts_plugins._config import check_share
+from tts_plugins._internal.config import check_share
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.protocols import Run, Verifier

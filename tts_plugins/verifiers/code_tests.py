@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, get_args, overload
 
-from tts_plugins._config import check_count, check_flag
-from tts_plugins._threads import call_user
+from tts_plugins._internal.config import check_count, check_flag
+from tts_plugins._internal.threads import call_user
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, SandboxUnavailable, VerifierError
 from tts_plugins.protocols import Model, Run

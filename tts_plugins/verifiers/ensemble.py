@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.budget import Bound
 from tts_plugins.errors import CandidateError, ConfigurationError, VerifierError
 from tts_plugins.protocols import Run, Verifier

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import LIMIT, make_key, problem_text, verification_messages

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import LIMIT, Messages, judge_messages, judge_schema, make_key, problem_text

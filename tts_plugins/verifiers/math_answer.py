@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tts_plugins._config import check_count
-from tts_plugins._threads import in_thread
+from tts_plugins._internal.config import check_count
+from tts_plugins._internal.threads import in_thread
 from tts_plugins.answers import extract, normalise
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, MissingExtraError, VerifierError

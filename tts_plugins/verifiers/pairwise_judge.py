@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.budget import Bound
 from tts_plugins.errors import BudgetExhausted, CandidateError, ConfigurationError, DeadlineExceeded, VerifierError
 from tts_plugins.prompts import LIMIT, Messages, make_key, pairwise_messages, pairwise_schema, problem_text

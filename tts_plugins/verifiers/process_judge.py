@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from tts_plugins._config import check_count
+from tts_plugins._internal.config import check_count
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.prompts import LIMIT, Messages, make_key, problem_text, step_messages, steps_messages, steps_schema

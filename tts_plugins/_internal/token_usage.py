@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tts_plugins._config import check_price
+from tts_plugins._internal.config import check_price
 from tts_plugins.types import Usage
 
 # A chat template adds role names and separators; no known one adds more than this for a message.

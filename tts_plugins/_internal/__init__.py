@@ -1,0 +1,1 @@
+"""What every part of the package may use: checks of settings, threads, signatures, errors of HTTP, token counts."""
