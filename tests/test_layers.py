@@ -24,7 +24,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins._holds": (2, "pure"),
     "tts_plugins._waits": (2, "pure"),
     "tts_plugins._internal.config": (2, "pure"),
-    "tts_plugins._departures": (2, "pure"),
+    "tts_plugins._internal.request_sent": (2, "pure"),
     "tts_plugins._internal.signatures": (2, "pure"),
     "tts_plugins._internal.http_errors": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),

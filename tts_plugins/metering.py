@@ -17,11 +17,11 @@ from types import SimpleNamespace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from tts_plugins._calls.caller import acquire
+from tts_plugins._calls.context import SCOPE
 from tts_plugins._holds import NOTHING
 from tts_plugins._internal.token_usage import Price, PromptBound, Trust, Written, measure, pricing
 from tts_plugins.budget import Amount, Bound
-from tts_plugins.engine._calls import acquire
-from tts_plugins.engine._scope import SCOPE
 from tts_plugins.errors import (
     BudgetExhausted,
     CandidateError,

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tts_plugins import Budget, Ledger, Limits, Problem, SelfConsistency, solve, solve_sync
+from tts_plugins._calls import limiter as _limiter
+from tts_plugins._calls.limiter import Limiter, limiter_of
 from tts_plugins.budget import Amount
-from tts_plugins.engine import _limiter
-from tts_plugins.engine._limiter import Limiter, limiter_of
 from tts_plugins.errors import ConfigurationError, DeadlineExceeded
 from tts_plugins.models import CallableModel
 from tts_plugins.testing import ScriptedModel

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tts_plugins._calls.context import derive
 from tts_plugins.answers import marked
 from tts_plugins.budget import Bound
-from tts_plugins.engine._scope import derive
 from tts_plugins.protocols import Model, ReviseModel, StepModel
 from tts_plugins.steps import steps_of
 from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step

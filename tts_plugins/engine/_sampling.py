@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tts_plugins._calls.caller import Send, acquire, check_bounds, words
+from tts_plugins._calls.cancellation import Halt
+from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._asks import Ask, Job, Jobs
-from tts_plugins.engine._calls import Send, acquire, check_bounds, words
-from tts_plugins.engine._halt import Halt
-from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
 from tts_plugins.engine._scoring import failing_alone, read_answer, score_together, scored_by
 from tts_plugins.errors import (
     AllCandidatesFailed,

@@ -9,10 +9,10 @@ import numbers
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from tts_plugins._calls.caller import asked_to_cancel, words
+from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.answers import AnswerKey
-from tts_plugins.engine._calls import asked_to_cancel, words
-from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import SetVerifier

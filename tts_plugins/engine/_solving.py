@@ -8,11 +8,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
 from tts_plugins.engine._otel import export
 from tts_plugins.engine._run import SolveRun
-from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
 from tts_plugins.engine._trace import Listener, Trace
 from tts_plugins.engine._words import cut_short
 from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, SolveCancelled, TTSError

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from tts_plugins._departures import leaving
+from tts_plugins._internal.request_sent import leaving
 from tts_plugins._internal.threads import in_thread, on_engine_loop
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models._outgoing import core, tell

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tts_plugins._departures import holding
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.request_sent import holding
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models._served import EMBEDDED, PLACEHOLDER, Served

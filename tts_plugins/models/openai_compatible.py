@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from tts_plugins._departures import holding, leaving
 from tts_plugins._internal.config import check_count, check_price
 from tts_plugins._internal.http_errors import shown_address
+from tts_plugins._internal.request_sent import holding, leaving
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import (
     Price,

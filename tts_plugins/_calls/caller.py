@@ -12,14 +12,14 @@ from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from tts_plugins._departures import Departure
+from tts_plugins._calls.cancellation import End
+from tts_plugins._calls.charging import counted, failure, unreported
+from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._calls.limiter import limiter_of
+from tts_plugins._calls.reservation import acquire
 from tts_plugins._holds import NOTHING
+from tts_plugins._internal.request_sent import Departure
 from tts_plugins.budget import Amount, Bound
-from tts_plugins.engine._charges import counted, failure, unreported
-from tts_plugins.engine._halt import End
-from tts_plugins.engine._limiter import limiter_of
-from tts_plugins.engine._room import acquire
-from tts_plugins.engine._scope import SCOPE, Scope, seeds_of
 from tts_plugins.engine._trace import Trace
 from tts_plugins.errors import (
     AllCandidatesFailed,

@@ -12,8 +12,8 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar, Token
 from types import MappingProxyType
 
+from tts_plugins._calls.deadlocks import Circles, Wait
 from tts_plugins.budget import Limits
-from tts_plugins.engine._circles import Circles, Wait
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Model
 
