@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from tts_plugins._trace.markup import pretty
+from tts_plugins._trace.terminal import fragment, page, pages, tree
+from tts_plugins._trace.wording import columns, visible
 from tts_plugins.budget import FREE, Bound, Budget, Limits
 from tts_plugins.engine import solve
-from tts_plugins.engine._html import pretty
-from tts_plugins.engine._render import fragment, page, pages, tree
-from tts_plugins.engine._words import columns, visible
 from tts_plugins.errors import AllCandidatesFailed, RateLimited, ServerFailed
 from tts_plugins.protocols import Run
 from tts_plugins.stopping import Threshold

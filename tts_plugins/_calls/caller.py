@@ -19,8 +19,8 @@ from tts_plugins._calls.limiter import limiter_of
 from tts_plugins._calls.reservation import acquire
 from tts_plugins._holds import NOTHING
 from tts_plugins._internal.request_sent import Departure
+from tts_plugins._trace.recorder import Trace
 from tts_plugins.budget import Amount, Bound
-from tts_plugins.engine._trace import Trace
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tts_plugins.engine._html import Html, el, markup
+from tts_plugins._trace.markup import Html, el, markup
 from tts_plugins.metrics import Estimate
 
 WIDTH = 440.0

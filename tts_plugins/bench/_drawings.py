@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import mean, quantiles
 
+from tts_plugins._trace.markup import Html, el, markup
+from tts_plugins._trace.wording import shorten
 from tts_plugins.bench import _charts as chart
 from tts_plugins.bench._charts import Key, badge, letter
 from tts_plugins.bench.summary import OUTCOMES, Arm, Summary, accuracy_in
-from tts_plugins.engine._html import Html, el, markup
-from tts_plugins.engine._words import shorten
 
 Cost = Callable[[Arm], float]
 _STYLES = dict(zip(OUTCOMES, ("right", "wrongly", "absent", "cut", "lost"), strict=True))

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tts_plugins._trace.markup import Html, el
+from tts_plugins._trace.wording import bounded, money, plural, seconds, shorten
 from tts_plugins.bench._charts import badge
 from tts_plugins.bench.matched import Larger, Match
 from tts_plugins.bench.summary import Arm, Costs, Summary
-from tts_plugins.engine._html import Html, el
-from tts_plugins.engine._words import bounded, money, plural, seconds, shorten
 from tts_plugins.metrics import Estimate
 
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -9,6 +9,8 @@ from importlib.resources import files
 from importlib.util import find_spec
 from typing import Any
 
+from tts_plugins._trace.markup import Html, el
+from tts_plugins._trace.page import document
 from tts_plugins.bench import _sections as sections
 from tts_plugins.bench._charts import keys, legend
 from tts_plugins.bench._drawings import charts, drawings
@@ -16,8 +18,6 @@ from tts_plugins.bench._sections import flops_of, tokens_of
 from tts_plugins.bench.matched import Larger, Match, matches
 from tts_plugins.bench.store import Store
 from tts_plugins.bench.summary import Arm, Costs, Summary
-from tts_plugins.engine._html import Html, el
-from tts_plugins.engine._page import document
 from tts_plugins.errors import DataError, MissingExtraError
 from tts_plugins.metrics import Estimate
 
@@ -207,7 +207,7 @@ def _style() -> str:
 
 def _literal(style: str) -> str:
     """Styles with the light colours put in: renderers of pictures know no variables."""
-    house = files("tts_plugins.engine").joinpath("page.css").read_text("utf-8")
+    house = files("tts_plugins._trace").joinpath("page.css").read_text("utf-8")
     colours: dict[str, str] = {}
     for name, value in re.findall(r"(--\w+): ([^;]+);", house + style):
         colours.setdefault(name, value)  # the light ones come first

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from tts_plugins._trace.wording import plural
 from tts_plugins.cli._demo_view import DemoView, report_table
 from tts_plugins.cli._terminal import (
     Debug,
@@ -24,7 +25,6 @@ from tts_plugins.cli._terminal import (
     stdout,
     write_file,
 )
-from tts_plugins.engine._words import plural
 from tts_plugins.errors import ConfigurationError, MissingExtraError
 
 

@@ -14,10 +14,10 @@ from rich.text import Text
 from tts_plugins._calls.caller import check_bounds
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, pricing
+from tts_plugins._trace.wording import money
 from tts_plugins.budget import FREE, Amount, Bound, Budget
 from tts_plugins.cli._build import price_of
 from tts_plugins.cli._terminal import brief
-from tts_plugins.engine._words import money
 from tts_plugins.ledger import Ledger
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tts_plugins.engine._words import number, oneline
+from tts_plugins._trace.wording import number, oneline
 
 
 @dataclass

@@ -7,9 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from tts_plugins._trace.wording import STOPPED, bounded, money, oneline, plural, seconds
 from tts_plugins.cli._live import candidates
 from tts_plugins.cli._seen import Row, Seen
-from tts_plugins.engine._words import STOPPED, bounded, money, oneline, plural, seconds
 from tts_plugins.types import Result, Scored
 
 SHOWN = 20

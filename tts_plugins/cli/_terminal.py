@@ -17,9 +17,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from tts_plugins._trace.wording import oneline, visible
 from tts_plugins.bench.assignment import check_assignment
 from tts_plugins.cli._mends import words_of
-from tts_plugins.engine._words import oneline, visible
 from tts_plugins.errors import (
     BudgetExhausted,
     ConfigurationError,

@@ -119,7 +119,7 @@ class DemoReport:
 
     def html(self) -> str:
         """One self-contained page: the table, and the trace of every problem under every strategy."""
-        from tts_plugins.engine._render import pages
+        from tts_plugins._trace.terminal import pages
 
         traces = [
             (f"{row.strategy} · {o.problem} · {'right' if o.correct else 'wrong'}", o.result.trace.to_dict())

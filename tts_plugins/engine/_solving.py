@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._trace.otel import export
+from tts_plugins._trace.recorder import Listener, Trace
+from tts_plugins._trace.wording import cut_short
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
-from tts_plugins.engine._otel import export
 from tts_plugins.engine._run import SolveRun
-from tts_plugins.engine._trace import Listener, Trace
-from tts_plugins.engine._words import cut_short
 from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier

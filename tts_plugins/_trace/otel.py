@@ -11,8 +11,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from tts_plugins._trace.recorder import Trace
 from tts_plugins._version import __version__
-from tts_plugins.engine._trace import Trace
 
 _log = logging.getLogger(__name__)
 _CARRIED = ("role", "candidate", "index", "score", "answer", "strategy", "verifier", "seed", "stopped", "n", "chosen")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tts_plugins.engine._html import Html, badges, el, markup, pretty, said, score
-from tts_plugins.engine._view import Node, View
-from tts_plugins.engine._words import (
+from tts_plugins._trace.markup import Html, badges, el, markup, pretty, said, score
+from tts_plugins._trace.outline import Node, View
+from tts_plugins._trace.wording import (
     MARKS,
     NOTES,
     Event,

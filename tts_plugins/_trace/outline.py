@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tts_plugins.engine._words import STOPPED, TALLIED, Event, Mark, cut_short, number, oneline, plural, stop_words
+from tts_plugins._trace.wording import STOPPED, TALLIED, Event, Mark, cut_short, number, oneline, plural, stop_words
 
 # Deeper than this nobody follows an indentation, and a chain of a thousand revisions must not exhaust the stack.
 DEEPEST = 24

@@ -98,18 +98,18 @@ class Trace:
 
     def tree(self) -> str:
         """The events as a tree of text, for a terminal."""
-        from tts_plugins.engine._render import tree
+        from tts_plugins._trace.terminal import tree
 
         return tree(self.to_dict())
 
     def html(self) -> str:
         """One self-contained HTML page."""
-        from tts_plugins.engine._render import page
+        from tts_plugins._trace.terminal import page
 
         return page(self.to_dict())
 
     def _repr_html_(self) -> str:
-        from tts_plugins.engine._render import fragment
+        from tts_plugins._trace.terminal import fragment
 
         return fragment(self.to_dict())
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tts_plugins.engine._fragment import fragment
-from tts_plugins.engine._page import page, pages
-from tts_plugins.engine._view import Node, View
-from tts_plugins.engine._words import (
+from tts_plugins._trace.notebook import fragment
+from tts_plugins._trace.outline import Node, View
+from tts_plugins._trace.page import page, pages
+from tts_plugins._trace.wording import (
     MARKS,
     NOTES,
     TALLIED,

@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tts_plugins.engine._view import View
-from tts_plugins.engine._words import number, visible
+from tts_plugins._trace.outline import View
+from tts_plugins._trace.wording import number, visible
 
 _VOID = {"input", "meta"}
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|[^\s"\[\]{},:]+|[\[\]{},:]')

@@ -7,9 +7,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from tts_plugins.engine._html import Html, badges, el, markup, pretty, said, score
-from tts_plugins.engine._view import View
-from tts_plugins.engine._words import MARKS, Event, bounded, limits, money, number, oneline, plural, seconds, shorten
+from tts_plugins._trace.markup import Html, badges, el, markup, pretty, said, score
+from tts_plugins._trace.outline import View
+from tts_plugins._trace.wording import MARKS, Event, bounded, limits, money, number, oneline, plural, seconds, shorten
 
 MOST = 100  # rows; a notebook keeps its outputs in its file
 LONGEST = 4000  # characters of one text

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tts_plugins.engine._html import Html, el
-from tts_plugins.engine._view import Node, View
-from tts_plugins.engine._words import MARKS, TALLIED, Event, duration, number, oneline, plural, seconds
+from tts_plugins._trace.markup import Html, el
+from tts_plugins._trace.outline import Node, View
+from tts_plugins._trace.wording import MARKS, TALLIED, Event, duration, number, oneline, plural, seconds
 
 ROOMY = 60  # rows with labels; more of them become thin
 MOST = 600

@@ -11,11 +11,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from tts_plugins.engine._calltree import calls
-from tts_plugins.engine._html import Html, data_block, el, markup, pretty, said, score
-from tts_plugins.engine._timeline import timeline
-from tts_plugins.engine._view import View
-from tts_plugins.engine._words import (
+from tts_plugins._trace.call_tree import calls
+from tts_plugins._trace.markup import Html, data_block, el, markup, pretty, said, score
+from tts_plugins._trace.outline import View
+from tts_plugins._trace.timeline import timeline
+from tts_plugins._trace.wording import (
     STOPPED,
     bounded,
     limits,

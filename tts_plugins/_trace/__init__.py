@@ -1,0 +1,1 @@
+"""The record of a solve, and its pictures: terminal, notebook, page, OpenTelemetry."""
