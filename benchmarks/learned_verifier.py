@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._pools import order_lines as task
-from tts_plugins.bench.heldout import Heldout, measure
+from tts_plugins.bench.analysis.heldout import Heldout, measure
 from tts_plugins.bench.rollouts import make_rollouts
 from tts_plugins.models import LocalEmbeddingModel
 from tts_plugins.pools import Pool, PoolProblem, problem_line

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tts_plugins.bench.flops import inference
+from tts_plugins.bench.analysis.flops import inference
 from tts_plugins.metrics import Estimate, expected_best, expected_majority, expected_weighted, paired_bootstrap
 from tts_plugins.pools import Pool, PoolProblem
 

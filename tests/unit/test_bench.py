@@ -11,11 +11,11 @@ import pytest
 
 from tts_plugins import BeamSearch, BestOfN, Budget, ComputeOptimal, Problem, Revision, SelfConsistency
 from tts_plugins.bench import replay
+from tts_plugins.bench.analysis.summary import Summary
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.recording import ARM, Recorder, Samples
 from tts_plugins.bench.runner import Progress, bench
 from tts_plugins.bench.store import Store
-from tts_plugins.bench.summary import Summary
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, ConnectionFailed, DataError, ModelNotFound
 from tts_plugins.policies import Plan as OptimalPlan
 from tts_plugins.pools import Pool

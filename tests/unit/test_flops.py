@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tts_plugins.bench.flops import exchange, inference, pretraining
+from tts_plugins.bench.analysis.flops import exchange, inference, pretraining
 from tts_plugins.errors import ConfigurationError
 
 

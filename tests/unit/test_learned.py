@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tts_plugins import BestOfN, Budget, Candidate, Problem, Result, Step, solve
-from tts_plugins.bench.heldout import measure
-from tts_plugins.bench.reliability import Reliability
+from tts_plugins.bench.analysis.heldout import measure
+from tts_plugins.bench.analysis.reliability import Reliability
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,

@@ -11,7 +11,7 @@ from tts_plugins._trace.markup import Html, el, markup
 from tts_plugins._trace.wording import shorten
 from tts_plugins.bench import _charts as chart
 from tts_plugins.bench._charts import Key, badge, letter
-from tts_plugins.bench.summary import OUTCOMES, Arm, Summary, accuracy_in
+from tts_plugins.bench.analysis.summary import OUTCOMES, Arm, Summary, accuracy_in
 
 Cost = Callable[[Arm], float]
 _STYLES = dict(zip(OUTCOMES, ("right", "wrongly", "absent", "cut", "lost"), strict=True))

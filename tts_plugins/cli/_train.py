@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_plugins.bench.heldout import ENOUGH, Heldout, measure
+from tts_plugins.bench.analysis.heldout import ENOUGH, Heldout, measure
 from tts_plugins.cli import _build
 from tts_plugins.cli import _options as options
 from tts_plugins.cli._terminal import (

@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import pairwise
 from statistics import mean
 
-from tts_plugins.bench import flops
+from tts_plugins.bench.analysis import flops
 from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveRow
 from tts_plugins.errors import DataError
 from tts_plugins.metrics import (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tts_plugins.bench.reliability import Reliability
+from tts_plugins.bench.analysis.reliability import Reliability
 from tts_plugins.metrics import (
     Estimate,
     clustered_auc,

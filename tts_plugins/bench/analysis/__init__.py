@@ -1,0 +1,1 @@
+"""What recorded runs tell: summaries, matched budgets, reliability, held-out halves, FLOPs."""
