@@ -12,11 +12,10 @@ from xml.etree import ElementTree
 import pytest
 
 from tts_plugins import BestOfN, Budget, Problem, SelfConsistency
-from tts_plugins.bench import _charts, _drawings
 from tts_plugins.bench.analysis.matched import SHARES, Larger, matches
 from tts_plugins.bench.analysis.summary import Costs, Summary
 from tts_plugins.bench.plan import Plan
-from tts_plugins.bench.report import Placing, Run, as_dict, load, page, picture, png_of
+from tts_plugins.bench.report import Placing, Run, _charts, _drawings, as_dict, load, page, picture, png_of
 from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveRow
 from tts_plugins.bench.runner import bench
 from tts_plugins.bench.store import Store

@@ -11,12 +11,12 @@ from typing import Any
 
 from tts_plugins._trace.markup import Html, el
 from tts_plugins._trace.page import document
-from tts_plugins.bench import _sections as sections
-from tts_plugins.bench._charts import keys, legend
-from tts_plugins.bench._drawings import charts, drawings
-from tts_plugins.bench._sections import flops_of, tokens_of
 from tts_plugins.bench.analysis.matched import Larger, Match, matches
 from tts_plugins.bench.analysis.summary import Arm, Costs, Summary
+from tts_plugins.bench.report import _sections as sections
+from tts_plugins.bench.report._charts import keys, legend
+from tts_plugins.bench.report._drawings import charts, drawings
+from tts_plugins.bench.report._sections import flops_of, tokens_of
 from tts_plugins.bench.store import Store
 from tts_plugins.errors import DataError, MissingExtraError
 from tts_plugins.metrics import Estimate

@@ -9,9 +9,9 @@ from statistics import mean, quantiles
 
 from tts_plugins._trace.markup import Html, el, markup
 from tts_plugins._trace.wording import shorten
-from tts_plugins.bench import _charts as chart
-from tts_plugins.bench._charts import Key, badge, letter
 from tts_plugins.bench.analysis.summary import OUTCOMES, Arm, Summary, accuracy_in
+from tts_plugins.bench.report import _charts as chart
+from tts_plugins.bench.report._charts import Key, badge, letter
 
 Cost = Callable[[Arm], float]
 _STYLES = dict(zip(OUTCOMES, ("right", "wrongly", "absent", "cut", "lost"), strict=True))
