@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.testing.loopback import LoopbackServer
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ from tts_plugins.bench.analysis.summary import Summary
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.recording import ARM, Recorder, Samples
 from tts_plugins.bench.runner import Progress, bench
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, ConnectionFailed, DataError, ModelNotFound
 from tts_plugins.policies import Plan as OptimalPlan
 from tts_plugins.pools import Pool

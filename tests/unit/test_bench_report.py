@@ -16,9 +16,9 @@ from tts_plugins.bench.analysis.matched import SHARES, Larger, matches
 from tts_plugins.bench.analysis.summary import Costs, Summary
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.report import Placing, Run, _charts, _drawings, as_dict, load, page, picture, png_of
-from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveRow
 from tts_plugins.bench.runner import bench
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.rows import CandidateRow, ProblemRow, SolveRow
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.errors import ConfigurationError, DataError, MissingExtraError
 from tts_plugins.stopping import VoteLead
 from tts_plugins.testing.synthetic import synthetic_pool

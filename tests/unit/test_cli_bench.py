@@ -15,7 +15,7 @@ pytest.importorskip("typer")
 pytest.importorskip("rich")
 pytest.importorskip("aiohttp")
 
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.cli import main
 from tts_plugins.pools import Pool
 from tts_plugins.testing.loopback import LoopbackServer

@@ -13,7 +13,7 @@ import pytest
 from tts_plugins import Problem, SelfConsistency
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.runner import bench
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.protocols import Run
 from tts_plugins.testing import ScriptedModel

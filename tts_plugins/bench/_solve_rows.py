@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tts_plugins.bench.grading import Grade, graded
-from tts_plugins.bench.rows import CandidateRow, SolveKey, SolveRow
+from tts_plugins.bench.storage.rows import CandidateRow, SolveKey, SolveRow
 from tts_plugins.types import Problem, Result, Scored, Usage
 
 # The notes by which policies tell what they chose, and the field of each that says it: `ComputeOptimal`'s plan, its

@@ -13,8 +13,8 @@ from tts_plugins._internal.config import Configured
 from tts_plugins.answers import AnswerKey
 from tts_plugins.bench.grading import Grade, by_answer, by_record
 from tts_plugins.bench.regrading import Rows, regraded
-from tts_plugins.bench.rows import ProblemRow
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.rows import ProblemRow
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import Pool, PoolProblem

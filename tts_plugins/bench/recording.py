@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tts_plugins._internal.config import check_count
-from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveRow
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.rows import CandidateRow, ProblemRow, SolveRow
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.protocols import Run
 from tts_plugins.types import EMPTY, Problem, Scored

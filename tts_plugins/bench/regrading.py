@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tts_plugins.bench.grading import Grade, by_answer, can_grade, graded
-from tts_plugins.bench.rows import CandidateRow, SolveRow
+from tts_plugins.bench.storage.rows import CandidateRow, SolveRow
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Problem, Scored
 

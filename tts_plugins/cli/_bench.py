@@ -11,7 +11,7 @@ import typer
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.report import load
 from tts_plugins.bench.runner import bench as run_bench
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.budget import Budget
 from tts_plugins.cli import _build
 from tts_plugins.cli import _options as options

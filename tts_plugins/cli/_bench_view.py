@@ -17,9 +17,9 @@ from tts_plugins._trace.wording import bounded, money, seconds
 from tts_plugins.bench.analysis.summary import Arm
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.report import Placing, Run, flops_of, remarks, share_words, tokens_of
-from tts_plugins.bench.rows import SolveRow
 from tts_plugins.bench.runner import Progress
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.rows import SolveRow
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.cli._terminal import EVERY, say, stdout
 from tts_plugins.metrics import Estimate
 

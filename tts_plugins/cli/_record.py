@@ -11,7 +11,7 @@ import typer
 
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.recording import ARM, Recorder, Samples
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.cli import _build
 from tts_plugins.cli import _options as options
 from tts_plugins.cli._bench import generator_of, run_plan

@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import mean
 
 from tts_plugins.bench.analysis import flops
-from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveRow
+from tts_plugins.bench.storage.rows import CandidateRow, ProblemRow, SolveRow
 from tts_plugins.errors import DataError
 from tts_plugins.metrics import (
     Estimate,

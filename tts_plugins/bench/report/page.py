@@ -17,7 +17,7 @@ from tts_plugins.bench.report import _sections as sections
 from tts_plugins.bench.report._charts import keys, legend
 from tts_plugins.bench.report._drawings import charts, drawings
 from tts_plugins.bench.report._sections import flops_of, tokens_of
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.errors import DataError, MissingExtraError
 from tts_plugins.metrics import Estimate
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tts_plugins.bench._differences import differences, grown, in_grade_alone
-from tts_plugins.bench.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
+from tts_plugins.bench.storage._config_diff import differences, grown, in_grade_alone
+from tts_plugins.bench.storage.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
 from tts_plugins.errors import ConfigurationError, DataError
 
 FORMAT, VERSION = "tts-bench", 2

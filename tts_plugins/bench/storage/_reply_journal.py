@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from dataclasses import fields
 from typing import Any, cast
 
-from tts_plugins.bench.rows import SolveKey
-from tts_plugins.bench.store import Store
+from tts_plugins.bench.storage.rows import SolveKey
+from tts_plugins.bench.storage.store import Store
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ModelError
 from tts_plugins.protocols import Model, ReviseModel, Run, StepModel

@@ -1,0 +1,1 @@
+"""What a bench keeps on disk, so that it survives kill -9 and resumes."""
