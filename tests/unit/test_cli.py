@@ -22,13 +22,13 @@ pytest.importorskip("aiohttp")
 from rich.console import Console
 
 from tts_plugins import BestOfN, ComputeOptimal, Ledger, SelfConsistency, __version__
-from tts_plugins.cli import _strategy as typed
 from tts_plugins.cli import main
+from tts_plugins.cli._arguments import strategy as typed
+from tts_plugins.cli._arguments.verifier import verifier_of
 from tts_plugins.cli._demo_view import DemoView
 from tts_plugins.cli._live import SolveView
 from tts_plugins.cli._seen import Seen
 from tts_plugins.cli._terminal import brief
-from tts_plugins.cli._verifier import verifier_of
 from tts_plugins.cli._watch import watch
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import Larger, Plan

@@ -13,11 +13,12 @@ from tts_plugins.bench.report import load
 from tts_plugins.bench.runner import bench as run_bench
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.budget import Budget
-from tts_plugins.cli import _build
-from tts_plugins.cli import _options as options
+from tts_plugins.cli._arguments import build as _build
+from tts_plugins.cli._arguments import options
+from tts_plugins.cli._arguments.bench_setup import Setup, texts
+from tts_plugins.cli._arguments.verifier import learned_head
 from tts_plugins.cli._bench_view import BenchView, failed_line, show
 from tts_plugins.cli._report import deliver, placing
-from tts_plugins.cli._setup import Setup, texts
 from tts_plugins.cli._terminal import (
     Debug,
     Download,
@@ -32,7 +33,6 @@ from tts_plugins.cli._terminal import (
     stderr,
     warn_of,
 )
-from tts_plugins.cli._verifier import learned_head
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.pools import Pool

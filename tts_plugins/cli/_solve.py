@@ -11,10 +11,12 @@ from typing import Any
 
 import typer
 
-from tts_plugins.cli import _build, _strategy
-from tts_plugins.cli import _options as options
+from tts_plugins.cli._arguments import build as _build
+from tts_plugins.cli._arguments import options
+from tts_plugins.cli._arguments import strategy as _strategy
+from tts_plugins.cli._arguments.cost_estimate import plan
+from tts_plugins.cli._arguments.verifier import verifier_of
 from tts_plugins.cli._live import SolveView
-from tts_plugins.cli._plan import plan
 from tts_plugins.cli._show import as_dict, summary
 from tts_plugins.cli._terminal import (
     Debug,
@@ -34,7 +36,6 @@ from tts_plugins.cli._terminal import (
     stdout,
     write_file,
 )
-from tts_plugins.cli._verifier import verifier_of
 from tts_plugins.cli._watch import watch
 from tts_plugins.engine import SolveEvents, solve_events
 from tts_plugins.ledger import Ledger

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from tts_plugins.bench.analysis.heldout import ENOUGH, Heldout, measure
-from tts_plugins.cli import _build
-from tts_plugins.cli import _options as options
+from tts_plugins.cli._arguments import build as _build
+from tts_plugins.cli._arguments import options
 from tts_plugins.cli._terminal import (
     Debug,
     Download,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tts_plugins._internal.config import build, find, registered, spoken
-from tts_plugins.cli._verifier import named
+from tts_plugins.cli._arguments.verifier import named
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.policies import ComputeOptimal, Larger

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from tts_plugins.cli._build import key_of
+from tts_plugins.cli._arguments.build import key_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
 from tts_plugins.models._served import EMBEDDED

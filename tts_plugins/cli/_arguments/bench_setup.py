@@ -14,8 +14,8 @@ from tts_plugins.bench.grading import Grade, by_answer, by_record
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.problems import ProblemSet, read_problems
 from tts_plugins.budget import Budget
-from tts_plugins.cli._strategy import settings_of, strategy_of
-from tts_plugins.cli._verifier import named, verifier_of
+from tts_plugins.cli._arguments.strategy import settings_of, strategy_of
+from tts_plugins.cli._arguments.verifier import named, verifier_of
 from tts_plugins.errors import ConfigurationError, DataError, TTSError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.pools import Pool
