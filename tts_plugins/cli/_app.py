@@ -8,17 +8,17 @@ from typing import Annotated
 import typer
 
 from tts_plugins._version import __version__
-from tts_plugins.cli._bench import bench
-from tts_plugins.cli._calibrate import calibrate_command
-from tts_plugins.cli._demo import demo
-from tts_plugins.cli._doctor import doctor
+from tts_plugins.cli._commands.bench import bench
+from tts_plugins.cli._commands.calibrate import calibrate_command
+from tts_plugins.cli._commands.demo import demo
+from tts_plugins.cli._commands.doctor import doctor
+from tts_plugins.cli._commands.record import record
+from tts_plugins.cli._commands.report import report
+from tts_plugins.cli._commands.rollouts import rollouts
+from tts_plugins.cli._commands.solve import solve
+from tts_plugins.cli._commands.train import train_verifier
 from tts_plugins.cli._mends import TYPED
-from tts_plugins.cli._record import record
-from tts_plugins.cli._report import report
-from tts_plugins.cli._rollouts import rollouts
-from tts_plugins.cli._solve import solve
 from tts_plugins.cli._terminal import complain
-from tts_plugins.cli._train import train_verifier
 
 app = typer.Typer(
     name="tts-plugins",
