@@ -25,11 +25,11 @@ from tts_plugins import BestOfN, ComputeOptimal, Ledger, SelfConsistency, __vers
 from tts_plugins.cli import main
 from tts_plugins.cli._arguments import strategy as typed
 from tts_plugins.cli._arguments.verifier import verifier_of
-from tts_plugins.cli._demo_view import DemoView
-from tts_plugins.cli._live import SolveView
-from tts_plugins.cli._seen import Seen
-from tts_plugins.cli._terminal import brief
-from tts_plugins.cli._watch import watch
+from tts_plugins.cli._display.console import brief
+from tts_plugins.cli._display.demo_view import DemoView
+from tts_plugins.cli._display.interrupt import watch
+from tts_plugins.cli._display.progress import Seen
+from tts_plugins.cli._display.solve_view import SolveView
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import Larger, Plan
 from tts_plugins.stopping import AnyOf, Threshold, VoteDecided, VoteLead

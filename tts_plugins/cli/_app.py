@@ -17,8 +17,8 @@ from tts_plugins.cli._commands.report import report
 from tts_plugins.cli._commands.rollouts import rollouts
 from tts_plugins.cli._commands.solve import solve
 from tts_plugins.cli._commands.train import train_verifier
-from tts_plugins.cli._mends import TYPED
-from tts_plugins.cli._terminal import complain
+from tts_plugins.cli._display.console import complain
+from tts_plugins.cli._display.error_messages import TYPED
 
 app = typer.Typer(
     name="tts-plugins",

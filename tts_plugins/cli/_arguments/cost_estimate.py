@@ -17,7 +17,7 @@ from tts_plugins._internal.token_usage import Price, pricing
 from tts_plugins._trace.wording import money
 from tts_plugins.budget import FREE, Amount, Bound, Budget
 from tts_plugins.cli._arguments.build import price_of
-from tts_plugins.cli._terminal import brief
+from tts_plugins.cli._display.console import brief
 from tts_plugins.ledger import Ledger
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier

@@ -17,9 +17,9 @@ from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments.bench_setup import Setup, texts
 from tts_plugins.cli._arguments.verifier import learned_head
-from tts_plugins.cli._bench_view import BenchView, failed_line, show
 from tts_plugins.cli._commands.report import deliver, placing
-from tts_plugins.cli._terminal import (
+from tts_plugins.cli._display.bench_view import BenchView, failed_line, show
+from tts_plugins.cli._display.console import (
     Debug,
     Download,
     Html,

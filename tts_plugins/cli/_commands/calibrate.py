@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tts_plugins.cli._terminal import Debug, Json, brief, check_writable, emit, errors, say, stdout, warn_of
+from tts_plugins.cli._display.console import Debug, Json, brief, check_writable, emit, errors, say, stdout, warn_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import ComputeOptimal, Expected, calibrate
 from tts_plugins.policies.difficulty import Signal

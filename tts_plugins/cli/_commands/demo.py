@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from tts_plugins._trace.wording import plural
-from tts_plugins.cli._demo_view import DemoView, report_table
-from tts_plugins.cli._terminal import (
+from tts_plugins.cli._display.console import (
     Debug,
     Download,
     Html,
@@ -25,6 +24,7 @@ from tts_plugins.cli._terminal import (
     stdout,
     write_file,
 )
+from tts_plugins.cli._display.demo_view import DemoView, report_table
 from tts_plugins.errors import ConfigurationError, MissingExtraError
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tts_plugins._trace.wording import plural
 from tts_plugins._version import __version__
-from tts_plugins.cli._terminal import Download
+from tts_plugins.cli._display.console import Download
 from tts_plugins.errors import RequestRefused, SandboxUnavailable, TTSError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.models._clients import Clients

@@ -16,7 +16,7 @@ from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments.bench_setup import Setup, grade_of
 from tts_plugins.cli._commands.bench import generator_of, run_plan
-from tts_plugins.cli._terminal import Debug, Download, check_writable, complain, errors, say, stderr
+from tts_plugins.cli._display.console import Debug, Download, check_writable, complain, errors, say, stderr
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import Pool
 

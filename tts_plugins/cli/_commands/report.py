@@ -11,9 +11,9 @@ from tts_plugins.bench.analysis.matched import Larger
 from tts_plugins.bench.analysis.summary import Costs
 from tts_plugins.bench.report import Placing, Run, as_dict, check_png, load, page, picture, png_of
 from tts_plugins.bench.storage.store import Store
-from tts_plugins.cli import _bench_view as view
 from tts_plugins.cli._arguments import options
-from tts_plugins.cli._terminal import Debug, Html, Json, check_writable, emit, errors, say, write_file
+from tts_plugins.cli._display import bench_view as view
+from tts_plugins.cli._display.console import Debug, Html, Json, check_writable, emit, errors, say, write_file
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import Pool
 

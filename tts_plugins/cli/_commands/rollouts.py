@@ -14,7 +14,17 @@ from tts_plugins.bench.rollouts import Grade, by_answer, make_rollouts
 from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments.verifier import function_of
-from tts_plugins.cli._terminal import Debug, Download, Json, check_writable, emit, errors, say, start_local, stderr
+from tts_plugins.cli._display.console import (
+    Debug,
+    Download,
+    Json,
+    check_writable,
+    emit,
+    errors,
+    say,
+    start_local,
+    stderr,
+)
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.ledger import Ledger
 from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings

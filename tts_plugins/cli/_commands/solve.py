@@ -16,9 +16,7 @@ from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments import strategy as _strategy
 from tts_plugins.cli._arguments.cost_estimate import plan
 from tts_plugins.cli._arguments.verifier import verifier_of
-from tts_plugins.cli._live import SolveView
-from tts_plugins.cli._show import as_dict, summary
-from tts_plugins.cli._terminal import (
+from tts_plugins.cli._display.console import (
     Debug,
     Download,
     Html,
@@ -36,7 +34,9 @@ from tts_plugins.cli._terminal import (
     stdout,
     write_file,
 )
-from tts_plugins.cli._watch import watch
+from tts_plugins.cli._display.interrupt import watch
+from tts_plugins.cli._display.result import as_dict, summary
+from tts_plugins.cli._display.solve_view import SolveView
 from tts_plugins.engine import SolveEvents, solve_events
 from tts_plugins.ledger import Ledger
 from tts_plugins.models import LocalModel, OpenAICompatibleModel

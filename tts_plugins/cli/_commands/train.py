@@ -14,7 +14,7 @@ import typer
 from tts_plugins.bench.analysis.heldout import ENOUGH, Heldout, measure
 from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
-from tts_plugins.cli._terminal import (
+from tts_plugins.cli._display.console import (
     Debug,
     Download,
     Json,

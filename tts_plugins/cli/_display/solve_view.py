@@ -14,8 +14,8 @@ from rich.text import Text
 
 from tts_plugins._trace.wording import money, oneline
 from tts_plugins.budget import Budget
-from tts_plugins.cli._seen import Row, Seen
-from tts_plugins.cli._terminal import EVERY, say
+from tts_plugins.cli._display.console import EVERY, say
+from tts_plugins.cli._display.progress import Row, Seen
 from tts_plugins.ledger import Ledger
 
 SHOWN = 10  # candidates at once: the newest, and the leader

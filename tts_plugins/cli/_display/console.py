@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from tts_plugins._trace.wording import oneline, visible
 from tts_plugins.bench.assignment import check_assignment
-from tts_plugins.cli._mends import words_of
+from tts_plugins.cli._display.error_messages import words_of
 from tts_plugins.errors import (
     BudgetExhausted,
     ConfigurationError,

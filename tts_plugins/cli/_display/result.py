@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from tts_plugins._trace.wording import STOPPED, bounded, money, oneline, plural, seconds
-from tts_plugins.cli._live import candidates
-from tts_plugins.cli._seen import Row, Seen
+from tts_plugins.cli._display.progress import Row, Seen
+from tts_plugins.cli._display.solve_view import candidates
 from tts_plugins.types import Result, Scored
 
 SHOWN = 20

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tts_plugins.cli._terminal import EVERY, say
+from tts_plugins.cli._display.console import EVERY, say
 from tts_plugins.metrics import wilson
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
-from tts_plugins.cli._live import SolveView
+from tts_plugins.cli._display.solve_view import SolveView
 from tts_plugins.engine import SolveEvents
 from tts_plugins.errors import SolveCancelled
 from tts_plugins.types import Result

@@ -20,7 +20,7 @@ from tts_plugins.bench.report import Placing, Run, flops_of, remarks, share_word
 from tts_plugins.bench.runner import Progress
 from tts_plugins.bench.storage.rows import SolveRow
 from tts_plugins.bench.storage.store import Store
-from tts_plugins.cli._terminal import EVERY, say, stdout
+from tts_plugins.cli._display.console import EVERY, say, stdout
 from tts_plugins.metrics import Estimate
 
 
