@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tts_plugins._calls.caller import Send, acquire, asked_to_cancel
 from tts_plugins._calls.context import SCOPE
 from tts_plugins.budget import FREE, Amount, Bound
-from tts_plugins.engine._asks import Ask, Job, NextStep
+from tts_plugins.engine._jobs import Ask, Job, NextStep
 from tts_plugins.engine._sampling import Sampling
 from tts_plugins.engine._scoring import failing_alone, read_answer, scored_by
 from tts_plugins.engine._stragglers import Stragglers, TooLate

@@ -16,8 +16,8 @@ from tts_plugins._internal.config import check_straggler
 from tts_plugins._trace.recorder import Trace
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import FREE
-from tts_plugins.engine._asks import Job, Jobs, Revised, Whole
 from tts_plugins.engine._expansion import expansion
+from tts_plugins.engine._jobs import Job, Jobs, Revised, Whole
 from tts_plugins.engine._sampling import Arrival, Sampling, bounds
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.ledger import Hold, Ledger

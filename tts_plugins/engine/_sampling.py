@@ -10,7 +10,7 @@ from tts_plugins._calls.caller import Send, acquire, check_bounds, words
 from tts_plugins._calls.cancellation import Halt
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins.budget import FREE, Amount, Bound
-from tts_plugins.engine._asks import Ask, Job, Jobs
+from tts_plugins.engine._jobs import Ask, Job, Jobs
 from tts_plugins.engine._scoring import failing_alone, read_answer, score_together, scored_by
 from tts_plugins.errors import (
     AllCandidatesFailed,

@@ -12,7 +12,7 @@ from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Event, Listener
 from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.budget import Budget
-from tts_plugins.engine._solving import Settings, Solving
+from tts_plugins.engine._lifecycle import Settings, Solving
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_model, is_set_verifier, is_verifier
