@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary
 
 from tts_plugins._calls.caller import acquire
 from tts_plugins._calls.context import SCOPE
-from tts_plugins._holds import NOTHING
 from tts_plugins._internal.token_usage import Price, PromptBound, Trust, Written, measure, pricing
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.errors import (
@@ -31,6 +30,7 @@ from tts_plugins.errors import (
     UnknownPriceError,
 )
 from tts_plugins.ledger import Hold, Ledger
+from tts_plugins.ledger._hold import NOTHING
 from tts_plugins.models._step_texts import without
 from tts_plugins.protocols import Role
 from tts_plugins.types import Usage

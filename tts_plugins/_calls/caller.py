@@ -17,7 +17,6 @@ from tts_plugins._calls.charging import counted, failure, unreported
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._calls.limiter import limiter_of
 from tts_plugins._calls.reservation import acquire
-from tts_plugins._holds import NOTHING
 from tts_plugins._internal.request_sent import Departure
 from tts_plugins._trace.recorder import Trace
 from tts_plugins.budget import Amount, Bound
@@ -33,6 +32,7 @@ from tts_plugins.errors import (
     UnknownPriceError,
 )
 from tts_plugins.ledger import Hold, Ledger
+from tts_plugins.ledger._hold import NOTHING
 from tts_plugins.protocols import Model, Role
 from tts_plugins.types import Generation, Problem, Reply, Usage
 

@@ -12,10 +12,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from tts_plugins._holds import NOTHING, ZERO, Hold
-from tts_plugins._waits import Ticket, deliver, hopeless, next_answer
 from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
+from tts_plugins.ledger._hold import NOTHING, ZERO, Hold
+from tts_plugins.ledger._wait_queue import Ticket, deliver, hopeless, next_answer
 from tts_plugins.types import EMPTY, Usage
 
 __all__ = ["Hold", "Ledger", "Ticket"]

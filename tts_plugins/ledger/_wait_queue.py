@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tts_plugins._holds import ZERO, Hold
 from tts_plugins.budget import Amount
+from tts_plugins.ledger._hold import ZERO, Hold
 
 if TYPE_CHECKING:
     from tts_plugins.ledger import Ledger
