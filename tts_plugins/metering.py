@@ -31,7 +31,7 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.ledger._hold import NOTHING
-from tts_plugins.models._step_texts import without
+from tts_plugins.models._chat.step_format import without
 from tts_plugins.protocols import Role
 from tts_plugins.types import Usage
 

@@ -15,8 +15,8 @@ from tests.imitations import STEPS, Body, ModelOf, completes, goes_on
 from tts_plugins import BeamSearch, Budget, Candidate, ParticleFilter, Problem, Step, solve
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, DeadlineExceeded, MalformedResponse
 from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
+from tts_plugins.models._chat.templates import Templates
 from tts_plugins.models._completions import as_chat, completion_body
-from tts_plugins.models._templates import Templates
 from tts_plugins.testing.loopback import Fault, LoopbackServer, Reply
 from tts_plugins.verifiers import CallableVerifier
 

@@ -12,7 +12,7 @@ from tests.imitations import STEPS, Body, ModelOf, asked, chatty, goes_on, llama
 from tts_plugins import BeamSearch, Budget, Candidate, Problem, Revision, Scored, Step, solve
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
-from tts_plugins.models._step_texts import Said, read_step, without
+from tts_plugins.models._chat.step_format import Said, read_step, without
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 from tts_plugins.verifiers import CallableVerifier
 

@@ -28,7 +28,7 @@ from tts_plugins.adapting._settings import (
     check_names,
 )
 from tts_plugins.adapting._texts import Text, answer_key
-from tts_plugins.models._steps import Stepping
+from tts_plugins.models._chat.stepping import Stepping
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [

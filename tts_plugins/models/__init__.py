@@ -1,6 +1,6 @@
 """Generators: adapters around somebody's server, function or local weights."""
 
-from tts_plugins.models._step_texts import StepSettings
+from tts_plugins.models._chat.step_format import StepSettings
 from tts_plugins.models.callable import CallableModel
 from tts_plugins.models.embedding import EmbeddingModel, LocalEmbeddingModel
 from tts_plugins.models.local import LocalModel

@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import MalformedResponse, ModelError, ModelNotFound, RequestRefused
-from tts_plugins.models._step_texts import UNSAID, Said, StepSettings, Way, read_step, step_request, without
-from tts_plugins.models._templates import NoTemplate
+from tts_plugins.models._chat.step_format import UNSAID, Said, StepSettings, Way, read_step, step_request, without
+from tts_plugins.models._chat.templates import NoTemplate
 from tts_plugins.protocols import Run
 from tts_plugins.steps import steps_of
 from tts_plugins.types import Candidate, Generation, Problem, Reply

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.models._templates import Template, renderer
+from tts_plugins.models._chat.templates import Template, renderer
 from tts_plugins.steps import By, split
 
 Way = Literal["auto", "plain", "vllm", "prefix", "completions", "prompt", "whole"]

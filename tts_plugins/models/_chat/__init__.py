@@ -1,0 +1,1 @@
+"""Chat: steps continued in an assistant's turn, revisions, templates."""
