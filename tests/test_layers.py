@@ -65,7 +65,7 @@ OPTIONAL = {"openai", "httpx", "httpx2", "xllamacpp", "jsonschema", "jsonschema_
              "safetensors", "huggingface_hub", "sklearn", "datasets", "reasoning_gym", "resvg_py"}  # fmt: skip
 # Imported by nobody at the top of a module: what they need may stand at their own top.
 LAZY = ("tts_plugins.cli._", "tts_plugins.cli.doctor", "tts_plugins.demo", "tts_plugins.testing.loopback",
-        "tts_plugins.testing._loopback", "tts_plugins.models._llama_child", "tts_plugins.server.")  # fmt: skip
+        "tts_plugins.testing._loopback", "tts_plugins.models._llama_cpp.server_process", "tts_plugins.server.")  # fmt: skip
 
 
 @dataclass(frozen=True)

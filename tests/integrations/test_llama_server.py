@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tts_plugins.errors import ConfigurationError, WeightsError
-from tts_plugins.models._llama import LlamaServer
-from tts_plugins.models._weights import embedded_weights
+from tts_plugins.models._llama_cpp.server import LlamaServer
+from tts_plugins.models._llama_cpp.weights import embedded_weights
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.engine

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from tts_plugins.errors import WeightsError
-from tts_plugins.models import _cores, _download, _weights
+from tts_plugins.models._llama_cpp import cpu_cores as _cores
+from tts_plugins.models._llama_cpp import download as _download
+from tts_plugins.models._llama_cpp import weights as _weights
 
 CONTENT = b"GGUF" + bytes(range(256)) * 64
 embedded_weights = functools.partial(_weights.embedded_weights, _sha256=hashlib.sha256(CONTENT).hexdigest())

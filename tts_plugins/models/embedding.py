@@ -14,8 +14,8 @@ from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 from tts_plugins.models._clients import Clients
 from tts_plugins.models._faults import translate
-from tts_plugins.models._llama import Pooling
-from tts_plugins.models._served import EMBEDDED, PLACEHOLDER, Served
+from tts_plugins.models._llama_cpp.served_model import EMBEDDED, PLACEHOLDER, Served
+from tts_plugins.models._llama_cpp.server import Pooling
 from tts_plugins.types import Generation, Problem, Reply, Usage
 
 if TYPE_CHECKING:

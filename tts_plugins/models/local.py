@@ -10,7 +10,7 @@ from tts_plugins._internal.config import check_count
 from tts_plugins._internal.request_sent import holding
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.models._served import EMBEDDED, PLACEHOLDER, Served
+from tts_plugins.models._llama_cpp.served_model import EMBEDDED, PLACEHOLDER, Served
 from tts_plugins.models.openai_compatible import OpenAICompatibleModel
 from tts_plugins.types import Problem, Reply
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel
-from tts_plugins.models._weights import Progress
+from tts_plugins.models._llama_cpp.weights import Progress
 
 EMBEDDED = "local"
 _FILES = (".bin", ".json", ".pt", ".pth", ".py", ".safetensors")

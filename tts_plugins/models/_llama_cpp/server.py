@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Literal, Self
 
 from tts_plugins.errors import ConfigurationError, MissingExtraError, WeightsError
-from tts_plugins.models._cores import default_threads
+from tts_plugins.models._llama_cpp.cpu_cores import default_threads
 
 _ERRORS, _EVERYTHING = 1, 3  # llama.cpp's levels of verbosity
 _VERSIONS = range(2, 4)  # of the GGUF format

