@@ -16,7 +16,7 @@ from tts_plugins import BeamSearch, Budget, Candidate, ParticleFilter, Problem, 
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, DeadlineExceeded, MalformedResponse
 from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
 from tts_plugins.models._chat.templates import Templates
-from tts_plugins.models._completions import as_chat, completion_body
+from tts_plugins.models._openai.completions import as_chat, completion_body
 from tts_plugins.testing.loopback import Fault, LoopbackServer, Reply
 from tts_plugins.verifiers import CallableVerifier
 

@@ -40,7 +40,7 @@ from tts_plugins.errors import (
     ServerFailed,
 )
 from tts_plugins.models import OpenAICompatibleModel
-from tts_plugins.models._tokenizer import weigh
+from tts_plugins.models._openai.tokenizer import weigh
 from tts_plugins.testing import TableVerifier
 from tts_plugins.testing.loopback import USAGES, Fault, LoopbackServer, Reply
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tts_plugins.models._choices import generation, shown
+from tts_plugins.models._openai.choices import generation, shown
 
 
 def choice(finish: Any = "stop", logprobs: Any = None, **message: Any) -> SimpleNamespace:

@@ -12,10 +12,10 @@ from tts_plugins._internal.config import check_count
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
-from tts_plugins.models._clients import Clients
-from tts_plugins.models._faults import translate
 from tts_plugins.models._llama_cpp.served_model import EMBEDDED, PLACEHOLDER, Served
 from tts_plugins.models._llama_cpp.server import Pooling
+from tts_plugins.models._openai.clients import Clients
+from tts_plugins.models._openai.error_mapping import translate
 from tts_plugins.types import Generation, Problem, Reply, Usage
 
 if TYPE_CHECKING:

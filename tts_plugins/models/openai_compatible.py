@@ -37,14 +37,14 @@ from tts_plugins.errors import (
 from tts_plugins.models._chat.revising import Revising, Turns
 from tts_plugins.models._chat.stepping import Stepping, StepSettings
 from tts_plugins.models._chat.templates import Templates
-from tts_plugins.models._choices import generation, shown
-from tts_plugins.models._clients import Clients
-from tts_plugins.models._completions import complete
-from tts_plugins.models._faults import translate
-from tts_plugins.models._fields import check_fields, check_request
-from tts_plugins.models._outgoing import Outgoing
-from tts_plugins.models._stream import gather
-from tts_plugins.models._tokenizer import weigh
+from tts_plugins.models._openai.choices import generation, shown
+from tts_plugins.models._openai.clients import Clients
+from tts_plugins.models._openai.completions import complete
+from tts_plugins.models._openai.error_mapping import translate
+from tts_plugins.models._openai.extra_fields import check_fields, check_request
+from tts_plugins.models._openai.stream import gather
+from tts_plugins.models._openai.tokenizer import weigh
+from tts_plugins.models._openai.transport import Outgoing
 from tts_plugins.types import Generation, Problem, Reply
 
 if TYPE_CHECKING:

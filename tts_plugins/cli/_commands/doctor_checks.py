@@ -17,10 +17,10 @@ from tts_plugins._version import __version__
 from tts_plugins.cli._display.console import Download
 from tts_plugins.errors import RequestRefused, SandboxUnavailable, TTSError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
-from tts_plugins.models._clients import Clients
-from tts_plugins.models._faults import translate
 from tts_plugins.models._llama_cpp.cpu_cores import default_threads, usable_cores
 from tts_plugins.models._llama_cpp.weights import NAME, cache_folder
+from tts_plugins.models._openai.clients import Clients
+from tts_plugins.models._openai.error_mapping import translate
 from tts_plugins.types import Problem, Reply
 from tts_plugins.verifiers._sandbox import find_sandbox
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import ConfigurationError, MissingExtraError, RequestRefused
-from tts_plugins.models._faults import translate
+from tts_plugins.models._openai.error_mapping import translate
 
 Template = Callable[[Sequence[Mapping[str, Any]]], str] | str
 Prompt = str | list[int]

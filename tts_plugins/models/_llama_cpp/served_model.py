@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import ConnectionFailed, ModelError
-from tts_plugins.models._clients import Clients
 from tts_plugins.models._llama_cpp.server import LlamaServer
 from tts_plugins.models._llama_cpp.weights import embedded_weights
+from tts_plugins.models._openai.clients import Clients
 from tts_plugins.types import Reply
 
 EMBEDDED = "SmolLM2-135M-Instruct"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from types import SimpleNamespace
 from typing import Any
 
-from tts_plugins.models._stream import gather
+from tts_plugins.models._openai.stream import gather
 
 # What the endpoint knows, as the client has it; the rest goes along as extra fields, which servers may know.
 _KNOWN = {

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from tts_plugins._internal.request_sent import leaving
 from tts_plugins._internal.threads import in_thread, on_engine_loop
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.models._outgoing import core, tell
+from tts_plugins.models._openai.transport import core, tell
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -1,0 +1,1 @@
+"""One chat completion of an OpenAI-compatible server: client, request, stream, errors."""
