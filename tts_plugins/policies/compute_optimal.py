@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from tts_plugins._internal.config import check_count, check_flag
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.policies import _files
-from tts_plugins.policies._following import follow
+from tts_plugins.policies import _json_files as _files
+from tts_plugins.policies._execute_plan import follow
 from tts_plugins.policies.plan import Interval, Plan
 from tts_plugins.protocols import Model, Run, SetVerifier, Verifier
 from tts_plugins.selection import Aggregate

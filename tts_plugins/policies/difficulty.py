@@ -9,7 +9,7 @@ from typing import Literal, Self
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.policies._part import Part
+from tts_plugins.policies._base import Part
 from tts_plugins.pools import PoolProblem
 from tts_plugins.selection import tally
 from tts_plugins.types import Scored

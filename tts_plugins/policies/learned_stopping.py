@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.policies import _files
+from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._state import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
 from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.selection import Aggregate, Select

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tts_plugins._internal.config import check_count, check_flag
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.policies._part import Part
+from tts_plugins.policies._base import Part
 from tts_plugins.policies.difficulty import Difficulty
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 

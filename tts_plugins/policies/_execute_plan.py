@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tts_plugins.policies._seeded import OVER, Resumed, SeededRun, satisfied
+from tts_plugins.policies._resumed_run import OVER, Resumed, SeededRun, satisfied
 from tts_plugins.policies.plan import Larger, Plan
 from tts_plugins.protocols import Model, Run, StopRule
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
