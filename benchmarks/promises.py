@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks._files import write_json
 from tts_plugins.policies import LearnedStopping, calibrate
-from tts_plugins.policies._options import sampling
-from tts_plugins.policies._trials import Sampling, Trials
+from tts_plugins.policies._calibration.options import sampling
+from tts_plugins.policies._calibration.replayed_trials import Sampling, Trials
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Select
 from tts_plugins.testing.synthetic import synthetic_pool

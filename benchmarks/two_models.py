@@ -22,10 +22,10 @@ from tts_plugins import ComputeOptimal, SelfConsistency, solve
 from tts_plugins.metrics import Estimate, clustered_bootstrap, paired_bootstrap
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.policies import Larger, Plan, calibrate
-from tts_plugins.policies._calibration import Calibration
-from tts_plugins.policies._choosing import cascades
-from tts_plugins.policies._larger import LargerPool
-from tts_plugins.policies._table import follow, value
+from tts_plugins.policies._calibration.calibration import Calibration
+from tts_plugins.policies._calibration.larger_model import LargerPool
+from tts_plugins.policies._calibration.selection import cascades
+from tts_plugins.policies._calibration.table import follow, value
 from tts_plugins.pools import Pool
 from tts_plugins.testing.synthetic import synthetic_pool
 from tts_plugins.verifiers.recorded import RecordedVerifier

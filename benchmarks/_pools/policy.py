@@ -13,10 +13,10 @@ from benchmarks._pools.frontier import Measured, cheapest, frontier, joined
 from tts_plugins.bench import replay
 from tts_plugins.metrics import Estimate
 from tts_plugins.policies import ComputeOptimal, LearnedStopping
-from tts_plugins.policies._calibration import Calibration
-from tts_plugins.policies._choosing import choose
-from tts_plugins.policies._table import Choice, Goal, Option, Table, follow, value
-from tts_plugins.policies._trials import Outcome, Trials, select_of
+from tts_plugins.policies._calibration.calibration import Calibration
+from tts_plugins.policies._calibration.replayed_trials import Outcome, Trials, select_of
+from tts_plugins.policies._calibration.selection import choose
+from tts_plugins.policies._calibration.table import Choice, Goal, Option, Table, follow, value
 from tts_plugins.policies.difficulty import oracle, quantile_edges
 from tts_plugins.pools import Pool
 from tts_plugins.verifiers.recorded import RecordedVerifier

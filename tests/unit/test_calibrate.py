@@ -16,10 +16,10 @@ from tts_plugins.bench import replay_sync
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.policies import Measured, aggregates, calibrate
-from tts_plugins.policies._calibration import Calibration
-from tts_plugins.policies._choosing import choose
-from tts_plugins.policies._table import Checkpoint, Choice, Gate, Goal, Table, follow
-from tts_plugins.policies._trials import Trials
+from tts_plugins.policies._calibration.calibration import Calibration
+from tts_plugins.policies._calibration.replayed_trials import Trials
+from tts_plugins.policies._calibration.selection import choose
+from tts_plugins.policies._calibration.table import Checkpoint, Choice, Gate, Goal, Table, follow
 from tts_plugins.policies.calibrate import without_bins
 from tts_plugins.policies.difficulty import Difficulty
 from tts_plugins.policies.plan import Plan, Stage

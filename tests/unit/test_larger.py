@@ -16,10 +16,10 @@ from tts_plugins.bench import replay_sync
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, DataError, RequestRefused
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.policies import Difficulty, Larger, Plan, Stage, calibrate
-from tts_plugins.policies._calibration import Calibration
-from tts_plugins.policies._choosing import cascades
-from tts_plugins.policies._larger import LargerPool
-from tts_plugins.policies._table import Choice, Goal, Option, Table, follow
+from tts_plugins.policies._calibration.calibration import Calibration
+from tts_plugins.policies._calibration.larger_model import LargerPool
+from tts_plugins.policies._calibration.selection import cascades
+from tts_plugins.policies._calibration.table import Choice, Goal, Option, Table, follow
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.stopping import VoteLead
 from tts_plugins.testing import ScriptedModel

@@ -18,7 +18,7 @@ from tts_plugins.selection import aggregate as combine
 from tts_plugins.strategies import BaseStrategy
 
 if TYPE_CHECKING:
-    from tts_plugins.policies._larger import LargerPool
+    from tts_plugins.policies._calibration.larger_model import LargerPool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,8 +93,8 @@ def calibrate(
         ConfigurationError: a setting is wrong, or a fold would be empty.
         DataError: all candidates are truncated, or a record lacks what the fit needs.
     """
-    from tts_plugins.policies._calibration import Calibration  # numpy
-    from tts_plugins.policies._table import Goal
+    from tts_plugins.policies._calibration.calibration import Calibration  # numpy
+    from tts_plugins.policies._calibration.table import Goal
 
     check_count("calibrate", "bins", bins)
     check_count("calibrate", "orders", orders)
@@ -157,7 +157,7 @@ def _check(pool: Pool) -> None:
 
 
 def _beside(pool: Pool, larger: Pool | None, price: float | None, extra: float) -> LargerPool | None:
-    from tts_plugins.policies._larger import LargerPool  # numpy
+    from tts_plugins.policies._calibration.larger_model import LargerPool  # numpy
 
     if larger is None:
         if price is not None:

@@ -8,9 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from tts_plugins.policies._calibration.replayed_trials import (
+    Beside,
+    Bools,
+    Outcome,
+    Recorded,
+    Sampling,
+    Trials,
+    select_of,
+)
 from tts_plugins.policies._paths import Floats, Ints
 from tts_plugins.policies._promise import CONFIDENCE
-from tts_plugins.policies._trials import Beside, Bools, Outcome, Recorded, Sampling, Trials, select_of
 from tts_plugins.policies.difficulty import Difficulty, Signal
 
 

@@ -13,9 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tts_plugins.policies._paths import Floats
-from tts_plugins.policies._promise import Settings, cheapest
-from tts_plugins.policies._table import (
+from tts_plugins.policies._calibration.replayed_trials import Bools, select_of
+from tts_plugins.policies._calibration.table import (
     Checkpoint,
     Choice,
     Course,
@@ -28,7 +27,8 @@ from tts_plugins.policies._table import (
     follow,
     value,
 )
-from tts_plugins.policies._trials import Bools, select_of
+from tts_plugins.policies._paths import Floats
+from tts_plugins.policies._promise import Settings, cheapest
 from tts_plugins.policies.difficulty import Difficulty, quantile_edges
 
 _EDGES = 5  # one cut less: where a cascade may part the problems

@@ -9,8 +9,15 @@ import numpy as np
 
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._bill import prompts_of
-from tts_plugins.policies._table import Option
-from tts_plugins.policies._trials import Bools, Recorded, Sampling, Trials, learned_stops, select_of
+from tts_plugins.policies._calibration.replayed_trials import (
+    Bools,
+    Recorded,
+    Sampling,
+    Trials,
+    learned_stops,
+    select_of,
+)
+from tts_plugins.policies._calibration.table import Option
 from tts_plugins.policies.calibrate import Measured
 from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.policies.plan import Larger
