@@ -13,8 +13,8 @@ import numpy as np
 from tts_plugins.metrics import Estimate, paired_bootstrap
 from tts_plugins.policies import LearnedStopping
 from tts_plugins.policies._calibration.replayed_trials import learned_stops
-from tts_plugins.policies._paths import Paths, Samples, walk
-from tts_plugins.policies._state import decided
+from tts_plugins.policies._stopping.features import decided
+from tts_plugins.policies._stopping.walks import Paths, Samples, walk
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Select
 

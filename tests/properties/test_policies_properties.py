@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tts_plugins import BestOfN, Budget, ComputeOptimal, Ledger, SelfConsistency, solve_sync
 from tts_plugins.errors import BudgetExhausted
 from tts_plugins.policies import Difficulty, Larger, Plan, Stage
-from tts_plugins.policies._paths import Samples, walk
-from tts_plugins.policies._state import basis, decided, least_decided, observe
+from tts_plugins.policies._stopping.features import basis, decided, least_decided, observe
+from tts_plugins.policies._stopping.walks import Samples, walk
 from tts_plugins.pools import PoolCandidate, PoolProblem
 from tts_plugins.selection import Select, choose
 from tts_plugins.stopping import Threshold, VoteLead

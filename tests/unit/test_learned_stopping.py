@@ -13,8 +13,8 @@ from tts_plugins import BestOfN, SelfConsistency
 from tts_plugins.bench import replay_sync
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies import LearnedStopping
-from tts_plugins.policies._fitting import calibrated
-from tts_plugins.policies._paths import Samples
+from tts_plugins.policies._stopping.fitting import calibrated
+from tts_plugins.policies._stopping.walks import Samples
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Select
 from tts_plugins.stopping import Rule, Threshold, VoteLead

@@ -8,8 +8,8 @@ import pytest
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import LearnedStopping, calibrate
 from tts_plugins.policies._calibration.replayed_trials import learned_stops
-from tts_plugins.policies._paths import Samples, walk
-from tts_plugins.policies._promise import Settings, cheapest, kept, lost_at_most
+from tts_plugins.policies._stopping.risk_bounds import Settings, cheapest, kept, lost_at_most
+from tts_plugins.policies._stopping.walks import Samples, walk
 from tts_plugins.selection import Select
 from tts_plugins.stopping import Threshold, VoteDecided, VoteLead
 from tts_plugins.testing.synthetic import synthetic_pool

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Self
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
-from tts_plugins.policies._state import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
+from tts_plugins.policies._stopping.features import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
 from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import Rule
 from tts_plugins.types import Scored
 
 if TYPE_CHECKING:
-    from tts_plugins.policies._fitting import Fitted, Fitter
+    from tts_plugins.policies._stopping.fitting import Fitted, Fitter
 
 FORMAT = "tts-stop-rule"
 _SELECTS: tuple[Select, ...] = ("majority", "weighted", "best")
@@ -139,7 +139,7 @@ class LearnedStopping(Rule):
             )[0]  # fmt: skip
         if not _finite(target) or not 0 <= (target or 0) < 1:
             raise ConfigurationError(f"LearnedStopping.fit: target={target!r} must be a number from 0 and below 1")
-        from tts_plugins.policies._promise import kept  # numpy
+        from tts_plugins.policies._stopping.risk_bounds import kept  # numpy
 
         fitter = _fitter(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
         prices = [p / max(fitter.reference + extra_tokens, 1e-9) for p in _PRICES]
@@ -254,7 +254,7 @@ def _fitter(
     records: Pool | Sequence[PoolProblem], n: int, select: Select, how: Aggregate, extra: float, confidence: float,
     orders: int, seed: int,
 ) -> Fitter:  # fmt: skip
-    from tts_plugins.policies._fitting import Fitter  # numpy
+    from tts_plugins.policies._stopping.fitting import Fitter  # numpy
 
     check_count("LearnedStopping.fit", "n", n, least=2)
     check_count("LearnedStopping.fit", "orders", orders)

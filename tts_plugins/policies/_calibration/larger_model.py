@@ -9,7 +9,7 @@ from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._calibration.options import Setting, selects_of, simple
 from tts_plugins.policies._calibration.replayed_trials import Beside, Recorded, Trials
 from tts_plugins.policies._calibration.table import Option
-from tts_plugins.policies._paths import Floats
+from tts_plugins.policies._stopping.walks import Floats
 from tts_plugins.policies.plan import Larger
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Select

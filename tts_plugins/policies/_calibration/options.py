@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.policies._bill import prompts_of
 from tts_plugins.policies._calibration.replayed_trials import (
     Bools,
     Recorded,
@@ -18,6 +17,7 @@ from tts_plugins.policies._calibration.replayed_trials import (
     select_of,
 )
 from tts_plugins.policies._calibration.table import Option
+from tts_plugins.policies._stopping.token_costs import prompts_of
 from tts_plugins.policies.calibrate import Measured
 from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.policies.plan import Larger

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tts_plugins.policies._bill import Bill, prompts_of
-from tts_plugins.policies._paths import Floats, Ints, Paths, Samples, walk
-from tts_plugins.policies._state import TIE, ahead, basis, decided
+from tts_plugins.policies._stopping.features import TIE, ahead, basis, decided
+from tts_plugins.policies._stopping.token_costs import Bill, prompts_of
+from tts_plugins.policies._stopping.walks import Floats, Ints, Paths, Samples, walk
 from tts_plugins.policies.difficulty import Signal, predicted
 from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.pools import PoolCandidate, PoolProblem

@@ -27,8 +27,8 @@ from tts_plugins.policies._calibration.table import (
     follow,
     value,
 )
-from tts_plugins.policies._paths import Floats
-from tts_plugins.policies._promise import Settings, cheapest
+from tts_plugins.policies._stopping.risk_bounds import Settings, cheapest
+from tts_plugins.policies._stopping.walks import Floats
 from tts_plugins.policies.difficulty import Difficulty, quantile_edges
 
 _EDGES = 5  # one cut less: where a cascade may part the problems

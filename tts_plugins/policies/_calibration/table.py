@@ -17,8 +17,8 @@ from tts_plugins.policies._calibration.replayed_trials import (
     Trials,
     select_of,
 )
-from tts_plugins.policies._paths import Floats, Ints
-from tts_plugins.policies._promise import CONFIDENCE
+from tts_plugins.policies._stopping.risk_bounds import CONFIDENCE
+from tts_plugins.policies._stopping.walks import Floats, Ints
 from tts_plugins.policies.difficulty import Difficulty, Signal
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tts_plugins.policies._paths import Floats, Ints, Samples, walk
-from tts_plugins.policies._plain import NEVER, Simple, Simples, Totals, summed
-from tts_plugins.policies._promise import Bools, lost_at_most
-from tts_plugins.policies._state import ahead, basis, decided
+from tts_plugins.policies._stopping.features import ahead, basis, decided
+from tts_plugins.policies._stopping.risk_bounds import Bools, lost_at_most
+from tts_plugins.policies._stopping.threshold_rules import NEVER, Simple, Simples, Totals, summed
+from tts_plugins.policies._stopping.walks import Floats, Ints, Samples, walk
 from tts_plugins.pools import PoolProblem
 from tts_plugins.selection import Aggregate, Select
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from tts_plugins.policies._paths import Floats, Ints
+from tts_plugins.policies._stopping.walks import Floats, Ints
 from tts_plugins.pools import PoolProblem
 from tts_plugins.protocols import StopRule
 from tts_plugins.strategies import BestOfN, SelfConsistency

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tts_plugins.policies._paths import Floats, Ints
-from tts_plugins.policies._promise import Bools
-from tts_plugins.policies._state import TIE
+from tts_plugins.policies._stopping.features import TIE
+from tts_plugins.policies._stopping.risk_bounds import Bools
+from tts_plugins.policies._stopping.walks import Floats, Ints
 from tts_plugins.selection import Select
 
 _LEVELS: dict[Select, tuple[float, ...]] = {

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tts_plugins.policies._paths import Floats, Ints
+from tts_plugins.policies._stopping.walks import Floats, Ints
 
 CONFIDENCE = 0.9
 _PARTS = 5

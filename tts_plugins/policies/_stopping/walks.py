@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.policies._state import State
+from tts_plugins.policies._stopping.features import State
 from tts_plugins.pools import PoolProblem
 from tts_plugins.selection import Aggregate, Select
 

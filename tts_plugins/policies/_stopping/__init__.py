@@ -1,0 +1,1 @@
+"""How a stop rule is fitted to recorded runs, and what it promises."""
