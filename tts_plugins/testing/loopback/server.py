@@ -20,12 +20,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self, Unpack
 
-from tts_plugins.testing._loopback_faults import Fault, Faults, Plan
-from tts_plugins.testing._loopback_hosts import Host, ProcessHost, ThreadHost, serve_until_eof
-from tts_plugins.testing._loopback_meter import Counts, Recorded
-from tts_plugins.testing._loopback_replies import Replies, Reply, echo, seeded
-from tts_plugins.testing._loopback_settings import Options, Settings
-from tts_plugins.testing._loopback_wire import USAGES
+from tts_plugins.testing.loopback._faults import Fault, Faults, Plan
+from tts_plugins.testing.loopback._hosts import Host, ProcessHost, ThreadHost, serve_until_eof
+from tts_plugins.testing.loopback._meter import Counts, Recorded
+from tts_plugins.testing.loopback._replies import Replies, Reply, echo, seeded
+from tts_plugins.testing.loopback._settings import Options, Settings
+from tts_plugins.testing.loopback._wire import USAGES
 
 __all__ = [
     "USAGES", "Counts", "Fault", "Faults", "LoopbackServer", "Options", "Plan", "Recorded", "Replies", "Reply",

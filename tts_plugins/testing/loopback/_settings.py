@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypedDict
 
-from tts_plugins.testing._loopback_faults import Faults, as_plan, plan_from_json, plan_to_json
-from tts_plugins.testing._loopback_replies import Body, Replies, Reply, as_function, max_tokens_of
-from tts_plugins.testing._loopback_wire import USAGES, error_body
+from tts_plugins.testing.loopback._faults import Faults, as_plan, plan_from_json, plan_to_json
+from tts_plugins.testing.loopback._replies import Body, Replies, Reply, as_function, max_tokens_of
+from tts_plugins.testing.loopback._wire import USAGES, error_body
 
 Latency = float | tuple[float, float] | Callable[[int], float]
 

@@ -11,12 +11,12 @@ from dataclasses import asdict
 from typing import Any
 
 from tts_plugins.errors import MissingExtraError
-from tts_plugins.testing._loopback_faults import Fault, as_plan
-from tts_plugins.testing._loopback_meter import Counts, Meter, Ticket
-from tts_plugins.testing._loopback_replies import Body, Outcome, as_function, generate, prompts_of
-from tts_plugins.testing._loopback_settings import Settings, refusal
-from tts_plugins.testing._loopback_template import Vocabulary, rendered, token_ids
-from tts_plugins.testing._loopback_wire import (
+from tts_plugins.testing.loopback._faults import Fault, as_plan
+from tts_plugins.testing.loopback._meter import Counts, Meter, Ticket
+from tts_plugins.testing.loopback._replies import Body, Outcome, as_function, generate, prompts_of
+from tts_plugins.testing.loopback._settings import Settings, refusal
+from tts_plugins.testing.loopback._template import Vocabulary, rendered, token_ids
+from tts_plugins.testing.loopback._wire import (
     Payload,
     as_json,
     embeddings,
@@ -30,7 +30,7 @@ from tts_plugins.testing._loopback_wire import (
 try:
     from aiohttp import web
 
-    from tts_plugins.testing._loopback_send import break_connection, first, open_response, response, status, until
+    from tts_plugins.testing.loopback._send import break_connection, first, open_response, response, status, until
 except ImportError as error:
     raise MissingExtraError("the loopback server needs aiohttp: pip install 'tts-plugins[testing]'") from error
 

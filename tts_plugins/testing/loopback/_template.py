@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tts_plugins.testing._loopback_replies import Body, content_text, pieces
+from tts_plugins.testing.loopback._replies import Body, content_text, pieces
 
 
 def rendered(body: Body) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any
 
-from tts_plugins.testing._loopback_faults import Fault
-from tts_plugins.testing._loopback_replies import Body, Outcome, Reply, count_tokens, pieces
+from tts_plugins.testing.loopback._faults import Fault
+from tts_plugins.testing.loopback._replies import Body, Outcome, Reply, count_tokens, pieces
 
 USAGES = ("correct", "missing", "null", "first_choice", "negative", "huge", "string", "infinite", "zero")
 """How usage is told: truly; not at all; null; of the first choice only; -7; 10**15; in strings; Infinity; 0."""

@@ -15,9 +15,9 @@ import threading
 from concurrent.futures import Future
 from typing import Any, Protocol
 
-from tts_plugins.testing._loopback_app import LoopbackApp
-from tts_plugins.testing._loopback_meter import Counts, Recorded
-from tts_plugins.testing._loopback_settings import Settings
+from tts_plugins.testing.loopback._app import LoopbackApp
+from tts_plugins.testing.loopback._meter import Counts, Recorded
+from tts_plugins.testing.loopback._settings import Settings
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0

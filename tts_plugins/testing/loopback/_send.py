@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from tts_plugins.testing._loopback_faults import Fault
-from tts_plugins.testing._loopback_wire import Payload, as_json, error_body
+from tts_plugins.testing.loopback._faults import Fault
+from tts_plugins.testing.loopback._wire import Payload, as_json, error_body
 
 _ERROR_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
