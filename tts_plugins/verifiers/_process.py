@@ -12,7 +12,7 @@ from tts_plugins.prompts import problem_text
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.steps import By, steps_of
 from tts_plugins.types import Candidate, Problem, Score
-from tts_plugins.verifiers._asking import worst_text
+from tts_plugins.verifiers._model_calls import worst_text
 from tts_plugins.verifiers._reward_families import FAMILIES, RewardFamily
 
 

@@ -7,7 +7,7 @@ from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.protocols import Run, Verifier
 from tts_plugins.types import Candidate, Problem, Score
-from tts_plugins.verifiers._asking import total
+from tts_plugins.verifiers._model_calls import total
 
 
 class Cascade:

@@ -15,9 +15,9 @@ from tts_plugins.protocols import Model, Run
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.steps import By, steps_of
 from tts_plugins.types import Candidate, Problem, Score
-from tts_plugins.verifiers._asking import worst_text
 from tts_plugins.verifiers._learned_head import LearnedHead
-from tts_plugins.verifiers._memory import Memory, prefix_keys
+from tts_plugins.verifiers._memo import Memory, prefix_keys
+from tts_plugins.verifiers._model_calls import worst_text
 from tts_plugins.verifiers._process import check_aggregate
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from tts_plugins.errors import BudgetExhausted, CandidateError, ConfigurationErr
 from tts_plugins.prompts import LIMIT, Messages, make_key, pairwise_messages, pairwise_schema, problem_text
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Generation, Problem, Score
-from tts_plugins.verifiers._asking import Asker, shown, worst_text, worst_trouble
+from tts_plugins.verifiers._model_calls import Asker, shown, worst_text, worst_trouble
 from tts_plugins.verifiers._ranking import Outcome, bradley_terry, knockout_pairs, swiss_pairs, win_rates
 from tts_plugins.verifiers._verdicts import Unreadable, read_verdict, text_of
 

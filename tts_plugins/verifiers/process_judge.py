@@ -14,8 +14,8 @@ from tts_plugins.protocols import Model, Run
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.steps import By, steps_of
 from tts_plugins.types import Candidate, Generation, Problem, Score
-from tts_plugins.verifiers._asking import Asker, total, worst_text, worst_trouble
-from tts_plugins.verifiers._memory import Memory, prefix_keys
+from tts_plugins.verifiers._memo import Memory, prefix_keys
+from tts_plugins.verifiers._model_calls import Asker, total, worst_text, worst_trouble
 from tts_plugins.verifiers._process import check_aggregate
 from tts_plugins.verifiers._verdicts import (
     Unreadable,
