@@ -25,7 +25,7 @@ from tts_plugins.types import Candidate, Result
 from tts_plugins.verifiers import CodeTests, sandbox_kind
 from tts_plugins.verifiers._consensus import dual_agreement, known_first
 from tts_plugins.verifiers._programs import asserts_of, examples_of, fenced, open_function, program_of
-from tts_plugins.verifiers._sandbox_process import Broken
+from tts_plugins.verifiers._sandbox.worker_process import Broken
 
 needs_sandbox = pytest.mark.skipif(sandbox_kind() is None, reason="no sandbox works on this machine")
 RIGHT, WRONG = "def add(a, b):\n    return a + b\n", "def add(a, b):\n    return a - b\n"
@@ -400,7 +400,7 @@ def test_the_filter_on_each_machine(
     name: str, audit: int, allowed: tuple[int, ...], refused: tuple[int, ...], ioctl: int, fcntl: int, pair: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from tts_plugins.verifiers import _sandbox_kernel as kernel
+    from tts_plugins.verifiers._sandbox import kernel
 
     monkeypatch.setattr("platform.machine", lambda: name)
     program, allow, eperm, enosys, kill = kernel.seccomp_filter(), 0x7FFF0000, 0x50001, 0x50026, 0x80000000
@@ -419,7 +419,7 @@ def test_the_filter_on_each_machine(
 
 
 def test_a_machine_without_a_list_has_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = pytest.importorskip("tts_plugins.verifiers._sandbox_kernel")
+    kernel = pytest.importorskip("tts_plugins.verifiers._sandbox.kernel")
     monkeypatch.setattr("platform.machine", lambda: "riscv64")
     with pytest.raises(OSError, match="no list of system calls for riscv64"):
         kernel.seccomp_filter()

@@ -3,7 +3,7 @@
 from tts_plugins.errors import SandboxUnavailable
 from tts_plugins.verifiers._learned_head import LearnedHead
 from tts_plugins.verifiers._reward_families import RewardFamily
-from tts_plugins.verifiers._sandbox import Sandbox, sandbox_kind
+from tts_plugins.verifiers._sandbox.probe import Sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
 from tts_plugins.verifiers.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.callable import CallableVerifier

@@ -18,9 +18,9 @@ from tts_plugins.verifiers._code_words import check_seconds, check_tests, first_
 from tts_plugins.verifiers._consensus import dual_agreement, known_first
 from tts_plugins.verifiers._model_calls import Asker
 from tts_plugins.verifiers._programs import asserts_of, examples_of, program_of
-from tts_plugins.verifiers._sandbox import KINDS, MEBI, Kind, Sandbox, find_sandbox, probe
-from tts_plugins.verifiers._sandbox_pool import Pool
-from tts_plugins.verifiers._sandbox_process import Broken, Cancelled
+from tts_plugins.verifiers._sandbox.probe import KINDS, MEBI, Kind, Sandbox, find_sandbox, probe
+from tts_plugins.verifiers._sandbox.worker_pool import Pool
+from tts_plugins.verifiers._sandbox.worker_process import Broken, Cancelled
 
 Tests = Sequence[str] | Callable[[Problem], Sequence[str]]
 Choice = Literal["auto", "bubblewrap", "landlock", "none"]

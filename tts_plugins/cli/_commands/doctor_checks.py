@@ -22,7 +22,7 @@ from tts_plugins.models._llama_cpp.weights import NAME, cache_folder
 from tts_plugins.models._openai.clients import Clients
 from tts_plugins.models._openai.error_mapping import translate
 from tts_plugins.types import Problem, Reply
-from tts_plugins.verifiers._sandbox import find_sandbox
+from tts_plugins.verifiers._sandbox.probe import find_sandbox
 
 Status = Literal["ok", "absent", "skipped", "failed"]
 

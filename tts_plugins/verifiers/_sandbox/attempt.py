@@ -12,11 +12,10 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tts_plugins.verifiers import _sandbox_child as child
-from tts_plugins.verifiers import _sandbox_kernel as kernel
+from tts_plugins.verifiers._sandbox import child, kernel
 
 if TYPE_CHECKING:
-    from tts_plugins.verifiers._sandbox_zygote import Zygote
+    from tts_plugins.verifiers._sandbox.zygote import Zygote
 
 _FILE, _FILES, _DISK, _ENTRIES, _DEPTH = 8 << 20, 32, 32 << 20, 1000, 20
 _OUTPUT = 1 << 20  # bytes that come from one process: verdicts, and what a program writes in between

@@ -127,8 +127,8 @@ def _probe(kind: Kind) -> Sandbox | str:
         return f"it needs Linux, and this is {sys.platform}"
     if kind == "bubblewrap" and shutil.which("bwrap") is None:
         return "bwrap is not installed"
-    from tts_plugins.verifiers._sandbox_kernel import landlock_version
-    from tts_plugins.verifiers._sandbox_process import Broken, SandboxProcess
+    from tts_plugins.verifiers._sandbox.kernel import landlock_version
+    from tts_plugins.verifiers._sandbox.worker_process import Broken, SandboxProcess
 
     if kind == "landlock" and landlock_version() == 0:
         return "the kernel offers no Landlock"

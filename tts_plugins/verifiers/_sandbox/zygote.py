@@ -15,8 +15,8 @@ import sys
 import time
 from typing import Any
 
-from tts_plugins.verifiers import _sandbox_kernel as kernel
-from tts_plugins.verifiers._sandbox_attempt import Attempt, clear, write
+from tts_plugins.verifiers._sandbox import kernel
+from tts_plugins.verifiers._sandbox.attempt import Attempt, clear, write
 
 _WARM = (
     "array ast bisect collections copy dataclasses datetime decimal enum fractions functools hashlib heapq "

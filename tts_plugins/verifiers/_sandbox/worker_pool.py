@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from tts_plugins.verifiers._sandbox import Kind
-from tts_plugins.verifiers._sandbox_process import Cancelled, SandboxProcess
+from tts_plugins.verifiers._sandbox.probe import Kind
+from tts_plugins.verifiers._sandbox.worker_process import Cancelled, SandboxProcess
 
 
 class _Job:
