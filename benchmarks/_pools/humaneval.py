@@ -16,7 +16,7 @@ from benchmarks._rows import Row, Spread
 from tts_plugins.metrics import Estimate, clustered_bootstrap, expected_best, paired_bootstrap, pass_at_k
 from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.verifiers import CodeTests
-from tts_plugins.verifiers._consensus import dual_agreement, known_first
+from tts_plugins.verifiers.code._dual_agreement import dual_agreement, known_first
 
 SIZES = (1, 4, 16, 64, 100)
 RULES = ("random", "identical programs", "examples", "dual agreement", "both", "oracle")

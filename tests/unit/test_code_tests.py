@@ -23,9 +23,9 @@ from tts_plugins.testing import ScriptedModel
 from tts_plugins.testing.contracts import VerifierContract
 from tts_plugins.types import Candidate, Result
 from tts_plugins.verifiers import CodeTests, sandbox_kind
-from tts_plugins.verifiers._consensus import dual_agreement, known_first
-from tts_plugins.verifiers._programs import asserts_of, examples_of, fenced, open_function, program_of
 from tts_plugins.verifiers._sandbox.worker_process import Broken
+from tts_plugins.verifiers.code._dual_agreement import dual_agreement, known_first
+from tts_plugins.verifiers.code._program_text import asserts_of, examples_of, fenced, open_function, program_of
 
 needs_sandbox = pytest.mark.skipif(sandbox_kind() is None, reason="no sandbox works on this machine")
 RIGHT, WRONG = "def add(a, b):\n    return a + b\n", "def add(a, b):\n    return a - b\n"

@@ -9,7 +9,7 @@ from tts_plugins.verifiers.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.callable import CallableVerifier
 from tts_plugins.verifiers.canaries import MASTER_KEYS, Canaries, Screen
 from tts_plugins.verifiers.cascade import Cascade, Veto
-from tts_plugins.verifiers.code_tests import CodeTests
+from tts_plugins.verifiers.code.code_tests import CodeTests
 from tts_plugins.verifiers.ensemble import Ensemble
 from tts_plugins.verifiers.generative import GenerativeVerifier
 from tts_plugins.verifiers.json_schema import JSONSchemaVerifier

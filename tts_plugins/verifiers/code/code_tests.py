@@ -14,13 +14,13 @@ from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, SandboxUnavailable, VerifierError
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Problem, Score
-from tts_plugins.verifiers._code_words import check_seconds, check_tests, first_failure, parses, writing_messages
-from tts_plugins.verifiers._consensus import dual_agreement, known_first
 from tts_plugins.verifiers._model_calls import Asker
-from tts_plugins.verifiers._programs import asserts_of, examples_of, program_of
 from tts_plugins.verifiers._sandbox.probe import KINDS, MEBI, Kind, Sandbox, find_sandbox, probe
 from tts_plugins.verifiers._sandbox.worker_pool import Pool
 from tts_plugins.verifiers._sandbox.worker_process import Broken, Cancelled
+from tts_plugins.verifiers.code._dual_agreement import dual_agreement, known_first
+from tts_plugins.verifiers.code._messages import check_seconds, check_tests, first_failure, parses, writing_messages
+from tts_plugins.verifiers.code._program_text import asserts_of, examples_of, program_of
 
 Tests = Sequence[str] | Callable[[Problem], Sequence[str]]
 Choice = Literal["auto", "bubblewrap", "landlock", "none"]

@@ -1,0 +1,1 @@
+"""Verifiers that run a candidate's program."""
