@@ -30,7 +30,7 @@ from tts_plugins.verifiers import (
     Screen,
     Veto,
 )  # fmt: skip
-from tts_plugins.verifiers.ensemble import combined
+from tts_plugins.verifiers.combined.ensemble import combined
 
 
 async def scored(verifier: Any, *texts: str, **settings: Any) -> Result:

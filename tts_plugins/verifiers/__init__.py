@@ -5,12 +5,12 @@ from tts_plugins.verifiers._learned_head import LearnedHead
 from tts_plugins.verifiers._reward_families import RewardFamily
 from tts_plugins.verifiers._sandbox.probe import Sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
-from tts_plugins.verifiers.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.callable import CallableVerifier
 from tts_plugins.verifiers.canaries import MASTER_KEYS, Canaries, Screen
-from tts_plugins.verifiers.cascade import Cascade, Veto
 from tts_plugins.verifiers.code.code_tests import CodeTests
-from tts_plugins.verifiers.ensemble import Ensemble
+from tts_plugins.verifiers.combined.calibrated import Calibrated, Calibration
+from tts_plugins.verifiers.combined.cascade import Cascade, Veto
+from tts_plugins.verifiers.combined.ensemble import Ensemble
 from tts_plugins.verifiers.generative import GenerativeVerifier
 from tts_plugins.verifiers.json_schema import JSONSchemaVerifier
 from tts_plugins.verifiers.learned import LearnedVerifier

@@ -13,7 +13,7 @@ from tts_plugins.errors import CandidateError, ConfigurationError, VerifierError
 from tts_plugins.protocols import Run, Verifier
 from tts_plugins.types import Candidate, Problem, Score
 from tts_plugins.verifiers._model_calls import total
-from tts_plugins.verifiers.cascade import check_verifier
+from tts_plugins.verifiers.combined.cascade import check_verifier
 
 Combine = Literal["mean", "min", "median", "vote"]
 

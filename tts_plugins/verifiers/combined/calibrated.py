@@ -16,7 +16,7 @@ from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.protocols import Run, Verifier
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.types import Candidate, Problem, Score
-from tts_plugins.verifiers.cascade import check_verifier
+from tts_plugins.verifiers.combined.cascade import check_verifier
 
 Method = Literal["isotonic", "platt"]
 _VERSION = 1
