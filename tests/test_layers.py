@@ -188,7 +188,7 @@ NAMES = {"tts_plugins", "tts_plugins.engine", "tts_plugins.engine._run", "tts_pl
         ("tts_plugins._internal.threads", "from tts_plugins.types import Problem"),
         ("tts_plugins.engine._run", "from tts_plugins.models import CallableModel"),
         ("tts_plugins.models.callable", "try:\n    import tts_plugins.engine\nexcept ImportError:\n    pass"),
-        ("tts_plugins.verifiers.llm_judge", "from tts_plugins._internal.token_usage import measure"),
+        ("tts_plugins.verifiers.judges.llm_judge", "from tts_plugins._internal.token_usage import measure"),
         ("tts_plugins.protocols", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tts_plugins.engine"),
         ("tts_plugins.models.x", "import openai"),
         ("tts_plugins.models.x", "from openai.types import Completion"),

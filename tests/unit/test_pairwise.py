@@ -11,7 +11,7 @@ from tts_plugins import BestOfN, Budget, Problem, Result, solve
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.verifiers import PairwiseJudge
-from tts_plugins.verifiers._ranking import bradley_terry, swiss_pairs, win_rates
+from tts_plugins.verifiers.judges._bradley_terry import bradley_terry, swiss_pairs, win_rates
 
 
 def strengths(problem: Problem) -> tuple[str, int, int]:

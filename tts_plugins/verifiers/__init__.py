@@ -6,17 +6,17 @@ from tts_plugins.verifiers._reward_families import RewardFamily
 from tts_plugins.verifiers._sandbox.probe import Sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
 from tts_plugins.verifiers.callable import CallableVerifier
-from tts_plugins.verifiers.canaries import MASTER_KEYS, Canaries, Screen
 from tts_plugins.verifiers.code.code_tests import CodeTests
 from tts_plugins.verifiers.combined.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.combined.cascade import Cascade, Veto
 from tts_plugins.verifiers.combined.ensemble import Ensemble
-from tts_plugins.verifiers.generative import GenerativeVerifier
 from tts_plugins.verifiers.json_schema import JSONSchemaVerifier
+from tts_plugins.verifiers.judges.canaries import MASTER_KEYS, Canaries, Screen
+from tts_plugins.verifiers.judges.generative import GenerativeVerifier
+from tts_plugins.verifiers.judges.llm_judge import LLMJudge
+from tts_plugins.verifiers.judges.pairwise_judge import PairwiseJudge
 from tts_plugins.verifiers.learned import LearnedVerifier
-from tts_plugins.verifiers.llm_judge import LLMJudge
 from tts_plugins.verifiers.math_answer import MathAnswer
-from tts_plugins.verifiers.pairwise_judge import PairwiseJudge
 from tts_plugins.verifiers.process_http import ProcessVerifierHTTP
 from tts_plugins.verifiers.process_judge import ProcessJudge
 from tts_plugins.verifiers.process_transformers import ProcessVerifierTransformers

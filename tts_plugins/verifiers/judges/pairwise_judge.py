@@ -14,8 +14,8 @@ from tts_plugins.prompts import LIMIT, Messages, make_key, pairwise_messages, pa
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Generation, Problem, Score
 from tts_plugins.verifiers._model_calls import Asker, shown, worst_text, worst_trouble
-from tts_plugins.verifiers._ranking import Outcome, bradley_terry, knockout_pairs, swiss_pairs, win_rates
 from tts_plugins.verifiers._verdicts import Unreadable, read_verdict, text_of
+from tts_plugins.verifiers.judges._bradley_terry import Outcome, bradley_terry, knockout_pairs, swiss_pairs, win_rates
 
 RUBRIC = "The better one is the one that is right; of two that are right, the one that answers more completely."
 
