@@ -30,8 +30,8 @@ from tts_plugins.models import LocalEmbeddingModel
 from tts_plugins.pools import Pool, PoolProblem, problem_line
 from tts_plugins.selection import Aggregate
 from tts_plugins.verifiers import LearnedHead
-from tts_plugins.verifiers._features import LENGTHS, SURE, Table
 from tts_plugins.verifiers.learned import labelled
+from tts_plugins.verifiers.learned._features import LENGTHS, SURE, Table
 
 SOLUTIONS, ROLLOUTS = 8, 4
 COLUMNS = ("x", "labels", "problem", "solution")

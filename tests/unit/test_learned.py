@@ -26,9 +26,9 @@ from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.types import Generation
 from tts_plugins.verifiers import LearnedHead, LearnedVerifier
-from tts_plugins.verifiers._features import rows, texts
-from tts_plugins.verifiers._head import hold_out
 from tts_plugins.verifiers.learned import labelled
+from tts_plugins.verifiers.learned._features import rows, texts
+from tts_plugins.verifiers.learned._logistic import hold_out
 
 SIZE = 12
 

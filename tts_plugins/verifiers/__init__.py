@@ -1,7 +1,6 @@
 """What scores candidates."""
 
 from tts_plugins.errors import SandboxUnavailable
-from tts_plugins.verifiers._learned_head import LearnedHead
 from tts_plugins.verifiers._reward_families import RewardFamily
 from tts_plugins.verifiers._sandbox.probe import Sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
@@ -16,6 +15,7 @@ from tts_plugins.verifiers.judges.generative import GenerativeVerifier
 from tts_plugins.verifiers.judges.llm_judge import LLMJudge
 from tts_plugins.verifiers.judges.pairwise_judge import PairwiseJudge
 from tts_plugins.verifiers.learned import LearnedVerifier
+from tts_plugins.verifiers.learned._saved_head import LearnedHead
 from tts_plugins.verifiers.math_answer import MathAnswer
 from tts_plugins.verifiers.process_http import ProcessVerifierHTTP
 from tts_plugins.verifiers.process_judge import ProcessJudge

@@ -100,7 +100,7 @@ def train_verifier(
 async def _train(
     pool: Pool, embedder: EmbeddingModel, how: Aggregate, share: float, seed: int
 ) -> tuple[LearnedHead, Heldout | str]:
-    from tts_plugins.verifiers._head import hold_out
+    from tts_plugins.verifiers.learned._logistic import hold_out
 
     told = 0
 

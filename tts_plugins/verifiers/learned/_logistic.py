@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.verifiers._features import Floats, Ints, Table
+from tts_plugins.verifiers.learned._features import Floats, Ints, Table
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 ROUNDS, PATIENCE = 400, 40

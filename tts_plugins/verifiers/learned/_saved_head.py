@@ -17,7 +17,7 @@ from tts_plugins.types import EMPTY
 from tts_plugins.verifiers._process import check_aggregate
 
 if TYPE_CHECKING:
-    from tts_plugins.verifiers._features import Table
+    from tts_plugins.verifiers.learned._features import Table
 
 FORMAT, VERSION = "tts-learned-verifier", 1
 
@@ -46,7 +46,7 @@ class LearnedHead:
     about: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
     def __post_init__(self) -> None:
-        from tts_plugins.verifiers._features import LENGTHS, SPEC, SURE
+        from tts_plugins.verifiers.learned._features import LENGTHS, SPEC, SURE
 
         check_aggregate("LearnedHead", self.aggregate)
         if not isinstance(self.bias, float) or not math.isfinite(self.bias) or not isinstance(self.logprobs, bool):
@@ -66,7 +66,7 @@ class LearnedHead:
     @property
     def size(self) -> int:
         """The length of the vectors that it takes."""
-        from tts_plugins.verifiers._features import LENGTHS, SURE
+        from tts_plugins.verifiers.learned._features import LENGTHS, SURE
 
         return len(self.weights) - LENGTHS - (SURE if self.logprobs else 0)
 
@@ -76,7 +76,7 @@ class LearnedHead:
         about: Mapping[str, Any] = EMPTY,
     ) -> Self:  # fmt: skip
         """The head that fits these rows, see `LearnedVerifier.fit`."""
-        from tts_plugins.verifiers._head import fit_head
+        from tts_plugins.verifiers.learned._logistic import fit_head
 
         fitted = fit_head(table, validation=validation, seed=seed)
         figures = {

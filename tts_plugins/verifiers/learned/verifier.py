@@ -15,13 +15,13 @@ from tts_plugins.protocols import Model, Run
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.steps import By, steps_of
 from tts_plugins.types import Candidate, Problem, Score
-from tts_plugins.verifiers._learned_head import LearnedHead
 from tts_plugins.verifiers._memo import Memory, prefix_keys
 from tts_plugins.verifiers._model_calls import worst_text
 from tts_plugins.verifiers._process import check_aggregate
+from tts_plugins.verifiers.learned._saved_head import LearnedHead
 
 if TYPE_CHECKING:
-    from tts_plugins.verifiers._features import Table
+    from tts_plugins.verifiers.learned._features import Table
 
 _ATTEMPTS = 4
 
@@ -132,7 +132,7 @@ class LearnedVerifier:
         Raises:
             VerifierError: there are no steps or too many, no log-probabilities where it needs them, or no vectors.
         """
-        from tts_plugins.verifiers._features import rows, texts
+        from tts_plugins.verifiers.learned._features import rows, texts
 
         steps = [step.text for step in steps_of(candidate, self.by)]
         if not 0 < len(steps) <= self.max_steps:
@@ -177,7 +177,7 @@ async def labelled(rollouts: Pool, embedder: Model, progress: Callable[[int, int
     """
     import tenacity
 
-    from tts_plugins.verifiers._features import table_of
+    from tts_plugins.verifiers.learned._features import table_of
 
     @tenacity.retry(
         retry=tenacity.retry_if_exception(lambda e: isinstance(e, ModelError) and e.retryable),

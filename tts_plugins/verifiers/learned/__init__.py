@@ -1,0 +1,1 @@
+"""A verifier that is trained on labelled steps: features, head, file."""
