@@ -28,7 +28,7 @@ from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.testing.contracts import VerifierContract
 from tts_plugins.verifiers import ProcessVerifierTransformers, RewardFamily
-from tts_plugins.verifiers._reward_families import FAMILIES
+from tts_plugins.verifiers.process._reward_families import FAMILIES
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch and transformers themselves
 

@@ -1,7 +1,6 @@
 """What scores candidates."""
 
 from tts_plugins.errors import SandboxUnavailable
-from tts_plugins.verifiers._reward_families import RewardFamily
 from tts_plugins.verifiers._sandbox.probe import Sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
 from tts_plugins.verifiers.callable import CallableVerifier
@@ -17,9 +16,10 @@ from tts_plugins.verifiers.judges.pairwise_judge import PairwiseJudge
 from tts_plugins.verifiers.learned import LearnedVerifier
 from tts_plugins.verifiers.learned._saved_head import LearnedHead
 from tts_plugins.verifiers.math_answer import MathAnswer
-from tts_plugins.verifiers.process_http import ProcessVerifierHTTP
-from tts_plugins.verifiers.process_judge import ProcessJudge
-from tts_plugins.verifiers.process_transformers import ProcessVerifierTransformers
+from tts_plugins.verifiers.process._reward_families import RewardFamily
+from tts_plugins.verifiers.process.process_http import ProcessVerifierHTTP
+from tts_plugins.verifiers.process.process_judge import ProcessJudge
+from tts_plugins.verifiers.process.process_transformers import ProcessVerifierTransformers
 from tts_plugins.verifiers.recorded import RecordedVerifier
 
 __all__ = [

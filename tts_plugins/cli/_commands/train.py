@@ -32,8 +32,8 @@ from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate
 from tts_plugins.verifiers import LearnedHead
-from tts_plugins.verifiers._process import check_aggregate
 from tts_plugins.verifiers.learned import labelled
+from tts_plugins.verifiers.process._base import check_aggregate
 
 
 def train_verifier(

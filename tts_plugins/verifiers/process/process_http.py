@@ -14,9 +14,9 @@ from tts_plugins.protocols import Run
 from tts_plugins.selection import Aggregate
 from tts_plugins.steps import By
 from tts_plugins.types import Candidate, Generation, Problem, Reply, Score, Usage
-from tts_plugins.verifiers._http import post_json
-from tts_plugins.verifiers._process import ProcessReward, Shown
-from tts_plugins.verifiers._reward_families import RewardFamily
+from tts_plugins.verifiers.process._base import ProcessReward, Shown
+from tts_plugins.verifiers.process._http_client import post_json
+from tts_plugins.verifiers.process._reward_families import RewardFamily
 
 
 class ProcessVerifierHTTP(ProcessReward):

@@ -13,7 +13,7 @@ from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.steps import By, steps_of
 from tts_plugins.types import Candidate, Problem, Score
 from tts_plugins.verifiers._model_calls import worst_text
-from tts_plugins.verifiers._reward_families import FAMILIES, RewardFamily
+from tts_plugins.verifiers.process._reward_families import FAMILIES, RewardFamily
 
 
 @dataclass(frozen=True, kw_only=True)

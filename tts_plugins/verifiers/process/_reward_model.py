@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_plugins.errors import MissingExtraError, VerifierError, WeightsError
-from tts_plugins.verifiers._reward_families import RewardFamily
+from tts_plugins.verifiers.process._reward_families import RewardFamily
 
 _HEADS = ("score.", "v_head.")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")

@@ -16,7 +16,6 @@ from tts_plugins.steps import By, steps_of
 from tts_plugins.types import Candidate, Generation, Problem, Score
 from tts_plugins.verifiers._memo import Memory, prefix_keys
 from tts_plugins.verifiers._model_calls import Asker, total, worst_text, worst_trouble
-from tts_plugins.verifiers._process import check_aggregate
 from tts_plugins.verifiers._verdicts import (
     Unreadable,
     in_range,
@@ -26,6 +25,7 @@ from tts_plugins.verifiers._verdicts import (
     top_logprobs,
     unit,
 )
+from tts_plugins.verifiers.process._base import check_aggregate
 
 
 class ProcessJudge:

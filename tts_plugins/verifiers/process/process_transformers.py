@@ -16,11 +16,11 @@ from tts_plugins.protocols import Run
 from tts_plugins.selection import Aggregate
 from tts_plugins.steps import By
 from tts_plugins.types import Candidate, Generation, Problem, Reply, Score, Usage
-from tts_plugins.verifiers._process import ProcessReward
-from tts_plugins.verifiers._reward_families import RewardFamily
+from tts_plugins.verifiers.process._base import ProcessReward
+from tts_plugins.verifiers.process._reward_families import RewardFamily
 
 if TYPE_CHECKING:
-    from tts_plugins.verifiers._reward_model import RewardModel
+    from tts_plugins.verifiers.process._reward_model import RewardModel
 
 
 class ProcessVerifierTransformers(ProcessReward):
@@ -111,7 +111,7 @@ class _Local:
         """The model, loaded once."""
         with self._lock:
             if self._loaded is None:
-                from tts_plugins.verifiers._reward_model import RewardModel
+                from tts_plugins.verifiers.process._reward_model import RewardModel
 
                 self._loaded = RewardModel.load(self._where, self._family, device=self._device, dtype=self._dtype)
             return self._loaded

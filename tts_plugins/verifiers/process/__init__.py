@@ -1,0 +1,1 @@
+"""Process verifiers: a score for every step."""
