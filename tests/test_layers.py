@@ -46,7 +46,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.metrics": (2, "pure"),  # statistics, for whoever fits or measures
     "tts_plugins.bench": (9, "bench"),
     "tts_plugins.server": (9, "server"),
-    "tts_plugins.adapting": (9, "adapting"),
+    "tts_plugins.adapters": (9, "adapting"),
     "tts_plugins.demo": (10, "demo"),
     "tts_plugins.cli": (11, "cli"),
     "tts_plugins.__main__": (12, "main"),

@@ -10,7 +10,7 @@ import dspy
 from pydantic import BaseModel
 
 from tts_plugins import Generation, Problem
-from tts_plugins.adapting import Text
+from tts_plugins.adapters import Text
 from tts_plugins.answers import normalise
 
 

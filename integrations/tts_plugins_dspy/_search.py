@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import dspy
 
 from tts_plugins import Generation, Ledger, Problem, Result, current_ledger, solve, solve_sync
-from tts_plugins.adapting import (
+from tts_plugins.adapters import (
     Attempts,
     CandidateLost,
     MeteredModel,

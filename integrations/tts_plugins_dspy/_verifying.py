@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dspy
 
 from tts_plugins import Candidate, Problem, Score
-from tts_plugins.adapting import as_score, call_user, cause_for, required_parameters, signature_of, takes, was_given
+from tts_plugins.adapters import as_score, call_user, cause_for, required_parameters, signature_of, takes, was_given
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier

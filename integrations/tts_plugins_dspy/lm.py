@@ -13,7 +13,7 @@ import dspy
 from dspy.clients._deprecation import adapter_message_call  # DSPy 3.4 takes other callers' messages= for deprecated
 
 from tts_plugins import Budget, Candidate, Generation, Ledger, Problem
-from tts_plugins.adapting import MeteredModel, Text, as_verifier, check_names, required_parameters
+from tts_plugins.adapters import MeteredModel, Text, as_verifier, check_names, required_parameters
 from tts_plugins.answers import extract, normalise
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices

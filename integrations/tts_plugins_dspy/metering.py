@@ -19,7 +19,7 @@ from dspy.utils.usage_tracker import UsageTracker
 from pydantic import BaseModel
 
 from tts_plugins import Ledger
-from tts_plugins.adapting import charge_of
+from tts_plugins.adapters import charge_of
 from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import Call, Meter, MeterClosed
 

@@ -10,7 +10,7 @@ import dspy
 
 from tts_plugins import BestOfN as BestOfNStrategy
 from tts_plugins import Budget, Ledger, Result, Revision
-from tts_plugins.adapting import REVISING, MeteredModel, SearchSettings, check_names
+from tts_plugins.adapters import REVISING, MeteredModel, SearchSettings, check_names
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier

@@ -14,7 +14,7 @@ from typing import Any
 
 import dspy
 
-from tts_plugins.adapting import Attempts
+from tts_plugins.adapters import Attempts
 
 HINT = "hint_"
 """The input field that carries earlier attempts; `dspy.Refine` calls its own so."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from tts_plugins.adapting import causes_of, charge_of
+from tts_plugins.adapters import causes_of, charge_of
 
 _MENDS = {
     401: "check api_key",

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from tts_plugins.adapting import SearchSettings, as_budget, as_strategy
+from tts_plugins.adapters import SearchSettings, as_budget, as_strategy
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._io.revision import Revised, check_revision
 from tts_plugins_langchain._settings import OnExhausted, as_verifier, resolve

@@ -17,7 +17,7 @@ from langchain_core.callbacks.base import BaseCallbackHandler, BaseCallbackManag
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
 
-from tts_plugins.adapting import in_thread
+from tts_plugins.adapters import in_thread
 from tts_plugins_langchain._settings import without
 from tts_plugins_langchain.metering import METERED, MeterHandler
 

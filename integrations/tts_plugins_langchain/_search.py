@@ -13,7 +13,7 @@ from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.runnables import RunnableConfig
 
 from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
-from tts_plugins.adapting import (
+from tts_plugins.adapters import (
     Attempts,
     CandidateLost,
     MeteredModel,

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 
-from tts_plugins.adapting import LIMITS, SearchSettings, signature_of, takes
+from tts_plugins.adapters import LIMITS, SearchSettings, signature_of, takes
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.verifiers import CallableVerifier

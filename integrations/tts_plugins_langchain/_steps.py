@@ -11,7 +11,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, convert_to_messages
 
 from tts_plugins import Candidate, Generation, Problem
-from tts_plugins.adapting import CandidateLost, MeteredModel, Stepping, search_here
+from tts_plugins.adapters import CandidateLost, MeteredModel, Stepping, search_here
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, RequestRefused
 from tts_plugins.models import StepSettings

@@ -11,7 +11,7 @@ from langchain_core.runnables.config import ensure_config
 from pydantic import BaseModel
 
 from tts_plugins import Candidate, Problem, Score
-from tts_plugins.adapting import was_given
+from tts_plugins.adapters import was_given
 from tts_plugins.budget import Bound
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier

@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_me
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
-from tts_plugins.adapting import charge_of
+from tts_plugins.adapters import charge_of
 from tts_plugins.errors import Charge
 from tts_plugins.metering import Call, Meter
 

@@ -19,7 +19,7 @@ from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
 from tts_plugins import Budget, Ledger, Problem, Result, Scored, Usage
-from tts_plugins.adapting import LIMITS, MeteredModel, SearchSettings, setting
+from tts_plugins.adapters import LIMITS, MeteredModel, SearchSettings, setting
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Turns

@@ -14,7 +14,7 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec, Input, Output,
 from pydantic import BaseModel, Field, PrivateAttr
 
 from tts_plugins import Budget, Ledger, Result
-from tts_plugins.adapting import MeteredModel, SearchSettings
+from tts_plugins.adapters import MeteredModel, SearchSettings
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._fields import SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier

@@ -16,7 +16,7 @@ from openai.types.chat.chat_completion import Choice
 from pydantic import BaseModel
 
 from tts_plugins import Candidate, Result, Scored, Usage
-from tts_plugins.adapting import signature_of
+from tts_plugins.adapters import signature_of
 from tts_plugins.errors import ConfigurationError
 
 Origin = Callable[[Any], tuple[ChatCompletion, Choice] | None]

@@ -11,7 +11,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
 
 from tts_plugins import Problem, Scored
-from tts_plugins.adapting import Text, call_user
+from tts_plugins.adapters import Text, call_user
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.types import Generation, Reply
 from tts_plugins_openai._forms import text_of

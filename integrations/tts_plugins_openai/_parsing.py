@@ -13,7 +13,7 @@ from openai import omit
 from openai.lib._parsing import parse_chat_completion, type_to_response_format_param, validate_input_tools
 from openai.types.chat import ChatCompletion, ParsedChatCompletion
 
-from tts_plugins.adapting import STEPWISE
+from tts_plugins.adapters import STEPWISE
 from tts_plugins.errors import ConfigurationError, MalformedResponse
 
 

@@ -15,7 +15,7 @@ from openai import AsyncOpenAI, NotGiven, Omit
 from openai.types.chat import ChatCompletion
 
 from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
-from tts_plugins.adapting import Passing, SearchSettings, Text, as_verifier, was_given
+from tts_plugins.adapters import Passing, SearchSettings, Text, as_verifier, was_given
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, RequestNotSent, UnboundedCallError, VerifierError

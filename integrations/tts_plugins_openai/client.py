@@ -10,7 +10,7 @@ from typing import Any, Literal, Never, Self, TypeVar, cast
 from openai import AsyncOpenAI, OpenAI
 
 from tts_plugins import Budget, Ledger, Result
-from tts_plugins.adapting import SearchSettings, as_verifier, check_names, shown_address
+from tts_plugins.adapters import SearchSettings, as_verifier, check_names, shown_address
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier

@@ -11,7 +11,7 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate, MessagesPlaceholder
 
 from tts_plugins import Problem, Scored
-from tts_plugins.adapting import Attempts
+from tts_plugins.adapters import Attempts
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._io.conversion import text_of
 

@@ -12,7 +12,7 @@ from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
 from tts_plugins import Generation, Problem
-from tts_plugins.adapting import Text
+from tts_plugins.adapters import Text
 
 
 def problem_of(value: Any, **metadata: Any) -> Problem:

@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable, RunnablePassthrough, RunnableSequ
 from langchain_core.runnables.passthrough import RunnableAssign
 
 from tts_plugins import Problem, Scored
-from tts_plugins.adapting import REVISING, STEPWISE
+from tts_plugins.adapters import REVISING, STEPWISE
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, State, Turns, Variables
 

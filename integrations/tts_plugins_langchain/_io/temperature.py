@@ -12,7 +12,7 @@ from langchain_core.runnables import RunnableParallel, RunnablePassthrough, Runn
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.passthrough import RunnableAssign
 
-from tts_plugins.adapting import SearchSettings
+from tts_plugins.adapters import SearchSettings
 from tts_plugins.errors import ConfigurationError
 
 _NAME = "temperature"

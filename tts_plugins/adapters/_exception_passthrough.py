@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tts_plugins.adapting._charge import causes_of
+from tts_plugins.adapters._charge import causes_of
 from tts_plugins.errors import ModelError, TTSError
 
 

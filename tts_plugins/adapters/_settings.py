@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, cast
 
-from tts_plugins.adapting._shapes import candidates_of, shaped
-from tts_plugins.adapting._texts import answer_key
+from tts_plugins.adapters._shapes import candidates_of, shaped
+from tts_plugins.adapters._texts import answer_key
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger

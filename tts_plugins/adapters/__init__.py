@@ -7,8 +7,9 @@ single call says, and hands them to `solve`. Where the framework makes the calls
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
 from tts_plugins._internal.threads import call_user, in_thread
-from tts_plugins.adapting._charge import causes_of, charge_of
-from tts_plugins.adapting._metered import (
+from tts_plugins.adapters._charge import causes_of, charge_of
+from tts_plugins.adapters._exception_passthrough import Passing, cause_for
+from tts_plugins.adapters._metered import (
     Attempts,
     CandidateLost,
     MeteredModel,
@@ -17,8 +18,7 @@ from tts_plugins.adapting._metered import (
     searching,
     setting,
 )
-from tts_plugins.adapting._passing import Passing, cause_for
-from tts_plugins.adapting._settings import (
+from tts_plugins.adapters._settings import (
     LIMITS,
     REVISING,
     STEPWISE,
@@ -27,7 +27,7 @@ from tts_plugins.adapting._settings import (
     as_strategy,
     check_names,
 )
-from tts_plugins.adapting._texts import Text, answer_key
+from tts_plugins.adapters._texts import Text, answer_key
 from tts_plugins.models._chat.stepping import Stepping
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
