@@ -16,15 +16,9 @@ from tts_plugins.bench.analysis.summary import Arm, Costs, Summary
 from tts_plugins.bench.report import _sections as sections
 from tts_plugins.bench.report._charts import keys, legend
 from tts_plugins.bench.report._drawings import charts, drawings
-from tts_plugins.bench.report._sections import flops_of, tokens_of
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.errors import DataError, MissingExtraError
 from tts_plugins.metrics import Estimate
-
-__all__ = [
-    "Placing", "Run", "as_dict", "check_png", "cost_of", "flops_of", "load", "page", "picture", "png_of", "remarks",
-    "share_words", "tokens_of",
-]  # fmt: skip
 
 _CHART = re.compile(r'<svg viewBox="0 0 [\d.]+ (?P<height>[\d.]+)"[^>]*>(?P<content>.*?)</svg>', re.DOTALL)
 

@@ -1,36 +1,16 @@
-"""A real OpenAI-compatible server on a loopback port, that counts, keeps time and fails to order.
-
-    with LoopbackServer(reply="42", latency=0.05) as server:
-        client = AsyncOpenAI(base_url=server.base_url, api_key="-", max_retries=0)
-        ...
-        server.counts.peak, server.counts.completion_tokens, server.requests[0].body
-
-It runs in a thread with its own event loop, so a test's loop may be blocked; with `process=True` in a child process, so
-that a benchmark measures the client's CPU alone. By hand: `python -m tts_plugins.testing.loopback '{"latency": 0.05}'`
-prints its address and serves until its stdin ends.
-"""
+"""Start, stop and ask the loopback server."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Self, Unpack
 
-from tts_plugins.testing.loopback._faults import Fault, Faults, Plan
-from tts_plugins.testing.loopback._hosts import Host, ProcessHost, ThreadHost, serve_until_eof
+from tts_plugins.testing.loopback._hosts import Host, ProcessHost, ThreadHost
 from tts_plugins.testing.loopback._meter import Counts, Recorded
-from tts_plugins.testing.loopback._replies import Replies, Reply, echo, seeded
 from tts_plugins.testing.loopback._settings import Options, Settings
-from tts_plugins.testing.loopback._wire import USAGES
-
-__all__ = [
-    "USAGES", "Counts", "Fault", "Faults", "LoopbackServer", "Options", "Plan", "Recorded", "Replies", "Reply",
-    "Settings", "echo", "seeded",
-]  # fmt: skip
 
 
 class LoopbackServer:
@@ -116,17 +96,3 @@ class LoopbackServer:
                 raise TimeoutError(f"not reached in {timeout} s: {counts}")
             time.sleep(0.002)
         return counts
-
-
-def main() -> None:
-    """Serve with settings from the first argument, or from a line of JSON on stdin; end with stdin."""
-    if len(sys.argv) > 1:
-        settings, port = Settings.from_json(json.loads(sys.argv[1])), 0
-    else:
-        order = json.loads(sys.stdin.readline())
-        settings, port = Settings.from_json(order["settings"]), order["port"]
-    serve_until_eof(settings, port)
-
-
-if __name__ == "__main__":
-    main()

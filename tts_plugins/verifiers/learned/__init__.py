@@ -1,1 +1,6 @@
-"""A verifier that is trained on labelled steps: features, head, file."""
+"""A process verifier that is trained on a model's own solutions, without human labels: features, head, file."""
+
+from tts_plugins.verifiers.learned._saved_head import LearnedHead
+from tts_plugins.verifiers.learned.verifier import LearnedVerifier, labelled
+
+__all__ = ["LearnedHead", "LearnedVerifier", "labelled"]
