@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from tts_plugins._calls.caller import acquire
 from tts_plugins._calls.context import SCOPE
-from tts_plugins._internal.token_usage import Price, PromptBound, Trust, Written, measure, pricing
+from tts_plugins._internal.token_usage import Price, PromptBound, Trust, Written, measure, pricing, without
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.errors import (
     BudgetExhausted,
@@ -31,7 +31,6 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.ledger._hold import NOTHING
-from tts_plugins.models._chat.step_format import without
 from tts_plugins.protocols import Role
 from tts_plugins.types import Usage
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from benchmarks._rows import Row, Spread
 from tts_plugins.testing.sandbox_attacks import ATTACKS, world
 from tts_plugins.verifiers import CodeTests
-from tts_plugins.verifiers._sandbox.probe import KINDS, Kind, Sandbox, probe
+from tts_plugins.verifiers._sandbox.launch import KINDS, Kind
+from tts_plugins.verifiers._sandbox.probe import Sandbox, probe
 
 WARM = 0.060  # seconds that a check of a passing one-line program may take
 

@@ -15,7 +15,7 @@ from benchmarks._rows import Row, Spread
 from benchmarks._serving.stage import paired
 from tts_plugins import DVTS, BeamSearch, Candidate, ParticleFilter, RecursiveAggregation, Revision, TreeSearch, solve
 from tts_plugins.models import OpenAICompatibleModel, StepSettings
-from tts_plugins.models._chat.revising import revision_turns
+from tts_plugins.prompts import revision_turns
 from tts_plugins.strategies import BaseStrategy
 from tts_plugins.testing import ScriptedReviseModel, ScriptedStepModel
 from tts_plugins.testing.loopback import LoopbackServer, Reply

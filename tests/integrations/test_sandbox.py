@@ -19,7 +19,8 @@ from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.testing.sandbox_attacks import ATTACKS, FORGERY, Attack, World, world
 from tts_plugins.verifiers import CodeTests, SandboxUnavailable, sandbox_kind
 from tts_plugins.verifiers._sandbox import probe as sandbox
-from tts_plugins.verifiers._sandbox.probe import KINDS, Kind, Sandbox, probe
+from tts_plugins.verifiers._sandbox.launch import KINDS, Kind
+from tts_plugins.verifiers._sandbox.probe import Sandbox, probe
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes are of Linux")
 ADD, ADDS = "def add(a, b): return a + b", "assert add(1, 2) == 3"

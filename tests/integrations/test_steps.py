@@ -10,9 +10,10 @@ import pytest
 
 from tests.imitations import STEPS, Body, ModelOf, asked, chatty, goes_on, llama, mistral, vllm
 from tts_plugins import BeamSearch, Budget, Candidate, Problem, Revision, Scored, Step, solve
+from tts_plugins._internal.token_usage import without
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel, StepSettings
-from tts_plugins.models._chat.step_format import Said, read_step, without
+from tts_plugins.models._chat.step_format import Said, read_step
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 from tts_plugins.verifiers import CallableVerifier
 

@@ -268,3 +268,11 @@ def pricing(price: tuple[float, float] | None, model: str, base_url: str | None)
         return float(found.total_price)
 
     return published if published(1, 1) is not None else None
+
+
+def without(prefix: str, text: str) -> str:
+    """The text without the prefix that llama.cpp repeats at its head; templates may trim the prefix's end."""
+    for given in (prefix, prefix.rstrip()):
+        if given and text.startswith(given):
+            return text[len(given) :]
+    return text

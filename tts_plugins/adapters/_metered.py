@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, ModelError
 from tts_plugins.metering import Meter, Prices
-from tts_plugins.models._chat.revising import attempt_text, attempt_turns
+from tts_plugins.prompts import attempt_text, attempt_turns
 from tts_plugins.protocols import Role, Run
 from tts_plugins.types import Candidate, Problem, Reply, Scored, Usage
 

@@ -34,7 +34,7 @@ from tts_plugins.errors import (
     ServerFailed,
     TTSError,
 )
-from tts_plugins.models._chat.revising import Revising, Turns
+from tts_plugins.models._chat.revising import Revising
 from tts_plugins.models._chat.stepping import Stepping, StepSettings
 from tts_plugins.models._chat.templates import Templates
 from tts_plugins.models._openai.choices import generation, shown
@@ -45,6 +45,7 @@ from tts_plugins.models._openai.extra_fields import check_fields, check_request
 from tts_plugins.models._openai.stream import gather
 from tts_plugins.models._openai.tokenizer import weigh
 from tts_plugins.models._openai.transport import Outgoing
+from tts_plugins.prompts import Turns
 from tts_plugins.types import Generation, Problem, Reply
 
 if TYPE_CHECKING:

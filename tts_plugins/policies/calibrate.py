@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.policies._calibration.larger_model import LargerPool
+from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import SIGNALS, Signal
@@ -16,25 +18,6 @@ from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate
 from tts_plugins.selection import aggregate as combine
 from tts_plugins.strategies import BaseStrategy
-
-if TYPE_CHECKING:
-    from tts_plugins.policies._calibration.larger_model import LargerPool
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Measured:
-    """What a strategy reached that recorded samples cannot replay: a search over steps, revision.
-
-    Attributes:
-        strategy: as it is to run.
-        right, samples, tokens: by problem id: the share of right answers, and means of what was paid for. The samples
-            of a probe before it are counted on top.
-    """
-
-    strategy: BaseStrategy
-    right: Mapping[str, float]
-    samples: Mapping[str, float]
-    tokens: Mapping[str, float]
 
 
 def calibrate(

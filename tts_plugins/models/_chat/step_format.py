@@ -144,14 +144,6 @@ def read_step(
     return text, said.finish
 
 
-def without(prefix: str, text: str) -> str:
-    """The text without the prefix that llama.cpp repeats at its head; templates may trim the prefix's end."""
-    for given in (prefix, prefix.rstrip()):
-        if given and text.startswith(given):
-            return text[len(given) :]
-    return text
-
-
 def step_request(steps: Sequence[str], separator: str, whole: bool) -> str:
     """What is asked in words, where the server continues nothing."""
     so_far = separator.join(steps) if steps else "(nothing yet)"

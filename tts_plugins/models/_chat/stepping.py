@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from tts_plugins._internal.token_usage import without
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import MalformedResponse, ModelError, ModelNotFound, RequestRefused
-from tts_plugins.models._chat.step_format import UNSAID, Said, StepSettings, Way, read_step, step_request, without
+from tts_plugins.models._chat.step_format import UNSAID, Said, StepSettings, Way, read_step, step_request
 from tts_plugins.models._chat.templates import NoTemplate
 from tts_plugins.protocols import Run
 from tts_plugins.steps import steps_of

@@ -135,7 +135,7 @@ def _spawn(errors: IO[bytes]) -> subprocess.Popen[bytes]:
     # A session (or group) of its own: Ctrl-C in the terminal is for the parent, which decides when the server ends.
     windows = sys.platform == "win32"
     return subprocess.Popen(
-        [sys.executable, "-P", str(Path(__file__).with_name("_llama_child.py"))],
+        [sys.executable, "-P", str(Path(__file__).with_name("server_process.py"))],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=surroundings,
         start_new_session=not windows, creationflags=_NEW_PROCESS_GROUP if windows else 0,
     )  # fmt: skip

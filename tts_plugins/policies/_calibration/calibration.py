@@ -8,13 +8,13 @@ from typing import Any, Literal
 import numpy as np
 
 from tts_plugins.policies._calibration.larger_model import LargerPool, larger_options
+from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies._calibration.options import Setting, gather, selects_of, settled
 from tts_plugins.policies._calibration.replayed_trials import Outcome, Trials
 from tts_plugins.policies._calibration.selection import choose, full_of
 from tts_plugins.policies._calibration.table import Choice, Goal, Table, follow, value
 from tts_plugins.policies._stopping.risk_bounds import lost_at_most
 from tts_plugins.policies._stopping.walks import Floats
-from tts_plugins.policies.calibrate import Measured
 from tts_plugins.policies.difficulty import Signal
 from tts_plugins.policies.plan import Expected, Interval, Larger, Plan, Stage
 from tts_plugins.pools import Pool

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies._calibration.replayed_trials import (
     Bools,
     Recorded,
@@ -18,7 +19,6 @@ from tts_plugins.policies._calibration.replayed_trials import (
 )
 from tts_plugins.policies._calibration.table import Option
 from tts_plugins.policies._stopping.token_costs import prompts_of
-from tts_plugins.policies.calibrate import Measured
 from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.policies.plan import Larger
 from tts_plugins.pools import Pool

@@ -10,22 +10,34 @@ import shutil
 import signal
 import stat
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from tts_plugins.verifiers._sandbox import child, kernel
-
-if TYPE_CHECKING:
-    from tts_plugins.verifiers._sandbox.zygote import Zygote
 
 _FILE, _FILES, _DISK, _ENTRIES, _DEPTH = 8 << 20, 32, 32 << 20, 1000, 20
 _OUTPUT = 1 << 20  # bytes that come from one process: verdicts, and what a program writes in between
 _LOOK = 0.05  # seconds between looks at what has been written to disk
 
 
+class Host(Protocol):
+    """What an attempt needs of the process that forks it."""
+
+    base: str
+    confined: bool
+    cancelled: bool
+    memory: int
+    version: int
+    program: bytes
+    reads: list[tuple[str, int]]
+
+    def listen(self, request: dict[str, Any]) -> None:
+        """Read what arrives while a check runs: a cancellation, or the end of the input."""
+
+
 class Attempt:
     """One forked process, from its start until nothing is left of it."""
 
-    def __init__(self, zygote: Zygote, request: dict[str, Any], first: int, end: float) -> None:
+    def __init__(self, zygote: Host, request: dict[str, Any], first: int, end: float) -> None:
         self.zygote, self.request, self.first, self.end = zygote, request, first, end
         self.outcomes: list[str | None] = []
         self.loaded = self.done = self.unwanted = False

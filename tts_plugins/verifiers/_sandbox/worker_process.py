@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tts_plugins.verifiers._sandbox.probe import Kind, command, first_line
+from tts_plugins.verifiers._sandbox.launch import Kind, command, first_line
 
 _START, _SLACK, _LEAVE = 30.0, 10.0, 2.0  # seconds to start, past a check's own limit, and to end by itself
 _MOST = 8 << 20  # bytes of a reply

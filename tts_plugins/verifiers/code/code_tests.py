@@ -15,7 +15,8 @@ from tts_plugins.errors import ConfigurationError, SandboxUnavailable, VerifierE
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Problem, Score
 from tts_plugins.verifiers._model_calls import Asker
-from tts_plugins.verifiers._sandbox.probe import KINDS, MEBI, Kind, Sandbox, find_sandbox, probe
+from tts_plugins.verifiers._sandbox.launch import KINDS, MEBI, Kind
+from tts_plugins.verifiers._sandbox.probe import Sandbox, find_sandbox, probe
 from tts_plugins.verifiers._sandbox.worker_pool import Pool
 from tts_plugins.verifiers._sandbox.worker_process import Broken, Cancelled
 from tts_plugins.verifiers.code._dual_agreement import dual_agreement, known_first
