@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.policies._calibration.larger_model import LargerPool
 from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
@@ -18,6 +17,9 @@ from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate
 from tts_plugins.selection import aggregate as combine
 from tts_plugins.strategies import BaseStrategy
+
+if TYPE_CHECKING:
+    from tts_plugins.policies._calibration.larger_model import LargerPool  # it needs numpy
 
 
 def calibrate(

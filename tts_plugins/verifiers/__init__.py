@@ -13,8 +13,7 @@ from tts_plugins.verifiers.judges.canaries import MASTER_KEYS, Canaries, Screen
 from tts_plugins.verifiers.judges.generative import GenerativeVerifier
 from tts_plugins.verifiers.judges.llm_judge import LLMJudge
 from tts_plugins.verifiers.judges.pairwise_judge import PairwiseJudge
-from tts_plugins.verifiers.learned import LearnedVerifier
-from tts_plugins.verifiers.learned._saved_head import LearnedHead
+from tts_plugins.verifiers.learned import LearnedHead, LearnedVerifier
 from tts_plugins.verifiers.math_answer import MathAnswer
 from tts_plugins.verifiers.process._reward_families import RewardFamily
 from tts_plugins.verifiers.process.process_http import ProcessVerifierHTTP

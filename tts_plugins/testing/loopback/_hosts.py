@@ -119,7 +119,7 @@ class ProcessHost:
     def start(self, settings: Settings, port: int) -> int:
         order = json.dumps({"settings": settings.to_json(), "port": port})
         # -c and not -m: the module may have been imported by its package already, of which -m warns
-        command = [sys.executable, "-c", "from tts_plugins.testing.loopback import main; main()"]
+        command = [sys.executable, "-c", "from tts_plugins.testing.loopback.__main__ import main; main()"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
