@@ -13,7 +13,7 @@ from tts_plugins._calls.context import SCOPE
 from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._jobs import Ask, Job, NextStep
 from tts_plugins.engine._sampling import Sampling
-from tts_plugins.engine._scoring import failing_alone, with_answer, scored_by
+from tts_plugins.engine._scoring import failing_alone, scored_by, with_answer
 from tts_plugins.engine._stragglers import Stragglers, TooLate
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, VerifierError
 from tts_plugins.ledger import Hold

@@ -11,7 +11,7 @@ from tts_plugins._calls.cancellation import Halt
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._jobs import Ask, Job, Jobs
-from tts_plugins.engine._scoring import failing_alone, with_answer, score_together, scored_by
+from tts_plugins.engine._scoring import failing_alone, score_together, scored_by, with_answer
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
