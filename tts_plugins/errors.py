@@ -32,7 +32,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 Charge = Literal["reserve", "call", "nothing"]
 
@@ -98,7 +98,13 @@ class DeadlineExceeded(TTSError, TimeoutError):
 
 
 class CandidateError(TTSError):
-    """One candidate is lost; the solve goes on with the others."""
+    """One candidate is lost; the solve goes on with the others.
+
+    Attributes:
+        written: what the model wrote for it, where an adapter knows that; a revision is shown it.
+    """
+
+    written: str = ""
 
 
 class ModelError(CandidateError):
@@ -199,8 +205,16 @@ class AllCandidatesFailed(TTSError):
     Attributes:
         errors: each one's error; the first is the `__cause__`.
         unscored: how many of them were generated, and lost because their score could not be had.
+        attempts: what is known of each of them, as a `Scored` whose feedback is the failure: a revision builds on it.
     """
 
-    def __init__(self, message: str, errors: Sequence[BaseException] = (), *, unscored: int = 0) -> None:
+    def __init__(
+        self,
+        message: str,
+        errors: Sequence[BaseException] = (),
+        *,
+        unscored: int = 0,
+        attempts: Sequence[Any] = (),
+    ) -> None:
         super().__init__(message)
-        self.errors, self.unscored = tuple(errors), unscored
+        self.errors, self.unscored, self.attempts = tuple(errors), unscored, tuple(attempts)
