@@ -3,7 +3,7 @@
 ::
 
     TTSError
-    ├── ConfigurationError (ValueError)   a wrong setting: names the field, the value and the mend
+    ├── ConfigurationError (ValueError)   a wrong setting: names the field, the value and the fix
     │   ├── MissingExtraError             an optional dependency is absent: names the extra
     │   ├── UnknownPriceError             a money limit over a model whose price is unknown
     │   ├── UnboundedCallError            a token or money limit over a call without max_tokens
@@ -11,7 +11,7 @@
     │   └── SandboxUnavailable            no sandbox works here, and programs would run without one
     ├── DataError (ValueError)            a wrong file or record: names the file and the line
     ├── WeightsError                      the embedded model's weights cannot be had or trusted
-    ├── BudgetExhausted                   a reservation does not fit and nothing will make room
+    ├── BudgetExhausted                   a reservation does not fit, and nothing will make room
     ├── DeadlineExceeded (TimeoutError)   the time is up and there is no candidate at all
     ├── SolveCancelled                    its own cancel() ended it, and there is no candidate at all
     ├── AllCandidatesFailed               every candidate was lost: names the first cause
@@ -32,13 +32,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 Charge = Literal["reserve", "call", "nothing"]
 
 
 class TTSError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package.
+
+    Every one can be pickled, to cross a process pool, a task queue or a cluster. Its message, its plain attributes and
+    those causes that are errors of this package travel with it. Objects such as accounts and clients stay behind:
+    they hold locks and keys. So do errors of other packages, which may hold a request with its headers.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: _portable(value) for name, value in vars(self).items() if _is_portable(value)}
+        if isinstance(self.__cause__, TTSError):
+            state["__cause__"] = self.__cause__
+        return _without_init, (type(self), self.args), state
+
+
+def _without_init(kind: type[TTSError], args: tuple[Any, ...]) -> TTSError:
+    # A subclass may take other arguments than it gives to its base; the attributes come with the state.
+    return kind.__new__(kind, *args)
+
+
+def _is_portable(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_portable, value))
+    return value is None or isinstance(value, str | bytes | int | float | BaseException)
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_portable, value))
+    if isinstance(value, BaseException) and not isinstance(value, TTSError):
+        return TTSError(f"{type(value).__name__}, which stays in the process that raised it")
+    return value
 
 
 class ConfigurationError(TTSError, ValueError):
@@ -65,6 +95,8 @@ class RequestNotSent(ConfigurationError, TypeError):
     Attributes:
         model: the one whose request it is.
     """
+
+    model: object = None
 
     def __init__(self, message: str, *, model: object = None) -> None:
         super().__init__(message)
@@ -110,7 +142,7 @@ class ModelError(CandidateError):
         fatal: no other candidate can succeed either (a wrong key, an unknown model).
         charge: what the failed attempt is charged: its whole `reserve` (it may have been worked on),
             one `call` without tokens (it was refused), or `nothing` (it never left).
-        requests: HTTP attempts that it took, those included that were refused for a parameter which was then mended.
+        requests: HTTP attempts that it took, those included that were refused for a parameter which was then left out.
     """
 
     retryable = False
