@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.answers import AnswerKey
+from tts_plugins.answers import Answer, AnswerKey
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import SetVerifier
@@ -98,14 +98,16 @@ def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
     )
 
 
-async def read_answer(key: AnswerKey, text: str) -> str | None:
-    """The answer that a text gives, by the user's key or ours."""
+async def with_answer(candidate: Candidate, key: AnswerKey) -> Candidate:
+    """The candidate with the answer that its text gives, by the user's key or ours."""
     # A key of the user may take its time, which belongs to no loop that keeps deadlines; ours are quick.
     ours = str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
     try:
-        answer: object = key(text) if ours else await in_thread(key, text)
+        answer: object = key(candidate.text) if ours else await in_thread(key, candidate.text)
     except TTSError:
         raise
     except Exception as error:
         raise VerifierError(f"answer: the key function failed, {words(error)}") from error
-    return answer if answer is None or isinstance(answer, str) else str(answer)  # a number votes by its text
+    if isinstance(answer, Answer):
+        return candidate.replace(answer=answer.raw, answer_key=str(answer))
+    return candidate.replace(answer=answer if answer is None else str(answer))  # a number votes by its text
