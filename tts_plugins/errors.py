@@ -11,7 +11,7 @@
     │   └── SandboxUnavailable            no sandbox works here, and programs would run without one
     ├── DataError (ValueError)            a wrong file or record: names the file and the line
     ├── WeightsError                      the embedded model's weights cannot be had or trusted
-    ├── BudgetExhausted                   a reservation does not fit, and nothing will make room
+    ├── BudgetExhausted (RuntimeError)    a reservation does not fit, and nothing will make room
     ├── DeadlineExceeded (TimeoutError)   the time is up and there is no candidate at all
     ├── SolveCancelled                    its own cancel() ended it, and there is no candidate at all
     ├── AllCandidatesFailed               every candidate was lost: names the first cause
@@ -115,8 +115,10 @@ class WeightsError(TTSError):
     """The weights of the embedded model could not be fetched, or are not what they should be."""
 
 
-class BudgetExhausted(TTSError):
+class BudgetExhausted(TTSError, RuntimeError):
     """A reservation does not fit into what is left, and no call in flight will give any back.
+
+    It is a `RuntimeError` because retrying cannot help: LangGraph's default retry policy leaves those alone.
 
     Attributes:
         ledger: the account that has no room, where it is known: a solve inside another one may have its own.

@@ -302,7 +302,8 @@ class Candidate:
         problem: what it answers.
         text: all that was written so far.
         output: the native object of its model (a message, a dict, a prediction), else the text.
-        answer: the value extracted for votes; None where none could be read.
+        answer: the answer as it was written; None where none could be read.
+        answer_key: the form in which equal answers compare equal; None where `answer` is compared as it stands.
         steps: its steps, where it was searched or cut in steps.
         finished: nothing is to be added.
         truncated: it was cut by a length limit; that is no wrong answer.
@@ -318,6 +319,7 @@ class Candidate:
     text: str = ""
     output: Any = None
     answer: str | None = None
+    answer_key: str | None = None
     steps: tuple[Step, ...] = ()
     finished: bool = False
     truncated: bool = False
@@ -329,6 +331,11 @@ class Candidate:
     seed: int | None = None
     parent: str | None = None
     id: str = field(default_factory=_new_id)
+
+    @property
+    def vote(self) -> str | None:
+        """What it votes for: its key, else its answer as it stands; None where it has no answer."""
+        return self.answer if self.answer_key is None else self.answer_key
 
     def replace(self, **changes: Any) -> Self:
         """A copy with changes; it keeps its id unless that is changed too."""
@@ -437,8 +444,13 @@ class Result:
 
     @property
     def answer(self) -> str | None:
-        """The extracted answer of the chosen candidate."""
+        """The answer of the chosen candidate, as it was written."""
         return self.best.answer
+
+    @property
+    def answer_key(self) -> str | None:
+        """The form of the chosen answer in which equal answers compare equal."""
+        return self.best.vote
 
     @property
     def score(self) -> float | None:

@@ -11,7 +11,7 @@ from tts_plugins._calls.cancellation import Halt
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._jobs import Ask, Job, Jobs
-from tts_plugins.engine._scoring import failing_alone, read_answer, score_together, scored_by
+from tts_plugins.engine._scoring import failing_alone, score_together, scored_by, with_answer
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -264,7 +264,7 @@ class Sampling:
             raise
         else:
             run.trace.close(
-                event, answer=scored.answer, score=scored.score, feedback=scored.feedback,
+                event, answer=scored.vote, score=scored.score, feedback=scored.feedback,
                 **_said(step_scores=scored.step_scores),
             )  # fmt: skip
             self._inbox.put_nowait(scored)
@@ -276,7 +276,7 @@ class Sampling:
     async def _judge(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
         """The candidate with its answer and its score."""
         run, verifier = self._run, self._alone
-        candidate = candidate.replace(answer=await read_answer(run.answer, candidate.text))
+        candidate = await with_answer(candidate, run.answer)
         if verifier is None:
             return Scored.of(candidate)
         with failing_alone(verifier.name):

@@ -13,7 +13,7 @@ from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.answers import AnswerKey
+from tts_plugins.answers import Answer, AnswerKey
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import SetVerifier
@@ -98,14 +98,17 @@ def _in_unit(verifier: str, candidate: Candidate, name: str, value: object) -> f
     return score
 
 
-async def read_answer(key: AnswerKey, text: str) -> str | None:
-    """The answer that a text gives, by the user's key or ours."""
+async def with_answer(candidate: Candidate, key: AnswerKey) -> Candidate:
+    """The candidate with the answer that its text gives, by the user's key or ours."""
     # A key of the user may take its time, which belongs to no loop that keeps deadlines; ours are quick.
     ours = str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
     try:
-        answer: object = key(text) if ours else await in_thread(key, text)
+        answer: object = key(candidate.text) if ours else await in_thread(key, candidate.text)
     except TTSError:
         raise
     except Exception as error:
         raise VerifierError(f"answer: the key function failed, {words(error)}") from error
-    return None if answer is None else well_formed(answer if isinstance(answer, str) else str(answer))  # as its text
+    if isinstance(answer, Answer):
+        return candidate.replace(answer=well_formed(answer.raw), answer_key=well_formed(str(answer)))
+    # A number votes by its text.
+    return candidate.replace(answer=None if answer is None else well_formed(str(answer)))

@@ -117,6 +117,6 @@ class Revision(BaseStrategy):
 def circles(attempts: Sequence[Scored]) -> bool:
     """Whether the last text stood there before, or the last three answers are the same."""
     texts = [" ".join(a.text.split()) for a in attempts]
-    answers = [a.answer for a in attempts[-_SAME:]]
+    answers = [a.vote for a in attempts[-_SAME:]]
     same = len(answers) == _SAME and answers[0] is not None and len(set(answers)) == 1
     return same or texts[-1] in texts[:-1]
