@@ -58,7 +58,7 @@ def explained(
         with named(self.path):
             return method(self, *args, **keywords)
 
-    return call
+    return call  # type: ignore[return-value]  # wraps() names what is called by place alone
 
 
 def connect(path: Path) -> sqlite3.Connection:
