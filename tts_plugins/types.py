@@ -129,6 +129,20 @@ def _content_text(content: object) -> str:
     return "" if content is None else str(content)
 
 
+def well_formed(text: str) -> str:
+    """Return the text with every lone surrogate replaced by U+FFFD: no file, database or request can carry one.
+
+    Two halves that stand side by side, as a stream may cut them, become the character that they are.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def _made(kind: type[T], values: Mapping[str, Any]) -> T:
     """A frozen object of values that were checked before; `__init__` would set them one by one, and check again."""
     made = object.__new__(kind)
@@ -247,7 +261,7 @@ class Generation:
     """One choice that a model returned.
 
     Attributes:
-        text: what it said; empty where it only called tools.
+        text: what it said, without lone surrogates; empty where it only called tools.
         output: the native object (a message, a prediction, a tool call); the text where there is none.
         finish_reason: as the server gave it; "length" means that it was cut.
         tokens: completion tokens of this choice, where they are known singly.
@@ -263,6 +277,13 @@ class Generation:
     logprobs: tuple[float, ...] | None = None
     top_logprobs: tuple[tuple[tuple[str, float], ...], ...] | None = None
     reasoning: str | None = None
+
+    def __post_init__(self) -> None:
+        # Cleaned here, where all replies come in, so that no store, trace or next prompt trips over it.
+        for name in ("text", "reasoning"):
+            said = getattr(self, name)
+            if isinstance(said, str) and not said.isascii() and (clean := well_formed(said)) is not said:
+                object.__setattr__(self, name, clean)
 
 
 @dataclass(frozen=True, kw_only=True)
