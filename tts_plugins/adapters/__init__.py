@@ -7,6 +7,7 @@ single call says, and hands them to `solve`. Where the framework makes the calls
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
 from tts_plugins._internal.threads import call_user, in_thread
+from tts_plugins.adapters._all_failed import original_of, raised_for
 from tts_plugins.adapters._charge import causes_of, charge_of
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._metered import (
@@ -54,6 +55,8 @@ __all__ = [
     "check_names",
     "in_thread",
     "metered",
+    "original_of",
+    "raised_for",
     "required_parameters",
     "search_here",
     "searching",

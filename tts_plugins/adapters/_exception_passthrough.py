@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tts_plugins.adapters._all_failed import raised_for
 from tts_plugins.adapters._charge import causes_of
-from tts_plugins.errors import ModelError, TTSError
+from tts_plugins.errors import AllCandidatesFailed, ModelError, TTSError
 
 
 def cause_for(found: BaseException, error: BaseException) -> BaseException | None:
@@ -42,13 +43,21 @@ class Passing:
 
     @contextmanager
     def out(self) -> Iterator[None]:
-        """Around the whole search: what was taken is raised from here as it was."""
+        """Around the whole search: raise what was taken as it was, and for all candidates what `raised_for` says."""
+        failed: AllCandidatesFailed | ModelError | None = None
         try:
             yield
+        except (AllCandidatesFailed, ModelError) as error:
+            failed = error
         except TTSError:
             if self._error is not None:
                 raise self._error from None
             raise
+        try:
+            if failed is not None and self._error is None:
+                raise raised_for(failed)  # outside of `except`: it has no context then
+        finally:
+            del failed  # its traceback has this frame: it would refer to itself
         if self._error is not None:
             raise self._error
 
