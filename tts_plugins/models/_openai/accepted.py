@@ -17,10 +17,10 @@ from tts_plugins._internal.error_bodies import ErrorBody, json_of
 REFUSALS = (400, 409, 422, 501)
 _SPARE = ("stream_options", "temperature", "seed")
 _OLD, _NEW = "max_tokens", "max_completion_tokens"
+_KINDS = "candidate|choice|completion|generation|sequence"
 _SEVERAL = re.compile(
-    r"candidate_?count|(only|just|exactly|more than) (one|1|a single) "
-    r"(candidate|choice|completion|generation|sequence)|(multiple|several|number of) (candidates|choices|completions|generations|sequences)|\bn_cmpl\b|\bslots?\b|"
-    r"\bbest_of\b",
+    rf"candidate_?count|(only|just|exactly|more than) (one|1|a single) ({_KINDS})|"
+    rf"(multiple|several|number of) ({_KINDS})s|\bn_cmpl\b|\bslots?\b|\bbest_of\b",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"(?<![\w.\-])\d{1,4}(?![\w.\-]*\w)")
