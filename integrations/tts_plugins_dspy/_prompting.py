@@ -28,7 +28,7 @@ def prompted(scope: Scope, lm: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     if hints and messages is not None:
         messages = _hinted(messages, hints)
     elif hints:
-        prompt = "\n\n".join([str(prompt), *hints])
+        prompt = f"{prompt}\n\n{hints}"
     changed = {**rest, **_sample(scope, lm, rest)}
     return () if prompt is None else (prompt,), changed if messages is None else {**changed, "messages": messages}
 
@@ -56,29 +56,38 @@ def _sample(scope: Scope, lm: Any, asked: Mapping[str, Any], *, bare: bool = Fal
     return changes
 
 
-def _hints(scope: Scope, lm: Any) -> tuple[str, ...]:
-    """The hints, but for a model that belongs to the adapter, which reads another one's output and writes none."""
+def _hints(scope: Scope, lm: Any) -> str:
+    """The hints as one text; none for a model of the adapter's own, which reads an output and writes none."""
     adapter = dspy.settings.get("adapter")
-    own = adapter is not None and any(value is lm for value in vars(adapter).values())
-    return () if own else tuple(f"{HINT} (attempts at the whole program so far):\n{text}" for text in scope.hints)
+    if adapter is not None and any(value is lm for value in vars(adapter).values()):
+        return ""
+    return "\n\n".join(f"{HINT}:\n{text}" for text in scope.hints)
 
 
-def _hinted(messages: Sequence[Any], hints: Sequence[str]) -> list[Any]:
-    """The conversation, whose last turn of the user ends with the hints."""
-    shown = "\n\n".join(hints)
-    for place in range(len(messages) - 1, -1, -1):
-        message = messages[place]
-        if not isinstance(message, Mapping) or message.get("role") != "user":
-            continue
-        content = message.get("content")
-        if isinstance(content, str):
-            said: Any = f"{content}\n\n{shown}"
-        elif isinstance(content, list):
-            said = [*content, {"type": "text", "text": shown}]
-        else:
-            continue
-        return [*messages[:place], {**message, "content": said}, *messages[place + 1 :]]
-    return [*messages, {"role": "user", "content": shown}]
+_NOTE = f"The input `{HINT}` shows attempts at the whole program so far, and what was said of them."
+
+
+def _hinted(messages: Sequence[Any], hints: str) -> list[Any]:
+    """The conversation, whose last turn of the user ends with the hints; the system's turn says what they are."""
+    made = list(messages)
+    users = [i for i, message in enumerate(made) if _role(message) == "user"]
+    if not users:
+        return [*made, {"role": "user", "content": hints}]
+    made[users[-1]] = _longer(made[users[-1]], hints)
+    if _role(made[0]) == "system":
+        made[0] = _longer(made[0], _NOTE)
+    return made
+
+
+def _role(message: Any) -> Any:
+    return message.get("role") if isinstance(message, Mapping) else None
+
+
+def _longer(message: Mapping[str, Any], text: str) -> dict[str, Any]:
+    content = message.get("content")
+    if isinstance(content, list):
+        return {**message, "content": [*content, {"type": "text", "text": text}]}
+    return {**message, "content": f"{content}\n\n{text}" if content else text}
 
 
 def _is_request(value: Any) -> bool:
@@ -86,8 +95,8 @@ def _is_request(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and hasattr(value, "messages") and hasattr(value, "config")
 
 
-def _hinted_request(request: Any, hints: Sequence[str]) -> Any:
+def _hinted_request(request: Any, hints: str) -> Any:
     if not hints:
         return request
-    said = type(request.messages[-1]).user("\n\n".join(hints))
+    said = type(request.messages[-1]).user(hints)
     return dataclasses.replace(request, messages=(*request.messages, said))

@@ -29,8 +29,8 @@ from tts_plugins.protocols import Role, SetVerifier, Verifier
 from tts_plugins.types import Reply, Usage
 from tts_plugins_dspy._forms import generation_of, last_field, problem_of
 from tts_plugins_dspy._verifying import verifying
-from tts_plugins_dspy.metering import Refused, calling, ledger_around
-from tts_plugins_dspy.rollouts import RolloutAdapter, derive
+from tts_plugins_dspy._scope import Scope, derive, ledger_around, scope_here, scoped
+from tts_plugins_dspy.metering import Refused, cover
 
 T = TypeVar("T")
 METER: ContextVar[Meter | None] = ContextVar("tts_plugins_dspy_meter", default=None)
@@ -53,12 +53,13 @@ class Search:
         verify: Callable[[Any, Any], Verifier | SetVerifier] = verifying,
         vote: Callable[[Any], str | None] = last_field,
         check_revision: Callable[[], None] = lambda: None,
+        hints: bool = True,
     ) -> None:
         self._model, self._module, self._settings, self._temperature = model, module, settings, temperature
-        self._args, self.inputs = args, inputs
+        self._args, self.inputs, self._hints = args, inputs, hints
         self._problem = problem_of(args, inputs) if problem is None else problem
         self._read, self._verify, self._vote = read, verify, vote
-        self._adapter, self._trace = dspy.settings.get("adapter") or dspy.ChatAdapter(), dspy.settings.get("trace")
+        self._outer, self._trace = scope_here(), dspy.settings.get("trace")
         self._check_revision, self._passing = check_revision, Passing()
         self._attempts: dict[int | None, Attempts | None] = {}
         self.traces: dict[int | None, list[Any]] = {}
@@ -88,10 +89,10 @@ class Search:
 
     def _seed(self) -> int | None:
         """The same for the same call in the same place, so that DSPy's cache can answer it again."""
-        inside = isinstance(self._adapter, RolloutAdapter)
-        if self._settings.seed is None and not inside and current_ledger() is not None:
+        outer = None if self._outer is None else self._outer.sample
+        if self._settings.seed is None and outer is None and current_ledger() is not None:
             return None  # a solve around this one that is not DSPy's gives each of its candidates seeds of their own
-        return derive(self._adapter.sample if inside else 0, self._settings.seed or 0)
+        return derive(outer or 0, self._settings.seed or 0)
 
     def _told(self, result: Result) -> Result:
         """The winner's trace is the program's, as if it alone had run."""
@@ -143,14 +144,23 @@ class Search:
             raise (lost := self.lost(error, self._model.name, CandidateLost)) from cause_for(lost, error)
 
     def _inside(self, seed: int | None) -> Any:
-        adapter = RolloutAdapter(self._adapter, seed or 0, self._temperature, attempts=self._attempts.get(seed))
-        return self.context(trace=self.traces[seed], adapter=adapter)
+        attempts = self._attempts.get(seed)
+        hints = () if self._outer is None else self._outer.hints
+        if attempts is not None and self._hints:
+            hints = (*hints, attempts.text())
+        scope = self._scope(sample=seed or 0, temperature=self._temperature, attempts=attempts, hints=hints)
+        return scoped(scope, trace=self.traces[seed], send_stream=None)
 
     def context(self, **settings: Any) -> Any:
-        """DSPy's settings for what runs as part of the candidate or verification that runs here."""
+        """DSPy's settings for the verification that runs here."""
+        sample = None if self._outer is None else self._outer.sample
+        return scoped(self._scope(sample=sample, temperature=self._temperature), send_stream=None, **settings)
+
+    def _scope(self, **values: Any) -> Scope:
         meter = METER.get()
         assert meter is not None
-        return calling(meter, current_ledger(), **settings)
+        cover(type(dspy.settings.get("lm")))
+        return Scope(meter=meter, ledger=current_ledger(), **values)
 
     def _kept(self, output: Any) -> Generation:
         if output is None:

@@ -91,9 +91,11 @@ class Entries:
         return getattr(self._entry.get("response"), "cache_hit", False) is True
 
     @property
-    def requests(self) -> int:
-        """How many requests DSPy sent: one for each choice, or one for all of them."""
+    def requests(self) -> int | None:
+        """How many requests DSPy sent: one for each choice, or one for all of them; None where there is no entry."""
         response = self._entry.get("response")
+        if response is None:
+            return None
         return len(response) if isinstance(response, tuple) and response else 1
 
 

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import dspy
@@ -24,10 +25,11 @@ from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._prompting import prompted
 from tts_plugins_dspy._scope import Scope, scope_here, scoped
+from tts_plugins_dspy._versions import message_call
 from tts_plugins_dspy._usage import Entries, Tap, call_of, tells_usage, text_of
 
 _METHODS = ("__call__", "acall")
-_COVERED = "_tts_plugins_covered"
+_COVERED, _SEARCHES = "_tts_plugins_covered", "_tts_plugins_searches"
 
 
 class Refused(BaseException):
@@ -37,10 +39,10 @@ class Refused(BaseException):
 def cover(*kinds: type) -> None:
     """Wrap the methods of these classes, and of all language models that are known so far.
 
-    A class whose attribute `searches` is true makes no call of its own: the models that it asks are covered.
+    `ScaledLM` makes no call of its own: the model that it asks is covered.
     """
     for kind in (*kinds, *_with_subclasses(dspy.BaseLM)):
-        if vars(kind).get("searches"):
+        if _SEARCHES in vars(kind):
             continue
         for name in _METHODS:
             method = vars(kind).get(name)
@@ -105,6 +107,7 @@ class LMCall:
     ) -> None:
         self._meter, self.lm, self.methods = scope.meter, lm, {method}
         self.args, self.kwargs = prompted(scope, lm, args, kwargs)
+        self._messages = kwargs.get("messages")
         self._outer: LMCall | None = scope.running
         # A model that this one asks in turn has been shown the hints already.
         self._scope = dataclasses.replace(scope, running=self, hints=())
@@ -114,13 +117,19 @@ class LMCall:
     def __enter__(self) -> LMCall:
         if self._outer is not None:
             self._outer.hand_over()
+        call = call_of(self.lm, self.args, self.kwargs)
+        self._choices = call.choices
         try:
-            self._meter.start(self, call_of(self.lm, self.args, self.kwargs))
+            self._meter.start(self, call)
         except (BudgetExhausted, ConfigurationError, MeterClosed) as error:
             raise Refused(str(error)) from error
         modules = [*(dspy.settings.get("caller_modules") or []), self._entries]
-        self._context = scoped(self._scope, usage_tracker=self._tap, caller_modules=modules)
-        self._context.__enter__()
+        with ExitStack() as context:
+            context.enter_context(scoped(self._scope, usage_tracker=self._tap, caller_modules=modules))
+            messages = self.kwargs.get("messages")
+            if messages is not self._messages:  # with hints; the adapter's own that it knows are others
+                context.enter_context(message_call(self.lm, messages))
+            self._context = context.pop_all()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -151,7 +160,7 @@ class LMCall:
             completion_tokens=None if told is None else told.get("completion_tokens"),
             texts=[text_of(output) for output in said],
             truncated=[False] * len(said),
-            requests=self._entries.requests,
+            requests=self._entries.requests or self._choices,
             # A call that DSPy made is told of, even where its usage is empty.
             cached=self._tap.told is None and (self._entries.cached or (told is None and tells_usage(self.lm))),
         )

@@ -153,8 +153,7 @@ def test_callbacks_that_a_program_sets_leave_the_account_right(server: LoopbackS
     lm.close()
     counted = server.wait()
     assert (account.usage.calls, account.spent.tokens) == (counted.requests, counted.tokens) and counted.requests == 3
-    # What a program keeps from the meter cannot be reserved: it is charged afterwards, and told as overshoot.
-    assert (result.usage.overshoot > 0) is (how == "instead")
+    assert result.usage.exact and result.usage.overshoot == 0, "every call was reserved before it was made"
     assert (told.of["Predict"] > 0) is (how != "added")
 
 
