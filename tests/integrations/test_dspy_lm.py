@@ -15,6 +15,7 @@ import dspy
 from dspy.utils.callback import BaseCallback
 from tts_plugins_dspy import Scaled, ScaledLM
 
+from tests.dspy_models import aclose, close, language_model
 from tts_plugins import BestOfN, Budget, Ledger
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.testing.loopback import LoopbackServer
@@ -33,9 +34,9 @@ def server() -> Iterator[LoopbackServer]:
 
 @pytest.fixture
 def lm(server: LoopbackServer) -> Iterator[Any]:
-    made = dspy.LM("openai/small", api_base=server.base_url, api_key="-", max_tokens=100, num_retries=0)
+    made = language_model(server)
     yield made
-    made.close()
+    close(made)
 
 
 def latest(text: str) -> float:
@@ -58,7 +59,7 @@ def test_a_whole_program_is_scaled(server: LoopbackServer, lm: Any) -> None:
 async def test_acall(server: LoopbackServer, lm: Any) -> None:
     with dspy.context(lm=ScaledLM(lm, n=3, verifier=latest)):
         assert (await dspy.ChainOfThought("question -> answer: int").acall(question="?")).answer == 2
-    await lm.aclose()
+    await aclose(lm)
 
 
 def test_votes_on_the_last_field_of_either_adapter(server: LoopbackServer, lm: Any) -> None:
