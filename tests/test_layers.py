@@ -60,6 +60,8 @@ PURE = {"asyncio", "threading", "time", "random", "socket", "http", "urllib", "s
 PURE_BUT = {"tts_plugins.ledger": {"threading"},
             "tts_plugins.answers": {"threading"},
             "tts_plugins._internal.http_errors": {"urllib"},  # its parser of addresses only
+            "tts_plugins._internal.http_limits": {"urllib"},
+            "tts_plugins._internal.secrets": {"urllib"},
             "tts_plugins.pools": {"random"}}  # fmt: skip
 LEAVES = {"threads", "untrusted", "signatures", "request_sent"}
 FRAMEWORKS = {"langchain", "langchain_core", "langchain_openai", "langgraph", "dspy", "litellm"}

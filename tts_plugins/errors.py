@@ -21,6 +21,7 @@
         │   ├── ModelNotFound             404
         │   ├── RequestRefused            any other 4xx
         │   ├── RateLimited               429
+        │   │   └── QuotaExhausted        402, or a 429 for an account that is used up
         │   ├── ServerFailed              5xx
         │   ├── ConnectionFailed          refused, reset, name not found
         │   ├── CallTimedOut              no complete answer in time
@@ -132,7 +133,13 @@ class DeadlineExceeded(TTSError, TimeoutError):
 
 
 class CandidateError(TTSError):
-    """One candidate is lost; the solve goes on with the others."""
+    """One candidate is lost; the solve goes on with the others.
+
+    Attributes:
+        written: what the model wrote for it, where an adapter knows that; a revision is shown it.
+    """
+
+    written: str = ""
 
 
 class ModelError(CandidateError):
@@ -184,6 +191,13 @@ class RateLimited(ModelError):
     charge: Charge = "call"
 
 
+class QuotaExhausted(RateLimited):
+    """The account behind the key is used up (402, `insufficient_quota`). No wait worth having changes that."""
+
+    retryable = False
+    fatal = True
+
+
 class ServerFailed(ModelError):
     """The server broke (5xx)."""
 
@@ -233,8 +247,16 @@ class AllCandidatesFailed(TTSError):
     Attributes:
         errors: each one's error; the first is the `__cause__`.
         unscored: how many of them were generated, and lost because their score could not be had.
+        attempts: what is known of each of them, as a `Scored` whose feedback is the failure: a revision builds on it.
     """
 
-    def __init__(self, message: str, errors: Sequence[BaseException] = (), *, unscored: int = 0) -> None:
+    def __init__(
+        self,
+        message: str,
+        errors: Sequence[BaseException] = (),
+        *,
+        unscored: int = 0,
+        attempts: Sequence[Any] = (),
+    ) -> None:
         super().__init__(message)
-        self.errors, self.unscored = tuple(errors), unscored
+        self.errors, self.unscored, self.attempts = tuple(errors), unscored, tuple(attempts)
