@@ -21,6 +21,7 @@
         │   ├── ModelNotFound             404
         │   ├── RequestRefused            any other 4xx
         │   ├── RateLimited               429
+        │   │   └── QuotaExhausted        402, or a 429 for an account that is used up
         │   ├── ServerFailed              5xx
         │   ├── ConnectionFailed          refused, reset, name not found
         │   ├── CallTimedOut              no complete answer in time
@@ -188,6 +189,13 @@ class RateLimited(ModelError):
 
     retryable = True
     charge: Charge = "call"
+
+
+class QuotaExhausted(RateLimited):
+    """The account behind the key is used up (402, `insufficient_quota`). No wait worth having changes that."""
+
+    retryable = False
+    fatal = True
 
 
 class ServerFailed(ModelError):
