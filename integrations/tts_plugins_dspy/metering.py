@@ -25,8 +25,8 @@ from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._prompting import prompted
 from tts_plugins_dspy._scope import Scope, scope_here, scoped
-from tts_plugins_dspy._versions import message_call
 from tts_plugins_dspy._usage import Entries, Tap, call_of, tells_usage, text_of
+from tts_plugins_dspy._versions import message_call
 
 _METHODS = ("__call__", "acall")
 _COVERED, _SEARCHES = "_tts_plugins_covered", "_tts_plugins_searches"

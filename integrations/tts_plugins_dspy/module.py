@@ -16,9 +16,9 @@ from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins.stopping import Threshold
 from tts_plugins_dspy._rewards import Reward, squash
+from tts_plugins_dspy._scope import HINT
 from tts_plugins_dspy._search import Search
 from tts_plugins_dspy._verifying import check_verifier
-from tts_plugins_dspy._scope import HINT
 
 _NO_STEPS = "use BestOfN or Revision: DSPy's adapters continue no text"
 AnyVerifier = Verifier | SetVerifier | Callable[..., Any]

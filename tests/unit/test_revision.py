@@ -98,6 +98,7 @@ async def test_a_chain_stops_when_good_enough() -> None:
     # 1 and 11 climb to the end; 21 needs one revision; 31 none.
     assert result.usage.calls == 6 + 6 + 2 + 1
     assert sum(e["kind"] == "stop" for e in result.trace) == 2
+    assert result.stopped == "stop_rule"  # whichever chain goes on longest
 
 
 async def test_a_chain_that_repeats_itself_stops() -> None:
@@ -160,7 +161,10 @@ async def test_a_chain_goes_on_after_failed_attempts_and_shows_why_they_failed()
     result = await solve("?", model=model, strategy=strategy, verifier=CallableVerifier(check, inline=True))
     assert result.answer == "4" and [c.answer for c in result.candidates] == ["2", "4"] and result.usage.calls == 5
     first, second, third, last = shown
-    assert first == [("", "RequestRefused: no such form")] and second == [*first, ("", "RequestRefused: the form is wrong")]
+    assert first == [("", "RequestRefused: no such form")] and second == [
+        *first,
+        ("", "RequestRefused: the form is wrong"),
+    ]
     assert third == [*second, ("Answer: 2", "higher")]
     assert last[-1][0] == "Answer: bad" and "not a number" in last[-1][1], "what it wrote, and what the verifier said"
 
@@ -228,7 +232,7 @@ async def test_tree_search_counts_stops_and_repeats_itself_for_a_seed() -> None:
     stopped = await solve(
         "?", model=climbing(), strategy=TreeSearch(n=10, stop=Threshold(0.02)), verifier=HEIGHT, seed=5
     )
-    assert stopped.usage.calls == 1
+    assert stopped.usage.calls == 1 and stopped.stopped == "stop_rule"
     cut = await solve("?", model=climbing(), strategy=TreeSearch(n=10), verifier=HEIGHT, budget=Budget(calls=4), seed=5)
     assert cut.usage.calls == 4 and cut.stopped == "budget"
     with pytest.raises(BudgetExhausted):
