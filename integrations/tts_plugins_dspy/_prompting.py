@@ -1,8 +1,8 @@
 """What a candidate changes in a call of a language model: its sample, its temperature, and the hints that it shows.
 
 DSPy's cache answers the same call with the same text, at any temperature; `rollout_id` keeps calls apart, is part of
-the cache's key, and is not sent. All of this is done to the call itself, below adapters and predictors, so that it holds
-for every program: whatever adapter it sets, however many language models it has, and where it calls one directly.
+the cache's key, and is not sent. All of this is done to the call itself, below adapters and predictors, so that it
+holds for every program: whatever adapter it sets, however many language models it has, and where it calls one directly.
 """
 
 from __future__ import annotations

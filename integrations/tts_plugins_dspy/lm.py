@@ -125,22 +125,22 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
     @property
     def supports_function_calling(self) -> bool:
         """That of the language model inside."""
-        return bool(self.lm.supports_function_calling)
+        return bool(getattr(self.lm, "supports_function_calling", False))
 
     @property
     def supports_reasoning(self) -> bool:
         """That of the language model inside."""
-        return bool(self.lm.supports_reasoning)
+        return bool(getattr(self.lm, "supports_reasoning", False))
 
     @property
     def supports_response_schema(self) -> bool:
         """That of the language model inside."""
-        return bool(self.lm.supports_response_schema)
+        return bool(getattr(self.lm, "supports_response_schema", False))
 
     @property
     def supported_params(self) -> set[str]:
         """Those of the language model inside."""
-        return set(self.lm.supported_params)
+        return set(getattr(self.lm, "supported_params", ()))
 
     def _search(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Search:
         asked = messages or (prompt if isinstance(prompt, str) else {"request": str(prompt)})

@@ -26,7 +26,7 @@ from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._prompting import prompted
 from tts_plugins_dspy._scope import Scope, scope_here, scoped
 from tts_plugins_dspy._usage import Entries, Tap, call_of, tells_usage, text_of
-from tts_plugins_dspy._versions import message_call
+from tts_plugins_dspy._versions import message_call, told_from_cache
 
 _METHODS = ("__call__", "acall")
 _COVERED, _SEARCHES = "_tts_plugins_covered", "_tts_plugins_searches"
@@ -153,16 +153,18 @@ class LMCall:
             self._charge_own()
             return outputs
         said = outputs if isinstance(outputs, list) else []
-        told = self._tap.told if self._tap.told is not None else self._entries.usage
+        told = self._tap.told
+        # A call that DSPy made is told of, even where its usage is empty.
+        cached = self._entries.cached or (self._entries.usage is None and tells_usage(self.lm))
+        usage = told or self._entries.usage or {}
         self._meter.end(
             self,
-            prompt_tokens=None if told is None else told.get("prompt_tokens"),
-            completion_tokens=None if told is None else told.get("completion_tokens"),
+            prompt_tokens=usage.get("prompt_tokens"),
+            completion_tokens=usage.get("completion_tokens"),
             texts=[text_of(output) for output in said],
             truncated=[False] * len(said),
             requests=self._entries.requests or self._choices,
-            # A call that DSPy made is told of, even where its usage is empty.
-            cached=self._tap.told is None and (self._entries.cached or (told is None and tells_usage(self.lm))),
+            cached=cached and told_from_cache(told),
         )
         return outputs
 

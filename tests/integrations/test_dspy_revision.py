@@ -116,7 +116,7 @@ def test_merging(server: LoopbackServer, lm: Any) -> None:
 def test_refine_takes_dspys_arguments(server: LoopbackServer, lm: Any) -> None:
     refine = Refine(program(), N=5, reward_fn=reward, threshold=3)
     result = refine.solve(question="How far?")
-    assert result.output.answer == 3 and server.counts.requests == 3 and result.stopped == "complete"
+    assert result.output.answer == 3 and server.counts.requests == 3 and result.stopped == "stop_rule"
     assert result.best.details["reward"] == 3
     assert "Its reward was 2 (higher is better)" in server.requests[2].body["messages"][-1]["content"]
     assert "scored" not in str(server.requests[2].body)
