@@ -146,6 +146,7 @@ class Meter:
         completion_tokens: int | None,
         texts: Sequence[str],
         truncated: Sequence[bool],
+        cached_tokens: int = 0,
         cached: bool = False,
     ) -> None:
         """Charge what the call took: the counts where they are there and can be true, else its bound.
@@ -153,7 +154,8 @@ class Meter:
         Args:
             texts: what each choice says, reasoning and tool calls included.
             truncated: which of them were cut by the limit.
-            cached: it came from a cache, and costs nothing.
+            cached_tokens: those of the prompt that the server had in a cache; they are charged like the others.
+            cached: the whole reply came from a cache on this side, and costs nothing.
         """
         with self._lock:
             opened = self._open.pop(key, None)
@@ -165,7 +167,11 @@ class Meter:
         call = opened.call
         prompts, trust = _learnt_of(call.model)
         usage = measure(
-            SimpleNamespace(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
+            SimpleNamespace(
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                prompt_tokens_details=SimpleNamespace(cached_tokens=cached_tokens),
+            ),
             _new(call, texts) or [""] * call.choices,
             list(truncated) or [False] * call.choices,
             prompt_bound=opened.bound.prompt_tokens,

@@ -109,7 +109,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        message = chosen(self._search(messages, stop, run_manager, kwargs, sync=True).run(), run_manager)
+        search = self._search(messages, stop, run_manager, kwargs, sync=True)
+        message = chosen(search.run(), run_manager, search.details)
         if run_manager is not None:
             run_manager.on_llm_new_token(str(message.text), chunk=ChatGenerationChunk(message=chunk_of(message)))
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -121,7 +122,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        message = chosen(await self._search(messages, stop, run_manager, kwargs, sync=False).arun(), run_manager)
+        search = self._search(messages, stop, run_manager, kwargs, sync=False)
+        message = chosen(await search.arun(), run_manager, search.details)
         if run_manager is not None:
             await run_manager.on_llm_new_token(str(message.text), chunk=ChatGenerationChunk(message=chunk_of(message)))
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -138,8 +140,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        result = self._search(messages, stop, run_manager, kwargs, sync=True).run()
-        yield ChatGenerationChunk(message=chunk_of(chosen(result, run_manager)))
+        search = self._search(messages, stop, run_manager, kwargs, sync=True)
+        yield ChatGenerationChunk(message=chunk_of(chosen(search.run(), run_manager, search.details)))
 
     async def _astream(
         self,
@@ -148,8 +150,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        result = await self._search(messages, stop, run_manager, kwargs, sync=False).arun()
-        yield ChatGenerationChunk(message=chunk_of(chosen(result, run_manager)))
+        search = self._search(messages, stop, run_manager, kwargs, sync=False)
+        yield ChatGenerationChunk(message=chunk_of(chosen(await search.arun(), run_manager, search.details)))
 
     def _search(
         self, messages: list[BaseMessage], stop: list[str] | None, run: Any, kwargs: dict[str, Any], *, sync: bool

@@ -199,7 +199,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         sample = search.sample_of(result.best)
         assert sample is not None
         response, message = _response_of(sample.output), result.output
-        told = [charged(retold(m, result)) if m is message else m for m in response.result]
+        told = [charged(retold(m, result, search.details)) if m is message else m for m in response.result]
         kept = dataclasses.replace(response, result=told)  # the structured response stays in it
         if _inside(request):
             return ExtendedModelResponse(model_response=kept)  # the one around it tells what all candidates spent
