@@ -133,10 +133,12 @@ class Meter:
                 hold = self._ledger.reserve(bound.amount.times(call.choices), within=within)
                 self._open[key] = _Open(call, written, bound, hold)
                 self._started += 1
-        except (BudgetExhausted, ConfigurationError, MeterClosed) as refusal:
-            self.refusal = refusal
-            self._refused = call if isinstance(refusal, BudgetExhausted) else None
+        except (ConfigurationError, MeterClosed) as refusal:
+            self.refusal, self._refused = refusal, None
             raise
+        except BudgetExhausted as error:
+            self.refusal, self._refused = _told(error, call), call
+            raise self.refusal from None
 
     def end(
         self,
@@ -240,6 +242,12 @@ class Meter:
         """
         if self._refused is None:
             raise ValueError("room() is for a meter that refused a call for lack of room")
+        try:
+            return await self._room()
+        except BudgetExhausted as error:
+            raise _told(error, self._refused) from None
+
+    async def _room(self) -> Hold:
         scope = SCOPE.get()
         around = None if scope is None or scope.ledger is not self._ledger else scope.hold
         if around is None:
@@ -290,6 +298,16 @@ class Meter:
         opened.hold.settle(usage.of_role(self._role), bounded=opened.call.max_tokens is not None)
         with self._lock:
             self._usage = self._usage + usage
+
+
+def _told(error: BudgetExhausted, call: Call) -> BudgetExhausted:
+    """The refusal with the call that it is of, and the setting of that call that decides what it may take."""
+    if str(error).startswith(f"{call.model}: "):
+        return error
+    limit = "" if call.max_tokens is None else f" (max_tokens={call.max_tokens})"
+    told = BudgetExhausted(f"{call.model}: {error}{limit}")
+    told.ledger = error.ledger
+    return told
 
 
 def _new(call: Call, texts: Sequence[str]) -> list[str]:

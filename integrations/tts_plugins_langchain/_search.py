@@ -43,6 +43,7 @@ class Target:
     Attributes:
         input: that of a first answer.
         carrier: how attempts are put into it.
+        output_tokens: tokens that an output can have at most, as far as known.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Target:
     carrier: Carrier
     invoke: Callable[[Any, RunnableConfig], Any]
     ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
+    output_tokens: int | None = None
 
     def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
         """The input for an answer, or for a better one."""
@@ -90,6 +92,10 @@ class Search(BaseSearch[Sample]):
         """Those of any search; a global cache keeps samples apart from here on."""
         keep_samples_apart()
         return super().arguments()
+
+    def output_tokens(self) -> int | None:
+        """What the target's models may write."""
+        return self._target.output_tokens
 
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to the target."""

@@ -28,6 +28,7 @@ from tts_plugins_langchain._fields import SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported
+from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._runs import Runs, children_of
 from tts_plugins_langchain._search import Search, Target
@@ -171,6 +172,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: model.invoke(asked.messages, inner, **asked.arguments),
                 ainvoke=lambda asked, inner: model.ainvoke(asked.messages, inner, **asked.arguments),
+                output_tokens=output_tokens_of(self.model, kwargs),
             ),
             problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
             settings=settings,

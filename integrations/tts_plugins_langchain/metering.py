@@ -23,16 +23,12 @@ from langchain_core.tracers.context import register_configure_hook
 from tts_plugins.adapters import charge_of
 from tts_plugins.errors import Charge
 from tts_plugins.metering import Call, Meter
+from tts_plugins_langchain._io.parts import LIMITS, limit_in
 from tts_plugins_langchain._io.usage import UsageDetails, choice_was_cut, counts_of, from_cache, message_of
 
 METERED: ContextVar[MeterHandler | None] = ContextVar("tts_plugins_langchain_meter", default=None)
 SCALED = "tts-plugins-scaled"
 """The `_llm_type` of a model that searches inside: its own run is no call, those inside it are."""
-
-_LIMITS = (
-    "max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens", "num_predict", "max_tokens_to_sample",
-)  # fmt: skip
-_NESTED = ("model_kwargs", "options", "generation_config", "extra_body", "inference_config", "pipeline_kwargs")
 
 
 class MeterHandler(BaseCallbackHandler):
@@ -123,7 +119,11 @@ class MeterHandler(BaseCallbackHandler):
                 model=str(name or "model"),
                 prompt=prompt,
                 choices=choices if isinstance(choices, int) and choices > 0 else 1,
-                max_tokens=_limit(params) or _number(metadata.get("ls_max_tokens")) or _own_limit(serialized or {}),
+                max_tokens=(
+                    limit_in(params)
+                    or limit_in({"max_tokens": metadata.get("ls_max_tokens")})
+                    or _own_limit(serialized or {})
+                ),
             ),
         )
 
@@ -148,28 +148,13 @@ def _plain(messages: Sequence[BaseMessage]) -> list[Any]:
         return [message.model_dump() for message in messages]
 
 
-def _limit(params: Mapping[str, Any]) -> int | None:
-    for name in _LIMITS:
-        if (found := _number(params.get(name))) is not None:
-            return found
-    for name in _NESTED:
-        inner = params.get(name)
-        if isinstance(inner, Mapping) and (found := _limit(inner)) is not None:
-            return found
-    return None
-
-
 def _own_limit(serialized: Mapping[str, Any]) -> int | None:
     """The limit that a model was made with, where the call does not repeat it, as ChatOllama's does not."""
-    if (found := _limit(serialized.get("kwargs") or {})) is not None:
+    if (found := limit_in(serialized.get("kwargs") or {})) is not None:
         return found
     shown = str(serialized.get("repr") or "")
-    values = [match[1] for name in _LIMITS if (match := re.search(rf"\b{name}=(\d{{1,9}})\b", shown))]
-    return _number(int(values[0])) if values else None
-
-
-def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    values = [match[1] for name in LIMITS if (match := re.search(rf"\b{name}=(\d{{1,9}})\b", shown))]
+    return limit_in({"max_tokens": int(values[0])}) if values else None
 
 
 def _said(choice: Generation) -> str:
