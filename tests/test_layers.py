@@ -18,7 +18,9 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.types": (1, "types"),
     "tts_plugins.errors": (1, "types"),
     "tts_plugins._version": (1, "types"),
-    "tts_plugins._internal.threads": (1, "threads"),  # leaves: of ours they import nothing
+    "tts_plugins._internal.forks": (-1, "forks"),
+    "tts_plugins._internal.thread_pool": (0, "thread_pool"),
+    "tts_plugins._internal.threads": (1, "threads"),  # leaves: of ours they import nothing but the two above
     "tts_plugins._internal.untrusted_text": (1, "untrusted"),
     "tts_plugins._internal.signatures": (1, "signatures"),
     "tts_plugins._internal.request_sent": (1, "request_sent"),
@@ -61,7 +63,8 @@ PURE_BUT = {"tts_plugins.ledger": {"threading"},
             "tts_plugins.answers": {"threading"},
             "tts_plugins._internal.http_errors": {"urllib"},  # its parser of addresses only
             "tts_plugins.pools": {"random"}}  # fmt: skip
-LEAVES = {"threads", "untrusted", "signatures", "request_sent"}
+LEAVES = {"forks", "thread_pool", "threads", "untrusted", "signatures", "request_sent"}
+BELOW_LEAVES = {"forks", "thread_pool"}
 FRAMEWORKS = {"langchain", "langchain_core", "langchain_openai", "langgraph", "dspy", "litellm"}
 OPTIONAL = {"openai", "httpx", "httpx2", "xllamacpp", "jsonschema", "jsonschema_specifications", "referencing",
             "genai_prices", "math_verify", "rich", "typer", "aiohttp", "opentelemetry", "torch", "transformers",
@@ -122,7 +125,8 @@ def violations(name: str, source: str, names: set[str], *, is_package: bool = Fa
         if top == "tts_plugins":
             theirs, other = row(found.module)
             above = theirs < mine or (part == other and (theirs == mine))
-            if part in LEAVES or (other == "threads" and mine < THREADS_FROM):
+            leaf = part in LEAVES and other not in BELOW_LEAVES
+            if leaf or (other in ("threads", "thread_pool") and 1 < mine < THREADS_FROM):
                 above = False
             if not above:
                 out.append(f"{where} is in row {theirs} ({other}), not above row {mine} ({part})")
