@@ -70,13 +70,14 @@ class Late:
     def __del__(self):
         end()
 
-_late = Late()  # names with an underscore go first, while the others are still there
+_late = Late()
+atexit.register(lambda: globals().pop("_late"))
 """
 
 SCRIPTS: Mapping[str, str] = {
     "a solve in an atexit handler": "one()\natexit.register(end)\n",
     "a solve in an atexit handler that was registered first": "",  # made below: it comes before the imports
-    "a solve in weakref.finalize": _AT_EXIT.replace("end()", "pass") + "one()\nweakref.finalize(_late, end)\n",
+    "a solve in weakref.finalize": "one()\nlate = set()\nweakref.finalize(late, end)\n",
     "a solve in __del__ at exit": _AT_EXIT + "one()\n",
     "a first solve in __del__ at exit": _AT_EXIT,
     "a fork while a limiter's places are taken": """

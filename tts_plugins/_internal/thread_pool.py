@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
-from tts_plugins._internal import forks
+from tts_plugins._internal import forks, running_code
 
 T = TypeVar("T")
 _Job = Callable[[], None]
@@ -42,6 +42,7 @@ class Pool:
     """Daemon threads; an idle one is reused."""
 
     def __init__(self) -> None:
+        self._process = forks.process()
         self._lock = threading.Lock()
         self._idle: list[queue.SimpleQueue[_Job]] = []  # the inboxes of idle threads: the last one is the warmest
         self._waiting: collections.deque[_Job] = collections.deque()
@@ -129,6 +130,8 @@ class Pool:
         while True:
             if job is not None:
                 job()
+            if forks.process() != self._process:
+                return  # the function has forked, and this is the child: nobody here waits for it
             with self._lock:
                 if job is not None:
                     self._ended, self._last_end = self._ended + 1, time.monotonic()
@@ -201,11 +204,18 @@ def begin(
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     call = functools.partial(context.run, function, *args, **keywords)
-    pool.submit(functools.partial(_work_for, loop, inbox_of(loop), future, call), loop)
+    pool.submit(functools.partial(_work_for, loop, inbox_of(loop), future, call, context), loop)
     return future
 
 
-def _work_for(loop: asyncio.AbstractEventLoop, inbox: Inbox, future: asyncio.Future[T], call: Callable[[], T]) -> None:
+def _work_for(
+    loop: asyncio.AbstractEventLoop,
+    inbox: Inbox,
+    future: asyncio.Future[T],
+    call: Callable[[], T],
+    context: contextvars.Context,
+) -> None:
+    key = running_code.begun(threading.get_ident(), context)
     try:
         result = call()
     except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
@@ -213,6 +223,7 @@ def _work_for(loop: asyncio.AbstractEventLoop, inbox: Inbox, future: asyncio.Fut
     else:
         inbox.put(loop, future, result, None)
     finally:
+        running_code.ended(key)
         del future  # an error's traceback has this frame: it would refer to itself, and be freed late
 
 

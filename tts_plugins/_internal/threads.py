@@ -23,10 +23,10 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from tts_plugins._internal import forks
+from tts_plugins._internal import forks, running_code
 from tts_plugins._internal.thread_pool import NoThread, Pool, as_exception, begin
 
-__all__ = ["NoThread", "call_user", "in_thread", "on_engine_loop", "run_sync"]
+__all__ = ["NoThread", "call_user", "calling_thread", "in_thread", "on_engine_loop", "run_sync"]
 
 T = TypeVar("T")
 _PATIENCE = 5.0  # seconds between looks at whether the loop that one waits for still runs
@@ -36,6 +36,8 @@ _pool = Pool()
 _apart: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_apart", default=False)
 # Set on a thread of the pool, whose function may wait for a solve of its own.
 _pooled: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_pooled", default=False)
+# The thread that waits for what runs here.
+_caller: contextvars.ContextVar[int | None] = contextvars.ContextVar("tts_plugins_caller", default=None)
 # At exit no thread can be counted on: the daemons are about to be stopped, and from Python 3.12 on none starts.
 _exiting = threading.Event()
 
@@ -73,8 +75,16 @@ async def _awaited(value: Awaitable[T]) -> T:
 
 async def _on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
     if not on_engine_loop() or _green():
-        return await function(*args, **keywords)
+        return await _noted(function, *args, **keywords)
     return await asyncio.wrap_future(_user.submit(lambda: _contained(function, *args, **keywords)))
+
+
+async def _noted(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
+    key = running_code.begun(asyncio.current_task(), contextvars.copy_context())
+    try:
+        return await function(*args, **keywords)
+    finally:
+        running_code.ended(key)
 
 
 def _green() -> bool:
@@ -86,7 +96,7 @@ def _green() -> bool:
 async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
     """Run the function so that what would end the loop that all share ends the function only."""
     try:
-        return await function(*args, **keywords)
+        return await _noted(function, *args, **keywords)
     except (SystemExit, KeyboardInterrupt) as error:
         raise as_exception(error) from error
 
@@ -94,6 +104,11 @@ async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any
 def on_engine_loop() -> bool:
     """Return whether this runs on the loop that the synchronous entry points share."""
     return asyncio.get_running_loop() is _engine.running
+
+
+def calling_thread() -> int:
+    """Return the thread that called `run_sync` around this, or else the one that this runs on."""
+    return _caller.get() or threading.get_ident()
 
 
 def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -154,6 +169,7 @@ def _run_apart(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run it on a loop for itself: one of our own is what would be blocked, or is blocked already."""
     context, box = contextvars.copy_context(), list[T | BaseException]()
     context.run(_apart.set, True)
+    context.run(_caller.set, threading.get_ident())
 
     def job() -> None:
         try:
@@ -188,6 +204,7 @@ class _LoopThread:
         loop = self._loop()
         context = contextvars.copy_context()
         context.run(_pooled.set, False)
+        context.run(_caller.set, threading.get_ident())
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def start() -> None:

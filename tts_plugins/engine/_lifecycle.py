@@ -179,7 +179,7 @@ def _account(budget: Budget | Ledger | None, now: float) -> tuple[Ledger, float 
             # The enclosing call's hold is of the same account, and is drawn from first.
             ledger = Ledger(inside=outer.hold or outer.ledger, role=role)
         else:
-            ledger = Ledger(inside=budget)
+            ledger = Ledger(inside=budget, around=outer.hold)
     limits = (None if outer is None else outer.deadline, ledger.deadline(now))
     given = [limit for limit in limits if limit is not None]
     return ledger, min(given) if given else None

@@ -223,7 +223,7 @@ class Sampling:
             for candidate, own in made:
                 # Kept until all are there. It can end no call, so nobody waits for it.
                 self._kept[candidate.id] = own
-                own.park(lambda: False)
+                own.park()
         if len(jobs) == 1:
             # On in this task: through another one, its connection would lie idle while others take the pool's time.
             await self._verify(*made[0], request)
