@@ -63,6 +63,8 @@ PURE = {"asyncio", "threading", "time", "random", "socket", "http", "urllib", "s
 PURE_BUT = {"tts_plugins._internal.wait_graph": {"threading"},
             "tts_plugins.answers": {"threading"},
             "tts_plugins._internal.http_errors": {"urllib"},  # its parser of addresses only
+            "tts_plugins._internal.http_limits": {"urllib"},
+            "tts_plugins._internal.secrets": {"urllib"},
             "tts_plugins.pools": {"random"}}  # fmt: skip
 LEAVES = {"forks", "running_code", "thread_pool", "threads", "untrusted", "signatures", "request_sent"}
 BELOW_LEAVES = {"forks", "running_code", "thread_pool"}
@@ -227,8 +229,6 @@ def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
 KNOWN_CIRCLES: list[set[str]] = [
     {"tts_plugins.engine._expansion", "tts_plugins.engine._run", "tts_plugins.engine._sampling",
      "tts_plugins.engine._scoring"},
-    {"tts_plugins_dspy._search", "tts_plugins_dspy._verifying"},
-    {"tts_plugins_langchain._search", "tts_plugins_langchain._verifying"},
 ]  # fmt: skip
 
 

@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.types import well_formed
 
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 
 _log = logging.getLogger(__name__)
 _OWN = frozenset({"id", "kind", "parent", "at", "end"})
-_JSON = frozenset({str, int, bool, type(None)})  # most of what is recorded: looked up before anything is called
+_JSON = frozenset({int, bool, type(None)})  # most of what is recorded: looked up before anything is called
 
 
 class Trace:
@@ -131,17 +132,19 @@ def _plain(value: Any) -> Any:
     """The value as JSON has it: verifiers, servers and strategies bring what they like."""
     if type(value) in _JSON:
         return value
+    if type(value) is str:
+        return well_formed(value)
     if type(value) is float:
         return value if math.isfinite(value) else repr(value)
     # The usual types first: whether something is a Mapping is slow to find out.
     if type(value) in (list, tuple):
         return [item if type(item) in _JSON else _plain(item) for item in value]
     if type(value) is dict or isinstance(value, Mapping):
-        return {str(key): item if type(item) in _JSON else _plain(item) for key, item in value.items()}
+        return {well_formed(str(key)): item if type(item) in _JSON else _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     if isinstance(value, str):
-        return str(value)
+        return well_formed(str(value))
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):

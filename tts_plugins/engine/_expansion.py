@@ -13,7 +13,7 @@ from tts_plugins._calls.context import SCOPE
 from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._jobs import Ask, Job, NextStep
 from tts_plugins.engine._sampling import Sampling
-from tts_plugins.engine._scoring import failing_alone, read_answer, scored_by
+from tts_plugins.engine._scoring import failing_alone, scored_by, with_answer
 from tts_plugins.engine._stragglers import Stragglers, TooLate
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, VerifierError
 from tts_plugins.ledger import Hold
@@ -133,7 +133,7 @@ class Expansion(Sampling):
         if not candidate.text.strip():
             raise MalformedResponse(f"{run.model.name} wrote no step at all: its first one is empty")
         if candidate.finished:  # a part of a solution does not vote
-            candidate = candidate.replace(answer=await read_answer(run.answer, candidate.text))
+            candidate = await with_answer(candidate, run.answer)
         if verifier is None:
             return Scored.of(candidate)
         score = await self._shared(candidate, verifier, hold, event)
@@ -215,7 +215,7 @@ class Expansion(Sampling):
             rest.release()
             end = ask.make(reply.generations[0], candidate.index, seed)
         if end is not candidate and end.finished:
-            end = end.replace(answer=await read_answer(run.answer, end.text))
+            end = await with_answer(end, run.answer)
         with failing_alone(verifier.name):
             score = await verifier.score(run, end)
         if self._lookahead:

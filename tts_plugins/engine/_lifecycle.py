@@ -67,7 +67,7 @@ class Solving:
             self._trace.close(root, error=type(error).__name__, message=str(error), **_ending(run, ledger, now))
             export(self._trace)
             raise
-        self._trace.close(root, chosen=best.id, answer=best.answer, score=best.score, **_ending(run, ledger, now))
+        self._trace.close(root, chosen=best.id, answer=best.vote, score=best.score, **_ending(run, ledger, now))
         export(self._trace)
         return Result(
             problem=self._problem,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tts_plugins._calls.caller import Send, acquire, check_bounds, words
 from tts_plugins._calls.cancellation import Halt
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._jobs import Ask, Job, Jobs
-from tts_plugins.engine._scoring import failing_alone, read_answer, score_together, scored_by
+from tts_plugins.engine._scoring import failing_alone, score_together, scored_by, with_answer
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -31,7 +31,23 @@ if TYPE_CHECKING:
 # Candidates that are thought of at once: more than any server bears, so that a huge n costs nothing by itself.
 _MOST = 4096
 
-Arrival = Scored | BaseException | Halt
+# Characters of a failure's text that a revision is shown.
+_TOLD = 2_000
+
+
+class Failure(NamedTuple):
+    """A candidate that is lost: why, and what there is of it."""
+
+    error: BaseException
+    candidate: Candidate
+
+    def attempt(self) -> Scored:
+        """The candidate as an attempt that a revision can build on: the failure is its feedback."""
+        written = self.candidate.text or str(getattr(self.error, "written", ""))
+        return Scored.of(self.candidate.replace(text=written), feedback=words(self.error)[:_TOLD])
+
+
+Arrival = Scored | Failure | BaseException | Halt
 
 
 class Sampling:
@@ -45,6 +61,7 @@ class Sampling:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._seen: list[Scored] = []
         self._failures: list[BaseException] = []
+        self._attempts: list[Scored] = []  # what there is of those that failed
         self._unscored = 0  # of the failures, those of a verification
         self._refused: BudgetExhausted | None = None
         self._closed = False
@@ -72,7 +89,7 @@ class Sampling:
                     if isinstance(arrival, str):
                         done = True
                         break
-                    if isinstance(arrival, BaseException):
+                    if not isinstance(arrival, Scored):
                         try:
                             self._lost(arrival)
                         finally:
@@ -103,7 +120,7 @@ class Sampling:
             for hold in self._kept.values():
                 hold.release()
             # Their tracebacks have frames that refer to this: a circle, which would keep all of the solve.
-            self._failures, self._refused = [], None
+            self._failures, self._attempts, self._refused = [], [], None
 
     async def _stop_sending(self) -> None:
         self._closed = True
@@ -140,7 +157,8 @@ class Sampling:
         self._run.note("stop", rule=repr(self._stop), seen=len(self._seen), left=left)
         return True
 
-    def _lost(self, error: BaseException) -> None:
+    def _lost(self, arrival: Failure | BaseException) -> None:
+        error = arrival.error if isinstance(arrival, Failure) else arrival
         if isinstance(error, BudgetExhausted) and self._run.exhausted(error):
             self._refused = self._refused or error
             return
@@ -150,7 +168,9 @@ class Sampling:
             try:
                 raise error  # a defect, or what no other candidate can escape either
             finally:
-                del error
+                del error, arrival
+        if isinstance(arrival, Failure):
+            self._attempts.append(arrival.attempt())
 
     def _nothing(self) -> BaseException:
         run, first = self._run, next(iter(self._failures), None)
@@ -212,8 +232,9 @@ class Sampling:
         try:
             reply, rest, request = await self._request(jobs, hold, gen, after, event, ask.send)
         except Exception as error:  # noqa: BLE001 - `_lost` decides what becomes of it
-            for _ in jobs:
-                self._inbox.put_nowait(error)
+            for job in jobs:
+                lost = Candidate(problem=ask.problem, index=job.index, seed=job.seed)
+                self._inbox.put_nowait(Failure(error, lost))
             return
         got = list(zip(jobs, reply.generations, strict=False))
         # Each candidate's verification draws from what the request still holds, and then stands alone.
@@ -258,13 +279,13 @@ class Sampling:
         except Exception as error:  # noqa: BLE001 - `_lost` decides what becomes of it
             self._unscored += 1
             run.trace.close(event, error=words(error))
-            self._inbox.put_nowait(error)
+            self._inbox.put_nowait(Failure(error, candidate))
         except BaseException:
             run.trace.close(event, error="cancelled")
             raise
         else:
             run.trace.close(
-                event, answer=scored.answer, score=scored.score, feedback=scored.feedback,
+                event, answer=scored.vote, score=scored.score, feedback=scored.feedback,
                 **_said(step_scores=scored.step_scores),
             )  # fmt: skip
             self._inbox.put_nowait(scored)
@@ -276,7 +297,7 @@ class Sampling:
     async def _judge(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
         """The candidate with its answer and its score."""
         run, verifier = self._run, self._alone
-        candidate = candidate.replace(answer=await read_answer(run.answer, candidate.text))
+        candidate = await with_answer(candidate, run.answer)
         if verifier is None:
             return Scored.of(candidate)
         with failing_alone(verifier.name):
@@ -291,6 +312,7 @@ class Sampling:
         self._failures += failures
         self._unscored += len(failures)
         if not scored:
+            self._attempts += [Failure(why, c).attempt() for why, c in zip(failures, ordered, strict=True)]
             raise self._all_failed()
         ids = {c.id for c in ordered}
         run.seen[:] = [c for c in run.seen if c.id not in ids] + scored
@@ -302,6 +324,7 @@ class Sampling:
             f"all {len(self._failures)} candidates failed; the first because of {words(first) if first else '?'}",
             self._failures,
             unscored=self._unscored,
+            attempts=self._attempts,
         )
         error.__cause__ = first
         return error
