@@ -18,6 +18,7 @@ from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._internal import forks, running_code
 from tts_plugins._internal.threads import calling_thread
 from tts_plugins._internal.wait_graph import GRAPH, Holder, Wait, deliver
+from tts_plugins.ledger import Ledger
 
 LOOK = 0.25  # seconds between looks, one for all waits on a loop
 LONGEST = 120.0
@@ -86,6 +87,17 @@ def note_escape() -> None:
     """Count a solve that runs here without an account for the solves whose functions wait for this thread."""
     for scope in _scopes(calling_thread()):
         scope.ledger.escaped += 1
+
+
+def escape_warnings(ledger: Ledger) -> tuple[str, ...]:
+    """What a solve says of solves that ran inside it without its account."""
+    if not ledger.escaped:
+        return ()
+    count = f"{ledger.escaped} solve{' that ran' if ledger.escaped == 1 else 's that ran'}"
+    return (
+        f"{count} on threads that this search's functions started did not carry its account, so its budget does not "
+        "count them: start such work with carry_account(function)",
+    )
 
 
 def _scopes(thread: int, waiting: Collection[int] = ()) -> list[Scope]:

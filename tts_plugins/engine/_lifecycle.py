@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._calls.unknown_waits import escape_warnings, note_escape
 from tts_plugins._trace.otel import export
 from tts_plugins._trace.recorder import Listener, Trace
 from tts_plugins._trace.wording import cut_short
@@ -63,6 +64,8 @@ class Solving:
         )  # fmt: skip
         try:
             best = await self._search(run, Scope(ledger, None, deadline, "model", root, seeds_of(s.seed, "strategy")))
+            if SCOPE.get() is None:
+                note_escape()
         except BaseException as error:
             self._trace.close(root, error=type(error).__name__, message=str(error), **_ending(run, ledger, now))
             export(self._trace)
@@ -77,7 +80,7 @@ class Solving:
             stopped=run.stopped,
             trace=self._trace,
             seed=s.seed,
-            warnings=cut_short(self._trace),
+            warnings=(*cut_short(self._trace), *escape_warnings(ledger)),
         )
 
     async def _search(self, run: SolveRun, scope: Scope) -> Scored:
