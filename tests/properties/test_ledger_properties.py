@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tts_plugins._calls.limiter import Limiter, Place, Places
-from tts_plugins._internal.wait_graph import GRAPH, Holder, Wait
+from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait
 from tts_plugins.budget import Amount, Budget, Limits
 from tts_plugins.errors import BudgetExhausted
 from tts_plugins.ledger import Hold, Ledger, Ticket

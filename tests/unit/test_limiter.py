@@ -15,7 +15,7 @@ import pytest
 from tts_plugins import Budget, Ledger, Limits, Problem, SelfConsistency, solve, solve_sync
 from tts_plugins._calls import limiter as _limiter
 from tts_plugins._calls.limiter import Limiter, Place, limiter_of
-from tts_plugins._internal.wait_graph import GRAPH
+from tts_plugins._concurrency.wait_graph import GRAPH
 from tts_plugins.budget import Amount
 from tts_plugins.errors import ConfigurationError, DeadlineExceeded
 from tts_plugins.models import CallableModel

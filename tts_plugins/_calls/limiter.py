@@ -11,8 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar, Token
 
 from tts_plugins._calls.reservation import answered
-from tts_plugins._internal import forks
-from tts_plugins._internal.wait_graph import GRAPH, Holder, Resource, Wait, deliver
+from tts_plugins._concurrency import forks
+from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Resource, Wait, deliver
 from tts_plugins.budget import Limits
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Model
@@ -120,7 +120,7 @@ class Limiter:
 
     A request made inside another one to the same server, by a solve in a model's function, takes over the place of
     the outer one, which does nothing meanwhile; several of them take turns. Where requests wait for each other's
-    places in a circle, one of them takes over a place in the same way (see `_internal.wait_graph`).
+    places in a circle, one of them takes over a place in the same way (see `_concurrency.wait_graph`).
     """
 
     def __init__(self, limits: Limits, window: float = WINDOW) -> None:

@@ -1,4 +1,4 @@
-"""Waits in the graph of `_internal.wait_graph`, on whichever loop one is."""
+"""Waits in the graph of `_concurrency.wait_graph`, on whichever loop one is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tts_plugins._calls.unknown_waits import watched
-from tts_plugins._internal.wait_graph import Wait
+from tts_plugins._concurrency.wait_graph import Wait
 from tts_plugins.budget import Amount
 from tts_plugins.errors import BudgetExhausted
 from tts_plugins.ledger import Hold, Ledger

@@ -1,7 +1,7 @@
 """Waits of solves that nobody told what they are inside of: on threads of a function of the user's.
 
 Such a solve carries no account and no enclosers, so the wait graph would take the function's own reservation for one
-that moves. Here the frames of functions and threads are compared while something waits (see `_internal.running_code`),
+that moves. Here the frames of functions and threads are compared while something waits (`_concurrency.running_code`),
 and enclosers that come out are added to the graph, whose proof then covers them. What frames cannot tell ends too:
 after `LONGEST` seconds in which nothing was given or given back, all functions of the user are taken to wait.
 """
@@ -15,9 +15,9 @@ from collections.abc import Collection, Iterator
 from weakref import WeakKeyDictionary
 
 from tts_plugins._calls.context import SCOPE, Scope
-from tts_plugins._internal import forks, running_code
+from tts_plugins._concurrency import forks, running_code
+from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait, deliver
 from tts_plugins._internal.threads import calling_thread
-from tts_plugins._internal.wait_graph import GRAPH, Holder, Wait, deliver
 from tts_plugins.ledger import Ledger
 
 LOOK = 0.25  # seconds between looks, one for all waits on a loop

@@ -23,8 +23,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from tts_plugins._internal import forks, running_code
-from tts_plugins._internal.thread_pool import NoThread, Pool, as_exception, begin
+from tts_plugins._concurrency import forks, running_code
+from tts_plugins._concurrency.thread_pool import NoThread, Pool, as_exception, begin
 
 __all__ = ["NoThread", "call_user", "calling_thread", "in_thread", "on_engine_loop", "run_sync"]
 

@@ -11,7 +11,7 @@ Invariants of an account, under the lock of the wait graph:
 3. Each hold has a mirror in the account that pays for this one, with the same amount, and is closed with it. So 1 and
    2 hold there too, and nothing that is spent inside is free outside.
 
-Why no wait for room lasts for ever is the matter of `_internal.wait_graph`, whose resource an account is.
+Why no wait for room lasts for ever is the matter of `_concurrency.wait_graph`, whose resource an account is.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from tts_plugins._internal import forks
-from tts_plugins._internal.wait_graph import GRAPH, Wait, deliver
+from tts_plugins._concurrency import forks
+from tts_plugins._concurrency.wait_graph import GRAPH, Wait, deliver
 from tts_plugins.budget import Amount, Budget
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.ledger._balance import ZERO, Balance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tts_plugins._internal.wait_graph import GRAPH, Holder, Resource, deliver
+from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Resource, deliver
 from tts_plugins.budget import Amount
 from tts_plugins.types import Usage
 

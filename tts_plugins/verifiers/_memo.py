@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
-from tts_plugins._internal import forks
+from tts_plugins._concurrency import forks
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tts_plugins._internal import forks
+from tts_plugins._concurrency import forks
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.answers import extract, normalise

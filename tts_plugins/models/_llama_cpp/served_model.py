@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tts_plugins._internal import forks
+from tts_plugins._concurrency import forks
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import ConnectionFailed, ModelError
 from tts_plugins.models._llama_cpp.server import LlamaServer

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from tts_plugins._internal import forks
+from tts_plugins._concurrency import forks
 from tts_plugins.errors import SandboxUnavailable
 from tts_plugins.verifiers._sandbox.launch import KINDS, MEBI, Kind
 from tts_plugins.verifiers._sandbox.worker_process import Broken, SandboxProcess

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-from tts_plugins._internal import forks
+from tts_plugins._concurrency import forks
 from tts_plugins.verifiers._sandbox.launch import Kind
 from tts_plugins.verifiers._sandbox.worker_process import Cancelled, SandboxProcess
 

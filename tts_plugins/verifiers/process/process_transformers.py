@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tts_plugins._internal import forks
+from tts_plugins._concurrency import forks
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError

@@ -44,7 +44,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 
-from tts_plugins._internal import forks
+from tts_plugins._concurrency import forks
 
 __all__ = ["GRAPH", "Holder", "Resource", "Wait", "WaitGraph"]
 

@@ -17,7 +17,7 @@ from concurrent.futures import thread as _executors
 from contextvars import Context
 from types import FrameType
 
-from tts_plugins._internal import forks
+from tts_plugins._concurrency import forks
 
 _RESULTS = {Future.result.__code__, Future.exception.__code__, threading.Thread.join.__code__}
 _WAITING = (threading.__file__, sys.modules["concurrent.futures._base"].__file__)

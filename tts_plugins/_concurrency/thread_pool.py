@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, ref
 
-from tts_plugins._internal import forks, running_code
+from tts_plugins._concurrency import forks, running_code
 
 T = TypeVar("T")
 _Job = Callable[[], None]
