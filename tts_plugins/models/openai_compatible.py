@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -227,10 +227,18 @@ class OpenAICompatibleModel(Stepping, Revising):
             leaving()
         if "prompt" in body:
             return await complete(client.completions.create, body, self._stream)
-        if not self._stream:
+        if not self._streams():
             return await create(**body)
         async with await create(**body, stream=True, stream_options={"include_usage": True}) as chunks:
-            return await gather(chunks)
+            return await gather(self._heard(chunks))
+
+    def _streams(self) -> bool:
+        """Whether the answer of the running call is streamed."""
+        return self._stream
+
+    def _heard(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        """The chunks of a stream on their way to being gathered; a subclass may listen to them here."""
+        return chunks
 
     async def aclose(self) -> None:
         """Close the connections of the running loop; a later call opens new ones."""
