@@ -207,7 +207,7 @@ def _tts(value: Any, settings: ServerSettings) -> dict[str, Any]:
     given = {key: item for key, item in value.items() if item is not None}
     out: dict[str, Any] = {}
     if "profile" in given:
-        out["profile"] = _text(given, "profile")
+        out["profile"] = _text({"tts.profile": given["profile"]}, "tts.profile")
     if "strategy" in given:
         out["strategy"] = _strategy(given["strategy"], settings)
     if "n" in given:

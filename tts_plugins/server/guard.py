@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -29,6 +30,7 @@ _HEADERS = (
 )
 _OPEN = ("/health", "/view", "/view/")  # the page holds no data: its script asks for the key
 _ADMIN = ("/metrics",)
+_DRAIN_SECONDS, _DRAIN_TIMES = 5.0, 4
 _USUAL_PORTS = {"http": 80, "https": 443}
 
 
@@ -58,18 +60,19 @@ class Guard:
             return
         headers = {key: value.decode("latin-1") for key, value in scope["headers"]}
         sender = _Sender(send, _cross_origin(headers.get(b"origin"), self._settings))
+        limited = _Limited(receive, headers, self._settings.max_body)
         try:
             self._check(scope, headers)
             if scope["method"] == "OPTIONS":
                 await _answer(sender, 204, b"")
                 return
-            limited = _Limited(receive, headers, self._settings.max_body)
             if scope["path"].startswith("/v1/") and scope["method"] == "POST":
                 async with self._gate:
                     await self._app(scope, limited, sender)
             else:
                 await self._app(scope, limited, sender)
         except APIError as error:
+            await limited.drain()
             await refuse(sender, error)
         except asyncio.CancelledError:
             raise
@@ -178,20 +181,31 @@ class _Limited:
     """The way of the request's body, which may not be longer than a limit."""
 
     def __init__(self, receive: Receive, headers: dict[bytes, str], most: int) -> None:
-        self._receive, self._most, self._read = receive, most, 0
+        self._receive, self._most, self._read, self._more = receive, most, 0, True
         length = headers.get(b"content-length", "0")
-        if not length.isdigit() or int(length) > most:
-            raise self._too_long()
+        self._too_long = not length.isdigit() or int(length) > most
 
     async def __call__(self) -> Message:
-        message = await self._receive()
-        self._read += len(message.get("body", b""))
-        if self._read > self._most:
-            raise self._too_long()
+        if not self._too_long:
+            message = await self._next()
+            self._too_long = self._read > self._most
+        if self._too_long:
+            await self.drain()
+            raise APIError(413, f"The request is longer than {self._most:,} bytes.", code="request_too_large")
         return message
 
-    def _too_long(self) -> APIError:
-        return APIError(413, f"The request is longer than {self._most:,} bytes.", code="request_too_large")
+    async def drain(self) -> None:
+        """Read on for a while: most clients see an answer only when they have sent all of the request."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while self._more and self._read < _DRAIN_TIMES * self._most:
+                    await self._next()
+
+    async def _next(self) -> Message:
+        message = await self._receive()
+        self._read += len(message.get("body", b""))
+        self._more = message["type"] == "http.request" and message.get("more_body", False)
+        return message
 
 
 async def refuse(send: _Sender, error: APIError) -> None:

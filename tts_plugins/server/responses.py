@@ -52,6 +52,8 @@ def responses_request(body: Any) -> ResponsesRequest:
     for name in given:
         if name not in _SAME and name not in _READ and name not in _REFUSED:
             raise bad_field(name, "it is not known here", code="unknown_parameter")
+    if given.get("store") is True:
+        raise bad_field("store", f"it cannot be true; {_STATE}", code="unsupported_value")
     if given.get("include"):
         raise bad_field("include", "nothing of that kind is kept; leave it out", code="unsupported_parameter")
     if given.get("truncation", "disabled") != "disabled":
