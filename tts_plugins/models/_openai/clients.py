@@ -10,21 +10,42 @@ import sys
 import weakref
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from tts_plugins._internal.request_sent import leaving
+from tts_plugins._internal.http_limits import ENCODINGS, check_address, check_headers, check_value
+from tts_plugins._internal.secrets import Hidden, secrets_in
 from tts_plugins._internal.threads import in_thread, on_engine_loop
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.models._openai.hooks import limit, watch
 from tts_plugins.models._openai.transport import core, tell
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _Guard = AsyncGenerator[None, None]
+OFFICIAL = "https://api.openai.com/v1"
+
+
+def is_official(address: str | None) -> bool:
+    """Whether it is OpenAI's own server; None stands for it."""
+    host = urlsplit(address or OFFICIAL).hostname or ""
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
 
 
 class Clients:
-    """Clients by loop, closed with it, or with this, whichever ends first."""
+    """Clients by loop, closed with it, or with this, whichever ends first.
+
+    Args:
+        owner: for errors.
+        headers: that requests will carry; they are only checked here, and kept out of errors.
+
+    Attributes:
+        address: where the client really sends to; None for OpenAI's own server.
+
+    Raises:
+        ConfigurationError: nothing can be sent with such an address, key or header.
+    """
 
     def __init__(
         self,
@@ -34,12 +55,32 @@ class Clients:
         client: AsyncOpenAI | None,
         timeout: float,
         make: Callable[[], AsyncOpenAI] | None = None,
+        owner: str = "OpenAICompatibleModel",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._base_url, self._api_key, self._client, self._timeout = base_url, api_key, client, timeout
+        if client is not None:
+            self.address: str | None = str(client.base_url)
+        else:
+            self.address = base_url if base_url is not None else os.environ.get("OPENAI_BASE_URL") or None
+            if self.address is not None:
+                check_address(owner, self.address, "base_url" if base_url is not None else "OPENAI_BASE_URL")
+        check_headers(owner, headers)
+        if api_key is not None:
+            check_value(owner, "api_key", api_key)
+        self._api_key = None if api_key is None else Hidden(api_key)
+        self._owner, self._client, self._timeout, self._headers = owner, client, timeout, headers
         self._maker = make
         self._borrowed = False
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncOpenAI, _Guard | None]]
         self._clients = WeakKeyDictionary()
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The values that no error may show: keys and headers."""
+        theirs = {} if self._client is None else getattr(self._client, "default_headers", {})
+        keys = (self._api_key, os.environ.get("OPENAI_API_KEY"), getattr(self._client, "api_key", None))
+        texts = (key for key in keys if isinstance(key, str) and key != "-")
+        return secrets_in(self._headers, *texts, url=self.address or "") | secrets_in(theirs)
 
     async def get(self) -> AsyncOpenAI:
         """The client of the running loop; its own retries are off, so that none multiply."""
@@ -86,11 +127,16 @@ class Clients:
             return made.with_options(max_retries=0), True
         if self._client is None:
             # A server of one's own mostly needs no key, but the client insists on one.
-            key = self._api_key or os.environ.get("OPENAI_API_KEY") or ("-" if self._base_url else None)
+            key = self._api_key or os.environ.get("OPENAI_API_KEY") or ("-" if self.address else None)
             if key is None:
                 raise ConfigurationError("api_key is missing: pass api_key=…, or set OPENAI_API_KEY")
+            check_value(self._owner, "OPENAI_API_KEY", key)
             own = openai.AsyncOpenAI(
-                base_url=self._base_url, api_key=key, max_retries=0, timeout=self._timeout, http_client=self._http()
+                base_url=self.address or OFFICIAL,
+                api_key=Hidden(key),
+                max_retries=0,
+                timeout=self._timeout,
+                http_client=self._http(),
             )
             return own, True
         if not self._borrowed and not on_engine_loop():
@@ -108,7 +154,16 @@ class Clients:
     def _http(self) -> Any:
         import openai
 
-        return openai.DefaultAsyncHttpxClient(timeout=self._timeout, event_hooks={"request": [_watch]})
+        hooks: dict[str, list[Any]] = {"request": [watch], "response": [limit]}
+        try:
+            return openai.DefaultAsyncHttpxClient(
+                timeout=self._timeout, event_hooks=hooks, headers={"Accept-Encoding": ENCODINGS}
+            )
+        except Exception as error:
+            raise ConfigurationError(
+                f"{self._owner}: no HTTP client can be made ({type(error).__name__}: {error}); check HTTP_PROXY, "
+                "HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
+            ) from error
 
 
 def _given(client: Any) -> bool:
@@ -123,17 +178,7 @@ def _watches(client: Any) -> bool:
     # Looked up and not remembered: a client of the user's may be copied without the connections that were given to it,
     # and a call that it sends unseen would cost nothing when it is cancelled.
     hooks = getattr(getattr(client, "_client", None), "event_hooks", None)
-    return isinstance(hooks, Mapping) and _watch in hooks.get("request", ())
-
-
-async def _watch(request: Any) -> None:
-    # The hook itself runs too early: the request has no connection yet, and may wait for one.
-    request.extensions["trace"] = _traced
-
-
-async def _traced(event: str, _: object) -> None:
-    if event.endswith("send_request_headers.started"):
-        leaving()
+    return isinstance(hooks, Mapping) and watch in hooks.get("request", ())
 
 
 # Until they have ended: a loop refers to its generators weakly.
