@@ -92,15 +92,21 @@ def test_n_choices_without_a_search(served: Serving) -> None:
         ("extra_body", {"n": 9}), ("extra_query", {"a": "b"}), ("timeout", 1), ("price", [0, 0]), ("best_of", 4),
         ("n_predict", 4), ("n_cmpl", 4), ("user_config", {}), ("fallbacks", ["a"]), ("custom_llm_provider", "x"),
         ("mock_response", "x"), ("prompt", "x"), ("headers", {}), ("store", True), ("modalities", ["audio"]),
-        ("max_tokens", 0), ("max_tokens", "9"), ("n", 0), ("n", 65), ("n", True), ("temperature", 9), ("temperature", "a"),
+        ("max_tokens", 0), ("max_tokens", "9"), ("n", 0), ("n", 65), ("n", True), ("temperature", 9),
+        ("temperature", "a"),
         ("seed", 1.5), ("stream", "yes"), ("stream_options", {"include_usage": True}), ("messages", []),
-        ("messages", "hi"), ("messages", [{"role": "robot", "content": "x"}]), ("messages", [{"role": "user", "content": 4}]),
+        ("messages", "hi"), ("messages", [{"role": "robot", "content": "x"}]),
+        ("messages", [{"role": "user", "content": 4}]),
         ("model", ""), ("model", None), ("model", 5), ("tts", []), ("tts", {"verifier": "os:system"}),
-        ("tts", {"price": 0}), ("tts", {"base_url": "http://evil"}), ("tts", {"n": 1000}), ("tts", {"strategy": "nope"}),
-        ("tts", {"strategy": "compute-optimal"}), ("tts", {"strategy": {"type": "compute-optimal", "file": "/etc/passwd"}}),
+        ("tts", {"price": 0}), ("tts", {"base_url": "http://evil"}), ("tts", {"n": 1000}),
+        ("tts", {"strategy": "nope"}),
+        ("tts", {"strategy": "compute-optimal"}),
+        ("tts", {"strategy": {"type": "compute-optimal", "file": "/etc/passwd"}}),
         ("tts", {"strategy": {"type": "best-of-n", "stop": {"type": "learned-stopping", "file": "/etc/passwd"}}}),
-        ("tts", {"strategy": {"type": "best-of-n", "n": 100000}}), ("tts", {"strategy": {"type": "best-of-n", "n": -1}}),
-        ("tts", {"strategy": {"type": "beam-search", "n": 60, "max_steps": 100000}}), ("tts", {"budget": {"joules": 1}}),
+        ("tts", {"strategy": {"type": "best-of-n", "n": 100000}}),
+        ("tts", {"strategy": {"type": "best-of-n", "n": -1}}),
+        ("tts", {"strategy": {"type": "beam-search", "n": 60, "max_steps": 100000}}),
+        ("tts", {"budget": {"joules": 1}}),
         ("tts", {"budget": {"tokens": -5}}), ("tts", {"seed": "x"}), ("tts", {"on_exhausted": "cry"}),
         ("tts", {"profile": 5}),
     ],
@@ -212,8 +218,7 @@ async def _arrivals(served: Serving, body: Any) -> list[float]:
     out = []
     async with aiohttp.ClientSession() as session, session.post(f"{served.url}/chat/completions", json=body) as answer:
         async for line in answer.content:
-            if line.startswith(b"data: {") and b'"content"' in line:
-                out.append(time.monotonic())
+            out += [time.monotonic()] * (line.startswith(b"data: {") and b'"content"' in line)
     return out
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.serving import ASK, Serving, serving
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.server import ServerSettings
-from tts_plugins.server.tenants import Tenants, read_tenants
+from tts_plugins.server.budgets.tenants import Tenants, read_tenants
 from tts_plugins.testing.loopback import Fault, LoopbackServer
 
 ALICE, BOB, ROOT, UPSTREAM = "alice-secret-key-1", "bob-secret-key-22", "root-secret-key-3", "sk-upstream-secret-4"
@@ -226,7 +226,8 @@ def test_wrong_settings_name_the_field(settings: dict[str, Any], said: str) -> N
         ('[tenants.a]\nkey_sha256 = "12"\n', "64 hexadecimal"), ('[tenants.a]\nkey = "x"\n', "unknown field 'key'"),
         ('[tenants.a]\nkey_env = "NOT_SET_HERE"\n', "not set"), ('[tenants.a]\nkey_env = "SHORT"\n', "too few"),
         ('[tenants."a b"]\nkey_env = "LONG"\n', "name has letters"), ('[tenants.a]\nkey_env="LONG"\nday=5\n', "day=5"),
-        ('[tenants.a]\nkey_env="LONG"\nday={joules=5}\n', "day"), ('[tenants.a]\nkey_env="LONG"\nday={seconds=5}\n', "one request"),
+        ('[tenants.a]\nkey_env="LONG"\nday={joules=5}\n', "day"),
+        ('[tenants.a]\nkey_env="LONG"\nday={seconds=5}\n', "one request"),
         ('[tenants.a]\nkey_env="LONG"\nadmin="yes"\n', "admin"),
     ],
 )  # fmt: skip

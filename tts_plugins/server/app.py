@@ -11,19 +11,19 @@ from typing import Any
 
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import MissingExtraError, TTSError
-from tts_plugins.server.accounts import Accounts, StoreFailed, UsageStore
-from tts_plugins.server.chat import ChatCall, Service
+from tts_plugins.server.budgets.accounts import Accounts, StoreFailed, UsageStore
+from tts_plugins.server.budgets.store_sqlite import SQLiteStore
+from tts_plugins.server.budgets.tenants import Tenants
 from tts_plugins.server.errors import APIError, api_error
-from tts_plugins.server.fields import chat_request
 from tts_plugins.server.guard import Guard, tenant_of
 from tts_plugins.server.observe import Observation
 from tts_plugins.server.passthrough import pass_through
-from tts_plugins.server.profiles import Profiles
-from tts_plugins.server.responses import ResponseStream, response_of, responses_request
+from tts_plugins.server.requests.chat import ChatCall, Service
+from tts_plugins.server.requests.fields import chat_request
+from tts_plugins.server.requests.profiles import Profiles
+from tts_plugins.server.requests.responses import ResponseStream, response_of, responses_request
+from tts_plugins.server.requests.streams import ChatStream
 from tts_plugins.server.settings import ServerSettings
-from tts_plugins.server.store_sqlite import SQLiteStore
-from tts_plugins.server.streams import ChatStream
-from tts_plugins.server.tenants import Tenants
 from tts_plugins.server.upstream import Upstream, dumps
 
 try:
@@ -125,7 +125,7 @@ def store_of(settings: ServerSettings, tenants: Tenants) -> UsageStore | None:
         return None
     where = settings.store or "tts-plugins-usage.sqlite"
     if where.startswith(("redis://", "rediss://", "unix://")):
-        from tts_plugins.server.store_redis import RedisStore
+        from tts_plugins.server.budgets.store_redis import RedisStore
 
         return RedisStore(where)
     return SQLiteStore(where)

@@ -8,9 +8,9 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from tts_plugins.server.budgets.tenants import Tenant, Tenants
 from tts_plugins.server.errors import APIError, api_error, busy
 from tts_plugins.server.settings import ServerSettings
-from tts_plugins.server.tenants import Tenant, Tenants
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tts_plugins.errors import MissingExtraError
-from tts_plugins.server.chat import Listener
+from tts_plugins.server.budgets.tenants import Tenant
 from tts_plugins.server.errors import api_error
 from tts_plugins.server.guard import TENANT
-from tts_plugins.server.profiles import Search
+from tts_plugins.server.requests.chat import Listener
+from tts_plugins.server.requests.profiles import Search
 from tts_plugins.server.settings import ServerSettings
-from tts_plugins.server.tenants import Tenant
 from tts_plugins.types import Result, Usage
 from tts_plugins.viewer import Solves, Viewer
 

@@ -16,13 +16,13 @@ from starlette.responses import Response, StreamingResponse
 from tts_plugins._internal.http_errors import retry_after, server_words, status_error
 from tts_plugins.budget import Bound, Budget
 from tts_plugins.ledger import Ledger
-from tts_plugins.server.accounts import Grant, StoreFailed
-from tts_plugins.server.chat import Service
+from tts_plugins.server.budgets.accounts import Grant, StoreFailed
+from tts_plugins.server.budgets.tenants import Tenant, tightest
 from tts_plugins.server.errors import APIError, bad_field
-from tts_plugins.server.fields import REFUSED
 from tts_plugins.server.guard import tenant_of
-from tts_plugins.server.profiles import unknown_model
-from tts_plugins.server.tenants import Tenant, tightest
+from tts_plugins.server.requests.chat import Service
+from tts_plugins.server.requests.fields import REFUSED
+from tts_plugins.server.requests.profiles import unknown_model
 from tts_plugins.server.upstream import dumps
 from tts_plugins.types import Usage
 

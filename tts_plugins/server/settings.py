@@ -33,7 +33,7 @@ class ServerSettings:
         directory: where `pyproject.toml` or `tts-plugins.toml` with the profiles stands.
         profile: the profile of requests that name none; one sample for each where left out.
         budget: limits on each request of a caller without limits of its own.
-        tenants: a TOML file of keys and their limits, see `tts_plugins.server.tenants`.
+        tenants: a TOML file of keys and their limits, see `tts_plugins.server.budgets.tenants`.
         key_env: the environment variable that holds one key for all callers.
         store: where spending is kept: a file (SQLite), or a `redis://` address.
         host, port: where to listen.

@@ -6,17 +6,18 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tts_plugins._internal.fields import field
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, pricing
 from tts_plugins.errors import MalformedResponse
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.server.errors import APIError
-from tts_plugins.server.forms import plain, text_of
+from tts_plugins.server.requests.forms import text_of
 from tts_plugins.server.settings import ServerSettings
 from tts_plugins.types import Generation, Problem, Reply, Scored
 
@@ -26,29 +27,43 @@ _LIST_SECONDS = 5.0
 _LOCAL_TOKENS = 512
 
 
-@dataclass
 class Exchange:
     """What one request of a caller has heard from the upstream.
 
-    Attributes:
-        responses: every completion, whole: a candidate has its message alone.
+    Args:
         tap: called with each chunk of a single sample as it arrives; None where candidates are chosen from.
         seed: of the caller, for a single sample.
+
+    Attributes:
         tapped: whether a chunk has gone out to the caller, so that the sample cannot be made again.
     """
 
-    responses: list[Any] = field(default_factory=list)
-    tap: Callable[[Any], None] | None = None
-    seed: int | None = None
-    tapped: bool = False
+    def __init__(self, tap: Callable[[Any], None] | None = None, seed: int | None = None) -> None:
+        self.tap, self.seed, self.tapped = tap, seed, False
+        self._choices: dict[int, tuple[Any, Any, Any]] = {}
+
+    def hear(self, chunk: Any) -> None:
+        """A chunk of the single sample."""
+        if self.tap is not None and field(chunk, "choices"):
+            self.tapped = True
+            self.tap(chunk)
+
+    def keep(self, response: Any, generations: Sequence[Generation]) -> None:
+        """Remember which choice each generation came in: a candidate has its message alone."""
+        choices = [c for c in field(response, "choices") or () if field(c, "message") is not None]
+        for generation in generations:
+            message = generation.output
+            said = (field(message, "content"), len(field(message, "tool_calls") or ()))
+            for i, choice in enumerate(choices):
+                other = field(choice, "message")
+                if (field(other, "content"), len(field(other, "tool_calls") or ())) == said:
+                    self._choices[id(message)] = (message, response, choices.pop(i))
+                    break
 
     def choice_of(self, message: Any) -> tuple[Any, Any] | None:
         """The completion and the choice that a message came in."""
-        for response in self.responses:
-            for choice in getattr(response, "choices", None) or ():
-                if getattr(choice, "message", None) is message and message is not None:
-                    return response, choice
-        return None
+        found = self._choices.get(id(message))
+        return None if found is None else found[1:]
 
 
 EXCHANGE: ContextVar[Exchange | None] = ContextVar("tts_plugins_exchange", default=None)
@@ -72,27 +87,22 @@ class UpstreamModel(OpenAICompatibleModel):
 
     async def _respond(self, body: dict[str, Any]) -> Any:
         exchange = EXCHANGE.get()
-        if exchange is None:
-            return await super()._respond(body)
-        if exchange.seed is not None and self._send_seed:
-            body["seed"] = exchange.seed
-        if exchange.tapped:
-            raise APIError(502, "The upstream broke off in the middle of its answer.", code="upstream_broke_off")
-        response = await super()._respond(body)
-        exchange.responses.append(response)
-        return response
+        if exchange is not None:
+            if exchange.tapped:
+                raise APIError(502, "The upstream broke off in the middle of its answer.", code="upstream_broke_off")
+            if exchange.seed is not None and "seed" in body:
+                body["seed"] = exchange.seed
+        return await super()._respond(body)
 
-    def _streams(self) -> bool:
-        exchange = EXCHANGE.get()
-        return super()._streams() or (exchange is not None and exchange.tap is not None)
+    async def _read(self, asked: Any, response: Any) -> Reply:
+        reply = await super()._read(asked, response)
+        if (exchange := EXCHANGE.get()) is not None:
+            exchange.keep(response, reply.generations)
+        return reply
 
-    async def _heard(self, chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    def _listener(self) -> Callable[[Any], None] | None:
         exchange = EXCHANGE.get()
-        async for chunk in chunks:
-            if exchange is not None and exchange.tap is not None and getattr(chunk, "choices", None):
-                exchange.tapped = True
-                exchange.tap(plain(chunk))
-            yield chunk
+        return None if exchange is None or exchange.tap is None else exchange.hear
 
     def share_clients(self, other: UpstreamModel) -> None:
         """Use the connections of another model of the same server."""

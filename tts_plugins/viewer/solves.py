@@ -7,7 +7,6 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,20 +26,17 @@ _MOST_EVENTS = 60_000
 _SECONDS_BETWEEN = 0.2  # two tellings of one solve's progress
 
 
-@dataclass
 class Solve:
     """One solve: `events` by their id, as the recorder tells them."""
 
-    name: str
-    owner: str
-    profile: str
-    title: str = ""
-    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat())
-    begun: float = field(default_factory=time.monotonic)
-    events: dict[int, dict[str, Any]] = field(default_factory=dict)
-    done: bool = False
-    changed: int = 0
-    view_of: tuple[int, View] | None = None
+    def __init__(self, name: str, owner: str, profile: str, title: str) -> None:
+        self.name, self.owner, self.profile, self.title = name, owner, profile, title
+        self.started = datetime.now(UTC).isoformat()
+        self.begun = time.monotonic()
+        self.events: dict[int, dict[str, Any]] = {}
+        self.done = False
+        self.changed = 0
+        self._view: tuple[int, View] | None = None
 
     def trace(self) -> dict[str, Any]:
         """As `Trace.to_dict()` has it."""
@@ -48,9 +44,9 @@ class Solve:
 
     def view(self) -> View:
         """The trace, ready to be read; read once for each change."""
-        if self.view_of is None or self.view_of[0] != self.changed:
-            self.view_of = (self.changed, View(self.trace()))
-        return self.view_of[1]
+        if self._view is None or self._view[0] != self.changed:
+            self._view = (self.changed, View(self.trace()))
+        return self._view[1]
 
     def summary(self) -> dict[str, Any]:
         """One row of the list."""

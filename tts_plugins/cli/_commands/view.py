@@ -100,10 +100,10 @@ def _show(solves: Solves, port: int, browse: bool) -> None:
     try:
         import uvicorn
 
+        from tts_plugins.server.budgets.tenants import Tenants
         from tts_plugins.server.guard import Guard
         from tts_plugins.server.run import bind
         from tts_plugins.server.settings import ServerSettings
-        from tts_plugins.server.tenants import Tenants
         from tts_plugins.viewer.app import Viewer
     except ImportError as error:
         raise MissingExtraError("view needs starlette and uvicorn: pip install 'tts-plugins[server]'") from error

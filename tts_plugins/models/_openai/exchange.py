@@ -13,7 +13,6 @@ from tts_plugins.models._openai.completions import as_chat, as_chat_chunks, comp
 from tts_plugins.models._openai.sse import EventReader, events
 from tts_plugins.models._openai.stream import gather
 
-
 Hear = Callable[[Any], None]
 
 

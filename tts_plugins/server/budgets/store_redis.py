@@ -6,7 +6,7 @@ from typing import Any
 
 from tts_plugins.budget import Amount
 from tts_plugins.errors import ConfigurationError, MissingExtraError
-from tts_plugins.server.accounts import Balance, Period, StoreFailed
+from tts_plugins.server.budgets.accounts import Balance, Period, StoreFailed
 
 _FIELDS = ("calls", "tokens", "picousd")
 _KEPT_AFTER = 40 * 86400  # seconds that a period's balance stays readable after its end

@@ -15,12 +15,12 @@ from tts_plugins.errors import TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.models.openai_compatible import REQUEST
 from tts_plugins.selection import fallback
-from tts_plugins.server.accounts import Accounts, StoreFailed
-from tts_plugins.server.fields import ChatRequest
-from tts_plugins.server.forms import base_of, choice_of, completion_of, ranked, tts_of
-from tts_plugins.server.profiles import Profiles, Search
+from tts_plugins.server.budgets.accounts import Accounts, StoreFailed
+from tts_plugins.server.budgets.tenants import Tenant, tightest
+from tts_plugins.server.requests.fields import ChatRequest
+from tts_plugins.server.requests.forms import base_of, choice_of, completion_of, ranked, tts_of
+from tts_plugins.server.requests.profiles import Profiles, Search
 from tts_plugins.server.settings import ServerSettings
-from tts_plugins.server.tenants import Tenant, tightest
 from tts_plugins.server.upstream import EXCHANGE, Exchange, Kind, Upstream
 from tts_plugins.types import Problem, Result, Scored, Usage
 
@@ -44,7 +44,7 @@ class Observer(Protocol):
         ...
 
 
-@dataclass
+@dataclass(frozen=True)
 class Service:
     """What requests share."""
 

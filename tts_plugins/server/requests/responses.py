@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tts_plugins.server.chat import ChatCall
 from tts_plugins.server.errors import APIError, bad_field
-from tts_plugins.server.streams import ChatStream
+from tts_plugins.server.requests.chat import ChatCall
+from tts_plugins.server.requests.streams import ChatStream
 from tts_plugins.server.upstream import dumps
 
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tts_plugins.budget import Amount
-from tts_plugins.server.accounts import Balance, Period, StoreFailed, grantable
+from tts_plugins.server.budgets.accounts import Balance, Period, StoreFailed, grantable
 
 T = TypeVar("T")
 _TABLE = """CREATE TABLE IF NOT EXISTS balances (

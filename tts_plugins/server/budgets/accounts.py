@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from tts_plugins.budget import PICO, Amount, Budget
+from tts_plugins.server.budgets.tenants import Tenant, tightest
 from tts_plugins.server.errors import APIError, busy, used_up
-from tts_plugins.server.tenants import Tenant, tightest
 
 # The part of a period's limit that one request may take, where its tenant has no limit on requests.
 SHARE = 16

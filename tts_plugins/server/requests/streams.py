@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from tts_plugins.server.chat import ChatCall, Outcome
 from tts_plugins.server.errors import APIError, api_error
-from tts_plugins.server.forms import base_of, choice_of, deltas_of, ranked, usage_of
+from tts_plugins.server.requests.chat import ChatCall, Outcome
+from tts_plugins.server.requests.forms import base_of, choice_of, deltas_of, ranked, usage_of
 from tts_plugins.server.upstream import dumps
 
 DONE = b"data: [DONE]\n\n"

@@ -13,10 +13,10 @@ from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.profiles import Profile, load_profile, profile_names
 from tts_plugins.protocols import Strategy
+from tts_plugins.server.budgets.tenants import tightest
 from tts_plugins.server.errors import APIError, bad_field
-from tts_plugins.server.fields import ChatRequest, check_size
+from tts_plugins.server.requests.fields import ChatRequest, check_size
 from tts_plugins.server.settings import ServerSettings
-from tts_plugins.server.tenants import tightest
 from tts_plugins.strategies import BaseStrategy, BestOfN, RecursiveAggregation, Revision, SelfConsistency
 
 _DEFAULT_N = 8

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tts_plugins._internal.fields import field
 from tts_plugins.types import Candidate, Result, Scored, Usage
 
 Origin = Callable[[Any], tuple[Any, Any] | None]
@@ -33,14 +34,14 @@ def text_of(message: Any, text: str) -> str:
     Two candidates that call the same tools with the same arguments agree.
     """
     calls = []
-    for call in getattr(message, "tool_calls", None) or ():
-        function, custom = getattr(call, "function", None), getattr(call, "custom", None)
+    for call in field(message, "tool_calls") or ():
+        function, custom = field(call, "function"), field(call, "custom")
         if function is not None:
-            calls.append({"name": function.name, "args": _arguments(function.arguments)})
+            calls.append({"name": field(function, "name"), "args": _arguments(field(function, "arguments"))})
         elif custom is not None:
-            calls.append({"name": custom.name, "args": custom.input})
-    if (function := getattr(message, "function_call", None)) is not None:
-        calls.append({"name": function.name, "args": _arguments(function.arguments)})
+            calls.append({"name": field(custom, "name"), "args": field(custom, "input")})
+    if (function := field(message, "function_call")) is not None:
+        calls.append({"name": field(function, "name"), "args": _arguments(field(function, "arguments"))})
     if not calls:
         return text
     made = json.dumps(calls, sort_keys=True, ensure_ascii=False)
@@ -82,6 +83,7 @@ def choice_of(candidate: Candidate, index: int, origin: Origin) -> Json:
     found = origin(candidate.output)
     if found is not None:
         made = plain(found[1])
+        made.pop("said_text", None)  # our own note of what a stream held
         message = {"role": "assistant", "content": None, **made.get("message", {})}
         finish = made.get("finish_reason") or ("length" if candidate.truncated else "stop")
         return {**made, "index": index, "message": message, "finish_reason": finish, "logprobs": made.get("logprobs")}
@@ -123,9 +125,7 @@ def tts_of(result: Result, best: Scored, profile: str | None) -> Json:
 def base_of(origin: Origin, best: Candidate) -> Json:
     """What the upstream said beside the choices."""
     found = origin(best.output)
-    said = (
-        {} if found is None else {key: getattr(found[0], key, None) for key in ("service_tier", "system_fingerprint")}
-    )
+    said = {} if found is None else {key: field(found[0], key) for key in ("service_tier", "system_fingerprint")}
     return {key: value for key, value in said.items() if value is not None}
 
 
