@@ -72,10 +72,11 @@ BELOW_LEAVES = {"forks", "running_code", "thread_pool"}
 FRAMEWORKS = {"langchain", "langchain_core", "langchain_openai", "langgraph", "dspy", "litellm"}
 OPTIONAL = {"openai", "httpx", "httpx2", "xllamacpp", "jsonschema", "jsonschema_specifications", "referencing",
             "genai_prices", "math_verify", "rich", "typer", "aiohttp", "opentelemetry", "torch", "transformers",
-             "safetensors", "huggingface_hub", "sklearn", "datasets", "reasoning_gym", "resvg_py"}  # fmt: skip
+             "safetensors", "huggingface_hub", "sklearn", "datasets", "reasoning_gym", "resvg_py",
+            "starlette", "uvicorn", "prometheus_client", "redis"}  # fmt: skip
 # Imported by nobody at the top of a module: what they need may stand at their own top.
 LAZY = ("tts_plugins.cli._", "tts_plugins.cli.doctor", "tts_plugins.demo", "tts_plugins.testing.loopback",
-        "tts_plugins.models._llama_cpp.server_process", "tts_plugins.server.")  # fmt: skip
+        "tts_plugins.models._llama_cpp.server_process", "tts_plugins.server.", "tts_plugins.viewer.app")  # fmt: skip
 
 
 @dataclass(frozen=True)
