@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
+import dspy
 from dspy.utils.usage_tracker import UsageTracker
 from pydantic import BaseModel
 
@@ -29,11 +30,32 @@ def call_of(lm: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
     )
 
 
+def output_tokens_of(program: Any) -> int | None:
+    """Return the tokens that a program's output has at most if each predictor is called once; None if not known.
+
+    A program that is a language model itself has its own limit.
+    """
+    if hasattr(program, "predictors"):
+        models = [getattr(predictor, "lm", None) or dspy.settings.lm for predictor in program.predictors()]
+    else:
+        models = [getattr(program, "lm", None)]
+    limits = [_limit(getattr(lm, "kwargs", {}), None) for lm in models]
+    known = [limit for limit in limits if limit is not None]
+    return sum(known) if known and len(known) == len(limits) else None
+
+
 def tells_usage(lm: Any) -> bool:
     """Whether its calls are DSPy's own, which tell their usage; a class with methods of its own may tell nobody."""
     names = ("__call__", "acall", "forward", "aforward")
     modules = [str(getattr(getattr(type(lm), name, None), "__module__", "")) for name in names]
     return all(module.startswith(_OWN) for module in modules)
+
+
+def cached_tokens_of(usage: Mapping[str, Any]) -> int:
+    """Return the tokens of the prompt that the server had in its cache, as far as it says so."""
+    details = usage.get("prompt_tokens_details") or {}
+    count = details.get("cached_tokens") if isinstance(details, Mapping) else getattr(details, "cached_tokens", None)
+    return count if isinstance(count, int) and count > 0 else 0
 
 
 def text_of(output: Any) -> str:

@@ -156,17 +156,17 @@ class _Sampled:
     """Calls of a language model; with the attempts that the candidate is to improve on as further turns."""
 
     def __init__(self, lm: Any) -> None:
-        self._lm = lm
+        self.lm = lm
 
     def __call__(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
         prompt, messages = _turned(prompt, messages)
-        with message_call(self._lm, messages):
-            return self._lm(*_given(prompt), **_given_messages(messages), **kwargs)
+        with message_call(self.lm, messages):
+            return self.lm(*_given(prompt), **_given_messages(messages), **kwargs)
 
     async def aforward(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
         prompt, messages = _turned(prompt, messages)
-        with message_call(self._lm, messages):
-            return await self._lm.acall(*_given(prompt), **_given_messages(messages), **kwargs)
+        with message_call(self.lm, messages):
+            return await self.lm.acall(*_given(prompt), **_given_messages(messages), **kwargs)
 
     acall = aforward
 

@@ -25,7 +25,7 @@ from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._prompting import prompted
 from tts_plugins_dspy._scope import Scope, scope_here, scoped
-from tts_plugins_dspy._usage import Entries, Tap, call_of, tells_usage, text_of
+from tts_plugins_dspy._usage import Entries, Tap, cached_tokens_of, call_of, tells_usage, text_of
 from tts_plugins_dspy._versions import message_call, told_from_cache
 
 _METHODS = ("__call__", "acall")
@@ -161,6 +161,7 @@ class LMCall:
             self,
             prompt_tokens=usage.get("prompt_tokens"),
             completion_tokens=usage.get("completion_tokens"),
+            cached_tokens=cached_tokens_of(usage),
             texts=[text_of(output) for output in said],
             truncated=[False] * len(said),
             requests=self._entries.requests or self._choices,
