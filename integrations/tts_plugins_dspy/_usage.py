@@ -73,7 +73,7 @@ class Tap:
     """
 
     def __init__(self, standing: Any) -> None:
-        self._standing = standing._standing if isinstance(standing, Tap) else standing
+        self._standing: Any = standing._standing if isinstance(standing, Tap) else standing
         self.told: dict[str, Any] | None = None
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def cover(*kinds: type) -> None:
                 setattr(kind, name, wrapped)
 
 
-def _with_subclasses(kind: type) -> Iterator[type]:
+def _with_subclasses(kind: Any) -> Iterator[Any]:
     yield kind
     for below in kind.__subclasses__():
         yield from _with_subclasses(below)
