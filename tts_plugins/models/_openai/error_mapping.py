@@ -6,12 +6,15 @@ import json
 import time
 from typing import Any
 
+from tts_plugins._http.failures import ExchangeFailed, model_error
 from tts_plugins._internal.http_errors import retry_after, server_words, status_error
 from tts_plugins.errors import CallTimedOut, ConnectionFailed, MalformedResponse, ModelError, ServerFailed
 
 
 def translate(error: Exception, who: str) -> ModelError:
     """The error of this package that stands for one of the client's."""
+    if isinstance(error, ExchangeFailed):
+        return model_error(error, who, time.time())
     import openai
 
     if isinstance(error, openai.APITimeoutError):

@@ -1,0 +1,79 @@
+"""JSON as bytes: by orjson where it is installed, else by the standard library, with the same outcome. Pure."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+_FAST = importlib.util.find_spec("orjson") is not None
+# As the OpenAI client writes it. A NaN has no form in JSON.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def encode(value: object) -> bytes:
+    """The value as JSON.
+
+    Raises:
+        TypeError, ValueError: some part of it has no form in JSON.
+    """
+    if _FAST:
+        import orjson
+
+        try:
+            data = orjson.dumps(value)
+        except (
+            TypeError
+        ):  # a key that is no string, say, or a number of more than 64 bits: the encoder below knows them
+            return _ENCODER.encode(value).encode()
+        if b"null" not in data:  # orjson writes a NaN as null
+            return data
+    return _ENCODER.encode(value).encode()
+
+
+def decode(data: bytes) -> Any:
+    """The value that the JSON stands for.
+
+    Servers send what the standard's grammar does not have, and a reply that was paid for must not be lost over it:
+    what orjson refuses (`Infinity`, half of a surrogate pair, a byte order mark) is read by the standard library.
+
+    Raises:
+        ValueError: it is no JSON in any reading, or nests too deeply.
+    """
+    if _FAST:
+        import orjson
+
+        try:
+            return orjson.loads(data)
+        except ValueError:
+            pass
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise json.JSONDecodeError("it nests too deeply", "", 0) from error
+
+
+class JSONObject(dict[str, Any]):
+    """A JSON object whose members are attributes too, as those of the OpenAI client's objects are.
+
+    Nothing is checked or converted, so that it costs next to nothing; members that are objects become of this kind when
+    they are looked at.
+    """
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return viewed(self[name])
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def viewed(value: Any) -> Any:
+    """The value, with attributes where it is an object or a list of such."""
+    kind = type(value)
+    if kind is dict:
+        return JSONObject(value)
+    if kind is list and any(type(each) is dict for each in value):
+        return [JSONObject(each) if type(each) is dict else each for each in value]
+    return value
