@@ -12,8 +12,24 @@ import re
 import string
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Self
 
 AnswerKey = Callable[[str], str | None]
+
+
+class Answer(str):
+    """An answer's key, and `raw`, the answer as it was written."""
+
+    raw: str
+
+    def __new__(cls, key: str, raw: str | None = None) -> Self:
+        made = super().__new__(cls, key)
+        made.raw = key if raw is None else raw
+        return made
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        return type(self), (str(self), self.raw)
+
 
 # Possessive: long runs of blanks must not be tried in every division. «**Answer**: 4» and «Answer:\n\n4» are usual.
 _MARKER = re.compile(r"(?:####|\banswer[*_]{0,3}\s*+(?P<how>is\b|:|=)[*_]{0,3}\s*+[:=]?+)\s*+(?=\S)", re.IGNORECASE)
@@ -33,14 +49,15 @@ _BLANK = "$*`_\"' "
 _LONG = 1000  # longer answers are compared as they stand: there is no formula in them worth the time
 
 
-def extract(text: str) -> str | None:
+def extract(text: str) -> Answer | None:
     r"""The normalised answer in `text`; None where there is none to be read.
 
     >>> extract(r"so we get \boxed{\frac{1}{2}}."), extract("The answer is 1,200.")
     ('1/2', '1200')
     """
     found = _json(text) or boxed(text) or _marked(text) or _short(text)
-    return None if found is None else normalise(found) or None
+    key = None if found is None else normalise(found)
+    return Answer(key, found.strip()) if found and key else None
 
 
 def boxed(text: str) -> str | None:

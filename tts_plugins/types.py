@@ -129,6 +129,20 @@ def _content_text(content: object) -> str:
     return "" if content is None else str(content)
 
 
+def well_formed(text: str) -> str:
+    """Return the text with every lone surrogate replaced by U+FFFD: no file, database or request can carry one.
+
+    Two halves that stand side by side, as a stream may cut them, become the character that they are.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def _made(kind: type[T], values: Mapping[str, Any]) -> T:
     """A frozen object of values that were checked before; `__init__` would set them one by one, and check again."""
     made = object.__new__(kind)
@@ -247,7 +261,7 @@ class Generation:
     """One choice that a model returned.
 
     Attributes:
-        text: what it said; empty where it only called tools.
+        text: what it said, without lone surrogates; empty where it only called tools.
         output: the native object (a message, a prediction, a tool call); the text where there is none.
         finish_reason: as the server gave it; "length" means that it was cut.
         tokens: completion tokens of this choice, where they are known singly.
@@ -263,6 +277,13 @@ class Generation:
     logprobs: tuple[float, ...] | None = None
     top_logprobs: tuple[tuple[tuple[str, float], ...], ...] | None = None
     reasoning: str | None = None
+
+    def __post_init__(self) -> None:
+        # Cleaned here, where all replies come in, so that no store, trace or next prompt trips over it.
+        for name in ("text", "reasoning"):
+            said = getattr(self, name)
+            if isinstance(said, str) and not said.isascii() and (clean := well_formed(said)) is not said:
+                object.__setattr__(self, name, clean)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +302,8 @@ class Candidate:
         problem: what it answers.
         text: all that was written so far.
         output: the native object of its model (a message, a dict, a prediction), else the text.
-        answer: the value extracted for votes; None where none could be read.
+        answer: the answer as it was written; None where none could be read.
+        answer_key: the form in which equal answers compare equal; None where `answer` is compared as it stands.
         steps: its steps, where it was searched or cut in steps.
         finished: nothing is to be added.
         truncated: it was cut by a length limit; that is no wrong answer.
@@ -297,6 +319,7 @@ class Candidate:
     text: str = ""
     output: Any = None
     answer: str | None = None
+    answer_key: str | None = None
     steps: tuple[Step, ...] = ()
     finished: bool = False
     truncated: bool = False
@@ -308,6 +331,11 @@ class Candidate:
     seed: int | None = None
     parent: str | None = None
     id: str = field(default_factory=_new_id)
+
+    @property
+    def vote(self) -> str | None:
+        """What it votes for: its key, else its answer as it stands; None where it has no answer."""
+        return self.answer if self.answer_key is None else self.answer_key
 
     def replace(self, **changes: Any) -> Self:
         """A copy with changes; it keeps its id unless that is changed too."""
@@ -416,8 +444,13 @@ class Result:
 
     @property
     def answer(self) -> str | None:
-        """The extracted answer of the chosen candidate."""
+        """The answer of the chosen candidate, as it was written."""
         return self.best.answer
+
+    @property
+    def answer_key(self) -> str | None:
+        """The form of the chosen answer in which equal answers compare equal."""
+        return self.best.vote
 
     @property
     def score(self) -> float | None:

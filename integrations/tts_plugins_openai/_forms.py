@@ -94,11 +94,11 @@ def ranked(result: Result) -> list[Scored]:
 
     By score; without scores, by how many gave the same answer.
     """
-    votes = [c.answer for c in result.candidates if c.answer is not None]
+    votes = [c.vote for c in result.candidates if c.vote is not None]
 
     def worth(candidate: Scored) -> tuple[float, int, int]:
         score = -1.0 if candidate.score is None else candidate.score
-        return (-score, -votes.count(candidate.answer) if candidate.answer is not None else 0, candidate.index)
+        return (-score, -votes.count(candidate.vote) if candidate.vote is not None else 0, candidate.index)
 
     others = sorted((c for c in result.candidates if c.id != result.best.id), key=worth)
     first, again, said = [result.best], list[Scored](), {str(result.best.text)}

@@ -7,6 +7,7 @@ import contextlib
 import copy
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -382,16 +383,15 @@ def test_an_output_that_the_verifier_cannot_read_is_shown_with_what_to_change(se
         return bool(prediction.label)
 
     for verifier in (lambda example, prediction: prediction.label == "a", later):
-        with pytest.raises(
-            AllCandidatesFailed, match=r"VerifierError: .*'label'.* is a Prediction, Prediction\(.*: read"
-        ):
+        with pytest.raises(AttributeError, match="'label'") as caught:
             best(program(), n=2, verifier=verifier)(question="?")
+        assert re.search(r"VerifierError: .*'label'.* is a Prediction, Prediction\(.*: read", caught.value.__notes__[0])
 
 
 def test_a_metric_that_reads_the_gold_answer_hears_why_there_is_none(server: LoopbackServer, lm: Any) -> None:
     readers = (lambda e, p: p.answer == e.answer, lambda e, p: p.answer == e["answer"])
     for reads in readers:
-        with pytest.raises(AllCandidatesFailed, match=r"no 'answer'.*its inputs only \(question\)"):
+        with pytest.raises((AttributeError, KeyError), match=r"no 'answer'.*its inputs only \(question\)"):
             best(program(), n=2, verifier=reads)(question="?")
     lenient = lambda e, p: 0.5 if getattr(e, "answer", None) is None and e.get("answer") is None else 0.0  # noqa: E731
     assert best(program(), n=2, verifier=lenient).solve(question="?").score == 0.5
@@ -571,9 +571,9 @@ def test_failures_lose_their_candidate_only(server: LoopbackServer, lm: Any, cap
     result = best(program()).solve(question="?")
     assert len(result.candidates) == 2 and capsys.readouterr() == ("", ""), "DSPy's own print what failed"
     server.configure(faults=Fault.status(400))
-    with pytest.raises(AllCandidatesFailed, match="LMInvalidRequestError") as failed:
+    with pytest.raises(dspy.LMInvalidRequestError) as failed:
         best(program()).solve(question="other?")
-    assert failed.value.__cause__ is not None
+    assert isinstance(failed.value.__cause__, AllCandidatesFailed)
 
     class Nothing(dspy.Module):  # type: ignore[misc]
         def forward(self, question: str) -> Any:

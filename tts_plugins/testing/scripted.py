@@ -202,7 +202,7 @@ class TableVerifier:
         """
         await asyncio.sleep(self._latency)
         self.scored.append(candidate.id)
-        key = candidate.answer if candidate.answer in self._table else candidate.text
+        key = next((k for k in (candidate.answer, candidate.vote) if k in self._table), candidate.text)
         value = self._table.get(key or "", self._default)
         if value is None:
             raise VerifierError(f"{self.name}: {key!r} is not in the table, and there is no default")

@@ -7,69 +7,30 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tts_plugins._http.per_loop import PerLoop
-from tts_plugins._http.proxies import is_loopback, proxy_for
-from tts_plugins._http.tls import tls_context
-from tts_plugins._internal.request_sent import leaving
+from tts_plugins._http.proxies import proxy_for
+from tts_plugins._internal.http_limits import check_address, check_headers, check_value
+from tts_plugins._internal.secrets import Hidden, secrets_in
 from tts_plugins._internal.threads import in_thread, on_engine_loop
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.models._openai.transport import core, tell
+from tts_plugins.models._clients.hooks import watch
+from tts_plugins.models._clients.own_clients import Own
+from tts_plugins.models._clients.transport import core, tell
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-_OPENAI, _AIOHTTP = "openai.resources.chat", "tts_plugins.models._openai.aiohttp_client"
+OFFICIAL = "https://api.openai.com/v1"
+_OPENAI, _AIOHTTP = "openai.resources.chat", "tts_plugins.models._clients.aiohttp_client"
 
 
-@dataclass(frozen=True)
-class _Address:
-    """Where to ask, and how, of clients that are ours. It refers to none of them: they are closed once none does."""
-
-    base_url: str | None
-    api_key: str | None = field(repr=False)
-    timeout: float
-
-    def key(self) -> str:
-        """The key to send."""
-        # A server of one's own mostly needs no key, but the client insists on one.
-        key = self.api_key or os.environ.get("OPENAI_API_KEY") or ("-" if self.base_url else None)
-        if key is None:
-            raise ConfigurationError("api_key is missing: pass api_key=…, or set OPENAI_API_KEY")
-        return key
-
-    def aiohttp_client(self) -> Any:
-        """The client that takes little time."""
-        from tts_plugins.models._openai.aiohttp_client import AiohttpClient, headers_of
-
-        return AiohttpClient(_url(self.base_url), headers_of(self.key()), self.telling)
-
-    def openai_client(self) -> AsyncOpenAI:
-        """The client that can do everything."""
-        import openai
-
-        return openai.AsyncOpenAI(
-            base_url=self.base_url, api_key=self.key(), max_retries=0, timeout=self.timeout, http_client=self.http()
-        )
-
-    async def telling(self) -> Any:
-        """The same, which tells when it sends."""
-        await _imported(_OPENAI)
-        client = self.openai_client()
-        tell(client)
-        return client
-
-    def http(self) -> Any:
-        """Connections for an OpenAI client, which tell when a request leaves."""
-        import openai
-
-        return openai.DefaultAsyncHttpxClient(
-            timeout=self.timeout, event_hooks={"request": [_watch]}, verify=tls_context(),
-            trust_env=not is_loopback(_url(self.base_url)),
-        )  # fmt: skip
+def is_official(address: str | None) -> bool:
+    """Whether it is OpenAI's own server; None stands for it."""
+    host = urlsplit(address or OFFICIAL).hostname or ""
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
 
 
 class Clients:
@@ -78,6 +39,16 @@ class Clients:
     Where address and key are ours to use, and aiohttp is installed, a client is an `AiohttpClient`; a client of the
     user's, its copies and whatever needs more than that are an `AsyncOpenAI`. `TTS_PLUGINS_TRANSPORT=openai` in the
     environment makes all of them such.
+
+    Args:
+        owner: for errors.
+        headers: that requests will carry; they are only checked here, and kept out of errors.
+
+    Attributes:
+        address: where the client really sends to; None for OpenAI's own server.
+
+    Raises:
+        ConfigurationError: nothing can be sent with such an address, key or header.
     """
 
     def __init__(
@@ -88,28 +59,53 @@ class Clients:
         client: AsyncOpenAI | None,
         timeout: float,
         make: Callable[[], AsyncOpenAI] | None = None,
+        owner: str = "OpenAICompatibleModel",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        self._address = _Address(base_url, api_key, timeout)
-        self._client, self._maker = client, make
+        if client is not None:
+            self.address: str | None = str(client.base_url)
+        else:
+            self.address = base_url if base_url is not None else os.environ.get("OPENAI_BASE_URL") or None
+            if self.address is not None:
+                check_address(owner, self.address, "base_url" if base_url is not None else "OPENAI_BASE_URL")
+        check_headers(owner, headers)
+        if api_key is not None:
+            check_value(owner, "api_key", api_key)
+        self._api_key = None if api_key is None else Hidden(api_key)
+        self._owner, self._client, self._timeout, self._headers = owner, client, timeout, headers
+        self._maker = make
         self._borrowed = False
         self._clients: PerLoop[Any] = PerLoop()
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The values that no error may show: keys and headers."""
+        theirs = {} if self._client is None else getattr(self._client, "default_headers", {})
+        keys = (self._api_key, os.environ.get("OPENAI_API_KEY"), getattr(self._client, "api_key", None))
+        texts = (key for key in keys if isinstance(key, str) and key != "-")
+        return secrets_in(self._headers, *texts, url=self.address or "") | secrets_in(theirs)
 
     async def get(self) -> Any:
         """The client of the running loop; its own retries are off, so that none multiply."""
         if (found := self._clients.here) is not None:
             return found
-        lean = self._client is None and self._maker is None and _fast(self._address)
-        await _imported(_AIOHTTP if lean else _OPENAI)
-        if (found := self._clients.here) is not None:  # meanwhile made for another request
+        fast = self._client is None and self._maker is None and _fast(self.address or OFFICIAL)
+        await imported(_AIOHTTP if fast else _OPENAI)
+        if (found := self._clients.here) is not None:  # made for another request meanwhile
             return found
-        if lean:
-            client = self._address.aiohttp_client()
+        if fast:
+            client = self._own().aiohttp_client()
             return await self._clients.put(client, client.close)
         given = self._client
         client, ours = self._make()
         if core(client) is not core(given):  # a client of the user's is not changed, whatever its copies are
             tell(client)
         return await self._clients.put(client, client.close if ours else None)
+
+    async def openai(self) -> Any:
+        """An OpenAI client for the running loop, for what is seldom asked for."""
+        client = await self.get()
+        return await client.real() if hasattr(client, "real") else client
 
     @property
     def here(self) -> Any:
@@ -125,13 +121,21 @@ class Clients:
         """Close the client of the running loop; those of other loops are closed when those end."""
         await self._clients.close()
 
+    def _own(self) -> Own:
+        # A server of one's own mostly needs no key, but the client insists on one.
+        key = self._api_key or os.environ.get("OPENAI_API_KEY") or ("-" if self.address else None)
+        if key is None:
+            raise ConfigurationError("api_key is missing: pass api_key=…, or set OPENAI_API_KEY")
+        check_value(self._owner, "OPENAI_API_KEY", key)
+        return Own(owner=self._owner, address=self.address or OFFICIAL, key=Hidden(key), timeout=self._timeout)
+
     def _make(self) -> tuple[AsyncOpenAI, bool]:
         """A client, and whether it is ours to close."""
         if self._maker is not None:
             made, self._client = self._client or self._maker(), None
             return made.with_options(max_retries=0), True
         if self._client is None:
-            return self._address.openai_client(), True
+            return self._own().openai_client(), True
         if not self._borrowed and not on_engine_loop():
             self._borrowed = True
             return self._client.with_options(max_retries=0), False
@@ -142,18 +146,15 @@ class Clients:
                 "(synchronous calls have a loop of their own): pass a function that makes the client, such as "
                 "client=lambda: AsyncOpenAI(http_client=…), and each loop has one"
             )
-        return self._client.copy(max_retries=0, http_client=self._address.http()), True
+        own = Own(owner=self._owner, address=self.address or OFFICIAL, key=Hidden("-"), timeout=self._timeout)
+        return self._client.copy(max_retries=0, http_client=own.http()), True
 
 
-def _url(base_url: str | None) -> str:
-    return base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-
-
-def _fast(where: _Address) -> bool:
+def _fast(address: str) -> bool:
     """Whether an `AiohttpClient` is installed, wanted, and enough for this address.
 
-    What it has no words for is left to the OpenAI client: a password or a query in the address, a key that is a
-    function, headers from the environment, and proxies of SOCKS.
+    What it has no words for is left to the OpenAI client: a password or a query in the address, headers from the
+    environment, and proxies of SOCKS.
 
     Raises:
         ConfigurationError: TTS_PLUGINS_TRANSPORT is not known.
@@ -163,17 +164,16 @@ def _fast(where: _Address) -> bool:
         raise ConfigurationError(f"TTS_PLUGINS_TRANSPORT={wanted!r} is not known; use 'aiohttp' or 'openai'")
     if wanted != "aiohttp" or importlib.util.find_spec("aiohttp") is None:
         return False
-    parts = urlsplit(address := _url(where.base_url))
-    plain = parts.scheme in ("http", "https") and parts.hostname and not (parts.query or parts.fragment)
-    if not plain or "@" in parts.netloc or "OPENAI_CUSTOM_HEADERS" in os.environ:
+    parts = urlsplit(address)
+    if "@" in parts.netloc or parts.query or parts.fragment or "OPENAI_CUSTOM_HEADERS" in os.environ:
         return False
     proxy = proxy_for(address)
-    return isinstance(where.api_key, str | None) and (proxy is None or urlsplit(proxy).scheme in ("http", "https"))
+    return proxy is None or urlsplit(proxy).scheme in ("http", "https")
 
 
-async def _imported(name: str) -> None:
+async def imported(name: str) -> None:
+    """Import a module beside the loop: up to half a second and more, in which it could keep no deadline."""
     if name not in sys.modules:
-        # Up to half a second and more, in which this loop could keep no deadline.
         await in_thread(importlib.import_module, name)
 
 
@@ -191,14 +191,4 @@ def _watches(client: Any) -> bool:
     if getattr(client, "tells_when_sent", False):
         return True
     hooks = getattr(getattr(client, "_client", None), "event_hooks", None)
-    return isinstance(hooks, Mapping) and _watch in hooks.get("request", ())
-
-
-async def _watch(request: Any) -> None:
-    # The hook itself runs too early: the request has no connection yet, and may wait for one.
-    request.extensions["trace"] = _traced
-
-
-async def _traced(event: str, _: object) -> None:
-    if event.endswith("send_request_headers.started"):
-        leaving()
+    return isinstance(hooks, Mapping) and watch in hooks.get("request", ())

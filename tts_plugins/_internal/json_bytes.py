@@ -31,11 +31,11 @@ def encode(value: object) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
-def decode(data: bytes) -> Any:
+def decode(data: bytes | str) -> Any:
     """The value that the JSON stands for.
 
-    Servers send what the standard's grammar does not have, and a reply that was paid for must not be lost over it:
-    what orjson refuses (`Infinity`, half of a surrogate pair, a byte order mark) is read by the standard library.
+    Servers send what the standard's grammar does not have, and a reply that was paid for must not be lost over it: what
+    orjson refuses (`Infinity`, half of a surrogate pair, a line break in a text) is read by the standard library.
 
     Raises:
         ValueError: it is no JSON in any reading, or nests too deeply.
@@ -47,33 +47,8 @@ def decode(data: bytes) -> Any:
             return orjson.loads(data)
         except ValueError:
             pass
+    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
     try:
-        return json.loads(data)
+        return json.loads(text.removeprefix("\ufeff"), strict=False)
     except RecursionError as error:
-        raise json.JSONDecodeError("it nests too deeply", "", 0) from error
-
-
-class JSONObject(dict[str, Any]):
-    """A JSON object whose members are attributes too, as those of the OpenAI client's objects are.
-
-    Nothing is checked or converted, so that it costs next to nothing; members that are objects become of this kind when
-    they are looked at.
-    """
-
-    __slots__ = ()
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return viewed(self[name])
-        except KeyError:
-            raise AttributeError(name) from None
-
-
-def viewed(value: Any) -> Any:
-    """The value, with attributes where it is an object or a list of such."""
-    kind = type(value)
-    if kind is dict:
-        return JSONObject(value)
-    if kind is list and any(type(each) is dict for each in value):
-        return [JSONObject(each) if type(each) is dict else each for each in value]
-    return value
+        raise ValueError("it nests too deeply") from error
