@@ -147,6 +147,7 @@ class Pool {
     const rows = this.rows.filter((r) => !this.only || r[3] === this.only || (this.only.length === 1 && r[4].includes(this.only)));
     if (this.order === "score") rows.sort((a, b) => (b[2] ?? -1) - (a[2] ?? -1));
     this.count.textContent = `${rows.length.toLocaleString("en")} of ${this.rows.length.toLocaleString("en")}`;
+    this.list.box.style.height = `${Math.min(340, Math.max(1, rows.length) * 32 + 1)}px`;
     this.list.set(rows);
   }
   line([index, id, score, mark, flags, said]) {
@@ -218,9 +219,9 @@ const open = async (id, what, one, other, again) => {
     if (before) { pool.picked = before.picked; pool.compare.disabled = pool.picked.length !== 2; }
     const parts = [tools, gauge(whole.summary)];
     if (what === "c") parts.push(sheet(extra, id)); else if (what === "diff") parts.push(sides(extra, id));
-    if (rows.length) parts.push(pool.box);
     parts.push(...markup(whole.html).childNodes);
     detail.replaceChildren(...parts);
+    if (rows.length) detail.querySelector("article > header").after(pool.box);
     pool.list.box.scrollTop = keep[1]; detail.scrollTop = keep[0]; pool.list.paint();
     shown.id = id; document.title = `${whole.summary.title || id} · solves`;
   } catch (error) { if (mine === shown.stamp && error.message !== "key") detail.replaceChildren(make("p", "cause", error.message)); }
@@ -235,7 +236,13 @@ const route = (again) => {
 addEventListener("hashchange", route);
 $("detail").addEventListener("click", (event) => {
   const inner = event.target.closest("a[href^='#d-']"), all = event.target.closest("button[data-open]");
-  if (inner) { event.preventDefault(); const part = $(inner.getAttribute("href").slice(1)); for (let p = part; p; p = p.parentElement) if (p.tagName === "DETAILS") p.open = true; if (part) part.scrollIntoView(); }
+  if (inner) {
+    event.preventDefault();
+    const part = $(inner.getAttribute("href").slice(1)), best = pool && pool.rows.find((r) => r[3] === "chosen");
+    if (!part && best) { location.hash = `#/solve/${named(pool.id)}/c/${named(best[1])}`; return; }
+    for (let p = part; p; p = p.parentElement) if (p.tagName === "DETAILS") p.open = true;
+    if (part) part.scrollIntoView();
+  }
   if (all) for (const part of all.closest("section").querySelectorAll("details")) part.open = all.dataset.open === "1";
 });
 
