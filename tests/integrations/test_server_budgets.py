@@ -249,7 +249,10 @@ def test_many_callers_faults_and_one_budget(tmp_path: Path) -> None:
     faults = Fault.random(0.3, seed=1, fault=Fault.status(500))
     with LoopbackServer(reply="a b c d", latency=(0.001, 0.01), faults=faults, record=False) as upstream:
         settings = _settings(
-            tmp_path, upstream, str(tmp_path / "u.sqlite"), f"day = {{ tokens = {limit} }}\nrequest = {{ tokens = 400 }}"
+            tmp_path,
+            upstream,
+            str(tmp_path / "u.sqlite"),
+            f"day = {{ tokens = {limit} }}\nrequest = {{ tokens = 400 }}",
         )
         with serving(**settings, queue_seconds=10) as served:
             ask = {**ASK, "max_tokens": 8, "tts": {"n": 2}}

@@ -140,7 +140,7 @@ class Pool {
   select(label, options, change) {
     const select = make("select"); select.setAttribute("aria-label", label);
     for (const [value, text] of Object.entries(options)) select.append(new Option(text, value));
-    select.addEventListener("change", () => { change(select.value); this.show(); });
+    select.addEventListener("change", () => { change(select.value); this.list.box.scrollTop = 0; this.show(); });
     return select;
   }
   show() {
@@ -163,7 +163,7 @@ class Pool {
   pick(id) {
     this.picked = this.picked.includes(id) ? this.picked.filter((p) => p !== id) : [...this.picked, id].slice(-2);
     this.compare.disabled = this.picked.length !== 2;
-    this.list.set(this.list.items);
+    for (const [i, line] of this.list.lines) line.querySelector("input").checked = this.picked.includes(this.list.items[i][1]);
   }
 }
 const sheet = (c, id) => {
@@ -204,7 +204,7 @@ const open = async (id, what, one, other, again) => {
   list.here = list.items.findIndex((s) => s.id === id); list.paint();
   try {
     const [whole, rows, extra] = await Promise.all([read(`solve/${named(id)}`), read(`solve/${named(id)}/candidates`),
-      what === "c" ? read(`solve/${named(id)}/candidate/${named(one)}`) : what === "diff" ? read(`solve/${named(id)}/diff/${named(one, other)}`) : null]);
+      what === "c" ? read(`solve/${named(id)}/candidate?id=${named(one)}`) : what === "diff" ? read(`solve/${named(id)}/diff?one=${named(one)}&other=${named(other)}`) : null]);
     if (mine !== shown.stamp) return;
     const keep = again ? [detail.scrollTop, pool ? pool.list.box.scrollTop : 0] : [0, pool && shown.id === id ? pool.list.box.scrollTop : 0];
     const before = pool && shown.id === id ? pool : null;
