@@ -24,20 +24,27 @@ FIRE = "window.fired=(window.fired||0)+1"
 PAYLOADS = [
     f"<script>{FIRE}</script>", f"<img src=x onerror='{FIRE}'>", f'<svg onload="{FIRE}">', f"<body onload='{FIRE}'>",
     f"<iframe srcdoc=\"<script>parent.{FIRE}</script>\"></iframe>", f"<a href='javascript:{FIRE}' id=click>x</a>",
-    f"<details open ontoggle='{FIRE}'>", f"<input autofocus onfocus='{FIRE}'>", f"<video><source onerror='{FIRE}'></video>",
+    f"<details open ontoggle='{FIRE}'>", f"<input autofocus onfocus='{FIRE}'>",
+    f"<video><source onerror='{FIRE}'></video>",
     f"<audio src=x onerror='{FIRE}'>", f"</script><script>{FIRE}</script>", f"]]><script>{FIRE}</script>",
     f"--><script>{FIRE}</script><!--", f"</pre><script>{FIRE}</script>", f"</textarea><script>{FIRE}</script>",
     f"</title><script>{FIRE}</script>", f"</style><script>{FIRE}</script>", f"'><script>{FIRE}</script>",
     f'"><script>{FIRE}</script>', f'" onmouseover="{FIRE}" x="', f"' onmouseover='{FIRE}' x='", f"javascript:{FIRE}",
     f"data:text/html,<script>{FIRE}</script>", f"<math><mtext><script>{FIRE}</script></mtext></math>",
     f"<svg><script>{FIRE}</script></svg>", f"<svg><animate onbegin='{FIRE}' attributeName=x dur=1s>",
-    f"<object data='javascript:{FIRE}'>", f"<embed src='javascript:{FIRE}'>", f"<form action='javascript:{FIRE}'><button>x</form>",
+    f"<object data='javascript:{FIRE}'>", f"<embed src='javascript:{FIRE}'>",
+    f"<form action='javascript:{FIRE}'><button>x</form>",
     f"<meta http-equiv=refresh content='0;url=javascript:{FIRE}'>", f"<link rel=stylesheet href='javascript:{FIRE}'>",
-    f"<base href='javascript:{FIRE}//'>", f"<style>@import 'javascript:{FIRE}';</style>", f"<marquee onstart='{FIRE}'>x</marquee>",
-    f"<select onfocus='{FIRE}' autofocus>", f"<template><script>{FIRE}</script></template>", f"<noscript><p title='</noscript><script>{FIRE}</script>'>",
-    f"\u003cscript\u003e{FIRE}\u003c/script\u003e", f"&lt;script&gt;{FIRE}&lt;/script&gt;", f"\\u003cscript>{FIRE}\\u003c/script>",
-    f"<scr\x00ipt>{FIRE}</scr\x00ipt>", f"<ScRiPt>{FIRE}</sCrIpT>", f"<script\x0c>{FIRE}</script\x0c>", f"＜script＞{FIRE}＜/script＞",
-    f"<img src=`x`onerror={FIRE}>", f"<img/src='x'/onerror='{FIRE}'>", f"<x contenteditable onblur='{FIRE}' tabindex=1 autofocus>",
+    f"<base href='javascript:{FIRE}//'>", f"<style>@import 'javascript:{FIRE}';</style>",
+    f"<marquee onstart='{FIRE}'>x</marquee>",
+    f"<select onfocus='{FIRE}' autofocus>", f"<template><script>{FIRE}</script></template>",
+    f"<noscript><p title='</noscript><script>{FIRE}</script>'>",
+    f"\u003cscript\u003e{FIRE}\u003c/script\u003e", f"&lt;script&gt;{FIRE}&lt;/script&gt;",
+    f"\\u003cscript>{FIRE}\\u003c/script>",
+    f"<scr\x00ipt>{FIRE}</scr\x00ipt>", f"<ScRiPt>{FIRE}</sCrIpT>", f"<script\x0c>{FIRE}</script\x0c>",
+    f"＜script＞{FIRE}＜/script＞",
+    f"<img src=`x`onerror={FIRE}>", f"<img/src='x'/onerror='{FIRE}'>",
+    f"<x contenteditable onblur='{FIRE}' tabindex=1 autofocus>",
     f"${{{FIRE}}}", f"{{{{constructor.constructor('{FIRE}')()}}}}", f"\u2028<script>{FIRE}</script>\u2029",
     f"<dialog open oncancel='{FIRE}'>", f"<button popovertarget=x onclick='{FIRE}'>", f"constructor{FIRE}__proto__",
 ]  # fmt: skip
@@ -51,11 +58,12 @@ def hostile(i: int, payload: str) -> dict[str, Any]:
         "answer": payload, "score": 0.5, "chosen": f"c{i}", "usage": {"calls": 2, "tokens": 9, "usd": None},
         "budget": {"tokens": 100, payload: 5}, **({"error": payload, "message": payload} if i % 5 == 0 else {}),
     }  # fmt: skip
-    request = {"id": 1, "kind": "request", "parent": 0, "at": 0.0, "end": 1.0, "role": "model", "model": payload, "n": 2,
-               "seeds": [payload], "error": payload if i % 2 else ""}  # fmt: skip
+    request = {"id": 1, "kind": "request", "parent": 0, "at": 0.0, "end": 1.0, "role": "model", "model": payload,
+               "n": 2, "seeds": [payload], "error": payload if i % 2 else ""}  # fmt: skip
     candidates = [
-        {"id": 2 + k, "kind": "candidate", "parent": 1, "at": 1.0, "end": 2.0, "candidate": name, "index": payload if k else 0,
-         "text": payload * (k + 1), "answer": payload, "score": 0.5, "feedback": payload, "finish_reason": payload,
+        {"id": 2 + k, "kind": "candidate", "parent": 1, "at": 1.0, "end": 2.0, "candidate": name,
+         "index": payload if k else 0, "text": payload * (k + 1),
+         "answer": payload, "score": 0.5, "feedback": payload, "finish_reason": payload,
          "parent_candidate": f"c{i}" if k else None}
         for k, name in enumerate((f"c{i}", payload))
     ]  # fmt: skip
