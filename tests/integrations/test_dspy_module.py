@@ -250,13 +250,6 @@ def test_a_callers_usage_tracker_hears_everything_once(server: LoopbackServer, l
     assert prediction.get_lm_usage()["openai/small"]["completion_tokens"] > 0
 
 
-async def test_candidates_are_not_streamed(server: LoopbackServer, lm: Any) -> None:
-    streamed = dspy.streamify(best(program(), n=2))
-    chunks = [chunk async for chunk in streamed(question="?")]
-    assert [type(chunk) for chunk in chunks] == [dspy.Prediction] and server.counts.requests == 2
-    await aclose(lm)
-
-
 # optimisers, saving
 
 
@@ -434,7 +427,10 @@ def test_best_of_n_takes_what_a_dspy_user_knows(server: LoopbackServer, lm: Any)
     [
         ({"N": 3, "n": 3, "reward_fn": metric}, "N=3 and n=3; give one"),
         ({"reward_fn": metric}, "N=None and n=None; give one"),
-        ({"N": 3, "reward_fn": metric, "fail_count": 1}, "fail_count is not taken; leave it out"),
+        ({"N": 3, "reward_fn": metric, "fail_count": -1}, "fail_count=-1 must be a whole number of at least 0"),
+        ({"N": 3, "reward_fn": metric, "fail_count": True}, "fail_count=True must be"),
+        ({"N": 3, "reward_fn": metric, "wave": 0}, "wave=0 must be"),
+        ({"N": 3, "reward_fn": metric, "copy": "maybe"}, "copy='maybe' is not known; use 'auto', True or False"),
         ({"N": 3}, "give reward_fn=… .* or verifier=…"),
         ({"N": 3, "reward_fn": metric, "strategy": "best_of_n"}, "strategy='best_of_n' is for Scaled"),
         ({"N": 3, "reward_fn": metric, "threshold": "high"}, "threshold='high' must be a number"),
@@ -446,7 +442,11 @@ def test_best_of_n_takes_what_a_dspy_user_knows(server: LoopbackServer, lm: Any)
         ({"N": 3, "verifier": lambda a, b, c, d: 1}, r"\(a, b, c, d\) must take .*, or the prediction"),
         ({"N": 3, "verifier": lambda pred, *, strict: 1}, r"\(pred, \*, strict\) must take"),
         ({"N": 3, "verifier": CallableVerifier}, "is no verifier"),
-        ({"N": 3, "reward_fn": metric, "temperature": 0}, "temperature=0 must be above 0"),
+        *(
+            ({"N": 3, "reward_fn": metric, "temperature": value}, f"temperature={value!r} must be above 0")
+            for value in (0, -1, 2.5, "hot", True, float("nan"))
+        ),
+        ({"N": 3, "reward_fn": metric, "threshold": float("nan")}, "threshold=nan must be a number"),
         ({"N": 3, "reward_fn": metric, "profile": "nowhere"}, "profile='nowhere' is not known"),
     ],
 )
