@@ -233,9 +233,10 @@ class Usage:
         """The same, told as what a role took."""
         return _made(Usage, {**vars(self), "by_role": {role: self}})
 
-    def timed(self, seconds: float) -> Usage:
-        """The same, with the time that it took."""
-        return _made(Usage, {**vars(self), "seconds": seconds})
+    def timed(self, seconds: float, *, overshoot: int | None = None) -> Usage:
+        """The same, with the time that it took, and with another overshoot where one is given."""
+        over = self.overshoot if overshoot is None else overshoot
+        return _made(Usage, {**vars(self), "seconds": seconds, "overshoot": over})
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form; `tokens` is included, `by_role` where there is any."""
