@@ -64,8 +64,8 @@ class Sampling:
         # Asked once: what a protocol is, is slow to find out.
         self._alone = state.verifier if is_verifier(state.verifier) else None
         self._whole = state.verifier if is_set_verifier(state.verifier) else None
-        # Nothing of the user's runs for a single candidate, so that nothing can wait there, or ask for an account.
-        self._at_once = state.verifier is None and is_ours(state.answer)
+        # A single candidate waits for nothing: it needs no task for itself, and no hold where its verifier is free.
+        self._at_once = is_ours(state.answer) and (state.verifier is None or getattr(self._alone, "inline", False))
 
     async def candidates(self) -> AsyncGenerator[Scored, None]:
         """Each candidate as it arrives. When this ends, however it does, nothing is in flight any more."""
@@ -274,22 +274,25 @@ class Sampling:
                 state.tasks.carry(rest)
             await self._verify(self._kept_until_all(made[0], rest), rest, request)
             return
-        if self._at_once:
-            rest.release()
-            for i, candidate in enumerate(made, 1):
-                await self._verify(candidate, None, request)
-                if i % _AT_ONCE == 0:
-                    await asyncio.sleep(0)
-        else:
-            # Each candidate's verification draws from what the request still holds, and then stands alone.
-            holds = [state.ledger.reserve(after, within=rest) for _ in made]
-            rest.release()
-            for candidate, own in zip(made, holds, strict=True):
-                self._kept_until_all(candidate, own)
-                self._spawn(self._verify(candidate, own, request), None if candidate.id in self._kept else own)
+        at_once = self._at_once and after == FREE.amount
+        # Each candidate's verification draws from what the request still holds, and then stands alone.
+        holds = [] if at_once else [state.ledger.reserve(after, within=rest) for _ in made]
+        rest.release()
         if missing := jobs[len(made) :]:
             state.trace.note("top_up", request, missing=len(missing))
-            await self._feed(missing, event)
+            self._spawn(self._feed(missing, event))
+        for candidate, own in zip(made, holds, strict=False):
+            self._kept_until_all(candidate, own)
+            self._spawn(self._verify(candidate, own, request), None if candidate.id in self._kept else own)
+        if at_once:
+            await self._verify_all(made, request)
+
+    async def _verify_all(self, candidates: Sequence[Candidate], request: int) -> None:
+        """Verify one after the other what takes no time, with a turn for others now and then."""
+        for i, candidate in enumerate(candidates, 1):
+            await self._verify(candidate, None, request)
+            if i % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _kept_until_all(self, candidate: Candidate, own: Hold) -> Candidate:
         """Where all are scored together, keep what is held for that. It can end no call, so nobody waits for it."""
@@ -339,7 +342,7 @@ class Sampling:
     async def _judge(self, candidate: Candidate, hold: Hold | None, event: int) -> Scored:
         """The candidate with its answer and its score."""
         state, verifier = self._state, self._alone
-        if not self._at_once:
+        if verifier is not None or not self._at_once:
             self._enter(candidate, hold, event)
         candidate = await with_answer(candidate, state.answer)
         if verifier is None:
