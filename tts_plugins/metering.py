@@ -7,18 +7,16 @@ and settles when it says that the call has ended. Never both for one model.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from tts_plugins._calls.caller import acquire
 from tts_plugins._calls.context import SCOPE
+from tts_plugins._concurrency import forks
 from tts_plugins._internal.token_usage import Price, PromptBound, Trust, Written, measure, pricing, without
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.errors import (
@@ -29,8 +27,7 @@ from tts_plugins.errors import (
     UnboundedCallError,
     UnknownPriceError,
 )
-from tts_plugins.ledger import Hold, Ledger
-from tts_plugins.ledger._hold import NOTHING
+from tts_plugins.ledger import NOTHING, Hold, Ledger
 from tts_plugins.protocols import Role
 from tts_plugins.types import Usage
 
@@ -235,32 +232,14 @@ class Meter:
         if self._refused is None:
             raise ValueError("room() is for a meter that refused a call for lack of room")
         scope = SCOPE.get()
-        around = None if scope is None or scope.ledger is not self._ledger else scope.hold
-        if around is None:
-            return await self._acquire()
-        around.park(lambda: False)  # it cannot end by itself, nor by anything outside of the account
-        with _queued(self._ledger) as newest:
-            try:
-                while True:
-                    try:
-                        return await self._acquire()
-                    except BudgetExhausted:
-                        # Each waiter may keep room for its verification: all together, all there is. Who came last
-                        # gives up, and its room goes to those before it.
-                        if around.amount == Amount() or newest():
-                            raise
-                    await asyncio.sleep(0.002)
-            finally:
-                around.unpark()
-
-    async def _acquire(self) -> Hold:
-        """Room for what was refused; who has waited in vain may know by now that it takes less."""
+        around = None if scope is None else scope.hold  # it keeps room for its verification meanwhile, and cannot end
         amount = self.refused
         while True:
             assert amount is not None
             try:
-                return await acquire(self._ledger, amount)
+                return await acquire(self._ledger, amount, around=around)
             except BudgetExhausted:
+                # Retry with a tighter bound if one was learned while waiting.
                 before, amount = amount, self.refused
                 if amount is None or not any(before.excess(amount)):
                     raise
@@ -307,31 +286,9 @@ def _check(call: Call, price: Price | None, ledger: Ledger) -> None:
         )
 
 
-_waiters: WeakKeyDictionary[Ledger, list[object]] = WeakKeyDictionary()
-
-
-@contextmanager
-def _queued(ledger: Ledger) -> Iterator[Callable[[], bool]]:
-    """A place among those that wait with something held; tells whether it is the last one."""
-    me = object()
-    with _guard:
-        queue = _waiters.setdefault(ledger.root, [])
-        queue.append(me)
-
-    def newest() -> bool:
-        with _guard:
-            return queue[-1] is me
-
-    try:
-        yield newest
-    finally:
-        with _guard:
-            queue.remove(me)
-
-
 _learnt: OrderedDict[str, tuple[PromptBound, Trust]] = OrderedDict()
 _published: OrderedDict[str, Price | None] = OrderedDict()
-_guard = threading.Lock()
+_guard = forks.lock()
 
 
 def _learnt_of(model: str) -> tuple[PromptBound, Trust]:

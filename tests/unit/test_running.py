@@ -39,11 +39,11 @@ class Slow:
 
 
 def dropped_by_a_future(make: Callable[[], Any]) -> None:
-    asyncio.ensure_future(make())
+    asyncio.ensure_future(make())  # noqa: RUF006 - nobody holds it, as is tried here
 
 
 def dropped_in_a_group(make: Callable[[], Any]) -> None:
-    asyncio.ensure_future(asyncio.wait_for(asyncio.gather(make()), 60))
+    asyncio.ensure_future(asyncio.wait_for(asyncio.gather(make()), 60))  # noqa: RUF006
 
 
 @pytest.mark.parametrize("drop", [dropped_by_a_future, dropped_in_a_group])

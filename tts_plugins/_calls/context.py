@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.protocols import Role
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,22 @@ def current_ledger() -> Ledger | None:
     """The account that pays for what runs here: that of the innermost solve, or None outside of any."""
     scope = SCOPE.get()
     return None if scope is None else scope.ledger
+
+
+def carry_account(function: Callable[P, T]) -> Callable[P, T]:
+    """Bind a function to the account, deadline and seeds of the solve that runs here, for threads of your own.
+
+    Threads and executors start without context variables, so a solve there would pay for itself. Bound, it is a part
+    of the call around it: `executor.submit(carry_account(work), item)`, `threading.Thread(target=carry_account(work))`.
+    It carries all context variables, and may be called several times and at once.
+    """
+    context = contextvars.copy_context()
+
+    @functools.wraps(function)
+    def carried(*args: P.args, **keywords: P.kwargs) -> T:
+        return context.copy().run(function, *args, **keywords)
+
+    return carried
 
 
 def derive(seed: int, *path: object) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._calls.unknown_waits import escape_warnings, note_escape
 from tts_plugins._internal.config import Configured
 from tts_plugins._trace.otel import export
 from tts_plugins._trace.recorder import Listener, Trace
@@ -70,15 +71,15 @@ class Solving:
             with held():
                 scope = Scope(ledger, None, deadline, "model", root, seeds_of(s.seed, "strategy"))
                 best = await self._search(state, scope)
+            if SCOPE.get() is None:
+                note_escape()
         except BaseException as error:
             usage = _usage(ledger, now)
             self._trace.close(root, error=type(error).__name__, message=str(error), stopped=state.stopped, usage=usage)
             export(self._trace)
             raise
         usage = _usage(ledger, now)
-        self._trace.close(
-            root, chosen=best.id, answer=best.answer, score=best.score, stopped=state.stopped, usage=usage
-        )
+        self._trace.close(root, chosen=best.id, answer=best.vote, score=best.score, stopped=state.stopped, usage=usage)
         export(self._trace)
         return Result(
             problem=self._problem,
@@ -88,7 +89,7 @@ class Solving:
             stopped=state.stopped,
             trace=self._trace,
             seed=s.seed,
-            warnings=cut_short(self._trace.of_kind(*CUT_SHORT)),
+            warnings=(*cut_short(self._trace.of_kind(*CUT_SHORT)), *escape_warnings(ledger)),
         )
 
     async def _search(self, state: SolveState, scope: Scope) -> Scored:
@@ -198,7 +199,7 @@ def _account(budget: Budget | Ledger | None, now: float) -> tuple[Ledger, float 
             # The enclosing call's hold is of the same account, and is drawn from first.
             ledger = Ledger(inside=outer.hold or outer.ledger, role=role)
         else:
-            ledger = Ledger(inside=budget)
+            ledger = Ledger(inside=budget, around=outer.hold)
     limits = (None if outer is None else outer.deadline, ledger.deadline(now))
     given = [limit for limit in limits if limit is not None]
     return ledger, min(given) if given else None

@@ -298,7 +298,7 @@ class Sampling:
         """Where all are scored together, keep what is held for that. It can end no call, so nobody waits for it."""
         if self._whole is not None:
             self._kept[candidate.id] = own
-            own.park(lambda: False)
+            own.park()
             self._state.tasks.carry(None)
         return candidate
 

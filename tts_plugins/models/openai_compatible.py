@@ -219,7 +219,12 @@ class OpenAICompatibleModel(Stepping, Revising):
         client = await self._clients.get()
         if not self._clients.watched:
             leaving()
-        return await send(client, body, stream=self._stream)
+        hear = self._listener()
+        return await send(client, body, stream=self._stream or hear is not None, hear=hear)
+
+    def _listener(self) -> Callable[[Any], None] | None:
+        """Who hears each chunk of the running call's answer, which is then streamed; nobody here."""
+        return None
 
     async def _read(self, asked: Asked, response: Any) -> Reply:
         reader = ReplyReader(
