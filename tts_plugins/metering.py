@@ -130,10 +130,12 @@ class Meter:
                 hold = self._ledger.reserve(bound.amount.times(call.choices), within=within)
                 self._open[key] = _Open(call, written, bound, hold)
                 self._started += 1
-        except (BudgetExhausted, ConfigurationError, MeterClosed) as refusal:
-            self.refusal = refusal
-            self._refused = call if isinstance(refusal, BudgetExhausted) else None
+        except (ConfigurationError, MeterClosed) as refusal:
+            self.refusal, self._refused = refusal, None
             raise
+        except BudgetExhausted as error:
+            self.refusal, self._refused = _told(error, call), call
+            raise self.refusal from None
 
     def end(
         self,
@@ -143,6 +145,7 @@ class Meter:
         completion_tokens: int | None,
         texts: Sequence[str],
         truncated: Sequence[bool],
+        cached_tokens: int = 0,
         cached: bool = False,
     ) -> None:
         """Charge what the call took: the counts where they are there and can be true, else its bound.
@@ -150,7 +153,8 @@ class Meter:
         Args:
             texts: what each choice says, reasoning and tool calls included.
             truncated: which of them were cut by the limit.
-            cached: it came from a cache, and costs nothing.
+            cached_tokens: those of the prompt that the server had in a cache; they are charged like the others.
+            cached: the whole reply came from a cache on this side, and costs nothing.
         """
         with self._lock:
             opened = self._open.pop(key, None)
@@ -162,7 +166,11 @@ class Meter:
         call = opened.call
         prompts, trust = _learnt_of(call.model)
         usage = measure(
-            SimpleNamespace(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
+            SimpleNamespace(
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                prompt_tokens_details=SimpleNamespace(cached_tokens=cached_tokens),
+            ),
             _new(call, texts) or [""] * call.choices,
             list(truncated) or [False] * call.choices,
             prompt_bound=opened.bound.prompt_tokens,
@@ -231,6 +239,12 @@ class Meter:
         """
         if self._refused is None:
             raise ValueError("room() is for a meter that refused a call for lack of room")
+        try:
+            return await self._room()
+        except BudgetExhausted as error:
+            raise _told(error, self._refused) from None
+
+    async def _room(self) -> Hold:
         scope = SCOPE.get()
         around = None if scope is None else scope.hold  # it keeps room for its verification meanwhile, and cannot end
         amount = self.refused
@@ -263,6 +277,16 @@ class Meter:
         opened.hold.settle(usage.of_role(self._role), bounded=opened.call.max_tokens is not None)
         with self._lock:
             self._usage = self._usage + usage
+
+
+def _told(error: BudgetExhausted, call: Call) -> BudgetExhausted:
+    """The refusal with the call that it is of, and the setting of that call that decides what it may take."""
+    if str(error).startswith(f"{call.model}: "):
+        return error
+    limit = "" if call.max_tokens is None else f" (max_tokens={call.max_tokens})"
+    told = BudgetExhausted(f"{call.model}: {error}{limit}")
+    told.ledger = error.ledger
+    return told
 
 
 def _new(call: Call, texts: Sequence[str]) -> list[str]:

@@ -25,7 +25,7 @@ from tts_plugins.errors import TTSError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._forms import generation_of, last_field, problem_of
 from tts_plugins_dspy._verifying import verifier_of
-from tts_plugins_dspy.metering import Refused, calling, ledger_around
+from tts_plugins_dspy.metering import Refused, calling, ledger_around, output_tokens_of
 from tts_plugins_dspy.rollouts import RolloutAdapter, derive
 
 
@@ -95,6 +95,10 @@ class Search(BaseSearch[Sample]):
         """The user's, be it a metric, a module or a function."""
         given = self.settings.verifier
         return None if given is None else metered_verifier(self._verify(given, self), self)
+
+    def output_tokens(self) -> int | None:
+        """What the program's language models may write, a call of each predictor."""
+        return output_tokens_of(self._module)
 
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to the module."""

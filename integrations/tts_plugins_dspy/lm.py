@@ -152,22 +152,22 @@ class _Sampled:
     """Calls of a language model, kept apart by the candidate's own `rollout_id`."""
 
     def __init__(self, lm: Any) -> None:
-        self._lm = lm
+        self.lm = lm
 
     def __call__(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
         prompt, messages = _turned(prompt, messages)
-        with adapter_message_call(self._lm, messages):
-            return self._lm(prompt, messages=messages, **self._apart(prompt, kwargs))
+        with adapter_message_call(self.lm, messages):
+            return self.lm(prompt, messages=messages, **self._apart(prompt, kwargs))
 
     async def aforward(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
         prompt, messages = _turned(prompt, messages)
-        with adapter_message_call(self._lm, messages):
-            return await self._lm.acall(prompt, messages=messages, **self._apart(prompt, kwargs))
+        with adapter_message_call(self.lm, messages):
+            return await self.lm.acall(prompt, messages=messages, **self._apart(prompt, kwargs))
 
     acall = aforward
 
     def _apart(self, prompt: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        apart: dict[str, Any] = dspy.settings.adapter.apart(self._lm, kwargs)
+        apart: dict[str, Any] = dspy.settings.adapter.apart(self.lm, kwargs)
         if not (prompt is None or isinstance(prompt, str)):
             apart.pop("temperature", None)  # a `Request` has its own settings
         return apart

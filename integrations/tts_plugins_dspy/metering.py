@@ -181,6 +181,20 @@ def _limit(asked: Mapping[str, Any], request: Any) -> int | None:
     return None
 
 
+def output_tokens_of(program: Any) -> int | None:
+    """Tokens that a program's answer can have at most if each of its predictors is called once; None if not known.
+
+    A program that is a language model itself has its own limit.
+    """
+    if hasattr(program, "predictors"):
+        models = [getattr(predictor, "lm", None) or dspy.settings.lm for predictor in program.predictors()]
+    else:
+        models = [getattr(program, "lm", None)]
+    limits = [_limit(getattr(lm, "kwargs", {}), None) for lm in models]
+    known = [limit for limit in limits if limit is not None]
+    return sum(known) if known and len(known) == len(limits) else None
+
+
 def _said(output: Any) -> str:
     if isinstance(output, Mapping):
         return "".join(str(output.get(key) or "") for key in ("text", "reasoning_content", "tool_calls"))
