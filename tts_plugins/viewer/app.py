@@ -48,8 +48,8 @@ class Viewer(Router):
                 Route("/api/events", self._events),
                 Route("/api/solve/{name}", self._solve),
                 Route("/api/solve/{name}/candidates", self._candidates),
-                Route("/api/solve/{name}/candidate/{candidate}", self._candidate),
-                Route("/api/solve/{name}/diff/{one}/{other}", self._diff),
+                Route("/api/solve/{name}/candidate", self._candidate),
+                Route("/api/solve/{name}/diff", self._diff),
                 Route("/api/solve/{name}/trace.json", self._trace),
             ]
         )
@@ -105,14 +105,14 @@ class Viewer(Router):
 
     async def _candidate(self, request: Request) -> Response:
         solve = self._found(request)
-        event = None if solve is None else _event(solve.view(), request.path_params["candidate"])
+        event = None if solve is None else _event(solve.view(), request.query_params.get("id", ""))
         if solve is None or event is None:
             return _missing("candidate")
         return _json(_whole(solve.view(), event))
 
     async def _diff(self, request: Request) -> Response:
         solve = self._found(request)
-        names = (request.path_params["one"], request.path_params["other"])
+        names = (request.query_params.get("one", ""), request.query_params.get("other", ""))
         events = [] if solve is None else [_event(solve.view(), name) for name in names]
         if solve is None or None in events:
             return _missing("candidate")
