@@ -8,19 +8,13 @@ and refusals are none. Where that does not fit, give your own function: `solve(.
 Words of other languages go into `markers.txt`, one line each.
 """
 
+# What reads is loaded when the first text comes: its patterns take longer to build than all else that is imported.
+
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Self
-
-from tts_plugins.answers._boxes import boxed
-from tts_plugins.answers._find import certain, find, style_of
-from tts_plugins.answers._fold import fold
-from tts_plugins.answers._json_text import read_json
-from tts_plugins.answers._keys import normalise
-from tts_plugins.answers._markers import folded
-from tts_plugins.answers._thoughts import unfinished, without_thoughts
+from typing import Any, Literal, Self
 
 __all__ = [
     "Answer",
@@ -60,11 +54,13 @@ def extract(text: str) -> Answer | None:
     >>> extract(r"so we get \boxed{\frac{1}{2}}."), extract("The answer is 1,200.").raw
     ('1/2', '1,200')
     """
-    said = fold(without_thoughts(text))
-    found = find(said)
+    from tts_plugins.answers import _find, _fold
+
+    said = _fold.fold(without_thoughts(text))
+    found = _find.find(said)
     if found is None:
         return None
-    key = normalise(found.raw, style_of(said, found) if _GROUPED.search(found.raw) else None)
+    key = normalise(found.raw, _find.style_of(said, found) if _GROUPED.search(found.raw) else None)
     return Answer(key, found.raw.strip()) if key else None
 
 
@@ -73,8 +69,69 @@ def marked(text: str) -> bool:
 
     A text that is one short line is an answer to `extract`, but no sign that a solution ends with it.
     """
-    said = fold(without_thoughts(text))
-    return any(not each.doubtful for source in certain(said, folded(said)) for each in source)
+    from tts_plugins.answers import _find, _fold, _markers
+
+    said = _fold.fold(without_thoughts(text))
+    return any(not each.doubtful for source in _find.certain(said, _markers.folded(said)) for each in source)
+
+
+def normalise(answer: str, style: Literal["point", "comma"] | None = None) -> str:
+    r"""The one form of an answer; idempotent.
+
+    Args:
+        style: whether a point or a comma stands before decimals, where that is known.
+
+    >>> normalise(r"\dfrac{1}{2}"), normalise("$1,200.00"), normalise("The Eiffel Tower."), normalise(r"x \geq 5")
+    ('1/2', '1200', 'eiffel tower', 'x>=5')
+    """
+    from tts_plugins.answers import _keys
+
+    return _keys.normalise(answer, style)
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{…}` whose braces balance."""
+    from tts_plugins.answers import _boxes
+
+    return _boxes.boxed(text)
+
+
+def without_thoughts(text: str) -> str:
+    """What stands outside of the thoughts in a text; nothing where a thought was never closed.
+
+    Read are `<think>` and its kin, `[THINK]`, Harmony's channels, and a thought whose opening tag stood in the
+    prompt. A tag behind a quote or a backtick is only mentioned.
+
+    >>> without_thoughts("<think>41?</think>42"), without_thoughts("<think>41"), without_thoughts("41?</think>42")
+    ('42', '', '42')
+    """
+    from tts_plugins.answers import _thoughts
+
+    said = _thoughts.said(text)
+    return "" if said is None else said
+
+
+def unfinished(text: str) -> bool:
+    """Whether the text ends inside of a thought, so that there is no answer yet."""
+    from tts_plugins.answers import _thoughts
+
+    return _thoughts.said(text) is None
+
+
+def read_json(text: str) -> Any:
+    """The JSON value in a text: all of it, else the last fenced block that holds any, else the last object in prose.
+
+    Thoughts are not looked at. Line ends of any kind will do.
+
+    Raises:
+        ValueError: there is none; NaN and Infinity are none either.
+
+    >>> read_json('Here it is: {"a": 1}. Will it do?')
+    {'a': 1}
+    """
+    from tts_plugins.answers import _json_text
+
+    return _json_text.read_json(without_thoughts(text))
 
 
 def equivalent(a: str, b: str) -> bool:

@@ -6,8 +6,6 @@ import json
 import re
 from typing import Any
 
-from tts_plugins.answers._thoughts import without_thoughts
-
 FENCE = re.compile(
     r"^[ \t]*(?P<mark>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[^\S\n]*(?:\n|(?=[{\[]))(?P<body>.*?)"
     r"(?:\n?[ \t]*(?P=mark)[`~]*[ \t]*(?=\n|\Z)|\Z)",
@@ -18,17 +16,12 @@ _TRIES = 64  # objects looked for in prose: each failed one may cost the rest of
 
 
 def read_json(text: str) -> Any:
-    """The JSON value in a text: all of it, else the last fenced block that holds any, else the last object in prose.
-
-    Thoughts are not looked at. Line ends of any kind will do.
+    """The JSON value in a text without thoughts.
 
     Raises:
-        ValueError: there is none; NaN and Infinity are none either.
-
-    >>> read_json('Here it is: {"a": 1}. Will it do?')
-    {'a': 1}
+        ValueError: there is none.
     """
-    text = without_thoughts(text).replace("\r\n", "\n").strip().lstrip("\ufeff")
+    text = text.replace("\r\n", "\n").strip().lstrip("\ufeff")
     first: ValueError | None = None
     for body in (text, *_fenced(text)):
         try:

@@ -55,14 +55,7 @@ _FOLLOWING = re.compile(r"[.,;:]+\Z")
 
 
 def normalise(answer: str, style: Style | None = None) -> str:
-    """The one form of an answer; idempotent.
-
-    Args:
-        style: whether a point or a comma stands before decimals, where that is known.
-
-    >>> normalise(r"\\dfrac{1}{2}"), normalise("$1,200.00"), normalise("The Eiffel Tower."), normalise("x \\\\geq 5")
-    ('1/2', '1200', 'eiffel tower', 'x>=5')
-    """
+    """The one form of an answer; idempotent."""
     value = fold(answer).strip()
     if len(value) > _LONG:
         canonical = canonical_json(value)

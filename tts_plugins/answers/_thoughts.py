@@ -18,31 +18,13 @@ _WRAPPER = re.compile(r"<\|(?:begin|end)_of_solution\|>|<\|(?:START|END)_RESPONS
 _BARE_CHANNELS = re.compile(r"\A\s*analysis(?=[A-Z\"'(])")
 
 
-def without_thoughts(text: str) -> str:
-    """What stands outside of the thoughts in a text; nothing where a thought was never closed.
-
-    Read are `<think>` and its kin, `[THINK]`, Harmony's channels, and a thought whose opening tag stood in the
-    prompt. A tag behind a quote or a backtick is only mentioned.
-
-    >>> without_thoughts("<think>41?</think>42"), without_thoughts("<think>41"), without_thoughts("41?</think>42")
-    ('42', '', '42')
-    """
-    said = _said(text)
-    return "" if said is None else said
-
-
-def unfinished(text: str) -> bool:
-    """Whether the text ends inside of a thought, so that there is no answer yet."""
-    return _said(text) is None
-
-
-def _said(text: str) -> str | None:
+def said(text: str) -> str | None:
     """What stands outside of the thoughts; None where the last one is open."""
     if "<|channel|>" in text:
         return _final_channel(text)
     if _BARE_CHANNELS.match(text):
-        _, found, said = text.rpartition("assistantfinal")
-        return said if found else None
+        _, found, rest = text.rpartition("assistantfinal")
+        return rest if found else None
     if not ("<" in text or "[" in text or "◁" in text):
         return text
     kept, at, depth, met = list[str](), 0, False, False
@@ -63,10 +45,10 @@ def _said(text: str) -> str | None:
             depth, met, at = False, True, tag.end()
     if depth:
         return None
-    said = "".join([*kept, text[at:]]) if kept or at else text
-    if met and not said.strip():
+    rest = "".join([*kept, text[at:]]) if kept or at else text
+    if met and not rest.strip():
         return None
-    return _WRAPPER.sub("", said) if "<|" in said else said
+    return _WRAPPER.sub("", rest) if "<|" in rest else rest
 
 
 def _final_channel(text: str) -> str | None:
