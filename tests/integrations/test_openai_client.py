@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -404,10 +405,10 @@ def test_the_clients_retries_are_made_once_and_counted(server: LoopbackServer) -
     assert len(result.candidates) == 4 and server.counts.requests == result.usage.requests == 2
     server.reset()
     server.configure(faults=Fault.status(503))
-    with pytest.raises(AllCandidatesFailed) as failed:
+    with pytest.raises(openai.InternalServerError) as failed:
         longest(sync_client(server, max_retries=0)).chat.completions.create(**ASKED)
-    assert server.counts.requests == 1
-    assert isinstance(failed.value.__cause__.__cause__, openai.InternalServerError)  # type: ignore[union-attr]
+    assert server.counts.requests == 1 and failed.value.status_code == 503
+    assert isinstance(failed.value.__cause__, AllCandidatesFailed)
 
 
 def test_a_timeout_of_any_form_holds(server: LoopbackServer) -> None:
@@ -415,7 +416,7 @@ def test_a_timeout_of_any_form_holds(server: LoopbackServer) -> None:
     began = time.monotonic()
     for timeout in (openai.Timeout(20.0, read=0.2), 0.2):
         client = longest(sync_client(server, timeout=timeout, max_retries=0))
-        with pytest.raises(AllCandidatesFailed, match="CallTimedOut"):
+        with pytest.raises((openai.APITimeoutError, TimeoutError)):  # the client's, or the engine's
             client.chat.completions.create(**ASKED)
     assert time.monotonic() - began < 10
 
@@ -456,10 +457,9 @@ def test_interrupts_of_langgraph_pass_through(server: LoopbackServer, how: str) 
 
 
 def test_an_output_that_the_verifier_cannot_read_is_shown_with_what_to_change(server: LoopbackServer) -> None:
-    with pytest.raises(
-        AllCandidatesFailed, match=r"no attribute 'text'; the .* is a ChatCompletionMessage, .*: read that"
-    ):
+    with pytest.raises(AttributeError, match="no attribute 'text'") as caught:
         longest(sync_client(server), verifier=lambda message: message.text == "a").chat.completions.create(**ASKED)
+    assert re.search("the .* is a ChatCompletionMessage, .*: read that", caught.value.__notes__[0])
 
 
 def test_what_is_no_client_or_setting(server: LoopbackServer) -> None:

@@ -52,7 +52,8 @@ def test_a_plausible_report_is_taken_as_it_is() -> None:
 
 GARBAGE: list[Any] = [
     None, {}, "usage", report(None, None), report(-5, -7), report(math.inf, math.inf), report(math.nan, math.nan),
-    report("12", "7"), report(True, True), report(10**12, 10**12), report(1.5, 1.5), report([1], {}), report(0, None),
+    report("12.5", "7 tokens"), report(True, True), report(10**12, 10**12), report(1.5, 1.5), report([1], {}),
+    report(0, None),
 ]  # fmt: skip
 
 

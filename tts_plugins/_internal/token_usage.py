@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tts_plugins._internal.config import check_price
+from tts_plugins._internal.fields import field
 from tts_plugins.types import Usage
 
 # A chat template adds role names and separators; no known one adds more than this for a message.
@@ -128,7 +129,7 @@ def measure(
     prompt, trust = _count(reported, "prompt_tokens"), trust or Trust()
     kept = kept_limit(reported, texts, max_tokens, trust)
     told = completion = completion_count(reported, texts, truncated, max_tokens, hidden)
-    if told is not None and len(texts) > 1 and not getattr(reported, "every_choice", False):
+    if told is not None and len(texts) > 1 and not field(reported, "every_choice"):
         trust.saw(told, most_of_one(told, reported, texts, kept))
         completion = told if trust.proven else None
     exact = prompt is not None and completion is not None
@@ -192,7 +193,7 @@ def most_of_one(told: int, reported: Any, texts: Sequence[str], kept: int | None
 
 
 def _thought(reported: Any) -> int:
-    return _count(getattr(reported, "completion_tokens_details", None), "reasoning_tokens") or 0
+    return _count(field(reported, "completion_tokens_details"), "reasoning_tokens") or 0
 
 
 def _bound_of_all(texts: Sequence[str], sizes: Sequence[int], kept: int | None, told: int) -> int:
@@ -203,11 +204,13 @@ def _bound_of_all(texts: Sequence[str], sizes: Sequence[int], kept: int | None, 
 
 
 def _cached(reported: Any) -> int:
-    return _count(getattr(reported, "prompt_tokens_details", None), "cached_tokens") or 0
+    return _count(field(reported, "prompt_tokens_details"), "cached_tokens") or 0
 
 
 def _count(reported: Any, name: str) -> int | None:
-    value = getattr(reported, name, None)
+    value = field(reported, name)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**9:

@@ -84,6 +84,9 @@ def normalise(answer: str, style: Literal["point", "comma"] | None = None) -> st
     >>> normalise(r"\dfrac{1}{2}"), normalise("$1,200.00"), normalise("The Eiffel Tower."), normalise(r"x \geq 5")
     ('1/2', '1200', 'eiffel tower', 'x>=5')
     """
+    plain = answer.strip()
+    if len(plain) < 15 and plain.isascii() and plain.isdecimal():
+        return str(int(plain))  # most answers, without the detour through all other forms
     from tts_plugins.answers import _keys
 
     return _keys.normalise(answer, style)
