@@ -223,10 +223,6 @@ def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
 # To be opened: each has an owner in the plan of the house.
 KNOWN_CIRCLES: list[set[str]] = [
     {"tts_plugins.ledger", "tts_plugins.ledger._account", "tts_plugins.ledger._hold", "tts_plugins.ledger._wait_queue"},
-    {"tts_plugins.engine._expansion", "tts_plugins.engine._run", "tts_plugins.engine._sampling",
-     "tts_plugins.engine._scoring"},
-    {"tts_plugins_dspy._search", "tts_plugins_dspy._verifying"},
-    {"tts_plugins_langchain._search", "tts_plugins_langchain._verifying"},
 ]  # fmt: skip
 
 

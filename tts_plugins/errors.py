@@ -250,6 +250,8 @@ class AllCandidatesFailed(TTSError):
         attempts: what is known of each of them, as a `Scored` whose feedback is the failure: a revision builds on it.
     """
 
+    attempts: Sequence[Any] = ()
+
     def __init__(
         self,
         message: str,

@@ -221,6 +221,11 @@ class Meter:
         call = self._refused
         return None if call is None else self._bound(call, Written.of(call.prompt)).amount.times(call.choices)
 
+    def hear(self, error: BudgetExhausted) -> None:
+        """Take the refusal of a solve inside as one of this meter's, if it is this meter's account that had no room."""
+        if isinstance(error.ledger, Ledger) and error.ledger.pays_for(self._ledger):
+            self.refusal = self.refusal or error
+
     async def room(self) -> Hold:
         """Wait until what was refused fits: a hold for the first call of another attempt, with a meter of its own.
 

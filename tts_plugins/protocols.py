@@ -268,7 +268,10 @@ class Run(Protocol):
         ...
 
     def note(self, kind: str, **data: Any) -> None:
-        """An event for the trace; `data` must be JSON-serialisable."""
+        """Record an event in the trace; `data` must be JSON-serialisable.
+
+        A "stop" says that a stop rule of the strategy ended the search, and becomes the result's `stopped`.
+        """
         ...
 
 

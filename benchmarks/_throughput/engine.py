@@ -36,7 +36,7 @@ def engine_rows(*, short: bool = False, base: Path | None = None) -> list[Row]:
         _under(ours, theirs, "n=8", "ms", 0.9, "CPU of a solve, n=8 with verifier and budget"),
         _halved(ours, theirs),
         _flat(
-            ours, theirs, "100 at once", "3000 at once", "ms", "CPU a solve of 4 at once on one ledger, 100 and 3000"
+            ours, theirs, "100 at once", "3000 at once", "ms", "CPU a solve of n=4, 100 and 3000 at once"
         ),
         _replays(ours, theirs),
         _flat(ours, theirs, "candidate, n=10", "candidate, n=1000", "us", "CPU a candidate, n = 10 and 1000"),

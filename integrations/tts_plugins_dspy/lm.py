@@ -20,7 +20,7 @@ from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins_dspy._forms import plain
 from tts_plugins_dspy._search import Search
-from tts_plugins_dspy._verifying import OneByOne, Together, scoring
+from tts_plugins_dspy._verifying import Judged, scoring
 from tts_plugins_dspy.module import AnyVerifier, Held
 
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\n?(.*?)(?=\n*\[\[ ## \w+ ## \]\]|\Z)", re.DOTALL)
@@ -144,7 +144,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         return Search(
             model=self._model, module=_Sampled(self.lm), settings=self._settings, temperature=self._temperature,
             args=(), inputs={"prompt": prompt, "messages": messages, **kwargs}, problem=Problem(asked),
-            read=_generation, verify=_verifying, vote=_last, check_revision=lambda: _check_revision(prompt, messages),
+            read=_generation, verify=_verifier_of, vote=_last, check_revision=lambda: _check_revision(prompt, messages),
         )  # fmt: skip
 
 
@@ -213,13 +213,11 @@ def _last(output: Any) -> str | None:
     return normalise(plain(list(read.values())[-1])) if isinstance(read, dict) and read else extract(text)
 
 
-def _verifying(verifier: Any, search: Search) -> Verifier | SetVerifier:
-    if isinstance(verifier, SetVerifier):
-        return Together(verifier, search)
-    return OneByOne(verifier if isinstance(verifier, Verifier) else _function(verifier, search), search)
+def _verifier_of(value: Any, search: Judged) -> Verifier | SetVerifier:
+    return value if isinstance(value, Verifier | SetVerifier) else _function(value, search)
 
 
-def _function(function: Callable[..., Any], search: Search) -> Verifier:
+def _function(function: Callable[..., Any], search: Judged) -> Verifier:
     name, alone = str(getattr(function, "__name__", type(function).__name__)), required_parameters(function) == 1
 
     def arguments(problem: Problem, candidate: Candidate) -> tuple[Any, ...]:

@@ -173,7 +173,6 @@ class ScaledChatModel(SearchFields, BaseChatModel):
             problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
             settings=settings,
             runs=Runs(announced, config, messages),
-            sync=sync,
         )
 
     # Usage is told once: callback handlers hear of it from the inner calls, and the caller reads it in the message.

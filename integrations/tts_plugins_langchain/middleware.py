@@ -169,7 +169,6 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             problem=problem_of(messages, request=request, tools=list(request.tools)),
             settings=self._left(settings, request),
             runs=Runs(manager, config, messages),
-            sync=sync,
             shown=_message_of,
         )
 

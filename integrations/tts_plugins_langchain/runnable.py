@@ -93,7 +93,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         box: list[Result] = []
 
         def run(input: Input, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Any:
-            box.append(self._search(input, config, run_manager, kwargs, sync=True).run())
+            box.append(self._search(input, config, run_manager, kwargs).run())
             return box[0].output
 
         self._call_with_config(run, input, config)
@@ -104,7 +104,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         box: list[Result] = []
 
         async def run(input: Input, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Any:
-            box.append(await self._search(input, config, run_manager, kwargs, sync=False).arun())
+            box.append(await self._search(input, config, run_manager, kwargs).arun())
             return box[0].output
 
         await self._acall_with_config(run, input, config)
@@ -136,9 +136,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         with ContextThreadPoolExecutor(max_workers=threads) as pool:
             return cast(list[Output], list(pool.map(one, inputs, configs)))
 
-    def _search(
-        self, input: Input, config: RunnableConfig, run_manager: Any, kwargs: dict[str, Any], *, sync: bool
-    ) -> Search:
+    def _search(self, input: Input, config: RunnableConfig, run_manager: Any, kwargs: dict[str, Any]) -> Search:
         bound, cap = self.bound, config.get("max_concurrency")
         settings = self._checked(config)
         check_sampling(self.get_name(), settings, temperatures_of(bound, kwargs))
@@ -155,7 +153,6 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
             problem=problem_of(input),
             settings=settings,
             runs=Runs(run_manager.get_child(), config, input),
-            sync=sync,
         )
 
     def _profile_name(self) -> str | None:

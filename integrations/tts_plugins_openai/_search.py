@@ -5,28 +5,26 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Token
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from openai import AsyncOpenAI, NotGiven, Omit
 from openai.types.chat import ChatCompletion
 
 from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
-from tts_plugins.adapters import Passing, SearchSettings, Text, as_verifier, was_given
+from tts_plugins.adapters import Passing, SearchSettings, Text, as_verifier, described, metered_verifier
 from tts_plugins.answers import AnswerKey
-from tts_plugins.budget import Bound
-from tts_plugins.errors import ConfigurationError, RequestNotSent, UnboundedCallError, VerifierError
+from tts_plugins.errors import ConfigurationError, RequestNotSent, TTSError, UnboundedCallError
 from tts_plugins.models.openai_compatible import REQUEST
-from tts_plugins.protocols import Run, SetVerifier, Verifier, is_verifier
-from tts_plugins.verifiers import CallableVerifier
 from tts_plugins_openai._forms import chunks_of, completion_of, plain_messages
 from tts_plugins_openai._model import RECORDER, Bridge, Client, ClientModel, Recorder
 from tts_plugins_openai._parsing import Parser, check_parsed
 from tts_plugins_openai._streams import AsyncScaledStream, ScaledStream
 
+T = TypeVar("T")
 OWNER = "scale(client)"
 _OURS = ("model", "messages", "n", "seed", "stream", "stream_options", "temperature", "max_tokens",
          "max_completion_tokens", "tts")  # fmt: skip
@@ -130,13 +128,14 @@ def search_for(
         arguments["answer"] = _parsed(parser, arguments["answer"])
     messages = plain_messages(request["messages"])
     kept = {key: value for key, value in request.items() if key not in _OURS}
+    verifier = as_verifier(OWNER, settings.verifier)
     metadata = {REQUEST: kept, "request": {**request, "messages": messages}}
     return Search(
         model=models.get(request, settings.price),
         problem=Problem(messages, metadata=metadata),
         arguments={
             **arguments,
-            "verifier": _letting_pass(as_verifier(OWNER, settings.verifier), passing),
+            "verifier": None if verifier is None else metered_verifier(verifier, _Judge(passing)),
             "attempts": client.max_retries + 1,
         },
         n=request.get("n") or 1,
@@ -147,27 +146,36 @@ def search_for(
     )
 
 
+@dataclass(frozen=True)
 class _Judge:
-    """A verifier out of which interrupts pass: LangGraph's, where the client is used inside a graph.
+    """The engine counts the calls of a client's verifier by itself; what it raises is translated here.
 
-    A function that cannot read the message hears what the message is.
+    LangGraph's interrupts pass, where the client is used inside a graph. A function that cannot read the message hears
+    what the message is.
     """
 
-    def __init__(self, inner: Verifier, passing: Passing) -> None:
-        self.name, self._inner, self._passing = inner.name, inner, passing
+    passing: Passing
 
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        return await self._inner.bound(problem, tokens)
-
-    async def score(self, run: Run, candidate: Candidate) -> Score:
+    async def judge(
+        self,
+        candidates: Sequence[Candidate],
+        where: str,
+        work: Callable[[], Awaitable[T]],
+        kind_of: Callable[[BaseException], Callable[[str], TTSError]],
+    ) -> T:
         try:
-            return await self._inner.score(run, candidate)
-        except BaseException as error:
-            if (passed := self._passing.take(error, self.name)) is not None:
-                raise passed from error
-            if isinstance(self._inner, CallableVerifier) and (given := was_given(error, candidate)):
-                raise VerifierError(f"{self.name}: {type(error).__name__}: {error}{given}") from error
+            return await work()
+        except TTSError:
             raise
+        except BaseException as error:
+            if (passed := self.passing.take(error, where)) is not None:
+                raise passed from error
+            if not isinstance(error, Exception):
+                raise
+            raise kind_of(error)(f"{where}: {described(error)}") from error
+
+    async def scored(self, candidate: Candidate, score: Score) -> None:
+        """Nobody else is told."""
 
 
 @contextmanager
@@ -186,10 +194,6 @@ def _in_its_words(model: ClientModel) -> Iterator[None]:
             f"{OWNER}: {model.name}: neither max_tokens nor max_completion_tokens is given, so a token or money budget "
             "cannot hold; pass max_tokens= to create"
         ) from error
-
-
-def _letting_pass(verifier: Verifier | SetVerifier | None, passing: Passing) -> Verifier | SetVerifier | None:
-    return _Judge(verifier, passing) if is_verifier(verifier) else verifier
 
 
 def _parsed(parser: Parser, answer: AnswerKey) -> AnswerKey:

@@ -98,6 +98,7 @@ async def test_a_chain_stops_when_good_enough() -> None:
     # 1 and 11 climb to the end; 21 needs one revision; 31 none.
     assert result.usage.calls == 6 + 6 + 2 + 1
     assert sum(e["kind"] == "stop" for e in result.trace) == 2
+    assert result.stopped == "stop_rule"  # whichever chain goes on longest
 
 
 async def test_a_chain_that_repeats_itself_stops() -> None:
@@ -228,7 +229,7 @@ async def test_tree_search_counts_stops_and_repeats_itself_for_a_seed() -> None:
     stopped = await solve(
         "?", model=climbing(), strategy=TreeSearch(n=10, stop=Threshold(0.02)), verifier=HEIGHT, seed=5
     )
-    assert stopped.usage.calls == 1
+    assert stopped.usage.calls == 1 and stopped.stopped == "stop_rule"
     cut = await solve("?", model=climbing(), strategy=TreeSearch(n=10), verifier=HEIGHT, budget=Budget(calls=4), seed=5)
     assert cut.usage.calls == 4 and cut.stopped == "budget"
     with pytest.raises(BudgetExhausted):

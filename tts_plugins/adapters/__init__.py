@@ -9,16 +9,18 @@ from tts_plugins._internal.signatures import required_parameters, signature_of, 
 from tts_plugins._internal.threads import call_user, in_thread
 from tts_plugins.adapters._all_failed import original_of, raised_for
 from tts_plugins.adapters._charge import causes_of, charge_of
+from tts_plugins.adapters._error_messages import described
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._metered import (
+    METER,
     Attempts,
     CandidateLost,
     MeteredModel,
-    metered,
     search_here,
     searching,
     setting,
 )
+from tts_plugins.adapters._search import BaseSearch
 from tts_plugins.adapters._settings import (
     LIMITS,
     REVISING,
@@ -29,15 +31,20 @@ from tts_plugins.adapters._settings import (
     check_names,
 )
 from tts_plugins.adapters._texts import Text, answer_key
+from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.models._chat.stepping import Stepping
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
     "LIMITS",
+    "METER",
     "REVISING",
     "STEPWISE",
     "Attempts",
+    "BaseSearch",
     "CandidateLost",
+    "FunctionVerifier",
+    "Judging",
     "MeteredModel",
     "Passing",
     "SearchSettings",
@@ -53,8 +60,9 @@ __all__ = [
     "causes_of",
     "charge_of",
     "check_names",
+    "described",
     "in_thread",
-    "metered",
+    "metered_verifier",
     "original_of",
     "raised_for",
     "required_parameters",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,8 +63,11 @@ class Jobs:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, part: slice) -> list[Job]:
-        return [Job(i, derive(self.seed, "candidate", i), self.ask) for i in self.indices[part]]
+    def __getitem__(self, part: slice) -> Jobs:
+        return Jobs(self.ask, self.indices[part], self.seed)
+
+    def __iter__(self) -> Iterator[Job]:
+        return (Job(i, derive(self.seed, "candidate", i), self.ask) for i in self.indices)
 
 
 @dataclass(frozen=True)

@@ -7,40 +7,37 @@ import contextlib
 import math
 import numbers
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.answers import Answer, AnswerKey
+from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.ledger import Hold
-from tts_plugins.protocols import SetVerifier
+from tts_plugins.protocols import Run, SetVerifier
 from tts_plugins.types import Candidate, Score, Scored, well_formed
-
-if TYPE_CHECKING:
-    from tts_plugins.engine._run import SolveRun
 
 
 async def score_together(
-    run: SolveRun, verifier: SetVerifier, candidates: Sequence[Scored], hold: Hold
+    state: SolveState, run: Run, verifier: SetVerifier, candidates: Sequence[Scored], hold: Hold
 ) -> tuple[list[Scored], list[InvalidScore]]:
     """The candidates with their scores, and why some have none; `hold` pays, and is closed in any case.
 
     Raises:
         VerifierError: there are no scores at all.
     """
-    event = run.trace.open("score_set", run.root, verifier=verifier.name, n=len(candidates))
-    seeds = seeds_of(run.seed, "score_set", candidates[0].index)
-    token = SCOPE.set(Scope(run.ledger, hold, run.deadline, "verifier", event, seeds))
+    event = state.trace.open("score_set", state.root, verifier=verifier.name, n=len(candidates))
+    seeds = seeds_of(state.seed, "score_set", candidates[0].index)
+    token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, seeds))
     try:
         with failing_alone(verifier.name):
             scores = await verifier.score_set(run, candidates)
             if len(scores) != len(candidates):
                 raise InvalidScore(f"{verifier.name} gave {len(scores)} scores for {len(candidates)} candidates")
     except BaseException as error:
-        run.trace.close(event, error=words(error))
+        state.trace.close(event, error=words(error))
         raise
     finally:
         SCOPE.reset(token)
@@ -51,8 +48,8 @@ async def score_together(
             scored.append(scored_by(verifier.name, candidate, score))
         except InvalidScore as error:
             failures.append(error)
-            run.trace.note("failure", event, error=words(error), candidate=candidate.id)
-    run.trace.close(event, scores=[{"candidate": c.id, "score": c.score} for c in scored])
+            state.trace.note("failure", event, error=words(error), candidate=candidate.id)
+    state.trace.close(event, scores=[{"candidate": c.id, "score": c.score} for c in scored])
     return scored, failures
 
 
@@ -98,12 +95,16 @@ def _in_unit(verifier: str, candidate: Candidate, name: str, value: object) -> f
     return score
 
 
+def is_ours(key: AnswerKey) -> bool:
+    """Whether an answer key is one of this package's, which are quick."""
+    return str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
+
+
 async def with_answer(candidate: Candidate, key: AnswerKey) -> Candidate:
     """The candidate with the answer that its text gives, by the user's key or ours."""
     # A key of the user may take its time, which belongs to no loop that keeps deadlines; ours are quick.
-    ours = str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
     try:
-        answer: object = key(candidate.text) if ours else await in_thread(key, candidate.text)
+        answer: object = key(candidate.text) if is_ours(key) else await in_thread(key, candidate.text)
     except TTSError:
         raise
     except Exception as error:
