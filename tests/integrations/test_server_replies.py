@@ -190,7 +190,7 @@ QUOTES: list[tuple[str, Any, int]] = [
 def told(error: BaseException) -> str:
     """All that a report of the error can show: causes, variables of frames, its pickle."""
     frames = traceback.TracebackException.from_exception(error, capture_locals=True)
-    frames.stack = traceback.StackSummary.from_list([f for f in frames.stack if f.filename != __file__])
+    frames.stack = traceback.StackSummary.from_list([f for f in frames.stack if "/tests/" not in f.filename])
     report = "".join(frames.format())
     try:
         report += pickle.dumps(error).decode("latin-1")

@@ -74,6 +74,7 @@ class OpenAICompatibleModel(Stepping, Revising):
     """
 
     _ways = (*Stepping._ways, "completions")
+    _both_limits = False  # whether a request may have both names of max_tokens
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             **(params or {}),
         }  # fmt: skip
         self._request = {key: value for key, value in self._request.items() if value is not None}
-        check_request(_WHO, self._request, max_tokens)
+        check_request(_WHO, self._request, max_tokens, both=self._both_limits)
         self._stream, self._send_seed = stream, send_seed
         steps = steps or StepSettings()
         self._begin_stepping(steps, self._base_url)

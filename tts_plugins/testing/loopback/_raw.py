@@ -89,6 +89,7 @@ class RawServer:
 
     @property
     def base_url(self) -> str:
+        """For an OpenAI client."""
         return f"{self.origin}/v1"
 
     @property
