@@ -62,6 +62,8 @@ def extract(text: str) -> Answer | None:
 
 def boxed(text: str) -> str | None:
     r"""The content of the last `\boxed{…}` whose braces balance."""
+    if "\\boxed" not in text:
+        return None
     last, opened = (-1, -1), list[tuple[int, bool]]()
     for match in _BRACE.finditer(text):
         if match[0] != "}":
@@ -85,6 +87,9 @@ def normalise(answer: str) -> str:
 
     JSON becomes canonical JSON. Idempotent.
     """
+    plain = answer.strip()
+    if len(plain) < 15 and plain.isascii() and plain.isdecimal():
+        return str(int(plain))  # most answers, without the detour through fractions
     value, before = _clean(answer), None
     while value != before and len(value) <= _LONG:
         value, before = _clean(value), value

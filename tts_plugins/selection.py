@@ -141,10 +141,12 @@ def _vote(candidates: Sequence[Scored], votes: Mapping[str, float], *, by_score:
     if not candidates:
         raise ValueError("no candidates to choose from")
     if not votes:
-        return candidates[0] if any(c.score is None for c in candidates) else best(candidates)
-    leader = max(votes, key=lambda answer: votes[answer])  # max keeps the first of equals; dicts keep the order
+        return min(candidates, key=_cut) if any(c.score is None for c in candidates) else best(candidates)
+    whole = {c.vote for c in candidates if not _cut(c)}
+    # max keeps the first of equals, and dicts keep the order; but an answer of cut solutions alone wins no tie.
+    leader = max(votes, key=lambda answer: (votes[answer], answer in whole))
     voters = [c for c in candidates if c.vote == leader]
-    return best(voters) if by_score else voters[0]
+    return best(voters) if by_score else min(voters, key=_cut)
 
 
 def _cut(candidate: Scored) -> int:

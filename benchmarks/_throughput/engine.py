@@ -35,9 +35,7 @@ def engine_rows(*, short: bool = False, base: Path | None = None) -> list[Row]:
         _under(ours, theirs, "n=1", "ms", 0.22, "CPU of a solve, n=1"),
         _under(ours, theirs, "n=8", "ms", 0.9, "CPU of a solve, n=8 with verifier and budget"),
         _halved(ours, theirs),
-        _flat(
-            ours, theirs, "100 at once", "3000 at once", "ms", "CPU a solve of n=4, 100 and 3000 at once"
-        ),
+        _flat(ours, theirs, "100 at once", "3000 at once", "ms", "CPU a solve of n=4, 100 and 3000 at once"),
         _replays(ours, theirs),
         _flat(ours, theirs, "candidate, n=10", "candidate, n=1000", "us", "CPU a candidate, n = 10 and 1000"),
         _flat(ours, theirs, "candidate, n=10", "candidate, n=10000", "us", "CPU a candidate, n = 10 and 10000"),

@@ -29,6 +29,7 @@ from tts_plugins.types import Generation, Reply
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import generation_of
 from tts_plugins_langchain._io.graph_checks import check_finished
+from tts_plugins_langchain._io.usage import UsageDetails
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
 from tts_plugins_langchain._verifying import verifier_of
 from tts_plugins_langchain.caching import SAMPLE, keep_samples_apart
@@ -42,6 +43,7 @@ class Target:
     Attributes:
         input: that of a first answer.
         carrier: how attempts are put into it.
+        output_tokens: tokens that an output can have at most, as far as known.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Target:
     carrier: Carrier
     invoke: Callable[[Any, RunnableConfig], Any]
     ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
+    output_tokens: int | None = None
 
     def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
         """The input for an answer, or for a better one."""
@@ -77,6 +80,8 @@ class Search(BaseSearch[Sample]):
         super().__init__(model=model, problem=problem, settings=settings)
         self._target, self._shown, self._runs, self._salt = target, shown, runs, SAMPLE.get()
         self._samples: dict[int | None, Sample] = {}
+        around = METERED.get()
+        self.details = UsageDetails(None if around is None else around.details)
 
     @property
     def input(self) -> Any:
@@ -87,6 +92,10 @@ class Search(BaseSearch[Sample]):
         """Those of any search; a global cache keeps samples apart from here on."""
         keep_samples_apart()
         return super().arguments()
+
+    def output_tokens(self) -> int | None:
+        """What the target's models may write."""
+        return self._target.output_tokens
 
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to the target."""
@@ -162,7 +171,7 @@ class Search(BaseSearch[Sample]):
         salt = self._salt
         if sample is not None:
             salt += f"/{sample.place}" + ("" if self.settings.seed is None else f"@{self.settings.seed}")
-        return setting((METERED, MeterHandler(meter)), (SAMPLE, salt))
+        return setting((METERED, MeterHandler(meter, self.details)), (SAMPLE, salt))
 
     def where(self, sample: Sample) -> str:
         """The target and the candidate's number."""

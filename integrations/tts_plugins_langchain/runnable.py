@@ -20,6 +20,7 @@ from tts_plugins_langchain._fields import SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
+from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._runs import Runs
@@ -139,7 +140,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
     def _search(self, input: Input, config: RunnableConfig, run_manager: Any, kwargs: dict[str, Any]) -> Search:
         bound, cap = self.bound, config.get("max_concurrency")
         settings = self._checked(config)
-        check_sampling(self.get_name(), settings, temperatures_of(bound, kwargs))
+        check_sampling(self.get_name(), settings, temperatures_of(bound, kwargs, config))
         return Search(
             # LangChain's limit is one for each level; `concurrency` is one for all calls.
             model=self._model if cap is None or self.concurrency is not None else self._of(cap),
@@ -149,6 +150,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: bound.invoke(asked, inner, **kwargs),
                 ainvoke=lambda asked, inner: bound.ainvoke(asked, inner, **kwargs),
+                output_tokens=output_tokens_of(bound, kwargs),
             ),
             problem=problem_of(input),
             settings=settings,

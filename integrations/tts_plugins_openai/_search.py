@@ -199,6 +199,10 @@ class _Judge:
     async def scored(self, candidate: Candidate, score: Score) -> None:
         """Nobody else is told."""
 
+    def output_tokens(self) -> int | None:
+        """The engine knows the request's limit by itself."""
+        return None
+
 
 @contextmanager
 def _in_its_words(model: ClientModel) -> Iterator[None]:

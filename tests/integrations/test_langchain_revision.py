@@ -208,7 +208,7 @@ def test_the_budget_holds_and_failures_of_a_revision_leave_its_chain(capsys: Any
 
     again = lambda problem, attempts: {"q": 2}  # noqa: E731
     scaled = scale(failing, strategy=ONE_CHAIN, verifier=judged, revision=again)
-    assert scaled.invoke({"q": 1}) == "It is 1" and len(calls) == 2
+    assert scaled.invoke({"q": 1}) == "It is 1" and len(calls) == 3
     with pytest.raises(ValueError, match="no"):
         scale(failing, strategy=SelfConsistency(n=1)).invoke({"q": 1})
     model = Learner()

@@ -161,7 +161,10 @@ async def test_a_chain_goes_on_after_failed_attempts_and_shows_why_they_failed()
     result = await solve("?", model=model, strategy=strategy, verifier=CallableVerifier(check, inline=True))
     assert result.answer == "4" and [c.answer for c in result.candidates] == ["2", "4"] and result.usage.calls == 5
     first, second, third, last = shown
-    assert first == [("", "RequestRefused: no such form")] and second == [*first, ("", "RequestRefused: the form is wrong")]
+    assert first == [("", "RequestRefused: no such form")] and second == [
+        *first,
+        ("", "RequestRefused: the form is wrong"),
+    ]
     assert third == [*second, ("Answer: 2", "higher")]
     assert last[-1][0] == "Answer: bad" and "not a number" in last[-1][1], "what it wrote, and what the verifier said"
 

@@ -31,8 +31,7 @@ from tts_plugins.errors import (
     UnboundedCallError,
     UnknownPriceError,
 )
-from tts_plugins.ledger import Hold, Ledger
-from tts_plugins.ledger._hold import NOTHING
+from tts_plugins.ledger import NOTHING, Hold, Ledger
 from tts_plugins.protocols import Model, Role
 from tts_plugins.types import Generation, Problem, Reply, Usage
 
@@ -180,7 +179,7 @@ class Caller:
         inner = None if bound is None else self.ledger.reserve(bound.amount.times(count), within=hold)
         token = SCOPE.set(Scope(self.ledger, inner or hold, self.deadline, role, event, seeds_of(seeds[0] or 0, "in")))
         try:
-            async with limiter_of(model).place(0 if bound is None else bound.amount.tokens * count, inner):
+            async with limiter_of(model).place(0 if bound is None else bound.amount.tokens * count, inner or hold):
                 self.ledger.check_sound()
                 usage, started = None, time.monotonic()
                 if bound is not None and inner is not None:
@@ -190,7 +189,8 @@ class Caller:
                 usage = counted(reply, bound, inner, count).timed(time.monotonic() - started)
             return Reply(generations=reply.generations, usage=usage)
         except ModelError as error:
-            failed, usage = error, failure(error, bound, inner, count)
+            unsent = departure.waiting and error.charge == "reserve"
+            failed, usage = error, NOTHING if unsent else failure(error, bound, inner, count)
             raise
         except (ConfigurationError, BudgetExhausted, DeadlineExceeded, AllCandidatesFailed):
             usage = NOTHING  # refused before it was sent, or raised by a solve inside, which has paid for itself

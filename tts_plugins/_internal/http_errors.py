@@ -112,9 +112,12 @@ def connection_error(error: BaseException, who: str, secrets: Iterable[str] = ()
         header or a proxy that cannot be used, or too few file descriptors.
     """
     chain = list(_chain(error))
-    names = {kind.__name__ for each in chain for kind in type(each).__mro__}
+    names = {kind.__name__ for each in chain for kind in type(each).__mro__}.union(
+        *(getattr(each, "kinds", ()) for each in chain)  # of an error that this one stands for
+    )
     root = next((each for each in reversed(chain) if str(each)), chain[-1])
-    reason = cut(without_secrets(f"{type(root).__name__}: {root}", secrets))
+    told = str(root) if hasattr(root, "kinds") else f"{type(root).__name__}: {root}"
+    reason = cut(without_secrets(told, secrets))
     if any(getattr(each, "errno", None) in (errno.EMFILE, errno.ENFILE) for each in chain):
         return ConfigurationError(
             f"{who}: no file descriptor is left for a connection ({reason}); lower concurrency, or raise `ulimit -n`"

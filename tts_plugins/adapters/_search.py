@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
 from tts_plugins._internal.threads import call_user
@@ -45,6 +45,7 @@ class BaseSearch(Generic[S]):
     - `verifier`: what scores the candidates; put it into `metered_verifier`, so that its calls are counted.
     - `chosen`: what becomes of the result. `failed`, `afailed`, `ended`, `aended`, `scored` and `unscored`: what the
       framework's traces are told.
+    - `output_tokens`: how long an output can be, so that a judge need not reserve for the longest text there is.
     - `without_async`: whether `arun` drives synchronous methods, since there are no others.
     - `described`: an error in words.
 
@@ -59,10 +60,11 @@ class BaseSearch(Generic[S]):
     def __init__(self, *, model: MeteredModel, problem: Problem, settings: SearchSettings) -> None:
         self.model, self.problem, self.settings = model, problem, settings
         self.passing = Passing()
+        self._judge: Verifier | SetVerifier | None = None
 
     def run(self) -> Result:
         """Search on this thread; the framework's synchronous methods run on threads of their own."""
-        with self.passing.out(), searching(self):
+        with self._around():
             try:
                 return self.chosen(solve_sync(self.problem, **self.arguments()))
             finally:
@@ -72,7 +74,7 @@ class BaseSearch(Generic[S]):
     async def arun(self) -> Result:
         """Search on this loop; the framework's asynchronous methods run there too."""
         self.sync = self.without_async()
-        with self.passing.out(), searching(self):
+        with self._around():
             try:
                 return self.chosen(await solve(self.problem, **self.arguments()))
             finally:
@@ -81,7 +83,23 @@ class BaseSearch(Generic[S]):
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `solve`."""
-        return {**self.settings.arguments(), "model": self.model, "verifier": self.verifier()}
+        self._judge = self.verifier()
+        return {**self.settings.arguments(), "model": self.model, "verifier": self._judge}
+
+    @contextmanager
+    def _around(self) -> Iterator[None]:
+        with self.passing.out(), searching(self):
+            try:
+                yield
+            except BudgetExhausted as error:
+                bound = getattr(self._judge, "reserved", None)
+                if self._judge is not None and bound is not None and bound.amount.tokens:
+                    error.args = (
+                        f"{error}; {bound.amount.tokens:,} tokens are for a verification by {self._judge.name}; lower "
+                        "its limit= or votes=, its model's max_tokens, or that of the model that it judges",
+                        *error.args[1:],
+                    )
+                raise
 
     async def generate(self, problem: Problem, seed: int | None, attempts: Attempts | None = None) -> Reply:
         """One candidate, on the account of this search."""
@@ -207,6 +225,10 @@ class BaseSearch(Generic[S]):
 
     def verifier(self) -> Verifier | SetVerifier | None:
         """What scores the candidates; see `metered_verifier`."""
+        return None
+
+    def output_tokens(self) -> int | None:
+        """Tokens at most of one candidate's output, as far as known: what a verifier has to read. None if it is not."""
         return None
 
     def check_revision(self) -> None:

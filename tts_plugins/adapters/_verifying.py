@@ -32,6 +32,10 @@ class Judging(Protocol):
         """A candidate got its score."""
         ...
 
+    def output_tokens(self) -> int | None:
+        """Tokens at most of one candidate's output; None if it is not known."""
+        ...
+
 
 class FunctionVerifier:
     """A `CallableVerifier` of a function that an adapter made for one search: its signature needs no reading."""
@@ -60,11 +64,15 @@ def metered_verifier(inner: Verifier | SetVerifier, search: Judging) -> Verifier
 
 
 class _OfOne:
+    reserved: Bound | None = None  # for messages
+
     def __init__(self, inner: Verifier, search: Judging) -> None:
         self.name, self._inner, self._search = inner.name, inner, search
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        return await self._inner.bound(problem, tokens)
+        known = self._search.output_tokens() if tokens is None else tokens
+        self.reserved = await self._inner.bound(problem, known)
+        return self.reserved
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         def kind_of(error: BaseException) -> Callable[[str], TTSError]:
@@ -78,11 +86,15 @@ class _OfOne:
 
 
 class _OfSets:
+    reserved: Bound | None = None  # for messages
+
     def __init__(self, inner: SetVerifier, search: Judging) -> None:
         self.name, self._inner, self._search = inner.name, inner, search
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        return await self._inner.bound(problem, tokens)
+        known = self._search.output_tokens() if tokens is None else tokens
+        self.reserved = await self._inner.bound(problem, known)
+        return self.reserved
 
     async def score_set(self, run: Run, candidates: Sequence[Candidate]) -> Sequence[Score]:
         search = self._search

@@ -80,10 +80,10 @@ class Expansion(Sampling):
             late.failed(indices)
             raise
 
-    async def _room(self, unit: Amount, at_most: int, waiting: int) -> Hold:
+    async def _room(self, unit: Amount, at_most: int, waiting: int, waits: bool) -> Hold | None:
         late, told = self._stragglers, False
-        if late is None:
-            return await super()._room(unit, at_most, waiting)
+        if late is None or not waits:
+            return await super()._room(unit, at_most, waiting, waits)
 
         def tell() -> None:
             nonlocal told
@@ -94,7 +94,7 @@ class Expansion(Sampling):
         # may be those that hang, for which the level must not wait until the others are sent.
         soon = asyncio.get_running_loop().call_soon(tell)
         try:
-            return await super()._room(unit, at_most, waiting)
+            return await super()._room(unit, at_most, waiting, waits)
         finally:
             soon.cancel()
             if told:

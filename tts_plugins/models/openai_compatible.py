@@ -20,6 +20,7 @@ from tts_plugins.errors import CallTimedOut, ConfigurationError, ModelError, Req
 from tts_plugins.models._chat.revising import Revising
 from tts_plugins.models._chat.stepping import Stepping, StepSettings
 from tts_plugins.models._chat.templates import Templates
+from tts_plugins.models._clients.transport import Outgoing
 from tts_plugins.models._openai.accepted import Accepted, Fixes
 from tts_plugins.models._openai.clients import Clients, is_official
 from tts_plugins.models._openai.error_mapping import refusal, translate
@@ -27,7 +28,6 @@ from tts_plugins.models._openai.exchange import send
 from tts_plugins.models._openai.extra_fields import check_fields, check_request
 from tts_plugins.models._openai.reply import Asked, ReplyReader, Shape
 from tts_plugins.models._openai.tokenizer import weigh
-from tts_plugins.models._openai.transport import Outgoing
 from tts_plugins.prompts import Turns
 from tts_plugins.types import Generation, Problem, Reply
 
@@ -235,7 +235,12 @@ class OpenAICompatibleModel(Stepping, Revising):
         client = await self._clients.get()
         if not self._clients.watched:
             leaving()
-        return await send(client, body, stream=self._stream)
+        hear = self._listener()
+        return await send(client, body, stream=self._stream or hear is not None, hear=hear)
+
+    def _listener(self) -> Callable[[Any], None] | None:
+        """Who hears each chunk of the running call's answer, which is then streamed; nobody here."""
+        return None
 
     async def _read(self, asked: Asked, response: Any) -> Reply:
         reader = ReplyReader(

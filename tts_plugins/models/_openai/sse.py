@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from tts_plugins._internal import json_bytes
 from tts_plugins._internal.http_limits import Unreadable
 
 DONE = "[DONE]"
@@ -80,6 +80,6 @@ def decode(event: str) -> Any:
     if event.strip() == DONE:
         return DONE
     try:
-        return json.loads(event, strict=False)
-    except (ValueError, RecursionError) as error:
+        return json_bytes.decode(event)
+    except ValueError as error:
         raise Unreadable(f"an event of the stream is no valid JSON ({error}): {event[:80]!r}") from None
