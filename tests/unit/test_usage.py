@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tts_plugins._internal.prompt_bound import PromptBound
+from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.token_usage import Trust, measure, pricing
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel

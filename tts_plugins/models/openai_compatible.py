@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.config import check_count, check_price
 from tts_plugins._internal.fields import field
 from tts_plugins._internal.http_errors import shown_address
-from tts_plugins._internal.prompt_bound import PromptBound
 from tts_plugins._internal.request_sent import holding, leaving
 from tts_plugins._internal.secrets import clean_causes, hidden_headers
 from tts_plugins._internal.threads import in_thread
