@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from tts_plugins.errors import ConfigurationError
@@ -143,10 +143,10 @@ def well_formed(text: str) -> str:
     return text
 
 
-def _made(kind: type[T], values: Mapping[str, Any]) -> T:
+def _made(kind: type[T], values: dict[str, Any]) -> T:
     """A frozen object of values that were checked before; `__init__` would set them one by one, and check again."""
     made = object.__new__(kind)
-    vars(made).update(values)
+    object.__setattr__(made, "__dict__", values)
     return made
 
 
@@ -276,9 +276,10 @@ class Usage:
         """The same, told as what a role took."""
         return _made(Usage, {**vars(self), "by_role": {role: self}})
 
-    def timed(self, seconds: float) -> Usage:
-        """The same, with the time that it took."""
-        return _made(Usage, {**vars(self), "seconds": seconds})
+    def timed(self, seconds: float, *, overshoot: int | None = None) -> Usage:
+        """The same, with the time that it took, and with another overshoot where one is given."""
+        over = self.overshoot if overshoot is None else overshoot
+        return _made(Usage, {**vars(self), "seconds": seconds, "overshoot": over})
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form; `tokens` is included, `by_role` where there is any."""
@@ -381,6 +382,11 @@ class Candidate:
     parent: str | None = None
     id: str = field(default_factory=_new_id)
 
+    @classmethod
+    def made(cls, problem: Problem, **values: Any) -> Candidate:
+        """A new one, of fields by name; as the class itself makes it, in a third of the time."""
+        return _made(Candidate, {"problem": problem, **_NEW, "id": _new_id(), **values})
+
     @property
     def vote(self) -> str | None:
         """What it votes for: its key, else its answer as it stands; None where it has no answer."""
@@ -414,12 +420,14 @@ class Scored(Candidate):
     def of(cls, candidate: Candidate, **scoring: Any) -> Scored:
         """The candidate with its scoring; the same id, since it is the same solution."""
         values = vars(candidate)
-        own = {name: values[name] for name in _CANDIDATE_FIELDS}
+        if type(candidate) is not Candidate:  # it may have more than a candidate has
+            values = {name: values[name] for name in _CANDIDATE_FIELDS}
         if cls is not Scored or not _FIELDS[Scored] >= scoring.keys():
-            return cls(**{**own, **scoring})  # for a subclass's own checks, or to say what field there is not
-        return _made(cls, {**_UNSCORED, **own, **scoring})
+            return cls(**{**values, **scoring})  # for a subclass's own checks, or to say what field there is not
+        return _made(cls, {**values, **_UNSCORED, **scoring})
 
 
+_NEW = {f.name: f.default for f in fields(Candidate) if f.default is not MISSING}
 _CANDIDATE_FIELDS = tuple(Candidate.__dataclass_fields__)
 _FIELDS: Mapping[type[Candidate], frozenset[str]] = {
     kind: frozenset(kind.__dataclass_fields__) for kind in (Candidate, Scored)
