@@ -43,6 +43,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins._trace": (4, "trace"),
     "tts_plugins.verifiers.callable": (5, "functions"),  # whatever takes a verifier takes a function
     "tts_plugins._calls": (5, "calls"),
+    "tts_plugins._http": (5, "http"),
     "tts_plugins.models": (6, "models"),
     "tts_plugins.verifiers": (6, "verifiers"),
     "tts_plugins.engine": (6, "engine"),
@@ -75,7 +76,8 @@ OPTIONAL = {"openai", "httpx", "httpx2", "xllamacpp", "jsonschema", "jsonschema_
              "safetensors", "huggingface_hub", "sklearn", "datasets", "reasoning_gym", "resvg_py",
             "starlette", "uvicorn", "prometheus_client", "redis"}  # fmt: skip
 # Imported by nobody at the top of a module: what they need may stand at their own top.
-LAZY = ("tts_plugins.cli._", "tts_plugins.cli.doctor", "tts_plugins.demo", "tts_plugins.testing.loopback",
+LAZY = ("tts_plugins._http.exchange", "tts_plugins._http.pool", "tts_plugins.cli._",
+        "tts_plugins.cli.doctor", "tts_plugins.demo", "tts_plugins.testing.loopback",
         "tts_plugins.models._llama_cpp.server_process", "tts_plugins.server.", "tts_plugins.viewer.app")  # fmt: skip
 
 

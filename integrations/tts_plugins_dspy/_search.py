@@ -24,9 +24,10 @@ from tts_plugins.adapters import (
 from tts_plugins.errors import TTSError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._forms import generation_of, last_field, problem_of
+from tts_plugins_dspy._scope import Scope, derive, ledger_around, scope_here, scoped
+from tts_plugins_dspy._usage import output_tokens_of
 from tts_plugins_dspy._verifying import verifier_of
-from tts_plugins_dspy.metering import Refused, calling, ledger_around, output_tokens_of
-from tts_plugins_dspy.rollouts import RolloutAdapter, derive
+from tts_plugins_dspy.metering import Refused, cover
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Search(BaseSearch[Sample]):
         read: from the module's output to a generation.
         verify: from what the user gave as `verifier`, and this search, to the verifier.
         vote: what votes of an output, unless the settings say.
+        hints: whether the prompts of a candidate show the attempts that it is to improve on.
     """
 
     def __init__(
@@ -61,13 +63,14 @@ class Search(BaseSearch[Sample]):
         verify: Callable[[Any, Any], Verifier | SetVerifier] = verifier_of,
         vote: Callable[[Any], str | None] = last_field,
         check_revision: Callable[[], None] = lambda: None,
+        hints: bool = True,
     ) -> None:
         super().__init__(
             model=model, problem=problem_of(args, inputs) if problem is None else problem, settings=settings
         )
         self._module, self._temperature, self._args, self.inputs = module, temperature, args, inputs
         self._read, self._verify, self._vote, self._check_revision = read, verify, vote, check_revision
-        self._adapter, self._trace = dspy.settings.get("adapter") or dspy.ChatAdapter(), dspy.settings.get("trace")
+        self._outer, self._trace, self._hints = scope_here(), dspy.settings.get("trace"), hints
         self._samples: dict[int | None, Sample] = {}
 
     def arguments(self) -> dict[str, Any]:
@@ -82,10 +85,10 @@ class Search(BaseSearch[Sample]):
 
     def _seed(self) -> int | None:
         """The same for the same call in the same place, so that DSPy's cache can answer it again."""
-        inside = isinstance(self._adapter, RolloutAdapter)
-        if self.settings.seed is None and not inside and current_ledger() is not None:
+        outer = None if self._outer is None else self._outer.sample
+        if self.settings.seed is None and outer is None and current_ledger() is not None:
             return None  # a solve around this one that is not DSPy's gives each of its candidates seeds of their own
-        return derive(self._adapter.sample if inside else 0, self.settings.seed or 0)
+        return derive(outer or 0, self.settings.seed or 0)
 
     def without_async(self) -> bool:
         """A module without an `aforward` runs its `forward` on threads."""
@@ -112,14 +115,22 @@ class Search(BaseSearch[Sample]):
     def context(self, sample: Sample) -> Any:
         """DSPy's settings for one candidate."""
         sample.trace = []
-        adapter = RolloutAdapter(self._adapter, sample.seed or 0, self._temperature, attempts=sample.attempts)
-        return self.set(trace=sample.trace, adapter=adapter)
+        hints = () if self._outer is None else self._outer.hints
+        if self._hints and sample.attempts is not None:
+            hints = (*hints, sample.attempts.text())
+        scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints)
+        return scoped(scope, trace=sample.trace, send_stream=None)
 
     def set(self, **settings: Any) -> Any:
-        """DSPy's settings for what runs as part of the candidate or verification that runs here."""
+        """DSPy's settings for a verification, whose calls are those of the program around this search."""
+        sample = None if self._outer is None else self._outer.sample
+        return scoped(self._scope(sample=sample), send_stream=None, **settings)
+
+    def _scope(self, **values: Any) -> Scope:
         meter = METER.get()
         assert meter is not None
-        return calling(meter, current_ledger(), **settings)
+        cover(type(dspy.settings.get("lm")))
+        return Scope(meter=meter, ledger=current_ledger(), temperature=self._temperature, **values)
 
     def call(self, sample: Sample) -> Any:
         """The module's prediction."""
