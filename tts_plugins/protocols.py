@@ -109,7 +109,11 @@ class ReviseModel(Model, Protocol):
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Scores one candidate at a time; its model calls go through `run.generate`."""
+    """Scores one candidate at a time; its model calls go through `run.generate`.
+
+    One whose `score` waits for nothing and takes microseconds may say so by an attribute `inline = True`: candidates
+    are then scored where they come in, one after the other, without a task for each.
+    """
 
     @property
     def name(self) -> str: ...

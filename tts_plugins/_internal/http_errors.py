@@ -148,8 +148,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         each = todo.pop(0)
         seen.add(id(each))
         yield each
-        cause = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
-        todo += [e for e in (cause, getattr(each, "os_error", None)) if isinstance(e, BaseException)]
+        # The context counts even where it is suppressed: one client hides what the system said.
+        found = (each.__cause__ or each.__context__, getattr(each, "os_error", None))
+        todo += [e for e in found if isinstance(e, BaseException)]
 
 
 def retry_after(headers: Mapping[str, str] | Any, now: float) -> float | None:

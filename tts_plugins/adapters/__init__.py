@@ -4,6 +4,7 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
+from tts_plugins._internal.fields import field, fields_of, listed
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
 from tts_plugins._internal.threads import call_user, in_thread
@@ -63,7 +64,10 @@ __all__ = [
     "charge_of",
     "check_names",
     "described",
+    "field",
+    "fields_of",
     "in_thread",
+    "listed",
     "metered_verifier",
     "original_of",
     "raised_for",

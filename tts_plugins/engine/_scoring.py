@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
@@ -53,21 +52,27 @@ async def score_together(
     return scored, failures
 
 
-@contextlib.contextmanager
-def failing_alone(verifier: str) -> Iterator[None]:
+class failing_alone:
     """Whatever a verifier raises is an error of the score, even a cancellation that nobody asked for."""
-    try:
-        yield
-    except TTSError:
-        raise
-    except asyncio.CancelledError as error:
-        if asked_to_cancel():
-            raise
-        raise VerifierError(f"{verifier}: it was cancelled from inside") from error
-    except (GeneratorExit, KeyboardInterrupt, SystemExit):
-        raise  # of the program, not of the verifier
-    except BaseException as error:  # such as a test framework's, which is no Exception
-        raise VerifierError(f"{verifier}: {words(error)}") from error
+
+    __slots__ = ("_verifier",)
+
+    def __init__(self, verifier: str) -> None:
+        self._verifier = verifier
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # KeyboardInterrupt and its like are the program's, not the verifier's.
+        if error is None or isinstance(error, TTSError | GeneratorExit | KeyboardInterrupt | SystemExit):
+            return
+        if isinstance(error, asyncio.CancelledError):
+            if not asked_to_cancel():
+                raise VerifierError(f"{self._verifier}: it was cancelled from inside") from error
+            return
+        # It may be no Exception either, such as a test framework's.
+        raise VerifierError(f"{self._verifier}: {words(error)}") from error
 
 
 def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
