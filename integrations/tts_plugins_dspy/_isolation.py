@@ -72,9 +72,10 @@ def _copied_container(value: Any, made: dict[int, Any], originals: dict[int, Any
     if len(value) > _DEEP:
         return copy.copy(value)
     if type(value) is dict:
-        made[id(value)] = new = {}
-        new.update((key, _copied(item, made, originals, deep)) for key, item in value.items())
-        return new
+        entries = dict[Any, Any]()
+        made[id(value)] = entries
+        entries.update((key, _copied(item, made, originals, deep)) for key, item in value.items())
+        return entries
     if type(value) is list:
         made[id(value)] = items = list[Any]()
         items.extend(_copied(item, made, originals, deep) for item in value)

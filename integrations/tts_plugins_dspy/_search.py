@@ -72,7 +72,7 @@ class Search(BaseSearch[Sample]):
         model: MeteredModel,
         module: Any,
         settings: SearchSettings,
-        temperature: float,
+        temperature: float | None,
         args: tuple[Any, ...],
         inputs: dict[str, Any],
         problem: Problem | None = None,
