@@ -134,7 +134,7 @@ def test_more_confidence_saves_less() -> None:
 
 
 PLAIN = dict(n=8, price=0.0, reference=100.0, begin=8)
-WIDTHS: dict[Select, int] = {"majority": 24, "weighted": 34, "best": 23}
+WIDTHS: dict[Select, int] = {"majority": 19, "weighted": 21, "best": 17}
 
 
 @pytest.mark.parametrize("select", ["majority", "weighted", "best"])
@@ -164,7 +164,7 @@ def test_rules_of_two_numbers_are_the_simple_rules(select: Select, enough: float
 
 
 def test_their_fields_are_checked() -> None:
-    good = LearnedStopping(select="best", weights=(1.0, *[0.0] * 22), **PLAIN)  # type: ignore[arg-type]
+    good = LearnedStopping(select="best", weights=(1.0, *[0.0] * 16), **PLAIN)  # type: ignore[arg-type]
     assert "enough" not in repr(good)
     for wrong in ({"enough": float("nan")}, {"at_most": 0}):
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):

@@ -11,8 +11,10 @@ Where a rule of two numbers was worth more in that cross-validation, it takes th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
@@ -26,6 +28,7 @@ from tts_plugins.selection import Aggregate, Select
 RIDGES = (0.01, 0.1, 1.0, 30.0)
 SMOOTHINGS = (0.0, 0.5, 1.0)
 ROUNDS = 6
+_LEARNED_ORDERS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,7 @@ class Fitter:
         extra: float,
     ) -> None:  # fmt: skip
         self.n, self.select, self._orders = n, select, orders
+        self._made_of = (problems, how, seed, extra)
         self.samples = Samples.of(problems, n, select, how)
         used = np.arange(self.samples.tokens.shape[1]) < self.samples.sizes[:, None]
         self.reference = float(self.samples.tokens[used].mean())
@@ -95,7 +99,7 @@ class Fitter:
     def fit(self, prices: Sequence[float], confidence: float) -> list[Fitted]:
         """A rule for each price; smoothing and ridge are chosen once, by cross-validation over all the prices."""
         tried = sorted({p * f for p in prices for f in ((0.5, 1.0, 2.0) if len(prices) < 3 else (1.0,))})
-        outcomes = {(s, r): self._validate(s, r, tried) for s in SMOOTHINGS for r in RIDGES}
+        outcomes = self._validate(tried)
         # In units of what the price makes of a whole run, so that no price outweighs the others.
         worth = {
             key: float(np.mean([_worth(t, p) for p, t in zip(tried, found, strict=True)]))
@@ -104,7 +108,7 @@ class Fitter:
         smoothing, ridge = max(worth, key=lambda key: worth[key])
         hard, soft = self._labels(np.arange(len(self.samples.sizes)))
         label = (1 - smoothing) * hard + smoothing * soft
-        solver = _Solver(self._features.z, ridge, self._decided, self._features.counts)
+        solver = _Solver(self._features.z, self._decided, self._features.counts).with_ridge(ridge)
         found = dict(zip(tried, outcomes[smoothing, ridge], strict=True))
         return [self._rule(solver, label, price, found[price], confidence) for price in prices]
 
@@ -140,13 +144,20 @@ class Fitter:
                 passed.append(found)
         best = min(passed, key=lambda found: found.tokens)
         if learned:
-            for found in self.fit(prices, level):
+            for found in self._shorter().fit(prices, level):
                 if found.lost_at_most > target + 1e-9:
                     break
                 # Cross-validated tokens of a chosen price are a little too good: it has to be clearly cheaper.
                 if found.tokens < 0.9 * best.tokens:
                     best = found
         return best
+
+    def _shorter(self) -> Fitter:
+        """The same problems on few walks: a regression takes long, and gains little from more of them."""
+        if self._orders <= _LEARNED_ORDERS:
+            return self
+        problems, how, seed, extra = self._made_of
+        return Fitter(problems, self.n, self.select, how=how, orders=_LEARNED_ORDERS, seed=seed, extra=extra)
 
     def _scores_inform(self) -> bool:
         """Return whether scores differ among right answers or among wrong ones: a bare yes or no is a threshold's."""
@@ -205,25 +216,28 @@ class Fitter:
     def _labels(self, train: Ints) -> tuple[Floats, Floats]:
         return self._right, self._paths.labels(calibrated(self.samples, self.select, train))
 
-    def _validate(self, smoothing: float, ridge: float, prices: Sequence[float]) -> list[Totals]:
-        """What each problem came to at each price, under rules that have not seen it."""
+    def _validate(self, prices: Sequence[float]) -> dict[tuple[float, float], list[Totals]]:
+        """What each problem came to under rules that have not seen it: by smoothing and ridge, one for each price."""
         problems = len(self.samples.sizes)
-        made = [Totals(*(np.zeros(problems) for _ in Totals._fields)) for _ in prices]
+        made = {(s, r): [Totals(*(np.zeros(problems) for _ in Totals._fields)) for _ in prices]
+                for s in SMOOTHINGS for r in RIDGES}  # fmt: skip
         for fold in range(int(self._fold.max()) + 1):
             out = self._fold[self._paths.problem] == fold
             train = np.flatnonzero(self._fold != fold) if self._fold.max() else np.arange(1)
             inside = np.isin(self._paths.problem, train)
             hard, soft = self._labels(train)
-            label = ((1 - smoothing) * hard + smoothing * soft)[inside]
-            solver = _Solver(self._features.z[inside], ridge, self._decided[inside], self._features.counts)
-            for price, totals in zip(prices, made, strict=True):
-                weights = solver.improve(label, price * self._cost[inside])
-                stops = (self._features.z[out] @ weights <= 0) | self._decided[out]
-                stops[:, -1] = True
-                at, rows = stops.argmax(1), np.arange(int(out.sum()))
-                found = summed(hard[out][rows, at], self._cumulated[out][rows, at], at + 1.0, self._orders)
-                for whole, part in zip(totals, found, strict=True):
-                    whole[self._fold == fold] = part
+            solver = _Solver(self._features.z[inside], self._decided[inside], self._features.counts)
+            for (smoothing, ridge), outcomes in made.items():
+                label = ((1 - smoothing) * hard + smoothing * soft)[inside]
+                ridged = solver.with_ridge(ridge)
+                for price, totals in zip(prices, outcomes, strict=True):
+                    weights = ridged.improve(label, price * self._cost[inside])
+                    stops = (self._features.z[out] @ weights <= 0) | self._decided[out]
+                    stops[:, -1] = True
+                    at, rows = stops.argmax(1), np.arange(int(out.sum()))
+                    found = summed(hard[out][rows, at], self._cumulated[out][rows, at], at + 1.0, self._orders)
+                    for whole, part in zip(totals, found, strict=True):
+                        whole[self._fold == fold] = part
         return made
 
 
@@ -232,17 +246,27 @@ def _worth(totals: Totals, price: float) -> float:
 
 
 class _Solver:
-    """Ridge regression on fixed functions of the states of many walks; what is decided already teaches nothing."""
+    """Ridge regression on fixed functions of the states of many walks; what is decided already teaches nothing.
 
-    def __init__(self, z: Floats, ridge: float, over: Bools, counts: Bools) -> None:
-        self._z, self._open = z[:, :-1], ~over[:, :-1]
+    The functions' products are computed once, and serve every ridge.
+    """
+
+    def __init__(self, z: Floats, over: Bools, counts: Bools) -> None:
+        self._z, self._open, self._counts = z[:, :-1], ~over[:, :-1], counts
         self._rows = self._z[self._open]
+        self._size = max(len(self._rows), 1)
+        self._products = self._rows.T @ self._rows / self._size
+        self._inverse = self._products
+
+    def with_ridge(self, ridge: float) -> Self:
+        """The same walks, held back by a ridge."""
         # How many have been seen says nothing of which problem it is, so it cannot be learned by heart: a strong ridge
         # leaves a rule that goes by the count alone.
-        penalty = np.diag(np.where(counts, min(ridge, 0.01), ridge))
+        penalty = np.diag(np.where(self._counts, min(ridge, 0.01), ridge))
         penalty[0, 0] = 1e-9
-        size = max(len(self._rows), 1)
-        self._inverse = np.linalg.inv(self._rows.T @ self._rows / size + penalty) / size
+        made = copy(self)
+        made._inverse = np.linalg.inv(self._products + penalty) / self._size
+        return made
 
     def improve(self, label: Floats, cost: Floats) -> Floats:
         """Weights of the gain of going on, after rounds of «fit what the rule gains, then go on where it gains»."""
