@@ -1,11 +1,11 @@
-"""The supported versions of what the integrations build on, at their ends: `python -m tests.ranges lowest|openai3`.
+"""Run the integrations' tests at the ends of the supported ranges: `python -m tests.ranges END [--venvs DIR]`.
 
-    lowest   every dependency at the lower bound that pyproject.toml states
-    openai3  the newest openai of those supported, which dspy's dependencies keep out of the common environment
+    lowest      every dependency at the lower bound that pyproject.toml states
+    openai3     the newest supported openai, which dspy's dependencies keep out of the common environment
+    dspy-X.Y.Z  a release of dspy, with the dependencies of its time; `dspy` runs all of them, one after the other
 
-Each end has a virtual environment of its own, `.venv-lowest` or `.venv-openai3` in the root of the repository, which is
-made where it is missing and brought up to date where it is there; then the tests of the integrations run in it. The
-exit status is that of the tests.
+Each end has a virtual environment of its own (`.venv-END` in the root of the repository, or `dspy-X.Y.Z` and so on
+under DIR), which is created where it is missing and updated where it exists. The exit status is that of the tests.
 """
 
 from __future__ import annotations
@@ -24,11 +24,26 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = ("tests/integrations/test_langchain_*.py", "tests/integrations/test_openai_*.py",
          "tests/integrations/test_steps.py")  # fmt: skip
 DSPY = ("tests/integrations/test_dspy_*.py",)
+DSPY_RELEASES = {
+    "3.0.0": "2025-09-01",
+    "3.0.4": "2025-11-30",
+    "3.1.0": "2026-01-25",
+    "3.1.3": "2026-02-25",
+    "3.2.0": "2026-05-04",
+    "3.2.1": "2026-05-25",
+    "3.3.0": "2026-08-20",
+    "3.3.1": "2026-09-10",
+    "3.4.0": "2026-10-10",
+    "3.4.1": "2026-11-20",
+}
+"""The lowest and the highest release of each minor version of dspy, and the day on which its users installed it:
+nothing that was uploaded later is installed beside it."""
+ENDS = ("lowest", "openai3", "dspy", *(f"dspy-{release}" for release in DSPY_RELEASES))
 _BOUND = re.compile(r"^(?P<name>[A-Za-z0-9-]+)\s*(?P<bounds>[^;]*)$")
 
 
 def stated(*extras: str) -> dict[str, str]:
-    """What pyproject.toml asks for, by name: the dependencies, and those of some extras; without the project's own."""
+    """Return the bounds that pyproject.toml states, by name: the dependencies and some extras, without our own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
     found = {}
@@ -40,7 +55,7 @@ def stated(*extras: str) -> dict[str, str]:
 
 
 def lowest(bounds: str) -> str:
-    """The lower bound as a pin.
+    """Return the lower bound as a pin.
 
     Raises:
         ValueError: there is none.
@@ -52,10 +67,13 @@ def lowest(bounds: str) -> str:
 
 
 def requirements(end: str) -> tuple[list[str], tuple[str, ...]]:
-    """What is installed for an end, and which tests run."""
+    """Return what is installed for an end, and which tests run there."""
     own, dev = stated(), stated("testing", "dev")
-    helpers = {"langchain-tests", *stated("testing")} - set(own)
-    tools = [f"{name}{dev[name]}" for name in sorted(helpers)]
+    tools = [f"{name}{dev[name]}" for name in sorted(set(stated("testing")) - set(own))]
+    if end.startswith("dspy-"):
+        beside = [f"{name}{bounds}" for name, bounds in own.items()]
+        return [*tools, "optuna", *beside, f"dspy=={end.removeprefix('dspy-')}"], DSPY
+    tools.append(f"langchain-tests{dev['langchain-tests']}")
     partners = {"langchain-openai": dev["langchain-openai"]}
     if end == "lowest":
         wanted = {**stated("langchain", "dspy"), **partners}
@@ -64,17 +82,28 @@ def requirements(end: str) -> tuple[list[str], tuple[str, ...]]:
     return [*tools, *(f"{name}{bounds}" for name, bounds in wanted.items())], TESTS
 
 
-def run(end: str, arguments: Sequence[str]) -> int:
-    """Make the environment of an end, and run the tests in it."""
-    place = ROOT / f".venv-{end}"
+def install(end: str, venvs: Path | None) -> Path:
+    """Create or update the environment of an end, and return its Python."""
+    place = ROOT / f".venv-{end}" if venvs is None else venvs / end
     python = place / ("Scripts" if os.name == "nt" else "bin") / "python"
     if not python.exists():
         venv.create(place, with_pip=True)
-    wanted, tests = requirements(end)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+    wanted, _ = requirements(end)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=26"], check=True)  # for the next flag
+    until = DSPY_RELEASES.get(end.removeprefix("dspy-"))
+    dated = [] if until is None else ["--uploaded-prior-to", until]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *dated, *wanted], check=True)
+    return python
+
+
+def run(end: str, arguments: Sequence[str], *, venvs: Path | None = None) -> int:
+    """Run the tests of an end in its environment."""
+    python = install(end, venvs)
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "integrations")))
-    files = sorted(str(file.relative_to(ROOT)) for pattern in tests for file in ROOT.glob(pattern))
-    command = [python, "-m", "pytest", *files, *arguments]
+    files = sorted(str(file.relative_to(ROOT)) for pattern in requirements(end)[1] for file in ROOT.glob(pattern))
+    # The warnings of older releases are not ours to mend, and turned into errors they break LiteLLM's logging.
+    quiet = ["-o", "filterwarnings="] if end.startswith("dspy-") else []
+    command = [python, "-m", "pytest", *quiet, *files, *arguments]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode
 
 
@@ -83,10 +112,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.ranges", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("end", choices=("lowest", "openai3"))
+    parser.add_argument("end", choices=ENDS, metavar="END", help=f"one of {', '.join(ENDS)}")
+    parser.add_argument("--venvs", type=Path, help="the folder of the environments")
+    parser.add_argument("--install", action="store_true", help="prepare the environment, and run no test")
     parser.add_argument("pytest", nargs="*", help="further arguments of pytest, after --")
     given = parser.parse_args()
-    return run(given.end, given.pytest)
+    worst = 0
+    for end in ENDS[3:] if given.end == "dspy" else (given.end,):
+        if given.install:
+            install(end, given.venvs)
+            continue
+        code = run(end, given.pytest, venvs=given.venvs)
+        print(f"{end}: {'passed' if code == 0 else f'exit status {code}'}", flush=True)
+        worst = max(worst, code)
+    return worst
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 ::
 
     TTSError
-    ├── ConfigurationError (ValueError)   a wrong setting: names the field, the value and the mend
+    ├── ConfigurationError (ValueError)   a wrong setting: names the field, the value and the fix
     │   ├── MissingExtraError             an optional dependency is absent: names the extra
     │   ├── UnknownPriceError             a money limit over a model whose price is unknown
     │   ├── UnboundedCallError            a token or money limit over a call without max_tokens
@@ -11,7 +11,7 @@
     │   └── SandboxUnavailable            no sandbox works here, and programs would run without one
     ├── DataError (ValueError)            a wrong file or record: names the file and the line
     ├── WeightsError                      the embedded model's weights cannot be had or trusted
-    ├── BudgetExhausted                   a reservation does not fit and nothing will make room
+    ├── BudgetExhausted (RuntimeError)    a reservation does not fit, and nothing will make room
     ├── DeadlineExceeded (TimeoutError)   the time is up and there is no candidate at all
     ├── SolveCancelled                    its own cancel() ended it, and there is no candidate at all
     ├── AllCandidatesFailed               every candidate was lost: names the first cause
@@ -21,6 +21,7 @@
         │   ├── ModelNotFound             404
         │   ├── RequestRefused            any other 4xx
         │   ├── RateLimited               429
+        │   │   └── QuotaExhausted        402, or a 429 for an account that is used up
         │   ├── ServerFailed              5xx
         │   ├── ConnectionFailed          refused, reset, name not found
         │   ├── CallTimedOut              no complete answer in time
@@ -32,13 +33,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 Charge = Literal["reserve", "call", "nothing"]
 
 
 class TTSError(Exception):
-    """Base of all errors of this package."""
+    """Base of all errors of this package.
+
+    Every one can be pickled, to cross a process pool, a task queue or a cluster. Its message, its plain attributes and
+    those causes that are errors of this package travel with it. Objects such as accounts and clients stay behind:
+    they hold locks and keys. So do errors of other packages, which may hold a request with its headers.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: _portable(value) for name, value in vars(self).items() if _is_portable(value)}
+        if isinstance(self.__cause__, TTSError):
+            state["__cause__"] = self.__cause__
+        return _without_init, (type(self), self.args), state
+
+
+def _without_init(kind: type[TTSError], args: tuple[Any, ...]) -> TTSError:
+    # A subclass may take other arguments than it gives to its base; the attributes come with the state.
+    return kind.__new__(kind, *args)
+
+
+def _is_portable(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_portable, value))
+    return value is None or isinstance(value, str | bytes | int | float | BaseException)
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_portable, value))
+    if isinstance(value, BaseException) and not isinstance(value, TTSError):
+        return TTSError(f"{type(value).__name__}, which stays in the process that raised it")
+    return value
 
 
 class ConfigurationError(TTSError, ValueError):
@@ -66,6 +97,8 @@ class RequestNotSent(ConfigurationError, TypeError):
         model: the one whose request it is.
     """
 
+    model: object = None
+
     def __init__(self, message: str, *, model: object = None) -> None:
         super().__init__(message)
         self.model = model
@@ -83,8 +116,10 @@ class WeightsError(TTSError):
     """The weights of the embedded model could not be fetched, or are not what they should be."""
 
 
-class BudgetExhausted(TTSError):
+class BudgetExhausted(TTSError, RuntimeError):
     """A reservation does not fit into what is left, and no call in flight will give any back.
+
+    It is a `RuntimeError` because retrying cannot help: LangGraph's default retry policy leaves those alone.
 
     Attributes:
         ledger: the account that has no room, where it is known: a solve inside another one may have its own.
@@ -98,7 +133,13 @@ class DeadlineExceeded(TTSError, TimeoutError):
 
 
 class CandidateError(TTSError):
-    """One candidate is lost; the solve goes on with the others."""
+    """One candidate is lost; the solve goes on with the others.
+
+    Attributes:
+        written: what the model wrote for it, where an adapter knows that; a revision is shown it.
+    """
+
+    written: str = ""
 
 
 class ModelError(CandidateError):
@@ -110,7 +151,7 @@ class ModelError(CandidateError):
         fatal: no other candidate can succeed either (a wrong key, an unknown model).
         charge: what the failed attempt is charged: its whole `reserve` (it may have been worked on),
             one `call` without tokens (it was refused), or `nothing` (it never left).
-        requests: HTTP attempts that it took, those included that were refused for a parameter which was then mended.
+        requests: HTTP attempts that it took, those included that were refused for a parameter which was then left out.
     """
 
     retryable = False
@@ -148,6 +189,13 @@ class RateLimited(ModelError):
 
     retryable = True
     charge: Charge = "call"
+
+
+class QuotaExhausted(RateLimited):
+    """The account behind the key is used up (402, `insufficient_quota`). No wait worth having changes that."""
+
+    retryable = False
+    fatal = True
 
 
 class ServerFailed(ModelError):
@@ -199,8 +247,18 @@ class AllCandidatesFailed(TTSError):
     Attributes:
         errors: each one's error; the first is the `__cause__`.
         unscored: how many of them were generated, and lost because their score could not be had.
+        attempts: what is known of each of them, as a `Scored` whose feedback is the failure: a revision builds on it.
     """
 
-    def __init__(self, message: str, errors: Sequence[BaseException] = (), *, unscored: int = 0) -> None:
+    attempts: Sequence[Any] = ()
+
+    def __init__(
+        self,
+        message: str,
+        errors: Sequence[BaseException] = (),
+        *,
+        unscored: int = 0,
+        attempts: Sequence[Any] = (),
+    ) -> None:
         super().__init__(message)
-        self.errors, self.unscored = tuple(errors), unscored
+        self.errors, self.unscored, self.attempts = tuple(errors), unscored, tuple(attempts)

@@ -7,19 +7,19 @@ and settles when it says that the call has ended. Never both for one model.
 
 from __future__ import annotations
 
-import asyncio
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from tts_plugins._calls.caller import acquire
 from tts_plugins._calls.context import SCOPE
-from tts_plugins._internal.token_usage import Price, PromptBound, Trust, Written, measure, pricing, without
+from tts_plugins._calls.prompt_bound import PromptBound, Written
+from tts_plugins._concurrency import forks
+from tts_plugins._internal.token_usage import Price, Trust, measure, pricing, without
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.errors import (
     BudgetExhausted,
@@ -29,8 +29,7 @@ from tts_plugins.errors import (
     UnboundedCallError,
     UnknownPriceError,
 )
-from tts_plugins.ledger import Hold, Ledger
-from tts_plugins.ledger._hold import NOTHING
+from tts_plugins.ledger import NOTHING, Hold, Ledger
 from tts_plugins.protocols import Role
 from tts_plugins.types import Usage
 
@@ -133,10 +132,12 @@ class Meter:
                 hold = self._ledger.reserve(bound.amount.times(call.choices), within=within)
                 self._open[key] = _Open(call, written, bound, hold)
                 self._started += 1
-        except (BudgetExhausted, ConfigurationError, MeterClosed) as refusal:
-            self.refusal = refusal
-            self._refused = call if isinstance(refusal, BudgetExhausted) else None
+        except (ConfigurationError, MeterClosed) as refusal:
+            self.refusal, self._refused = refusal, None
             raise
+        except BudgetExhausted as error:
+            self.refusal, self._refused = _told(error, call), call
+            raise self.refusal from None
 
     def end(
         self,
@@ -146,14 +147,18 @@ class Meter:
         completion_tokens: int | None,
         texts: Sequence[str],
         truncated: Sequence[bool],
+        cached_tokens: int = 0,
         cached: bool = False,
+        requests: int = 1,
     ) -> None:
         """Charge what the call took: the counts where they are there and can be true, else its bound.
 
         Args:
             texts: what each choice says, reasoning and tool calls included.
             truncated: which of them were cut by the limit.
-            cached: it came from a cache, and costs nothing.
+            cached_tokens: those of the prompt that the server had in a cache; they are charged like the others.
+            cached: the whole reply came from a cache on this side, and costs nothing.
+            requests: how many were sent; with one for each choice, the counts are of all choices.
         """
         with self._lock:
             opened = self._open.pop(key, None)
@@ -164,19 +169,25 @@ class Meter:
             return
         call = opened.call
         prompts, trust = _learnt_of(call.model)
+        apart = requests >= call.choices
         usage = measure(
-            SimpleNamespace(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens),
+            SimpleNamespace(
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                every_choice=apart,
+                prompt_tokens_details=SimpleNamespace(cached_tokens=cached_tokens),
+            ),
             _new(call, texts) or [""] * call.choices,
             list(truncated) or [False] * call.choices,
-            prompt_bound=opened.bound.prompt_tokens,
+            prompt_bound=opened.bound.prompt_tokens * requests,
             max_tokens=call.max_tokens,
             hidden=True,  # a framework may keep reasoning to itself
             price=_price(self._prices, call.model),
             trust=trust,
         )
         if usage.exact:
-            prompts.saw(opened.written, usage.prompt_tokens)
-        self._settle(opened, usage)
+            prompts.saw(opened.written, math.ceil(usage.prompt_tokens / requests))
+        self._settle(opened, replace(usage, requests=requests))
 
     def knows(self, key: Hashable) -> bool:
         """Whether a call that was started under this key is under way, be it after this was closed."""
@@ -221,6 +232,11 @@ class Meter:
         call = self._refused
         return None if call is None else self._bound(call, Written.of(call.prompt)).amount.times(call.choices)
 
+    def hear(self, error: BudgetExhausted) -> None:
+        """Take the refusal of a solve inside as one of this meter's, if it is this meter's account that had no room."""
+        if isinstance(error.ledger, Ledger) and error.ledger.pays_for(self._ledger):
+            self.refusal = self.refusal or error
+
     async def room(self) -> Hold:
         """Wait until what was refused fits: a hold for the first call of another attempt, with a meter of its own.
 
@@ -229,33 +245,21 @@ class Meter:
         """
         if self._refused is None:
             raise ValueError("room() is for a meter that refused a call for lack of room")
-        scope = SCOPE.get()
-        around = None if scope is None or scope.ledger is not self._ledger else scope.hold
-        if around is None:
-            return await self._acquire()
-        around.park(lambda: False)  # it cannot end by itself, nor by anything outside of the account
-        with _queued(self._ledger) as newest:
-            try:
-                while True:
-                    try:
-                        return await self._acquire()
-                    except BudgetExhausted:
-                        # Each waiter may keep room for its verification: all together, all there is. Who came last
-                        # gives up, and its room goes to those before it.
-                        if around.amount == Amount() or newest():
-                            raise
-                    await asyncio.sleep(0.002)
-            finally:
-                around.unpark()
+        try:
+            return await self._room()
+        except BudgetExhausted as error:
+            raise _told(error, self._refused) from None
 
-    async def _acquire(self) -> Hold:
-        """Room for what was refused; who has waited in vain may know by now that it takes less."""
+    async def _room(self) -> Hold:
+        scope = SCOPE.get()
+        around = None if scope is None else scope.hold  # it keeps room for its verification meanwhile, and cannot end
         amount = self.refused
         while True:
             assert amount is not None
             try:
-                return await acquire(self._ledger, amount)
+                return await acquire(self._ledger, amount, around=around)
             except BudgetExhausted:
+                # Retry with a tighter bound if one was learned while waiting.
                 before, amount = amount, self.refused
                 if amount is None or not any(before.excess(amount)):
                     raise
@@ -281,6 +285,16 @@ class Meter:
             self._usage = self._usage + usage
 
 
+def _told(error: BudgetExhausted, call: Call) -> BudgetExhausted:
+    """The refusal with the call that it is of, and the setting of that call that decides what it may take."""
+    if str(error).startswith(f"{call.model}: "):
+        return error
+    limit = "" if call.max_tokens is None else f" (max_tokens={call.max_tokens})"
+    told = BudgetExhausted(f"{call.model}: {error}{limit}")
+    told.ledger = error.ledger
+    return told
+
+
 def _new(call: Call, texts: Sequence[str]) -> list[str]:
     """What was generated: llama.cpp repeats the assistant's turn that it continues, and does not count it."""
     messages = call.prompt.get("messages") or [None]
@@ -302,31 +316,9 @@ def _check(call: Call, price: Price | None, ledger: Ledger) -> None:
         )
 
 
-_waiters: WeakKeyDictionary[Ledger, list[object]] = WeakKeyDictionary()
-
-
-@contextmanager
-def _queued(ledger: Ledger) -> Iterator[Callable[[], bool]]:
-    """A place among those that wait with something held; tells whether it is the last one."""
-    me = object()
-    with _guard:
-        queue = _waiters.setdefault(ledger.root, [])
-        queue.append(me)
-
-    def newest() -> bool:
-        with _guard:
-            return queue[-1] is me
-
-    try:
-        yield newest
-    finally:
-        with _guard:
-            queue.remove(me)
-
-
 _learnt: OrderedDict[str, tuple[PromptBound, Trust]] = OrderedDict()
 _published: OrderedDict[str, Price | None] = OrderedDict()
-_guard = threading.Lock()
+_guard = forks.lock()
 
 
 def _learnt_of(model: str) -> tuple[PromptBound, Trust]:

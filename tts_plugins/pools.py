@@ -6,22 +6,25 @@ line is a problem with its candidates. Keys that this version does not know are 
 
 from __future__ import annotations
 
-import gzip
+import contextlib
 import io
 import json
-import math
 import os
 import random
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from tts_plugins._internal.config import in_unit
+from tts_plugins._internal.files import partial, writing
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.types import EMPTY, Problem
+
+if TYPE_CHECKING:
+    import gzip  # where it is used: importing this package reads no pool
 
 FORMAT, VERSION = "tts-pool", 1
 T = TypeVar("T", bound="PoolCandidate | PoolProblem | PoolHeader")
@@ -156,19 +159,26 @@ class PoolWriter:
 
     def __init__(self, path: str | os.PathLike[str], header: PoolHeader) -> None:
         self._path, self._header = Path(path), header
-        self._partial = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.partial")
+        self._partial = partial(self._path)
         self._raw: io.BufferedWriter | None = None
         self._file: gzip.GzipFile | None = None
 
     def __enter__(self) -> Self:
-        self._raw = self._partial.open("xb")
+        with writing(self._path):
+            self._raw = self._partial.open("xb")
+        import gzip
+
         # Without a time stamp and a name the same pool is the same bytes.
         self._file = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
         self._line(header_line(self._header))
         return self
 
     def add(self, problem: PoolProblem) -> None:
-        """Append a problem."""
+        """Append a problem.
+
+        Raises:
+            DataError: it cannot be written: a full disk, say.
+        """
         self._line(problem_line(problem))
 
     def __exit__(
@@ -176,20 +186,24 @@ class PoolWriter:
     ) -> None:
         assert self._file is not None and self._raw is not None
         try:
-            self._file.close()
-            self._raw.flush()
-            os.fsync(self._raw.fileno())
-            self._raw.close()
             if kind is None:
-                self._partial.replace(self._path)
+                with writing(self._path):
+                    self._file.close()
+                    self._raw.flush()
+                    os.fsync(self._raw.fileno())
+                    self._raw.close()
+                    self._partial.replace(self._path)
         finally:
-            self._raw.close()
+            for file in (self._file, self._raw):
+                with contextlib.suppress(OSError):  # what could not be written before cannot be now
+                    file.close()
             self._partial.unlink(missing_ok=True)
 
     def _line(self, line: bytes) -> None:
         if self._file is None:
             raise RuntimeError("PoolWriter: open it first: with PoolWriter(path, header) as writer")
-        self._file.write(line)
+        with writing(self._path):
+            self._file.write(line)
 
 
 def header_line(header: PoolHeader) -> bytes:
@@ -205,7 +219,8 @@ def problem_line(problem: PoolProblem) -> bytes:
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    # A lone surrogate, which a model's text or a field of the user may hold, has no form in UTF-8.
+    return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "replace")
 
 
 def _plain(value: PoolCandidate | PoolProblem | PoolHeader, keep: Sequence[str]) -> dict[str, Any]:
@@ -239,6 +254,8 @@ def _read(path: Path) -> Pool:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    import gzip
+
     number = 0
     try:
         with path.open("rb") as raw:
@@ -258,7 +275,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise DataError(f"{path}, after line {number}: the gzip file is broken or cut ({error})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}, line {number}: not UTF-8 ({error})") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise DataError(f"{path}, line {number}: not JSON ({error})") from error
     except OSError as error:
         raise DataError(f"{path}: the pool cannot be read: {error.strerror or error}") from error
@@ -350,6 +367,6 @@ def _count(where: str, name: str, value: Mapping[str, Any]) -> int | None:
 def _share(where: str, name: str, content: object) -> float:
     if isinstance(content, bool) or not isinstance(content, int | float):
         raise DataError(f"{where}, {name}: {content!r} must be a number from 0 to 1")
-    if not math.isfinite(content) or not 0 <= content <= 1:
+    if (share := in_unit(content)) is None:
         raise DataError(f"{where}, {name}: {content!r} is outside of 0 to 1")
-    return float(content)
+    return share

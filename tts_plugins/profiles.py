@@ -15,6 +15,7 @@ in environment variables; each overrides those before it, field by field:
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import importlib
 import json
@@ -129,10 +130,18 @@ def _files(directory: Path) -> list[tuple[str, _Table]]:
 
 def _toml(path: Path) -> _Table:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        data = path.read_bytes()
+        if data.startswith(codecs.BOM_UTF8):
+            raise ConfigurationError(
+                f"{path}: it begins with a byte-order mark, which TOML does not allow; save it as UTF-8 without BOM"
+            )
+        return tomllib.loads(data.decode("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
+    except RecursionError:
+        raise ConfigurationError(f"{path}: its values are nested too deeply; keep them to a few levels") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: it is no valid TOML: {error}") from error
+        raise ConfigurationError(f"{path} is not valid TOML: {error}; correct that place") from error
 
 
 def _environment(environ: Mapping[str, str] | None) -> _Table:
@@ -152,15 +161,19 @@ def _environment(environ: Mapping[str, str] | None) -> _Table:
             table = inner
         if isinstance(table.get(path[-1]), dict):
             raise ConfigurationError(f"environment: {variable} is set beside values inside it; set one")
-        table[path[-1]] = _value(value)
+        table[path[-1]] = _value(variable, value)
     return root
 
 
-def _value(text: str) -> Any:
+def _value(variable: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
         return text
+    except RecursionError:
+        raise ConfigurationError(
+            f"environment: {variable} is nested too deeply ({text:.20}…); keep values to a few levels"
+        ) from None
 
 
 def _merge(into: _Table, table: _Table) -> None:
@@ -238,10 +251,15 @@ def _verifier(value: Any) -> Verifier | SetVerifier | None:
 
 def _imported(path: str) -> Any:
     module, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise ConfigurationError(f'verifier={path!r} does not name a function; write "package.module:name"')
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"verifier={path!r} cannot be imported: {error}") from error
+    except Exception as error:  # whatever the module raises while it is imported
+        text = f"{type(error).__name__}: {error}"
+        raise ConfigurationError(
+            f"verifier={path!r} cannot be imported: {text}; check the name and the module"
+        ) from error
     return found

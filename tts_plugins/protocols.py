@@ -109,7 +109,11 @@ class ReviseModel(Model, Protocol):
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Scores one candidate at a time; its model calls go through `run.generate`."""
+    """Scores one candidate at a time; its model calls go through `run.generate`.
+
+    One whose `score` waits for nothing and takes microseconds may say so by an attribute `inline = True`: candidates
+    are then scored where they come in, one after the other, without a task for each.
+    """
 
     @property
     def name(self) -> str: ...
@@ -268,7 +272,10 @@ class Run(Protocol):
         ...
 
     def note(self, kind: str, **data: Any) -> None:
-        """An event for the trace; `data` must be JSON-serialisable."""
+        """Record an event in the trace; `data` must be JSON-serialisable.
+
+        A "stop" says that a stop rule of the strategy ended the search, and becomes the result's `stopped`.
+        """
         ...
 
 

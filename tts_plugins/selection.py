@@ -91,8 +91,8 @@ def tally(candidates: Sequence[Scored], *, weighted: bool = False) -> dict[str, 
     """
     votes: dict[str, list[float]] = {}
     for c in candidates:
-        if c.answer is not None:
-            votes.setdefault(c.answer, []).append(_score(c) if weighted else 1.0)
+        if c.vote is not None:
+            votes.setdefault(c.vote, []).append(_score(c) if weighted else 1.0)
     # fsum: 0.1 + 0.2 + 0.3 must equal 0.6 in any order, else the order of arrival decides close votes.
     return {answer: math.fsum(shares) for answer, shares in votes.items()}
 
@@ -141,10 +141,12 @@ def _vote(candidates: Sequence[Scored], votes: Mapping[str, float], *, by_score:
     if not candidates:
         raise ValueError("no candidates to choose from")
     if not votes:
-        return candidates[0] if any(c.score is None for c in candidates) else best(candidates)
-    leader = max(votes, key=lambda answer: votes[answer])  # max keeps the first of equals; dicts keep the order
-    voters = [c for c in candidates if c.answer == leader]
-    return best(voters) if by_score else voters[0]
+        return min(candidates, key=_cut) if any(c.score is None for c in candidates) else best(candidates)
+    whole = {c.vote for c in candidates if not _cut(c)}
+    # max keeps the first of equals, and dicts keep the order; but an answer of cut solutions alone wins no tie.
+    leader = max(votes, key=lambda answer: (votes[answer], answer in whole))
+    voters = [c for c in candidates if c.vote == leader]
+    return best(voters) if by_score else min(voters, key=_cut)
 
 
 def _cut(candidate: Scored) -> int:

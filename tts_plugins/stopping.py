@@ -277,13 +277,13 @@ class Unanimous(Rule):
         check_count("Unanimous", "window", self.window, least=2)
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
-        last = [c.answer for c in seen[-self.window :]]
+        last = [c.vote for c in seen[-self.window :]]
         return len(last) == self.window and last[0] is not None and len(set(last)) == 1
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         run = 0
         for c in reversed(seen):
-            if c.answer is None or c.answer != seen[-1].answer:
+            if c.vote is None or c.vote != seen[-1].vote:
                 break
             run += 1
         return max(1, self.window - run)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from tts_plugins.errors import ConfigurationError
@@ -129,11 +129,68 @@ def _content_text(content: object) -> str:
     return "" if content is None else str(content)
 
 
-def _made(kind: type[T], values: Mapping[str, Any]) -> T:
+def well_formed(text: str) -> str:
+    """Return the text with every lone surrogate replaced by U+FFFD: no file, database or request can carry one.
+
+    Two halves that stand side by side, as a stream may cut them, become the character that they are.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _made(kind: type[T], values: dict[str, Any]) -> T:
     """A frozen object of values that were checked before; `__init__` would set them one by one, and check again."""
     made = object.__new__(kind)
-    vars(made).update(values)
+    object.__setattr__(made, "__dict__", values)
     return made
+
+
+class Deferred:
+    """A native object that is built when it is first looked at: most candidates' are not.
+
+    Args:
+        build: a function of a module, so that this can be pickled.
+        data: its argument.
+    """
+
+    __slots__ = ("_build", "_data", "_made")
+
+    def __init__(self, build: Callable[[Any], Any], data: Any) -> None:
+        self._build, self._data = build, data
+
+    def __call__(self) -> Any:
+        """The object; the same one each time."""
+        if not hasattr(self, "_made"):
+            self._made = self._build(self._data)
+        return self._made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Deferred, (self._build, self._data)
+
+
+class _Output:
+    """The field `output`, whose value may be `Deferred`."""
+
+    def __get__(self, owner: object, kind: type | None = None) -> Any:
+        if owner is None:
+            return None  # the field's default
+        value = vars(owner)["output"]
+        if type(value) is Deferred:
+            value = vars(owner)["output"] = value()
+        return value
+
+    def __set__(self, owner: object, value: Any) -> None:
+        vars(owner)["output"] = value
+
+
+def held_output(thing: Generation | Candidate) -> Any:
+    """The `output` as it is held, to be handed on: perhaps not built yet."""
+    return vars(thing)["output"]
 
 
 @dataclass(frozen=True)
@@ -219,9 +276,10 @@ class Usage:
         """The same, told as what a role took."""
         return _made(Usage, {**vars(self), "by_role": {role: self}})
 
-    def timed(self, seconds: float) -> Usage:
-        """The same, with the time that it took."""
-        return _made(Usage, {**vars(self), "seconds": seconds})
+    def timed(self, seconds: float, *, overshoot: int | None = None) -> Usage:
+        """The same, with the time that it took, and with another overshoot where one is given."""
+        over = self.overshoot if overshoot is None else overshoot
+        return _made(Usage, {**vars(self), "seconds": seconds, "overshoot": over})
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form; `tokens` is included, `by_role` where there is any."""
@@ -247,7 +305,7 @@ class Generation:
     """One choice that a model returned.
 
     Attributes:
-        text: what it said; empty where it only called tools.
+        text: what it said, without lone surrogates; empty where it only called tools.
         output: the native object (a message, a prediction, a tool call); the text where there is none.
         finish_reason: as the server gave it; "length" means that it was cut.
         tokens: completion tokens of this choice, where they are known singly.
@@ -257,12 +315,25 @@ class Generation:
     """
 
     text: str
-    output: Any = None
+    output: Any = _Output()
     finish_reason: str = "stop"
     tokens: int | None = None
     logprobs: tuple[float, ...] | None = None
     top_logprobs: tuple[tuple[tuple[str, float], ...], ...] | None = None
     reasoning: str | None = None
+
+    def __post_init__(self) -> None:
+        # Cleaned here, where all replies come in, so that no store, trace or next prompt trips over it.
+        for name in ("text", "reasoning"):
+            said = getattr(self, name)
+            if isinstance(said, str) and not said.isascii() and (clean := well_formed(said)) is not said:
+                object.__setattr__(self, name, clean)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with changes."""
+        if not changes.keys() <= vars(self).keys():
+            return replace(self, **changes)  # which says what field there is not
+        return _made(type(self), {**vars(self), **changes})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,7 +352,8 @@ class Candidate:
         problem: what it answers.
         text: all that was written so far.
         output: the native object of its model (a message, a dict, a prediction), else the text.
-        answer: the value extracted for votes; None where none could be read.
+        answer: the answer as it was written; None where none could be read.
+        answer_key: the form in which equal answers compare equal; None where `answer` is compared as it stands.
         steps: its steps, where it was searched or cut in steps.
         finished: nothing is to be added.
         truncated: it was cut by a length limit; that is no wrong answer.
@@ -295,8 +367,9 @@ class Candidate:
 
     problem: Problem
     text: str = ""
-    output: Any = None
+    output: Any = _Output()
     answer: str | None = None
+    answer_key: str | None = None
     steps: tuple[Step, ...] = ()
     finished: bool = False
     truncated: bool = False
@@ -308,6 +381,16 @@ class Candidate:
     seed: int | None = None
     parent: str | None = None
     id: str = field(default_factory=_new_id)
+
+    @classmethod
+    def made(cls, problem: Problem, **values: Any) -> Candidate:
+        """A new one, of fields by name; as the class itself makes it, in a third of the time."""
+        return _made(Candidate, {"problem": problem, **_NEW, "id": _new_id(), **values})
+
+    @property
+    def vote(self) -> str | None:
+        """What it votes for: its key, else its answer as it stands; None where it has no answer."""
+        return self.answer if self.answer_key is None else self.answer_key
 
     def replace(self, **changes: Any) -> Self:
         """A copy with changes; it keeps its id unless that is changed too."""
@@ -337,12 +420,14 @@ class Scored(Candidate):
     def of(cls, candidate: Candidate, **scoring: Any) -> Scored:
         """The candidate with its scoring; the same id, since it is the same solution."""
         values = vars(candidate)
-        own = {name: values[name] for name in _CANDIDATE_FIELDS}
+        if type(candidate) is not Candidate:  # it may have more than a candidate has
+            values = {name: values[name] for name in _CANDIDATE_FIELDS}
         if cls is not Scored or not _FIELDS[Scored] >= scoring.keys():
-            return cls(**{**own, **scoring})  # for a subclass's own checks, or to say what field there is not
-        return _made(cls, {**_UNSCORED, **own, **scoring})
+            return cls(**{**values, **scoring})  # for a subclass's own checks, or to say what field there is not
+        return _made(cls, {**values, **_UNSCORED, **scoring})
 
 
+_NEW = {f.name: f.default for f in fields(Candidate) if f.default is not MISSING}
 _CANDIDATE_FIELDS = tuple(Candidate.__dataclass_fields__)
 _FIELDS: Mapping[type[Candidate], frozenset[str]] = {
     kind: frozenset(kind.__dataclass_fields__) for kind in (Candidate, Scored)
@@ -416,8 +501,13 @@ class Result:
 
     @property
     def answer(self) -> str | None:
-        """The extracted answer of the chosen candidate."""
+        """The answer of the chosen candidate, as it was written."""
         return self.best.answer
+
+    @property
+    def answer_key(self) -> str | None:
+        """The form of the chosen answer in which equal answers compare equal."""
+        return self.best.vote
 
     @property
     def score(self) -> float | None:

@@ -3,11 +3,16 @@
 from tts_plugins.errors import MissingExtraError
 
 try:
+    from tts_plugins_dspy._versions import check_version
+
+    check_version()
     from tts_plugins_dspy.lm import ScaledLM
+    from tts_plugins_dspy.metering import cover
     from tts_plugins_dspy.module import BestOfN, Refine, Scaled
 except ImportError as error:
     if (error.name or "").split(".")[0] != "dspy":
         raise
     raise MissingExtraError("tts_plugins_dspy needs dspy: pip install 'tts-plugins[dspy]'") from error
 
+cover()
 __all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM"]

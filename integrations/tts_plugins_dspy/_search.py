@@ -1,43 +1,53 @@
-"""One search over a module: the engine asks for candidates, and each is a call of the module itself."""
+"""One search over a module: each candidate is a call of the module itself, under settings of its own."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
-from typing import Any, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import dspy
 
-from tts_plugins import Generation, Ledger, Problem, Result, current_ledger, solve, solve_sync
+from tts_plugins import Generation, Ledger, Problem, Result, current_ledger
 from tts_plugins.adapters import (
+    METER,
     Attempts,
+    BaseSearch,
     CandidateLost,
     MeteredModel,
-    Passing,
     SearchSettings,
     answer_key,
-    call_user,
-    cause_for,
-    metered,
-    searching,
-    setting,
+    causes_of,
+    metered_verifier,
 )
 from tts_plugins.errors import TTSError
-from tts_plugins.metering import Meter
-from tts_plugins.protocols import Role, SetVerifier, Verifier
-from tts_plugins.types import Reply, Usage
+from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._forms import generation_of, last_field, problem_of
-from tts_plugins_dspy._verifying import verifying
-from tts_plugins_dspy.metering import Refused, calling, ledger_around
-from tts_plugins_dspy.rollouts import RolloutAdapter, derive
-
-T = TypeVar("T")
-METER: ContextVar[Meter | None] = ContextVar("tts_plugins_dspy_meter", default=None)
+from tts_plugins_dspy._scope import Scope, derive, ledger_around, scope_here, scoped
+from tts_plugins_dspy._usage import output_tokens_of
+from tts_plugins_dspy._verifying import verifier_of
+from tts_plugins_dspy.metering import Refused, cover
 
 
-class Search:
-    """One search. `run` and `arun` are its two ways; they differ in which methods of the module they drive."""
+@dataclass
+class Sample:
+    """A candidate on DSPy's side: its seed, the attempts it is to better, and the trace of its program."""
+
+    seed: int | None
+    attempts: Attempts | None = None
+    trace: list[Any] = field(default_factory=list)
+
+
+class Search(BaseSearch[Sample]):
+    """One search over a module.
+
+    Args:
+        read: from the module's output to a generation.
+        verify: from what the user gave as `verifier`, and this search, to the verifier.
+        vote: what votes of an output, unless the settings say.
+        hints: whether the prompts of a candidate show the attempts that it is to improve on.
+    """
 
     def __init__(
         self,
@@ -50,37 +60,24 @@ class Search:
         inputs: dict[str, Any],
         problem: Problem | None = None,
         read: Callable[[Any], Generation] = generation_of,
-        verify: Callable[[Any, Any], Verifier | SetVerifier] = verifying,
+        verify: Callable[[Any, Any], Verifier | SetVerifier] = verifier_of,
         vote: Callable[[Any], str | None] = last_field,
         check_revision: Callable[[], None] = lambda: None,
+        hints: bool = True,
     ) -> None:
-        self._model, self._module, self._settings, self._temperature = model, module, settings, temperature
-        self._args, self.inputs = args, inputs
-        self._problem = problem_of(args, inputs) if problem is None else problem
-        self._read, self._verify, self._vote = read, verify, vote
-        self._adapter, self._trace = dspy.settings.get("adapter") or dspy.ChatAdapter(), dspy.settings.get("trace")
-        self._check_revision, self._passing = check_revision, Passing()
-        self._attempts: dict[int | None, Attempts | None] = {}
-        self.traces: dict[int | None, list[Any]] = {}
+        super().__init__(
+            model=model, problem=problem_of(args, inputs) if problem is None else problem, settings=settings
+        )
+        self._module, self._temperature, self._args, self.inputs = module, temperature, args, inputs
+        self._read, self._verify, self._vote, self._check_revision = read, verify, vote, check_revision
+        self._outer, self._trace, self._hints = scope_here(), dspy.settings.get("trace"), hints
+        self._samples: dict[int | None, Sample] = {}
 
-    def run(self) -> Result:
-        """Search on this thread; the module runs on threads of its own."""
-        with self._passing.out(), searching(self):
-            return self._told(solve_sync(self._problem, **self._arguments(sync=True)))
-
-    async def arun(self) -> Result:
-        """Search on this loop; the module's `aforward` runs there too, or its `forward` on threads if it has none."""
-        with self._passing.out(), searching(self):
-            sync = not hasattr(self._module, "aforward")
-            return self._told(await solve(self._problem, **self._arguments(sync=sync)))
-
-    def _arguments(self, *, sync: bool) -> dict[str, Any]:
-        s = self._settings
-        self._sync = sync
+    def arguments(self) -> dict[str, Any]:
+        """Those of any search, with DSPy's account, seed and vote."""
+        s = self.settings
         return {
-            **s.arguments(),
-            "model": self._model,
-            "verifier": None if s.verifier is None else self._verify(s.verifier, self),
+            **super().arguments(),
             "budget": _account(s.budget),
             "seed": self._seed(),
             "answer": answer_key(s.answer or self._vote),
@@ -88,93 +85,95 @@ class Search:
 
     def _seed(self) -> int | None:
         """The same for the same call in the same place, so that DSPy's cache can answer it again."""
-        inside = isinstance(self._adapter, RolloutAdapter)
-        if self._settings.seed is None and not inside and current_ledger() is not None:
+        outer = None if self._outer is None else self._outer.sample
+        if self.settings.seed is None and outer is None and current_ledger() is not None:
             return None  # a solve around this one that is not DSPy's gives each of its candidates seeds of their own
-        return derive(self._adapter.sample if inside else 0, self._settings.seed or 0)
+        return derive(outer or 0, self.settings.seed or 0)
 
-    def _told(self, result: Result) -> Result:
-        """The winner's trace is the program's, as if it alone had run."""
-        if self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
-            self._trace.extend(self.traces.get(result.best.seed, ()))
-            del self._trace[: max(len(self._trace) - most, 0)]
-        return result
+    def without_async(self) -> bool:
+        """A module without an `aforward` runs its `forward` on threads."""
+        return not hasattr(self._module, "aforward")
+
+    def verifier(self) -> Verifier | SetVerifier | None:
+        """The user's, be it a metric, a module or a function."""
+        given = self.settings.verifier
+        return None if given is None else metered_verifier(self._verify(given, self), self)
+
+    def output_tokens(self) -> int | None:
+        """What the program's language models may write, a call of each predictor."""
+        return output_tokens_of(self._module)
 
     def check_revision(self) -> None:
-        """That attempts can be shown to the module.
-
-        Raises:
-            ConfigurationError: they cannot.
-        """
+        """Raise unless attempts can be shown to the module."""
         self._check_revision()
 
-    async def generate(self, problem: Problem, seed: int | None, attempts: Attempts | None = None) -> Reply:
-        """One candidate, on the account of this search."""
-        self._attempts[seed] = attempts
-        one = self._one if self._sync else self._aone
-        made, usage = await self.metered("model", lambda: call_user(one, seed))
-        return Reply(generations=(made,), usage=usage)
+    def begin(self, problem: Problem, seed: int | None, attempts: Attempts | None) -> Sample:
+        """A candidate; called again for its seed, it begins anew."""
+        sample = self._samples[seed] = Sample(seed, attempts)
+        return sample
 
-    async def metered(self, role: Role, work: Callable[[], Awaitable[T]]) -> tuple[T, Usage]:
-        """Do work whose model calls are metered."""
-        try:
-            return await metered(
-                work, role=role, prices=self._settings.price, using=lambda meter: setting((METER, meter))
-            )
-        except BaseException as error:
-            if (passed := self._passed(error, self._model.name)) is None:
-                raise
-            raise passed from error
+    def context(self, sample: Sample) -> Any:
+        """DSPy's settings for one candidate."""
+        sample.trace = []
+        hints = () if self._outer is None else self._outer.hints
+        if self._hints and sample.attempts is not None:
+            hints = (*hints, sample.attempts.text())
+        scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints)
+        return scoped(scope, trace=sample.trace, send_stream=None)
 
-    def _one(self, seed: int | None) -> Generation:
-        self.traces[seed] = []
-        try:
-            with self._inside(seed):
-                return self._kept(self._module(*self._args, **self.inputs))
-        except BaseException as error:  # noqa: BLE001 - raised again
-            raise (lost := self.lost(error, self._model.name, CandidateLost)) from cause_for(lost, error)
+    def set(self, **settings: Any) -> Any:
+        """DSPy's settings for a verification, whose calls are those of the program around this search."""
+        sample = None if self._outer is None else self._outer.sample
+        return scoped(self._scope(sample=sample), send_stream=None, **settings)
 
-    async def _aone(self, seed: int | None) -> Generation:
-        self.traces[seed] = []
-        try:
-            with self._inside(seed):
-                return self._kept(await self._module.acall(*self._args, **self.inputs))
-        except BaseException as error:  # noqa: BLE001 - raised again
-            raise (lost := self.lost(error, self._model.name, CandidateLost)) from cause_for(lost, error)
-
-    def _inside(self, seed: int | None) -> Any:
-        adapter = RolloutAdapter(self._adapter, seed or 0, self._temperature, attempts=self._attempts.get(seed))
-        return self.context(trace=self.traces[seed], adapter=adapter)
-
-    def context(self, **settings: Any) -> Any:
-        """DSPy's settings for what runs as part of the candidate or verification that runs here."""
+    def _scope(self, **values: Any) -> Scope:
         meter = METER.get()
         assert meter is not None
-        return calling(meter, current_ledger(), **settings)
+        cover(type(dspy.settings.get("lm")))
+        return Scope(meter=meter, ledger=current_ledger(), temperature=self._temperature, **values)
 
-    def _kept(self, output: Any) -> Generation:
+    def call(self, sample: Sample) -> Any:
+        """The module's prediction."""
+        return self._module(*self._args, **self.inputs)
+
+    async def acall(self, sample: Sample) -> Any:
+        """The module's prediction, by its `acall`."""
+        return await self._module.acall(*self._args, **self.inputs)
+
+    def read(self, sample: Sample, output: Any) -> Generation:
+        """The prediction, as verifiers and votes see it."""
+        name = self.model.name
         if output is None:
-            raise CandidateLost(f"{self._model.name} returned None; its forward has to return a dspy.Prediction")
+            raise CandidateLost(f"{name} returned None; its forward has to return a dspy.Prediction")
         if inspect.isawaitable(output):
             raise CandidateLost(
-                f"{self._model.name} returned {type(output).__name__}, which nobody awaits; give it an aforward, and "
-                "call it by acall"
+                f"{name} returned {type(output).__name__}, which nobody awaits; give it an aforward, and call it by "
+                "acall"
             )
         return self._read(output)
 
-    def lost(self, error: BaseException, where: str, kind: Callable[[str], TTSError]) -> BaseException:
-        """What to raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
-        if (passed := self._passed(error, where)) is not None:
-            return passed
+    def error_for(self, error: BaseException, where: str, kind: Callable[[str], TTSError]) -> BaseException:
+        """As for any search; a call that was not made stands for its meter's refusal."""
         meter = METER.get()
-        if meter is not None and meter.refusal is not None and not isinstance(error, TTSError):
-            return meter.refusal  # the program wrapped it, or tried something else in vain
-        if isinstance(error, TTSError) or not isinstance(error, Exception):
-            return error
-        return kind(f"{where}: {type(error).__name__}: {error}")
+        if (
+            any(isinstance(cause, Refused) for cause in causes_of(error))
+            and meter is not None
+            and meter.refusal is not None
+        ):
+            return meter.refusal
+        return super().error_for(error, where, kind)
 
-    def _passed(self, error: BaseException, where: str) -> BaseException | None:
-        return None if isinstance(error, Refused) else self._passing.take(error, where)
+    def trace_of(self, seed: int | None) -> list[Any]:
+        """The trace of the program in a candidate."""
+        sample = self._samples.get(seed)
+        return [] if sample is None else sample.trace
+
+    def chosen(self, result: Result) -> Result:
+        """The winner's trace is the program's, as if it alone had run."""
+        if self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
+            self._trace.extend(self.trace_of(result.best.seed))
+            del self._trace[: max(len(self._trace) - most, 0)]
+        return result
 
 
 def _account(budget: Any) -> Any:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
 
 import dspy
 
-from tts_plugins import Candidate, Problem, Score
-from tts_plugins.adapters import as_score, call_user, cause_for, required_parameters, signature_of, takes, was_given
-from tts_plugins.budget import FREE, Bound
+from tts_plugins import Candidate, Problem
+from tts_plugins.adapters import FunctionVerifier, required_parameters, signature_of, takes
 from tts_plugins.errors import ConfigurationError, InvalidScore, VerifierError
-from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier
+from tts_plugins.protocols import SetVerifier, Verifier, is_set_verifier, is_verifier
 from tts_plugins_dspy._rewards import Reward
-
-if TYPE_CHECKING:
-    from tts_plugins_dspy._search import Search
 
 
 def check_verifier(owner: str, value: Any) -> None:
@@ -48,44 +44,30 @@ def _arguments(function: Callable[..., Any]) -> int:
     return wanted if wanted in (1, 3) else 2
 
 
-def verifying(verifier: Any, search: Search) -> Verifier | SetVerifier:
-    """The verifier of one search."""
-    if isinstance(verifier, dspy.Module):
-        return OneByOne(_module(verifier, search), search)
-    if is_set_verifier(verifier):
-        return Together(verifier, search)
-    if is_verifier(verifier):
-        return OneByOne(verifier, search)
-    return OneByOne(_function(verifier, search), search)
+class Judged(Protocol):
+    """What a verifier needs of the search whose candidates it scores."""
+
+    inputs: dict[str, Any]
+
+    def set(self, **settings: Any) -> Any:
+        """DSPy's settings for a verification."""
+        ...
+
+    def trace_of(self, seed: int | None) -> list[Any]:
+        """The trace of the program in a candidate."""
+        ...
 
 
-class OneByOne:
-    """A verifier whose own calls are metered."""
-
-    def __init__(self, inner: Verifier, search: Search) -> None:
-        self.name, self._inner, self._search = inner.name, inner, search
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        return await self._inner.bound(problem, tokens)
-
-    async def score(self, run: Run, candidate: Candidate) -> Score:
-        return (await self._search.metered("verifier", lambda: self._inner.score(run, candidate)))[0]
+def verifier_of(value: Any, search: Judged) -> Verifier | SetVerifier:
+    """The verifier of one search, from what its user gave."""
+    if isinstance(value, dspy.Module):
+        return _module(value, search)
+    if is_set_verifier(value) or is_verifier(value):
+        return value
+    return _function(value, search)
 
 
-class Together:
-    """A verifier of sets whose own calls are metered."""
-
-    def __init__(self, inner: SetVerifier, search: Search) -> None:
-        self.name, self._inner, self._search = inner.name, inner, search
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        return await self._inner.bound(problem, tokens)
-
-    async def score_set(self, run: Run, candidates: Sequence[Candidate]) -> Sequence[Score]:
-        return (await self._search.metered("verifier", lambda: self._inner.score_set(run, candidates)))[0]
-
-
-def _function(function: Any, search: Search) -> Verifier:
+def _function(function: Any, search: Judged) -> Verifier:
     """A metric of (example, prediction[, trace]), a reward function, or a function of the prediction alone."""
     called = function.function if isinstance(function, Reward) else function
     name = str(getattr(function, "__name__", type(function).__name__))
@@ -99,7 +81,7 @@ def _function(function: Any, search: Search) -> Verifier:
         if wanted == 1:
             return (candidate.output,)
         asked = _Asked(**search.inputs).with_inputs(*search.inputs)
-        trace = search.traces.get(candidate.seed, [])
+        trace = search.trace_of(candidate.seed)
         return (asked, candidate.output, trace) if wanted == 3 else (asked, candidate.output)
 
     return scoring(search, name, called, arguments, read)
@@ -131,7 +113,7 @@ class _Asked(dspy.Example):  # type: ignore[misc]
 
 
 def scoring(
-    search: Search,
+    search: Judged,
     name: str,
     function: Callable[..., Any],
     arguments: Callable[[Problem, Candidate], tuple[Any, ...]],
@@ -144,49 +126,24 @@ def scoring(
         read: from what it returns to what `CallableVerifier` takes.
     """
 
-    def lost(error: BaseException, candidate: Candidate) -> BaseException:
-        return search.lost(error, name, lambda text: VerifierError(text + was_given(error, candidate)))
-
     async def ascore(problem: Problem, candidate: Candidate) -> Any:
-        with search.context(trace=[]):
-            try:
-                return read(await function(*arguments(problem, candidate)))
-            except BaseException as error:  # noqa: BLE001 - raised again
-                raise (found := lost(error, candidate)) from cause_for(found, error)
+        with search.set(trace=[]):
+            return read(await function(*arguments(problem, candidate)))
 
     def score(problem: Problem, candidate: Candidate) -> Any:
-        with search.context(trace=[]):
-            try:
-                value = function(*arguments(problem, candidate))
-                # An object or a wrapper that gives a coroutine: its model calls are still to come.
-                return finished(value, candidate) if inspect.isawaitable(value) else read(value)
-            except BaseException as error:  # noqa: BLE001 - raised again
-                raise (found := lost(error, candidate)) from cause_for(found, error)
+        with search.set(trace=[]):
+            value = function(*arguments(problem, candidate))
+            # An object or a wrapper that gives a coroutine: its model calls are still to come.
+            return finished(value) if inspect.isawaitable(value) else read(value)
 
-    async def finished(value: Awaitable[Any], candidate: Candidate) -> Any:
-        with search.context(trace=[]):
-            try:
-                return read(await value)
-            except BaseException as error:  # noqa: BLE001 - raised again
-                raise (found := lost(error, candidate)) from cause_for(found, error)
+    async def finished(value: Awaitable[Any]) -> Any:
+        with search.set(trace=[]):
+            return read(await value)
 
-    return _Function(ascore if inspect.iscoroutinefunction(function) else score, name)
+    return FunctionVerifier(ascore if inspect.iscoroutinefunction(function) else score, name)
 
 
-class _Function:
-    """A `CallableVerifier` of what was made here, for one search: its signature needs no reading."""
-
-    def __init__(self, function: Callable[[Problem, Candidate], Any], name: str) -> None:
-        self.name, self._function = name, function
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        return FREE
-
-    async def score(self, run: Run, candidate: Candidate) -> Score:
-        return as_score(await call_user(self._function, candidate.problem, candidate), self.name)
-
-
-def _module(judge: Any, search: Search) -> Verifier:
+def _module(judge: Any, search: Judged) -> Verifier:
     """A module that is asked with those inputs and outputs that it has fields for."""
     name = type(judge).__name__
 

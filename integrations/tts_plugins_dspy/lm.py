@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Never
 
 import dspy
-from dspy.clients._deprecation import adapter_message_call  # DSPy 3.4 takes other callers' messages= for deprecated
 
 from tts_plugins import Budget, Candidate, Generation, Ledger, Problem
 from tts_plugins.adapters import MeteredModel, Text, as_verifier, check_names, required_parameters
@@ -19,8 +18,10 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins_dspy._forms import plain
+from tts_plugins_dspy._scope import scope_here
 from tts_plugins_dspy._search import Search
-from tts_plugins_dspy._verifying import OneByOne, Together, scoring
+from tts_plugins_dspy._verifying import Judged, scoring
+from tts_plugins_dspy._versions import message_call
 from tts_plugins_dspy.module import AnyVerifier, Held
 
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\n?(.*?)(?=\n*\[\[ ## \w+ ## \]\]|\Z)", re.DOTALL)
@@ -44,6 +45,8 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
     Raises:
         ConfigurationError: it is no language model, or a setting is wrong.
     """
+
+    _tts_plugins_searches = True
 
     def __init__(
         self,
@@ -122,55 +125,58 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
     @property
     def supports_function_calling(self) -> bool:
         """That of the language model inside."""
-        return bool(self.lm.supports_function_calling)
+        return bool(getattr(self.lm, "supports_function_calling", False))
 
     @property
     def supports_reasoning(self) -> bool:
         """That of the language model inside."""
-        return bool(self.lm.supports_reasoning)
+        return bool(getattr(self.lm, "supports_reasoning", False))
 
     @property
     def supports_response_schema(self) -> bool:
         """That of the language model inside."""
-        return bool(self.lm.supports_response_schema)
+        return bool(getattr(self.lm, "supports_response_schema", False))
 
     @property
     def supported_params(self) -> set[str]:
         """Those of the language model inside."""
-        return set(self.lm.supported_params)
+        return set(getattr(self.lm, "supported_params", ()))
 
     def _search(self, prompt: Any, messages: Any, kwargs: dict[str, Any]) -> Search:
         asked = messages or (prompt if isinstance(prompt, str) else {"request": str(prompt)})
         return Search(
             model=self._model, module=_Sampled(self.lm), settings=self._settings, temperature=self._temperature,
             args=(), inputs={"prompt": prompt, "messages": messages, **kwargs}, problem=Problem(asked),
-            read=_generation, verify=_verifying, vote=_last, check_revision=lambda: _check_revision(prompt, messages),
+            read=_generation, verify=_verifier_of, vote=_last, check_revision=lambda: _check_revision(prompt, messages),
+            hints=False,
         )  # fmt: skip
 
 
 class _Sampled:
-    """Calls of a language model, kept apart by the candidate's own `rollout_id`."""
+    """Calls of a language model; with the attempts that the candidate is to improve on as further turns."""
 
     def __init__(self, lm: Any) -> None:
-        self._lm = lm
+        self.lm = lm
 
     def __call__(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
         prompt, messages = _turned(prompt, messages)
-        with adapter_message_call(self._lm, messages):
-            return self._lm(prompt, messages=messages, **self._apart(prompt, kwargs))
+        with message_call(self.lm, messages):
+            return self.lm(*_given(prompt), **_given_messages(messages), **kwargs)
 
     async def aforward(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
         prompt, messages = _turned(prompt, messages)
-        with adapter_message_call(self._lm, messages):
-            return await self._lm.acall(prompt, messages=messages, **self._apart(prompt, kwargs))
+        with message_call(self.lm, messages):
+            return await self.lm.acall(*_given(prompt), **_given_messages(messages), **kwargs)
 
     acall = aforward
 
-    def _apart(self, prompt: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        apart: dict[str, Any] = dspy.settings.adapter.apart(self._lm, kwargs)
-        if not (prompt is None or isinstance(prompt, str)):
-            apart.pop("temperature", None)  # a `Request` has its own settings
-        return apart
+
+def _given(prompt: Any) -> tuple[Any, ...]:
+    return () if prompt is None else (prompt,)
+
+
+def _given_messages(messages: Any) -> dict[str, Any]:
+    return {} if messages is None else {"messages": messages}
 
 
 def _check_revision(prompt: Any, messages: Any) -> None:
@@ -183,10 +189,10 @@ def _check_revision(prompt: Any, messages: Any) -> None:
 
 def _turned(prompt: Any, messages: Any) -> tuple[Any, Any]:
     """The conversation, with the attempts that the candidate is to better as further turns."""
-    attempts = dspy.settings.adapter.attempts
-    if attempts is None:
+    scope = scope_here()
+    if scope is None or scope.attempts is None:
         return prompt, messages
-    return None, [*(messages or [{"role": "user", "content": prompt}]), *attempts.turns()]
+    return None, [*(messages or [{"role": "user", "content": prompt}]), *scope.attempts.turns()]
 
 
 def _generation(output: Any) -> Generation:
@@ -213,13 +219,11 @@ def _last(output: Any) -> str | None:
     return normalise(plain(list(read.values())[-1])) if isinstance(read, dict) and read else extract(text)
 
 
-def _verifying(verifier: Any, search: Search) -> Verifier | SetVerifier:
-    if isinstance(verifier, SetVerifier):
-        return Together(verifier, search)
-    return OneByOne(verifier if isinstance(verifier, Verifier) else _function(verifier, search), search)
+def _verifier_of(value: Any, search: Judged) -> Verifier | SetVerifier:
+    return value if isinstance(value, Verifier | SetVerifier) else _function(value, search)
 
 
-def _function(function: Callable[..., Any], search: Search) -> Verifier:
+def _function(function: Callable[..., Any], search: Judged) -> Verifier:
     name, alone = str(getattr(function, "__name__", type(function).__name__)), required_parameters(function) == 1
 
     def arguments(problem: Problem, candidate: Candidate) -> tuple[Any, ...]:

@@ -1,190 +1,179 @@
-"""Every call of a language model in a candidate, on the account of its search.
+"""Every call of a language model in a candidate: made as the candidate makes it, on the account of its search.
 
-A callback reserves when a call starts, and settles when it ends. DSPy logs and drops what a callback raises, unless it
-is no `Exception`: `Refused` is none, so that a call without room is not made, and no `except Exception` on the way out
-takes it for a failed attempt. The tokens are what DSPy tells its usage tracker, which hears nothing of cache hits.
+DSPy has no hook that every call passes, that sees what it is asked, may refuse it, and is told what it used: callbacks
+and usage trackers are settings, which programs replace, and adapters can be called past. So the methods that are called
+themselves, `__call__` and `acall` of `dspy.BaseLM` and of the classes that override them, are wrapped once. Outside of
+a search they do what they did.
+
+A call without room is not made, and raises `Refused`, which is no `Exception`: no `except Exception` on the way out
+takes it for a failed attempt. What a call used is what DSPy tells its usage tracker, which hears nothing of cache hits.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import CodeType, FrameType
+import dataclasses
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import dspy
-from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback, with_callbacks
-from dspy.utils.usage_tracker import UsageTracker
-from pydantic import BaseModel
 
-from tts_plugins import Ledger
 from tts_plugins.adapters import charge_of
 from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
-from tts_plugins.metering import Call, Meter, MeterClosed
+from tts_plugins.metering import MeterClosed
+from tts_plugins_dspy._prompting import prompted
+from tts_plugins_dspy._scope import Scope, scope_here, scoped
+from tts_plugins_dspy._usage import Entries, Tap, cached_tokens_of, call_of, tells_usage, text_of
+from tts_plugins_dspy._versions import message_call, told_from_cache
 
-_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_METHODS = ("__call__", "acall")
+_COVERED, _SEARCHES = "_tts_plugins_covered", "_tts_plugins_searches"
 
 
 class Refused(BaseException):
     """A call that is not made; the meter's `refusal` says why."""
 
 
-class MeterCallback(BaseCallback):  # type: ignore[misc]
-    """A meter as a DSPy callback; it belongs to one candidate or verification.
+def cover(*kinds: type) -> None:
+    """Wrap the methods of these classes, and of all language models that are known so far.
 
-    Args:
-        ledger: the account of the search, for searches inside threads that lost their context.
+    `ScaledLM` makes no call of its own: the model that it asks is covered.
+    """
+    for kind in (*kinds, *_with_subclasses(dspy.BaseLM)):
+        if _SEARCHES in vars(kind):
+            continue
+        for name in _METHODS:
+            method = vars(kind).get(name)
+            if inspect.isfunction(method) and not hasattr(method, _COVERED):
+                wrapped = _acovered(method) if inspect.iscoroutinefunction(method) else _covered(method)
+                setattr(wrapped, _COVERED, True)
+                setattr(kind, name, wrapped)
+
+
+def _with_subclasses(kind: Any) -> Iterator[Any]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _with_subclasses(below)
+
+
+def _covered(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        scope = scope_here()
+        if scope is None or _goes_on(scope, self, method):
+            return method(self, *args, **kwargs)
+        with LMCall(scope, self, method, args, kwargs) as made:
+            return made.ended(method(self, *made.args, **made.kwargs))
+
+    return call
+
+
+def _acovered(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(method)
+    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        scope = scope_here()
+        if scope is None or _goes_on(scope, self, method):
+            return await method(self, *args, **kwargs)
+        with LMCall(scope, self, method, args, kwargs) as made:
+            return made.ended(await method(self, *made.args, **made.kwargs))
+
+    return call
+
+
+def _goes_on(scope: Scope, lm: Any, method: Callable[..., Any]) -> bool:
+    """Whether this is a further method of the call that runs: one that a subclass's method calls by `super()`."""
+    running = scope.running
+    if running is None or running.lm is not lm or method in running.methods:
+        return False
+    running.methods.add(method)
+    return True
+
+
+class LMCall:
+    """One call of a language model: reserved before it is made, settled after it.
+
+    Attributes:
+        args, kwargs: what the model is called with.
+        methods: those of the model's classes that the call has gone through.
+
+    Raises:
+        Refused: there is no room, or nobody waits for this candidate any more.
     """
 
-    def __init__(self, meter: Meter, ledger: Ledger | None) -> None:
-        self.meter, self.ledger = meter, ledger
-        self._reported: dict[str | None, Mapping[str, Any]] = {}
-        self._telling: set[str] = set()  # calls of models whose silence means that nothing was used
+    def __init__(
+        self, scope: Scope, lm: Any, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._meter, self.lm, self.methods = scope.meter, lm, {method}
+        self.args, self.kwargs = prompted(scope, lm, args, kwargs)
+        self._messages = kwargs.get("messages")
+        self._outer: LMCall | None = scope.running
+        # A model that this one asks in turn has been shown the hints already.
+        self._scope = dataclasses.replace(scope, running=self, hints=())
+        self._tap, self._entries = Tap(dspy.settings.get("usage_tracker")), Entries()
+        self._handed_over = False
 
-    def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Hold what the call may cost.
-
-        Raises:
-            Refused: there is no room, or nobody waits any more; the call is not made.
-        """
-        asked = {**getattr(instance, "kwargs", {}), **inputs.get("kwargs", {})}
-        sent = {key: _schema(asked[key]) for key in ("tools", "response_format") if asked.get(key)}
-        messages = inputs.get("messages") or [str(inputs.get("prompt"))]
-        choices = asked.get("n")
-        call = Call(
-            model=str(getattr(instance, "model", type(instance).__name__)),
-            prompt={"messages": messages, **sent},
-            choices=choices if isinstance(choices, int) and choices > 0 else 1,
-            max_tokens=_limit(asked, inputs.get("prompt")),
-        )
-        if _tells_usage(instance):
-            self._telling.add(call_id)
+    def __enter__(self) -> LMCall:
+        if self._outer is not None:
+            self._outer.hand_over()
+        call = call_of(self.lm, self.args, self.kwargs)
+        self._choices = call.choices
         try:
-            self.meter.start(call_id, call)
+            self._meter.start(self, call)
         except (BudgetExhausted, ConfigurationError, MeterClosed) as error:
             raise Refused(str(error)) from error
+        modules = [*(dspy.settings.get("caller_modules") or []), self._entries]
+        with ExitStack() as context:
+            context.enter_context(scoped(self._scope, usage_tracker=self._tap, caller_modules=modules))
+            messages = self.kwargs.get("messages")
+            if messages is not self._messages:  # with hints; the adapter's own that it knows are others
+                context.enter_context(message_call(self.lm, messages))
+            self._context = context.pop_all()
+        return self
 
-    def report(self, model: str, usage: Mapping[str, Any]) -> None:
-        """What DSPy tells of the call that runs here; one that was kept from callbacks is charged all the same."""
-        call_id = ACTIVE_CALL_ID.get()
-        if self.meter.knows(call_id):
-            self._reported[call_id] = usage
-        else:
-            counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
-            self.meter.unreserved(**counts, model=model)
-
-    def on_lm_end(self, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        """Charge what it took: a refusal costs a call and no tokens, what cannot be counted its reserve."""
-        usage, telling = self._reported.pop(call_id, None), call_id in self._telling
-        self._telling.discard(call_id)
-        if exception is not None:
-            self.meter.fail(call_id, _charge(exception))
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self._context.__exit__(kind, error, traceback)
+        if error is None:
             return
-        tracker = dspy.settings.get("usage_tracker")
-        heard = isinstance(tracker, _Tap) and tracker.callback is self
-        told = usage or {}
-        self.meter.end(
-            call_id,
-            prompt_tokens=told.get("prompt_tokens"),
-            completion_tokens=told.get("completion_tokens"),
-            texts=[_said(output) for output in outputs] if isinstance(outputs, list) else [],
-            truncated=[False] * len(outputs) if isinstance(outputs, list) else [],
-            # A call that DSPy made is told of, even where its usage is empty.
-            cached=usage is None and heard and telling,
+        if self._handed_over:
+            self._charge_own()
+        else:
+            self._meter.fail(self, "reserve" if self._tap.told else _charge(error))
+
+    def hand_over(self) -> None:
+        """Free what is reserved: this model passes the call on to another one, whose call pays."""
+        if not self._handed_over:
+            self._handed_over = True
+            self._meter.end(self, prompt_tokens=None, completion_tokens=None, texts=[], truncated=[], cached=True)
+
+    def ended(self, outputs: Any) -> Any:
+        """Charge what it took, and return the outputs."""
+        if self._handed_over:
+            self._charge_own()
+            return outputs
+        said = outputs if isinstance(outputs, list) else []
+        told = self._tap.told
+        # A call that DSPy made is told of, even where its usage is empty.
+        cached = self._entries.cached or (self._entries.usage is None and tells_usage(self.lm))
+        usage = told or self._entries.usage or {}
+        self._meter.end(
+            self,
+            prompt_tokens=usage.get("prompt_tokens"),
+            completion_tokens=usage.get("completion_tokens"),
+            cached_tokens=cached_tokens_of(usage),
+            texts=[text_of(output) for output in said],
+            truncated=[False] * len(said),
+            requests=self._entries.requests or self._choices,
+            cached=cached and told_from_cache(told),
         )
+        return outputs
 
-
-class _Tap:
-    """A usage tracker that passes on what it hears."""
-
-    def __init__(self, callback: MeterCallback, outer: Any) -> None:
-        self.callback, self._outer = callback, outer
-
-    def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
-        self.callback.report(lm, usage_entry)
-        self._outer.add_usage(lm, usage_entry)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._outer, name)
-
-    def __deepcopy__(self, memo: Any) -> _Tap:
-        return self  # `dspy.Parallel` copies trackers, and what is told to a copy is lost
-
-
-class _Metered(list[Any]):
-    """The callbacks of a candidate: a meter, and the user's own.
-
-    DSPy tells callbacks of modules and adapters too, and what it prepares to tell takes longer than all else that is
-    done for a candidate here; a meter hears of language models alone. So where DSPy itself asks, for a module or an
-    adapter, which callbacks to tell, the meter is left out. Anybody else who adds to this list gets it with the meter.
-    """
-
-    def __init__(self, meter: MeterCallback, others: list[Any]) -> None:
-        super().__init__([meter, *others])
-        self._meter = meter
-
-    def __add__(self, own: Any) -> list[Any]:
-        return [*((c for c in self if c is not self._meter) if _of_no_model(sys._getframe(1)) else self), *own]
-
-
-def _of_no_model(asking: FrameType) -> bool:
-    if asking.f_code is not _ASKING:
-        return False
-    instance = asking.f_locals.get("instance")
-    model = isinstance(instance, dspy.BaseLM) or getattr(instance, "supports_decision_requests", False) is True
-    return isinstance(instance, dspy.Module | dspy.Adapter) and not model
-
-
-def _asking() -> CodeType | None:
-    """DSPy's function that joins its settings' callbacks with those of an object; None where there is no such one."""
-    inside = [const for const in with_callbacks.__code__.co_consts if isinstance(const, CodeType)]
-    return next((code for code in inside if code.co_name == "_get_active_callbacks"), None)
-
-
-_ASKING = _asking()
-
-
-@contextmanager
-def calling(meter: Meter, ledger: Ledger | None, **settings: Any) -> Iterator[None]:
-    """DSPy's settings for what runs as part of a candidate: its meter, and nothing streamed out of it."""
-    callback = MeterCallback(meter, ledger)
-    # Those of searches around this one are left out: this one's account pays into theirs.
-    others = [c for c in dspy.settings.get("callbacks") or [] if not isinstance(c, MeterCallback)]
-    outer = dspy.settings.get("usage_tracker")
-    tap = _Tap(callback, outer._outer if isinstance(outer, _Tap) else outer or UsageTracker())
-    with dspy.context(callbacks=_Metered(callback, others), usage_tracker=tap, send_stream=None, **settings):
-        yield
-
-
-def ledger_around() -> Ledger | None:
-    """The account of the search around this, where DSPy's settings alone know of it: in threads of `dspy.Parallel`."""
-    found = [c for c in dspy.settings.get("callbacks") or [] if isinstance(c, MeterCallback)]
-    return found[0].ledger if found else None
-
-
-def _tells_usage(lm: Any) -> bool:
-    """Whether its calls are DSPy's own; a class with a `__call__` of its own may tell nobody what it used."""
-    modules = [str(getattr(getattr(type(lm), name, None), "__module__", "")) for name in ("__call__", "acall")]
-    return all(module.startswith(("dspy.", "tts_plugins_dspy.")) for module in modules)
-
-
-def _schema(value: Any) -> Any:
-    return value.model_json_schema() if isinstance(value, type) and issubclass(value, BaseModel) else value
-
-
-def _limit(asked: Mapping[str, Any], request: Any) -> int | None:
-    config = getattr(request, "config", None)
-    for value in (*(asked.get(name) for name in _LIMITS), getattr(config, "max_tokens", None)):
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
-
-
-def _said(output: Any) -> str:
-    if isinstance(output, Mapping):
-        return "".join(str(output.get(key) or "") for key in ("text", "reasoning_content", "tool_calls"))
-    return str(output)
+    def _charge_own(self) -> None:
+        """Charge what a model used itself that passed a part of its call on."""
+        counts = {name: (self._tap.told or {}).get(name) for name in ("prompt_tokens", "completion_tokens")}
+        if any(counts.values()):
+            self._meter.unreserved(**counts, model=str(getattr(self.lm, "model", type(self.lm).__name__)))
 
 
 def _charge(error: BaseException) -> Charge:

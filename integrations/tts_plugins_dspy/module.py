@@ -16,9 +16,9 @@ from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins.stopping import Threshold
 from tts_plugins_dspy._rewards import Reward, squash
+from tts_plugins_dspy._scope import HINT
 from tts_plugins_dspy._search import Search
 from tts_plugins_dspy._verifying import check_verifier
-from tts_plugins_dspy.rollouts import HINT
 
 _NO_STEPS = "use BestOfN or Revision: DSPy's adapters continue no text"
 AnyVerifier = Verifier | SetVerifier | Callable[..., Any]
@@ -124,11 +124,10 @@ class Scaled(dspy.Module):  # type: ignore[misc]
         """`solve`, asynchronous."""
         return await self._search(args, inputs).arun()
 
-    def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> Any:
-        """Its own saved state, or that of the bare module."""
+    def load_state(self, state: dict[str, Any], **options: Any) -> Any:
+        """Load its own saved state, or that of the bare module."""
         own = {name for name, _ in self.named_parameters()} <= set(state)
-        loading = super().load_state if own else self.module.load_state
-        return loading(state, allow_unsafe_lm_state=allow_unsafe_lm_state)
+        return (super().load_state if own else self.module.load_state)(state, **options)
 
     def _search(self, args: tuple[Any, ...], inputs: dict[str, Any]) -> Search:
         return Search(

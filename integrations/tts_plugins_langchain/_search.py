@@ -1,4 +1,4 @@
-"""One search over a runnable: the engine asks for candidates, and each is a call of what was wrapped."""
+"""One search over a runnable: each candidate is a call of what was wrapped, as a run of its own."""
 
 from __future__ import annotations
 
@@ -7,37 +7,33 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
 
-from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
+from tts_plugins import Candidate, Problem, Score
 from tts_plugins.adapters import (
     Attempts,
+    BaseSearch,
     CandidateLost,
     MeteredModel,
-    Passing,
     SearchSettings,
-    call_user,
-    metered,
-    searching,
+    metered_verifier,
     setting,
 )
-from tts_plugins.errors import TTSError
 from tts_plugins.metering import Meter
-from tts_plugins.protocols import Role
-from tts_plugins.types import Generation, Reply, Usage
-from tts_plugins_langchain._error_messages import words
+from tts_plugins.protocols import SetVerifier, Verifier
+from tts_plugins.types import Generation, Reply
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import generation_of
 from tts_plugins_langchain._io.graph_checks import check_finished
+from tts_plugins_langchain._io.usage import UsageDetails
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
-from tts_plugins_langchain._verifying import verifying
+from tts_plugins_langchain._verifying import verifier_of
 from tts_plugins_langchain.caching import SAMPLE, keep_samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +43,7 @@ class Target:
     Attributes:
         input: that of a first answer.
         carrier: how attempts are put into it.
+        output_tokens: tokens that an output can have at most, as far as known.
     """
 
     name: str
@@ -54,6 +51,7 @@ class Target:
     carrier: Carrier
     invoke: Callable[[Any, RunnableConfig], Any]
     ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
+    output_tokens: int | None = None
 
     def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
         """The input for an answer, or for a better one."""
@@ -62,8 +60,12 @@ class Target:
         return self.carrier.again(self.input, problem, attempts)
 
 
-class Search:
-    """One search. `run` and `arun` are its two ways; nothing else tells them apart but which methods they drive."""
+class Search(BaseSearch[Sample]):
+    """One search over a target.
+
+    Args:
+        shown: from what the target gives to what is verified, voted on, and the result's output.
+    """
 
     def __init__(
         self,
@@ -73,125 +75,86 @@ class Search:
         problem: Problem,
         settings: SearchSettings,
         runs: Runs,
-        sync: bool,
         shown: Callable[[Any], Any] = lambda output: output,
     ) -> None:
-        self._model, self._target, self._problem, self._settings = model, target, problem, settings
-        self._shown = shown  # from what the target gives to what is verified, voted on, and the result's output
-        self.sync, self.runs, self.salt = sync, runs, SAMPLE.get()
+        super().__init__(model=model, problem=problem, settings=settings)
+        self._target, self._shown, self._runs, self._salt = target, shown, runs, SAMPLE.get()
         self._samples: dict[int | None, Sample] = {}
-        self._passing = Passing()
-        self._over = False
-
-    def run(self) -> Result:
-        """Search on this thread; the target's synchronous methods run on threads of their own."""
-        with self._passing.out(), searching(self):
-            try:
-                return solve_sync(self._problem, **self._arguments())
-            finally:
-                self._over = True
-                for sample in self._samples.values():
-                    self.runs.close_now(sample, *self._left(sample))
-
-    async def arun(self) -> Result:
-        """Search on this loop; the target's asynchronous methods run there too."""
-        with self._passing.out(), searching(self):
-            try:
-                return await solve(self._problem, **self._arguments())
-            finally:
-                for sample in self._samples.values():
-                    await self.runs.close(sample, *self._left(sample))
-
-    def _arguments(self) -> dict[str, Any]:
-        keep_samples_apart()
-        s = self._settings
-        return {
-            **s.arguments(),
-            "model": self._model,
-            "verifier": None if s.verifier is None else verifying(s.verifier, self),
-        }
+        around = METERED.get()
+        self.details = UsageDetails(None if around is None else around.details)
 
     @property
     def input(self) -> Any:
         """What a first answer is asked with."""
         return self._target.input
 
-    def check_revision(self) -> None:
-        """That attempts can be shown to the target.
+    def arguments(self) -> dict[str, Any]:
+        """Those of any search; a global cache keeps samples apart from here on."""
+        keep_samples_apart()
+        return super().arguments()
 
-        Raises:
-            ConfigurationError: they cannot.
-        """
+    def output_tokens(self) -> int | None:
+        """What the target's models may write."""
+        return self._target.output_tokens
+
+    def check_revision(self) -> None:
+        """Raise unless attempts can be shown to the target."""
         self._target.carrier.check()
 
-    async def generate(self, problem: Problem, seed: int | None, attempts: Attempts | None = None) -> Reply:
-        """One candidate: a run of its own, on the account of this search."""
+    def verifier(self) -> Verifier | SetVerifier | None:
+        """The user's, be it a runnable or a function."""
+        given = self.settings.verifier
+        if given is None:
+            return None
+        return metered_verifier(verifier_of(given, self._verifier_config, sync=self.sync), self)
+
+    def begin(self, problem: Problem, seed: int | None, attempts: Attempts | None) -> Sample:
+        """A candidate that is asked with the target's input."""
         parents = [] if attempts is None else [attempt.seed for attempt in attempts.history]
-        return await self.call(problem, seed, lambda: self._target.asked(problem, attempts), parents)
+        return self._begun(seed, parents, lambda: self._target.asked(problem, attempts))
 
-    async def call(
-        self, problem: Problem, seed: int | None, asked: Callable[[], Any], parents: Sequence[int | None] = ()
-    ) -> Reply:
+    async def ask(self, seed: int | None, asked: Callable[[], Any], parents: Sequence[int | None] = ()) -> Reply:
         """The target's output for an input, as a run of its own that follows those of its parents."""
-        sample = self._samples.get(seed) or self._begun(seed, parents)
-        sample.asked = asked
-        number = f"{self.salt}/{sample.place}" + ("" if self._settings.seed is None else f"@{self._settings.seed}")
-        one = self._one if self.sync else self._aone
-        made, usage = await self.metered("model", number, lambda: call_user(one, sample))
-        if self._settings.verifier is None:
-            await self.runs.close(sample, self.runs.ended(sample))
-        return Reply(generations=(made,), usage=usage)
+        return await self.candidate(self._begun(seed, parents, asked))
 
-    def _begun(self, seed: int | None, parents: Sequence[int | None]) -> Sample:
-        known = [self._samples[parent] for parent in parents if parent in self._samples]
-        index = len(self._samples)
-        sample = Sample(index=index, seed=seed, place=str(index))
-        if known:
-            # By its parents and not by when it came, so that a cache finds it again.
-            known[-1].children += 1
-            path = "+".join(parent.place for parent in known)
-            digest = hashlib.blake2b(path.encode(), digest_size=6).hexdigest()
-            sample.place, sample.parent = f"{digest}.{known[-1].children}", known[-1].index
-        self._samples[seed] = sample
+    async def candidate(self, sample: Sample) -> Reply:
+        """A candidate, whose run ends here unless a verifier is to score it."""
+        reply = await super().candidate(sample)
+        if self.settings.verifier is None:
+            await self._runs.close(sample, self._runs.ended(sample))
+        return reply
+
+    def _begun(self, seed: int | None, parents: Sequence[int | None], asked: Callable[[], Any]) -> Sample:
+        sample = self._samples.get(seed)
+        if sample is None:
+            known = [self._samples[parent] for parent in parents if parent in self._samples]
+            index = len(self._samples)
+            sample = self._samples[seed] = Sample(index=index, seed=seed, place=str(index))
+            if known:
+                # By its parents and not by when it came, so that a cache finds it again.
+                known[-1].children += 1
+                path = "+".join(parent.place for parent in known)
+                digest = hashlib.blake2b(path.encode(), digest_size=6).hexdigest()
+                sample.place, sample.parent = f"{digest}.{known[-1].children}", known[-1].index
+        sample.asked = asked
         return sample
 
-    async def metered(self, role: Role, salt: str, work: Callable[[], Awaitable[T]]) -> tuple[T, Usage]:
-        """Do work whose model calls are metered, as this sample."""
-
-        def using(meter: Meter) -> AbstractContextManager[None]:
-            return setting((METERED, MeterHandler(meter)), (SAMPLE, salt))
-
-        return await metered(work, role=role, prices=self._settings.price, using=using)
-
-    def _one(self, sample: Sample) -> Generation:
-        if self._ended():  # this thread came too late
-            raise CandidateLost(f"{self._target.name}, candidate {sample.index}: the search has ended")
-        manager = self.runs.manager(sample)
+    def call(self, sample: Sample) -> Any:
+        """The target's answer, in a run of its own."""
+        manager = self._runs.manager(sample)
         assert isinstance(manager, CallbackManager)
-        sample.begin(manager.on_chain_start(None, self.runs.asked, name=f"candidate {sample.index}"))
-        try:
-            return self._kept(
-                sample, within(self.runs.inside(sample), lambda c: self._target.invoke(sample.asked(), c))
-            )
-        except BaseException as error:  # noqa: BLE001 - `lose` raises
-            self.runs.close_now(sample, None, error)
-            self.lose(error, f"{self._target.name}, candidate {sample.index}", CandidateLost)
-        finally:
-            if self._ended():  # nobody waits for this thread any more
-                self.runs.close_now(sample, *self._left(sample))
+        sample.begin(manager.on_chain_start(None, self._runs.asked, name=f"candidate {sample.index}"))
+        return within(self._runs.inside(sample), lambda config: self._target.invoke(sample.asked(), config))
 
-    async def _aone(self, sample: Sample) -> Generation:
-        manager = self.runs.manager(sample)
+    async def acall(self, sample: Sample) -> Any:
+        """The target's answer, in a run of its own."""
+        manager = self._runs.manager(sample)
         assert isinstance(manager, AsyncCallbackManager)
-        sample.begin(await manager.on_chain_start(None, self.runs.asked, name=f"candidate {sample.index}"))
-        try:
-            config = self.runs.inside(sample)
-            return self._kept(sample, await awithin(config, lambda c: self._target.ainvoke(sample.asked(), c)))
-        except BaseException as error:  # noqa: BLE001 - `lose` raises
-            await self.runs.close(sample, None, error)
-            self.lose(error, f"{self._target.name}, candidate {sample.index}", CandidateLost)
+        sample.begin(await manager.on_chain_start(None, self._runs.asked, name=f"candidate {sample.index}"))
+        return await awithin(self._runs.inside(sample), lambda config: self._target.ainvoke(sample.asked(), config))
 
-    def _kept(self, sample: Sample, output: Any) -> Generation:
+    def read(self, sample: Sample, output: Any) -> Generation:
+        """The answer, as verifiers and votes see it."""
         if output is None:
             raise CandidateLost(
                 f"{self._target.name} gave None for candidate {sample.index}; a chain that is searched has to return "
@@ -199,49 +162,60 @@ class Search:
             )
         check_finished(self._target.name, output)
         sample.output = output
+        if self.over:  # nobody waits for this thread any more
+            self._runs.close_now(sample, self._runs.ended(sample))
         return generation_of(self._shown(output))
 
-    def lose(self, error: BaseException, where: str, kind: Callable[[str], TTSError]) -> NoReturn:
-        """Raise for an error: the budget's refusal, one candidate's loss, or what has to pass."""
-        if isinstance(error, TTSError):
-            raise error
-        if (passed := self._passing.take(error, where)) is not None:
-            raise passed from error
-        if isinstance(error, asyncio.CancelledError) and _being_cancelled():
-            raise error
-        handler = METERED.get()
-        if handler is not None and handler.meter.refusal is not None:
-            # The chain wrapped it, or tried something else in vain. It may be the cause of this error already.
-            raise handler.meter.refusal from None
-        raise kind(f"{where}: {words(error)}") from error
+    def metering(self, meter: Meter, sample: Sample | None) -> AbstractContextManager[None]:
+        """Where LangChain's callbacks find the meter, and a cache the candidate's number."""
+        salt = self._salt
+        if sample is not None:
+            salt += f"/{sample.place}" + ("" if self.settings.seed is None else f"@{self.settings.seed}")
+        return setting((METERED, MeterHandler(meter, self.details)), (SAMPLE, salt))
+
+    def where(self, sample: Sample) -> str:
+        """The target and the candidate's number."""
+        return f"{self._target.name}, candidate {sample.index}"
+
+    def failed(self, sample: Sample, error: BaseException) -> None:
+        """Its run ends with the error."""
+        self._runs.close_now(sample, None, error)
+
+    async def afailed(self, sample: Sample, error: BaseException) -> None:
+        """Its run ends with the error."""
+        await self._runs.close(sample, None, error)
 
     def sample_of(self, candidate: Candidate) -> Sample | None:
         """A candidate on LangChain's side; None where it was made in another way."""
         return self._samples.get(candidate.seed)
 
     async def scored(self, candidate: Candidate, score: Score) -> None:
-        """A candidate got its score: its run ends with it."""
+        """Its run ends with its score."""
         if (sample := self.sample_of(candidate)) is not None:
-            await self.runs.close(sample, self.runs.ended(sample, score.value, score.feedback))
+            await self._runs.close(sample, self._runs.ended(sample, score.value, score.feedback))
 
     async def unscored(self, candidate: Candidate, error: BaseException) -> None:
-        """A candidate is lost to its verifier."""
+        """Its run ends with the verifier's error."""
         if (sample := self.sample_of(candidate)) is not None:
-            await self.runs.close(sample, None, error)
+            await self._runs.close(sample, None, error)
 
-    def _ended(self) -> bool:
-        return self._over  # set from another thread
+    def ended(self) -> None:
+        """End the runs of candidates that were left behind."""
+        for sample in self._samples.values():
+            self._runs.close_now(sample, *self._left(sample))
+
+    async def aended(self) -> None:
+        """End the runs of candidates that were left behind."""
+        for sample in self._samples.values():
+            await self._runs.close(sample, *self._left(sample))
 
     def _left(self, sample: Sample) -> tuple[dict[str, Any] | None, BaseException | None]:
         """How the run of a candidate ends that the search left behind: cancelled, or not scored in time."""
         if sample.output is None:
             return None, asyncio.CancelledError("the search ended before this candidate did")
-        return self.runs.ended(sample), None
+        return self._runs.ended(sample), None
 
-
-def _being_cancelled() -> bool:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # a thread without a loop
-        return False
-    return task is not None and task.cancelling() > 0
+    def _verifier_config(self, candidate: Candidate) -> RunnableConfig:
+        """The config for a runnable that scores a candidate: inside of the candidate's run."""
+        sample = self.sample_of(candidate)
+        return ensure_config() if sample is None or sample.run is None else self._runs.inside(sample, "verifier")

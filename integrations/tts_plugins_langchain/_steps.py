@@ -105,8 +105,8 @@ class ChatModel(Stepping, MeteredModel):
                 sent["max_tokens"] = max_tokens
             call = Asked(messages=prompt["own"], arguments={**asked.arguments, **sent})
             try:
-                problem, parents = Problem(prompt["messages"]), [prompt["parent"]] if "parent" in prompt else []
-                reply = await search.call(problem, seeds[0], partial(_same, call), parents)
+                parents = [prompt["parent"]] if "parent" in prompt else []
+                reply = await search.ask(seeds[0], partial(_same, call), parents)
                 break
             except CandidateLost as error:
                 cause = error.__cause__

@@ -2,100 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config
 from pydantic import BaseModel
 
-from tts_plugins import Candidate, Problem, Score
-from tts_plugins.adapters import was_given
-from tts_plugins.budget import Bound
-from tts_plugins.errors import InvalidScore, TTSError, VerifierError
-from tts_plugins.protocols import Run, SetVerifier, Verifier
+from tts_plugins import Candidate, Problem
+from tts_plugins.adapters import FunctionVerifier
+from tts_plugins.errors import InvalidScore
+from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.verifiers import CallableVerifier
 from tts_plugins_langchain._runs import awithin, within
 
-if TYPE_CHECKING:
-    from tts_plugins_langchain._search import Search
-    from tts_plugins_langchain._settings import AnyVerifier
-
-T = TypeVar("T")
+ConfigOf = Callable[[Candidate], RunnableConfig]
 
 
-def verifying(verifier: AnyVerifier, search: Search) -> Verifier | SetVerifier:
-    """The verifier of one search."""
-    if isinstance(verifier, Runnable):
-        return _One(_runnable(verifier, search), search)
-    if isinstance(verifier, SetVerifier):
-        return _All(verifier, search)
-    return _One(verifier if isinstance(verifier, Verifier) else CallableVerifier(verifier), search)
+def verifier_of(value: Any, config_of: ConfigOf, *, sync: bool) -> Verifier | SetVerifier:
+    """The verifier of one search, from what its user gave.
+
+    Args:
+        config_of: the config for a runnable that scores this candidate.
+        sync: whether a runnable's synchronous methods are called.
+    """
+    if isinstance(value, Runnable):
+        return _runnable(value, config_of, sync=sync)
+    return value if isinstance(value, Verifier | SetVerifier) else CallableVerifier(value)
 
 
-class _One:
-    def __init__(self, inner: Verifier, search: Search) -> None:
-        self.name, self._inner, self._search = inner.name, inner, search
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        return await self._inner.bound(problem, tokens)
-
-    async def score(self, run: Run, candidate: Candidate) -> Score:
-        def kind_of(error: BaseException) -> Callable[[str], TTSError]:
-            given = was_given(error, candidate) if isinstance(self._inner, CallableVerifier) else ""
-            return lambda text: VerifierError(text + given)
-
-        search, where = self._search, f"{self.name}, candidate {candidate.index}"
-        score = await _metered(search, [candidate], where, lambda: self._inner.score(run, candidate), kind_of)
-        await search.scored(candidate, score)
-        return score
-
-
-class _All:
-    def __init__(self, inner: SetVerifier, search: Search) -> None:
-        self.name, self._inner, self._search = inner.name, inner, search
-
-    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        return await self._inner.bound(problem, tokens)
-
-    async def score_set(self, run: Run, candidates: Sequence[Candidate]) -> Sequence[Score]:
-        search = self._search
-        scores = await _metered(search, candidates, self.name, lambda: self._inner.score_set(run, candidates))
-        for candidate, score in zip(candidates, scores, strict=False):
-            await search.scored(candidate, score)
-        return scores
-
-
-async def _metered(
-    search: Search,
-    candidates: Sequence[Candidate],
-    where: str,
-    score: Callable[[], Awaitable[T]],
-    kind_of: Callable[[BaseException], Callable[[str], TTSError]] = lambda error: VerifierError,
-) -> T:
-    """The scores of candidates, whose runs end with an error where there are none."""
-
-    async def work() -> T:
-        try:
-            return await score()
-        except BaseException as error:  # noqa: BLE001 - `lose` raises
-            search.lose(error, where, kind_of(error))  # here, where the meter is the verification's own
-
-    try:
-        return (await search.metered("verifier", search.salt, work))[0]
-    except BaseException as error:
-        for candidate in candidates:
-            await search.unscored(candidate, error)
-        raise
-
-
-def _runnable(runnable: Runnable[Any, Any], search: Search) -> Verifier:
+def _runnable(runnable: Runnable[Any, Any], config_of: ConfigOf, *, sync: bool) -> Verifier:
     name = runnable.get_name()
-
-    def config_of(candidate: Candidate) -> RunnableConfig:
-        sample = search.sample_of(candidate)
-        return ensure_config() if sample is None or sample.run is None else search.runs.inside(sample, "verifier")
 
     async def ascore(problem: Problem, candidate: Candidate) -> Any:
         asked = _shown(problem, candidate)
@@ -105,7 +42,7 @@ def _runnable(runnable: Runnable[Any, Any], search: Search) -> Verifier:
         asked = _shown(problem, candidate)
         return _read(within(config_of(candidate), lambda config: runnable.invoke(asked, config)), name)
 
-    return CallableVerifier(score if search.sync else ascore, name=name)
+    return FunctionVerifier(score if sync else ascore, name)
 
 
 def _shown(problem: Problem, candidate: Candidate) -> dict[str, Any]:

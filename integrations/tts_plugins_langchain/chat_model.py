@@ -28,6 +28,7 @@ from tts_plugins_langchain._fields import SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported
+from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._runs import Runs, children_of
 from tts_plugins_langchain._search import Search, Target
@@ -109,7 +110,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        message = chosen(self._search(messages, stop, run_manager, kwargs, sync=True).run(), run_manager)
+        search = self._search(messages, stop, run_manager, kwargs, sync=True)
+        message = chosen(search.run(), run_manager, search.details)
         if run_manager is not None:
             run_manager.on_llm_new_token(str(message.text), chunk=ChatGenerationChunk(message=chunk_of(message)))
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -121,7 +123,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        message = chosen(await self._search(messages, stop, run_manager, kwargs, sync=False).arun(), run_manager)
+        search = self._search(messages, stop, run_manager, kwargs, sync=False)
+        message = chosen(await search.arun(), run_manager, search.details)
         if run_manager is not None:
             await run_manager.on_llm_new_token(str(message.text), chunk=ChatGenerationChunk(message=chunk_of(message)))
         return ChatResult(generations=[ChatGeneration(message=message)])
@@ -138,8 +141,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        result = self._search(messages, stop, run_manager, kwargs, sync=True).run()
-        yield ChatGenerationChunk(message=chunk_of(chosen(result, run_manager)))
+        search = self._search(messages, stop, run_manager, kwargs, sync=True)
+        yield ChatGenerationChunk(message=chunk_of(chosen(search.run(), run_manager, search.details)))
 
     async def _astream(
         self,
@@ -148,8 +151,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        result = await self._search(messages, stop, run_manager, kwargs, sync=False).arun()
-        yield ChatGenerationChunk(message=chunk_of(chosen(result, run_manager)))
+        search = self._search(messages, stop, run_manager, kwargs, sync=False)
+        yield ChatGenerationChunk(message=chunk_of(chosen(await search.arun(), run_manager, search.details)))
 
     def _search(
         self, messages: list[BaseMessage], stop: list[str] | None, run: Any, kwargs: dict[str, Any], *, sync: bool
@@ -169,11 +172,11 @@ class ScaledChatModel(SearchFields, BaseChatModel):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: model.invoke(asked.messages, inner, **asked.arguments),
                 ainvoke=lambda asked, inner: model.ainvoke(asked.messages, inner, **asked.arguments),
+                output_tokens=output_tokens_of(self.model, kwargs),
             ),
             problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
             settings=settings,
             runs=Runs(announced, config, messages),
-            sync=sync,
         )
 
     # Usage is told once: callback handlers hear of it from the inner calls, and the caller reads it in the message.

@@ -9,41 +9,42 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, cast
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, BaseMessage, convert_to_openai_messages
-from langchain_core.outputs import ChatGeneration, Generation, LLMResult
+from langchain_core.messages import BaseMessage, convert_to_openai_messages
+from langchain_core.outputs import Generation, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from tts_plugins.adapters import charge_of
 from tts_plugins.errors import Charge
 from tts_plugins.metering import Call, Meter
+from tts_plugins_langchain._io.parts import LIMITS, limit_in
+from tts_plugins_langchain._io.usage import UsageDetails, choice_was_cut, counts_of, from_cache, message_of
 
 METERED: ContextVar[MeterHandler | None] = ContextVar("tts_plugins_langchain_meter", default=None)
 SCALED = "tts-plugins-scaled"
 """The `_llm_type` of a model that searches inside: its own run is no call, those inside it are."""
-
-_LIMITS = (
-    "max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens", "num_predict", "max_tokens_to_sample",
-)  # fmt: skip
-_NESTED = ("model_kwargs", "options", "generation_config", "extra_body", "inference_config", "pipeline_kwargs")
 
 
 class MeterHandler(BaseCallbackHandler):
     """A meter as a LangChain handler; it belongs to one candidate or verification.
 
     `raise_error`: what it raises stops the call. `run_inline`: it runs before other handlers, in the caller's context.
+
+    Args:
+        details: those of its search, which keeps what a provider tells beyond counts.
     """
 
     raise_error = True
     run_inline = True
 
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
+    def __init__(self, meter: Meter, details: UsageDetails | None = None) -> None:
+        self.meter, self.details = meter, details
 
     @property
     def ignore_chain(self) -> bool:
@@ -73,25 +74,29 @@ class MeterHandler(BaseCallbackHandler):
             return
         flat = [message for group in messages for message in group]
         sent = {key: params[key] for key in ("tools", "functions", "response_format") if params.get(key)}
-        self._start(run_id, {"messages": _plain(flat), **sent}, params, kwargs.get("metadata") or {})
+        self._start(run_id, {"messages": _plain(flat), **sent}, params, kwargs.get("metadata") or {}, serialized)
 
     def on_llm_start(
         self, serialized: dict[str, Any] | None, prompts: list[str], *, run_id: UUID, **kwargs: Any
     ) -> None:
         """The same for a completion model."""
-        self._start(run_id, {"messages": prompts}, kwargs.get("invocation_params") or {}, kwargs.get("metadata") or {})
+        params, metadata = kwargs.get("invocation_params") or {}, kwargs.get("metadata") or {}
+        self._start(run_id, {"messages": prompts}, params, metadata, serialized)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Charge what it took."""
         choices = [choice for group in response.generations for choice in group]
-        prompt, completion = _counts(response, choices)
+        counts, cached = counts_of(response), from_cache(choices)
+        if self.details is not None and not cached and self.meter.knows(run_id):
+            self.details.add(counts.usage)
         self.meter.end(
             run_id,
-            prompt_tokens=prompt,
-            completion_tokens=completion,
+            prompt_tokens=counts.prompt,
+            completion_tokens=counts.completion,
+            cached_tokens=counts.cached,
             texts=[_said(choice) for choice in choices],
-            truncated=[_cut(choice) for choice in choices],
-            cached=bool(choices) and all(_from_cache(choice) for choice in choices),
+            truncated=[choice_was_cut(choice) for choice in choices],
+            cached=cached,
         )
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -99,7 +104,12 @@ class MeterHandler(BaseCallbackHandler):
         self.meter.fail(run_id, _charge(error))
 
     def _start(
-        self, run_id: UUID, prompt: dict[str, Any], params: Mapping[str, Any], metadata: Mapping[str, Any]
+        self,
+        run_id: UUID,
+        prompt: dict[str, Any],
+        params: Mapping[str, Any],
+        metadata: Mapping[str, Any],
+        serialized: Mapping[str, Any] | None,
     ) -> None:
         name = params.get("model") or params.get("model_name") or metadata.get("ls_model_name") or params.get("_type")
         choices = params.get("n")
@@ -109,7 +119,11 @@ class MeterHandler(BaseCallbackHandler):
                 model=str(name or "model"),
                 prompt=prompt,
                 choices=choices if isinstance(choices, int) and choices > 0 else 1,
-                max_tokens=_limit(params) or _number(metadata.get("ls_max_tokens")),
+                max_tokens=(
+                    limit_in(params)
+                    or limit_in({"max_tokens": metadata.get("ls_max_tokens")})
+                    or _own_limit(serialized or {})
+                ),
             ),
         )
 
@@ -134,60 +148,21 @@ def _plain(messages: Sequence[BaseMessage]) -> list[Any]:
         return [message.model_dump() for message in messages]
 
 
-def _limit(params: Mapping[str, Any]) -> int | None:
-    for name in _LIMITS:
-        if (found := _number(params.get(name))) is not None:
-            return found
-    for name in _NESTED:
-        inner = params.get(name)
-        if isinstance(inner, Mapping) and (found := _limit(inner)) is not None:
-            return found
-    return None
-
-
-def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def _counts(response: LLMResult, choices: Sequence[Generation]) -> tuple[int | None, int | None]:
-    """Prompt and completion tokens of the request; each choice repeats them all, so their maximum and not their sum."""
-    output: Mapping[str, Any] = response.llm_output or {}
-    reported = output.get("token_usage") or output.get("usage")
-    if isinstance(reported, Mapping):
-        reported = cast(Mapping[str, Any], reported)
-        prompt = reported.get("prompt_tokens", reported.get("input_tokens"))
-        completion = reported.get("completion_tokens", reported.get("output_tokens"))
-        if prompt is not None and completion is not None:
-            return prompt, completion
-    usages = [m.usage_metadata for m in map(_message, choices) if m is not None and m.usage_metadata]
-    prompts = [u["input_tokens"] for u in usages if "input_tokens" in u]
-    completions = [u["output_tokens"] for u in usages if "output_tokens" in u]
-    return max(prompts, default=None), max(completions, default=None)
-
-
-def _message(choice: Generation) -> AIMessage | None:
-    message = choice.message if isinstance(choice, ChatGeneration) else None
-    return message if isinstance(message, AIMessage) else None
+def _own_limit(serialized: Mapping[str, Any]) -> int | None:
+    """The limit that a model was made with, where the call does not repeat it, as ChatOllama's does not."""
+    if (found := limit_in(serialized.get("kwargs") or {})) is not None:
+        return found
+    shown = str(serialized.get("repr") or "")
+    values = [match[1] for name in LIMITS if (match := re.search(rf"\b{name}=(\d{{1,9}})\b", shown))]
+    return limit_in({"max_tokens": int(values[0])}) if values else None
 
 
 def _said(choice: Generation) -> str:
-    message = _message(choice)
+    message = message_of(choice)
     if message is None:
         return choice.text
     calls = "".join(f"{call['name']}{json.dumps(call['args'], default=str)}" for call in message.tool_calls)
     return f"{message.text}{message.additional_kwargs.get('reasoning_content') or ''}{calls}"
-
-
-def _cut(choice: Generation) -> bool:
-    message = _message(choice)
-    told = {**(choice.generation_info or {}), **(message.response_metadata if message is not None else {})}
-    return (told.get("finish_reason") or told.get("stop_reason") or told.get("done_reason")) in ("length", "max_tokens")
-
-
-def _from_cache(choice: Generation) -> bool:
-    message = _message(choice)
-    # LangChain's only mark of a cache hit; a real call has no total_cost.
-    return message is not None and cast(Mapping[str, Any], message.usage_metadata or {}).get("total_cost") == 0
 
 
 def _charge(error: BaseException) -> Charge:

@@ -25,6 +25,7 @@ from tts_plugins.metering import Prices
 from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, retold
+from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._runs import Runs
@@ -165,11 +166,11 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 carrier=self._carrier,
                 invoke=lambda asked, _: invoke(asked),
                 ainvoke=lambda asked, _: invoke(asked),
+                output_tokens=output_tokens_of(request.model, request.model_settings),
             ),
             problem=problem_of(messages, request=request, tools=list(request.tools)),
             settings=self._left(settings, request),
             runs=Runs(manager, config, messages),
-            sync=sync,
             shown=_message_of,
         )
 
@@ -200,7 +201,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         sample = search.sample_of(result.best)
         assert sample is not None
         response, message = _response_of(sample.output), result.output
-        told = [charged(retold(m, result)) if m is message else m for m in response.result]
+        told = [charged(retold(m, result, search.details)) if m is message else m for m in response.result]
         kept = dataclasses.replace(response, result=told)  # the structured response stays in it
         if _inside(request):
             return ExtendedModelResponse(model_response=kept)  # the one around it tells what all candidates spent
@@ -212,7 +213,8 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         if self._when_exhausted == "raise":
             raise error
         message = AIMessage(
-            "I had to stop: the budget of this run is used up.", response_metadata={"tts": {"stopped": "budget"}}
+            "I had to stop: the budget of this run has no room for another model call.",
+            response_metadata={"tts": {"stopped": "budget", "reason": str(error)}},
         )
         return ExtendedModelResponse(model_response=ModelResponse(result=[message]))
 

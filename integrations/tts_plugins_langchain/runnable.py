@@ -20,6 +20,7 @@ from tts_plugins_langchain._fields import SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
+from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._runs import Runs
@@ -93,7 +94,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         box: list[Result] = []
 
         def run(input: Input, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Any:
-            box.append(self._search(input, config, run_manager, kwargs, sync=True).run())
+            box.append(self._search(input, config, run_manager, kwargs).run())
             return box[0].output
 
         self._call_with_config(run, input, config)
@@ -104,7 +105,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         box: list[Result] = []
 
         async def run(input: Input, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Any:
-            box.append(await self._search(input, config, run_manager, kwargs, sync=False).arun())
+            box.append(await self._search(input, config, run_manager, kwargs).arun())
             return box[0].output
 
         await self._acall_with_config(run, input, config)
@@ -136,12 +137,10 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         with ContextThreadPoolExecutor(max_workers=threads) as pool:
             return cast(list[Output], list(pool.map(one, inputs, configs)))
 
-    def _search(
-        self, input: Input, config: RunnableConfig, run_manager: Any, kwargs: dict[str, Any], *, sync: bool
-    ) -> Search:
+    def _search(self, input: Input, config: RunnableConfig, run_manager: Any, kwargs: dict[str, Any]) -> Search:
         bound, cap = self.bound, config.get("max_concurrency")
         settings = self._checked(config)
-        check_sampling(self.get_name(), settings, temperatures_of(bound, kwargs))
+        check_sampling(self.get_name(), settings, temperatures_of(bound, kwargs, config))
         return Search(
             # LangChain's limit is one for each level; `concurrency` is one for all calls.
             model=self._model if cap is None or self.concurrency is not None else self._of(cap),
@@ -151,11 +150,11 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: bound.invoke(asked, inner, **kwargs),
                 ainvoke=lambda asked, inner: bound.ainvoke(asked, inner, **kwargs),
+                output_tokens=output_tokens_of(bound, kwargs),
             ),
             problem=problem_of(input),
             settings=settings,
             runs=Runs(run_manager.get_child(), config, input),
-            sync=sync,
         )
 
     def _profile_name(self) -> str | None:

@@ -32,7 +32,7 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from tts_plugins_langchain import ScaledChatModel, scale
 
 from tts_plugins import BestOfN, Budget, Ledger, Revision, SelfConsistency
@@ -290,8 +290,9 @@ def _value(output: Any) -> str:
 def test_all_unparsable_is_an_error_that_says_why(server: LoopbackServer) -> None:
     server.configure(reply="no json", indexing="arrival")
     model = ScaledChatModel(chat(server), strategy=SelfConsistency(n=2))
-    with pytest.raises(AllCandidatesFailed, match="json"):
+    with pytest.raises(ValidationError, match="json") as caught:
         model.with_structured_output(Answer, method="json_schema").invoke("?")
+    assert isinstance(caught.value.__cause__, AllCandidatesFailed)
 
 
 def test_the_verifier_sees_the_whole_request(server: LoopbackServer) -> None:

@@ -10,7 +10,15 @@ import pytest
 
 pytest.importorskip("langgraph")
 
-from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from langchain_core.chat_history import InMemoryChatMessageHistory
+from langchain_core.runnables import (
+    ConfigurableField,
+    RouterRunnable,
+    RunnableBranch,
+    RunnableLambda,
+    RunnablePassthrough,
+)
+from langchain_core.runnables.history import RunnableWithMessageHistory
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.errors import GraphInterrupt
 from langgraph.graph import START, MessagesState, StateGraph
@@ -52,11 +60,30 @@ def test_a_graph_with_a_checkpointer_is_refused_wherever_it_is_seen(memory: Any)
     for wrapped in [
         graph, graph.with_config(tags=["x"]), plain | graph, plain | {"a": graph}, graph.with_retry(),
         plain.with_fallbacks([graph]), RunnablePassthrough.assign(a=graph), graph_of(graph),
+        graph.bind(x=1), graph.with_types(), graph.with_listeners(), graph.with_fallbacks([plain]), graph.map(),
+        plain.with_fallbacks([plain, graph]), RunnableBranch((lambda x: True, plain), graph),
+        plain.configurable_alternatives(ConfigurableField("way"), other=graph), plain | RouterRunnable({"a": graph}),
+        graph.bind(x=1).with_retry().with_config(tags=["y"]), graph_of(plain | graph.with_types()),
     ]:  # fmt: skip
         with pytest.raises(ConfigurationError, match=r"'LangGraph' has a checkpointer .* a node of .*TestTimeScaling"):
             scale(wrapped, n=2)
     with pytest.raises(ConfigurationError, match=r"verifier: .* has a checkpointer"):
         scale(RunnableLambda(str), n=2, verifier=graph)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # LangChain's, of all histories
+def test_a_history_inside_a_search_is_refused_and_outside_it_holds_one_exchange() -> None:
+    kept = InMemoryChatMessageHistory()
+    said = iter("543")
+    chain = RunnableLambda(lambda value: f"It is {next(said)}")
+    inside = RunnableWithMessageHistory(chain, lambda: kept, input_messages_key="q")
+    plain = RunnablePassthrough()
+    for wrapped in [inside, plain | inside, inside.with_retry(), plain.with_fallbacks([inside]), inside.bind(x=1)]:
+        with pytest.raises(ConfigurationError, match=r"keeps a history .*RunnableWithMessageHistory\(scale\(chain\)"):
+            scale(wrapped, n=3)
+    outside = RunnableWithMessageHistory(scale(chain, n=3), lambda: kept, input_messages_key="q")
+    outside.invoke({"q": "2 + 2?"})
+    assert len(kept.messages) == 2
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 import uuid
@@ -302,8 +303,10 @@ def test_a_verifier_that_gives_no_number_is_an_error_that_says_so() -> None:
 
 @pytest.mark.parametrize("verifier", [lambda m: len(m.content) / 9, lambda p, c: c.output["score"]])
 def test_an_output_that_the_verifier_cannot_read_is_shown_with_what_to_change(verifier: Any) -> None:
-    with pytest.raises(AllCandidatesFailed, match=r"VerifierError: <lambda>, .*output is a str, 'answer 0': read that"):
+    with pytest.raises((AttributeError, TypeError)) as caught:
         best(Counter().chain, verifier=verifier, concurrency=1).invoke("?")
+    (note,) = caught.value.__notes__
+    assert re.search(r"VerifierError: <lambda>, .*output is a str, 'answer 0': read that", note)
 
 
 def test_a_verifier_that_fails_costs_one_candidate() -> None:
@@ -334,9 +337,10 @@ def test_all_failing_names_the_first_cause() -> None:
     def chain(value: str) -> str:
         raise KeyError("missing")
 
-    with pytest.raises(AllCandidatesFailed, match="KeyError") as caught:
+    with pytest.raises(KeyError, match="missing") as caught:
         best(RunnableLambda(chain)).invoke("?")
-    assert isinstance(caught.value.__cause__.__cause__, KeyError)
+    assert isinstance(caught.value.__cause__, AllCandidatesFailed)
+    assert "all 4 candidates failed" in caught.value.__notes__[0]
 
 
 def test_none_is_a_lost_candidate_and_not_tried_again() -> None:

@@ -16,11 +16,11 @@ pytest.importorskip("aiohttp")
 
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ParsedChatCompletion
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, ValidationError, field_validator
 from tts_plugins_openai import result_of, scale
 
 from tts_plugins import BeamSearch, BestOfN, Budget, Revision, SelfConsistency
-from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, DeadlineExceeded
+from tts_plugins.errors import ConfigurationError, DeadlineExceeded
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 
 
@@ -109,10 +109,10 @@ def test_revisions_are_parsed_too(server: LoopbackServer, client: OpenAI) -> Non
 
 def test_what_is_cut_or_does_not_parse_is_lost(server: LoopbackServer, client: OpenAI) -> None:
     server.configure(reply=["no JSON"])
-    with pytest.raises(AllCandidatesFailed, match="the answer is no Label: ValidationError"):
+    with pytest.raises(ValidationError, match="Label"):  # the bare client's own
         scale(client, n=2).chat.completions.parse(**ASKED)
     server.configure(reply=[label("a category that is rather long " * 9, 1)])
-    with pytest.raises(AllCandidatesFailed, match="LengthFinishReasonError"):
+    with pytest.raises(openai.LengthFinishReasonError):
         scale(client, n=2).chat.completions.parse(**{**ASKED, "max_tokens": 3})
 
 

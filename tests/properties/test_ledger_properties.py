@@ -10,12 +10,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tts_plugins.budget import Amount, Budget
+from tts_plugins._calls.limiter import Limiter, Place, Places
+from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait
+from tts_plugins.budget import Amount, Budget, Limits
 from tts_plugins.errors import BudgetExhausted
 from tts_plugins.ledger import Hold, Ledger, Ticket
 from tts_plugins.types import Usage
 
 ZERO = Amount()
+LIMITER = Limiter(Limits())
 amounts = st.builds(Amount, st.integers(0, 3), st.integers(0, 40), st.integers(0, 10**11))
 limits = st.fixed_dictionaries(
     {}, optional={"calls": st.integers(1, 12), "tokens": st.integers(1, 200), "usd": st.floats(0.01, 0.5)}
@@ -38,6 +41,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.holds: list[Hold] = []
         self.waits: dict[Ticket, list[Any]] = {}
         self.settled: dict[Ledger, list[Usage]] = {self.ledgers[0]: []}
+        self.parked: list[Hold] = []
+        self.servers = [Places(1), Places(2)]
+        self.inside: list[Place] = []
+        self.entering: dict[Wait, list[Any]] = {}
 
     def _known(self, hold: Hold) -> Hold:
         self.holds.append(hold)
@@ -54,6 +61,10 @@ class LedgerMachine(RuleBasedStateMachine):
                 else:
                     assert isinstance(answers[0], BudgetExhausted)
                 del self.waits[ticket]
+        for wait, places in list(self.entering.items()):
+            if places:
+                self.inside.append(places[0])
+                del self.entering[wait]
 
     def _enclosing(self, data: Any, ledger: Ledger) -> Hold | None:
         own = [h for h in self.holds if h.ledger is ledger]
@@ -117,9 +128,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self._collect()
 
     @precondition(lambda self: any(h.open for h in self.holds))
-    @rule(data=st.data(), moves=st.booleans())
-    def park(self, data: Any, moves: bool) -> None:
-        data.draw(st.sampled_from([h for h in self.holds if h.open])).park(lambda: moves)
+    @rule(data=st.data())
+    def park(self, data: Any) -> None:
+        hold = data.draw(st.sampled_from([h for h in self.holds if h.open]))
+        hold.park()
+        self.parked.append(hold)
         self._collect()
 
     @precondition(lambda self: self.holds)
@@ -128,11 +141,35 @@ class LedgerMachine(RuleBasedStateMachine):
         data.draw(st.sampled_from(self.holds)).unpark()
         self._collect()
 
+    @rule(data=st.data(), server=st.integers(0, 1))
+    def enter(self, data: Any, server: int) -> None:
+        open_ = [h for h in self.holds if h.open and h.place is None]
+        hold = data.draw(st.none() | st.sampled_from(open_)) if open_ else None
+        outer = data.draw(st.none() | st.sampled_from(self.inside)) if self.inside else None
+        place, places = Place(LIMITER, hold, outer), self.servers[server]
+        if places.enter_now(place):
+            self.inside.append(place)
+        else:
+            answers: list[Any] = []
+            self.entering[places.enter(place, answers.append)] = answers
+            self._collect()
+
+    @precondition(lambda self: self.inside)
+    @rule(data=st.data())
+    def leave(self, data: Any) -> None:
+        self._leave(data.draw(st.sampled_from(self.inside)))
+
+    def _leave(self, place: Place) -> None:
+        self.inside.remove(place)
+        assert place.places is not None
+        place.places.leave(place)
+        self._collect()
+
     @invariant()
     def never_above_a_limit_but_by_the_overshoot(self) -> None:
         for ledger in self.ledgers:
             taken = ledger.spent.plus(ledger.held)
-            for limit, value, over in zip(ledger._limits, taken, ledger.overshoot, strict=True):
+            for limit, value, over in zip(ledger._balance.limits, taken, ledger.overshoot, strict=True):
                 assert limit is None or value <= limit + over
 
     @invariant()
@@ -140,7 +177,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for ledger in self.ledgers:
             total, count = ZERO, 0
             for hold in self.holds:
-                for mirror in hold._mirrors():
+                for mirror in hold.mirrors():
                     if mirror.ledger is ledger and mirror.open:
                         assert min(mirror.amount) >= 0
                         total, count = total.plus(mirror.amount), count + 1
@@ -150,9 +187,28 @@ class LedgerMachine(RuleBasedStateMachine):
     def whoever_waits_waits_for_somebody(self) -> None:
         root = self.ledgers[0]
         assert root.idle_queue == (not self.waits)
-        if self.waits:
-            moving = any(h.open and (not h.blocked or h.ledger._parked.get(h, bool)()) for h in self.holds)
+        if self.waits or self.entering:
+            mirrors = [m for h in self.holds for m in h.mirrors()]
+            moving = any(h.open and not h.blocked for h in (*mirrors, *self.inside))
             assert moving, "nothing in flight can end, and still somebody waits"
+
+    @invariant()
+    def of_nothing_that_is_waited_for_are_all_holders_dead(self) -> None:
+        stuck, dead = GRAPH.dead()
+        assert not stuck
+        for resource in (*self.ledgers, *self.servers):
+            assert not resource.waits or dead[resource] < resource.holders
+
+    @invariant()
+    def the_graph_counts_what_there_is(self) -> None:
+        places = self.inside
+        holders: list[Holder] = [*(m for h in self.holds for m in h.mirrors() if m.open), *places]
+        for resource in (*self.ledgers, *self.servers):
+            mine = [h for h in holders if h.resource is resource]
+            assert resource.holders == len(mine) and resource.moving == sum(not h.blocked for h in mine)
+            assert [w.number for w in resource.waits] == sorted(w.number for w in resource.waits)
+            assert all(w.at is resource for w in resource.waits)
+        assert {w for r in (*self.ledgers, *self.servers) for w in r.waits} == {*self.waits, *self.entering}
 
     @invariant()
     def usage_adds_up_at_every_level(self) -> None:
@@ -165,14 +221,22 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for _ in range(1000):
-            open_ = [h for h in self.holds if h.open]
-            if not open_:
+            # Only what moves ends by itself; what is parked is taken up again once nothing waits for it.
+            open_ = [h for h in self.holds if h.open and not h.blocked]
+            places = [p for p in self.inside if not p.blocked]
+            if open_:
+                open_[0].release()
+            elif places:
+                self._leave(places[0])
+            elif self.parked:
+                self.parked.pop().unpark()
+            else:
                 break
-            open_[0].release()
             self._collect()
-        assert not self.waits, "a wait was never answered"
+        assert not self.waits and not self.entering, "a wait was never answered"
+        assert not any(h.open for h in self.holds) and not self.inside and not GRAPH.nested
         for ledger in self.ledgers:
-            assert ledger.held == ZERO and ledger.open_holds == 0 and ledger._busy == 0 and not ledger._parked
+            assert ledger.held == ZERO and ledger.open_holds == 0 and ledger.moving == 0 and not ledger.waits
 
 
 LedgerMachine.TestCase.settings = settings(
@@ -213,7 +277,7 @@ def test_eight_threads_over_a_tree_of_ledgers() -> None:
     assert not errors and not any(t.is_alive() for t in threads)
     assert root.usage.calls == sum(totals) == 16000
     for ledger in (root, shared):
-        assert ledger.held == ZERO and ledger.open_holds == 0 and ledger._busy == 0 and ledger.overshoot == ZERO
+        assert ledger.held == ZERO and ledger.open_holds == 0 and ledger.moving == 0 and ledger.overshoot == ZERO
     assert root.idle_queue
 
 

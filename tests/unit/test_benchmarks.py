@@ -109,3 +109,14 @@ def test_best_of_k_is_exact_and_its_pool_grows_with_what_it_could_buy() -> None:
     assert (both.count, both.right, both.usage.completion_tokens) == (8, 4, 80)
     assert _affordable([both], tokens=110) == 10  # ten tokens of prompt, then ten for each
     assert set(TASKS) == {"lines", "five", "two"}
+
+
+def test_throughput_in_its_short_form(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    command = [sys.executable, "-m", "benchmarks.throughput", "--short", "--only", "1", "--json", str(file)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(file.read_text())["rows"]
+    assert len(rows) == 8 and all(row["what"].startswith("engine alone: ") for row in rows)
+    assert all(value > 0 for row in rows for values in row["figures"].values() for value in values)

@@ -430,40 +430,44 @@ def test_where_nobody_can_be_told(server: LoopbackServer, to: str, code: int, sa
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 class TestInterrupt:
-    def test_the_best_so_far_is_returned(self) -> None:
+    def test_the_best_so_far_is_returned(self, sent: signal.Signals) -> None:
         with LoopbackServer(
             reply="The answer is 4.", latency=lambda i: 0.0 if i < 2 else 60.0, honours_n=False
         ) as server:
             process = _start(server, "--n", "6", "--json")
             server.wait(lambda counts: counts.requests >= 6, timeout=20)
             time.sleep(0.5)  # the first two have been read
-            process.send_signal(signal.SIGINT)
+            process.send_signal(sent)
             out, err = process.communicate(timeout=20)
         assert process.returncode == 0, err
         found = json.loads(out)
         assert found["stopped"] == "cancelled" and found["answer"] == "4"
         assert "again to give up" in err
 
-    def test_without_any_candidate(self) -> None:
+    def test_without_any_candidate(self, sent: signal.Signals) -> None:
         with LoopbackServer(latency=60.0) as server:
             process = _start(server, "--n", "2")
             server.wait(lambda counts: counts.active >= 1, timeout=20)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(sent)
             out, err = process.communicate(timeout=20)
         assert (process.returncode, out) == (130, "")
         assert "interrupted before the first candidate" in err and "Traceback" not in err
 
-    def test_while_it_scores(self, tmp_path: Path) -> None:
+    def test_while_it_scores(self, tmp_path: Path, sent: signal.Signals) -> None:
         slow = write(tmp_path / "slow.py", SLOW)
         with LoopbackServer() as server:
             process = _start(server, "--n", "2", "--verifier", f"python:{slow}:slow")
             server.wait(lambda counts: counts.choices >= 2, timeout=20)
             time.sleep(1.0)  # it scores now
-            process.send_signal(signal.SIGINT)
+            process.send_signal(sent)
             out, err = process.communicate(timeout=20)
         assert (process.returncode, out) == (0, "ok\n"), err
 
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+class TestSecondInterrupt:
     def test_a_second_one_gives_up(self, capsys: Any) -> None:
         class Stubborn:
             cancelled = 0

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
-from tts_plugins.budget import Amount, Budget
+from tts_plugins._calls.limiter import Limiter, Place, Places
+from tts_plugins.budget import Amount, Budget, Limits
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.types import Usage
+
+LIMITER = Limiter(Limits())
 
 
 def tokens(count: int) -> Amount:
@@ -377,16 +380,18 @@ def test_two_nested_solves_do_not_wait_for_each_other() -> None:
     assert empty(root)
 
 
-def test_a_hold_that_is_unparked_while_something_inside_it_waits_is_still_blocked() -> None:
-    """Regression: the waits were not looked at again, and nobody was left to wake them."""
-    ledger = account()
-    call = ledger.reserve(tokens(70))
-    call.park(lambda: True)
+def test_a_hold_with_two_waits_inside_is_dead_as_soon_as_one_of_them_is() -> None:
+    """Regression: when the other wait ended, nobody looked again, and nobody was left to wake them."""
+    ledger, places, answers = account(), Places(1), list[Any]()
+    call, taken = ledger.reserve(tokens(70)), place()
+    assert places.enter_now(taken)
+    places.enter(place(call), answers.append)  # this one can end
     waiting, _ = ask(ledger, 50)
-    inner, _ = ask(ledger, 101 - 20, within=call)
     assert not waiting
-    call.unpark()
+    inner, _ = ask(ledger, 101 - 20, within=call)  # and this one cannot, unless it passes
     granted(inner).release()
+    places.leave(taken)
+    places.leave(answers[0])
     call.release()
     granted(waiting).release()
     assert empty(ledger)
@@ -460,16 +465,37 @@ def test_cancelling_the_only_wait_in_a_hold_lets_its_hold_count_again() -> None:
     granted(inside_b).release()
 
 
-def test_a_parked_hold_counts_only_while_its_place_can_come_free() -> None:
-    ledger, free = account(), [True]
+def place(hold: Hold | None = None, outer: Place | None = None) -> Place:
+    return Place(LIMITER, hold, outer)
+
+
+def test_a_hold_that_waits_for_a_place_counts_only_while_the_place_can_come_free() -> None:
+    ledger, places, answers = account(), Places(1), list[Any]()
+    other, hold = ledger.reserve(tokens(10)), ledger.reserve(tokens(60))
+    taken = place(other)
+    assert places.enter_now(taken)
+    places.enter(place(hold), answers.append)
+    assert hold.blocked and not other.blocked
+    waiting, _ = ask(ledger, 50)
+    assert not waiting and not answers
+    inner, _ = ask(ledger, 45, within=other)  # now the holder of the place waits for the account, and nothing moves
+    assert len(answers) == 1 and not waiting and not inner, "a place more is better than a refusal"
+    places.leave(answers[0])
+    hold.release()
+    granted(waiting).release()
+    granted(inner).release()
+    places.leave(taken)
+    other.release()
+    assert empty(ledger) and not places.holders
+
+
+def test_parking_wakes_the_wait_that_it_dooms() -> None:
+    ledger = account()
     hold = ledger.reserve(tokens(60))
-    hold.park(lambda: free[0])
-    assert hold.blocked
     answers, _ = ask(ledger, 50)
-    ledger.pump()
-    assert not answers
-    free[0] = False
-    ledger.pump()
+    hold.park()
+    hold.park()
+    assert hold.blocked
     refused(answers)
     hold.unpark()
     hold.unpark()
@@ -481,20 +507,12 @@ def test_a_parked_hold_counts_only_while_its_place_can_come_free() -> None:
     assert empty(ledger)
 
 
-def test_parking_wakes_the_wait_that_it_dooms() -> None:
-    ledger = account()
-    hold = ledger.reserve(tokens(60))
-    answers, _ = ask(ledger, 50)
-    hold.park(lambda: False)
-    refused(answers)
-
-
 def test_a_hold_that_closes_while_parked_leaves_nothing() -> None:
     ledger = account()
     hold = ledger.reserve(tokens(60))
-    hold.park(lambda: True)
+    hold.park()
     hold.release()
-    hold.park(lambda: True)  # regression: a closed hold kept others waiting for ever
+    hold.park()  # regression: a closed hold kept others waiting for ever
     other = ledger.reserve(tokens(60))
     answers, _ = ask(ledger, 50)
     other.settle(used(60))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import gc
 import threading
@@ -13,11 +14,17 @@ import pytest
 
 from tts_plugins import Budget, Ledger, Limits, Problem, SelfConsistency, solve, solve_sync
 from tts_plugins._calls import limiter as _limiter
-from tts_plugins._calls.limiter import Limiter, limiter_of
+from tts_plugins._calls.limiter import Limiter, Place, limiter_of
+from tts_plugins._concurrency.wait_graph import GRAPH
 from tts_plugins.budget import Amount
 from tts_plugins.errors import ConfigurationError, DeadlineExceeded
 from tts_plugins.models import CallableModel
 from tts_plugins.testing import ScriptedModel
+
+
+def idle(limiter: Limiter) -> bool:
+    """Nobody has one of its places, and nobody waits for one."""
+    return limiter.places is not None and not limiter.places.holders and not limiter.places.waits
 
 
 class Gauge:
@@ -40,7 +47,7 @@ async def test_places_are_limited_and_given_in_order() -> None:
     gauge, limiter = Gauge(), Limiter(Limits(concurrency=3))
     await asyncio.gather(*(gauge.visit(limiter, i) for i in range(20)))
     assert (gauge.peak, gauge.order) == (3, list(range(20)))
-    assert not limiter._holders and not limiter._waiters
+    assert idle(limiter)
 
 
 async def test_who_is_cancelled_while_waiting_or_inside_leaves_its_place() -> None:
@@ -53,7 +60,7 @@ async def test_who_is_cancelled_while_waiting_or_inside_leaves_its_place() -> No
     tasks[2].cancel()
     await asyncio.wait(tasks)
     assert gauge.order == [0, 3]
-    assert not limiter._holders and not limiter._waiters
+    assert idle(limiter)
 
 
 async def test_a_place_is_left_when_the_request_fails() -> None:
@@ -62,7 +69,7 @@ async def test_a_place_is_left_when_the_request_fails() -> None:
         with pytest.raises(ValueError, match="x"):
             async with limiter.place(0, None):
                 raise ValueError("x")
-    assert not limiter._holders
+    assert idle(limiter)
 
 
 async def test_inside_a_place_the_same_server_is_reached_through_it_in_turns() -> None:
@@ -75,7 +82,7 @@ async def test_inside_a_place_the_same_server_is_reached_through_it_in_turns() -
     async with asyncio.timeout(5):
         await asyncio.gather(*(outer(i) for i in range(4)))
     assert (gauge.peak, len(gauge.order)) == (2, 12)
-    assert not limiter._holders
+    assert idle(limiter)
 
 
 @pytest.mark.parametrize("servers", [2, 3])
@@ -113,8 +120,8 @@ async def test_models_that_call_each_other_end_with_one_place_each(servers: int,
     assert [r.text for r in results] == ["4"] * servers
     assert peaks == [1] * servers, "nobody is beside another one that is not itself waiting"
     for model in models:
-        assert not limiter_of(model)._holders and not limiter_of(model)._waiters
-    assert not _limiter._circles._waits
+        assert idle(limiter_of(model))
+    assert not GRAPH.nested
 
 
 async def test_a_place_that_may_come_free_is_waited_for() -> None:
@@ -147,7 +154,7 @@ async def test_a_cancelled_wait_in_a_circle_leaves_nothing() -> None:
     await asyncio.sleep(0.02)  # "b" closed the circle, and is inside; "a" waits
     tasks[0].cancel()
     await asyncio.wait(tasks, timeout=5)
-    assert done == ["b"] and not first._holders and not second._holders and not _limiter._circles._waits
+    assert done == ["b"] and idle(first) and idle(second) and not GRAPH.nested
 
 
 async def test_what_outlives_a_place_queues_like_others() -> None:
@@ -194,13 +201,15 @@ def test_a_loop_that_has_ended_does_not_keep_the_place_that_it_waited_for() -> N
     loop = asyncio.new_event_loop()
 
     async def enter() -> None:
-        await limiter._enter("first", None)
+        await limiter.place(0, None).__aenter__()
 
-    asyncio.run(enter())
-    waiting = loop.create_task(limiter._enter("second", None))
+    assert limiter.places is not None
+    first = Place(limiter, None, None)
+    assert limiter.places.enter_now(first)
+    waiting = loop.create_task(enter())
     loop.run_until_complete(asyncio.sleep(0))
     loop.close()  # without cancelling what runs on it, as careless code does
-    limiter._leave("first")
+    limiter.places.leave(first)
 
     async def third() -> None:
         async with asyncio.timeout(2), limiter.place(0, None):
@@ -299,13 +308,13 @@ async def test_nested_calls_of_two_models_with_one_place_each_end() -> None:
 async def test_a_hold_is_parked_while_it_waits_for_a_place() -> None:
     limiter, ledger = Limiter(Limits(concurrency=1)), Ledger(Budget(calls=2))
     first, second = ledger.reserve(Amount(calls=1)), ledger.reserve(Amount(calls=1))
+    stay = limiter.place(0, second)
     async with limiter.place(0, first):
-        waiting = asyncio.create_task(limiter._enter("second", second))
+        waiting = asyncio.create_task(stay.__aenter__(), context=contextvars.Context())
         await asyncio.sleep(0)
         assert second.blocked and not first.blocked
     await waiting
     assert not second.blocked
-    limiter._leave("second")
     first.release()
     second.release()
 

@@ -118,11 +118,20 @@ def test_verifiers_of_this_package_and_their_arguments(tmp_path: Path) -> None:
         ('seed = "x"', "seed='x'"),
         ('verifier = "nope"', "verifier='nope' is not known"),
         ('verifier = "nope:nope"', "cannot be imported"),
+        ('verifier = ":"', 'does not name a function; write "package.module:name"'),
+        ('verifier = ".x:y"', "does not name a function"),
+        ('verifier = "math:"', "does not name a function"),
+        ('verifier = "a b:c"', "does not name a function"),
+        ('verifier = "broken_module:check"', "cannot be imported: ZeroDivisionError"),
         ('verifier = "math:pi"', "verifier math:pi: verifier=3.14"),
         ("verifier = 3", "verifier=3 must be"),
     ],
 )
-def test_errors_name_the_file_the_profile_and_the_field(tmp_path: Path, line: str, says: str) -> None:
+def test_errors_name_the_file_the_profile_and_the_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, says: str
+) -> None:
+    (tmp_path / "broken_module.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "tts-plugins.toml").write_text(f"[profiles.p]\n{line}\n")
     with pytest.raises(ConfigurationError, match=says) as caught:
         load(tmp_path, "p")
@@ -139,7 +148,7 @@ def test_errors_of_files_and_variables(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="the environment: profile p: seed"):
         load(tmp_path, "p", TTS_PLUGINS_PROFILES__P__SEED="x")
     (tmp_path / "tts-plugins.toml").write_text("[profiles\n")
-    with pytest.raises(ConfigurationError, match="no valid TOML"):
+    with pytest.raises(ConfigurationError, match="not valid TOML"):
         load(tmp_path, "p")
     (tmp_path / "tts-plugins.toml").write_text("profiles = 3\n")
     with pytest.raises(ConfigurationError, match="must be a table of profiles"):
@@ -147,3 +156,19 @@ def test_errors_of_files_and_variables(tmp_path: Path) -> None:
     (tmp_path / "tts-plugins.toml").write_text("[profiles]\np = 3\n")
     with pytest.raises(ConfigurationError, match="must be a table of settings"):
         load(tmp_path, "p")
+
+
+def test_values_nested_too_deeply_and_a_byte_order_mark(tmp_path: Path) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    (tmp_path / "tts-plugins.toml").write_text(f"[profiles.p]\nseed = {deep}\n")
+    with pytest.raises(ConfigurationError, match=r"tts-plugins\.toml: its values are nested too deeply"):
+        load(tmp_path, "p")
+    (tmp_path / "tts-plugins.toml").write_bytes(b"\xef\xbb\xbf[profiles.p]\nseed = 1\n")
+    with pytest.raises(ConfigurationError, match=r"tts-plugins\.toml: it begins with a byte-order mark.*without BOM"):
+        load(tmp_path, "p")
+    (tmp_path / "tts-plugins.toml").write_bytes(b"[profiles.p]\nseed = '\xff'\n")
+    with pytest.raises(ConfigurationError, match="not valid TOML"):
+        load(tmp_path, "p")
+    (tmp_path / "tts-plugins.toml").unlink()
+    with pytest.raises(ConfigurationError, match="SEED is nested too deeply"):
+        load(tmp_path, "p", TTS_PLUGINS_PROFILES__P__SEED=deep)

@@ -20,7 +20,7 @@ from tts_plugins import (
     solve,
     solve_many,
 )
-from tts_plugins.errors import BudgetExhausted, ConfigurationError, RequestRefused
+from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, RequestRefused
 from tts_plugins.models import CallableModel
 from tts_plugins.stopping import Threshold
 from tts_plugins.strategies import BaseStrategy
@@ -98,6 +98,7 @@ async def test_a_chain_stops_when_good_enough() -> None:
     # 1 and 11 climb to the end; 21 needs one revision; 31 none.
     assert result.usage.calls == 6 + 6 + 2 + 1
     assert sum(e["kind"] == "stop" for e in result.trace) == 2
+    assert result.stopped == "stop_rule"  # whichever chain goes on longest
 
 
 async def test_a_chain_that_repeats_itself_stops() -> None:
@@ -143,13 +144,44 @@ async def test_one_chain_of_one_round_is_sampling() -> None:
         assert plain.answer == "1"
 
 
-async def test_a_failed_revision_ends_its_chain_only() -> None:
-    def revise(problem: Problem, history: Sequence[Scored], number: int) -> Any:
-        return RequestRefused("no") if history[-1].answer == "12" else better(problem, history, number)
+async def test_a_chain_goes_on_after_failed_attempts_and_shows_why_they_failed() -> None:
+    shown: list[list[tuple[str, str]]] = []
 
-    model = ScriptedReviseModel(["Answer: 1", "Answer: 11"], revise)
-    result = await solve("?", model=model, strategy=Revision(chains=2, rounds=4), verifier=HEIGHT)
-    assert sorted(int(c.answer or 0) for c in result.candidates) == [1, 2, 3, 4, 11, 12]
+    def revise(problem: Problem, history: Sequence[Scored], number: int) -> Any:
+        shown.append([(a.text, a.feedback) for a in history])
+        return [RequestRefused("the form is wrong"), "Answer: 2", "Answer: bad", "Answer: 4"][number]
+
+    def check(problem: Problem, candidate: Any) -> tuple[float, str]:
+        if candidate.answer == "bad":
+            raise ValueError("not a number")
+        return int(candidate.answer) / 10, "higher"
+
+    model = ScriptedReviseModel([RequestRefused("no such form")], revise)
+    strategy = Revision(chains=1, rounds=5, select="best")
+    result = await solve("?", model=model, strategy=strategy, verifier=CallableVerifier(check, inline=True))
+    assert result.answer == "4" and [c.answer for c in result.candidates] == ["2", "4"] and result.usage.calls == 5
+    first, second, third, last = shown
+    assert first == [("", "RequestRefused: no such form")] and second == [
+        *first,
+        ("", "RequestRefused: the form is wrong"),
+    ]
+    assert third == [*second, ("Answer: 2", "higher")]
+    assert last[-1][0] == "Answer: bad" and "not a number" in last[-1][1], "what it wrote, and what the verifier said"
+
+
+async def test_chains_whose_first_attempts_fail_ask_for_different_revisions() -> None:
+    model = ScriptedReviseModel(lambda p, i: RequestRefused("no"), lambda p, h, i: f"Answer: {i}")  # type: ignore[arg-type]
+    strategy = Revision(chains=3, rounds=2, select="majority")
+    one, two = [await solve("?", model=model, strategy=strategy, seed=s) for s in (1, 1)]
+    seeds = [[c.seed for c in r.candidates] for r in (one, two)]
+    assert len(set(seeds[0])) == 3 and seeds[0] == seeds[1]
+
+
+async def test_failures_of_all_attempts_are_told_together_and_end_the_search() -> None:
+    model = ScriptedReviseModel(lambda p, i: RequestRefused("first"), lambda p, h, i: RequestRefused(f"then {i}"))  # type: ignore[arg-type]
+    with pytest.raises(AllCandidatesFailed, match="all 6 attempts failed; the first because of RequestRefused") as info:
+        await solve("?", model=model, strategy=Revision(chains=2, rounds=3, select="majority"))
+    assert len(info.value.errors) == len(info.value.attempts) == 6
 
 
 async def test_aggregation_counts_population_times_loops() -> None:
@@ -200,7 +232,7 @@ async def test_tree_search_counts_stops_and_repeats_itself_for_a_seed() -> None:
     stopped = await solve(
         "?", model=climbing(), strategy=TreeSearch(n=10, stop=Threshold(0.02)), verifier=HEIGHT, seed=5
     )
-    assert stopped.usage.calls == 1
+    assert stopped.usage.calls == 1 and stopped.stopped == "stop_rule"
     cut = await solve("?", model=climbing(), strategy=TreeSearch(n=10), verifier=HEIGHT, budget=Budget(calls=4), seed=5)
     assert cut.usage.calls == 4 and cut.stopped == "budget"
     with pytest.raises(BudgetExhausted):

@@ -201,9 +201,10 @@ def test_context_variables_reach_what_runs_elsewhere() -> None:
 
 
 async def test_a_thread_for_each_that_is_needed_and_the_idle_ones_again() -> None:
-    start = time.monotonic()
-    idents = await asyncio.gather(*(in_thread(lambda: (time.sleep(0.1), threading.get_ident())[1]) for _ in range(40)))
-    assert time.monotonic() - start < 1
+    together = threading.Barrier(40)
+    idents = await asyncio.gather(
+        *(in_thread(lambda: (together.wait(30), threading.get_ident())[1]) for _ in range(40))
+    )
     assert len(set(idents)) == 40
     assert await in_thread(threading.get_ident) in idents
 

@@ -19,7 +19,7 @@ from tts_plugins._calls.limiter import limiter_of
 from tts_plugins._calls.reservation import acquire
 from tts_plugins._internal.request_sent import Departure
 from tts_plugins._trace.recorder import Trace
-from tts_plugins.budget import Amount, Bound
+from tts_plugins.budget import Amount, Bound, Need
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -31,8 +31,7 @@ from tts_plugins.errors import (
     UnboundedCallError,
     UnknownPriceError,
 )
-from tts_plugins.ledger import Hold, Ledger
-from tts_plugins.ledger._hold import NOTHING
+from tts_plugins.ledger import NOTHING, Hold, Ledger
 from tts_plugins.protocols import Model, Role
 from tts_plugins.types import Generation, Problem, Reply, Usage
 
@@ -58,7 +57,7 @@ class _Sent:
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Sends requests for one solve. `unit` is what a candidate holds: its generation and its verification.
+    """Sends requests for one solve. `unit` is what candidates hold: their generation and their verification.
 
     Nothing is sent after its `end`, even by code that ignored its cancellation.
     """
@@ -77,7 +76,7 @@ class Caller:
         seeds: Sequence[int | None],
         *,
         bound: Bound | None,
-        unit: Amount,
+        unit: Need,
         hold: Hold,
         within: Hold | None,
         role: Role,
@@ -177,10 +176,10 @@ class Caller:
         count, departure = len(seeds), Departure(model)
         usage: Usage | None = NOTHING  # until it is sent
         failed: BaseException | None = None
-        inner = None if bound is None else self.ledger.reserve(bound.amount.times(count), within=hold)
+        inner = None if bound is None else self.ledger.reserve(bound.need.times(count), within=hold)
         token = SCOPE.set(Scope(self.ledger, inner or hold, self.deadline, role, event, seeds_of(seeds[0] or 0, "in")))
         try:
-            async with limiter_of(model).place(0 if bound is None else bound.amount.tokens * count, inner):
+            async with limiter_of(model).place(0 if inner is None else inner.size.tokens, inner or hold):
                 self.ledger.check_sound()
                 usage, started = None, time.monotonic()
                 if bound is not None and inner is not None:
@@ -190,7 +189,8 @@ class Caller:
                 usage = counted(reply, bound, inner, count).timed(time.monotonic() - started)
             return Reply(generations=reply.generations, usage=usage)
         except ModelError as error:
-            failed, usage = error, failure(error, bound, inner, count)
+            unsent = departure.waiting and error.charge == "reserve"
+            failed, usage = error, NOTHING if unsent else failure(error, bound, inner, count)
             raise
         except (ConfigurationError, BudgetExhausted, DeadlineExceeded, AllCandidatesFailed):
             usage = NOTHING  # refused before it was sent, or raised by a solve inside, which has paid for itself

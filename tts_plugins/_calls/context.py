@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.protocols import Role
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,57 @@ def current_ledger() -> Ledger | None:
     return None if scope is None else scope.ledger
 
 
+def carry_account(function: Callable[P, T]) -> Callable[P, T]:
+    """Bind a function to the account, deadline and seeds of the solve that runs here, for threads of your own.
+
+    Threads and executors start without context variables, so a solve there would pay for itself. Bound, it is a part
+    of the call around it: `executor.submit(carry_account(work), item)`, `threading.Thread(target=carry_account(work))`.
+    It carries all context variables, and may be called several times and at once.
+    """
+    context = contextvars.copy_context()
+
+    @functools.wraps(function)
+    def carried(*args: P.args, **keywords: P.kwargs) -> T:
+        return context.copy().run(function, *args, **keywords)
+
+    return carried
+
+
 def derive(seed: int, *path: object) -> int:
     """A seed of 31 bits that depends on the seed and the path, and on nothing else."""
     text = "/".join(map(str, (seed, *path)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 
 
-def seeds_of(seed: int, *path: object) -> Iterator[int]:
+def derived(seed: int, *path: object) -> Callable[[int], int]:
+    """`derive(seed, *path, number)` as a function of the number, for many numbers: what they share is hashed once."""
+    common = hashlib.blake2b("/".join(map(str, (seed, *path, ""))).encode(), digest_size=4)
+
+    def of(number: int) -> int:
+        own = common.copy()
+        own.update(b"%d" % number)
+        return int.from_bytes(own.digest(), "big") >> 1
+
+    return of
+
+
+class Seeds:
     """Seeds without end; several threads may take from it."""
-    return map(functools.partial(derive, seed, *path), itertools.count())
+
+    __slots__ = ("_numbers", "_path")
+
+    def __init__(self, *path: object) -> None:
+        self._path, self._numbers = path, itertools.count()
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        seed, *path = self._path
+        assert isinstance(seed, int)
+        return derive(seed, *path, next(self._numbers))
+
+
+def seeds_of(seed: int, *path: object) -> Iterator[int]:
+    """The seeds that follow from a seed and a path: `derive(seed, *path, 0)`, and so on."""
+    return Seeds(seed, *path)

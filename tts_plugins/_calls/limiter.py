@@ -3,22 +3,116 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar, Token
-from types import MappingProxyType
 
-from tts_plugins._calls.deadlocks import Circles, Wait
+from tts_plugins._calls.reservation import answered
+from tts_plugins._concurrency import forks
+from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Resource, Wait, deliver
 from tts_plugins.budget import Limits
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Model
 
 WINDOW = 60.0
-_ALONE = Limits(concurrency=1)
+
+
+class Place(Holder):
+    """A request's stay at a server."""
+
+    __slots__ = ("hold", "limiter", "outer", "places", "turns")
+
+    def __init__(self, limiter: Limiter, hold: Hold | None, outer: Place | None) -> None:
+        self.limiter, self.hold, self.outer = limiter, hold, outer
+        self.places: Places | None = None  # whose it is, while it has one
+        self.turns: Places | None = None  # of the requests inside this one to the same server
+        self.open, self.blocked = False, 0
+
+    @property
+    def resource(self) -> Resource:
+        """The places that it has one of."""
+        assert self.places is not None
+        return self.places
+
+    def enclosers(self) -> Iterator[Holder]:
+        """Yield what cannot end before this request does: what pays for it, and the requests around it."""
+        if self.hold is not None:
+            yield from self.hold.enclosers()
+        place = self.outer
+        while place is not None:
+            if place.open:
+                yield place
+            if place.hold is not None:
+                yield from place.hold.enclosers()
+            place = place.outer
+
+
+class _PlaceWait(Wait):
+    __slots__ = ("place",)
+
+    def __init__(self, place: Place, ready: Callable[[object], None]) -> None:
+        super().__init__(ready, place.enclosers())
+        self.place = place
+
+
+class Places(Resource):
+    """So many requests at once, in order of arrival."""
+
+    extensible = True
+
+    def __init__(self, concurrency: float) -> None:
+        super().__init__()
+        self._concurrency = concurrency
+
+    def enter_now(self, place: Place) -> bool:
+        """Take a place where one is free; return whether it was."""
+        with GRAPH.lock:
+            free = self.holders < self._concurrency and not self.waits
+            if free:
+                self._give(place)
+            return free
+
+    def enter(self, place: Place, ready: Callable[[object], None]) -> Wait:
+        """Wait for a place; `ready` gets it."""
+        wait = _PlaceWait(place, ready)
+        with GRAPH.lock:
+            GRAPH.begin(wait, self)
+            if self.holders < self._concurrency:
+                self.serve()
+            answers = GRAPH.settle()
+        deliver(answers)
+        return wait
+
+    def leave(self, place: Place) -> None:
+        """Hand the place on."""
+        with GRAPH.lock:
+            if not place.open:
+                return
+            if place.hold is not None and place.hold.place is place:
+                place.hold.place = None
+            GRAPH.closed(place)
+            answers = GRAPH.settle()
+        deliver(answers)
+
+    def serve(self) -> None:
+        """Give the free places to those who came first."""
+        while self.waits and self.holders < self._concurrency:
+            self.give_up(self.waits[0])
+
+    def give_up(self, wait: Wait) -> None:
+        """Give a place, be it one more than there are: who has one does nothing before this wait has ended."""
+        assert isinstance(wait, _PlaceWait)
+        self._give(wait.place)
+        GRAPH.answer(wait, wait.place)
+
+    def _give(self, place: Place) -> None:
+        place.places, place.open = self, True
+        if place.hold is not None and place.hold.open:
+            place.hold.place = place
+        GRAPH.opened(place)
 
 
 class Limiter:
@@ -26,96 +120,21 @@ class Limiter:
 
     A request made inside another one to the same server, by a solve in a model's function, takes over the place of
     the outer one, which does nothing meanwhile; several of them take turns. Where requests wait for each other's
-    places in a circle, the one that closes it takes over a place in the same way (see `_circles`).
+    places in a circle, one of them takes over a place in the same way (see `_concurrency.wait_graph`).
     """
 
     def __init__(self, limits: Limits, window: float = WINDOW) -> None:
         self._limits, self._window = limits, window
-        self._lock = threading.Lock()
-        self._holders: dict[object, Hold | None] = {}
-        self._waiters: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+        self.places = None if limits.concurrency is None else Places(limits.concurrency)
+        self._lock = forks.lock()
         self._sent: deque[tuple[float, int]] = deque()
 
     def place(self, tokens: int, hold: Hold | None) -> AbstractAsyncContextManager[None]:
         """A place for one request that may take `tokens`; `hold` is what it has reserved."""
-        return _Place(self, tokens, hold)
+        return _Stay(self, tokens, hold)
 
-    async def _enter(self, key: object, hold: Hold | None, around: frozenset[object] = frozenset()) -> None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        with self._lock:
-            if self._free() and not self._waiters:
-                self._holders[key] = hold
-                return
-            self._waiters.append((loop, future))
-        wait = Wait(self, future, around)
-        if around and _circles.closes(wait):
-            # Those who hold the places wait for this one to end; a place more than there are leaves them all idle.
-            with self._lock:
-                if (loop, future) in self._waiters:
-                    self._waiters.remove((loop, future))
-                self._holders.pop(future, None)
-                self._holders[key] = hold
-            return
-        if hold is not None:
-            hold.park(self._moves)
-        try:
-            await future
-        except asyncio.CancelledError:
-            with self._lock:
-                if (loop, future) in self._waiters:
-                    self._waiters.remove((loop, future))
-                    raise
-                self._holders.pop(future, None)
-            self._hand_on()  # the place came while the wait was being cancelled
-            raise
-        finally:
-            _circles.ended(wait)
-            if hold is not None:
-                hold.unpark()
-        with self._lock:
-            self._holders.pop(future, None)
-            self._holders[key] = hold
-
-    def _leave(self, key: object) -> None:
-        with self._lock:
-            left = self._holders.pop(key, key) is not key
-        if left:
-            self._hand_on()
-
-    def _hand_on(self) -> None:
-        with self._lock:
-            while self._waiters and self._free():
-                self._give(*self._waiters.popleft())
-            # There was a place too many, which only a circle has, and may need again.
-            over = bool(self._waiters) and not self._free()
-        if over and (stuck := _circles.stuck_in(self)) is not None:
-            with self._lock:
-                for waiter in [w for w in self._waiters if w[1] is stuck]:
-                    self._waiters.remove(waiter)
-                    self._give(*waiter)
-
-    def _give(self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
-        self._holders[future] = None  # keeps the place until the waiter wakes and takes it
-        try:
-            loop.call_soon_threadsafe(_wake, future)
-        except RuntimeError:  # its loop is closed, and nobody waits there any more
-            del self._holders[future]
-
-    def holders_if_waits(self, future: object) -> frozenset[object] | None:
-        """Who holds the places; None where this wait has one already, or has ended."""
-        with self._lock:
-            return frozenset(self._holders) if any(f is future for _, f in self._waiters) else None
-
-    def _free(self) -> bool:
-        return self._limits.concurrency is None or len(self._holders) < self._limits.concurrency
-
-    def _moves(self) -> bool:
-        """Whether a place can come free without room in a ledger: some holder is not itself waiting for that."""
-        with self._lock:
-            return any(hold is None or not hold.blocked for hold in self._holders.values())
-
-    async def _pace(self, tokens: int) -> None:
+    async def pace(self, tokens: int) -> None:
+        """Wait until the rates allow a request of so many tokens."""
         requests, per_minute = self._limits.requests_per_minute, self._limits.tokens_per_minute
         if requests is None and per_minute is None:
             return
@@ -135,61 +154,58 @@ class Limiter:
             await asyncio.sleep(max(delay, 0.001))
 
 
-class _Place:
-    """A request's stay in a limiter: `async with` enters and leaves."""
+# The place of the innermost request that the code here runs inside of.
+_PLACE: ContextVar[Place | None] = ContextVar("tts_plugins_place", default=None)
+
+
+class _Stay:
+    """`async with`: enters a limiter and leaves it."""
 
     def __init__(self, limiter: Limiter, tokens: int, hold: Hold | None) -> None:
         self._limiter, self._tokens, self._hold = limiter, tokens, hold
-        self._turns = Limiter(_ALONE)  # of the requests inside this one
-        self._around: frozenset[object] = frozenset()  # the places that cannot be left before this one
-        self._queue: Limiter | None = None
-        self._token: Token[Mapping[Limiter, _Place]] | None = None
+        self._place: Place | None = None
+        self._token: Token[Place | None] | None = None
 
     async def __aenter__(self) -> None:
-        limiter, around = self._limiter, _PLACES.get()
-        if limiter._limits.concurrency is not None:
-            outer = around.get(limiter)
-            queue = limiter if outer is None or outer._queue is None else outer._turns
-            self._around = frozenset(around.values()).union(*(place._around for place in around.values()))
-            await queue._enter(self, self._hold, self._around)
-            self._queue = queue
-            self._token = _PLACES.set({**around, limiter: self})
+        limiter = self._limiter
+        if limiter.places is not None:
+            await self._enter(limiter.places)
         try:
-            await limiter._pace(self._tokens)
+            await limiter.pace(self._tokens)
         except BaseException:
             self._leave()
             raise
+
+    async def _enter(self, places: Places) -> None:
+        outer = _PLACE.get()
+        place = Place(self._limiter, self._hold, outer)
+        while outer is not None and outer.limiter is not self._limiter:
+            outer = outer.outer
+        if outer is not None and outer.open:
+            places = outer.turns = outer.turns or Places(1)
+        if not places.enter_now(place):
+            await answered(lambda ready: places.enter(place, ready), lambda _: places.leave(place))
+        self._place, self._token = place, _PLACE.set(place)
 
     async def __aexit__(self, *_: object) -> None:
         self._leave()
 
     def _leave(self) -> None:
-        queue, self._queue = self._queue, None
-        if queue is not None and self._token is not None:
-            _PLACES.reset(self._token)
-            queue._leave(self)
-
-
-_circles = Circles()
-
-# The places that the requests around this one hold.
-_PLACES: ContextVar[Mapping[Limiter, _Place]] = ContextVar("tts_plugins_places", default=MappingProxyType({}))
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+        place, self._place = self._place, None
+        if place is not None and place.places is not None and self._token is not None:
+            _PLACE.reset(self._token)
+            place.places.leave(place)
 
 
 # By identity: models of others may be unhashable, or equal to another one of the same settings.
 _limiters: dict[int, tuple[weakref.ref[Model] | Model, Limiter]] = {}
-_lock = threading.RLock()  # a model may be collected, and forgotten, while the lock is held
+forks.on_fork(_limiters.clear)  # the places that are taken are those of the parent's requests
 
 
 def limiter_of(model: Model) -> Limiter:
     """The limiter that all solves of this model share."""
     name = id(model)
-    with _lock:
+    with GRAPH.lock:  # which one thread may take twice: a model may be collected, and forgotten, meanwhile
         if name not in _limiters:
             try:
                 kept: weakref.ref[Model] | Model = weakref.ref(model, lambda _: _forget(name))
@@ -200,5 +216,5 @@ def limiter_of(model: Model) -> Limiter:
 
 
 def _forget(name: int) -> None:
-    with _lock:
+    with GRAPH.lock:
         _limiters.pop(name, None)

@@ -1,17 +1,29 @@
-"""Waiting for room in an account, on whichever loop one is."""
+"""Waits in the graph of `_concurrency.wait_graph`, on whichever loop one is."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from asyncio import _get_running_loop
+from collections.abc import Callable
+from typing import TypeVar
 
-from tts_plugins.budget import Amount
+from tts_plugins._calls.unknown_waits import watched
+from tts_plugins._concurrency.wait_graph import Wait
+from tts_plugins.budget import Amount, Need
 from tts_plugins.errors import BudgetExhausted
 from tts_plugins.ledger import Hold, Ledger
 
+T = TypeVar("T")
 
-async def acquire(ledger: Ledger, unit: Amount, *, at_most: int = 1, within: Hold | None = None) -> Hold:
+
+async def acquire(
+    ledger: Ledger, unit: Amount | Need, *, at_most: int = 1, within: Hold | None = None, around: Hold | None = None
+) -> Hold:
     """A hold on up to `at_most` units, waiting for others to settle where there is no room.
+
+    Args:
+        around: the hold of the call that waits, where it is another one than `within`.
 
     Raises:
         BudgetExhausted: there is no room, and nobody in flight will make any.
@@ -20,46 +32,58 @@ async def acquire(ledger: Ledger, unit: Amount, *, at_most: int = 1, within: Hol
         # The usual case, without a detour through the loop; where it does not fit it is asked again, and may wait.
         with contextlib.suppress(BudgetExhausted):
             return ledger.reserve(unit, at_most=at_most, within=within)
-    answer = await _answer(ledger, unit, at_most, within)
+    answer = await answered(
+        lambda ready: ledger.ask(unit, ready, at_most=at_most, within=within, around=around), _release
+    )
     if isinstance(answer, Hold):
         return answer
+    assert isinstance(answer, BudgetExhausted)
     try:
         raise answer
     finally:
         del answer  # its traceback has this frame: it would refer to itself, and to all that waited for it
 
 
-async def _answer(ledger: Ledger, unit: Amount, at_most: int, within: Hold | None) -> Hold | BudgetExhausted:
-    """What the ledger says, when it does."""
+def _release(answer: object) -> None:
+    if isinstance(answer, Hold):
+        answer.release()
+
+
+async def answered(begin: Callable[[Callable[[object], None]], Wait], give_back: Callable[[object], None]) -> object:
+    """What a wait is answered.
+
+    Args:
+        begin: starts the wait, given the function that takes its answer, once and on any thread.
+        give_back: takes an answer that nobody waits for any more, since the wait was cancelled or its loop has ended.
+    """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Hold | BudgetExhausted] = loop.create_future()
+    future: asyncio.Future[object] = loop.create_future()
 
     def deliver(answer: object) -> None:
         if future.done():
-            if isinstance(answer, Hold):
-                answer.release()
+            give_back(answer)
         else:
-            assert isinstance(answer, Hold | BudgetExhausted)
             future.set_result(answer)
 
     def ready(answer: object) -> None:
+        if _get_running_loop() is loop:
+            deliver(answer)
+            return
         try:
             loop.call_soon_threadsafe(deliver, answer)
         except RuntimeError:  # the loop is closed: nobody waits there any more
-            if isinstance(answer, Hold):
-                answer.release()
+            give_back(answer)
 
-    ticket = ledger.ask(unit, ready, at_most=at_most, within=within)
-    try:
-        while not future.done():
-            # A place in a limiter may have come free or been blocked, which no ledger hears of.
-            await asyncio.wait([future], timeout=1.0)
-            ledger.pump()
+    wait = begin(ready)
+    if future.done():
         return future.result()
+    try:
+        with watched(wait, loop):
+            return await future
     except asyncio.CancelledError:
-        ticket.cancel()
+        wait.cancel()
         if not future.done():
             future.cancel()
-        elif isinstance(answer := future.result(), Hold):
-            answer.release()
+        elif not future.cancelled():
+            give_back(future.result())  # it came while the wait was being cancelled
         raise

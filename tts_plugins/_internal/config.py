@@ -163,6 +163,16 @@ def check_share(owner: str, name: str, value: object) -> None:
         raise ConfigurationError(f"{owner}: {name}={value!r} must be a number from 0 to 1")
 
 
+_ROUNDING = 1e-9  # how far sums, means and softmaxes of good scores stray
+
+
+def in_unit(value: float) -> float | None:
+    """Return `value` as a score in [0, 1]; None where it lies outside. An excess that is rounding error is cut off."""
+    if 0 <= value <= 1:
+        return float(value)
+    return float(round(value)) if -_ROUNDING <= value <= 1 + _ROUNDING else None
+
+
 def check_flag(owner: str, name: str, value: object) -> None:
     """Refuse what is neither True nor False: the text "false" would count as true."""
     if not isinstance(value, bool):

@@ -3,26 +3,71 @@
 from __future__ import annotations
 
 import email.utils
-from collections.abc import Mapping
+import errno
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from tts_plugins._internal.error_bodies import ErrorBody, read_error
+from tts_plugins._internal.secrets import secrets_in, without_secrets
 from tts_plugins.errors import (
     AuthenticationFailed,
     CallTimedOut,
+    ConfigurationError,
+    ConnectionFailed,
     ModelError,
     ModelNotFound,
+    QuotaExhausted,
     RateLimited,
     RequestRefused,
     ServerFailed,
 )
 
-_DAY = 86400
 _NAMES = "check the model's name and base_url"
+_LONGEST = 300
+_YEAR = 366 * 86400  # what asks for more is no wait, but a mistake
+# Classes of HTTP clients, by name, since each framework brings its own client.
+_REFUSED = {"ConnectError", "ConnectionRefusedError", "ClientConnectorError", "ClientConnectorDNSError"}
+_UNSENT = {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError", "InvalidUrlClientError", "NonHttpUrlClientError"}
+_TLS = {"SSLError", "SSLCertVerificationError", "ClientConnectorCertificateError", "ClientConnectorSSLError"}
+_PROXY = {"ProxyError", "ClientProxyConnectionError", "ClientHttpProxyError", "SOCKSError", "ProxyConnectionError"}
+
+
+def reply_error(
+    status: int,
+    who: str,
+    body: object,
+    *,
+    headers: Mapping[str, str] | Any = None,
+    secrets: Iterable[str] = (),
+    now: float = 0.0,
+    names: str = _NAMES,
+) -> ModelError:
+    """The error for an answer that holds one, whatever its HTTP status.
+
+    Args:
+        status: of the answer; what the body says decides where it is 200, as gateways send it.
+        body: bytes, text or decoded JSON.
+        headers: of the answer.
+        secrets: what must not show.
+        now: seconds of the epoch.
+    """
+    said = read_error(body)
+    code = said.status if status < 400 or (said.status == 402 and status in (400, 403, 429)) else status
+    text = cut(without_secrets(said.text, secrets)) or "without a word"
+    after = None if headers is None else retry_after(headers, now)
+    return status_error(code or 500, who, text, after=after, names=names, overflow=said.overflow)
 
 
 def status_error(
-    status: int, who: str, said: str, *, after: float | None = None, names: str = _NAMES, quota: bool = False
+    status: int,
+    who: str,
+    said: str,
+    *,
+    after: float | None = None,
+    names: str = _NAMES,
+    quota: bool = False,
+    overflow: bool | None = None,
 ) -> ModelError:
     """The error for an HTTP status of 400 or above.
 
@@ -31,21 +76,81 @@ def status_error(
         said: the server's own words.
         after: seconds that it asked to wait.
         names: what to look at where the model or the path is not known.
-        quota: the limit is a used-up quota, which does not come back within any wait worth having.
+        quota: the account is used up, which no wait worth having changes.
+        overflow: the request is longer than the model's context; read from `said` where it is None.
     """
+    if status == 402 or quota:
+        return QuotaExhausted(f"{who}: {status}, the account is used up: {said}; check its credit and billing")
     if status in (401, 403):
         return AuthenticationFailed(f"{who}: {status}, the key is not accepted: {said}; check api_key")
+    if status == 407:
+        return RequestRefused(f"{who}: 407, the proxy wants a login: {said}; check HTTP_PROXY and HTTPS_PROXY")
+    if status == 413 or (status != 429 and (ErrorBody(said).overflow if overflow is None else overflow)):
+        return RequestRefused(
+            f"{who}: {status}, the request is longer than the model reads: {said}; lower max_tokens, or shorten the "
+            "prompt"
+        )
     if status == 404:
         return ModelNotFound(f"{who}: 404, no such model or path: {said}; {names}")
     if status == 408:
         return CallTimedOut(f"{who}: 408, {said}", retry_after=after)
     if status == 429:
-        limited = RateLimited(f"{who}: 429, {said}", retry_after=after)
-        limited.retryable = not quota
-        return limited
+        return RateLimited(f"{who}: 429, {said}", retry_after=after)
     if status >= 500:
-        return ServerFailed(f"{who}: {status}, {said}", retry_after=after)
+        failed = ServerFailed(f"{who}: {status}, {said}", retry_after=after)
+        if status in (501, 505):  # it will not learn it by the next attempt
+            failed.retryable, failed.charge = False, "call"
+        return failed
     return RequestRefused(f"{who}: {status}, the request is refused: {said}")
+
+
+def connection_error(error: BaseException, who: str, secrets: Iterable[str] = ()) -> ModelError | ConfigurationError:
+    """The error for a connection that was not made, or that broke.
+
+    Returns:
+        A ConfigurationError where nothing was sent, and nothing can be until a setting is changed: an address, a
+        header or a proxy that cannot be used, or too few file descriptors.
+    """
+    chain = list(_chain(error))
+    names = {kind.__name__ for each in chain for kind in type(each).__mro__}.union(
+        *(getattr(each, "kinds", ()) for each in chain)  # of an error that this one stands for
+    )
+    root = next((each for each in reversed(chain) if str(each)), chain[-1])
+    told = str(root) if hasattr(root, "kinds") else f"{type(root).__name__}: {root}"
+    reason = cut(without_secrets(told, secrets))
+    if any(getattr(each, "errno", None) in (errno.EMFILE, errno.ENFILE) for each in chain):
+        return ConfigurationError(
+            f"{who}: no file descriptor is left for a connection ({reason}); lower concurrency, or raise `ulimit -n`"
+        )
+    if names & _UNSENT:
+        return ConfigurationError(f"{who}: the request cannot be sent ({reason}); check base_url, headers and api_key")
+    if names & _TLS:
+        failed = ConnectionFailed(
+            f"{who}: the TLS handshake failed ({reason}); check the server's certificate and the scheme of base_url",
+            refused=True,
+        )
+        failed.retryable = not any("certificate" in str(each).lower() for each in chain)
+        return failed
+    if names & _PROXY:
+        return ConnectionFailed(
+            f"{who}: the proxy lets no request through ({reason}); check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY",
+            refused=True,
+        )
+    refused = bool(names & _REFUSED)
+    hint = "; is the server running there?" if refused else ""
+    return ConnectionFailed(f"{who}: the connection failed ({reason}){hint}", refused=refused)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    todo = [error]
+    while todo and id(todo[0]) not in seen:
+        each = todo.pop(0)
+        seen.add(id(each))
+        yield each
+        # The context counts even where it is suppressed: one client hides what the system said.
+        found = (each.__cause__ or each.__context__, getattr(each, "os_error", None))
+        todo += [e for e in found if isinstance(e, BaseException)]
 
 
 def retry_after(headers: Mapping[str, str] | Any, now: float) -> float | None:
@@ -61,7 +166,7 @@ def retry_after(headers: Mapping[str, str] | Any, now: float) -> float | None:
             if parsed is None:
                 continue
             seconds = email.utils.mktime_tz(parsed) - now
-        if 0 <= seconds < _DAY:
+        if 0 <= seconds < _YEAR:
             return seconds
     return None
 
@@ -71,17 +176,15 @@ def server_words(body: object, headers: Mapping[str, str] | Any) -> str:
 
     Args:
         body: of its answer; a JSON object is looked into for an error's message.
-        headers: of the request: keys in them are taken out of the text, since some servers quote them.
+        headers: of the request: their values are taken out of the text, since some servers quote keys.
     """
-    if isinstance(body, Mapping):
-        inner = body.get("error", body)
-        body = inner.get("message", inner) if isinstance(inner, Mapping) else inner
-    text = " ".join(str(body).split())
-    for name, value in headers.items():
-        key = str(value or "").removeprefix("Bearer ")
-        if name.lower() in ("authorization", "api-key", "x-api-key") and len(key) > 3:
-            text = text.replace(key, "…")
-    return text if len(text) <= 300 else text[:297] + "…"
+    return cut(without_secrets(read_error(body).text, secrets_in(headers)))
+
+
+def cut(text: str) -> str:
+    """The text in one line, of 300 characters at most."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def shown_address(url: str) -> str:

@@ -1,93 +1,68 @@
 """Where code runs: the user's functions never block the loop that keeps the deadlines.
 
-A synchronous function runs on a daemon thread of a pool that grows with the work: the default executor has few
-threads, and joins them at exit, so that one function that never returns would hang the interpreter. Synchronous
-entry points share one background loop, which keeps connections warm between calls; coroutines of the user run on
-a second one there, and on the caller's own loop elsewhere.
+A synchronous function runs on a daemon thread of a pool of its own: the default executor has few threads, and joins
+them at exit, so that one function that never returns would hang the interpreter. Synchronous entry points share one
+background loop, which keeps connections warm between calls; coroutines of the user run on a second one there, and on
+the caller's own loop elsewhere.
+
+Two places have no threads to give. At the exit of the interpreter (`atexit`, `weakref.finalize`, `__del__`) everything
+runs on the thread that asks. Under gevent's patched threads all loops would be on one thread, where only one can run:
+there the coroutines of the user run on the loop of the engine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import collections
 import concurrent.futures
 import contextlib
 import contextvars
-import functools
 import inspect
-import os
-import queue
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary, ref
+
+from tts_plugins._concurrency import forks, running_code
+from tts_plugins._concurrency.thread_pool import NoThread, Pool, as_exception, begin
+
+__all__ = ["NoThread", "call_user", "calling_thread", "in_thread", "on_engine_loop", "run_sync"]
 
 T = TypeVar("T")
-_Job = Callable[[], None]
-_IDLE = 64  # threads that are kept; a few more, where several end at the same moment
+_PATIENCE = 5.0  # seconds between looks at whether the loop that one waits for still runs
 
-
-class _Pool:
-    """Daemon threads; an idle one is reused, and a new one starts where none is idle."""
-
-    def __init__(self) -> None:
-        self._idle: collections.deque[queue.SimpleQueue[_Job]] = collections.deque()  # its ends need no lock
-
-    def submit(self, job: _Job) -> None:
-        try:
-            inbox = self._idle.pop()
-        except IndexError:
-            inbox = queue.SimpleQueue()
-            threading.Thread(target=self._work, args=(inbox,), daemon=True, name="tts-plugins-worker").start()
-        inbox.put(job)
-
-    def _work(self, inbox: queue.SimpleQueue[_Job]) -> None:
-        while True:
-            inbox.get()()
-            if len(self._idle) >= _IDLE:
-                return
-            self._idle.append(inbox)
-
-
-_pool = _Pool()
+_pool = Pool()
 # Set where a loop of ours is blocked by what runs here, so that nothing in here may wait for that loop.
 _apart: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_apart", default=False)
+# Set on a thread of the pool, whose function may wait for a solve of its own.
+_pooled: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_pooled", default=False)
+# The thread that waits for what runs here.
+_caller: contextvars.ContextVar[int | None] = contextvars.ContextVar("tts_plugins_caller", default=None)
+# At exit no thread can be counted on: the daemons are about to be stopped, and from Python 3.12 on none starts.
+_exiting = threading.Event()
 
 
 async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> T:
-    """The function's result, computed on another thread with this context's variables.
+    """Return the function's result, computed on another thread with this context's variables.
 
     Cancelling the wait does not stop the function; its result is then dropped.
+
+    Raises:
+        NoThread: there is no thread, and none can be started.
     """
-    future = _begun(function, args, keywords)
+    if _exiting.is_set():
+        return function(*args, **keywords)
+    context = contextvars.copy_context()
+    context.run(_pooled.set, True)
+    future = begin(_pool, context, function, *args, **keywords)
     try:
         return await future
     finally:
         del future  # an error's traceback has this frame: it would refer to itself, and be freed late with all around
 
 
-def _begun(function: Callable[..., T], args: tuple[Any, ...], keywords: dict[str, Any]) -> asyncio.Future[T]:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-    call = functools.partial(contextvars.copy_context().run, function, *args, **keywords)
-    _pool.submit(functools.partial(_work_for, loop, _inbox_of(loop), future, call))
-    return future
-
-
-def _work_for(loop: asyncio.AbstractEventLoop, inbox: _Inbox, future: asyncio.Future[T], call: Callable[[], T]) -> None:
-    try:
-        result = call()
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
-        inbox.put(loop, future, None, _as_exception(error))
-    else:
-        inbox.put(loop, future, result, None)
-    finally:
-        del future  # as in `in_thread`
-
-
 async def call_user(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
-    """The result of a user's function, synchronous or not, off the engine's own loop."""
+    """Return the result of a user's function, synchronous or not, computed off the engine's own loop."""
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
         return await _on_user_loop(function, *args, **keywords)
     result = await in_thread(function, *args, **keywords)
@@ -99,32 +74,77 @@ async def _awaited(value: Awaitable[T]) -> T:
 
 
 async def _on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
-    if not on_engine_loop():
-        return await function(*args, **keywords)
+    if not on_engine_loop() or _green():
+        return await _noted(function, *args, **keywords)
     return await asyncio.wrap_future(_user.submit(lambda: _contained(function, *args, **keywords)))
 
 
-async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
-    """What would end the loop that all share ends the function only."""
+async def _noted(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
+    key = running_code.begun(asyncio.current_task(), contextvars.copy_context())
     try:
         return await function(*args, **keywords)
+    finally:
+        running_code.ended(key)
+
+
+def _green() -> bool:
+    """Return whether gevent has made greenlets of threads."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
+    """Run the function so that what would end the loop that all share ends the function only."""
+    try:
+        return await _noted(function, *args, **keywords)
     except (SystemExit, KeyboardInterrupt) as error:
-        raise _as_exception(error) from error
+        raise as_exception(error) from error
 
 
 def on_engine_loop() -> bool:
-    """Whether this runs on the loop that the synchronous entry points share."""
+    """Return whether this runs on the loop that the synchronous entry points share."""
     return asyncio.get_running_loop() is _engine.running
 
 
+def calling_thread() -> int:
+    """Return the thread that called `run_sync` around this, or else the one that this runs on."""
+    return _caller.get() or threading.get_ident()
+
+
 def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine to its end from synchronous code, inside a running event loop too."""
+    """Run a coroutine to its end from synchronous code, inside a running event loop too.
+
+    Raises:
+        RuntimeError: the interpreter exits, or has no thread left, and this thread has a running loop already.
+    """
+    if _exiting.is_set():
+        return _run_here(function)
+    if _pooled.get():
+        _pool.waits(1)
+        try:
+            return _run_elsewhere(function)
+        finally:
+            _pool.waits(-1)
+    return _run_elsewhere(function)
+
+
+def _run_elsewhere(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if _apart.get() or threading.get_ident() in (_user.ident, _engine.ident):
         return _run_apart(function)
     ended = threading.Event()
-    future = _engine.submit(function, ended)
     try:
-        return future.result()
+        future = _engine.submit(function, ended)
+    except NoThread:
+        return _run_here(function)
+    try:
+        while True:
+            try:
+                return future.result(timeout=_PATIENCE)
+            except concurrent.futures.TimeoutError:
+                if future.done():
+                    raise  # its own
+                if not _exiting.is_set():  # then this thread, a daemon, is about to be stopped where it waits
+                    _engine.check()
     except BaseException:  # KeyboardInterrupt in the waiting thread: what runs is stopped and settled
         if future.cancel():
             ended.wait(timeout=1.0)
@@ -133,10 +153,23 @@ def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
         del future  # as in `in_thread`
 
 
+def _run_here(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run it on this thread, where there is no other one to be had."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return contextvars.copy_context().run(asyncio.run, function())
+    raise RuntimeError(
+        "a synchronous solve needs a thread beside this event loop, and none can be started: the interpreter exits, or "
+        "the limit of threads is reached; use await solve(…) here"
+    )
+
+
 def _run_apart(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """On a loop for itself: one of our own is what would be blocked, or is blocked already."""
+    """Run it on a loop for itself: one of our own is what would be blocked, or is blocked already."""
     context, box = contextvars.copy_context(), list[T | BaseException]()
     context.run(_apart.set, True)
+    context.run(_caller.set, threading.get_ident())
 
     def job() -> None:
         try:
@@ -161,6 +194,7 @@ class _LoopThread:
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
         self.running: asyncio.AbstractEventLoop | None = None
         self.ident: int | None = None
 
@@ -169,6 +203,8 @@ class _LoopThread:
     ) -> concurrent.futures.Future[T]:
         loop = self._loop()
         context = contextvars.copy_context()
+        context.run(_pooled.set, False)
+        context.run(_caller.set, threading.get_ident())
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def start() -> None:
@@ -187,54 +223,64 @@ class _LoopThread:
         loop.call_soon_threadsafe(start)
         return future
 
+    def check(self) -> None:
+        """Raise where nothing runs the loop any more, so that nobody waits for it for ever."""
+        if self._thread is None or not self._thread.is_alive():
+            raise RuntimeError(f"the thread {self._name!r} has ended, and what it was given will not be run")
+
     def _loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self.running is None:
-                loop = asyncio.new_event_loop()
-                ready = threading.Event()
-
-                def work() -> None:
-                    asyncio.set_event_loop(loop)
-                    self.ident = threading.get_ident()
-                    loop.call_soon(ready.set)
-                    while not loop.is_closed():
-                        try:
-                            return loop.run_forever()
-                        except (SystemExit, KeyboardInterrupt):  # of one task, which has it; the others go on
-                            continue
-
-                thread = threading.Thread(target=work, daemon=True, name=self._name)
-                thread.start()
+                loop, ready = asyncio.new_event_loop(), threading.Event()
+                failed: list[BaseException] = []
+                thread = threading.Thread(target=self._work, args=(loop, ready, failed), daemon=True, name=self._name)
+                try:
+                    thread.start()
+                except (RuntimeError, MemoryError) as error:
+                    loop.close()
+                    raise NoThread(f"no thread can be started for an event loop ({error})") from error
                 ready.wait()
-                self.running = loop
-                atexit.register(_shut_down, loop, thread)
+                if failed:
+                    raise RuntimeError(f"no event loop runs on the thread {self._name!r}: {failed[0]}") from failed[0]
+                self._thread, self.running = thread, loop
             return self.running
 
+    def _work(self, loop: asyncio.AbstractEventLoop, ready: threading.Event, failed: list[BaseException]) -> None:
+        asyncio.set_event_loop(loop)
+        self.ident = threading.get_ident()
+        loop.call_soon(ready.set)
+        try:
+            while not loop.is_closed():
+                try:
+                    return loop.run_forever()
+                except (SystemExit, KeyboardInterrupt):  # of one task, which has it; the others go on
+                    continue
+        except BaseException as error:
+            failed.append(error)
+            raise
+        finally:
+            ready.set()
 
-def _shut_down(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    """At exit, let clients close their connections; what does not end within a second is left behind."""
+    def shut_down(self) -> None:
+        """Let clients close their connections; what does not end within a second is left behind."""
+        loop, thread = self.running, self._thread
 
-    async def end() -> None:
-        running = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running, timeout=0.5)
-        await loop.shutdown_asyncgens()
-        loop.stop()
+        async def end() -> None:
+            running = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running, timeout=0.5)
+            await loop.shutdown_asyncgens()  # type: ignore[union-attr]
+            loop.stop()  # type: ignore[union-attr]
 
-    if thread.is_alive():
-        _exiting.set()
-        loop.call_soon_threadsafe(lambda: loop.create_task(end()))
-        thread.join(timeout=1.0)
-
-
-# At exit, threads that still wait are left waiting: what they would say then concerns nobody.
-_exiting = threading.Event()
+        if loop is not None and thread is not None and thread.is_alive():
+            loop.call_soon_threadsafe(lambda: loop.create_task(end()))
+            thread.join(timeout=1.0)
 
 
 def _settle(future: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None:
-    if _exiting.is_set():
+    if _exiting.is_set():  # threads that still wait are left waiting: what they would hear then concerns nobody
         return
     error = None if task.cancelled() else task.exception()
     with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled, perhaps at this moment
@@ -246,78 +292,19 @@ def _settle(future: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None
             future.set_result(task.result())
 
 
-class _Inbox:
-    """What threads have for a loop. It is woken once for all that came meanwhile: waking it takes system calls."""
-
-    def __init__(self) -> None:
-        # Weakly: whoever waits has the future; and a loop that was closed must not be kept alive by what came late.
-        self._arrived: collections.deque[tuple[ref[asyncio.Future[Any]], Any, Exception | None]] = collections.deque()
-        self._woken = False
-
-    def put(
-        self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: Any, error: Exception | None
-    ) -> None:
-        self._arrived.append((ref(future), result, error))
-        if not self._woken:
-            self._wake(loop)
-
-    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._woken = True
-        try:
-            loop.call_soon_threadsafe(self._deliver)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            self._woken = False
-            self._arrived.clear()
-
-    def _deliver(self) -> None:
-        self._woken = False  # first: what arrives from here on wakes it again
-        try:
-            while self._arrived:
-                waited, result, error = self._arrived[0]
-                future = waited()
-                if future is not None and not future.done():  # else nobody waits any more
-                    if error is None:
-                        future.set_result(result)
-                    else:
-                        future.set_exception(error)
-                self._arrived.popleft()
-        finally:
-            if self._arrived:  # an interrupt of the user, on a loop that goes on after it
-                self._wake(asyncio.get_running_loop())
-
-
-_inboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Inbox] = WeakKeyDictionary()
-
-
-def _inbox_of(loop: asyncio.AbstractEventLoop) -> _Inbox:
-    """The inbox of the loop that runs here."""
-    if (inbox := _inboxes.get(loop)) is None:
-        inbox = _inboxes[loop] = _Inbox()
-    return inbox
-
-
-def _as_exception(error: BaseException) -> Exception:
-    """What a function raised, in a form that ends who called it, and neither a loop nor a task of ours."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    try:
-        text = str(error)
-    except Exception as broken:  # noqa: BLE001 - whoever waits has to hear of it all the same
-        text = f"(its text cannot be read: {type(broken).__name__})"
-    raised = RuntimeError(f"the function raised {type(error).__name__}: {text}")
-    raised.__cause__ = error
-    return raised
-
-
 _engine = _LoopThread("tts-plugins-engine")
 _user = _LoopThread("tts-plugins-user")
 
 
-def _after_fork() -> None:
-    """A child process has none of the threads, and perhaps a lock that one of them held."""
+@atexit.register
+def _at_exit() -> None:
+    # With the import and not with the first solve: a handler that was registered before it runs later than this.
+    _exiting.set()
+    for each in (_engine, _user):
+        each.shut_down()
+
+
+@forks.on_fork
+def _in_child() -> None:
     global _pool, _engine, _user
-    _pool, _engine, _user = _Pool(), _LoopThread("tts-plugins-engine"), _LoopThread("tts-plugins-user")
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    _pool, _engine, _user = Pool(), _LoopThread("tts-plugins-engine"), _LoopThread("tts-plugins-user")

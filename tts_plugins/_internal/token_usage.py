@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tts_plugins._internal.config import check_price
+from tts_plugins._internal.fields import field
 from tts_plugins.types import Usage
 
-# A chat template adds role names and separators; no known one adds more than this for a message.
-_PER_MESSAGE, _PER_PROMPT = 16, 64
 # Texts of real tokenisers run at about 3 to 6 bytes a token; beyond this, tokens were left out of the count.
 _BYTES_A_TOKEN, _BYTES_OF_ONE = 7.0, 16.0
 
@@ -55,55 +52,6 @@ class Trust:
             self.saw(told, int(1.2 * max(counts)) + 4)
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
-
-
-class Written(NamedTuple):
-    """A prompt as it is sent: what it is known by, and its tokens at most, but for what a template adds to each."""
-
-    key: int
-    tokens: int
-
-    @classmethod
-    def of(cls, prompt: Any) -> Written:
-        """Of messages with tools and the like; what was read before is taken as it is."""
-        if isinstance(prompt, Written):
-            return prompt
-        text = _ENCODER.encode(prompt)
-        ids = prompt.get("prompt") if isinstance(prompt, Mapping) else None
-        if isinstance(ids, list):
-            return cls(hash(text), len(ids))  # they are tokens already
-        messages = len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1
-        return cls(hash(text), len(text.encode("utf-8", "replace")) + _PER_MESSAGE * messages)
-
-
-class PromptBound:
-    """An upper bound of a prompt's tokens: its bytes plus the template, until a usage has been seen for it.
-
-    A tokeniser makes at most one token of a byte. Thread-safe enough: a lost update only leaves a looser bound.
-    """
-
-    def __init__(self, size: int = 1024) -> None:
-        self._seen: OrderedDict[int, int] = OrderedDict()
-        self._size = size
-        self._allowance = _PER_PROMPT
-
-    def of(self, prompt: Any) -> int:
-        """Tokens at most, of messages with tools and the like, or of what `Written.of` made of them."""
-        written = Written.of(prompt)
-        seen = self._seen.get(written.key)
-        return written.tokens + self._allowance if seen is None else seen
-
-    def saw(self, prompt: Any, tokens: int) -> None:
-        """The server counted this prompt; where counts differ (caches, modes), the largest binds."""
-        written = Written.of(prompt)
-        # A template that adds more than was allowed for does so to every prompt.
-        self._allowance += max(0, tokens - self.of(written))
-        self._seen[written.key] = max(tokens, self._seen.pop(written.key, 0))
-        while len(self._seen) > self._size:
-            self._seen.popitem(last=False)
-
-
 def measure(
     reported: Any,
     texts: Sequence[str],
@@ -128,7 +76,7 @@ def measure(
     prompt, trust = _count(reported, "prompt_tokens"), trust or Trust()
     kept = kept_limit(reported, texts, max_tokens, trust)
     told = completion = completion_count(reported, texts, truncated, max_tokens, hidden)
-    if told is not None and len(texts) > 1 and not getattr(reported, "every_choice", False):
+    if told is not None and len(texts) > 1 and not field(reported, "every_choice"):
         trust.saw(told, most_of_one(told, reported, texts, kept))
         completion = told if trust.proven else None
     exact = prompt is not None and completion is not None
@@ -192,7 +140,7 @@ def most_of_one(told: int, reported: Any, texts: Sequence[str], kept: int | None
 
 
 def _thought(reported: Any) -> int:
-    return _count(getattr(reported, "completion_tokens_details", None), "reasoning_tokens") or 0
+    return _count(field(reported, "completion_tokens_details"), "reasoning_tokens") or 0
 
 
 def _bound_of_all(texts: Sequence[str], sizes: Sequence[int], kept: int | None, told: int) -> int:
@@ -203,11 +151,13 @@ def _bound_of_all(texts: Sequence[str], sizes: Sequence[int], kept: int | None, 
 
 
 def _cached(reported: Any) -> int:
-    return _count(getattr(reported, "prompt_tokens_details", None), "cached_tokens") or 0
+    return _count(field(reported, "prompt_tokens_details"), "cached_tokens") or 0
 
 
 def _count(reported: Any, name: str) -> int | None:
-    value = getattr(reported, name, None)
+    value = field(reported, name)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**9:

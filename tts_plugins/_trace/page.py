@@ -29,6 +29,7 @@ from tts_plugins._trace.wording import (
 )
 
 _LABELS = {"stop_rule": "stop rule"}
+_MOST_ANSWERS = 8
 
 
 def page(trace: Mapping[str, Any]) -> str:
@@ -100,18 +101,77 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _trace(view: View, prefix: str) -> Html:
-    name = f"{prefix}trace-json"
+def article(view: View, prefix: str = "", *, listed: bool = True) -> Html:
+    """One trace, to stand in a page that has the styles.
+
+    Args:
+        prefix: of the names that links lead to.
+        listed: whether all calls and candidates are listed beneath.
+    """
     return el(
         "article",
         _verdict(view, prefix),
         _facts(view),
+        tally(view),
         _usage(view),
         _section("Timeline", timeline(view)),
-        _section("Calls", calls(view, prefix)),
-        el("p", el("button", "Download the trace as JSON", type="button", data_save=name, hidden=True)),
-        data_block(view.trace, name),
+        _section("Calls", calls(view, prefix)) if listed else None,
     )
+
+
+def _trace(view: View, prefix: str) -> Html:
+    name = f"{prefix}trace-json"
+    save = el("p", el("button", "Download the trace as JSON", type="button", data_save=name, hidden=True))
+    return markup(article(view, prefix), save, data_block(view.trace, name))
+
+
+def tally(view: View) -> Html | None:
+    """Which answers came how often, the most frequent first; nothing where there is nothing to vote on."""
+    votes = Counter(str(c["answer"]) for c in view.candidates if c.get("answer") is not None)
+    if len(view.candidates) < 2 or not votes:
+        return None
+    chosen, total = view.top.get("answer"), sum(votes.values())
+    shown = votes.most_common(_MOST_ANSWERS)
+    if chosen is not None and str(chosen) in votes and str(chosen) not in dict(shown):
+        shown[-1] = (str(chosen), votes[str(chosen)])
+    rows = []
+    for answer, count in shown:
+        ours = chosen is not None and answer == str(chosen)
+        rows.append(
+            el(
+                "tr",
+                el(
+                    "th",
+                    el("span", "★ " if ours else "", class_="mark chosen"),
+                    el("bdi", shorten(oneline(answer), 80)),
+                    scope="row",
+                ),
+                el("td", _share(count / total)),
+                el("td", plural(count, "vote")),
+                class_="ours" if ours else None,
+            )
+        )  # fmt: skip
+    more = len(votes) - len(shown)
+    share = votes[str(chosen)] / total if chosen is not None and str(chosen) in votes else None
+    said = "" if share is None else f"{share:.0%} agree with the chosen answer. "
+    said += f"{plural(more, 'other answer')} not shown." if more else ""
+    return el(
+        "section",
+        el("h3", "Votes"),
+        el(
+            "div", el("table", el("tbody", rows), class_="votes"), class_="scroll", tabindex="0", role="region",
+            aria_label="Votes",
+        ),
+        el("p", said, class_="quiet") if said else None,
+    )  # fmt: skip
+
+
+def _share(value: float) -> Html:
+    return el(
+        "svg", el("rect", class_="ground", width="100%", height="100%", rx="3"),
+        el("rect", class_="filled", width=f"{value:.1%}", height="100%", rx="3"),
+        class_="bar", aria_hidden="true", width="120", height="8",
+    )  # fmt: skip
 
 
 def _section(title: str, content: Html | None) -> Html | None:

@@ -7,18 +7,20 @@ import math
 import numbers
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.types import Usage, well_formed
 
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 
 _log = logging.getLogger(__name__)
 _OWN = frozenset({"id", "kind", "parent", "at", "end"})
-_JSON = frozenset({str, int, bool, type(None)})  # most of what is recorded: looked up before anything is called
+_JSON = frozenset({int, bool, type(None)})  # most of what is recorded: looked up before anything is called
 
 
 class Trace:
@@ -26,6 +28,11 @@ class Trace:
 
     An event has `id`, `kind`, `parent`, `at` and `end` (seconds since the start; `end` is None while it runs), and
     what its kind brings: `solve`, `wave`, `request`, `candidate`, `stop`, `retry`, `budget`, `deadline`, …
+
+    Most traces are never looked at, so that recording has to be cheap. What the engine records by `open` and `close`
+    is kept as it came, since nobody changes it later, and becomes JSON when it is read. What users bring by `note` and
+    `mark` may change the next moment, and becomes JSON at once. The dictionary of the keywords is the event: one of
+    numbers and texts alone is an object that the garbage collector need not visit.
     """
 
     def __init__(self, listener: Listener | None = None) -> None:
@@ -37,22 +44,22 @@ class Trace:
 
     def __getstate__(self) -> dict[str, Any]:
         """What can be pickled and copied: the events, without the lock and without who listens."""
-        return {"started": self.started, "origin": self._origin, "events": [dict(e) for e in list(self._events)]}
+        return {"started": self.started, "origin": self._origin, "events": [dict(e) for e in self]}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.started, self._origin, self._events = state["started"], state["origin"], state["events"]
         self._lock, self._listener = threading.Lock(), None
 
     def open(self, kind: str, parent: int | None, /, **data: Any) -> int:
-        """Record the start of something; returns its id for `close`."""
+        """Record the start of something; returns its id for `close`. Nothing in `data` may change later."""
         return self._add(kind, parent, data, ended=False)
 
     def close(self, event_id: int, **data: Any) -> None:
-        """Record the end of something, and what came of it; the first end counts."""
+        """Record the end of something, and what came of it; the first end counts. Nothing in `data` may change."""
         event = self._events[event_id]
         if event["end"] is None:
-            event.update(_plain(data))
-            event["end"] = self._now()
+            event.update(data)
+            event["end"] = time.monotonic() - self._origin
             self._tell(event)
 
     def mark(self, event_id: int, /, **data: Any) -> None:
@@ -67,34 +74,37 @@ class Trace:
         """
         if taken := _OWN & data.keys():
             raise ConfigurationError(f"note: {min(taken)}= is a field of every event; choose another name")
-        self._add(kind, parent, data, ended=True)
+        self._add(kind, parent, _plain(data), ended=True)
+
+    def of_kind(self, *kinds: str) -> list[Event]:
+        """The events of these kinds, without the work of reading all others."""
+        return [_shaped(event) for event in list(self._events) if event["kind"] in kinds]
 
     def abandon(self, above: int) -> None:
         """End all that still runs inside of an event: nobody waits for it any more."""
-        for event in list(self._events):
-            if event["end"] is None and event["id"] > above:
+        for event in [event for event in self._events if event["end"] is None]:
+            if event["id"] > above:
                 self.close(event["id"], error="abandoned: it ignored its cancellation")
 
-    def _add(self, kind: str, parent: int | None, data: Mapping[str, Any], *, ended: bool) -> int:
-        plain = _plain(data)
+    def _add(self, kind: str, parent: int | None, data: dict[str, Any], *, ended: bool) -> int:
+        data["kind"], data["parent"] = kind, parent
         with self._lock:
-            now, number = self._now(), len(self._events)
-            event = {
-                "id": number, "kind": kind, "parent": parent, "at": now, "end": now if ended else None, **plain,
-            }  # fmt: skip
-            self._events.append(event)
-        self._tell(event)
+            data["at"] = now = time.monotonic() - self._origin
+            data["end"] = now if ended else None
+            number = data["id"] = len(self._events)
+            self._events.append(data)
+        self._tell(data)
         return number
 
     def __len__(self) -> int:
         return len(self._events)
 
     def __iter__(self) -> Iterator[Event]:
-        return iter(list(self._events))
+        return map(_shaped, list(self._events))
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
-        return {"version": 1, "started": self.started.isoformat(), "events": [dict(e) for e in self._events]}
+        return {"version": 1, "started": self.started.isoformat(), "events": [dict(e) for e in self]}
 
     def tree(self) -> str:
         """The events as a tree of text, for a terminal."""
@@ -113,35 +123,44 @@ class Trace:
 
         return fragment(self.to_dict())
 
-    def _now(self) -> float:
-        return round(time.monotonic() - self._origin, 6)
-
-    def _tell(self, event: Event) -> None:
+    def _tell(self, event: dict[str, Any]) -> None:
         if self._listener is None:
             return
         try:
-            self._listener(dict(event))
+            self._listener(_shaped(event))
         except Exception as error:  # noqa: BLE001 - a broken display must not cost an answer that is paid for
             self._listener = None
             _log.exception("the listener of a solve failed, and is not called any more")
             self._add("listener_failed", 0, {"error": f"{type(error).__name__}: {error}"}, ended=True)
 
 
+def _shaped(event: Mapping[str, Any]) -> dict[str, Any]:
+    """An event as JSON has it; a copy, made in one step, since another thread may be adding to it."""
+    raw = dict(event)
+    own = {name: raw.pop(name) for name in ("id", "kind", "parent", "at", "end")}
+    own["at"], own["end"] = round(own["at"], 6), None if own["end"] is None else round(own["end"], 6)
+    return {**own, **_plain(raw)}
+
+
 def _plain(value: Any) -> Any:
     """The value as JSON has it: verifiers, servers and strategies bring what they like."""
     if type(value) in _JSON:
         return value
+    if type(value) is str:
+        return well_formed(value)
     if type(value) is float:
         return value if math.isfinite(value) else repr(value)
+    if type(value) is Usage:
+        return value.to_dict()
     # The usual types first: whether something is a Mapping is slow to find out.
-    if type(value) in (list, tuple):
+    if type(value) in (list, tuple, array, range):
         return [item if type(item) in _JSON else _plain(item) for item in value]
     if type(value) is dict or isinstance(value, Mapping):
-        return {str(key): item if type(item) in _JSON else _plain(item) for key, item in value.items()}
+        return {well_formed(str(key)): item if type(item) in _JSON else _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     if isinstance(value, str):
-        return str(value)
+        return well_formed(str(value))
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):

@@ -131,8 +131,11 @@ def stop_words(note: Event) -> str:
     return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more possible")
 
 
+CUT_SHORT = ("max_steps", "search_ended", "larger_failed")
+
+
 def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
-    """What cut a search short besides what its `stopped` says: each once."""
+    """What cut a search short besides what its `stopped` says: each once. Events of other kinds say nothing of it."""
     said: dict[str, None] = {}
     for event in events:
         if event.get("kind") == "max_steps":

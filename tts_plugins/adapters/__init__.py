@@ -4,20 +4,24 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
+from tts_plugins._internal.fields import field, fields_of, listed
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
 from tts_plugins._internal.threads import call_user, in_thread
+from tts_plugins.adapters._all_failed import original_of, raised_for
 from tts_plugins.adapters._charge import causes_of, charge_of
+from tts_plugins.adapters._error_messages import described
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._metered import (
+    METER,
     Attempts,
     CandidateLost,
     MeteredModel,
-    metered,
     search_here,
     searching,
     setting,
 )
+from tts_plugins.adapters._search import BaseSearch
 from tts_plugins.adapters._settings import (
     LIMITS,
     REVISING,
@@ -28,15 +32,20 @@ from tts_plugins.adapters._settings import (
     check_names,
 )
 from tts_plugins.adapters._texts import Text, answer_key
+from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.models._chat.stepping import Stepping
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
     "LIMITS",
+    "METER",
     "REVISING",
     "STEPWISE",
     "Attempts",
+    "BaseSearch",
     "CandidateLost",
+    "FunctionVerifier",
+    "Judging",
     "MeteredModel",
     "Passing",
     "SearchSettings",
@@ -52,8 +61,14 @@ __all__ = [
     "causes_of",
     "charge_of",
     "check_names",
+    "described",
+    "field",
+    "fields_of",
     "in_thread",
-    "metered",
+    "listed",
+    "metered_verifier",
+    "original_of",
+    "raised_for",
     "required_parameters",
     "search_here",
     "searching",

@@ -7,17 +7,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tts_plugins.adapters._charge import causes_of
-from tts_plugins.errors import ModelError, TTSError
+from tts_plugins.adapters._all_failed import raised_for
+from tts_plugins.adapters._metered import METER
+from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ModelError, TTSError
 
 
 def cause_for(found: BaseException, error: BaseException) -> BaseException | None:
-    """The cause of what is raised in place of an error: that error, unless it goes back to the same, or is it.
+    """Return the cause of `found`, which is raised in place of `error`: `error`, unless that leads back to `found`.
 
-    A budget's refusal is raised again for what was made of it on its way; as a cause of itself, whoever follows causes
-    would follow it for ever.
+    A budget's refusal is raised again for what user code made of it on its way. If it became its own cause, whoever
+    follows causes would never end, and only the collector of cycles would free it.
     """
-    return found.__cause__ if any(cause is found for cause in causes_of(error)) else error
+    todo, seen = [error], set[int]()
+    while todo:
+        one = todo.pop()
+        if one is found:
+            return found.__cause__
+        if id(one) not in seen:
+            seen.add(id(one))
+            todo += [other for other in (one.__cause__, one.__context__) if other is not None]
+    return error
 
 
 class PassedThrough(ModelError):
@@ -35,6 +44,8 @@ class Passing:
 
     def take(self, error: BaseException, where: str) -> PassedThrough | None:
         """What to raise instead, to end the search; None where it is a failure like any other."""
+        if type(error) is RuntimeError and error.__cause__ is not None and not isinstance(error.__cause__, Exception):
+            error = error.__cause__  # a thread wraps what is no Exception, since that would end the loop
         if isinstance(error, TTSError) or not _passes(error):
             return None
         self._error = self._error or error
@@ -42,13 +53,23 @@ class Passing:
 
     @contextmanager
     def out(self) -> Iterator[None]:
-        """Around the whole search: what was taken is raised from here as it was."""
+        """Around the whole search: raise what was taken as it was, and for all candidates what `raised_for` says."""
+        failed: AllCandidatesFailed | ModelError | None = None
         try:
             yield
-        except TTSError:
+        except (AllCandidatesFailed, ModelError) as error:
+            failed = error
+        except TTSError as error:
             if self._error is not None:
                 raise self._error from None
+            if isinstance(error, BudgetExhausted) and (meter := METER.get()) is not None:
+                meter.hear(error)  # of the search around this one, whose user code may swallow it
             raise
+        try:
+            if failed is not None and self._error is None:
+                raise raised_for(failed)  # outside of `except`: it has no context then
+        finally:
+            del failed  # its traceback has this frame: it would refer to itself
         if self._error is not None:
             raise self._error
 

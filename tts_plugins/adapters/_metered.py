@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, NoReturn, Protocol
 
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import BudgetExhausted, ConfigurationError, ModelError
-from tts_plugins.metering import Meter, Prices
+from tts_plugins.errors import ConfigurationError, ModelError
+from tts_plugins.metering import Meter
 from tts_plugins.prompts import attempt_text, attempt_turns
-from tts_plugins.protocols import Role, Run
-from tts_plugins.types import Candidate, Problem, Reply, Scored, Usage
-
-T = TypeVar("T")
+from tts_plugins.protocols import Run
+from tts_plugins.types import Candidate, Problem, Reply, Scored
 
 
 class CandidateLost(ModelError):
@@ -56,6 +54,8 @@ class Searching(Protocol):
         ...
 
 
+METER: ContextVar[Meter | None] = ContextVar("tts_plugins_adapter_meter", default=None)
+"""The meter of the candidate or verification that this runs in."""
 _SEARCH: ContextVar[Searching | None] = ContextVar("tts_plugins_search", default=None)
 
 
@@ -149,29 +149,3 @@ class setting:
     def __exit__(self, *_: object) -> None:
         for (variable, _), token in zip(self._pairs, self._tokens, strict=True):
             variable.reset(token)
-
-
-async def metered(
-    work: Callable[[], Awaitable[T]],
-    *,
-    role: Role,
-    prices: Prices,
-    using: Callable[[Meter], AbstractContextManager[Any]],
-) -> tuple[T, Usage]:
-    """Do work whose model calls are metered; where its first one found no room, wait for room and begin anew.
-
-    Args:
-        using: makes a meter the one that the framework's callbacks find.
-    """
-    prepaid = None
-    while True:
-        meter = Meter.here(role=role, prices=prices, prepaid=prepaid)
-        try:
-            with using(meter):
-                return await work(), meter.close()
-        except BudgetExhausted:
-            if meter.refused is None or not meter.untouched:
-                raise
-            prepaid = await meter.room()
-        finally:
-            meter.close()

@@ -22,7 +22,7 @@ def outcome(
     place = places.get(result.best.id)
     row = SolveRow(
         **_key(key), correct=graded(grade, problem, result.best) if place is None else grades[place],
-        answer=result.answer, score=result.score, chosen=place, stopped=result.stopped, choice=_choice(result),
+        answer=result.answer_key, score=result.score, chosen=place, stopped=result.stopped, choice=_choice(result),
         text=result.best.text if texts and place is None else None,
         **_costs(result.usage, result.usage.seconds),
     )  # fmt: skip
@@ -52,7 +52,7 @@ def _costs(usage: Usage, seconds: float) -> dict[str, Any]:
 
 def _candidate(place: int, c: Scored, correct: bool | None, texts: bool) -> CandidateRow:
     return CandidateRow(
-        place=place, answer=c.answer, correct=correct, score=c.score, tokens=c.tokens, truncated=c.truncated,
+        place=place, answer=c.vote, correct=correct, score=c.score, tokens=c.tokens, truncated=c.truncated,
         finished=c.finished, step_scores=c.step_scores, logprobs=c.logprobs or (), sent_seed=c.seed,
         text=c.text if texts else None,
     )  # fmt: skip

@@ -86,7 +86,7 @@ def _file(path: Path) -> Iterator[Problem]:
 def _line(where: str, line: str, number: int) -> Problem:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: {type(value).__name__} where an object is wanted")

@@ -22,6 +22,7 @@ from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
     ConfigurationError,
+    DataError,
     DeadlineExceeded,
     ModelError,
     TTSError,
@@ -166,6 +167,8 @@ class _Work:
         except (AllCandidatesFailed, BudgetExhausted, DeadlineExceeded) as error:
             if _server_down(error):
                 raise
+            if isinstance(asked.fatal, DataError):
+                raise asked.fatal from error  # of the store: a full disk, say, which is no failure of the strategy
             self._check_pool(key, arm, model)
             if isinstance(error, BudgetExhausted | DeadlineExceeded) and await self._cut(arm, own, model):
                 return None

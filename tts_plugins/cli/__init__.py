@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -16,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit code.
 
     0: done, with an answer; 1: an error; 2: a wrong option or setting; 3: the budget or the time ended before there
-    was any answer; 130: interrupted before there was any answer.
+    was any answer; 130: interrupted before there was any answer, by Ctrl-C or by SIGTERM.
     """
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
@@ -26,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     with ExitStack() as opened:
         _open_streams(opened)
+        _end_on_sigterm(opened)
         return _main(sys.argv[1:] if arguments is None else arguments)
 
 
@@ -37,6 +40,14 @@ def _open_streams(opened: ExitStack) -> None:
             opened.callback(setattr, sys, name, None)
         if (reconfigure := getattr(getattr(sys, name), "reconfigure", None)) is not None:
             reconfigure(errors="replace")  # a terminal that cannot show a sign of a model's text shows a "?"
+
+
+def _end_on_sigterm(opened: ExitStack) -> None:
+    """Treat SIGTERM as Ctrl-C, so that a container's stop or a scheduler's limit leaves what there is."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        # Raised anew, so that it finds whichever handler of Ctrl-C stands at that moment.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        opened.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -15,8 +15,10 @@ from tts_plugins.cli._commands.doctor import doctor
 from tts_plugins.cli._commands.record import record
 from tts_plugins.cli._commands.report import report
 from tts_plugins.cli._commands.rollouts import rollouts
+from tts_plugins.cli._commands.serve import serve
 from tts_plugins.cli._commands.solve import solve
 from tts_plugins.cli._commands.train import train_verifier
+from tts_plugins.cli._commands.view import view
 from tts_plugins.cli._display.console import complain
 from tts_plugins.cli._display.error_messages import TYPED
 
@@ -35,6 +37,8 @@ app.command("report")(report)
 app.command("calibrate")(calibrate_command)
 app.command("rollouts")(rollouts)
 app.command("train-verifier")(train_verifier)
+app.command("serve")(serve)
+app.command("view")(view)
 app.command("doctor")(doctor)
 
 

@@ -6,22 +6,19 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from tts_plugins._calls.caller import Send, acquire, asked_to_cancel
 from tts_plugins._calls.context import SCOPE
-from tts_plugins.budget import FREE, Amount, Bound
+from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._jobs import Ask, Job, NextStep
 from tts_plugins.engine._sampling import Sampling
-from tts_plugins.engine._scoring import failing_alone, read_answer, scored_by
+from tts_plugins.engine._scoring import failing_alone, scored_by, with_answer
+from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._stragglers import Stragglers, TooLate
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, VerifierError
 from tts_plugins.ledger import Hold
-from tts_plugins.protocols import SetVerifier, StepModel, Verifier
+from tts_plugins.protocols import Run, SetVerifier, StepModel, Verifier
 from tts_plugins.types import Candidate, Reply, Score, Scored
-
-if TYPE_CHECKING:
-    from tts_plugins.engine._run import SolveRun
 
 _THOSE_THAT_DO = (
     "ProcessJudge (any chat model), ProcessVerifierHTTP (a process reward model), or a CallableVerifier whose function "
@@ -33,9 +30,16 @@ class Expansion(Sampling):
     """One `expand` of a run."""
 
     def __init__(
-        self, run: SolveRun, model: StepModel, jobs: Sequence[Job], lookahead: int, straggler: float | None
+        self,
+        state: SolveState,
+        run: Run,
+        model: StepModel,
+        jobs: Sequence[Job],
+        lookahead: int,
+        straggler: float | None,
     ) -> None:
-        super().__init__(run, jobs)
+        super().__init__(state, run, jobs)
+        self._at_once = False  # lookahead sends requests of its own
         self._model, self._lookahead = model, lookahead
         self._stragglers = None if straggler is None else Stragglers(straggler, len(jobs))
         self._judging: dict[tuple[int, str, bool], asyncio.Future[Score]] = {}
@@ -71,15 +75,15 @@ class Expansion(Sampling):
             async with late.within(indices):
                 return await super()._request(jobs, hold, gen, after, event, timed)
         except TooLate as error:
-            raise CallTimedOut(self._too_late(self._run.model.name, event, late, indices, error)) from error
+            raise CallTimedOut(self._too_late(self._state.model.name, event, late, indices, error)) from error
         except Exception:
             late.failed(indices)
             raise
 
-    async def _room(self, unit: Amount, at_most: int, waiting: int) -> Hold:
+    async def _room(self, unit: Need, at_most: int, waiting: int, waits: bool) -> Hold | None:
         late, told = self._stragglers, False
-        if late is None:
-            return await super()._room(unit, at_most, waiting)
+        if late is None or not waits:
+            return await super()._room(unit, at_most, waiting, waits)
 
         def tell() -> None:
             nonlocal told
@@ -90,7 +94,7 @@ class Expansion(Sampling):
         # may be those that hang, for which the level must not wait until the others are sent.
         soon = asyncio.get_running_loop().call_soon(tell)
         try:
-            return await super()._room(unit, at_most, waiting)
+            return await super()._room(unit, at_most, waiting, waits)
         finally:
             soon.cancel()
             if told:
@@ -107,7 +111,9 @@ class Expansion(Sampling):
             if self._stragglers is not None:
                 self._stragglers.stop()
 
-    async def _judge(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
+    async def _judge(self, candidate: Candidate, hold: Hold | None, event: int) -> Scored:
+        assert hold is not None  # steps are never taken at once
+        self._enter(candidate, hold, event)
         late = self._stragglers
         if late is None:
             return await self._judged(candidate, hold, event)
@@ -115,7 +121,7 @@ class Expansion(Sampling):
             async with late.within([candidate.index]):
                 scored = await self._judged(candidate, hold, event)
         except TooLate as error:
-            name = self._alone.name if self._alone is not None else self._run.model.name
+            name = self._alone.name if self._alone is not None else self._state.model.name
             raise VerifierError(self._too_late(name, event, late, [candidate.index], error)) from error
         except Exception:
             late.failed([candidate.index])
@@ -125,15 +131,15 @@ class Expansion(Sampling):
 
     def _too_late(self, name: str, event: int, late: Stragglers, indices: Sequence[int], error: TooLate) -> str:
         limit = f"{error.limit:.2g} s, {late.factor:g} times the median of its level"
-        self._run.trace.note("straggler", event, indices=list(indices), limit=limit)
+        self._state.trace.note("straggler", event, indices=list(indices), limit=limit)
         return f"{name}: not done in {limit}; the level goes on without it (raise straggler to wait longer)"
 
     async def _judged(self, candidate: Candidate, hold: Hold, event: int) -> Scored:
-        run, verifier = self._run, self._alone
+        state, verifier = self._state, self._alone
         if not candidate.text.strip():
-            raise MalformedResponse(f"{run.model.name} wrote no step at all: its first one is empty")
+            raise MalformedResponse(f"{state.model.name} wrote no step at all: its first one is empty")
         if candidate.finished:  # a part of a solution does not vote
-            candidate = candidate.replace(answer=await read_answer(run.answer, candidate.text))
+            candidate = await with_answer(candidate, state.answer)
         if verifier is None:
             return Scored.of(candidate)
         score = await self._shared(candidate, verifier, hold, event)
@@ -156,7 +162,7 @@ class Expansion(Sampling):
             await self._fill(known, self._ahead(candidate, verifier, hold, event))
             return known.result()
         # Nobody waits while holding room: the one that is judged may need more of it.
-        self._run.carry(None)
+        self._state.tasks.carry(None)
         if known is None:
             known = self._judging[key] = self._apart(candidate, verifier, hold, event)
         hold.release()
@@ -188,50 +194,55 @@ class Expansion(Sampling):
 
     def _apart(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> asyncio.Task[Score]:
         """In a task for itself, which outlives the child that began it: that one may be late, and others in time."""
-        own, scope = self._run.ledger.reserve(hold.amount, within=hold), SCOPE.get()
+        own, scope = self._state.ledger.reserve(hold.amount, within=hold), SCOPE.get()
         assert scope is not None
 
         async def work() -> Score:
             SCOPE.set(replace(scope, hold=own))
             return await self._ahead(candidate, verifier, own, event)
 
-        return self._run.spawn(work(), self._tasks, own)
+        return self._state.tasks.spawn(work(), self._tasks, own)
 
     async def _ahead(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
         """The verifier's score, at the end of the steps that are written ahead."""
-        run, end = self._run, candidate
+        state, end = self._state, candidate
         for ahead in range(1, self._lookahead + 1):
             if end.finished:
                 break
             ask = NextStep(self._model, end, greedy=True)
             bound = await ask.bound()
-            unit = (bound or FREE).amount
-            seed = run.derive("ahead", candidate.seed, ahead)
-            own = await acquire(run.ledger, unit, within=hold)
-            reply, rest, _ = await run.caller.request(
+            unit = (bound or FREE).need
+            seed = state.derive("ahead", candidate.seed, ahead)
+            own = await acquire(state.ledger, unit, within=hold)
+            reply, rest, _ = await state.caller.request(
                 self._model, ask.problem, [seed], bound=bound, unit=unit, hold=own, within=hold, role="model",
                 parent=event, send=ask.send,
             )  # fmt: skip
             rest.release()
             end = ask.make(reply.generations[0], candidate.index, seed)
         if end is not candidate and end.finished:
-            end = end.replace(answer=await read_answer(run.answer, end.text))
+            end = await with_answer(end, state.answer)
         with failing_alone(verifier.name):
-            score = await verifier.score(run, end)
+            score = await verifier.score(self._run, end)
         if self._lookahead:
             scored_by(verifier.name, end, score)  # held against the steps that it was shown, before they are cut off
         return score if end is candidate else replace(score, details={**score.details, "lookahead": end.text})
 
 
 async def expansion(
-    run: SolveRun, candidates: Sequence[Candidate], total: int, lookahead: int, straggler: float | None
+    state: SolveState,
+    run: Run,
+    candidates: Sequence[Candidate],
+    total: int,
+    lookahead: int,
+    straggler: float | None,
 ) -> Expansion:
     """The jobs of an `expand`: children's seeds follow from their parent's, so that no timing changes them.
 
     Raises:
         ConfigurationError: the model or the verifier cannot serve a search over steps.
     """
-    model, verifier = run.model, run.verifier
+    model, verifier = state.model, state.verifier
     if not isinstance(model, StepModel):
         raise ConfigurationError(
             f"{model.name} ({type(model).__name__}) writes no single steps, which a search over steps needs; use "
@@ -251,8 +262,8 @@ async def expansion(
     jobs: list[Job] = []
     for name, share in shares.items():
         parent = parents[name]
-        ask, first = NextStep(model, parent), run.children.get(name, 0)
-        run.children[name] = first + share
+        ask, first = NextStep(model, parent), state.children.get(name, 0)
+        state.children[name] = first + share
         places = range(first, first + share)
-        jobs += [Job(run.take_index(), run.derive("step", parent.seed, parent.index, j), ask) for j in places]
-    return Expansion(run, model, jobs, lookahead, straggler)
+        jobs += [Job(state.take_index(), state.derive("step", parent.seed, parent.index, j), ask) for j in places]
+    return Expansion(state, run, model, jobs, lookahead, straggler)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tts_plugins._calls.context import derive
+from tts_plugins._calls.context import derived
 from tts_plugins.answers import marked
 from tts_plugins.budget import Bound
 from tts_plugins.protocols import Model, ReviseModel, StepModel
 from tts_plugins.steps import steps_of
-from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step
+from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step, held_output
 
 
 class Ask(Protocol):
@@ -43,7 +43,7 @@ class Ask(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Job:
     """One candidate to be: its place in the run, its seed, and what it asks."""
 
@@ -63,8 +63,12 @@ class Jobs:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, part: slice) -> list[Job]:
-        return [Job(i, derive(self.seed, "candidate", i), self.ask) for i in self.indices[part]]
+    def __getitem__(self, part: slice) -> Jobs:
+        return Jobs(self.ask, self.indices[part], self.seed)
+
+    def __iter__(self) -> Iterator[Job]:
+        seed_of = derived(self.seed, "candidate")
+        return (Job(i, seed_of(i), self.ask) for i in self.indices)
 
 
 @dataclass(frozen=True)
@@ -171,10 +175,10 @@ def _joined(parent: Candidate, generation: Generation) -> tuple[float, ...] | No
 
 
 def _whole(problem: Problem, generation: Generation, index: int, seed: int, parent: str | None) -> Candidate:
-    return Candidate(
-        problem=problem,
+    return Candidate.made(
+        problem,
         text=generation.text,
-        output=generation.output,
+        output=held_output(generation),
         finished=True,
         truncated=generation.finish_reason == "length",
         finish_reason=generation.finish_reason,

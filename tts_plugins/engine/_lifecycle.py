@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._calls.unknown_waits import escape_warnings, note_escape
+from tts_plugins._internal.config import Configured
 from tts_plugins._trace.otel import export
 from tts_plugins._trace.recorder import Listener, Trace
-from tts_plugins._trace.wording import cut_short
+from tts_plugins._trace.wording import CUT_SHORT, cut_short
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
 from tts_plugins.engine._run import SolveRun
+from tts_plugins.engine._running import held
+from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.selection import fallback
-from tts_plugins.types import Problem, Result, Scored
+from tts_plugins.types import Problem, Result, Scored, Usage
 
 # Seconds after the deadline: in which a strategy may choose among what it has; after which it is left behind.
 _GRACE, _LAST = 0.15, 0.2
@@ -41,117 +46,132 @@ class Solving:
     def __init__(self, problem: Problem, settings: Settings, listener: Listener | None) -> None:
         self._problem, self._settings = problem, settings
         self._trace = Trace(listener)
-        self._run: SolveRun | None = None
+        self._state: SolveState | None = None
         self._halt_first = False
 
     def halt(self) -> None:
-        if self._run is not None:
-            self._run.halt("cancelled")
+        if self._state is not None:
+            self._state.halt("cancelled")
         self._halt_first = True
 
     async def run(self) -> Result:
         s, now = self._settings, time.monotonic()
         ledger, deadline = _account(s.budget, now)
         root = self._trace.open(
-            "solve", None, problem=self._problem.text, model=s.model.name, strategy=repr(s.strategy), seed=s.seed,
+            "solve", None, problem=self._problem.text, model=s.model.name, seed=s.seed,
+            strategy=s.strategy if isinstance(s.strategy, Configured) else repr(s.strategy),  # the first is frozen
             verifier=None if s.verifier is None else s.verifier.name,
             **_limits(s.budget),
         )  # fmt: skip
-        run = self._run = SolveRun(
+        state = self._state = SolveState(
             model=s.model, verifier=s.verifier, ledger=ledger, trace=self._trace, root=root, seed=s.seed,
             deadline=deadline, attempts=s.attempts, answer=s.answer,
         )  # fmt: skip
         try:
-            best = await self._search(run, Scope(ledger, None, deadline, "model", root, seeds_of(s.seed, "strategy")))
+            with held():
+                scope = Scope(ledger, None, deadline, "model", root, seeds_of(s.seed, "strategy"))
+                best = await self._search(state, scope)
+            if SCOPE.get() is None:
+                note_escape()
         except BaseException as error:
-            self._trace.close(root, error=type(error).__name__, message=str(error), **_ending(run, ledger, now))
+            usage = _usage(ledger, now)
+            self._trace.close(root, error=type(error).__name__, message=str(error), stopped=state.stopped, usage=usage)
             export(self._trace)
             raise
-        self._trace.close(root, chosen=best.id, answer=best.answer, score=best.score, **_ending(run, ledger, now))
+        usage = _usage(ledger, now)
+        self._trace.close(root, chosen=best.id, answer=best.vote, score=best.score, stopped=state.stopped, usage=usage)
         export(self._trace)
         return Result(
             problem=self._problem,
             best=best,
-            candidates=tuple(sorted(run.seen, key=lambda c: c.index)),
-            usage=replace(ledger.usage, seconds=time.monotonic() - now, overshoot=ledger.overshoot.tokens),
-            stopped=run.stopped,
+            candidates=tuple(sorted(state.seen, key=lambda c: c.index)),
+            usage=usage,
+            stopped=state.stopped,
             trace=self._trace,
             seed=s.seed,
-            warnings=cut_short(self._trace),
+            warnings=(*cut_short(self._trace.of_kind(*CUT_SHORT)), *escape_warnings(ledger)),
         )
 
-    async def _search(self, run: SolveRun, scope: Scope) -> Scored:
+    async def _search(self, state: SolveState, scope: Scope) -> Scored:
         loop = asyncio.get_running_loop()
         timers: list[asyncio.TimerHandle] = []
-        left_behind: asyncio.Future[None] = loop.create_future()
+        over: asyncio.Future[None] = loop.create_future()
 
         def give_up(task: asyncio.Task[Scored]) -> None:
             timers.append(loop.call_later(_GRACE, task.cancel))
-            timers.append(loop.call_later(_LAST, left_behind.cancel))
+            timers.append(loop.call_later(_LAST, _wake, over))
 
-        task = run.spawn(_in_scope(self._settings.strategy, run, self._problem, scope), set())
-        run.on_halt = functools.partial(give_up, task)
+        task = state.tasks.spawn(_in_scope(self._settings.strategy, SolveRun(state), self._problem, scope), set())
+        task.add_done_callback(functools.partial(_wake, over))
+        state.on_halt = functools.partial(give_up, task)
         try:
             if scope.deadline is not None:
                 left = scope.deadline - time.monotonic()
                 if left > 0:
-                    timers.append(loop.call_later(left, run.halt, "deadline"))
+                    timers.append(loop.call_later(left, state.halt, "deadline"))
                 else:
-                    run.halt("deadline")
+                    state.halt("deadline")
             if self._halt_first:
-                run.halt("cancelled")
+                state.halt("cancelled")
             # Not awaited: a strategy that swallows its cancellation must hold up neither the deadline nor a caller.
-            await asyncio.wait({task, left_behind}, return_when=asyncio.FIRST_COMPLETED)
-            return self._outcome(run, task)
+            await over
+            return self._outcome(state, task)
         finally:
             for timer in timers:
                 timer.cancel()
-            left_behind.cancel()
-            await run.close()
+            if isinstance(sys.exception(), GeneratorExit):
+                state.give_up()  # nobody runs this any more, so that nothing can be waited for
+            else:
+                await state.close()
             del task  # which has the error, whose traceback has this frame
 
-    def _outcome(self, run: SolveRun, task: asyncio.Task[Scored]) -> Scored:
+    def _outcome(self, state: SolveState, task: asyncio.Task[Scored]) -> Scored:
         """What the strategy chose; where it was cut short, the best that was seen."""
         refuse = self._settings.on_exhausted == "raise"
         error: BaseException | None = asyncio.CancelledError()
         if task.done() and not task.cancelled():
             error = task.exception()
         if isinstance(error, BudgetExhausted):
-            run.exhausted(error)
+            state.exhausted(error)
         if error is None:
             best: object = task.result()
             if not isinstance(best, Scored):
                 raise TTSError(f"strategy {self._settings.strategy!r} returned {best!r}; it must return a Scored")
-        elif not run.seen or not (run.halted or isinstance(error, BudgetExhausted)) or not _cut_short(error):
+        elif not state.seen or not (state.halted or isinstance(error, BudgetExhausted)) or not _cut_short(error):
             try:
-                raise _told(error, run, self._settings.strategy) from error.__cause__
+                raise _told(error, state, self._settings.strategy) from error.__cause__
             finally:
                 del error, task  # its traceback has this frame: it would refer to itself, and be freed late
         else:
-            best = fallback(run.seen)
-        if run.stopped == "budget" and refuse:
+            best = fallback(state.seen)
+        if state.stopped == "budget" and refuse:
             raised = BudgetExhausted(
-                f"the budget ended the search after {len(run.seen)} candidates; raise it, or lower n"
+                f"the budget ended the search after {len(state.seen)} candidates; raise it, or lower n"
             )
-            raised.ledger = None if run.refused is None else run.refused.ledger
+            raised.ledger = None if state.refused is None else state.refused.ledger
             try:
-                raise raised from run.refused
+                raise raised from state.refused
             finally:
                 del raised  # as above
         return best
+
+
+def _wake(future: asyncio.Future[None], _: object = None) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _cut_short(error: BaseException) -> bool:
     return isinstance(error, BudgetExhausted | DeadlineExceeded | SolveCancelled | asyncio.CancelledError)
 
 
-def _told(error: BaseException, run: SolveRun, strategy: Strategy) -> BaseException:
+def _told(error: BaseException, state: SolveState, strategy: Strategy) -> BaseException:
     """The error as the caller gets it: nobody there asked for a cancellation."""
     if not isinstance(error, asyncio.CancelledError):
         return error
-    if run.halted == "deadline":
+    if state.halted == "deadline":
         return DeadlineExceeded("the deadline passed before the first candidate was complete")
-    if run.halted == "cancelled":
+    if state.halted == "cancelled":
         return SolveCancelled("the solve was cancelled before the first candidate was complete")
     return TTSError(f"strategy {strategy!r} ended by a cancellation from inside")
 
@@ -179,7 +199,7 @@ def _account(budget: Budget | Ledger | None, now: float) -> tuple[Ledger, float 
             # The enclosing call's hold is of the same account, and is drawn from first.
             ledger = Ledger(inside=outer.hold or outer.ledger, role=role)
         else:
-            ledger = Ledger(inside=budget)
+            ledger = Ledger(inside=budget, around=outer.hold)
     limits = (None if outer is None else outer.deadline, ledger.deadline(now))
     given = [limit for limit in limits if limit is not None]
     return ledger, min(given) if given else None
@@ -192,6 +212,5 @@ def _limits(budget: Budget | Ledger | None) -> dict[str, Any]:
     return {"budget": None if budget is None else budget.to_dict()}
 
 
-def _ending(run: SolveRun, ledger: Ledger, started: float) -> dict[str, Any]:
-    usage = replace(ledger.usage, seconds=time.monotonic() - started, overshoot=ledger.overshoot.tokens)
-    return {"stopped": run.stopped, "usage": usage.to_dict()}
+def _usage(ledger: Ledger, started: float) -> Usage:
+    return ledger.usage.timed(time.monotonic() - started, overshoot=ledger.overshoot.tokens)

@@ -3,43 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import numbers
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.answers import AnswerKey
+from tts_plugins.answers import Answer, AnswerKey
+from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.ledger import Hold
-from tts_plugins.protocols import SetVerifier
-from tts_plugins.types import Candidate, Score, Scored
-
-if TYPE_CHECKING:
-    from tts_plugins.engine._run import SolveRun
+from tts_plugins.protocols import Run, SetVerifier
+from tts_plugins.types import Candidate, Score, Scored, well_formed
 
 
 async def score_together(
-    run: SolveRun, verifier: SetVerifier, candidates: Sequence[Scored], hold: Hold
+    state: SolveState, run: Run, verifier: SetVerifier, candidates: Sequence[Scored], hold: Hold
 ) -> tuple[list[Scored], list[InvalidScore]]:
     """The candidates with their scores, and why some have none; `hold` pays, and is closed in any case.
 
     Raises:
         VerifierError: there are no scores at all.
     """
-    event = run.trace.open("score_set", run.root, verifier=verifier.name, n=len(candidates))
-    seeds = seeds_of(run.seed, "score_set", candidates[0].index)
-    token = SCOPE.set(Scope(run.ledger, hold, run.deadline, "verifier", event, seeds))
+    event = state.trace.open("score_set", state.root, verifier=verifier.name, n=len(candidates))
+    seeds = seeds_of(state.seed, "score_set", candidates[0].index)
+    token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, seeds))
     try:
         with failing_alone(verifier.name):
             scores = await verifier.score_set(run, candidates)
             if len(scores) != len(candidates):
                 raise InvalidScore(f"{verifier.name} gave {len(scores)} scores for {len(candidates)} candidates")
     except BaseException as error:
-        run.trace.close(event, error=words(error))
+        state.trace.close(event, error=words(error))
         raise
     finally:
         SCOPE.reset(token)
@@ -50,26 +47,32 @@ async def score_together(
             scored.append(scored_by(verifier.name, candidate, score))
         except InvalidScore as error:
             failures.append(error)
-            run.trace.note("failure", event, error=words(error), candidate=candidate.id)
-    run.trace.close(event, scores=[{"candidate": c.id, "score": c.score} for c in scored])
+            state.trace.note("failure", event, error=words(error), candidate=candidate.id)
+    state.trace.close(event, scores=[{"candidate": c.id, "score": c.score} for c in scored])
     return scored, failures
 
 
-@contextlib.contextmanager
-def failing_alone(verifier: str) -> Iterator[None]:
+class failing_alone:
     """Whatever a verifier raises is an error of the score, even a cancellation that nobody asked for."""
-    try:
-        yield
-    except TTSError:
-        raise
-    except asyncio.CancelledError as error:
-        if asked_to_cancel():
-            raise
-        raise VerifierError(f"{verifier}: it was cancelled from inside") from error
-    except (GeneratorExit, KeyboardInterrupt, SystemExit):
-        raise  # of the program, not of the verifier
-    except BaseException as error:  # such as a test framework's, which is no Exception
-        raise VerifierError(f"{verifier}: {words(error)}") from error
+
+    __slots__ = ("_verifier",)
+
+    def __init__(self, verifier: str) -> None:
+        self._verifier = verifier
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # KeyboardInterrupt and its like are the program's, not the verifier's.
+        if error is None or isinstance(error, TTSError | GeneratorExit | KeyboardInterrupt | SystemExit):
+            return
+        if isinstance(error, asyncio.CancelledError):
+            if not asked_to_cancel():
+                raise VerifierError(f"{self._verifier}: it was cancelled from inside") from error
+            return
+        # It may be no Exception either, such as a test framework's.
+        raise VerifierError(f"{self._verifier}: {words(error)}") from error
 
 
 def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
@@ -81,31 +84,37 @@ def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
     given: object = score
     if not isinstance(given, Score):
         raise InvalidScore(f"{verifier}: of candidate {candidate.id} it returned {given!r}, which is no Score")
-    for name, value in (("score", score.value), *((f"step score {i}", v) for i, v in enumerate(score.steps))):
-        number: object = value
-        if isinstance(number, bool) or not isinstance(number, numbers.Real) or not math.isfinite(number):
-            raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}, not a finite number")
-        if not 0 <= value <= 1:
-            raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}; scores are from 0 to 1")
-    if score.steps and candidate.steps and len(score.steps) != len(candidate.steps):
-        raise InvalidScore(f"{verifier}: {len(score.steps)} step scores for {len(candidate.steps)} steps")
-    return Scored.of(
-        candidate,
-        score=float(score.value),
-        step_scores=tuple(float(v) for v in score.steps),
-        feedback=score.feedback,
-        details=score.details,
-    )
+    value = _in_unit(verifier, candidate, "score", given.value)
+    steps = tuple([_in_unit(verifier, candidate, f"step score {i}", v) for i, v in enumerate(given.steps)])
+    if steps and candidate.steps and len(steps) != len(candidate.steps):
+        raise InvalidScore(f"{verifier}: {len(steps)} step scores for {len(candidate.steps)} steps")
+    feedback = well_formed(given.feedback) if isinstance(given.feedback, str) else given.feedback
+    return Scored.of(candidate, score=value, step_scores=steps, feedback=feedback, details=given.details)
 
 
-async def read_answer(key: AnswerKey, text: str) -> str | None:
-    """The answer that a text gives, by the user's key or ours."""
+def _in_unit(verifier: str, candidate: Candidate, name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | numbers.Real) or not math.isfinite(value):
+        raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}, not a finite number")
+    if (score := in_unit(float(value))) is None:
+        raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}; scores are from 0 to 1")
+    return score
+
+
+def is_ours(key: AnswerKey) -> bool:
+    """Whether an answer key is one of this package's, which are quick."""
+    return str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
+
+
+async def with_answer(candidate: Candidate, key: AnswerKey) -> Candidate:
+    """The candidate with the answer that its text gives, by the user's key or ours."""
     # A key of the user may take its time, which belongs to no loop that keeps deadlines; ours are quick.
-    ours = str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
     try:
-        answer: object = key(text) if ours else await in_thread(key, text)
+        answer: object = key(candidate.text) if is_ours(key) else await in_thread(key, candidate.text)
     except TTSError:
         raise
     except Exception as error:
         raise VerifierError(f"answer: the key function failed, {words(error)}") from error
-    return answer if answer is None or isinstance(answer, str) else str(answer)  # a number votes by its text
+    if isinstance(answer, Answer):
+        return candidate.replace(answer=well_formed(answer.raw), answer_key=well_formed(str(answer)))
+    # A number votes by its text.
+    return candidate.replace(answer=None if answer is None else well_formed(str(answer)))

@@ -13,8 +13,11 @@ class TooLate(TimeoutError):
     """A child reached its level's limit, in seconds."""
 
     def __init__(self, limit: float) -> None:
-        super().__init__(f"not done in {limit:.2g} s")
+        super().__init__(limit)
         self.limit = limit
+
+    def __str__(self) -> str:
+        return f"not done in {self.limit:.2g} s"
 
 
 class Stragglers:

@@ -13,6 +13,7 @@ from tts_plugins._trace.recorder import Event, Listener
 from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
+from tts_plugins.engine._running import running_loop
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_model, is_set_verifier, is_verifier
@@ -90,6 +91,7 @@ async def solve_many(
     """
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigurationError(f"solve_many: concurrency={concurrency!r} must be a whole number of at least 1")
+    running_loop()  # raises where there is none
     places = asyncio.Semaphore(concurrency)
     seed = settings.pop("seed", None)
     seeds = seeds_of(_seed(seed, "solve_many"), "problem")
@@ -149,7 +151,7 @@ class SolveEvents:
 
     def _start(self) -> asyncio.Task[Result]:
         if self._task is None:
-            self._task = asyncio.ensure_future(self._solve.run())
+            self._task = running_loop().create_task(self._solve.run())
             self._task.add_done_callback(lambda _: self._queue.put_nowait(None))
         return self._task
 

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Resource, deliver
 from tts_plugins.budget import Amount
 from tts_plugins.types import Usage
 
-if TYPE_CHECKING:
-    from tts_plugins.ledger import Ledger
-
-ZERO = Amount()
 NOTHING = Usage()
 
 
-class Hold:
+class Account(Resource):
+    """What a hold needs of the account that it is in."""
+
+    def close(self, hold: Hold, usage: Usage, *, bounded: bool = True) -> Amount | None:
+        """Charge a hold and give back the rest; return what went beyond it, None where it is closed already."""
+        raise NotImplementedError
+
+    def enclosing(self) -> Hold | None:
+        """Return the hold that a solve on this account runs inside of."""
+        raise NotImplementedError
+
+
+class Hold(Holder):
     """A reserved amount, settled once. What is drawn inside it no longer counts as its own."""
 
-    __slots__ = ("_paused", "amount", "inside", "ledger", "mirror", "open", "size", "units", "within")
+    __slots__ = ("amount", "inside", "ledger", "mirror", "place", "size", "units", "within")
 
-    def __init__(self, ledger: Ledger, amount: Amount, within: Hold | None, mirror: Hold | None, units: int) -> None:
-        self.ledger = ledger
+    def __init__(self, account: Account, amount: Amount, within: Hold | None, mirror: Hold | None, units: int) -> None:
+        self.ledger = account
         self.size = amount
         self.amount = amount
         self.within = within
         self.mirror = mirror
         self.units = units
         self.open = True
+        self.blocked = 0
         self.inside: list[Usage] = []  # what was charged for what was drawn from it
-        self._paused = 0
+        self.place: Holder | None = None  # where its call has one at its server
+
+    @property
+    def resource(self) -> Resource:
+        """The account: its room is what others wait for."""
+        return self.ledger
 
     def settle(self, usage: Usage, *, bounded: bool = True) -> Amount:
         """Charge what was really used and give back the rest.
@@ -43,30 +57,42 @@ class Hold:
         Raises:
             ValueError: the hold was settled or released before.
         """
-        over = self.ledger._close(self, usage, bounded=bounded)
+        over = self.ledger.close(self, usage, bounded=bounded)
         if over is None:
             raise ValueError("a hold is settled once, and this one is closed already")
         return over
 
     def release(self) -> None:
         """Give back all that was not drawn; nothing happens where it is closed already."""
-        self.ledger._close(self, NOTHING)
+        self.ledger.close(self, NOTHING)
 
-    def park(self, can_progress: Callable[[], bool]) -> None:
-        """Say that its call waits for a place elsewhere; `can_progress` tells whether a place can come free."""
-        self.ledger._park(self, can_progress)
+    def park(self) -> None:
+        """Say that it is kept for later, so that nobody waits for it to end."""
+        with GRAPH.lock:
+            GRAPH.rest(self, self.enclosers())
+            answers = GRAPH.settle()
+        deliver(answers)
 
     def unpark(self) -> None:
         """Say that its call goes on."""
-        self.ledger._park(self, None)
+        with GRAPH.lock:
+            GRAPH.stir(self)
+            answers = GRAPH.settle()
+        deliver(answers)
 
-    @property
-    def blocked(self) -> bool:
-        """Whether something inside it waits for room, here or in a limiter, so that it cannot end by itself."""
-        return self._paused > 0
-
-    def _mirrors(self) -> Iterator[Hold]:
+    def mirrors(self) -> Iterator[Hold]:
+        """Yield it, and the same amount in each account that pays for its own."""
         hold: Hold | None = self
         while hold is not None:
             yield hold
             hold = hold.mirror
+
+    def enclosers(self) -> Iterator[Holder]:
+        """Yield what cannot end before something inside it does: it, what it is drawn from, and their places."""
+        hold: Hold | None = self
+        while hold is not None:
+            for each in hold.mirrors():
+                yield each
+                if each.place is not None:
+                    yield each.place
+            hold = hold.within or hold.ledger.enclosing()

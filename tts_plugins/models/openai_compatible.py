@@ -4,54 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.config import check_count, check_price
+from tts_plugins._internal.fields import field
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.request_sent import holding, leaving
+from tts_plugins._internal.secrets import clean_causes, hidden_headers
 from tts_plugins._internal.threads import in_thread
-from tts_plugins._internal.token_usage import (
-    Price,
-    PromptBound,
-    Trust,
-    Written,
-    completion_count,
-    kept_limit,
-    measure,
-    most_of_one,
-    pricing,
-)
+from tts_plugins._internal.token_usage import Price, Trust, pricing
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import (
-    CallTimedOut,
-    ConfigurationError,
-    MalformedResponse,
-    ModelError,
-    RequestNotSent,
-    ServerFailed,
-    TTSError,
-)
+from tts_plugins.errors import CallTimedOut, ConfigurationError, ModelError, RequestNotSent, TTSError
 from tts_plugins.models._chat.revising import Revising
 from tts_plugins.models._chat.stepping import Stepping, StepSettings
 from tts_plugins.models._chat.templates import Templates
-from tts_plugins.models._openai.choices import generation, shown
-from tts_plugins.models._openai.clients import Clients
-from tts_plugins.models._openai.completions import complete
-from tts_plugins.models._openai.error_mapping import translate
+from tts_plugins.models._clients.transport import Outgoing
+from tts_plugins.models._openai.accepted import Accepted, Fixes
+from tts_plugins.models._openai.clients import Clients, is_official
+from tts_plugins.models._openai.error_mapping import refusal, translate
+from tts_plugins.models._openai.exchange import send
 from tts_plugins.models._openai.extra_fields import check_fields, check_request
-from tts_plugins.models._openai.stream import gather
+from tts_plugins.models._openai.reply import Asked, ReplyReader, Shape
 from tts_plugins.models._openai.tokenizer import weigh
-from tts_plugins.models._openai.transport import Outgoing
 from tts_plugins.prompts import Turns
 from tts_plugins.types import Generation, Problem, Reply
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-Shape = Callable[[Any, Generation], Generation]
+_MOST_REQUESTS = 8  # of one call: what is refused by name, one field after the other
 
 # Under this key of a problem's metadata stand fields for its request alone.
 REQUEST = "tts_plugins.request"
@@ -91,6 +75,7 @@ class OpenAICompatibleModel(Stepping, Revising):
     """
 
     _ways = (*Stepping._ways, "completions")
+    _both_limits = False  # whether a request may have both names of max_tokens
 
     def __init__(
         self,
@@ -127,27 +112,30 @@ class OpenAICompatibleModel(Stepping, Revising):
             concurrency=concurrency, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute
         )
         self.temperature, self.max_tokens = temperature, max_tokens
-        self._base_url = base_url if client is None else str(client.base_url)
-        self._timeout, self._batch, self._system, self._headers = timeout, batch, system, dict(headers or {})
+        self._clients = Clients(
+            base_url=base_url, api_key=api_key, client=client, make=make, timeout=timeout, headers=headers
+        )
+        self._base_url = self._clients.address
+        self._timeout, self._system, self._headers = timeout, system, hidden_headers(headers)
+        self._accepted = Accepted(batch)
         # The table of published prices takes most of a second to load, in which a loop could keep no deadline.
         self._priced = price is not None or not _on_a_loop()
         self._price: Price | None = pricing(price, model, self._base_url) if self._priced else None
         self._request: dict[str, Any] = {
             "temperature": temperature, "top_p": top_p, "stop": stop, "extra_body": dict(extra_body or {}) or None,
-            "max_completion_tokens" if base_url is None and client is None else "max_tokens": max_tokens,
+            "max_completion_tokens" if is_official(self._base_url) else "max_tokens": max_tokens,
             **({"logprobs": True, "top_logprobs": None if logprobs is True else logprobs} if logprobs else {}),
             **(params or {}),
         }  # fmt: skip
         self._request = {key: value for key, value in self._request.items() if value is not None}
-        check_request(_WHO, self._request, max_tokens)
+        check_request(_WHO, self._request, max_tokens, both=self._both_limits)
         self._stream, self._send_seed = stream, send_seed
         steps = steps or StepSettings()
-        self._begin_stepping(steps, None if client is None and base_url is None else self._base_url)
+        self._begin_stepping(steps, self._base_url)
         self._templates = Templates(steps.template, self._headers)
         self._turns = revision
         self._checked_seeds = False
         self._prompts, self._trust = PromptBound(), Trust()
-        self._clients = Clients(base_url=base_url, api_key=api_key, client=client, make=make, timeout=timeout)
 
     def __repr__(self) -> str:
         where = f", base_url={shown_address(self._base_url)!r}" if self._base_url else ""
@@ -156,7 +144,7 @@ class OpenAICompatibleModel(Stepping, Revising):
     @property
     def batch(self) -> int:
         """Choices that one request may ask for; 1 once the server has shown that it ignores `n`."""
-        return self._batch
+        return self._accepted.batch
 
     async def bound(self, problem: Problem) -> Bound:
         """The prompt's tokens at most, `max_tokens`, and their price where one is known."""
@@ -184,7 +172,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         Args:
             max_tokens: instead of the model's.
             shape: from a choice and what it says to the generation that it stands for.
-            adapt: whether the prompt was mended in place, so that it can be sent again.
+            adapt: whether the prompt was changed in place after this refusal, so that it can be sent again.
         """
         if self.temperature == 0 and len(seeds) > 1:
             raise ConfigurationError(
@@ -193,44 +181,80 @@ class OpenAICompatibleModel(Stepping, Revising):
             )
         holding(self)
         await self._know_price()
-        limit, requests = max_tokens or self.max_tokens, 0
+        fixes, requests = Fixes(self._accepted), 0
         while True:
             requests += 1
-            body, outgoing = self._body(prompt, seeds, max_tokens), Outgoing()
-            try:
-                async with asyncio.timeout(self._timeout):
-                    with outgoing:
-                        response = await self._respond(body)
-                await self._weigh(prompt, response, limit)
-                return self._reply(prompt, response, body.get("n", 1), requests, limit, shape)
-            except ModelError as error:
-                error.requests = requests
-                raise
-            except TTSError:
-                raise
-            except TimeoutError as error:
-                late = CallTimedOut(f"{self.name}: no complete answer within timeout={self._timeout:g} s for one call")
-                late.requests = requests
-                raise late from error
-            except Exception as error:
-                if outgoing.refused(self._clients.here, error):
-                    raise RequestNotSent(f"{self._where()}: {error}", model=self) from error
-                fault = translate(error, self._where())
-                fault.requests = requests
-                if requests > 4 or not (adapt(error) or self._adapt(error, body)):
-                    raise fault from error
+            body = self._body(prompt, seeds, max_tokens, fixes.now)
+            asked = Asked(
+                prompt=prompt, choices=body.get("n", 1), max_tokens=max_tokens or self.max_tokens, requests=requests,
+                shape=shape, new=lambda text: self._new(prompt, text),
+            )  # fmt: skip
+            made = await self._attempt(asked, body, fixes, adapt)
+            if isinstance(made, Reply):
+                return made
+            if made is not None:
+                # Raised here, where no variable holds what the server wrote, which may quote a key.
+                raise made from made.__cause__
+
+    async def _attempt(
+        self, asked: Asked, body: dict[str, Any], fixes: Fixes, adapt: Callable[[Exception], bool]
+    ) -> Reply | TTSError | None:
+        """The reply to one request, or its error; None where it can be sent again, changed."""
+        outgoing = Outgoing()
+        try:
+            async with asyncio.timeout(self._timeout):
+                with outgoing:
+                    response = await self._respond(body)
+            self._accepted = self._accepted.joined(fixes.now)
+            return await self._read(asked, response)
+        except TTSError as error:
+            return self._failed(error, error.__cause__, asked.requests)
+        except TimeoutError as error:
+            late = CallTimedOut(f"{self.name}: no complete answer within timeout={self._timeout:g} s for one call")
+            return self._failed(late, error, asked.requests)
+        except Exception as error:  # noqa: BLE001 - whatever the client raises
+            if outgoing.refused(self._clients.here, error):
+                wrong = RequestNotSent(f"{self._where()}: {error}", model=self)
+                wrong.__cause__ = error
+                return wrong
+            refused = refusal(error)
+            changed = refused is not None and (adapt(error) or fixes.change(*refused, body))
+            if changed and asked.requests < _MOST_REQUESTS:
+                return None
+            return self._failed(translate(error, self._where(), self._clients.secrets), error, asked.requests)
+
+    def _failed(self, fault: TTSError, cause: BaseException | None, requests: int) -> TTSError:
+        """The error with the requests that it took; neither it nor what stands behind it shows a key."""
+        if isinstance(fault, ModelError):
+            fault.requests = requests
+        fault.__cause__, fault.__traceback__ = cause, None
+        if cause is not None:
+            clean_causes(cause, self._clients.secrets)
+        return fault
 
     async def _respond(self, body: dict[str, Any]) -> Any:
         client = await self._clients.get()
-        create: Any = client.chat.completions.create
         if not self._clients.watched:
             leaving()
-        if "prompt" in body:
-            return await complete(client.completions.create, body, self._stream)
-        if not self._stream:
-            return await create(**body)
-        async with await create(**body, stream=True, stream_options={"include_usage": True}) as chunks:
-            return await gather(chunks)
+        hear = self._listener()
+        return await send(client, body, stream=self._stream or hear is not None, hear=hear)
+
+    def _listener(self) -> Callable[[Any], None] | None:
+        """Who hears each chunk of the running call's answer, which is then streamed; nobody here."""
+        return None
+
+    async def _read(self, asked: Asked, response: Any) -> Reply:
+        reader = ReplyReader(
+            who=self._where(), prompts=self._prompts, trust=self._trust, price=self._price,
+            secrets=self._clients.secrets,
+        )  # fmt: skip
+        if (doubt := reader.doubt(asked, response)) is not None:
+            await weigh(self._trust, doubt[0], await self._clients.get(), self.name, doubt[1])
+        choices = len(field(response, "choices") or ())
+        if field(response, "several") is False or choices == 1 < asked.choices:
+            self._accepted = replace(self._accepted, batch=1)  # it ignores n; the rest are asked for singly
+        reply = reader.read(asked, response)
+        return replace(reply, generations=self._distinct(reply.generations))
 
     async def aclose(self) -> None:
         """Close the connections of the running loop; a later call opens new ones."""
@@ -242,7 +266,8 @@ class OpenAICompatibleModel(Stepping, Revising):
         tokens = self._prompts.of(prompt) + ahead
         limit = self._trust.limit(max_tokens)
         price = None if self._price is None else self._price(tokens, limit or 0)
-        return Bound(prompt_tokens=tokens, completion_tokens=limit, usd=price)
+        once = (0.0 if self._price is None else self._price(tokens, 0)) or 0.0
+        return Bound(prompt_tokens=tokens, completion_tokens=limit, usd=price, shared_tokens=tokens, shared_usd=once)
 
     async def _know_price(self) -> None:
         if not self._priced:
@@ -275,7 +300,9 @@ class OpenAICompatibleModel(Stepping, Revising):
         )
         return {**{key: value for key, value in prompt.items() if key not in ("messages", *shown)}, "prompt": text}
 
-    def _body(self, prompt: dict[str, Any], seeds: Sequence[int | None], max_tokens: int | None) -> dict[str, Any]:
+    def _body(
+        self, prompt: dict[str, Any], seeds: Sequence[int | None], max_tokens: int | None, accepted: Accepted
+    ) -> dict[str, Any]:
         body = {"model": self.name, **self._request, **prompt}
         if max_tokens is not None:
             body["max_completion_tokens" if "max_completion_tokens" in self._request else "max_tokens"] = max_tokens
@@ -283,62 +310,13 @@ class OpenAICompatibleModel(Stepping, Revising):
             body["extra_body"] = {**self._request.get("extra_body", {}), **prompt["extra_body"]}
         if self._headers:
             body["extra_headers"] = self._headers
-        if len(seeds) > 1 and self._batch > 1:
-            body["n"] = min(len(seeds), self._batch)
+        if len(seeds) > 1 and accepted.batch > 1:
+            body["n"] = min(len(seeds), accepted.batch)
+        if self._stream:
+            body["stream_options"] = {"include_usage": True}
         if self._send_seed and seeds[0] is not None and body.get("temperature") != 0:
             body["seed"] = seeds[0]
-        return body
-
-    async def _weigh(self, prompt: dict[str, Any], response: Any, max_tokens: int | None) -> None:
-        """Find out whether the usage is that of all choices, where nothing else has told yet."""
-        choices, usage, trust = getattr(response, "choices", None) or (), getattr(response, "usage", None), self._trust
-        if len(choices) < 2 or trust.proven or trust.asked or getattr(usage, "every_choice", False):
-            return
-        texts, cut = [self._new(prompt, shown(c)) for c in choices], [c.finish_reason == "length" for c in choices]
-        told = completion_count(usage, texts, cut, max_tokens)
-        kept = kept_limit(usage, texts, max_tokens, trust)
-        if told is not None and told <= most_of_one(told, usage, texts, kept):
-            await weigh(trust, told, await self._clients.get(), self.name, texts)
-
-    def _reply(
-        self,
-        prompt: dict[str, Any],
-        response: Any,
-        asked: int,
-        requests: int,
-        max_tokens: int | None,
-        shape: Shape | None,
-    ) -> Reply:
-        choices = getattr(response, "choices", None)
-        if not choices:
-            if (said := getattr(response, "error", None)) is not None:  # some gateways report errors with a 200
-                raise ServerFailed(f"{self._where()}: the answer is an error, {str(said)[:300]}")
-            kind = "no choices" if hasattr(response, "choices") else f"a {type(response).__name__}, no completion"
-            raise MalformedResponse(f"{self._where()}: the answer has {kind}: {str(response)[:120]!r}")
-        made = [(c, generation(c, empty=shape is not None)) for c in choices]
-        written = Written.of(prompt)
-        usage = measure(
-            getattr(response, "usage", None),
-            [self._new(prompt, shown(c)) for c, _ in made],
-            [c.finish_reason == "length" for c, _ in made],
-            prompt_bound=self._prompts.of(written),
-            max_tokens=max_tokens,
-            hidden=any(g is None for _, g in made),
-            price=self._price,
-            trust=self._trust,
-        )
-        if usage.exact:
-            self._prompts.saw(written, usage.prompt_tokens)
-        # Choices that nobody asked for cost their tokens, and are no calls of ours.
-        usage = replace(usage, calls=min(usage.calls, asked), requests=requests)
-        if len(choices) < asked and len(choices) == 1:
-            self._batch = 1  # it ignores n; the rest are asked for singly
-        generations = tuple(g if shape is None else shape(c, g) for c, g in made if g is not None)[:asked]
-        if not generations:
-            raise MalformedResponse(f"{self._where()}: the answer has neither text nor a tool call")
-        if len(choices) == 1 and usage.exact:
-            generations = (replace(generations[0], tokens=usage.completion_tokens),)
-        return Reply(generations=self._distinct(generations), usage=usage)
+        return accepted.fit(body)
 
     def _distinct(self, generations: tuple[Generation, ...]) -> tuple[Generation, ...]:
         """One of many where a server made one seed into one text: the rest are then asked for with their own seeds."""
@@ -348,27 +326,8 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._checked_seeds = True
         if len(texts) > 1:
             return generations
-        self._batch = 1
+        self._accepted = replace(self._accepted, batch=1)
         return generations[:1]
-
-    def _adapt(self, error: Exception, body: Mapping[str, Any]) -> bool:
-        """Whether the request can be sent again without what the server named as not supported."""
-        if getattr(error, "status_code", None) not in (400, 422):
-            return False
-        said = f"{getattr(error, 'param', '')} {error}".lower()
-        if "max_tokens" in body and "max_completion_tokens" in said:
-            self._request["max_completion_tokens"] = self._request.pop("max_tokens", self.max_tokens)
-        elif "max_completion_tokens" in body and "max_completion_tokens" in said:
-            self._request["max_tokens"] = self._request.pop("max_completion_tokens", self.max_tokens)
-        elif "temperature" in body and "temperature" in said:
-            self._request.pop("temperature", None)
-        elif "seed" in body and "seed" in said:
-            self._send_seed = False
-        elif "n" in body and re.search(r"\bn(?:_cmpl)?\b|slot", said):
-            self._batch = 1
-        else:
-            return False
-        return True
 
     def _where(self) -> str:
         return f"{self.name} at {shown_address(self._base_url)}" if self._base_url else self.name

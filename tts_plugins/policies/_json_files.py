@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tts_plugins._internal import files
 from tts_plugins._internal.config import Configured
 from tts_plugins.errors import ConfigurationError, DataError
 
@@ -16,14 +16,19 @@ T = TypeVar("T", bound=Configured)
 
 
 def write(path: str | os.PathLike[str], kind: str, thing: Configured) -> None:
-    """Write it; the file appears whole or not at all."""
+    """Write it; the file appears whole or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    try:
-        partial.write_text(json.dumps({"format": kind, **thing.to_dict()}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    partial = files.partial(target)
+    with files.writing(path):
+        try:
+            partial.write_text(json.dumps({"format": kind, **thing.to_dict()}, indent=1) + "\n", encoding="utf-8")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def read(path: str | os.PathLike[str], kind: str, cls: type[T], what: str) -> T:
@@ -34,7 +39,7 @@ def read(path: str | os.PathLike[str], kind: str, cls: type[T], what: str) -> T:
     """
     try:
         value: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     if not isinstance(value, Mapping) or value.get("format") != kind:
         raise DataError(f'{path}, format: this is no {what}; it has to hold "format": "{kind}"')

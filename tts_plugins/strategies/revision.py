@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_count
-from tts_plugins.errors import ConfigurationError, TTSError
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, best, majority_vote, weighted_vote
 from tts_plugins.stopping import Rule, check_rule
@@ -19,6 +19,14 @@ from tts_plugins.types import Problem, Scored
 _SAME = 3  # equal answers in a row, after which a chain circles
 
 
+@dataclass
+class _Chain:
+    """What became of one chain: its attempts that have a score, and why others have none."""
+
+    attempts: list[Scored] = field(default_factory=list)
+    errors: list[TTSError] = field(default_factory=list)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Revision(BaseStrategy):
     """`chains` first answers, each revised `rounds - 1` times in the light of the latest ones and their feedback.
@@ -26,7 +34,8 @@ class Revision(BaseStrategy):
     A revision may make a right answer wrong (38 % of them in the paper), so the choice is over all attempts, never
     the last ones: "weighted" votes by score within a chain, then among the chains' winners; "best" takes the highest
     score; "majority" counts all answers alike, and needs no verifier. Chains run side by side. A chain ends early
-    where it circles: a text comes back, or three answers in a row are the same.
+    when it circles: a text comes back, or three answers in a row are the same. An attempt that fails (it cannot be
+    parsed, the verifier raises) counts as a round; the next one is shown the failure as its feedback.
 
     Args:
         chains: first answers (the parallel part).
@@ -81,30 +90,46 @@ class Revision(BaseStrategy):
     async def __call__(self, run: Run, problem: Problem) -> Scored:
         if self.select != "majority":
             need_verifier(run, f"Revision(select={self.select!r})", "Revision(select='majority')")
-        ended = await run.together([self._chain(run, problem) for _ in range(self.chains)])
-        chains = [chain for chain in ended if not isinstance(chain, TTSError)]
-        if not chains:
-            raise next(error for error in ended if isinstance(error, TTSError))
-        attempts = [attempt for chain in chains for attempt in chain]
+        chains = await run.together([self._chain(run, problem) for _ in range(self.chains)])
+        attempts = [attempt for chain in chains for attempt in chain.attempts]
+        if not attempts:
+            raise _nothing([chain.errors for chain in chains])
         if self.select == "majority":
             return majority_vote(attempts)
-        return best(attempts) if self.select == "best" else weighted_vote([weighted_vote(chain) for chain in chains])
+        if self.select == "best":
+            return best(attempts)
+        return weighted_vote([weighted_vote(chain.attempts) for chain in chains if chain.attempts])
 
-    async def _chain(self, run: Run, problem: Problem) -> list[Scored] | TTSError:
-        """The attempts of a chain, or why there is not one."""
-        attempts: list[Scored] = []
-        try:
-            attempts += [c async for c in run.sample(problem, 1)]
-            while len(attempts) < self.rounds and not self._ends(run, attempts):
-                attempts.append(await run.revise(problem, attempts[-self.history :]))
-        except OVER as error:
-            if not attempts:
-                return error
-            note_end(run, error)
-        return attempts
+    async def _chain(self, run: Run, problem: Problem) -> _Chain:
+        """One chain. A failed attempt counts as a round, and the next one is shown why it failed."""
+        chain, shown = _Chain(), list[Scored]()
+        while len(shown) < self.rounds:
+            try:
+                latest = await self._next(run, problem, shown)
+            except AllCandidatesFailed as error:
+                chain.errors.append(error)
+                if not error.attempts:
+                    break  # nothing says what went wrong
+                shown.append(error.attempts[-1])
+                continue
+            except OVER as error:
+                chain.errors.append(error)
+                if chain.attempts:
+                    note_end(run, error)
+                break
+            shown.append(latest)
+            chain.attempts.append(latest)
+            if len(shown) == self.rounds or self._ends(run, chain.attempts, self.rounds - len(shown)):
+                break
+        return chain
 
-    def _ends(self, run: Run, attempts: Sequence[Scored]) -> bool:
-        left = self.rounds - len(attempts)
+    async def _next(self, run: Run, problem: Problem, shown: Sequence[Scored]) -> Scored:
+        if shown:
+            return await run.revise(problem, shown[-self.history :])
+        (first,) = [c async for c in run.sample(problem, 1)]
+        return first
+
+    def _ends(self, run: Run, attempts: Sequence[Scored], left: int) -> bool:
         if self.stop is not None and self.stop(attempts, left):
             run.note("stop", rule=repr(self.stop), seen=len(attempts), left=left)
             return True
@@ -117,6 +142,26 @@ class Revision(BaseStrategy):
 def circles(attempts: Sequence[Scored]) -> bool:
     """Whether the last text stood there before, or the last three answers are the same."""
     texts = [" ".join(a.text.split()) for a in attempts]
-    answers = [a.answer for a in attempts[-_SAME:]]
+    answers = [a.vote for a in attempts[-_SAME:]]
     same = len(answers) == _SAME and answers[0] is not None and len(set(answers)) == 1
     return same or texts[-1] in texts[:-1]
+
+
+def _nothing(chains: Sequence[Sequence[TTSError]]) -> TTSError:
+    """What to raise when no chain has an attempt: what ended the search, or all the failures together."""
+    errors = [error for chain in chains for error in chain]
+    failed = [error for error in errors if isinstance(error, AllCandidatesFailed)]
+    if len(failed) < len(errors):
+        return next(error for error in errors if not isinstance(error, AllCandidatesFailed))
+    if len(failed) == 1:
+        return failed[0]
+    causes = [cause for error in failed for cause in error.errors]
+    first = failed[0].__cause__
+    raised = AllCandidatesFailed(
+        f"all {len(causes)} attempts failed; the first because of {type(first).__name__}: {first}",
+        causes,
+        unscored=sum(error.unscored for error in failed),
+        attempts=[attempt for error in failed for attempt in error.attempts],
+    )
+    raised.__cause__ = first
+    return raised

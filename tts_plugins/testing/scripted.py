@@ -57,7 +57,11 @@ class ScriptedModel:
     async def bound(self, problem: Problem) -> Bound:
         """`prompt_tokens`, `max_tokens`, and their price."""
         price = None if self._price is None else self._price * (self._prompt + (self._max or 0))
-        return Bound(prompt_tokens=self._prompt, completion_tokens=self._max, usd=price)
+        once = (self._price or 0.0) * self._prompt
+        return Bound(
+            prompt_tokens=self._prompt, completion_tokens=self._max, usd=price, shared_tokens=self._prompt,
+            shared_usd=once,
+        )  # fmt: skip
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """The next lines of the script, one for each seed.
@@ -202,7 +206,7 @@ class TableVerifier:
         """
         await asyncio.sleep(self._latency)
         self.scored.append(candidate.id)
-        key = candidate.answer if candidate.answer in self._table else candidate.text
+        key = next((k for k in (candidate.answer, candidate.vote) if k in self._table), candidate.text)
         value = self._table.get(key or "", self._default)
         if value is None:
             raise VerifierError(f"{self.name}: {key!r} is not in the table, and there is no default")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Generic, TypeVar
+
+from tts_plugins._concurrency import forks
 
 T = TypeVar("T")
 
@@ -15,7 +16,7 @@ class Memory(Generic[T]):
     """Values by key, the least lately used forgotten first. Thread-safe."""
 
     def __init__(self, size: int) -> None:
-        self._size, self._values, self._lock = size, OrderedDict[str, T](), threading.Lock()
+        self._size, self._values, self._lock = size, OrderedDict[str, T](), forks.lock()
 
     def prefix(self, keys: Sequence[str]) -> list[T]:
         """The values of the first keys, as far as they are known without a gap."""

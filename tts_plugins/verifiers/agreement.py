@@ -26,14 +26,14 @@ class AnswerAgreement:
         """One score for each candidate, in order."""
         votes: dict[str, int] = {}
         for c in candidates:
-            if c.answer is not None:
-                votes[c.answer] = votes.get(c.answer, 0) + 1
+            if c.vote is not None:
+                votes[c.vote] = votes.get(c.vote, 0) + 1
         return [
             Score(value=0.0, feedback="no answer could be read")
-            if c.answer is None
+            if c.vote is None
             else Score(
-                value=votes[c.answer] / len(candidates),
-                feedback=f"{votes[c.answer]} of {len(candidates)} candidates give this answer",
+                value=votes[c.vote] / len(candidates),
+                feedback=f"{votes[c.vote]} of {len(candidates)} candidates give this answer",
             )
             for c in candidates
         ]

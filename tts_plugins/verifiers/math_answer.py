@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tts_plugins._concurrency import forks
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.answers import extract, normalise
@@ -51,8 +52,14 @@ class MathAnswer:
         check_count("MathAnswer", "workers", workers)
         self.timeout = timeout
         self._gold = gold
-        self._idle: list[_Worker] = [_Worker() for _ in range(workers)]
-        self._free = threading.Semaphore(workers)
+        self._workers = workers
+        self.renew()
+        forks.renew(self)
+
+    def renew(self) -> None:
+        """Begin without a worker, as a forked child must: the parent's own answers to the parent alone."""
+        self._idle: list[_Worker] = [_Worker() for _ in range(self._workers)]
+        self._free = threading.Semaphore(self._workers)
         self._lock = threading.Lock()
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:

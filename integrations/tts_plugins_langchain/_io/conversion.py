@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from tts_plugins import Generation, Problem
 from tts_plugins.adapters import Text
+from tts_plugins_langchain._io.usage import ended_by
 
 
 def problem_of(value: Any, **metadata: Any) -> Problem:
@@ -37,11 +38,10 @@ def generation_of(output: Any) -> Generation:
     message = output if isinstance(output, AIMessage) else None
     told = {} if message is None else message.response_metadata
     usage = None if message is None else message.usage_metadata
-    reason = told.get("finish_reason") or told.get("stop_reason") or "stop"
     return Generation(
         text=Text.of(text_of(output), output),
         output=output,
-        finish_reason="length" if reason in ("length", "max_tokens") else str(reason),
+        finish_reason=ended_by(told),
         tokens=usage.get("output_tokens") if usage else None,
         reasoning=None if message is None else message.additional_kwargs.get("reasoning_content"),
     )

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from tts_plugins import Result
+from tts_plugins_langchain._io.usage import UsageDetails
 
 M = TypeVar("M", bound=BaseMessage)
 _ONE_CALL = ("token_usage", "usage")  # of the chosen call alone
+_DETAILS: tuple[Literal["input_token_details"], Literal["output_token_details"]] = (
+    "input_token_details",
+    "output_token_details",
+)
 
 
-def chosen(result: Result, run: Any) -> AIMessage:
+def chosen(result: Result, run: Any, details: UsageDetails) -> AIMessage:
     """The chosen candidate's message, without its own usage; `response_metadata["tts"]` tells of the search."""
     # An answer that was put together of steps is no one message of the model.
-    message = retold(result.output if isinstance(result.output, AIMessage) else AIMessage(str(result.text)), result)
+    given = result.output if isinstance(result.output, AIMessage) else AIMessage(str(result.text))
+    message = retold(given, result, details)
     changes: dict[str, Any] = {}
     if message.id is not None and message.id.startswith(("lc_run-", "run-")):
         # Named after the inner run; a stream's chunks and the whole have to have the outer one's.
@@ -25,14 +31,14 @@ def chosen(result: Result, run: Any) -> AIMessage:
     return message.model_copy(update=changes)
 
 
-def retold(message: AIMessage, result: Result) -> AIMessage:
+def retold(message: AIMessage, result: Result, details: UsageDetails) -> AIMessage:
     """A copy that tells of the search, and no longer of the usage of its own call alone."""
     told = {key: value for key, value in message.response_metadata.items() if key not in _ONE_CALL}
-    changes = {"usage_metadata": None, "response_metadata": {**told, "tts": summary(result)}}
+    changes = {"usage_metadata": None, "response_metadata": {**told, "tts": summary(result, details)}}
     return message.model_copy(update=changes)
 
 
-def summary(result: Result) -> dict[str, Any]:
+def summary(result: Result, details: UsageDetails) -> dict[str, Any]:
     """What a message says of its search, as JSON has it."""
     return {
         "score": result.score,
@@ -41,6 +47,7 @@ def summary(result: Result) -> dict[str, Any]:
         **({"warnings": list(result.warnings)} if result.warnings else {}),
         "seed": result.seed,
         "usage": result.usage.to_dict(),
+        **{f"{name}_token_details": found for name in ("input", "output") if (found := details.of(name))},
     }
 
 
@@ -53,6 +60,9 @@ def charged(message: M) -> M:
     counts = UsageMetadata(
         input_tokens=usage["prompt_tokens"], output_tokens=usage["completion_tokens"], total_tokens=usage["tokens"]
     )
+    for name in _DETAILS:
+        if name in told:
+            counts[name] = told[name]
     return message.model_copy(update={"usage_metadata": counts})
 
 

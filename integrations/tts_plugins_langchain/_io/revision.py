@@ -14,9 +14,9 @@ from tts_plugins import Problem, Scored
 from tts_plugins.adapters import REVISING, STEPWISE
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, State, Turns, Variables
+from tts_plugins_langchain._io.parts import main_part
 
 Revised = str | Callable[[Problem, Sequence[Scored]], Any] | None
-_INSIDE = ("bound", "runnable", "default")  # of bindings and retries, of fallbacks, of configurable ones
 
 
 def check_revision(owner: str, value: Any) -> Any:
@@ -68,10 +68,8 @@ def check_strategy(owner: str, strategy: Any, carrier: Carrier, no_steps: str | 
 
 def _entrance(runnable: Any) -> Any:
     """What an input reaches first, past what passes it on as it is."""
+    runnable = main_part(runnable)
     if isinstance(runnable, RunnableSequence):
         steps = [step for step in runnable.steps if not isinstance(step, RunnableAssign | RunnablePassthrough)]
         return _entrance(steps[0]) if steps else runnable
-    if isinstance(runnable, BasePromptTemplate | BaseChatModel):
-        return runnable
-    inside = [part for name in _INSIDE if isinstance(part := getattr(runnable, name, None), Runnable)]
-    return _entrance(inside[0]) if inside else runnable
+    return runnable

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.output_parsers import BaseOutputParser
 from langchain_core.prompts import BasePromptTemplate
-from langchain_core.runnables import RunnableParallel, RunnablePassthrough, RunnableSequence
-from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.passthrough import RunnableAssign
+from langchain_core.runnables import RunnableConfig, RunnablePassthrough
+from langchain_core.runnables.passthrough import RunnablePick
 
 from tts_plugins.adapters import SearchSettings
 from tts_plugins.errors import ConfigurationError
+from tts_plugins_langchain._io.parts import leaves_of
 
 _NAME = "temperature"
 
 
-def temperatures_of(runnable: Any, arguments: Any = ()) -> list[Any]:
-    """Of all its models; None stands for what may differ by itself: a function, a graph, a model that does not say.
+def temperatures_of(
+    runnable: Any, arguments: Mapping[str, Any] | None = None, config: RunnableConfig | None = None
+) -> list[Any]:
+    """The temperatures of all its models.
+
+    None stands for what may differ by itself: a function, a graph, a model that does not say. Fallbacks do not count,
+    since they answer only where something else failed.
 
     Args:
         arguments: those of the call, which come before a model's own.
+        config: what can be configured is taken as it is under this.
     """
-    if _NAME in arguments:
-        return [arguments[_NAME]]
-    if isinstance(runnable, RunnableBindingBase):
-        return temperatures_of(runnable.bound, runnable.kwargs)
-    if isinstance(runnable, RunnableSequence):
-        return [value for step in runnable.steps for value in temperatures_of(step)]
-    if isinstance(runnable, RunnableParallel):
-        return [value for step in runnable.steps__.values() for value in temperatures_of(step)]
-    if isinstance(runnable, RunnableAssign):
-        return temperatures_of(runnable.mapper)
-    if isinstance(runnable, BasePromptTemplate | BaseOutputParser) or type(runnable) is RunnablePassthrough:
-        return []
-    return [getattr(runnable, _NAME, None) if isinstance(runnable, BaseLanguageModel) else None]
+    found = list[Any]()
+    for part in leaves_of(runnable, arguments, config):
+        quiet = isinstance(part.runnable, BasePromptTemplate | BaseOutputParser | RunnablePick)
+        if part.instead or quiet or type(part.runnable) is RunnablePassthrough:
+            continue
+        model = isinstance(part.runnable, BaseLanguageModel)
+        found.append(part.arguments.get(_NAME, getattr(part.runnable, _NAME, None)) if model else None)
+    return found
 
 
 def check_sampling(owner: str, settings: SearchSettings, temperatures: Sequence[Any]) -> None:

@@ -13,9 +13,9 @@ from typing import Any, cast
 from tts_plugins.bench.storage.rows import SolveKey
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import ModelError
+from tts_plugins.errors import DataError, ModelError, TTSError
 from tts_plugins.protocols import Model, ReviseModel, Run, StepModel
-from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Usage
+from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Usage, well_formed
 
 _MESSAGE = "chat message"
 
@@ -26,7 +26,7 @@ class Asked:
     def __init__(self, key: SolveKey) -> None:
         self.key = key
         self.times: Counter[str] = Counter()
-        self.fatal: ModelError | None = None
+        self.fatal: TTSError | None = None  # why all of it is worth nothing, whatever the engine makes of it
 
 
 # Set in the task of each solve. One model serves all of them, since its limiter counts what is in flight over all.
@@ -70,18 +70,19 @@ class _Model:
         asked = ASKED.get()
         asked.times[name] += 1  # the same request a second time is a request for something else
         name = f"{name}/{asked.times[name]}"
-        known = self._store.reply(asked.key, name)
-        if known is not None:
-            then, reply = _read(known)
-            if then == list(seeds[: len(then)]):
-                return reply
         try:
+            known = self._store.reply(asked.key, name)
+            if known is not None:
+                then, reply = _read(known)
+                if then == list(seeds[: len(then)]):
+                    return reply
             reply = await ask()
-        except ModelError as error:
-            if error.fatal:  # the engine ends with the candidates that it has, which are too few to be measured
+            self._store.add_reply(asked.key, name, _written(seeds, reply))
+        except (ModelError, DataError) as error:
+            # The engine ends with the candidates that it has, which are too few to be measured.
+            if isinstance(error, DataError) or error.fatal:
                 asked.fatal = error
             raise
-        self._store.add_reply(asked.key, name, _written(seeds, reply))
         return reply
 
 
@@ -127,7 +128,7 @@ class _Both(_Steps, _Revises):
 def _written(seeds: Sequence[int | None], reply: Reply) -> str:
     usage = None if reply.usage is None else _fields(reply.usage, without="by_role")
     choices = [{**_fields(g, without="output"), "output": _output(g.output)} for g in reply.generations]
-    return json.dumps({"seeds": list(seeds), "generations": choices, "usage": usage}, ensure_ascii=False)
+    return well_formed(json.dumps({"seeds": list(seeds), "generations": choices, "usage": usage}, ensure_ascii=False))
 
 
 def _fields(value: Generation | Usage, *, without: str) -> dict[str, Any]:

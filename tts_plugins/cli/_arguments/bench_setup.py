@@ -188,7 +188,7 @@ def _table(path: Path) -> dict[str, Any]:
         table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigurationError(f"{path}: the file cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # of TOML, of JSON, of UTF-8
+    except (ValueError, RecursionError) as error:  # of TOML, of JSON, of UTF-8; nested too deeply
         raise ConfigurationError(f"{path}: it is no valid {path.suffix[1:].upper() or 'TOML'}: {error}") from error
     if not isinstance(table, dict):
         raise ConfigurationError(f"{path}: it holds a {type(table).__name__}, where a table is wanted")

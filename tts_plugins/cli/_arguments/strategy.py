@@ -189,5 +189,5 @@ def _value(text: str) -> Any:
         return text == "True"
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

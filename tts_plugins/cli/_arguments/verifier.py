@@ -82,7 +82,7 @@ def _schema(path: Path, text: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"--verifier {text}: the file cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"--verifier {text}: the file is no JSON: {error}") from error
 
 

@@ -158,7 +158,7 @@ async def server(base_url: str, key: str | None, model: str | None) -> list[Chec
 async def _models(base_url: str, key: str | None) -> list[str]:
     clients = Clients(base_url=base_url, api_key=key, client=None, timeout=15.0)
     try:
-        page = await (await clients.get()).models.list()
+        page = await (await clients.openai()).models.list()
         return [entry.id for entry in getattr(page, "data", None) or []]
     except TTSError:
         raise

@@ -167,7 +167,7 @@ def read_problems(path: Path) -> list[Problem]:
         where = f"{path}, line {number}"
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{where}: not JSON ({error})") from error
         if not isinstance(value, dict) or not (value.get("prompt") or value.get("messages")):
             raise DataError(f'{where}: it has neither "prompt" nor "messages"; write one of them')

@@ -49,7 +49,7 @@ def summary(console: Console, result: Result) -> None:
     if console.is_terminal and len(result.candidates) > 1:
         seen = Seen(scored=any(c.score is not None for c in result.candidates))
         for c in result.candidates:
-            seen.rows[c.id] = Row(c.index, oneline(c.text), c.answer, c.score, None, True)
+            seen.rows[c.id] = Row(c.index, oneline(c.text), c.vote, c.score, None, True)
         chosen, rows = seen.rows[result.best.id], list(seen.rows.values())
         shown = rows if len(rows) <= SHOWN else rows[:SHOWN]
         console.print(candidates(shown if chosen in shown else [*shown[:-1], chosen], seen, chosen))

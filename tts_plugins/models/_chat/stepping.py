@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
+from tts_plugins._internal.fields import fields_of
 from tts_plugins._internal.token_usage import without
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import MalformedResponse, ModelError, ModelNotFound, RequestRefused
 from tts_plugins.models._chat.step_format import UNSAID, Said, StepSettings, Way, read_step, step_request
 from tts_plugins.models._chat.templates import NoTemplate
+from tts_plugins.models._openai.accepted import Named
+from tts_plugins.models._openai.error_mapping import refusal
 from tts_plugins.protocols import Run
 from tts_plugins.steps import steps_of
 from tts_plugins.types import Candidate, Generation, Problem, Reply
@@ -113,7 +116,7 @@ class Stepping:
             said = Said(
                 text=self._new(prompt, generation.text),
                 finish=generation.finish_reason,
-                stop_reason=getattr(choice, "stop_reason", UNSAID),
+                stop_reason=fields_of(choice).get("stop_reason", UNSAID),
             )
             if not said.text.strip() and said.stop_reason in stops and earlier is None and steps_of(candidate):
                 self._stoppable = False
@@ -194,9 +197,10 @@ class Stepping:
 
     def _without_stop(self, prompt: dict[str, Any], error: Exception) -> bool:
         """Whether the server refuses `stop`, which is then left to this side."""
-        if getattr(error, "status_code", None) not in (400, 422) or "stop" not in prompt:
+        refused = refusal(error)
+        if refused is None or refused[0] not in (400, 422) or "stop" not in prompt:
             return False
-        if "stop" not in f"{getattr(error, 'param', '')} {error}".lower():
+        if refused[1].overflow or not Named(refused[1], prompt).has("stop"):
             return False
         self._stoppable = False
         del prompt["stop"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tts_plugins._concurrency import forks
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import ConnectionFailed, ModelError
 from tts_plugins.models._llama_cpp.server import LlamaServer
@@ -30,7 +30,7 @@ class Served:
     def _serve(self, path: str | Path | None, *, progress: Callable[[int, int], None] | None, **settings: Any) -> None:
         """What to serve, once it is wanted: a GGUF, or the embedded weights; `settings` are those of `LlamaServer`."""
         self._path, self._progress, self._settings = path, progress, settings
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._server: LlamaServer | None = None
 
     @property

@@ -1,76 +1,149 @@
-"""One choice of a chat completion, read with care: content may be null, in parts, or only thought. Pure."""
+"""One choice of a chat completion, as JSON or as the client's object, read with care: anything may be null. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tts_plugins.types import Generation
+from tts_plugins._internal.fields import field, fields_of, listed
+from tts_plugins.types import Deferred, Generation
+
+# Every spelling of "cut at the limit": length, max_tokens, MAX_TOKENS, max_output_tokens, model_length, token_limit, …
+_CUT = re.compile(r"length|max(imum)?_?(new_|output_|completion_)?tokens|token_?limit|context_window|truncat")
+_ENDED = {"stop", "stop_sequence", "end_turn", "end", "eos", "eos_token", "complete", "completed", "finish_reason_stop"}
+# What a message holds besides what was generated: labels, and what the server's own tools have found.
+_NOT_GENERATED = {"role", "type", "id", "index", "object", "name", "annotations", "citations", "signature",
+                  "provider_specific_fields", "audio", "tool_call_id", "format"}  # fmt: skip
+_THOUGHT = re.compile(r"reason|think|thought")
+
+
+def finish_of(choice: Any) -> str:
+    """Why the choice ended: "length" where it was cut, "stop" where it ended by itself, else the server's word."""
+    said = field(choice, "finish_reason")
+    word = said.strip().lower() if isinstance(said, str) else ""
+    if _CUT.search(word):
+        return "length"
+    return "stop" if not word or word in _ENDED else str(said)
+
+
+def error_of(choice: Any) -> object:
+    """The error that stands in place of an answer, as gateways send it; None where there is none."""
+    error = field(choice, "error")
+    if error:
+        return {"error": fields_of(error) or error}
+    return {"error": "the choice ended with an error"} if finish_of(choice).lower() == "error" else None
 
 
 def generation(choice: Any, *, empty: bool = False) -> Generation | None:
     """The choice; None where it holds neither text nor a tool call, though it was not cut, and may not be `empty`."""
-    message = getattr(choice, "message", None)
-    if message is None:
+    message = field(choice, "message")
+    if message is None or error_of(choice) is not None:
         return None
-    text, reasoning = _text(getattr(message, "content", None)), _reasoning(message)
-    finish = getattr(choice, "finish_reason", None) or "stop"
-    called, content = getattr(message, "tool_calls", None), getattr(message, "content", None)
-    calls = (called if isinstance(called, list) else None) or getattr(message, "function_call", None)
-    refusal = getattr(message, "refusal", None)
+    content, finish = field(message, "content"), finish_of(choice)
+    text, refusal = _text(content), field(message, "refusal")
+    calls = listed(field(message, "tool_calls")) or field(message, "function_call")
     none = not isinstance(content, str | list)  # a number or a mapping says as little as null does
     if not text and not calls and not refusal and finish != "length" and none and not empty:
         return None
     return Generation(
         text=text or (refusal if isinstance(refusal, str) else ""),
-        output=message,
+        output=native(message),
         finish_reason=finish,
         logprobs=_logprobs(choice),
         top_logprobs=_top(choice),
-        reasoning=reasoning,
+        reasoning=_reasoning(message) or None,
     )
 
 
+def native(message: Any) -> Any:
+    """The message as the client's class; one that is a plain mapping is taken as it is, whatever its values are."""
+    return Deferred(_message, message) if isinstance(message, Mapping) else message
+
+
+def _message(fields: Mapping[str, Any]) -> Any:
+    from openai.types.chat import ChatCompletionMessage
+
+    return ChatCompletionMessage.construct(**fields)
+
+
 def shown(choice: Any) -> str:
-    """All that the choice says, for bounding its tokens: text, thought, tool calls."""
-    message = getattr(choice, "message", None)
+    """All that the choice says, for bounding its tokens: text, thought, refusal, tool calls, whatever their names."""
+    message = field(choice, "message")
     if message is None:
         return ""
-    content, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
-    calls = [getattr(c, "function", c) for c in getattr(message, "tool_calls", None) or []]
-    calls += [getattr(message, "function_call", None) or ""]
-    called = "".join(f"{getattr(function, 'name', '')}{function}" for function in calls)
-    said = content if isinstance(content, str) else str(content or "")  # parts may hold more than their texts
-    return said + (_reasoning(message) or "") + called + (refusal if isinstance(refusal, str) else "")
+    parts = {name: value for name, value in fields_of(message).items() if name not in _NOT_GENERATED}
+    thoughts = [_all_of(parts.pop(name)) for name in list(parts) if _THOUGHT.search(name)]
+    # Some servers send one thought under several names.
+    return "".join(_all_of(value) for value in parts.values()) + max(thoughts, key=len, default="")
+
+
+def _all_of(value: Any) -> str:
+    return "".join(_strings(value))
+
+
+def _strings(value: Any, depth: int = 0) -> Iterator[str]:
+    """Every text inside, but for labels; names of called functions count."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list) and depth < 8:
+        for each in value:
+            yield from _strings(each, depth + 1)
+    elif depth < 8 and value is not None and not isinstance(value, bool | int | float):
+        inside = fields_of(value)
+        called = "arguments" in inside or "input" in inside
+        for name, each in inside.items():
+            if name == "name" and called and isinstance(each, str):
+                yield each
+            elif name in ("arguments", "input") and not isinstance(each, str):
+                yield json.dumps(each, ensure_ascii=False, default=str)
+            elif name not in _NOT_GENERATED:
+                yield from _strings(each, depth + 1)
 
 
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    if isinstance(content, Sequence):
-        return "".join(str(part.get("text", "")) if isinstance(part, dict) else "" for part in content)
-    return ""
+    parts = (field(part, "text") for part in listed(content) if not isinstance(part, str))
+    return "".join(part for part in parts if isinstance(part, str))
 
 
-def _reasoning(message: Any) -> str | None:
+def _reasoning(message: Any) -> str:
     for name in ("reasoning_content", "reasoning"):
-        value = getattr(message, name, None)
-        if isinstance(value, str) and value:
+        if isinstance(value := field(message, name), str) and value:
             return value
-    return None
+    named = (_all_of(value) for name, value in fields_of(message).items() if _THOUGHT.search(name))
+    inside = (_all_of(p) for p in listed(field(message, "content")) if _THOUGHT.search(str(field(p, "type"))))
+    return max(named, key=len, default="") or "".join(inside)
 
 
 def _logprobs(choice: Any) -> tuple[float, ...] | None:
-    content = getattr(getattr(choice, "logprobs", None), "content", None)
-    return tuple(float(token.logprob) for token in content) if content else None
+    values = [field(token, "logprob") for token in _tokens(choice)]
+    return tuple(map(float, values)) if values and all(map(_is_number, values)) else None
 
 
 def _top(choice: Any) -> tuple[tuple[tuple[str, float], ...], ...] | None:
     """For each token, itself first and then its alternatives; None where no alternatives were sent."""
-    content = getattr(getattr(choice, "logprobs", None), "content", None) or ()
-    if not any(getattr(token, "top_logprobs", None) for token in content):
+    tokens = _tokens(choice)
+    if not any(listed(field(token, "top_logprobs")) for token in tokens):
         return None
-    return tuple(
-        ((token.token, float(token.logprob)), *((t.token, float(t.logprob)) for t in token.top_logprobs or ()))
-        for token in content
-    )
+    if not all(_is_number(field(token, "logprob")) for token in tokens):
+        return None
+    return tuple(tuple(map(_pair, (token, *filter(_told, listed(field(token, "top_logprobs")))))) for token in tokens)
+
+
+def _tokens(choice: Any) -> list[Any]:
+    return listed(field(field(choice, "logprobs"), "content"))
+
+
+def _pair(token: Any) -> tuple[str, float]:
+    return str(field(token, "token")), float(field(token, "logprob"))
+
+
+def _told(token: Any) -> bool:
+    return _is_number(field(token, "logprob"))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,37 +1,23 @@
-"""The plain completions endpoint, asked and read in the form of chat completions. Pure but for the request."""
+"""The plain completions endpoint, asked and read in the form of chat completions. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from tts_plugins.models._openai.stream import gather
+from tts_plugins._internal.fields import field, fields_of, listed
 
 # What the endpoint knows, as the client has it; the rest goes along as extra fields, which servers may know.
 _KNOWN = {
     "model", "prompt", "best_of", "echo", "frequency_penalty", "logit_bias", "max_tokens", "n", "presence_penalty",
     "seed", "stop", "suffix", "temperature", "top_p", "user", "extra_headers", "extra_query", "extra_body", "timeout",
+    "stream", "stream_options",
 }  # fmt: skip
 # What a template has written into the prompt already, and what stands in other fields here.
 _ELSEWHERE = {
     "messages", "tools", "tool_choice", "functions", "function_call", "parallel_tool_calls", "logprobs", "top_logprobs",
     "max_completion_tokens",
 }  # fmt: skip
-
-
-async def complete(create: Callable[..., Awaitable[Any]], body: Mapping[str, Any], stream: bool) -> Any:
-    """The answer to a chat's body that has a `prompt` instead of `messages`, as a chat completion."""
-    sent = completion_body(body)
-    if not stream:
-        return as_chat(await create(**sent))
-    async with await create(**sent, stream=True, stream_options={"include_usage": True}) as chunks:
-        told = set[int]()
-        whole = await gather(_deltas(chunks, told))
-    for choice in whole.choices:
-        if choice.index not in told:
-            choice.message = None
-    return whole
 
 
 def completion_body(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,59 +36,50 @@ def completion_body(body: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_chat(response: Any) -> Any:
     """A text completion in the form of a chat completion; what has no choices is left as it is."""
-    if not getattr(response, "choices", None):
+    choices = listed(field(response, "choices"))
+    if not choices:
         return response
-    return SimpleNamespace(
-        choices=[_part(choice, message=_message(choice)) for choice in response.choices],
-        usage=getattr(response, "usage", None),
-    )
+    # An empty text ends a solution, and none at all is no answer.
+    parts = [_part(c, {"message": _message(c)}) for c in choices]
+    return {"choices": parts, "usage": field(response, "usage")}
 
 
-async def _deltas(chunks: AsyncIterator[Any], told: set[int]) -> AsyncIterator[Any]:
-    """As a chat's chunks; `told` gets the places of the choices that have a text."""
+async def as_chat_chunks(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """A stream of text completions as a chat's chunks."""
     async for chunk in chunks:
-        told |= {c.index for c in chunk.choices or () if isinstance(getattr(c, "text", None), str)}
-        parts = [_part(c, delta=SimpleNamespace(content=getattr(c, "text", None))) for c in chunk.choices or ()]
-        yield SimpleNamespace(choices=parts, usage=getattr(chunk, "usage", None))
+        if isinstance(chunk, str) or not listed(field(chunk, "choices")):
+            yield chunk
+            continue
+        parts = [_part(c, {"delta": _message(c) or {}}) for c in chunk["choices"]]
+        yield {"choices": parts, "usage": field(chunk, "usage")}
 
 
-def _message(choice: Any) -> Any:
-    from openai.types.chat import ChatCompletionMessage
-
-    if not isinstance(getattr(choice, "text", None), str):
-        return None  # an empty text ends a solution, and none at all is no answer
-    return ChatCompletionMessage(role="assistant", content=choice.text)
+def _message(choice: Any) -> dict[str, Any] | None:
+    text = field(choice, "text")
+    return {"role": "assistant", "content": text} if isinstance(text, str) else None
 
 
-def _part(choice: Any, **said: Any) -> Any:
-    told = {"stop_reason": choice.stop_reason} if hasattr(choice, "stop_reason") else {}  # vLLM's
-    return SimpleNamespace(
-        index=choice.index,
-        finish_reason=getattr(choice, "finish_reason", None),
-        logprobs=_logprobs(getattr(choice, "logprobs", None)),
-        **told,
-        **said,
-    )
+def _part(choice: Any, said: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in fields_of(choice).items() if name in ("index", "finish_reason", "error")}
+    if "stop_reason" in fields_of(choice):  # vLLM's
+        kept["stop_reason"] = field(choice, "stop_reason")
+    return {**kept, "logprobs": _logprobs(field(choice, "logprobs")), **said}
 
 
 def _logprobs(given: Any) -> Any:
     """As a chat's list: from parallel lists, as OpenAI and vLLM have them here, or from llama.cpp's mappings."""
-    if (content := getattr(given, "content", None)) is not None:
-        entries = [(e["token"], e["logprob"], _tops(e.get("top_logprobs") or ())) for e in content]
-    else:
-        tokens, values = getattr(given, "tokens", None) or (), getattr(given, "token_logprobs", None) or ()
-        tops = getattr(given, "top_logprobs", None) or [None] * len(tokens)
-        entries = [
-            (token, value, _tops({"token": t, "logprob": p} for t, p in (top or {}).items()))
-            for token, value, top in zip(tokens, values, tops, strict=False)
-        ]
+    if content := listed(field(given, "content")):
+        return {"content": [token for token in content if field(token, "logprob") is not None]}
+    tokens, values = listed(field(given, "tokens")), listed(field(given, "token_logprobs"))
+    tops = listed(field(given, "top_logprobs")) or [None] * len(tokens)
     made = [
-        SimpleNamespace(token=token, logprob=value, top_logprobs=top)
-        for token, value, top in entries
+        {"token": token, "logprob": value, "top_logprobs": _tops(top)}
+        for token, value, top in zip(tokens, values, tops, strict=False)
         if value is not None
     ]
-    return SimpleNamespace(content=made) if made else None
+    return {"content": made} if made else None
 
 
-def _tops(entries: Iterable[Mapping[str, Any]]) -> list[Any]:
-    return [SimpleNamespace(token=e["token"], logprob=e["logprob"]) for e in entries]
+def _tops(entries: Any) -> list[dict[str, Any]]:
+    pairs = fields_of(entries).items() if entries else ()
+    return [{"token": token, "logprob": logprob} for token, logprob in pairs]

@@ -4,44 +4,82 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from typing import Any
 
-from tts_plugins._internal.http_errors import retry_after, server_words, status_error
-from tts_plugins.errors import CallTimedOut, ConnectionFailed, MalformedResponse, ModelError, ServerFailed
+from tts_plugins._http.failures import ExchangeFailed, StatusFailed
+from tts_plugins._internal.error_bodies import ErrorBody, read_error
+from tts_plugins._internal.http_errors import connection_error, cut, reply_error
+from tts_plugins._internal.http_limits import Unreadable
+from tts_plugins._internal.secrets import secrets_in, without_secrets
+from tts_plugins.errors import CallTimedOut, MalformedResponse, TTSError
+from tts_plugins.models._openai.stream import ErrorInReply
 
 
-def translate(error: Exception, who: str) -> ModelError:
-    """The error of this package that stands for one of the client's."""
+def translate(error: Exception, who: str, secrets: Iterable[str] = ()) -> TTSError:
+    """The error of this package that stands for one of the client's.
+
+    Args:
+        who: the model, and where it was asked.
+        secrets: values that must not show.
+    """
+    secrets = [*secrets, *secrets_in(_headers(error))]
+    if isinstance(error, StatusFailed):
+        headers = error.headers
+        return reply_error(error.status_code, who, error.body, headers=headers, secrets=secrets, now=time.time())
+    if isinstance(error, ExchangeFailed):
+        return connection_error(error, who, secrets)
+    ours = _ours(error)
+    if isinstance(ours, Unreadable):
+        unread = MalformedResponse(f"{who}: {without_secrets(str(ours), secrets)}")
+        unread.retryable = not ours.final
+        return unread
+    if ours is not None:
+        return ours
+    broken = f"{who}: the stream broke off with an error"
+    if isinstance(error, ErrorInReply):
+        return reply_error(200, broken, error.body, secrets=secrets, now=time.time())
     import openai
 
     if isinstance(error, openai.APITimeoutError):
         return CallTimedOut(f"{who}: no complete answer in time; raise timeout, or lower max_tokens")
     if isinstance(error, openai.APIStatusError):
-        return _status(error, who)
+        headers = error.response.headers
+        return reply_error(error.status_code, who, _body(error), headers=headers, secrets=secrets, now=time.time())
     if isinstance(error, openai.APIConnectionError):
-        cause = error.__cause__
-        refused = "ConnectError" in type(cause).__name__ or isinstance(cause, ConnectionRefusedError)
-        reason = f"{type(cause).__name__}: {cause}" if cause is not None and str(cause) else type(cause).__name__
-        mend = "; is the server running there?" if refused else ""
-        return ConnectionFailed(f"{who}: the connection failed ({reason}){mend}", refused=refused)
-    if isinstance(error, openai.APIError) and isinstance(error.body, dict):
-        return ServerFailed(f"{who}: the stream broke off with an error: {_words(error)}")
+        return connection_error(error.__cause__ or error, who, secrets)
+    if isinstance(error, openai.APIError) and error.body:
+        return reply_error(200, broken, {"error": error.body}, secrets=secrets, now=time.time())
+    said = cut(without_secrets(f"{type(error).__name__}: {error}", secrets))
     if isinstance(error, json.JSONDecodeError | openai.APIError | UnicodeDecodeError):
-        return MalformedResponse(f"{who}: the answer is no valid JSON ({error})")
-    if type(error).__module__.startswith("httpx"):  # openai 2.x lets a reset in mid-stream through as it is
-        return ConnectionFailed(f"{who}: the connection broke ({type(error).__name__}: {error})")
-    return MalformedResponse(f"{who}: the answer could not be read ({type(error).__name__}: {error})")
+        return MalformedResponse(f"{who}: the answer is no valid JSON ({said})")
+    if type(error).__module__.startswith("httpx"):  # openai lets a reset in mid-stream through as it is
+        return connection_error(error, who, secrets)
+    return MalformedResponse(f"{who}: the answer could not be read ({said})")
 
 
-def _status(error: Any, who: str) -> ModelError:
-    return status_error(
-        error.status_code,
-        who,
-        _words(error),
-        after=retry_after(error.response.headers, time.time()),
-        quota=getattr(error, "code", None) == "insufficient_quota",
-    )
+def refusal(error: Exception) -> tuple[int, ErrorBody] | None:
+    """The status and what the server says, where it refused a request; None for any other error."""
+    status = getattr(error, "status_code", None)
+    return (status, read_error(_body(error))) if isinstance(status, int) else None
 
 
-def _words(error: Any) -> str:
-    return server_words(error.body or error.message, error.request.headers)
+def _body(error: Any) -> object:
+    """What the server wrote: the client keeps a part of it, and shows it only where it is of the form that it knows."""
+    try:
+        content = error.response.content
+    except Exception:  # noqa: BLE001 - it was not read, or there is none
+        content = b""
+    return content or error.body or error.message
+
+
+def _headers(error: Any) -> Any:
+    return getattr(getattr(error, "request", None), "headers", None)
+
+
+def _ours(error: BaseException) -> TTSError | Unreadable | None:
+    """An error that our own code raised below the client, which wraps what it does not know."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, TTSError | Unreadable):
+        seen = seen.__cause__
+    return seen

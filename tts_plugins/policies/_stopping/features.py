@@ -63,14 +63,14 @@ def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> 
     masses = votes if select == "majority" else tally(seen, weighted=True) if select == "weighted" else {}
     if select == "best":
         order = sorted(scores, reverse=True)
-        chosen = seen[scores.index(order[0])].answer
+        chosen = seen[scores.index(order[0])].vote
         first, second = order[0], order[1] if len(order) > 1 else 0.0
     else:
         chosen = max(masses, key=lambda answer: masses[answer]) if masses else None
         first = masses[chosen] if chosen is not None else 0.0
         second = max((mass for answer, mass in masses.items() if answer != chosen), default=0.0)
     told = [c.tokens for c in seen if c.tokens is not None]
-    of_chosen = [s for s, c in zip(scores, seen, strict=True) if chosen is not None and c.answer == chosen]
+    of_chosen = [s for s, c in zip(scores, seen, strict=True) if chosen is not None and c.vote == chosen]
     return State(
         count=len(seen),
         first=first,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from tts_plugins._concurrency import forks
 from tts_plugins.errors import SandboxUnavailable
 from tts_plugins.verifiers._sandbox.launch import KINDS, MEBI, Kind
 from tts_plugins.verifiers._sandbox.worker_process import Broken, SandboxProcess
@@ -87,7 +87,7 @@ def find_sandbox(kinds: Sequence[Kind] = KINDS) -> Sandbox:
 
 
 _probed: dict[Kind, Sandbox | str] = {}
-_lock = threading.Lock()
+_lock = forks.lock()
 
 
 def probe(kind: Kind) -> Sandbox | str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from tts_plugins._concurrency import forks
 from tts_plugins.verifiers._sandbox.launch import Kind
 from tts_plugins.verifiers._sandbox.worker_process import Cancelled, SandboxProcess
 
@@ -40,6 +41,11 @@ class Pool:
 
     def __init__(self, kind: Kind, *, memory: int, workers: int) -> None:
         self._kind, self._memory, self._workers = kind, memory, workers
+        self.renew()
+        forks.renew(self)
+
+    def renew(self) -> None:
+        """Begin without a process, as a forked child must: the parent's own answer to the parent alone."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = list[_Worker]()

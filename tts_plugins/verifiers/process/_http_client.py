@@ -44,7 +44,7 @@ async def post_json(
         raise ConnectionFailed(f"{where}: {reason!r}{mend}", refused=refused) from error
     try:
         answer = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise MalformedResponse(f"{where}: the answer is no valid JSON: {raw[:80]!r}") from error
     if not isinstance(answer, dict):
         raise MalformedResponse(f"{where}: the answer is a {type(answer).__name__}, no JSON object")
@@ -67,5 +67,5 @@ def _read(error: urllib.error.HTTPError) -> object:
     raw = str(error.msg)
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return raw

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.untrusted_text import neutralise
 from tts_plugins.errors import ConfigurationError, InvalidScore
 
@@ -97,12 +98,12 @@ class RewardFamily:
         if self.squash == "softmax":
             top = max(values)
             return math.exp(value - top) / math.fsum(math.exp(v - top) for v in values)
-        if not 0 <= value <= 1:
+        if (probability := in_unit(value)) is None:
             raise InvalidScore(
-                f"{who}: step {number} has {value!r}, no probability; raw rewards need "
-                "squash='sigmoid', logits 'softmax'"
+                f"{who}: step {number} has {value!r}, which is no probability; use squash='sigmoid' for raw rewards, "
+                "squash='softmax' for logits"
             )
-        return value
+        return probability
 
     def _clean(self, step: str) -> str:
         mark = self.separator.strip()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tts_plugins._concurrency import forks
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError
@@ -104,7 +104,7 @@ class _Local:
     ) -> None:
         self.name, self.limits = Path(model).name, limits
         self._where, self._family, self._device, self._dtype = model, family, device, dtype
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._loaded: RewardModel | None = None
 
     def load(self) -> RewardModel:

@@ -1,20 +1,20 @@
-"""What a provider's error says, with what its wrappers leave out: the cause beneath, the address, the mend. Pure."""
+"""What a provider's error says, and what its wrappers leave out: the cause beneath, the address, what to do. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import urlsplit
 
-from tts_plugins.adapters import causes_of, charge_of
+from tts_plugins.adapters._charge import causes_of, charge_of
 
-_MENDS = {
+_FIXES = {
     401: "check api_key",
     403: "check api_key",
     404: "check the model's name and base_url",
 }
 
 
-def words(error: BaseException) -> str:
+def described(error: BaseException) -> str:
     """The error's kind and text; what its causes say besides; for one of a server, its address and what to do."""
     causes = list(causes_of(error))
     said = f"{type(error).__name__}: {error}"
@@ -25,10 +25,10 @@ def words(error: BaseException) -> str:
     if address is None:
         return said
     status = getattr(error, "status_code", None)
-    mend = _MENDS.get(status) if isinstance(status, int) else None
+    fix = _FIXES.get(status) if isinstance(status, int) else None
     if status is None and charge_of(error, None) == "call":  # the connection was refused
-        mend = "is the server running there?"
-    return f"{said}, at {address}" + (f"; {mend}" if mend else "")
+        fix = "is the server running there?"
+    return f"{said}, at {address}" + (f"; {fix}" if fix else "")
 
 
 def _address(error: BaseException) -> str | None:

@@ -1,0 +1,216 @@
+"""What once never returned, each as a program for a process of its own with a time limit.
+
+A program passes if it ends within the limit with status 0 and prints `ok` last. The unit tests run the same programs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks._rows import Row
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 60.0  # seconds; each takes about one on an idle machine
+
+_HEAD = """
+import asyncio, atexit, os, sys, threading, time, warnings, weakref
+from concurrent.futures import ThreadPoolExecutor
+warnings.simplefilter("ignore")
+from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency, solve, solve_sync
+from tts_plugins.errors import BudgetExhausted, ConfigurationError, TTSError
+from tts_plugins.models import CallableModel
+from tts_plugins.testing import ScriptedModel
+
+def say(word):  # print may be gone when this runs
+    os.write(1, word.encode() + b"\\n")
+
+async def later(content):
+    await asyncio.sleep(0)
+    return "a"
+
+def one():
+    sync = solve_sync("q", model=CallableModel(lambda content: "a"), strategy=BestOfN(n=2), verifier=lambda text: 1.0)
+    return sync.text + solve_sync("q", model=CallableModel(later), strategy=SelfConsistency(n=2)).text
+
+def end():
+    try:
+        say("ok" if one() == "aa" else "wrong")
+    except BaseException as error:
+        say("ok" if isinstance(error, (RuntimeError, ImportError, TTSError)) else repr(error))
+
+def child(work, seconds=20):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if work() else 1)
+        except BaseException as error:
+            say(repr(error))
+            os._exit(2)
+    for _ in range(int(seconds / 0.05)):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    return "hung"
+
+def in_flight(model, **settings):
+    "A solve on another thread that is under way when this returns."
+    thread = threading.Thread(target=solve_sync, args=("q",), kwargs={"model": model, **settings}, daemon=True)
+    thread.start()
+    time.sleep(0.3)
+"""
+
+_AT_EXIT = """
+class Late:
+    def __del__(self):
+        end()
+
+_late = Late()
+atexit.register(lambda: globals().pop("_late"))
+"""
+
+SCRIPTS: Mapping[str, str] = {
+    "a solve in an atexit handler": "one()\natexit.register(end)\n",
+    "a solve in an atexit handler that was registered first": "",  # made below: it comes before the imports
+    "a solve in weakref.finalize": "one()\nlate = set()\nweakref.finalize(late, end)\n",
+    "a solve in __del__ at exit": _AT_EXIT + "one()\n",
+    "a first solve in __del__ at exit": _AT_EXIT,
+    "a fork while a limiter's places are taken": """
+model = CallableModel(lambda content: time.sleep(30) if os.getpid() == parent else "a", concurrency=2)
+parent = os.getpid()
+in_flight(model, strategy=SelfConsistency(n=4))
+say("ok" if child(lambda: solve_sync("q", model=model, strategy=SelfConsistency(n=4)).text == "a") == 0 else "bad")
+""",
+    "a fork while an account is held": """
+account, slow = Ledger(Budget(calls=4)), ScriptedModel(["a"], latency=30)
+in_flight(slow, strategy=SelfConsistency(n=4), budget=account)
+
+def work():
+    try:
+        solve_sync("q", model=ScriptedModel(["a"]), strategy=SelfConsistency(n=2), budget=account)
+    except ConfigurationError as error:
+        return "process" in str(error) and one() == "aa"
+
+say("ok" if child(work) == 0 else "bad")
+""",
+    "forks while solves start and end on other threads": """
+stop = threading.Event()
+
+def busy():
+    while not stop.is_set():
+        one()
+
+threads = [threading.Thread(target=busy, daemon=True) for _ in range(3)]
+for thread in threads:
+    thread.start()
+ends = [child(lambda: one() == "aa") for _ in range(20)]
+stop.set()
+say("ok" if ends == [0] * 20 else repr(ends))
+""",
+    "a nested solve through an executor of the user's, on a full account": """
+account = Ledger(Budget(calls=6))
+executor = ThreadPoolExecutor(4)
+
+def outer(content):
+    inner = {"model": ScriptedModel(["a"]), "strategy": SelfConsistency(n=2), "budget": account}
+    return executor.submit(solve_sync, "inner", **inner).result().text
+
+try:
+    solve_sync("q", model=CallableModel(outer), strategy=SelfConsistency(n=8), budget=account)
+except TTSError:
+    pass
+say("ok" if account.open_holds == 0 and account.spent.calls <= 6 else str(account))
+""",
+    "the same from a coroutine": """
+account = Ledger(Budget(calls=6))
+
+async def outer(content):
+    inner = {"model": ScriptedModel(["a"]), "strategy": SelfConsistency(n=2), "budget": account}
+    work = lambda: solve_sync("inner", **inner).text
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+
+try:
+    solve_sync("q", model=CallableModel(outer), strategy=SelfConsistency(n=8), budget=account)
+except TTSError:
+    pass
+say("ok" if account.open_holds == 0 and account.spent.calls <= 6 else str(account))
+""",
+    "a nested solve through an executor of the user's, at a server with one place": """
+executor = ThreadPoolExecutor(4)
+
+def outer(content):
+    if content == "inner":
+        return "a"
+    return executor.submit(solve_sync, "inner", model=model, strategy=SelfConsistency(n=2)).result().text
+
+model = CallableModel(outer, concurrency=1)
+say("ok" if solve_sync("q", model=model, strategy=SelfConsistency(n=2)).text == "a" else "bad")
+""",
+    "an asynchronous verifier under gevent": """
+import gevent
+
+async def check(problem, candidate):
+    await asyncio.sleep(0.001)
+    return 1.0
+
+def work():
+    return solve_sync("q", model=CallableModel(lambda content: "a"), strategy=BestOfN(n=3), verifier=check).text
+
+greenlets = [gevent.spawn(work) for _ in range(4)]
+gevent.joinall(greenlets)
+say("ok" if [g.value for g in greenlets] == ["a"] * 4 and work() == "a" else "bad")
+""",
+    "more functions than threads can be started": """
+import resource
+one()
+size = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (size + 600 * 2**20, resource.RLIM_INFINITY))
+result = solve_sync(
+    "q", model=CallableModel(lambda content: (time.sleep(0.05), "a")[1]), strategy=SelfConsistency(n=800))
+say("ok" if len(result.candidates) + sum("thread" in w for w in result.warnings) >= 800 else repr(
+    (len(result.candidates), result.warnings)))
+""",
+}
+
+
+def program(name: str) -> str:
+    """The whole program of a row."""
+    if name.endswith("registered first"):
+        return "import atexit\natexit.register(lambda: end())\n" + _HEAD + "one()\n"
+    if "gevent" in name:
+        return "import gevent.monkey\ngevent.monkey.patch_all()\n" + _HEAD + SCRIPTS[name]
+    return _HEAD + SCRIPTS[name]
+
+
+def run(name: str, limit: float = LIMIT) -> tuple[bool, str, float]:
+    """Whether the program passed, what it said last, and the seconds that it took."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "integrations"), os.environ.get("PYTHONPATH", "")])
+    started = time.monotonic()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program(name)], capture_output=True, text=True, timeout=limit, check=False,
+            env={**os.environ, "PYTHONPATH": path},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return False, "it did not end", time.monotonic() - started
+    said = (done.stdout.strip() or done.stderr.strip() or "nothing").splitlines()[-1]
+    return done.returncode == 0 and said == "ok", said, time.monotonic() - started
+
+
+def rows(short: bool) -> list[Row]:
+    """A row for each program."""
+    out = []
+    for name in list(SCRIPTS)[: 2 if short else None]:
+        passed, said, seconds = run(name)
+        figures = {"seconds": seconds, "said": said}
+        out.append(
+            Row(number=0, what=f"ends: {name}", must="ok", ours=f"{said}, {seconds:.1f} s", met=passed, figures=figures)
+        )
+    return out

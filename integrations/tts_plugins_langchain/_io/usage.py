@@ -1,0 +1,147 @@
+"""What a provider's reply says of its tokens and of its end, in the words of every provider package. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from langchain_core.messages import AIMessage
+from langchain_core.messages.ai import UsageMetadata, add_usage
+from langchain_core.outputs import ChatGeneration, Generation, LLMResult
+
+_ENDS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "completionReason")
+# With letters alone, in lower case: OpenAI and Ollama, Anthropic and Bedrock, Gemini, the Responses API, Mistral, xAI.
+_CUT = {
+    "length", "maxtokens", "maxoutputtokens", "maxcompletiontokens", "modellength", "contextlength", "reasonmaxlen",
+    "reasonmaxcontext", "modelcontextwindowexceeded", "finishreasonmaxtokens", "maxlength", "tokenlimit",
+}  # fmt: skip
+# Of prompts that a cache has, where a provider's raw counts leave them out.
+_BESIDES = ("cache_creation_input_tokens", "cache_read_input_tokens", "cacheReadInputTokens", "cacheWriteInputTokens")
+_PROMPT = ("prompt_tokens", "input_tokens", "inputTokens", "prompt_token_count", "prompt_eval_count")
+_COMPLETION = ("completion_tokens", "output_tokens", "outputTokens", "candidates_token_count", "eval_count")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Tokens of one request; None where the reply does not say.
+
+    Attributes:
+        cached: those of the prompt that were read from a cache.
+        usage: LangChain's form of the same, with all its details.
+    """
+
+    prompt: int | None = None
+    completion: int | None = None
+    cached: int = 0
+    usage: UsageMetadata | None = None
+
+
+@dataclass
+class UsageDetails:
+    """The usage of all calls of a search with LangChain's details, such as reads from a cache or reasoning.
+
+    Attributes:
+        around: those of the search around, to which all of it belongs too.
+    """
+
+    around: UsageDetails | None = None
+    total: UsageMetadata | None = field(default=None)
+
+    def add(self, usage: UsageMetadata | None) -> None:
+        """Count a call. One assignment, since calls may end on several threads; a lost detail costs nobody money."""
+        if usage is not None:
+            self.total = add_usage(self.total, usage)
+            if self.around is not None:
+                self.around.add(usage)
+
+    def of(self, name: str) -> dict[str, int]:
+        """The details of `input` or `output` tokens, without those that are nil."""
+        total = cast(Mapping[str, Any], self.total or {})
+        found: Mapping[str, Any] = total.get(f"{name}_token_details") or {}
+        return {key: value for key, value in found.items() if isinstance(value, int) and value}
+
+
+def counts_of(response: LLMResult) -> Counts:
+    """The tokens of a request.
+
+    LangChain's `usage_metadata` comes first: a provider's raw counts may leave out what a cache had. Each choice
+    repeats the usage of the whole request, so the largest counts, and not the sum.
+    """
+    choices = [choice for group in response.generations for choice in group]
+    usages = [message.usage_metadata for message in map(message_of, choices) if message is not None]
+    known = [usage for usage in usages if usage]
+    if known:
+        most = max(known, key=lambda usage: _whole(usage.get("total_tokens")) or 0)
+        prompt, completion = _whole(most.get("input_tokens")), _whole(most.get("output_tokens"))
+        total = _whole(most.get("total_tokens"))
+        thought = _whole(cast(Mapping[str, Any], most.get("output_token_details") or {}).get("reasoning")) or 0
+        if thought and prompt is not None and completion is not None and total == prompt + completion + thought:
+            completion += thought  # some packages count thoughts beside the output
+        cached = _whole(cast(Mapping[str, Any], most.get("input_token_details") or {}).get("cache_read")) or 0
+        return Counts(prompt, completion, cached, most)
+    output: Mapping[str, Any] = response.llm_output or {}
+    reported = output.get("token_usage") or output.get("usage")
+    return _raw(cast(Mapping[str, Any], reported)) if isinstance(reported, Mapping) else Counts()
+
+
+def _raw(reported: Mapping[str, Any]) -> Counts:
+    prompt, completion = _first(reported, _PROMPT), _first(reported, _COMPLETION)
+    if prompt is not None:
+        prompt += sum(_whole(reported.get(name)) or 0 for name in _BESIDES)
+    return Counts(prompt, completion)
+
+
+def was_cut(*said: Mapping[str, Any] | None) -> bool:
+    """Whether a reply ended at a limit of tokens, by what its metadata say in any provider's words."""
+    for told in said:
+        if not told:
+            continue
+        incomplete = told.get("incomplete_details")
+        reasons = [told.get(name) for name in _ENDS]
+        reasons.append(incomplete.get("reason") if isinstance(incomplete, Mapping) else None)
+        if any(_letters(reason) in _CUT for reason in reasons if reason):
+            return True
+    return False
+
+
+def ended_by(told: Mapping[str, Any]) -> str:
+    """Why a reply ended, as `Generation` says it: "length" if a limit cut it, else the provider's word, or "stop"."""
+    if was_cut(told):
+        return "length"
+    return next((str(told[name]) for name in _ENDS if isinstance(told.get(name), str) and told[name]), "stop")
+
+
+def choice_was_cut(choice: Generation) -> bool:
+    """The same for one choice of a result."""
+    message = message_of(choice)
+    return was_cut(choice.generation_info, None if message is None else message.response_metadata)
+
+
+def message_of(choice: Generation) -> AIMessage | None:
+    """The message of a chat model's choice."""
+    message = choice.message if isinstance(choice, ChatGeneration) else None
+    return message if isinstance(message, AIMessage) else None
+
+
+def from_cache(choices: Sequence[Generation]) -> bool:
+    """Whether all came from LangChain's cache, whose only mark is a cost of zero; a real call has no total_cost."""
+    usages = [cast(Mapping[str, Any], m.usage_metadata or {}) for c in choices if (m := message_of(c)) is not None]
+    return bool(usages) and len(usages) == len(choices) and all(u.get("total_cost") == 0 for u in usages)
+
+
+def _letters(reason: Any) -> str:
+    return re.sub(r"[^a-z]", "", str(getattr(reason, "name", reason)).lower())
+
+
+def _first(found: Mapping[str, Any], names: Iterable[str]) -> int | None:
+    return next((value for name in names if (value := _whole(found.get(name))) is not None), None)
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

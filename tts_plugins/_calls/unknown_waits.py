@@ -1,0 +1,110 @@
+"""Waits of solves that nobody told what they are inside of: on threads of a function of the user's.
+
+Such a solve carries no account and no enclosers, so the wait graph would take the function's own reservation for one
+that moves. Here the frames of functions and threads are compared while something waits (`_concurrency.running_code`),
+and enclosers that come out are added to the graph, whose proof then covers them. What frames cannot tell ends too:
+after `LONGEST` seconds in which nothing was given or given back, all functions of the user are taken to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection, Iterator
+from weakref import WeakKeyDictionary
+
+from tts_plugins._calls.context import SCOPE, Scope
+from tts_plugins._concurrency import forks, running_code
+from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait, deliver
+from tts_plugins._internal.threads import calling_thread
+from tts_plugins.ledger import Ledger
+
+LOOK = 0.25  # seconds between looks, one for all waits on a loop
+LONGEST = 120.0
+
+
+class _Watch:
+    """The waits on one loop, each with the thread that the solve was called on."""
+
+    def __init__(self) -> None:
+        self.waits: dict[Wait, int] = {}
+        self.timer: asyncio.TimerHandle | None = None
+        self._changes, self._since = -1, 0.0
+
+    def look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Add enclosers that have become known, and end what has waited in vain for too long."""
+        self.timer = loop.call_later(LOOK, self.look, loop) if self.waits else None
+        code = running_code.contexts()
+        if not code or not self.waits:
+            return
+        waiting = {thread for watch in list(_watches.values()) for thread in list(watch.waits.values())}
+        for wait, thread in list(self.waits.items()):
+            if holders := [h for scope in _scopes(thread, waiting) for h in _enclosers(scope)]:
+                with GRAPH.lock:
+                    GRAPH.enclose(wait, holders)
+                    answers = GRAPH.settle()
+                deliver(answers)
+        if self._changes != GRAPH.changes:
+            self._changes, self._since = GRAPH.changes, time.monotonic()
+        elif time.monotonic() - self._since > LONGEST:
+            self._end_one()
+
+    def _end_one(self) -> None:
+        scopes = [scope for context in running_code.contexts() if (scope := context.get(SCOPE)) is not None]
+        with GRAPH.lock:
+            stuck, count = GRAPH.dead({h for scope in scopes for h in _enclosers(scope)})
+            waited = dict.fromkeys(wait.at for wait in self.waits if wait.at is not None)
+            resources = [r for r in waited if count[r] >= r.holders]
+            if resources:
+                GRAPH.end_one(stuck, resources)
+            answers = GRAPH.settle()
+        deliver(answers)
+
+
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
+forks.on_fork(_watches.clear)
+
+
+@contextlib.contextmanager
+def watched(wait: Wait, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Look after a wait of the running task as long as it lasts."""
+    if (watch := _watches.get(loop)) is None:
+        watch = _watches[loop] = _Watch()
+    watch.waits[wait] = calling_thread()
+    if watch.timer is None:
+        watch.timer = loop.call_later(LOOK, watch.look, loop)
+    try:
+        yield
+    finally:
+        del watch.waits[wait]
+        if not watch.waits and watch.timer is not None:
+            watch.timer.cancel()
+            watch.timer = None
+
+
+def note_escape() -> None:
+    """Count a solve that runs here without an account for the solves whose functions wait for this thread."""
+    for scope in _scopes(calling_thread()):
+        scope.ledger.escaped += 1
+
+
+def escape_warnings(ledger: Ledger) -> tuple[str, ...]:
+    """What a solve says of solves that ran inside it without its account."""
+    if not ledger.escaped:
+        return ()
+    count = f"{ledger.escaped} solve{' that ran' if ledger.escaped == 1 else 's that ran'}"
+    return (
+        f"{count} on threads that this search's functions started did not carry its account, so its budget does not "
+        "count them: start such work with carry_account(function)",
+    )
+
+
+def _scopes(thread: int, waiting: Collection[int] = ()) -> list[Scope]:
+    contexts = running_code.waiting_for(thread, waiting)
+    return [scope for context in contexts if (scope := context.get(SCOPE)) is not None]
+
+
+def _enclosers(scope: Scope) -> Iterator[Holder]:
+    if scope.hold is not None:
+        yield from scope.hold.enclosers()

@@ -1,0 +1,1 @@
+"""Who waits for whom, on which threads, and what of it a forked child forgets."""

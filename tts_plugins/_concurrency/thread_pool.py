@@ -1,0 +1,240 @@
+"""Threads for synchronous functions: as many as help, and a queue for the rest.
+
+A function that blocks (a request, a subprocess) needs a thread of its own; one that computes gains nothing from more
+threads than there are cores, and thousands of them cost more than their work. The pool cannot tell which is which, so
+it starts threads at once up to `_AT_ONCE`, and further ones only while queued functions wait and the ones that run
+leave the processor idle, up to `_MOST`. What the operating system refuses to start waits in the queue instead.
+
+No function waits for ever: whenever nothing has ended for a while and functions are queued, another thread is started,
+whatever the cap (they may all wait for one that is queued); and where not a single thread can be had, `submit` raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextvars
+import functools
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, ref
+
+from tts_plugins._concurrency import forks, running_code
+
+T = TypeVar("T")
+_Job = Callable[[], None]
+
+_AT_ONCE = 64  # threads that start without a look at the load, and that are kept while idle
+_MOST = 1024  # threads that run user code without waiting for a nested solve
+_LOOK = 0.002  # seconds between looks at a queue that does not empty
+_STALLED = 0.1  # seconds without an end after which a thread more than `_MOST` starts
+_BUSY = 0.7  # share of one core above which more threads would only share it
+
+
+class NoThread(RuntimeError):
+    """No thread can be started, and none runs that could take the function over."""
+
+
+class Pool:
+    """Daemon threads; an idle one is reused."""
+
+    def __init__(self) -> None:
+        self._process = forks.process()
+        self._lock = threading.Lock()
+        self._idle: list[queue.SimpleQueue[_Job]] = []  # the inboxes of idle threads: the last one is the warmest
+        self._waiting: collections.deque[_Job] = collections.deque()
+        self._threads = 0
+        self._nested = 0  # threads whose function waits for a solve of its own: they use no processor
+        self._ended = 0
+        self._looked: tuple[int, float, float] | None = None  # ends, processor time and time at the last look
+        self._last_end = 0.0
+
+    def submit(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
+        """Run the job on a thread; `loop`, which runs here, looks after the queue while jobs wait.
+
+        Raises:
+            NoThread: there is no thread, and none can be started.
+        """
+        with self._lock:
+            if self._idle:
+                self._idle.pop().put(job)
+                return
+            if start := self._threads < _AT_ONCE:
+                self._threads += 1
+            else:
+                self._waiting.append(job)
+        if start:
+            if (error := self._start(job)) is None:
+                return
+            with self._lock:
+                if not self._threads:
+                    raise NoThread(
+                        f"no thread can be started for a synchronous function ({error}); raise the limit of threads "
+                        "or memory of this process, or lower n"
+                    ) from error
+                self._waiting.append(job)
+        self._watch(loop)
+
+    def waits(self, by: int) -> None:
+        """Count the threads of this pool whose functions wait for a nested solve."""
+        with self._lock:
+            self._nested += by
+
+    def _start(self, job: _Job | None) -> Exception | None:
+        """Start a thread, which is counted already; return why it could not be started."""
+        try:
+            threading.Thread(target=self._work, args=(job,), daemon=True, name="tts-plugins-worker").start()
+        except (RuntimeError, MemoryError) as error:  # the operating system has no more
+            with self._lock:
+                self._threads -= 1
+            return error
+        return None
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = time.monotonic()
+        with self._lock:
+            # A look that is overdue belongs to a loop that has ended, or is blocked.
+            if not self._waiting or (self._looked is not None and now - self._looked[2] < 2 * _STALLED):
+                return
+            self._looked = (self._ended, time.process_time(), now)
+        loop.call_later(_LOOK, self._look, ref(loop))
+
+    def _look(self, which: ref[asyncio.AbstractEventLoop]) -> None:
+        """Start threads for what is queued, where more of them would help."""
+        now, cpu = time.monotonic(), time.process_time()
+        with self._lock:
+            ended, cpu_then, then = self._looked or (self._ended, cpu, now)
+            if not self._waiting:
+                self._looked = None
+                return
+            self._looked = (self._ended, cpu, now)
+            room = min(len(self._waiting), _MOST - (self._threads - self._nested))
+            still = self._ended == ended
+            if room <= 0:  # one more, whatever the cap, where the others may all wait for what is queued
+                more = 1 if still and now - self._last_end > _STALLED else 0
+            else:
+                more = room if still or cpu - cpu_then < _BUSY * (now - then) else 0
+        for _ in range(more):
+            with self._lock:
+                self._threads += 1
+            if self._start(None) is not None:
+                break
+        if (loop := which()) is not None and not loop.is_closed():
+            loop.call_later(_LOOK if room > 0 else _STALLED, self._look, which)
+
+    def _work(self, job: _Job | None) -> None:
+        inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        while True:
+            if job is not None:
+                job()
+            if forks.process() != self._process:
+                return  # the function has forked, and this is the child: nobody here waits for it
+            with self._lock:
+                if job is not None:
+                    self._ended, self._last_end = self._ended + 1, time.monotonic()
+                job = self._waiting.popleft() if self._waiting else None
+                if job is None:
+                    if len(self._idle) >= _AT_ONCE:
+                        self._threads -= 1
+                        return
+                    self._idle.append(inbox)
+            if job is None:
+                job = inbox.get()
+
+
+class Inbox:
+    """What threads have for a loop. It is woken once for all that came meanwhile: waking it takes system calls."""
+
+    def __init__(self) -> None:
+        # Weakly: whoever waits has the future; and a loop that was closed must not be kept alive by what came late.
+        self._arrived: collections.deque[tuple[ref[asyncio.Future[Any]], Any, Exception | None]] = collections.deque()
+        self._woken = False
+
+    def put(
+        self, loop: asyncio.AbstractEventLoop, future: asyncio.Future[T], result: Any, error: Exception | None
+    ) -> None:
+        """Give the future its outcome, on its loop."""
+        self._arrived.append((ref(future), result, error))
+        if not self._woken:
+            self._wake(loop)
+
+    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._woken = True
+        try:
+            loop.call_soon_threadsafe(self._deliver)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            self._woken = False
+            self._arrived.clear()
+
+    def _deliver(self) -> None:
+        self._woken = False  # first: what arrives from here on wakes it again
+        try:
+            while self._arrived:
+                waited, result, error = self._arrived[0]
+                future = waited()
+                if future is not None and not future.done():  # else nobody waits any more
+                    if error is None:
+                        future.set_result(result)
+                    else:
+                        future.set_exception(error)
+                self._arrived.popleft()
+        finally:
+            if self._arrived:  # an interrupt of the user, on a loop that goes on after it
+                self._wake(asyncio.get_running_loop())
+
+
+_inboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Inbox] = WeakKeyDictionary()
+forks.on_fork(lambda: _inboxes.clear())  # threads of the parent have nothing for a loop of a child
+
+
+def inbox_of(loop: asyncio.AbstractEventLoop) -> Inbox:
+    """The inbox of a loop."""
+    if (inbox := _inboxes.get(loop)) is None:
+        inbox = _inboxes[loop] = Inbox()
+    return inbox
+
+
+def begin(
+    pool: Pool, context: contextvars.Context, function: Callable[..., T], *args: Any, **keywords: Any
+) -> asyncio.Future[T]:
+    """Start the function on a thread, in this context; the future belongs to the running loop."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    call = functools.partial(context.run, function, *args, **keywords)
+    pool.submit(functools.partial(_work_for, loop, inbox_of(loop), future, call, context), loop)
+    return future
+
+
+def _work_for(
+    loop: asyncio.AbstractEventLoop,
+    inbox: Inbox,
+    future: asyncio.Future[T],
+    call: Callable[[], T],
+    context: contextvars.Context,
+) -> None:
+    key = running_code.begun(threading.get_ident(), context)
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
+        inbox.put(loop, future, None, as_exception(error))
+    else:
+        inbox.put(loop, future, result, None)
+    finally:
+        running_code.ended(key)
+        del future  # an error's traceback has this frame: it would refer to itself, and be freed late
+
+
+def as_exception(error: BaseException) -> Exception:
+    """What a function raised, in a form that ends who called it, and neither a loop nor a task of ours."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    try:
+        text = str(error)
+    except Exception as broken:  # noqa: BLE001 - whoever waits has to hear of it all the same
+        text = f"(its text cannot be read: {type(broken).__name__})"
+    raised = RuntimeError(f"the function raised {type(error).__name__}: {text}")
+    raised.__cause__ = error
+    return raised

@@ -1,0 +1,151 @@
+"""Limits of HTTP that every client of ours keeps: addresses that can be used, redirects, and the size of an answer."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from tts_plugins.errors import ConfigurationError
+
+MOST_BYTES = 64 * 2**20
+"""Of one answer, once decompressed: far more than any completion, and little enough to be held."""
+ENCODINGS = "gzip, deflate"
+"""What answers may be compressed with: what is decompressed here, in pieces."""
+_PORTS = {"http": 80, "https": 443}
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_PIECE = 2**16
+
+
+class Unreadable(Exception):
+    """An answer cannot be read. Whoever knows the model and its keys makes a `MalformedResponse` of it.
+
+    Attributes:
+        final: no other attempt would do better.
+    """
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
+def check_address(owner: str, url: object, field: str = "base_url") -> None:
+    """Raise unless a request can be sent to this address.
+
+    Raises:
+        ConfigurationError: it has no scheme or host, blanks, or a port that is none. A password in it is not shown.
+    """
+    wanted = "write it as http://host:port/v1"
+    if not isinstance(url, str):
+        raise ConfigurationError(f"{owner}: {field} is of type {type(url).__name__}; {wanted}")
+    shown = repr(url.rpartition("@")[2][:80])
+    if re.search(r"[\s\x00-\x1f\x7f]", url):
+        raise ConfigurationError(f"{owner}: {field}={shown} holds blanks or line breaks; {wanted}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ConfigurationError(f"{owner}: {field}={shown} is not an address ({error}); {wanted}") from None
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ConfigurationError(f"{owner}: {field}={shown} is not an address; {wanted}")
+    if port == 0:
+        raise ConfigurationError(f"{owner}: {field}={shown} names port 0; {wanted}")
+
+
+def check_headers(owner: str, headers: Mapping[str, str] | None) -> None:
+    """Raise unless these headers can be sent.
+
+    Raises:
+        ConfigurationError: a name or a value that HTTP does not allow. The value is not shown: it may be a key.
+    """
+    for name, value in (headers or {}).items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigurationError(f"{owner}: headers has the name {str(name)[:60]!r}, which HTTP does not allow")
+        check_value(owner, f"headers[{name!r}]", value)
+
+
+def check_value(owner: str, field: str, value: object) -> None:
+    """Raise unless a header can have this value, which is not shown."""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{owner}: {field} is of type {type(value).__name__}; give a str")
+    if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
+        raise ConfigurationError(
+            f"{owner}: {field} holds a line break or another control character, which no header may; strip it"
+        )
+    if not value.isascii():
+        raise ConfigurationError(f"{owner}: {field} holds characters that are not ASCII, which no header may")
+
+
+def same_origin(url: str, target: str) -> bool:
+    """Whether a redirect stays with the server that was asked; to TLS on the same host it does."""
+    here, there = urlsplit(url), urlsplit(target)
+    if here.hostname != there.hostname:
+        return False
+    ports = [part.port or _PORTS.get(part.scheme) for part in (here, there)]
+    upgrade = (here.scheme, there.scheme) == ("http", "https") and ports == [80, 443]
+    return upgrade or (here.scheme == there.scheme and ports[0] == ports[1])
+
+
+def redirect_error(who: str, target: str) -> ConfigurationError:
+    """The error for a redirect that is not followed."""
+    parts = urlsplit(target)
+    there = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    return ConfigurationError(
+        f"{who}: it redirects to another server, {there}, which would get the prompt and the headers; if it is yours, "
+        "give its address as base_url"
+    )
+
+
+class BodyReader:
+    """Decompresses an answer piece by piece, and ends it where it grows too big.
+
+    Args:
+        encoding: the answer's Content-Encoding.
+        length: its Content-Length, where it tells one.
+
+    Raises:
+        Unreadable: it is bigger than `most` bytes, or is compressed in a way that was not asked for.
+    """
+
+    def __init__(self, encoding: str | None, length: str | None = None, most: int = MOST_BYTES) -> None:
+        encoding = (encoding or "identity").strip().lower()
+        if encoding not in ("identity", "gzip", "deflate", "x-gzip", ""):
+            raise Unreadable(f"the answer is compressed as {encoding!r}, and {ENCODINGS} was asked for")
+        self._inflate = None if encoding in ("identity", "") else zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._raw = encoding == "deflate"  # some servers send it without its two bytes of header
+        self._most, self._size = most, 0
+        if length is not None and length.isdigit() and int(length) > most:
+            self._refuse()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """What the next bytes bring, decompressed, in pieces."""
+        if self._inflate is None:
+            return [self._count(data)] if data else []
+        out = []
+        while data:
+            out.append(self._count(self._piece(data)))
+            data = self._inflate.unconsumed_tail
+        return [piece for piece in out if piece]
+
+    def _piece(self, data: bytes) -> bytes:
+        assert self._inflate is not None
+        try:
+            return self._inflate.decompress(data, _PIECE)
+        except zlib.error as error:
+            if not self._raw or self._size:
+                raise Unreadable(f"the answer cannot be decompressed ({error})") from None
+            self._raw, self._inflate = False, zlib.decompressobj(-zlib.MAX_WBITS)
+            return self._piece(data)
+
+    def _count(self, data: bytes) -> bytes:
+        self._size += len(data)
+        if self._size > self._most:
+            self._refuse()
+        return data
+
+    def _refuse(self) -> None:
+        raise Unreadable(
+            f"the answer is bigger than {self._most // 2**20} MB, and no completion is; is base_url right?",
+            final=True,
+        )

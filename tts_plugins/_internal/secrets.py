@@ -1,0 +1,116 @@
+"""Keep keys out of everything that is shown: errors, logs, traces, tracebacks with local variables. Pure."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+# Headers that clients and proxies set by themselves; their values are words of every message.
+_PLAIN = re.compile(
+    r"accept(-\w+)*|connection|content-(type|length|encoding)|date|host|transfer-encoding|user-agent|x-stainless-.*|"
+    r"openai-(beta|version)|anthropic-(version|beta)"
+)
+_SCHEMES = {"bearer", "basic", "token", "key", "apikey", "digest"}
+_SHORTEST = 4  # what is shorter is part of ordinary words
+
+
+class Hidden(str):
+    """A value that is sent as it is and never shown: its `repr` holds none of it, wherever a variable is printed."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+    def __copy__(self) -> Hidden:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Hidden:
+        return self
+
+
+def hidden_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """The headers with values that do not show."""
+    return {name: Hidden(value) if isinstance(value, str) else value for name, value in (headers or {}).items()}
+
+
+def secrets_in(headers: Any, *keys: str | None, url: str = "") -> frozenset[str]:
+    """The values that must not show: of all headers but the plain ones, further keys, and a password in an address."""
+    values = [str(v) for name, v in dict(headers or {}).items() if not _PLAIN.fullmatch(str(name).lower())]
+    address = urlsplit(url) if "@" in url else None
+    values += [unquote(address.password)] if address is not None and address.password else []
+    return frozenset(v for v in (*values, *(k for k in keys if k)) if len(v.strip()) >= _SHORTEST)
+
+
+def without_secrets(text: str, secrets: Iterable[str]) -> str:
+    """The text with every secret replaced by "…", in each form in which servers and clients quote one."""
+    forms = {form for secret in secrets for form in _forms(secret)}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, "…")
+    return text
+
+
+def _forms(secret: str) -> Iterable[str]:
+    words = [word for word in re.split(r"[\s,;=]+", secret) if word.lower() not in _SCHEMES]
+    for part in (secret.strip(), " ".join(secret.split()), *words):
+        for form in (part, json.dumps(part)[1:-1], repr(part)[1:-1], quote(part, safe="")):
+            if len(form) >= _SHORTEST:
+                yield form
+
+
+def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
+    """Take secrets out of an error and all that stands behind it: out of its texts, and of its frames' variables.
+
+    The frames of an HTTP client hold the request with its headers; a report that prints local variables shows them.
+    """
+    seen: set[int] = set()
+    todo, secrets = [error], list(secrets)
+    while todo:
+        each = todo.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.__traceback__ = None
+        each.args = tuple(_clean(value, secrets) for value in each.args)
+        _clean_texts(each, ("message", "body", "reason", "msg"), secrets)
+        _clean_request(getattr(each, "request", None), secrets)
+        response = getattr(each, "response", None)
+        _clean_request(getattr(response, "request", None), secrets)
+        _clean_texts(response, ("_content", "_text"), secrets)  # httpx's, which has no other way to change them
+        todo += [e for e in (each.__cause__, each.__context__) if e is not None]
+        todo += getattr(each, "exceptions", ())
+
+
+def _clean_request(request: Any, secrets: list[str]) -> None:
+    """Of an HTTP client's error: whoever pickles it, or prints its parts, has the headers."""
+    headers: Any = getattr(request, "headers", {})
+    try:
+        for name, value in list(headers.items()):
+            if (shown := without_secrets(value, secrets)) != value:
+                headers[name] = shown.encode("ascii", "replace").decode()
+    except (AttributeError, TypeError, ValueError):
+        return  # it is of another kind, and holds no headers that could be changed
+
+
+def _clean_texts(thing: Any, names: Iterable[str], secrets: list[str]) -> None:
+    for name in names:
+        value = getattr(thing, name, None)
+        if isinstance(value, str | bytes | Mapping | list) and (shown := _clean(value, secrets)) != value:
+            with contextlib.suppress(AttributeError):  # a class may not let it be changed
+                setattr(thing, name, shown)
+
+
+def _clean(value: Any, secrets: list[str]) -> Any:
+    if isinstance(value, str):
+        return without_secrets(value, secrets)
+    if isinstance(value, bytes):
+        return without_secrets(value.decode("utf-8", "replace"), secrets).encode()
+    if isinstance(value, Mapping):
+        return {key: _clean(v, secrets) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_clean(v, secrets) for v in value]
+    return value

@@ -1,0 +1,105 @@
+"""What a benchmark's file holds, and how it is begun, recognised and upgraded."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tts_plugins.bench.storage._access import clean
+from tts_plugins.bench.storage._config_diff import differences, grown, in_grade_alone
+from tts_plugins.bench.storage.rows import ProblemRow
+from tts_plugins.errors import ConfigurationError, DataError
+
+FORMAT, VERSION = "tts-bench", 2
+# Version 2 keeps the text of an answer that is none of its solve's candidates.
+SINCE_1 = "text"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS problems (
+  id TEXT PRIMARY KEY, place INTEGER NOT NULL, text TEXT, answer TEXT, level TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS solves (
+  problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, correct INTEGER, answer TEXT, score REAL,
+  chosen INTEGER, stopped TEXT NOT NULL, error TEXT, choice TEXT, calls INTEGER NOT NULL, requests INTEGER NOT NULL,
+  prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, verifier_tokens INTEGER NOT NULL, usd REAL,
+  seconds REAL NOT NULL, exact INTEGER NOT NULL, text TEXT, PRIMARY KEY (problem, arm, seed)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS candidates (
+  problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, place INTEGER NOT NULL, answer TEXT,
+  correct INTEGER, score REAL, tokens INTEGER, truncated INTEGER NOT NULL, finished INTEGER NOT NULL, step_scores TEXT,
+  logprobs TEXT, sent_seed INTEGER, text TEXT, PRIMARY KEY (problem, arm, seed, place)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replies (
+  problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, call TEXT NOT NULL, reply TEXT NOT NULL,
+  PRIMARY KEY (problem, arm, seed, call)) WITHOUT ROWID;
+"""
+
+
+def begin(
+    path: Path, db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, mendable: bool
+) -> bool:
+    """Make it a benchmark's file, where it is none yet; whether it holds one that differs in its grade alone."""
+    if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        old = read_config(path, db)
+        if not is_empty(db):
+            if mendable and in_grade_alone(old, config):
+                return True
+            if grown(old, config):
+                _describe(db, config, problems)
+                return False
+            if changed := differences(old, config):
+                raise ConfigurationError(
+                    f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was begun "
+                    "with, or another --out"
+                )
+            return False
+        # Nothing was paid for yet: a plan that was refused leaves no claim on its file.
+    _describe(db, config, problems)
+    return False
+
+
+def _describe(db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow]) -> None:
+    """Write down what it is a benchmark of."""
+    about = {"format": FORMAT, "version": VERSION, "config": config}
+    with db:  # all of it or nothing, so that a kill here leaves an empty file, which is begun again
+        db.execute("BEGIN")
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            db.execute(statement)
+        for table in ("about", "problems"):
+            db.execute(f"DELETE FROM {table}")
+        db.executemany("INSERT INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()])
+        rows = [clean((p.id, place, p.text, p.answer, p.level)) for place, p in enumerate(problems)]
+        db.executemany("INSERT INTO problems VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def is_current(db: sqlite3.Connection) -> bool:
+    return any(name == SINCE_1 for _, name, *_ in db.execute("PRAGMA table_info(solves)"))
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Make a file of an earlier release one of this version, all of it or nothing."""
+    if not is_current(db):
+        with db:
+            db.execute("BEGIN")
+            db.execute(f"ALTER TABLE solves ADD COLUMN {SINCE_1} TEXT")
+            db.execute("UPDATE about SET value = ? WHERE key = 'version'", (json.dumps(VERSION),))
+
+
+def is_empty(db: sqlite3.Connection) -> bool:
+    return all(db.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() is None for table in ("solves", "replies"))
+
+
+def read_config(path: Path, db: sqlite3.Connection) -> dict[str, Any]:
+    try:
+        about = {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM about")}
+    except sqlite3.OperationalError as error:
+        if "no such table" not in str(error):
+            raise
+        raise DataError(f"{path} is not a benchmark's file ({error}); choose another") from error
+    if about.get("format") != FORMAT:
+        raise DataError(f"{path}: format={about.get('format')!r} is not {FORMAT!r}; choose another file")
+    if about["version"] > VERSION:
+        raise DataError(f"{path}: version={about['version']} is newer than {VERSION}, which this release reads")
+    found: dict[str, Any] = about["config"]
+    return found

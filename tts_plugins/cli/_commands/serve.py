@@ -1,0 +1,186 @@
+"""`tts-plugins serve`: test-time scaling for any client, by a base URL."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tts_plugins.cli._arguments import build as _build
+from tts_plugins.cli._arguments import options
+from tts_plugins.cli._display.console import Debug, errors, say
+from tts_plugins.server import ServerSettings
+
+_UPSTREAM, _CALLERS, _LISTEN = "Upstream", "Callers and budgets", "Address"
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="A model that callers may name; the first one is the default. Given more than once, each of them; any "
+        "model of the upstream if left out. Without --base-url, the path of a GGUF file.",
+        rich_help_panel=_UPSTREAM,
+        metavar="NAME",
+    ),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="The OpenAI-compatible server that answers; the small embedded model if left out.",
+        rich_help_panel=_UPSTREAM,
+        metavar="URL",
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        help="The profile of requests that name none; one sample for each if left out. Profiles stand in "
+        "pyproject.toml or tts-plugins.toml.",
+        rich_help_panel=_UPSTREAM,
+        metavar="NAME",
+    ),
+]
+Host = Annotated[str, typer.Option(help="Where to listen.", rich_help_panel=_LISTEN)]
+Port = Annotated[int, typer.Option(help="Where to listen.", rich_help_panel=_LISTEN, min=0, max=65535)]
+Workers = Annotated[int, typer.Option(help="Processes; they share one account.", rich_help_panel=_LISTEN, min=1)]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A further name by which it is reached, with its port, such as api.example.com:8400; * for any.",
+        rich_help_panel=_LISTEN,
+        metavar="HOST",
+    ),
+]
+AllowedOrigin = Annotated[
+    list[str] | None,
+    typer.Option(help="A web page that may call, such as https://app.example.com.", rich_help_panel=_LISTEN),
+]
+AllowOpen = Annotated[
+    bool, typer.Option("--allow-open", help="Listen beyond this machine without any key.", rich_help_panel=_LISTEN)
+]
+Tenants = Annotated[
+    Path | None,
+    typer.Option(help="A TOML file of keys and their budgets.", rich_help_panel=_CALLERS, metavar="FILE"),
+]
+KeyEnv = Annotated[
+    str | None,
+    typer.Option(
+        help="The environment variable that holds one key for all callers.", rich_help_panel=_CALLERS, metavar="NAME"
+    ),
+]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        help="Where spending is kept: a file, or redis://…; tts-plugins-usage.sqlite if left out.",
+        rich_help_panel=_CALLERS,
+        metavar="WHERE",
+    ),
+]
+MaxCandidates = Annotated[
+    int, typer.Option(help="Candidates that a caller may ask for.", rich_help_panel=_CALLERS, min=1)
+]
+Timeout = Annotated[float, typer.Option(help="Seconds for one request.", rich_help_panel=_CALLERS)]
+View = Annotated[
+    bool | None,
+    typer.Option(
+        "--view/--no-view",
+        help="Keep the latest solves, prompts included, for the page at /view; by default on this machine only.",
+        rich_help_panel=_LISTEN,
+    ),
+]
+
+
+def serve(
+    model: Models = None,
+    base_url: BaseUrl = None,
+    api_key_env: options.ApiKeyEnv = None,
+    price: options.Price = None,
+    threads: options.Threads = None,
+    profile: Profile = None,
+    max_tokens: Annotated[
+        int,
+        typer.Option(
+            help="Of one candidate, where a budget needs a limit and a request gives none.",
+            rich_help_panel=_UPSTREAM,
+            min=1,
+        ),
+    ] = 4096,
+    tenants: Tenants = None,
+    key_env: KeyEnv = None,
+    store: Store = None,
+    budget_calls: options.BudgetCalls = None,
+    budget_tokens: options.BudgetTokens = None,
+    budget_usd: options.BudgetUsd = None,
+    budget_seconds: options.BudgetSeconds = None,
+    max_candidates: MaxCandidates = 64,
+    timeout: Timeout = 600.0,
+    host: Host = "127.0.0.1",
+    port: Port = 8400,
+    workers: Workers = 1,
+    allowed_host: AllowedHost = None,
+    allowed_origin: AllowedOrigin = None,
+    allow_open: AllowOpen = False,
+    view: View = None,
+    debug: Debug = False,
+) -> None:
+    """Serve test-time scaling to any OpenAI client: change its base URL, nothing else.
+
+    Without options it serves the small embedded model. The budget is that of each request.
+
+    [dim]tts-plugins serve[/]
+
+    [dim]tts-plugins serve --base-url http://127.0.0.1:8000/v1 --profile careful --key-env TTS_KEY --host 0.0.0.0[/]
+    """  # fmt: skip
+    with errors(debug):
+        local = base_url is None
+        budget = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
+        settings: dict[str, Any] = {
+            "base_url": base_url, "api_key_env": api_key_env, "models": () if local else tuple(model or ()),
+            "embedded": model[0] if local and model else None, "threads": (threads or 1) if local else None,
+            "price": None if price is None else _build.price_of(price), "profile": profile, "max_tokens": max_tokens,
+            "tenants": None if tenants is None else str(tenants), "key_env": key_env, "store": store,
+            "budget": None if budget is None else budget.to_dict(), "max_candidates": max_candidates,
+            "timeout": timeout, "host": host, "port": port, "allowed_hosts": tuple(allowed_host or ()),
+            "allowed_origins": tuple(allowed_origin or ()), "allow_open": allow_open,
+        }  # fmt: skip
+        made = ServerSettings(**settings, view=True if view is None else view)
+        if view is None and (not made.loopback or workers > 1):  # each process would show its own solves only
+            made = ServerSettings(**settings, view=False)
+        _serve(made, workers)
+
+
+def _serve(settings: ServerSettings, workers: int) -> None:
+    from tts_plugins.server.run import bind, serve
+
+    sock = bind(settings)
+    port = sock.getsockname()[1]
+    if settings.port == 0:
+        settings = ServerSettings.from_json(settings.to_json().replace('"port": 0', f'"port": {port}'))
+    _greet(settings)
+    try:
+        serve(settings, workers=workers, sock=sock)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        pass
+    finally:
+        sock.close()
+
+
+def _greet(settings: ServerSettings) -> None:
+    """Where it is, and a line to try."""
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
+    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    model = settings.models[0] if settings.models else "SmolLM2-135M-Instruct" if settings.base_url is None else "MODEL"
+    if settings.embedded:
+        model = Path(settings.embedded).stem
+    key = f' -H "Authorization: Bearer ${settings.key_env or "KEY"}"' if settings.keyed else ""
+    body = (
+        f'{{"model": "{model}", "messages": [{{"role": "user", "content": "What is 17 + 25?"}}], '
+        '"max_tokens": 64, "tts": {"n": 4}}'
+    )
+    say(f"tts-plugins serves {settings.base_url or 'the embedded model'} at {address}/v1")
+    if settings.view:
+        say(f"solves can be watched at {address}/view/")
+    say(f"try:\n  curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'")
+    sys.stderr.flush()

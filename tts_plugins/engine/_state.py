@@ -1,0 +1,142 @@
+"""What one solve knows and has, below the methods that strategies call: its account, its time, its tasks, its trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tts_plugins._calls.caller import Caller
+from tts_plugins._calls.cancellation import End, Halt
+from tts_plugins._calls.context import derive, seeds_of
+from tts_plugins._trace.recorder import Trace
+from tts_plugins.answers import AnswerKey
+from tts_plugins.engine._inbox import Inbox
+from tts_plugins.engine._tasks import Tasks
+from tts_plugins.errors import BudgetExhausted
+from tts_plugins.ledger import Ledger
+from tts_plugins.protocols import Model, SetVerifier, Verifier
+from tts_plugins.types import Scored, Stopped
+
+
+class SolveState:
+    """The state of one solve, which `SolveRun`, `Sampling` and `Expansion` share.
+
+    It refers to none of them: what goes round in circles is freed late, and a model's connections with it.
+
+    Attributes:
+        seen: all candidates so far, in order of arrival.
+        stopped: why it ends, as far as that is known.
+        refused: the first refusal of its budget.
+        events: the trace's event of each candidate, by the candidate's id.
+        children: how many children each candidate has been given.
+        inboxes: where samplings that are under way wait for candidates.
+        on_halt: called once when it is halted.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Model,
+        verifier: Verifier | SetVerifier | None,
+        ledger: Ledger,
+        trace: Trace,
+        root: int,
+        seed: int,
+        deadline: float | None,
+        attempts: int,
+        answer: AnswerKey,
+    ) -> None:
+        self.model, self.verifier, self.seed, self.answer = model, verifier, seed, answer
+        self.ledger, self.trace, self.root, self.deadline = ledger, trace, root, deadline
+        self._end = End()
+        self.caller = Caller(ledger=ledger, trace=trace, deadline=deadline, attempts=attempts, end=self._end)
+        self.tasks = Tasks(self._end, deadline)
+        self.seen: list[Scored] = []
+        self.stopped: Stopped = "complete"
+        self.ended_by_rule = False  # as the strategy itself says, which no later sampling takes back
+        self.refused: BudgetExhausted | None = None
+        self.events: dict[str, int] = {}
+        self.children: dict[str, int] = {}
+        self.inboxes: set[Inbox] = set()
+        self.on_halt: Callable[[], None] | None = None
+        self.seeds = seeds_of(seed, "generate")
+        self._next = 0
+
+    def derive(self, *path: object) -> int:
+        """A seed that depends on the run's seed and the path, and on nothing else."""
+        return derive(self.seed, *path)
+
+    def take_indices(self, n: int) -> range:
+        """The next candidates' places."""
+        self._next += n
+        return range(self._next - n, self._next)
+
+    def take_index(self) -> int:
+        """The next candidate's place."""
+        return self.take_indices(1)[0]
+
+    def note(self, kind: str, **data: Any) -> None:
+        """Record an event of the solve as a whole."""
+        self.trace.note(kind, self.root, **data)
+
+    def end_by_rule(self) -> None:
+        """Say that a stop rule ended the search, or a part of it that runs beside others."""
+        self.ended_by_rule = True
+        if self.stopped == "complete":
+            self.stopped = "stop_rule"
+
+    def go_on(self) -> None:
+        """Say that the search asks for more, after a stop rule may have ended an earlier sampling."""
+        if self.stopped == "stop_rule" and not self.ended_by_rule:
+            self.stopped = "complete"
+
+    def halt(self, why: Halt) -> None:
+        """End as soon as possible with what was seen: wakes whoever waits for candidates."""
+        if self._end.halted is None and not self._end.closed:
+            self._end.halted = self.stopped = why
+            self.note(why)
+            for inbox in self.inboxes:
+                inbox.put(why)
+            if self.on_halt is not None:
+                self.on_halt()
+
+    @property
+    def halted(self) -> Halt | None:
+        """Why it ends now, if it does."""
+        return self._end.halted
+
+    def raise_if_halted(self) -> None:
+        """Start nothing more once the time is up, or the solve over."""
+        self._end.check()
+
+    def exhausted(self, error: BudgetExhausted) -> bool:
+        """Whether it is this solve's budget that has no room, and not that of a solve inside it; then it is noted."""
+        ledger = error.ledger
+        if isinstance(ledger, Ledger) and not ledger.pays_for(self.ledger):
+            return False
+        self.refused = self.refused or error
+        if self._end.halted is None and self.stopped != "budget":
+            self.stopped = "budget"
+            self.note("budget", error=f"BudgetExhausted: {error}")
+        return True
+
+    async def close(self) -> None:
+        """Cancel what is left in flight and wait until all of it is settled."""
+        self._end.closed = True
+        try:
+            await self.tasks.close()
+        finally:
+            self._settle()
+
+    def give_up(self) -> None:
+        """The same where nothing can be waited for, since the loop or a framework has let go of the solve."""
+        self._end.closed = True
+        self.tasks.give_up()
+        self._settle()
+
+    def _settle(self) -> None:
+        self.on_halt = None
+        self.caller.abandon()
+        self.tasks.release_left_behind()
+        self.trace.abandon(self.root)
+        self.refused = None  # its traceback has frames that refer to this

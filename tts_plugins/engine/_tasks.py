@@ -1,0 +1,112 @@
+"""The tasks of one solve: what they pay from, how they end, and what becomes of those that do not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from tts_plugins._calls.cancellation import End
+from tts_plugins.ledger import Hold
+
+# Seconds that what was cancelled gets to clean up; less at the deadline, which code that swallows its
+# cancellation must not move.
+_PATIENCE, _AT_DEADLINE = 0.5, 0.1
+# Cancelled at once: ending one takes some 0.1 ms, during which the loop does nothing else.
+_AT_ONCE = 64
+
+Group = set["asyncio.Task[Any]"]
+Ended = Callable[["asyncio.Task[Any]"], None]
+
+
+class Tasks:
+    """Tasks in groups, each of which ends with its group, and with the solve.
+
+    A task never leaves its hold open: not where it is cancelled before its first step, so that none of its own
+    clean-up runs, and not where it swallows its cancellation and is left behind.
+    """
+
+    def __init__(self, end: End, deadline: float | None) -> None:
+        self._end, self._deadline = end, deadline
+        # Of each task: its group, the hold that it pays from, and who is told that it failed.
+        self._running: dict[asyncio.Task[Any], tuple[Group, Hold | None, Ended | None]] = {}
+        self._left_behind: Group = set()
+
+    def spawn(
+        self, coroutine: Coroutine[Any, Any, Any], group: Group, hold: Hold | None = None, ended: Ended | None = None
+    ) -> asyncio.Task[Any]:
+        """Start a task of a group; `ended` is told where it fails or is cancelled."""
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
+        self._running[task] = group, hold, ended
+        group.add(task)
+        task.add_done_callback(self._done)
+        if self._end.closed:
+            task.cancel()
+        return task
+
+    def carry(self, hold: Hold | None) -> None:
+        """The running task goes on with another hold than the one that it was spawned with, or with none."""
+        task = asyncio.current_task()
+        if task is not None and (entry := self._running.get(task)) is not None:
+            self._running[task] = entry[0], hold, entry[2]
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        group, hold, ended = self._running.pop(task)
+        group.discard(task)
+        if self._left_behind:
+            self._left_behind.discard(task)
+        if hold is not None:
+            hold.release()
+        failed = task.cancelled() or task.exception() is not None  # asked, so that asyncio does not complain
+        if failed and ended is not None:
+            ended(task)
+
+    async def cancel(self, group: Group) -> None:
+        """Cancel a group and wait until it has ended; what swallows its cancellation is left behind."""
+        if not group:
+            return
+        current, now = asyncio.current_task(), time.monotonic()
+        end = now + _PATIENCE if self._deadline is None else min(now + _PATIENCE, self._deadline + _AT_DEADLINE)
+        end = max(end, now + 0.03)
+        for share in (0.8, 1.0):
+            waiting = [t for t in group if t is not current and t not in self._left_behind]
+            if not waiting:
+                return
+            # A second time only where the first was swallowed, or cleaning up takes long: it would break that off.
+            await _cancel_all([task for task in waiting if share == 1.0 or not task.cancelling()])
+            await asyncio.wait(waiting, timeout=max(now + (end - now) * share - time.monotonic(), 0.0))
+        self._left_behind |= {t for t in group if t is not current}
+
+    async def close(self) -> None:
+        """Cancel all that is left, and wait until it has ended."""
+        if self._running:
+            await self.cancel(set(self._running))
+
+    def give_up(self) -> None:
+        """Cancel all that is left without waiting for it, and let go of what it holds."""
+        for task, (group, hold, ended) in list(self._running.items()):
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                task.cancel()
+            if hold is not None:
+                hold.release()
+            self._running[task] = group, None, ended
+
+    def release_left_behind(self) -> None:
+        """Let go of what those hold that swallowed their cancellation."""
+        for task in self._left_behind:
+            if (entry := self._running.get(task)) is not None and entry[1] is not None:
+                entry[1].release()
+
+
+async def _cancel_all(tasks: list[asyncio.Task[Any]]) -> None:
+    for i, task in enumerate(tasks):
+        if i and i % _AT_ONCE == 0:
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                for other in tasks[i:]:  # all of them are, whatever becomes of this one
+                    other.cancel()
+                raise
+        task.cancel()

@@ -1,0 +1,62 @@
+"""The figures of one account. Pure arithmetic: who may take from it, and when, is decided elsewhere."""
+
+from __future__ import annotations
+
+from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget, Need
+
+__all__ = ["ZERO", "Balance"]
+
+ZERO = Amount()
+_NO_LIMITS = (None,) * len(DIMENSIONS)
+
+
+class Balance:
+    """Limits, and what is spent and held of them.
+
+    Invariant: spent + held <= limit + overshoot, in each dimension.
+    """
+
+    __slots__ = ("held", "limits", "overshoot", "spent", "unlimited")
+
+    def __init__(self, budget: Budget | None) -> None:
+        self.limits = _NO_LIMITS if budget is None else tuple(budget.limit(d) for d in DIMENSIONS)
+        self.unlimited = self.limits == _NO_LIMITS
+        self.spent = self.held = self.overshoot = ZERO
+
+    def fit(self, unit: Need, at_most: int, own: Amount = ZERO) -> int:
+        """Return how many times `unit` fits, `at_most` at most; `own` of it is held already."""
+        if self.unlimited:
+            return at_most
+        count, spent, held, (each, once) = at_most, self.spent, self.held, unit
+        for i, limit in enumerate(self.limits):
+            if limit is not None and each[i] + once[i] > 0:
+                free = limit - spent[i] - held[i]
+                room = (free if free > 0 else 0) + own[i] - once[i]
+                fits = room // each[i] if each[i] > 0 else count if room >= 0 else 0
+                count = min(count, fits)
+        return max(count, 0)
+
+    def can_ever_fit(self, unit: Amount, own: Amount = ZERO) -> bool:
+        """Return whether `unit` would fit if all that others hold came back."""
+        if self.unlimited:
+            return True
+        for need, limit, spent, mine in zip(unit, self.limits, self.spent, own, strict=True):
+            if need > 0 and limit is not None and need > max(limit - spent, mine):
+                return False
+        return True
+
+    def overdrawn(self) -> bool:
+        """Return whether what is spent and held is more than a limit, after an overshoot."""
+        limits = zip(self.limits, self.spent, self.held, strict=True)
+        return any(limit is not None and spent + held > limit for limit, spent, held in limits)
+
+    def left(self) -> dict[str, float | None]:
+        """Return what is neither spent nor held, for calls, tokens and usd; None where there is no limit."""
+        room = [None if n is None else n - s - h for n, s, h in zip(self.limits, self.spent, self.held, strict=True)]
+        return {"calls": room[0], "tokens": room[1], "usd": None if room[2] is None else room[2] / PICO}
+
+    def charge(self, used: Amount, over: Amount) -> None:
+        """Count what was used; `over` of it was not held."""
+        self.spent = self.spent.plus(used)
+        if over != ZERO:
+            self.overshoot = self.overshoot.plus(over)

@@ -1,0 +1,110 @@
+"""One request through OpenAI's client, and the reading of its answer, which other ways of sending share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Any, Protocol
+
+from tts_plugins._internal.error_bodies import decoded
+from tts_plugins._internal.http_limits import Unreadable
+from tts_plugins.models._openai.completions import as_chat, as_chat_chunks, completion_body
+from tts_plugins.models._openai.sse import EventReader, events
+from tts_plugins.models._openai.stream import gather
+
+Hear = Callable[[Any], None]
+
+
+class Prepared(Protocol):
+    """A request that is ready to be sent."""
+
+    async def body(self) -> bytes: ...
+    def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
+
+
+class FastClient(Protocol):
+    """A client that sends what it is sure of by itself, and knows a real one for the rest."""
+
+    def prepared(self, path: str, request: Mapping[str, Any]) -> Prepared | None: ...
+    async def real(self) -> Any: ...
+
+
+async def send(client: Any, body: Mapping[str, Any], *, stream: bool, hear: Hear | None = None) -> Any:
+    """The answer to a chat's body, or to one that has a `prompt` instead of messages.
+
+    Args:
+        client: a `FastClient`, an `AsyncOpenAI`, or what has its `chat.completions.create` and `completions.create`.
+        body: the arguments of that method, without `stream`.
+        hear: called with each chunk of a stream as it arrives.
+
+    Returns:
+        Decoded JSON in the form of a chat completion, a `Streamed`, or text where the answer is no JSON.
+
+    Raises:
+        Exception: the client's own errors, as they are.
+        Unreadable, ErrorInReply: as `read_whole` and `read_stream`.
+    """
+    chat = "prompt" not in body
+    sent = dict(body) if chat else completion_body(body)
+    if (prepared := getattr(client, "prepared", None)) is not None:
+        request = {**sent, "stream": True} if stream else sent
+        made: Prepared | None = prepared("chat/completions" if chat else "completions", request)
+        if made is not None and not stream:
+            return read_whole(await made.body(), chat=chat)
+        if made is not None:
+            async with made.pieces() as pieces:
+                return await read_stream(pieces, chat=chat, asked=sent.get("n") or 1, hear=hear)
+        client = await client.real()
+    endpoint = client.chat.completions if chat else client.completions
+    if not stream:
+        raw = getattr(endpoint, "with_raw_response", None)
+        if raw is None:
+            answer = await endpoint.create(**sent)
+            return answer if chat else as_chat(answer)
+        return read_whole((await raw.create(**sent)).http_response.content, chat=chat)
+    async with (
+        endpoint.with_streaming_response.create(**sent, stream=True) as response,
+        contextlib.aclosing(response.iter_bytes()) as pieces,
+    ):
+        return await read_stream(pieces, chat=chat, asked=sent.get("n") or 1, hear=hear)
+
+
+def read_whole(body: bytes, *, chat: bool = True) -> Any:
+    """An answer in one piece: decoded JSON in the form of a chat completion, or text where it is no JSON.
+
+    Raises:
+        Unreadable: it begins like JSON and is none.
+    """
+    answer = decoded(body)
+    if isinstance(answer, str) and answer.lstrip()[:1] in ("{", "["):
+        raise Unreadable(f"the answer is no valid JSON: {answer[:80]!r}")
+    return answer if chat else as_chat(answer)
+
+
+async def read_stream(
+    pieces: AsyncIterator[bytes], *, chat: bool = True, asked: int = 1, hear: Hear | None = None
+) -> Any:
+    """A streamed answer, gathered; one that was not streamed after all is read as `read_whole` does.
+
+    Raises:
+        Unreadable: the stream was cut, or holds what is no JSON.
+        ErrorInReply: one of its events is an error.
+    """
+    reader = EventReader()
+    chunks = events(pieces, reader) if hear is None else _heard(events(pieces, reader), hear)
+    made = await gather(chunks if chat else as_chat_chunks(chunks), asked)
+    if reader.whole is not None and not made.choices:
+        return read_whole(reader.whole, chat=chat)
+    if chat:
+        return made
+    # An empty text ends a solution, and none at all is no answer.
+    return replace(made, choices=[c if c["said_text"] else {**c, "message": None} for c in made.choices])
+
+
+async def _heard(chunks: AsyncIterator[Any], hear: Hear) -> AsyncIterator[Any]:
+    async for chunk in chunks:
+        if isinstance(chunk, Mapping):
+            hear(chunk)
+        yield chunk

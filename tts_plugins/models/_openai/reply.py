@@ -1,0 +1,116 @@
+"""From an answer, as JSON or as the client's object, to the generations and what they cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tts_plugins._calls.prompt_bound import PromptBound, Written
+from tts_plugins._internal.error_bodies import error_in, json_of
+from tts_plugins._internal.fields import field, fields_of, listed
+from tts_plugins._internal.http_errors import cut, reply_error
+from tts_plugins._internal.secrets import without_secrets
+from tts_plugins._internal.token_usage import Price, Trust, completion_count, kept_limit, measure, most_of_one
+from tts_plugins.errors import MalformedResponse
+from tts_plugins.models._openai.choices import error_of, finish_of, generation, shown
+from tts_plugins.types import Generation, Reply
+
+Shape = Callable[[Any, Generation], Generation]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What an answer is read against.
+
+    Attributes:
+        prompt: the fields that make it up, as they were sent.
+        new: what of a choice's text is new, where servers repeat what they continue.
+        shape: from a choice and what it says to the generation that it stands for.
+    """
+
+    prompt: Any
+    choices: int
+    max_tokens: int | None
+    requests: int
+    new: Callable[[str], str]
+    shape: Shape | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplyReader:
+    """Reads the answers of one model.
+
+    Attributes:
+        secrets: values that no error may show.
+    """
+
+    who: str
+    prompts: PromptBound
+    trust: Trust
+    price: Price | None
+    secrets: Iterable[str] = ()
+
+    def doubt(self, asked: Asked, response: Any) -> tuple[int, list[str]] | None:
+        """The count and the texts where the usage may be that of the first choice alone, and nothing told yet."""
+        choices, usage, trust = listed(field(response, "choices")), field(response, "usage"), self.trust
+        if len(choices) < 2 or trust.proven or trust.asked or field(usage, "every_choice"):
+            return None
+        texts, ended = [asked.new(shown(c)) for c in choices], [finish_of(c) == "length" for c in choices]
+        told = completion_count(usage, texts, ended, asked.max_tokens)
+        kept = kept_limit(usage, texts, asked.max_tokens, trust)
+        return (told, texts) if told is not None and told <= most_of_one(told, usage, texts, kept) else None
+
+    def read(self, asked: Asked, response: Any) -> Reply:
+        """The generations of an answer, with the usage of the whole request.
+
+        Raises:
+            ModelError: the answer is an error, or none of its choices is an answer.
+        """
+        choices, unfinished = listed(field(response, "choices")), listed(field(response, "unfinished"))
+        if not choices and not unfinished:
+            self._refuse(response)
+        made = [(c, generation(c, empty=asked.shape is not None)) for c in choices]
+        usage = self._usage(asked, [*choices, *unfinished], field(response, "usage"), {id(c) for c in unfinished}, made)
+        generations = tuple(g if asked.shape is None else asked.shape(c, g) for c, g in made if g is not None)
+        if not generations:
+            self._refuse_choices(choices)
+        if len(choices) == 1 and not unfinished and usage.exact:
+            generations = (generations[0].replace(tokens=usage.completion_tokens),)
+        return Reply(generations=generations[: asked.choices], usage=usage)
+
+    def _usage(self, asked: Asked, choices: Sequence[Any], reported: Any, open_: set[int], made: Any) -> Any:
+        written = Written.of(asked.prompt)
+        usage = measure(
+            reported,
+            [asked.new(shown(c)) for c in choices],
+            [finish_of(c) == "length" or id(c) in open_ for c in choices],
+            prompt_bound=self.prompts.of(written),
+            max_tokens=asked.max_tokens,
+            hidden=any(g is None for _, g in made),
+            price=self.price,
+            trust=self.trust,
+        )
+        if usage.exact:
+            self.prompts.saw(written, usage.prompt_tokens)
+        # Choices that nobody asked for cost their tokens, and are no calls of ours.
+        return replace(usage, calls=min(usage.calls, asked.choices), requests=asked.requests)
+
+    def _refuse(self, response: Any) -> None:
+        body = fields_of(response) or response
+        if (error := error_in(body)) is not None:  # some gateways report errors with a 200
+            raise reply_error(200, f"{self.who}: the answer is an error", error, secrets=self.secrets, now=time.time())
+        has = "choices" in body if isinstance(body, dict) else hasattr(response, "choices")
+        kind = "no choices" if has else f"a {type(response).__name__}, no completion"
+        shown_ = cut(without_secrets(response if isinstance(response, str) else json_of(body), self.secrets))[:120]
+        raise MalformedResponse(f"{self.who}: the answer has {kind}: {shown_!r}")
+
+    def _refuse_choices(self, choices: Sequence[Any]) -> None:
+        errors = [error for c in choices if (error := error_of(c)) is not None]
+        if errors:
+            who = f"{self.who}: the answer is an error"
+            raise reply_error(200, who, errors[0], secrets=self.secrets, now=time.time())
+        if not choices:
+            raise MalformedResponse(f"{self.who}: the choices of the stream cannot be told apart, or did not end")
+        raise MalformedResponse(f"{self.who}: the answer has neither text nor a tool call")

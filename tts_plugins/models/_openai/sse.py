@@ -1,0 +1,85 @@
+"""Server-sent events, from bytes as they arrive. Pure but for the waiting."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from tts_plugins._internal import json_bytes
+from tts_plugins._internal.http_limits import Unreadable
+
+DONE = "[DONE]"
+
+
+class EventReader:
+    """Splits bytes into the data of events; what is no event is kept, since it may be an answer in one piece.
+
+    Lines end with LF, CR or CRLF, wherever the bytes are cut.
+    """
+
+    def __init__(self) -> None:
+        self._line: list[bytes] = []  # in pieces, since one without end would be copied again and again
+        self._data: list[bytes] = []
+        self._other: list[bytes] = []
+        self._after_cr = self._events = False
+
+    def feed(self, piece: bytes) -> list[str]:
+        """The events that these bytes complete."""
+        if self._after_cr and piece[:1] == b"\n":
+            piece = piece[1:]
+        if piece:
+            self._after_cr = piece[-1:] == b"\r"
+        self._line.append(piece)
+        if b"\n" not in piece and b"\r" not in piece:
+            return []
+        lines = b"".join(self._line).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._line = [lines.pop()]
+        return [event for line in lines if (event := self._take(line)) is not None]
+
+    def rest(self) -> list[str]:
+        """The event that the end of the stream completes."""
+        line, self._line = b"".join(self._line), []
+        events = [self._take(line), self._take(b"")]
+        return [event for event in events if event is not None]
+
+    @property
+    def whole(self) -> bytes | None:
+        """The answer, where it was no stream of events at all."""
+        return None if self._events else b"\n".join(self._other).strip()
+
+    def _take(self, line: bytes) -> str | None:
+        name, colon, value = line.removeprefix(b"\xef\xbb\xbf").partition(b":")
+        if not line.strip():
+            if not self._data:
+                return None
+            made, self._data = b"\n".join(self._data).decode("utf-8", "replace"), []
+            return made
+        if name == b"data" and colon:
+            self._events = True
+            self._data.append(value.removeprefix(b" "))
+        elif name not in (b"event", b"id", b"retry", b"") and not self._events:
+            self._other.append(line)
+        return None
+
+
+async def events(pieces: AsyncIterator[bytes], reader: EventReader) -> AsyncIterator[Any]:
+    """Each event as decoded JSON, and `DONE` where the server says that it is the end.
+
+    Raises:
+        Unreadable: an event is no JSON.
+    """
+    async for piece in pieces:
+        for event in reader.feed(piece):
+            yield decode(event)
+    for event in reader.rest():
+        yield decode(event)
+
+
+def decode(event: str) -> Any:
+    """The JSON of an event; `DONE` is itself."""
+    if event.strip() == DONE:
+        return DONE
+    try:
+        return json_bytes.decode(event)
+    except ValueError as error:
+        raise Unreadable(f"an event of the stream is no valid JSON ({error}): {event[:80]!r}") from None

@@ -1,0 +1,246 @@
+"""The application: which path does what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from tts_plugins._internal.threads import in_thread
+from tts_plugins.errors import MissingExtraError, TTSError
+from tts_plugins.server.budgets.accounts import Accounts, StoreFailed, UsageStore
+from tts_plugins.server.budgets.store_sqlite import SQLiteStore
+from tts_plugins.server.budgets.tenants import Tenants
+from tts_plugins.server.errors import APIError, api_error
+from tts_plugins.server.guard import Guard, tenant_of
+from tts_plugins.server.observe import Observation
+from tts_plugins.server.passthrough import pass_through
+from tts_plugins.server.requests.chat import ChatCall, Service
+from tts_plugins.server.requests.fields import chat_request
+from tts_plugins.server.requests.profiles import Profiles
+from tts_plugins.server.requests.responses import ResponseStream, response_of, responses_request
+from tts_plugins.server.requests.streams import ChatStream
+from tts_plugins.server.settings import ServerSettings
+from tts_plugins.server.upstream import Upstream, dumps
+
+try:
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import Response, StreamingResponse
+    from starlette.routing import Mount, Route
+except ImportError as error:
+    raise MissingExtraError("the server needs starlette and uvicorn: pip install 'tts-plugins[server]'") from error
+
+_STREAM = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
+Handler = Callable[["Server", Request], Awaitable[Response]]
+
+
+class Server:
+    """The parts of one server process.
+
+    Raises:
+        ConfigurationError: a setting, a profile or a tenant is wrong.
+        StoreFailed: the account of spending cannot be opened.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        tenants = Tenants.of(settings)
+        self.settings = settings
+        self.upstream = Upstream(settings)
+        self.observation = Observation(settings)
+        self.service = Service(
+            settings=settings, upstream=self.upstream, profiles=Profiles(settings),
+            accounts=Accounts(store_of(settings, tenants), settings.queue_seconds), observer=self.observation,
+        )  # fmt: skip
+        self.tenants = tenants
+
+    def application(self) -> Guard:
+        """The ASGI application."""
+        routes = [
+            Route("/v1/chat/completions", self._endpoint(chat), methods=["POST"]),
+            Route("/v1/responses", self._endpoint(responses), methods=["POST"]),
+            Route("/v1/completions", self._endpoint(completions), methods=["POST"]),
+            Route("/v1/embeddings", self._endpoint(embeddings), methods=["POST"]),
+            Route("/v1/models", self._endpoint(models), methods=["GET"]),
+            Route("/v1/models/{name:path}", self._endpoint(model), methods=["GET"]),
+            Route("/health", self._endpoint(health), methods=["GET"]),
+            Route("/metrics", self._endpoint(metrics), methods=["GET"]),
+        ]
+        if self.observation.viewer is not None:
+            routes.append(Mount("/view", app=self.observation.viewer))  # type: ignore[arg-type]
+        app = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers={HTTPException: _no_route})
+        return Guard(app, self.settings, self.tenants, self.observation.close)
+
+    def _endpoint(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        async def handled(request: Request) -> Response:
+            path, status = request.url.path, 500
+            try:
+                response = await handler(self, request)
+                status = response.status_code
+                return response
+            except (APIError, TTSError, TimeoutError) as error:
+                told = api_error(error, self.upstream.secrets)
+                status = told.status
+                return _json(told.body(), told.status, told.headers)
+            finally:
+                self.observation.answered(path, status)
+
+        return handled
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        await self.upstream.start()
+        await in_thread(importlib.import_module, "openai.resources.chat")  # most of a second, in the first request else
+        yield
+        tasks = list(self.service.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)  # what they took is given back, or charged
+        self.observation.close()
+        await self.upstream.aclose()
+        await self.service.accounts.close()
+
+
+def create_app(settings: ServerSettings) -> Guard:
+    """The ASGI application of a server.
+
+    Raises:
+        ConfigurationError: a setting, a profile or a tenant is wrong.
+    """
+    return Server(settings).application()
+
+
+def store_of(settings: ServerSettings, tenants: Tenants) -> UsageStore | None:
+    """Where spending is kept; None where nobody's is.
+
+    Raises:
+        StoreFailed: it cannot be opened.
+    """
+    if not tenants.limited:
+        return None
+    where = settings.store or "tts-plugins-usage.sqlite"
+    if where.startswith(("redis://", "rediss://", "unix://")):
+        from tts_plugins.server.budgets.store_redis import RedisStore
+
+        return RedisStore(where)
+    return SQLiteStore(where)
+
+
+async def chat(server: Server, request: Request) -> Response:
+    """POST /v1/chat/completions."""
+    call = ChatCall(server.service, tenant_of(request.scope), chat_request(await body_of(request), server.settings))
+    if call.request.stream:
+        stream = ChatStream(call)
+        await attended(request, stream.begin())
+        return StreamingResponse(stream.frames(), headers=_STREAM)
+    outcome = await attended(request, server.service.start(call.run()))
+    return _json(call.completion(outcome))
+
+
+async def responses(server: Server, request: Request) -> Response:
+    """POST /v1/responses: the same search, in the form of OpenAI's Responses. Nothing is stored."""
+    asked = responses_request(await body_of(request))
+    call = ChatCall(server.service, tenant_of(request.scope), chat_request(asked.chat, server.settings))
+    if asked.stream:
+        stream = ResponseStream(call, asked)
+        await attended(request, stream.begin())
+        return StreamingResponse(stream.frames(), headers=_STREAM)
+    outcome = await attended(request, server.service.start(call.run()))
+    return _json(response_of(call, asked, call.completion(outcome)))
+
+
+async def completions(server: Server, request: Request) -> Response:
+    """POST /v1/completions, passed through."""
+    return await pass_through(server.service, request, "completions", await body_of(request))
+
+
+async def embeddings(server: Server, request: Request) -> Response:
+    """POST /v1/embeddings, passed through."""
+    return await pass_through(server.service, request, "embeddings", await body_of(request))
+
+
+async def models(server: Server, request: Request) -> Response:
+    """GET /v1/models: the upstream's, and one for each profile."""
+    return _json({"object": "list", "data": await _models(server)})
+
+
+async def model(server: Server, request: Request) -> Response:
+    """GET /v1/models/NAME."""
+    name = request.path_params["name"]
+    found = next((m for m in await _models(server) if m["id"] == name), None)
+    if found is None:
+        raise APIError(404, f"The model {name[:80]!r} does not exist.", code="model_not_found", param="model")
+    return _json(found)
+
+
+async def _models(server: Server) -> list[dict[str, Any]]:
+    listed = await server.upstream.list()
+    known = list(server.service.profiles.known)
+    named = [*known, *(f"{profile}/{m['id']}" for profile in known for m in listed)]
+    return [*listed, *({"id": n, "object": "model", "created": 0, "owned_by": "tts-plugins"} for n in named)]
+
+
+async def health(server: Server, request: Request) -> Response:
+    """GET /health: this process answers. It asks nothing of the upstream, which may come and go."""
+    return _json({"status": "ok"})
+
+
+async def metrics(server: Server, request: Request) -> Response:
+    """GET /metrics, for Prometheus."""
+    body, kind = server.observation.metrics()
+    return Response(body, media_type=kind)
+
+
+async def body_of(request: Request) -> Any:
+    """The request's JSON.
+
+    Raises:
+        APIError: it is none.
+    """
+    raw = await request.body()
+    try:
+        return json.loads(raw, parse_constant=_no_constant)
+    except (ValueError, RecursionError):  # broken UTF-8 is a ValueError, too
+        raise APIError(400, "The body is not valid JSON.", code="invalid_json") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+async def attended(request: Request, work: Awaitable[Any]) -> Any:
+    """What the work returns; it is cancelled when the caller goes away."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise APIError(499, "The caller went away.", code="caller_gone")
+        return task.result()
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 404)
+    what = "There is no such path." if status == 404 else "This path takes another method."
+    return _json(APIError(status, what, code="unknown_path").body(), status)
+
+
+def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(dumps(body), status, {"content-type": "application/json", **(headers or {})})
+
+
+__all__ = ["Server", "StoreFailed", "create_app"]

@@ -1,0 +1,1 @@
+"""Who may call, what each may spend, and where that is kept."""

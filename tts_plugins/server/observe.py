@@ -1,0 +1,105 @@
+"""What is seen of requests: counts for Prometheus, without keys and prompts, and the solves that the viewer shows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tts_plugins.errors import MissingExtraError
+from tts_plugins.server.budgets.tenants import Tenant
+from tts_plugins.server.errors import api_error
+from tts_plugins.server.guard import TENANT
+from tts_plugins.server.requests.chat import Listener
+from tts_plugins.server.requests.profiles import Search
+from tts_plugins.server.settings import ServerSettings
+from tts_plugins.types import Result, Usage
+from tts_plugins.viewer import Solves, Viewer
+
+try:
+    import prometheus_client as prometheus
+    from prometheus_client import multiprocess
+except ImportError as error:
+    raise MissingExtraError("the server needs prometheus-client: pip install 'tts-plugins[server]'") from error
+
+_PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/models", "/health",
+          "/metrics")  # fmt: skip
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Observation:
+    """Who watches requests. Labels have few values: a caller can make no new ones."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._registry = prometheus.CollectorRegistry()
+        labels: dict[str, Any] = {"registry": self._registry, "namespace": "tts_plugins"}
+        self._answers = prometheus.Counter("answers", "Answers by path and status.", ("path", "status"), **labels)
+        self._ended = prometheus.Counter(
+            "solves", "Solves by profile and how they ended.", ("profile", "stopped"), **labels
+        )
+        self._seconds = prometheus.Histogram(
+            "solve_seconds", "Seconds of a solve.", ("profile",), buckets=_SECONDS, **labels
+        )
+        self._tokens = prometheus.Counter("tokens", "Tokens by kind.", ("profile", "kind"), **labels)
+        self._calls = prometheus.Counter("calls", "Generations asked of models.", ("profile",), **labels)
+        self._usd = prometheus.Counter("usd", "US dollars, where prices are known.", ("profile",), **labels)
+        self._errors = prometheus.Counter("errors", "Solves without an answer, by code.", ("code",), **labels)
+        self._running = prometheus.Gauge("running_solves", "Solves that run.", multiprocess_mode="livesum", **labels)
+        self._begun: dict[str, float] = {}
+        self.solves = Solves(settings.keep) if settings.view else None
+        self.viewer = None if self.solves is None else Viewer(self.solves, _sees)
+
+    def begin(self, name: str, tenant: Tenant, search: Search) -> Listener:
+        """A solve begins."""
+        self._running.inc()
+        self._begun[name] = time.monotonic()
+        if self.solves is None:
+            return _ignore
+        return self.solves.begin(name, owner=tenant.name, profile=search.profile or "")
+
+    def end(self, name: str, search: Search, usage: Usage, result: Result | None, error: BaseException | None) -> None:
+        """It has ended."""
+        profile = search.profile or ""
+        self._running.dec()
+        self._seconds.labels(profile).observe(time.monotonic() - self._begun.pop(name, time.monotonic()))
+        self._ended.labels(profile, "failed" if result is None else result.stopped).inc()
+        self.counted(profile, usage)
+        if result is None and isinstance(error, Exception):
+            self._errors.labels(api_error(error).code or "error").inc()
+        if self.solves is not None:
+            self.solves.end(name, None if result is None else result.trace.to_dict())
+
+    def counted(self, profile: str, usage: Usage) -> None:
+        """A request has taken this."""
+        self._tokens.labels(profile, "prompt").inc(usage.prompt_tokens)
+        self._tokens.labels(profile, "completion").inc(usage.completion_tokens)
+        self._calls.labels(profile).inc(usage.calls)
+        self._usd.labels(profile).inc(usage.usd or 0.0)
+
+    def answered(self, path: str, status: int) -> None:
+        """A request was answered, or has been cancelled."""
+        self._answers.labels(path if path in _PATHS else "other", str(status)).inc()
+
+    def metrics(self) -> tuple[bytes, str]:
+        """All counts, in Prometheus' form; those of all worker processes together."""
+        registry = self._registry
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            registry = prometheus.CollectorRegistry()
+            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return prometheus.generate_latest(registry), prometheus.CONTENT_TYPE_LATEST
+
+    def close(self) -> None:
+        """End the viewers' streams."""
+        if self.solves is not None:
+            self.solves.close()
+
+
+def _ignore(event: Mapping[str, Any]) -> None:
+    pass
+
+
+def _sees(scope: Mapping[str, Any]) -> str | None:
+    """Whose solves the caller may see: its own; all of them, None, for an administrator."""
+    tenant: Tenant = scope[TENANT]
+    return None if tenant.admin else tenant.name

@@ -1,0 +1,187 @@
+"""Endpoints without a search, passed to the upstream as they are; their tokens count like all others."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Literal
+
+import aiohttp
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from tts_plugins._internal.http_errors import retry_after, server_words, status_error
+from tts_plugins.budget import Bound, Budget
+from tts_plugins.ledger import Ledger
+from tts_plugins.server.budgets.accounts import Grant, StoreFailed
+from tts_plugins.server.budgets.tenants import Tenant, tightest
+from tts_plugins.server.errors import APIError, bad_field
+from tts_plugins.server.guard import tenant_of
+from tts_plugins.server.requests.chat import Service
+from tts_plugins.server.requests.fields import REFUSED
+from tts_plugins.server.requests.profiles import unknown_model
+from tts_plugins.server.upstream import dumps
+from tts_plugins.types import Usage
+
+Kind = Literal["completions", "embeddings"]
+_log = logging.getLogger("tts_plugins.server")
+# What a chat may not have, and these may: the bound below takes it in.
+_OWN = {"completions": ("prompt", "best_of"), "embeddings": ()}
+_PER_PROMPT, _LONGEST_LINE = 64, 1 << 20
+
+
+async def pass_through(service: Service, request: Request, kind: Kind, body: Any) -> Response:
+    """The upstream's answer, within the tenant's budget.
+
+    Raises:
+        APIError, TTSError: the request is refused, or the upstream's answer is an error.
+    """
+    if not isinstance(body, dict):
+        raise APIError(400, "The body must be a JSON object.", code="invalid_json")
+    for name in body:
+        if name in REFUSED and name not in _OWN[kind] and body[name] is not None:
+            raise bad_field(name, f"it cannot be given; {REFUSED[name]}", code="unsupported_parameter")
+    body = {**body, "model": _model(service, body.get("model"))}
+    passing = _Passing(service, tenant_of(request.scope), kind, body)
+    # A task of its own: it settles what it took, whoever goes away.
+    return await passing.response()
+
+
+def _model(service: Service, name: Any) -> str:
+    if not isinstance(name, str) or not name:
+        raise bad_field("model", "it must be given, as a text", code="missing_required_parameter")
+    upstream = service.profiles.split(name)[1]
+    models = service.upstream.models
+    if upstream is None:
+        raise bad_field("model", f"{name} is a profile, and there is no search here; name a model of the upstream")
+    if models and upstream not in models:
+        raise unknown_model(name, models, "model")
+    return upstream
+
+
+class _Passing:
+    """One request on its way. It is settled once, at what it took; at its bound where that is not known."""
+
+    def __init__(self, service: Service, tenant: Tenant, kind: Kind, body: dict[str, Any]) -> None:
+        self._service, self._tenant, self._kind, self._body = service, tenant, kind, body
+        self._stack = AsyncExitStack()
+
+    async def response(self) -> Response:
+        service, settings = self._service, self._service.settings
+        limits = tightest(settings.request_budget, Budget(seconds=settings.timeout))
+        self._grant: Grant = await service.accounts.grant(self._tenant, limits)
+        self._ledger = Ledger(self._grant.budget)
+        self._usage: Usage | None = Usage()  # until it is sent
+        self._stack.push_async_callback(self._settle)
+        try:
+            bound = await self._bound()
+            self._hold = self._ledger.reserve(bound.amount)
+            self._bounded = bound.usage()
+            self._usage = None
+            upstream = await self._stack.enter_async_context(
+                service.upstream.send("POST", self._kind, dumps(self._body))
+            )
+            if upstream.status >= 400:
+                await self._fail(upstream)
+            if str(upstream.headers.get("content-type", "")).startswith("text/event-stream"):
+                return StreamingResponse(self._lines(upstream), headers={"content-type": "text/event-stream"})
+            return await self._whole(upstream)
+        except aiohttp.ClientError as error:
+            await self._stack.aclose()
+            raise APIError(502, "The upstream broke the connection.", code="upstream_unreachable") from error
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _bound(self) -> Bound:
+        body, limit = self._body, self._body.get("max_tokens")
+        prompts = body.get("prompt", body.get("input"))
+        count = len(prompts) if isinstance(prompts, list) and not all(isinstance(p, int) for p in prompts) else 1
+        tokens = len(json.dumps(prompts).encode()) + _PER_PROMPT * count
+        samples = 0
+        if self._kind == "completions":
+            limited = self._ledger.limits("tokens") or self._ledger.limits("usd")
+            if limit is None and limited:
+                raise bad_field("max_tokens", "a budget holds, which needs it; give it")
+            for name in ("max_tokens", "n", "best_of"):
+                value = body.get(name)
+                if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                    raise bad_field(name, "it must be a whole number of at least 1")
+            samples = max(body.get("n") or 1, body.get("best_of") or 1) * count
+            if samples > self._service.settings.max_candidates * count:
+                raise bad_field("n", f"{samples} samples are more than this server takes")
+        completion = (limit or 0) * samples
+        price = await self._service.upstream.price(body["model"])
+        usd = None if price is None else price(tokens, completion)
+        if usd is None and self._ledger.limits("usd"):
+            raise bad_field("model", "its price is not known, so a budget of money cannot hold")
+        return Bound(prompt_tokens=tokens, completion_tokens=completion, usd=usd, calls=max(samples, 1))
+
+    async def _whole(self, upstream: Any) -> Response:
+        raw = await upstream.read()
+        try:
+            data = json.loads(raw)
+        except ValueError:
+            raise APIError(502, "The upstream's answer is not valid JSON.", code="upstream_malformed") from None
+        await self._count(data)
+        await self._stack.aclose()
+        return Response(raw, upstream.status, {"content-type": "application/json"})
+
+    async def _lines(self, upstream: Any) -> AsyncIterator[bytes]:
+        try:
+            line = b""
+            async for data in upstream.content.iter_any():
+                line = (line + data)[-_LONGEST_LINE:]
+                *whole, line = line.split(b"\n")
+                for each in whole:
+                    if each.startswith(b"data:") and b'"usage"' in each:
+                        await self._count(_json(each[5:]))
+                yield data
+        finally:
+            # Its own task: a caller that goes away cancels this one at its next wait.
+            self._service.start(self._stack.aclose())
+
+    async def _count(self, data: Any) -> None:
+        said = data.get("usage") if isinstance(data, Mapping) else None
+        prompt = said.get("prompt_tokens") if isinstance(said, Mapping) else None
+        completion = (said.get("completion_tokens") or 0) if isinstance(said, Mapping) else None
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in (prompt, completion)):
+            return
+        assert isinstance(prompt, int) and isinstance(completion, int)
+        price = await self._service.upstream.price(self._body["model"])
+        usd = None if price is None else price(prompt, completion)
+        calls = self._bounded.calls
+        self._usage = Usage(calls=calls, requests=1, prompt_tokens=prompt, completion_tokens=completion, usd=usd)
+
+    async def _fail(self, upstream: Any) -> None:
+        raw = (await upstream.content.read(4096)).decode("utf-8", "replace")
+        try:
+            said: Any = json.loads(raw)
+        except ValueError:
+            said = raw
+        secret = "".join(self._service.upstream.secrets)
+        words = server_words(said, {"authorization": secret})
+        if upstream.status < 500:
+            self._usage = Usage(calls=1, requests=1)  # refused, and nothing was generated
+        after = retry_after(upstream.headers, time.time())
+        raise status_error(upstream.status, str(self._body["model"]), words, after=after)
+
+    async def _settle(self) -> None:
+        hold = getattr(self, "_hold", None)
+        if hold is not None:
+            hold.settle(self._usage if self._usage is not None else self._bounded)
+        self._service.observer.counted(self._kind, self._ledger.usage)
+        try:
+            await self._service.accounts.settle(self._grant, self._ledger.spent)
+        except StoreFailed:
+            _log.error("what a request of %s did not use could not be given back, and stays charged", self._tenant.name)
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

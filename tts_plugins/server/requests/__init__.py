@@ -1,0 +1,1 @@
+"""Requests of the OpenAI protocol: how they are read, solved, and answered."""

@@ -1,0 +1,156 @@
+"""Results as OpenAI's completions and chunks, as JSON has them. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tts_plugins._internal.fields import field
+from tts_plugins.types import Candidate, Result, Scored, Usage
+
+Origin = Callable[[Any], tuple[Any, Any] | None]
+Json = dict[str, Any]
+_PIECE = re.compile(r"\s*\S+\s*|\s+")
+
+
+def plain(value: Any) -> Any:
+    """An object of OpenAI's client, or of our own reading of a stream, as JSON has it."""
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json", exclude_unset=True)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return plain(vars(value)) if hasattr(value, "__dict__") else value
+
+
+def text_of(message: Any, text: str) -> str:
+    """What a message says, for votes and verifiers: its text, and then its tool calls as JSON.
+
+    Two candidates that call the same tools with the same arguments agree.
+    """
+    calls = []
+    for call in field(message, "tool_calls") or ():
+        function, custom = field(call, "function"), field(call, "custom")
+        if function is not None:
+            calls.append({"name": field(function, "name"), "args": _arguments(field(function, "arguments"))})
+        elif custom is not None:
+            calls.append({"name": field(custom, "name"), "args": field(custom, "input")})
+    if (function := field(message, "function_call")) is not None:
+        calls.append({"name": field(function, "name"), "args": _arguments(field(function, "arguments"))})
+    if not calls:
+        return text
+    made = json.dumps(calls, sort_keys=True, ensure_ascii=False)
+    return f"{text}\n\n```json\n{made}\n```" if text.strip() else made
+
+
+def _arguments(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return text
+
+
+def ranked(result: Result, best: Scored) -> list[Scored]:
+    """The candidates, best first: the chosen one, those that say something else, and then those that repeat."""
+    votes = [c.answer for c in result.candidates if c.answer is not None]
+
+    def worth(candidate: Scored) -> tuple[float, int, int]:
+        score = -1.0 if candidate.score is None else candidate.score
+        return (-score, -votes.count(candidate.answer) if candidate.answer is not None else 0, candidate.index)
+
+    first, again, said = [best], list[Scored](), {str(best.text)}
+    for candidate in sorted((c for c in result.candidates if c.id != best.id), key=worth):
+        (again if candidate.text in said else first).append(candidate)
+        said.add(str(candidate.text))
+    return first + again
+
+
+def completion_of(name: str, model: str, choices: Sequence[Json], usage: Usage, tts: Json, base: Json) -> Json:
+    """A whole completion; `base` holds what the upstream said besides, such as its fingerprint."""
+    return {
+        "id": name, "object": "chat.completion", "created": int(time.time()), "model": model, **base,
+        "choices": list(choices), "usage": usage_of(usage), "tts": tts,
+    }  # fmt: skip
+
+
+def choice_of(candidate: Candidate, index: int, origin: Origin) -> Json:
+    """The choice that a candidate came in; one made for it where a strategy put it together of several calls."""
+    found = origin(candidate.output)
+    if found is not None:
+        made = plain(found[1])
+        made.pop("said_text", None)  # our own note of what a stream held
+        message = {"role": "assistant", "content": None, **made.get("message", {})}
+        finish = made.get("finish_reason") or ("length" if candidate.truncated else "stop")
+        return {**made, "index": index, "message": message, "finish_reason": finish, "logprobs": made.get("logprobs")}
+    finish = "length" if candidate.truncated else "stop"
+    message = {"role": "assistant", "content": str(candidate.text)}
+    return {"index": index, "message": message, "finish_reason": finish, "logprobs": None}
+
+
+def usage_of(usage: Usage) -> Json:
+    """The tokens of a whole search, verification included."""
+    out: Json = {
+        "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.tokens,
+    }  # fmt: skip
+    if usage.cached_tokens:
+        out["prompt_tokens_details"] = {"cached_tokens": usage.cached_tokens}
+    return out
+
+
+def tts_of(result: Result, best: Scored, profile: str | None) -> Json:
+    """What became of the search."""
+    answers = [c.answer for c in result.candidates if c.answer is not None]
+    same = answers.count(best.answer) if best.answer is not None else 0
+    return {
+        "profile": profile,
+        "score": best.score,
+        "agreement": round(same / len(answers), 4) if answers else None,
+        "candidates": len(result.candidates),
+        "stopped": result.stopped,
+        "calls": result.usage.calls,
+        "usd": result.usage.usd,
+        "exact": result.usage.exact,
+        "seconds": round(result.usage.seconds, 4),
+        "seed": result.seed,
+        **({"warnings": list(result.warnings)} if result.warnings else {}),
+    }
+
+
+def base_of(origin: Origin, best: Candidate) -> Json:
+    """What the upstream said beside the choices."""
+    found = origin(best.output)
+    said = {} if found is None else {key: field(found[0], key) for key in ("service_tier", "system_fingerprint")}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def deltas_of(choice: Json, skip: int = 0) -> Iterator[Json]:
+    """A choice as a server would stream it; `skip` characters of its content were sent before."""
+    message = dict(choice["message"])
+    content, calls = message.pop("content", None), message.pop("tool_calls", None) or []
+    index, logprobs = choice["index"], (choice.get("logprobs") or {}).get("content") or ()
+    if not skip:
+        role = message.pop("role", "assistant")
+        yield _delta(index, {"role": role, "content": None if content is None else ""})
+    message.pop("role", None)
+    if rest := {key: value for key, value in message.items() if value is not None}:
+        yield _delta(index, rest)  # reasoning, a refusal, whatever else the server says
+    if logprobs and not skip and "".join(token["token"] for token in logprobs) == content:
+        for token in logprobs:
+            yield {**_delta(index, {"content": token["token"]}), "logprobs": {"content": [token]}}
+    else:
+        for i, piece in enumerate(_PIECE.findall((content or "")[skip:])):
+            whole = {"logprobs": {"content": list(logprobs)}} if logprobs and i == 0 else {}
+            yield {**_delta(index, {"content": piece}), **whole}
+    if calls:
+        yield _delta(index, {"tool_calls": [{"index": i, **call} for i, call in enumerate(calls)]})
+    yield {**_delta(index, {}), "finish_reason": choice["finish_reason"]}
+
+
+def _delta(index: int, delta: Json) -> Json:
+    return {"index": index, "delta": delta, "finish_reason": None}

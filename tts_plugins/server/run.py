@@ -1,0 +1,93 @@
+"""Start the server, on one process or several, and end it so that solves end, or are settled."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from types import FrameType
+from typing import Any
+
+from tts_plugins.errors import ConfigurationError, MissingExtraError
+from tts_plugins.server.app import Server
+from tts_plugins.server.guard import Guard
+from tts_plugins.server.settings import ServerSettings
+
+_VARIABLE = "TTS_PLUGINS_SERVER_SETTINGS"
+
+
+def serve(settings: ServerSettings, *, workers: int = 1, sock: socket.socket | None = None) -> None:
+    """Serve until SIGTERM or SIGINT: then no new request is taken, and those that run have `grace` seconds.
+
+    Args:
+        workers: processes; they share the account of spending, and each has its own viewer.
+        sock: a socket that listens already.
+
+    Raises:
+        ConfigurationError: a setting is wrong, or the address is taken.
+    """
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingExtraError("the server needs uvicorn: pip install 'tts-plugins[server]'") from error
+    sock = sock or bind(settings)
+    options: dict[str, Any] = {
+        "access_log": False, "log_level": "warning", "server_header": False, "date_header": False,
+        "timeout_graceful_shutdown": max(1, round(settings.grace)), "backlog": 4096, "lifespan": "on", "ws": "none",
+        "proxy_headers": False,
+    }  # fmt: skip
+    if workers == 1:
+        _Server(uvicorn.Config(Server(settings).application(), **options)).run(sockets=[sock])
+        return
+    from uvicorn.supervisors import Multiprocess
+
+    Server(settings)  # what is wrong with the settings is said once, here
+    os.environ[_VARIABLE] = settings.to_json()
+    with tempfile.TemporaryDirectory(prefix="tts-plugins-metrics-") as folder:
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
+        config = uvicorn.Config("tts_plugins.server.run:worker", factory=True, workers=workers, **options)
+        Multiprocess(config, sockets=[sock]).run()
+
+
+def worker() -> Guard:
+    """The application of one worker process."""
+    return Server(ServerSettings.from_json(os.environ[_VARIABLE])).application()
+
+
+def bind(settings: ServerSettings) -> socket.socket:
+    """A listening socket for the settings' address.
+
+    Raises:
+        ConfigurationError: the address is taken, or is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((settings.host, settings.port))
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(
+            f"serve: {settings.host}:{settings.port} cannot be listened on ({error.strerror}); choose another --port"
+        ) from error
+    sock.set_inheritable(True)
+    return sock
+
+
+def _server_class() -> Any:
+    import uvicorn
+
+    class Ending(uvicorn.Server):
+        """Ends the viewers' streams first, which would else last as long as the grace does."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            close = getattr(self.config.app, "close", None)
+            if close is not None:
+                close()
+            super().handle_exit(sig, frame)
+
+    return Ending
+
+
+def _Server(config: Any) -> Any:
+    return _server_class()(config)

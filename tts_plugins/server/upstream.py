@@ -1,0 +1,282 @@
+"""The one upstream: its models as the engine calls them, and its other endpoints as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tts_plugins._internal.fields import field
+from tts_plugins._internal.threads import in_thread
+from tts_plugins._internal.token_usage import Price, pricing
+from tts_plugins.errors import MalformedResponse
+from tts_plugins.models import LocalModel, OpenAICompatibleModel
+from tts_plugins.server.errors import APIError
+from tts_plugins.server.requests.forms import text_of
+from tts_plugins.server.settings import ServerSettings
+from tts_plugins.types import Generation, Problem, Reply, Scored
+
+_MODELS = 256
+_LISTED_FOR = 30.0
+_LIST_SECONDS = 5.0
+_LOCAL_TOKENS = 512
+
+
+class Exchange:
+    """What one request of a caller has heard from the upstream.
+
+    Args:
+        tap: called with each chunk of a single sample as it arrives; None where candidates are chosen from.
+        seed: of the caller, for a single sample.
+
+    Attributes:
+        tapped: whether a chunk has gone out to the caller, so that the sample cannot be made again.
+    """
+
+    def __init__(self, tap: Callable[[Any], None] | None = None, seed: int | None = None) -> None:
+        self.tap, self.seed, self.tapped = tap, seed, False
+        self._choices: dict[int, tuple[Any, Any, Any]] = {}
+
+    def hear(self, chunk: Any) -> None:
+        """A chunk of the single sample."""
+        if self.tap is not None and field(chunk, "choices"):
+            self.tapped = True
+            self.tap(chunk)
+
+    def keep(self, response: Any, generations: Sequence[Generation]) -> None:
+        """Remember which choice each generation came in: a candidate has its message alone."""
+        choices = [c for c in field(response, "choices") or () if field(c, "message") is not None]
+        for generation in generations:
+            message = generation.output
+            said = (field(message, "content"), len(field(message, "tool_calls") or ()))
+            for i, choice in enumerate(choices):
+                other = field(choice, "message")
+                if (field(other, "content"), len(field(other, "tool_calls") or ())) == said:
+                    self._choices[id(message)] = (message, response, choices.pop(i))
+                    break
+
+    def choice_of(self, message: Any) -> tuple[Any, Any] | None:
+        """The completion and the choice that a message came in."""
+        found = self._choices.get(id(message))
+        return None if found is None else found[1:]
+
+
+EXCHANGE: ContextVar[Exchange | None] = ContextVar("tts_plugins_exchange", default=None)
+"""Of the request that this runs in."""
+
+
+class UpstreamModel(OpenAICompatibleModel):
+    """The upstream's model for one kind of request. Its candidates' texts hold tool calls too."""
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        """One request for as many choices as there are seeds."""
+        reply = await super().generate(problem, seeds)
+        return replace(reply, generations=tuple(_with_calls(g) for g in reply.generations))
+
+    async def revise(
+        self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
+    ) -> Reply:
+        """One request for as many better answers as there are seeds."""
+        reply = await super().revise(problem, history, seeds, merge=merge)
+        return replace(reply, generations=tuple(_with_calls(g) for g in reply.generations))
+
+    async def _respond(self, body: dict[str, Any]) -> Any:
+        exchange = EXCHANGE.get()
+        if exchange is not None:
+            if exchange.tapped:
+                raise APIError(502, "The upstream broke off in the middle of its answer.", code="upstream_broke_off")
+            if exchange.seed is not None and "seed" in body:
+                body["seed"] = exchange.seed
+        return await super()._respond(body)
+
+    async def _read(self, asked: Any, response: Any) -> Reply:
+        reply = await super()._read(asked, response)
+        if (exchange := EXCHANGE.get()) is not None:
+            exchange.keep(response, reply.generations)
+        return reply
+
+    def _listener(self) -> Callable[[Any], None] | None:
+        exchange = EXCHANGE.get()
+        return None if exchange is None or exchange.tap is None else exchange.hear
+
+    def share_clients(self, other: UpstreamModel) -> None:
+        """Use the connections of another model of the same server."""
+        self._clients = other._clients
+
+    def _where(self) -> str:
+        return self.name  # callers are not told the upstream's address
+
+
+def _with_calls(generation: Generation) -> Generation:
+    return replace(generation, text=text_of(generation.output, generation.text))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What of a request makes it one of another model: these decide on its bound."""
+
+    model: str
+    temperature: float | None = None
+    limit: str = "max_tokens"
+    max_tokens: int | None = None
+
+
+class Upstream:
+    """The upstream of a server; its connections are opened with the first call."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._key = settings.api_key
+        self._local: LocalModel | None = None
+        if settings.base_url is None:
+            self._local = LocalModel(settings.embedded, threads=settings.threads, max_tokens=_LOCAL_TOKENS)
+        self._made: OrderedDict[Kind, UpstreamModel] = OrderedDict()
+        self._prices: dict[str, Price | None] = {}
+        self._session: Any = None
+        self._listed: tuple[float, list[dict[str, Any]]] | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether the embedded model is served, whose context is small."""
+        return self._local is not None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no caller may see."""
+        return () if self._key is None else (self._key,)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that callers may name; any where empty."""
+        if self._local is not None:
+            return (self._local.name,)
+        return self._settings.models
+
+    async def start(self) -> None:
+        """Start the embedded model, where that is what is served."""
+        if self._local is not None:
+            await in_thread(self._local.start)
+
+    async def base_url(self) -> str:
+        """Where the upstream is."""
+        if self._local is not None:
+            return (await in_thread(self._local.start)).base_url
+        assert self._settings.base_url is not None
+        return self._settings.base_url
+
+    async def model(self, kind: Kind) -> UpstreamModel:
+        """The model for a kind of request; the same one as before, which has learned what its server honours."""
+        made = self._made.pop(kind, None) or await self._make(kind)
+        self._made[kind] = made
+        while len(self._made) > _MODELS:
+            self._made.popitem(last=False)
+        return made
+
+    async def _make(self, kind: Kind) -> UpstreamModel:
+        local: dict[str, Any] = {}
+        if self._local is not None:
+            local = {"stream": True, "batch": self._local.batch, "price": (0.0, 0.0)}
+        made = UpstreamModel(
+            kind.model,
+            base_url=await self.base_url(),
+            api_key=self._key,
+            temperature=kind.temperature,
+            max_tokens=kind.max_tokens,
+            params={"max_tokens": None, kind.limit: kind.max_tokens} if kind.max_tokens is not None else None,
+            timeout=self._settings.timeout,
+            **{"concurrency": self._settings.concurrency, "price": self._settings.price, **local},
+        )
+        if self._made:  # one pool of connections for all: a client takes most of a tenth of a second to build
+            made.share_clients(next(iter(self._made.values())))
+        return made
+
+    async def price(self, model: str) -> Price | None:
+        """What its tokens cost, for endpoints that pass through."""
+        if model not in self._prices and len(self._prices) < _MODELS:
+            own = (0.0, 0.0) if self.local else self._settings.price
+            self._prices[model] = await in_thread(pricing, own, model, self._settings.base_url)
+        return self._prices.get(model)
+
+    async def list(self) -> list[dict[str, Any]]:
+        """The upstream's models, as it lists them; kept for a while.
+
+        Raises:
+            APIError: it cannot be reached.
+        """
+        if self._listed is not None and time.monotonic() - self._listed[0] < _LISTED_FOR:
+            return self._listed[1]
+        found: list[dict[str, Any]]
+        if self._local is not None:
+            found = [{"id": self._local.name, "object": "model", "created": 0, "owned_by": "local"}]
+        else:
+            async with asyncio.timeout(_LIST_SECONDS):
+                async with self.send("GET", "models") as response:
+                    if response.status != 200:
+                        raise APIError(502, "The upstream does not list its models.", code="upstream_error")
+                    data = await response.json(content_type=None)
+            listed = data.get("data") if isinstance(data, Mapping) else None
+            if not isinstance(listed, list):
+                raise MalformedResponse("The upstream's list of models has no data.")
+            found = [dict(m) for m in listed if isinstance(m, Mapping) and isinstance(m.get("id"), str)]
+            only = self._settings.models
+            found = [m for m in found if not only or m["id"] in only]
+        self._listed = (time.monotonic(), found)
+        return found
+
+    def send(self, method: str, path: str, body: bytes | None = None) -> Any:
+        """One request to the upstream: an async context manager of aiohttp's response. Its key stays on its side."""
+        return _Sending(self, method, path, body)
+
+    async def aclose(self) -> None:
+        """Close the connections, and end the embedded model."""
+        if self._session is not None:
+            await self._session.close()
+        for model in self._made.values():
+            await model.aclose()
+        if self._local is not None:
+            await self._local.aclose()
+
+    def _http(self) -> Any:
+        import aiohttp
+
+        if self._session is None:
+            headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
+            timeout = aiohttp.ClientTimeout(total=self._settings.timeout, connect=10)
+            connector = aiohttp.TCPConnector(limit=self._settings.concurrency)
+            self._session = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
+        return self._session
+
+
+class _Sending:
+    def __init__(self, upstream: Upstream, method: str, path: str, body: bytes | None) -> None:
+        self._upstream, self._method, self._path, self._body = upstream, method, path, body
+
+    async def __aenter__(self) -> Any:
+        import aiohttp
+
+        url = f"{(await self._upstream.base_url()).rstrip('/')}/{self._path}"
+        headers = {} if self._body is None else {"Content-Type": "application/json"}
+        sending = self._upstream._http().request(
+            self._method, url, data=self._body, headers=headers, allow_redirects=False
+        )
+        try:
+            self._response = await sending
+        except (aiohttp.ClientError, OSError) as error:
+            raise APIError(502, "The upstream cannot be reached.", code="upstream_unreachable") from error
+        return self._response
+
+    async def __aexit__(self, *_: object) -> None:
+        self._response.close()
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON; lone surrogates of a model's text stay escaped, so that it can always be encoded."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
