@@ -72,7 +72,8 @@ def _separator(by: str) -> re.Pattern[str]:
     # belongs to it.
     word = marker_pattern("step")
     number = rf"\d{{1,3}}(?:[.)）．][ \t]|、|[.)-]?[ \t]?(?:{word}))"
-    named = rf"(?:{word})[ \t]*(?:n[.°]?[ \t]*|\#)?(?:\d{{1,3}}(?!\d)|[一二三四五六七八九十]{{1,3}}|[^\W\d_]{{2,12}}[ \t]?:)"
+    counted = r"(?:\d{1,3}(?!\d)|[一二三四五六七八九十]{1,3}|[^\W\d_]{2,12}[ \t]?:)"
+    named = rf"(?:{word})[ \t]*(?:n[.°]?[ \t]*|\#)?{counted}"
     return re.compile(
         rf"^(?=[ \t]*(?:\#{{1,6}}[ \t]*)?(?:\*\*)?(?:{named}|{number}|第[一二三四五六七八九十\d]{{1,3}}步))",
         re.M | re.I,
