@@ -12,11 +12,11 @@ from tts_plugins.adapters import REVISING, MeteredModel
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import Strategy
+from tts_plugins_dspy._calls.scope import HINT
 from tts_plugins_dspy._isolation import keeps_state
-from tts_plugins_dspy._scope import HINT
+from tts_plugins_dspy._outputs.verifying import check_verifier
 from tts_plugins_dspy._search import Search
 from tts_plugins_dspy._settings import AnyVerifier, Held, check_copy, check_known, check_temperature
-from tts_plugins_dspy._verifying import check_verifier
 
 _NO_STEPS = "use BestOfN or Revision: DSPy's adapters continue no text"
 

@@ -24,13 +24,13 @@ from tts_plugins.adapters import (
 )
 from tts_plugins.errors import CandidateError, TTSError
 from tts_plugins.protocols import SetVerifier, Verifier
-from tts_plugins_dspy._forms import generation_of, last_field, problem_of, written_of
+from tts_plugins_dspy._calls.interception import Refused, cover
+from tts_plugins_dspy._calls.scope import Scope, derive, ledger_around, scope_here, scoped
+from tts_plugins_dspy._calls.usage import output_tokens_of
 from tts_plugins_dspy._isolation import isolated
-from tts_plugins_dspy._scope import Scope, derive, ledger_around, scope_here, scoped
+from tts_plugins_dspy._outputs.forms import generation_of, last_field, problem_of, written_of
+from tts_plugins_dspy._outputs.verifying import verifier_of
 from tts_plugins_dspy._streaming import Relay, Stream, in_worker_thread, progress
-from tts_plugins_dspy._usage import output_tokens_of
-from tts_plugins_dspy._verifying import verifier_of
-from tts_plugins_dspy.metering import Refused, cover
 
 
 @dataclass

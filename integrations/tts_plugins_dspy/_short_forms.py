@@ -10,9 +10,9 @@ from tts_plugins import BestOfN as BestOfNStrategy
 from tts_plugins import Revision
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.stopping import Threshold
+from tts_plugins_dspy._outputs.verdicts import Reward, squash
 from tts_plugins_dspy._program import SearchedProgram
 from tts_plugins_dspy._settings import AnyVerifier, check_fail_count
-from tts_plugins_dspy._verdicts import Reward, squash
 
 RewardFunction = Callable[[dict[str, Any], Any], Any]
 

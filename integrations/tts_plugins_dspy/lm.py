@@ -13,12 +13,12 @@ from tts_plugins.adapters import MeteredModel, Text, as_verifier, required_param
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
-from tts_plugins_dspy._scope import scope_here
+from tts_plugins_dspy._calls.scope import scope_here
+from tts_plugins_dspy._calls.versions import message_call
+from tts_plugins_dspy._outputs.verifying import Judged, scoring
+from tts_plugins_dspy._outputs.votes import said_by, vote_here
 from tts_plugins_dspy._search import Search
 from tts_plugins_dspy._settings import AnyVerifier, Held, check_known, check_temperature
-from tts_plugins_dspy._verifying import Judged, scoring
-from tts_plugins_dspy._versions import message_call
-from tts_plugins_dspy._votes import said_by, vote_here
 
 
 class ScaledLM(dspy.BaseLM):  # type: ignore[misc]

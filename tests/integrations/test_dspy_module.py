@@ -7,7 +7,10 @@ import contextlib
 import copy
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -590,3 +593,14 @@ def test_it_shows_what_it_runs_and_how() -> None:
     shown = repr(best(program(), n=3, budget=Budget(calls=3)))
     assert shown.startswith("Scaled(") and f"strategy={tts_plugins.BestOfN(n=3)!r}, verifier=metric, budget=" in shown
     assert "module" in shown.partition("): ")[2] and "\n" not in repr(BestOfN(program(), N=2, verifier=metric))[:60]
+
+
+def test_a_version_that_is_too_old_says_so_by_name(tmp_path: Path) -> None:
+    (tmp_path / "dspy-2.6.27.dist-info").mkdir()
+    (tmp_path / "dspy-2.6.27.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: dspy\nVersion: 2.6.27\n")
+    run = subprocess.run(
+        [sys.executable, "-c", "import tts_plugins_dspy"], capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "MissingExtraError: tts_plugins_dspy needs dspy 3.0 or newer, and dspy 2.6.27 is installed" in run.stderr

@@ -12,8 +12,8 @@ from typing import Any
 import dspy
 
 from tts_plugins.answers import extract
-from tts_plugins_dspy._forms import last_field, plain, vote_of
-from tts_plugins_dspy._scope import NO_CALLS, scoped
+from tts_plugins_dspy._calls.scope import NO_CALLS, scoped
+from tts_plugins_dspy._outputs.forms import last_field, plain, vote_of
 
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\n?(.*?)(?=\n*\[\[ ## \w+ ## \]\]|\Z)", re.DOTALL)
 

@@ -35,7 +35,7 @@ class Scope:
         temperature: for calls that set none, or 0; None leaves these as they are.
         attempts: earlier candidates that this one is to improve on.
         hints: texts that every prompt of the candidate shows: attempts at the whole program.
-        running: the call of a language model (`metering.LMCall`) that this code is part of.
+        running: the call of a language model (`interception.LMCall`) that this code is part of.
     """
 
     meter: Meter

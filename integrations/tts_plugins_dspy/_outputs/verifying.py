@@ -12,7 +12,7 @@ from tts_plugins import Candidate, Problem
 from tts_plugins.adapters import FunctionVerifier, required_parameters, signature_of, takes
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.protocols import SetVerifier, Verifier, is_set_verifier, is_verifier
-from tts_plugins_dspy._verdicts import Reward, read_verdict
+from tts_plugins_dspy._outputs.verdicts import Reward, read_verdict
 
 
 def check_verifier(owner: str, value: Any) -> None:
