@@ -13,7 +13,7 @@ from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins.budget import FREE, Amount, Bound
 from tts_plugins.engine._inbox import Failure, Inbox
 from tts_plugins.engine._jobs import Ask, Job, Jobs
-from tts_plugins.engine._scoring import failing_alone, is_ours, score_together, scored_by, with_answer
+from tts_plugins.engine._scoring import failing_alone, is_ours, score_together, scored_by, shortage, with_answer
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Group
 from tts_plugins.errors import (
@@ -26,8 +26,8 @@ from tts_plugins.errors import (
     TTSError,
 )
 from tts_plugins.ledger import Hold
-from tts_plugins.protocols import Run, SetVerifier, StopRule, is_set_verifier, is_verifier
-from tts_plugins.types import Candidate, Reply, Scored
+from tts_plugins.protocols import Run, SetVerifier, StopRule, Verifier, is_set_verifier, is_verifier
+from tts_plugins.types import Candidate, Reply, Score, Scored
 
 # Candidates that are thought of at once: more than any server bears, so that a huge n costs nothing by itself.
 _MOST = 4096
@@ -164,6 +164,8 @@ class Sampling:
             self._refused = self._refused or error
             return
         self._failures.append(error)
+        if (what := shortage(error)) is not None:
+            self._state.lost_here[what] = self._state.lost_here.get(what, 0) + 1
         hopeless = isinstance(error, ConfigurationError) or (isinstance(error, ModelError) and error.fatal)
         if not isinstance(error, TTSError) or (hopeless and not self._seen):
             try:
@@ -348,7 +350,10 @@ class Sampling:
         if verifier is None:
             return Scored.of(candidate)
         with failing_alone(verifier.name):
-            return scored_by(verifier.name, candidate, await verifier.score(self._run, candidate))
+            return scored_by(verifier.name, candidate, await self._asked(verifier, candidate))
+
+    async def _asked(self, verifier: Verifier, candidate: Candidate) -> Score:
+        return await self._state.blocking.ask(verifier, verifier.score, self._run, candidate)
 
     def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
         """From here on, what this task asks for is for the candidate's verification."""

@@ -10,6 +10,7 @@ from tts_plugins._calls.cancellation import End, Halt
 from tts_plugins._calls.context import derive, seeds_of
 from tts_plugins._trace.recorder import Trace
 from tts_plugins.answers import AnswerKey
+from tts_plugins.engine._blocking import Blocking
 from tts_plugins.engine._inbox import Inbox
 from tts_plugins.engine._tasks import Tasks
 from tts_plugins.errors import BudgetExhausted
@@ -31,6 +32,8 @@ class SolveState:
         children: how many children each candidate has been given.
         inboxes: where samplings that are under way wait for candidates.
         on_halt: called once when it is halted.
+        blocking: which verifiers held the loop.
+        lost_here: how many candidates were lost for want of something on this machine, by what it was.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class SolveState:
         self.tasks = Tasks(self._end, deadline)
         self.seen: list[Scored] = []
         self.stopped: Stopped = "complete"
+        self.blocking = Blocking()
+        self.lost_here: dict[str, int] = {}
         self.ended_by_rule = False  # as the strategy itself says, which no later sampling takes back
         self.refused: BudgetExhausted | None = None
         self.events: dict[str, int] = {}
@@ -74,6 +79,15 @@ class SolveState:
     def take_index(self) -> int:
         """The next candidate's place."""
         return self.take_indices(1)[0]
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the result has to say besides why it ended."""
+        lost = (
+            f"{count} candidate{'s were' if count > 1 else ' was'} lost for want of something on this machine, not to "
+            f"the model: {what}; lower n or the model's concurrency, or raise the limits of the process"
+            for what, count in self.lost_here.items()
+        )
+        return (*lost, *self.blocking.warnings())
 
     def note(self, kind: str, **data: Any) -> None:
         """Record an event of the solve as a whole."""
