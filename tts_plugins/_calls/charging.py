@@ -23,7 +23,7 @@ def counted(reply: Reply, bound: Bound | None, inner: Hold | None, count: int) -
     if paid is not None:
         return _beyond(usage, paid)
     if usage.usd is None and bound.usd is not None:
-        usage = replace(usage, usd=bound.usd * count, exact=False)
+        usage = replace(usage, usd=bound.usage(count).usd, exact=False)
     least = bound.calls * min(len(reply.generations), count)
     return usage if usage.calls >= least else replace(usage, calls=least)
 
