@@ -281,7 +281,7 @@ class Run(Protocol):
         ...
 
 
-class ForwardingRun:
+class ForwardingRun(Run):
     """Base of runs that wrap another one: it passes everything on, so that a wrapper defines what it changes alone."""
 
     def __init__(self, run: Run) -> None:
@@ -289,14 +289,17 @@ class ForwardingRun:
 
     @property
     def seed(self) -> int:
+        """The wrapped run's."""
         return self._run.seed
 
     @property
     def model(self) -> Model:
+        """The wrapped run's."""
         return self._run.model
 
     @property
     def verifier(self) -> Verifier | SetVerifier | None:
+        """The wrapped run's."""
         return self._run.verifier
 
     @property
