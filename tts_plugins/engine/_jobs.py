@@ -11,7 +11,7 @@ from tts_plugins.answers import marked
 from tts_plugins.budget import Bound
 from tts_plugins.protocols import Model, ReviseModel, StepModel
 from tts_plugins.steps import steps_of
-from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step
+from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step, held_output
 
 
 class Ask(Protocol):
@@ -178,7 +178,7 @@ def _whole(problem: Problem, generation: Generation, index: int, seed: int, pare
     return Candidate.made(
         problem,
         text=generation.text,
-        output=generation.output,
+        output=held_output(generation),
         finished=True,
         truncated=generation.finish_reason == "length",
         finish_reason=generation.finish_reason,

@@ -9,11 +9,12 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from typing import Any
 
 from tts_plugins._calls.caller import Send, acquire, check_bounds, words
+from tts_plugins._calls.charging import shortage
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._inbox import Failure, Inbox
 from tts_plugins.engine._jobs import Ask, Job, Jobs
-from tts_plugins.engine._scoring import failing_alone, is_ours, score_together, scored_by, shortage, with_answer
+from tts_plugins.engine._scoring import failing_alone, is_ours, score_together, scored_by, with_answer
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Group
 from tts_plugins.errors import (
@@ -164,8 +165,8 @@ class Sampling:
             self._refused = self._refused or error
             return
         self._failures.append(error)
-        if (what := shortage(error)) is not None:
-            self._state.lost_here[what] = self._state.lost_here.get(what, 0) + 1
+        if (lacking := shortage(error)) is not None:
+            self._state.note("shortage", error=lacking)
         hopeless = isinstance(error, ConfigurationError) or (isinstance(error, ModelError) and error.fatal)
         if not isinstance(error, TTSError) or (hopeless and not self._seen):
             try:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import math
 import numbers
 from collections.abc import Sequence
 
 from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
-from tts_plugins._concurrency.thread_pool import NoThread
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.answers import Answer, AnswerKey
@@ -100,23 +98,6 @@ def _in_unit(verifier: str, candidate: Candidate, name: str, value: object) -> f
     if (score := in_unit(float(value))) is None:
         raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}; scores are from 0 to 1")
     return score
-
-
-_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOBUFS)
-
-
-def shortage(error: BaseException) -> str | None:
-    """What this machine had too little of, where that is why a candidate was lost: threads, memory, descriptors."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        if isinstance(cause, NoThread | MemoryError) or (isinstance(cause, OSError) and cause.errno in _SHORT):
-            return words(cause)
-        if isinstance(cause, RuntimeError) and "start new thread" in str(cause):
-            return words(cause)
-        cause = cause.__cause__ or cause.__context__
-    return None
 
 
 def is_ours(key: AnswerKey) -> bool:

@@ -33,7 +33,6 @@ class SolveState:
         inboxes: where samplings that are under way wait for candidates.
         on_halt: called once when it is halted.
         blocking: which verifiers held the loop.
-        lost_here: how many candidates were lost for want of something on this machine, by what it was.
     """
 
     def __init__(
@@ -57,7 +56,6 @@ class SolveState:
         self.seen: list[Scored] = []
         self.stopped: Stopped = "complete"
         self.blocking = Blocking()
-        self.lost_here: dict[str, int] = {}
         self.ended_by_rule = False  # as the strategy itself says, which no later sampling takes back
         self.refused: BudgetExhausted | None = None
         self.events: dict[str, int] = {}
@@ -79,15 +77,6 @@ class SolveState:
     def take_index(self) -> int:
         """The next candidate's place."""
         return self.take_indices(1)[0]
-
-    def warnings(self) -> tuple[str, ...]:
-        """What the result has to say besides why it ended."""
-        lost = (
-            f"{count} candidate{'s were' if count > 1 else ' was'} lost for want of something on this machine, not to "
-            f"the model: {what}; lower n or the model's concurrency, or raise the limits of the process"
-            for what, count in self.lost_here.items()
-        )
-        return (*lost, *self.blocking.warnings())
 
     def note(self, kind: str, **data: Any) -> None:
         """Record an event of the solve as a whole."""

@@ -77,7 +77,7 @@ class ReplyReader:
         if not generations:
             self._refuse_choices(choices)
         if len(choices) == 1 and not unfinished and usage.exact:
-            generations = (replace(generations[0], tokens=usage.completion_tokens),)
+            generations = (generations[0].replace(tokens=usage.completion_tokens),)
         return Reply(generations=generations[: asked.choices], usage=usage)
 
     def _usage(self, asked: Asked, choices: Sequence[Any], reported: Any, open_: set[int], made: Any) -> Any:
