@@ -263,12 +263,9 @@ KNOWN_PRIVATE = {
     ("tts_plugins.cli._commands.doctor_checks", "tts_plugins.models._openai.clients"),
     ("tts_plugins.cli._commands.doctor_checks", "tts_plugins.models._openai.error_mapping"),
     ("tts_plugins.cli._commands.doctor_checks", "tts_plugins.verifiers._sandbox.probe"),
-    ("tts_plugins.cli._commands.train", "tts_plugins.verifiers.process._base"),
     ("tts_plugins.cli._commands.train", "tts_plugins.verifiers.learned._logistic"),
     ("tts_plugins.cli._display.console", "tts_plugins.models._llama_cpp.served_model"),
     ("tts_plugins.verifiers", "tts_plugins.verifiers.process._reward_families"),
-    ("tts_plugins.verifiers.learned._saved_head", "tts_plugins.verifiers.process._base"),
-    ("tts_plugins.verifiers.learned.verifier", "tts_plugins.verifiers.process._base"),
 }
 
 
