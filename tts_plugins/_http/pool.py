@@ -32,16 +32,9 @@ class Pool:
     def __init__(self, address: str, key: _Key) -> None:
         self.key, self.leases, self.process = key, 0, os.getpid()
         self.proxy, self.proxy_auth = _proxy(key[1])
-        parts = urlsplit(address)
-        shared: dict[str, Any] = {"limit": CONNECTIONS, "keepalive_timeout": _IDLE}
-        connector: aiohttp.BaseConnector
-        if parts.scheme == "http+unix":
-            connector = _Unix(path=unquote(parts.netloc), **shared)
-        else:
-            secure = "https" in (parts.scheme, urlsplit(self.proxy or "").scheme)
-            connector = _TCP(ssl=tls_context() if secure else True, **shared)
+        secure = "https" in (urlsplit(address).scheme, urlsplit(self.proxy or "").scheme)
         self.session = aiohttp.ClientSession(
-            connector=connector,
+            connector=_Connector(ssl=tls_context() if secure else True, limit=CONNECTIONS, keepalive_timeout=_IDLE),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # `BodyReader` does it, and stops where it grows too big
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
@@ -82,7 +75,7 @@ class Lease:
             await self.pool.session.close()
 
 
-class _Telling(aiohttp.BaseConnector):
+class _Connector(aiohttp.TCPConnector):
     """Tells when a request leaves: as soon as it has its connection, whether new or kept."""
 
     async def connect(self, *args: Any, **keywords: Any) -> Any:
@@ -100,14 +93,6 @@ class _Telling(aiohttp.BaseConnector):
             if task.done() and not task.cancelled() and task.exception() is None:
                 task.result().close()  # it came at this very moment, and nobody else knows of it
             raise
-
-
-class _TCP(_Telling, aiohttp.TCPConnector):
-    pass
-
-
-class _Unix(_Telling, aiohttp.UnixConnector):
-    pass
 
 
 _left_to_the_parent: list[object] = []
