@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextvars
 import os
 from typing import Any
@@ -14,6 +15,7 @@ import aiohttp
 from tts_plugins._http.proxies import proxy_for
 from tts_plugins._http.tls import tls_context
 from tts_plugins._internal.request_sent import leaving
+from tts_plugins._internal.secrets import Hidden
 
 CONNECTIONS = 1000  # as the OpenAI client has it; what is above waits here, and has not been sent
 # Seconds. Servers of uvicorn, vLLM's among them, close a connection that was idle for 5, perhaps just as it is used.
@@ -31,7 +33,10 @@ class Pool:
 
     def __init__(self, address: str, key: _Key) -> None:
         self.key, self.leases, self.process = key, 0, os.getpid()
-        self.proxy, self.proxy_auth = _proxy(key[1])
+        self.proxy, login = _proxy(key[1])
+        # Within a tunnel of TLS the server is never shown it.
+        secret = urlsplit(address).scheme == "https"
+        self.tunnel_headers, self.headers = (login, {}) if secret else ({}, login)
         secure = "https" in (urlsplit(address).scheme, urlsplit(self.proxy or "").scheme)
         self.session = aiohttp.ClientSession(
             connector=_Connector(ssl=tls_context() if secure else True, limit=CONNECTIONS, keepalive_timeout=_IDLE),
@@ -41,13 +46,14 @@ class Pool:
         )
 
 
-def _proxy(address: str | None) -> tuple[str | None, aiohttp.BasicAuth | None]:
-    """A proxy's address without its user and password, and those."""
+def _proxy(address: str | None) -> tuple[str | None, dict[str, str]]:
+    """A proxy's address without its user and password, and the header that carries those."""
     if address is None:
-        return None, None
+        return None, {}
     parts = urlsplit(address)
-    auth = aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", "")), auth
+    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
+    header = {"Proxy-Authorization": Hidden(f"Basic {base64.b64encode(login).decode()}")} if parts.username else {}
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", "")), dict(header)
 
 
 class Lease:
