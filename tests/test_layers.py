@@ -257,11 +257,8 @@ def test_a_planted_circle_is_caught() -> None:
 KNOWN_PRIVATE = {
     ("tts_plugins.bench.runner", "tts_plugins.bench.storage._reply_journal"),
     ("tts_plugins.cli._commands.doctor_checks", "tts_plugins.verifiers._sandbox.probe"),
-    ("tts_plugins.cli._commands.train", "tts_plugins.verifiers.process._base"),
     ("tts_plugins.cli._commands.train", "tts_plugins.verifiers.learned._logistic"),
     ("tts_plugins.verifiers", "tts_plugins.verifiers.process._reward_families"),
-    ("tts_plugins.verifiers.learned._saved_head", "tts_plugins.verifiers.process._base"),
-    ("tts_plugins.verifiers.learned.verifier", "tts_plugins.verifiers.process._base"),
 }
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from tts_plugins._calls.caller import acquire
 from tts_plugins._calls.context import SCOPE
+from tts_plugins._calls.prompt_bound import PromptBound, Written
 from tts_plugins._concurrency import forks
-from tts_plugins._internal.token_usage import Price, PromptBound, Trust, Written, measure, pricing, without
+from tts_plugins._internal.token_usage import Price, Trust, measure, pricing, without
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.errors import (
     BudgetExhausted,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
@@ -150,6 +150,49 @@ def _made(kind: type[T], values: dict[str, Any]) -> T:
     return made
 
 
+class Deferred:
+    """A native object that is built when it is first looked at: most candidates' are not.
+
+    Args:
+        build: a function of a module, so that this can be pickled.
+        data: its argument.
+    """
+
+    __slots__ = ("_build", "_data", "_made")
+
+    def __init__(self, build: Callable[[Any], Any], data: Any) -> None:
+        self._build, self._data = build, data
+
+    def __call__(self) -> Any:
+        """The object; the same one each time."""
+        if not hasattr(self, "_made"):
+            self._made = self._build(self._data)
+        return self._made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Deferred, (self._build, self._data)
+
+
+class _Output:
+    """The field `output`, whose value may be `Deferred`."""
+
+    def __get__(self, owner: object, kind: type | None = None) -> Any:
+        if owner is None:
+            return None  # the field's default
+        value = vars(owner)["output"]
+        if type(value) is Deferred:
+            value = vars(owner)["output"] = value()
+        return value
+
+    def __set__(self, owner: object, value: Any) -> None:
+        vars(owner)["output"] = value
+
+
+def held_output(thing: Generation | Candidate) -> Any:
+    """The `output` as it is held, to be handed on: perhaps not built yet."""
+    return vars(thing)["output"]
+
+
 @dataclass(frozen=True)
 class Step:
     """The unit that a process verifier scores: a part of a candidate's text, separator excluded."""
@@ -272,7 +315,7 @@ class Generation:
     """
 
     text: str
-    output: Any = None
+    output: Any = _Output()
     finish_reason: str = "stop"
     tokens: int | None = None
     logprobs: tuple[float, ...] | None = None
@@ -285,6 +328,12 @@ class Generation:
             said = getattr(self, name)
             if isinstance(said, str) and not said.isascii() and (clean := well_formed(said)) is not said:
                 object.__setattr__(self, name, clean)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with changes."""
+        if not changes.keys() <= vars(self).keys():
+            return replace(self, **changes)  # which says what field there is not
+        return _made(type(self), {**vars(self), **changes})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,7 +367,7 @@ class Candidate:
 
     problem: Problem
     text: str = ""
-    output: Any = None
+    output: Any = _Output()
     answer: str | None = None
     answer_key: str | None = None
     steps: tuple[Step, ...] = ()

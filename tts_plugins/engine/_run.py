@@ -130,7 +130,7 @@ class SolveRun:
         seeds = [next(source) for _ in range(n)]
         bound = await model.bound(problem)
         check_bounds(model, bound, state.ledger)
-        unit = (bound or FREE).amount
+        unit = (bound or FREE).need
         made, usage = list[Generation](), Usage()
         while seeds:
             try:

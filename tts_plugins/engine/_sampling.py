@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from typing import Any
 
 from tts_plugins._calls.caller import Send, acquire, check_bounds, words
+from tts_plugins._calls.charging import shortage
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
-from tts_plugins.budget import FREE, Amount, Bound
+from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._inbox import Failure, Inbox
 from tts_plugins.engine._jobs import Ask, Job, Jobs
 from tts_plugins.engine._scoring import failing_alone, is_ours, score_together, scored_by, with_answer
@@ -26,8 +27,8 @@ from tts_plugins.errors import (
     TTSError,
 )
 from tts_plugins.ledger import Hold
-from tts_plugins.protocols import Run, SetVerifier, StopRule, is_set_verifier, is_verifier
-from tts_plugins.types import Candidate, Reply, Scored
+from tts_plugins.protocols import Run, SetVerifier, StopRule, Verifier, is_set_verifier, is_verifier
+from tts_plugins.types import Candidate, Reply, Score, Scored
 
 # Candidates that are thought of at once: more than any server bears, so that a huge n costs nothing by itself.
 _MOST = 4096
@@ -164,6 +165,8 @@ class Sampling:
             self._refused = self._refused or error
             return
         self._failures.append(error)
+        if (lacking := shortage(error)) is not None:
+            self._state.note("shortage", error=lacking)
         hopeless = isinstance(error, ConfigurationError) or (isinstance(error, ModelError) and error.fatal)
         if not isinstance(error, TTSError) or (hopeless and not self._seen):
             try:
@@ -215,7 +218,7 @@ class Sampling:
                     # While it waited, what the first prompts took may have become known: it may need less room now.
                     before = unit
                     gen, after, unit = await self._unit(asked)
-                    if not any(before.excess(unit)):
+                    if not any(before.times(1).excess(unit.times(1))):
                         raise
                     continue
                 if hold is None:
@@ -236,7 +239,7 @@ class Sampling:
             left = 0
         return len(jobs) - left
 
-    async def _room(self, unit: Amount, at_most: int, waiting: int, waits: bool) -> Hold | None:
+    async def _room(self, unit: Need, at_most: int, waiting: int, waits: bool) -> Hold | None:
         """Room for some of those that wait for it; None where there is none, and this does not wait."""
         ledger = self._state.ledger
         if waits:
@@ -252,10 +255,10 @@ class Sampling:
     async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
         return await bounds(self._state, ask)
 
-    async def _unit(self, ask: Ask) -> tuple[Bound | None, Amount, Amount]:
-        """The bound of a generation, what its verification may take, and what a candidate takes in all."""
+    async def _unit(self, ask: Ask) -> tuple[Bound | None, Amount, Need]:
+        """The bound of a generation, what its verification may take, and what candidates take in all."""
         gen, after = await self._bounds(ask)
-        return gen, after, (gen or FREE).amount.plus(after)
+        return gen, after, (gen or FREE).need.plus(after)
 
     async def _group(self, jobs: Sequence[Job], hold: Hold, gen: Bound | None, after: Amount, event: int) -> None:
         state, ask = self._state, jobs[0].ask
@@ -307,7 +310,7 @@ class Sampling:
     ) -> tuple[Reply, Hold, int]:
         return await self._state.caller.request(
             jobs[0].ask.model, jobs[0].ask.problem, [job.seed for job in jobs], bound=gen,
-            unit=(gen or FREE).amount.plus(after), hold=hold, within=None, role="model", parent=event, send=send,
+            unit=(gen or FREE).need.plus(after), hold=hold, within=None, role="model", parent=event, send=send,
             indices=[job.index for job in jobs],
         )  # fmt: skip
 
@@ -348,7 +351,10 @@ class Sampling:
         if verifier is None:
             return Scored.of(candidate)
         with failing_alone(verifier.name):
-            return scored_by(verifier.name, candidate, await verifier.score(self._run, candidate))
+            return scored_by(verifier.name, candidate, await self._asked(verifier, candidate))
+
+    async def _asked(self, verifier: Verifier, candidate: Candidate) -> Score:
+        return await self._state.blocking.ask(verifier, verifier.score, self._run, candidate)
 
     def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
         """From here on, what this task asks for is for the candidate's verification."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.config import check_count, check_price
 from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.fields import field
@@ -15,7 +16,7 @@ from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.request_sent import holding, leaving
 from tts_plugins._internal.secrets import clean_causes, hidden_headers
 from tts_plugins._internal.threads import in_thread
-from tts_plugins._internal.token_usage import Price, PromptBound, Trust, pricing
+from tts_plugins._internal.token_usage import Price, Trust, pricing
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, ModelError, RequestNotSent, TTSError
 from tts_plugins.models._chat.revising import Revising
@@ -279,7 +280,8 @@ class OpenAICompatibleModel(Stepping, Revising):
         tokens = self._prompts.of(prompt) + ahead
         limit = self._trust.limit(max_tokens)
         price = None if self._price is None else self._price(tokens, limit or 0)
-        return Bound(prompt_tokens=tokens, completion_tokens=limit, usd=price)
+        once = (0.0 if self._price is None else self._price(tokens, 0)) or 0.0
+        return Bound(prompt_tokens=tokens, completion_tokens=limit, usd=price, shared_tokens=tokens, shared_usd=once)
 
     async def _know_price(self) -> None:
         if not self._priced:
