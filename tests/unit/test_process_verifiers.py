@@ -221,7 +221,7 @@ class Steps:
             c = Candidate(problem=problem, text="\n\n".join(chain), steps=tuple(map(Step, chain)), finished=True)
             score = await run.verifier.score(run, c)
             made.append(Scored.of(c, score=score.value, step_scores=score.steps, feedback=score.feedback))
-        run.seen.extend(made)
+        run._state.seen.extend(made)
         return made[-1]
 
 

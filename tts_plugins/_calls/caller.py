@@ -17,6 +17,7 @@ from tts_plugins._calls.charging import counted, failure, unreported
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._calls.limiter import limiter_of
 from tts_plugins._calls.reservation import acquire
+from tts_plugins._concurrency.thread_pool import NoThread
 from tts_plugins._internal.request_sent import Departure
 from tts_plugins._trace.recorder import Trace
 from tts_plugins.budget import Amount, Bound, Need
@@ -233,7 +234,10 @@ async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Re
     except (GeneratorExit, KeyboardInterrupt, SystemExit):
         raise  # of the program, not of the model
     except BaseException as error:
-        raise UserCodeFailed(f"{model.name}: {words(error)}") from error
+        failed = UserCodeFailed(f"{model.name}: {words(error)}")
+        if isinstance(error, NoThread):
+            failed.charge = "nothing"  # it did not even begin
+        raise failed from error
     made = reply.generations if isinstance(reply, Reply) else None
     if made is None or not all(isinstance(g, Generation) and isinstance(g.text, str) for g in made):
         raise UserCodeFailed(f"{model.name} returned {str(reply)[:80]!r}; a model returns a Reply of Generations")

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 
+from tts_plugins._concurrency import forks
 from tts_plugins._http.proxies import proxy_for
 from tts_plugins._http.tls import tls_context
 from tts_plugins._internal.request_sent import leaving
@@ -104,11 +105,8 @@ class _Connector(aiohttp.TCPConnector):
 _left_to_the_parent: list[object] = []
 
 
+@forks.on_fork
 def _after_fork() -> None:
     global _pools
     _left_to_the_parent.append(_pools)  # neither used nor collected, which would close what the parent uses
     _pools = WeakKeyDictionary()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -21,7 +21,7 @@ from tts_plugins._trace.markup import pretty
 from tts_plugins._trace.outline import View
 from tts_plugins._trace.page import article
 from tts_plugins._trace.wording import number, numbers, oneline, shorten, visible
-from tts_plugins.viewer.solves import Solve, Solves, suspicious
+from tts_plugins.viewer.solves import Solve, Solves
 
 # With more candidates than these, the article leaves their list to the page, which shows those in sight only.
 _LISTED = 200
@@ -101,7 +101,7 @@ class Viewer(Router):
         if (solve := self._found(request)) is None:
             return _missing("solve")
         view = solve.view()
-        return _json([_row(view, event) for event in view.candidates])
+        return _json([_row(solve, view, event) for event in view.candidates])
 
     async def _candidate(self, request: Request) -> Response:
         solve = self._found(request)
@@ -139,11 +139,12 @@ def differences(one: str, other: str) -> list[list[str]]:
     ]
 
 
-def _row(view: View, event: Mapping[str, Any]) -> list[Any]:
+def _row(solve: Solve, view: View, event: Mapping[str, Any]) -> list[Any]:
     """One candidate in the list, short: there may be ten thousand."""
-    text = str(event.get("text") or "")
-    said = event.get("answer") if event.get("answer") is not None else text[:200]
-    flags = "t" * (event.get("finish_reason") == "length" or bool(event.get("truncated"))) + "i" * suspicious(text)
+    said = event.get("answer") if event.get("answer") is not None else str(event.get("text") or "")[:200]
+    flags = "t" * (event.get("finish_reason") == "length" or bool(event.get("truncated"))) + "i" * solve.suspicious(
+        event
+    )
     score = view.score(event)
     return [
         event.get("index"), event.get("candidate"), None if score is None else round(score, 4), view.mark(event),

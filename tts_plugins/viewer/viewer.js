@@ -203,8 +203,11 @@ const open = async (id, what, one, other, again) => {
   current = id; document.body.classList.add("open");
   list.here = list.items.findIndex((s) => s.id === id); list.paint();
   try {
-    const [whole, rows, extra] = await Promise.all([read(`solve/${named(id)}`), read(`solve/${named(id)}/candidates`),
+    const [rows, extra] = await Promise.all([read(`solve/${named(id)}/candidates`),
       what === "c" ? read(`solve/${named(id)}/candidate?id=${named(one)}`) : what === "diff" ? read(`solve/${named(id)}/diff?one=${named(one)}&other=${named(other)}`) : null]);
+    if (mine !== shown.stamp) return;
+    if (rows.length > 1000 && shown.id !== id) detail.replaceChildren(new Pool(id, rows).box); // the rest takes longer
+    const whole = await read(`solve/${named(id)}`);
     if (mine !== shown.stamp) return;
     const keep = again ? [detail.scrollTop, pool ? pool.list.box.scrollTop : 0] : [0, pool && shown.id === id ? pool.list.box.scrollTop : 0];
     const before = pool && shown.id === id ? pool : null;

@@ -78,10 +78,11 @@ class Clients:
     @property
     def secrets(self) -> frozenset[str]:
         """The values that no error may show: keys and headers."""
-        theirs = {} if self._client is None else getattr(self._client, "default_headers", {})
-        keys = (self._api_key, os.environ.get("OPENAI_API_KEY"), getattr(self._client, "api_key", None))
+        used = [client for client in (self._client, self._clients.here) if client is not None]
+        keys = [self._api_key, os.environ.get("OPENAI_API_KEY"), *(getattr(client, "api_key", None) for client in used)]
         texts = (key for key in keys if isinstance(key, str) and key != "-")
-        return secrets_in(self._headers, *texts, url=self.address or "") | secrets_in(theirs)
+        theirs = frozenset[str]().union(*(secrets_in(getattr(client, "default_headers", {})) for client in used))
+        return secrets_in(self._headers, *texts, url=self.address or "") | theirs
 
     async def get(self) -> Any:
         """The client of the running loop; its own retries are off, so that none multiply."""
