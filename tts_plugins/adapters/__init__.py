@@ -34,7 +34,7 @@ from tts_plugins.adapters._settings import (
 from tts_plugins.adapters._shapes import candidates_of
 from tts_plugins.adapters._texts import Text, answer_key
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
-from tts_plugins.models._chat.stepping import Stepping
+from tts_plugins.models.stepping import Stepping
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
