@@ -16,12 +16,19 @@ class Balance:
     Invariant: spent + held <= limit + overshoot, in each dimension.
     """
 
-    __slots__ = ("held", "limits", "overshoot", "spent", "unlimited")
+    __slots__ = ("budget", "held", "limits", "overshoot", "spent", "unlimited")
 
     def __init__(self, budget: Budget | None) -> None:
+        self.budget = budget
         self.limits = _NO_LIMITS if budget is None else tuple(budget.limit(d) for d in DIMENSIONS)
         self.unlimited = self.limits == _NO_LIMITS
         self.spent = self.held = self.overshoot = ZERO
+
+    @property
+    def named(self) -> str:
+        """The limits in words, but for the time."""
+        limits = {} if self.budget is None else self.budget.to_dict()
+        return ", ".join(f"{name}={value}" for name, value in limits.items() if name != "seconds")
 
     def fit(self, unit: Need, at_most: int, own: Amount = ZERO) -> int:
         """Return how many times `unit` fits, `at_most` at most; `own` of it is held already."""
