@@ -7,7 +7,7 @@ from dataclasses import replace
 from tts_plugins._concurrency import forks
 from tts_plugins._concurrency.wait_graph import GRAPH, Wait, deliver
 from tts_plugins.budget import Amount, Budget
-from tts_plugins.ledger._balance import ZERO, Balance
+from tts_plugins.ledger._balance import ZERO, Balance, Tally
 from tts_plugins.ledger._hold import NOTHING, Account, Hold
 from tts_plugins.ledger._ticket import Ticket
 from tts_plugins.types import EMPTY, Usage
@@ -34,7 +34,7 @@ class TreeAccount(Account):
         self.balance, self.payer, self.inside = Balance(budget), payer, inside
         self._around = inside or around
         self._process: int = forks.process() if payer is None else payer._process
-        self._usage = Usage()
+        self._tally = Tally()
         self._role: str | None = None
 
     # All of it runs under the lock of the graph, but for `close`, which takes it.
@@ -111,7 +111,7 @@ class TreeAccount(Account):
                     h.within.inside += h.inside if free else [*h.inside, usage]
                 if not free:
                     balance.charge(used, over)
-                    ledger._usage = ledger._usage + usage
+                    ledger._tally.add(usage)
                     if ledger._role is not None:
                         usage = replace(usage, by_role=EMPTY).of_role(ledger._role)
                 GRAPH.closed(h)

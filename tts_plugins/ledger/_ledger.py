@@ -96,7 +96,8 @@ class Ledger(TreeAccount):
     @property
     def usage(self) -> Usage:
         """All that was settled here, by role too."""
-        return self._usage
+        with GRAPH.lock:
+            return self._tally.total()
 
     @property
     def root(self) -> Ledger:
@@ -181,7 +182,10 @@ class Ledger(TreeAccount):
             answer = claim.answer()
         if isinstance(answer, Hold):
             return answer
-        raise answer
+        try:
+            raise answer
+        finally:
+            del answer  # its traceback has this frame: it would refer to itself, and be freed late
 
     def fits(self, unit: Amount | Need, at_most: int) -> int:
         """How many times `unit` fits now, here and for whoever pays; `at_most` at most."""
