@@ -15,7 +15,7 @@ Sampling = BestOfN | SelfConsistency
 
 
 async def follow(run: Run, problem: Problem, plan: Plan, larger: Model | None) -> Scored:
-    """Sample to each stage with the strategy chosen before it, then continue with the last choice from those samples."""
+    """Sample to each stage with the strategy chosen before it, then continue with the last choice."""
     if isinstance(plan.fixed, Larger):
         return await plan.fixed.strategy(SeededRun(run, [], larger), problem)
     current, seen = plan.fixed, list[Scored]()

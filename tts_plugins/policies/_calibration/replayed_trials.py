@@ -156,7 +156,7 @@ class Trials:
         return replace(paid, right=self._right[select_of(strategy)][rows, ends - 1])
 
     def paid(self, strategy: Sampling, at: Ints, start: int, until: int) -> Outcome:
-        """Return what the strategy pays from `start` samples to where it stops, or to `until`; `right` is not filled in."""
+        """Return what the strategy pays from `start` samples to its stop, or to `until`; `right` is left open."""
         tokens, samples = self._bill.paid(strategy, at, start, until, self.seen)
         return Outcome(right=np.zeros(len(at)), tokens=tokens, samples=samples)
 

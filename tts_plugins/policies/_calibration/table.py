@@ -83,7 +83,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What to optimise: accuracy less the price of its tokens; or the fewest tokens for at most `target` accuracy lost."""
+    """What to optimise: accuracy less the price of tokens, or the fewest tokens that lose at most `target`."""
 
     price: float | None = None
     target: float = 0.01

@@ -26,7 +26,7 @@ class State(NamedTuple):
         votes, others: votes of the chosen answer, and the most votes of another answer.
         distinct, unread: the number of different answers, and of candidates without one.
         length: mean tokens of a candidate divided by the mean in the fit; 1 if tokens are unknown.
-        best, mean, leading: the highest score, the mean score, and the mean score of the chosen answer; 0 without scores.
+        best, mean, leading: the highest score, the mean score, and that of the chosen answer; 0 without scores.
     """
 
     count: Any

@@ -2,10 +2,10 @@
 
 Learned weights follow Longstaff & Schwartz 2001 (least-squares Monte Carlo for optimal stopping). The gain that a walk
 realises after a state under the current rule is regressed on functions of the state; the new rule goes on where the
-fitted gain is above zero; repeat. A pool has few problems, and two things keep the fit from memorising them: the gain is
-counted partly in calibrated probabilities of being right instead of in the grades themselves, and the strength of that
-and of the ridge is chosen by cross-validation over problems. A rule of two numbers replaces the weights if it was worth
-more in that cross-validation.
+fitted gain is above zero; repeat. A pool has few problems, and two things keep the fit from memorising them: the gain
+is counted partly in calibrated probabilities of being right instead of in the grades themselves, and the strength of
+that and of the ridge is chosen by cross-validation over problems. A rule of two numbers replaces the weights if it was
+worth more in that cross-validation.
 """
 
 from __future__ import annotations
@@ -280,9 +280,7 @@ class _Solver:
                 gain[:, t] = step[:, t] + later
                 later = np.where(onward[:, t], gain[:, t], 0.0)
             fresh = self._inverse @ (self._rows.T @ gain[self._open])
-            weights = (
-                fresh if turn < 2 else 0.5 * (fresh + weights)
-            )  # half steps keep it from alternating between two rules
+            weights = fresh if turn < 2 else 0.5 * (fresh + weights)  # half steps end a cycle of two rules
             onward = self._open & (self._z @ weights > 0)
         return weights
 

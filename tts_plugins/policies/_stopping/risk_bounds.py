@@ -1,9 +1,9 @@
 """Bounds on the accuracy that stopping early may lose, and the choice of the cheapest setting within a target.
 
-The observed loss of the cheapest of many settings is biased: it was chosen because it looked small. So a promise is made
-for an upper confidence bound on the loss. Settings are tested in an order that was fixed beforehand, from the safest on,
-until the first that fails (fixed-sequence testing; Angelopoulos et al. 2021, 2110.01052, "Learn then Test"); then the
-probability that the chosen setting loses more than the target is that of a single test.
+The observed loss of the cheapest of many settings is biased: it was chosen because it looked small. So a promise is
+made for an upper confidence bound on the loss. Settings are tested in an order that was fixed beforehand, from the
+safest on, until the first that fails (fixed-sequence testing; Angelopoulos et al. 2021, 2110.01052, "Learn then
+Test"); then the probability that the chosen setting loses more than the target is that of a single test.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def cheapest(settings: Settings, target: float, confidence: float) -> int:
     """Return the setting of fewest tokens whose loss stays within the target, with the confidence.
 
     Choosing the cheapest of many settings uses the losses themselves. So the choice is what is tested: it is made on
-    four fifths of the problems with a safety margin, and measured on the held-out fifth. Margins shrink until one fails;
-    the smallest that kept the target chooses.
+    four fifths of the problems with a safety margin, and measured on the held-out fifth. Margins shrink until one
+    fails; the smallest that kept the target chooses.
     """
     problems = settings.lost.shape[1]
     part: Ints = np.random.default_rng(problems).permutation(problems) % min(_PARTS, problems)
