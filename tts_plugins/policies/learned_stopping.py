@@ -6,19 +6,19 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._stopping.features import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
-from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import Rule
 from tts_plugins.types import Scored
 
 if TYPE_CHECKING:
     from tts_plugins.policies._stopping.fitting import Fitted, Fitter
+    from tts_plugins.pools import Pool, PoolProblem
 
 FORMAT = "tts-stop-rule"
 _SELECTS: tuple[Select, ...] = ("majority", "weighted", "best")
@@ -172,7 +172,7 @@ class LearnedStopping(Rule):
 
     @classmethod
     def _made(cls, records: Pool | Sequence[PoolProblem], fitter: Fitter, found: Fitted) -> Self:
-        header = records.header if isinstance(records, Pool) else None
+        header = getattr(records, "header", None)
         return cls(
             n=fitter.n, select=fitter.select, price=found.price, reference=fitter.reference, begin=found.begin,
             weights=found.weights, enough=found.simple.enough, at_most=found.simple.at_most,
@@ -261,7 +261,8 @@ def _fitter(
     _check_select(select)
     _check_amount("extra_tokens", extra)
     check_confidence("LearnedStopping.fit", confidence)
-    problems = list(records.problems if isinstance(records, Pool) else records)
+    given: Any = records
+    problems = list(getattr(given, "problems", given))
     return Fitter(problems, n, select, how=how, orders=orders, seed=seed, extra=extra)
 
 
