@@ -30,7 +30,7 @@ from tts_plugins.adapters._settings import (
     as_strategy,
     check_names,
 )
-from tts_plugins.adapters._texts import Text, answer_key
+from tts_plugins.adapters._texts import Text, Unparsed, answer_key, parsed_only
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.models._chat.stepping import Stepping
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
@@ -50,6 +50,7 @@ __all__ = [
     "SearchSettings",
     "Stepping",
     "Text",
+    "Unparsed",
     "answer_key",
     "as_budget",
     "as_score",
@@ -64,6 +65,7 @@ __all__ = [
     "in_thread",
     "metered_verifier",
     "original_of",
+    "parsed_only",
     "raised_for",
     "required_parameters",
     "search_here",
