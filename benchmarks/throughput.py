@@ -16,9 +16,10 @@ from pathlib import Path
 from benchmarks._files import write_json
 from benchmarks._rows import Row, table
 from benchmarks._throughput.engine import engine_rows
+from benchmarks._throughput.wire import wire_rows
 
 Section = Callable[..., list[Row]]  # (short, base)
-SECTIONS: Mapping[int, Section] = {1: engine_rows}
+SECTIONS: Mapping[int, Section] = {1: engine_rows, 2: wire_rows}
 
 
 def main(arguments: list[str] | None = None) -> int:

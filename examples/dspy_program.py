@@ -80,7 +80,7 @@ def main() -> None:
         print(f"best of {len(result.candidates)}: ", result.output.headline)
         print(f"score {result.score:.2f}, {result.usage.calls} calls, {result.usage.tokens} tokens, {result.stopped}")
         print(result.trace.tree())
-        lm.close()
+        getattr(lm, "close", lambda: None)()  # models before DSPy 3.4 have nothing to close
 
 
 @contextmanager

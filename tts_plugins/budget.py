@@ -68,6 +68,24 @@ def _pico(usd: float, rounding: float) -> int:
     return math.ceil(usd * PICO * (1 - rounding))
 
 
+class Need(NamedTuple):
+    """What a request for several choices takes at most: `each` of them, and `once` for all, such as the prompt."""
+
+    each: Amount
+    once: Amount = Amount()
+
+    def times(self, choices: int) -> Amount:
+        """What so many of them take together."""
+        each, once = self
+        if choices != 1:
+            each = each.times(choices)
+        return each.plus(once) if any(once) else each
+
+    def plus(self, after: Amount) -> Need:
+        """The same, with what follows each choice."""
+        return Need(self.each.plus(after), self.once)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Budget:
     """Hard limits on one solve; any subset, each of them binding.
@@ -118,27 +136,44 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """The worst that one call can cost; None where there is no bound, or no known price."""
+    """The worst that one call can cost; None where there is no bound, or no known price.
+
+    Attributes:
+        shared_tokens, shared_usd: of `prompt_tokens` and `usd`, what a request for several choices takes only once.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int | None = 0
     usd: float | None = 0.0
     calls: int = 1
+    shared_tokens: int = 0
+    shared_usd: float = 0.0
 
     @property
     def amount(self) -> Amount:
         """What to hold for it; an unbounded part holds nothing, which only an unlimited account may accept."""
         return Amount.of(calls=self.calls, tokens=self.prompt_tokens + (self.completion_tokens or 0), usd=self.usd)
 
+    @property
+    def need(self) -> Need:
+        """What to hold for a request for several choices."""
+        whole = self.amount
+        # Rounded down, since it is left out of each choice but one: the sum must not come out below the price.
+        once = Amount(0, self.shared_tokens, math.floor(self.shared_usd * PICO))
+        return Need(whole.minus(once), once)
+
     def usage(self, count: int = 1, *, tokens: bool = True) -> Usage:
-        """The usage of `count` such calls charged at their bound, or of one refused request without tokens."""
+        """The usage of a request for `count` choices at its bound, or of one that was refused, without tokens."""
+        if not tokens:
+            return Usage(calls=self.calls, requests=1, usd=0.0)
+        again = count - 1
         return Usage(
-            calls=self.calls * count if tokens else self.calls,
+            calls=self.calls * count,
             requests=1,
-            prompt_tokens=self.prompt_tokens * count if tokens else 0,
-            completion_tokens=(self.completion_tokens or 0) * count if tokens else 0,
-            usd=0.0 if not tokens else None if self.usd is None else self.usd * count,
-            exact=not tokens,
+            prompt_tokens=self.prompt_tokens * count - self.shared_tokens * again,
+            completion_tokens=(self.completion_tokens or 0) * count,
+            usd=None if self.usd is None else self.usd * count - self.shared_usd * again,
+            exact=False,
         )
 
 

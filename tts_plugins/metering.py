@@ -7,6 +7,7 @@ and settles when it says that the call has ended. Never both for one model.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
@@ -16,8 +17,9 @@ from typing import Any
 
 from tts_plugins._calls.caller import acquire
 from tts_plugins._calls.context import SCOPE
+from tts_plugins._calls.prompt_bound import PromptBound, Written
 from tts_plugins._concurrency import forks
-from tts_plugins._internal.token_usage import Price, PromptBound, Trust, Written, measure, pricing, without
+from tts_plugins._internal.token_usage import Price, Trust, measure, pricing, without
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.errors import (
     BudgetExhausted,
@@ -147,6 +149,7 @@ class Meter:
         truncated: Sequence[bool],
         cached_tokens: int = 0,
         cached: bool = False,
+        requests: int = 1,
     ) -> None:
         """Charge what the call took: the counts where they are there and can be true, else its bound.
 
@@ -155,6 +158,7 @@ class Meter:
             truncated: which of them were cut by the limit.
             cached_tokens: those of the prompt that the server had in a cache; they are charged like the others.
             cached: the whole reply came from a cache on this side, and costs nothing.
+            requests: how many were sent; with one for each choice, the counts are of all choices.
         """
         with self._lock:
             opened = self._open.pop(key, None)
@@ -165,23 +169,25 @@ class Meter:
             return
         call = opened.call
         prompts, trust = _learnt_of(call.model)
+        apart = requests >= call.choices
         usage = measure(
             SimpleNamespace(
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
+                every_choice=apart,
                 prompt_tokens_details=SimpleNamespace(cached_tokens=cached_tokens),
             ),
             _new(call, texts) or [""] * call.choices,
             list(truncated) or [False] * call.choices,
-            prompt_bound=opened.bound.prompt_tokens,
+            prompt_bound=opened.bound.prompt_tokens * requests,
             max_tokens=call.max_tokens,
             hidden=True,  # a framework may keep reasoning to itself
             price=_price(self._prices, call.model),
             trust=trust,
         )
         if usage.exact:
-            prompts.saw(opened.written, usage.prompt_tokens)
-        self._settle(opened, usage)
+            prompts.saw(opened.written, math.ceil(usage.prompt_tokens / requests))
+        self._settle(opened, replace(usage, requests=requests))
 
     def knows(self, key: Hashable) -> bool:
         """Whether a call that was started under this key is under way, be it after this was closed."""

@@ -7,23 +7,24 @@ line is a problem with its candidates. Keys that this version does not know are 
 from __future__ import annotations
 
 import contextlib
-import gzip
 import io
 import json
 import os
 import random
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tts_plugins._internal.config import in_unit
-from tts_plugins._internal.files import writing
+from tts_plugins._internal.files import partial, writing
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.types import EMPTY, Problem
+
+if TYPE_CHECKING:
+    import gzip  # where it is used: importing this package reads no pool
 
 FORMAT, VERSION = "tts-pool", 1
 T = TypeVar("T", bound="PoolCandidate | PoolProblem | PoolHeader")
@@ -158,13 +159,15 @@ class PoolWriter:
 
     def __init__(self, path: str | os.PathLike[str], header: PoolHeader) -> None:
         self._path, self._header = Path(path), header
-        self._partial = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.partial")
+        self._partial = partial(self._path)
         self._raw: io.BufferedWriter | None = None
         self._file: gzip.GzipFile | None = None
 
     def __enter__(self) -> Self:
         with writing(self._path):
             self._raw = self._partial.open("xb")
+        import gzip
+
         # Without a time stamp and a name the same pool is the same bytes.
         self._file = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
         self._line(header_line(self._header))
@@ -251,6 +254,8 @@ def _read(path: Path) -> Pool:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    import gzip
+
     number = 0
     try:
         with path.open("rb") as raw:

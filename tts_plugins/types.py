@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
 from tts_plugins.errors import ConfigurationError
@@ -143,11 +143,54 @@ def well_formed(text: str) -> str:
     return text
 
 
-def _made(kind: type[T], values: Mapping[str, Any]) -> T:
+def _made(kind: type[T], values: dict[str, Any]) -> T:
     """A frozen object of values that were checked before; `__init__` would set them one by one, and check again."""
     made = object.__new__(kind)
-    vars(made).update(values)
+    object.__setattr__(made, "__dict__", values)
     return made
+
+
+class Deferred:
+    """A native object that is built when it is first looked at: most candidates' are not.
+
+    Args:
+        build: a function of a module, so that this can be pickled.
+        data: its argument.
+    """
+
+    __slots__ = ("_build", "_data", "_made")
+
+    def __init__(self, build: Callable[[Any], Any], data: Any) -> None:
+        self._build, self._data = build, data
+
+    def __call__(self) -> Any:
+        """The object; the same one each time."""
+        if not hasattr(self, "_made"):
+            self._made = self._build(self._data)
+        return self._made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Deferred, (self._build, self._data)
+
+
+class _Output:
+    """The field `output`, whose value may be `Deferred`."""
+
+    def __get__(self, owner: object, kind: type | None = None) -> Any:
+        if owner is None:
+            return self
+        value = vars(owner)["output"]
+        if type(value) is Deferred:
+            value = vars(owner)["output"] = value()
+        return value
+
+    def __set__(self, owner: object, value: Any) -> None:
+        vars(owner)["output"] = value
+
+
+def held_output(thing: Generation | Candidate) -> Any:
+    """The `output` as it is held, to be handed on: perhaps not built yet."""
+    return vars(thing)["output"]
 
 
 @dataclass(frozen=True)
@@ -233,9 +276,10 @@ class Usage:
         """The same, told as what a role took."""
         return _made(Usage, {**vars(self), "by_role": {role: self}})
 
-    def timed(self, seconds: float) -> Usage:
-        """The same, with the time that it took."""
-        return _made(Usage, {**vars(self), "seconds": seconds})
+    def timed(self, seconds: float, *, overshoot: int | None = None) -> Usage:
+        """The same, with the time that it took, and with another overshoot where one is given."""
+        over = self.overshoot if overshoot is None else overshoot
+        return _made(Usage, {**vars(self), "seconds": seconds, "overshoot": over})
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form; `tokens` is included, `by_role` where there is any."""
@@ -271,7 +315,7 @@ class Generation:
     """
 
     text: str
-    output: Any = None
+    output: Any = field(default=None, repr=False)  # to show it would build it
     finish_reason: str = "stop"
     tokens: int | None = None
     logprobs: tuple[float, ...] | None = None
@@ -284,6 +328,12 @@ class Generation:
             said = getattr(self, name)
             if isinstance(said, str) and not said.isascii() and (clean := well_formed(said)) is not said:
                 object.__setattr__(self, name, clean)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with changes."""
+        if not changes.keys() <= vars(self).keys():
+            return replace(self, **changes)  # which says what field there is not
+        return _made(type(self), {**vars(self), **changes})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,7 +367,7 @@ class Candidate:
 
     problem: Problem
     text: str = ""
-    output: Any = None
+    output: Any = field(default=None, repr=False)  # to show it would build it
     answer: str | None = None
     answer_key: str | None = None
     steps: tuple[Step, ...] = ()
@@ -331,6 +381,11 @@ class Candidate:
     seed: int | None = None
     parent: str | None = None
     id: str = field(default_factory=_new_id)
+
+    @classmethod
+    def made(cls, problem: Problem, **values: Any) -> Candidate:
+        """A new one, of fields by name; as the class itself makes it, in a third of the time."""
+        return _made(Candidate, {"problem": problem, **_NEW, "id": _new_id(), **values})
 
     @property
     def vote(self) -> str | None:
@@ -365,12 +420,15 @@ class Scored(Candidate):
     def of(cls, candidate: Candidate, **scoring: Any) -> Scored:
         """The candidate with its scoring; the same id, since it is the same solution."""
         values = vars(candidate)
-        own = {name: values[name] for name in _CANDIDATE_FIELDS}
+        if type(candidate) is not Candidate:  # it may have more than a candidate has
+            values = {name: values[name] for name in _CANDIDATE_FIELDS}
         if cls is not Scored or not _FIELDS[Scored] >= scoring.keys():
-            return cls(**{**own, **scoring})  # for a subclass's own checks, or to say what field there is not
-        return _made(cls, {**_UNSCORED, **own, **scoring})
+            return cls(**{**values, **scoring})  # for a subclass's own checks, or to say what field there is not
+        return _made(cls, {**values, **_UNSCORED, **scoring})
 
 
+Generation.output = Candidate.output = _Output()
+_NEW = {f.name: f.default for f in fields(Candidate) if f.default is not MISSING}
 _CANDIDATE_FIELDS = tuple(Candidate.__dataclass_fields__)
 _FIELDS: Mapping[type[Candidate], frozenset[str]] = {
     kind: frozenset(kind.__dataclass_fields__) for kind in (Candidate, Scored)

@@ -3,6 +3,10 @@
 from tts_plugins.errors import MissingExtraError
 
 try:
+    from tts_plugins_dspy._calls.versions import check_version
+
+    check_version()
+    from tts_plugins_dspy._calls.interception import cover
     from tts_plugins_dspy.lm import ScaledLM
     from tts_plugins_dspy.module import BestOfN, Refine, Scaled
 except ImportError as error:
@@ -10,4 +14,5 @@ except ImportError as error:
         raise
     raise MissingExtraError("tts_plugins_dspy needs dspy: pip install 'tts-plugins[dspy]'") from error
 
+cover()
 __all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -10,13 +11,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from openai import BaseModel as OpenAIModel
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletionMessage
 from openai.types.chat.chat_completion import Choice
 from pydantic import BaseModel
 
 from tts_plugins import Candidate, Result, Scored, Usage
-from tts_plugins.adapters import signature_of
+from tts_plugins.adapters import field, fields_of, listed, signature_of
 from tts_plugins.errors import ConfigurationError
 
 Origin = Callable[[Any], tuple[ChatCompletion, Choice] | None]
@@ -66,27 +68,29 @@ def text_of(message: Any, text: str) -> str:
 
     Two candidates that call the same tools with the same arguments agree.
     """
-    calls = [called for call in getattr(message, "tool_calls", None) or () if (called := _called(call)) is not None]
-    if (function := getattr(message, "function_call", None)) is not None:
-        calls.append({"name": function.name, "args": _arguments(function.arguments)})
+    calls = [called for call in listed(field(message, "tool_calls")) if (called := _called(call)) is not None]
+    if (function := field(message, "function_call")) is not None:
+        calls.append(_function(function))
     if not calls:
         return text
-    made = json.dumps(calls, sort_keys=True, ensure_ascii=False)
+    made = json.dumps(calls, sort_keys=True, ensure_ascii=False, default=str)
     return f"{text}\n\n```json\n{made}\n```" if text.strip() else made
 
 
 def _called(call: Any) -> dict[str, Any] | None:
-    function, custom = getattr(call, "function", None), getattr(call, "custom", None)
+    function, custom = field(call, "function"), field(call, "custom")
     if function is not None:
-        return {"name": function.name, "args": _arguments(function.arguments)}
-    return None if custom is None else {"name": custom.name, "args": custom.input}
+        return _function(function)
+    return None if custom is None else {"name": field(custom, "name"), "args": field(custom, "input")}
 
 
-def _arguments(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:  # models write broken JSON at times; it is compared as it stands
-        return text
+def _function(function: Any) -> dict[str, Any]:
+    """Its arguments are a text of JSON, as a rule; some servers send an object, null, or what is no JSON."""
+    arguments = field(function, "arguments")
+    if isinstance(arguments, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            arguments = json.loads(arguments)
+    return {"name": field(function, "name"), "args": arguments}
 
 
 def ranked(result: Result) -> list[Scored]:
@@ -108,16 +112,23 @@ def ranked(result: Result) -> list[Scored]:
     return first + again
 
 
-def completion_of(result: Result, origin: Origin, *, n: int, model: str) -> ChatCompletion:
-    """The completion that a search answers with: the chosen one's own, with `n` choices and the usage of all calls."""
+def completion_of(
+    result: Result, origin: Origin, *, n: int, model: str, requests: Sequence[Any] = ()
+) -> ChatCompletion:
+    """The completion that a search answers with: the chosen one's own, with `n` choices and the usage of all calls.
+
+    Args:
+        requests: the completions that the search has brought, for the details of their usage.
+    """
     chosen = ranked(result)[:n]
     found = origin(chosen[0].output)
     made = [_choice(candidate, i, origin(candidate.output)) for i, candidate in enumerate(chosen)]
+    usage = usage_of(result.usage, requests)
     if found is not None:
-        return found[0].model_copy(update={"choices": made, "usage": usage_of(result.usage)})
+        return found[0].model_copy(update={"choices": made, "usage": usage})
     return ChatCompletion(  # a strategy put it together from several calls
         id=f"chatcmpl-tts-{result.best.id}", choices=made, created=int(time.time()), model=model,
-        object="chat.completion", usage=usage_of(result.usage),
+        object="chat.completion", usage=usage,
     )  # fmt: skip
 
 
@@ -128,46 +139,73 @@ def _choice(candidate: Candidate, index: int, found: tuple[ChatCompletion, Choic
     return Choice(index=index, finish_reason="length" if candidate.truncated else "stop", message=message)
 
 
-def usage_of(usage: Usage) -> CompletionUsage:
-    """The tokens of a whole search, verification included."""
-    return CompletionUsage(
-        prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens, total_tokens=usage.tokens
+def usage_of(usage: Usage, requests: Sequence[Any] = ()) -> CompletionUsage:
+    """The tokens of a whole search, verification included; the details are those of the client's own requests."""
+    details = summed([field(request, "usage") for request in requests], "details")
+    return CompletionUsage.construct(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.tokens,
+        **details,
     )
 
 
+def summed(usages: Sequence[Any], suffix: str) -> dict[str, Any]:
+    """The groups of counts in usages whose names end so, such as `prompt_tokens_details`, each summed."""
+    out: dict[str, Any] = {}
+    for usage in usages:
+        for name, group in fields_of(usage).items():
+            if name.endswith(suffix) and group is not None:
+                into = out.setdefault(name, {})
+                for each, count in fields_of(group).items():
+                    if isinstance(count, int | float) and not isinstance(count, bool):
+                        into[each] = into.get(each, 0) + count
+    return out
+
+
 def chunks_of(completion: ChatCompletion, *, with_usage: bool) -> Iterator[ChatCompletionChunk]:
-    """The completion as a server would stream it: the role, the parts, the reason; at last the usage if it is asked."""
-    base = {
-        "id": completion.id, "created": completion.created, "model": completion.model,
-        "object": "chat.completion.chunk", "service_tier": completion.service_tier,
-        "system_fingerprint": completion.system_fingerprint,
-    }  # fmt: skip
+    """The completion as a server would stream it: the role, the parts, the reason; at last the usage if it is asked.
+
+    They are built as the client builds them, which checks nothing: servers send values that its types do not know.
+    """
+    names = ("id", "created", "model", "service_tier", "system_fingerprint")
+    base = {name: value for name, value in fields_of(completion).items() if name in names and value is not None}
+    base["object"] = "chat.completion.chunk"
     for choice in completion.choices:
         for part in _parts(choice):
-            yield ChatCompletionChunk.model_validate({**base, "choices": [{"index": choice.index, **part}]})
+            yield ChatCompletionChunk.construct(**base, choices=[{"index": choice.index, **part}])
     if with_usage and completion.usage is not None:
-        yield ChatCompletionChunk.model_validate({**base, "choices": [], "usage": completion.usage.model_dump()})
+        yield ChatCompletionChunk.construct(**base, choices=[], usage=plain(completion.usage))
+
+
+def plain(thing: Any) -> Any:
+    """An object of the client as JSON has it, whatever its values are."""
+    return thing.to_dict(warnings=False) if isinstance(thing, OpenAIModel) else thing
 
 
 def _parts(choice: Choice) -> Iterator[Mapping[str, Any]]:
-    message: dict[str, Any] = choice.message.model_dump(exclude_none=True)
-    content, calls = message.pop("content", None), message.pop("tool_calls", [])
+    message = {name: value for name, value in plain(choice.message).items() if value is not None}
+    content, calls = message.pop("content", None), message.pop("tool_calls", None) or []
     yield {"delta": {"role": message.pop("role", "assistant"), **({} if content is None else {"content": ""})}}
     if message:  # reasoning, a refusal, a function call, whatever else the server says
         yield {"delta": message}
     yield from _contents(content, choice)
     if calls:
-        yield {"delta": {"tool_calls": [{"index": i, **call} for i, call in enumerate(calls)]}}
+        yield {"delta": {"tool_calls": [{"index": i, **fields_of(call)} for i, call in enumerate(listed(calls))]}}
     yield {"delta": {}, "finish_reason": choice.finish_reason}
 
 
-def _contents(content: str | None, choice: Choice) -> Iterator[Mapping[str, Any]]:
-    logprobs: Sequence[Any] = (choice.logprobs.content if choice.logprobs else None) or ()
-    if logprobs and "".join(token.token for token in logprobs) == content:
+def pieces_of(content: Any) -> list[Any]:
+    """A text in the pieces in which it is streamed; what is no text is one piece."""
+    return _PIECE.findall(content) if isinstance(content, str) else [content] if content else []
+
+
+def _contents(content: Any, choice: Choice) -> Iterator[Mapping[str, Any]]:
+    logprobs = [plain(token) for token in listed(field(choice.logprobs, "content"))]
+    tokens = [field(token, "token") for token in logprobs]
+    if tokens and all(isinstance(token, str) for token in tokens) and "".join(tokens) == content:
         for token in logprobs:
-            yield {"delta": {"content": token.token}, "logprobs": {"content": [token.model_dump()]}}
+            yield {"delta": {"content": token["token"]}, "logprobs": {"content": [token]}}
         return
-    pieces = _PIECE.findall(content or "")
-    for i, piece in enumerate(pieces):
-        whole = {"logprobs": {"content": [token.model_dump() for token in logprobs]}} if logprobs and i == 0 else {}
-        yield {"delta": {"content": piece}, **whole}
+    for i, piece in enumerate(pieces_of(content)):
+        yield {"delta": {"content": piece}, **({"logprobs": {"content": logprobs}} if logprobs and i == 0 else {})}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
-from openai import AsyncOpenAI, OpenAI
+from openai import APITimeoutError, AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
+from openai.types.responses import Response
 
 from tts_plugins import Problem, Scored
 from tts_plugins.adapters import Text, call_user
+from tts_plugins.errors import CallTimedOut, TTSError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.types import Generation, Reply
 from tts_plugins_openai._forms import text_of
@@ -22,20 +25,35 @@ Client = OpenAI | AsyncOpenAI
 
 @dataclass
 class Recorder:
-    """The completions of one search, whole: a candidate has its message alone."""
+    """The completions of one search, whole: a candidate has its message alone.
 
-    completions: list[ChatCompletion] = field(default_factory=list)
+    Attributes:
+        raw: keep the HTTP responses too.
+    """
+
+    completions: list[Any] = field(default_factory=list)
     parser: Parser | None = None
+    raw: bool = False
+    _responses: dict[int, Any] = field(default_factory=dict)
 
-    def add(self, completion: ChatCompletion) -> ChatCompletion:
+    def add(self, completion: Any, response: Any = None) -> Any:
         """Keep it, parsed where that is asked for."""
-        self.completions.append(completion if self.parser is None else self.parser(completion))
-        return self.completions[-1]
+        made = completion if self.parser is None else self.parser(completion)
+        self.completions.append(made)
+        self._responses[id(made)] = response
+        return made
+
+    def response_of(self, message: Any) -> Any:
+        """The HTTP response in which a candidate's output came; the last one where it came in none alone."""
+        found = self.of(message)
+        completion = message if found is None else found[0]
+        last = next(reversed(self._responses.values()), None)
+        return self._responses.get(id(completion), last)
 
     def of(self, message: Any) -> tuple[ChatCompletion, Any] | None:
         """The completion and the choice that a message came in."""
         for completion in self.completions:
-            for choice in completion.choices or ():
+            for choice in getattr(completion, "choices", None) or ():
                 if choice.message is message:
                     return completion, choice
         return None
@@ -47,6 +65,15 @@ RECORDER: ContextVar[Recorder | None] = ContextVar("tts_plugins_openai_recorder"
 
 class ClientModel(OpenAICompatibleModel):
     """The model of a wrapped client. Its candidates' texts hold tool calls too, and know their message."""
+
+    _both_limits = True
+
+    def _failed(self, fault: TTSError, cause: BaseException | None, requests: int) -> TTSError:
+        if isinstance(fault, CallTimedOut) and isinstance(cause, TimeoutError):
+            with contextlib.suppress(Exception):  # what the client raises where a call takes too long
+                bridge = cast(Bridge, self._clients.here)
+                cause = APITimeoutError(request=bridge.request())
+        return super()._failed(fault, cause, requests)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """One request for as many choices as there are seeds."""
@@ -73,7 +100,7 @@ class Bridge:
 
     def __init__(self, client: Client, unused: Any = None) -> None:
         self._client, self._unused = client, unused
-        self.base_url = client.base_url
+        self.base_url, self.api_key, self.default_headers = client.base_url, client.api_key, client.default_headers
         self.chat = self.completions = self  # client.chat.completions.create
 
     def with_options(self, **options: Any) -> Bridge:
@@ -93,15 +120,36 @@ class Bridge:
         elif self._unused is not None:
             await self._unused.aclose()
 
+    def request(self) -> Any:
+        """An HTTP request as the client makes them, for errors that have to have one."""
+        return self._client._client.build_request("POST", str(self.base_url))
+
     async def create(self, **request: Any) -> Any:
         """One completion, kept for the search that asked."""
+        return await self._kept(self._client.chat.completions, request, ChatCompletion)
+
+    async def retrieve(self, id_: str) -> Any:
+        """A response that the server has kept."""
         if isinstance(self._client, AsyncOpenAI):
-            completion = await self._client.chat.completions.create(**request)
+            return await self._client.responses.retrieve(id_)
+        return await call_user(self._client.responses.retrieve, id_)
+
+    async def respond(self, **request: Any) -> Any:
+        """One answer of the Responses API, kept likewise."""
+        return await self._kept(self._client.responses, request, Response)
+
+    async def _kept(self, endpoint: Any, request: dict[str, Any], kind: type) -> Any:
+        recorder, response = RECORDER.get(), None
+        raw = recorder is not None and recorder.raw
+        create = endpoint.with_raw_response.create if raw else endpoint.create
+        if isinstance(self._client, AsyncOpenAI):
+            answer = await create(**request)
         else:
-            completion = await call_user(self._client.chat.completions.create, **request)
-        recorder = RECORDER.get()
-        if recorder is None or not isinstance(completion, ChatCompletion):
-            return completion
+            answer = await call_user(create, **request)
+        if raw:
+            answer, response = answer.parse(), answer.http_response
+        if recorder is None or not isinstance(answer, kind):
+            return answer
         if recorder.parser is None:
-            return recorder.add(completion)
-        return await call_user(recorder.add, completion)  # validators are the user's, and may be slow
+            return recorder.add(answer, response)
+        return await call_user(recorder.add, answer, response)  # validators are the user's, and may be slow

@@ -7,12 +7,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import Token
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from openai import AsyncOpenAI, NotGiven, Omit
-from openai.types.chat import ChatCompletion
 
 from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
 from tts_plugins.adapters import Passing, SearchSettings, Text, as_verifier, described, metered_verifier
@@ -26,9 +24,17 @@ from tts_plugins_openai._streams import AsyncScaledStream, ScaledStream
 
 T = TypeVar("T")
 OWNER = "scale(client)"
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _OURS = ("model", "messages", "n", "seed", "stream", "stream_options", "temperature", "max_tokens",
          "max_completion_tokens", "tts")  # fmt: skip
 _MODELS = 64
+
+
+def _fingerprint(client: Client) -> int:
+    """Of all that decides where and how a client sends; its users may set it at any time."""
+    headers = sorted((name, value) for name, value in client.default_headers.items() if isinstance(value, str))
+    return hash((str(client.base_url), str(client.api_key), repr(client.timeout), repr(headers),
+                 repr(client.default_query), client.max_retries, id(client._client)))  # fmt: skip
 
 
 class Models:
@@ -39,18 +45,19 @@ class Models:
         self._lock = threading.Lock()
         self._made: OrderedDict[str, ClientModel] = OrderedDict()
 
-    def get(self, request: Mapping[str, Any], price: Any) -> ClientModel:
+    def get(self, request: Mapping[str, Any], price: Any, kind: type[ClientModel] = ClientModel) -> ClientModel:
         """The model for a request of this kind."""
-        limit = {key: request[key] for key in ("max_tokens", "max_completion_tokens") if request.get(key) is not None}
+        limit = {key: request[key] for key in _LIMITS if request.get(key) is not None}
         name, temperature = request["model"], request.get("temperature")
         timeout = _seconds(request.get("timeout"), self._client.timeout)
-        key = json.dumps([name, temperature, limit, timeout, price], default=repr)
+        settings = [kind.__name__, name, temperature, limit, timeout, price, _fingerprint(self._client)]
+        key = json.dumps(settings, default=repr)
         with self._lock:
-            model = self._made.pop(key, None) or ClientModel(
+            model = self._made.pop(key, None) or kind(
                 name,
                 client=cast(AsyncOpenAI, Bridge(self._client)),
                 temperature=temperature,
-                max_tokens=next(iter(limit.values()), None),
+                max_tokens=max(limit.values(), key=_number, default=None),
                 params={"max_tokens": None, **limit},
                 timeout=timeout,
                 concurrency=self._concurrency,
@@ -75,35 +82,42 @@ class Search:
     recorder: Recorder
     passing: Passing
 
-    def run(self) -> ChatCompletion | ScaledStream:
+    def run(self) -> Any:
         """Search on this thread."""
         token = RECORDER.set(self.recorder)
         try:
             with self.passing.out(), _in_its_words(self.model):
                 result = solve_sync(self.problem, model=self.model, **self.arguments)
         finally:
-            _reset(token)
-        completion = self._answer(result)
-        return ScaledStream(self._chunks(completion), result) if self.stream else completion
+            RECORDER.reset(token)
+        return self._answered(result, ScaledStream)
 
-    async def arun(self) -> ChatCompletion | AsyncScaledStream:
+    async def arun(self) -> Any:
         """Search on this loop."""
         token = RECORDER.set(self.recorder)
         try:
             with self.passing.out(), _in_its_words(self.model):
                 result = await solve(self.problem, model=self.model, **self.arguments)
         finally:
-            _reset(token)
-        completion = self._answer(result)
-        return AsyncScaledStream(self._chunks(completion), result) if self.stream else completion
+            RECORDER.reset(token)
+        return self._answered(result, AsyncScaledStream)
 
-    def _answer(self, result: Result) -> ChatCompletion:
-        completion = completion_of(result, self.recorder.of, n=self.n, model=self.model.name)
-        cast(Any, completion)._tts = result
-        return completion
+    def _answered(self, result: Result, streamed: Callable[[Sequence[Any], Result, Any], Any]) -> Any:
+        answer = self.answer(result)
+        answer._tts = result
+        if not self.stream:
+            return answer
+        return streamed(self.chunks(answer), result, self.recorder.response_of(result.best.output))
 
-    def _chunks(self, completion: ChatCompletion) -> list[Any]:
-        return list(chunks_of(completion, with_usage=self.with_usage))
+    def answer(self, result: Result) -> Any:
+        """What the client's method would have returned."""
+        return completion_of(
+            result, self.recorder.of, n=self.n, model=self.model.name, requests=self.recorder.completions
+        )
+
+    def chunks(self, answer: Any) -> list[Any]:
+        """The same as a stream."""
+        return list(chunks_of(answer, with_usage=self.with_usage))
 
 
 def search_for(
@@ -121,29 +135,37 @@ def search_for(
     if "model" not in request or "messages" not in request or "audio" in (request.get("modalities") or ()):
         return None  # the client has the words for what is missing
     settings = base.changed(OWNER, asked)
-    _check(settings, request)
-    arguments, passing = settings.arguments(), Passing()
+    check(settings, request)
     if parser is not None:
         check_parsed(settings.strategy)
-        arguments["answer"] = _parsed(parser, arguments["answer"])
     messages = plain_messages(request["messages"])
     kept = {key: value for key, value in request.items() if key not in _OURS}
-    verifier = as_verifier(OWNER, settings.verifier)
     metadata = {REQUEST: kept, "request": {**request, "messages": messages}}
     return Search(
-        model=models.get(request, settings.price),
-        problem=Problem(messages, metadata=metadata),
-        arguments={
-            **arguments,
-            "verifier": None if verifier is None else metered_verifier(verifier, _Judge(passing)),
-            "attempts": client.max_retries + 1,
-        },
+        model=models.get(request, settings.price), problem=Problem(messages, metadata=metadata),
         n=request.get("n") or 1,
-        stream=bool(request.get("stream")),
         with_usage=bool((request.get("stream_options") or {}).get("include_usage")),
-        recorder=Recorder(parser=parser),
-        passing=passing,
-    )
+        **parts_of(client, settings, request, parser),
+    )  # fmt: skip
+
+
+def parts_of(
+    client: Client, settings: SearchSettings, request: Mapping[str, Any], parser: Parser | None = None
+) -> dict[str, Any]:
+    """What every search of a client is made of, as arguments of `Search`."""
+    arguments, passing = settings.arguments(), Passing()
+    if parser is not None:
+        arguments["answer"] = _parsed(parser, arguments["answer"])
+    verifier = as_verifier(OWNER, settings.verifier)
+    arguments["verifier"] = None if verifier is None else metered_verifier(verifier, _Judge(passing))
+    arguments["attempts"] = client.max_retries + 1
+    stream = bool(request.get("stream"))
+    return {
+        "arguments": arguments,
+        "stream": stream,
+        "recorder": Recorder(parser=parser, raw=stream),
+        "passing": passing,
+    }
 
 
 @dataclass(frozen=True)
@@ -184,7 +206,7 @@ class _Judge:
 
 @contextmanager
 def _in_its_words(model: ClientModel) -> Iterator[None]:
-    """Where errors are told to who calls `create`, and those of the client about its arguments are its own."""
+    """Translate errors for callers of `create`: those of the client about its arguments are raised as they are."""
     try:
         yield
     except RequestNotSent as error:
@@ -232,7 +254,12 @@ def _settings(value: Any) -> Mapping[str, Any]:
     return value or {}
 
 
-def _check(settings: SearchSettings, request: Mapping[str, Any]) -> None:
+def check(settings: SearchSettings, request: Mapping[str, Any]) -> None:
+    """Raise unless a search can answer this request.
+
+    Raises:
+        ConfigurationError: several samples at temperature 0, or more choices than candidates.
+    """
     n, asked = settings.n, request.get("n")
     if request.get("temperature") == 0 and n is not None and n > 1:
         raise ConfigurationError(
@@ -256,5 +283,5 @@ def _seconds(*timeouts: Any) -> float:
     return 600.0
 
 
-def _reset(token: Token[Recorder | None]) -> None:
-    RECORDER.reset(token)
+def _number(value: Any) -> float:
+    return value if isinstance(value, int | float) else 0.0

@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
 from openai import AsyncStream, Stream
-from openai.types.chat import ChatCompletionChunk
 
 from tts_plugins import Result
 
 
-class ScaledStream(Stream[ChatCompletionChunk]):
-    """The chunks of the chosen answer. `_tts` is the result of the search; there is no one HTTP `response`."""
+class ScaledStream(Stream[Any]):
+    """The chunks of the chosen answer.
 
-    def __init__(self, chunks: Sequence[ChatCompletionChunk], result: Result) -> None:
-        self._iterator: Iterator[ChatCompletionChunk] = iter(chunks)
-        self._tts = result
+    Attributes:
+        response: the HTTP response that the chosen answer came in; it has been read.
+    """
+
+    def __init__(self, chunks: Sequence[Any], result: Result, response: Any = None) -> None:
+        self._iterator: Iterator[Any] = iter(chunks)
+        self._tts, self.response = result, response
 
     def close(self) -> None:
         """Yield no more; no connection is open."""
         self._iterator = iter(())
 
 
-class AsyncScaledStream(AsyncStream[ChatCompletionChunk]):
+class AsyncScaledStream(AsyncStream[Any]):
     """`ScaledStream`, asynchronous."""
 
-    def __init__(self, chunks: Sequence[ChatCompletionChunk], result: Result) -> None:
-        self._iterator: AsyncIterator[ChatCompletionChunk] = _each(iter(chunks))
-        self._tts = result
+    def __init__(self, chunks: Sequence[Any], result: Result, response: Any = None) -> None:
+        self._iterator: AsyncIterator[Any] = _each(iter(chunks))
+        self._tts, self.response = result, response
 
     async def close(self) -> None:
         """Yield no more; no connection is open."""
         self._iterator = _each(iter(()))
 
 
-async def _each(chunks: Iterator[ChatCompletionChunk]) -> AsyncIterator[ChatCompletionChunk]:
+async def _each(chunks: Iterator[Any]) -> AsyncIterator[Any]:
     for chunk in chunks:
         yield chunk

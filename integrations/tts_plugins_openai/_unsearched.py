@@ -5,14 +5,27 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-_SEARCHED = ("create", "parse", "stream")
+SEARCHED = (("chat", "completions"), ("responses",))
+_METHODS = ("create", "parse", "stream")
 
 
 class Through:
-    """Something of the client, of which other parts pass through."""
+    """Something of the client, of which other parts pass through, and what is set on it is set there.
+
+    Attributes:
+        own: names that are not the client's.
+    """
+
+    own: tuple[str, ...] = ("_target",)
 
     def __init__(self, target: Any) -> None:
         self._target = target
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.own:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._target, name, value)
 
     def __getattr__(self, name: str) -> Any:
         if name == "_target":  # not there yet: a copy is under way
@@ -21,46 +34,53 @@ class Through:
 
 
 class Part(Through):
-    """A part of the client on the way to its chat completions, or these themselves.
+    """A part of the client on the way to what is searched, or this itself.
 
     Attributes:
-        way: the names that lead from here to the chat completions.
+        way: the names that lead from the client to here.
     """
 
     way: tuple[str, ...] = ()
 
     @property
     def with_raw_response(self) -> Raw:
-        """The client's own; a warning says that its chat completions are not searched."""
+        """The client's own; a warning says that its answers are not searched."""
         return Raw(self._target.with_raw_response, self.way, "with_raw_response")
 
     @property
     def with_streaming_response(self) -> Raw:
-        """The client's own; a warning says that its chat completions are not searched."""
+        """The client's own; a warning says that its answers are not searched."""
         return Raw(self._target.with_streaming_response, self.way, "with_streaming_response")
 
 
 class Raw(Through):
     """What gives HTTP responses instead of answers. A search has many of these, and its answer has none."""
 
+    own = ("_target", "_way", "_name")
+
     def __init__(self, target: Any, way: tuple[str, ...], name: str) -> None:
         super().__init__(target)
         self._way, self._name = way, name
 
     def __getattr__(self, name: str) -> Any:
-        found = super().__getattr__(name)
-        if self._way:
-            return Raw(found, self._way[1:], self._name) if name == self._way[0] else found
-        if name in _SEARCHED:
-            passes(f"chat.completions.{self._name}.{name}")
+        found, way = super().__getattr__(name), (*self._way, name)
+        if any(way == searched[: len(way)] for searched in SEARCHED):
+            return Raw(found, way, self._name)
+        if self._way in SEARCHED and name in _METHODS:
+            passes(f"{'.'.join(self._way)}.{self._name}.{name}")
         return found
 
 
-def passes(what: str) -> None:
-    """Say that this is not searched; `what` is what the caller of who calls this has asked for."""
+def passes(what: str, depth: int = 3) -> None:
+    """Warn that this is not searched.
+
+    Args:
+        what: the caller has asked for.
+        depth: frames from here to the caller.
+    """
     warnings.warn(
         f"scale(client): {what} goes to the client without a search, and its tokens count in no budget; call create or "
         "parse for a search. ChatOpenAI asks for raw responses: give it the bare client, and scale it with "
         "tts_plugins_langchain",
-        stacklevel=3,
+        stacklevel=depth,
     )

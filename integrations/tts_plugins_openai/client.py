@@ -17,6 +17,7 @@ from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins_openai._forms import takes_request
 from tts_plugins_openai._model import Client
 from tts_plugins_openai._parsing import Parser
+from tts_plugins_openai._responses import UNSEARCHED, ResponseSearch, responses_search
 from tts_plugins_openai._search import Models, Search, search_for, split
 from tts_plugins_openai._unsearched import Part, Through, passes
 
@@ -104,12 +105,20 @@ def _shown(client: Client, settings: SearchSettings) -> str:
 class ScaledClient(Part):
     """The client as seen from outside; `isinstance` finds in it what it wraps."""
 
-    way = ("chat", "completions")
+    own = ("_target", "_settings", "_concurrency", "chat", "responses")
 
     def __init__(self, client: Client, settings: SearchSettings, concurrency: int | None) -> None:
         super().__init__(client)
         self._settings, self._concurrency = settings, concurrency
-        self.chat = _Chat(client, settings, Models(client, concurrency))
+        models = Models(client, concurrency)
+        self.chat = _Chat(client, settings, models)
+        self.responses = (_AsyncResponses if isinstance(client, AsyncOpenAI) else _Responses)(client, settings, models)
+
+    def __copy__(self) -> ScaledClient:
+        return ScaledClient(self._target, self._settings, self._concurrency)
+
+    def __deepcopy__(self, memo: Any) -> ScaledClient:
+        return self.__copy__()  # its connections are no data
 
     def __repr__(self) -> str:
         return _shown(self._target, self._settings)
@@ -150,7 +159,8 @@ class ScaledClient(Part):
 
 
 class _Chat(Part):
-    way = ("completions",)
+    way = ("chat",)
+    own = ("_target", "completions")
 
     def __init__(self, client: Client, settings: SearchSettings, models: Models) -> None:
         super().__init__(client.chat)
@@ -162,12 +172,17 @@ class _Chat(Part):
 
 
 class _Beta(Through):
+    own = ("_target", "chat")
+
     def __init__(self, target: Any, chat: _Chat) -> None:
         super().__init__(target)
         self.chat = chat
 
 
 class _Completions(Part):
+    way = ("chat", "completions")
+    own = ("_target", "_client", "_settings", "_models")
+
     def __init__(self, client: Client, settings: SearchSettings, models: Models) -> None:
         super().__init__(client.chat.completions)
         self._client, self._settings, self._models = client, settings, models
@@ -216,6 +231,51 @@ class _AsyncCompletions(_Completions):
         """As the client's own, answered by a search; a candidate that cannot be parsed is lost."""
         search = self._parsing(request)
         return await self._target.parse(**split(request)[0]) if search is None else await search.arun()
+
+
+class _Responses(Part):
+    way = ("responses",)
+    own = ("_target", "_client", "_settings", "_models")
+
+    def __init__(self, client: Client, settings: SearchSettings, models: Models) -> None:
+        super().__init__(client.responses)
+        self._client, self._settings, self._models = client, settings, models
+
+    def __repr__(self) -> str:
+        return f"{_shown(self._client, self._settings)}.responses"
+
+    def create(self, **request: Any) -> Any:
+        """As the client's own, answered by a search."""
+        search = self._searching(request)
+        return self._target.create(**split(request)[0]) if search is None else search.run()
+
+    @property
+    def stream(self) -> Any:
+        """The client's own, with a warning: its events are those of one sample. `create(stream=True)` is searched."""
+        passes("responses.stream")
+        return self._target.stream
+
+    @property
+    def parse(self) -> Any:
+        """The client's own, with a warning. `create` with `text={"format": …}` is searched."""
+        passes("responses.parse")
+        return self._target.parse
+
+    def _searching(self, request: dict[str, Any]) -> ResponseSearch | None:
+        sent = split(request)[0]
+        if not takes_request(self._target.create, sent):
+            return None  # the client has the words for that, and sends nothing
+        for name in UNSEARCHED:
+            if sent.get(name):
+                passes(f"responses.create with {name}=", depth=4)
+        return responses_search(self._client, self._models, self._settings, request)
+
+
+class _AsyncResponses(_Responses):
+    async def create(self, **request: Any) -> Any:
+        """As the client's own, answered by a search."""
+        search = self._searching(request)
+        return await self._target.create(**split(request)[0]) if search is None else await search.arun()
 
 
 __all__ = ["ScaledClient", "result_of", "scale"]

@@ -109,6 +109,7 @@ def server() -> Iterator[LoopbackServer]:
         yield running
 
 
+@pytest.mark.usefixtures("transport")
 class TestOpenAICompatibleModel(ModelContract):
     settings: dict[str, Any] = {}  # noqa: RUF012 - never changed
 

@@ -20,6 +20,7 @@ from tts_plugins.models._openai.completions import as_chat, completion_body
 from tts_plugins.testing.loopback import Fault, LoopbackServer, Reply
 from tts_plugins.verifiers import CallableVerifier
 
+pytestmark = pytest.mark.usefixtures("transport")
 EVEN = CallableVerifier(lambda p, c: [0.5] * len(c.steps), inline=True, name="even")
 BEAM = BeamSearch(n=4, beam_width=2)
 BEGUN = Candidate(Problem("Add"), text="Take 3.", steps=(Step("Take 3."),))

@@ -18,6 +18,8 @@ from tts_plugins.protocols import Model
 from tts_plugins.testing.loopback import LoopbackServer
 from tts_plugins.types import Problem
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 
 async def cancelled(model: Model, when: Callable[[SolveEvents], object], n: int = 20) -> Ledger:
     """The account of a solve that is cancelled once `when` returns; its reserve is 1,000 tokens a call at least."""
@@ -68,6 +70,7 @@ async def test_what_has_no_connection_yet_costs_nothing() -> None:
         ledger = await cancelled(model, begun)
         assert (ledger.spent.calls, server.counts.requests) == (0, 0)
         await model.aclose()
+        await asyncio.sleep(0.2)  # the server, a thread of this process, has accepted some, and notices a moment later
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.03, 0.05, 0.1])

@@ -15,6 +15,7 @@ import dspy
 from dspy.utils.callback import BaseCallback, with_callbacks
 from tts_plugins_dspy import Scaled
 
+from tests.dspy_models import close, language_model
 from tests.imitations import said
 from tts_plugins import BestOfN, Budget, Ledger
 from tts_plugins.testing.loopback import LoopbackServer
@@ -71,10 +72,6 @@ def server() -> Iterator[LoopbackServer]:
         yield running
 
 
-def language_model(server: LoopbackServer) -> Any:
-    return dspy.LM("openai/small", api_base=server.base_url, api_key="-", max_tokens=50, num_retries=0)
-
-
 @pytest.mark.parametrize("where", ["settings", "module", "model"])
 def test_the_users_callbacks_hear_what_they_hear_without_a_search(server: LoopbackServer, where: str) -> None:
     def heard(wrap: Any, times: int) -> Counter[str]:
@@ -85,7 +82,7 @@ def test_the_users_callbacks_hear_what_they_hear_without_a_search(server: Loopba
         with dspy.context(lm=lm, callbacks=[told] if where == "settings" else []):
             for _ in range(times):
                 wrap(module)(question="q")
-        lm.close()
+        close(lm)
         return told.of
 
     bare = heard(lambda module: module, 3)
@@ -107,7 +104,7 @@ def test_every_call_of_a_model_is_on_the_account(server: LoopbackServer, shared:
     assert account.usage.calls == counted.requests == 6
     assert account.spent.tokens == counted.tokens > 0
     for lm in (own, hidden, configured):
-        lm.close()
+        close(lm)
 
 
 def test_a_program_that_remembers_much_is_not_searched_through(server: LoopbackServer) -> None:
@@ -122,7 +119,7 @@ def test_a_program_that_remembers_much_is_not_searched_through(server: LoopbackS
     module.first.history.extend(Remembered(prompt="p") for _ in range(10))
     with dspy.context(lm=lm):
         Scaled(module, strategy=BestOfN(n=2), verifier=lambda p: 0.5)(question="q")
-    lm.close()
+    close(lm)
     assert seen == []
 
 
@@ -146,15 +143,14 @@ class Joined(dspy.Module):  # type: ignore[misc]
 @pytest.mark.parametrize("how", ["added", "listed", "appended", "instead"])
 def test_callbacks_that_a_program_sets_leave_the_account_right(server: LoopbackServer, how: str) -> None:
     lm, told, account = language_model(server), Heard(), Ledger(Budget(tokens=100_000))
-    with dspy.context(lm=lm):
+    with dspy.context(lm=lm, callbacks=[]):
         result = Scaled(Joined(how, told), strategy=BestOfN(n=3), verifier=lambda p: 0.5, budget=account).solve(
             question="q"
         )
-    lm.close()
+    close(lm)
     counted = server.wait()
     assert (account.usage.calls, account.spent.tokens) == (counted.requests, counted.tokens) and counted.requests == 3
-    # What a program keeps from the meter cannot be reserved: it is charged afterwards, and told as overshoot.
-    assert (result.usage.overshoot > 0) is (how == "instead")
+    assert result.usage.exact and result.usage.overshoot == 0, "every call was reserved before it was made"
     assert (told.of["Predict"] > 0) is (how != "added")
 
 
@@ -169,7 +165,7 @@ def test_a_usage_tracker_inside_a_program(server: LoopbackServer) -> None:
     lm, account = language_model(server), Ledger(Budget(tokens=100_000))
     with dspy.context(lm=lm):
         Scaled(Tracking(), strategy=BestOfN(n=2), verifier=lambda p: 0.5, budget=account)(question="q")
-    lm.close()
+    close(lm)
     counted = server.wait()
     assert account.usage.calls == counted.requests == 4 and account.spent.tokens >= counted.tokens
 
@@ -200,6 +196,6 @@ def test_metrics_that_give_a_coroutine_are_on_the_account(server: LoopbackServer
     server.configure(reply=lambda body, i: said(answer=i, score=0.5))
     with dspy.context(lm=lm):
         Scaled(dspy.Predict("question -> answer: int"), n=3, verifier=metric, budget=account)(question="q")
-    lm.close()
+    close(lm)
     assert account.usage.calls == server.wait().requests == 6
     assert account.usage.by_role["verifier"].calls == 3

@@ -16,6 +16,7 @@ pytest.importorskip("aiohttp")
 import dspy
 from tts_plugins_dspy import Scaled
 
+from tests.dspy_models import close, language_model
 from tts_plugins.testing.loopback import LoopbackServer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the optimisers' own dependencies
@@ -42,14 +43,14 @@ def right(example: Any, prediction: Any, trace: Any = None, *more: Any) -> float
 def lm() -> Iterator[Any]:
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
     with LoopbackServer(reply=reply) as server:
-        made = dspy.LM("openai/small", api_base=server.base_url, api_key="-", max_tokens=500, num_retries=0)
+        made = language_model(server, max_tokens=500)
         with (
             dspy.context(lm=made),
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
         ):
             yield made
-        made.close()
+        close(made)
 
 
 def scores(program: Any) -> float:

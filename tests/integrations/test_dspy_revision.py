@@ -14,6 +14,7 @@ pytest.importorskip("aiohttp")
 import dspy
 from tts_plugins_dspy import Refine, Scaled, ScaledLM
 
+from tests.dspy_models import aclose, close, language_model
 from tests.imitations import said
 from tts_plugins import BeamSearch, Budget, RecursiveAggregation, Revision
 from tts_plugins.errors import ConfigurationError
@@ -46,10 +47,10 @@ def server() -> Iterator[LoopbackServer]:
 
 @pytest.fixture
 def lm(server: LoopbackServer) -> Iterator[Any]:
-    made = dspy.LM("openai/small", api_base=server.base_url, api_key="-", max_tokens=100, num_retries=0)
+    made = language_model(server)
     with dspy.context(lm=made):
         yield made
-    made.close()
+    close(made)
 
 
 def program() -> Any:
@@ -84,7 +85,7 @@ async def test_asynchronously_in_parallel_chains_and_again_from_the_cache(server
     assert result.output.answer == 2 and result.usage.calls == 6 == server.counts.requests
     again = await scaled.asolve(question="How far?")
     assert again.output.answer == 2 and again.usage.calls == 0 and server.counts.requests == 6
-    await lm.aclose()
+    await aclose(lm)
 
 
 def test_every_predictor_of_a_program_is_hinted_and_searches_inside_others_too(server: LoopbackServer, lm: Any) -> None:
@@ -115,7 +116,7 @@ def test_merging(server: LoopbackServer, lm: Any) -> None:
 def test_refine_takes_dspys_arguments(server: LoopbackServer, lm: Any) -> None:
     refine = Refine(program(), N=5, reward_fn=reward, threshold=3)
     result = refine.solve(question="How far?")
-    assert result.output.answer == 3 and server.counts.requests == 3 and result.stopped == "complete"
+    assert result.output.answer == 3 and server.counts.requests == 3 and result.stopped == "stop_rule"
     assert result.best.details["reward"] == 3
     assert "Its reward was 2 (higher is better)" in server.requests[2].body["messages"][-1]["content"]
     assert "scored" not in str(server.requests[2].body)
@@ -125,7 +126,7 @@ async def test_refine_in_chains_side_by_side(server: LoopbackServer, lm: Any) ->
     server.configure(latency=0.1)
     prediction = await Refine(program(), n=6, reward_fn=reward, chains=3).acall(question="How far?")
     assert prediction.answer == 2 and server.counts.requests == 6 and server.counts.peak == 3
-    await lm.aclose()
+    await aclose(lm)
 
 
 def test_refine_compiles_where_dspys_own_finds_no_demos(server: LoopbackServer, lm: Any) -> None:

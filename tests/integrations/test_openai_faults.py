@@ -44,6 +44,7 @@ from tts_plugins.models._openai.tokenizer import weigh
 from tts_plugins.testing import TableVerifier
 from tts_plugins.testing.loopback import USAGES, Fault, LoopbackServer, Reply
 
+pytestmark = pytest.mark.usefixtures("transport")
 KEY = "sk-very-secret-4711"
 SAID = "so then we add the carry and take one half of it which gives #### 6"
 PROBLEM = "How much is it?"

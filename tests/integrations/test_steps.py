@@ -17,6 +17,7 @@ from tts_plugins.models._chat.step_format import Said, read_step
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 from tts_plugins.verifiers import CallableVerifier
 
+pytestmark = pytest.mark.usefixtures("transport")
 EVEN = CallableVerifier(lambda p, c: [0.5] * len(c.steps), inline=True, name="even")
 BEAM = BeamSearch(n=4, beam_width=2)
 

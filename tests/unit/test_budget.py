@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tts_plugins.budget import FREE, Amount, Bound, Budget, Limits
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.budget import FREE, Amount, Bound, Budget, Limits, Need
+from tts_plugins.errors import BudgetExhausted, ConfigurationError
+from tts_plugins.ledger import Ledger
 from tts_plugins.types import Usage
 
 
@@ -87,3 +88,32 @@ def test_bounds() -> None:
 def test_limits_are_above_zero(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=name):
         Limits(**{name: value})
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_a_request_for_several_choices_holds_its_prompt_once_and_is_charged_within_that(count: int) -> None:
+    price = lambda prompt, completion: (prompt * 0.137 + completion * 0.611) / 1e6  # noqa: E731
+    bound = Bound(
+        prompt_tokens=1_003, completion_tokens=77, usd=price(1_003, 77), shared_tokens=1_003,
+        shared_usd=price(1_003, 0),
+    )  # fmt: skip
+    held, worst = bound.need.times(count), bound.usage(count)
+    assert held.tokens == 1_003 + 77 * count == worst.tokens and held.calls == count == worst.calls
+    assert worst.usd == pytest.approx(price(1_003, 77 * count))
+    assert Amount.used(worst).excess(held) == Amount()
+    assert count > 1 or held == bound.amount
+
+
+def test_what_is_not_said_to_be_shared_is_held_for_each_choice() -> None:
+    bound = Bound(prompt_tokens=10, completion_tokens=5, usd=0.5)
+    assert bound.need.times(3) == bound.amount.times(3) and bound.usage(3).tokens == 45
+
+
+def test_as_many_as_fit_beside_what_is_taken_once() -> None:
+    need = Need(Amount(1, 10), Amount(0, 50))
+    ledger = Ledger(Budget(tokens=89, calls=9))
+    assert ledger.fits(need, 8) == 3
+    hold = ledger.reserve(need, at_most=8)
+    assert (hold.units, hold.size) == (3, Amount(3, 80))
+    with pytest.raises(BudgetExhausted, match="may take 1 call, 60 tokens"):
+        ledger.reserve(need)

@@ -18,6 +18,7 @@ from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
 from tts_plugins.protocols import Model
 from tts_plugins.testing.loopback import Fault, LoopbackServer
 
+pytestmark = pytest.mark.usefixtures("transport")
 TEXTS = ("one", "two words", "three words here")
 
 

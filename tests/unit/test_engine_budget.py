@@ -95,9 +95,9 @@ async def test_what_a_set_verifier_cannot_pay_for_leaves_the_vote() -> None:
 async def test_a_batch_is_trimmed_to_what_fits() -> None:
     model = ScriptedModel(["a"], batch=16)
     result = await solve("q", model=model, strategy=SelfConsistency(n=16), budget=Budget(tokens=64))
-    # 15 tokens are held for each, and 5 + 10 n taken: one request for 4, then what is left by it is used too
-    assert [len(r) for r in model.requests] == [4, 1]
-    assert result.usage.tokens == 60
+    # 10 tokens are held for each, and 5 once for the prompt of all of them
+    assert [len(r) for r in model.requests] == [5]
+    assert result.usage.tokens == 55
     assert result.stopped == "budget"
 
 

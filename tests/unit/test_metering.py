@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tts_plugins import Budget, Ledger, Limits, Problem, SelfConsistency, Usage, solve
-from tts_plugins._internal.token_usage import PromptBound, Written
+from tts_plugins._calls.prompt_bound import PromptBound, Written
 from tts_plugins.budget import Bound
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, UnboundedCallError, UnknownPriceError
 from tts_plugins.metering import Call, Meter, MeterClosed

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tts_plugins._internal.token_usage import PromptBound, Trust, measure, pricing
+from tts_plugins._calls.prompt_bound import PromptBound
+from tts_plugins._internal.token_usage import Trust, measure, pricing
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.types import Usage
@@ -248,6 +249,45 @@ def test_a_prompt_that_was_counted_is_known_and_the_largest_count_binds() -> Non
     assert bounds.of(prompt) == 90 < before
     assert bounds.of({"messages": [{"role": "user", "content": "a" * 401}]}) > 400
     assert bounds.of({**prompt, "tools": [{"type": "function"}]}) > 400
+
+
+def said(text: str, **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}], **fields}
+
+
+def test_what_a_template_adds_is_learnt_for_prompts_of_the_same_shape() -> None:
+    bounds, fresh = PromptBound(), PromptBound()
+    bounds.saw(said("a" * 40), 19)  # 10 of the text, say, and 9 of the template
+    assert bounds.of(said("b" * 40)) <= 40 + 19 + 16 < fresh.of(said("b" * 40))
+    bounds.saw(said("hi"), 10)
+    assert bounds.of(said("b" * 40)) <= 40 + 10 + 16 and bounds.of(said("ho")) <= 2 + 10 + 16
+    bounds.saw(said("x" * 4000), 1009)  # a long one tells nothing of the template
+    assert bounds.of(said("ho")) <= 2 + 10 + 16
+    other = [said("ho", tools=[{"type": "function"}]), {"messages": [{"role": "system", "content": "ho"}]}]
+    assert [bounds.of(p) for p in other] == [fresh.of(p) for p in other]
+
+
+def test_a_count_above_its_bound_raises_it_at_once() -> None:
+    bounds = PromptBound()
+    bounds.saw(said("hi"), 3)  # its cache hid the template
+    assert bounds.of(said("ho")) < 60
+    bounds.saw(said("you"), 300)
+    assert bounds.of(said("ho")) >= 2 + 297 and bounds.of(said("z" * 50)) >= 50 + 297
+
+
+@given(
+    st.lists(st.tuples(st.text(max_size=60), st.integers(1, 4)), min_size=1, max_size=12),
+    st.integers(0, 80), st.integers(0, 12),
+)  # fmt: skip
+def test_with_a_template_that_varies_within_the_margin_no_bound_is_too_small(
+    prompts: list[tuple[str, int]], template: int, noise: int
+) -> None:
+    bounds = PromptBound()
+    for i, (text, bytes_a_token) in enumerate(prompts):
+        size = len(text.encode("utf-8", "replace"))
+        tokens = template + (i * 7 % (noise + 1)) + -(-size // bytes_a_token)
+        assert i == 0 or bounds.of(said(text)) >= tokens or said(text) in [said(t) for t, _ in prompts[:i]]
+        bounds.saw(said(text), tokens)
 
 
 def test_old_prompts_are_forgotten() -> None:

@@ -17,9 +17,10 @@ from tts_plugins._calls.charging import counted, failure, unreported
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._calls.limiter import limiter_of
 from tts_plugins._calls.reservation import acquire
+from tts_plugins._concurrency.thread_pool import NoThread
 from tts_plugins._internal.request_sent import Departure
 from tts_plugins._trace.recorder import Trace
-from tts_plugins.budget import Amount, Bound
+from tts_plugins.budget import Amount, Bound, Need
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -57,7 +58,7 @@ class _Sent:
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Sends requests for one solve. `unit` is what a candidate holds: its generation and its verification.
+    """Sends requests for one solve. `unit` is what candidates hold: their generation and their verification.
 
     Nothing is sent after its `end`, even by code that ignored its cancellation.
     """
@@ -76,7 +77,7 @@ class Caller:
         seeds: Sequence[int | None],
         *,
         bound: Bound | None,
-        unit: Amount,
+        unit: Need,
         hold: Hold,
         within: Hold | None,
         role: Role,
@@ -176,10 +177,10 @@ class Caller:
         count, departure = len(seeds), Departure(model)
         usage: Usage | None = NOTHING  # until it is sent
         failed: BaseException | None = None
-        inner = None if bound is None else self.ledger.reserve(bound.amount.times(count), within=hold)
+        inner = None if bound is None else self.ledger.reserve(bound.need.times(count), within=hold)
         token = SCOPE.set(Scope(self.ledger, inner or hold, self.deadline, role, event, seeds_of(seeds[0] or 0, "in")))
         try:
-            async with limiter_of(model).place(0 if bound is None else bound.amount.tokens * count, inner or hold):
+            async with limiter_of(model).place(0 if inner is None else inner.size.tokens, inner or hold):
                 self.ledger.check_sound()
                 usage, started = None, time.monotonic()
                 if bound is not None and inner is not None:
@@ -233,7 +234,13 @@ async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Re
     except (GeneratorExit, KeyboardInterrupt, SystemExit):
         raise  # of the program, not of the model
     except BaseException as error:
-        raise UserCodeFailed(f"{model.name}: {words(error)}") from error
+        failed = UserCodeFailed(f"{model.name}: {words(error)}")
+        if isinstance(error, NoThread):
+            failed.charge = "nothing"  # it did not even begin
+        try:
+            raise failed from error
+        finally:
+            del failed  # its traceback has this frame: it would refer to itself
     made = reply.generations if isinstance(reply, Reply) else None
     if made is None or not all(isinstance(g, Generation) and isinstance(g.text, str) for g in made):
         raise UserCodeFailed(f"{model.name} returned {str(reply)[:80]!r}; a model returns a Reply of Generations")

@@ -66,6 +66,35 @@ def derive(seed: int, *path: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 
 
-def seeds_of(seed: int, *path: object) -> Iterator[int]:
+def derived(seed: int, *path: object) -> Callable[[int], int]:
+    """`derive(seed, *path, number)` as a function of the number, for many numbers: what they share is hashed once."""
+    common = hashlib.blake2b("/".join(map(str, (seed, *path, ""))).encode(), digest_size=4)
+
+    def of(number: int) -> int:
+        own = common.copy()
+        own.update(b"%d" % number)
+        return int.from_bytes(own.digest(), "big") >> 1
+
+    return of
+
+
+class Seeds:
     """Seeds without end; several threads may take from it."""
-    return map(functools.partial(derive, seed, *path), itertools.count())
+
+    __slots__ = ("_numbers", "_path")
+
+    def __init__(self, *path: object) -> None:
+        self._path, self._numbers = path, itertools.count()
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        seed, *path = self._path
+        assert isinstance(seed, int)
+        return derive(seed, *path, next(self._numbers))
+
+
+def seeds_of(seed: int, *path: object) -> Iterator[int]:
+    """The seeds that follow from a seed and a path: `derive(seed, *path, 0)`, and so on."""
+    return Seeds(seed, *path)

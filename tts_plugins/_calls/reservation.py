@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tts_plugins._calls.unknown_waits import watched
 from tts_plugins._concurrency.wait_graph import Wait
-from tts_plugins.budget import Amount
+from tts_plugins.budget import Amount, Need
 from tts_plugins.errors import BudgetExhausted
 from tts_plugins.ledger import Hold, Ledger
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 async def acquire(
-    ledger: Ledger, unit: Amount, *, at_most: int = 1, within: Hold | None = None, around: Hold | None = None
+    ledger: Ledger, unit: Amount | Need, *, at_most: int = 1, within: Hold | None = None, around: Hold | None = None
 ) -> Hold:
     """A hold on up to `at_most` units, waiting for others to settle where there is no room.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from tts_plugins._internal.json_bytes import decode
 
 _NESTS = ("error", "errors", "detail", "details", "fault", "exception", "response")
 _TEXTS = ("message", "msg", "detail", "error", "error_description", "error_message", "reason", "title", "errorMessage")
@@ -84,12 +87,14 @@ def error_in(body: object) -> object:
 def decoded(body: object) -> object:
     """A body as JSON where it is that, else as text."""
     if isinstance(body, bytes | bytearray):
-        body = bytes(body).decode("utf-8", "replace")
+        body = bytes(body)
+        if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+            with contextlib.suppress(ValueError):
+                return decode(body)
+        return body.decode("utf-8", "replace")
     if isinstance(body, str) and body.lstrip()[:1] in ("{", "["):
-        try:
-            return json.loads(body, strict=False)
-        except (ValueError, RecursionError):
-            return body
+        with contextlib.suppress(ValueError):
+            return decode(body)
     return body
 
 

@@ -6,10 +6,16 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from tts_plugins.errors import DataError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def partial(path: Path) -> Path:
+    """The temporary name beside a file under which it is written, until it is whole."""
+    return path.with_name(f".{path.name}.{os.urandom(16).hex()}.partial")
 
 
 @contextlib.contextmanager

@@ -27,7 +27,8 @@ _NAMES = "check the model's name and base_url"
 _LONGEST = 300
 _YEAR = 366 * 86400  # what asks for more is no wait, but a mistake
 # Classes of HTTP clients, by name, since each framework brings its own client.
-_REFUSED = {"ConnectError", "ConnectionRefusedError", "ClientConnectorError", "ClientConnectorDNSError"}
+_REFUSED = {"ConnectError", "ConnectionRefusedError", "ClientConnectorError", "ClientConnectorDNSError",
+            "EndpointConnectionError"}  # fmt: skip
 _UNSENT = {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError", "InvalidUrlClientError", "NonHttpUrlClientError"}
 _TLS = {"SSLError", "SSLCertVerificationError", "ClientConnectorCertificateError", "ClientConnectorSSLError"}
 _PROXY = {"ProxyError", "ClientProxyConnectionError", "ClientHttpProxyError", "SOCKSError", "ProxyConnectionError"}
@@ -112,9 +113,12 @@ def connection_error(error: BaseException, who: str, secrets: Iterable[str] = ()
         header or a proxy that cannot be used, or too few file descriptors.
     """
     chain = list(_chain(error))
-    names = {kind.__name__ for each in chain for kind in type(each).__mro__}
+    names = {kind.__name__ for each in chain for kind in type(each).__mro__}.union(
+        *(getattr(each, "kinds", ()) for each in chain)  # of an error that this one stands for
+    )
     root = next((each for each in reversed(chain) if str(each)), chain[-1])
-    reason = cut(without_secrets(f"{type(root).__name__}: {root}", secrets))
+    told = str(root) if hasattr(root, "kinds") else f"{type(root).__name__}: {root}"
+    reason = cut(without_secrets(told, secrets))
     if any(getattr(each, "errno", None) in (errno.EMFILE, errno.ENFILE) for each in chain):
         return ConfigurationError(
             f"{who}: no file descriptor is left for a connection ({reason}); lower concurrency, or raise `ulimit -n`"
@@ -145,8 +149,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         each = todo.pop(0)
         seen.add(id(each))
         yield each
-        cause = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
-        todo += [e for e in (cause, getattr(each, "os_error", None)) if isinstance(e, BaseException)]
+        # The context counts even where it is suppressed: one client hides what the system said.
+        found = (each.__cause__ or each.__context__, getattr(each, "os_error", None))
+        todo += [e for e in found if isinstance(e, BaseException)]
 
 
 def retry_after(headers: Mapping[str, str] | Any, now: float) -> float | None:

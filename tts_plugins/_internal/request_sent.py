@@ -17,7 +17,7 @@ class Departure:
     """
 
     def __init__(self, model: object) -> None:
-        self._model = model
+        self._model = id(model)  # connections and timers keep the context that they were begun in, and not the model
         self._left = self.waiting = False
 
     def __enter__(self) -> Departure:
@@ -29,7 +29,7 @@ class Departure:
 
     def hold(self, model: object) -> None:
         """It waits, where it is this model's and nothing has left."""
-        self.waiting = model is self._model and not self._left
+        self.waiting = id(model) == self._model and not self._left
 
     def leave(self) -> None:
         """It is out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -75,14 +76,32 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
         seen.add(id(each))
         each.__traceback__ = None
         each.args = tuple(_clean(value, secrets) for value in each.args)
-        for name in ("message", "body", "reason", "msg"):
-            if isinstance(value := getattr(each, name, None), str | bytes | Mapping | list):
-                try:
-                    setattr(each, name, _clean(value, secrets))
-                except AttributeError:
-                    continue
+        _clean_texts(each, ("message", "body", "reason", "msg"), secrets)
+        _clean_request(getattr(each, "request", None), secrets)
+        response = getattr(each, "response", None)
+        _clean_request(getattr(response, "request", None), secrets)
+        _clean_texts(response, ("_content", "_text"), secrets)  # httpx's, which has no other way to change them
         todo += [e for e in (each.__cause__, each.__context__) if e is not None]
         todo += getattr(each, "exceptions", ())
+
+
+def _clean_request(request: Any, secrets: list[str]) -> None:
+    """Of an HTTP client's error: whoever pickles it, or prints its parts, has the headers."""
+    headers: Any = getattr(request, "headers", {})
+    try:
+        for name, value in list(headers.items()):
+            if (shown := without_secrets(value, secrets)) != value:
+                headers[name] = shown.encode("ascii", "replace").decode()
+    except (AttributeError, TypeError, ValueError):
+        return  # it is of another kind, and holds no headers that could be changed
+
+
+def _clean_texts(thing: Any, names: Iterable[str], secrets: list[str]) -> None:
+    for name in names:
+        value = getattr(thing, name, None)
+        if isinstance(value, str | bytes | Mapping | list) and (shown := _clean(value, secrets)) != value:
+            with contextlib.suppress(AttributeError):  # a class may not let it be changed
+                setattr(thing, name, shown)
 
 
 def _clean(value: Any, secrets: list[str]) -> Any:

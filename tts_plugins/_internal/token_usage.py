@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tts_plugins._internal.config import check_price
 from tts_plugins._internal.fields import field
 from tts_plugins.types import Usage
 
-# A chat template adds role names and separators; no known one adds more than this for a message.
-_PER_MESSAGE, _PER_PROMPT = 16, 64
 # Texts of real tokenisers run at about 3 to 6 bytes a token; beyond this, tokens were left out of the count.
 _BYTES_A_TOKEN, _BYTES_OF_ONE = 7.0, 16.0
 
@@ -54,55 +50,6 @@ class Trust:
         # A text may have been made of other tokens than those that it is cut into again, and of an end besides.
         if 0.8 * sum(counts) <= told <= 1.2 * sum(counts) + 4 * len(counts):
             self.saw(told, int(1.2 * max(counts)) + 4)
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
-
-
-class Written(NamedTuple):
-    """A prompt as it is sent: what it is known by, and its tokens at most, but for what a template adds to each."""
-
-    key: int
-    tokens: int
-
-    @classmethod
-    def of(cls, prompt: Any) -> Written:
-        """Of messages with tools and the like; what was read before is taken as it is."""
-        if isinstance(prompt, Written):
-            return prompt
-        text = _ENCODER.encode(prompt)
-        ids = prompt.get("prompt") if isinstance(prompt, Mapping) else None
-        if isinstance(ids, list):
-            return cls(hash(text), len(ids))  # they are tokens already
-        messages = len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1
-        return cls(hash(text), len(text.encode("utf-8", "replace")) + _PER_MESSAGE * messages)
-
-
-class PromptBound:
-    """An upper bound of a prompt's tokens: its bytes plus the template, until a usage has been seen for it.
-
-    A tokeniser makes at most one token of a byte. Thread-safe enough: a lost update only leaves a looser bound.
-    """
-
-    def __init__(self, size: int = 1024) -> None:
-        self._seen: OrderedDict[int, int] = OrderedDict()
-        self._size = size
-        self._allowance = _PER_PROMPT
-
-    def of(self, prompt: Any) -> int:
-        """Tokens at most, of messages with tools and the like, or of what `Written.of` made of them."""
-        written = Written.of(prompt)
-        seen = self._seen.get(written.key)
-        return written.tokens + self._allowance if seen is None else seen
-
-    def saw(self, prompt: Any, tokens: int) -> None:
-        """The server counted this prompt; where counts differ (caches, modes), the largest binds."""
-        written = Written.of(prompt)
-        # A template that adds more than was allowed for does so to every prompt.
-        self._allowance += max(0, tokens - self.of(written))
-        self._seen[written.key] = max(tokens, self._seen.pop(written.key, 0))
-        while len(self._seen) > self._size:
-            self._seen.popitem(last=False)
 
 
 def measure(
@@ -240,8 +187,13 @@ def _bound(text: str, unseen: bool, kept: int | None, limit: int | None) -> int:
     return max(size, limit or 0) if unseen else size
 
 
-def pricing(price: tuple[float, float] | None, model: str, base_url: str | None) -> Price | None:
+def pricing(
+    price: tuple[float, float] | None, model: str, base_url: str | None, *, provider: str = "openai"
+) -> Price | None:
     """Dollars of prompt and completion tokens: from the given price per million, else the published one.
+
+    Args:
+        provider: as the table of prices calls it, where no `base_url` tells which it is.
 
     Returns:
         None where no price is known: `genai-prices` is not installed, or does not list the model at that server.
@@ -263,7 +215,7 @@ def pricing(price: tuple[float, float] | None, model: str, base_url: str | None)
         tokens = Tokens(input_tokens=prompt, output_tokens=completion)
         try:
             if base_url is None:
-                found = calc_price(tokens, model, provider_id="openai")
+                found = calc_price(tokens, model, provider_id=provider)
             else:
                 found = calc_price(tokens, model, provider_api_url=base_url)
         except LookupError:

@@ -5,9 +5,9 @@ Spans are made when a solve has ended, with the times at which things happened.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,13 +58,10 @@ def _export(trace: Trace, api: Any) -> None:
         span.end(end_time=end_time)
 
 
-@functools.cache
 def _api() -> Any:
-    try:
-        from opentelemetry import trace
-    except ImportError:
-        return None
-    return trace
+    # Who has set a provider has imported it: nothing is imported for those who have not.
+    api = sys.modules.get("opentelemetry.trace")
+    return api if hasattr(api, "get_tracer_provider") else None
 
 
 def _name(event: Mapping[str, Any]) -> str:

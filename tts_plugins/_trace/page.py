@@ -132,6 +132,8 @@ def tally(view: View) -> Html | None:
         return None
     chosen, total = view.top.get("answer"), sum(votes.values())
     shown = votes.most_common(_MOST_ANSWERS)
+    if chosen is not None and str(chosen) in votes and str(chosen) not in dict(shown):
+        shown[-1] = (str(chosen), votes[str(chosen)])
     rows = []
     for answer, count in shown:
         ours = chosen is not None and answer == str(chosen)
@@ -152,7 +154,7 @@ def tally(view: View) -> Html | None:
     more = len(votes) - len(shown)
     share = votes[str(chosen)] / total if chosen is not None and str(chosen) in votes else None
     said = "" if share is None else f"{share:.0%} agree with the chosen answer. "
-    said += f"{plural(more, 'more answer')} came less often." if more else ""
+    said += f"{plural(more, 'other answer')} not shown." if more else ""
     return el(
         "section",
         el("h3", "Votes"),

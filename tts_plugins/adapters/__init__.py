@@ -4,6 +4,7 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
+from tts_plugins._internal.fields import field, fields_of, listed
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
 from tts_plugins._internal.threads import call_user, in_thread
@@ -30,9 +31,10 @@ from tts_plugins.adapters._settings import (
     as_strategy,
     check_names,
 )
+from tts_plugins.adapters._shapes import candidates_of
 from tts_plugins.adapters._texts import Text, Unparsed, answer_key, parsed_only
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
-from tts_plugins.models._chat.stepping import Stepping
+from tts_plugins.models.stepping import Stepping
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
@@ -57,12 +59,16 @@ __all__ = [
     "as_strategy",
     "as_verifier",
     "call_user",
+    "candidates_of",
     "cause_for",
     "causes_of",
     "charge_of",
     "check_names",
     "described",
+    "field",
+    "fields_of",
     "in_thread",
+    "listed",
     "metered_verifier",
     "original_of",
     "parsed_only",

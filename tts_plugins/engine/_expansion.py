@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from tts_plugins._calls.caller import Send, acquire, asked_to_cancel
 from tts_plugins._calls.context import SCOPE
-from tts_plugins.budget import FREE, Amount, Bound
+from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._jobs import Ask, Job, NextStep
 from tts_plugins.engine._sampling import Sampling
 from tts_plugins.engine._scoring import failing_alone, scored_by, with_answer
@@ -80,10 +80,10 @@ class Expansion(Sampling):
             late.failed(indices)
             raise
 
-    async def _room(self, unit: Amount, at_most: int, waiting: int) -> Hold:
+    async def _room(self, unit: Need, at_most: int, waiting: int, waits: bool) -> Hold | None:
         late, told = self._stragglers, False
-        if late is None:
-            return await super()._room(unit, at_most, waiting)
+        if late is None or not waits:
+            return await super()._room(unit, at_most, waiting, waits)
 
         def tell() -> None:
             nonlocal told
@@ -94,7 +94,7 @@ class Expansion(Sampling):
         # may be those that hang, for which the level must not wait until the others are sent.
         soon = asyncio.get_running_loop().call_soon(tell)
         try:
-            return await super()._room(unit, at_most, waiting)
+            return await super()._room(unit, at_most, waiting, waits)
         finally:
             soon.cancel()
             if told:
@@ -211,7 +211,7 @@ class Expansion(Sampling):
                 break
             ask = NextStep(self._model, end, greedy=True)
             bound = await ask.bound()
-            unit = (bound or FREE).amount
+            unit = (bound or FREE).need
             seed = state.derive("ahead", candidate.seed, ahead)
             own = await acquire(state.ledger, unit, within=hold)
             reply, rest, _ = await state.caller.request(
@@ -223,7 +223,7 @@ class Expansion(Sampling):
         if end is not candidate and end.finished:
             end = await with_answer(end, state.answer)
         with failing_alone(verifier.name):
-            score = await verifier.score(self._run, end)
+            score = await self._asked(verifier, end)
         if self._lookahead:
             scored_by(verifier.name, end, score)  # held against the steps that it was shown, before they are cut off
         return score if end is candidate else replace(score, details={**score.details, "lookahead": end.text})

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tts_plugins._calls.context import derive
-from tts_plugins.answers import marked
+from tts_plugins._calls.context import derived
+from tts_plugins.answers import marked, unfinished
 from tts_plugins.budget import Bound
 from tts_plugins.protocols import Model, ReviseModel, StepModel
 from tts_plugins.steps import steps_of
-from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step
+from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step, held_output
 
 
 class Ask(Protocol):
@@ -43,7 +43,7 @@ class Ask(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Job:
     """One candidate to be: its place in the run, its seed, and what it asks."""
 
@@ -67,7 +67,8 @@ class Jobs:
         return Jobs(self.ask, self.indices[part], self.seed)
 
     def __iter__(self) -> Iterator[Job]:
-        return (Job(i, derive(self.seed, "candidate", i), self.ask) for i in self.indices)
+        seed_of = derived(self.seed, "candidate")
+        return (Job(i, seed_of(i), self.ask) for i in self.indices)
 
 
 @dataclass(frozen=True)
@@ -150,11 +151,13 @@ class NextStep:
         empty = not said.strip()
         before = steps_of(parent)
         steps = before if empty else (*before, Step(said))
+        text = parent.text if empty else self.model.separator.join(step.text for step in steps)
+        answered = marked(said) and not unfinished(text)  # what is thought is no answer yet
         return Candidate(
             problem=parent.problem,
-            text=parent.text if empty else self.model.separator.join(step.text for step in steps),
+            text=text,
             steps=steps,
-            finished=empty or generation.finish_reason != "step" or marked(said),
+            finished=empty or generation.finish_reason != "step" or answered,
             truncated=generation.finish_reason == "length",
             finish_reason=generation.finish_reason,
             tokens=None if generation.tokens is None else generation.tokens + (parent.tokens or 0),
@@ -174,10 +177,10 @@ def _joined(parent: Candidate, generation: Generation) -> tuple[float, ...] | No
 
 
 def _whole(problem: Problem, generation: Generation, index: int, seed: int, parent: str | None) -> Candidate:
-    return Candidate(
-        problem=problem,
+    return Candidate.made(
+        problem,
         text=generation.text,
-        output=generation.output,
+        output=held_output(generation),
         finished=True,
         truncated=generation.finish_reason == "length",
         finish_reason=generation.finish_reason,

@@ -6,11 +6,12 @@ import asyncio
 import functools
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._calls.unknown_waits import escape_warnings, note_escape
+from tts_plugins._internal.config import Configured
 from tts_plugins._trace.otel import export
 from tts_plugins._trace.recorder import Listener, Trace
 from tts_plugins._trace.wording import CUT_SHORT, cut_short
@@ -57,7 +58,8 @@ class Solving:
         s, now = self._settings, time.monotonic()
         ledger, deadline = _account(s.budget, now)
         root = self._trace.open(
-            "solve", None, problem=self._problem.text, model=s.model.name, strategy=repr(s.strategy), seed=s.seed,
+            "solve", None, problem=self._problem.text, model=s.model.name, seed=s.seed,
+            strategy=s.strategy if isinstance(s.strategy, Configured) else repr(s.strategy),  # the first is frozen
             verifier=None if s.verifier is None else s.verifier.name,
             **_limits(s.budget),
         )  # fmt: skip
@@ -87,19 +89,24 @@ class Solving:
             stopped=state.stopped,
             trace=self._trace,
             seed=s.seed,
-            warnings=(*cut_short(self._trace.of_kind(*CUT_SHORT)), *escape_warnings(ledger)),
+            warnings=(
+                *cut_short(self._trace.of_kind(*CUT_SHORT)),
+                *state.blocking.warnings(),
+                *escape_warnings(ledger),
+            ),
         )
 
     async def _search(self, state: SolveState, scope: Scope) -> Scored:
         loop = asyncio.get_running_loop()
         timers: list[asyncio.TimerHandle] = []
-        left_behind: asyncio.Future[None] = loop.create_future()
+        over: asyncio.Future[None] = loop.create_future()
 
         def give_up(task: asyncio.Task[Scored]) -> None:
             timers.append(loop.call_later(_GRACE, task.cancel))
-            timers.append(loop.call_later(_LAST, left_behind.cancel))
+            timers.append(loop.call_later(_LAST, _wake, over))
 
         task = state.tasks.spawn(_in_scope(self._settings.strategy, SolveRun(state), self._problem, scope), set())
+        task.add_done_callback(functools.partial(_wake, over))
         state.on_halt = functools.partial(give_up, task)
         try:
             if scope.deadline is not None:
@@ -111,7 +118,7 @@ class Solving:
             if self._halt_first:
                 state.halt("cancelled")
             # Not awaited: a strategy that swallows its cancellation must hold up neither the deadline nor a caller.
-            await asyncio.wait({task, left_behind}, return_when=asyncio.FIRST_COMPLETED)
+            await over
             return self._outcome(state, task)
         finally:
             for timer in timers:
@@ -119,7 +126,6 @@ class Solving:
             if isinstance(sys.exception(), GeneratorExit):
                 state.give_up()  # nobody runs this any more, so that nothing can be waited for
             else:
-                left_behind.cancel()
                 await state.close()
             del task  # which has the error, whose traceback has this frame
 
@@ -152,6 +158,11 @@ class Solving:
             finally:
                 del raised  # as above
         return best
+
+
+def _wake(future: asyncio.Future[None], _: object = None) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _cut_short(error: BaseException) -> bool:
@@ -206,4 +217,4 @@ def _limits(budget: Budget | Ledger | None) -> dict[str, Any]:
 
 
 def _usage(ledger: Ledger, started: float) -> Usage:
-    return replace(ledger.usage, seconds=time.monotonic() - started, overshoot=ledger.overshoot.tokens)
+    return ledger.usage.timed(time.monotonic() - started, overshoot=ledger.overshoot.tokens)

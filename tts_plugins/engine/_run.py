@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import random
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -46,7 +47,7 @@ class SolveRun:
     def rng(self) -> random.Random:
         return random.Random(self._state.derive("rng"))
 
-    async def sample(
+    def sample(
         self,
         problem: Problem,
         n: int,
@@ -58,12 +59,7 @@ class SolveRun:
         _check_count("sample", n)
         state = self._state
         jobs = Jobs(Whole(model or state.model, problem), state.take_indices(n), state.seed)
-        batch = Sampling(state, self, jobs, stop, wave)
-        try:
-            async for candidate in batch.candidates():
-                yield candidate
-        finally:
-            await batch.close()
+        return Sampling(state, self, jobs, stop, wave).candidates()
 
     async def expand(
         self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0, straggler: float | None = None
@@ -78,11 +74,9 @@ class SolveRun:
         except BudgetExhausted as error:
             self._state.exhausted(error)
             raise
-        try:
-            async for candidate in batch.candidates():
-                yield candidate
-        finally:
-            await batch.close()
+        async with contextlib.aclosing(batch.candidates()) as children:
+            async for child in children:
+                yield child
 
     async def revise(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Scored:
         if not history:
@@ -98,11 +92,8 @@ class SolveRun:
         seed = state.derive("revise", last.seed, last.index, place)
         ask = Revised(self.model, problem, tuple(history), merge)
         batch = Sampling(state, self, [Job(state.take_index(), seed, ask)])
-        try:
-            (revised,) = [candidate async for candidate in batch.candidates()]
-            return revised
-        finally:
-            await batch.close()
+        (revised,) = [candidate async for candidate in batch.candidates()]
+        return revised
 
     async def together(self, parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         tasks: Group = set()
@@ -139,7 +130,7 @@ class SolveRun:
         seeds = [next(source) for _ in range(n)]
         bound = await model.bound(problem)
         check_bounds(model, bound, state.ledger)
-        unit = (bound or FREE).amount
+        unit = (bound or FREE).need
         made, usage = list[Generation](), Usage()
         while seeds:
             try:

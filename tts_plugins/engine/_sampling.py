@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from typing import Any
 
 from tts_plugins._calls.caller import Send, acquire, check_bounds, words
+from tts_plugins._calls.charging import shortage
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
-from tts_plugins.budget import FREE, Amount, Bound
+from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._inbox import Failure, Inbox
 from tts_plugins.engine._jobs import Ask, Job, Jobs
 from tts_plugins.engine._scoring import failing_alone, is_ours, score_together, scored_by, with_answer
@@ -26,8 +27,8 @@ from tts_plugins.errors import (
     TTSError,
 )
 from tts_plugins.ledger import Hold
-from tts_plugins.protocols import Run, SetVerifier, StopRule, is_set_verifier, is_verifier
-from tts_plugins.types import Candidate, Reply, Scored
+from tts_plugins.protocols import Run, SetVerifier, StopRule, Verifier, is_set_verifier, is_verifier
+from tts_plugins.types import Candidate, Reply, Score, Scored
 
 # Candidates that are thought of at once: more than any server bears, so that a huge n costs nothing by itself.
 _MOST = 4096
@@ -64,49 +65,54 @@ class Sampling:
         # Asked once: what a protocol is, is slow to find out.
         self._alone = state.verifier if is_verifier(state.verifier) else None
         self._whole = state.verifier if is_set_verifier(state.verifier) else None
-        # Nothing of the user's runs for a single candidate, so that nothing can wait there, or ask for an account.
-        self._at_once = state.verifier is None and is_ours(state.answer)
-        state.inboxes.add(self._inbox)
+        # A single candidate waits for nothing: it needs no task for itself, and no hold where its verifier is free.
+        self._at_once = is_ours(state.answer) and (state.verifier is None or getattr(self._alone, "inline", False))
 
-    async def candidates(self) -> AsyncIterator[Scored]:
-        state, n = self._state, len(self._jobs)
-        state.raise_if_halted()
-        state.go_on()
-        whole, launched, size, done = self._whole, 0, 0, False
-        while launched < n and self._refused is None and not done:
-            size = self._wave_size(n - launched, size)
-            jobs = self._jobs[launched : launched + size]
-            launched += len(jobs)
-            event = state.trace.open("wave", state.root, n=len(jobs), of=n)
-            try:
-                self._spawn(self._feed(jobs, event))
-                for _ in range(len(jobs)):
-                    arrival = await self._inbox.get()
-                    if isinstance(arrival, str):
-                        done = True
-                        break
-                    if not isinstance(arrival, Scored):
-                        try:
+    async def candidates(self) -> AsyncGenerator[Scored, None]:
+        """Each candidate as it arrives. When this ends, however it does, nothing is in flight any more."""
+        state, n, launched, size, done = self._state, len(self._jobs), 0, 0, False
+        try:
+            state.raise_if_halted()
+            state.inboxes.add(self._inbox)
+            state.go_on()
+            while launched < n and self._refused is None and not done:
+                size = self._wave_size(n - launched, size)
+                jobs = self._jobs[launched : launched + size]
+                launched += len(jobs)
+                event = state.trace.open("wave", state.root, n=len(jobs), of=n)
+                try:
+                    await self._begin(jobs, event)
+                    for _ in range(len(jobs)):
+                        arrival = await self._inbox.get()
+                        if isinstance(arrival, Scored):
+                            self._seen.append(arrival)
+                            if self._whole is None:
+                                state.seen.append(arrival)
+                                yield arrival
+                            done = self._decided(n)
+                        elif isinstance(arrival, str):
+                            done = True
+                        else:
                             self._lost(arrival)
-                        finally:
-                            # Its traceback may have this frame: it would refer to itself, and be freed late.
-                            del arrival
-                        continue
-                    self._seen.append(arrival)
-                    if whole is None:
-                        state.seen.append(arrival)
-                        yield arrival
-                    if self._decided(n):
-                        done = True
-                        break
-            finally:
-                state.trace.close(event)
-        await self._stop_sending()
-        if whole is not None and self._seen:
-            for scored in await self._score_set(whole):
-                yield scored
-        if not self._seen:
-            raise self._nothing()
+                        del arrival  # a failure's traceback may have this frame: it would refer to itself
+                        if done:
+                            break
+                finally:
+                    state.trace.close(event)
+            await self._stop_sending()
+            if self._whole is not None and self._seen:
+                for scored in await self._score_set(self._whole):
+                    yield scored
+            if not self._seen:
+                raise self._nothing()
+        finally:
+            await self.close()
+
+    async def _begin(self, jobs: Sequence[Job] | Jobs, event: int) -> None:
+        """Send a wave: at once as much as there is room for, and the rest by a task that may wait for room."""
+        sent = await self._feed(jobs, event, waits=False)
+        if sent < len(jobs):
+            self._spawn(self._feed(jobs[sent:], event))
 
     async def close(self) -> None:
         """Cancel what is in flight, and wait until it is settled."""
@@ -123,7 +129,7 @@ class Sampling:
         self._state.inboxes.discard(self._inbox)
         await self._state.tasks.cancel(self._tasks)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None], hold: Hold | None = None) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any], hold: Hold | None = None) -> None:
         self._state.tasks.spawn(coroutine, self._tasks, hold, self._ended)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
@@ -159,6 +165,8 @@ class Sampling:
             self._refused = self._refused or error
             return
         self._failures.append(error)
+        if (lacking := shortage(error)) is not None:
+            self._state.note("shortage", error=lacking)
         hopeless = isinstance(error, ConfigurationError) or (isinstance(error, ModelError) and error.fatal)
         if not isinstance(error, TTSError) or (hopeless and not self._seen):
             try:
@@ -185,8 +193,15 @@ class Sampling:
         error.__cause__ = first
         return error
 
-    async def _feed(self, jobs: Sequence[Job] | Jobs, event: int) -> None:
-        """Reserve for as many candidates as fit, and send a request for each group of them that asks the same."""
+    async def _feed(self, jobs: Sequence[Job] | Jobs, event: int, *, waits: bool = True) -> int:
+        """Reserve for as many candidates as fit, and send a request for each group of them that asks the same.
+
+        Args:
+            waits: whether to wait for room; else it ends where there is none, and where others should get a turn.
+
+        Returns:
+            How many were sent, or are lost.
+        """
         source, left = iter(jobs), len(jobs)
         pending = deque(itertools.islice(source, 1))
         asked: Ask | None = None
@@ -198,18 +213,22 @@ class Sampling:
                 batch = max(1, asked.model.batch)
                 pending.extend(itertools.islice(source, max(batch - len(pending), 0)))
                 try:
-                    hold = await self._room(unit, _alike(pending, batch), left)
+                    hold = await self._room(unit, _alike(pending, batch), left, waits)
                 except BudgetExhausted:
                     # While it waited, what the first prompts took may have become known: it may need less room now.
                     before = unit
                     gen, after, unit = await self._unit(asked)
-                    if not any(before.excess(unit)):
+                    if not any(before.times(1).excess(unit.times(1))):
                         raise
                     continue
+                if hold is None:
+                    break
                 group = [pending.popleft() for _ in range(hold.units)]
                 left -= len(group)
                 self._spawn(self._group(group, hold, gen, after, event), hold)
-                if left % _AT_ONCE < len(group):
+                if left % _AT_ONCE < len(group) and left:
+                    if not waits:
+                        break
                     await asyncio.sleep(0)
                 if not pending:
                     pending.extend(itertools.islice(source, 1))
@@ -217,10 +236,18 @@ class Sampling:
             self._unsent(left)
             for _ in range(left):
                 self._inbox.put(error)
+            left = 0
+        return len(jobs) - left
 
-    async def _room(self, unit: Amount, at_most: int, waiting: int) -> Hold:
-        """Room for some of those that wait for it."""
-        return await acquire(self._state.ledger, unit, at_most=at_most)
+    async def _room(self, unit: Need, at_most: int, waiting: int, waits: bool) -> Hold | None:
+        """Room for some of those that wait for it; None where there is none, and this does not wait."""
+        ledger = self._state.ledger
+        if waits:
+            return await acquire(ledger, unit, at_most=at_most)
+        try:
+            return ledger.reserve(unit, at_most=at_most) if ledger.idle_queue else None
+        except BudgetExhausted:
+            return None
 
     def _unsent(self, jobs: int) -> None:
         """So many will never be sent."""
@@ -228,10 +255,10 @@ class Sampling:
     async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
         return await bounds(self._state, ask)
 
-    async def _unit(self, ask: Ask) -> tuple[Bound | None, Amount, Amount]:
-        """The bound of a generation, what its verification may take, and what a candidate takes in all."""
+    async def _unit(self, ask: Ask) -> tuple[Bound | None, Amount, Need]:
+        """The bound of a generation, what its verification may take, and what candidates take in all."""
         gen, after = await self._bounds(ask)
-        return gen, after, (gen or FREE).amount.plus(after)
+        return gen, after, (gen or FREE).need.plus(after)
 
     async def _group(self, jobs: Sequence[Job], hold: Hold, gen: Bound | None, after: Amount, event: int) -> None:
         state, ask = self._state, jobs[0].ask
@@ -250,22 +277,25 @@ class Sampling:
                 state.tasks.carry(rest)
             await self._verify(self._kept_until_all(made[0], rest), rest, request)
             return
-        if self._at_once:
-            rest.release()
-            for i, candidate in enumerate(made, 1):
-                await self._verify(candidate, None, request)
-                if i % _AT_ONCE == 0:
-                    await asyncio.sleep(0)
-        else:
-            # Each candidate's verification draws from what the request still holds, and then stands alone.
-            holds = [state.ledger.reserve(after, within=rest) for _ in made]
-            rest.release()
-            for candidate, own in zip(made, holds, strict=True):
-                self._kept_until_all(candidate, own)
-                self._spawn(self._verify(candidate, own, request), None if candidate.id in self._kept else own)
+        at_once = self._at_once and after == FREE.amount
+        # Each candidate's verification draws from what the request still holds, and then stands alone.
+        holds = [] if at_once else [state.ledger.reserve(after, within=rest) for _ in made]
+        rest.release()
         if missing := jobs[len(made) :]:
             state.trace.note("top_up", request, missing=len(missing))
-            await self._feed(missing, event)
+            self._spawn(self._feed(missing, event))
+        for candidate, own in zip(made, holds, strict=False):
+            self._kept_until_all(candidate, own)
+            self._spawn(self._verify(candidate, own, request), None if candidate.id in self._kept else own)
+        if at_once:
+            await self._verify_all(made, request)
+
+    async def _verify_all(self, candidates: Sequence[Candidate], request: int) -> None:
+        """Verify one after the other what takes no time, with a turn for others now and then."""
+        for i, candidate in enumerate(candidates, 1):
+            await self._verify(candidate, None, request)
+            if i % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def _kept_until_all(self, candidate: Candidate, own: Hold) -> Candidate:
         """Where all are scored together, keep what is held for that. It can end no call, so nobody waits for it."""
@@ -280,7 +310,7 @@ class Sampling:
     ) -> tuple[Reply, Hold, int]:
         return await self._state.caller.request(
             jobs[0].ask.model, jobs[0].ask.problem, [job.seed for job in jobs], bound=gen,
-            unit=(gen or FREE).amount.plus(after), hold=hold, within=None, role="model", parent=event, send=send,
+            unit=(gen or FREE).need.plus(after), hold=hold, within=None, role="model", parent=event, send=send,
             indices=[job.index for job in jobs],
         )  # fmt: skip
 
@@ -315,13 +345,16 @@ class Sampling:
     async def _judge(self, candidate: Candidate, hold: Hold | None, event: int) -> Scored:
         """The candidate with its answer and its score."""
         state, verifier = self._state, self._alone
-        if not self._at_once:
+        if verifier is not None or not self._at_once:
             self._enter(candidate, hold, event)
         candidate = await with_answer(candidate, state.answer)
         if verifier is None:
             return Scored.of(candidate)
         with failing_alone(verifier.name):
-            return scored_by(verifier.name, candidate, await verifier.score(self._run, candidate))
+            return scored_by(verifier.name, candidate, await self._asked(verifier, candidate))
+
+    async def _asked(self, verifier: Verifier, candidate: Candidate) -> Score:
+        return await self._state.blocking.ask(verifier, verifier.score, self._run, candidate)
 
     def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
         """From here on, what this task asks for is for the candidate's verification."""

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import numbers
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.answers import Answer, AnswerKey
+from tts_plugins.answers import Answer, AnswerKey, unfinished
 from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.ledger import Hold
@@ -33,7 +32,7 @@ async def score_together(
     token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, seeds))
     try:
         with failing_alone(verifier.name):
-            scores = await verifier.score_set(run, candidates)
+            scores = await state.blocking.ask(verifier, verifier.score_set, run, candidates)
             if len(scores) != len(candidates):
                 raise InvalidScore(f"{verifier.name} gave {len(scores)} scores for {len(candidates)} candidates")
     except BaseException as error:
@@ -53,21 +52,27 @@ async def score_together(
     return scored, failures
 
 
-@contextlib.contextmanager
-def failing_alone(verifier: str) -> Iterator[None]:
+class failing_alone:
     """Whatever a verifier raises is an error of the score, even a cancellation that nobody asked for."""
-    try:
-        yield
-    except TTSError:
-        raise
-    except asyncio.CancelledError as error:
-        if asked_to_cancel():
-            raise
-        raise VerifierError(f"{verifier}: it was cancelled from inside") from error
-    except (GeneratorExit, KeyboardInterrupt, SystemExit):
-        raise  # of the program, not of the verifier
-    except BaseException as error:  # such as a test framework's, which is no Exception
-        raise VerifierError(f"{verifier}: {words(error)}") from error
+
+    __slots__ = ("_verifier",)
+
+    def __init__(self, verifier: str) -> None:
+        self._verifier = verifier
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # KeyboardInterrupt and its like are the program's, not the verifier's.
+        if error is None or isinstance(error, TTSError | GeneratorExit | KeyboardInterrupt | SystemExit):
+            return
+        if isinstance(error, asyncio.CancelledError):
+            if not asked_to_cancel():
+                raise VerifierError(f"{self._verifier}: it was cancelled from inside") from error
+            return
+        # It may be no Exception either, such as a test framework's.
+        raise VerifierError(f"{self._verifier}: {words(error)}") from error
 
 
 def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
@@ -109,6 +114,8 @@ async def with_answer(candidate: Candidate, key: AnswerKey) -> Candidate:
         raise
     except Exception as error:
         raise VerifierError(f"answer: the key function failed, {words(error)}") from error
+    if unfinished(candidate.text):
+        candidate = candidate.replace(truncated=True)  # it was cut while it thought
     if isinstance(answer, Answer):
         return candidate.replace(answer=well_formed(answer.raw), answer_key=well_formed(str(answer)))
     # A number votes by its text.

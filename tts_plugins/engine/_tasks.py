@@ -81,7 +81,8 @@ class Tasks:
 
     async def close(self) -> None:
         """Cancel all that is left, and wait until it has ended."""
-        await self.cancel(set(self._running))
+        if self._running:
+            await self.cancel(set(self._running))
 
     def give_up(self) -> None:
         """Cancel all that is left without waiting for it, and let go of what it holds."""

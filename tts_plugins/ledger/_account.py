@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from tts_plugins._concurrency import forks
 from tts_plugins._concurrency.wait_graph import GRAPH, Wait, deliver
-from tts_plugins.budget import Amount, Budget
+from tts_plugins.budget import Amount, Budget, Need
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.ledger._balance import ZERO, Balance
 from tts_plugins.ledger._hold import NOTHING, Account, Hold
@@ -39,7 +39,7 @@ class Ticket(Wait):
     def __init__(
         self,
         ledger: Ledger,
-        unit: Amount,
+        unit: Need,
         at_most: int,
         within: Hold | None,
         around: Hold | None,
@@ -190,10 +190,11 @@ class Ledger(Account):
                     refusal.ledger = ledger
                     raise refusal
 
-    def reserve(self, unit: Amount, *, at_most: int = 1, within: Hold | None = None) -> Hold:
+    def reserve(self, unit: Amount | Need, *, at_most: int = 1, within: Hold | None = None) -> Hold:
         """Hold up to `at_most` times `unit`, as many as fit now, without waiting.
 
         Args:
+            unit: what one takes; or what several take each, and once for all.
             within: a hold of this ledger to draw from before anything else.
 
         Raises:
@@ -201,21 +202,22 @@ class Ledger(Account):
             ValueError: `within` belongs to another ledger, or `at_most` is below 1.
         """
         self._check(at_most, within)
+        need = _need(unit)
         with GRAPH.lock:
-            count = self._room(unit, at_most, within)
+            count = self._room(need, at_most, within)
             if count < 1:
-                raise self._refusal(unit, within)
-            return self._take(unit if count == 1 else unit.times(count), within, count)
+                raise self._refusal(need, within)
+            return self._take(need.times(count), within, count)
 
-    def fits(self, unit: Amount, at_most: int) -> int:
+    def fits(self, unit: Amount | Need, at_most: int) -> int:
         """How many times `unit` fits now, here and for whoever pays; `at_most` at most."""
         self._check(at_most, None)
         with GRAPH.lock:
-            return self._room(unit, at_most, None)
+            return self._room(_need(unit), at_most, None)
 
     def ask(
         self,
-        unit: Amount,
+        unit: Amount | Need,
         ready: Callable[[object], None],
         *,
         at_most: int = 1,
@@ -228,10 +230,10 @@ class Ledger(Account):
             around: the hold of the call that waits, where it is another one than `within`: it cannot end meanwhile.
         """
         self._check(at_most, within)
-        ticket = Ticket(self, unit, at_most, within, around, ready)
+        ticket = Ticket(self, _need(unit), at_most, within, around, ready)
         with GRAPH.lock:
-            if not self._chain_can_ever_fit(unit, within):
-                GRAPH.answer(ticket, self._refusal(unit, within))
+            if not self._chain_can_ever_fit(ticket.unit, within):
+                GRAPH.answer(ticket, self._refusal(ticket.unit, within))
             elif (at := self._blocker(ticket)) is None:
                 GRAPH.answer(ticket, self._grant(ticket))
             else:
@@ -345,13 +347,13 @@ class Ledger(Account):
             within = ledger._inside if within is None else within.mirror
             ledger = ledger._parent
 
-    def _room(self, unit: Amount, at_most: int, within: Hold | None) -> int:
+    def _room(self, unit: Need, at_most: int, within: Hold | None) -> int:
         for ledger, hold in self._chain(within):
             at_most = ledger._balance.fit(unit, at_most, _own(hold))
         return at_most
 
-    def _chain_can_ever_fit(self, unit: Amount, within: Hold | None) -> bool:
-        return all(x._balance.can_ever_fit(unit, _own(hold)) for x, hold in self._chain(within))
+    def _chain_can_ever_fit(self, unit: Need, within: Hold | None) -> bool:
+        return all(x._balance.can_ever_fit(unit.times(1), _own(hold)) for x, hold in self._chain(within))
 
     def _full(self, ticket: Ticket) -> Ledger | None:
         """The first account that has no room for what is waited for."""
@@ -364,20 +366,26 @@ class Ledger(Account):
             return full
         for ledger, hold in self._chain(ticket.within):
             # What an enclosing hold covers takes no room from those that came before.
-            if ledger.waits and ledger.waits[0].number < ticket.number and ticket.unit.excess(_own(hold)) != ZERO:
+            if (
+                ledger.waits
+                and ledger.waits[0].number < ticket.number
+                and ticket.unit.times(1).excess(_own(hold)) != ZERO
+            ):
                 return ledger
         return None
 
-    def _refusal(self, unit: Amount, within: Hold | None) -> BudgetExhausted:
+    def _refusal(self, unit: Need, within: Hold | None) -> BudgetExhausted:
         chain = self._chain(within)
         ledger = next((x for x, hold in chain if x._balance.fit(unit, 1, _own(hold)) < 1), self)
         budget = {} if ledger.budget is None else ledger.budget.to_dict()
         limits = ", ".join(f"{name}={value}" for name, value in budget.items() if name != "seconds")
         uses = ((ledger.spent, "spent"), (ledger.held, "held"))
         if taken := [f"{amount} {what}" for amount, what in uses if any(amount)]:
-            why = f"has no room for a call that may take {unit}: of it are {' and '.join(taken)}"
+            why = f"has no room for a call that may take {unit.times(1)}: of it are {' and '.join(taken)}"
         else:
-            why = f"is too small for a single call, which may take {unit} (prompt, max_tokens and verification)"
+            why = (
+                f"is too small for a single call, which may take {unit.times(1)} (prompt, max_tokens and verification)"
+            )
         refusal = BudgetExhausted(f"the budget ({limits}) {why}; raise the limit or lower max_tokens or n")
         refusal.ledger = ledger
         return refusal
@@ -403,6 +411,10 @@ _SHARED = (
     "open a Ledger in each process, or share one account between processes: `tts-plugins serve` keeps one for all of "
     "its clients, and tts_plugins.distributed one for a Ray cluster"
 )
+
+
+def _need(unit: Amount | Need) -> Need:
+    return unit if isinstance(unit, Need) else Need(unit)
 
 
 def _own(hold: Hold | None) -> Amount:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget
+from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget, Need
 
 __all__ = ["ZERO", "Balance"]
 
@@ -23,17 +23,18 @@ class Balance:
         self.unlimited = self.limits == _NO_LIMITS
         self.spent = self.held = self.overshoot = ZERO
 
-    def fit(self, unit: Amount, at_most: int, own: Amount = ZERO) -> int:
+    def fit(self, unit: Need, at_most: int, own: Amount = ZERO) -> int:
         """Return how many times `unit` fits, `at_most` at most; `own` of it is held already."""
         if self.unlimited:
             return at_most
-        count, spent, held = at_most, self.spent, self.held
+        count, spent, held, (each, once) = at_most, self.spent, self.held, unit
         for i, limit in enumerate(self.limits):
-            need = unit[i]
-            if limit is not None and need > 0:
+            if limit is not None and each[i] + once[i] > 0:
                 free = limit - spent[i] - held[i]
-                count = min(count, ((free if free > 0 else 0) + own[i]) // need)
-        return count
+                room = (free if free > 0 else 0) + own[i] - once[i]
+                fits = room // each[i] if each[i] > 0 else count if room >= 0 else 0
+                count = min(count, fits)
+        return max(count, 0)
 
     def can_ever_fit(self, unit: Amount, own: Amount = ZERO) -> bool:
         """Return whether `unit` would fit if all that others hold came back."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.fields import field, listed
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
@@ -94,7 +95,7 @@ class EmbeddingModel:
         except Exception as error:
             raise translate(error, where) from error
         vectors = _vectors(answer, len(texts), where)
-        tokens = getattr(getattr(answer, "usage", None), "prompt_tokens", None)
+        tokens = field(field(answer, "usage"), "prompt_tokens")
         used = None  # charged at the bound
         if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0:
             used = Usage(calls=1, requests=1, prompt_tokens=tokens, usd=self._usd(tokens))
@@ -168,9 +169,8 @@ def texts_of(problem: Problem) -> tuple[str, ...]:
 
 
 def _vectors(answer: Any, count: int, where: str) -> tuple[tuple[float, ...], ...]:
-    data = getattr(answer, "data", None)
-    rows = sorted(data, key=lambda row: row.index) if isinstance(data, list) else []
-    vectors = tuple(tuple(map(float, row.embedding)) for row in rows)
+    rows = sorted(listed(field(answer, "data")), key=lambda row: field(row, "index"))
+    vectors = tuple(tuple(map(float, field(row, "embedding"))) for row in rows)
     if len(vectors) != count or len({len(v) for v in vectors}) != 1 or not vectors[0]:
         raise MalformedResponse(f"{where}: {len(vectors)} vectors for {count} texts, or of different lengths")
     if not all(math.isfinite(x) for v in vectors for x in v):

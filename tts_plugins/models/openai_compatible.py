@@ -8,18 +8,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.config import check_count, check_price
+from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.fields import field
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.request_sent import holding, leaving
 from tts_plugins._internal.secrets import clean_causes, hidden_headers
 from tts_plugins._internal.threads import in_thread
-from tts_plugins._internal.token_usage import Price, PromptBound, Trust, pricing
+from tts_plugins._internal.token_usage import Price, Trust, pricing
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, ModelError, RequestNotSent, TTSError
 from tts_plugins.models._chat.revising import Revising
-from tts_plugins.models._chat.stepping import Stepping, StepSettings
+from tts_plugins.models._chat.step_format import StepSettings, Way
+from tts_plugins.models._chat.stepping import Stepping
 from tts_plugins.models._chat.templates import Templates
+from tts_plugins.models._clients.transport import Outgoing
 from tts_plugins.models._openai.accepted import Accepted, Fixes
 from tts_plugins.models._openai.clients import Clients, is_official
 from tts_plugins.models._openai.error_mapping import refusal, translate
@@ -27,7 +31,6 @@ from tts_plugins.models._openai.exchange import send
 from tts_plugins.models._openai.extra_fields import check_fields, check_request
 from tts_plugins.models._openai.reply import Asked, ReplyReader, Shape
 from tts_plugins.models._openai.tokenizer import weigh
-from tts_plugins.models._openai.transport import Outgoing
 from tts_plugins.prompts import Turns
 from tts_plugins.types import Generation, Problem, Reply
 
@@ -73,7 +76,8 @@ class OpenAICompatibleModel(Stepping, Revising):
         RequestNotSent: in a call: the client refuses one of `params`, such as a name that it does not know.
     """
 
-    _ways = (*Stepping._ways, "completions")
+    _ways: Sequence[Way] = (*Stepping._ways, "completions")
+    _both_limits = False  # whether a request may have both names of max_tokens
 
     def __init__(
         self,
@@ -118,7 +122,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._accepted = Accepted(batch)
         # The table of published prices takes most of a second to load, in which a loop could keep no deadline.
         self._priced = price is not None or not _on_a_loop()
-        self._price: Price | None = pricing(price, model, self._base_url) if self._priced else None
+        self._price: Price | None = self._find_price(price) if self._priced else None
         self._request: dict[str, Any] = {
             "temperature": temperature, "top_p": top_p, "stop": stop, "extra_body": dict(extra_body or {}) or None,
             "max_completion_tokens" if is_official(self._base_url) else "max_tokens": max_tokens,
@@ -126,7 +130,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             **(params or {}),
         }  # fmt: skip
         self._request = {key: value for key, value in self._request.items() if value is not None}
-        check_request(_WHO, self._request, max_tokens)
+        check_request(_WHO, self._request, max_tokens, both=self._both_limits)
         self._stream, self._send_seed = stream, send_seed
         steps = steps or StepSettings()
         self._begin_stepping(steps, self._base_url)
@@ -179,38 +183,65 @@ class OpenAICompatibleModel(Stepping, Revising):
             )
         holding(self)
         await self._know_price()
-        fixes, requests, limit = Fixes(self._accepted), 0, max_tokens or self.max_tokens
+        fixes, requests = Fixes(self._accepted), 0
         while True:
             requests += 1
-            body, outgoing = self._body(prompt, seeds, max_tokens, fixes.now), Outgoing()
+            body = self._body(prompt, seeds, max_tokens, fixes.now)
             asked = Asked(
-                prompt=prompt, choices=body.get("n", 1), max_tokens=limit, requests=requests, shape=shape,
-                new=lambda text: self._new(prompt, text),
+                prompt=prompt, choices=body.get("n", 1), max_tokens=max_tokens or self.max_tokens, requests=requests,
+                shape=shape, new=lambda text: self._new(prompt, text),
             )  # fmt: skip
-            try:
-                async with asyncio.timeout(self._timeout):
-                    with outgoing:
-                        response = await self._respond(body)
-                self._accepted = self._accepted.joined(fixes.now)
-                return await self._read(asked, response)
-            except TTSError as error:
-                raise self._told(error, requests, None) from error.__cause__
-            except TimeoutError as error:
-                late = CallTimedOut(f"{self.name}: no complete answer within timeout={self._timeout:g} s for one call")
-                raise self._told(late, requests, error) from error
-            except Exception as error:
-                if outgoing.refused(self._clients.here, error):
-                    raise RequestNotSent(f"{self._where()}: {error}", model=self) from error
-                fault = translate(error, self._where(), self._clients.secrets)
-                refused = refusal(error)
-                again = refused is not None and (adapt(error) or fixes.change(*refused, body))
-                if not again or requests >= _MOST_REQUESTS:
-                    raise self._told(fault, requests, error) from error
+            made = await self._attempt(asked, body, fixes, adapt)
+            if isinstance(made, Reply):
+                return made
+            if made is not None:
+                # Raised here, where no variable holds what the server wrote, which may quote a key.
+                raise made from made.__cause__
 
-    def _told(self, fault: TTSError, requests: int, cause: BaseException | None) -> TTSError:
-        """The error with the requests that it took; nothing that stands behind it shows a key."""
+    async def _attempt(
+        self, asked: Asked, body: dict[str, Any], fixes: Fixes, adapt: Callable[[Exception], bool]
+    ) -> Reply | TTSError | None:
+        """The reply to one request, or its error; None where it can be sent again, changed."""
+        outgoing = Outgoing()
+        try:
+            async with asyncio.timeout(self._timeout):
+                with outgoing:
+                    response = await self._respond(body)
+            self._accepted = self._accepted.joined(fixes.now)
+            return await self._read(asked, response)
+        except TTSError as error:
+            return self._failed(error, error.__cause__, asked.requests)
+        except TimeoutError as error:
+            late = CallTimedOut(f"{self.name}: no complete answer within timeout={self._timeout:g} s for one call")
+            return self._failed(late, error, asked.requests)
+        except Exception as error:  # noqa: BLE001 - whatever the client raises
+            if outgoing.refused(self._clients.here, error):
+                wrong = RequestNotSent(f"{self._where()}: {error}", model=self)
+                wrong.__cause__ = error
+                return wrong
+            refused = self._refusal_of(error)
+            changed = refused is not None and (adapt(error) or fixes.change(*refused, body))
+            if changed and asked.requests < _MOST_REQUESTS:
+                return None
+            return self._failed(self._error_of(error), error, asked.requests)
+
+    def _error_of(self, error: Exception) -> TTSError:
+        """The error that stands for one of the client's."""
+        return translate(error, self._where(), self._clients.secrets)
+
+    def _refusal_of(self, error: Exception) -> tuple[int, ErrorBody] | None:
+        """What the server says, where it refused the request."""
+        return refusal(error)
+
+    def _find_price(self, price: tuple[float, float] | None) -> Price | None:
+        """The given price, or the published one."""
+        return pricing(price, self.name, self._base_url)
+
+    def _failed(self, fault: TTSError, cause: BaseException | None, requests: int) -> TTSError:
+        """The error with the requests that it took; neither it nor what stands behind it shows a key."""
         if isinstance(fault, ModelError):
             fault.requests = requests
+        fault.__cause__, fault.__traceback__ = cause, None
         if cause is not None:
             clean_causes(cause, self._clients.secrets)
         return fault
@@ -249,11 +280,12 @@ class OpenAICompatibleModel(Stepping, Revising):
         tokens = self._prompts.of(prompt) + ahead
         limit = self._trust.limit(max_tokens)
         price = None if self._price is None else self._price(tokens, limit or 0)
-        return Bound(prompt_tokens=tokens, completion_tokens=limit, usd=price)
+        once = (0.0 if self._price is None else self._price(tokens, 0)) or 0.0
+        return Bound(prompt_tokens=tokens, completion_tokens=limit, usd=price, shared_tokens=tokens, shared_usd=once)
 
     async def _know_price(self) -> None:
         if not self._priced:
-            self._price = await in_thread(pricing, None, self.name, self._base_url)
+            self._price = await in_thread(self._find_price, None)
             self._priced = True
 
     def _prompt(self, problem: Problem) -> dict[str, Any]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tts_plugins._internal import files
 from tts_plugins._internal.config import Configured
-from tts_plugins._internal.files import writing
 from tts_plugins.errors import ConfigurationError, DataError
 
 T = TypeVar("T", bound=Configured)
@@ -23,8 +22,8 @@ def write(path: str | os.PathLike[str], kind: str, thing: Configured) -> None:
         DataError: it cannot be written.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    with writing(path):
+    partial = files.partial(target)
+    with files.writing(path):
         try:
             partial.write_text(json.dumps({"format": kind, **thing.to_dict()}, indent=1) + "\n", encoding="utf-8")
             partial.replace(target)

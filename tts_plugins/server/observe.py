@@ -35,7 +35,7 @@ class Observation:
         self._registry = prometheus.CollectorRegistry()
         labels: dict[str, Any] = {"registry": self._registry, "namespace": "tts_plugins"}
         self._answers = prometheus.Counter("answers", "Answers by path and status.", ("path", "status"), **labels)
-        self._solves = prometheus.Counter(
+        self._ended = prometheus.Counter(
             "solves", "Solves by profile and how they ended.", ("profile", "stopped"), **labels
         )
         self._seconds = prometheus.Histogram(
@@ -47,28 +47,28 @@ class Observation:
         self._errors = prometheus.Counter("errors", "Solves without an answer, by code.", ("code",), **labels)
         self._running = prometheus.Gauge("running_solves", "Solves that run.", multiprocess_mode="livesum", **labels)
         self._begun: dict[str, float] = {}
-        self._solves_shown = Solves(settings.keep) if settings.view else None
-        self.viewer = None if self._solves_shown is None else Viewer(self._solves_shown, _sees)
+        self.solves = Solves(settings.keep) if settings.view else None
+        self.viewer = None if self.solves is None else Viewer(self.solves, _sees)
 
     def begin(self, name: str, tenant: Tenant, search: Search) -> Listener:
         """A solve begins."""
         self._running.inc()
         self._begun[name] = time.monotonic()
-        if self._solves_shown is None:
+        if self.solves is None:
             return _ignore
-        return self._solves_shown.begin(name, owner=tenant.name, profile=search.profile or "")
+        return self.solves.begin(name, owner=tenant.name, profile=search.profile or "")
 
     def end(self, name: str, search: Search, usage: Usage, result: Result | None, error: BaseException | None) -> None:
         """It has ended."""
         profile = search.profile or ""
         self._running.dec()
         self._seconds.labels(profile).observe(time.monotonic() - self._begun.pop(name, time.monotonic()))
-        self._solves.labels(profile, "failed" if result is None else result.stopped).inc()
+        self._ended.labels(profile, "failed" if result is None else result.stopped).inc()
         self.counted(profile, usage)
         if result is None and isinstance(error, Exception):
             self._errors.labels(api_error(error).code or "error").inc()
-        if self._solves_shown is not None:
-            self._solves_shown.end(name, None if result is None else result.trace.to_dict())
+        if self.solves is not None:
+            self.solves.end(name, None if result is None else result.trace.to_dict())
 
     def counted(self, profile: str, usage: Usage) -> None:
         """A request has taken this."""
@@ -91,8 +91,8 @@ class Observation:
 
     def close(self) -> None:
         """End the viewers' streams."""
-        if self._solves_shown is not None:
-            self._solves_shown.close()
+        if self.solves is not None:
+            self.solves.close()
 
 
 def _ignore(event: Mapping[str, Any]) -> None:

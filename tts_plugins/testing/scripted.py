@@ -57,7 +57,11 @@ class ScriptedModel:
     async def bound(self, problem: Problem) -> Bound:
         """`prompt_tokens`, `max_tokens`, and their price."""
         price = None if self._price is None else self._price * (self._prompt + (self._max or 0))
-        return Bound(prompt_tokens=self._prompt, completion_tokens=self._max, usd=price)
+        once = (self._price or 0.0) * self._prompt
+        return Bound(
+            prompt_tokens=self._prompt, completion_tokens=self._max, usd=price, shared_tokens=self._prompt,
+            shared_usd=once,
+        )  # fmt: skip
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """The next lines of the script, one for each seed.

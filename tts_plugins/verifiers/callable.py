@@ -52,6 +52,7 @@ class CallableVerifier:
             raise ConfigurationError(f"CallableVerifier: aggregate={aggregate!r} is not known; use one of {known}")
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self._function, self._aggregate, self._inline = function, aggregate, inline
+        self.inline = inline and not inspect.iscoroutinefunction(function)
         self._alone = required_parameters(function) == 1
         if not takes(function, 1 if self._alone else 2):  # before anything is paid for
             raise ConfigurationError(

@@ -23,6 +23,8 @@ class RecordedVerifier:
         stands_for: the verifier whose scores they are, for a policy that was fitted to it; see `of`.
     """
 
+    inline = True  # a look-up
+
     def __init__(self, *, aggregate: Aggregate = "last", stands_for: str | None = None) -> None:
         combine([1.0], aggregate)  # raises where the name is not known
         self.name = f"RecordedVerifier({aggregate})"

@@ -21,7 +21,7 @@ from tts_plugins._trace.markup import pretty
 from tts_plugins._trace.outline import View
 from tts_plugins._trace.page import article
 from tts_plugins._trace.wording import number, numbers, oneline, shorten, visible
-from tts_plugins.viewer.solves import Solve, Solves, suspicious
+from tts_plugins.viewer.solves import Solve, Solves
 
 # With more candidates than these, the article leaves their list to the page, which shows those in sight only.
 _LISTED = 200
@@ -48,8 +48,8 @@ class Viewer(Router):
                 Route("/api/events", self._events),
                 Route("/api/solve/{name}", self._solve),
                 Route("/api/solve/{name}/candidates", self._candidates),
-                Route("/api/solve/{name}/candidate/{candidate}", self._candidate),
-                Route("/api/solve/{name}/diff/{one}/{other}", self._diff),
+                Route("/api/solve/{name}/candidate", self._candidate),
+                Route("/api/solve/{name}/diff", self._diff),
                 Route("/api/solve/{name}/trace.json", self._trace),
             ]
         )
@@ -101,18 +101,18 @@ class Viewer(Router):
         if (solve := self._found(request)) is None:
             return _missing("solve")
         view = solve.view()
-        return _json([_row(view, event) for event in view.candidates])
+        return _json([_row(solve, view, event) for event in view.candidates])
 
     async def _candidate(self, request: Request) -> Response:
         solve = self._found(request)
-        event = None if solve is None else _event(solve.view(), request.path_params["candidate"])
+        event = None if solve is None else _event(solve.view(), request.query_params.get("id", ""))
         if solve is None or event is None:
             return _missing("candidate")
         return _json(_whole(solve.view(), event))
 
     async def _diff(self, request: Request) -> Response:
         solve = self._found(request)
-        names = (request.path_params["one"], request.path_params["other"])
+        names = (request.query_params.get("one", ""), request.query_params.get("other", ""))
         events = [] if solve is None else [_event(solve.view(), name) for name in names]
         if solve is None or None in events:
             return _missing("candidate")
@@ -139,11 +139,12 @@ def differences(one: str, other: str) -> list[list[str]]:
     ]
 
 
-def _row(view: View, event: Mapping[str, Any]) -> list[Any]:
+def _row(solve: Solve, view: View, event: Mapping[str, Any]) -> list[Any]:
     """One candidate in the list, short: there may be ten thousand."""
-    text = str(event.get("text") or "")
-    said = event.get("answer") if event.get("answer") is not None else text[:200]
-    flags = "t" * (event.get("finish_reason") == "length" or bool(event.get("truncated"))) + "i" * suspicious(text)
+    said = event.get("answer") if event.get("answer") is not None else str(event.get("text") or "")[:200]
+    flags = "t" * (event.get("finish_reason") == "length" or bool(event.get("truncated"))) + "i" * solve.suspicious(
+        event
+    )
     score = view.score(event)
     return [
         event.get("index"), event.get("candidate"), None if score is None else round(score, 4), view.mark(event),

@@ -20,7 +20,7 @@ _ORDERS = re.compile(
     r"|\b(?:grader|judge|verifier|evaluator)s?\b.{0,40}\b(?:score|rate|accept|must|give)\b",
     re.IGNORECASE | re.DOTALL,
 )
-_SIGNS = ("<|", "[INST", "</s>", "<s>", "<<SYS", "<start_of", "<extra_", "<think", "</think", "＜")
+_SIGNS = re.compile(r"<\||\[INST|</?s>|<<SYS|<start_of|<extra_|</?think|＜")
 # Events of one solve: beyond them only its end is heard.
 _MOST_EVENTS = 60_000
 _SECONDS_BETWEEN = 0.2  # two tellings of one solve's progress
@@ -37,6 +37,7 @@ class Solve:
         self.done = False
         self.changed = 0
         self._view: tuple[int, View] | None = None
+        self._suspicious: dict[int, bool] = {}
 
     def trace(self) -> dict[str, Any]:
         """As `Trace.to_dict()` has it."""
@@ -67,6 +68,13 @@ class Solve:
             "candidates": counts["candidates"],
         }  # fmt: skip
 
+    def suspicious(self, event: Event) -> bool:
+        """Whether a candidate speaks to its reader; read once."""
+        known = self._suspicious.get(event["id"])
+        if known is None:
+            known = self._suspicious[event["id"]] = suspicious(str(event.get("text") or ""))
+        return known
+
     def _counts(self) -> dict[str, Any]:
         candidates, truncated, lost, injected, tokens, calls, held = 0, False, 0, False, 0, 0, 0
         for event in self.events.values():
@@ -75,7 +83,7 @@ class Solve:
                 candidates += event.get("end") is not None
                 truncated |= event.get("finish_reason") == "length" or bool(event.get("truncated"))
                 lost += bool(event.get("error"))
-                injected = injected or suspicious(str(event.get("text") or ""))
+                injected = injected or self.suspicious(event)
             elif kind == "request":
                 usage = event.get("usage") or {}
                 tokens += int(number(usage.get("tokens")) or 0)
@@ -91,7 +99,7 @@ def suspicious(text: str) -> bool:
     """Whether a candidate speaks to its reader: control tokens of chat templates, or orders to a judge."""
     if _ORDERS.search(text):
         return True
-    return any(sign in text for sign in _SIGNS) and neutralise(text).count(REMOVED) > text.count(REMOVED)
+    return _SIGNS.search(text) is not None and neutralise(text).count(REMOVED) > text.count(REMOVED)
 
 
 class Solves:

@@ -140,13 +140,14 @@ class Pool {
   select(label, options, change) {
     const select = make("select"); select.setAttribute("aria-label", label);
     for (const [value, text] of Object.entries(options)) select.append(new Option(text, value));
-    select.addEventListener("change", () => { change(select.value); this.show(); });
+    select.addEventListener("change", () => { change(select.value); this.list.box.scrollTop = 0; this.show(); });
     return select;
   }
   show() {
     const rows = this.rows.filter((r) => !this.only || r[3] === this.only || (this.only.length === 1 && r[4].includes(this.only)));
     if (this.order === "score") rows.sort((a, b) => (b[2] ?? -1) - (a[2] ?? -1));
     this.count.textContent = `${rows.length.toLocaleString("en")} of ${this.rows.length.toLocaleString("en")}`;
+    this.list.box.style.height = `${Math.min(340, Math.max(1, rows.length) * 32 + 1)}px`;
     this.list.set(rows);
   }
   line([index, id, score, mark, flags, said]) {
@@ -162,7 +163,7 @@ class Pool {
   pick(id) {
     this.picked = this.picked.includes(id) ? this.picked.filter((p) => p !== id) : [...this.picked, id].slice(-2);
     this.compare.disabled = this.picked.length !== 2;
-    this.list.set(this.list.items);
+    for (const [i, line] of this.list.lines) line.querySelector("input").checked = this.picked.includes(this.list.items[i][1]);
   }
 }
 const sheet = (c, id) => {
@@ -202,8 +203,11 @@ const open = async (id, what, one, other, again) => {
   current = id; document.body.classList.add("open");
   list.here = list.items.findIndex((s) => s.id === id); list.paint();
   try {
-    const [whole, rows, extra] = await Promise.all([read(`solve/${named(id)}`), read(`solve/${named(id)}/candidates`),
-      what === "c" ? read(`solve/${named(id)}/candidate/${named(one)}`) : what === "diff" ? read(`solve/${named(id)}/diff/${named(one, other)}`) : null]);
+    const [rows, extra] = await Promise.all([read(`solve/${named(id)}/candidates`),
+      what === "c" ? read(`solve/${named(id)}/candidate?id=${named(one)}`) : what === "diff" ? read(`solve/${named(id)}/diff?one=${named(one)}&other=${named(other)}`) : null]);
+    if (mine !== shown.stamp) return;
+    if (rows.length > 1000 && shown.id !== id) detail.replaceChildren(new Pool(id, rows).box); // the rest takes longer
+    const whole = await read(`solve/${named(id)}`);
     if (mine !== shown.stamp) return;
     const keep = again ? [detail.scrollTop, pool ? pool.list.box.scrollTop : 0] : [0, pool && shown.id === id ? pool.list.box.scrollTop : 0];
     const before = pool && shown.id === id ? pool : null;
@@ -218,9 +222,9 @@ const open = async (id, what, one, other, again) => {
     if (before) { pool.picked = before.picked; pool.compare.disabled = pool.picked.length !== 2; }
     const parts = [tools, gauge(whole.summary)];
     if (what === "c") parts.push(sheet(extra, id)); else if (what === "diff") parts.push(sides(extra, id));
-    if (rows.length) parts.push(pool.box);
     parts.push(...markup(whole.html).childNodes);
     detail.replaceChildren(...parts);
+    if (rows.length) detail.querySelector("article > header").after(pool.box);
     pool.list.box.scrollTop = keep[1]; detail.scrollTop = keep[0]; pool.list.paint();
     shown.id = id; document.title = `${whole.summary.title || id} · solves`;
   } catch (error) { if (mine === shown.stamp && error.message !== "key") detail.replaceChildren(make("p", "cause", error.message)); }
@@ -235,7 +239,13 @@ const route = (again) => {
 addEventListener("hashchange", route);
 $("detail").addEventListener("click", (event) => {
   const inner = event.target.closest("a[href^='#d-']"), all = event.target.closest("button[data-open]");
-  if (inner) { event.preventDefault(); const part = $(inner.getAttribute("href").slice(1)); for (let p = part; p; p = p.parentElement) if (p.tagName === "DETAILS") p.open = true; if (part) part.scrollIntoView(); }
+  if (inner) {
+    event.preventDefault();
+    const part = $(inner.getAttribute("href").slice(1)), best = pool && pool.rows.find((r) => r[3] === "chosen");
+    if (!part && best) { location.hash = `#/solve/${named(pool.id)}/c/${named(best[1])}`; return; }
+    for (let p = part; p; p = p.parentElement) if (p.tagName === "DETAILS") p.open = true;
+    if (part) part.scrollIntoView();
+  }
   if (all) for (const part of all.closest("section").querySelectorAll("details")) part.open = all.dataset.open === "1";
 });
 

@@ -30,10 +30,9 @@ from tts_plugins.cli._display.console import (
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
 from tts_plugins.pools import Pool
-from tts_plugins.selection import Aggregate
+from tts_plugins.selection import Aggregate, check_aggregate
 from tts_plugins.verifiers import LearnedHead
 from tts_plugins.verifiers.learned import labelled
-from tts_plugins.verifiers.process._base import check_aggregate
 
 
 def train_verifier(

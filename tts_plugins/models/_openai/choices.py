@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tts_plugins._internal.fields import field, fields_of, listed
-from tts_plugins.types import Generation
+from tts_plugins.types import Deferred, Generation
 
 # Every spelling of "cut at the limit": length, max_tokens, MAX_TOKENS, max_output_tokens, model_length, token_limit, …
 _CUT = re.compile(r"length|max(imum)?_?(new_|output_|completion_)?tokens|token_?limit|context_window|truncat")
@@ -59,11 +59,13 @@ def generation(choice: Any, *, empty: bool = False) -> Generation | None:
 
 def native(message: Any) -> Any:
     """The message as the client's class; one that is a plain mapping is taken as it is, whatever its values are."""
-    if not isinstance(message, Mapping):
-        return message
+    return Deferred(_message, message) if isinstance(message, Mapping) else message
+
+
+def _message(fields: Mapping[str, Any]) -> Any:
     from openai.types.chat import ChatCompletionMessage
 
-    return ChatCompletionMessage.construct(**message)
+    return ChatCompletionMessage.construct(**fields)
 
 
 def shown(choice: Any) -> str:

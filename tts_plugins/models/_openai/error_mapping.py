@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from tts_plugins._http.failures import exchange_error
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
 from tts_plugins._internal.http_errors import connection_error, cut, reply_error
 from tts_plugins._internal.http_limits import Unreadable
@@ -22,19 +23,17 @@ def translate(error: Exception, who: str, secrets: Iterable[str] = ()) -> TTSErr
         who: the model, and where it was asked.
         secrets: values that must not show.
     """
-    import openai
-
     secrets = [*secrets, *secrets_in(_headers(error))]
     ours = _ours(error)
-    if isinstance(ours, Unreadable):
-        unread = MalformedResponse(f"{who}: {without_secrets(str(ours), secrets)}")
-        unread.retryable = not ours.final
-        return unread
-    if ours is not None:
+    if (failed := exchange_error(ours or error, who, secrets, time.time())) is not None:
+        return failed
+    if isinstance(ours, TTSError):
         return ours
     broken = f"{who}: the stream broke off with an error"
     if isinstance(error, ErrorInReply):
         return reply_error(200, broken, error.body, secrets=secrets, now=time.time())
+    import openai
+
     if isinstance(error, openai.APITimeoutError):
         return CallTimedOut(f"{who}: no complete answer in time; raise timeout, or lower max_tokens")
     if isinstance(error, openai.APIStatusError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from tts_plugins._internal.error_bodies import decoded
 from tts_plugins._internal.http_limits import Unreadable
@@ -16,11 +17,25 @@ from tts_plugins.models._openai.stream import gather
 Hear = Callable[[Any], None]
 
 
+class Prepared(Protocol):
+    """A request that is ready to be sent."""
+
+    async def body(self) -> bytes: ...
+    def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
+
+
+class FastClient(Protocol):
+    """A client that sends what it is sure of by itself, and knows a real one for the rest."""
+
+    def prepared(self, path: str, request: Mapping[str, Any]) -> Prepared | None: ...
+    async def real(self) -> Any: ...
+
+
 async def send(client: Any, body: Mapping[str, Any], *, stream: bool, hear: Hear | None = None) -> Any:
     """The answer to a chat's body, or to one that has a `prompt` instead of messages.
 
     Args:
-        client: an `AsyncOpenAI`, or what has its `chat.completions.create` and `completions.create`.
+        client: a `FastClient`, an `AsyncOpenAI`, or what has its `chat.completions.create` and `completions.create`.
         body: the arguments of that method, without `stream`.
         hear: called with each chunk of a stream as it arrives.
 
@@ -33,6 +48,15 @@ async def send(client: Any, body: Mapping[str, Any], *, stream: bool, hear: Hear
     """
     chat = "prompt" not in body
     sent = dict(body) if chat else completion_body(body)
+    if (prepared := getattr(client, "prepared", None)) is not None:
+        request = {**sent, "stream": True} if stream else sent
+        made: Prepared | None = prepared("chat/completions" if chat else "completions", request)
+        if made is not None and not stream:
+            return read_whole(await made.body(), chat=chat)
+        if made is not None:
+            async with made.pieces() as pieces:
+                return await read_stream(pieces, chat=chat, asked=sent.get("n") or 1, hear=hear)
+        client = await client.real()
     endpoint = client.chat.completions if chat else client.completions
     if not stream:
         raw = getattr(endpoint, "with_raw_response", None)

@@ -8,7 +8,7 @@ from typing import Any
 from tts_plugins.errors import ConfigurationError
 
 # llama.cpp reads `n_predict` in place of `max_tokens` wherever it stands.
-_LIMITS = ("max_tokens", "max_completion_tokens", "n_predict")
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 _SAMPLES, _ASKED = "the strategy's n says how many samples", "the problem holds what is asked"
 _OWNED = {
     "n": _SAMPLES, "n_cmpl": _SAMPLES, "best_of": _SAMPLES, "stream": "give stream=True to the model itself",
@@ -16,17 +16,22 @@ _OWNED = {
 }  # fmt: skip
 
 
-def check_request(owner: str, request: Mapping[str, Any], max_tokens: int | None) -> None:
+def check_request(owner: str, request: Mapping[str, Any], max_tokens: int | None, *, both: bool = False) -> None:
     """Refuse settings of all requests that would go past what is reserved for each of them.
+
+    Args:
+        both: the limit may stand under both of its names; the larger is what is reserved.
 
     Raises:
         ConfigurationError: names the field, the value and the mend.
     """
     limits = {name: request[name] for name in _LIMITS if request.get(name) is not None}
+    if both and len(limits) > 1 and max(limits.values()) == max_tokens:
+        limits = {}
     for name, value in sorted(limits.items(), key=lambda item: item[1] == max_tokens):
         if value != max_tokens or len(limits) > 1:
             raise ConfigurationError(_limit(owner, "params", name, value, max_tokens))
-    if max_tokens is not None and not limits:
+    if max_tokens is not None and not any(request.get(name) is not None for name in _LIMITS):
         raise ConfigurationError(f"{owner}: params takes max_tokens={max_tokens} out of the request; leave it in")
     check_fields(owner, "params", {name: value for name, value in request.items() if name not in _LIMITS}, max_tokens)
 

@@ -7,20 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tts_plugins._calls.prompt_bound import PromptBound, Written
 from tts_plugins._internal.error_bodies import error_in, json_of
 from tts_plugins._internal.fields import field, fields_of, listed
 from tts_plugins._internal.http_errors import cut, reply_error
 from tts_plugins._internal.secrets import without_secrets
-from tts_plugins._internal.token_usage import (
-    Price,
-    PromptBound,
-    Trust,
-    Written,
-    completion_count,
-    kept_limit,
-    measure,
-    most_of_one,
-)
+from tts_plugins._internal.token_usage import Price, Trust, completion_count, kept_limit, measure, most_of_one
 from tts_plugins.errors import MalformedResponse
 from tts_plugins.models._openai.choices import error_of, finish_of, generation, shown
 from tts_plugins.types import Generation, Reply
@@ -85,7 +77,7 @@ class ReplyReader:
         if not generations:
             self._refuse_choices(choices)
         if len(choices) == 1 and not unfinished and usage.exact:
-            generations = (replace(generations[0], tokens=usage.completion_tokens),)
+            generations = (generations[0].replace(tokens=usage.completion_tokens),)
         return Reply(generations=generations[: asked.choices], usage=usage)
 
     def _usage(self, asked: Asked, choices: Sequence[Any], reported: Any, open_: set[int], made: Any) -> Any:

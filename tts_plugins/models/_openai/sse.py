@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from tts_plugins._internal import json_bytes
 from tts_plugins._internal.http_limits import Unreadable
 
 DONE = "[DONE]"
@@ -18,7 +18,7 @@ class EventReader:
     """
 
     def __init__(self) -> None:
-        self._line = b""
+        self._line: list[bytes] = []  # in pieces, since one without end would be copied again and again
         self._data: list[bytes] = []
         self._other: list[bytes] = []
         self._after_cr = self._events = False
@@ -29,13 +29,16 @@ class EventReader:
             piece = piece[1:]
         if piece:
             self._after_cr = piece[-1:] == b"\r"
-        lines = (self._line + piece).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._line = lines.pop()
+        self._line.append(piece)
+        if b"\n" not in piece and b"\r" not in piece:
+            return []
+        lines = b"".join(self._line).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._line = [lines.pop()]
         return [event for line in lines if (event := self._take(line)) is not None]
 
     def rest(self) -> list[str]:
         """The event that the end of the stream completes."""
-        line, self._line = self._line, b""
+        line, self._line = b"".join(self._line), []
         events = [self._take(line), self._take(b"")]
         return [event for event in events if event is not None]
 
@@ -77,6 +80,6 @@ def decode(event: str) -> Any:
     if event.strip() == DONE:
         return DONE
     try:
-        return json.loads(event, strict=False)
-    except (ValueError, RecursionError) as error:
+        return json_bytes.decode(event)
+    except ValueError as error:
         raise Unreadable(f"an event of the stream is no valid JSON ({error}): {event[:80]!r}") from None

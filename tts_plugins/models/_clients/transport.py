@@ -34,6 +34,12 @@ class Outgoing:
         return about and not self.sent and isinstance(getattr(core(client), _HOOK, None), _Telling)
 
 
+def sending() -> None:
+    """The request that runs here is put together, and what follows may reach a server."""
+    if (outgoing := _REQUEST.get()) is not None:
+        outgoing.sent = True
+
+
 # Set inside a task, never across a yield; a synchronous client's thread has a copy of the context.
 _REQUEST: ContextVar[Outgoing | None] = ContextVar("tts_plugins_outgoing", default=None)
 _HOOK = "_prepare_request"  # of OpenAI's clients: called with the whole request, right before it goes out
@@ -46,8 +52,7 @@ class _Telling:
         self._hook, self._client = getattr(type(client), _HOOK), weakref.ref(client)
 
     def __call__(self, request: Any) -> Any:
-        if (outgoing := _REQUEST.get()) is not None:
-            outgoing.sent = True
+        sending()
         return self._hook(self._client(), request)
 
 

@@ -1,0 +1,181 @@
+"""Every call of a language model in a candidate: made as the candidate makes it, on the account of its search.
+
+DSPy has no hook that every call passes, that sees what it is asked, may refuse it, and is told what it used: callbacks
+and usage trackers are settings, which programs replace, and adapters can be called past. So the methods that are called
+themselves, `__call__` and `acall` of `dspy.BaseLM` and of the classes that override them, are wrapped once. Outside of
+a search they do what they did.
+
+A call without room is not made, and raises `Refused`, which is no `Exception`: no `except Exception` on the way out
+takes it for a failed attempt. What a call used is what DSPy tells its usage tracker, which hears nothing of cache hits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import dspy
+
+from tts_plugins.adapters import charge_of
+from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
+from tts_plugins.metering import MeterClosed
+from tts_plugins_dspy._calls.prompting import prompted
+from tts_plugins_dspy._calls.scope import Scope, scope_here, scoped
+from tts_plugins_dspy._calls.usage import Entries, Tap, cached_tokens_of, call_of, tells_usage, text_of
+from tts_plugins_dspy._calls.versions import message_call, told_from_cache
+
+_METHODS = ("__call__", "acall")
+_COVERED, _SEARCHES = "_tts_plugins_covered", "_tts_plugins_searches"
+
+
+class Refused(BaseException):
+    """A call that is not made; the meter's `refusal` says why."""
+
+
+def cover(*kinds: type) -> None:
+    """Wrap the methods of these classes, and of all language models that are known so far.
+
+    `ScaledLM` makes no call of its own: the model that it asks is covered.
+    """
+    for kind in (*kinds, *_with_subclasses(dspy.BaseLM)):
+        if _SEARCHES in vars(kind):
+            continue
+        for name in _METHODS:
+            method = vars(kind).get(name)
+            if inspect.isfunction(method) and not hasattr(method, _COVERED):
+                wrapped = _acovered(method) if inspect.iscoroutinefunction(method) else _covered(method)
+                setattr(wrapped, _COVERED, True)
+                setattr(kind, name, wrapped)
+
+
+def _with_subclasses(kind: Any) -> Iterator[Any]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _with_subclasses(below)
+
+
+def _covered(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        scope = scope_here()
+        if scope is None or _goes_on(scope, self, method):
+            return method(self, *args, **kwargs)
+        with LMCall(scope, self, method, args, kwargs) as made:
+            return made.ended(method(self, *made.args, **made.kwargs))
+
+    return call
+
+
+def _acovered(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(method)
+    async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        scope = scope_here()
+        if scope is None or _goes_on(scope, self, method):
+            return await method(self, *args, **kwargs)
+        with LMCall(scope, self, method, args, kwargs) as made:
+            return made.ended(await method(self, *made.args, **made.kwargs))
+
+    return call
+
+
+def _goes_on(scope: Scope, lm: Any, method: Callable[..., Any]) -> bool:
+    """Whether this is a further method of the call that runs: one that a subclass's method calls by `super()`."""
+    running = scope.running
+    if running is None or running.lm is not lm or method in running.methods:
+        return False
+    running.methods.add(method)
+    return True
+
+
+class LMCall:
+    """One call of a language model: reserved before it is made, settled after it.
+
+    Attributes:
+        args, kwargs: what the model is called with.
+        methods: those of the model's classes that the call has gone through.
+
+    Raises:
+        Refused: there is no room, or nobody waits for this candidate any more.
+    """
+
+    def __init__(
+        self, scope: Scope, lm: Any, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._meter, self.lm, self.methods = scope.meter, lm, {method}
+        self.args, self.kwargs = prompted(scope, lm, args, kwargs)
+        self._messages = kwargs.get("messages")
+        self._outer: LMCall | None = scope.running
+        # A model that this one asks in turn has been shown the hints already.
+        self._scope = dataclasses.replace(scope, running=self, hints=())
+        self._tap, self._entries = Tap(dspy.settings.get("usage_tracker")), Entries()
+        self._handed_over = False
+
+    def __enter__(self) -> LMCall:
+        if self._outer is not None:
+            self._outer.hand_over()
+        call = call_of(self.lm, self.args, self.kwargs)
+        self._choices = call.choices
+        try:
+            self._meter.start(self, call)
+        except (BudgetExhausted, ConfigurationError, MeterClosed) as error:
+            raise Refused(str(error)) from error
+        modules = [*(dspy.settings.get("caller_modules") or []), self._entries]
+        with ExitStack() as context:
+            context.enter_context(scoped(self._scope, usage_tracker=self._tap, caller_modules=modules))
+            messages = self.kwargs.get("messages")
+            if messages is not self._messages:  # with hints; the adapter's own that it knows are others
+                context.enter_context(message_call(self.lm, messages))
+            self._context = context.pop_all()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self._context.__exit__(kind, error, traceback)
+        if error is None:
+            return
+        if self._handed_over:
+            self._charge_own()
+        else:
+            self._meter.fail(self, "reserve" if self._tap.told else _charge(error))
+
+    def hand_over(self) -> None:
+        """Free what is reserved: this model passes the call on to another one, whose call pays."""
+        if not self._handed_over:
+            self._handed_over = True
+            self._meter.end(self, prompt_tokens=None, completion_tokens=None, texts=[], truncated=[], cached=True)
+
+    def ended(self, outputs: Any) -> Any:
+        """Charge what it took, and return the outputs."""
+        if self._handed_over:
+            self._charge_own()
+            return outputs
+        said = outputs if isinstance(outputs, list) else []
+        told = self._tap.told
+        # A call that DSPy made is told of, even where its usage is empty.
+        cached = self._entries.cached or (self._entries.usage is None and tells_usage(self.lm))
+        usage = told or self._entries.usage or {}
+        self._meter.end(
+            self,
+            prompt_tokens=usage.get("prompt_tokens"),
+            completion_tokens=usage.get("completion_tokens"),
+            cached_tokens=cached_tokens_of(usage),
+            texts=[text_of(output) for output in said],
+            truncated=[False] * len(said),
+            requests=self._entries.requests or self._choices,
+            cached=cached and told_from_cache(told),
+        )
+        return outputs
+
+    def _charge_own(self) -> None:
+        """Charge what a model used itself that passed a part of its call on."""
+        counts = {name: (self._tap.told or {}).get(name) for name in ("prompt_tokens", "completion_tokens")}
+        if any(counts.values()):
+            self._meter.unreserved(**counts, model=str(getattr(self.lm, "model", type(self.lm).__name__)))
+
+
+def _charge(error: BaseException) -> Charge:
+    status = getattr(error, "status", None) or getattr(error, "status_code", None)
+    return charge_of(error, status)

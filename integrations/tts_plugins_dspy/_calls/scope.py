@@ -1,0 +1,82 @@
+"""What a call of a language model has to know of the candidate, or of the verification, that it is part of.
+
+A scope is an entry of DSPy's own settings. DSPy carries these into the threads of `dspy.Parallel` and `dspy.asyncify`,
+which context variables do not reach; and whatever adapter, callbacks, usage tracker or language model a program sets
+there, it leaves this entry as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+from tts_plugins import Ledger
+from tts_plugins.adapters import Attempts
+from tts_plugins.metering import Meter
+
+_SETTING = "tts_plugins_scope"
+HINT = "hint_"
+"""What the earlier attempts are called that a prompt shows; `dspy.Refine` calls its input field so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """One candidate, or one verification.
+
+    Attributes:
+        meter: what pays for its calls.
+        ledger: the account of the search, for searches in threads that lost their context variables.
+        sample: the candidate's number, which keeps its calls apart from those of other candidates; of the path to it
+            where searches are nested. None where nothing has to be kept apart: in a verification.
+        temperature: for calls that set none, or 0; None leaves these as they are.
+        attempts: earlier candidates that this one is to improve on.
+        hints: texts that every prompt of the candidate shows: attempts at the whole program.
+        running: the call of a language model (`interception.LMCall`) that this code is part of.
+    """
+
+    meter: Meter
+    ledger: Ledger | None
+    sample: int | None = None
+    temperature: float | None = None
+    attempts: Attempts | None = None
+    hints: tuple[str, ...] = ()
+    running: Any = None
+
+
+NO_CALLS = object()
+"""Stands in the place of a scope where no language model may be called."""
+
+
+def scope_here() -> Scope | None:
+    """Return the scope that this code runs in; None outside of a search.
+
+    Raises:
+        RuntimeError: no language model may be called here.
+    """
+    found: Any = dspy.settings.get(_SETTING)
+    if found is NO_CALLS:
+        raise RuntimeError("no language model may be called here: an output is read for its vote")
+    scope: Scope | None = found
+    return scope
+
+
+def scoped(scope: Scope | object | None, **settings: Any) -> AbstractContextManager[None]:
+    """Return DSPy's settings with this scope, as a context manager."""
+    made: AbstractContextManager[None] = dspy.context(**{_SETTING: scope}, **settings)
+    return made
+
+
+def ledger_around() -> Ledger | None:
+    """Return the account of the search around this code, where DSPy's settings alone know of it."""
+    scope = scope_here()
+    return None if scope is None else scope.ledger
+
+
+def derive(*path: object) -> int:
+    """Return a number of 31 bits that depends on the path, and on nothing else."""
+    digest = hashlib.blake2b("/".join(map(str, path)).encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -1,0 +1,131 @@
+"""What a call of a language model may use, and what DSPy says that it used."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+from dspy.utils.usage_tracker import UsageTracker
+from pydantic import BaseModel
+
+from tts_plugins.metering import Call
+
+_LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_OWN = ("dspy.clients.", "tts_plugins_dspy.")
+
+
+def call_of(lm: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+    """Return the call as a meter knows it, from the arguments that the model is called with."""
+    asked = {**getattr(lm, "kwargs", {}), **kwargs}
+    prompt = args[0] if args else kwargs.get("prompt")
+    sent = {key: _schema(asked[key]) for key in ("tools", "response_format") if asked.get(key)}
+    choices = asked.get("n")
+    return Call(
+        model=str(getattr(lm, "model", type(lm).__name__)),
+        prompt={"messages": kwargs.get("messages") or [str(arg) for arg in args], **sent},
+        choices=choices if isinstance(choices, int) and choices > 0 else 1,
+        max_tokens=_limit(asked, prompt),
+    )
+
+
+def output_tokens_of(program: Any) -> int | None:
+    """Return the tokens that a program's output has at most if each predictor is called once; None if not known.
+
+    A program that is a language model itself has its own limit.
+    """
+    if hasattr(program, "predictors"):
+        models = [getattr(predictor, "lm", None) or dspy.settings.lm for predictor in program.predictors()]
+    else:
+        models = [getattr(program, "lm", None)]
+    limits = [_limit(getattr(lm, "kwargs", {}), None) for lm in models]
+    known = [limit for limit in limits if limit is not None]
+    return sum(known) if known and len(known) == len(limits) else None
+
+
+def tells_usage(lm: Any) -> bool:
+    """Whether its calls are DSPy's own, which tell their usage; a class with methods of its own may tell nobody."""
+    names = ("__call__", "acall", "forward", "aforward")
+    modules = [str(getattr(getattr(type(lm), name, None), "__module__", "")) for name in names]
+    return all(module.startswith(_OWN) for module in modules)
+
+
+def cached_tokens_of(usage: Mapping[str, Any]) -> int:
+    """Return the tokens of the prompt that the server had in its cache, as far as it says so."""
+    details = usage.get("prompt_tokens_details") or {}
+    count = details.get("cached_tokens") if isinstance(details, Mapping) else getattr(details, "cached_tokens", None)
+    return count if isinstance(count, int) and count > 0 else 0
+
+
+def text_of(output: Any) -> str:
+    """Return what one output says, its reasoning and tool calls included."""
+    if isinstance(output, Mapping):
+        return "".join(str(output.get(key) or "") for key in ("text", "reasoning_content", "tool_calls"))
+    return str(output)
+
+
+class Tap:
+    """A usage tracker for one call: it remembers what it is told, and tells the tracker that was there.
+
+    Attributes:
+        told: the token counts; None where nothing was told, as after an answer from the cache.
+    """
+
+    def __init__(self, standing: Any) -> None:
+        self._standing: Any = standing._standing if isinstance(standing, Tap) else standing
+        self.told: dict[str, Any] | None = None
+
+    def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
+        """Remember it: a call of several requests may tell of each."""
+        before, self.told = self.told or {}, dict(usage_entry)
+        for name in ("prompt_tokens", "completion_tokens"):
+            if before.get(name):
+                self.told[name] = before[name] + (usage_entry.get(name) or 0)
+        if self._standing is not None:
+            self._standing.add_usage(lm, usage_entry)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._standing or UsageTracker(), name)
+
+
+class Entries:
+    """A caller in DSPy's history, for one call: it is given the entry that the modules around the call are given."""
+
+    def __init__(self) -> None:
+        self.history: list[dict[str, Any]] = []
+
+    @property
+    def _entry(self) -> Mapping[str, Any]:
+        return self.history[-1] if self.history else {}
+
+    @property
+    def usage(self) -> Mapping[str, Any] | None:
+        """The token counts; None where there is no entry, or none in it."""
+        usage = self._entry.get("usage")
+        return usage if isinstance(usage, Mapping) and usage else None
+
+    @property
+    def cached(self) -> bool:
+        """Whether the answer is from the cache."""
+        return getattr(self._entry.get("response"), "cache_hit", False) is True
+
+    @property
+    def requests(self) -> int | None:
+        """How many requests DSPy sent: one for each choice, or one for all of them; None where there is no entry."""
+        response = self._entry.get("response")
+        if response is None:
+            return None
+        return len(response) if isinstance(response, tuple) and response else 1
+
+
+def _schema(value: Any) -> Any:
+    return value.model_json_schema() if isinstance(value, type) and issubclass(value, BaseModel) else value
+
+
+def _limit(asked: Mapping[str, Any], request: Any) -> int | None:
+    own = getattr(getattr(request, "config", None), "max_tokens", None)
+    limits = itertools.chain((asked.get(name) for name in _LIMITS), (own,))
+    return next((n for n in limits if isinstance(n, int) and not isinstance(n, bool) and n > 0), None)

@@ -1,0 +1,31 @@
+"""Real language models of DSPy, in every supported version."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import dspy
+
+from tts_plugins.testing.loopback import LoopbackServer
+
+VERSION = tuple(int(part) for part in dspy.__version__.split(".")[:2])
+
+
+def language_model(server: LoopbackServer, name: str = "openai/small", **options: Any) -> Any:
+    """A client of the server; its own retries are off."""
+    return dspy.LM(name, api_base=server.base_url, api_key="-", **{"max_tokens": 100, "num_retries": 0, **options})
+
+
+def close(lm: Any) -> None:
+    """Close its connections; models before DSPy 3.4 keep none that could be closed."""
+    if hasattr(lm, "close"):
+        lm.close()
+
+
+async def aclose(lm: Any) -> None:
+    """`close`, for a model that was called asynchronously."""
+    if hasattr(lm, "aclose"):
+        closed = lm.aclose()
+        if inspect.isawaitable(closed):
+            await closed

@@ -1,0 +1,131 @@
+"""An upper bound of the tokens of a prompt that no server has counted yet. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+__all__ = ["PromptBound", "Written"]
+
+# A chat template adds role names and separators; no known one adds more than this for a message.
+_PER_MESSAGE, _PER_PROMPT = 16, 64
+# What a template may add to one prompt and not to another of the same shape, such as a date; a tokeniser's first blank.
+_MARGIN = 16
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
+
+
+class Written(NamedTuple):
+    """A prompt as it is sent.
+
+    Attributes:
+        key: what it is known by.
+        shape: the same of all but the texts: roles, tools, and other fields.
+        content: bytes of its texts.
+        tokens: tokens at most, but for what a template adds to each prompt.
+    """
+
+    key: int
+    shape: int | None
+    content: int
+    tokens: int
+
+    @classmethod
+    def of(cls, prompt: Any) -> Written:
+        """Of messages with tools and the like; what was read before is taken as it is."""
+        if isinstance(prompt, Written):
+            return prompt
+        ids = prompt.get("prompt") if isinstance(prompt, Mapping) else None
+        if isinstance(ids, list):
+            return cls(hash(_ENCODER.encode(prompt)), None, 0, len(ids))  # they are tokens already
+        frame, texts = _parted(prompt)
+        shape = _ENCODER.encode(frame)
+        content = sum(_bytes(text) for text in texts)
+        messages = len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1
+        around = _bytes(shape) + _PER_MESSAGE * messages
+        return cls(hash((shape, *texts)), hash(shape), content, content + around)
+
+
+def _parted(prompt: Any) -> tuple[Any, list[str]]:
+    """The prompt without its texts, and these."""
+    if not isinstance(prompt, Mapping):
+        return (None, [prompt]) if isinstance(prompt, str) else (prompt, [])
+    frame, texts = dict(prompt), list[str]()
+    if isinstance(text := frame.get("prompt"), str):
+        texts.append(text)
+        frame["prompt"] = None
+    if isinstance(messages := frame.get("messages"), list | tuple):
+        frame["messages"] = bare = list[Any]()
+        for message in messages:
+            inner = message.get("content") if isinstance(message, Mapping) else message
+            if isinstance(inner, str):
+                texts.append(inner)
+                message = {**message, "content": None} if isinstance(message, Mapping) else None
+            bare.append(message)
+    return frame, texts
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
+
+
+class _Shape:
+    """What is known of what a template adds to prompts of one shape.
+
+    A tokeniser makes at most one token of a byte, and of a text at least one. So what the template adds is at most
+    what the shortest prompt took in all, and at least what any prompt took beyond its bytes.
+    """
+
+    __slots__ = ("least", "most", "shortest")
+
+    def __init__(self) -> None:
+        self.shortest: int | None = None  # bytes of the shortest text that was counted
+        self.most = self.least = 0
+
+    def saw(self, content: int, tokens: int) -> None:
+        if self.shortest is None or content < self.shortest:
+            self.shortest, self.most = content, tokens
+        elif content == self.shortest:
+            self.most = max(self.most, tokens)  # a cache on the server may hide some
+        self.least = max(self.least, tokens - content)
+
+
+class PromptBound:
+    """An upper bound of a prompt's tokens: what the server counted for it once, else its bytes and the template.
+
+    What a template adds is learnt from the counts that came, with a margin, and raised at once by one that is above
+    its bound. Thread-safe enough: a lost update only leaves a looser bound.
+    """
+
+    def __init__(self, size: int = 1024) -> None:
+        self._seen: OrderedDict[int, int] = OrderedDict()
+        self._shapes: OrderedDict[int, _Shape] = OrderedDict()
+        self._size = size
+        self._allowance = _PER_PROMPT
+
+    def of(self, prompt: Any) -> int:
+        """Tokens at most, of messages with tools and the like, or of what `Written.of` made of them."""
+        written = Written.of(prompt)
+        if (seen := self._seen.get(written.key)) is not None:
+            return seen
+        unlearnt = written.tokens + self._allowance
+        if written.shape is None or (shape := self._shapes.get(written.shape)) is None:
+            return unlearnt
+        learnt = min(written.content + shape.most + _MARGIN, unlearnt)
+        return max(learnt, written.content + shape.least + _MARGIN if shape.least > 0 else 0)
+
+    def saw(self, prompt: Any, tokens: int) -> None:
+        """The server counted this prompt; where counts differ (caches, modes), the largest binds."""
+        written = Written.of(prompt)
+        # A template that adds more than was allowed for does so to every prompt.
+        self._allowance += max(0, tokens - written.tokens - self._allowance)
+        if written.shape is not None:
+            shape = self._shapes.pop(written.shape, None) or _Shape()
+            shape.saw(written.content, tokens)
+            self._shapes[written.shape] = shape
+        self._seen[written.key] = max(tokens, self._seen.pop(written.key, 0))
+        for kept in (self._seen, self._shapes):
+            while len(kept) > self._size:
+                kept.popitem(last=False)

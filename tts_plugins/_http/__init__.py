@@ -1,0 +1,1 @@
+"""JSON over HTTP for whoever sends requests: pools of connections, proxies, TLS, event streams, and what can fail."""

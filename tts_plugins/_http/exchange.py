@@ -1,0 +1,147 @@
+"""One request and its answer over a pool: sent once, read within bounds, every failure as one that says what it was."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import urljoin
+
+import aiohttp
+
+from tts_plugins._http.failures import ExchangeFailed, StatusFailed
+from tts_plugins._http.pool import Pool
+from tts_plugins._internal.http_errors import shown_address
+from tts_plugins._internal.http_limits import BodyReader, Unreadable, redirect_error, same_origin
+
+_REDIRECTS = 5
+_REDIRECTED = (301, 302, 303, 307, 308)
+_DRAIN = 0.1  # seconds for the end of a stream whose last event is there, so that its connection can be kept
+
+
+async def post(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]) -> bytes:
+    """Return the body of the answer.
+
+    Raises:
+        ExchangeFailed, StatusFailed: it did not come, or is an error.
+        Unreadable: it is too large, or packed in a way that was not asked for.
+        ConfigurationError: it redirects to another server.
+    """
+    response = await _answered(pool, url, data, headers)
+    try:
+        return await _body(response)
+    except (aiohttp.ClientError, OSError) as error:
+        failed = _failure(error)
+    finally:
+        response.release()  # closed, unless all of it was read
+    raise failed
+
+
+@asynccontextmanager
+async def post_for_pieces(
+    pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Give the body of the answer in pieces, as they arrive.
+
+    Raises:
+        As `post`.
+    """
+    response = await _answered(pool, url, data, headers)
+    try:
+        async with contextlib.aclosing(_pieces(response)) as pieces:
+            yield pieces
+        await _drain(response)
+    finally:
+        response.release()
+
+
+async def _answered(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    """The answer, of a status below 300; redirects are followed within the same origin only."""
+    for _ in range(_REDIRECTS):
+        response = await _request(pool, url, data, headers)
+        if response.status < 300:
+            return response
+        try:
+            target = response.headers.get("Location") if response.status in _REDIRECTED else None
+            said = await _words(response)
+        finally:
+            response.release()
+        if target is None:
+            raise StatusFailed(response.status, said, response.headers)
+        following = urljoin(url, target)
+        if not same_origin(url, following):
+            raise redirect_error(shown_address(url), following)
+        if response.status not in (307, 308):
+            break  # it wants another method, which has no body
+        url = following
+    raise StatusFailed(response.status, f"it redirects to {shown_address(following)}".encode(), {})
+
+
+async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    if pool.proxy is not None:
+        headers = {**headers, **pool.headers}
+    try:
+        return await pool.session.post(
+            url, data=data, headers=headers, allow_redirects=False, proxy=pool.proxy, proxy_headers=pool.tunnel_headers
+        )
+    except (aiohttp.ClientError, OSError) as error:
+        failed = _failure(error)
+    raise failed  # out here, so that it does not refer to aiohttp's, which has the request's headers
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    reader, content, parts = _reader(response), response.content, list[bytes]()
+    while not content.at_eof():
+        parts += reader.feed(await content.readany())
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _reader(response: aiohttp.ClientResponse) -> BodyReader:
+    return BodyReader(response.headers.get("Content-Encoding"), response.headers.get("Content-Length"))
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
+    reader, content = _reader(response), response.content
+    while not content.at_eof():
+        try:
+            pieces = reader.feed(await content.readany())
+        except (aiohttp.ClientError, OSError) as error:
+            failed = _failure(error)
+            break
+        for piece in pieces:
+            yield piece
+    else:
+        return
+    raise failed
+
+
+async def _words(response: aiohttp.ClientResponse) -> bytes:
+    """What an answer that is an error says; whatever breaks meanwhile, its status is known."""
+    with contextlib.suppress(aiohttp.ClientError, Unreadable, OSError):
+        return await _body(response)
+    return b""
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    if response.content.at_eof():
+        return
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(_DRAIN):
+            while not response.content.at_eof():
+                await response.content.readany()
+
+
+def _failure(error: Exception) -> ExchangeFailed:
+    """The failure that stands for one of aiohttp's or the system's, in words that name no password of a proxy."""
+    name = type(error).__name__
+    if isinstance(error, aiohttp.ClientResponseError):
+        said = f"{name}: {error.status}, {error.message}"
+    elif isinstance(error, aiohttp.InvalidURL):
+        said = name
+    else:
+        said = f"{name}: {error}"
+    failed = ExchangeFailed(said, frozenset(kind.__name__ for kind in type(error).__mro__))
+    inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None)
+    failed.__cause__ = inner if isinstance(inner, Exception) else None
+    return failed

@@ -1,0 +1,63 @@
+"""How an exchange over HTTP can fail. Pure.
+
+None of these refers to an error of aiohttp, which holds the request's headers: they end in logs and traces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tts_plugins._internal.http_errors import connection_error, reply_error
+from tts_plugins._internal.http_limits import Unreadable
+from tts_plugins._internal.secrets import without_secrets
+from tts_plugins.errors import MalformedResponse, TTSError
+
+
+class ExchangeFailed(Exception):
+    """No answer came, or only a part of it. What stands behind it is the `__cause__`, where that is the system's.
+
+    Attributes:
+        kinds: the names of the classes of the library's error, from which `connection_error` knows what happened.
+    """
+
+    def __init__(self, reason: str, kinds: frozenset[str] = frozenset()) -> None:
+        super().__init__(reason)
+        self.kinds = kinds
+
+
+class StatusFailed(Exception):
+    """The server answered with an HTTP status of 300 or above.
+
+    Attributes:
+        status_code: of the answer.
+        body: of the answer, as it came.
+        headers: of the answer.
+    """
+
+    def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        super().__init__(f"Error code: {status}")
+        self.status_code, self.body, self.headers, self.message = status, body, headers, str(self)
+
+
+def exchange_error(
+    error: BaseException, who: str, secrets: Iterable[str], now: float, *, names: str | None = None
+) -> TTSError | None:
+    """The error of this package for a failed exchange; None for what is none.
+
+    Args:
+        who: the model, and where it was asked.
+        secrets: values that must not show.
+        now: seconds of the epoch.
+        names: what to look at where the server does not know the model or the path.
+    """
+    if isinstance(error, StatusFailed):
+        more = {} if names is None else {"names": names}
+        said = error.body
+        return reply_error(error.status_code, who, said, headers=error.headers, secrets=secrets, now=now, **more)
+    if isinstance(error, ExchangeFailed):
+        return connection_error(error, who, secrets)
+    if isinstance(error, Unreadable):
+        unread = MalformedResponse(f"{who}: {without_secrets(str(error), secrets)}")
+        unread.retryable = not error.final
+        return unread
+    return None

@@ -1,0 +1,112 @@
+"""Connections of one event loop to one server, by aiohttp, shared by all who ask it there."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextvars
+import os
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+from weakref import WeakKeyDictionary
+
+import aiohttp
+
+from tts_plugins._concurrency import forks
+from tts_plugins._http.proxies import proxy_for
+from tts_plugins._http.tls import tls_context
+from tts_plugins._internal.request_sent import leaving
+from tts_plugins._internal.secrets import Hidden
+
+CONNECTIONS = 1000  # as the OpenAI client has it; what is above waits here, and has not been sent
+# Seconds. Servers of uvicorn, vLLM's among them, close a connection that was idle for 5, perhaps just as it is used.
+_IDLE = 4.0
+_Key = tuple[str, str | None]
+_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, Pool]] = WeakKeyDictionary()
+
+
+class Pool:
+    """Sessions are shared by address, and closed when the last of those who share one has closed its `Lease`.
+
+    There is no time limit of its own, for a connection neither: at many requests at once one may take seconds, and
+    whoever asks has a limit for the whole call.
+    """
+
+    def __init__(self, address: str, key: _Key) -> None:
+        self.key, self.leases, self.process = key, 0, os.getpid()
+        self.proxy, login = _proxy(key[1])
+        # Within a tunnel of TLS the server is never shown it.
+        secret = urlsplit(address).scheme == "https"
+        self.tunnel_headers, self.headers = (login, {}) if secret else ({}, login)
+        secure = "https" in (urlsplit(address).scheme, urlsplit(self.proxy or "").scheme)
+        self.session = aiohttp.ClientSession(
+            connector=_Connector(ssl=tls_context() if secure else True, limit=CONNECTIONS, keepalive_timeout=_IDLE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # `BodyReader` does it, and stops where it grows too big
+            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
+        )
+
+
+def _proxy(address: str | None) -> tuple[str | None, dict[str, str]]:
+    """A proxy's address without its user and password, and the header that carries those."""
+    if address is None:
+        return None, {}
+    parts = urlsplit(address)
+    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
+    header = {"Proxy-Authorization": Hidden(f"Basic {base64.b64encode(login).decode()}")} if parts.username else {}
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", "")), dict(header)
+
+
+class Lease:
+    """One share in the pool of the running loop for an address."""
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        key = (f"{parts.scheme}://{parts.netloc}", proxy_for(address))
+        pools = _pools.setdefault(asyncio.get_running_loop(), {})
+        pool = pools.get(key)
+        if pool is None or pool.session.closed or pool.process != os.getpid():
+            pool = pools[key] = Pool(address, key)
+        pool.leases += 1
+        self._pools, self.pool, self._open = pools, pool, True
+
+    async def close(self) -> None:
+        """Give the share back; connections in use by others stay."""
+        if not self._open:
+            return
+        self._open = False
+        self.pool.leases -= 1
+        if not self.pool.leases:
+            if self._pools.get(self.pool.key) is self.pool:
+                del self._pools[self.pool.key]
+            await self.pool.session.close()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells when a request leaves: as soon as it has its connection, whether new or kept."""
+
+    async def connect(self, *args: Any, **keywords: Any) -> Any:
+        connection = await super().connect(*args, **keywords)
+        leaving()
+        return connection
+
+    async def _create_connection(self, *args: Any, **keywords: Any) -> Any:
+        # A connection keeps the context that it was opened in, and outlives whoever opened it.
+        opening = super()._create_connection(*args, **keywords)
+        task = asyncio.get_running_loop().create_task(opening, context=contextvars.Context())
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if task.done() and not task.cancelled() and task.exception() is None:
+                task.result().close()  # it came at this very moment, and nobody else knows of it
+            raise
+
+
+_left_to_the_parent: list[object] = []
+
+
+@forks.on_fork
+def _after_fork() -> None:
+    global _pools
+    _left_to_the_parent.append(_pools)  # neither used nor collected, which would close what the parent uses
+    _pools = WeakKeyDictionary()

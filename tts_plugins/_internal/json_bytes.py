@@ -1,0 +1,54 @@
+"""JSON as bytes: by orjson where it is installed, else by the standard library, with the same outcome. Pure."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+_FAST = importlib.util.find_spec("orjson") is not None
+# As the OpenAI client writes it. A NaN has no form in JSON.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def encode(value: object) -> bytes:
+    """The value as JSON.
+
+    Raises:
+        TypeError, ValueError: some part of it has no form in JSON.
+    """
+    if _FAST:
+        import orjson
+
+        try:
+            data = orjson.dumps(value)
+        except (
+            TypeError
+        ):  # a key that is no string, say, or a number of more than 64 bits: the encoder below knows them
+            return _ENCODER.encode(value).encode()
+        if b"null" not in data:  # orjson writes a NaN as null
+            return data
+    return _ENCODER.encode(value).encode()
+
+
+def decode(data: bytes | str) -> Any:
+    """The value that the JSON stands for.
+
+    Servers send what the standard's grammar does not have, and a reply that was paid for must not be lost over it: what
+    orjson refuses (`Infinity`, half of a surrogate pair, a line break in a text) is read by the standard library.
+
+    Raises:
+        ValueError: it is no JSON in any reading, or nests too deeply.
+    """
+    if _FAST:
+        import orjson
+
+        try:
+            return orjson.loads(data)
+        except ValueError:
+            pass
+    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+    try:
+        return json.loads(text.removeprefix("\ufeff"), strict=False)
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error

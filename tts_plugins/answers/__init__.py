@@ -1,0 +1,164 @@
+r"""The answer inside a text, in a form in which equal answers compare equal.
+
+`extract` takes off what the model thought, and finds the last statement of an answer, whatever its form and language:
+`\boxed{…}`, `#### 42`, "The answer is 42", `Antwort: 42`, `## Answer` over a line, `<answer>`, a JSON object. A text
+without any of these is its own answer where it is short. Remarks about an answer ("the answer is unique"), headings
+and refusals are none. Where that does not fit, give your own function: `solve(..., answer=function)`.
+
+Words of other languages go into `markers.txt`, one line each.
+"""
+
+# What reads is loaded when the first text comes: its patterns take longer to build than all else that is imported.
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+__all__ = [
+    "Answer",
+    "AnswerKey",
+    "boxed",
+    "equivalent",
+    "extract",
+    "marked",
+    "marker_pattern",
+    "normalise",
+    "read_json",
+    "unfinished",
+    "without_thoughts",
+]
+
+AnswerKey = Callable[[str], str | None]
+
+_GROUPED = re.compile(r"\d[.,' ]\d")  # then it matters which of them stands before the decimals
+
+
+class Answer(str):
+    """An answer's key, and `raw`, the answer as it was written."""
+
+    raw: str
+
+    def __new__(cls, key: str, raw: str | None = None) -> Self:
+        made = super().__new__(cls, key)
+        made.raw = key if raw is None else raw
+        return made
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        return type(self), (str(self), self.raw)
+
+
+def extract(text: str) -> Answer | None:
+    r"""The normalised answer in `text`, which knows how it was written; None where there is none to be read.
+
+    >>> extract(r"so we get \boxed{\frac{1}{2}}."), extract("The answer is 1,200.").raw
+    ('1/2', '1,200')
+    """
+    from tts_plugins.answers import _find, _fold
+
+    said = _fold.fold(without_thoughts(text))
+    found = _find.find(said)
+    if found is None:
+        return None
+    key = normalise(found.raw, _find.style_of(said, found) if _GROUPED.search(found.raw) else None)
+    return Answer(key, found.raw.strip()) if key else None
+
+
+def marked(text: str) -> bool:
+    r"""Whether an answer stands in it with a marker: `\boxed{…}`, or what follows `####`, `Answer:` or "answer is".
+
+    A text that is one short line is an answer to `extract`, but no sign that a solution ends with it.
+    """
+    from tts_plugins.answers import _find, _fold, _markers
+
+    said = _fold.fold(without_thoughts(text))
+    return any(not each.doubtful for source in _find.certain(said, _markers.folded(said)) for each in source)
+
+
+def normalise(answer: str, style: Literal["point", "comma"] | None = None) -> str:
+    r"""The one form of an answer; idempotent.
+
+    Args:
+        style: whether a point or a comma stands before decimals, where that is known.
+
+    >>> normalise(r"\dfrac{1}{2}"), normalise("$1,200.00"), normalise("The Eiffel Tower."), normalise(r"x \geq 5")
+    ('1/2', '1200', 'eiffel tower', 'x>=5')
+    """
+    plain = answer.strip()
+    if len(plain) < 15 and plain.isascii() and plain.isdecimal():
+        return str(int(plain))  # most answers, without the detour through all other forms
+    from tts_plugins.answers import _keys
+
+    return _keys.normalise(answer, style)
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{…}` whose braces balance."""
+    from tts_plugins.answers import _boxes
+
+    return _boxes.boxed(text)
+
+
+def without_thoughts(text: str) -> str:
+    """What stands outside of the thoughts in a text; nothing where a thought was never closed.
+
+    Read are `<think>` and its kin, `[THINK]`, Harmony's channels, and a thought whose opening tag stood in the
+    prompt. A tag behind a quote or a backtick is only mentioned.
+
+    >>> without_thoughts("<think>41?</think>42"), without_thoughts("<think>41"), without_thoughts("41?</think>42")
+    ('42', '', '42')
+    """
+    from tts_plugins.answers import _thoughts
+
+    said = _thoughts.said(text)
+    return "" if said is None else said
+
+
+def unfinished(text: str) -> bool:
+    """Whether the text ends inside of a thought, so that there is no answer yet."""
+    from tts_plugins.answers import _thoughts
+
+    return _thoughts.said(text) is None
+
+
+def read_json(text: str) -> Any:
+    """The JSON value in a text: all of it, else the last fenced block that holds any, else the last object in prose.
+
+    Thoughts are not looked at. Line ends of any kind will do.
+
+    Raises:
+        ValueError: there is none; NaN and Infinity are none either.
+
+    >>> read_json('Here it is: {"a": 1}. Will it do?')
+    {'a': 1}
+    """
+    from tts_plugins.answers import _json_text
+
+    return _json_text.read_json(without_thoughts(text))
+
+
+def marker_pattern(kind: str) -> str:
+    """A pattern for the words of a kind of `markers.txt` in all languages, in lower case, without borders."""
+    from tts_plugins.answers import _markers
+
+    return _markers.trie(_markers.languages_of(kind))
+
+
+def equivalent(a: str, b: str) -> bool:
+    """Whether two answers mean the same, beyond `normalise` where it says "equal".
+
+    Uses math-verify where it is installed (the extra `math`), in the calling thread; it needs the main thread,
+    since it sets an alarm, and elsewhere only normalised forms are compared.
+    """
+    if normalise(a) == normalise(b):
+        return True
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    try:
+        from math_verify import parse, verify
+    except ImportError:
+        return False
+    return bool(verify(parse(f"${a}$"), parse(f"${b}$")))

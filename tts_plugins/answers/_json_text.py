@@ -1,0 +1,84 @@
+"""JSON in what a model wrote: alone, in a fence, or in prose. One reader for votes and for schemas. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+FENCE = re.compile(
+    r"^[ \t]*(?P<mark>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[^\S\n]*(?:\n|(?=[{\[]))(?P<body>.*?)"
+    r"(?:\n?[ \t]*(?P=mark)[`~]*[ \t]*(?=\n|\Z)|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+_OBJECT = re.compile(r'\{\s*(?:"|\})')
+_TRIES = 64  # objects looked for in prose: each failed one may cost the rest of the text
+
+
+def read_json(text: str) -> Any:
+    """The JSON value in a text without thoughts.
+
+    Raises:
+        ValueError: there is none.
+    """
+    text = text.replace("\r\n", "\n").strip().lstrip("\ufeff")
+    first: ValueError | None = None
+    for body in (text, *_fenced(text)):
+        try:
+            return loads(body)
+        except ValueError as error:
+            first = first or error
+    found = objects(text)
+    if found:
+        return found[-1][2]
+    for opening, closing in ("{}", "[]"):
+        start, end = text.find(opening), text.rfind(closing)
+        if 0 <= start < end:
+            try:
+                return loads(text[start : end + 1])
+            except ValueError:
+                continue
+    raise first or ValueError("the text is empty")
+
+
+def _fenced(text: str) -> list[str]:
+    """The contents of fenced blocks, the last one first; a block that is never closed runs to the end."""
+    if "```" not in text and "~~~" not in text:
+        return []
+    return [match["body"] for match in FENCE.finditer(text)][::-1]
+
+
+def objects(text: str) -> list[tuple[int, int, dict[str, Any]]]:
+    """The JSON objects in a text with their places, outermost only."""
+    found, at = list[tuple[int, int, dict[str, Any]]](), 0
+    for _ in range(_TRIES):
+        start = _OBJECT.search(text, at)
+        if start is None:
+            break
+        try:
+            value, at = _DECODER.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            at = start.start() + 1
+            continue
+        if value:
+            found.append((start.start(), at, value))
+    return found
+
+
+def loads(text: str) -> Any:
+    """The JSON value that the text is.
+
+    Raises:
+        ValueError: it is none; NaN, Infinity and what is nested too deeply are none either.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
