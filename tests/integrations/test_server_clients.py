@@ -119,8 +119,8 @@ for await (const event of await client.responses.create({ model: "vote/loopback"
 let code = null;
 try { await client.chat.completions.create({ ...ask, temperature: 0 }); }
 catch (error) { code = `${error.status} ${error.param}`; }
-console.log(JSON.stringify({
-  one: one.choices[0].message.content, tts: one.tts.candidates, text, usage: usage.total_tokens, response: response.output_text, streamed, code }));
+console.log(JSON.stringify({ one: one.choices[0].message.content, tts: one.tts.candidates, text,
+  usage: usage.total_tokens, response: response.output_text, streamed, code }));
 """
 
 
