@@ -143,7 +143,11 @@ def test_curl(base_url: str) -> None:
     run = subprocess.run([*command, "-d", json.dumps(ASK)], capture_output=True, text=True, timeout=90, check=True)
     assert json.loads(run.stdout)["choices"][0]["message"]["content"] == "42"
     run = subprocess.run(
-        [*command, "-N", "-d", json.dumps({**ASK, "stream": True})], capture_output=True, text=True, timeout=90, check=True
+        [*command, "-N", "-d", json.dumps({**ASK, "stream": True})],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=True,
     )
     assert run.stdout.startswith(": tts-plugins\n") and run.stdout.endswith("data: [DONE]\n\n")
 

@@ -25,6 +25,7 @@ from tts_plugins.errors import (
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.verifiers import ProcessJudge, ProcessVerifierHTTP, ProcessVerifierTransformers, RewardFamily
 
+pytestmark = pytest.mark.usefixtures("transport")
 SOLUTION = "First step.\n\nSecond step.\n\nThe answer is 7."
 Rows = Callable[[str], Any]
 

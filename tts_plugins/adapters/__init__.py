@@ -31,9 +31,10 @@ from tts_plugins.adapters._settings import (
     as_strategy,
     check_names,
 )
+from tts_plugins.adapters._shapes import candidates_of
 from tts_plugins.adapters._texts import Text, answer_key
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
-from tts_plugins.models._chat.stepping import Stepping
+from tts_plugins.models.stepping import Stepping
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "as_strategy",
     "as_verifier",
     "call_user",
+    "candidates_of",
     "cause_for",
     "causes_of",
     "charge_of",

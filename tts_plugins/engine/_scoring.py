@@ -32,7 +32,7 @@ async def score_together(
     token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, seeds))
     try:
         with failing_alone(verifier.name):
-            scores = await verifier.score_set(run, candidates)
+            scores = await state.blocking.ask(verifier, verifier.score_set, run, candidates)
             if len(scores) != len(candidates):
                 raise InvalidScore(f"{verifier.name} gave {len(scores)} scores for {len(candidates)} candidates")
     except BaseException as error:

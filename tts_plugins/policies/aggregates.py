@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tts_plugins.errors import DataError
-from tts_plugins.metrics import Estimate, clustered_auc
-from tts_plugins.pools import Pool
 from tts_plugins.selection import AGGREGATES, Aggregate
 from tts_plugins.selection import aggregate as combine
+
+if TYPE_CHECKING:  # who imports the package mostly fits nothing
+    from tts_plugins.metrics import Estimate
+    from tts_plugins.pools import Pool
 
 
 def aggregates(pool: Pool, *, seed: int = 0) -> Mapping[Aggregate, Estimate]:
@@ -27,6 +30,8 @@ def aggregates(pool: Pool, *, seed: int = 0) -> Mapping[Aggregate, Estimate]:
             f"the pool of {pool.header.model} has no problem with step scores for a right and for a wrong candidate; "
             "record one with a process verifier, and grade it"
         )
+    from tts_plugins.metrics import clustered_auc
+
     found: dict[Aggregate, Estimate] = {}
     for how in AGGREGATES:
         rows = [[(combine(c.step_scores or (), how), bool(c.correct)) for c in each] for each in scored]

@@ -13,13 +13,13 @@ from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import SIGNALS, Signal
 from tts_plugins.policies.learned_stopping import check_confidence
-from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate
 from tts_plugins.selection import aggregate as combine
 from tts_plugins.strategies import BaseStrategy
 
 if TYPE_CHECKING:
     from tts_plugins.policies._calibration.larger_model import LargerPool  # it needs numpy
+    from tts_plugins.pools import Pool
 
 
 def calibrate(
@@ -125,6 +125,8 @@ def _stepwise(pool: Pool) -> bool:
 
 
 def _check(pool: Pool) -> None:
+    from tts_plugins.pools import Pool
+
     given: Any = pool
     if not isinstance(given, Pool):
         raise ConfigurationError(f"calibrate: pool={pool!r} is no Pool; read one with Pool.read(path)")
@@ -143,6 +145,7 @@ def _check(pool: Pool) -> None:
 
 def _beside(pool: Pool, larger: Pool | None, price: float | None, extra: float) -> LargerPool | None:
     from tts_plugins.policies._calibration.larger_model import LargerPool  # numpy
+    from tts_plugins.pools import Pool
 
     if larger is None:
         if price is not None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._base import Part
-from tts_plugins.pools import PoolProblem
 from tts_plugins.selection import tally
 from tts_plugins.types import Scored
+
+if TYPE_CHECKING:
+    from tts_plugins.pools import PoolProblem
 
 Signal = Literal["score", "agreement", "logprob"]
 SIGNALS: tuple[Signal, ...] = ("score", "agreement", "logprob")

@@ -6,23 +6,24 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._stopping.features import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
-from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import Rule
 from tts_plugins.types import Scored
 
 if TYPE_CHECKING:
     from tts_plugins.policies._stopping.fitting import Fitted, Fitter
+    from tts_plugins.pools import Pool, PoolProblem
 
 FORMAT = "tts-stop-rule"
 _SELECTS: tuple[Select, ...] = ("majority", "weighted", "best")
 _PRICES = tuple(10 ** (e / 8) for e in range(-25, -9))  # of a candidate, in accuracy: 0.0007 to 0.06
+_LADDER = _PRICES[::4]  # few: each is one more test that may end the climb
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -109,7 +110,7 @@ class LearnedStopping(Rule):
         aggregate: Aggregate = "last",
         extra_tokens: float = 0.0,
         confidence: float = 0.9,
-        orders: int = 20,
+        orders: int = 200,
         seed: int = 0,
     ) -> Self:
         """A rule from recorded, graded runs; needs numpy. The same records and seed give the same rule.
@@ -118,9 +119,11 @@ class LearnedStopping(Rule):
             records: a pool or problems of one, with at least `n` graded candidates each. It reads `correct` here, so
                 measure the rule on other problems.
             price: of a token in accuracy; or
-            target: the most accuracy to lose against all `n`, such as 0.005: from the lowest price on, the dearest
-                before the first whose `lost_at_most` (cross-validated) is above it. The fewer problems, the less can
-                be promised; where nothing can, the rule goes on until the choice is decided, which loses nothing.
+            target: the most accuracy to lose against all `n`, such as 0.01. Two ladders of simple rules (a lead; a lead
+                and a cap) are climbed from cautious to bold, each until the first rule whose `lost_at_most` is above
+                the target, and the cheapest that passed is taken; learned weights only where scores make them a tenth
+                cheaper. It takes max(20, 0.5 / target) problems to promise anything; with fewer, and where nothing
+                passes, the rule goes on until the choice is decided, which loses nothing.
             aggregate: how recorded step scores become one score.
             extra_tokens: what each candidate costs besides its own tokens: its prompt, its verification.
             confidence: with which a target is kept, from 0.5 (an even chance) to below 1.
@@ -139,12 +142,9 @@ class LearnedStopping(Rule):
             )[0]  # fmt: skip
         if not _finite(target) or not 0 <= (target or 0) < 1:
             raise ConfigurationError(f"LearnedStopping.fit: target={target!r} must be a number from 0 and below 1")
-        from tts_plugins.policies._stopping.risk_bounds import kept  # numpy
-
         fitter = _fitter(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
-        prices = [p / max(fitter.reference + extra_tokens, 1e-9) for p in _PRICES]
-        found = [fitter.patient(prices[0], confidence), *fitter.fit(prices, confidence)]
-        return cls._made(records, fitter, found[kept([f.lost_at_most for f in found], target or 0.0) - 1])
+        prices = [p / max(fitter.reference + extra_tokens, 1e-9) for p in _LADDER]
+        return cls._made(records, fitter, fitter.within(target or 0.0, confidence, prices))
 
     @classmethod
     def frontier(
@@ -172,7 +172,7 @@ class LearnedStopping(Rule):
 
     @classmethod
     def _made(cls, records: Pool | Sequence[PoolProblem], fitter: Fitter, found: Fitted) -> Self:
-        header = records.header if isinstance(records, Pool) else None
+        header = getattr(records, "header", None)
         return cls(
             n=fitter.n, select=fitter.select, price=found.price, reference=fitter.reference, begin=found.begin,
             weights=found.weights, enough=found.simple.enough, at_most=found.simple.at_most,
@@ -261,7 +261,8 @@ def _fitter(
     _check_select(select)
     _check_amount("extra_tokens", extra)
     check_confidence("LearnedStopping.fit", confidence)
-    problems = list(records.problems if isinstance(records, Pool) else records)
+    given: Any = records
+    problems = list(getattr(given, "problems", given))
     return Fitter(problems, n, select, how=how, orders=orders, seed=seed, extra=extra)
 
 

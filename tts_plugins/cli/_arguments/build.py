@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel
-from tts_plugins.models._llama_cpp.weights import Progress
+from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel, ProviderModel
+from tts_plugins.models.llama_cpp import Progress
 
 EMBEDDED = "local"
 _FILES = (".bin", ".json", ".pt", ".pth", ".py", ".safetensors")
@@ -29,6 +29,8 @@ def model_of(
     **more: Any,
 ) -> OpenAICompatibleModel:
     """The generator: a model on a server, a GGUF file, or the embedded model; `more` are arguments of either.
+
+    Without a server's address, "provider/model" is a model of Anthropic, Gemini, Bedrock or the like.
 
     Raises:
         ConfigurationError: options that do not go together, or a value that the model refuses.
@@ -53,11 +55,15 @@ def model_of(
         )
     if threads is not None:
         raise ConfigurationError("--threads is for a local model; a server has its own")
-    key = key_of(api_key_env)
-    return OpenAICompatibleModel(
-        name, base_url=base_url, api_key=key, temperature=temperature, max_tokens=max_tokens, system=system,
-        price=None if price is None else price_of(price), **more,
-    )  # fmt: skip
+    made: dict[str, Any] = {
+        "api_key": key_of(api_key_env), "temperature": temperature, "max_tokens": max_tokens, "system": system,
+        "price": None if price is None else price_of(price),
+    }  # fmt: skip
+    if base_url is None and "/" in name:
+        if more.pop("logprobs", False):
+            raise ConfigurationError(f"--model {name}: a provider's own interface gives no --logprobs; leave it out")
+        return ProviderModel(name, **made, **more)
+    return OpenAICompatibleModel(name, base_url=base_url, **made, **more)
 
 
 def _is_path(name: str) -> bool:
@@ -90,8 +96,8 @@ def check_key(model: OpenAICompatibleModel, base_url: str | None, api_key_env: s
     Raises:
         ConfigurationError: OpenAI's own address is meant, and there is no key.
     """
-    local = isinstance(model, LocalModel)
-    if not local and base_url is None and api_key_env is None and not os.environ.get("OPENAI_API_KEY"):
+    own = isinstance(model, LocalModel | ProviderModel) or base_url is not None or api_key_env is not None
+    if not own and not os.environ.get("OPENAI_BASE_URL") and not os.environ.get("OPENAI_API_KEY"):
         raise ConfigurationError(
             f"--model {model.name}: no --base-url is given, so OpenAI's servers are meant, and OPENAI_API_KEY is not "
             "set; set it, give --base-url of another server, or leave --model out for the embedded model"

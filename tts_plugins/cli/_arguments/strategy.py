@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from tts_plugins._internal.config import build, find, registered, spoken
 from tts_plugins.cli._arguments.verifier import named
@@ -15,7 +15,7 @@ from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.policies import ComputeOptimal, Larger
 from tts_plugins.profiles import load_profile
 from tts_plugins.protocols import Strategy
-from tts_plugins.stopping import AnyOf, Rule
+from tts_plugins.stopping import AnyOf, Rule, ShippedRule
 from tts_plugins.strategies import BaseStrategy, BestOfN
 
 
@@ -147,12 +147,16 @@ def settings_of(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
     return made
 
 
-def stop_of(rules: Sequence[str]) -> Rule | None:
-    """`NAME`, `NAME:VALUE` or `NAME:FIELD=VALUE,…`; any of several may stop the search.
+def stop_of(rules: Sequence[str]) -> Rule | str | None:
+    """Read `NAME`, `NAME:VALUE` or `NAME:FIELD=VALUE,…`; any of several may stop the search.
+
+    A shipped rule ("careful", "balanced", "bold") stays a name, since it depends on the strategy.
 
     Raises:
         ConfigurationError: an unknown rule, or a value that it refuses.
     """
+    if len(rules) == 1 and rules[0] in get_args(ShippedRule):
+        return rules[0]
     made = [_rule(text) for text in rules]
     return None if not made else made[0] if len(made) == 1 else AnyOf(rules=tuple(made))
 
@@ -162,7 +166,9 @@ def _rule(text: str) -> Rule:
     known = {key: cls for key, cls in registered("stopping").items() if not key.endswith("_of")}  # those hold others
     kind = find(known, name)
     if kind is None:
-        raise ConfigurationError(f"--stop {text}: {name!r} is no rule; use one of {spoken(known)}")
+        raise ConfigurationError(
+            f"--stop {text}: {name!r} is not a rule; use one of {spoken(known)}, or careful, balanced or bold alone"
+        )
     fields = [f.name for f in dataclasses.fields(cast(Any, kind)) if f.init]
     values: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):

@@ -13,7 +13,7 @@ from typing import Any, cast
 from tts_plugins.cli._arguments.build import key_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
-from tts_plugins.models._llama_cpp.served_model import EMBEDDED
+from tts_plugins.models.llama_cpp import EMBEDDED
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.selection import Aggregate
 from tts_plugins.verifiers import AnswerAgreement, JSONSchemaVerifier, LearnedHead, LearnedVerifier

@@ -17,10 +17,8 @@ from tts_plugins._version import __version__
 from tts_plugins.cli._display.console import Download
 from tts_plugins.errors import RequestRefused, SandboxUnavailable, TTSError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
-from tts_plugins.models._llama_cpp.cpu_cores import default_threads, usable_cores
-from tts_plugins.models._llama_cpp.weights import NAME, cache_folder
-from tts_plugins.models._openai.clients import Clients
-from tts_plugins.models._openai.error_mapping import translate
+from tts_plugins.models.listing import list_models
+from tts_plugins.models.llama_cpp import NAME, cache_folder, default_threads, usable_cores
 from tts_plugins.types import Problem, Reply
 from tts_plugins.verifiers._sandbox.probe import find_sandbox
 
@@ -140,7 +138,7 @@ async def _ask(model: OpenAICompatibleModel, text: str, n: int) -> Reply:
 async def server(base_url: str, key: str | None, model: str | None) -> list[Check]:
     """What a server has and honours; a model of its list is asked where none is named."""
     try:
-        names = await _models(base_url, key)
+        names = await list_models(base_url, key)
     except TTSError as error:
         return [Check(name="server", status="failed", said=str(error))]
     listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -153,19 +151,6 @@ async def server(base_url: str, key: str | None, model: str | None) -> list[Chec
     if model is not None and names and model not in names:
         found.append(Check(name="its list", status="absent", said=f"{model} is not in it; it is asked all the same"))
     return found + await _honours(base_url, key, chosen)
-
-
-async def _models(base_url: str, key: str | None) -> list[str]:
-    clients = Clients(base_url=base_url, api_key=key, client=None, timeout=15.0)
-    try:
-        page = await (await clients.openai()).models.list()
-        return [entry.id for entry in getattr(page, "data", None) or []]
-    except TTSError:
-        raise
-    except Exception as error:
-        raise translate(error, base_url) from error
-    finally:
-        await clients.close()
 
 
 async def _honours(base_url: str, key: str | None, name: str) -> list[Check]:
