@@ -74,6 +74,7 @@ FRAMEWORKS = {"langchain", "langchain_core", "langchain_openai", "langgraph", "d
 OPTIONAL = {"openai", "httpx", "httpx2", "xllamacpp", "jsonschema", "jsonschema_specifications", "referencing",
             "genai_prices", "math_verify", "rich", "typer", "aiohttp", "opentelemetry", "torch", "transformers",
              "safetensors", "huggingface_hub", "sklearn", "datasets", "reasoning_gym", "resvg_py",
+            "any_llm", "anthropic", "google", "boto3", "botocore",
             "starlette", "uvicorn", "prometheus_client", "redis"}  # fmt: skip
 # Imported by nobody at the top of a module: what they need may stand at their own top.
 LAZY = ("tts_plugins._http.exchange", "tts_plugins._http.pool", "tts_plugins.cli._",
@@ -254,21 +255,10 @@ def test_a_planted_circle_is_caught() -> None:
 
 # Private modules of other packages that are imported all the same: to be opened too.
 KNOWN_PRIVATE = {
-    ("tts_plugins.adapters", "tts_plugins.models._chat.stepping"),
     ("tts_plugins.bench.runner", "tts_plugins.bench.storage._reply_journal"),
-    ("tts_plugins.cli._arguments.build", "tts_plugins.models._llama_cpp.weights"),
-    ("tts_plugins.cli._arguments.verifier", "tts_plugins.models._llama_cpp.served_model"),
-    ("tts_plugins.cli._commands.doctor_checks", "tts_plugins.models._llama_cpp.cpu_cores"),
-    ("tts_plugins.cli._commands.doctor_checks", "tts_plugins.models._llama_cpp.weights"),
-    ("tts_plugins.cli._commands.doctor_checks", "tts_plugins.models._openai.clients"),
-    ("tts_plugins.cli._commands.doctor_checks", "tts_plugins.models._openai.error_mapping"),
     ("tts_plugins.cli._commands.doctor_checks", "tts_plugins.verifiers._sandbox.probe"),
-    ("tts_plugins.cli._commands.train", "tts_plugins.verifiers.process._base"),
     ("tts_plugins.cli._commands.train", "tts_plugins.verifiers.learned._logistic"),
-    ("tts_plugins.cli._display.console", "tts_plugins.models._llama_cpp.served_model"),
     ("tts_plugins.verifiers", "tts_plugins.verifiers.process._reward_families"),
-    ("tts_plugins.verifiers.learned._saved_head", "tts_plugins.verifiers.process._base"),
-    ("tts_plugins.verifiers.learned.verifier", "tts_plugins.verifiers.process._base"),
 }
 
 

@@ -227,7 +227,7 @@ def test_all_is_every_extra_that_is_light() -> None:
 
     packages = {re.split(r"[^\w-]", line)[0] for line in whole("all")}
     assert not {"torch", "ray", "transformers", "datasets"} & packages
-    named = set(extras) - {"all", "dev", "testing", "demo", "bench", "transformers"}
+    named = set(extras) - {"all", "dev", "testing", "demo", "bench", "transformers", "providers"}
     assert {each for name in named for each in whole(name)} == whole("all"), "all the others are in it"
 
 
@@ -244,10 +244,12 @@ def test_both_ends_of_the_supported_versions_are_those_of_pyproject() -> None:
 
 def test_importing_it_is_quick() -> None:
     # Against what its dependencies cost in the same run: how fast or how busy the machine is says nothing of us.
-    code = "import time; t = time.process_time(); import {}; print(time.process_time() - t)"
+    # One thread for numpy's algebra: starting as many as there are cores costs more than all else of its import.
+    code = "import os, time; os.environ['OMP_NUM_THREADS'] = '1'; t = time.process_time()\n"
+    code += "import {}; print(time.process_time() - t)"
     runs = [[float(run(code.format(what))) for what in ("tts_plugins", "numpy, ssl")] for _ in range(5)]
     ours, theirs = (min(times) for times in zip(*runs, strict=True))
-    assert ours < 2 * theirs, f"import tts_plugins took {ours:.3f} s of CPU, import numpy, ssl {theirs:.3f}"
+    assert ours < 4 * theirs, f"import tts_plugins took {ours:.3f} s of CPU, import numpy, ssl {theirs:.3f}"
 
 
 def test_importing_it_loads_few_modules() -> None:

@@ -112,7 +112,9 @@ class Verifier(Protocol):
     """Scores one candidate at a time; its model calls go through `run.generate`.
 
     One whose `score` waits for nothing and takes microseconds may say so by an attribute `inline = True`: candidates
-    are then scored where they come in, one after the other, without a task for each.
+    are then scored where they come in, one after the other, without a task for each. One whose coroutine blocks (it
+    calls a synchronous client, or computes for long) says so by `blocking = True`, and runs on a thread: else all
+    solves on its event loop would wait for it.
     """
 
     @property
@@ -277,6 +279,66 @@ class Run(Protocol):
         A "stop" says that a stop rule of the strategy ended the search, and becomes the result's `stopped`.
         """
         ...
+
+
+class ForwardingRun(Run):
+    """Base of runs that wrap another one: it passes everything on, so that a wrapper defines what it changes alone."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def seed(self) -> int:
+        """The wrapped run's."""
+        return self._run.seed
+
+    @property
+    def model(self) -> Model:
+        """The wrapped run's."""
+        return self._run.model
+
+    @property
+    def verifier(self) -> Verifier | SetVerifier | None:
+        """The wrapped run's."""
+        return self._run.verifier
+
+    @property
+    def rng(self) -> Random:
+        return self._run.rng
+
+    def sample(
+        self,
+        problem: Problem,
+        n: int,
+        *,
+        stop: StopRule | None = None,
+        wave: int | None = None,
+        model: Model | None = None,
+    ) -> AsyncIterator[Scored]:
+        return self._run.sample(problem, n, stop=stop, wave=wave, model=model)
+
+    def expand(
+        self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0, straggler: float | None = None
+    ) -> AsyncIterator[Scored]:
+        return self._run.expand(candidates, total, lookahead=lookahead, straggler=straggler)
+
+    async def revise(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Scored:
+        return await self._run.revise(problem, history, merge=merge)
+
+    async def together(self, parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+        return await self._run.together(parts)
+
+    def prune(self, candidates: Sequence[Candidate]) -> None:
+        self._run.prune(candidates)
+
+    async def room(self, problem: Problem, at_most: int) -> int:
+        return await self._run.room(problem, at_most)
+
+    async def generate(self, model: Model, problem: Problem, n: int = 1) -> Reply:
+        return await self._run.generate(model, problem, n)
+
+    def note(self, kind: str, **data: Any) -> None:
+        self._run.note(kind, **data)
 
 
 class Strategy(Protocol):

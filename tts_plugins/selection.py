@@ -39,6 +39,16 @@ def aggregate(step_scores: Sequence[float], how: Aggregate = "last") -> float:
     return float(_AGGREGATES[how](step_scores))
 
 
+def check_aggregate(owner: str, how: object) -> None:
+    """Raise unless `how` names a way to make one score of step scores.
+
+    Raises:
+        ConfigurationError: it does not; begins with the `owner` that was given it.
+    """
+    if how not in AGGREGATES:
+        raise ConfigurationError(f"{owner}: aggregate={how!r} is not known; use one of {', '.join(AGGREGATES)}")
+
+
 def best(candidates: Sequence[Scored]) -> Scored:
     """The candidate of the highest score; of equals the first that is whole, before those that were cut.
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from functools import cache
+from typing import Literal, get_args
 
+from tts_plugins.answers import marker_pattern
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Candidate, Step
 
 By = Literal["paragraph", "line", "numbered"]
 
-_FENCE = re.compile(r"^(```|~~~)", re.MULTILINE)
-_BLANK = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
-# «Step 3:», «3.», «3)», «## Step 3», «**Step 3**»: the number begins a step and belongs to it.
-_NUMBERED = re.compile(r"^(?=[ \t]*(?:#{1,6}[ \t]*)?(?:\*\*)?(?:step[ \t]+\d{1,3}\b|\d{1,3}[.)][ \t]))", re.M | re.I)
+_BLANK = r"\r?\n[ \t]*(?:\r?\n[ \t]*)+"
+_FENCE = re.compile(r"^[ \t]*(?P<mark>`{3,}|~{3,})", re.MULTILINE)
+_MATHS = re.compile(r"\$\$|\\\[|\\\]|\\(?P<what>begin|end)\s*\{(?P<name>\w+\*?)\}")
 
 
 def split(text: str, by: By | re.Pattern[str] = "paragraph") -> tuple[Step, ...]:
@@ -26,8 +27,9 @@ def split(text: str, by: By | re.Pattern[str] = "paragraph") -> tuple[Step, ...]
 
     Args:
         by: "paragraph" cuts at blank lines (as DVTS and most process verifiers do), "line" at line ends, "numbered"
-            before «Step 2:» or «2.»; a compiled pattern cuts at its matches. A fenced code block is never cut by the
-            first three.
+            before "Step 2:", "2." and their like in other languages (see `answers/markers.txt`); a compiled pattern
+            cuts at its matches. The first three never cut a block of code, a displayed formula, or an environment of
+            LaTeX.
 
     Raises:
         ConfigurationError: an unknown `by`, or a pattern that matches the empty text.
@@ -39,16 +41,15 @@ def split(text: str, by: By | re.Pattern[str] = "paragraph") -> tuple[Step, ...]
         if by.match(""):
             raise ConfigurationError(f"steps: by={by.pattern!r} matches the empty text; make it match a separator")
         places = [match.span() for match in by.finditer(text)]
-    elif by in _PATTERNS:
-        fences = _fences(text)
-        places = [m.span() for m in _PATTERNS[by].finditer(text) if not any(a <= m.start() < b for a, b in fences)]
+    elif by in get_args(By):
+        places = _outside(text, [m.span() for m in _separator(by).finditer(text)])
     else:
         raise ConfigurationError(f"steps: by={by!r} is not known; use 'paragraph', 'line', 'numbered' or a pattern")
     parts, start = list[str](), 0
     for a, b in places:
         parts.append(text[start:a])
         start = b
-    return tuple(Step(part.strip("\n")) for part in [*parts, text[start:]] if part.strip())
+    return tuple(Step(part.strip("\r\n")) for part in [*parts, text[start:]] if part.strip())
 
 
 def join(steps: Sequence[Step], separator: str = "\n\n") -> str:
@@ -61,14 +62,66 @@ def steps_of(candidate: Candidate, by: By | re.Pattern[str] = "paragraph") -> tu
     return candidate.steps or split(candidate.text, by)
 
 
-_PATTERNS: dict[str, re.Pattern[str]] = {"paragraph": _BLANK, "line": re.compile(r"\n+"), "numbered": _NUMBERED}
+@cache
+def _separator(by: str) -> re.Pattern[str]:
+    if by == "paragraph":
+        return re.compile(_BLANK)
+    if by == "line":
+        return re.compile(r"(?:\r?\n)+")
+    # "Step 3:", "3.", "3)", "## Step 3", "**Step 3**", "Schritt 3", "第三步", "3、": the number begins a step, and
+    # belongs to it.
+    word = marker_pattern("step")
+    number = rf"\d{{1,3}}(?:[.)）．][ \t]|、|[.)-]?[ \t]?(?:{word}))"
+    counted = r"(?:\d{1,3}(?!\d)|[一二三四五六七八九十]{1,3}|[^\W\d_]{2,12}[ \t]?:)"
+    named = rf"(?:{word})[ \t]*(?:n[.°]?[ \t]*|\#)?{counted}"
+    return re.compile(
+        rf"^(?=[ \t]*(?:\#{{1,6}}[ \t]*)?(?:\*\*)?(?:{named}|{number}|第[一二三四五六七八九十\d]{{1,3}}步))",
+        re.M | re.I,
+    )
+
+
+def _outside(text: str, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those places that stand in no block of code and in no formula."""
+    spans = sorted([*_fences(text), *_formulas(text)])
+    kept, at, end = [], 0, 0
+    for place in places:
+        while at < len(spans) and spans[at][0] <= place[0]:
+            end = max(end, spans[at][1])
+            at += 1
+        if place[0] >= end:
+            kept.append(place)
+    return kept
 
 
 def _fences(text: str) -> list[tuple[int, int]]:
     """Where code blocks are; one that is never closed runs to the end."""
     if "```" not in text and "~~~" not in text:
         return []
-    marks = [match.start() for match in _FENCE.finditer(text)]
-    if len(marks) % 2:
-        marks.append(len(text))
-    return list(zip(marks[::2], marks[1::2], strict=True))
+    spans, opened = list[tuple[int, int]](), None
+    for match in _FENCE.finditer(text):
+        mark = match["mark"]
+        if opened is None:
+            opened = (match.start(), mark)
+        elif mark[0] == opened[1][0] and len(mark) >= len(opened[1]):
+            spans.append((opened[0], match.end()))
+            opened = None
+    return [*spans, (opened[0], len(text))] if opened else spans
+
+
+def _formulas(text: str) -> list[tuple[int, int]]:
+    """Where displayed formulas and environments are; one that is never closed is none."""
+    if "$$" not in text and "\\" not in text:
+        return []
+    spans, opened = list[tuple[int, int]](), dict[str, int]()
+    for match in _MATHS.finditer(text):
+        if match[0] == "$$":
+            key, opens = "$$", "$$" not in opened
+        elif match["what"]:
+            key, opens = match["name"], match["what"] == "begin"
+        else:
+            key, opens = "[", match[0] == "\\["
+        if opens:
+            opened.setdefault(key, match.start())
+        elif key in opened:
+            spans.append((opened.pop(key), match.end()))
+    return spans

@@ -10,12 +10,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from tts_plugins._internal.config import Configured, check_count, check_flag, check_share
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.selection import Select, tally
 from tts_plugins.types import Scored
+
+ShippedRule = Literal["careful", "balanced", "bold"]
 
 
 class Rule(Configured, ABC):
@@ -32,7 +34,7 @@ class Rule(Configured, ABC):
         return 1
 
     def suits(self, n: int, select: Select) -> None:
-        """Refuse a strategy that it is not made for, of `n` candidates chosen by `select`; most rules suit all.
+        """Raise unless the rule is made for a strategy of `n` candidates chosen by `select`; most suit all.
 
         Raises:
             ConfigurationError: it does not suit.
@@ -52,10 +54,30 @@ class Rule(Configured, ABC):
         return AllOf(rules=(self, other))
 
 
+_ROUNDING = 1e-9  # a lead that is the difference of two rounded sums may stand a little beside the true one
+
+
 def check_rule(owner: str, name: str, value: object) -> None:
-    """Refuse what is no stop rule, naming the field, the value and the mend."""
+    """Raise unless `value` is a stop rule."""
     if isinstance(value, type) or not callable(value) or not callable(getattr(value, "least", None)):
-        raise ConfigurationError(f"{owner}: {name}={value!r} is no stop rule; use one such as Threshold(0.9)")
+        raise ConfigurationError(
+            f"{owner}: {name}={value!r} is not a stop rule; use one such as Threshold(0.9), or 'careful', 'balanced' "
+            "or 'bold'"
+        )
+
+
+def rule_for(owner: str, stop: object, n: int, select: Select) -> Any:
+    """Return the rule that a strategy's `stop` means: a shipped one by its name, else itself.
+
+    Raises:
+        ConfigurationError: it is not a rule, or does not suit `n` candidates chosen by `select`.
+    """
+    if isinstance(stop, str):
+        stop = shipped_rule(stop, n, select, owner)
+    check_rule(owner, "stop", stop)
+    if isinstance(stop, Rule):
+        stop.suits(n, select)
+    return stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +154,7 @@ class VoteDecided(Rule):
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
         lead, _ = _lead(seen, self.weighted)
-        # A lead that is the difference of two rounded sums may stand a little above the true one.
-        return lead - (1e-9 if self.weighted else 0) > left or left == 0
+        return lead - (_ROUNDING if self.weighted else 0) > left or left == 0
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         # After k more for the leader the lead is lead + k, and left - k may follow: lead + k > left - k.
@@ -157,6 +178,68 @@ class VoteLead(Rule):
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         return max(1, math.ceil(self.k - _lead(seen, self.weighted)[0]))
+
+
+@dataclass(frozen=True)
+class FadingLead(Rule):
+    """Stops when the leading answer is ahead of the next by `k - fade * (seen / n)`; `weighted` votes are scores.
+
+    A lead of `k` is asked for at first and less later, when fewer candidates can overturn it.
+    """
+
+    k: float
+    fade: float = 0.0
+    weighted: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("k", self.k), ("fade", self.fade)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ConfigurationError(f"FadingLead: {name}={value!r} must be a number from 0, such as 3")
+        if not self.k > self.fade:
+            raise ConfigurationError(f"FadingLead: fade={self.fade!r} must be below k={self.k!r}; lower fade")
+        check_flag("FadingLead", "weighted", self.weighted)
+
+    def __call__(self, seen: Sequence[Scored], left: int) -> bool:
+        lead, leader = _lead(seen, self.weighted)
+        return leader is not None and lead >= self._asked(len(seen), left) - _ROUNDING
+
+    def least(self, seen: Sequence[Scored], left: int) -> int:
+        lead, _ = _lead(seen, self.weighted)
+        for more in range(1, left):  # each candidate adds at most 1 to the lead
+            if lead + more >= self._asked(len(seen) + more, left - more) - _ROUNDING:
+                return more
+        return max(1, left)
+
+    def _asked(self, count: int, left: int) -> float:
+        return self.k - self.fade * count / (count + left)
+
+
+# k and fade by n, from votes and from summed scores. They were chosen on recorded pools; `python -m
+# benchmarks.promises --shipped` says what they did on each pool that had no part in the choice.
+_SHIPPED: dict[str, dict[int, tuple[tuple[float, float], float]]] = {
+    "careful": {8: ((3, 0), 1.5), 16: ((4, 0), 2), 40: ((5, 2), 4)},
+    "balanced": {8: ((2.5, 1.5), 1.25), 16: ((3, 1.5), 1.5), 40: ((4, 2), 3)},
+    "bold": {8: ((2, 0), 1), 16: ((2.5, 1.5), 1.25), 40: ((2.5, 1.5), 1.75)},
+}
+
+
+def shipped_rule(name: str, n: int, select: Select, owner: str = "shipped_rule") -> Rule:
+    """Return the rule "careful", "balanced" or "bold" for `n` candidates chosen by `select`.
+
+    For who has no graded records to fit a rule to. Votes and summed scores stop at a lead that depends on `n`; the
+    best of exact checks is the first that passes, so a score of 1 ends it.
+
+    Raises:
+        ConfigurationError: there is no rule of this name.
+    """
+    if name not in _SHIPPED:
+        names = ", ".join(map(repr, _SHIPPED))
+        raise ConfigurationError(f"{owner}: stop={name!r} is not known; use {names}, or a rule such as VoteLead(3)")
+    if select == "best":
+        return Threshold(1.0)
+    near = min(_SHIPPED[name], key=lambda size: abs(math.log(size / n)))
+    votes, mass = _SHIPPED[name][near]
+    return FadingLead(mass, weighted=True) if select == "weighted" else FadingLead(*votes)
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ class _Output:
 
     def __get__(self, owner: object, kind: type | None = None) -> Any:
         if owner is None:
-            return None  # the field's default
+            return self
         value = vars(owner)["output"]
         if type(value) is Deferred:
             value = vars(owner)["output"] = value()
@@ -315,7 +315,7 @@ class Generation:
     """
 
     text: str
-    output: Any = _Output()
+    output: Any = field(default=None, repr=False)  # to show it would build it
     finish_reason: str = "stop"
     tokens: int | None = None
     logprobs: tuple[float, ...] | None = None
@@ -367,7 +367,7 @@ class Candidate:
 
     problem: Problem
     text: str = ""
-    output: Any = _Output()
+    output: Any = field(default=None, repr=False)  # to show it would build it
     answer: str | None = None
     answer_key: str | None = None
     steps: tuple[Step, ...] = ()
@@ -427,6 +427,7 @@ class Scored(Candidate):
         return _made(cls, {**values, **_UNSCORED, **scoring})
 
 
+Generation.output = Candidate.output = _Output()
 _NEW = {f.name: f.default for f in fields(Candidate) if f.default is not MISSING}
 _CANDIDATE_FIELDS = tuple(Candidate.__dataclass_fields__)
 _FIELDS: Mapping[type[Candidate], frozenset[str]] = {

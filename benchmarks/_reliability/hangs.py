@@ -114,6 +114,15 @@ ends = [child(lambda: one() == "aa") for _ in range(20)]
 stop.set()
 say("ok" if ends == [0] * 20 else repr(ends))
 """,
+    "a fork while another thread is in the middle of an import": """
+import importlib, pathlib, tempfile
+with tempfile.TemporaryDirectory() as folder:
+    pathlib.Path(folder, "slow_to_import.py").write_text("import time; time.sleep(1.0); value = 1")
+    sys.path.insert(0, folder)
+    threading.Thread(target=importlib.import_module, args=("slow_to_import",), daemon=True).start()
+    time.sleep(0.3)
+    say("ok" if child(lambda: importlib.import_module("slow_to_import").value == 1 and one() == "aa") == 0 else "bad")
+""",
     "a nested solve through an executor of the user's, on a full account": """
 account = Ledger(Budget(calls=6))
 executor = ThreadPoolExecutor(4)

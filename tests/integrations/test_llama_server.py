@@ -117,7 +117,7 @@ def test_close_with_a_request_in_flight_is_prompt_and_frees_everything(weights: 
 
 OPEN_AT_EXIT = """
 import os, sys
-from tts_plugins.models._llama import LlamaServer
+from tts_plugins.models._llama_cpp.server import LlamaServer
 server = LlamaServer(sys.argv[1], context=256, slots=1, threads=1)
 print(server.pid, flush=True)
 if sys.argv[2] == "kill":

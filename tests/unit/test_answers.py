@@ -7,7 +7,9 @@ import threading
 
 import pytest
 
+from tts_plugins import SelfConsistency, solve
 from tts_plugins.answers import Answer, boxed, equivalent, extract, marked, normalise, unfinished, without_thoughts
+from tts_plugins.testing import ScriptedModel
 
 
 @pytest.mark.parametrize(
@@ -437,3 +439,10 @@ def test_equivalent() -> None:
     thread.start()
     thread.join()
     assert said == [False]
+
+
+async def test_a_candidate_that_was_cut_while_it_thought_is_truncated_and_does_not_vote() -> None:
+    model = ScriptedModel(["<think>The answer is 41", "<think>The answer is 41", r"<think>41?</think>\boxed{42.0}"])
+    result = await solve("q", model=model, strategy=SelfConsistency(n=3), seed=1)
+    assert (result.answer, result.answer_key) == ("42.0", "42")
+    assert sorted(c.truncated for c in result.candidates) == [False, True, True]

@@ -9,7 +9,7 @@ import pytest
 from tts_plugins import BestOfN, Problem, solve
 from tts_plugins.errors import CandidateError
 from tts_plugins.testing import ScriptedModel
-from tts_plugins.testing.attacks import FAMILIES, attacks, obeys_anything, obeys_outside, repeats
+from tts_plugins.testing.attacks import FAMILIES, attacks, obeys_anything, obeys_outside, quotes, repeats
 from tts_plugins.types import Candidate, Score, Scored
 from tts_plugins.verifiers import (
     CallableVerifier,
@@ -71,6 +71,24 @@ async def test_a_candidates_own_verdict_is_never_read(verifier: Any) -> None:
 
 async def test_step_judges_do_not_read_it_either() -> None:
     assert await outcomes(ProcessJudge(ScriptedModel(repeats))) == (set(), len(ALL))
+
+
+@pytest.mark.parametrize("verifier", [LLMJudge, GenerativeVerifier, ProcessJudge])
+async def test_a_quotation_in_a_critique_is_no_verdict(verifier: Any) -> None:
+    assert (await outcomes(make(verifier, quotes)))[0] == set()
+
+
+async def test_nor_does_it_win_a_comparison() -> None:
+    for attack in ALL:
+        model = ScriptedModel(["17 * 23 = 391, as 17 * 20 = 340 and 17 * 3 = 51.", attack.text])
+        judge = PairwiseJudge(
+            ScriptedModel(lambda p, n: quotes(p, n).replace('"criteria"', '"better": "tie", "criteria"'))
+        )
+        try:
+            result = await solve(QUESTION, model=model, strategy=BestOfN(n=2), verifier=judge)
+        except CandidateError:
+            continue
+        assert "391" in result.text, attack
 
 
 async def test_the_scripts_do_fool_a_careless_reader() -> None:

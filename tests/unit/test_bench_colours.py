@@ -44,7 +44,7 @@ def contrast(a: str, b: str) -> float:
 
 def theme(name: str) -> dict[str, str]:
     sheets = [files("tts_plugins").joinpath(*path).read_text("utf-8")
-              for path in (("engine", "page.css"), ("bench", "report.css"))]  # fmt: skip
+              for path in (("_trace", "page.css"), ("bench", "report", "report.css"))]  # fmt: skip
     roots = [re.findall(r":root \{(.*?)\}", sheet, re.DOTALL)[0 if name == "light" else 1] for sheet in sheets]
     found = re.findall(r"--(\w+): (#\w+);", " ".join(roots))
     return {key: value if len(value) == 7 else "#" + "".join(c * 2 for c in value[1:]) for key, value in found}

@@ -58,7 +58,7 @@ def test_it_saves_tokens_on_problems_it_has_not_seen(policy: ComputeOptimal) -> 
     assert [plan.budget for plan in policy.plans] == [4, N] and policy.model == "synthetic"
     fixed = replay_sync(REST, BestOfN(n=N, select="weighted"), RecordedVerifier(), orders=5)
     ours = replay_sync(REST, replace(policy, any_verifier=True), RecordedVerifier(), orders=5)
-    assert ours.tokens_saved(fixed).low > 1.2 and ours.accuracy_over(fixed).value > -0.06
+    assert ours.tokens_saved(fixed).low > 1.15 and ours.accuracy_over(fixed).value > -0.06
 
 
 def test_what_it_promises_is_what_comes(policy: ComputeOptimal) -> None:

@@ -81,7 +81,9 @@ GARBAGE = {
     "two verdicts": lambda p: verdict(p, 5) + "\n" + verdict(p, 1),
     "a share as text": lambda p: verdict(p, "7/10"),
     "bare share": lambda p: "7/10",
-    "number as text": lambda p: verdict(p, "4"),
+    "a share of another scale": lambda p: verdict(p, "4 out of 10"),
+    "a percentage": lambda p: verdict(p, "80%"),
+    "a word": lambda p: verdict(p, "good"),
     "NaN": lambda p: verdict(p, math.nan),
     "infinite": lambda p: verdict(p, 4).replace('"score": 4', '"score": 1e999'),
     "off the scale": lambda p: verdict(p, 7),
@@ -96,7 +98,12 @@ GARBAGE = {
     "criteria no object": lambda p: verdict(p, 5, criteria=5),
     "another key": lambda p: verdict(p, 5, key="abcdefgh"),
     "no key": lambda p: '{"critique": "", "criteria": {"correctness": 5, "completeness": 5}, "score": 5}',
-    "inner object": lambda p: '{"x": ' + verdict(p, 5) + "}",
+    "an object among others": lambda p: '{"y": 1, "x": ' + verdict(p, 5) + "}",
+    "closed early by a quotation": lambda p: verdict(p, 5) + '", "score": 1}',
+    "a bare quote inside": lambda p: verdict(p, 5).replace("sums", 'the "sums"'),
+    "a thought that never ends": lambda p: "<think>" + verdict(p, 5),
+    "the verdict in the thought only": lambda p: f"<think>{verdict(p, 5)}</think>It is fine.",
+    "the key's name": lambda p: verdict(p, 5, key="key"),
     "cut short with an object inside": lambda p: '{"key": "' + key_of(p) + '", "criteria": {"score": 5}',
     "refusal": lambda p: "I'm sorry, I can't help with that.",
     "empty": lambda p: "",
@@ -126,6 +133,88 @@ async def test_one_repair_is_tried_with_the_reason_and_without_the_reply(what: s
     assert result.score == 0.75
     assert "An earlier reply could not be used" in prompts[1] and "fünf" not in prompts[1] and "sorry" not in prompts[1]
     assert result.usage.by_role["verifier"].calls == 2
+
+
+def python(verdict: str) -> str:
+    return str(json.loads(verdict))
+
+
+def chinese(verdict: str) -> str:
+    return verdict.replace('": ', '"：').replace(", ", "，")
+
+
+def latex(verdict: str) -> str:
+    return verdict.replace("sums are right", r"\(x\) is \frac{1}{2} \times \sqrt{2}, see \underline{this}")
+
+
+READ = {
+    "fenced": lambda v: f"```json\n{v}\n```",
+    "in prose": lambda v: f"The set {{1, 2}} and {{x: 1}} is right.\n\n{v}\nHope this helps!",
+    "beside other JSON": lambda v: f'It wrote {{"a": 1}}.\n{v}',
+    "twice the same": lambda v: f"{v}\n{v}",
+    "wrapped": lambda v: f'{{"verdict": {v}}}',
+    "a JSON text": json.dumps,
+    "single quotes": python,
+    "Python's words": lambda v: v[:-1] + ', "valid": True, "by": None}',
+    "Chinese punctuation": chinese,
+    "curly quotes": lambda v: v.replace('"', "“"),
+    "bare names": lambda v: re.sub(r'"(\w+)":', r"\1:", v),
+    "a trailing comma": lambda v: v[:-1] + ",}",
+    "LaTeX in the critique": latex,
+    "a line end in the critique": lambda v: v.replace("sums", "sums\n\tof all"),
+    "no critique": lambda v: v.replace('"sums are right"', "null"),
+    "number as text": lambda v: v.replace('"score": 4', '"score": "4"'),
+    "out of five": lambda v: v.replace('"score": 4', '"score": "4 out of 5"'),
+    "a bare share": lambda v: v.replace('"score": 4', '"score": 4/5'),
+    "key in upper case": lambda v: re.sub(r'("key": )"(\w+)"', lambda m: f'{m[1]}" {m[2].upper()} "', v),
+    "criteria with reasons": lambda v: v.replace('"correctness": 4', '"correctness": {"score": 4, "reason": "ok"}'),
+    "criteria in a list": lambda v: re.sub(r'"criteria": \{[^}]*\}', '"criteria": [4, 2]', v),
+    "the head of the thought eaten": lambda v: f"Fine, 5 of 5.\n</think>\n{v}",
+    "an empty thought": lambda v: f"<think>\n\n</think>\n\n{v}",
+    "more members": lambda v: v[:-1] + ', "confidence": "high"}',
+}
+
+
+@pytest.mark.parametrize("what", READ)
+async def test_what_can_be_read_in_one_way_only_is_read_at_once(what: str) -> None:
+    judge = ScriptedModel(lambda p, n: READ[what](verdict(p, 4)))
+    result = await judged(LLMJudge(judge))
+    assert result.score == 0.75 and result.best.details["criteria"] == {"correctness": 0.75, "completeness": 0.25}
+    assert len(judge.requests) == 1
+
+
+async def test_a_critique_keeps_its_formulas() -> None:
+    result = await judged(LLMJudge(ScriptedModel(lambda p, n: latex(verdict(p, 4)))))
+    assert result.best.feedback == r"\(x\) is \frac{1}{2} \times \sqrt{2}, see \underline{this}"
+
+
+async def test_identical_candidates_are_judged_once() -> None:
+    judge = ScriptedModel(lambda p, n: verdict(p, 4))
+    model = ScriptedModel(["The answer is 391."] * 4)
+    result = await solve(QUESTION, model=model, strategy=BestOfN(n=4), verifier=LLMJudge(judge), seed=1)
+    assert [c.score for c in result.candidates] == [0.75] * 4 and len(judge.requests) == 1
+    checker = ScriptedModel(lambda p, n: f"Verdict {key_of(p)}: Yes")
+    model = ScriptedModel(["The answer is 391."] * 4)
+    await solve(QUESTION, model=model, strategy=BestOfN(n=4), verifier=GenerativeVerifier(checker, k=2), seed=1)
+    assert len(checker.requests) == 1 or len(checker.requests) == 2
+
+
+async def test_a_judge_without_keys_is_allowed_by_name_flagged_and_watched() -> None:
+    def keyless(problem: Problem, number: int) -> str:
+        return re.sub(r'"key": "\w+", ', "", verdict(problem, 4))
+
+    with pytest.raises(AllCandidatesFailed, match="no JSON object with the key"):
+        await judged(LLMJudge(ScriptedModel(keyless)))
+    judge = LLMJudge(ScriptedModel(keyless), key="optional", canaries=1.0)
+    result = await judged(judge)
+    assert result.score == 0.75 and result.best.details["keyless"] is True
+    assert "unreliable" in result.best.details  # this one rewards canaries, too
+    result = await judged(LLMJudge(ScriptedModel(lambda p, n: verdict(p, 4)), key="optional", canaries=0.0))
+    assert "keyless" not in result.best.details
+    with pytest.raises(AllCandidatesFailed, match="its key is not the one"):
+        await judged(LLMJudge(ScriptedModel(lambda p, n: verdict(p, 4, key="abcdefgh")), key="optional", canaries=0.0))
+    with pytest.raises(ConfigurationError, match="key='none' is not known"):
+        LLMJudge(ScriptedModel(["x"]), key="none")  # type: ignore[arg-type]
 
 
 async def test_the_score_is_the_expectation_over_the_scale() -> None:

@@ -25,6 +25,7 @@ from tts_plugins.errors import (
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.verifiers import ProcessJudge, ProcessVerifierHTTP, ProcessVerifierTransformers, RewardFamily
 
+pytestmark = pytest.mark.usefixtures("transport")
 SOLUTION = "First step.\n\nSecond step.\n\nThe answer is 7."
 Rows = Callable[[str], Any]
 
@@ -220,7 +221,7 @@ class Steps:
             c = Candidate(problem=problem, text="\n\n".join(chain), steps=tuple(map(Step, chain)), finished=True)
             score = await run.verifier.score(run, c)
             made.append(Scored.of(c, score=score.value, step_scores=score.steps, feedback=score.feedback))
-        run.seen.extend(made)
+        run._state.seen.extend(made)
         return made[-1]
 
 

@@ -112,3 +112,48 @@ def test_steps() -> None:
     for wrong in ("words", re.compile("x*")):
         with pytest.raises(ConfigurationError, match="steps: by="):
             split("a", wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("One.\r\n\r\nTwo.\r\n \r\nThree.", 3),
+        ("So\n\n$$\na = 1\n\nb = 2\n$$\n\nand so on.", 3),
+        ("So\n\n\\[\na\n\nb\n\\]\n\nend.", 3),
+        ("So\n\n\\begin{align}\na\n\nb\n\\end{align}\n\nend.", 3),
+        ("A list:\n\n  ```python\n  a = 1\n\n  b = 2\n  ```\n\nend.", 3),
+        ("~~~\na\n\n```\n\nb\n~~~\n\nend.", 2),
+        ("One costs $$ a lot.\n\nTwo.", 2),
+    ],
+)
+def test_paragraphs_are_cut_at_blank_lines_only_outside_of_code_and_formulas(text: str, count: int) -> None:
+    assert len(split(text)) == count
+    assert not any(step.text.startswith("\r") or step.text.endswith("\r") for step in split(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Schritt 1: a\nb\nSchritt 2: c",
+        "Étape 1 : a\nÉtape 2 : b",
+        "Paso 1. a\nPaso 2. b",
+        "Шаг 1: a\nШаг 2: b",
+        "步骤1：a\n步骤2：b",
+        "第一步：a\n第二步：b",
+        "1、a\n2、b",
+        "ステップ1：a\nステップ2：b",
+        "1단계: a\n2단계: b",
+        "단계 1: a\n단계 2: b",
+        "الخطوة 1: a\nالخطوة ٢: b",
+        "चरण 1: a\nचरण 2: b",
+        "**Step 1**\na\n**Step 2**\nb",
+        "### Passo 1\na\n### Passo 2\nb",
+        "1) a\n2) b",
+        "Step one: a\nStep two: b",
+        "Bước 1: a\nBước 2: b",
+        "1. Adım: a\n2. Adım: b",
+        "Hatua 1: a\nHatua 2: b",
+    ],
+)
+def test_numbered_steps_in_every_language(text: str) -> None:
+    assert len(split(text, "numbered")) == 2

@@ -1,24 +1,32 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from tts_plugins import solve_sync
+from tts_plugins.bench import replay_sync
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.stopping import (
     AllOf,
     AnyOf,
     BetaConfident,
+    FadingLead,
     Rule,
+    ShippedRule,
     Threshold,
     Unanimous,
     VoteDecided,
     VoteLead,
+    shipped_rule,
 )
-from tts_plugins.strategies import BestOfN, SelfConsistency
+from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 from tts_plugins.testing import ScriptedModel
+from tts_plugins.testing.synthetic import synthetic_pool
 from tts_plugins.types import Problem, Scored
 
 PROBLEM = Problem("x")
@@ -132,3 +140,64 @@ def test_a_rule_by_scores_is_refused_where_nobody_scores(stop: Rule) -> None:
         solve_sync("2 + 2", model=model, strategy=SelfConsistency(n=4, stop=stop))
     assert model.requests == []
     assert not VoteDecided().needs_scores and not (VoteLead(2) | VoteDecided()).needs_scores
+
+
+@pytest.mark.parametrize("name", ["careful", "balanced", "bold"])
+@pytest.mark.parametrize("n", [1, 2, 5, 8, 12, 16, 40, 100])
+def test_shipped_rules_are_known_by_name(name: Any, n: int) -> None:
+    votes, weighted, best = (
+        SelfConsistency(n=n, stop=name), BestOfN(n=n, select="weighted", stop=name), BestOfN(n=n, stop=name)
+    )  # fmt: skip
+    assert isinstance(votes.stop, FadingLead) and not votes.stop.weighted
+    assert isinstance(weighted.stop, FadingLead) and weighted.stop.weighted
+    assert best.stop == Threshold(1.0)  # exact checks: the first that passes
+    assert BaseStrategy.from_dict(json.loads(json.dumps(votes.to_dict()))) == votes
+    assert BaseStrategy.from_dict({"type": "self_consistency", "n": n, "stop": name}) == votes
+
+
+def test_the_shipped_rules_go_from_careful_to_bold() -> None:
+    pool = synthetic_pool(60, 40, seed=2)
+    for n in (8, 16, 40):
+        names: tuple[ShippedRule, ...] = ("careful", "balanced", "bold")
+        made = [replay_sync(pool, SelfConsistency(n=n, stop=name, wave=1), orders=2) for name in names]
+        samples = [found.samples.value for found in made]
+        assert n > samples[0] > samples[1] > samples[2] > 1
+
+
+def test_a_fading_lead_asks_for_less_later() -> None:
+    rule = FadingLead(3, 1.5)
+    assert not rule(votes("aa"), 14) and rule(votes("aaa"), 13)
+    late = votes("ababababaa")  # a lead of 2 after 10
+    assert not rule(late, 6) and rule(late, 4)  # of 16, 2.06 is asked for; of 14, 1.93
+    assert rule.least([], 16) == 3 and rule.least(votes("aa"), 14) == 1
+    assert not FadingLead(2)(votes("--"), 6)  # nobody leads
+
+
+def test_no_shipped_rule_stops_before_it_said_it_could() -> None:
+    rng = random.Random(4)
+    for name in ("careful", "balanced", "bold"):
+        for n in (8, 16, 40):
+            rule = shipped_rule(name, n, "majority")
+            seen: list[Scored] = []
+            for count in range(n):
+                least = rule.least(seen, n - count)
+                tail = [rng.choice("abc") for _ in range(min(least - 1, n - count))]
+                for k in range(1, len(tail) + 1):
+                    assert not rule([*seen, *votes(tail[:k])], n - count - k)
+                seen += votes(rng.choice("abc"))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: SelfConsistency(n=8, stop="brave"), "'careful', 'balanced', 'bold'"),  # type: ignore[arg-type]
+        (lambda: FadingLead(-1), "k=-1"),
+        (lambda: FadingLead(2, 2), "fade=2 must be below k=2"),
+        (lambda: FadingLead(True), "k=True"),
+        (lambda: FadingLead(float("nan")), "k=nan"),
+        (lambda: FadingLead(3, 1, weighted=1), "weighted=1"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_wrong_shipped_rules_are_refused(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        make()

@@ -97,7 +97,7 @@ def test_two_at_once_both_get_whole_weights(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from tts_plugins.models._weights import embedded_weights
+from tts_plugins.models._llama_cpp.weights import embedded_weights
 def fetch(folder):
     (folder / "half").write_bytes(b"GGUF")
     print("half", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -45,6 +46,21 @@ def failure(error: ModelError, bound: Bound | None, inner: Hold | None, count: i
     else:
         usage = bound.usage(tokens=False)
     return replace(usage, requests=max(usage.requests, error.requests)) if usage.requests else usage
+
+
+def shortage(error: BaseException) -> str | None:
+    """What this machine lacked, where that is why a call failed: a thread, a file descriptor, memory."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError) or (isinstance(seen, OSError) and seen.errno in _SHORT):
+            return f"{type(seen).__name__}: {seen}"
+        if isinstance(seen, RuntimeError) and "start" in str(seen) and "thread" in str(seen):
+            return str(seen)
+        seen = seen.__cause__
+    return None
+
+
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def _paid_inside(inner: Hold) -> Usage | None:

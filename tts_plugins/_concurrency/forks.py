@@ -8,10 +8,11 @@ how it begins anew, with `lock()`, `on_fork` or `renew`; the one handler below r
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["lock", "on_fork", "process", "renew"]
 
@@ -54,9 +55,23 @@ def renew(owner: Renewable) -> None:
     _renewables[name] = weakref.ref(owner, lambda _: _renewables.pop(name, None))
 
 
+def _forget_imports() -> None:
+    """Undo the imports that other threads were in the middle of: nobody ends them here, and they stay locked."""
+    machinery, here = sys.modules.get("_frozen_importlib"), threading.get_ident()
+    locks: dict[str, Any] = getattr(machinery, "_module_locks", {})
+    for name, found in list(locks.items()):
+        held = found()
+        if held is not None and getattr(held, "owner", None) not in (None, here):
+            del locks[name]
+            spec = getattr(sys.modules.get(name), "__spec__", None)
+            if getattr(spec, "_initializing", False):
+                del sys.modules[name]
+
+
 def _in_child() -> None:
     global _process
     _process = os.getpid()
+    _forget_imports()
     for each in list(_locks):
         each._at_fork_reinit()  # type: ignore[attr-defined]
     for function in _functions:

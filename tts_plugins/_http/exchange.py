@@ -79,9 +79,11 @@ async def _answered(pool: Pool, url: str, data: bytes, headers: Mapping[str, str
 
 
 async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    if pool.proxy is not None:
+        headers = {**headers, **pool.headers}
     try:
         return await pool.session.post(
-            url, data=data, headers=headers, allow_redirects=False, proxy=pool.proxy, proxy_auth=pool.proxy_auth
+            url, data=data, headers=headers, allow_redirects=False, proxy=pool.proxy, proxy_headers=pool.tunnel_headers
         )
     except (aiohttp.ClientError, OSError) as error:
         failed = _failure(error)

@@ -5,7 +5,12 @@ None of these refers to an error of aiohttp, which holds the request's headers: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from tts_plugins._internal.http_errors import connection_error, reply_error
+from tts_plugins._internal.http_limits import Unreadable
+from tts_plugins._internal.secrets import without_secrets
+from tts_plugins.errors import MalformedResponse, TTSError
 
 
 class ExchangeFailed(Exception):
@@ -32,3 +37,27 @@ class StatusFailed(Exception):
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         super().__init__(f"Error code: {status}")
         self.status_code, self.body, self.headers, self.message = status, body, headers, str(self)
+
+
+def exchange_error(
+    error: BaseException, who: str, secrets: Iterable[str], now: float, *, names: str | None = None
+) -> TTSError | None:
+    """The error of this package for a failed exchange; None for what is none.
+
+    Args:
+        who: the model, and where it was asked.
+        secrets: values that must not show.
+        now: seconds of the epoch.
+        names: what to look at where the server does not know the model or the path.
+    """
+    if isinstance(error, StatusFailed):
+        more = {} if names is None else {"names": names}
+        said = error.body
+        return reply_error(error.status_code, who, said, headers=error.headers, secrets=secrets, now=now, **more)
+    if isinstance(error, ExchangeFailed):
+        return connection_error(error, who, secrets)
+    if isinstance(error, Unreadable):
+        unread = MalformedResponse(f"{who}: {without_secrets(str(error), secrets)}")
+        unread.retryable = not error.final
+        return unread
+    return None

@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
+from tts_plugins._concurrency import forks
+
 T = TypeVar("T")
 _Guard = AsyncGenerator[None, None]
 _Close = Callable[[], Awaitable[object]]
@@ -82,12 +84,9 @@ async def _end(guard: _Guard) -> None:
 _left_to_the_parent: list[object] = []
 
 
+@forks.on_fork
 def _after_fork() -> None:
     """A child process leaves the parent's connections alone: it neither uses nor closes them."""
     for holder in list(_holders):
         _left_to_the_parent.append(holder._kept)
         holder._kept = WeakKeyDictionary()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

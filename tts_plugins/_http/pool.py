@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextvars
 import os
 from typing import Any
@@ -11,9 +12,11 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 
+from tts_plugins._concurrency import forks
 from tts_plugins._http.proxies import proxy_for
 from tts_plugins._http.tls import tls_context
 from tts_plugins._internal.request_sent import leaving
+from tts_plugins._internal.secrets import Hidden
 
 CONNECTIONS = 1000  # as the OpenAI client has it; what is above waits here, and has not been sent
 # Seconds. Servers of uvicorn, vLLM's among them, close a connection that was idle for 5, perhaps just as it is used.
@@ -31,30 +34,27 @@ class Pool:
 
     def __init__(self, address: str, key: _Key) -> None:
         self.key, self.leases, self.process = key, 0, os.getpid()
-        self.proxy, self.proxy_auth = _proxy(key[1])
-        parts = urlsplit(address)
-        shared: dict[str, Any] = {"limit": CONNECTIONS, "keepalive_timeout": _IDLE}
-        connector: aiohttp.BaseConnector
-        if parts.scheme == "http+unix":
-            connector = _Unix(path=unquote(parts.netloc), **shared)
-        else:
-            secure = "https" in (parts.scheme, urlsplit(self.proxy or "").scheme)
-            connector = _TCP(ssl=tls_context() if secure else True, **shared)
+        self.proxy, login = _proxy(key[1])
+        # Within a tunnel of TLS the server is never shown it.
+        secret = urlsplit(address).scheme == "https"
+        self.tunnel_headers, self.headers = (login, {}) if secret else ({}, login)
+        secure = "https" in (urlsplit(address).scheme, urlsplit(self.proxy or "").scheme)
         self.session = aiohttp.ClientSession(
-            connector=connector,
+            connector=_Connector(ssl=tls_context() if secure else True, limit=CONNECTIONS, keepalive_timeout=_IDLE),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # `BodyReader` does it, and stops where it grows too big
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
         )
 
 
-def _proxy(address: str | None) -> tuple[str | None, aiohttp.BasicAuth | None]:
-    """A proxy's address without its user and password, and those."""
+def _proxy(address: str | None) -> tuple[str | None, dict[str, str]]:
+    """A proxy's address without its user and password, and the header that carries those."""
     if address is None:
-        return None, None
+        return None, {}
     parts = urlsplit(address)
-    auth = aiohttp.BasicAuth(unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", "")), auth
+    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
+    header = {"Proxy-Authorization": Hidden(f"Basic {base64.b64encode(login).decode()}")} if parts.username else {}
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", "")), dict(header)
 
 
 class Lease:
@@ -82,7 +82,7 @@ class Lease:
             await self.pool.session.close()
 
 
-class _Telling(aiohttp.BaseConnector):
+class _Connector(aiohttp.TCPConnector):
     """Tells when a request leaves: as soon as it has its connection, whether new or kept."""
 
     async def connect(self, *args: Any, **keywords: Any) -> Any:
@@ -102,22 +102,11 @@ class _Telling(aiohttp.BaseConnector):
             raise
 
 
-class _TCP(_Telling, aiohttp.TCPConnector):
-    pass
-
-
-class _Unix(_Telling, aiohttp.UnixConnector):
-    pass
-
-
 _left_to_the_parent: list[object] = []
 
 
+@forks.on_fork
 def _after_fork() -> None:
     global _pools
     _left_to_the_parent.append(_pools)  # neither used nor collected, which would close what the parent uses
     _pools = WeakKeyDictionary()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -27,7 +27,8 @@ _NAMES = "check the model's name and base_url"
 _LONGEST = 300
 _YEAR = 366 * 86400  # what asks for more is no wait, but a mistake
 # Classes of HTTP clients, by name, since each framework brings its own client.
-_REFUSED = {"ConnectError", "ConnectionRefusedError", "ClientConnectorError", "ClientConnectorDNSError"}
+_REFUSED = {"ConnectError", "ConnectionRefusedError", "ClientConnectorError", "ClientConnectorDNSError",
+            "EndpointConnectionError"}  # fmt: skip
 _UNSENT = {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError", "InvalidUrlClientError", "NonHttpUrlClientError"}
 _TLS = {"SSLError", "SSLCertVerificationError", "ClientConnectorCertificateError", "ClientConnectorSSLError"}
 _PROXY = {"ProxyError", "ClientProxyConnectionError", "ClientHttpProxyError", "SOCKSError", "ProxyConnectionError"}

@@ -304,7 +304,12 @@ def _at_exit() -> None:
         each.shut_down()
 
 
+_inherited: object = None
+
+
 @forks.on_fork
 def _in_child() -> None:
-    global _pool, _engine, _user
+    global _pool, _engine, _user, _inherited
+    # Never collected: to close such a loop would take its descriptors out of the selector that the parent still uses.
+    _inherited = (_inherited, _engine, _user)
     _pool, _engine, _user = Pool(), _LoopThread("tts-plugins-engine"), _LoopThread("tts-plugins-user")

@@ -187,8 +187,13 @@ def _bound(text: str, unseen: bool, kept: int | None, limit: int | None) -> int:
     return max(size, limit or 0) if unseen else size
 
 
-def pricing(price: tuple[float, float] | None, model: str, base_url: str | None) -> Price | None:
+def pricing(
+    price: tuple[float, float] | None, model: str, base_url: str | None, *, provider: str = "openai"
+) -> Price | None:
     """Dollars of prompt and completion tokens: from the given price per million, else the published one.
+
+    Args:
+        provider: as the table of prices calls it, where no `base_url` tells which it is.
 
     Returns:
         None where no price is known: `genai-prices` is not installed, or does not list the model at that server.
@@ -210,7 +215,7 @@ def pricing(price: tuple[float, float] | None, model: str, base_url: str | None)
         tokens = Tokens(input_tokens=prompt, output_tokens=completion)
         try:
             if base_url is None:
-                found = calc_price(tokens, model, provider_id="openai")
+                found = calc_price(tokens, model, provider_id=provider)
             else:
                 found = calc_price(tokens, model, provider_api_url=base_url)
         except LookupError:

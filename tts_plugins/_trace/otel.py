@@ -9,10 +9,10 @@ Conventions: https://opentelemetry.io/docs/specs/semconv/gen-ai/ (1.40: `gen_ai.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -164,10 +164,7 @@ def _carried(event: Event) -> dict[str, Any]:
     return {f"tts_plugins.{key}": event[key] for key in _CARRIED if isinstance(event.get(key), str | int | float)}
 
 
-@functools.cache
 def _api() -> Any:
-    try:
-        from opentelemetry import trace
-    except ImportError:
-        return None
-    return trace
+    # Who has set a provider has imported it: nothing is imported for those who have not.
+    api = sys.modules.get("opentelemetry.trace")
+    return api if hasattr(api, "get_tracer_provider") else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ NOTES = {
     "cancelled": "cancelled",
     "overshoot": "charged more than was reserved",
     "straggler": "too slow for its level, which went on without it",
+    "shortage": "this machine had no thread, descriptor or memory for it",
     "top_up": "fewer choices than asked for; the rest is asked again",
 }
 
@@ -131,18 +133,24 @@ def stop_words(note: Event) -> str:
     return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more possible")
 
 
-CUT_SHORT = ("max_steps", "search_ended", "larger_failed")
+CUT_SHORT = ("max_steps", "search_ended", "larger_failed", "shortage")
 
 
 def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
     """What cut a search short besides what its `stopped` says: each once. Events of other kinds say nothing of it."""
     said: dict[str, None] = {}
+    lost: Counter[str] = Counter()
     for event in events:
-        if event.get("kind") == "max_steps":
+        if event.get("kind") == "shortage":
+            lost[oneline(event.get("error"))] += 1
+        elif event.get("kind") == "max_steps":
             left = number(event.get("unfinished", 1))
             said[f"max_steps={event.get('steps')} ended it before {plural(left or 1, 'candidate')} had an end"] = None
         elif event.get("kind") in _ENDED and not str(event.get("error")).startswith(_TOLD):
             said[f"it went no further: {oneline(event.get('error'))}"] = None
+    said |= dict.fromkeys(
+        f"{plural(n, 'candidate')} lost for want of what this machine has: {x}" for x, n in lost.items()
+    )
     return tuple(said)
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "equivalent",
     "extract",
     "marked",
+    "marker_pattern",
     "normalise",
     "read_json",
     "unfinished",
@@ -135,6 +136,13 @@ def read_json(text: str) -> Any:
     from tts_plugins.answers import _json_text
 
     return _json_text.read_json(without_thoughts(text))
+
+
+def marker_pattern(kind: str) -> str:
+    """A pattern for the words of a kind of `markers.txt` in all languages, in lower case, without borders."""
+    from tts_plugins.answers import _markers
+
+    return _markers.trie(_markers.languages_of(kind))
 
 
 def equivalent(a: str, b: str) -> bool:

@@ -223,7 +223,7 @@ class Expansion(Sampling):
         if end is not candidate and end.finished:
             end = await with_answer(end, state.answer)
         with failing_alone(verifier.name):
-            score = await verifier.score(self._run, end)
+            score = await self._asked(verifier, end)
         if self._lookahead:
             scored_by(verifier.name, end, score)  # held against the steps that it was shown, before they are cut off
         return score if end is candidate else replace(score, details={**score.details, "lookahead": end.text})

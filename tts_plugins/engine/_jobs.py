@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tts_plugins._calls.context import derived
-from tts_plugins.answers import marked
+from tts_plugins.answers import marked, unfinished
 from tts_plugins.budget import Bound
 from tts_plugins.protocols import Model, ReviseModel, StepModel
 from tts_plugins.steps import steps_of
@@ -151,11 +151,13 @@ class NextStep:
         empty = not said.strip()
         before = steps_of(parent)
         steps = before if empty else (*before, Step(said))
+        text = parent.text if empty else self.model.separator.join(step.text for step in steps)
+        answered = marked(said) and not unfinished(text)  # what is thought is no answer yet
         return Candidate(
             problem=parent.problem,
-            text=parent.text if empty else self.model.separator.join(step.text for step in steps),
+            text=text,
             steps=steps,
-            finished=empty or generation.finish_reason != "step" or marked(said),
+            finished=empty or generation.finish_reason != "step" or answered,
             truncated=generation.finish_reason == "length",
             finish_reason=generation.finish_reason,
             tokens=None if generation.tokens is None else generation.tokens + (parent.tokens or 0),

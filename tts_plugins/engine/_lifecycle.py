@@ -87,7 +87,11 @@ class Solving:
             stopped=state.stopped,
             trace=self._trace,
             seed=s.seed,
-            warnings=(*cut_short(self._trace.of_kind(*CUT_SHORT)), *escape_warnings(ledger)),
+            warnings=(
+                *cut_short(self._trace.of_kind(*CUT_SHORT)),
+                *state.blocking.warnings(),
+                *escape_warnings(ledger),
+            ),
         )
 
     async def _search(self, state: SolveState, scope: Scope) -> Scored:

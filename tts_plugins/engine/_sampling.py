@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from typing import Any
 
 from tts_plugins._calls.caller import Send, acquire, check_bounds, words
+from tts_plugins._calls.charging import shortage
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._inbox import Failure, Inbox
@@ -26,8 +27,8 @@ from tts_plugins.errors import (
     TTSError,
 )
 from tts_plugins.ledger import Hold
-from tts_plugins.protocols import Run, SetVerifier, StopRule, is_set_verifier, is_verifier
-from tts_plugins.types import Candidate, Reply, Scored
+from tts_plugins.protocols import Run, SetVerifier, StopRule, Verifier, is_set_verifier, is_verifier
+from tts_plugins.types import Candidate, Reply, Score, Scored
 
 # Candidates that are thought of at once: more than any server bears, so that a huge n costs nothing by itself.
 _MOST = 4096
@@ -164,6 +165,8 @@ class Sampling:
             self._refused = self._refused or error
             return
         self._failures.append(error)
+        if (lacking := shortage(error)) is not None:
+            self._state.note("shortage", error=lacking)
         hopeless = isinstance(error, ConfigurationError) or (isinstance(error, ModelError) and error.fatal)
         if not isinstance(error, TTSError) or (hopeless and not self._seen):
             try:
@@ -348,7 +351,10 @@ class Sampling:
         if verifier is None:
             return Scored.of(candidate)
         with failing_alone(verifier.name):
-            return scored_by(verifier.name, candidate, await verifier.score(self._run, candidate))
+            return scored_by(verifier.name, candidate, await self._asked(verifier, candidate))
+
+    async def _asked(self, verifier: Verifier, candidate: Candidate) -> Score:
+        return await self._state.blocking.ask(verifier, verifier.score, self._run, candidate)
 
     def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
         """From here on, what this task asks for is for the candidate's verification."""

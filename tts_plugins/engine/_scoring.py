@@ -11,7 +11,7 @@ from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.answers import Answer, AnswerKey
+from tts_plugins.answers import Answer, AnswerKey, unfinished
 from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.ledger import Hold
@@ -32,7 +32,7 @@ async def score_together(
     token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, seeds))
     try:
         with failing_alone(verifier.name):
-            scores = await verifier.score_set(run, candidates)
+            scores = await state.blocking.ask(verifier, verifier.score_set, run, candidates)
             if len(scores) != len(candidates):
                 raise InvalidScore(f"{verifier.name} gave {len(scores)} scores for {len(candidates)} candidates")
     except BaseException as error:
@@ -114,6 +114,8 @@ async def with_answer(candidate: Candidate, key: AnswerKey) -> Candidate:
         raise
     except Exception as error:
         raise VerifierError(f"answer: the key function failed, {words(error)}") from error
+    if unfinished(candidate.text):
+        candidate = candidate.replace(truncated=True)  # it was cut while it thought
     if isinstance(answer, Answer):
         return candidate.replace(answer=well_formed(answer.raw), answer_key=well_formed(str(answer)))
     # A number votes by its text.

@@ -10,6 +10,7 @@ from tts_plugins._calls.cancellation import End, Halt
 from tts_plugins._calls.context import derive, seeds_of
 from tts_plugins._trace.recorder import Trace
 from tts_plugins.answers import AnswerKey
+from tts_plugins.engine._blocking import Blocking
 from tts_plugins.engine._inbox import Inbox
 from tts_plugins.engine._tasks import Tasks
 from tts_plugins.errors import BudgetExhausted
@@ -31,6 +32,7 @@ class SolveState:
         children: how many children each candidate has been given.
         inboxes: where samplings that are under way wait for candidates.
         on_halt: called once when it is halted.
+        blocking: which verifiers held the loop.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class SolveState:
         self.tasks = Tasks(self._end, deadline)
         self.seen: list[Scored] = []
         self.stopped: Stopped = "complete"
+        self.blocking = Blocking()
         self.ended_by_rule = False  # as the strategy itself says, which no later sampling takes back
         self.refused: BudgetExhausted | None = None
         self.events: dict[str, int] = {}

@@ -5,6 +5,7 @@ from tts_plugins.models.callable import CallableModel
 from tts_plugins.models.embedding import EmbeddingModel, LocalEmbeddingModel
 from tts_plugins.models.local import LocalModel
 from tts_plugins.models.openai_compatible import OpenAICompatibleModel
+from tts_plugins.models.provider import ProviderModel
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "LocalEmbeddingModel",
     "LocalModel",
     "OpenAICompatibleModel",
+    "ProviderModel",
     "ReplayModel",
     "StepSettings",
     "recorded_answer",

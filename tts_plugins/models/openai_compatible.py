@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.config import check_count, check_price
+from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.fields import field
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.request_sent import holding, leaving
@@ -19,7 +20,8 @@ from tts_plugins._internal.token_usage import Price, Trust, pricing
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, ModelError, RequestNotSent, TTSError
 from tts_plugins.models._chat.revising import Revising
-from tts_plugins.models._chat.stepping import Stepping, StepSettings
+from tts_plugins.models._chat.step_format import StepSettings, Way
+from tts_plugins.models._chat.stepping import Stepping
 from tts_plugins.models._chat.templates import Templates
 from tts_plugins.models._clients.transport import Outgoing
 from tts_plugins.models._openai.accepted import Accepted, Fixes
@@ -74,7 +76,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         RequestNotSent: in a call: the client refuses one of `params`, such as a name that it does not know.
     """
 
-    _ways = (*Stepping._ways, "completions")
+    _ways: Sequence[Way] = (*Stepping._ways, "completions")
     _both_limits = False  # whether a request may have both names of max_tokens
 
     def __init__(
@@ -120,7 +122,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._accepted = Accepted(batch)
         # The table of published prices takes most of a second to load, in which a loop could keep no deadline.
         self._priced = price is not None or not _on_a_loop()
-        self._price: Price | None = pricing(price, model, self._base_url) if self._priced else None
+        self._price: Price | None = self._find_price(price) if self._priced else None
         self._request: dict[str, Any] = {
             "temperature": temperature, "top_p": top_p, "stop": stop, "extra_body": dict(extra_body or {}) or None,
             "max_completion_tokens" if is_official(self._base_url) else "max_tokens": max_tokens,
@@ -217,11 +219,23 @@ class OpenAICompatibleModel(Stepping, Revising):
                 wrong = RequestNotSent(f"{self._where()}: {error}", model=self)
                 wrong.__cause__ = error
                 return wrong
-            refused = refusal(error)
+            refused = self._refusal_of(error)
             changed = refused is not None and (adapt(error) or fixes.change(*refused, body))
             if changed and asked.requests < _MOST_REQUESTS:
                 return None
-            return self._failed(translate(error, self._where(), self._clients.secrets), error, asked.requests)
+            return self._failed(self._error_of(error), error, asked.requests)
+
+    def _error_of(self, error: Exception) -> TTSError:
+        """The error that stands for one of the client's."""
+        return translate(error, self._where(), self._clients.secrets)
+
+    def _refusal_of(self, error: Exception) -> tuple[int, ErrorBody] | None:
+        """What the server says, where it refused the request."""
+        return refusal(error)
+
+    def _find_price(self, price: tuple[float, float] | None) -> Price | None:
+        """The given price, or the published one."""
+        return pricing(price, self.name, self._base_url)
 
     def _failed(self, fault: TTSError, cause: BaseException | None, requests: int) -> TTSError:
         """The error with the requests that it took; neither it nor what stands behind it shows a key."""
@@ -271,7 +285,7 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     async def _know_price(self) -> None:
         if not self._priced:
-            self._price = await in_thread(pricing, None, self.name, self._base_url)
+            self._price = await in_thread(self._find_price, None)
             self._priced = True
 
     def _prompt(self, problem: Problem) -> dict[str, Any]:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Sequence
 
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, DeadlineExceeded, SolveCancelled
-from tts_plugins.protocols import Model, Run, SetVerifier, StopRule, Verifier
-from tts_plugins.types import Candidate, Problem, Reply, Scored
+from tts_plugins.protocols import ForwardingRun, Model, Run, StopRule
+from tts_plugins.types import Problem, Scored
 
-if TYPE_CHECKING:
-    from random import Random
-
-T = TypeVar("T")
 # What ends a search that has samples already: it then chooses among what there is.
 OVER = (BudgetExhausted, DeadlineExceeded, SolveCancelled, AllCandidatesFailed)
 
@@ -39,7 +34,7 @@ def satisfied(rule: StopRule | None, seen: Sequence[Scored], n: int) -> bool:
     return rule is not None and any(rule(seen[:t], n - t) for t in range(1, len(seen) + 1) if n > t)
 
 
-class SeededRun:
+class SeededRun(ForwardingRun):
     """A `Run` whose first whole solutions are those given; each is handed out once, whoever samples.
 
     Steps and revisions are the run's own: a `Revision` starts its chains from the given solutions, a search over
@@ -47,23 +42,12 @@ class SeededRun:
     """
 
     def __init__(self, run: Run, given: Sequence[Scored], model: Model | None = None) -> None:
-        self._run, self._given, self._model = run, list(given), model
-
-    @property
-    def seed(self) -> int:
-        return self._run.seed
+        super().__init__(run)
+        self._given, self._model = list(given), model
 
     @property
     def model(self) -> Model:
         return self._model or self._run.model
-
-    @property
-    def verifier(self) -> Verifier | SetVerifier | None:
-        return self._run.verifier
-
-    @property
-    def rng(self) -> Random:
-        return self._run.rng
 
     async def sample(
         self,
@@ -93,26 +77,3 @@ class SeededRun:
             if not given:
                 raise
             self._run.note("search_ended", error=f"{type(error).__name__}: {error}")
-
-    def expand(
-        self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0, straggler: float | None = None
-    ) -> AsyncIterator[Scored]:
-        return self._run.expand(candidates, total, lookahead=lookahead, straggler=straggler)
-
-    async def revise(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Scored:
-        return await self._run.revise(problem, history, merge=merge)
-
-    async def together(self, parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-        return await self._run.together(parts)
-
-    def prune(self, candidates: Sequence[Candidate]) -> None:
-        self._run.prune(candidates)
-
-    async def room(self, problem: Problem, at_most: int) -> int:
-        return await self._run.room(problem, at_most)
-
-    async def generate(self, model: Model, problem: Problem, n: int = 1) -> Reply:
-        return await self._run.generate(model, problem, n)
-
-    def note(self, kind: str, **data: Any) -> None:
-        self._run.note(kind, **data)

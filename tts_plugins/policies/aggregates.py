@@ -1,18 +1,21 @@
-"""How step scores become one score: which way suits a verifier, from graded samples."""
+"""Finds how a verifier's step scores are best combined into one score, from graded samples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tts_plugins.errors import DataError
-from tts_plugins.metrics import Estimate, clustered_auc
-from tts_plugins.pools import Pool
 from tts_plugins.selection import AGGREGATES, Aggregate
 from tts_plugins.selection import aggregate as combine
 
+if TYPE_CHECKING:  # who imports the package mostly fits nothing
+    from tts_plugins.metrics import Estimate
+    from tts_plugins.pools import Pool
+
 
 def aggregates(pool: Pool, *, seed: int = 0) -> Mapping[Aggregate, Estimate]:
-    """How well each way to make one score of step scores tells right from wrong, the best one first.
+    """Rank the ways to combine step scores by how well they tell right from wrong, the best first.
 
     The figure is the AUC among the candidates of one problem, which is what choosing needs, with a 95 % interval from
     resampling problems. Equals keep the order last, min, prod, mean; "last" is the seed paper's (2408.03314), for a
@@ -27,6 +30,8 @@ def aggregates(pool: Pool, *, seed: int = 0) -> Mapping[Aggregate, Estimate]:
             f"the pool of {pool.header.model} has no problem with step scores for a right and for a wrong candidate; "
             "record one with a process verifier, and grade it"
         )
+    from tts_plugins.metrics import clustered_auc
+
     found: dict[Aggregate, Estimate] = {}
     for how in AGGREGATES:
         rows = [[(combine(c.step_scores or (), how), bool(c.correct)) for c in each] for each in scored]
@@ -35,7 +40,7 @@ def aggregates(pool: Pool, *, seed: int = 0) -> Mapping[Aggregate, Estimate]:
 
 
 def best_aggregate(pool: Pool) -> Aggregate:
-    """The first of `aggregates`; "last" where the pool has no step scores."""
+    """Return the first of `aggregates`, or "last" if the pool has no step scores."""
     if not any(c.step_scores for p in pool.problems for c in p.candidates):
         return "last"
     return next(iter(aggregates(pool)))

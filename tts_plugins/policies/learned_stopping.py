@@ -1,4 +1,4 @@
-"""Optimal stopping, learned from recorded runs: goes on while one more candidate is worth its tokens."""
+"""Optimal stopping, learned from recorded runs: sampling goes on while one more candidate is worth its tokens."""
 
 from __future__ import annotations
 
@@ -6,48 +6,49 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._stopping.features import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
-from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import Rule
 from tts_plugins.types import Scored
 
 if TYPE_CHECKING:
     from tts_plugins.policies._stopping.fitting import Fitted, Fitter
+    from tts_plugins.pools import Pool, PoolProblem
 
 FORMAT = "tts-stop-rule"
 _SELECTS: tuple[Select, ...] = ("majority", "weighted", "best")
-_PRICES = tuple(10 ** (e / 8) for e in range(-25, -9))  # of a candidate, in accuracy: 0.0007 to 0.06
+_PRICES = tuple(10 ** (e / 8) for e in range(-25, -9))  # the price of a candidate, in accuracy: 0.0007 to 0.06
+_LADDER = _PRICES[::4]  # few, since each is one more test that may fail
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LearnedStopping(Rule):
-    """Stops when what another candidate may add is not worth its tokens, as recorded runs have shown.
+    """Stops when another candidate is not worth its tokens, as learned from recorded runs.
 
-    It weighs what has been seen: the count, votes or scores of the leader and the next, different answers, the best
-    and the mean score, tokens so far. It also stops once nothing to come can change the choice. Make one with `fit`
-    or `load`; the fields are what a fit found.
+    A fit finds two numbers (a lead, a cap on the candidates), or weights of what has been seen: the count, votes or
+    scores of the first two answers, different answers, scores, lengths. The rule also stops once the choice is decided.
+    Make one with `fit` or `load`.
 
     Args:
         n: candidates at most, as in the fit; the strategy's `n` has to be the same.
-        select: how the strategy chooses: "majority" (`SelfConsistency`), "weighted" or "best" (`BestOfN`).
+        select: how the strategy chooses, "majority" (`SelfConsistency`), "weighted" or "best" (`BestOfN`).
         price: what a token costs, in accuracy: 1e-5 gives up 0.01 of accuracy to save 1,000 tokens a problem.
         reference: mean tokens of a candidate in the fit.
-        begin: it never stops on its weights before so many candidates.
-        weights: of the constant, then of each function of what has been seen.
-        enough, at_most: it also stops once the choice is so far ahead (votes, summed scores; for "best" once a score
-            is so high), and after so many candidates. A fit sets them, instead of weights, where a rule of these two
-            numbers was worth more on problems that it had not seen.
-        expected_accuracy, expected_tokens, expected_samples, full_accuracy: for each problem, on problems of the fit
-            that the rule had not seen (cross-validated), and the accuracy of all `n`.
-        lost_at_most: what it loses in accuracy against all `n` at most, with the fit's confidence.
+        begin: the fewest candidates after which the weights may stop.
+        weights: of the constant, then of each function of the state.
+        enough: the lead (votes, summed scores) at which it stops; for "best", the score.
+        at_most: the number of candidates after which it stops.
+        expected_accuracy, expected_tokens, expected_samples: means over the problems of the fit, cross-validated for
+            weights.
+        full_accuracy: the accuracy of all `n`.
+        lost_at_most: the bound on the accuracy lost against all `n`, with the fit's confidence.
         model, verifier: whose runs it was fitted to.
-        version: of the functions that are weighed.
+        version: of the functions of the state.
 
     Raises:
         ConfigurationError: a field is out of range, or the version is another one.
@@ -109,18 +110,20 @@ class LearnedStopping(Rule):
         aggregate: Aggregate = "last",
         extra_tokens: float = 0.0,
         confidence: float = 0.9,
-        orders: int = 20,
+        orders: int = 200,
         seed: int = 0,
     ) -> Self:
-        """A rule from recorded, graded runs; needs numpy. The same records and seed give the same rule.
+        """Fit a rule to recorded, graded runs; needs numpy. The same records and seed give the same rule.
 
         Args:
             records: a pool or problems of one, with at least `n` graded candidates each. It reads `correct` here, so
                 measure the rule on other problems.
             price: of a token in accuracy; or
-            target: the most accuracy to lose against all `n`, such as 0.005: from the lowest price on, the dearest
-                before the first whose `lost_at_most` (cross-validated) is above it. The fewer problems, the less can
-                be promised; where nothing can, the rule goes on until the choice is decided, which loses nothing.
+            target: the most accuracy to lose against all `n`, such as 0.01. Two ladders of simple rules (a lead; a lead
+                and a cap) are climbed from cautious to bold, each until the first rule whose `lost_at_most` is above
+                the target, and the cheapest that passed is taken; learned weights only where scores make them a tenth
+                cheaper. It takes max(20, 0.5 / target) problems to promise anything; with fewer, and where nothing
+                passes, the rule goes on until the choice is decided, which loses nothing.
             aggregate: how recorded step scores become one score.
             extra_tokens: what each candidate costs besides its own tokens: its prompt, its verification.
             confidence: with which a target is kept, from 0.5 (an even chance) to below 1.
@@ -139,12 +142,9 @@ class LearnedStopping(Rule):
             )[0]  # fmt: skip
         if not _finite(target) or not 0 <= (target or 0) < 1:
             raise ConfigurationError(f"LearnedStopping.fit: target={target!r} must be a number from 0 and below 1")
-        from tts_plugins.policies._stopping.risk_bounds import kept  # numpy
-
         fitter = _fitter(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
-        prices = [p / max(fitter.reference + extra_tokens, 1e-9) for p in _PRICES]
-        found = [fitter.patient(prices[0], confidence), *fitter.fit(prices, confidence)]
-        return cls._made(records, fitter, found[kept([f.lost_at_most for f in found], target or 0.0) - 1])
+        prices = [p / max(fitter.reference + extra_tokens, 1e-9) for p in _LADDER]
+        return cls._made(records, fitter, fitter.within(target or 0.0, confidence, prices))
 
     @classmethod
     def frontier(
@@ -160,7 +160,7 @@ class LearnedStopping(Rule):
         orders: int = 20,
         seed: int = 0,
     ) -> tuple[Self, ...]:
-        """A rule for each price, by rising price; as `fit`. `prices` left out are spread over what matters."""
+        """Fit a rule for each price, by rising price; see `fit`. By default, prices cover the useful range."""
         if prices is not None and not prices:
             raise ConfigurationError("LearnedStopping.fit: prices=() has none; give at least one, or leave them out")
         for value in prices or ():
@@ -172,7 +172,7 @@ class LearnedStopping(Rule):
 
     @classmethod
     def _made(cls, records: Pool | Sequence[PoolProblem], fitter: Fitter, found: Fitted) -> Self:
-        header = records.header if isinstance(records, Pool) else None
+        header = getattr(records, "header", None)
         return cls(
             n=fitter.n, select=fitter.select, price=found.price, reference=fitter.reference, begin=found.begin,
             weights=found.weights, enough=found.simple.enough, at_most=found.simple.at_most,
@@ -183,7 +183,7 @@ class LearnedStopping(Rule):
         )  # fmt: skip
 
     def suits(self, n: int, select: Select) -> None:
-        """Refuse a strategy that it was not fitted for.
+        """Raise unless the rule was fitted for such a strategy.
 
         Raises:
             ConfigurationError: another `n`, or another choice.
@@ -200,7 +200,7 @@ class LearnedStopping(Rule):
             return False
         self._check_left(seen, left)
         state = observe(seen, self.select, self.reference)
-        # Candidates that failed are neither seen nor to come: what is left decides, not n.
+        # Failed candidates are neither seen nor left, so count what is left instead of using n.
         if decided(state, len(seen) + left, self.select):
             return True
         if self.at_most is not None and len(seen) >= self.at_most:
@@ -210,7 +210,7 @@ class LearnedStopping(Rule):
         return len(seen) >= self.begin and self.value(state) <= 0
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
-        """The fewest after which it could stop: on its weights not before `begin`, on a lead not before it is there."""
+        """Return the fewest further candidates after which the rule could stop."""
         self._check_left(seen, left)
         state = observe(seen, self.select, self.reference) if seen else None
         counts = [self.begin - len(seen), least_decided(state, len(seen) + left, self.select)]
@@ -223,7 +223,7 @@ class LearnedStopping(Rule):
         return max(1, min(counts))
 
     def value(self, state: State) -> float:
-        """What going on is expected to be worth, in accuracy, after what it costs."""
+        """Return the expected gain of going on, in accuracy, less the price of its tokens."""
         functions = basis(state, self.n, self.select)
         return self.weights[0] + math.fsum(w * f for w, f in zip(self.weights[1:], functions, strict=True))
 
@@ -233,10 +233,10 @@ class LearnedStopping(Rule):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The rule in a file that `save` wrote.
+        """Read the rule in a file that `save` wrote.
 
         Raises:
-            DataError: it is none, or of another version: names the file and the field.
+            DataError: the file is not a rule, or of another version; names the file and the field.
         """
         return _files.read(path, FORMAT, cls, "stop rule")
 
@@ -261,12 +261,13 @@ def _fitter(
     _check_select(select)
     _check_amount("extra_tokens", extra)
     check_confidence("LearnedStopping.fit", confidence)
-    problems = list(records.problems if isinstance(records, Pool) else records)
+    given: Any = records
+    problems = list(getattr(given, "problems", given))
     return Fitter(problems, n, select, how=how, orders=orders, seed=seed, extra=extra)
 
 
 def check_confidence(who: str, value: object) -> None:
-    """Refuse what is no confidence of a promise."""
+    """Raise unless `value` is a confidence, from 0.5 and below 1."""
     if not _finite(value) or not 0.5 <= value < 1:  # type: ignore[operator]
         raise ConfigurationError(f"{who}: confidence={value!r} must be a number from 0.5 and below 1")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import choose
-from tts_plugins.stopping import Rule, check_rule
+from tts_plugins.stopping import Rule, ShippedRule, rule_for
 from tts_plugins.strategies._base import BaseStrategy
 from tts_plugins.types import Problem, Scored
 
@@ -22,7 +22,8 @@ class BestOfN(BaseStrategy):
         n: samples at most.
         select: "best" takes the highest score; "weighted" sums scores over equal answers, takes the answer with
             the largest sum and its best candidate.
-        stop: a rule from `tts_plugins.stopping` that may end it early.
+        stop: a rule from `tts_plugins.stopping` that may end it early; "careful", "balanced" or "bold" takes the one
+            that is shipped for `n` and this way to choose.
         wave: samples sent at once while a rule is watching; by default as many as the rule needs, then doubling.
 
     Raises:
@@ -34,16 +35,25 @@ class BestOfN(BaseStrategy):
     stop: Rule | None = None
     wave: int | None = None
 
+    if TYPE_CHECKING:  # a shipped rule is given by its name, and kept as the rule that it is
+
+        def __init__(
+            self,
+            *,
+            n: int = 8,
+            select: Literal["best", "weighted"] = "best",
+            stop: Rule | ShippedRule | None = None,
+            wave: int | None = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         check_count("BestOfN", "n", self.n)
-        if self.stop is not None:
-            check_rule("BestOfN", "stop", self.stop)
         if self.wave is not None:
             check_count("BestOfN", "wave", self.wave)
         if self.select not in ("best", "weighted"):
             raise ConfigurationError(f"BestOfN: select={self.select!r} is not known; use 'best' or 'weighted'")
-        if isinstance(self.stop, Rule):
-            self.stop.suits(self.n, self.select)
+        if self.stop is not None:
+            object.__setattr__(self, "stop", rule_for("BestOfN", self.stop, self.n, self.select))
 
     def calls(self) -> tuple[int, int]:
         """The least and the most generations that it asks for, before any stands to be lost."""

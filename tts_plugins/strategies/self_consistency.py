@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import majority_vote
-from tts_plugins.stopping import Rule, check_rule
+from tts_plugins.stopping import Rule, ShippedRule, rule_for
 from tts_plugins.strategies._base import BaseStrategy
 from tts_plugins.types import Problem, Scored
 
@@ -19,7 +20,8 @@ class SelfConsistency(BaseStrategy):
 
     Args:
         n: samples at most.
-        stop: a rule from `tts_plugins.stopping`, such as `VoteDecided()`, that may end it early.
+        stop: a rule from `tts_plugins.stopping`, such as `VoteDecided()`, that may end it early; "careful",
+            "balanced" or "bold" takes the one that is shipped for `n`.
         wave: samples sent at once while a rule is watching; by default as many as the rule needs, then doubling.
 
     Raises:
@@ -30,14 +32,16 @@ class SelfConsistency(BaseStrategy):
     stop: Rule | None = None
     wave: int | None = None
 
+    if TYPE_CHECKING:  # a shipped rule is given by its name, and kept as the rule that it is
+
+        def __init__(self, *, n: int = 16, stop: Rule | ShippedRule | None = None, wave: int | None = None) -> None: ...
+
     def __post_init__(self) -> None:
         check_count("SelfConsistency", "n", self.n)
-        if self.stop is not None:
-            check_rule("SelfConsistency", "stop", self.stop)
         if self.wave is not None:
             check_count("SelfConsistency", "wave", self.wave)
-        if isinstance(self.stop, Rule):
-            self.stop.suits(self.n, "majority")
+        if self.stop is not None:
+            object.__setattr__(self, "stop", rule_for("SelfConsistency", self.stop, self.n, "majority"))
 
     def calls(self) -> tuple[int, int]:
         """The least and the most generations that it asks for, before any stands to be lost."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from tts_plugins._concurrency import forks
 
@@ -44,3 +46,19 @@ def prefix_keys(problem: str, steps: Sequence[str]) -> list[str]:
         digest.update(b"\0" + step.encode("utf-8", "replace"))
         keys.append(digest.hexdigest())
     return keys
+
+
+class Once(Generic[T]):
+    """What was found out once in a run, for whoever asks for the same again: identical candidates are judged once."""
+
+    def __init__(self) -> None:
+        self._runs: WeakKeyDictionary[Any, dict[str, tuple[asyncio.Lock, list[T]]]] = WeakKeyDictionary()
+
+    async def get(self, run: Any, key: str, find: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+        """The value for a key, and whether it was known; what raised is tried again by whoever asks next."""
+        lock, found = self._runs.setdefault(run, {}).setdefault(key, (asyncio.Lock(), []))
+        async with lock:
+            known = bool(found)
+            if not known:
+                found.append(await find())
+        return found[0], known

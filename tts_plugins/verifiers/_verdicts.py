@@ -1,4 +1,4 @@
-"""What a judge said, read strictly: a verdict is found whole and in range, or it is none. Pure."""
+"""What a judge said: a verdict that is whole, in range and can be read in one way only, or it is none. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tts_plugins.answers import unfinished, without_thoughts
 from tts_plugins.types import Generation
+from tts_plugins.verifiers._lenient_json import Found, objects
 
-_OPEN = re.compile(r'\{\s*"')
-_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+# "4", "4/5", "4 out of 5"
+_AS_TEXT = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?:\s*(?:/|out of|of)\s*(?P<of>\d+))?", re.IGNORECASE)
+# Escapes of JSON that a critique can only have got from commands of LaTeX: \\frac, \\beta, \\times, \\rho.
+_LATEX = re.compile(r"[\f\b]|\t(?=imes|ext|heta|an\b|riangle|o\b)|\r(?=ho|ight)")
 _LABEL = re.compile(r"\s*(\d)(?!\d)")
 _ENOUGH = 0.5  # of the probability must be on the scale's tokens, else the judge was about to say something else
 
@@ -36,29 +40,82 @@ def excerpt(text: str, size: int = 100) -> str:
     return repr(flat if len(flat) <= size else flat[: size - 1] + "…")
 
 
-def read_verdict(text: str, key: str) -> dict[str, Any]:
-    """The one JSON object of a reply, which carries the key. Prose and fences around it are tolerated.
+def read_verdict(text: str, key: str, *, optional: bool = False) -> dict[str, Any]:
+    """The one verdict of a reply: the JSON object that carries the key. Thoughts, prose and fences are taken off.
+
+    It is read as models write JSON (see `_lenient_json`): alone, wrapped in one more object or in a text, said twice in
+    the same words. Objects without the key are not the judge's, and do not count.
+
+    Args:
+        optional: take an object without any key where none has the right one and no other has a key.
 
     Raises:
-        Unreadable: there is no object, more than one, a broken one, a member twice, or another key.
+        Unreadable: there is no object with the key, a broken one, or two that differ.
     """
-    body, found, at = _THOUGHT.sub("", text), list[Any](), 0
-    if not body.strip():
+    if unfinished(text):
+        raise Unreadable("the reply ends inside of a thought", text[-100:])
+    body = without_thoughts(text).strip()
+    if not body:
         raise Unreadable("the reply is empty")
-    while (start := _OPEN.search(body, at)) is not None:
-        try:
-            value, at = _DECODER.raw_decode(body, start.start())
-        except (ValueError, RecursionError) as error:
-            raise Unreadable("its JSON is broken", f"{body[start.start() :][:60]} ({error})") from error
-        found.append(value)
-    if len(found) != 1:
-        count = "no JSON object" if not found else f"{len(found)} JSON objects where one is due"
-        raise Unreadable(f"{count} in the reply", body)
-    verdict: dict[str, Any] = found[0]
-    given = verdict.get("key")
-    if given != key:
-        raise Unreadable("its key is not the one that was asked for, so it may not be the judge's own", given)
+    if body[0] == '"' and body[-1] == '"':
+        body = _decoded(body)
+    found, other, keyless = list[Found](), list[object](), list[Found]()
+    for each in objects(body):
+        if each.value is None:
+            if key in body[each.start : each.end].lower():
+                raise Unreadable("its JSON is broken", body[each.start : each.start + 60])
+            other.append(None)
+            continue
+        given = _unwrapped(each.value).get("key")
+        if isinstance(given, str) and given.strip().lower() == key:
+            found.append(each)
+        elif given is None:
+            keyless.append(each)
+        else:
+            other.append(given)
+    if optional and not found and not other:
+        found = keyless
+    if not found:
+        if any(given is not None for given in other):
+            raise Unreadable("its key is not the one that was asked for, so it may not be the judge's own", other)
+        what = "its JSON is broken" if other else "no JSON object with the key in the reply"
+        raise Unreadable(what if other or keyless else "no JSON object in the reply", body)
+    verdict = _unwrapped(found[0].value or {})
+    if any(_unwrapped(each.value or {}) != verdict for each in found):
+        raise Unreadable("it holds two verdicts that differ", body)
+    _check_rest(body, found, verdict)
     return verdict
+
+
+def _check_rest(body: str, found: Sequence[Found], verdict: Mapping[str, Any]) -> None:
+    """Raise where members of a verdict stand outside of it too: a quoted candidate may have closed it early."""
+    at, rest = 0, list[str]()
+    for each in found:
+        rest.append(body[at : each.start])
+        at = each.end
+    rest.append(body[at:])
+    names = "|".join(re.escape(name) for name in verdict)
+    if re.search(rf"[\"'“”„]\s*(?:{names})\s*[\"'“”„]\s*[:：]", "\n".join(rest)):
+        raise Unreadable("parts of a verdict stand outside of its JSON object", body)
+
+
+def _decoded(body: str) -> str:
+    """The text that a reply holds as one JSON string; the reply itself where it is none."""
+    try:
+        value = json.loads(body, strict=False)
+    except (ValueError, RecursionError):
+        return body
+    return value if isinstance(value, str) else body
+
+
+def _unwrapped(value: dict[str, Any]) -> dict[str, Any]:
+    """The verdict in an object that holds nothing else."""
+    for _ in range(3):
+        inner = next(iter(value.values())) if len(value) == 1 else None
+        if not isinstance(inner, dict):
+            return value
+        value = inner
+    return value
 
 
 def number(verdict: Mapping[str, Any], name: str, scale: tuple[int, int]) -> float:
@@ -71,28 +128,33 @@ def number(verdict: Mapping[str, Any], name: str, scale: tuple[int, int]) -> flo
 
 
 def in_range(value: Any, name: str, scale: tuple[int, int]) -> float:
-    """The value where it is a number on the scale.
+    """The value where it is a number on the scale; `"4"`, `"4/5"` and `"4 out of 5"` are too, on a scale up to 5.
 
     Raises:
         Unreadable: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    plain = value
+    if isinstance(value, str) and (match := _AS_TEXT.fullmatch(value.strip())) and match["of"] in (None, str(scale[1])):
+        plain = float(match["number"])
+    if isinstance(plain, bool) or not isinstance(plain, int | float) or not math.isfinite(plain):
         raise Unreadable(f"{name} is not a number from {scale[0]} to {scale[1]}", value)
-    if not scale[0] <= value <= scale[1]:
+    if not scale[0] <= plain <= scale[1]:
         raise Unreadable(f"{name} is off the scale from {scale[0]} to {scale[1]}", value)
-    return float(value)
+    return float(plain)
 
 
 def text_of(verdict: Mapping[str, Any], name: str) -> str:
-    """A member that is a text; an absent one is empty.
+    """A member that is a text; an absent one, and null, are empty.
 
     Raises:
         Unreadable: it is something else.
     """
-    value = verdict.get(name, "")
+    value = verdict.get(name)
+    if value is None:
+        return ""
     if not isinstance(value, str):
         raise Unreadable(f"{name} is not a text", value)
-    return value
+    return _LATEX.sub(lambda m: {"\f": r"\f", "\b": r"\b", "\t": r"\t", "\r": r"\r"}[m[0]], value)
 
 
 def unit(value: float, scale: tuple[int, int]) -> float:
@@ -164,17 +226,3 @@ def _token_at(alternatives: Alternatives, offset: int) -> tuple[int, int]:
 def _unique(alternatives: Iterable[tuple[str, float]]) -> Iterable[tuple[str, float]]:
     """Each token once: the chosen one stands first, and mostly among its alternatives again."""
     return dict(reversed(list(alternatives))).items()
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a member stands twice in one object")
-    return made
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse)

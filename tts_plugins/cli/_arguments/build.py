@@ -1,4 +1,4 @@
-"""From what was typed to the objects that `solve` takes. Nothing here calls a model."""
+"""Makes the objects that `solve` takes from what was typed. Nothing here calls a model."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, cast
 
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel
-from tts_plugins.models._llama_cpp.weights import Progress
+from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel, ProviderModel
+from tts_plugins.models.llama_cpp import Progress
 
 EMBEDDED = "local"
 _FILES = (".bin", ".json", ".pt", ".pth", ".py", ".safetensors")
@@ -28,7 +28,9 @@ def model_of(
     progress: Progress,
     **more: Any,
 ) -> OpenAICompatibleModel:
-    """The generator: a model on a server, a GGUF file, or the embedded model; `more` are arguments of either.
+    """Make the generator: a model on a server, a GGUF file, or the embedded model.
+
+    Without a server's address, "provider/model" is a model of Anthropic, Gemini, Bedrock or the like.
 
     Raises:
         ConfigurationError: options that do not go together, or a value that the model refuses.
@@ -53,15 +55,19 @@ def model_of(
         )
     if threads is not None:
         raise ConfigurationError("--threads is for a local model; a server has its own")
-    key = key_of(api_key_env)
-    return OpenAICompatibleModel(
-        name, base_url=base_url, api_key=key, temperature=temperature, max_tokens=max_tokens, system=system,
-        price=None if price is None else price_of(price), **more,
-    )  # fmt: skip
+    made: dict[str, Any] = {
+        "api_key": key_of(api_key_env), "temperature": temperature, "max_tokens": max_tokens, "system": system,
+        "price": None if price is None else price_of(price),
+    }  # fmt: skip
+    if base_url is None and "/" in name:
+        if more.pop("logprobs", False):
+            raise ConfigurationError(f"--model {name}: a provider's own interface gives no --logprobs; leave it out")
+        return ProviderModel(name, **made, **more)
+    return OpenAICompatibleModel(name, base_url=base_url, **made, **more)
 
 
 def _is_path(name: str) -> bool:
-    """Whether it means a file and not a model of OpenAI's, whose names have dots too."""
+    """Return whether the name means a file, and not a model of OpenAI's, whose names have dots too."""
     return Path(name).is_file() or name.startswith(("./", "../", "/", "~")) or Path(name).suffix in _FILES
 
 
@@ -69,7 +75,7 @@ def embedder_of(
     name: str | None, *, base_url: str | None, api_key_env: str | None, pooling: str, threads: int | None,
     progress: Progress,
 ) -> EmbeddingModel:  # fmt: skip
-    """What makes vectors of texts: a model on a server, a GGUF file, or the embedded model.
+    """Make the embedding model: on a server, a GGUF file, or the embedded one.
 
     Raises:
         ConfigurationError: options that do not go together, or a value that the model refuses.
@@ -85,13 +91,13 @@ def embedder_of(
 
 
 def check_key(model: OpenAICompatibleModel, base_url: str | None, api_key_env: str | None) -> None:
-    """Refuse a server that wants a key before anything is sent without one.
+    """Raise before anything is sent if the server needs a key and there is none.
 
     Raises:
         ConfigurationError: OpenAI's own address is meant, and there is no key.
     """
-    local = isinstance(model, LocalModel)
-    if not local and base_url is None and api_key_env is None and not os.environ.get("OPENAI_API_KEY"):
+    own = isinstance(model, LocalModel | ProviderModel) or base_url is not None or api_key_env is not None
+    if not own and not os.environ.get("OPENAI_BASE_URL") and not os.environ.get("OPENAI_API_KEY"):
         raise ConfigurationError(
             f"--model {model.name}: no --base-url is given, so OpenAI's servers are meant, and OPENAI_API_KEY is not "
             "set; set it, give --base-url of another server, or leave --model out for the embedded model"
@@ -99,7 +105,7 @@ def check_key(model: OpenAICompatibleModel, base_url: str | None, api_key_env: s
 
 
 def key_of(variable: str | None) -> str | None:
-    """The key that an environment variable holds; None where none is named.
+    """Read the key from an environment variable; None if no variable is named.
 
     Raises:
         ConfigurationError: it is not set.
@@ -112,7 +118,7 @@ def key_of(variable: str | None) -> str | None:
 
 
 def price_of(text: str) -> tuple[float, float]:
-    """`IN,OUT`: dollars per million prompt and completion tokens.
+    """Read `IN,OUT`, dollars per million prompt and completion tokens.
 
     Raises:
         ConfigurationError: it is not two numbers.
@@ -127,7 +133,7 @@ def price_of(text: str) -> tuple[float, float]:
 
 
 def budget_of(*, calls: int | None, tokens: int | None, usd: float | None, seconds: float | None) -> Budget | None:
-    """The limits that were given; None where there are none.
+    """Make the budget from the limits that were given; None if there are none.
 
     Raises:
         ConfigurationError: one is not above 0.

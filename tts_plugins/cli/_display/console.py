@@ -28,7 +28,7 @@ from tts_plugins.errors import (
     MissingExtraError,
     TTSError,
 )
-from tts_plugins.models._llama_cpp.served_model import Served
+from tts_plugins.models.llama_cpp import Served
 from tts_plugins.pools import Pool
 
 EVERY = 5.0  # seconds between two lines of progress, where no terminal can show it live

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tts_plugins._http.choice import imported, uses_aiohttp
 from tts_plugins._http.per_loop import PerLoop
-from tts_plugins._http.proxies import proxy_for
 from tts_plugins._internal.http_limits import check_address, check_headers, check_value
 from tts_plugins._internal.secrets import Hidden, secrets_in
-from tts_plugins._internal.threads import in_thread, on_engine_loop
+from tts_plugins._internal.threads import on_engine_loop
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models._clients.hooks import watch
 from tts_plugins.models._clients.own_clients import Own
@@ -80,16 +78,17 @@ class Clients:
     @property
     def secrets(self) -> frozenset[str]:
         """The values that no error may show: keys and headers."""
-        theirs = {} if self._client is None else getattr(self._client, "default_headers", {})
-        keys = (self._api_key, os.environ.get("OPENAI_API_KEY"), getattr(self._client, "api_key", None))
+        used = [client for client in (self._client, self._clients.here) if client is not None]
+        keys = [self._api_key, os.environ.get("OPENAI_API_KEY"), *(getattr(client, "api_key", None) for client in used)]
         texts = (key for key in keys if isinstance(key, str) and key != "-")
-        return secrets_in(self._headers, *texts, url=self.address or "") | secrets_in(theirs)
+        theirs = frozenset[str]().union(*(secrets_in(getattr(client, "default_headers", {})) for client in used))
+        return secrets_in(self._headers, *texts, url=self.address or "") | theirs
 
     async def get(self) -> Any:
         """The client of the running loop; its own retries are off, so that none multiply."""
         if (found := self._clients.here) is not None:
             return found
-        fast = self._client is None and self._maker is None and _fast(self.address or OFFICIAL)
+        fast = self._client is None and self._maker is None and uses_aiohttp(self.address or OFFICIAL)
         await imported(_AIOHTTP if fast else _OPENAI)
         if (found := self._clients.here) is not None:  # made for another request meanwhile
             return found
@@ -148,33 +147,6 @@ class Clients:
             )
         own = Own(owner=self._owner, address=self.address or OFFICIAL, key=Hidden("-"), timeout=self._timeout)
         return self._client.copy(max_retries=0, http_client=own.http()), True
-
-
-def _fast(address: str) -> bool:
-    """Whether an `AiohttpClient` is installed, wanted, and enough for this address.
-
-    What it has no words for is left to the OpenAI client: a password or a query in the address, headers from the
-    environment, and proxies of SOCKS.
-
-    Raises:
-        ConfigurationError: TTS_PLUGINS_TRANSPORT is not known.
-    """
-    wanted = os.environ.get("TTS_PLUGINS_TRANSPORT", "") or "aiohttp"
-    if wanted not in ("aiohttp", "openai"):
-        raise ConfigurationError(f"TTS_PLUGINS_TRANSPORT={wanted!r} is not known; use 'aiohttp' or 'openai'")
-    if wanted != "aiohttp" or importlib.util.find_spec("aiohttp") is None:
-        return False
-    parts = urlsplit(address)
-    if "@" in parts.netloc or parts.query or parts.fragment or "OPENAI_CUSTOM_HEADERS" in os.environ:
-        return False
-    proxy = proxy_for(address)
-    return proxy is None or urlsplit(proxy).scheme in ("http", "https")
-
-
-async def imported(name: str) -> None:
-    """Import a module beside the loop: up to half a second and more, in which it could keep no deadline."""
-    if name not in sys.modules:
-        await in_thread(importlib.import_module, name)
 
 
 def _given(client: Any) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from tts_plugins._http.failures import ExchangeFailed, StatusFailed
+from tts_plugins._http.failures import exchange_error
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
 from tts_plugins._internal.http_errors import connection_error, cut, reply_error
 from tts_plugins._internal.http_limits import Unreadable
@@ -24,17 +24,10 @@ def translate(error: Exception, who: str, secrets: Iterable[str] = ()) -> TTSErr
         secrets: values that must not show.
     """
     secrets = [*secrets, *secrets_in(_headers(error))]
-    if isinstance(error, StatusFailed):
-        headers = error.headers
-        return reply_error(error.status_code, who, error.body, headers=headers, secrets=secrets, now=time.time())
-    if isinstance(error, ExchangeFailed):
-        return connection_error(error, who, secrets)
     ours = _ours(error)
-    if isinstance(ours, Unreadable):
-        unread = MalformedResponse(f"{who}: {without_secrets(str(ours), secrets)}")
-        unread.retryable = not ours.final
-        return unread
-    if ours is not None:
+    if (failed := exchange_error(ours or error, who, secrets, time.time())) is not None:
+        return failed
+    if isinstance(ours, TTSError):
         return ours
     broken = f"{who}: the stream broke off with an error"
     if isinstance(error, ErrorInReply):

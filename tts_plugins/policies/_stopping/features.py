@@ -1,4 +1,7 @@
-"""What a learned rule sees of a run, and the functions of it that it weighs. Pure; for one state or arrays of them."""
+"""The state of a run as a learned rule sees it, and the functions of it that are weighted.
+
+Pure. Every function takes one state, or arrays that hold many.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,20 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.selection import Select, tally
 from tts_plugins.types import Scored
 
-TIE = 1e-9  # a lead that is the difference of two rounded sums may stand a little beside the true one
-VERSION = 1  # of the functions below: weights that were fitted to others mean nothing here
+TIE = 1e-9  # leads are differences of rounded sums, so compare with a tolerance
+VERSION = 2  # of the functions below; weights fitted to another version are refused
 
 
 class State(NamedTuple):
-    """A run so far; each field is a number, or an array with one for each of many runs.
+    """The state of a run; each field is a number, or an array with one entry for each of many runs.
 
     Attributes:
         count: candidates so far.
-        first, second: what the choice goes by, of the leader and of the next: votes, summed scores, or two scores.
-        votes, others: votes of the chosen answer, and the most that another one has.
-        distinct, unread: different answers, and candidates without one.
-        length: mean tokens of a candidate, in units of those of the fit; 1 where they are not counted.
-        best, mean, leading: the highest score, the mean one, and the mean one of the chosen answer; 0 without scores.
+        first, second: the leader's and the runner-up's votes, summed scores, or scores, by the way to choose.
+        votes, others: votes of the chosen answer, and the most votes of another answer.
+        distinct, unread: the number of different answers, and of candidates without one.
+        length: mean tokens of a candidate divided by the mean in the fit; 1 if tokens are unknown.
+        best, mean, leading: the highest score, the mean score, and that of the chosen answer; 0 without scores.
     """
 
     count: Any
@@ -40,7 +43,7 @@ class State(NamedTuple):
 
 
 class Scalars:
-    """The four functions that `basis` needs, for plain numbers; numpy has them under the same names for arrays."""
+    """The functions that `basis` needs, for plain numbers; numpy has them under the same names for arrays."""
 
     log = staticmethod(math.log)
     sqrt = staticmethod(math.sqrt)
@@ -49,7 +52,7 @@ class Scalars:
 
 
 def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> State:
-    """The state of one run, of at least one candidate; `reference` is the length of a candidate in the fit.
+    """Return the state of a run with at least one candidate; `reference` is the mean tokens of a candidate in the fit.
 
     Raises:
         ConfigurationError: a candidate has no score, though the choice goes by scores.
@@ -87,19 +90,19 @@ def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> 
 
 
 def ahead(s: State, select: Select) -> Any:
-    """How far the choice is ahead: the highest score, or the lead over the next answer in votes or summed scores."""
+    """Return the choice's lead: its votes or summed scores above the next answer's; for `best`, the highest score."""
     return s.first if select == "best" else s.first - s.second
 
 
 def decided(s: State, n: int, select: Select) -> Any:
-    """Whether none of the `n - count` candidates to come can change the choice."""
+    """Return whether the `n - count` candidates to come cannot change the choice."""
     if select == "best":
-        return s.first >= 1.0  # an equal one that comes later does not win
+        return s.first >= 1.0  # a later candidate with an equal score does not win
     return s.first - s.second - (TIE if select == "weighted" else 0.0) > n - s.count
 
 
 def least_decided(s: State | None, n: int, select: Select) -> int:
-    """How many more candidates it takes at least until the choice is decided."""
+    """Return the fewest further candidates after which the choice could be decided."""
     if select == "best":
         return 1
     count, lead = (0, 0.0) if s is None else (s.count, s.first - s.second)
@@ -107,31 +110,28 @@ def least_decided(s: State | None, n: int, select: Select) -> int:
 
 
 def basis(s: State, n: int, select: Select, ops: Any = Scalars) -> list[Any]:
-    """The functions of the state whose weighted sum says what going on is worth; the same number for a `select`."""
+    """Return the functions of the state whose weighted sum says what going on is worth; always as many for a `select`.
+
+    A dozen of the lead, the share and the count, two of different answers, two of the length and four of scores: more
+    did no better on recorded pools, and without the length it was worse.
+    """
     t = s.count / n
     late = ops.log(s.count)
     length = ops.log(ops.minimum(ops.maximum(s.length, 0.05), 20.0))
-    distinct, unread = s.distinct / s.count, s.unread / s.count
-    z, share = (s.votes - s.others) / ops.sqrt(s.votes + s.others + 1.0), s.votes / s.count
+    distinct = s.distinct / s.count
     if select == "best":
         gap = s.first - s.second
         return [
-            t, late, length, s.best, s.best * s.best, s.mean, gap, s.best * t, s.best * late, s.mean * late,
-            gap * late, length * late, z, share, z * t, distinct, distinct * late, s.leading, s.best * length,
-            late * late, unread, 1.0 / s.count,
+            t, late, late * late, 1.0 / s.count, s.best, s.best * s.best, s.best * t, s.mean, s.mean * late, gap,
+            gap * late, s.votes / s.count, distinct, s.leading, length, length * late,
         ]  # fmt: skip
-    vote_z, vote_share = z, share
-    if select == "weighted":
-        z, share = (s.first - s.second) / ops.sqrt(s.first + s.second + 1.0), s.first / s.count
+    weighted = select == "weighted"
+    first, second = (s.first, s.second) if weighted else (s.votes, s.others)
+    z, share = (first - second) / ops.sqrt(first + second + 1.0), first / s.count
     out = [
-        z, z * z, share, share * share, t, late, distinct, distinct * distinct, length, z * t, share * t, z * late,
-        z * share, z * distinct, share * distinct, distinct * t, s.others / s.count, unread,
-        ops.minimum(z, 0.6), ops.minimum(z, 1.0), ops.minimum(z, 1.5), ops.minimum(s.votes, 1.0), 1.0 / s.count,
+        z, z * z, z * t, z * late, ops.minimum(z, 1.0), share, share * t, t, late, 1.0 / s.count,
+        distinct, distinct * t, length, length * late, s.unread / s.count,
     ]  # fmt: skip
-    if select == "weighted":
-        lead = s.first - s.second
-        out += [
-            s.leading, s.mean, s.best, s.leading * z, s.leading * t, s.best * t, vote_z, vote_share,
-            ops.minimum(lead, 0.5), ops.minimum(lead, 1.5),
-        ]  # fmt: skip
-    return out
+    if weighted:
+        return [*out, s.votes / s.count, s.leading, s.leading * z, s.mean, s.best]
+    return [*out, share * share, z * share, ops.minimum(z, 0.6)]

@@ -1,23 +1,26 @@
-"""The value of going on, fitted to walks: regression of what each walk gained, under a rule that improves with it.
+"""Fits stop rules to recorded problems that are walked through in many orders.
 
-Longstaff & Schwartz 2001 (least-squares Monte Carlo for optimal stopping): the gain that a walk realises after a
-state under the current rule is regressed on functions of the state; the rule goes on where the fitted gain is above
-zero; and again. Two things keep the few problems of a pool from being learned by heart. The gain is counted partly in
-calibrated probabilities of being right, given an answer's share of its problem's samples, instead of in the grades
-of these very answers; and the strength of that, and of the ridge, is chosen by cross-validation over problems.
-Where a rule of two numbers was worth more in that cross-validation, it takes the place.
+Learned weights follow Longstaff & Schwartz 2001 (least-squares Monte Carlo for optimal stopping). The gain that a walk
+realises after a state under the current rule is regressed on functions of the state; the new rule goes on where the
+fitted gain is above zero; repeat. A pool has few problems, and two things keep the fit from memorising them: the gain
+is counted partly in calibrated probabilities of being right instead of in the grades themselves, and the strength of
+that and of the ridge is chosen by cross-validation over problems. A rule of two numbers replaces the weights if it was
+worth more in that cross-validation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 
-from tts_plugins.policies._stopping.features import ahead, basis, decided
-from tts_plugins.policies._stopping.risk_bounds import Bools, lost_at_most
-from tts_plugins.policies._stopping.threshold_rules import NEVER, Simple, Simples, Totals, summed
+from tts_plugins.policies._stopping.features import State, ahead, basis, decided
+from tts_plugins.policies._stopping.risk_bounds import Bools, least_problems, lost_at_most
+from tts_plugins.policies._stopping.threshold_rules import NEVER, ThresholdRule, ThresholdRules, Totals, ladders, summed
 from tts_plugins.policies._stopping.walks import Floats, Ints, Samples, walk
 from tts_plugins.pools import PoolProblem
 from tts_plugins.selection import Aggregate, Select
@@ -25,16 +28,17 @@ from tts_plugins.selection import Aggregate, Select
 RIDGES = (0.01, 0.1, 1.0, 30.0)
 SMOOTHINGS = (0.0, 0.5, 1.0)
 ROUNDS = 6
+_LEARNED_ORDERS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """Weights of the basis, the constant first; the earliest stop on the walks; cross-validated outcomes."""
+    """A fitted rule: weights of the basis (the constant first), the earliest stop, and its outcomes."""
 
     price: float
     weights: tuple[float, ...]
     begin: int
-    simple: Simple
+    simple: ThresholdRule
     accuracy: float
     full_accuracy: float
     tokens: float
@@ -42,43 +46,61 @@ class Fitted:
     lost_at_most: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Features:
+    """Functions of the states of walks; `counts` marks those that depend on the number of candidates alone."""
+
+    z: Floats
+    centre: Floats
+    scale: Floats
+    counts: Bools
+
+
 class Fitter:
-    """Walks of a pool and what is computed from them once, for rules at any price."""
+    """Fits rules to the walks of a pool; what all rules need is computed once."""
 
     def __init__(
         self, problems: Sequence[PoolProblem], n: int, select: Select, *, how: Aggregate, orders: int, seed: int,
         extra: float,
     ) -> None:  # fmt: skip
         self.n, self.select, self._orders = n, select, orders
+        self._made_of = (problems, how, seed, extra)
         self.samples = Samples.of(problems, n, select, how)
         used = np.arange(self.samples.tokens.shape[1]) < self.samples.sizes[:, None]
         self.reference = float(self.samples.tokens[used].mean())
         self._paths = walk(self.samples, n, select, orders=orders, seed=seed, reference=self.reference)
-        functions = np.stack(np.broadcast_arrays(*basis(self._paths.state, n, select, np)), axis=-1)
-        self._centre = functions[:, :-1].reshape(-1, functions.shape[-1]).mean(0)
-        spread = functions[:, :-1].reshape(-1, functions.shape[-1]).std(0)
-        self._scale = np.where(spread > 1e-9, spread, np.inf)  # what never varied weighs nothing
-        scaled = (functions - self._centre) / self._scale
-        self._z = np.concatenate([np.ones((*scaled.shape[:2], 1)), scaled], axis=-1)
-        within = functions.max(0) - functions.min(0)
-        self._counts = np.concatenate([[True], (within < 1e-12).all(0)])  # the same on every walk
+        self._width = len(basis(State(*(1.0 for _ in State._fields)), n, select))
         self._decided = np.asarray(decided(self._paths.state, n, select))
         self._cost = self._paths.tokens + extra
         self._cumulated = self._cost.cumsum(1)
         self._right = self._paths.labels(self.samples.correct)
         self._full = self._right[:, -1].reshape(-1, orders).mean(1)
-        self._simples = Simples(
+        self._thresholds = ThresholdRules(
             ahead(self._paths.state, select), self._decided, self._right, self._cumulated, orders, select
         )
         rows = np.random.default_rng(seed + 1).permutation(len(problems))
         self._fold = np.empty(len(problems), dtype=np.int64)
         self._fold[rows] = np.arange(len(problems)) % min(5, len(problems))
 
+    @cached_property
+    def _features(self) -> _Features:
+        """The standardised functions of the states, (walks, n, functions), the constant first."""
+        functions = np.stack(np.broadcast_arrays(*basis(self._paths.state, self.n, self.select, np)), axis=-1)
+        rows = functions[:, :-1].reshape(-1, functions.shape[-1])
+        spread = rows.std(0)
+        scale = np.where(spread > 1e-9, spread, np.inf)  # a function that never varied gets no weight
+        scaled = (functions - rows.mean(0)) / scale
+        within = functions.max(0) - functions.min(0)
+        return _Features(
+            z=np.concatenate([np.ones((*scaled.shape[:2], 1)), scaled], axis=-1), centre=rows.mean(0), scale=scale,
+            counts=np.concatenate([[True], (within < 1e-12).all(0)]),
+        )  # fmt: skip
+
     def fit(self, prices: Sequence[float], confidence: float) -> list[Fitted]:
-        """A rule for each price; smoothing and ridge are chosen once, by cross-validation over all the prices."""
+        """Fit a rule for each price; smoothing and ridge are chosen once, by cross-validation over all the prices."""
         tried = sorted({p * f for p in prices for f in ((0.5, 1.0, 2.0) if len(prices) < 3 else (1.0,))})
-        outcomes = {(s, r): self._validate(s, r, tried) for s in SMOOTHINGS for r in RIDGES}
-        # In units of what the price makes of a whole run, so that no price outweighs the others.
+        outcomes = self._validate(tried)
+        # Average over the prices, each on its own scale.
         worth = {
             key: float(np.mean([_worth(t, p) for p, t in zip(tried, found, strict=True)]))
             for key, found in outcomes.items()
@@ -86,41 +108,89 @@ class Fitter:
         smoothing, ridge = max(worth, key=lambda key: worth[key])
         hard, soft = self._labels(np.arange(len(self.samples.sizes)))
         label = (1 - smoothing) * hard + smoothing * soft
-        solver = _Solver(self._z, ridge, self._decided, self._counts)
+        solver = _Solver(self._features.z, self._decided, self._features.counts).with_ridge(ridge)
         found = dict(zip(tried, outcomes[smoothing, ridge], strict=True))
         return [self._rule(solver, label, price, found[price], confidence) for price in prices]
 
     def patient(self, price: float, confidence: float) -> Fitted:
-        """Goes on until the choice is decided, which loses nothing."""
+        """Return the rule that goes on until the choice is decided, which loses nothing."""
         return self._fitted(price, self._patient(), confidence, lossless=True)
 
+    def within(self, target: float, confidence: float, prices: Sequence[float]) -> Fitted:
+        """Return the cheapest rule that loses at most `target` accuracy, with the confidence.
+
+        Each ladder is a sequence of tests that was fixed before: it is climbed from the cautious end until the first
+        rule whose bound is above the target (fixed-sequence testing), and the ladders share the error level. What
+        passed on any ladder keeps the promise, so the cheapest of all of it may be taken. Learned weights are one
+        more ladder, of rising prices, where scores tell something. Where nothing passes, the rule is patient.
+
+        Args:
+            target: accuracy to lose against all `n`, at most.
+            confidence: of the promise as a whole.
+            prices: of the learned ladder, rising; what a token costs, in accuracy.
+        """
+        safe = self.patient(prices[0], confidence)
+        if len(self._fold) < least_problems(target):
+            return safe
+        learned = self.select != "majority" and self._scores_inform()
+        climbs = ladders(self.select, self.n)
+        level = 1 - (1 - confidence) / (len(climbs) + learned)
+        passed = [safe]
+        for ladder in climbs:
+            for rule in ladder:
+                found = self._fitted(prices[0], self._thresholds.totals_of(rule), level, simple=rule)
+                if found.lost_at_most > target + 1e-9:
+                    break
+                passed.append(found)
+        best = min(passed, key=lambda found: found.tokens)
+        if learned:
+            for found in self._shorter().fit(prices, level):
+                if found.lost_at_most > target + 1e-9:
+                    break
+                # The tokens of a price that was chosen are slightly optimistic, so the price must be clearly cheaper.
+                if found.tokens < 0.9 * best.tokens:
+                    best = found
+        return best
+
+    def _shorter(self) -> Fitter:
+        """Return a fitter of the same problems with fewer walks: a regression is slow and gains little from more."""
+        if self._orders <= _LEARNED_ORDERS:
+            return self
+        problems, how, seed, extra = self._made_of
+        return Fitter(problems, self.n, self.select, how=how, orders=_LEARNED_ORDERS, seed=seed, extra=extra)
+
+    def _scores_inform(self) -> bool:
+        """Return whether scores are more than a yes or a no, for which a threshold is enough."""
+        there = np.arange(self.samples.tokens.shape[1]) < self.samples.sizes[:, None]
+        return len(np.unique(self.samples.scores[there])) > 2
+
     def _rule(self, solver: _Solver, label: Floats, price: float, seen: Totals, confidence: float) -> Fitted:
-        """The kind of rule that was worth most on problems that it had not seen."""
-        plain = self._simples.validated(price, self._fold)
+        """Return the kind of rule that was worth most on held-out problems."""
+        plain = self._thresholds.validated(price, self._fold)
         best = max(_worth(seen, price), _worth(plain, price))
-        # By best score, stopping before the choice is decided can only lose; that no problem of a few was lost is weak
-        # evidence, so half a problem is counted as lost besides.
+        # By best score, stopping before the choice is decided can only lose accuracy. That none of a few problems was
+        # lost is weak evidence, so count half a problem as lost.
         doubt = 0.5 / len(self._fold) if self.select == "best" else 0.0
         if _worth(self._patient(), price) >= best - doubt:
             return self.patient(price, confidence)
         if _worth(plain, price) >= _worth(seen, price) - self._parsimony(seen, plain, price):
             every = np.arange(len(self._fold))
-            rule = self._simples.rules[self._simples.best(price, every)]
+            rule = self._thresholds.rules[self._thresholds.best(price, every)]
             return self._fitted(price, plain, confidence, simple=rule)
         weights = solver.improve(label, price * self._cost)
-        stops = (self._z @ weights <= 0) | self._decided
+        stops = (self._features.z @ weights <= 0) | self._decided
         stops[:, -1] = True
-        raw = weights[1:] / self._scale
+        raw = weights[1:] / self._features.scale
         return self._fitted(
-            price, seen, confidence, weights=(float(weights[0] - raw @ self._centre), *map(float, raw)),
+            price, seen, confidence, weights=(float(weights[0] - raw @ self._features.centre), *map(float, raw)),
             begin=int(stops.argmax(1).min()) + 1,
         )  # fmt: skip
 
     def _parsimony(self, seen: Totals, plain: Totals, price: float) -> float:
-        """How much weights have to be better by than a rule of two numbers: a standard error by best score.
+        """Return how much better weights must be than a rule of two numbers: for best score, one standard error.
 
-        There, what has failed looks all alike, and weights mostly learn which problems these were. (The
-        one-standard-error rule; Breiman et al. 1984, "Classification and Regression Trees", 3.4.3.)
+        There all failures look alike, and weights mostly memorise which problems failed. (The one-standard-error rule;
+        Breiman et al. 1984, "Classification and Regression Trees", 3.4.3.)
         """
         if self.select != "best" or len(self._fold) < 2:
             return 0.0
@@ -129,42 +199,45 @@ class Fitter:
         return error
 
     def _fitted(
-        self, price: float, seen: Totals, confidence: float, *, simple: Simple = NEVER,
+        self, price: float, seen: Totals, confidence: float, *, simple: ThresholdRule = NEVER,
         weights: tuple[float, ...] | None = None, begin: int | None = None, lossless: bool = False,
     ) -> Fitted:  # fmt: skip
-        """Without weights it never stops on them."""
+        """Build the result; without weights, the rule stops by its two numbers only."""
         lost = 0.0 if lossless else lost_at_most(self._full - seen.right, confidence, rare=self.select == "best")
         return Fitted(
-            price=price, weights=weights or (1.0, *[0.0] * (self._z.shape[-1] - 1)), begin=begin or self.n,
+            price=price, weights=weights or (1.0, *[0.0] * self._width), begin=begin or self.n,
             simple=simple, accuracy=float(seen.right.mean()), tokens=float(seen.cost.mean()),
             samples=float(seen.samples.mean()), full_accuracy=float(self._full.mean()), lost_at_most=lost,
         )  # fmt: skip
 
     def _patient(self) -> Totals:
-        return Totals(*(table[-1] for table in self._simples.totals))  # no level and no end
+        return Totals(*(table[-1] for table in self._thresholds.totals))  # the last rule has no lead and no cap
 
     def _labels(self, train: Ints) -> tuple[Floats, Floats]:
         return self._right, self._paths.labels(calibrated(self.samples, self.select, train))
 
-    def _validate(self, smoothing: float, ridge: float, prices: Sequence[float]) -> list[Totals]:
-        """What each problem came to at each price, under rules that have not seen it."""
+    def _validate(self, prices: Sequence[float]) -> dict[tuple[float, float], list[Totals]]:
+        """Return each problem's outcome under rules fitted without it: by smoothing and ridge, one for each price."""
         problems = len(self.samples.sizes)
-        made = [Totals(*(np.zeros(problems) for _ in Totals._fields)) for _ in prices]
+        made = {(s, r): [Totals(*(np.zeros(problems) for _ in Totals._fields)) for _ in prices]
+                for s in SMOOTHINGS for r in RIDGES}  # fmt: skip
         for fold in range(int(self._fold.max()) + 1):
             out = self._fold[self._paths.problem] == fold
             train = np.flatnonzero(self._fold != fold) if self._fold.max() else np.arange(1)
             inside = np.isin(self._paths.problem, train)
             hard, soft = self._labels(train)
-            label = ((1 - smoothing) * hard + smoothing * soft)[inside]
-            solver = _Solver(self._z[inside], ridge, self._decided[inside], self._counts)
-            for price, totals in zip(prices, made, strict=True):
-                weights = solver.improve(label, price * self._cost[inside])
-                stops = (self._z[out] @ weights <= 0) | self._decided[out]
-                stops[:, -1] = True
-                at, rows = stops.argmax(1), np.arange(int(out.sum()))
-                found = summed(hard[out][rows, at], self._cumulated[out][rows, at], at + 1.0, self._orders)
-                for whole, part in zip(totals, found, strict=True):
-                    whole[self._fold == fold] = part
+            solver = _Solver(self._features.z[inside], self._decided[inside], self._features.counts)
+            for (smoothing, ridge), outcomes in made.items():
+                label = ((1 - smoothing) * hard + smoothing * soft)[inside]
+                ridged = solver.with_ridge(ridge)
+                for price, totals in zip(prices, outcomes, strict=True):
+                    weights = ridged.improve(label, price * self._cost[inside])
+                    stops = (self._features.z[out] @ weights <= 0) | self._decided[out]
+                    stops[:, -1] = True
+                    at, rows = stops.argmax(1), np.arange(int(out.sum()))
+                    found = summed(hard[out][rows, at], self._cumulated[out][rows, at], at + 1.0, self._orders)
+                    for whole, part in zip(totals, found, strict=True):
+                        whole[self._fold == fold] = part
         return made
 
 
@@ -173,20 +246,30 @@ def _worth(totals: Totals, price: float) -> float:
 
 
 class _Solver:
-    """Ridge regression on fixed functions of the states of many walks; what is decided already teaches nothing."""
+    """Ridge regression on fixed functions of the states of many walks; states that are already decided are left out.
 
-    def __init__(self, z: Floats, ridge: float, over: Bools, counts: Bools) -> None:
-        self._z, self._open = z[:, :-1], ~over[:, :-1]
+    The Gram matrix is computed once and serves every ridge.
+    """
+
+    def __init__(self, z: Floats, over: Bools, counts: Bools) -> None:
+        self._z, self._open, self._counts = z[:, :-1], ~over[:, :-1], counts
         self._rows = self._z[self._open]
-        # How many have been seen says nothing of which problem it is, so it cannot be learned by heart: a strong ridge
-        # leaves a rule that goes by the count alone.
-        penalty = np.diag(np.where(counts, min(ridge, 0.01), ridge))
+        self._size = max(len(self._rows), 1)
+        self._products = self._rows.T @ self._rows / self._size
+        self._inverse = self._products
+
+    def with_ridge(self, ridge: float) -> Self:
+        """Return a solver of the same walks with a ridge."""
+        # Functions of the count alone cannot memorise a problem, so they get little ridge: a strong ridge then leaves a
+        # rule that goes by the count.
+        penalty = np.diag(np.where(self._counts, min(ridge, 0.01), ridge))
         penalty[0, 0] = 1e-9
-        size = max(len(self._rows), 1)
-        self._inverse = np.linalg.inv(self._rows.T @ self._rows / size + penalty) / size
+        made = copy(self)
+        made._inverse = np.linalg.inv(self._products + penalty) / self._size
+        return made
 
     def improve(self, label: Floats, cost: Floats) -> Floats:
-        """Weights of the gain of going on, after rounds of «fit what the rule gains, then go on where it gains»."""
+        """Alternate between fitting the gain of going on and going on where the fitted gain is positive."""
         walks, n = label.shape
         step = np.diff(label, axis=1) - cost[:, 1:]
         onward = self._open
@@ -197,27 +280,27 @@ class _Solver:
                 gain[:, t] = step[:, t] + later
                 later = np.where(onward[:, t], gain[:, t], 0.0)
             fresh = self._inverse @ (self._rows.T @ gain[self._open])
-            weights = fresh if turn < 2 else 0.5 * (fresh + weights)  # halved steps do not swing between two rules
+            weights = fresh if turn < 2 else 0.5 * (fresh + weights)  # half steps end a cycle of two rules
             onward = self._open & (self._z @ weights > 0)
         return weights
 
 
 def calibrated(samples: Samples, select: Select, train: Ints) -> Floats:
-    """The probability that each candidate is right, (problems, candidates), by a logistic regression on `train`.
+    """Return the probability that each candidate is right, (problems, candidates), by logistic regression on `train`.
 
-    For votes it goes by the share of its answer among its problem's samples, the margin over the next, and the
-    scores of the answer where they are used; for `best` by its own score, and by its answer's share.
+    The regressors are the share of the candidate's answer among its problem's samples, the margin over the next answer,
+    and scores where they are used.
     """
     x, weight = _traits(samples, select)
     rows = np.isin(np.arange(len(samples.sizes)), train)[:, None] & (weight > 0)
     if not rows.any():
-        return np.zeros(samples.correct.shape)  # no answer was ever read
+        return np.zeros(samples.correct.shape)  # no answer could be read
     centre, spread = x[rows].mean(0), x[rows].std(0)
     z = (x - centre) / np.where(spread > 1e-9, spread, np.inf)
     z = np.concatenate([np.ones((*z.shape[:2], 1)), z], axis=-1)
     beta = _logistic(z[rows], samples.correct[rows], weight[rows])
     right: Floats = 1 / (1 + np.exp(-np.clip(z @ beta, -30, 30)))
-    # Without an answer there is nothing to be right; by votes alone it cannot be told from the others.
+    # A candidate without an answer cannot be right by votes.
     return right if select == "best" else np.where(samples.answers >= 0, right, 0.0)
 
 
@@ -235,7 +318,7 @@ def _traits(samples: Samples, select: Select) -> tuple[Floats, Floats]:
         "weighted": [mass / size, (mass - other_mass) / size, mass / np.maximum(votes, 1)],
         "best": [s, s * s],
     }[select]
-    # By votes each different answer counts once, as one row among its copies; by score each candidate does.
+    # For votes each different answer counts once, however many copies it has; for scores each candidate counts.
     weight = there / size if select == "best" else np.where(votes > 0, 1.0 / np.maximum(votes, 1), 0.0)
     return np.stack([*share, *own], axis=-1).astype(float), weight * there
 

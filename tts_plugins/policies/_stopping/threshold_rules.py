@@ -1,4 +1,7 @@
-"""Rules of one or two numbers, which compete with the fitted ones: stop once far enough ahead, or after so many."""
+"""Stop rules of one or two numbers: stop once the choice is far enough ahead, or after so many candidates.
+
+They compete with the fitted weights, and two ladders of them carry the promises of `risk_bounds`.
+"""
 
 from __future__ import annotations
 
@@ -18,49 +21,91 @@ _LEVELS: dict[Select, tuple[float, ...]] = {
 }
 _ENDS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128)
 
+# Ladders run from cautious to bold. Each step is a rule that is fixed before any record is read.
+_LEADS: dict[Select, tuple[float, ...]] = {
+    "majority": (8, 6, 5, 4, 3, 2, 1),
+    "weighted": (6, 4, 3, 2.5, 2, 1.5, 1, 0.75, 0.5),
+    "best": (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5),
+}
+_CAPPED_LEADS: dict[Select, tuple[tuple[float | None, float], ...]] = {  # a lead, and a share of n
+    "majority": (
+        (8, 1), (6, 0.8), (5, 0.6), (4, 0.5), (4, 0.4), (3, 0.4), (3, 0.3), (3, 0.25), (2, 0.25), (2, 0.2), (2, 0.15),
+        (1, 0.1),
+    ),
+    "weighted": (
+        (6, 1), (4, 0.8), (3, 0.6), (2.5, 0.5), (2.5, 0.4), (2, 0.4), (2, 0.3), (1.5, 0.25), (1, 0.25), (1, 0.2),
+        (0.75, 0.15), (0.5, 0.1),
+    ),
+    "best": ((None, 0.8), (None, 0.6), (None, 0.5), (None, 0.4), (None, 0.3), (None, 0.25), (None, 0.2), (None, 0.15)),
+}  # fmt: skip
 
-class Simple(NamedTuple):
-    """Stops once so far ahead (`best`: once a score is so high), and after so many; None for never."""
+
+class ThresholdRule(NamedTuple):
+    """Stop once the lead is `enough` (for `best`: once a score is so high), and after `at_most`; None for never."""
 
     enough: float | None
     at_most: int | None
 
 
-NEVER = Simple(None, None)
+NEVER = ThresholdRule(None, None)
+
+
+def ladders(select: Select, n: int) -> tuple[tuple[ThresholdRule, ...], ...]:
+    """Return two sequences of rules from cautious to bold: leads, and leads with a cap on the candidates."""
+    leads = tuple(ThresholdRule(lead, None) for lead in _LEADS[select])
+    capped = tuple(ThresholdRule(lead, max(1, round(cap * n))) for lead, cap in _CAPPED_LEADS[select])
+    return leads, capped
 
 
 class Totals(NamedTuple):
-    """Of each problem, means over its walks: right answers, cost and samples; (..., problems)."""
+    """Means over the walks of each problem: right answers, cost and samples; (..., problems)."""
 
     right: Floats
     cost: Floats
     samples: Floats
 
 
-class Simples:
-    """All of them on the same walks; `totals` are (rules, problems)."""
+class ThresholdRules:
+    """The outcomes of threshold rules on the same walks; `totals` of the grid are (rules, problems).
+
+    Args:
+        ahead: (walks, n), how far the choice is ahead after each candidate.
+        over: (walks, n), whether nothing to come can change the choice.
+        right, cost: (walks, n), whether the choice is right then, and the tokens so far.
+        orders: walks of each problem, which stand together.
+    """
 
     def __init__(self, ahead: Floats, over: Bools, right: Floats, cost: Floats, orders: int, select: Select) -> None:
-        walks, n = ahead.shape
-        ends = [k for k in _ENDS if k < n] + [None]
-        self.rules = [Simple(level, end) for level in (*_LEVELS[select], None) for end in ends]
-        rows, found = np.arange(walks), list[Totals]()
-        for level in (*_LEVELS[select], None):
-            stops = over.copy() if level is None else over | (ahead >= level - TIE)
-            stops[:, -1] = True
-            first: Ints = stops.argmax(1)
-            for end in ends:
-                at = first if end is None else np.minimum(first, end - 1)
-                found.append(summed(right[rows, at], cost[rows, at], (at + 1).astype(float), orders))
-        self.totals = Totals(*(np.stack(each) for each in zip(*found, strict=True)))
+        self._ahead, self._over, self._right, self._cost, self._orders = ahead, over, right, cost, orders
+        ends = [k for k in _ENDS if k < ahead.shape[1]] + [None]
+        self.rules = [ThresholdRule(level, end) for level in (*_LEVELS[select], None) for end in ends]
+        self._grid: Totals | None = None
+
+    @property
+    def totals(self) -> Totals:
+        """The outcome of every rule of the grid; the last rule has no lead and no cap."""
+        if self._grid is None:
+            found = [self.totals_of(rule) for rule in self.rules]
+            self._grid = Totals(*(np.stack(each) for each in zip(*found, strict=True)))
+        return self._grid
+
+    def totals_of(self, rule: ThresholdRule) -> Totals:
+        """Return the outcome of one rule, (problems,)."""
+        stops = self._over.copy() if rule.enough is None else self._over | (self._ahead >= rule.enough - TIE)
+        stops[:, -1] = True
+        at: Ints = stops.argmax(1)
+        if rule.at_most is not None:
+            at = np.minimum(at, rule.at_most - 1)
+        rows = np.arange(len(at))
+        return summed(self._right[rows, at], self._cost[rows, at], (at + 1).astype(float), self._orders)
 
     def best(self, price: float, train: Ints) -> int:
-        """The rule that is worth most on some problems, at a price."""
+        """Return the rule of the grid that is worth most on the problems of `train`, at a price."""
         t = self.totals
         return int((t.right[:, train] - price * t.cost[:, train]).mean(1).argmax())
 
     def validated(self, price: float, fold: Ints) -> Totals:
-        """What comes of choosing one on all folds but one, and running it on that one."""
+        """Return the cross-validated outcome of choosing a rule: chosen on all folds but one, run on that one."""
         out = Totals(*(np.zeros(len(fold)) for _ in Totals._fields))
         for part in range(int(fold.max()) + 1):
             inside, rest = np.flatnonzero(fold == part), np.flatnonzero(fold != part)
@@ -71,5 +116,5 @@ class Simples:
 
 
 def summed(right: Floats, cost: Floats, samples: Floats, orders: int) -> Totals:
-    """The means of each problem's walks, which stand together."""
+    """Average over each problem's walks, which are adjacent."""
     return Totals(*(values.reshape(-1, orders).mean(1) for values in (right, cost, samples)))

@@ -14,6 +14,7 @@ Where a reply has to be byte by byte that of some real server, `RawServer` sends
 
 from tts_plugins.testing.loopback._faults import Fault, Faults, Plan
 from tts_plugins.testing.loopback._meter import Counts, Recorded
+from tts_plugins.testing.loopback._providers import ProviderReply, provider_replies
 from tts_plugins.testing.loopback._raw import RawReply, RawRequest, RawServer, event_stream
 from tts_plugins.testing.loopback._replies import Replies, Reply, echo, seeded
 from tts_plugins.testing.loopback._settings import Options, Settings
@@ -21,6 +22,7 @@ from tts_plugins.testing.loopback._wire import USAGES
 from tts_plugins.testing.loopback.server import LoopbackServer
 
 __all__ = [
-    "USAGES", "Counts", "Fault", "Faults", "LoopbackServer", "Options", "Plan", "RawReply", "RawRequest",
-    "RawServer", "Recorded", "Replies", "Reply", "Settings", "echo", "event_stream", "seeded",
+    "USAGES", "Counts", "Fault", "Faults", "LoopbackServer", "Options", "Plan", "ProviderReply", "RawReply",
+    "RawRequest", "RawServer", "Recorded", "Replies", "Reply", "Settings", "echo", "event_stream", "provider_replies",
+    "seeded",
 ]  # fmt: skip

@@ -6,11 +6,13 @@ import re
 from typing import Literal
 
 from tts_plugins._internal.config import check_count
+from tts_plugins.answers import without_thoughts
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import LIMIT, make_key, problem_text, verification_messages
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Generation, Problem, Score
+from tts_plugins.verifiers._memo import Once
 from tts_plugins.verifiers._model_calls import Asker, shown, worst_text, worst_trouble
 from tts_plugins.verifiers._verdicts import Unreadable, p_yes, top_logprobs, word_at
 
@@ -26,7 +28,7 @@ class GenerativeVerifier:
             insist, False to count the share of Yes.
         limit: bytes of a candidate that the model sees.
 
-    A chain counts only with the line «Verdict KEY: Yes» or «No», once, with the key of this call. A chain without it
+    A chain counts only with the line "Verdict KEY: Yes" or "No", once, with the key of this call. A chain without it
     is asked for once more. The feedback is the chain of a No, or else of a Yes.
 
     Raises:
@@ -49,6 +51,7 @@ class GenerativeVerifier:
             raise ConfigurationError(f"{name}: use_logprobs={use_logprobs!r} is not known; use 'auto', True or False")
         self.name, self.k, self.rubric, self.limit = name, k, rubric, limit
         self._logprobs = use_logprobs
+        self._once = Once[Score]()
         self._asker = Asker(model, name, logprobs=use_logprobs is not False)
 
     def __repr__(self) -> str:
@@ -70,7 +73,10 @@ class GenerativeVerifier:
         text, problem = shown(candidate), problem_text(candidate.problem)
         if not text.strip():
             return Score(value=0.0, feedback="the candidate is empty")
-        key = make_key(run.seed, self.name, str(candidate.index), problem, text)
+        key = make_key(run.seed, self.name, problem, text)
+        return (await self._once.get(run, key, lambda: self._ask(run, problem, text, key)))[0]
+
+    async def _ask(self, run: Run, problem: str, text: str, key: str) -> Score:
         chains, troubles = await self._asker.ask_and_read(
             run,
             lambda trouble: verification_messages(
@@ -93,10 +99,10 @@ class GenerativeVerifier:
 
     def _read(self, generation: Generation, key: str) -> float:
         pattern = rf"^[ \t>*#_]*verdict\s+{key}[*_]*\s*:[*_\s]*(?P<word>yes|no)\b"
-        found = list(re.finditer(pattern, generation.text, re.IGNORECASE | re.MULTILINE))
+        found = list(re.finditer(pattern, without_thoughts(generation.text), re.IGNORECASE | re.MULTILINE))
         words = {match["word"].lower() for match in found}
         if len(words) != 1:
-            came = "two different verdicts" if words else "no line «Verdict KEY: Yes» or «No» with the key of this call"
+            came = "two different verdicts" if words else "no line 'Verdict KEY: Yes' or 'No' with the key of this call"
             raise Unreadable(came, generation.text[-100:])
         drawn = 1.0 if words == {"yes"} else 0.0
         alternatives = top_logprobs(generation) if self._logprobs is not False else None

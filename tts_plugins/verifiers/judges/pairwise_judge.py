@@ -132,6 +132,8 @@ class PairwiseJudge:
 
     async def _compare(self, run: Run, a: Candidate, b: Candidate) -> tuple[float, bool, str]:
         """The share of the win that is a's, whether the verdict flipped with the order, and the reason."""
+        if shown(a) == shown(b):
+            return 0.5, False, "the two are the same"
         asked = await asyncio.gather(self._ask(run, a, b), self._ask(run, b, a), return_exceptions=True)
         for failed in asked:  # neither of the two is left running when the other fails
             if isinstance(failed, BaseException):

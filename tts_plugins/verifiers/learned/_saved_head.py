@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.selection import Aggregate
+from tts_plugins.selection import Aggregate, check_aggregate
 from tts_plugins.types import EMPTY
-from tts_plugins.verifiers.process._base import check_aggregate
 
 if TYPE_CHECKING:
     from tts_plugins.verifiers.learned._features import Table

@@ -12,13 +12,12 @@ from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore, ModelError, VerifierError
 from tts_plugins.pools import Pool
 from tts_plugins.protocols import Model, Run
-from tts_plugins.selection import Aggregate, aggregate
+from tts_plugins.selection import Aggregate, aggregate, check_aggregate
 from tts_plugins.steps import By, steps_of
 from tts_plugins.types import Candidate, Problem, Score
 from tts_plugins.verifiers._memo import Memory, prefix_keys
 from tts_plugins.verifiers._model_calls import worst_text
 from tts_plugins.verifiers.learned._saved_head import LearnedHead
-from tts_plugins.verifiers.process._base import check_aggregate
 
 if TYPE_CHECKING:
     from tts_plugins.verifiers.learned._features import Table

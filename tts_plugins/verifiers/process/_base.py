@@ -9,7 +9,7 @@ from typing import Any
 
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.prompts import problem_text
-from tts_plugins.selection import Aggregate, aggregate
+from tts_plugins.selection import Aggregate, aggregate, check_aggregate
 from tts_plugins.steps import By, steps_of
 from tts_plugins.types import Candidate, Problem, Score
 from tts_plugins.verifiers._model_calls import worst_text
@@ -71,9 +71,3 @@ class ProcessReward:
         """
         scores = (family or self.family).scores(rows, len(shown.ends), places, self.name)
         return Score(value=aggregate(scores, self.aggregate), steps=scores, details={"aggregate": self.aggregate})
-
-
-def check_aggregate(who: str, how: object) -> None:
-    """Refuse an unknown way to make one score of several."""
-    if how not in ("last", "min", "prod", "mean"):
-        raise ConfigurationError(f"{who}: aggregate={how!r} is not known; use 'last', 'min', 'prod' or 'mean'")

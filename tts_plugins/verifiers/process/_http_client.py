@@ -4,68 +4,99 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import json
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from tts_plugins._internal.http_errors import retry_after, server_words, shown_address, status_error
+from tts_plugins._http.choice import imported, uses_aiohttp
+from tts_plugins._http.failures import ExchangeFailed, StatusFailed, exchange_error
+from tts_plugins._http.per_loop import PerLoop
+from tts_plugins._internal.http_errors import shown_address
+from tts_plugins._internal.http_limits import ENCODINGS, MOST_BYTES, Unreadable
+from tts_plugins._internal.json_bytes import decode, encode
+from tts_plugins._internal.request_sent import leaving
+from tts_plugins._internal.secrets import hidden_headers, secrets_in
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.errors import CallTimedOut, ConnectionFailed, MalformedResponse
+from tts_plugins.errors import CallTimedOut, MalformedResponse
+
+_NAMES = "is base_url right, and is it a pooling model (vLLM: --runner pooling)?"
 
 
-async def post_json(
-    url: str, body: Mapping[str, Any], *, headers: Mapping[str, str], timeout: float, who: str
-) -> dict[str, Any]:
-    """The answer's JSON object.
+class JSONClient:
+    """Posts to one server: by aiohttp where it is installed, else by the standard library on threads.
 
-    Raises:
-        ModelError: of the kind that says whether to retry and what to charge.
+    Args:
+        root: the server's address.
+        headers: of each request.
+        timeout: seconds for one request.
+        who: for errors.
     """
-    where = f"{who} at {shown_address(url)}"
-    try:
-        async with asyncio.timeout(timeout):
-            raw = await in_thread(_post, url, json.dumps(body).encode(), dict(headers), timeout)
-    except TimeoutError as error:
-        raise CallTimedOut(
-            f"{who}: no complete answer from {shown_address(url)} within timeout={timeout:g} s"
-        ) from error
-    except urllib.error.HTTPError as error:
-        raise status_error(
-            error.code, where, server_words(_read(error), headers), after=retry_after(error.headers or {}, time.time()),
-            names="is base_url right, and is it a pooling model (vLLM: --runner pooling)?",
-        ) from error  # fmt: skip
-    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        reason = getattr(error, "reason", error)
-        refused = isinstance(reason, ConnectionRefusedError)
-        mend = "; is the server running there?" if refused else ""
-        raise ConnectionFailed(f"{where}: {reason!r}{mend}", refused=refused) from error
-    try:
-        answer = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise MalformedResponse(f"{where}: the answer is no valid JSON: {raw[:80]!r}") from error
-    if not isinstance(answer, dict):
-        raise MalformedResponse(f"{where}: the answer is a {type(answer).__name__}, no JSON object")
-    return answer
+
+    def __init__(self, root: str, headers: Mapping[str, str], timeout: float, who: str) -> None:
+        self._root, self._timeout, self._who = root, timeout, who
+        self._headers = {"Content-Type": "application/json", **hidden_headers(headers)}
+        self._leases: PerLoop[Any] = PerLoop()
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer's JSON object.
+
+        Raises:
+            ModelError: of the kind that says whether to retry and what to charge.
+        """
+        where, url = f"{self._who} at {shown_address(self._root + path)}", self._root + path
+        try:
+            async with asyncio.timeout(self._timeout):
+                raw = await self._sent(url, encode(body))
+        except TimeoutError:
+            late = f"{where}: no complete answer within timeout={self._timeout:g} s"
+            raise CallTimedOut(late) from None
+        except (ExchangeFailed, StatusFailed, Unreadable) as error:
+            failed = exchange_error(error, where, secrets_in(self._headers), time.time(), names=_NAMES)
+            assert failed is not None
+            raise failed from error
+        try:
+            answer = decode(raw)
+        except ValueError as error:
+            raise MalformedResponse(f"{where}: the answer is no valid JSON: {raw[:80]!r}") from error
+        if not isinstance(answer, dict):
+            raise MalformedResponse(f"{where}: the answer is a {type(answer).__name__}, no JSON object")
+        return answer
+
+    async def close(self) -> None:
+        """Close the connections of the running loop."""
+        await self._leases.close()
+
+    async def _sent(self, url: str, data: bytes) -> bytes:
+        lease = self._leases.here
+        if lease is None and not uses_aiohttp(self._root):
+            leaving()
+            return await in_thread(_post, url, data, self._headers, self._timeout)
+        await imported("tts_plugins._http.exchange")
+        from tts_plugins._http.exchange import post
+        from tts_plugins._http.pool import Lease
+
+        if lease is None and (lease := self._leases.here) is None:
+            made = Lease(self._root)
+            lease = await self._leases.put(made, made.close)
+        return await post(lease.pool, url, data, {**self._headers, "Accept-Encoding": ENCODINGS})
 
 
-def _post(url: str, data: bytes, headers: dict[str, str], timeout: float) -> bytes:
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}, method="POST")
+def _post(url: str, data: bytes, headers: Mapping[str, str], timeout: float) -> bytes:
+    request = urllib.request.Request(url, data, dict(headers), method="POST")
     try:
         with urllib.request.urlopen(request, timeout=timeout) as response:
-            return bytes(response.read())
+            body = bytes(response.read(MOST_BYTES + 1))
     except urllib.error.HTTPError as error:
         with error:  # its body is the connection, which is read and closed on this thread
-            error.msg = error.read(2000).decode("utf-8", "replace") or error.msg
-        raise
-
-
-def _read(error: urllib.error.HTTPError) -> object:
-    """The body of a refusal, as JSON where it is that."""
-    raw = str(error.msg)
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        return raw
+            failed: Exception = StatusFailed(error.code, error.read(100_000), dict(error.headers or {}))
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        reason = getattr(error, "reason", error)
+        kinds = frozenset(kind.__name__ for kind in type(reason).__mro__)
+        failed = ExchangeFailed(f"{type(reason).__name__}: {reason}", kinds)
+    else:
+        if len(body) > MOST_BYTES:
+            raise Unreadable(f"the answer is bigger than {MOST_BYTES >> 20} MB", final=True)
+        return body
+    raise failed

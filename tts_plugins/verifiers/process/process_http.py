@@ -6,8 +6,8 @@ import asyncio
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from tts_plugins._internal.request_sent import holding
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, MalformedResponse, VerifierError
 from tts_plugins.protocols import Run
@@ -15,7 +15,7 @@ from tts_plugins.selection import Aggregate
 from tts_plugins.steps import By
 from tts_plugins.types import Candidate, Generation, Problem, Reply, Score, Usage
 from tts_plugins.verifiers.process._base import ProcessReward, Shown
-from tts_plugins.verifiers.process._http_client import post_json
+from tts_plugins.verifiers.process._http_client import JSONClient
 from tts_plugins.verifiers.process._reward_families import RewardFamily
 
 
@@ -69,6 +69,10 @@ class ProcessVerifierHTTP(ProcessReward):
     def __repr__(self) -> str:
         return f"{self.name}({self._model.name})"
 
+    async def aclose(self) -> None:
+        """Close the connections of the running loop; a later call opens new ones."""
+        await self._model.client.close()
+
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
         """One request with the whole solution."""
         return await self._model.bound(Problem(self._worst(problem, tokens)))
@@ -107,7 +111,7 @@ class _Pooling:
         self, name: str, root: str, headers: Mapping[str, str], price: float, timeout: float, limits: Limits
     ) -> None:
         self.name, self.limits = name, limits
-        self._root, self._headers, self._price, self._timeout = root, dict(headers), price, timeout
+        self._price, self.client = price, JSONClient(root, headers, timeout, name)
 
     async def bound(self, problem: Problem) -> Bound:
         """The text's bytes: a tokeniser makes at most one token of each, and a few for its beginning and end."""
@@ -115,8 +119,9 @@ class _Pooling:
         return Bound(prompt_tokens=tokens, usd=tokens * self._price / 1e6)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        holding(self)  # the client tells when it leaves
         body = {"model": self.name, "input": [problem.text], "task": "token_classify"}
-        answer = await self._post("/pooling", body)
+        answer = await self.client.post("/pooling", body)
         data = answer.get("data")
         rows = data[0].get("data") if isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict) else None
         if not isinstance(rows, list):
@@ -130,13 +135,8 @@ class _Pooling:
 
     async def count(self, text: str) -> int:
         """Tokens of a text, by the server; it costs nothing."""
-        answer = await self._post("/tokenize", {"model": self.name, "prompt": text})
+        answer = await self.client.post("/tokenize", {"model": self.name, "prompt": text})
         count = answer.get("count", len(answer.get("tokens", ())))
         if isinstance(count, bool) or not isinstance(count, int):
             raise MalformedResponse(f"{self.name}: /tokenize answered without a count: {str(answer)[:120]}")
         return count
-
-    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return await post_json(
-            self._root + path, body, headers=self._headers, timeout=self._timeout, who=self.name
-        )  # fmt: skip

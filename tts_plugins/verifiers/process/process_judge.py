@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tts_plugins._internal.config import check_count
+from tts_plugins.answers import without_thoughts
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.prompts import LIMIT, Messages, make_key, problem_text, step_messages, steps_messages, steps_schema
 from tts_plugins.protocols import Model, Run
-from tts_plugins.selection import Aggregate, aggregate
+from tts_plugins.selection import Aggregate, aggregate, check_aggregate
 from tts_plugins.steps import By, steps_of
 from tts_plugins.types import Candidate, Generation, Problem, Score
 from tts_plugins.verifiers._memo import Memory, prefix_keys
@@ -24,8 +25,11 @@ from tts_plugins.verifiers._verdicts import (
     text_of,
     top_logprobs,
     unit,
+    word_at,
 )
-from tts_plugins.verifiers.process._base import check_aggregate
+
+_TOKENS_A_STEP = 8  # the steps of a candidate are reserved for by this; a text of shorter ones draws on what is left
+_REPAIRS = 2  # that are reserved for in "yes_no"
 
 
 class ProcessJudge:
@@ -34,7 +38,7 @@ class ProcessJudge:
     Args:
         model: who judges.
         mode: "batch" asks for all new steps in one request, as a structured verdict; "yes_no" asks about each new
-            step «is it right?» and takes P(yes) from the alternatives of the first token, or Yes and No as 1 and 0.
+            step "is it right?" and takes P(yes) from the alternatives of the first token, or Yes and No as 1 and 0.
         aggregate: how step scores become one.
         by: how a text without steps is cut into them, see `tts_plugins.steps.split`.
         scale: of "batch": the lowest and the highest number.
@@ -77,13 +81,17 @@ class ProcessJudge:
         return f"{self.name}({self._asker.model.name}, {self.mode})"
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """One request and its repair ("batch"), or one and its repair for each step ("yes_no")."""
+        """One request and its repair ("batch"), or one for each step and a few repairs ("yes_no")."""
         text, about = worst_text(tokens, self.limit), problem_text(problem)
         if self.mode == "yes_no":
-            steps = min(self.max_steps, tokens or self.max_steps)
-            # No prefix is longer than the whole.
-            whole = await self._asker.bound([step_messages(about, [text], key="x" * 8, limit=self.limit)])
-            return total([whole] * (2 * steps))
+            steps = min(self.max_steps, self.max_steps if tokens is None else tokens // _TOKENS_A_STEP + 1)
+            # No beginning in a quarter of the steps is longer than that quarter's end.
+            ends = [text[: len(text) * quarter // 4] for quarter in (1, 2, 3, 4)]
+            whole, bounds = worst_trouble(), list[Bound]()
+            for end in ends:
+                messages = [step_messages(about, [end], key="x" * 8, limit=self.limit, trouble=whole)]
+                bounds.append(await self._asker.bound(messages))
+            return total([b for b in bounds for _ in range(-(-steps // 4))] + [bounds[-1]] * _REPAIRS)
         return await self._asker.bound(
             [self._batch(about, [text], 1, "x" * 8, trouble) for trouble in ("", worst_trouble())]
         )
@@ -121,8 +129,11 @@ class ProcessJudge:
 
     async def _ask_one(self, run: Run, problem: str, steps: Sequence[str]) -> float:
         key = make_key(run.seed, self.name, problem, *steps)
-        messages = step_messages(problem, steps, key=key, limit=self.limit)
-        values, _ = await self._asker.ask_and_read(run, lambda trouble: messages, _yes_or_no)
+        values, _ = await self._asker.ask_and_read(
+            run,
+            lambda trouble: step_messages(problem, steps, key=key, limit=self.limit, trouble=trouble),
+            _yes_or_no,
+        )
         return values[0]
 
     async def _ask_all(self, run: Run, problem: str, steps: Sequence[str], first: int) -> tuple[list[float], str]:
@@ -151,14 +162,18 @@ class ProcessJudge:
 
 
 def _yes_or_no(generation: Generation) -> float:
-    # «No, since …» will do; «Yes and no» will not.
-    said = re.findall(r"\b(?:yes|no)\b", generation.text.lower())
-    first = re.match(r"[\s*\"'.]*(yes|no)\b", generation.text, re.IGNORECASE)
+    # "No, since …" will do; "Yes and no" will not. Qwen3 thinks nothing before it answers, in so many tags.
+    rest = without_thoughts(generation.text)
+    said = re.findall(r"\b(?:yes|no)\b", rest.lower())
+    first = re.match(r"[\s*\"'.]*(yes|no)\b", rest, re.IGNORECASE)
     if first is None or len(set(said)) != 1:
         raise Unreadable("the reply does not begin with Yes or No, or has both", generation.text)
     word = first[1].lower()
     alternatives = top_logprobs(generation)
     expected = None
     if alternatives is not None:
-        expected = next((p_yes(token) for token in alternatives if token[0][0].strip()), None)
+        text = "".join(token[0][0] for token in alternatives)
+        place = text.find(rest) + first.start(1) if rest in text else -1
+        token = word_at(alternatives, place) if place >= 0 else None
+        expected = None if token is None else p_yes(token)
     return expected if expected is not None else float(word == "yes")

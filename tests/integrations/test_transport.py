@@ -1,0 +1,304 @@
+"""What every way of sending must do alike, over real sockets: our own pool, and the OpenAI client."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from openai.types.chat import ChatCompletionMessage
+
+from tts_plugins import Budget, Ledger, Problem, SelfConsistency, solve
+from tts_plugins.errors import ConfigurationError, ConnectionFailed, MalformedResponse, ModelError, TTSError
+from tts_plugins.models import OpenAICompatibleModel
+from tts_plugins.testing.loopback import LoopbackServer
+
+pytestmark = pytest.mark.usefixtures("transport")
+KEY = "sk-planted-secret-0815"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def completion(text: str = "#### 6", **more: Any) -> dict[str, Any]:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+    return {"id": "x", "object": "chat.completion", "choices": [choice], "usage": usage, **more}
+
+
+@asynccontextmanager
+async def serving(handle: Handler, path: str = "/v1/chat/completions") -> AsyncIterator[TestServer]:
+    app = web.Application(client_max_size=2**27)
+    app.router.add_post(path, handle)
+    async with TestServer(app) as server:
+        yield server
+
+
+@asynccontextmanager
+async def model_at(address: str, **settings: Any) -> AsyncIterator[OpenAICompatibleModel]:
+    model = OpenAICompatibleModel("m", base_url=address, **{"api_key": KEY, "max_tokens": 40, **settings})
+    try:
+        yield model
+    finally:
+        await model.aclose()
+
+
+async def asked(server: TestServer, **settings: Any) -> Any:
+    async with model_at(str(server.make_url("/v1")), **settings) as model:
+        return await model.generate(Problem("How much?"), [1])
+
+
+async def test_an_infinite_usage_loses_no_reply() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        body = json.dumps(completion()).replace('"completion_tokens": 3', '"completion_tokens": Infinity')
+        return web.Response(text=body, content_type="application/json")
+
+    async with serving(handle) as server:
+        reply = await asked(server)
+    assert reply.generations[0].text == "#### 6" and not reply.usage.exact and reply.usage.completion_tokens <= 40
+
+
+async def test_the_output_is_the_client_s_message() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response(completion())
+
+    async with serving(handle) as server, model_at(str(server.make_url("/v1"))) as model:
+        result = await solve("q", model=model, strategy=SelfConsistency(n=1))
+    assert isinstance(result.output, ChatCompletionMessage) and result.output.content == "#### 6"
+    assert result.output is result.best.output
+    assert pickle.loads(pickle.dumps(result.best)).output.content == "#### 6"
+
+
+async def test_headers_of_the_user_replace_ours_whatever_their_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-7")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "project-8")
+    seen: list[Any] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(request.headers)
+        return web.json_response(completion())
+
+    async with serving(handle) as server:
+        await asked(server, headers={"authorization": "Basic abcd", "x-team": "blue"})
+        await asked(server)
+    assert seen[0].getall("Authorization") == ["Basic abcd"] and seen[0]["x-team"] == "blue"
+    assert seen[1].getall("Authorization") == [f"Bearer {KEY}"]
+    assert (seen[1]["OpenAI-Organization"], seen[1]["OpenAI-Project"]) == ("org-7", "project-8")
+
+
+async def test_extra_fields_stand_beside_the_others() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response(completion(text=json.dumps(await request.json())))
+
+    async with serving(handle) as server:
+        reply = await asked(server, extra_body={"top_k": 5}, params={"reasoning_effort": "low"})
+    body = json.loads(reply.generations[0].text)
+    assert body["top_k"] == 5 and body["reasoning_effort"] == "low" and body["max_tokens"] == 40
+    assert "extra_body" not in body and "extra_headers" not in body
+
+
+# Redirects, limits, proxies -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_redirect_within_the_server_is_followed(stream: bool) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        if request.path.endswith("completions"):
+            raise web.HTTPTemporaryRedirect("/v1/chat/completions/moved")
+        assert (await request.json())["messages"] and request.headers["Authorization"] == f"Bearer {KEY}"
+        return web.json_response(completion())
+
+    async with serving(handle, "/v1/chat/{path:.*}") as server:
+        assert (await asked(server, stream=stream)).generations[0].text == "#### 6"
+
+
+async def test_a_redirect_to_another_server_gets_nothing() -> None:
+    hits: list[str] = []
+
+    async def other(request: web.Request) -> web.Response:
+        hits.append(request.headers.get("Authorization", ""))
+        return web.json_response(completion())
+
+    async with serving(other) as elsewhere:
+
+        async def handle(request: web.Request) -> web.Response:
+            raise web.HTTPTemporaryRedirect(str(elsewhere.make_url("/v1/chat/completions")))
+
+        async with serving(handle) as server:
+            with pytest.raises(ConfigurationError, match="redirects to another server") as caught:
+                await asked(server)
+    assert not hits and KEY not in str(caught.value)
+
+
+async def test_redirects_without_end_are_an_error() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        raise web.HTTPTemporaryRedirect(request.path)
+
+    async with serving(handle) as server:
+        with pytest.raises(ModelError):
+            await asyncio.wait_for(asked(server), 20)
+
+
+async def test_a_compressed_answer_is_read_and_a_bomb_is_not() -> None:
+    small, bomb = gzip.compress(json.dumps(completion()).encode()), gzip.compress(b" " * 2**27)
+    bodies = [small, bomb]
+
+    async def handle(request: web.Request) -> web.Response:
+        headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        return web.Response(body=bodies.pop(0), headers=headers)
+
+    async with serving(handle) as server:
+        assert (await asked(server)).generations[0].text == "#### 6"
+        with pytest.raises(MalformedResponse, match="bigger than 64 MB") as caught:
+            await asked(server)
+    assert not caught.value.retryable
+
+
+async def test_a_body_that_says_it_is_too_large_is_not_awaited() -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(2**31)})
+        await response.prepare(request)
+        await asyncio.sleep(60)
+        return response
+
+    async with serving(handle) as server:
+        with pytest.raises(MalformedResponse, match="bigger than"):
+            await asyncio.wait_for(asked(server), 20)
+
+
+async def test_a_proxy_of_the_environment_is_used_and_its_password_never_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked_for: list[tuple[str, str]] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = next(
+            int(line.split(":")[1]) for line in head.lower().splitlines() if line.startswith("content-length")
+        )
+        await reader.readexactly(length)
+        login = next((line for line in head.splitlines() if line.lower().startswith("proxy-authorization")), "")
+        asked_for.append((head.splitlines()[0], login))
+        body = b"{}" if "/broken/" in head else json.dumps(completion()).encode()
+        status = b"407 Proxy Authentication Required" if "/broken/" in head else b"200 OK"
+        writer.write(
+            b"HTTP/1.1 " + status + b"\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+        )
+        writer.write(b"Connection: close\r\n\r\n" + body)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(handle, "127.0.0.1", 0) as proxy:
+        port = proxy.sockets[0].getsockname()[1]
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:{KEY}@127.0.0.1:{port}")
+        monkeypatch.setenv("NO_PROXY", "direct.invalid")
+        for name in ("http_proxy", "no_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        async with model_at("http://model.invalid/v1", api_key="-") as model:
+            assert (await model.generate(Problem("q"), [1])).generations[0].text == "#### 6"
+        errors = []
+        for address in ("http://model.invalid/broken/v1", "http://direct.invalid/v1"):
+            async with model_at(address, api_key="-") as model:
+                with pytest.raises(TTSError) as caught:
+                    await model.generate(Problem("q"), [1])
+                errors.append(caught.value)
+    assert asked_for[0][0].startswith("POST http://model.invalid/v1/chat/completions") and "Basic" in asked_for[0][1]
+    assert len(asked_for) == 2 and isinstance(errors[1], ConnectionFailed)
+    chain: BaseException | None = errors[0]
+    while chain is not None:
+        assert KEY not in str(chain) + repr(chain)
+        chain = chain.__cause__ or chain.__context__
+
+
+async def test_loopback_never_goes_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response(completion())
+
+    async with serving(handle) as server:
+        assert (await asked(server)).generations[0].text == "#### 6"
+
+
+# Loops and processes --------------------------------------------------------------------------------------------------
+
+_BEGIN = """
+import asyncio, os, sys
+from tts_plugins import SelfConsistency, solve
+from tts_plugins.models import OpenAICompatibleModel
+model = OpenAICompatibleModel("m", base_url=sys.argv[1], api_key="-", max_tokens=40)
+def ask(): return asyncio.run(solve("q", model=model, strategy=SelfConsistency(n=2))).text
+"""
+_FORKS = """
+async def main():
+    first = await solve("q", model=model, strategy=SelfConsistency(n=2))
+    child = os.fork()
+    if not child:
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    child = os.fork()
+    if not child:
+        try:
+            import threading
+            done = []
+            thread = threading.Thread(target=lambda: done.append(ask()))
+            thread.start(); thread.join(20)
+            os._exit(0 if done == [first.text] else 3)
+        finally:
+            os._exit(4)
+    assert os.waitpid(child, 0)[1] == 0, "the child could not ask"
+    again = await solve("q", model=model, strategy=SelfConsistency(n=2))
+    assert again.text == first.text
+    await model.aclose()
+asyncio.run(main())
+"""
+
+
+def child(code: str, server: LoopbackServer) -> str:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", _BEGIN + code, server.base_url],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_loops_that_end_leave_no_connection_and_no_warning() -> None:
+    with LoopbackServer(reply="said") as server:
+        assert child("print(*[ask() for _ in range(3)])", server) == "said said said\n"
+        server.wait(lambda counts: counts.connections == 0)
+
+
+def test_a_forked_child_has_connections_of_its_own() -> None:
+    with LoopbackServer(reply="said") as server:
+        child(_FORKS, server)
+        server.wait(lambda counts: counts.connections == 0)
+
+
+def test_the_openai_client_is_loaded_only_where_it_is_needed(transport: str) -> None:
+    with LoopbackServer(reply="said") as server:
+        code = "ask(); print('openai' in sys.modules)"
+        assert child(code, server).strip() == str(transport == "openai")
+
+
+async def test_a_call_that_is_cancelled_in_flight_closes_its_connection_and_is_charged() -> None:
+    with LoopbackServer(latency=60.0) as server:
+        ledger = Ledger(Budget(calls=10))
+        async with model_at(server.base_url, batch=1) as model:
+            task = asyncio.create_task(solve("q", model=model, strategy=SelfConsistency(n=3), budget=ledger))
+            await asyncio.to_thread(server.wait, lambda counts: counts.active == 3, 20)
+            task.cancel()
+            await asyncio.wait([task])
+            await asyncio.to_thread(server.wait, lambda counts: counts.connections == 0, 20)
+    assert ledger.spent.calls == 3 == server.counts.aborted and ledger.spent.tokens >= 120

@@ -1,0 +1,151 @@
+"""What shares a loop: a verifier that blocks it is told of, one that says so gets a thread; shortages are told too."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from tts_plugins import BestOfN, Budget, Problem, SelfConsistency, solve, solve_sync
+from tts_plugins.budget import FREE, Bound
+from tts_plugins.models import CallableModel
+from tts_plugins.protocols import Run
+from tts_plugins.testing import ScriptedModel
+from tts_plugins.types import Candidate, Score
+
+MODEL = CallableModel(lambda content: "The answer is 4.")
+
+
+class Blocks:
+    """A verifier whose coroutine blocks."""
+
+    name = "blocks"
+
+    def __init__(self, seconds: float, *, blocking: bool = False) -> None:
+        self.seconds, self.blocking = seconds, blocking
+        self.threads: set[int] = set()
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        return FREE
+
+    async def score(self, run: Run, candidate: Candidate) -> Score:
+        await asyncio.sleep(0)
+        self.threads.add(threading.get_ident())
+        time.sleep(self.seconds)  # noqa: ASYNC251 - it blocks, as is tried here
+        return Score(value=0.5)
+
+
+class BlocksAll:
+    name = "blocks all"
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        return FREE
+
+    async def score_set(self, run: Run, candidates: Sequence[Candidate]) -> Sequence[Score]:
+        time.sleep(0.15)  # noqa: ASYNC251
+        return [Score(value=0.5) for _ in candidates]
+
+
+async def test_a_verifier_that_blocks_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=2), verifier=Blocks(0.15))
+        (warning,) = result.warnings
+        assert warning.startswith("blocks held the event loop for 0.") and "blocking = True" in warning
+    assert sum("blocks held the event loop" in record.message for record in caplog.records) == 1  # once is enough
+    result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=2), verifier=BlocksAll())
+    assert len(result.warnings) == 1 and result.warnings[0].startswith("blocks all held the event loop")
+
+
+async def test_one_that_is_quick_or_waits_is_not() -> None:
+    async def waits(problem: Problem, candidate: Candidate) -> float:
+        await asyncio.sleep(0.15)
+        return 0.5
+
+    for verifier in (waits, lambda problem, candidate: time.sleep(0.15) or 0.5):
+        result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=2), verifier=verifier)
+        assert result.warnings == ()
+
+
+async def test_one_that_says_so_gets_a_thread() -> None:
+    verifier, started, ticks = Blocks(0.3, blocking=True), time.monotonic(), 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    ticking = asyncio.ensure_future(tick())
+    result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=4), verifier=verifier)
+    ticking.cancel()
+    assert result.warnings == () and result.score == 0.5
+    assert threading.get_ident() not in verifier.threads and ticks > 5
+    assert time.monotonic() - started < 4 * 0.3  # side by side
+
+
+class Judges(Blocks):
+    """It asks a model, from its thread."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0, blocking=True)
+        self.model = ScriptedModel(["0.75"])
+
+    async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+        return await self.model.bound(problem)
+
+    async def score(self, run: Run, candidate: Candidate) -> Score:
+        reply = await run.generate(self.model, Problem("how good?"))
+        return Score(value=float(reply.generations[0].text))
+
+
+async def test_its_requests_are_within_the_budget_and_in_the_trace() -> None:
+    result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=2), verifier=Judges(), budget=Budget(calls=4))
+    assert result.score == 0.75 and result.usage.by_role["verifier"].calls == 2 and result.usage.calls == 4
+    asked = [e for e in result.trace if e["kind"] == "request" and e["role"] == "verifier"]
+    assert len(asked) == 2 and {result.trace.to_dict()["events"][e["parent"]]["kind"] for e in asked} == {"candidate"}
+    short = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=2), verifier=Judges(), budget=Budget(calls=3))
+    assert short.stopped == "budget" and short.usage.calls <= 3
+
+
+def test_it_stalls_no_solve_of_another_thread() -> None:
+    """Regression: one blocking verifier stopped the loop of all `solve_sync`, so that others missed their deadlines."""
+    verifier = Blocks(1.5, blocking=True)
+    first = threading.Thread(
+        target=solve_sync, args=("2 + 2?",), kwargs={"model": MODEL, "strategy": BestOfN(n=1), "verifier": verifier}
+    )
+    first.start()
+    while not verifier.threads:
+        time.sleep(0.01)
+    result = solve_sync("2 + 2?", model=MODEL, strategy=SelfConsistency(n=4), budget=Budget(seconds=1.0))
+    assert result.stopped == "complete" and first.is_alive()
+    first.join()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("no more"), OSError(errno.EMFILE, "Too many open files"), RuntimeError("can't start new thread")],
+)
+async def test_what_the_machine_lost_is_told(error: Exception) -> None:
+    calls = 0
+
+    def fails_at_times(content: object) -> str:
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            raise error
+        return "The answer is 4."
+
+    result = await solve("2 + 2?", model=CallableModel(fails_at_times, concurrency=1), strategy=SelfConsistency(n=8))
+    assert result.stopped == "complete" and len(result.candidates) == 4
+    assert result.warnings[0].startswith("4 candidates lost for want of what this machine has")
+    assert str(error) in result.warnings[0]
+
+
+async def test_what_the_model_lost_is_not() -> None:
+    model = ScriptedModel(["The answer is 4.", ValueError("no")])
+    result = await solve("2 + 2?", model=model, strategy=SelfConsistency(n=2))
+    assert len(result.candidates) == 1 and result.warnings == ()

@@ -1,0 +1,111 @@
+"""Verifiers and the event loop: one that blocks it is told of, and one that says that it blocks gets a thread.
+
+All solves on one event loop share it: those of one `asyncio.run`, and all of `solve_sync`, which run on one loop in the
+background. A verifier whose `score` is a coroutine runs there too, and whatever it does without an `await` (a request
+of a synchronous client, a model on the CPU, `time.sleep`) stops all of them, their deadlines included. Synchronous
+functions, as `CallableVerifier` takes them, run on threads and stop nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, TypeVar
+
+from tts_plugins._internal.threads import in_thread
+from tts_plugins.protocols import ForwardingRun, Model, Run, SetVerifier, Verifier
+from tts_plugins.types import Problem, Reply
+
+T = TypeVar("T")
+
+LIMIT = 0.1  # seconds without an await, from which on it is told
+_log = logging.getLogger(__name__)
+_told: set[str] = set()
+
+
+class Blocking:
+    """What held the loop in one solve: each verifier's longest time, in seconds."""
+
+    def __init__(self) -> None:
+        self._longest: dict[str, float] = {}
+
+    async def ask(
+        self, verifier: Verifier | SetVerifier, method: Callable[[Run, Any], Coroutine[Any, Any, T]], run: Run, of: Any
+    ) -> T:
+        """What a method of the verifier says of a candidate, or of several."""
+        if getattr(verifier, "blocking", False):
+            return await in_thread(_run_there, method, _RunFromThread(run, asyncio.get_running_loop()), of)
+        return await _Timed(method(run, of), self, verifier.name)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What there is to say of it in the result."""
+        return tuple(_warning(name, seconds) for name, seconds in self._longest.items())
+
+    def held(self, name: str, seconds: float) -> None:
+        """A verifier held the loop for so long."""
+        self._longest[name] = max(seconds, self._longest.get(name, 0.0))
+        if name not in _told:
+            _told.add(name)
+            _log.warning("%s", _warning(name, seconds))
+
+
+class _Timed(Awaitable[T]):
+    """A coroutine that is watched: how long does each step of it take, from one wait to the next?"""
+
+    __slots__ = ("_blocking", "_coroutine", "_name")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T], blocking: Blocking, name: str) -> None:
+        self._coroutine, self._blocking, self._name = coroutine, blocking, name
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        steps = self._coroutine.__await__()
+        step: Callable[[Any], Any] = steps.send
+        value: Any = None
+        while True:
+            started = time.monotonic()
+            try:
+                waits_for = step(value)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            finally:
+                value = None  # an error's traceback has this frame: it would refer to itself
+                if (seconds := time.monotonic() - started) > LIMIT:
+                    self._blocking.held(self._name, seconds)
+            try:
+                value = yield waits_for
+                step = steps.send
+            except GeneratorExit:
+                steps.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle
+                value, step = error, steps.throw
+
+
+class _RunFromThread(ForwardingRun):
+    """A run as code on another thread may use it: requests are made on the solve's own loop."""
+
+    def __init__(self, run: Run, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(run)
+        self._loop = loop
+
+    async def generate(self, model: Model, problem: Problem, n: int = 1) -> Reply:
+        asked = asyncio.run_coroutine_threadsafe(_reply(self._run, model, problem, n), self._loop)
+        return await asyncio.wrap_future(asked)
+
+
+async def _reply(run: Run, model: Model, problem: Problem, n: int) -> Reply:
+    return await run.generate(model, problem, n)
+
+
+def _run_there(method: Callable[[Run, Any], Coroutine[Any, Any, T]], run: Run, of: Any) -> T:
+    return asyncio.run(method(run, of))
+
+
+def _warning(name: str, seconds: float) -> str:
+    return (
+        f"{name} held the event loop for {seconds:.1f} s, during which no other solve on it went on, and no deadline "
+        "was kept; make it a synchronous function, which gets a thread, or give its class blocking = True"
+    )

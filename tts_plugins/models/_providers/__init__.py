@@ -1,0 +1,1 @@
+"""Providers with an interface of their own, by any-llm."""
