@@ -31,7 +31,8 @@ from tts_plugins.adapters._settings import (
     as_strategy,
     check_names,
 )
-from tts_plugins.adapters._texts import Text, answer_key
+from tts_plugins.adapters._shapes import candidates_of
+from tts_plugins.adapters._texts import Text, Unparsed, answer_key, parsed_only
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.models.stepping import Stepping
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
@@ -51,12 +52,14 @@ __all__ = [
     "SearchSettings",
     "Stepping",
     "Text",
+    "Unparsed",
     "answer_key",
     "as_budget",
     "as_score",
     "as_strategy",
     "as_verifier",
     "call_user",
+    "candidates_of",
     "cause_for",
     "causes_of",
     "charge_of",
@@ -68,6 +71,7 @@ __all__ = [
     "listed",
     "metered_verifier",
     "original_of",
+    "parsed_only",
     "raised_for",
     "required_parameters",
     "search_here",
