@@ -233,7 +233,7 @@ async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Re
         raise UserCodeFailed(f"{model.name}: the call was cancelled from inside") from error
     except (GeneratorExit, KeyboardInterrupt, SystemExit):
         raise  # of the program, not of the model
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - becomes an error of the call, with this one as its cause
         failed = UserCodeFailed(f"{model.name}: {words(error)}")
         if isinstance(error, NoThread):
             failed.charge = "nothing"  # it did not even begin
