@@ -3,11 +3,11 @@
 from tts_plugins.errors import MissingExtraError
 
 try:
-    from tts_plugins_dspy._versions import check_version
+    from tts_plugins_dspy._calls.versions import check_version
 
     check_version()
+    from tts_plugins_dspy._calls.interception import cover
     from tts_plugins_dspy.lm import ScaledLM
-    from tts_plugins_dspy.metering import cover
     from tts_plugins_dspy.module import BestOfN, Refine, Scaled
 except ImportError as error:
     if (error.name or "").split(".")[0] != "dspy":

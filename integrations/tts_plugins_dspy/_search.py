@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,25 +18,40 @@ from tts_plugins.adapters import (
     MeteredModel,
     SearchSettings,
     answer_key,
+    candidates_of,
     causes_of,
     metered_verifier,
 )
-from tts_plugins.errors import TTSError
+from tts_plugins.errors import CandidateError, TTSError
 from tts_plugins.protocols import SetVerifier, Verifier
-from tts_plugins_dspy._forms import generation_of, last_field, problem_of
-from tts_plugins_dspy._scope import Scope, derive, ledger_around, scope_here, scoped
-from tts_plugins_dspy._usage import output_tokens_of
-from tts_plugins_dspy._verifying import verifier_of
-from tts_plugins_dspy.metering import Refused, cover
+from tts_plugins_dspy._calls.interception import Refused, cover
+from tts_plugins_dspy._calls.scope import Scope, derive, ledger_around, scope_here, scoped
+from tts_plugins_dspy._calls.usage import output_tokens_of
+from tts_plugins_dspy._isolation import isolated
+from tts_plugins_dspy._outputs.forms import generation_of, last_field, problem_of, written_of
+from tts_plugins_dspy._outputs.verifying import verifier_of
+from tts_plugins_dspy._streaming import Relay, Stream, in_worker_thread, progress
 
 
 @dataclass
 class Sample:
-    """A candidate on DSPy's side: its seed, the attempts it is to better, and the trace of its program."""
+    """A candidate on DSPy's side.
+
+    Attributes:
+        attempts: those that it is to improve on.
+        module: the program, or the candidate's own copy of it.
+        originals, copies: the program's modules by the ids of their copies, and the other way round.
+        trace: of its program.
+        relay: what its program streams to, where the caller reads a stream.
+    """
 
     seed: int | None
     attempts: Attempts | None = None
+    module: Any = None
+    originals: dict[int, Any] = field(default_factory=dict)
+    copies: dict[int, Any] = field(default_factory=dict)
     trace: list[Any] = field(default_factory=list)
+    relay: Relay | None = None
 
 
 class Search(BaseSearch[Sample]):
@@ -47,6 +62,8 @@ class Search(BaseSearch[Sample]):
         verify: from what the user gave as `verifier`, and this search, to the verifier.
         vote: what votes of an output, unless the settings say.
         hints: whether the prompts of a candidate show the attempts that it is to improve on.
+        fail_count: how many candidates may fail before the failure is raised; None for all but the last one.
+        isolate: whether each candidate has a copy of the module; `deep`, of the other objects in it too.
     """
 
     def __init__(
@@ -55,7 +72,7 @@ class Search(BaseSearch[Sample]):
         model: MeteredModel,
         module: Any,
         settings: SearchSettings,
-        temperature: float,
+        temperature: float | None,
         args: tuple[Any, ...],
         inputs: dict[str, Any],
         problem: Problem | None = None,
@@ -64,6 +81,9 @@ class Search(BaseSearch[Sample]):
         vote: Callable[[Any], str | None] = last_field,
         check_revision: Callable[[], None] = lambda: None,
         hints: bool = True,
+        fail_count: int | None = None,
+        isolate: bool = False,
+        deep: bool = False,
     ) -> None:
         super().__init__(
             model=model, problem=problem_of(args, inputs) if problem is None else problem, settings=settings
@@ -72,6 +92,20 @@ class Search(BaseSearch[Sample]):
         self._read, self._verify, self._vote, self._check_revision = read, verify, vote, check_revision
         self._outer, self._trace, self._hints = scope_here(), dspy.settings.get("trace"), hints
         self._samples: dict[int | None, Sample] = {}
+        self._fail_count, self._failures = fail_count, 0
+        self._isolate, self._deep = isolate, deep
+        self._stream: Stream | None = None
+        self._winner: Sample | None = None
+
+    def run(self) -> Result:
+        """Search on this thread; the module's `forward` runs on threads of its own."""
+        self._stream = Stream.here(sync=True)
+        return super().run()
+
+    async def arun(self) -> Result:
+        """Search on this loop; the module's `aforward` runs there too, or its `forward` on threads."""
+        self._stream = Stream.here(sync=False)
+        return await super().arun()
 
     def arguments(self) -> dict[str, Any]:
         """Those of any search, with DSPy's account, seed and vote."""
@@ -81,7 +115,24 @@ class Search(BaseSearch[Sample]):
             "budget": _account(s.budget),
             "seed": self._seed(),
             "answer": answer_key(s.answer or self._vote),
+            "listener": None if self._stream is None or self._alone else self._told,
         }
+
+    @property
+    def _count(self) -> int | None:
+        strategy = self.settings.strategy
+        return self.settings.n if strategy is None else candidates_of(strategy)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether there is one candidate only, whose chunks can be streamed as they come."""
+        return self._count == 1
+
+    def _told(self, event: Mapping[str, Any]) -> None:
+        """Stream how far the search is."""
+        done = event["kind"] == "candidate" and event.get("end") is not None and event.get("error") is None
+        if done and self._stream is not None:
+            self._stream.soon(progress(event["index"], self._count, event.get("score")))
 
     def _seed(self) -> int | None:
         """The same for the same call in the same place, so that DSPy's cache can answer it again."""
@@ -114,12 +165,20 @@ class Search(BaseSearch[Sample]):
 
     def context(self, sample: Sample) -> Any:
         """DSPy's settings for one candidate."""
-        sample.trace = []
+        sample.trace, sample.module, sample.originals, sample.copies = [], self._module, {}, {}
+        if self._isolate:
+            sample.module, sample.originals, sample.copies = isolated(self._module, deep=self._deep)
         hints = () if self._outer is None else self._outer.hints
         if self._hints and sample.attempts is not None:
             hints = (*hints, sample.attempts.text())
         scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints)
-        return scoped(scope, trace=sample.trace, send_stream=None)
+        return scoped(scope, trace=sample.trace, **self._streaming(sample))
+
+    def _streaming(self, sample: Sample) -> dict[str, Any]:
+        if self._stream is None:
+            return {"send_stream": None}
+        sample.relay = Relay(self._stream, live=self._alone, originals=sample.originals)
+        return {"send_stream": sample.relay, "stream_listeners": sample.relay.listeners(sample.copies)}
 
     def set(self, **settings: Any) -> Any:
         """DSPy's settings for a verification, whose calls are those of the program around this search."""
@@ -134,11 +193,15 @@ class Search(BaseSearch[Sample]):
 
     def call(self, sample: Sample) -> Any:
         """The module's prediction."""
-        return self._module(*self._args, **self.inputs)
+
+        def predict() -> Any:
+            return sample.module(*self._args, **self.inputs)
+
+        return predict() if self._stream is None else in_worker_thread(predict)
 
     async def acall(self, sample: Sample) -> Any:
         """The module's prediction, by its `acall`."""
-        return await self._module.acall(*self._args, **self.inputs)
+        return await sample.module.acall(*self._args, **self.inputs)
 
     def read(self, sample: Sample, output: Any) -> Generation:
         """The prediction, as verifiers and votes see it."""
@@ -161,19 +224,45 @@ class Search(BaseSearch[Sample]):
             and meter.refusal is not None
         ):
             return meter.refusal
-        return super().error_for(error, where, kind)
+        found = super().error_for(error, where, kind)
+        if isinstance(found, CandidateError) and found is not error:
+            found.written = written_of(error)
+            self._failures += 1
+            if self._fail_count is not None and self._failures > self._fail_count:
+                return self.passing.end(error, where)
+        return found
 
     def trace_of(self, seed: int | None) -> list[Any]:
-        """The trace of the program in a candidate."""
+        """The trace of the program in a candidate, with the program's own predictors."""
         sample = self._samples.get(seed)
-        return [] if sample is None else sample.trace
+        if sample is None:
+            return []
+        return [(sample.originals.get(id(step[0]), step[0]), *step[1:]) for step in sample.trace]
 
     def chosen(self, result: Result) -> Result:
         """The winner's trace is the program's, as if it alone had run."""
+        self._winner = self._samples.get(result.best.seed)
         if self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
             self._trace.extend(self.trace_of(result.best.seed))
             del self._trace[: max(len(self._trace) - most, 0)]
         return result
+
+    def ended(self) -> None:
+        """Stream what the winner kept, and wait until all is sent."""
+        if self._stream is not None:
+            self._send_kept()
+            self._stream.wait()
+
+    async def aended(self) -> None:
+        """`ended`, on the loop."""
+        if self._stream is not None:
+            self._send_kept()
+            await self._stream.await_sent()
+
+    def _send_kept(self) -> None:
+        if self._stream is not None and self._winner is not None and self._winner.relay is not None:
+            for item in self._winner.relay.kept:
+                self._stream.soon(item)
 
 
 def _account(budget: Any) -> Any:

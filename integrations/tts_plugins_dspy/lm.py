@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import copy
-import inspect
-import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, Never
 
 import dspy
 
 from tts_plugins import Budget, Candidate, Generation, Ledger, Problem
-from tts_plugins.adapters import MeteredModel, Text, as_verifier, check_names, required_parameters
-from tts_plugins.answers import extract, normalise
+from tts_plugins.adapters import MeteredModel, Text, as_verifier, required_parameters
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
-from tts_plugins_dspy._forms import plain
-from tts_plugins_dspy._scope import scope_here
+from tts_plugins_dspy._calls.scope import scope_here
+from tts_plugins_dspy._calls.versions import message_call
+from tts_plugins_dspy._outputs.verifying import Judged, scoring
+from tts_plugins_dspy._outputs.votes import said_by, vote_here
 from tts_plugins_dspy._search import Search
-from tts_plugins_dspy._verifying import Judged, scoring
-from tts_plugins_dspy._versions import message_call
-from tts_plugins_dspy.module import AnyVerifier, Held
-
-_FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\n?(.*?)(?=\n*\[\[ ## \w+ ## \]\]|\Z)", re.DOTALL)
+from tts_plugins_dspy._settings import AnyVerifier, Held, check_known, check_temperature
 
 
 class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
@@ -38,8 +32,8 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
     Args:
         lm: the language model that is asked; it is not changed.
         verifier: a function of the text, or of (problem, candidate), or one of `tts_plugins.verifiers`.
-        answer: from a model's output (a list of texts or dicts) to what votes; by default the last field that DSPy's
-            adapters would read from the text.
+        answer: from a model's output (a list of texts or dicts) to what votes; by default the last field that the
+            active adapter reads from the text, or else the answer that `tts_plugins.answers` finds in it.
         strategy, budget, seed, profile, n, price, temperature, on_exhausted, concurrency: as for `Scaled`.
 
     Raises:
@@ -60,7 +54,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         profile: str | None = None,
         n: int | None = None,
         price: Prices = None,
-        temperature: float = 1.0,
+        temperature: float | None = 1.0,
         on_exhausted: Literal["return", "raise"] = "return",
         concurrency: int | None = None,
         **unknown: Never,
@@ -72,13 +66,11 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
                 f"ScaledLM: verifier={type(verifier).__name__}(…) is a module, which judges predictions, and a "
                 "language model gives texts; use Scaled(program, verifier=…), or an LLMJudge"
             )
-        if unknown:
-            takes = inspect.signature(ScaledLM.__init__).parameters
-            check_names("ScaledLM", unknown, set(takes) - {"self", "unknown"})
+        check_known("ScaledLM", unknown, ScaledLM.__init__)
         self.lm = lm
         super().__init__(lm.model, model_type=lm.model_type, cache=lm.cache, num_retries=lm.num_retries)
         self.kwargs = lm.kwargs
-        self._temperature = temperature
+        self._temperature = check_temperature("ScaledLM", temperature)
         self._settings = Held().changed(
             "ScaledLM",
             {
@@ -147,8 +139,8 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         return Search(
             model=self._model, module=_Sampled(self.lm), settings=self._settings, temperature=self._temperature,
             args=(), inputs={"prompt": prompt, "messages": messages, **kwargs}, problem=Problem(asked),
-            read=_generation, verify=_verifier_of, vote=_last, check_revision=lambda: _check_revision(prompt, messages),
-            hints=False,
+            read=_generation, verify=_verifier_of, vote=vote_here(), hints=False,
+            check_revision=lambda: _check_revision(prompt, messages),
         )  # fmt: skip
 
 
@@ -196,27 +188,7 @@ def _turned(prompt: Any, messages: Any) -> tuple[Any, Any]:
 
 
 def _generation(output: Any) -> Generation:
-    return Generation(text=Text.of(_text(output), output), output=output)
-
-
-def _text(output: Any) -> str:
-    first = output[0] if isinstance(output, list) and output else output
-    if isinstance(first, Mapping):
-        said, calls = str(first.get("text") or ""), first.get("tool_calls")
-        return f"{said}{plain([dict(call) for call in calls])}" if calls else said
-    return first if isinstance(first, str) else str(getattr(first, "text", first) or "")
-
-
-def _last(output: Any) -> str | None:
-    """The last field in the form of `dspy.ChatAdapter` or `dspy.JSONAdapter`; in another text, what `extract` finds."""
-    text = _text(output)
-    if fields := [value for name, value in _FIELD.findall(text) if name != "completed"]:
-        return normalise(fields[-1].strip()) or None
-    try:
-        read = json.loads(text)
-    except ValueError:
-        return extract(text)
-    return normalise(plain(list(read.values())[-1])) if isinstance(read, dict) and read else extract(text)
+    return Generation(text=Text.of(said_by(output), output), output=output)
 
 
 def _verifier_of(value: Any, search: Judged) -> Verifier | SetVerifier:

@@ -7,7 +7,10 @@ import contextlib
 import copy
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -250,13 +253,6 @@ def test_a_callers_usage_tracker_hears_everything_once(server: LoopbackServer, l
     assert prediction.get_lm_usage()["openai/small"]["completion_tokens"] > 0
 
 
-async def test_candidates_are_not_streamed(server: LoopbackServer, lm: Any) -> None:
-    streamed = dspy.streamify(best(program(), n=2))
-    chunks = [chunk async for chunk in streamed(question="?")]
-    assert [type(chunk) for chunk in chunks] == [dspy.Prediction] and server.counts.requests == 2
-    await aclose(lm)
-
-
 # optimisers, saving
 
 
@@ -434,7 +430,10 @@ def test_best_of_n_takes_what_a_dspy_user_knows(server: LoopbackServer, lm: Any)
     [
         ({"N": 3, "n": 3, "reward_fn": metric}, "N=3 and n=3; give one"),
         ({"reward_fn": metric}, "N=None and n=None; give one"),
-        ({"N": 3, "reward_fn": metric, "fail_count": 1}, "fail_count is not taken; leave it out"),
+        ({"N": 3, "reward_fn": metric, "fail_count": -1}, "fail_count=-1 must be a whole number of at least 0"),
+        ({"N": 3, "reward_fn": metric, "fail_count": True}, "fail_count=True must be"),
+        ({"N": 3, "reward_fn": metric, "wave": 0}, "wave=0 must be"),
+        ({"N": 3, "reward_fn": metric, "copy": "maybe"}, "copy='maybe' is not known; use 'auto', True or False"),
         ({"N": 3}, "give reward_fn=… .* or verifier=…"),
         ({"N": 3, "reward_fn": metric, "strategy": "best_of_n"}, "strategy='best_of_n' is for Scaled"),
         ({"N": 3, "reward_fn": metric, "threshold": "high"}, "threshold='high' must be a number"),
@@ -446,7 +445,11 @@ def test_best_of_n_takes_what_a_dspy_user_knows(server: LoopbackServer, lm: Any)
         ({"N": 3, "verifier": lambda a, b, c, d: 1}, r"\(a, b, c, d\) must take .*, or the prediction"),
         ({"N": 3, "verifier": lambda pred, *, strict: 1}, r"\(pred, \*, strict\) must take"),
         ({"N": 3, "verifier": CallableVerifier}, "is no verifier"),
-        ({"N": 3, "reward_fn": metric, "temperature": 0}, "temperature=0 must be above 0"),
+        *(
+            ({"N": 3, "reward_fn": metric, "temperature": value}, f"temperature={value!r} must be above 0")
+            for value in (0, -1, 2.5, "hot", True, float("nan"))
+        ),
+        ({"N": 3, "reward_fn": metric, "threshold": float("nan")}, "threshold=nan must be a number"),
         ({"N": 3, "reward_fn": metric, "profile": "nowhere"}, "profile='nowhere' is not known"),
     ],
 )
@@ -590,3 +593,14 @@ def test_it_shows_what_it_runs_and_how() -> None:
     shown = repr(best(program(), n=3, budget=Budget(calls=3)))
     assert shown.startswith("Scaled(") and f"strategy={tts_plugins.BestOfN(n=3)!r}, verifier=metric, budget=" in shown
     assert "module" in shown.partition("): ")[2] and "\n" not in repr(BestOfN(program(), N=2, verifier=metric))[:60]
+
+
+def test_a_version_that_is_too_old_says_so_by_name(tmp_path: Path) -> None:
+    (tmp_path / "dspy-2.6.27.dist-info").mkdir()
+    (tmp_path / "dspy-2.6.27.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: dspy\nVersion: 2.6.27\n")
+    run = subprocess.run(
+        [sys.executable, "-c", "import tts_plugins_dspy"], capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "MissingExtraError: tts_plugins_dspy needs dspy 3.0 or newer, and dspy 2.6.27 is installed" in run.stderr

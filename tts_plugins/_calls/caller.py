@@ -233,11 +233,14 @@ async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Re
         raise UserCodeFailed(f"{model.name}: the call was cancelled from inside") from error
     except (GeneratorExit, KeyboardInterrupt, SystemExit):
         raise  # of the program, not of the model
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - becomes an error of the call, with this one as its cause
         failed = UserCodeFailed(f"{model.name}: {words(error)}")
         if isinstance(error, NoThread):
             failed.charge = "nothing"  # it did not even begin
-        raise failed from error
+        try:
+            raise failed from error
+        finally:
+            del failed  # its traceback has this frame: it would refer to itself
     made = reply.generations if isinstance(reply, Reply) else None
     if made is None or not all(isinstance(g, Generation) and isinstance(g.text, str) for g in made):
         raise UserCodeFailed(f"{model.name} returned {str(reply)[:80]!r}; a model returns a Reply of Generations")

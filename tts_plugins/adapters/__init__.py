@@ -31,6 +31,7 @@ from tts_plugins.adapters._settings import (
     as_strategy,
     check_names,
 )
+from tts_plugins.adapters._shapes import candidates_of
 from tts_plugins.adapters._texts import Text, answer_key
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.models.stepping import Stepping
@@ -57,6 +58,7 @@ __all__ = [
     "as_strategy",
     "as_verifier",
     "call_user",
+    "candidates_of",
     "cause_for",
     "causes_of",
     "charge_of",

@@ -46,8 +46,10 @@ class Passing:
         """What to raise instead, to end the search; None where it is a failure like any other."""
         if type(error) is RuntimeError and error.__cause__ is not None and not isinstance(error.__cause__, Exception):
             error = error.__cause__  # a thread wraps what is no Exception, since that would end the loop
-        if isinstance(error, TTSError) or not _passes(error):
-            return None
+        return None if isinstance(error, TTSError) or not _passes(error) else self.end(error, where)
+
+    def end(self, error: BaseException, where: str) -> PassedThrough:
+        """Return what to raise instead of an error that ends the search, and that its caller gets as it is."""
         self._error = self._error or error
         return PassedThrough(f"{where}: {type(error).__name__} passes through")
 

@@ -29,8 +29,9 @@ def said(text: str) -> str | None:
         return text
     kept, at, depth, met = list[str](), 0, False, False
     for tag in _TAG.finditer(text):
-        if text[max(0, tag.start() - 1) : tag.start()] in ("`", '"', "'"):
-            continue
+        before = text[max(0, tag.start() - 2) : tag.start()]
+        if before[-1:] in ("`", '"', "'") and before != "``" and text.startswith(before[-1], tag.end()):
+            continue  # it is only mentioned
         closes = any(tag[name] is not None and tag[name].lower() in _CLOSES for name in "abcdefg")
         if not closes and not depth:
             kept.append(text[at : tag.start()])

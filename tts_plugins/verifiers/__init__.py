@@ -5,6 +5,7 @@ from tts_plugins.verifiers._sandbox.probe import Sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
 from tts_plugins.verifiers.callable import CallableVerifier
 from tts_plugins.verifiers.code.code_tests import CodeTests
+from tts_plugins.verifiers.code.sql_query import SQLVerifier
 from tts_plugins.verifiers.combined.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.combined.cascade import Cascade, Veto
 from tts_plugins.verifiers.combined.ensemble import Ensemble
@@ -43,6 +44,7 @@ __all__ = [
     "ProcessVerifierTransformers",
     "RecordedVerifier",
     "RewardFamily",
+    "SQLVerifier",
     "Sandbox",
     "SandboxUnavailable",
     "Screen",

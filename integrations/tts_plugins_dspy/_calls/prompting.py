@@ -13,8 +13,8 @@ from typing import Any
 
 import dspy
 
-from tts_plugins_dspy._scope import HINT, Scope, derive
-from tts_plugins_dspy._versions import sample_arguments
+from tts_plugins_dspy._calls.scope import HINT, Scope, derive
+from tts_plugins_dspy._calls.versions import sample_arguments
 
 
 def prompted(scope: Scope, lm: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:

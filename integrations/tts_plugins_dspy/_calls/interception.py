@@ -23,10 +23,10 @@ import dspy
 from tts_plugins.adapters import charge_of
 from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import MeterClosed
-from tts_plugins_dspy._prompting import prompted
-from tts_plugins_dspy._scope import Scope, scope_here, scoped
-from tts_plugins_dspy._usage import Entries, Tap, cached_tokens_of, call_of, tells_usage, text_of
-from tts_plugins_dspy._versions import message_call, told_from_cache
+from tts_plugins_dspy._calls.prompting import prompted
+from tts_plugins_dspy._calls.scope import Scope, scope_here, scoped
+from tts_plugins_dspy._calls.usage import Entries, Tap, cached_tokens_of, call_of, tells_usage, text_of
+from tts_plugins_dspy._calls.versions import message_call, told_from_cache
 
 _METHODS = ("__call__", "acall")
 _COVERED, _SEARCHES = "_tts_plugins_covered", "_tts_plugins_searches"

@@ -10,7 +10,7 @@ import dspy
 from pydantic import BaseModel
 
 from tts_plugins import Generation, Problem
-from tts_plugins.adapters import Text
+from tts_plugins.adapters import Text, causes_of
 from tts_plugins.answers import normalise
 
 
@@ -40,13 +40,24 @@ def plain(value: Any) -> str:
 
 
 def last_field(output: Any) -> str | None:
-    """What votes of an output: its last field, as in `dspy.majority`; normalised, so that «4.» agrees with «4»."""
+    """Return what votes of an output: its last field, as in `dspy.majority`."""
     if isinstance(output, dspy.Example):
         values = list(output.values())
         if not values:
             return None
         output = values[-1]
-    return None if output is None else normalise(plain(output)) or None
+    return None if output is None else vote_of(plain(output))
+
+
+def vote_of(text: str) -> str | None:
+    """Return a text as a vote, normalised, so that "4." agrees with "4"; None where nothing is left of it."""
+    return normalise(text) or None
+
+
+def written_of(error: BaseException) -> str:
+    """Return what a model wrote, where the error is that an adapter could not parse it; else nothing."""
+    found = (getattr(cause, "lm_response", None) for cause in causes_of(error))
+    return next((text for text in found if isinstance(text, str)), "")
 
 
 def _json(value: Any) -> Any:

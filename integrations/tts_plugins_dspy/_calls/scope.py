@@ -35,7 +35,7 @@ class Scope:
         temperature: for calls that set none, or 0; None leaves these as they are.
         attempts: earlier candidates that this one is to improve on.
         hints: texts that every prompt of the candidate shows: attempts at the whole program.
-        running: the call of a language model (`metering.LMCall`) that this code is part of.
+        running: the call of a language model (`interception.LMCall`) that this code is part of.
     """
 
     meter: Meter
@@ -47,13 +47,24 @@ class Scope:
     running: Any = None
 
 
+NO_CALLS = object()
+"""Stands in the place of a scope where no language model may be called."""
+
+
 def scope_here() -> Scope | None:
-    """Return the scope that this code runs in; None outside of a search."""
-    found: Scope | None = dspy.settings.get(_SETTING)
-    return found
+    """Return the scope that this code runs in; None outside of a search.
+
+    Raises:
+        RuntimeError: no language model may be called here.
+    """
+    found: Any = dspy.settings.get(_SETTING)
+    if found is NO_CALLS:
+        raise RuntimeError("no language model may be called here: an output is read for its vote")
+    scope: Scope | None = found
+    return scope
 
 
-def scoped(scope: Scope | None, **settings: Any) -> AbstractContextManager[None]:
+def scoped(scope: Scope | object | None, **settings: Any) -> AbstractContextManager[None]:
     """Return DSPy's settings with this scope, as a context manager."""
     made: AbstractContextManager[None] = dspy.context(**{_SETTING: scope}, **settings)
     return made

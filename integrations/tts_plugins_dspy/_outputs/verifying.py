@@ -10,9 +10,9 @@ import dspy
 
 from tts_plugins import Candidate, Problem
 from tts_plugins.adapters import FunctionVerifier, required_parameters, signature_of, takes
-from tts_plugins.errors import ConfigurationError, InvalidScore, VerifierError
+from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.protocols import SetVerifier, Verifier, is_set_verifier, is_verifier
-from tts_plugins_dspy._rewards import Reward
+from tts_plugins_dspy._outputs.verdicts import Reward, read_verdict
 
 
 def check_verifier(owner: str, value: Any) -> None:
@@ -71,7 +71,7 @@ def _function(function: Any, search: Judged) -> Verifier:
     """A metric of (example, prediction[, trace]), a reward function, or a function of the prediction alone."""
     called = function.function if isinstance(function, Reward) else function
     name = str(getattr(function, "__name__", type(function).__name__))
-    read = function.read if isinstance(function, Reward) else lambda value: _read(value, name)
+    read = function.read if isinstance(function, Reward) else lambda value: read_verdict(value, name)
 
     wanted = _arguments(called)
 
@@ -152,7 +152,7 @@ def _module(judge: Any, search: Judged) -> Verifier:
         said = dict(output.items()) if isinstance(output, dspy.Example) else {"output": output}
         return judge(**_fitting(judge, {**search.inputs, **said}, name))
 
-    return scoring(search, name, ask, lambda problem, candidate: (candidate,), lambda value: _read(value, name))
+    return scoring(search, name, ask, lambda problem, candidate: (candidate,), lambda value: read_verdict(value, name))
 
 
 def _fitting(judge: Any, known: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -169,23 +169,3 @@ def _fitting(judge: Any, known: Mapping[str, Any], name: str) -> dict[str, Any]:
             f"are {', '.join(known)}"
         )
     return {n: known[n] for n in wanted if n in known}
-
-
-def _read(value: Any, who: str) -> Any:
-    """A verdict in a form that `CallableVerifier` takes: a prediction's `score` with its `feedback`.
-
-    Raises:
-        InvalidScore: a prediction without a score, or a score that is no number.
-    """
-    if not isinstance(value, dspy.Example):
-        return value
-    fields = dict(value.items())
-    if "score" not in fields:
-        raise InvalidScore(f"{who} gave {sorted(fields)} and no `score`; add an output field `score: float`")
-    score = fields["score"]
-    if isinstance(score, str):
-        try:
-            score = float(score)
-        except ValueError:
-            raise InvalidScore(f"{who} gave score={score[:80]!r}; declare the field as `score: float`") from None
-    return score, str(fields.get("feedback") or fields.get("reasoning") or "")

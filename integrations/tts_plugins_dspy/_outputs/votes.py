@@ -1,0 +1,73 @@
+"""What votes of a language model's output: the last field, read as the program's own adapter will read it."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dspy
+
+from tts_plugins.answers import extract
+from tts_plugins_dspy._calls.scope import NO_CALLS, scoped
+from tts_plugins_dspy._outputs.forms import last_field, plain, vote_of
+
+_FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\n?(.*?)(?=\n*\[\[ ## \w+ ## \]\]|\Z)", re.DOTALL)
+
+
+def vote_here() -> Callable[[Any], str | None]:
+    """Return what reads votes from the outputs of a call that is made here, in a predictor or outside of one."""
+    callers = [caller for caller in dspy.settings.get("caller_modules") or [] if isinstance(caller, dspy.Module)]
+    signature = getattr(callers[-1], "signature", None) if callers else None
+    adapter = dspy.settings.get("adapter") or dspy.ChatAdapter()
+
+    def vote(output: Any) -> str | None:
+        text = said_by(output)
+        fields = None if signature is None else _parsed(adapter, signature, text)
+        return last_field(dspy.Prediction(**fields)) if fields else _last(text)
+
+    return vote
+
+
+def said_by(output: Any) -> str:
+    """Return what a language model's output says, its tool calls included."""
+    first = output[0] if isinstance(output, list) and output else output
+    if isinstance(first, Mapping):
+        said, calls = str(first.get("text") or ""), first.get("tool_calls")
+        return f"{said}{plain([dict(call) for call in calls])}" if calls else said
+    return first if isinstance(first, str) else str(getattr(first, "text", first) or "")
+
+
+def _parsed(adapter: Any, signature: Any, text: str) -> dict[str, Any] | None:
+    """The fields as the adapter parses them; None where it cannot, or would ask a language model to."""
+    parse = inspect.unwrap(type(adapter).parse)  # without callbacks: the adapter will parse the winner again
+    with scoped(NO_CALLS, callbacks=[]):
+        for asked in (signature, _without_native(signature)):
+            with contextlib.suppress(Exception):
+                fields = parse(adapter, asked, text)
+                if isinstance(fields, dict) and fields:
+                    return fields
+    return None
+
+
+def _without_native(signature: Any) -> Any:
+    """The signature without the outputs that come beside the text, such as tool calls and native reasoning."""
+    for name, field in signature.output_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and kind.__module__.startswith("dspy."):
+            signature = signature.delete(name)
+    return signature
+
+
+def _last(text: str) -> str | None:
+    """The last field in the form of `dspy.ChatAdapter` or `dspy.JSONAdapter`; in another text, what `extract` finds."""
+    if fields := [value for name, value in _FIELD.findall(text) if name != "completed"]:
+        return vote_of(fields[-1].strip())
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError):
+        return extract(text)
+    return vote_of(plain(list(read.values())[-1])) if isinstance(read, dict) and read else extract(text)

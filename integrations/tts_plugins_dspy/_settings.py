@@ -1,0 +1,66 @@
+"""The settings that `Scaled`, its short forms and `ScaledLM` take: checked in one place."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tts_plugins.adapters import SearchSettings, check_names
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.protocols import SetVerifier, Verifier
+
+AnyVerifier = Verifier | SetVerifier | Callable[..., Any]
+
+
+class Held(SearchSettings):
+    """Settings that copies of a program share: optimisers copy programs, and a ledger or a judge is one."""
+
+    def __deepcopy__(self, memo: Any) -> Held:
+        return self
+
+
+def check_known(owner: str, unknown: Mapping[str, Any], *constructors: Callable[..., Any]) -> None:
+    """Raise unless there is no unknown name; the message names the settings that the constructors take."""
+    if unknown:
+        taken = {name for made in constructors for name in inspect.signature(made).parameters}
+        check_names(owner, unknown, taken - {"self", "settings", "unknown"})
+
+
+def check_temperature(owner: str, value: Any) -> float | None:
+    """Return the temperature for calls that set none, or None, with which none is sent.
+
+    Raises:
+        ConfigurationError: it is no number above 0 and at most 2: samples at 0 would all be the same.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or not 0 < value <= 2:
+        raise ConfigurationError(
+            f"{owner}: temperature={value!r} must be above 0 and at most 2; pass None to send none"
+        )
+    return float(value)
+
+
+def check_copy(owner: str, value: Any) -> bool | str:
+    """Return what `copy=` says.
+
+    Raises:
+        ConfigurationError: it is neither True, nor False, nor "auto".
+    """
+    if not isinstance(value, bool) and value != "auto":
+        raise ConfigurationError(f"{owner}: copy={value!r} is not known; use 'auto', True or False")
+    made: bool | str = value
+    return made
+
+
+def check_fail_count(owner: str, value: Any) -> int | None:
+    """Return how many attempts may fail before the failure is raised; None for all but the last one.
+
+    Raises:
+        ConfigurationError: it is no whole number of at least 0.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise ConfigurationError(f"{owner}: fail_count={value!r} must be a whole number of at least 0, or left out")
+    return value

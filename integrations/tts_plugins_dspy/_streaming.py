@@ -1,0 +1,162 @@
+"""What a search sends to `dspy.streamify`: the program's status messages and its own, and the chunks of the winner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from typing import Any, TypeVar
+
+import dspy
+from dspy.streaming.messages import StatusMessage
+
+T = TypeVar("T")
+_log = logging.getLogger("tts_plugins_dspy")
+_said = set[str]()
+
+
+class Stream:
+    """The stream that the caller reads, from whichever thread or loop a candidate runs on.
+
+    Args:
+        stream: where DSPy's own programs send what they stream.
+        loop: the loop on which it is read.
+    """
+
+    def __init__(self, stream: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._stream, self._loop = stream, loop
+        self._sent: list[futures.Future[None]] = []
+
+    @classmethod
+    def here(cls, *, sync: bool) -> Stream | None:
+        """Return the stream around this call; None where there is none, or where nothing can be sent to it."""
+        stream = dspy.settings.get("send_stream")
+        if stream is None:
+            return None
+        loop = _loop_of_caller(sync)
+        if isinstance(stream, Relay) and (loop is not None or not _on_loop()):
+            return cls(stream, stream.loop)
+        if loop is None:
+            _say_once(
+                "a search that is called synchronously on the event loop, or outside of asyncio, cannot stream; call "
+                "the program through dspy.streamify, or by acall"
+            )
+            return None
+        return cls(stream, loop)
+
+    async def send(self, item: Any) -> None:
+        """Send it. From another loop nothing is waited for, since this one may wait for that one."""
+        if asyncio.get_running_loop() is self._loop:
+            await self._stream.send(item)
+        else:
+            self.soon(item)
+
+    def soon(self, item: Any) -> None:
+        """Have it sent, in order, from any thread."""
+        sending = self._stream.send(item)
+        try:
+            self._sent.append(asyncio.run_coroutine_threadsafe(sending, self._loop))
+        except RuntimeError:  # the loop is closed: nobody reads the stream any more
+            sending.close()
+
+    def wait(self) -> None:
+        """Wait on a thread until all is sent."""
+        for sent in self._taken():
+            while not sent.done() and self._loop.is_running():
+                futures.wait([sent], timeout=0.5)  # the loop may end without it
+
+    async def await_sent(self) -> None:
+        """`wait`, on a loop."""
+        for sent in self._taken():
+            with contextlib.suppress(Exception):  # nobody reads the stream any more
+                await asyncio.wrap_future(sent)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop on which it is read."""
+        return self._loop
+
+    def _taken(self) -> list[futures.Future[None]]:
+        sent, self._sent = self._sent, []
+        return sent
+
+
+class Relay:
+    """The stream of one candidate: it passes status messages on, and keeps chunks until the candidate is chosen.
+
+    Args:
+        live: there is no other candidate, so that chunks are passed on at once.
+        originals: of the candidate's predictors, by the ids of their copies.
+    """
+
+    def __init__(self, stream: Stream, *, live: bool, originals: Mapping[int, Any]) -> None:
+        self._stream, self._live, self._originals = stream, live, originals
+        self.kept: list[Any] = []
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop on which the stream is read in the end."""
+        return self._stream.loop
+
+    async def send(self, item: Any) -> None:
+        """Take what the program streams."""
+        original = self._originals.get(getattr(item, "predict_id", None) or 0)
+        if original is not None:
+            item.predict_id = id(original)
+        if self._live or isinstance(item, StatusMessage):
+            await self._stream.send(item)
+        else:
+            self.kept.append(item)
+
+    def listeners(self, modules: Mapping[int, Any]) -> list[Any]:
+        """Return the standing listeners, each of them with the candidate's own copy of its predictor."""
+        made = []
+        for listener in dspy.settings.get("stream_listeners") or []:
+            mine = copy.copy(listener)
+            mine.predict = modules.get(id(listener.predict), listener.predict)
+            made.append(mine)
+        return made
+
+
+def in_worker_thread(work: Callable[[], T]) -> T:
+    """Do work on a thread that may send to streams in DSPy's way: by `anyio.from_thread`, which needs a loop below."""
+    import anyio
+
+    made: T = anyio.run(anyio.to_thread.run_sync, work)
+    return made
+
+
+def progress(index: int, n: int | None, score: float | None) -> StatusMessage:
+    """Return the status message for a candidate that is done."""
+    of = "" if n is None else f" of {n}"
+    return StatusMessage(f"Candidate {index + 1}{of} is done" + ("." if score is None else f", score {score:.2f}."))
+
+
+def _on_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _loop_of_caller(sync: bool) -> asyncio.AbstractEventLoop | None:
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        import anyio
+
+        try:
+            return anyio.from_thread.run_sync(asyncio.get_running_loop)
+        except Exception:  # noqa: BLE001 - no thread of anyio's, or a loop of trio's: nothing can be sent
+            return None
+    return None if sync else loop
+
+
+def _say_once(text: str) -> None:
+    if text not in _said:
+        _said.add(text)
+        _log.warning("%s", text)

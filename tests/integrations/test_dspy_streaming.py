@@ -1,0 +1,162 @@
+"""`dspy.streamify` over programs and models that search: status messages at once, and the winner's chunks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("dspy")
+pytest.importorskip("aiohttp")
+
+import dspy
+from dspy.streaming import StatusMessage, StreamListener, StreamResponse
+from tts_plugins_dspy import Scaled, ScaledLM
+from tts_plugins_dspy._streaming import _said
+
+from tests.dspy_models import aclose, language_model
+from tests.imitations import said
+from tts_plugins.testing.loopback import LoopbackServer
+
+WORDS = ["the first answer of all", "a second answer to it", "one more answer, the third"]
+
+
+def reply(body: dict[str, Any], index: int) -> str:
+    return said(answer=WORDS[index % 3])
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
+    with LoopbackServer(reply=reply, indexing="arrival") as running:
+        yield running
+
+
+class Tooled(dspy.Module):  # type: ignore[misc]
+    """Calls a tool, and a model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look, self.ask = dspy.Tool(lambda topic: f"about {topic}", name="look"), dspy.Predict("question -> answer")
+
+    def forward(self, question: str) -> Any:
+        return self.ask(question=self.look(topic=question))
+
+    async def aforward(self, question: str) -> Any:
+        return await self.ask.acall(question=self.look(topic=question))
+
+
+class Keeping(Tooled):
+    """The same, with state: each candidate has a copy of it."""
+
+    def forward(self, question: str) -> Any:
+        self.kept = question
+        return super().forward(question)
+
+    async def aforward(self, question: str) -> Any:
+        self.kept = question
+        return await super().aforward(question)
+
+
+def second(prediction: Any) -> float:
+    return float(prediction.answer == WORDS[1])
+
+
+async def streamed(program: Any, predictor: Any, **options: Any) -> tuple[list[str], str, Any]:
+    """The status messages, the chunks of the answer, and the prediction."""
+    listeners = [StreamListener(signature_field_name="answer", predict=predictor)]
+    stream = dspy.streamify(program, stream_listeners=listeners, **options)
+    items = [item async for item in stream(question="it")]
+    messages = [item.message for item in items if isinstance(item, StatusMessage)]
+    text = "".join(item.chunk for item in items if isinstance(item, StreamResponse))
+    assert isinstance(items[-1], dspy.Prediction)
+    return messages, text, items[-1]
+
+
+@pytest.mark.parametrize("kind", [Tooled, Keeping])
+@pytest.mark.parametrize("way", ["forward", "aforward"])
+async def test_the_programs_messages_come_and_the_winners_chunks(server: LoopbackServer, way: str, kind: Any) -> None:
+    lm, program = language_model(server, temperature=1.0), kind()
+    with dspy.context(lm=lm):
+        scaled = Scaled(program, n=3, verifier=second)
+        messages, text, prediction = await streamed(scaled, program.ask, is_async_program=way == "aforward")
+    assert prediction.answer == WORDS[1] == text.strip() and server.counts.requests == 3
+    assert sum("look" in message for message in messages) == 3, "each candidate calls the tool"
+    told = sorted(m for m in messages if m.startswith("Candidate"))
+    assert [m.split(",")[0] for m in told] == [f"Candidate {i} of 3 is done" for i in (1, 2, 3)]
+    assert sorted(m.split(",")[1] for m in told) == [" score 0.00.", " score 0.00.", " score 1.00."]
+    await aclose(lm)
+
+
+@pytest.mark.parametrize("way", ["forward", "aforward"])
+async def test_one_candidate_streams_as_the_bare_program(server: LoopbackServer, way: str) -> None:
+    lm, program = language_model(server, temperature=1.0), Tooled()
+    with dspy.context(lm=lm):
+        one = await streamed(Scaled(program, n=1, verifier=second), program.ask, is_async_program=way == "aforward")
+        server.reset()
+        bare = await streamed(program, program.ask, is_async_program=way == "aforward")
+    assert one[:2] == bare[:2] and one[2].answer == bare[2].answer and one[1].strip() == WORDS[0]
+    await aclose(lm)
+
+
+async def test_a_language_model_that_searches_streams_what_it_chose(server: LoopbackServer) -> None:
+    lm, program = language_model(server, temperature=1.0), Tooled()
+    with dspy.context(lm=ScaledLM(lm, n=3, verifier=lambda text: float(WORDS[1] in text))):
+        _, text, prediction = await streamed(program, program.ask)
+    assert text.strip() == WORDS[1] == prediction.answer and server.counts.requests == 3
+    await aclose(lm)
+
+
+async def test_a_search_within_a_search_streams(server: LoopbackServer) -> None:
+    lm, program = language_model(server, temperature=1.0), Tooled()
+    with dspy.context(lm=lm):
+        inner = Scaled(program, n=3, verifier=second)
+        _, text, prediction = await streamed(Scaled(inner, n=2, verifier=second), program.ask)
+    assert text.strip() == prediction.answer == WORDS[1] and server.counts.requests == 6
+    await aclose(lm)
+
+
+def test_streams_are_read_synchronously_too(server: LoopbackServer) -> None:
+    program = dspy.Predict("question -> answer")
+    with dspy.context(lm=language_model(server, temperature=1.0)):
+        listeners = [StreamListener(signature_field_name="answer")]
+        stream = dspy.streamify(
+            Scaled(program, n=3, verifier=second), stream_listeners=listeners, async_streaming=False
+        )
+        items = list(stream(question="it"))
+    text = "".join(item.chunk for item in items if isinstance(item, StreamResponse))
+    assert text.strip() == WORDS[1] == items[-1].answer
+
+
+async def test_what_cannot_be_streamed_is_said_once(server: LoopbackServer, caplog: Any) -> None:
+    class Blocking(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Scaled(dspy.Predict("question -> answer"), n=2, verifier=second)
+
+        async def aforward(self, question: str) -> Any:
+            return self.inner(question=question)  # on the loop itself, which can send nothing meanwhile
+
+    _said.clear()
+    lm, program = language_model(server, temperature=1.0), Blocking()
+    with dspy.context(lm=lm), caplog.at_level(logging.WARNING, "tts_plugins_dspy"):
+        stream = dspy.streamify(program, is_async_program=True)
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                assert [type(item) async for item in stream(question="it")][-1] is dspy.Prediction
+    assert caplog.text.count("cannot stream") == 1
+    await aclose(lm)
+
+
+async def test_a_reader_that_leaves_early_ends_the_search(server: LoopbackServer) -> None:
+    server.configure(latency=0.05)
+    lm, program = language_model(server, temperature=1.0), Tooled()
+    with dspy.context(lm=lm):
+        stream = dspy.streamify(Scaled(program, n=3, verifier=second))
+        async with asyncio.timeout(60):
+            async for _ in stream(question="it"):
+                break
+    await aclose(lm)
