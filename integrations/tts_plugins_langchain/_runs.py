@@ -16,9 +16,10 @@ from langchain_core.callbacks import (
 from langchain_core.callbacks.base import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from tts_plugins.adapters import in_thread
-from tts_plugins_langchain._settings import without
+from tts_plugins_langchain._settings import SHOW, without
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
 T = TypeVar("T")
@@ -69,12 +70,14 @@ class Runs:
 
     def __init__(self, parent: Manager, config: RunnableConfig, inputs: Any) -> None:
         self._parent, self._config, self._inputs = parent, without(config), inputs
+        self._show = bool((config.get("configurable") or {}).get(SHOW))
 
     def manager(self, sample: Sample) -> Manager:
         """The manager that a candidate's run is started with."""
         manager = self._parent.copy()
-        _keep(manager)
-        manager.add_tags([NOSTREAM], inherit=True)
+        _keep(manager, self._show)
+        if not self._show:
+            manager.add_tags([NOSTREAM], inherit=True)
         parent = {} if sample.parent is None else {"tts_parent": sample.parent}
         manager.add_metadata({"tts_candidate": sample.index, **parent}, inherit=True)
         return manager
@@ -156,17 +159,21 @@ async def awithin(config: RunnableConfig, function: Callable[[RunnableConfig], A
         return await asyncio.create_task(call(), context=context)
 
 
-def _keep(manager: Manager) -> None:
-    """Leave out meters of searches around this one, and LangGraph's message streams.
+def _keep(manager: Manager, show: bool) -> None:
+    """Leave out meters of searches around this one, and the handlers of streams unless candidates are to be shown.
 
-    The search's own account pays into those around it, and a stream would not show a candidate: but its mere presence
-    makes models stream, and some of them report no usage then.
+    The search's own account pays into those around it. A stream would show the tokens of all candidates mixed, and its
+    mere presence makes models stream, some of which report no usage then.
     """
-    manager.handlers = [h for h in manager.handlers if _wanted(h)]
-    manager.inheritable_handlers = [h for h in manager.inheritable_handlers if _wanted(h)]
+    manager.handlers = [h for h in manager.handlers if _wanted(h, show)]
+    manager.inheritable_handlers = [h for h in manager.inheritable_handlers if _wanted(h, show)]
 
 
-def _wanted(handler: BaseCallbackHandler) -> bool:
+def _wanted(handler: BaseCallbackHandler, show: bool) -> bool:
     if isinstance(handler, MeterHandler):
         return False
-    return not (type(handler).__module__.startswith("langgraph.") and "Messages" in type(handler).__name__)
+    return show or not (isinstance(handler, _StreamingCallbackHandler) or _is_message_stream(handler))
+
+
+def _is_message_stream(handler: BaseCallbackHandler) -> bool:
+    return type(handler).__module__.startswith("langgraph.") and "Messages" in type(handler).__name__
