@@ -24,8 +24,8 @@ Why nothing waits for ever
     shortens a queue or brings the first wait closer to its turn; the parts that are given back are finite.
 
     An event can break 3 only by blocking or resting the last holder of a resource that could end, by closing it, or by
-    a wait for a resource without one that moves: these mark the resource as suspect. `settle` looks at suspects alone, and restores 3 by ending
-    one wait at a time, so that what it sets free can move first:
+    a wait for a resource without one that moves: these mark the resource as suspect. `settle` looks at suspects alone,
+    and restores 3 by ending one wait at a time, so that what it sets free can move first:
 
     - a wait that could be served but for its turn passes the others, since its enclosers then end and make room;
     - else a wait for a place gets one more than there are, since those who have one are idle until it ends;
