@@ -19,7 +19,7 @@ from tts_plugins._calls.limiter import limiter_of
 from tts_plugins._calls.reservation import acquire
 from tts_plugins._concurrency.thread_pool import NoThread
 from tts_plugins._internal.request_sent import Departure
-from tts_plugins._trace.recorder import Trace
+from tts_plugins._trace.recorder import Trace, compact
 from tts_plugins.budget import Amount, Bound, Need
 from tts_plugins.errors import (
     AllCandidatesFailed,
@@ -95,9 +95,9 @@ class Caller:
             ModelError: the last attempt's error.
             BudgetExhausted: a retry found no room.
         """
-        places = {"indices": list(indices)} if indices else {}
+        places = {"indices": compact(indices)} if indices else {}
         event = self.trace.open(
-            "request", parent, role=role, model=model.name, n=len(seeds), seeds=list(seeds), **places
+            "request", parent, role=role, model=model.name, n=len(seeds), seeds=compact(seeds), **places
         )
         failed: ModelError | None = None
         call = send or partial(model.generate, problem)
