@@ -3,6 +3,7 @@
 `TestTimeScaling` needs `langchain`, and is imported when it is asked for; the rest needs `langchain-core` alone.
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tts_plugins.errors import MissingExtraError
@@ -14,12 +15,20 @@ try:
 except ImportError as error:
     if (error.name or "").split(".")[0] != "langchain_core":
         raise
-    raise MissingExtraError("tts_plugins_langchain needs langchain: pip install 'tts-plugins[langchain]'") from error
+    raise MissingExtraError(
+        "tts_plugins_langchain needs langchain: pip install 'tts-plugins[langchain-core]'"
+    ) from error
 
 if TYPE_CHECKING:
     from tts_plugins_langchain.middleware import TestTimeScaling
 
 __all__ = ["SampleCache", "ScaledChatModel", "ScaledRunnable", "TestTimeScaling", "scale"]
+try:
+    _agents = find_spec("langchain") is not None
+except (ImportError, ValueError):
+    _agents = False
+if not _agents:  # so that `import *` works with langchain-core alone
+    __all__.remove("TestTimeScaling")
 
 
 def __getattr__(name: str) -> Any:
