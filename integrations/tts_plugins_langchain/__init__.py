@@ -15,9 +15,7 @@ try:
 except ImportError as error:
     if (error.name or "").split(".")[0] != "langchain_core":
         raise
-    raise MissingExtraError(
-        "tts_plugins_langchain needs langchain: pip install 'tts-plugins[langchain-core]'"
-    ) from error
+    raise MissingExtraError("tts_plugins_langchain needs langchain: pip install 'tts-plugins[langchain]'") from error
 
 if TYPE_CHECKING:
     from tts_plugins_langchain.middleware import TestTimeScaling
