@@ -86,7 +86,8 @@ async def _meet(
         tempfile.TemporaryDirectory() as folder,
         _proxy(upstream, folder) as proxy,
     ):
-        for adapter, ask in (await _adapters(upstream, proxy)).items():
+        asks, closing = await _adapters(upstream, proxy)
+        for adapter, ask in asks.items():
             for strategy in strategies:
                 found = await _one(ask, strategy)
                 kind = found.partition(":")[0]
@@ -96,6 +97,8 @@ async def _meet(
                 bad.setdefault(adapter, [])
                 if kind not in ("answer", "error"):
                     bad[adapter].append(f"{name}, {strategy}: {found}")
+        for close in closing:
+            await close()
 
 
 async def _one(ask: Ask, strategy: str) -> str:
@@ -117,7 +120,9 @@ def _checked(problem: Any, candidate: Any) -> Any:
     return [0.9] * max(1, len(candidate.steps))
 
 
-async def _adapters(upstream: LoopbackServer, proxy: Serving) -> dict[str, Ask]:
+async def _adapters(
+    upstream: LoopbackServer, proxy: Serving
+) -> tuple[dict[str, Ask], list[Callable[[], Awaitable[None]]]]:
     warnings.simplefilter("ignore")
     import dspy
     import tts_plugins_dspy
@@ -158,7 +163,8 @@ async def _adapters(upstream: LoopbackServer, proxy: Serving) -> dict[str, Ask]:
             raise _Answered(f"{status} {answer['error']['code']}")
         return str(answer["choices"][0]["message"]["content"])
 
-    return {"engine": engine, "OpenAI": by_openai, "LangChain": by_langchain, "DSPy": by_dspy, "proxy": by_proxy}
+    asks = {"engine": engine, "OpenAI": by_openai, "LangChain": by_langchain, "DSPy": by_dspy, "proxy": by_proxy}
+    return asks, [client.close, model.aclose]
 
 
 class _Answered(Exception):
