@@ -35,7 +35,7 @@ def uses_aiohttp(address: str) -> bool:
     proxy = proxy_for(address)
     try:
         return proxy is None or urlsplit(proxy).scheme in ("http", "https")
-    except ValueError:  # it is no address, and the OpenAI client has the words for that
+    except ValueError:  # it is no address, of which the client will tell
         return False
 
 

@@ -35,12 +35,13 @@ class Trace:
     numbers and texts alone is an object that the garbage collector need not visit.
     """
 
-    def __init__(self, listener: Listener | None = None) -> None:
+    def __init__(self, listener: Listener | None = None, spans: Listener | None = None) -> None:
         self.started = datetime.now(UTC)
         self._origin = time.monotonic()
         self._events: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._listener = listener
+        self._spans = spans  # hears events as they are kept, and raises nothing
 
     def __getstate__(self) -> dict[str, Any]:
         """What can be pickled and copied: the events, without the lock and without who listens."""
@@ -48,7 +49,7 @@ class Trace:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.started, self._origin, self._events = state["started"], state["origin"], state["events"]
-        self._lock, self._listener = threading.Lock(), None
+        self._lock, self._listener, self._spans = threading.Lock(), None, None
 
     def open(self, kind: str, parent: int | None, /, **data: Any) -> int:
         """Record the start of something; returns its id for `close`. Nothing in `data` may change later."""
@@ -124,6 +125,8 @@ class Trace:
         return fragment(self.to_dict())
 
     def _tell(self, event: dict[str, Any]) -> None:
+        if self._spans is not None:
+            self._spans(event)
         if self._listener is None:
             return
         try:

@@ -33,7 +33,7 @@ from tts_plugins.types import Candidate, Reply, Score, Scored
 # Candidates that are thought of at once: more than any server bears, so that a huge n costs nothing by itself.
 _MOST = 4096
 # Requests that are begun before others get a turn on the loop: each takes some 0.1 ms until it waits.
-_AT_ONCE = 32
+_AT_ONCE = 16
 
 
 class Sampling:
