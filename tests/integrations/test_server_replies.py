@@ -32,6 +32,7 @@ from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.testing import TableVerifier
 from tts_plugins.testing.loopback import LoopbackServer, RawReply, RawRequest, RawServer, Reply, event_stream
 
+pytestmark = pytest.mark.usefixtures("transport")
 QUESTION = "How much is it?"
 KEY = "sk-planted-0815-abcdef"
 HEADER = "planted-header-4711"
@@ -282,7 +283,8 @@ async def test_a_proxy_that_cannot_be_used_costs_nothing(proxy: str, monkeypatch
     monkeypatch.setenv("ALL_PROXY", proxy)
     monkeypatch.setenv("HTTP_PROXY", proxy)
     monkeypatch.setenv("NO_PROXY", "")
-    end, server, ledger = await ended(raw(chat("4")), n=8, attempts=8)
+    # An address on this machine would never be asked through a proxy.
+    end, server, ledger = await ended(raw(chat("4")), n=8, attempts=8, base_url="http://model.invalid/v1")
     assert isinstance(end, ConfigurationError) and "PROXY" in str(end), end
     assert ledger.spent == (0, 0, 0) and server.requests == []
 
@@ -290,7 +292,7 @@ async def test_a_proxy_that_cannot_be_used_costs_nothing(proxy: str, monkeypatch
 async def test_a_proxy_that_is_not_there_says_so_or_costs_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "")
-    end, _, ledger = await ended(raw(chat("4")), n=2, attempts=1)
+    end, _, ledger = await ended(raw(chat("4")), n=2, attempts=1, base_url="http://model.invalid/v1")
     assert isinstance(end.__cause__, ConnectionFailed) and ledger.spent.tokens == 0
 
 
