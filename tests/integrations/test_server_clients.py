@@ -108,8 +108,8 @@ const client = new OpenAI({ baseURL: process.argv[2], apiKey: "-", maxRetries: 0
 const ask = { model: "vote/loopback", messages: [{ role: "user", content: "What is 17 + 25?" }] };
 const one = await client.chat.completions.create(ask);
 let text = "", usage = null;
-const streaming = { ...ask, stream: true, stream_options: { include_usage: true } };
-for await (const chunk of await client.chat.completions.create(streaming)) {
+const options = { ...ask, stream: true, stream_options: { include_usage: true } };
+for await (const chunk of await client.chat.completions.create(options)) {
   text += chunk.choices[0]?.delta?.content ?? ""; usage = chunk.usage ?? usage;
 }
 const response = await client.responses.create({ model: "vote/loopback", input: "What is 17 + 25?" });
@@ -120,7 +120,8 @@ let code = null;
 try { await client.chat.completions.create({ ...ask, temperature: 0 }); }
 catch (error) { code = `${error.status} ${error.param}`; }
 console.log(JSON.stringify({ one: one.choices[0].message.content, tts: one.tts.candidates, text,
-  usage: usage.total_tokens, response: response.output_text, streamed, code }));
+  usage: usage.total_tokens,
+  response: response.output_text, streamed, code }));
 """
 
 

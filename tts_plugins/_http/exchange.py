@@ -83,7 +83,12 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
         headers = {**headers, **pool.headers}
     try:
         return await pool.session.post(
-            url, data=data, headers=headers, allow_redirects=False, proxy=pool.proxy, proxy_headers=pool.tunnel_headers
+            url,
+            data=aiohttp.BytesPayload(data),
+            headers=headers,
+            allow_redirects=False,
+            proxy=pool.proxy,
+            proxy_headers=pool.tunnel_headers,
         )
     except (aiohttp.ClientError, OSError) as error:
         failed = _failure(error)

@@ -73,6 +73,7 @@ class Clients:
         self._owner, self._client, self._timeout, self._headers = owner, client, timeout, headers
         self._maker = make
         self._borrowed = False
+        self._secrets: tuple[str | None, frozenset[str]] | None = None  # as they were with that key in the environment
         self._clients: PerLoop[Any] = PerLoop()
 
     @property
