@@ -239,3 +239,18 @@ def _interval(value: float, drawn: list[float], level: float) -> Estimate:
     tail = (1 - level) / 2
     low, high = (ordered[min(len(ordered) - 1, math.floor(q * len(ordered)))] for q in (tail, 1 - tail))
     return Estimate(value, low, high)
+
+
+def hold_out(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Split the indices of `count` problems at random; the second part has this share of them, and at least one.
+
+    Raises:
+        ValueError: there are fewer than two problems.
+    """
+    import numpy as np
+
+    if count < 2:
+        raise ValueError(f"hold_out: count={count} must be at least 2, since neither part may be empty")
+    order = np.random.default_rng(seed).permutation(count)
+    held = min(count - 1, max(1, round(share * count)))
+    return sorted(map(int, order[held:])), sorted(map(int, order[:held]))

@@ -110,6 +110,16 @@ async def test_extra_fields_stand_beside_the_others() -> None:
     assert "extra_body" not in body and "extra_headers" not in body
 
 
+async def test_a_large_prompt_is_sent_whole() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response(completion(text=str(len((await request.json())["messages"][0]["content"]))))
+
+    async with serving(handle) as server, model_at(str(server.make_url("/v1"))) as model:
+        for size in (2**20 - 200, 5_000_000):
+            reply = await model.generate(Problem("x" * size), [1])
+            assert reply.generations[0].text == str(size)
+
+
 # Redirects, limits, proxies -------------------------------------------------------------------------------------------
 
 

@@ -7,8 +7,7 @@ import math
 import numbers
 import threading
 import time
-from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -137,6 +136,14 @@ class Trace:
             self._add("listener_failed", 0, {"error": f"{type(error).__name__}: {error}"}, ended=True)
 
 
+def compact(numbers: Sequence[int | None]) -> Any:
+    """Whole numbers in a form that the garbage collector need not visit, where one follows the other."""
+    first = numbers[0] if numbers else None
+    if first is None or (len(numbers) > 1 and list(numbers) != list(range(first, first + len(numbers)))):
+        return list(numbers)
+    return range(first, first + len(numbers))
+
+
 def _shaped(event: Mapping[str, Any]) -> dict[str, Any]:
     """An event as JSON has it; a copy, made in one step, since another thread may be adding to it."""
     raw = dict(event)
@@ -156,7 +163,7 @@ def _plain(value: Any) -> Any:
     if type(value) is Usage:
         return value.to_dict()
     # The usual types first: whether something is a Mapping is slow to find out.
-    if type(value) in (list, tuple, array, range):
+    if type(value) in (list, tuple, range):
         return [item if type(item) in _JSON else _plain(item) for item in value]
     if type(value) is dict or isinstance(value, Mapping):
         return {well_formed(str(key)): item if type(item) in _JSON else _plain(item) for key, item in value.items()}

@@ -316,9 +316,10 @@ class Sampling:
 
     async def _verify(self, candidate: Candidate, hold: Hold | None, parent: int) -> None:
         trace = self._state.trace
+        before = {} if candidate.parent is None else {"parent_candidate": candidate.parent}
         event = trace.open(
             "candidate", parent, candidate=candidate.id, index=candidate.index, text=candidate.text,
-            finish_reason=candidate.finish_reason, **_said(parent_candidate=candidate.parent),
+            finish_reason=candidate.finish_reason, **before,
         )  # fmt: skip
         self._state.events[candidate.id] = event
         try:
@@ -333,7 +334,7 @@ class Sampling:
         else:
             trace.close(
                 event, answer=scored.answer, score=scored.score, feedback=scored.feedback,
-                **_said(step_scores=scored.step_scores),
+                **({"step_scores": scored.step_scores} if scored.step_scores else {}),
             )  # fmt: skip
             self._inbox.put(scored)
             if candidate.id in self._kept:
@@ -405,8 +406,3 @@ async def bounds(state: SolveState, ask: Ask) -> tuple[Bound | None, Amount]:
     ver = await state.verifier.bound(ask.problem, length)
     check_bounds(state.verifier, ver, state.ledger)
     return gen, ver.amount
-
-
-def _said(**data: Any) -> dict[str, Any]:
-    """What there is of it: most candidates have neither parents nor steps."""
-    return {name: value for name, value in data.items() if value}

@@ -94,6 +94,8 @@ def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
 
 
 def _in_unit(verifier: str, candidate: Candidate, name: str, value: object) -> float:
+    if type(value) is float and 0.0 <= value <= 1.0:
+        return value  # as nearly all are
     if isinstance(value, bool) or not isinstance(value, int | float | numbers.Real) or not math.isfinite(value):
         raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}, not a finite number")
     if (score := in_unit(float(value))) is None:

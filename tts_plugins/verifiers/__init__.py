@@ -1,7 +1,7 @@
 """What scores candidates."""
 
 from tts_plugins.errors import SandboxUnavailable
-from tts_plugins.verifiers._sandbox.probe import Sandbox, sandbox_kind
+from tts_plugins.verifiers._sandbox.probe import Sandbox, find_sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
 from tts_plugins.verifiers.callable import CallableVerifier
 from tts_plugins.verifiers.code.code_tests import CodeTests
@@ -16,7 +16,7 @@ from tts_plugins.verifiers.judges.llm_judge import LLMJudge
 from tts_plugins.verifiers.judges.pairwise_judge import PairwiseJudge
 from tts_plugins.verifiers.learned import LearnedHead, LearnedVerifier
 from tts_plugins.verifiers.math_answer import MathAnswer
-from tts_plugins.verifiers.process._reward_families import RewardFamily
+from tts_plugins.verifiers.process import RewardFamily
 from tts_plugins.verifiers.process.process_http import ProcessVerifierHTTP
 from tts_plugins.verifiers.process.process_judge import ProcessJudge
 from tts_plugins.verifiers.process.process_transformers import ProcessVerifierTransformers
@@ -49,5 +49,6 @@ __all__ = [
     "SandboxUnavailable",
     "Screen",
     "Veto",
+    "find_sandbox",
     "sandbox_kind",
 ]

@@ -20,7 +20,7 @@ from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.models.listing import list_models
 from tts_plugins.models.llama_cpp import NAME, cache_folder, default_threads, usable_cores
 from tts_plugins.types import Problem, Reply
-from tts_plugins.verifiers._sandbox.probe import find_sandbox
+from tts_plugins.verifiers import find_sandbox
 
 Status = Literal["ok", "absent", "skipped", "failed"]
 

@@ -99,7 +99,7 @@ def train_verifier(
 async def _train(
     pool: Pool, embedder: EmbeddingModel, how: Aggregate, share: float, seed: int
 ) -> tuple[LearnedHead, Heldout | str]:
-    from tts_plugins.verifiers.learned._logistic import hold_out
+    from tts_plugins.metrics import hold_out  # numpy
 
     told = 0
 
@@ -113,7 +113,7 @@ async def _train(
         table = await labelled(pool, embedder, tell)
     finally:
         await embedder.aclose()
-    train, test = hold_out(range(len(pool.problems)), share, seed)
+    train, test = hold_out(len(pool.problems), share, seed)
     about = {
         "model": pool.header.model, "dataset": pool.header.dataset, "problems": len(train),
         "separator": pool.header.extra.get("separator"),
