@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks._files import write_json
-from benchmarks._reliability import growth, half_account, hangs, many_solves
+from benchmarks._reliability import faults, growth, half_account, hangs, many_solves
 from benchmarks._rows import Row, table
 
 # Each gives its rows, numbered later; `short` only shows that it runs.
@@ -20,6 +20,7 @@ PARTS: Sequence[tuple[str, Callable[[bool], list[Row]]]] = (
     ("many", many_solves.rows),
     ("growth", growth.rows),
     ("half", half_account.rows),
+    ("faults", faults.rows),
 )
 
 

@@ -23,6 +23,7 @@ from tts_plugins_langchain._settings import SHOW, without
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
 T = TypeVar("T")
+_RUNTIME = "__pregel_runtime"  # langgraph's CONFIG_KEY_RUNTIME, likewise
 NOSTREAM = "nostream"  # langgraph.constants.TAG_NOSTREAM, without importing langgraph
 Manager = CallbackManager | AsyncCallbackManager
 ChainRun = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
@@ -71,10 +72,18 @@ class Runs:
     def __init__(self, parent: Manager, config: RunnableConfig, inputs: Any) -> None:
         self._parent, self._config, self._inputs = parent, without(config), inputs
         self._show = bool((config.get("configurable") or {}).get(SHOW))
+        self._writer, self._config = (None, self._config) if self._show else _without_writer(self._config)
+
+    def tell(self, sample: Sample, **said: Any) -> None:
+        """Progress for `stream_mode="custom"` of the graph around the search, if there is one."""
+        if self._writer is not None:
+            self._writer({"tts": {"candidate": sample.index, **said}})
 
     def manager(self, sample: Sample) -> Manager:
         """The manager that a candidate's run is started with."""
-        manager = self._parent.copy()
+        # Configured, as LangChain does for each run: handlers of context variables, such as `collect_runs`, are not
+        # inherited, and would take the runs inside of a candidate for roots.
+        manager: Manager = type(self._parent).configure(inheritable_callbacks=self._parent)
         _keep(manager, self._show)
         if not self._show:
             manager.add_tags([NOSTREAM], inherit=True)
@@ -131,6 +140,17 @@ def _end(run: CallbackManagerForChainRun, outputs: Any, error: BaseException | N
         run.on_chain_end(outputs)
     else:
         run.on_chain_error(error)
+
+
+def _without_writer(config: RunnableConfig) -> tuple[Callable[[Any], None] | None, RunnableConfig]:
+    """The writer of the graph around the search, and a config in which candidates write nowhere."""
+    configurable = config.get("configurable") or {}
+    runtime = configurable.get(_RUNTIME)
+    writer = getattr(runtime, "stream_writer", None)
+    if runtime is None or writer is None or not hasattr(runtime, "override"):
+        return None, config
+    silent = runtime.override(stream_writer=lambda _: None)
+    return writer, {**config, "configurable": {**configurable, _RUNTIME: silent}}
 
 
 def children_of(run: Any, kind: type[Any]) -> Any:

@@ -134,6 +134,7 @@ class Search(BaseSearch[Sample]):
         """A candidate, whose run ends here unless a verifier is to score it."""
         reply = await super().candidate(sample)
         if self.settings.verifier is None:
+            self._runs.tell(sample)
             await self._runs.close(sample, self._runs.ended(sample))
         return reply
 
@@ -222,6 +223,7 @@ class Search(BaseSearch[Sample]):
     async def scored(self, candidate: Candidate, score: Score) -> None:
         """Its run ends with its score."""
         if (sample := self.sample_of(candidate)) is not None:
+            self._runs.tell(sample, score=score.value)
             await self._runs.close(sample, self._runs.ended(sample, score.value, score.feedback))
 
     async def unscored(self, candidate: Candidate, error: BaseException) -> None:

@@ -114,7 +114,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         search = self._search(messages, stop, run_manager, kwargs, sync=True)
         message = chosen(search.run(), run_manager, search.details)
         if run_manager is not None:
-            run_manager.on_llm_new_token(str(message.text), chunk=ChatGenerationChunk(message=chunk_of(message)))
+            chunk = ChatGenerationChunk(message=chunk_of(charged(message)))
+            run_manager.on_llm_new_token(str(message.text), chunk=chunk)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
@@ -127,7 +128,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         search = self._search(messages, stop, run_manager, kwargs, sync=False)
         message = chosen(await search.arun(), run_manager, search.details)
         if run_manager is not None:
-            await run_manager.on_llm_new_token(str(message.text), chunk=ChatGenerationChunk(message=chunk_of(message)))
+            chunk = ChatGenerationChunk(message=chunk_of(charged(message)))
+            await run_manager.on_llm_new_token(str(message.text), chunk=chunk)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _should_stream(self, **kwargs: Any) -> bool:

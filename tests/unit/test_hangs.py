@@ -81,7 +81,7 @@ def test_a_forked_child_is_refused_the_account_of_its_parent_by_name() -> None:
 
 
 def inner() -> str:
-    return solve_sync("inner", model=ScriptedModel(["a"]), strategy=SelfConsistency(n=3)).text
+    return solve_sync("inner", model=ScriptedModel(["a"], latency=0.1), strategy=SelfConsistency(n=3)).text
 
 
 def test_work_that_carries_the_account_is_paid_for() -> None:

@@ -24,6 +24,7 @@ from tts_plugins.budget import Amount, Bound, Need
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
+    Charge,
     ConfigurationError,
     DeadlineExceeded,
     MalformedResponse,
@@ -233,14 +234,9 @@ async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Re
         raise UserCodeFailed(f"{model.name}: the call was cancelled from inside") from error
     except (GeneratorExit, KeyboardInterrupt, SystemExit):
         raise  # of the program, not of the model
-    except BaseException as error:  # noqa: BLE001 - becomes an error of the call, with this one as its cause
-        failed = UserCodeFailed(f"{model.name}: {words(error)}")
-        if isinstance(error, NoThread):
-            failed.charge = "nothing"  # it did not even begin
-        try:
-            raise failed from error
-        finally:
-            del failed  # its traceback has this frame: it would refer to itself
+    except BaseException as error:
+        kind = NotBegun if isinstance(error, NoThread) else UserCodeFailed
+        raise kind(f"{model.name}: {words(error)}") from error
     made = reply.generations if isinstance(reply, Reply) else None
     if made is None or not all(isinstance(g, Generation) and isinstance(g.text, str) for g in made):
         raise UserCodeFailed(f"{model.name} returned {str(reply)[:80]!r}; a model returns a Reply of Generations")
@@ -257,6 +253,12 @@ def asked_to_cancel() -> bool:
 
 class UserCodeFailed(ModelError):
     """A function of the user raised: not retried, since it is not known to be safe, and charged at its reserve."""
+
+
+class NotBegun(UserCodeFailed):
+    """No thread could be had for a function of the user: it did not run, and costs nothing."""
+
+    charge: Charge = "nothing"
 
 
 class _Named(Protocol):
