@@ -12,7 +12,7 @@ from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.protocols import Run
 from tts_plugins.types import Candidate, Problem, Score
 from tts_plugins.verifiers._math_process import MathProcesses
-from tts_plugins.verifiers.grouping._guards import may_be_equal, plain
+from tts_plugins.verifiers.grouping.guards import may_be_equal, plain
 
 _LONG = 4000  # characters of a text in which math-verify may look for the answer itself
 

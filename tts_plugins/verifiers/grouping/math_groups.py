@@ -12,7 +12,7 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import RelatedKey, Relation
 from tts_plugins.verifiers._math_process import MathProcesses
-from tts_plugins.verifiers.grouping._guards import decided, elements, one_way, plain
+from tts_plugins.verifiers.grouping.guards import decided, elements, one_way, plain
 
 
 class MathGroups:
