@@ -1,6 +1,7 @@
-"""Many solves at once, measured: `python -m benchmarks.throughput [--short] [--only 1] [--base DIR] [--json FILE]`.
+"""Many solves at once, measured: `python -m benchmarks.throughput [--short] [--only 1,2,3] [--base DIR] [--json FILE]`.
 
-Nothing is installed: rows of other packages appear where they can be imported.
+Sections: 1, the engine alone; 2, requests and searches over HTTP; 3, LangChain and DSPy. Nothing is installed: rows of
+other packages (its-hub, LangChain, DSPy) appear where they can be imported.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from pathlib import Path
 from benchmarks._files import write_json
 from benchmarks._rows import Row, table
 from benchmarks._throughput.engine import engine_rows
+from benchmarks._throughput.frameworks import framework_rows
 from benchmarks._throughput.wire import wire_rows
 
 Section = Callable[..., list[Row]]  # (short, base)
-SECTIONS: Mapping[int, Section] = {1: engine_rows, 2: wire_rows}
+SECTIONS: Mapping[int, Section] = {1: engine_rows, 2: wire_rows, 3: framework_rows}
 
 
 def main(arguments: list[str] | None = None) -> int:

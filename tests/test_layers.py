@@ -230,15 +230,9 @@ def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
     return found
 
 
-# To be opened: each has an owner in the plan of the house.
-KNOWN_CIRCLES: list[set[str]] = [
-]  # fmt: skip
-
-
 def test_no_modules_import_each_other() -> None:
     sources = {name: (path.read_text("utf-8"), is_package) for name, (path, is_package) in every_module().items()}
-    found = [group for group in circles(graph(sources)) if not any(set(group) <= known for known in KNOWN_CIRCLES)]
-    assert found == []
+    assert circles(graph(sources)) == []
 
 
 def test_a_planted_circle_is_caught() -> None:
@@ -251,15 +245,6 @@ def test_a_planted_circle_is_caught() -> None:
     }
     assert circles(graph(sources)) == [["p.a", "p.b", "p.c"]]
     assert circles(graph({**sources, "p.c": ("", False)})) == []
-
-
-# Private modules of other packages that are imported all the same: to be opened too.
-KNOWN_PRIVATE = {
-    ("tts_plugins.bench.runner", "tts_plugins.bench.storage._reply_journal"),
-    ("tts_plugins.cli._commands.doctor_checks", "tts_plugins.verifiers._sandbox.probe"),
-    ("tts_plugins.cli._commands.train", "tts_plugins.verifiers.learned._logistic"),
-    ("tts_plugins.verifiers", "tts_plugins.verifiers.process._reward_families"),
-}
 
 
 def private_owner(module: str) -> str | None:
@@ -277,7 +262,7 @@ def test_private_modules_stay_in_their_package() -> None:
             owner = private_owner(each.module) if each.module.startswith("tts_plugins") else None
             if owner is not None and not f"{package}.".startswith(f"{owner}."):
                 found.add((name, each.module))
-    assert found - KNOWN_PRIVATE == set()
+    assert found == set()
 
 
 # A public package's own names stand over it, so its folder may be fuller: it is the table of contents.

@@ -1,4 +1,4 @@
-"""Figures over problems, with their uncertainty. Pure."""
+"""Statistics over problems, with their uncertainty. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """The Wilson score interval of a share (95 % by default); it stays inside [0, 1] and is no point at 0 or 1.
+    """Return the Wilson score interval of a share (95 % by default); it stays within [0, 1] and has a width at 0 and 1.
 
     Raises:
         ValueError: no trials, or successes outside of 0 … trials.
@@ -23,9 +23,9 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """The exact two-sided McNemar test of two paired series of outcomes: the p-value of «they are equally good».
+    """Return the p-value of the exact two-sided McNemar test that two paired series of outcomes are equally good.
 
-    Only problems on which the two differ speak: under equality each is a fair coin.
+    Only problems on which the two differ count: under equality each is a fair coin.
 
     Raises:
         ValueError: the series differ in length.
@@ -40,7 +40,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """The unbiased estimate that one of `k` samples is right, from `correct` of `n` (Chen et al. 2021, 2107.03374).
+    """Return the unbiased pass@k from `correct` of `n` samples (Chen et al. 2021, 2107.03374).
 
     Raises:
         ValueError: k is not in 1 … n, or correct not in 0 … n.
@@ -66,9 +66,9 @@ class Estimate:
 def clustered_bootstrap(
     clusters: Sequence[Sequence[float]], *, resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> Estimate:
-    """The mean over clusters of their means, with a percentile interval from resampling whole clusters.
+    """Return the mean over clusters of their means, with a percentile interval from resampling whole clusters.
 
-    Runs on one problem are no independent observations: the problem is the cluster, and what is resampled.
+    Runs on one problem are not independent observations, so the problem is the cluster that is resampled.
 
     Raises:
         ValueError: there are no clusters, or one is empty.
@@ -81,9 +81,9 @@ def paired_bootstrap(
     first: Sequence[Sequence[float]], second: Sequence[Sequence[float]], *, ratio: bool = False,
     resamples: int = 2000, seed: int = 0, level: float = 0.95,
 ) -> Estimate:  # fmt: skip
-    """The difference `first - second` of two means on the same problems, or with `ratio` the quotient of the means.
+    """Return the difference `first - second` of two means on the same problems, or their quotient with `ratio`.
 
-    Both sides are resampled by the same problems, so that what makes a problem hard for both cancels out.
+    Both sides are resampled by the same problems, so that the difficulty of a problem cancels out.
 
     Raises:
         ValueError: they differ in the number of problems, there is none, or a ratio has a zero below.
@@ -102,7 +102,7 @@ def paired_bootstrap(
 
 
 def auc(scores: Sequence[float], right: Sequence[bool]) -> float:
-    """The probability that a right candidate scores above a wrong one, ties counted half.
+    """Return the probability that a right candidate scores above a wrong one, with ties counted half.
 
     Raises:
         ValueError: there is not one of each, or not one score for each.
@@ -118,10 +118,10 @@ def clustered_auc(
     clusters: Sequence[Sequence[tuple[float, bool]]], *, within: bool = False, resamples: int = 1000, seed: int = 0,
     level: float = 0.95,
 ) -> Estimate:  # fmt: skip
-    """The AUC over the (score, right) of many problems, with an interval from resampling whole problems.
+    """Return the AUC over the (score, right) of many problems, with an interval from resampling whole problems.
 
     Args:
-        within: compare candidates of the same problem only. That is what choosing among them needs; over all, a
+        within: compare candidates of the same problem only, which is what choosing needs. Over all candidates, a
             verifier also gains by knowing which problems are easy.
 
     Raises:
@@ -146,7 +146,7 @@ def clustered_auc(
         raise ValueError("clustered_auc: no pair of a right and a wrong candidate; it needs both kinds")
     rng = np.random.default_rng(seed)
     drawn = [figure(rng.integers(len(clusters), size=len(clusters))) for _ in range(resamples)]
-    return _interval(value, [d for d in drawn if not math.isnan(d)], level)  # a draw of one kind says nothing
+    return _interval(value, [d for d in drawn if not math.isnan(d)], level)  # a draw without both kinds has no pair
 
 
 def _unzipped(pairs: Sequence[tuple[float, bool]]) -> tuple[list[float], list[bool]]:
@@ -154,7 +154,7 @@ def _unzipped(pairs: Sequence[tuple[float, bool]]) -> tuple[list[float], list[bo
 
 
 def _pairs(scores: Sequence[float], right: Sequence[bool]) -> tuple[float, int]:
-    """Pairs of a right and a wrong candidate in which the right one scores higher, and all such pairs."""
+    """Count the pairs of a right and a wrong candidate in which the right one scores higher, and all such pairs."""
     import numpy as np
 
     values, good = np.asarray(scores, dtype=float), np.asarray(right, dtype=bool)
@@ -166,7 +166,7 @@ def _pairs(scores: Sequence[float], right: Sequence[bool]) -> tuple[float, int]:
 
 
 def expected_best(scores: Sequence[float], correct: Sequence[bool]) -> float:
-    """The probability that the best-scored candidate is right, with ties broken at random.
+    """Return the probability that the best-scored candidate is right, with ties broken at random.
 
     Raises:
         ValueError: there are no candidates, or not one score for each.
@@ -177,7 +177,7 @@ def expected_best(scores: Sequence[float], correct: Sequence[bool]) -> float:
 
 
 def expected_majority(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
-    """The probability that the most frequent answer is right, with ties broken at random; None does not vote.
+    """Return the probability that the most frequent answer is right, with ties broken at random; None does not vote.
 
     Raises:
         ValueError: there are no candidates, or not one answer for each.
@@ -186,10 +186,10 @@ def expected_majority(answers: Sequence[str | None], correct: Sequence[bool]) ->
 
 
 def expected_weighted(answers: Sequence[str | None], scores: Sequence[float], correct: Sequence[bool]) -> float:
-    """The probability that the best candidate of the answer with the largest sum of scores is right.
+    """Return the probability that the best candidate of the answer with the largest sum of scores is right.
 
-    Ties, between answers and between candidates, are broken at random. Where no answer could be read, it is that of
-    the best-scored candidate.
+    Ties between answers and between candidates are broken at random. If no answer could be read, the best-scored
+    candidate is taken.
 
     Raises:
         ValueError: there are no candidates, or not one answer and one score for each.
@@ -225,7 +225,7 @@ def _cluster_means(clusters: Sequence[Sequence[float]], who: str) -> list[float]
 
 
 def _resampled(series: Sequence[Sequence[float]], resamples: int, seed: int) -> list[list[float]]:
-    """Means of each series over the same draws of places, with replacement."""
+    """Return the means of each series over the same draws of indices, with replacement."""
     import numpy as np
 
     size = len(series[0])
@@ -239,3 +239,18 @@ def _interval(value: float, drawn: list[float], level: float) -> Estimate:
     tail = (1 - level) / 2
     low, high = (ordered[min(len(ordered) - 1, math.floor(q * len(ordered)))] for q in (tail, 1 - tail))
     return Estimate(value, low, high)
+
+
+def hold_out(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Split the indices of `count` problems at random; the second part has this share of them, and at least one.
+
+    Raises:
+        ValueError: there are fewer than two problems.
+    """
+    import numpy as np
+
+    if count < 2:
+        raise ValueError(f"hold_out: count={count} must be at least 2, since neither part may be empty")
+    order = np.random.default_rng(seed).permutation(count)
+    held = min(count - 1, max(1, round(share * count)))
+    return sorted(map(int, order[held:])), sorted(map(int, order[:held]))

@@ -1,4 +1,4 @@
-"""Recorded samples: one gzipped JSONL file a pool, to replay strategies on without calling a model.
+"""Recorded samples, on which strategies are replayed without calling a model; one gzipped JSONL file for each pool.
 
 The first line describes the pool, `{"format": "tts-pool", "version": 1, "model": …, "dataset": …, …}`; each further
 line is a problem with its candidates. Keys that this version does not know are kept in `extra` and written back.
@@ -39,8 +39,8 @@ class PoolCandidate:
         answer: its answer or the class of equal answers; None where none could be read.
         tokens: completion tokens; None where they were not counted.
         correct: for measuring only; None where it was not graded.
-        step_scores, score: what a verifier said of its steps, and of the whole; in [0, 1].
-        truncated: it was cut by a length limit.
+        step_scores, score: a verifier's scores of the steps and of the whole, in [0, 1].
+        truncated: whether a length limit cut it.
         extra: what else the line holds.
     """
 
@@ -54,7 +54,7 @@ class PoolCandidate:
     extra: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)
 
     def scored(self, how: Aggregate = "last") -> float | None:
-        """The recorded score: that of the whole, else the step scores as one; None where there is neither."""
+        """Return the recorded score: that of the whole, else the combined step scores; None if there is neither."""
         if self.score is not None:
             return self.score
         return aggregate(self.step_scores, how) if self.step_scores else None
@@ -70,7 +70,7 @@ class PoolProblem:
         answer: the gold answer.
         level: difficulty as the dataset gives it.
         candidates: in the order of recording.
-        prompt_tokens: of one request, where they were counted.
+        prompt_tokens: of one request; None if they were not counted.
     """
 
     id: str
@@ -82,14 +82,14 @@ class PoolProblem:
     extra: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)
 
     def problem(self) -> Problem:
-        """It as `solve` takes it. Each call makes a new `Problem`, which a `ReplayModel` deals afresh."""
+        """Return a new `Problem` for `solve`; a `ReplayModel` starts over for each one."""
         content = self.prompt if self.prompt and self.prompt.strip() else f"problem {self.id}"
         return Problem(content, id=self.id, metadata={"answer": self.answer, "level": self.level, **self.extra})
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolHeader:
-    """What the first line says: who sampled what, under which licence. `tokens` says how tokens were counted."""
+    """The first line: the model, the data set, the licence. `tokens` says how tokens were counted."""
 
     model: str
     dataset: str
@@ -117,11 +117,11 @@ class Pool:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Pool:
-        """The pool in a file, gzipped or plain.
+        """Read the pool in a file, gzipped or plain.
 
         Raises:
-            DataError: it cannot be read, is no pool, of a newer version, or has a malformed line: names file, line and
-                field.
+            DataError: the file cannot be read, is not a pool, is of a newer version, or has a malformed line; names
+                file, line and field.
         """
         return _read(Path(path))
 
@@ -132,7 +132,7 @@ class Pool:
                 writer.add(p)
 
     def split(self, parts: int = 2, *, seed: int = 0) -> tuple[Pool, ...]:
-        """Parts of nearly equal size, with the problems shuffled; for folds.
+        """Split into parts of nearly equal size with the problems shuffled, for folds.
 
         Raises:
             ConfigurationError: fewer problems than parts.
@@ -145,17 +145,17 @@ class Pool:
 
     @property
     def fewest(self) -> int:
-        """The least number of candidates of any problem: the largest `n` that all can serve."""
+        """The fewest candidates of any problem, which is the largest `n` that all problems can serve."""
         return min((len(p.candidates) for p in self.problems), default=0)
 
     @property
     def exact_tokens(self) -> bool:
-        """Whether token counts are counts: the header does not call them estimated."""
+        """Whether tokens were counted, and not estimated, according to the header."""
         return not (self.header.tokens or "").startswith("estimated")
 
 
 class PoolWriter:
-    """Writes a pool problem by problem: under a temporary name, renamed when the `with` block ends well."""
+    """Writes a pool problem by problem under a temporary name, and renames it when the `with` block ends well."""
 
     def __init__(self, path: str | os.PathLike[str], header: PoolHeader) -> None:
         self._path, self._header = Path(path), header
@@ -168,7 +168,7 @@ class PoolWriter:
             self._raw = self._partial.open("xb")
         import gzip
 
-        # Without a time stamp and a name the same pool is the same bytes.
+        # Without a time stamp and a name, equal pools are equal bytes.
         self._file = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
         self._line(header_line(self._header))
         return self
@@ -195,7 +195,7 @@ class PoolWriter:
                     self._partial.replace(self._path)
         finally:
             for file in (self._file, self._raw):
-                with contextlib.suppress(OSError):  # what could not be written before cannot be now
+                with contextlib.suppress(OSError):  # the earlier error is the one that counts
                     file.close()
             self._partial.unlink(missing_ok=True)
 

@@ -7,6 +7,7 @@ repeat the key, so that one which a candidate wrote in advance is no verdict.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -45,11 +46,51 @@ _DATA = (
 
 
 def problem_text(problem: Problem) -> str:
-    """The problem as a judge should read it: a conversation with its roles, else the text."""
-    content = problem.content
-    if isinstance(content, str) or not isinstance(content, Sequence) or len(content) == 1:
-        return problem.text
-    return "\n\n".join(f"{m['role']}: {Problem([m]).text}" for m in problem.messages)
+    """The problem as a judge should read it: a conversation with its roles, else the text.
+
+    Tools that may be called come first, and earlier calls stand where they were made, so that a judge can say whether
+    the right tool is called.
+    """
+    tools, content = _tools(problem), problem.content
+    if isinstance(content, str) or not isinstance(content, Sequence) or (len(content) == 1 and not tools):
+        return "\n\n".join([*tools, problem.text])
+    return "\n\n".join([*tools, *(f"{_speaker(m)}: {_turn(m)}" for m in problem.messages)])
+
+
+def _tools(problem: Problem) -> list[str]:
+    """The tools of a request in a line each; adapters keep them in the problem's metadata."""
+    request = problem.metadata.get("request")
+    tools = problem.metadata.get("tools") or (request.get("tools") if isinstance(request, Mapping) else None) or ()
+    lines = [_tool(tool) for tool in tools]
+    return ["\n".join(["Tools that may be called:", *lines])] if lines else []
+
+
+def _tool(tool: Any) -> str:
+    if not isinstance(tool, Mapping):  # LangChain's
+        tool = {name: getattr(tool, name, None) for name in ("name", "description", "args")}
+    inner = tool.get("function")
+    said: Mapping[str, Any] = inner if isinstance(inner, Mapping) else tool
+    form: Any = next((said[name] for name in ("parameters", "input_schema", "args") if said.get(name)), {})
+    return f"- {said.get('name')}({_as_json(form)}): {said.get('description') or ''}".rstrip(": ")
+
+
+def _speaker(message: Mapping[str, Any]) -> str:
+    name = message.get("name") if message["role"] == "tool" else None
+    return f"tool {name}" if name else str(message["role"])
+
+
+def _turn(message: Mapping[str, Any]) -> str:
+    said = Problem([message]).text
+    calls = [
+        f"calls {function.get('name')}({function.get('arguments')})"
+        for call in message.get("tool_calls") or ()
+        if isinstance(call, Mapping) and isinstance(function := call.get("function"), Mapping)
+    ]
+    return "\n".join(filter(None, [said, *calls]))
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def judge_messages(

@@ -143,6 +143,9 @@ def well_formed(text: str) -> str:
     return text
 
 
+_SUMMED = ("calls", "requests", "prompt_tokens", "completion_tokens", "cached_tokens", "seconds", "overshoot")
+
+
 def _made(kind: type[T], values: dict[str, Any]) -> T:
     """A frozen object of values that were checked before; `__init__` would set them one by one, and check again."""
     made = object.__new__(kind)
@@ -270,6 +273,20 @@ class Usage:
             "overshoot": self.overshoot + other.overshoot,
             "by_role": roles,
         }
+        return _made(Usage, sums)
+
+    @classmethod
+    def sum(cls, usages: Sequence[Usage]) -> Usage:
+        """The sum of many, in one go."""
+        parts: dict[str, list[Usage]] = {}
+        for each in usages:
+            for role, part in each.by_role.items():
+                parts.setdefault(role, []).append(part)
+        prices = [each.usd for each in usages]
+        sums = {name: sum([getattr(each, name) for each in usages]) for name in _SUMMED}
+        sums["usd"] = None if None in prices else sum(price for price in prices if price is not None)
+        sums["exact"] = all([each.exact for each in usages])
+        sums["by_role"] = {role: each[0] if len(each) == 1 else cls.sum(each) for role, each in parts.items()}
         return _made(Usage, sums)
 
     def of_role(self, role: str) -> Usage:

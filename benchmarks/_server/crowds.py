@@ -105,7 +105,8 @@ async def disconnects(short: bool) -> list[Row]:
             left = await _idle(server, http) - before
     return [
         Row(number=6, what=f"{count} disconnects in mid-stream: upstream closed after; solves left", must="<= 1 s; 0",
-            ours=f"{seconds:.2f} s; {left:.0f}", met=closed and seconds <= 1 and left == 0, figures={"seconds": seconds}),
+            ours=f"{seconds:.2f} s; {left:.0f}", met=closed and seconds <= 1 and left == 0,
+            figures={"seconds": seconds}),
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 `TestTimeScaling` needs `langchain`, and is imported when it is asked for; the rest needs `langchain-core` alone.
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tts_plugins.errors import MissingExtraError
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from tts_plugins_langchain.middleware import TestTimeScaling
 
 __all__ = ["SampleCache", "ScaledChatModel", "ScaledRunnable", "TestTimeScaling", "scale"]
+try:
+    _agents = find_spec("langchain") is not None
+except (ImportError, ValueError):
+    _agents = False
+if not _agents:  # so that `import *` works with langchain-core alone
+    __all__.remove("TestTimeScaling")
 
 
 def __getattr__(name: str) -> Any:

@@ -16,12 +16,14 @@ from langchain_core.callbacks import (
 from langchain_core.callbacks.base import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from tts_plugins.adapters import in_thread
-from tts_plugins_langchain._settings import without
+from tts_plugins_langchain._settings import SHOW, without
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
 T = TypeVar("T")
+_RUNTIME = "__pregel_runtime"  # langgraph's CONFIG_KEY_RUNTIME, likewise
 NOSTREAM = "nostream"  # langgraph.constants.TAG_NOSTREAM, without importing langgraph
 Manager = CallbackManager | AsyncCallbackManager
 ChainRun = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
@@ -69,12 +71,22 @@ class Runs:
 
     def __init__(self, parent: Manager, config: RunnableConfig, inputs: Any) -> None:
         self._parent, self._config, self._inputs = parent, without(config), inputs
+        self._show = bool((config.get("configurable") or {}).get(SHOW))
+        self._writer, self._config = (None, self._config) if self._show else _without_writer(self._config)
+
+    def tell(self, sample: Sample, **said: Any) -> None:
+        """Progress for `stream_mode="custom"` of the graph around the search, if there is one."""
+        if self._writer is not None:
+            self._writer({"tts": {"candidate": sample.index, **said}})
 
     def manager(self, sample: Sample) -> Manager:
         """The manager that a candidate's run is started with."""
-        manager = self._parent.copy()
-        _keep(manager)
-        manager.add_tags([NOSTREAM], inherit=True)
+        # Configured, as LangChain does for each run: handlers of context variables, such as `collect_runs`, are not
+        # inherited, and would take the runs inside of a candidate for roots.
+        manager: Manager = type(self._parent).configure(inheritable_callbacks=self._parent)
+        _keep(manager, self._show)
+        if not self._show:
+            manager.add_tags([NOSTREAM], inherit=True)
         parent = {} if sample.parent is None else {"tts_parent": sample.parent}
         manager.add_metadata({"tts_candidate": sample.index, **parent}, inherit=True)
         return manager
@@ -130,6 +142,17 @@ def _end(run: CallbackManagerForChainRun, outputs: Any, error: BaseException | N
         run.on_chain_error(error)
 
 
+def _without_writer(config: RunnableConfig) -> tuple[Callable[[Any], None] | None, RunnableConfig]:
+    """The writer of the graph around the search, and a config in which candidates write nowhere."""
+    configurable = config.get("configurable") or {}
+    runtime = configurable.get(_RUNTIME)
+    writer = getattr(runtime, "stream_writer", None)
+    if runtime is None or writer is None or not hasattr(runtime, "override"):
+        return None, config
+    silent = runtime.override(stream_writer=lambda _: None)
+    return writer, {**config, "configurable": {**configurable, _RUNTIME: silent}}
+
+
 def children_of(run: Any, kind: type[Any]) -> Any:
     """A manager for children of a model's run, which has no `get_child` of its own."""
     manager = kind(handlers=[], parent_run_id=None if run is None else run.run_id)
@@ -156,17 +179,21 @@ async def awithin(config: RunnableConfig, function: Callable[[RunnableConfig], A
         return await asyncio.create_task(call(), context=context)
 
 
-def _keep(manager: Manager) -> None:
-    """Leave out meters of searches around this one, and LangGraph's message streams.
+def _keep(manager: Manager, show: bool) -> None:
+    """Leave out meters of searches around this one, and the handlers of streams unless candidates are to be shown.
 
-    The search's own account pays into those around it, and a stream would not show a candidate: but its mere presence
-    makes models stream, and some of them report no usage then.
+    The search's own account pays into those around it. A stream would show the tokens of all candidates mixed, and its
+    mere presence makes models stream, some of which report no usage then.
     """
-    manager.handlers = [h for h in manager.handlers if _wanted(h)]
-    manager.inheritable_handlers = [h for h in manager.inheritable_handlers if _wanted(h)]
+    manager.handlers = [h for h in manager.handlers if _wanted(h, show)]
+    manager.inheritable_handlers = [h for h in manager.inheritable_handlers if _wanted(h, show)]
 
 
-def _wanted(handler: BaseCallbackHandler) -> bool:
+def _wanted(handler: BaseCallbackHandler, show: bool) -> bool:
     if isinstance(handler, MeterHandler):
         return False
-    return not (type(handler).__module__.startswith("langgraph.") and "Messages" in type(handler).__name__)
+    return show or not (isinstance(handler, _StreamingCallbackHandler) or _is_message_stream(handler))
+
+
+def _is_message_stream(handler: BaseCallbackHandler) -> bool:
+    return type(handler).__module__.startswith("langgraph.") and "Messages" in type(handler).__name__

@@ -13,16 +13,22 @@ from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from tts_plugins import Candidate, Problem, Score
+from tts_plugins import Candidate, Problem, Result, Score, Scored
 from tts_plugins.adapters import (
     Attempts,
     BaseSearch,
     CandidateLost,
     MeteredModel,
     SearchSettings,
+    Text,
+    Unparsed,
+    answer_key,
     metered_verifier,
+    parsed_only,
     setting,
 )
+from tts_plugins.engine import Trace
+from tts_plugins.errors import AllCandidatesFailed
 from tts_plugins.metering import Meter
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.types import Generation, Reply
@@ -30,9 +36,10 @@ from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import generation_of
 from tts_plugins_langchain._io.graph_checks import check_finished
 from tts_plugins_langchain._io.usage import UsageDetails
+from tts_plugins_langchain._io.values import vote_of
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
 from tts_plugins_langchain._verifying import verifier_of
-from tts_plugins_langchain.caching import SAMPLE, keep_samples_apart
+from tts_plugins_langchain.caching import SAMPLE, samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
 
@@ -65,6 +72,7 @@ class Search(BaseSearch[Sample]):
 
     Args:
         shown: from what the target gives to what is verified, voted on, and the result's output.
+        unparsed: why what the target gave is not what was asked for; None if it is.
     """
 
     def __init__(
@@ -76,10 +84,14 @@ class Search(BaseSearch[Sample]):
         settings: SearchSettings,
         runs: Runs,
         shown: Callable[[Any], Any] = lambda output: output,
+        unparsed: Callable[[Any], str | None] = lambda output: None,
     ) -> None:
         super().__init__(model=model, problem=problem, settings=settings)
-        self._target, self._shown, self._runs, self._salt = target, shown, runs, SAMPLE.get()
+        self._target, self._shown, self._unparsed, self._runs = target, shown, unparsed, runs
+        self._salt = SAMPLE.get()
         self._samples: dict[int | None, Sample] = {}
+        self._apart = False
+        self._unread: list[tuple[Sample, Generation]] = []
         around = METERED.get()
         self.details = UsageDetails(None if around is None else around.details)
 
@@ -89,9 +101,10 @@ class Search(BaseSearch[Sample]):
         return self._target.input
 
     def arguments(self) -> dict[str, Any]:
-        """Those of any search; a global cache keeps samples apart from here on."""
-        keep_samples_apart()
-        return super().arguments()
+        """Those of any search; a global cache keeps samples apart until it has ended."""
+        samples_apart.begin()
+        self._apart = True
+        return {**super().arguments(), "answer": parsed_only(answer_key(self.settings.answer or vote_of))}
 
     def output_tokens(self) -> int | None:
         """What the target's models may write."""
@@ -121,6 +134,7 @@ class Search(BaseSearch[Sample]):
         """A candidate, whose run ends here unless a verifier is to score it."""
         reply = await super().candidate(sample)
         if self.settings.verifier is None:
+            self._runs.tell(sample)
             await self._runs.close(sample, self._runs.ended(sample))
         return reply
 
@@ -164,7 +178,24 @@ class Search(BaseSearch[Sample]):
         sample.output = output
         if self.over:  # nobody waits for this thread any more
             self._runs.close_now(sample, self._runs.ended(sample))
-        return generation_of(self._shown(output))
+        made = generation_of(self._shown(output), self._unparsed(output))
+        if isinstance(made.text, Text) and made.text.unparsed is not None:
+            self._unread.append((sample, made))
+        return made
+
+    def instead(self, failed: AllCandidatesFailed) -> Result | None:
+        """The first output, if none could be read as what was asked for: the bare model would have given it too."""
+        if not self._unread or not all(isinstance(error, Unparsed) for error in failed.errors):
+            return None
+        sample, made = min(self._unread, key=lambda each: each[0].index)
+        best = Scored(
+            problem=self.problem, text=made.text, output=made.output, finished=True, finish_reason=made.finish_reason,
+            seed=sample.seed, index=sample.index, feedback=str(failed.errors[0]),
+        )  # fmt: skip
+        return Result(
+            problem=self.problem, best=best, candidates=(best,), usage=self.spent, stopped="complete", trace=Trace(),
+            seed=self.settings.seed or 0, warnings=(str(failed),),
+        )  # fmt: skip
 
     def metering(self, meter: Meter, sample: Sample | None) -> AbstractContextManager[None]:
         """Where LangChain's callbacks find the meter, and a cache the candidate's number."""
@@ -192,6 +223,7 @@ class Search(BaseSearch[Sample]):
     async def scored(self, candidate: Candidate, score: Score) -> None:
         """Its run ends with its score."""
         if (sample := self.sample_of(candidate)) is not None:
+            self._runs.tell(sample, score=score.value)
             await self._runs.close(sample, self._runs.ended(sample, score.value, score.feedback))
 
     async def unscored(self, candidate: Candidate, error: BaseException) -> None:
@@ -201,13 +233,20 @@ class Search(BaseSearch[Sample]):
 
     def ended(self) -> None:
         """End the runs of candidates that were left behind."""
+        self._leave_cache()
         for sample in self._samples.values():
             self._runs.close_now(sample, *self._left(sample))
 
     async def aended(self) -> None:
         """End the runs of candidates that were left behind."""
+        self._leave_cache()
         for sample in self._samples.values():
             await self._runs.close(sample, *self._left(sample))
+
+    def _leave_cache(self) -> None:
+        if self._apart:
+            self._apart = False
+            samples_apart.end()
 
     def _left(self, sample: Sample) -> tuple[dict[str, Any] | None, BaseException | None]:
         """How the run of a candidate ends that the search left behind: cancelled, or not scored in time."""

@@ -17,6 +17,7 @@ from tts_plugins_langchain._io.graph_checks import check_memory
 AnyVerifier = Verifier | SetVerifier | Runnable[Any, Any] | Callable[..., Any]
 OnExhausted = Literal["return", "raise"]
 
+SHOW = "tts_show_candidates"
 SPECS = [
     ConfigurableFieldSpec(
         id="tts_strategy", annotation=str, name="Strategy", default=None,
@@ -38,6 +39,10 @@ SPECS = [
             default=None, description=f"The limit on {name} for this call; it replaces the one that was set.",
         )
         for name in LIMITS
+    ),
+    ConfigurableFieldSpec(
+        id="tts_show_candidates", annotation=bool, name="Show candidates", default=None,
+        description="Streams and events show every candidate, and not the chosen answer alone.",
     ),
 ]  # fmt: skip
 """What `config={"configurable": {…}}` may set for one call."""

@@ -6,6 +6,7 @@ number is part of the key: the samples of one search differ, and the same search
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -23,9 +24,11 @@ SAMPLE: ContextVar[str] = ContextVar("tts_plugins_langchain_sample", default="")
 class SampleCache(BaseCache):
     """A cache of yours, with the candidate's number in the key.
 
-    `scale`, `ScaledChatModel` and `TestTimeScaling` put it around what `set_llm_cache` was given, when they run. For a
+    `scale`, `ScaledChatModel` and `TestTimeScaling` put it around what `set_llm_cache` was given, while they run. For a
     cache that belongs to one model, write it yourself: `ChatOpenAI(cache=SampleCache(InMemoryCache()))`.
     """
+
+    ours = False  # put around the user's own, for as long as searches run
 
     def __init__(self, cache: BaseCache) -> None:
         self.cache = cache
@@ -60,23 +63,49 @@ class SampleCache(BaseCache):
         await self.cache.aclear(**kwargs)
 
 
-def keep_samples_apart() -> None:
-    """Put a `SampleCache` around the global cache, where there is one; outside of a search it changes nothing."""
-    cache = get_llm_cache()
-    if cache is not None and not isinstance(cache, SampleCache):
-        set_llm_cache(SampleCache(cache))
+class _Apart:
+    """A `SampleCache` around the global cache for as long as any search runs; then the user's own stands there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._searches = 0
+
+    def begin(self) -> None:
+        """A search begins."""
+        with self._lock:
+            self._searches += 1
+            cache = get_llm_cache()
+            if cache is not None and not isinstance(cache, SampleCache):
+                made = SampleCache(cache)
+                made.ours = True
+                set_llm_cache(made)
+
+    def end(self) -> None:
+        """A search that began has ended."""
+        with self._lock:
+            self._searches -= 1
+            cache = get_llm_cache()
+            if self._searches == 0 and isinstance(cache, SampleCache) and cache.ours:
+                set_llm_cache(cache.cache)
+
+
+samples_apart = _Apart()
 
 
 def candidates_of(model: M) -> M:
-    """A chat model as candidates use it: never streaming, and apart in a cache of its own; other models as they are."""
+    """A chat model as candidates use it: the model itself, since it may keep a state that the user looks at.
+
+    A copy is made only of a model that streams whatever is asked of it, and trips over that, and of one with a cache of
+    its own, in which samples would be the same.
+    """
     if not isinstance(model, BaseChatModel):
         return model
-    changes: dict[str, Any] = {"disable_streaming": True}
+    changes: dict[str, Any] = {}
     if getattr(model, "streaming", False):
-        changes["streaming"] = False  # ChatOpenAI sends it with every request, and trips over the stream
+        changes = {"disable_streaming": True, "streaming": False}
     if isinstance(model.cache, BaseCache) and not isinstance(model.cache, SampleCache):
         changes["cache"] = SampleCache(model.cache)
-    return model.model_copy(update=changes)
+    return model.model_copy(update=changes) if changes else model
 
 
 def _salted(llm_string: str) -> str:

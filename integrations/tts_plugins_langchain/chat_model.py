@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import (
@@ -17,14 +17,14 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput, Mo
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
 from pydantic import Field, PrivateAttr
 
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import StepSettings
-from tts_plugins_langchain._fields import SearchFields, plain_settings
+from tts_plugins_langchain._fields import ChatModelOptions, SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported
@@ -61,8 +61,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         ConfigurationError: a setting is wrong, or several samples are asked for at temperature 0.
     """
 
-    model: BaseChatModel
-    """The model that is asked."""
+    bound: BaseChatModel
+    """The model that is asked; `model` is its name, as it is for other chat models."""
     tts_profile: str | None = None
     """A named bundle of settings; it gives those that are not set here. (`profile` is LangChain's, of the model.)"""
     sent: dict[str, Any] = Field(default_factory=dict)
@@ -77,11 +77,13 @@ class ScaledChatModel(SearchFields, BaseChatModel):
     _carrier: Carrier = PrivateAttr()
     _streams: dict[str, Any] = PrivateAttr(default_factory=dict)
 
-    def __init__(self, model: BaseChatModel | None = None, /, **settings: Any) -> None:
-        if model is not None:
-            settings["model"] = model
-        if not isinstance(settings.get("model"), BaseChatModel):
-            raise ConfigurationError(_no_model(settings.get("model")))
+    def __init__(self, model: BaseChatModel | None = None, /, **options: Unpack[ChatModelOptions]) -> None:
+        settings: dict[str, Any] = {**options}
+        given = settings.pop("model", None)
+        if (model := model or given) is not None:
+            settings["bound"] = model
+        if not isinstance(settings.get("bound"), BaseChatModel):
+            raise ConfigurationError(_no_model(settings.get("bound")))
         sent = {key: settings.pop(key) for key in _SENT if key in settings}
         if unknown := sorted(set(settings) - set(type(self).model_fields)):
             raise ConfigurationError(
@@ -97,7 +99,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
                 f"ScaledChatModel: revision={self.revision!r} names a prompt's variable, and a chat model has turns; "
                 "leave it out, or pass a function of (problem, attempts) that returns the messages"
             )
-        self._chain_model = ChatModel(self.model, self.concurrency, self.steps)
+        self._chain_model = ChatModel(self.bound, self.concurrency, self.steps)
         self._carrier = Inside("messages", Turns() if self.revision is None else Function(self.revision))
         self._settings({})
 
@@ -113,7 +115,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         search = self._search(messages, stop, run_manager, kwargs, sync=True)
         message = chosen(search.run(), run_manager, search.details)
         if run_manager is not None:
-            run_manager.on_llm_new_token(str(message.text), chunk=ChatGenerationChunk(message=chunk_of(message)))
+            chunk = ChatGenerationChunk(message=chunk_of(charged(message)))
+            run_manager.on_llm_new_token(str(message.text), chunk=chunk)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
@@ -126,7 +129,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         search = self._search(messages, stop, run_manager, kwargs, sync=False)
         message = chosen(await search.arun(), run_manager, search.details)
         if run_manager is not None:
-            await run_manager.on_llm_new_token(str(message.text), chunk=ChatGenerationChunk(message=chunk_of(message)))
+            chunk = ChatGenerationChunk(message=chunk_of(charged(message)))
+            await run_manager.on_llm_new_token(str(message.text), chunk=chunk)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _should_stream(self, **kwargs: Any) -> bool:
@@ -160,8 +164,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         config, announced = ensure_config(), self._streams.pop(kwargs.pop("tts_run", ""), None)
         config["configurable"] = {**(config.get("configurable") or {}), **kwargs.pop("tts", {})}
         kwargs = {**self.sent, **({} if stop is None else {"stop": stop}), **kwargs}
-        settings, model = self._settings(config), candidates_of(self.model)
-        check_sampling("ScaledChatModel", settings, temperatures_of(self.model, kwargs))
+        settings, model = self._settings(config), candidates_of(self.bound)
+        check_sampling("ScaledChatModel", settings, temperatures_of(self.bound, kwargs))
         if announced is None:
             announced = children_of(run, CallbackManager if sync else AsyncCallbackManager)
         return Search(
@@ -172,7 +176,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: model.invoke(asked.messages, inner, **asked.arguments),
                 ainvoke=lambda asked, inner: model.ainvoke(asked.messages, inner, **asked.arguments),
-                output_tokens=output_tokens_of(self.model, kwargs),
+                output_tokens=output_tokens_of(self.bound, kwargs),
             ),
             problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
             settings=settings,
@@ -252,34 +256,79 @@ class ScaledChatModel(SearchFields, BaseChatModel):
 
         Raises:
             NotImplementedError: that model has no tools.
-            ConfigurationError: it gives something else than itself with arguments bound.
+            ConfigurationError: it gives something that is no chat model, with or without arguments bound.
         """
-        bound = self.model.bind_tools(tools, **kwargs, **({} if tool_choice is None else {"tool_choice": tool_choice}))
-        if not isinstance(bound, RunnableBinding) or bound.bound is not self.model:
+        bound = self.bound.bind_tools(tools, **kwargs, **({} if tool_choice is None else {"tool_choice": tool_choice}))
+        if isinstance(bound, BaseChatModel):
+            return cast(Runnable[LanguageModelInput, AIMessage], self._around(bound))
+        if not isinstance(bound, RunnableBinding) or not isinstance(bound.bound, BaseChatModel):
             raise ConfigurationError(
-                f"ScaledChatModel: bind_tools of {type(self.model).__name__} gave a {type(bound).__name__} that cannot "
+                f"ScaledChatModel: bind_tools of {type(self.bound).__name__} gave a {type(bound).__name__} that cannot "
                 "be searched from here; bind the tools first and wrap the result with scale(...)"
             )
-        return cast(Runnable[LanguageModelInput, AIMessage], bound.model_copy(update={"bound": self}))
+        around = self._around(bound.bound)
+        return cast(Runnable[LanguageModelInput, AIMessage], bound.model_copy(update={"bound": around}))
+
+    def _around(self, model: BaseChatModel) -> ScaledChatModel:
+        """The same search over what `bind_tools` made of the model: itself, or a copy with tools in it."""
+        if model is self.bound:
+            return self
+        made = self.model_copy(update={"bound": model})
+        made._streams = {}
+        return made
 
     def with_structured_output(
         self, schema: Any, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, Any]:
-        """The same search over parsed outputs: verifiers and votes see objects, and what fails to parse is lost."""
-        inner: Runnable[LanguageModelInput, Any] = candidates_of(self.model).with_structured_output(
+        """The same search over parsed outputs: verifiers and votes see objects, and what fails to parse is lost.
+
+        With `include_raw`, where nothing parses, the first output is returned with its `parsing_error`.
+        """
+        inner: Runnable[LanguageModelInput, Any] = candidates_of(self.bound).with_structured_output(
             schema, include_raw=include_raw, **kwargs
         )
-        if include_raw:
-            inner = inner | RunnableLambda(_parsed)
         settings = {name: getattr(self, name) for name in SearchFields.model_fields}
         scaled: Runnable[LanguageModelInput, Any] = scale(inner, profile=self.tts_profile, **settings)
         return scaled.bind(**self.sent) if self.sent else scaled
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model that is asked, as other chat models have it."""
+        names = (getattr(self.bound, name, None) for name in ("model_name", "model", "model_id"))
+        return next((name for name in names if isinstance(name, str) and name), None)
+
+    @property
+    def model_name(self) -> str | None:
+        """The same, by another name that chat models give it."""
+        return self.model
+
+    @property
+    def temperature(self) -> Any:
+        """What is sent: this object's own, else that of the model that is asked."""
+        return self.sent.get("temperature", getattr(self.bound, "temperature", None))
+
+    @property
+    def max_tokens(self) -> int | None:
+        """What is sent: this object's own, else that of the model that is asked."""
+        return output_tokens_of(self.bound, self.sent)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Those of the model that is asked."""
+        return self.bound.get_token_ids(text)
+
+    def get_num_tokens(self, text: str) -> int:
+        """As the model that is asked counts them."""
+        return self.bound.get_num_tokens(text)
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """As the model that is asked counts them."""
+        return self.bound.get_num_tokens_from_messages(messages, tools)
 
     def _profile_name(self) -> str | None:
         return self.tts_profile
 
     def _resolve_model_profile(self) -> ModelProfile | None:
-        return self.model.profile
+        return self.bound.profile
 
     @property
     def _llm_type(self) -> str:
@@ -289,7 +338,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         # Rich enough that two wrappers differ where their answers may.
         return {
-            "model": {"_type": self.model._llm_type, **self.model._identifying_params},
+            "model": {"_type": self.bound._llm_type, **self.bound._identifying_params},
             "sent": self.sent,
             "strategy": repr(self.strategy),
             "verifier": repr(self.verifier),
@@ -303,7 +352,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         sent = {**self.sent, **kwargs}
-        return self.model._get_ls_params(stop=stop or sent.pop("stop", None), **sent)
+        return self.bound._get_ls_params(stop=stop or sent.pop("stop", None), **sent)
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -328,9 +377,3 @@ def _no_model(found: Any) -> str:
     if isinstance(found, Runnable):
         return said + "wrap a chain by scale(chain), or the chat model inside it"
     return said + "pass ChatOpenAI(...) or such"
-
-
-def _parsed(output: dict[str, Any]) -> dict[str, Any]:
-    if output.get("parsing_error") is not None:
-        raise output["parsing_error"]
-    return output

@@ -10,19 +10,20 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import BaseMessage, convert_to_openai_messages
+from langchain_core.messages import BaseMessage
 from langchain_core.outputs import Generation, LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from tts_plugins.adapters import charge_of
 from tts_plugins.errors import Charge
 from tts_plugins.metering import Call, Meter
+from tts_plugins_langchain._io.conversion import openai_messages
 from tts_plugins_langchain._io.parts import LIMITS, limit_in
 from tts_plugins_langchain._io.usage import UsageDetails, choice_was_cut, counts_of, from_cache, message_of
 
@@ -74,7 +75,9 @@ class MeterHandler(BaseCallbackHandler):
             return
         flat = [message for group in messages for message in group]
         sent = {key: params[key] for key in ("tools", "functions", "response_format") if params.get(key)}
-        self._start(run_id, {"messages": _plain(flat), **sent}, params, kwargs.get("metadata") or {}, serialized)
+        self._start(
+            run_id, {"messages": openai_messages(flat), **sent}, params, kwargs.get("metadata") or {}, serialized
+        )
 
     def on_llm_start(
         self, serialized: dict[str, Any] | None, prompts: list[str], *, run_id: UUID, **kwargs: Any
@@ -139,13 +142,6 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("langchain_core.callbacks.manager").addFilter(_is_news)
-
-
-def _plain(messages: Sequence[BaseMessage]) -> list[Any]:
-    try:
-        return cast(list[Any], convert_to_openai_messages(list(messages)))
-    except (ValueError, KeyError, TypeError):  # content that OpenAI's form has no word for: its own will do
-        return [message.model_dump() for message in messages]
 
 
 def _own_limit(serialized: Mapping[str, Any]) -> int | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Annotated, Any, Literal, NotRequired
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, NotRequired, Self
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import OmitFromInput
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables.config import (
     ensure_config,
     get_async_callback_manager_for_config,
@@ -22,6 +23,7 @@ from tts_plugins import Budget, Ledger, Problem, Result, Scored, Usage
 from tts_plugins.adapters import LIMITS, MeteredModel, SearchSettings, setting
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.metering import Prices
+from tts_plugins_langchain._io.agent_commands import CommandsApart
 from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, retold
@@ -42,6 +44,22 @@ _AROUND: ContextVar[Any] = ContextVar("tts_plugins_langchain_around", default=No
 
 def _merged(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**(old or {}), **(new or {})}
+
+
+@dataclass
+class _Answered(ModelResponse[Any]):
+    """A candidate's response, with the commands of the middlewares behind this one."""
+
+    commands: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, output: Any, commands: list[Any]) -> Self:
+        if isinstance(output, ExtendedModelResponse):
+            commands = [*commands, *([] if output.command is None else [output.command])]
+            output = output.model_response
+        if isinstance(output, AIMessage):
+            output = ModelResponse(result=[output])
+        return cls(result=output.result, structured_response=output.structured_response, commands=commands)
 
 
 class ScalingState(AgentState[Any]):
@@ -131,10 +149,11 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     ) -> ExtendedModelResponse[Any]:
         """The best of several responses, through the model's synchronous methods."""
         try:
-            search = self._search(request, invoke=handler, sync=True)
+            commands = CommandsApart(handler)
+            search = self._search(request, commands, sync=True)
             with setting((_AROUND, request.runtime)):
                 result = search.run()
-            return self._answer(request, search, result)
+            return self._answer(request, search, result, commands)
         except BudgetExhausted as error:
             return self._end(error)
 
@@ -143,14 +162,23 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     ) -> ExtendedModelResponse[Any]:
         """The best of several responses, through the model's asynchronous methods."""
         try:
-            search = self._search(request, invoke=handler, sync=False)
+            commands = CommandsApart(handler)
+            search = self._search(request, commands, sync=False)
             with setting((_AROUND, request.runtime)):
                 result = await search.arun()
-            return self._answer(request, search, result)
+            return self._answer(request, search, result, commands)
         except BudgetExhausted as error:
             return self._end(error)
 
-    def _search(self, request: ModelRequest[Any], *, invoke: Callable[[ModelRequest[Any]], Any], sync: bool) -> Search:
+    def _search(self, request: ModelRequest[Any], commands: CommandsApart, *, sync: bool) -> Search:
+        def invoke(asked: ModelRequest[Any]) -> _Answered:
+            handler, own = commands.for_candidate()
+            return _Answered.of(handler(asked), own)
+
+        async def ainvoke(asked: ModelRequest[Any]) -> _Answered:
+            handler, own = commands.for_candidate()
+            return _Answered.of(await handler(asked), own)
+
         config = ensure_config()
         settings = self._settings(config)
         check_sampling(self._name, settings, temperatures_of(request.model, request.model_settings))
@@ -165,13 +193,14 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 input=inner,
                 carrier=self._carrier,
                 invoke=lambda asked, _: invoke(asked),
-                ainvoke=lambda asked, _: invoke(asked),
+                ainvoke=lambda asked, _: ainvoke(asked),
                 output_tokens=output_tokens_of(request.model, request.model_settings),
             ),
             problem=problem_of(messages, request=request, tools=list(request.tools)),
             settings=self._left(settings, request),
             runs=Runs(manager, config, messages),
             shown=_message_of,
+            unparsed=_unparsed,
         )
 
     def _settings(self, config: Any) -> SearchSettings:
@@ -197,12 +226,15 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             )
         return dataclasses.replace(settings, budget=Budget(**left))
 
-    def _answer(self, request: ModelRequest[Any], search: Search, result: Result) -> ExtendedModelResponse[Any]:
+    def _answer(
+        self, request: ModelRequest[Any], search: Search, result: Result, commands: CommandsApart
+    ) -> ExtendedModelResponse[Any]:
         sample = search.sample_of(result.best)
         assert sample is not None
-        response, message = _response_of(sample.output), result.output
+        response, message = sample.output, result.output
+        commands.apply(response.commands)
         told = [charged(retold(m, result, search.details)) if m is message else m for m in response.result]
-        kept = dataclasses.replace(response, result=told)  # the structured response stays in it
+        kept = ModelResponse(result=told, structured_response=response.structured_response)
         if _inside(request):
             return ExtendedModelResponse(model_response=kept)  # the one around it tells what all candidates spent
         state: Any = request.state
@@ -223,18 +255,20 @@ def _inside(request: ModelRequest[Any]) -> bool:
     return _AROUND.get() is request.runtime
 
 
-def _response_of(output: Any) -> ModelResponse[Any]:
-    if isinstance(output, ExtendedModelResponse):
-        return output.model_response
-    return ModelResponse(result=[output]) if isinstance(output, AIMessage) else output
-
-
 def _message_of(output: Any) -> AIMessage:
     """The model's message in a response."""
-    for message in _response_of(output).result:
+    for message in output.result:
         if isinstance(message, AIMessage):
             return message
     raise ValueError("the response has no message of the model")
+
+
+def _unparsed(output: Any) -> str | None:
+    """The error that the agent would show its model: a structured response that did not parse."""
+    if output.structured_response is not None:
+        return None
+    errors = [str(message.text) for message in output.result if isinstance(message, ToolMessage)]
+    return "; ".join(errors) or None
 
 
 def _added(spent: Mapping[str, float], usage: Usage) -> dict[str, float]:

@@ -118,8 +118,12 @@ async def test_streams_give_the_chosen_answer_once() -> None:
     assert counter.calls == 8
 
 
-async def test_astream_events_shows_the_search_and_its_candidates() -> None:
-    events = [event async for event in best(Counter().chain, name="search").astream_events("?", version="v2")]
+async def test_astream_events_shows_the_answer_and_candidates_where_they_are_asked_for() -> None:
+    search = best(Counter().chain, name="search")
+    hidden = [event async for event in search.astream_events("?", version="v2")]
+    assert {event["name"] for event in hidden} == {"search"}
+    show: Any = {"configurable": {"tts_show_candidates": True}}
+    events = [event async for event in best(Counter().chain, name="search").astream_events("?", show, version="v2")]
     ends = {event["name"]: event for event in events if event["event"] == "on_chain_end"}
     assert ends["search"]["data"]["output"] == "answer 3"
     assert {f"candidate {i}" for i in range(4)} <= set(ends)

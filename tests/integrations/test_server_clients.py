@@ -108,7 +108,8 @@ const client = new OpenAI({ baseURL: process.argv[2], apiKey: "-", maxRetries: 0
 const ask = { model: "vote/loopback", messages: [{ role: "user", content: "What is 17 + 25?" }] };
 const one = await client.chat.completions.create(ask);
 let text = "", usage = null;
-for await (const chunk of await client.chat.completions.create({ ...ask, stream: true, stream_options: { include_usage: true } })) {
+const options = { ...ask, stream: true, stream_options: { include_usage: true } };
+for await (const chunk of await client.chat.completions.create(options)) {
   text += chunk.choices[0]?.delta?.content ?? ""; usage = chunk.usage ?? usage;
 }
 const response = await client.responses.create({ model: "vote/loopback", input: "What is 17 + 25?" });
@@ -116,8 +117,10 @@ let streamed = "";
 for await (const event of await client.responses.create({ model: "vote/loopback", input: "17 + 25?", stream: true }))
   if (event.type === "response.output_text.delta") streamed += event.delta;
 let code = null;
-try { await client.chat.completions.create({ ...ask, temperature: 0 }); } catch (error) { code = `${error.status} ${error.param}`; }
-console.log(JSON.stringify({ one: one.choices[0].message.content, tts: one.tts.candidates, text, usage: usage.total_tokens,
+try { await client.chat.completions.create({ ...ask, temperature: 0 }); }
+catch (error) { code = `${error.status} ${error.param}`; }
+console.log(JSON.stringify({ one: one.choices[0].message.content, tts: one.tts.candidates, text,
+  usage: usage.total_tokens,
   response: response.output_text, streamed, code }));
 """
 

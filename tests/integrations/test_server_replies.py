@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
@@ -19,6 +20,7 @@ from tts_plugins import BestOfN, Budget, Ledger, Problem, Result, SelfConsistenc
 from tts_plugins.errors import (
     AllCandidatesFailed,
     AuthenticationFailed,
+    BudgetExhausted,
     ConfigurationError,
     ConnectionFailed,
     MalformedResponse,
@@ -28,8 +30,9 @@ from tts_plugins.errors import (
 )
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.testing import TableVerifier
-from tts_plugins.testing.loopback import RawReply, RawRequest, RawServer, event_stream
+from tts_plugins.testing.loopback import LoopbackServer, RawReply, RawRequest, RawServer, Reply, event_stream
 
+pytestmark = pytest.mark.usefixtures("transport")
 QUESTION = "How much is it?"
 KEY = "sk-planted-0815-abcdef"
 HEADER = "planted-header-4711"
@@ -280,7 +283,8 @@ async def test_a_proxy_that_cannot_be_used_costs_nothing(proxy: str, monkeypatch
     monkeypatch.setenv("ALL_PROXY", proxy)
     monkeypatch.setenv("HTTP_PROXY", proxy)
     monkeypatch.setenv("NO_PROXY", "")
-    end, server, ledger = await ended(raw(chat("4")), n=8, attempts=8)
+    # An address on this machine would never be asked through a proxy.
+    end, server, ledger = await ended(raw(chat("4")), n=8, attempts=8, base_url="http://model.invalid/v1")
     assert isinstance(end, ConfigurationError) and "PROXY" in str(end), end
     assert ledger.spent == (0, 0, 0) and server.requests == []
 
@@ -288,7 +292,7 @@ async def test_a_proxy_that_cannot_be_used_costs_nothing(proxy: str, monkeypatch
 async def test_a_proxy_that_is_not_there_says_so_or_costs_no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", "")
-    end, _, ledger = await ended(raw(chat("4")), n=2, attempts=1)
+    end, _, ledger = await ended(raw(chat("4")), n=2, attempts=1, base_url="http://model.invalid/v1")
     assert isinstance(end.__cause__, ConnectionFailed) and ledger.spent.tokens == 0
 
 
@@ -619,3 +623,22 @@ async def test_descriptors_that_are_used_up_cost_nothing() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert ledger.spent == (0, 0, 0)
         await model.aclose()
+
+
+async def test_many_callers_share_an_account_on_a_server_that_counts_nothing() -> None:
+    """512 at once on half of what they need: nobody overdraws, though thoughts are streamed and no usage comes."""
+    pytest.importorskip("aiohttp")
+    thinking = Reply("4", reasoning="word " * 20)
+    with LoopbackServer(reply=[thinking], usage="missing", latency=0.02) as server:
+        model = OpenAICompatibleModel("m", base_url=server.base_url, api_key="-", max_tokens=60, stream=True)
+        need = (await model.bound(Problem(QUESTION))).amount.tokens
+        ledger = Ledger(Budget(tokens=256 * need))
+        made = await asyncio.gather(
+            *(solve(QUESTION, model=model, strategy=SelfConsistency(n=1), budget=ledger) for _ in range(512)),
+            return_exceptions=True,
+        )
+        await model.aclose()
+        counts = await asyncio.to_thread(server.wait)
+    assert all(isinstance(m, Result | BudgetExhausted) for m in made)
+    assert sum(isinstance(m, Result) for m in made) >= 256 and ledger.open_holds == 0
+    assert counts.tokens <= ledger.spent.tokens <= 256 * need and not any(ledger.overshoot)

@@ -55,8 +55,8 @@ class LedgerMachine(RuleBasedStateMachine):
             if answers:
                 assert len(answers) == 1
                 if isinstance(answers[0], Hold):
-                    assert answers[0].size == ticket.unit.times(answers[0].units)
-                    assert 1 <= answers[0].units <= ticket.at_most
+                    assert answers[0].size == ticket.claim.need.times(answers[0].units)
+                    assert 1 <= answers[0].units <= ticket.claim.at_most
                     self._known(answers[0])
                 else:
                     assert isinstance(answers[0], BudgetExhausted)
@@ -111,7 +111,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def _count(self, ledger: Ledger | None, usage: Usage) -> None:
         while ledger is not None:
             self.settled[ledger].append(usage)
-            ledger = ledger._parent
+            ledger = ledger.payer
 
     @precondition(lambda self: self.holds)
     @rule(data=st.data())
@@ -169,7 +169,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def never_above_a_limit_but_by_the_overshoot(self) -> None:
         for ledger in self.ledgers:
             taken = ledger.spent.plus(ledger.held)
-            for limit, value, over in zip(ledger._balance.limits, taken, ledger.overshoot, strict=True):
+            for limit, value, over in zip(ledger.balance.limits, taken, ledger.overshoot, strict=True):
                 assert limit is None or value <= limit + over
 
     @invariant()

@@ -24,8 +24,9 @@ from tts_plugins.testing.contracts import VerifierContract
 from tts_plugins.types import Candidate, Result
 from tts_plugins.verifiers import CodeTests, sandbox_kind
 from tts_plugins.verifiers._sandbox.worker_process import Broken
+from tts_plugins.verifiers.code._blocks import fenced
 from tts_plugins.verifiers.code._dual_agreement import dual_agreement, known_first
-from tts_plugins.verifiers.code._program_text import asserts_of, examples_of, fenced, open_function, program_of
+from tts_plugins.verifiers.code._program_text import asserts_of, examples_of, open_function, program_of
 
 needs_sandbox = pytest.mark.skipif(sandbox_kind() is None, reason="no sandbox works on this machine")
 RIGHT, WRONG = "def add(a, b):\n    return a + b\n", "def add(a, b):\n    return a - b\n"
@@ -448,3 +449,90 @@ def test_the_benchmark_chooses_and_resumes(tmp_path: Path) -> None:
     rows = {row["what"]: row["figures"] for row in json.loads((tmp_path / "rows.json").read_text())}
     values = {name: rows[f"best of 100, {name}"]["value"] for name in ("random", "identical programs", "both")}
     assert values == pytest.approx({"random": 1 / 3, "identical programs": 0.0, "both": 1.0})
+
+
+# Programs as people write them
+
+GOOD = "```python\ndef f(x):\n    return x + 1\n```"
+DRAFT = "```python\ndef f(x):\n    return nothing_yet(\n```\nNo, better:\n```python\ndef f(x):\n    return x + 1\n```"
+FORMS = {
+    "a draft that does not parse": DRAFT,
+    "a draft that does": DRAFT.replace("nothing_yet(", "1 / 0"),
+    "a draft in a thought": f"<think>```python\ndef f(x):\n    exit()\n```</think>\n{GOOD}",
+    "inside a list": "1. Write it:\n\n   ```python\n   def f(x):\n       return x + 1\n   ```\n\n2. Run it.",
+    "ipython": "```ipython\n%matplotlib inline\n!pip install x\ndef f(x):\n    return x + 1\n```",
+    "with a session of a shell": "```python\ndef f(x):\n    return x + 1\n```\n```\n$ python f.py\n2\n```",
+    "with a session of Python": "```python\n>>> f(1)\n2\n```\n```python\ndef f(x):\n    return x + 1\n```",
+    "with an example of use": f"{GOOD}\nUse it so:\n```python\nprint(f(int(input())))\n```",
+    "in two parts": f"```python\nimport math\nONE = 1\n```\nand\n{GOOD}".replace("+ 1", "+ math.floor(ONE)"),
+    "line ends of Windows": "```python\r\ndef f(x):\r\n    return x + 1\r\n```\r\n",
+    "output beside it": "```python\ndef f(x):\n    return x + 1\n```\nIt prints\n```text\n2\n```",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_the_blocks_that_belong_together_are_the_program(form: str) -> None:
+    with CodeTests(["assert f(1) == 2"]) as verifier:
+        result = await solve("q", model=ScriptedModel([FORMS[form]]), strategy=BestOfN(n=1), verifier=verifier)
+    assert result.score == 1.0, result.best.feedback
+
+
+SUM = "a, b = map(int, input().split())\nprint(a + b)"
+
+
+@pytest.mark.parametrize(
+    ("program", "score"),
+    [
+        (SUM, 1.0),
+        ("import sys\nprint(sum(map(int, sys.stdin.read().split())))", 1.0),
+        ("print(sum(map(int, open(0).read().split())), end='   \\n\\n')", 1.0),
+        ("import sys\nprint(sum(map(int, sys.stdin.buffer.read().split())))\nsys.exit(0)", 1.0),
+        (
+            "def main():\n    print(sum(map(float, input().split())))\nif __name__ == '__main__':\n    main()",
+            1.0,
+        ),
+        ("a, b = map(int, input().split())\nprint(a - b)", 0.0),
+        ("print(3)", 0.5),
+        ("import sys\nsys.exit(1)", 0.0),
+        ("while True: pass", 0.0),
+        ("print('", 0.0),
+        ("", 0.0),
+    ],
+)
+async def test_programs_that_read_and_write(program: str, score: float) -> None:
+    with CodeTests(io=[("1 2\n", "3\n"), ("20 22", "42")], test_timeout=1.0) as verifier:
+        text = f"```python\n{program}\n```"
+        result = await solve("q", model=ScriptedModel([text]), strategy=BestOfN(n=1), verifier=verifier)
+    assert result.score == score
+    assert bool(result.best.feedback) == (score < 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"io": []}, "io="),
+        ({"io": "1"}, "io="),
+        ({"io": [("1",)]}, "io="),
+        ({"io": [(1, 2)]}, "io="),
+        ({"tests": ["def check(): assert f(1) == 2"]}, "tests nothing"),
+        ({"tests": ["import math"]}, "tests nothing"),
+        ({"tests": ["x = 1"]}, "tests nothing"),
+        ({"io": [("1", "2")], "generated": ["assert f"]}, "do not go together"),
+    ],
+)
+def test_a_test_that_tests_nothing_is_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        CodeTests(**settings)
+
+
+async def test_functions_of_tests_are_called() -> None:
+    with CodeTests(["def test_it():\n    assert f(1) == 3"]) as verifier:
+        result = await solve("q", model=ScriptedModel(["def f(x): return 2"]), strategy=BestOfN(n=1), verifier=verifier)
+    assert result.score == 0.0
+
+
+def test_an_example_is_read_to_the_end_of_its_expression() -> None:
+    assert examples_of("def f(x):\n    pass\n\nf(2) == 3 + 1") == []
+    assert examples_of("f(2) == 3 if x else 4") == []
+    assert examples_of("f(2) == 4, since 2 + 2 is 4.") == ["assert f(2) == 4"]
+    assert examples_of("f(2) == 4.") == ["assert f(2) == 4.0"] or examples_of("f(2) == 4.") == ["assert f(2) == 4"]

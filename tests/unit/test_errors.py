@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import importlib
+import inspect
 import multiprocessing
 import pickle
 import pkgutil
@@ -24,6 +25,10 @@ from tts_plugins.models import CallableModel
 
 PACKAGES = ("tts_plugins", "tts_plugins_langchain", "tts_plugins_dspy", "tts_plugins_openai")
 SIDE_EFFECTS = ("__main__", ".server_process", ".zygote", ".child", "_math_worker")  # they run when they are imported
+
+
+POSITIONAL = inspect.Parameter.POSITIONAL_OR_KEYWORD
+GIVEN = {"float": 0.5, "int": 418, "bytes": b"{}", "Mapping[str, str]": {"retry-after": "3"}}  # by annotation
 
 
 def of_ours() -> list[type[BaseException]]:
@@ -50,9 +55,18 @@ def modules(package: str) -> Iterator[str]:
             yield each.name
 
 
+def needed(kind: type[BaseException]) -> list[str]:
+    """The annotations of what it has to be given."""
+    try:
+        parameters = inspect.signature(kind).parameters.values()
+    except ValueError:  # it takes what an Exception takes
+        return []
+    return [str(p.annotation) for p in parameters if p.default is p.empty and p.kind is POSITIONAL]
+
+
 def made(kind: type[BaseException]) -> BaseException:
     """One with everything that is ever put on an error."""
-    error = kind(0.5) if kind.__name__ == "TooLate" else kind("what; the value; what to do")
+    error = kind(*[GIVEN.get(annotation, "what; the value; what to do") for annotation in needed(kind)] or ["what"])
     error.__cause__ = RateLimited("slow down", retry_after=3.0)
     if isinstance(error, TTSError):
         vars(error).update(ledger=Ledger(Budget(calls=1)), model=CallableModel(str), requests=7, retry_after=2.5)

@@ -21,14 +21,13 @@ from tts_plugins.errors import (
     DataError,
     ServerFailed,
 )
-from tts_plugins.metrics import auc, clustered_auc
+from tts_plugins.metrics import auc, clustered_auc, hold_out
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.types import Generation
 from tts_plugins.verifiers import LearnedHead, LearnedVerifier
 from tts_plugins.verifiers.learned import labelled
 from tts_plugins.verifiers.learned._features import rows, texts
-from tts_plugins.verifiers.learned._logistic import hold_out
 
 SIZE = 12
 
@@ -88,7 +87,7 @@ async def test_it_learns_what_tells_right_from_wrong() -> None:
     table = await labelled(pool, source)
     assert table.x.shape == (40 * 6 * 2, 2 + SIZE) and not table.logprobs
     assert max(len(p) for p in table.x.tolist()) == 2 + SIZE
-    train, test = hold_out(range(40), 0.4, 0)
+    train, test = hold_out(40, 0.4, 0)
     head = LearnedHead.of(table.of(train), embedding=source.name)
     found = measure([pool.problems[i] for i in test], [head.predicted(table, i) for i in test], "last")
     assert found.problems == 16 and found.solutions == 96
@@ -102,7 +101,7 @@ async def test_it_learns_what_tells_right_from_wrong() -> None:
 async def test_where_there_is_nothing_to_learn_it_claims_nothing() -> None:
     pool, source = rollouts(teach=False, seed=3), embedder()
     table = await labelled(pool, source)
-    train, test = hold_out(range(40), 0.5, 1)
+    train, test = hold_out(40, 0.5, 1)
     head = LearnedHead.of(table.of(train), embedding=source.name)
     found = measure([pool.problems[i] for i in test], [head.predicted(table, i) for i in test], "last")
     assert found.auc.low <= 0.5 <= found.auc.high

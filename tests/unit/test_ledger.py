@@ -397,6 +397,22 @@ def test_a_hold_with_two_waits_inside_is_dead_as_soon_as_one_of_them_is() -> Non
     assert empty(ledger)
 
 
+def test_parking_a_hold_that_waits_for_a_place_dooms_who_waits_for_it() -> None:
+    """Regression: it was blocked already, so that nobody looked whether anything could still end."""
+    ledger, places, answers = account(), Places(1), list[Any]()
+    taken, call = place(), ledger.reserve(tokens(100))
+    assert places.enter_now(taken)
+    places.enter(place(call), answers.append)
+    waiting, _ = ask(ledger, 50)
+    assert not waiting
+    call.park()
+    refused(waiting)
+    call.release()
+    places.leave(taken)
+    places.leave(answers[0])
+    assert empty(ledger) and not places.holders
+
+
 def test_a_wait_inside_a_hold_passes_rather_than_that_another_is_refused() -> None:
     ledger = account()
     call = ledger.reserve(tokens(60))

@@ -20,6 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from tts_plugins import BestOfN, SelfConsistency, solve, solve_sync
 from tts_plugins.errors import AllCandidatesFailed, RequestRefused
 from tts_plugins.models import CallableModel
+from tts_plugins.stopping import Unanimous
 from tts_plugins.testing import ScriptedModel, TableVerifier
 
 
@@ -128,3 +129,46 @@ async def test_a_broken_processor_costs_no_answer_and_hides_no_error(
     with pytest.raises(AllCandidatesFailed):
         await solve("q", model=ScriptedModel([RequestRefused("no")]), strategy=SelfConsistency(n=1))
     assert named(spans, "tts_plugins") == []
+
+
+async def test_spans_begin_and_end_while_the_solve_runs(spans: InMemorySpanExporter) -> None:
+    seen: list[set[str]] = []
+
+    async def function(content: str) -> str:
+        seen.append({s.name for s in spans.get_finished_spans()})
+        return f"#### {len(seen)}"
+
+    await solve("q", model=CallableModel(function), strategy=SelfConsistency(n=3, wave=1, stop=Unanimous(3)))
+    assert seen[0] == set() and "tts_plugins.candidate" in seen[-1]
+    assert "tts_plugins.solve" not in seen[-1]
+
+
+async def test_the_attributes_are_those_of_the_newest_conventions(spans: InMemorySpanExporter) -> None:
+    from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as known
+
+    names = {getattr(known, name) for name in dir(known) if name.startswith("GEN_AI")}
+    verifier = TableVerifier({"1": 0.2, "2": 0.9})
+    await solve("q", model=ScriptedModel(["#### 1", "#### 2"]), verifier=verifier, strategy=BestOfN(n=2), seed=3)
+    used = {key for s in spans.get_finished_spans() for key in of(s) if key.startswith("gen_ai.")}
+    assert used and used <= names - {known.GEN_AI_SYSTEM, known.GEN_AI_PROMPT, known.GEN_AI_COMPLETION}
+    (root,), (request, *_) = named(spans, "tts_plugins.solve"), named(spans, "chat ")
+    assert of(root)["gen_ai.operation.name"] == "invoke_workflow" and of(root)["gen_ai.workflow.name"] == "BestOfN"
+    assert of(request)["gen_ai.provider.name"] and isinstance(of(request)["gen_ai.request.seed"], int)
+    events = [e for s in named(spans, "tts_plugins.candidate") for e in s.events]
+    assert {e.name for e in events} == {"gen_ai.evaluation.result"}
+    assert sorted((e.attributes or {})["gen_ai.evaluation.score.value"] for e in events) == [0.2, 0.9]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+async def test_content_is_there_only_when_it_is_asked_for(
+    spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    if asked:
+        monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "true")
+    await solve("a secret question", model=ScriptedModel(["a secret reply"]), strategy=SelfConsistency(n=1))
+    text = " ".join(s.to_json() for s in spans.get_finished_spans())
+    assert ("a secret question" in text) == asked and ("a secret reply" in text) == asked
+    if asked:
+        (root,) = named(spans, "tts_plugins.solve")
+        (message,) = json.loads(of(root)["gen_ai.output.messages"])
+        assert message["role"] == "assistant" and message["parts"][0]["content"] == "a secret reply"

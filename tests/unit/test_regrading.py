@@ -111,7 +111,7 @@ async def test_what_is_no_grade_is_refused_when_it_is_given_and_when_it_is_given
     tmp_path: Path, grade: Any
 ) -> None:
     """Regression: a list was an error of SQLite's, NaN "not graded", and the word "no" would have been true."""
-    said = r"grade: problem 'p0': (.* is no grade; return True, False, or None|the function is async)"
+    said = r"grade: problem 'p0': (.* is not a grade; return True, False, or None|the function is async)"
     with pytest.raises(DataError, match=said):
         await measured(tmp_path / "new", grade, "a")
     path = tmp_path / "run"

@@ -79,7 +79,7 @@ async def test_what_is_no_grade_is_refused_by_name(tmp_path: Path, wrong: object
         return wrong
 
     grade: Any = waits if later else lambda p, c: wrong
-    with pytest.raises(DataError, match=r"grade: problem 'p1': .* is no grade; return True, False, or None"):
+    with pytest.raises(DataError, match=r"grade: problem 'p1': .* is not a grade; return True, False, or None"):
         await made(tmp_path / "r.jsonl", grade=grade)
     assert Pool.read(tmp_path / "r.jsonl").problems == ()
 

@@ -144,3 +144,16 @@ def test_equal_usages_have_equal_hashes() -> None:
     assert both[0] == both[1] and {*both, one} == {both[1], one} and len({*both, one}) == 2
     told = one.of_role("model")
     assert told != one and len({told, one}) == 2, "who took it tells them apart"
+
+
+def test_the_sum_of_many_usages_is_that_of_one_after_the_other() -> None:
+    parts = [
+        Usage(calls=i, requests=1, prompt_tokens=i * 3, usd=0.25 * i, seconds=0.5, exact=i != 2).of_role(role)
+        for i in range(5)
+        for role in ("model", "verifier")
+    ]
+    one_by_one = Usage()
+    for part in parts:
+        one_by_one = one_by_one + part
+    assert Usage.sum(parts) == one_by_one and not one_by_one.exact
+    assert Usage.sum([]) == Usage() and Usage.sum([*parts, Usage(usd=None)]).usd is None

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tts_plugins.answers import read_json
 from tts_plugins.budget import FREE
 from tts_plugins.errors import ConfigurationError, InvalidScore
 from tts_plugins.types import Candidate, Problem, Score
 from tts_plugins.verifiers import AnswerAgreement, CallableVerifier, JSONSchemaVerifier
 from tts_plugins.verifiers.callable import as_score
-from tts_plugins.verifiers.json_schema import read_json
 
 PROBLEM = Problem("x")
 RUN: Any = None  # none of these verifiers calls a model

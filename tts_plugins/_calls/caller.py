@@ -19,11 +19,12 @@ from tts_plugins._calls.limiter import limiter_of
 from tts_plugins._calls.reservation import acquire
 from tts_plugins._concurrency.thread_pool import NoThread
 from tts_plugins._internal.request_sent import Departure
-from tts_plugins._trace.recorder import Trace
+from tts_plugins._trace.recorder import Trace, compact
 from tts_plugins.budget import Amount, Bound, Need
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
+    Charge,
     ConfigurationError,
     DeadlineExceeded,
     MalformedResponse,
@@ -94,9 +95,9 @@ class Caller:
             ModelError: the last attempt's error.
             BudgetExhausted: a retry found no room.
         """
-        places = {"indices": list(indices)} if indices else {}
+        places = {"indices": compact(indices)} if indices else {}
         event = self.trace.open(
-            "request", parent, role=role, model=model.name, n=len(seeds), seeds=list(seeds), **places
+            "request", parent, role=role, model=model.name, n=len(seeds), seeds=compact(seeds), **places
         )
         failed: ModelError | None = None
         call = send or partial(model.generate, problem)
@@ -234,13 +235,8 @@ async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Re
     except (GeneratorExit, KeyboardInterrupt, SystemExit):
         raise  # of the program, not of the model
     except BaseException as error:
-        failed = UserCodeFailed(f"{model.name}: {words(error)}")
-        if isinstance(error, NoThread):
-            failed.charge = "nothing"  # it did not even begin
-        try:
-            raise failed from error
-        finally:
-            del failed  # its traceback has this frame: it would refer to itself
+        kind = NotBegun if isinstance(error, NoThread) else UserCodeFailed
+        raise kind(f"{model.name}: {words(error)}") from error
     made = reply.generations if isinstance(reply, Reply) else None
     if made is None or not all(isinstance(g, Generation) and isinstance(g.text, str) for g in made):
         raise UserCodeFailed(f"{model.name} returned {str(reply)[:80]!r}; a model returns a Reply of Generations")
@@ -257,6 +253,12 @@ def asked_to_cancel() -> bool:
 
 class UserCodeFailed(ModelError):
     """A function of the user raised: not retried, since it is not known to be safe, and charged at its reserve."""
+
+
+class NotBegun(UserCodeFailed):
+    """No thread could be had for a function of the user: it did not run, and costs nothing."""
+
+    charge: Charge = "nothing"
 
 
 class _Named(Protocol):

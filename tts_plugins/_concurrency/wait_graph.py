@@ -23,9 +23,9 @@ Why nothing waits for ever
     or refused unblocks its enclosers. So as long as anything waits, something moves, and each end of what moves
     shortens a queue or brings the first wait closer to its turn; the parts that are given back are finite.
 
-    An event can break 3 only by blocking the last moving holder of a resource, by closing it, or by a wait for a
-    resource without one: these mark the resource as suspect. `settle` looks at suspects alone, and restores 3 by ending
-    one wait at a time, so that what it sets free can move first:
+    An event can break 3 only by blocking or resting the last holder of a resource that could end, by closing it, or by
+    a wait for a resource without one that moves: these mark the resource as suspect. `settle` looks at suspects alone,
+    and restores 3 by ending one wait at a time, so that what it sets free can move first:
 
     - a wait that could be served but for its turn passes the others, since its enclosers then end and make room;
     - else a wait for a place gets one more than there are, since those who have one are idle until it ends;
@@ -206,6 +206,9 @@ class WaitGraph:
         if holder.open and holder not in self._resting:
             self._resting[holder] = tuple(dict.fromkeys(enclosers))
             self._block(self._resting[holder], 1)
+            for each in self._resting[holder]:  # one that was blocked by a wait that can end may be dead now
+                if each.open and each.resource.waits and not each.resource.moving:
+                    self._suspects[each.resource] = None
 
     def stir(self, holder: Holder) -> None:
         """Count a holder as one that moves again."""

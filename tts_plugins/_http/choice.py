@@ -33,7 +33,10 @@ def uses_aiohttp(address: str) -> bool:
     if "@" in parts.netloc or parts.query or parts.fragment or "OPENAI_CUSTOM_HEADERS" in os.environ:
         return False
     proxy = proxy_for(address)
-    return proxy is None or urlsplit(proxy).scheme in ("http", "https")
+    try:
+        return proxy is None or urlsplit(proxy).scheme in ("http", "https")
+    except ValueError:  # it is no address, of which the client will tell
+        return False
 
 
 async def imported(name: str) -> None:

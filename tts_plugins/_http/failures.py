@@ -35,8 +35,11 @@ class StatusFailed(Exception):
     """
 
     def __init__(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        super().__init__(f"Error code: {status}")
+        super().__init__(status, body, headers)  # as it is made, so that it can be pickled
         self.status_code, self.body, self.headers, self.message = status, body, headers, str(self)
+
+    def __str__(self) -> str:
+        return f"Error code: {self.args[0]}"
 
 
 def exchange_error(

@@ -57,6 +57,7 @@ def forest(events: Iterable[Event], name: Callable[[Event], Any], parent: Callab
     return roots
 
 
+_LONG_START = 0.15  # of the whole time
 _UNMADE = ("lost", "roomless", "cancelled")  # requests that brought no candidates
 
 
@@ -75,6 +76,11 @@ class View:
         self.chosen = self.top.get("chosen")
         self._short = any(e.get("kind") == "budget" for e in events)  # else it was that of a solve inside it
         self.seconds = max((number(e.get(key)) or 0.0 for e in events for key in ("at", "end")), default=0.0)
+        # What passes before the first request is the start of a local model: a figure leaves it out.
+        asked = [number(e.get("at")) or 0.0 for e in events if e.get("kind") in ("request", "candidate", "score_set")]
+        self.begun = min(asked, default=0.0)
+        if self.begun < _LONG_START * self.seconds or self.begun >= self.seconds:
+            self.begun = 0.0
         self.waves = {id(e): i for i, e in enumerate((e for e in events if e.get("kind") == "wave"), start=1)}
         sets = [e.get("scores") or () for e in events if e.get("kind") == "score_set"]
         self._set_scores = {s.get("candidate"): s.get("score") for scores in sets for s in scores}

@@ -7,8 +7,7 @@ import math
 import numbers
 import threading
 import time
-from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,12 +34,13 @@ class Trace:
     numbers and texts alone is an object that the garbage collector need not visit.
     """
 
-    def __init__(self, listener: Listener | None = None) -> None:
+    def __init__(self, listener: Listener | None = None, spans: Listener | None = None) -> None:
         self.started = datetime.now(UTC)
         self._origin = time.monotonic()
         self._events: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._listener = listener
+        self._spans = spans  # hears events as they are kept, and raises nothing
 
     def __getstate__(self) -> dict[str, Any]:
         """What can be pickled and copied: the events, without the lock and without who listens."""
@@ -48,7 +48,7 @@ class Trace:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.started, self._origin, self._events = state["started"], state["origin"], state["events"]
-        self._lock, self._listener = threading.Lock(), None
+        self._lock, self._listener, self._spans = threading.Lock(), None, None
 
     def open(self, kind: str, parent: int | None, /, **data: Any) -> int:
         """Record the start of something; returns its id for `close`. Nothing in `data` may change later."""
@@ -124,6 +124,8 @@ class Trace:
         return fragment(self.to_dict())
 
     def _tell(self, event: dict[str, Any]) -> None:
+        if self._spans is not None:
+            self._spans(event)
         if self._listener is None:
             return
         try:
@@ -132,6 +134,14 @@ class Trace:
             self._listener = None
             _log.exception("the listener of a solve failed, and is not called any more")
             self._add("listener_failed", 0, {"error": f"{type(error).__name__}: {error}"}, ended=True)
+
+
+def compact(numbers: Sequence[int | None]) -> Any:
+    """Whole numbers in a form that the garbage collector need not visit, where one follows the other."""
+    first = numbers[0] if numbers else None
+    if first is None or (len(numbers) > 1 and list(numbers) != list(range(first, first + len(numbers)))):
+        return list(numbers)
+    return range(first, first + len(numbers))
 
 
 def _shaped(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +163,7 @@ def _plain(value: Any) -> Any:
     if type(value) is Usage:
         return value.to_dict()
     # The usual types first: whether something is a Mapping is slow to find out.
-    if type(value) in (list, tuple, array, range):
+    if type(value) in (list, tuple, range):
         return [item if type(item) in _JSON else _plain(item) for item in value]
     if type(value) is dict or isinstance(value, Mapping):
         return {well_formed(str(key)): item if type(item) in _JSON else _plain(item) for key, item in value.items()}

@@ -39,7 +39,8 @@ def timeline(view: View) -> Html | None:
         for name, text in (("model", "generation"), ("verifier", "verification"), ("lost", "failed"),
                            ("cancelled", "cancelled"), ("event", "end of the search"))
     ]  # fmt: skip
-    caption = el("figcaption", f"{plural(len(rows), 'line')} over {seconds(view.seconds)}. ", legend)
+    waited = f" Nothing was asked in the first {seconds(view.begun)}, which are left out." if view.begun else ""
+    caption = el("figcaption", f"{plural(len(rows), 'line')} over {seconds(view.seconds)}.{waited} ", legend)
     size = "timeline" if len(rows) <= ROOMY else "timeline dense"
     return el(
         "figure",
@@ -111,10 +112,11 @@ def _bars(view: View, row: Row, lines: list[Event]) -> Html:
             rect = el("rect", title, class_="failure", x=_x(view, event.get("at")), width="3", height="100%")
         else:
             end = view.seconds if took is None else number(event.get("end"))
-            width = max((end or 0.0) - (number(event.get("at")) or 0.0), view.seconds / 300)
+            shown = view.seconds - view.begun
+            width = max((end or 0.0) - max(number(event.get("at")) or 0.0, view.begun), shown / 300)
             rect = el(
                 "rect", title, class_=kind, x=_x(view, event.get("at")), y="15%", height="70%", rx="2",
-                width=f"{width / view.seconds:.2%}",
+                width=f"{width / shown:.2%}",
             )  # fmt: skip
         drawn.append(rect)
     return el("svg", drawn, class_="bars", role="img", aria_label=_spoken(view, row))
@@ -134,12 +136,17 @@ def _spoken(view: View, row: Row) -> str:
 
 
 def _x(view: View, at: object) -> str:
-    return f"{(number(at) or 0.0) / view.seconds:.2%}"
+    return f"{max((number(at) or 0.0) - view.begun, 0.0) / (view.seconds - view.begun):.2%}"
 
 
 def _axis(view: View) -> Html:
-    step = 10 ** math.floor(math.log10(view.seconds / 2))
-    step *= next(m for m in (1, 2, 5, 10) if view.seconds / (step * m) <= 5)
-    ticks = [i * step for i in range(int(view.seconds / step * 0.97) + 1)]
-    texts = [el("text", f"{t:.6g} s", x=_x(view, t), y="12", text_anchor="middle" if t else "start") for t in ticks]
+    shown = view.seconds - view.begun
+    step = 10 ** math.floor(math.log10(shown / 2))
+    step *= next(m for m in (1, 2, 5, 10) if shown / (step * m) <= 5)
+    first = math.ceil(view.begun / step)
+    ticks = [i * step for i in range(first, int((view.begun + shown * 0.97) / step) + 1)]
+    texts = [
+        el("text", f"{t:.6g} s", x=_x(view, t), y="12", text_anchor="middle" if t > view.begun else "start")
+        for t in ticks
+    ]
     return el("svg", texts, class_="bars", aria_hidden="true")

@@ -21,6 +21,7 @@ from tts_plugins.adapters._metered import (
     searching,
     setting,
 )
+from tts_plugins.adapters._options import SearchOptions
 from tts_plugins.adapters._search import BaseSearch
 from tts_plugins.adapters._settings import (
     LIMITS,
@@ -32,7 +33,7 @@ from tts_plugins.adapters._settings import (
     check_names,
 )
 from tts_plugins.adapters._shapes import candidates_of
-from tts_plugins.adapters._texts import Text, answer_key
+from tts_plugins.adapters._texts import Text, Unparsed, answer_key, parsed_only
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.models.stepping import Stepping
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
@@ -49,9 +50,11 @@ __all__ = [
     "Judging",
     "MeteredModel",
     "Passing",
+    "SearchOptions",
     "SearchSettings",
     "Stepping",
     "Text",
+    "Unparsed",
     "answer_key",
     "as_budget",
     "as_score",
@@ -70,6 +73,7 @@ __all__ = [
     "listed",
     "metered_verifier",
     "original_of",
+    "parsed_only",
     "raised_for",
     "required_parameters",
     "search_here",

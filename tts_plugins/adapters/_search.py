@@ -18,7 +18,7 @@ from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._metered import METER, Attempts, CandidateLost, MeteredModel, searching, setting
 from tts_plugins.adapters._settings import SearchSettings
 from tts_plugins.engine.solve import solve, solve_sync
-from tts_plugins.errors import BudgetExhausted, TTSError
+from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, TTSError
 from tts_plugins.metering import Meter
 from tts_plugins.protocols import Role, SetVerifier, Verifier
 from tts_plugins.types import Candidate, Generation, Problem, Reply, Result, Score, Usage
@@ -43,8 +43,8 @@ class BaseSearch(Generic[S]):
     - `context`: what is set around `call` and `read`, such as a framework's settings.
     - `metering`: how the framework's callbacks find the meter of what runs; `METER` has it in any case.
     - `verifier`: what scores the candidates; put it into `metered_verifier`, so that its calls are counted.
-    - `chosen`: what becomes of the result. `failed`, `afailed`, `ended`, `aended`, `scored` and `unscored`: what the
-      framework's traces are told.
+    - `chosen`: what becomes of the result; `instead`: one where no candidate came through.
+    - `failed`, `afailed`, `ended`, `aended`, `scored` and `unscored`: what the framework's traces are told.
     - `output_tokens`: how long an output can be, so that a judge need not reserve for the longest text there is.
     - `without_async`: whether `arun` drives synchronous methods, since there are no others.
     - `described`: an error in words.
@@ -60,6 +60,7 @@ class BaseSearch(Generic[S]):
     def __init__(self, *, model: MeteredModel, problem: Problem, settings: SearchSettings) -> None:
         self.model, self.problem, self.settings = model, problem, settings
         self.passing = Passing()
+        self.spent = Usage()  # by the calls of the framework
         self._judge: Verifier | SetVerifier | None = None
 
     def run(self) -> Result:
@@ -67,6 +68,10 @@ class BaseSearch(Generic[S]):
         with self._around():
             try:
                 return self.chosen(solve_sync(self.problem, **self.arguments()))
+            except AllCandidatesFailed as failed:
+                if (instead := self.instead(failed)) is None:
+                    raise
+                return instead
             finally:
                 self.over = True
                 self.ended()
@@ -77,6 +82,10 @@ class BaseSearch(Generic[S]):
         with self._around():
             try:
                 return self.chosen(await solve(self.problem, **self.arguments()))
+            except AllCandidatesFailed as failed:
+                if (instead := self.instead(failed)) is None:
+                    raise
+                return instead
             finally:
                 self.over = True
                 await self.aended()
@@ -124,7 +133,7 @@ class BaseSearch(Generic[S]):
                     raise
                 prepaid = await meter.room()
             finally:
-                meter.close()
+                self.spent += meter.close()
                 meter.refusal = None  # its traceback has this frame, which has the meter: a cycle
 
     async def judge(
@@ -237,6 +246,10 @@ class BaseSearch(Generic[S]):
     def chosen(self, result: Result) -> Result:
         """The result as it goes to the caller."""
         return result
+
+    def instead(self, failed: AllCandidatesFailed) -> Result | None:
+        """What goes to the caller where no candidate came through; None raises the error."""
+        return None
 
     def failed(self, sample: S, error: BaseException) -> None:
         """A candidate failed, on its thread."""

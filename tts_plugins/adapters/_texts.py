@@ -6,19 +6,41 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from tts_plugins.answers import AnswerKey, extract
+from tts_plugins.errors import VerifierError
+
+
+class Unparsed(VerifierError):
+    """A candidate's output could not be read as what was asked for. It is lost; a revision is shown the reason."""
 
 
 class Text(str):
-    """A candidate's text, with the native object that it is the text of."""
+    """A candidate's text, with the native object that it is the text of.
+
+    Attributes:
+        unparsed: why the object is not what was asked for; None if it is.
+    """
 
     native: Any = None
+    unparsed: str | None = None
 
     @classmethod
-    def of(cls, text: str, native: Any) -> Self:
+    def of(cls, text: str, native: Any, unparsed: str | None = None) -> Self:
         """The text of an object."""
         made = cls(text)
-        made.native = native
+        made.native, made.unparsed = native, unparsed
         return made
+
+
+def parsed_only(key: AnswerKey) -> AnswerKey:
+    """The key, which raises `Unparsed` for a text whose object could not be read."""
+
+    def checked(text: str) -> str | None:
+        if isinstance(text, Text) and text.unparsed is not None:
+            raise Unparsed(text.unparsed)
+        return key(text)
+
+    checked.__module__ = str(getattr(key, "__module__", ""))  # whose it is, says where it may run
+    return checked
 
 
 def answer_key(answer: Callable[[Any], str | None] | None) -> AnswerKey:

@@ -1,4 +1,4 @@
-"""Measuring: what a strategy reaches, and what it costs."""
+"""Benchmarks: what a strategy reaches, and what it costs."""
 
 from tts_plugins.bench.plan import Arm, Plan
 from tts_plugins.bench.problems import ProblemSet, read_problems

@@ -1,4 +1,4 @@
-"""A solve's outcome as the rows of a store. Pure."""
+"""Turns the outcome of a solve into rows of a store. Pure."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from tts_plugins.bench.grading import Grade, graded
 from tts_plugins.bench.storage.rows import CandidateRow, SolveKey, SolveRow
 from tts_plugins.types import Problem, Result, Scored, Usage
 
-# The notes by which policies tell what they chose, and the field of each that says it: `ComputeOptimal`'s plan, its
-# choice once it has seen the difficulty, and whatever a policy of somebody else chose.
+# The trace notes in which policies report a choice, and the field that holds it: `ComputeOptimal`'s plan, its choice
+# at a stage, and the choice of any other policy.
 _CHOICES = {"plan": "fixed", "difficulty": "chosen", "policy": "chosen_strategy"}
 
 
 def outcome(
     key: SolveKey, problem: Problem, result: Result, grade: Grade, *, texts: bool
 ) -> tuple[SolveRow, list[CandidateRow]]:
-    """A result and its candidates, graded; without their texts where a pool has those."""
+    """Return a result and its candidates as graded rows; without texts if a pool has them."""
     places = {c.id: i for i, c in enumerate(result.candidates)}
     grades = [graded(grade, problem, c) for c in result.candidates]
     place = places.get(result.best.id)
@@ -30,7 +30,7 @@ def outcome(
 
 
 def failure(key: SolveKey, error: Exception, usage: Usage, seconds: float, *, gradable: bool = True) -> SolveRow:
-    """A solve without an answer: wrong where there is something to be right about, and it cost what it cost."""
+    """Return the row of a solve that failed: wrong if the problem can be graded, with the usage it had."""
     return SolveRow(
         **_key(key), correct=False if gradable else None, answer=None, score=None, chosen=None, stopped="failed",
         error=f"{type(error).__name__}: {error}", **_costs(usage, seconds),
@@ -59,6 +59,6 @@ def _candidate(place: int, c: Scored, correct: bool | None, texts: bool) -> Cand
 
 
 def _choice(result: Result) -> str | None:
-    """The strategy that a policy last said it goes on with; None where it said nothing."""
+    """Return the last strategy that a policy reported; None if it reported none."""
     notes = [event for event in result.trace if event["kind"] in _CHOICES]
     return str(notes[-1].get(_CHOICES[notes[-1]["kind"]])) if notes else None

@@ -1,4 +1,4 @@
-"""Whether the candidates of a pool stand under their own problems: a batch that is sliced wrongly looks like bad luck.
+"""Checks whether a pool's candidates stand under their own problems: a wrongly sliced batch looks like bad luck.
 
 All checks go by answers, and none by `correct`, which was graded after the mistake. Each names its p-value:
 
@@ -32,8 +32,8 @@ _SHUFFLES = 199
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One suspicion. `p` is the probability of what was seen: for «mixed» and «misplaced» under random assignment,
-    which a sound pool makes small; for «rotated» and «swapped» under sound assignment."""
+    """One suspicion. `p` is the probability of the observation: for "mixed" and "misplaced" under random assignment,
+    which is small for a sound pool; for "rotated" and "swapped" under sound assignment."""
 
     kind: Kind
     problems: tuple[str, ...]
@@ -49,7 +49,7 @@ class Assignment:
     findings: tuple[Finding, ...]
 
     def raise_for_findings(self) -> None:
-        """Raise where anything was found.
+        """Raise if anything was found.
 
         Raises:
             DataError: names the first finding.
@@ -66,8 +66,8 @@ def check_assignment(pool: Pool, *, alpha: float = 0.001, seed: int = 0) -> Assi
     Answers that are classes (g0, g1, …) say nothing across problems; then the text's own answer is read.
 
     Args:
-        alpha: how improbable, over all that are looked at, a rotation or a swap has to be by chance. Random
-            assignment has to be rejected at 0.01 for a pool to pass.
+        alpha: the error level, over all problems, at which a rotation or a swap is reported. For a pool to pass, random
+            assignment has to be rejected at 0.01.
     """
     answers = [[a for c in p.candidates if (a := _value(c)) is not None] for p in pool.problems]
     golds = [None if p.answer is None else normalise(p.answer) for p in pool.problems]
@@ -86,7 +86,7 @@ def check_assignment(pool: Pool, *, alpha: float = 0.001, seed: int = 0) -> Assi
 
 
 def _value(candidate: PoolCandidate) -> str | None:
-    """The candidate's answer as a value that means the same under every problem."""
+    """Return the candidate's answer as a value that means the same under every problem."""
     if candidate.answer is not None and not _CLASS.fullmatch(candidate.answer):
         return normalise(candidate.answer)
     return extract(candidate.text) if candidate.text else None
@@ -100,7 +100,7 @@ def _mixed(answers: Answers, rng: random.Random) -> Iterator[Finding]:
     seen = sum(_agreeing(Counter(own)) for own in answers)
     every = [a for own in answers for a in own]
     if not _agreeing(Counter(every)):
-        return  # no answer stands twice anywhere: there is nothing to agree
+        return  # no answer occurs twice, so nothing can agree
     reached = 0
     for _ in range(_SHUFFLES):
         rng.shuffle(every)
@@ -118,12 +118,12 @@ def _mixed(answers: Answers, rng: random.Random) -> Iterator[Finding]:
 def _swapped(
     answers: Answers, golds: Sequence[str | None], names: Sequence[str], alpha: float
 ) -> Iterator[Finding]:  # fmt: skip
-    """Pairs of problems that each hold the other's leading answer, which nobody else there gives, or its gold one."""
+    """Find pairs of problems that each hold the other's leading answer, which is rare there, or its gold answer."""
     counts = [Counter(own) for own in answers]
     overall: Counter[str] = Counter(a for own in answers for a in own)
     leaders = [
         {a for a, k in c.items() if k >= max(2, len(own) / 4)} for c, own in zip(counts, answers, strict=True)
-    ]  # what a problem's candidates say so often that it must be theirs
+    ]  # answers that are so frequent that they belong to the problem
 
     def of_gold(here: int, there: int) -> set[str]:
         # Where most are exchanged, the leaders are exchanged with them, and only the gold answers stay. Wrong answers
@@ -135,12 +135,12 @@ def _swapped(
 
     def odds(here: int, there: int, foreign: set[str]) -> float:
         strays = sum(counts[here][a] for a in foreign)
-        # How often these answers stand under third problems is how often chance puts them here.
+        # Chance puts these answers here as often as under third problems.
         elsewhere = sum(overall[a] - counts[here][a] - counts[there][a] for a in foreign)
         others = overall.total() - len(answers[here]) - len(answers[there])
         return _poisson_tail(strays, len(answers[here]) * (elsewhere + 0.5) / max(others, 1)) if strays else 1.0
 
-    tests = len(answers) * (len(answers) - 1)  # two for each pair
+    tests = len(answers) * (len(answers) - 1)  # two tests for each pair
     for i, j in itertools.combinations(range(len(answers)), 2):
         some = odds(i, j, leaders[j] - leaders[i]), odds(j, i, leaders[i] - leaders[j])
         full = odds(i, j, of_gold(i, j)), odds(j, i, of_gold(j, i))
@@ -190,5 +190,5 @@ def _poisson_tail(k: int, rate: float) -> float:
 
 
 def _coin_tail(heads: int, tosses: int) -> float:
-    """P(at least so many heads)."""
+    """Return the probability of at least so many heads."""
     return float(sum(math.comb(tosses, k) for k in range(heads, tosses + 1)) / 2**tosses)

@@ -1,4 +1,4 @@
-"""Whether a candidate is right: for measuring only, after a solve has ended."""
+"""Grades candidates, for measuring only, after a solve has ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Grade = Callable[[Problem, Candidate], bool | None]
 
 
 def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
-    """Whether its answer means the same as the problem's gold answer; None where there is no gold answer."""
+    """Return whether the answer means the same as the problem's gold answer; None if there is no gold answer."""
     gold = problem.metadata.get("answer")
     if not isinstance(gold, str):
         return None
@@ -23,15 +23,15 @@ def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
 
 
 def by_record(problem: Problem, candidate: Candidate) -> bool | None:
-    """What a pool says of a replayed candidate; None where it was not graded."""
+    """Return the recorded grade of a replayed candidate; None if it was not graded."""
     return candidate.output.correct if isinstance(candidate.output, PoolCandidate) else None
 
 
 def graded(grade: Grade, problem: Problem, candidate: Candidate) -> bool | None:
-    """What a grade says, if it is one.
+    """Return what a grade function says of a result.
 
     Raises:
-        DataError: it is none (see `truth`), or the function is async.
+        DataError: the value is not a grade (see `truth`), or the function is async.
     """
     found: object = grade(problem, candidate)
     if inspect.iscoroutine(found):
@@ -41,10 +41,10 @@ def graded(grade: Grade, problem: Problem, candidate: Candidate) -> bool | None:
 
 
 def truth(problem: Problem, found: object) -> bool | None:
-    """What a grade function returned, as what it says: true and false, 1 and 0 as numbers of any kind, or None.
+    """Read what a grade function returned: true and false, 1 and 0 as numbers of any kind, or None.
 
     Raises:
-        DataError: anything else, such as a word, NaN, or a share: it names the problem and the value.
+        DataError: any other value, such as a word, NaN, or a share; names the problem and the value.
     """
     if found is None or isinstance(found, bool):
         return found
@@ -52,11 +52,11 @@ def truth(problem: Problem, found: object) -> bool | None:
     if numpy_s or (isinstance(found, numbers.Real) and found in (0, 1)):
         return bool(found)
     raise DataError(
-        f"grade: problem {problem.id!r}: {str(found)[:60]!r} ({type(found).__name__}) is no grade; return True, False, "
-        "or None for what cannot be graded"
+        f"grade: problem {problem.id!r}: {str(found)[:60]!r} ({type(found).__name__}) is not a grade; "
+        "return True, False, or None for what cannot be graded"
     )
 
 
 def can_grade(grade: Grade, problem: Problem) -> bool:
-    """Whether an answer to this problem could be right or wrong."""
+    """Return whether an answer to this problem can be right or wrong."""
     return grade is not by_answer or isinstance(problem.metadata.get("answer"), str)

@@ -1,4 +1,4 @@
-"""What a benchmark does: every strategy within every budget, on every problem, once for each seed."""
+"""The plan of a benchmark: every strategy within every budget, on every problem, once for each seed."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ class Plan:
         verifier: for all strategies.
         budgets: limits for each solve, by name; None for no limit.
         seeds: each problem is solved once for each of them.
-        grade: whether a candidate is right; a pool's records, else the problem's gold answer, where left out. Another
-            one grades again what a store has. Since two functions cannot be told apart, that is done each time it is
-            opened (and a pool is solved again), unless `settings` has a `grade`: any value that changes with it.
+        grade: whether a candidate is right; by default the pool's records, else the problem's gold answer. A new grade
+            function grades the store's rows again. Two functions cannot be compared, so this happens each time the
+            store is opened (and a pool is solved again), unless `settings` has a `grade`: any value that changes with
+            the function.
         answer: from a text to the value that votes; a pool's recorded answers, else `extract`, where left out.
-        settings: whatever else the results depend on, such as the model's temperature: for telling a changed
+        settings: whatever else the results depend on, such as the model's temperature, to detect another
             configuration.
 
     Raises:
@@ -81,7 +82,7 @@ class Plan:
         ]
 
     def config(self) -> dict[str, Any]:
-        """All that the results depend on, as JSON."""
+        """Return all that the results depend on, as JSON."""
         model = self.model
         return {
             "model": model.header.model if isinstance(model, Pool) else model.name,
@@ -95,7 +96,7 @@ class Plan:
         }
 
     def rows(self) -> list[ProblemRow]:
-        """The problems as the store keeps them."""
+        """Return the problems as the store keeps them."""
         return [
             ProblemRow(id=p.id or "", text=p.text, answer=_text(p.metadata.get("answer")),
                        level=_text(p.metadata.get("level")))
@@ -103,9 +104,9 @@ class Plan:
         ]  # fmt: skip
 
     def open(self, path: str | Path) -> Store:
-        """Its store, begun or gone on with; see `Store.open`.
+        """Open the store, new or resumed; see `Store.open`.
 
-        Where the grade is all that has changed, what is there is graded again; on a pool it is solved again.
+        If only the grade has changed, the rows are graded again; on a pool they are solved again.
         """
         replayed = isinstance(self.model, Pool)
         return Store.open(
@@ -119,7 +120,7 @@ class Plan:
 
 
 def _name(grade: Grade) -> str:
-    """For people to read: it tells no two lambdas apart."""
+    """Name a function for people to read; two lambdas have the same name."""
     return f"{getattr(grade, '__module__', '')}.{getattr(grade, '__qualname__', type(grade).__qualname__)}"
 
 

@@ -1,4 +1,4 @@
-"""What is asked in a benchmark: problems with their gold answers, from files, data sets or generators."""
+"""The problems of a benchmark with their gold answers, from files, data sets or generators."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ProblemSet:
     """Problems under one name. Each has an `id`, and in its metadata `answer`, `level` and what else was with it.
 
     Attributes:
-        source: where they are from, as it was asked for.
-        grade: whether a candidate is right, as this kind of problem says it.
+        source: the name that they were read by.
+        grade: whether a candidate is right, for problems that grade their own answers.
     """
 
     source: str
@@ -36,13 +36,13 @@ class ProblemSet:
 
 
 def read_problems(source: str, *, limit: int | None = None, seed: int = 0) -> ProblemSet:
-    """The problems that a source names.
+    """Read the problems that a source names.
 
     Args:
         source: a JSONL file, one problem a line: `{"prompt" or "messages", "id"?, "answer"?, "level"?, …}`;
             `hf:NAME[:CONFIG[:SPLIT]]`, a data set of the Hugging Face hub or a folder of one (the split is "test"
             where left out); or `gym:TASK`, a generator of reasoning-gym, which grades its own answers.
-        limit: the first so many; needed by generators, 50 there where left out.
+        limit: the first so many; 50 by default for generators.
         seed: of generators.
 
     Raises:

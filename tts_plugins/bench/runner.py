@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.answers import extract
+from tts_plugins.bench._reply_journal import ASKED, Asked, journaled
 from tts_plugins.bench._solve_rows import failure, outcome
 from tts_plugins.bench.grading import by_answer, by_record, can_grade
 from tts_plugins.bench.plan import Arm, Plan
-from tts_plugins.bench.storage._reply_journal import ASKED, Asked, journaled
 from tts_plugins.bench.storage.rows import CandidateRow, SolveKey, SolveRow
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.budget import FREE, Budget

@@ -35,17 +35,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _open_streams(opened: ExitStack) -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            # Closed by who started us (`>&-`): Python has no object for it then, and who writes trips over that.
+            # The caller closed it (`>&-`), so Python has no object for it, and a write would fail.
             setattr(sys, name, opened.enter_context(open(os.devnull, "w")))  # noqa: SIM115 - it is entered
             opened.callback(setattr, sys, name, None)
         if (reconfigure := getattr(getattr(sys, name), "reconfigure", None)) is not None:
-            reconfigure(errors="replace")  # a terminal that cannot show a sign of a model's text shows a "?"
+            reconfigure(errors="replace")  # a terminal that cannot show a character shows a "?"
 
 
 def _end_on_sigterm(opened: ExitStack) -> None:
     """Treat SIGTERM as Ctrl-C, so that a container's stop or a scheduler's limit leaves what there is."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        # Raised anew, so that it finds whichever handler of Ctrl-C stands at that moment.
+        # Raised again, so that the current handler of Ctrl-C gets it.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         opened.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
 
@@ -56,10 +56,10 @@ def _main(arguments: Sequence[str]) -> int:
     try:
         return run(arguments)
     except BrokenPipeError:
-        return 1  # who read our output has gone (`| head`)
+        return 1  # the reader of our output has gone (`| head`)
     finally:
         try:
             sys.stdout.flush()
         except (OSError, ValueError):
-            # What is still buffered goes nowhere, else Python complains at exit.
+            # Discard what is still buffered, else Python complains at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

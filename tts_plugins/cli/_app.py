@@ -64,14 +64,14 @@ def _root(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command that the arguments name; its exit code."""
+    """Run the command that the arguments name, and return its exit code."""
     TYPED.set(tuple(arguments))
     try:
         code = app(list(arguments), standalone_mode=False, prog_name="tts-plugins")
     except typer.Abort:
         return 130
     except Exception as error:
-        # Usage errors of typer, or of click in older versions of it, know both; anything else is a defect of ours.
+        # Usage errors of typer (of click in older versions) have both; anything else is a defect of ours.
         format_message, exit_code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
         if format_message is None or exit_code is None:
             raise

@@ -12,7 +12,7 @@ from tts_plugins.types import Result, Usage
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One problem under one strategy. `possible`: a right answer stood among the candidates."""
+    """One problem under one strategy. `possible`: whether a right answer was among the candidates."""
 
     problem: str
     level: str
@@ -130,7 +130,7 @@ class DemoReport:
         return pages(traces, title="tts-plugins demo", note=self.sentence())
 
     def sentence(self) -> str:
-        """What was measured, in words."""
+        """Describe in words what was measured."""
         greedy, best, stopped = self.rows
         of, possible = len(greedy.outcomes), round(self.room * len(greedy.outcomes))
         rest = "the rest is the verifier's to gain" if possible > best.correct else "no verifier could have got more"
@@ -143,7 +143,7 @@ class DemoReport:
 
 
 def _few(of: int) -> str:
-    """A word of warning where not even all of them could tell two rows apart."""
+    """Return a warning if there are too few problems to tell two rows apart."""
     least = mcnemar([True] * of, [False] * of)
     return "" if least < 0.05 else f" {of} texts prove nothing: p cannot fall below {least:.2g}; leave --limit out."
 

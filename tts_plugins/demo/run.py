@@ -28,7 +28,7 @@ MAX_TOKENS = 48
 
 @dataclass(frozen=True, kw_only=True)
 class DemoEvent:
-    """One more problem is done: how the row stands."""
+    """Progress after one more problem of a row."""
 
     row: str
     done: int
@@ -117,7 +117,7 @@ async def _row(
     started, done = time.monotonic(), list[Outcome]()
     used = Usage()
     outcomes: dict[str, Outcome] = {}
-    # As many texts at once as fill the model's slots, so that every row keeps the machine equally busy.
+    # Solve as many texts at once as fill the model's slots, so that every row keeps the machine equally busy.
     places = asyncio.Semaphore(_TEXTS_AT_ONCE[name])
 
     async def one(number: int, example: task.Example) -> None:
@@ -151,7 +151,7 @@ async def _outcome(example: task.Example, model: Model, strategy: Strategy, seed
         result = await solve(
             problem, model=model, strategy=strategy, verifier=CallableVerifier(_check, inline=True), seed=seed
         )
-    except AllCandidatesFailed as error:  # this text has no answer; that is a wrong one
+    except AllCandidatesFailed as error:  # no answer counts as a wrong one
         return Outcome(
             problem=example.id, level=example.level, correct=False, possible=False, result=None, error=str(error)
         )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._calls.unknown_waits import escape_warnings, note_escape
 from tts_plugins._internal.config import Configured
-from tts_plugins._trace.otel import export
+from tts_plugins._trace.otel import live_spans
 from tts_plugins._trace.recorder import Listener, Trace
 from tts_plugins._trace.wording import CUT_SHORT, cut_short
 from tts_plugins.answers import AnswerKey
@@ -45,7 +45,7 @@ class Settings:
 class Solving:
     def __init__(self, problem: Problem, settings: Settings, listener: Listener | None) -> None:
         self._problem, self._settings = problem, settings
-        self._trace = Trace(listener)
+        self._trace = Trace(listener, live_spans())
         self._state: SolveState | None = None
         self._halt_first = False
 
@@ -76,11 +76,9 @@ class Solving:
         except BaseException as error:
             usage = _usage(ledger, now)
             self._trace.close(root, error=type(error).__name__, message=str(error), stopped=state.stopped, usage=usage)
-            export(self._trace)
             raise
         usage = _usage(ledger, now)
         self._trace.close(root, chosen=best.id, answer=best.vote, score=best.score, stopped=state.stopped, usage=usage)
-        export(self._trace)
         return Result(
             problem=self._problem,
             best=best,

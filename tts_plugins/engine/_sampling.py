@@ -33,7 +33,7 @@ from tts_plugins.types import Candidate, Reply, Score, Scored
 # Candidates that are thought of at once: more than any server bears, so that a huge n costs nothing by itself.
 _MOST = 4096
 # Requests that are begun before others get a turn on the loop: each takes some 0.1 ms until it waits.
-_AT_ONCE = 32
+_AT_ONCE = 16
 
 
 class Sampling:
@@ -66,7 +66,11 @@ class Sampling:
         self._alone = state.verifier if is_verifier(state.verifier) else None
         self._whole = state.verifier if is_set_verifier(state.verifier) else None
         # A single candidate waits for nothing: it needs no task for itself, and no hold where its verifier is free.
-        self._at_once = is_ours(state.answer) and (state.verifier is None or getattr(self._alone, "inline", False))
+        self._at_once = (
+            is_ours(state.answer)
+            and not hasattr(state.answer, "relate")
+            and (state.verifier is None or getattr(self._alone, "inline", False))
+        )
 
     async def candidates(self) -> AsyncGenerator[Scored, None]:
         """Each candidate as it arrives. When this ends, however it does, nothing is in flight any more."""
@@ -316,9 +320,10 @@ class Sampling:
 
     async def _verify(self, candidate: Candidate, hold: Hold | None, parent: int) -> None:
         trace = self._state.trace
+        before = {} if candidate.parent is None else {"parent_candidate": candidate.parent}
         event = trace.open(
             "candidate", parent, candidate=candidate.id, index=candidate.index, text=candidate.text,
-            finish_reason=candidate.finish_reason, **_said(parent_candidate=candidate.parent),
+            finish_reason=candidate.finish_reason, **before,
         )  # fmt: skip
         self._state.events[candidate.id] = event
         try:
@@ -333,7 +338,7 @@ class Sampling:
         else:
             trace.close(
                 event, answer=scored.answer, score=scored.score, feedback=scored.feedback,
-                **_said(step_scores=scored.step_scores),
+                **({"step_scores": scored.step_scores} if scored.step_scores else {}),
             )  # fmt: skip
             self._inbox.put(scored)
             if candidate.id in self._kept:
@@ -347,7 +352,7 @@ class Sampling:
         state, verifier = self._state, self._alone
         if verifier is not None or not self._at_once:
             self._enter(candidate, hold, event)
-        candidate = await with_answer(candidate, state.answer)
+        candidate = await with_answer(candidate, state.answer, self._run)
         if verifier is None:
             return Scored.of(candidate)
         with failing_alone(verifier.name):
@@ -405,8 +410,3 @@ async def bounds(state: SolveState, ask: Ask) -> tuple[Bound | None, Amount]:
     ver = await state.verifier.bound(ask.problem, length)
     check_bounds(state.verifier, ver, state.ledger)
     return gen, ver.amount
-
-
-def _said(**data: Any) -> dict[str, Any]:
-    """What there is of it: most candidates have neither parents nor steps."""
-    return {name: value for name, value in data.items() if value}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import numbers
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.answers import Answer, AnswerKey, unfinished
+from tts_plugins.answers import Answer, AnswerKey, extract, unfinished
 from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.ledger import Hold
@@ -93,6 +94,8 @@ def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
 
 
 def _in_unit(verifier: str, candidate: Candidate, name: str, value: object) -> float:
+    if type(value) is float and 0.0 <= value <= 1.0:
+        return value  # as nearly all are
     if isinstance(value, bool) or not isinstance(value, int | float | numbers.Real) or not math.isfinite(value):
         raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}, not a finite number")
     if (score := in_unit(float(value))) is None:
@@ -100,16 +103,34 @@ def _in_unit(verifier: str, candidate: Candidate, name: str, value: object) -> f
     return score
 
 
+# Samples of one model repeat each other, the more the surer it is: reading a short text costs more than looking it up.
+_SHORT = 400
+_read_before = functools.lru_cache(maxsize=512)(extract)
+
+
+def _read(key: AnswerKey, text: str) -> object:
+    return _read_before(text) if key is extract and len(text) <= _SHORT else key(text)
+
+
 def is_ours(key: AnswerKey) -> bool:
     """Whether an answer key is one of this package's, which are quick."""
     return str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
 
 
-async def with_answer(candidate: Candidate, key: AnswerKey) -> Candidate:
-    """The candidate with the answer that its text gives, by the user's key or ours."""
+async def with_answer(candidate: Candidate, key: AnswerKey, run: Run) -> Candidate:
+    """The candidate with the answer that its text gives, by the user's key or ours; `relate` of a key compares it with
+    those of the run by their meaning."""
+    candidate = await _answered(candidate, key)
+    relate = getattr(key, "relate", None)
+    if relate is None or candidate.vote is None:
+        return candidate
+    return candidate.replace(answer_key=await relate(run, candidate.vote, candidate.answer or candidate.vote))
+
+
+async def _answered(candidate: Candidate, key: AnswerKey) -> Candidate:
     # A key of the user may take its time, which belongs to no loop that keeps deadlines; ours are quick.
     try:
-        answer: object = key(candidate.text) if is_ours(key) else await in_thread(key, candidate.text)
+        answer: object = _read(key, candidate.text) if is_ours(key) else await in_thread(key, candidate.text)
     except TTSError:
         raise
     except Exception as error:

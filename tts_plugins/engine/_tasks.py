@@ -65,19 +65,20 @@ class Tasks:
 
     async def cancel(self, group: Group) -> None:
         """Cancel a group and wait until it has ended; what swallows its cancellation is left behind."""
-        if not group:
+        current = asyncio.current_task()
+        if all(task is current or task.done() for task in group):
             return
-        current, now = asyncio.current_task(), time.monotonic()
+        now = time.monotonic()
         end = now + _PATIENCE if self._deadline is None else min(now + _PATIENCE, self._deadline + _AT_DEADLINE)
         end = max(end, now + 0.03)
         for share in (0.8, 1.0):
-            waiting = [t for t in group if t is not current and t not in self._left_behind]
+            waiting = [t for t in group if t is not current and not t.done() and t not in self._left_behind]
             if not waiting:
                 return
             # A second time only where the first was swallowed, or cleaning up takes long: it would break that off.
             await _cancel_all([task for task in waiting if share == 1.0 or not task.cancelling()])
             await asyncio.wait(waiting, timeout=max(now + (end - now) * share - time.monotonic(), 0.0))
-        self._left_behind |= {t for t in group if t is not current}
+        self._left_behind |= {t for t in group if t is not current and not t.done()}
 
     async def close(self) -> None:
         """Cancel all that is left, and wait until it has ended."""

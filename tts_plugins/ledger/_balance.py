@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget, Need
+from tts_plugins.types import Usage
 
-__all__ = ["ZERO", "Balance"]
+__all__ = ["ZERO", "Balance", "Tally"]
 
 ZERO = Amount()
 _NO_LIMITS = (None,) * len(DIMENSIONS)
@@ -16,12 +17,19 @@ class Balance:
     Invariant: spent + held <= limit + overshoot, in each dimension.
     """
 
-    __slots__ = ("held", "limits", "overshoot", "spent", "unlimited")
+    __slots__ = ("budget", "held", "limits", "overshoot", "spent", "unlimited")
 
     def __init__(self, budget: Budget | None) -> None:
+        self.budget = budget
         self.limits = _NO_LIMITS if budget is None else tuple(budget.limit(d) for d in DIMENSIONS)
         self.unlimited = self.limits == _NO_LIMITS
         self.spent = self.held = self.overshoot = ZERO
+
+    @property
+    def named(self) -> str:
+        """The limits in words, but for the time."""
+        limits = {} if self.budget is None else self.budget.to_dict()
+        return ", ".join(f"{name}={value}" for name, value in limits.items() if name != "seconds")
 
     def fit(self, unit: Need, at_most: int, own: Amount = ZERO) -> int:
         """Return how many times `unit` fits, `at_most` at most; `own` of it is held already."""
@@ -60,3 +68,28 @@ class Balance:
         self.spent = self.spent.plus(used)
         if over != ZERO:
             self.overshoot = self.overshoot.plus(over)
+
+
+class Tally:
+    """The sum of usages, by role too. It is made when it is asked for: most are added and never looked at."""
+
+    __slots__ = ("_new", "_sum")
+
+    def __init__(self) -> None:
+        self._sum, self._new = Usage(), list[Usage]()
+
+    def add(self, usage: Usage) -> None:
+        """Add one."""
+        self._new.append(usage)
+        if len(self._new) >= _MANY:
+            self.total()
+
+    def total(self) -> Usage:
+        """Return the sum."""
+        if self._new:
+            new, self._new = self._new, []
+            self._sum = Usage.sum((self._sum, *new))
+        return self._sum
+
+
+_MANY = 64

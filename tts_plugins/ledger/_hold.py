@@ -1,4 +1,4 @@
-"""What is reserved in an account. The account itself is `tts_plugins.ledger`."""
+"""What is reserved in an account, and what it asks of that account."""
 
 from __future__ import annotations
 
@@ -6,21 +6,45 @@ from collections.abc import Iterator
 
 from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Resource, deliver
 from tts_plugins.budget import Amount
+from tts_plugins.ledger._balance import ZERO, Balance
 from tts_plugins.types import Usage
 
 NOTHING = Usage()
 
 
 class Account(Resource):
-    """What a hold needs of the account that it is in."""
+    """An account as its holds and waits see it.
+
+    Attributes:
+        balance: its figures.
+        payer: the account that pays for it, if there is one.
+        inside: the hold there that it draws from.
+    """
+
+    balance: Balance
+    payer: Account | None
+    inside: Hold | None
 
     def close(self, hold: Hold, usage: Usage, *, bounded: bool = True) -> Amount | None:
         """Charge a hold and give back the rest; return what went beyond it, None where it is closed already."""
         raise NotImplementedError
 
+    def take(self, amount: Amount, within: Hold | None, units: int) -> Hold:
+        """Hold an amount for which there is room, here and for whoever pays."""
+        raise NotImplementedError
+
     def enclosing(self) -> Hold | None:
         """Return the hold that a solve on this account runs inside of."""
         raise NotImplementedError
+
+    def chain(self, within: Hold | None) -> Iterator[tuple[Account, Amount]]:
+        """Yield this account and all that pay for it, with what may be drawn there of a hold that encloses."""
+        account: Account | None = self
+        while account is not None:
+            yield account, ZERO if within is None or not within.open else within.amount
+            # What is drawn from a hold here is drawn, for whoever pays, from what mirrors that hold there.
+            within = account.inside if within is None else within.mirror
+            account = account.payer
 
 
 class Hold(Holder):

@@ -1,4 +1,4 @@
-"""Base of what a policy is made of, so that a file of it can be read back."""
+"""The base class of a policy's parts, which gives them a form in JSON files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan carried out: sample, look, and go on as the bin wants."""
+"""Executes a plan: sample, look at the difficulty, and go on as the bin's choice says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Sampling = BestOfN | SelfConsistency
 
 
 async def follow(run: Run, problem: Problem, plan: Plan, larger: Model | None) -> Scored:
-    """Sample to each stage under what was chosen before it; then go on with the last choice, from those samples."""
+    """Sample to each stage with the strategy chosen before it, then continue with the last choice."""
     if isinstance(plan.fixed, Larger):
         return await plan.fixed.strategy(SeededRun(run, [], larger), problem)
     current, seen = plan.fixed, list[Scored]()
@@ -23,9 +23,9 @@ async def follow(run: Run, problem: Problem, plan: Plan, larger: Model | None) -
         if not isinstance(current, BestOfN | SelfConsistency) or current.n < stage.count:
             break
         if current.n == stage.count and (current is not plan.fixed or current.stop is not None):
-            break  # only the first one's samples are looked at when they are complete
+            break  # later strategies are not looked at once their samples are complete
         if await _advance(run, problem, current, seen, stage.count):
-            break  # its rule wants no more, or no more can be had
+            break  # its rule has stopped, or no more samples can be had
         place = stage.difficulty(seen)
         chosen = None if place is None else stage.choices[place]
         run.note("difficulty", seen=len(seen), bin=place, bins=stage.difficulty.bins, chosen=repr(chosen or current))
@@ -52,7 +52,7 @@ async def _ask_larger(
 
 
 async def _search(run: Run, problem: Problem, chosen: BaseStrategy, before: Sampling, seen: Sequence[Scored]) -> Scored:
-    """A search over steps or a revision; where it comes to no whole solution, the probe's stand."""
+    """Run a step search or a revision; if it finds no whole solution, choose among the probe's samples."""
     whole = [c for c in seen if not c.truncated]
     try:
         found = await chosen(SeededRun(run, seen), problem)
@@ -66,14 +66,14 @@ async def _search(run: Run, problem: Problem, chosen: BaseStrategy, before: Samp
 
 
 async def _among(run: Run, problem: Problem, before: Sampling, seen: Sequence[Scored]) -> Scored:
-    """The choice among samples that are there, as the strategy that asked for them chooses."""
+    """Choose among the samples as the strategy that asked for them does."""
     return await replace(before, n=len(seen), stop=None, wave=None)(SeededRun(run, seen), problem)
 
 
 async def _advance(run: Run, problem: Problem, current: Sampling, seen: list[Scored], to: int) -> bool:
-    """Sample until there are `to`, into `seen`; whether it ended before."""
+    """Sample into `seen` until it has `to`; return whether the strategy ended before."""
     if satisfied(current.stop, seen, current.n):
-        return True  # what was just chosen would have stopped already
+        return True  # the new choice would have stopped already
     rule: StopRule | None = None if current.stop is None else Resumed(current.stop, seen, after=current.n - to)
     before = list(seen)
     try:

@@ -1,4 +1,4 @@
-"""What a fit found, as JSON in a file of its own format."""
+"""Reads and writes fitted rules and policies as JSON files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T", bound=Configured)
 
 
 def write(path: str | os.PathLike[str], kind: str, thing: Configured) -> None:
-    """Write it; the file appears whole or not at all.
+    """Write a value; the file appears whole or not at all.
 
     Raises:
         DataError: it cannot be written.
@@ -32,17 +32,17 @@ def write(path: str | os.PathLike[str], kind: str, thing: Configured) -> None:
 
 
 def read(path: str | os.PathLike[str], kind: str, cls: type[T], what: str) -> T:
-    """The thing in a file that `write` wrote.
+    """Read what `write` wrote.
 
     Raises:
-        DataError: it is none, or of another version: names the file and the field.
+        DataError: the file is not of this format or version; names the file and the field.
     """
     try:
         value: Any = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     if not isinstance(value, Mapping) or value.get("format") != kind:
-        raise DataError(f'{path}, format: this is no {what}; it has to hold "format": "{kind}"')
+        raise DataError(f'{path}, format: this is not a {what}; the file must hold "format": "{kind}"')
     try:
         return cls.from_dict({k: v for k, v in value.items() if k != "format"})
     except ConfigurationError as error:

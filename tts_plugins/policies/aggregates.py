@@ -1,4 +1,4 @@
-"""How step scores become one score: which way suits a verifier, from graded samples."""
+"""Finds how a verifier's step scores are best combined into one score, from graded samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # who imports the package mostly fits nothing
 
 
 def aggregates(pool: Pool, *, seed: int = 0) -> Mapping[Aggregate, Estimate]:
-    """How well each way to make one score of step scores tells right from wrong, the best one first.
+    """Rank the ways to combine step scores by how well they tell right from wrong, the best first.
 
     The figure is the AUC among the candidates of one problem, which is what choosing needs, with a 95 % interval from
     resampling problems. Equals keep the order last, min, prod, mean; "last" is the seed paper's (2408.03314), for a
@@ -40,7 +40,7 @@ def aggregates(pool: Pool, *, seed: int = 0) -> Mapping[Aggregate, Estimate]:
 
 
 def best_aggregate(pool: Pool) -> Aggregate:
-    """The first of `aggregates`; "last" where the pool has no step scores."""
+    """Return the first of `aggregates`, or "last" if the pool has no step scores."""
     if not any(c.step_scores for p in pool.problems for c in p.candidates):
         return "last"
     return next(iter(aggregates(pool)))

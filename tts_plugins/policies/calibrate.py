@@ -1,4 +1,4 @@
-"""From recorded samples to a policy: what each budget is best spent on, and what is to be expected of it."""
+"""Turns recorded samples into a policy: the best use of each budget, and what to expect of it."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def calibrate(
     batch: int | None = None,
     seed: int = 0,
 ) -> ComputeOptimal:
-    """A policy from a pool of graded samples; needs numpy. The same pool and seed give the same policy.
+    """Fit a policy to a pool of graded samples; needs numpy. The same pool and seed give the same policy.
 
-    For each budget it takes the strategy that is best for all problems alike, and lets a bin of difficulty part from it
-    only where that is a gain on problems that it was not chosen on (two folds, paired, with an interval).
+    For each budget it takes the strategy that is best for all problems. A bin of difficulty gets a strategy of its own
+    only if that is a gain on problems that it was not chosen on (two folds, paired, with an interval).
 
     Args:
         pool: at least four problems. It reads `correct` here, so measure the policy on other problems.
@@ -115,12 +115,12 @@ def calibrate(
 
 
 def without_bins(policy: ComputeOptimal) -> ComputeOptimal:
-    """The same policy with the strategies that its plans begin with alone, to compare with."""
+    """Return the policy without its stages: the strategy for all problems, to compare with."""
     return replace(policy, plans=tuple(replace(plan, stages=()) for plan in policy.plans))
 
 
 def _stepwise(pool: Pool) -> bool:
-    """Whether scores were made of step scores: a recorded score stands as it is."""
+    """Whether scores are made of step scores."""
     return any(c.step_scores and c.score is None for p in pool.problems for c in p.candidates)
 
 
@@ -129,7 +129,7 @@ def _check(pool: Pool) -> None:
 
     given: Any = pool
     if not isinstance(given, Pool):
-        raise ConfigurationError(f"calibrate: pool={pool!r} is no Pool; read one with Pool.read(path)")
+        raise ConfigurationError(f"calibrate: pool={pool!r} is not a Pool; read one with Pool.read(path)")
     if len(pool.problems) < 4:
         have = {0: "no problems", 1: "1 problem"}.get(len(pool.problems), f"{len(pool.problems)} problems")
         raise ConfigurationError(
@@ -153,7 +153,7 @@ def _beside(pool: Pool, larger: Pool | None, price: float | None, extra: float) 
         return None
     given: Any = larger
     if not isinstance(given, Pool):
-        raise ConfigurationError(f"calibrate: larger={larger!r} is no Pool; read one with Pool.read(path)")
+        raise ConfigurationError(f"calibrate: larger={larger!r} is not a Pool; read one with Pool.read(path)")
     if not _number(price) or not price:
         raise ConfigurationError(
             f"calibrate: larger_price={price!r} must be a number above 0: what a token of the larger model costs, in "

@@ -22,19 +22,19 @@ FORMAT, VERSION = "tts-policy", 1
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ComputeOptimal(BaseStrategy):
-    """Begins with the strategy that is best for all, looks at the first samples, and goes on as their bin wants.
+    """Starts with the strategy that is best for all problems, looks at the first samples, and adapts to the difficulty.
 
-    Every sample of the probe is used by the strategy that follows, and is paid for once. Where no bin gained anything
-    over the best fixed strategy when it was fitted, that one runs and nothing is probed. Make one with
-    `policies.calibrate`, or read one with `from_file`.
+    The strategy that follows a probe uses all of its samples, so each is paid for once. If no bin of difficulty gained
+    anything in the fit, the best fixed strategy runs and nothing is probed. Make a policy with `policies.calibrate`, or
+    read one with `from_file`.
 
     Args:
-        plans: one for each budget, by rising budget. The largest that the run's own budget is sure to pay for is
-            followed, else the smallest, without its probe.
+        plans: one for each budget, by rising budget. The run follows the largest plan that its own budget is sure to
+            pay for, else the smallest without its probe.
         budget: samples a problem at most; the largest plan's where left out.
         model, verifier: whose samples and scores it was fitted to; None for any.
         larger: the name of a larger model that some problems go to; give the model itself by `with_larger`.
-        any_model, any_verifier: run with others all the same.
+        any_model, any_verifier: whether others may be used.
         scores: low, middle and high (1 %, 50 %, 99 %) of the scores of the fit, for `check_scores`.
         aggregate: how step scores became one in the fit; None where they were no step scores.
         version: of the file format.
@@ -89,16 +89,16 @@ class ComputeOptimal(BaseStrategy):
         verifier: Verifier | SetVerifier | str | None = None, larger: Model | None = None, budget: int | None = None,
         any_model: bool = False, any_verifier: bool = False,
     ) -> Self:  # fmt: skip
-        """The policy in a file that `save` wrote.
+        """Read the policy in a file that `save` wrote.
 
         Args:
             model, verifier: those that it is to run with; a policy of others is refused, here or at the call.
             larger: the larger model, for a policy that asks one.
             budget: samples a problem at most.
-            any_model, any_verifier: take it all the same.
+            any_model, any_verifier: whether the policy may have been fitted to others.
 
         Raises:
-            DataError: it is no policy, or of another version: names the file and the field.
+            DataError: the file is not a policy, or of another version; names the file and the field.
             ConfigurationError: it was fitted to another model or verifier, or the budget is too small.
         """
         made = _files.read(path, FORMAT, cls, "policy")
@@ -112,14 +112,14 @@ class ComputeOptimal(BaseStrategy):
         return made if larger is None else made.with_larger(larger)
 
     def with_larger(self, model: Model) -> Self:
-        """The same policy, with the larger model that it may ask.
+        """Return the same policy with the larger model that it may ask.
 
         Raises:
-            ConfigurationError: it is no model, or another one than in the fit, and `any_model` is not said.
+            ConfigurationError: `model` is not a model, or not the one of the fit, and `any_model` is not set.
         """
         given: Any = model
         if not isinstance(given, Model):
-            raise ConfigurationError(f"ComputeOptimal: larger={model!r} is no model; pass one of tts_plugins.models")
+            raise ConfigurationError(f"ComputeOptimal: larger={model!r} is not a model; pass one of tts_plugins.models")
         self._check_name("larger", self.larger, model.name, self.any_model)
         made = replace(self)
         object.__setattr__(made, "_larger", model)
@@ -130,11 +130,11 @@ class ComputeOptimal(BaseStrategy):
         _files.write(path, FORMAT, self)
 
     def calls(self) -> tuple[int, int]:
-        """The least and the most generations that whole-answer strategies ask for."""
+        """Return the least and the most generations that whole-answer strategies ask for."""
         return 1, self._cap
 
     def check_scores(self, scores: Sequence[float]) -> None:
-        """Hold some scores of a verifier against the scale that the policy was fitted to.
+        """Compare some scores of a verifier with the scale that the policy was fitted to.
 
         Raises:
             ConfigurationError: their median lies outside of all but 1 % of the fit's scores on either side.
@@ -179,7 +179,7 @@ class ComputeOptimal(BaseStrategy):
         self._check_name("verifier", self.verifier, verifier, self.any_verifier)
 
     def _check_name(self, kind: str, mine: str | None, theirs: str | None, told: bool) -> None:
-        # A replay of a model's samples stands for the model, and one of a verifier's scores for the verifier.
+        # A replay counts as the model or the verifier that it replays.
         if told or mine is None or theirs is None or theirs.removeprefix("replay of ") == mine:
             return
         flag = "any_verifier" if kind == "verifier" else "any_model"
@@ -197,6 +197,6 @@ class ComputeOptimal(BaseStrategy):
 
 
 def _stands_for(verifier: Verifier | SetVerifier) -> str | None:
-    """Its name, or for recorded scores that of the verifier that gave them."""
+    """Return the verifier's name; for recorded scores, the name of the verifier that gave them."""
     name: str | None = getattr(verifier, "stands_for", None) or getattr(verifier, "name", None)
     return name

@@ -21,9 +21,9 @@ SIGNALS: tuple[Signal, ...] = ("score", "agreement", "logprob")
 
 
 def oracle(problem: PoolProblem) -> float:
-    """The paper's oracle: the share of a problem's recorded samples that are right (pass@1); 1 is easy.
+    """Return the share of a problem's recorded samples that are right (pass@1), the paper's oracle; 1 is easy.
 
-    It reads grades: for tables and limits, never for a choice on the problem that is measured.
+    It reads grades, so use it for tables and limits, never for a choice on the problem that is measured.
 
     Raises:
         DataError: there are no samples, or one was never graded.
@@ -35,11 +35,11 @@ def oracle(problem: PoolProblem) -> float:
 
 
 def predicted(seen: Sequence[Scored], signal: Signal) -> float | None:
-    """How easy a problem looks from a few samples, in [0, 1]; None where they say nothing.
+    """Predict how easy a problem is from a few samples, in [0, 1]; None if they say nothing.
 
     "score" is the verifier's mean score, "agreement" the leading answer's share of the samples, "logprob" the
-    geometric mean probability of a token. Samples that a length limit cut are left out: they say that the limit is
-    short, and not that the problem is hard.
+    geometric mean probability of a token. Truncated samples are left out: they show that the limit
+    is short, not that the problem is hard.
 
     Raises:
         ConfigurationError: a sample lacks what the signal needs.
@@ -61,7 +61,7 @@ def predicted(seen: Sequence[Scored], signal: Signal) -> float | None:
 
 
 def quantile_edges(eases: Sequence[float], bins: int) -> tuple[float, ...]:
-    """Rising edges that cut eases into `bins` parts of nearly equal size; fewer where many of them are equal.
+    """Return rising edges that cut eases into `bins` parts of nearly equal size; fewer if many eases are equal.
 
     Raises:
         ConfigurationError: there are none, or `bins` is below 1.
@@ -71,7 +71,7 @@ def quantile_edges(eases: Sequence[float], bins: int) -> tuple[float, ...]:
         raise ConfigurationError("difficulty: there is nothing to fit edges to; is the fold empty?")
     ordered = sorted(eases)
     cuts = {ordered[len(ordered) * i // bins] for i in range(1, bins)}
-    return tuple(sorted(cut for cut in cuts if cut > ordered[0]))  # nothing is below the least: no empty bin
+    return tuple(sorted(cut for cut in cuts if cut > ordered[0]))  # an edge at the minimum would make an empty bin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,19 +102,19 @@ class Difficulty(Part):
 
     @classmethod
     def fit(cls, eases: Sequence[float], *, signal: Signal, bins: int = 5) -> Self:
-        """Quantiles of the eases that `predicted` gave for the problems of a fit; the paper has five bins."""
+        """Fit edges as quantiles of the eases of the fit's problems; the paper has five bins."""
         return cls(signal=signal, edges=quantile_edges(eases, bins))
 
     @property
     def bins(self) -> int:
-        """How many there are."""
+        """The number of bins."""
         return len(self.edges) + 1
 
     def bin_of(self, ease: float) -> int:
-        """The bin of an ease, 0 for the easiest."""
+        """Return the bin of an ease, 0 for the easiest."""
         return sum(ease < edge for edge in self.edges)
 
     def __call__(self, seen: Sequence[Scored]) -> int | None:
-        """The bin of a problem with these samples; None where all of them were cut."""
+        """Return the bin of a problem with these samples; None if all of them were truncated."""
         ease = predicted(seen, self.signal)
         return None if ease is None else self.bin_of(ease)

@@ -1,4 +1,4 @@
-"""Optimal stopping, learned from recorded runs: goes on while one more candidate is worth its tokens."""
+"""Optimal stopping, learned from recorded runs: sampling goes on while one more candidate is worth its tokens."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ if TYPE_CHECKING:
 
 FORMAT = "tts-stop-rule"
 _SELECTS: tuple[Select, ...] = ("majority", "weighted", "best")
-_PRICES = tuple(10 ** (e / 8) for e in range(-25, -9))  # of a candidate, in accuracy: 0.0007 to 0.06
-_LADDER = _PRICES[::4]  # few: each is one more test that may end the climb
+_PRICES = tuple(10 ** (e / 8) for e in range(-25, -9))  # the price of a candidate, in accuracy: 0.0007 to 0.06
+_LADDER = _PRICES[::4]  # few, since each is one more test that may fail
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LearnedStopping(Rule):
-    """Stops when what another candidate may add is not worth its tokens, as recorded runs have shown.
+    """Stops when another candidate is not worth its tokens, as learned from recorded runs.
 
-    It weighs what has been seen: the count, votes or scores of the leader and the next, different answers, the best
-    and the mean score, tokens so far. It also stops once nothing to come can change the choice. Make one with `fit`
-    or `load`; the fields are what a fit found.
+    A fit finds two numbers (a lead, a cap on the candidates), or weights of what has been seen: the count, votes or
+    scores of the first two answers, different answers, scores, lengths. The rule also stops once the choice is decided.
+    Make one with `fit` or `load`.
 
     Args:
         n: candidates at most, as in the fit; the strategy's `n` has to be the same.
-        select: how the strategy chooses: "majority" (`SelfConsistency`), "weighted" or "best" (`BestOfN`).
+        select: how the strategy chooses, "majority" (`SelfConsistency`), "weighted" or "best" (`BestOfN`).
         price: what a token costs, in accuracy: 1e-5 gives up 0.01 of accuracy to save 1,000 tokens a problem.
         reference: mean tokens of a candidate in the fit.
-        begin: it never stops on its weights before so many candidates.
-        weights: of the constant, then of each function of what has been seen.
-        enough, at_most: it also stops once the choice is so far ahead (votes, summed scores; for "best" once a score
-            is so high), and after so many candidates. A fit sets them, instead of weights, where a rule of these two
-            numbers was worth more on problems that it had not seen.
-        expected_accuracy, expected_tokens, expected_samples, full_accuracy: for each problem, on problems of the fit
-            that the rule had not seen (cross-validated), and the accuracy of all `n`.
-        lost_at_most: what it loses in accuracy against all `n` at most, with the fit's confidence.
+        begin: the fewest candidates after which the weights may stop.
+        weights: of the constant, then of each function of the state.
+        enough: the lead (votes, summed scores) at which it stops; for "best", the score.
+        at_most: the number of candidates after which it stops.
+        expected_accuracy, expected_tokens, expected_samples: means over the problems of the fit, cross-validated for
+            weights.
+        full_accuracy: the accuracy of all `n`.
+        lost_at_most: the bound on the accuracy lost against all `n`, with the fit's confidence.
         model, verifier: whose runs it was fitted to.
-        version: of the functions that are weighed.
+        version: of the functions of the state.
 
     Raises:
         ConfigurationError: a field is out of range, or the version is another one.
@@ -113,7 +113,7 @@ class LearnedStopping(Rule):
         orders: int = 200,
         seed: int = 0,
     ) -> Self:
-        """A rule from recorded, graded runs; needs numpy. The same records and seed give the same rule.
+        """Fit a rule to recorded, graded runs; needs numpy. The same records and seed give the same rule.
 
         Args:
             records: a pool or problems of one, with at least `n` graded candidates each. It reads `correct` here, so
@@ -160,7 +160,7 @@ class LearnedStopping(Rule):
         orders: int = 20,
         seed: int = 0,
     ) -> tuple[Self, ...]:
-        """A rule for each price, by rising price; as `fit`. `prices` left out are spread over what matters."""
+        """Fit a rule for each price, by rising price; see `fit`. By default, prices cover the useful range."""
         if prices is not None and not prices:
             raise ConfigurationError("LearnedStopping.fit: prices=() has none; give at least one, or leave them out")
         for value in prices or ():
@@ -183,7 +183,7 @@ class LearnedStopping(Rule):
         )  # fmt: skip
 
     def suits(self, n: int, select: Select) -> None:
-        """Refuse a strategy that it was not fitted for.
+        """Raise unless the rule was fitted for such a strategy.
 
         Raises:
             ConfigurationError: another `n`, or another choice.
@@ -200,7 +200,7 @@ class LearnedStopping(Rule):
             return False
         self._check_left(seen, left)
         state = observe(seen, self.select, self.reference)
-        # Candidates that failed are neither seen nor to come: what is left decides, not n.
+        # Failed candidates are neither seen nor left, so count what is left instead of using n.
         if decided(state, len(seen) + left, self.select):
             return True
         if self.at_most is not None and len(seen) >= self.at_most:
@@ -210,7 +210,7 @@ class LearnedStopping(Rule):
         return len(seen) >= self.begin and self.value(state) <= 0
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
-        """The fewest after which it could stop: on its weights not before `begin`, on a lead not before it is there."""
+        """Return the fewest further candidates after which the rule could stop."""
         self._check_left(seen, left)
         state = observe(seen, self.select, self.reference) if seen else None
         counts = [self.begin - len(seen), least_decided(state, len(seen) + left, self.select)]
@@ -223,7 +223,7 @@ class LearnedStopping(Rule):
         return max(1, min(counts))
 
     def value(self, state: State) -> float:
-        """What going on is expected to be worth, in accuracy, after what it costs."""
+        """Return the expected gain of going on, in accuracy, less the price of its tokens."""
         functions = basis(state, self.n, self.select)
         return self.weights[0] + math.fsum(w * f for w, f in zip(self.weights[1:], functions, strict=True))
 
@@ -233,10 +233,10 @@ class LearnedStopping(Rule):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The rule in a file that `save` wrote.
+        """Read the rule in a file that `save` wrote.
 
         Raises:
-            DataError: it is none, or of another version: names the file and the field.
+            DataError: the file is not a rule, or of another version; names the file and the field.
         """
         return _files.read(path, FORMAT, cls, "stop rule")
 
@@ -267,7 +267,7 @@ def _fitter(
 
 
 def check_confidence(who: str, value: object) -> None:
-    """Refuse what is no confidence of a promise."""
+    """Raise unless `value` is a confidence, from 0.5 and below 1."""
     if not _finite(value) or not 0.5 <= value < 1:  # type: ignore[operator]
         raise ConfigurationError(f"{who}: confidence={value!r} must be a number from 0.5 and below 1")
 

@@ -1,4 +1,4 @@
-"""What a policy holds for each budget: a strategy for all problems, and where bins of difficulty part from it."""
+"""The plan for one budget: a strategy for all problems, and the stages where bins of difficulty depart from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Expected(Part):
-    """What is expected of a problem, each with its 95 % interval (value, low, high) over problems.
+    """Expected figures of a plan for one problem, each with its 95 % interval over problems (value, low, high).
 
     Attributes:
         accuracy: share of right answers; samples, tokens: paid for, a problem. A token of the larger model counts as
@@ -31,14 +31,14 @@ class Expected(Part):
 class Larger(Part):
     """Asks the policy's larger model.
 
-    Where nothing can be had of it (the budget, the time, failures), what the smaller model said before stands.
+    If it gives nothing (budget, time, failures), the smaller model's answer is kept.
 
     Args:
         strategy: `BestOfN` or `SelfConsistency`, how the larger model is sampled; its `n` counts that one's samples.
         beside: choose among the samples of both, and not of the larger model alone.
 
     Raises:
-        ConfigurationError: another strategy: only whole answers come from a second model.
+        ConfigurationError: the strategy is another one; a second model gives whole answers only.
     """
 
     strategy: BaseStrategy
@@ -58,10 +58,9 @@ class Stage(Part):
     """A look at the difficulty, after `count` samples.
 
     Args:
-        count: samples that are looked at: a probe, which the strategy that follows uses.
-        difficulty: how they are looked at.
-        choices: what to go on with, for each bin, the easiest first: a strategy, or the larger model; None goes on as
-            before.
+        count: samples of the probe, which the strategy that follows uses.
+        difficulty: how ease is predicted from them, and its bins.
+        choices: for each bin, the easiest first: a strategy or the larger model to go on with; None goes on as before.
 
     Raises:
         ConfigurationError: not one choice for each bin.
@@ -82,17 +81,17 @@ class Stage(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Part):
-    """What to do at one budget.
+    """The plan for one budget.
 
     Args:
         budget: samples a problem at most, of both models together.
         price: of a token in accuracy, by which bins were chosen.
-        fixed: the strategy that is best for all problems alike, and with which every run begins; before a larger model
-            is asked, the samples of the smaller one that are looked at.
-        stages: where bins of difficulty part from it, by rising count; none where that was no gain.
-        expected, expected_fixed, expected_full: of the plan, of the best strategy for all alike that looks at no
-            difficulty, and of all samples without a stop rule, on problems that the fit had not seen.
-        gain: accuracy over that best one; saved: its tokens over the plan's; both paired.
+        fixed: the strategy that is best for all problems, with which every run begins.
+        stages: where bins of difficulty depart from it, by rising count; empty if that was no gain.
+        expected, expected_fixed, expected_full: figures of the plan, of `fixed` alone, and of all samples without a
+            stop rule, on held-out problems.
+        gain: the plan's accuracy above that of `fixed`, paired.
+        saved: the tokens of `fixed` divided by the plan's, paired.
 
     Raises:
         ConfigurationError: stages that do not rise, or do not fit into the budget.
@@ -122,5 +121,5 @@ class Plan(Part):
 
     @property
     def asks_larger(self) -> bool:
-        """Whether it may ask the larger model."""
+        """Whether the plan may ask the larger model."""
         return any(isinstance(c, Larger) for c in (self.fixed, *(c for s in self.stages for c in s.choices)))

@@ -47,10 +47,10 @@ class Server:
         StoreFailed: the account of spending cannot be opened.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, progress: Callable[[int, int], None] | None = None) -> None:
         tenants = Tenants.of(settings)
         self.settings = settings
-        self.upstream = Upstream(settings)
+        self.upstream = Upstream(settings, progress)
         self.observation = Observation(settings)
         self.service = Service(
             settings=settings, upstream=self.upstream, profiles=Profiles(settings),
@@ -93,7 +93,7 @@ class Server:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        await self.upstream.start()
+        await in_thread(self.upstream.start)
         await in_thread(importlib.import_module, "openai.resources.chat")  # most of a second, in the first request else
         yield
         tasks = list(self.service.tasks)

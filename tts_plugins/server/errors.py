@@ -47,10 +47,13 @@ class APIError(Exception):
         kind: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(status, message)  # as it is made, so that it can be pickled
         self.status, self.message, self.code, self.param = status, message, code, param
         self.kind = kind or _kind(status)
         self.headers = dict(headers or {})
+
+    def __str__(self) -> str:
+        return self.message
 
     def body(self) -> dict[str, Any]:
         """The answer's JSON."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -13,18 +14,28 @@ from tts_plugins.server.app import Server
 from tts_plugins.server.guard import Guard
 from tts_plugins.server.settings import ServerSettings
 
+_BACKLOG = 4096
 _VARIABLE = "TTS_PLUGINS_SERVER_SETTINGS"
 
 
-def serve(settings: ServerSettings, *, workers: int = 1, sock: socket.socket | None = None) -> None:
+def serve(
+    settings: ServerSettings,
+    *,
+    workers: int = 1,
+    sock: socket.socket | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT: then no new request is taken, and those that run have `grace` seconds.
 
     Args:
         workers: processes; they share the account of spending, and each has its own viewer.
         sock: a socket that listens already.
+        progress: called with bytes done and bytes in all while the embedded model's weights are fetched.
 
     Raises:
         ConfigurationError: a setting is wrong, or the address is taken.
+        WeightsError: the embedded model cannot be had.
+        StoreFailed: the account of spending cannot be opened.
     """
     try:
         import uvicorn
@@ -33,15 +44,17 @@ def serve(settings: ServerSettings, *, workers: int = 1, sock: socket.socket | N
     sock = sock or bind(settings)
     options: dict[str, Any] = {
         "access_log": False, "log_level": "warning", "server_header": False, "date_header": False,
-        "timeout_graceful_shutdown": max(1, round(settings.grace)), "backlog": 4096, "lifespan": "on", "ws": "none",
+        "timeout_graceful_shutdown": max(1, round(settings.grace)), "backlog": _BACKLOG, "lifespan": "on", "ws": "none",
         "proxy_headers": False,
     }  # fmt: skip
+    server = Server(settings, progress)  # what is wrong with the settings is said here, once for all workers
     if workers == 1:
-        _Server(uvicorn.Config(Server(settings).application(), **options)).run(sockets=[sock])
+        server.upstream.start()
+        _Server(uvicorn.Config(server.application(), **options)).run(sockets=[sock])
         return
+    del server
     from uvicorn.supervisors import Multiprocess
 
-    Server(settings)  # what is wrong with the settings is said once, here
     os.environ[_VARIABLE] = settings.to_json()
     with tempfile.TemporaryDirectory(prefix="tts-plugins-metrics-") as folder:
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
@@ -66,6 +79,7 @@ def bind(settings: ServerSettings) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((settings.host, settings.port))
+        sock.listen(_BACKLOG)  # so that who comes before all is ready waits, and is not refused
     except OSError as error:
         sock.close()
         raise ConfigurationError(

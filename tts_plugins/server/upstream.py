@@ -127,14 +127,20 @@ class Kind:
 
 
 class Upstream:
-    """The upstream of a server; its connections are opened with the first call."""
+    """The upstream of a server; its connections are opened with the first call.
 
-    def __init__(self, settings: ServerSettings) -> None:
+    Args:
+        progress: called with bytes done and bytes in all while the embedded model's weights are fetched.
+    """
+
+    def __init__(self, settings: ServerSettings, progress: Callable[[int, int], None] | None = None) -> None:
         self._settings = settings
         self._key = settings.api_key
         self._local: LocalModel | None = None
         if settings.base_url is None:
-            self._local = LocalModel(settings.embedded, threads=settings.threads, max_tokens=_LOCAL_TOKENS)
+            self._local = LocalModel(
+                settings.embedded, threads=settings.threads, max_tokens=_LOCAL_TOKENS, progress=progress
+            )
         self._made: OrderedDict[Kind, UpstreamModel] = OrderedDict()
         self._prices: dict[str, Price | None] = {}
         self._session: Any = None
@@ -157,10 +163,14 @@ class Upstream:
             return (self._local.name,)
         return self._settings.models
 
-    async def start(self) -> None:
-        """Start the embedded model, where that is what is served."""
+    def start(self) -> None:
+        """Start the embedded model, where that is what is served. It blocks meanwhile.
+
+        Raises:
+            WeightsError, MissingExtraError: it cannot be had or started.
+        """
         if self._local is not None:
-            await in_thread(self._local.start)
+            self._local.start()
 
     async def base_url(self) -> str:
         """Where the upstream is."""

@@ -1,13 +1,15 @@
 """What scores candidates."""
 
 from tts_plugins.errors import SandboxUnavailable
-from tts_plugins.verifiers._sandbox.probe import Sandbox, sandbox_kind
+from tts_plugins.verifiers._sandbox.probe import Sandbox, find_sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
 from tts_plugins.verifiers.callable import CallableVerifier
 from tts_plugins.verifiers.code.code_tests import CodeTests
+from tts_plugins.verifiers.code.sql_query import SQLVerifier
 from tts_plugins.verifiers.combined.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.combined.cascade import Cascade, Veto
 from tts_plugins.verifiers.combined.ensemble import Ensemble
+from tts_plugins.verifiers.grouping.math_groups import MathGroups
 from tts_plugins.verifiers.json_schema import JSONSchemaVerifier
 from tts_plugins.verifiers.judges.canaries import MASTER_KEYS, Canaries, Screen
 from tts_plugins.verifiers.judges.generative import GenerativeVerifier
@@ -15,7 +17,7 @@ from tts_plugins.verifiers.judges.llm_judge import LLMJudge
 from tts_plugins.verifiers.judges.pairwise_judge import PairwiseJudge
 from tts_plugins.verifiers.learned import LearnedHead, LearnedVerifier
 from tts_plugins.verifiers.math_answer import MathAnswer
-from tts_plugins.verifiers.process._reward_families import RewardFamily
+from tts_plugins.verifiers.process import RewardFamily
 from tts_plugins.verifiers.process.process_http import ProcessVerifierHTTP
 from tts_plugins.verifiers.process.process_judge import ProcessJudge
 from tts_plugins.verifiers.process.process_transformers import ProcessVerifierTransformers
@@ -37,15 +39,18 @@ __all__ = [
     "LearnedHead",
     "LearnedVerifier",
     "MathAnswer",
+    "MathGroups",
     "PairwiseJudge",
     "ProcessJudge",
     "ProcessVerifierHTTP",
     "ProcessVerifierTransformers",
     "RecordedVerifier",
     "RewardFamily",
+    "SQLVerifier",
     "Sandbox",
     "SandboxUnavailable",
     "Screen",
     "Veto",
+    "find_sandbox",
     "sandbox_kind",
 ]

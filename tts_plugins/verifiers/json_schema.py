@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from tts_plugins.answers import read_json
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, MissingExtraError
 from tts_plugins.protocols import Run
 from tts_plugins.types import Candidate, Problem, Score
 
-_FENCE = re.compile(r"```[\w-]*[^\S\n]*\n(?P<body>.*?)```", re.DOTALL)
 _SHOWN, _WIDTH = 5, 200
 # Walked into, place by place; all other keywords are one constraint each, where they apply.
 _WALKED = {"$ref", "allOf", "properties", "required", "prefixItems", "items"}
@@ -35,11 +33,11 @@ class JSONSchemaVerifier:
     Args:
         schema: a JSON schema; `$ref` within it is followed, remote ones are not fetched.
 
-    The JSON is the whole text, the last fenced block, or what stands between the first brace and the last. A text
-    without JSON scores 0. The constraints counted are the keywords of the schema that apply to the value, at each
-    place where they apply; each required property is one. A value of the wrong type, and a required property that
-    is missing, miss all that would have applied there: half a record scores above none. `format` is not checked.
-    The feedback is the errors in words.
+    The JSON is what `tts_plugins.answers.read_json` finds: the whole text, the last fenced block that holds any, or the
+    last object in the prose. A text without JSON scores 0. The constraints counted are the keywords of the schema that
+    apply to the value, at each place where they apply; each required property is one. A value of the wrong type, and a
+    required property that is missing, miss all that would have applied there: half a record scores above none. `format`
+    is not checked. The feedback is the errors in words.
 
     Raises:
         ConfigurationError: the schema is no valid schema, or refers to what it does not hold.
@@ -90,28 +88,6 @@ class JSONSchemaVerifier:
         words = [textwrap.shorten(f"{error.json_path}: {error.message}", _WIDTH) for error in errors[:_SHOWN]]
         more = f"; and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""
         return Score(value=share, feedback="; ".join(words) + more, details={"errors": len(errors), "of": total})
-
-
-def read_json(text: str) -> Any:
-    """The JSON value in a text: all of it, the last fenced block, or from the first brace to the last.
-
-    Raises:
-        ValueError: there is none; NaN and Infinity are none either.
-    """
-    bodies = [text, *(match["body"] for match in reversed(list(_FENCE.finditer(text))))]
-    spans = [(text.find(a), text.rfind(b)) for a, b in ("{}", "[]")]
-    bodies += [text[start : end + 1] for start, end in sorted(spans) if 0 <= start < end]
-    first: ValueError | None = None
-    for body in bodies:
-        try:
-            return json.loads(body, parse_constant=_refuse)
-        except (ValueError, RecursionError) as error:
-            first = first or ValueError(str(error))
-    raise first or ValueError("the text is empty")
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 class _Count:

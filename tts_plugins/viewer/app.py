@@ -142,9 +142,8 @@ def differences(one: str, other: str) -> list[list[str]]:
 def _row(solve: Solve, view: View, event: Mapping[str, Any]) -> list[Any]:
     """One candidate in the list, short: there may be ten thousand."""
     said = event.get("answer") if event.get("answer") is not None else str(event.get("text") or "")[:200]
-    flags = "t" * (event.get("finish_reason") == "length" or bool(event.get("truncated"))) + "i" * solve.suspicious(
-        event
-    )
+    cut = event.get("finish_reason") == "length" or bool(event.get("truncated"))
+    flags = "t" * cut + "i" * solve.suspicious(event)
     score = view.score(event)
     return [
         event.get("index"), event.get("candidate"), None if score is None else round(score, 4), view.mark(event),

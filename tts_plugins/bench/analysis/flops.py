@@ -1,4 +1,4 @@
-"""Floating-point operations of pretraining and inference, and what one buys of the other. Pure.
+"""Floating-point operations of pretraining and inference, and their exchange. Pure.
 
 Source: Snell, Lee, Xu & Kumar 2024 (2408.03314), section 7; the factors 6 and 2 are those of Hoffmann et al. 2022
 (2203.15556): a token costs 2 operations a parameter forward, and 4 more backward.
@@ -12,7 +12,7 @@ from tts_plugins.errors import ConfigurationError
 
 
 def pretraining(parameters: float, tokens: float) -> float:
-    """FLOPs of training `parameters` on `tokens`: 6 N D.
+    """Return the FLOPs of training `parameters` on `tokens`: 6 N D.
 
     Raises:
         ConfigurationError: one is no positive number.
@@ -21,7 +21,7 @@ def pretraining(parameters: float, tokens: float) -> float:
 
 
 def inference(parameters: float, tokens: float) -> float:
-    """FLOPs of generating (or reading) `tokens` with `parameters`: 2 N D. Attention over long contexts adds to it.
+    """Return the FLOPs of generating or reading `tokens` with `parameters`: 2 N D, without attention.
 
     Raises:
         ConfigurationError: one is no number from 0, or there are no parameters.
@@ -32,7 +32,7 @@ def inference(parameters: float, tokens: float) -> float:
 
 
 def exchange(times_smaller: float, inference_share: float) -> float:
-    """By how much a model M times smaller may multiply its inference to cost as much as the larger one overall.
+    """Return how many times more inference a model M times smaller may use at the larger model's total FLOPs.
 
     M + 3 (D_pretrain / D_inference) (M - 1), from 6 N D_pre + 2 N D_inf on both sides.
 

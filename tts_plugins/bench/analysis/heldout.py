@@ -1,4 +1,4 @@
-"""What a process verifier is worth on problems that it was not trained on."""
+"""Measures a process verifier on problems that it was not trained on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tts_plugins.metrics import (
 from tts_plugins.pools import PoolCandidate, PoolProblem
 from tts_plugins.selection import Aggregate, aggregate
 
-# Of fewer problems nothing can be said: drawn again, they make intervals of nothing.
+# With fewer problems a bootstrap interval means nothing.
 ENOUGH = 5
 
 Steps = Sequence[Sequence[float]]  # of one problem: the step scores of each candidate
@@ -27,11 +27,11 @@ Steps = Sequence[Sequence[float]]  # of one problem: the step scores of each can
 
 @dataclass(frozen=True, kw_only=True)
 class Heldout:
-    """Figures over problems that a verifier has not seen; intervals are of 95 %, by drawing problems again.
+    """Figures over held-out problems, with 95 % intervals from resampling problems.
 
     Attributes:
         problems, solutions: how many there are.
-        auc: that a right solution scores above a wrong one, over all problems together.
+        auc: the probability that a right solution scores above a wrong one, over all problems together.
         auc_within: the same among solutions of one problem; None where each problem's are all right or all wrong.
         reliability: of the step scores against the labels.
         accuracy: of what is chosen among a problem's solutions: by "verifier", "weighted" votes, "majority", at

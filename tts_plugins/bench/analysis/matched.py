@@ -1,4 +1,4 @@
-"""A small model with test-time compute beside a larger model's single answer, at the same FLOPs. Pure.
+"""Compares a small model with test-time compute to a larger model's single answer at equal FLOPs. Pure.
 
 Source: Snell, Lee, Xu & Kumar 2024 (2408.03314), section 7.
 """
@@ -15,7 +15,7 @@ from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.metrics import Estimate, clustered_bootstrap, paired_bootstrap
 from tts_plugins.pools import Pool
 
-# R = D_inference / D_pretraining of the paper's figures; None: inference alone counts, pretraining is paid already.
+# R = D_inference / D_pretraining of the paper's figures; None counts inference alone.
 SHARES: Sequence[float | None] = (None, 22.0, 0.79, 0.16)
 
 
@@ -35,7 +35,7 @@ class Larger:
 
     @classmethod
     def of_pool(cls, pool: Pool, parameters: float) -> Larger:
-        """From recorded samples.
+        """Read a larger model's answers from recorded samples.
 
         Raises:
             DataError: an answer was not graded or its tokens were not counted.
@@ -54,12 +54,12 @@ class Larger:
 
     @classmethod
     def of_arm(cls, arm: Arm, name: str, parameters: float) -> Larger:
-        """From a benchmark of its own, such as one greedy answer."""
+        """Read a larger model's answers from a benchmark of its own, such as one greedy answer."""
         return cls(name=name, parameters=parameters, correct=arm.rights, tokens=arm.tokens.value)
 
     @property
     def flops(self) -> float:
-        """Of one answer."""
+        """FLOPs of one answer."""
         return flops.inference(self.parameters, self.tokens)
 
 
@@ -71,7 +71,8 @@ class Match:
         share: R = D_inference / D_pretraining; None where only inference counts.
         allowed: FLOPs that the small model may spend on one problem.
         arm: the most accurate arm within them; None where even the cheapest costs more.
-        accuracy, larger: theirs, on the problems that both have; difference: of the two, paired.
+        accuracy, larger: the accuracy of the arm and of the larger model on the problems that both have.
+        difference: between the two, paired.
     """
 
     share: float | None
@@ -84,7 +85,7 @@ class Match:
 
 
 def matches(summary: Summary, costs: Costs, larger: Larger) -> list[Match]:
-    """For each ratio of inference to pretraining, what the small model reaches at the larger one's total FLOPs.
+    """Return, for each ratio of inference to pretraining, the best arm at the larger model's total FLOPs.
 
     With pretraining counted, the small model may multiply the larger one's tokens by M + 3 / R (M - 1); with inference
     alone, by M. The arm is chosen and measured on the same problems, which favours it a little where arms are many.

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: the reliability diagram, as text and as SVG. Pure."""
+"""The reliability diagram of predicted probabilities, as text and as SVG. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_WIDE, _PAD = 320, 40  # of the SVG: the square of the diagram, and around it
+_WIDE, _PAD = 320, 40  # sizes in the SVG: the diagram's square, and its margin
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """Predictions between `low` and `high`: their mean, the mean of what came, and how many there are."""
+    """The predictions between `low` and `high`: their mean, the mean outcome, and their number."""
 
     low: float
     high: float
@@ -28,7 +28,7 @@ class Reliability:
         bins: those that hold predictions, from low to high.
         error: the expected calibration error, the mean distance of a bin's two means, weighted by its count.
         brier: the mean squared distance of prediction and outcome.
-        base_brier: the same for who always predicts the mean outcome.
+        base_brier: the same for a constant prediction of the mean outcome.
     """
 
     bins: tuple[Bin, ...]
@@ -38,7 +38,7 @@ class Reliability:
 
     @classmethod
     def of(cls, predicted: Sequence[float], observed: Sequence[float], *, bins: int = 10) -> Reliability:
-        """The diagram of predictions in [0, 1] against outcomes, which may be shares.
+        """Compute the diagram of predictions in [0, 1] against outcomes, which may be shares.
 
         Raises:
             ValueError: there are none, they are no pairs, or `bins` is below 1.
@@ -58,7 +58,7 @@ class Reliability:
         )
 
     def text(self, width: int = 40) -> str:
-        """For a terminal: a line for each bin, a bar as long as what came, and a mark where it was predicted."""
+        """Draw for a terminal: for each bin a bar for the mean outcome, and a mark at the mean prediction."""
         lines = [f"{'predicted':>10} {'came':>6} {'steps':>6}"]
         for b in self.bins:
             bar = list("█" * round(b.observed * width) + "·" * (width - round(b.observed * width)))
@@ -67,7 +67,7 @@ class Reliability:
         return "\n".join(lines)
 
     def svg(self) -> str:
-        """One `<svg>` element: the diagonal, and a dot for each bin whose area goes by its count."""
+        """Draw one `<svg>` element: the diagonal, and a dot for each bin with an area by its count."""
 
         def at(x: float, y: float) -> tuple[float, float]:
             return _PAD + x * _WIDE, _PAD + (1 - y) * _WIDE

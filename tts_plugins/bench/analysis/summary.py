@@ -1,4 +1,4 @@
-"""What a benchmark's rows come to: one set of figures for each arm, with intervals by problem. Pure."""
+"""Summarises a benchmark's rows: figures for each arm, with intervals over problems. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Costs:
     verifier_parameters: float = 0.0
 
     def of(self, solve: SolveRow) -> float:
-        """2 N D of one solve, read and written tokens alike; a pool without prompt counts leaves those out."""
+        """Return 2 N D of one solve for tokens read and written; prompts without counts are left out."""
         mine = flops.inference(self.parameters, solve.model_tokens)
         tokens = solve.verifier_tokens
         return mine + (flops.inference(self.verifier_parameters, tokens) if tokens and self.verifier_parameters else 0)
@@ -61,18 +61,18 @@ class Arm:
 
     @cached_property
     def rights(self) -> dict[str, list[float]]:
-        """By problem, 1 for each right solve and 0 for each wrong or failed one; what was not graded is left out."""
+        """The grades by problem: 1 for a right solve, 0 for a wrong or failed one; without ungraded solves."""
         graded = {p: [float(s.correct) for s in rows if s.correct is not None] for p, rows in self.solves.items()}
         return {problem: rows for problem, rows in graded.items() if rows}
 
     @property
     def lone(self) -> bool:
-        """Whether a single problem was graded: it says nothing of others, so that there is no interval."""
+        """Whether only one problem was graded, so that there is no interval."""
         return len(self.rights) == 1
 
     @property
     def exact(self) -> bool:
-        """Whether the tokens of all its solves were counted; else some are bounds or estimates."""
+        """Whether the tokens of all solves were counted; else some are bounds or estimates."""
         return all(s.exact for s in self.all)
 
     @property
@@ -97,17 +97,17 @@ class Arm:
 
     @cached_property
     def seconds(self) -> Estimate:
-        """Wall time of a solve, beside others on the same machine: what it waited for the model is part of it."""
+        """Wall time of a solve, including waits for the model that other solves share."""
         return self.mean(lambda s: s.seconds)
 
     @cached_property
     def usd(self) -> Estimate | None:
-        """Dollars of a solve; None where a price is not known."""
+        """Dollars of a solve; None if a price is unknown."""
         return None if any(s.usd is None for s in self.all) else self.mean(lambda s: s.usd or 0.0)
 
     @property
     def all(self) -> list[SolveRow]:
-        """Its solves."""
+        """The number of solves."""
         return [s for solves in self.solves.values() for s in solves]
 
     def mean(self, figure: Figure) -> Estimate:
@@ -119,7 +119,7 @@ class Arm:
         return self.mean(costs.of)
 
     def over(self, other: Arm, figure: Figure | None = None) -> Estimate:
-        """How much higher than the other arm's, paired by problem: the accuracy, where no figure is given."""
+        """Return the difference to the other arm, paired by problem; of the accuracy unless a figure is given."""
         shared = [p for p in self.solves if p in other.solves]
         if not shared:
             raise DataError(f"{self.name} and {other.name} have no problem in common yet")
@@ -132,13 +132,13 @@ class Arm:
         return paired_bootstrap(mine, theirs)
 
     def gain(self, other: Arm) -> Estimate | None:
-        """How much more accurate than the other arm, paired; None where no problem was graded in both."""
+        """Return how much more accurate it is than the other arm, paired; None if no problem was graded in both."""
         shared = [p for p in self.rights if p in other.rights]
         return paired_bootstrap(*([arm.rights[p] for p in shared] for arm in (self, other))) if shared else None
 
     def outcomes(self, problems: Sequence[str] | None = None) -> dict[str, float]:
-        """What became of its graded solves, as shares: right; wrong with a right candidate there; wrong without; every
-        candidate cut by a length limit or without a readable answer; no candidate at all."""
+        """The shares of graded solves that ended right; wrong with a right candidate; wrong without one; with every
+        candidate truncated or unreadable; with no candidate."""
         counts: Counter[str] = Counter()
         chosen = [s for s in self.all if s.correct is not None and (problems is None or s.problem in problems)]
         for s in chosen:
@@ -152,7 +152,7 @@ class Arm:
         return sum(c.truncated for c in rows) / max(1, len(rows))
 
     def selections(self) -> dict[str, float | None]:
-        """What each way to choose among its candidates would have reached, ties in expectation.
+        """The accuracy that each way to choose among its candidates would have reached, ties in expectation.
 
         "any" is the share of solves with a right one among them; "one" that of a single candidate. A failed solve
         without candidates has none that could be right, and counts.
@@ -178,8 +178,9 @@ class Arm:
         }
 
     def pass_at(self, k: int) -> float | None:
-        """The unbiased pass@k over its solves; None where one has fewer than `k` candidates, or was stopped early:
-        how many there are then depends on what they say."""
+        """Return the unbiased pass@k over its solves; None if one has fewer than `k` candidates or was stopped early.
+
+        After an early stop the number of candidates depends on their answers."""
         if any(s.stopped != "complete" for s in self.all):
             return None
         rows = [self._of(s) for s in self.all if s.correct is not None]
@@ -193,7 +194,7 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """All arms, and what is said over all of them."""
+    """All arms of a benchmark."""
 
     arms: tuple[Arm, ...]
     problems: tuple[ProblemRow, ...]
@@ -204,7 +205,7 @@ class Summary:
         cls, arms: Sequence[str], seeds: Sequence[int], problems: Sequence[ProblemRow], solves: Sequence[SolveRow],
         candidates: Mapping[Key, Sequence[CandidateRow]],
     ) -> Summary:  # fmt: skip
-        """From a store's rows; arms without a solve yet are left out."""
+        """Summarise a store's rows; arms without a solve are left out."""
         by_arm: dict[str, dict[str, list[SolveRow]]] = {name: {} for name in arms}
         for s in _regraded(solves):
             by_arm.setdefault(s.arm, {}).setdefault(s.problem, []).append(s)
@@ -218,12 +219,12 @@ class Summary:
 
     @property
     def ungraded(self) -> list[str]:
-        """Problems that were solved and never graded: they have no answer, and no figure of accuracy counts them."""
+        """Problems that were solved but never graded: they have no answer, and accuracies leave them out."""
         solved = {p for arm in self.arms for p in arm.solves}
         return sorted(solved - {p for arm in self.arms for p in arm.rights})
 
     def frontier(self, cost: Callable[[Arm], float]) -> list[Arm]:
-        """The arms that no other one beats in accuracy without costing more, cheapest first, and were ever right."""
+        """Return the arms on the frontier of accuracy and cost, cheapest first, without those that were never right."""
         kept: list[Arm] = []
         graded = [a for a in self.arms if a.accuracy is not None and a.accuracy.value > 0]
         for arm in sorted(graded, key=lambda a: (cost(a), -_value(a))):
@@ -233,7 +234,7 @@ class Summary:
 
     @cached_property
     def ease(self) -> dict[str, float]:
-        """Each problem's share of right candidates over all arms: the paper's oracle difficulty."""
+        """Each problem's share of right candidates over all arms, the paper's oracle difficulty."""
         rights: dict[str, list[bool]] = {}
         for arm in self.arms:
             for key, rows in arm.candidates.items():
@@ -250,13 +251,13 @@ class Summary:
 
 
 def accuracy_in(arm: Arm, problems: Sequence[str]) -> Estimate | None:
-    """An arm's accuracy on some problems; None where it has none of them graded."""
+    """Return an arm's accuracy on some problems; None if none of them was graded."""
     rows = [arm.rights[p] for p in problems if p in arm.rights]
     return clustered_bootstrap(rows, resamples=1000) if rows else None
 
 
 def _regraded(solves: Sequence[SolveRow]) -> list[SolveRow]:
-    """A failed solve is wrong, but not on a problem whose other solves say that it has no answer."""
+    """Count failed solves as wrong, except on problems that other solves show to have no answer."""
     known = {s.problem for s in solves if s.error is None and s.correct is not None}
     bare = {s.problem for s in solves if s.error is None} - known
     return [replace(s, correct=None) if s.error is not None and s.problem in bare else s for s in solves]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tts_plugins._trace.markup import Html, el, markup
@@ -24,6 +25,12 @@ class Point:
     cost: float
     accuracy: Estimate
     frontier: bool
+    name: str = ""
+
+    @property
+    def family(self) -> str:
+        """The strategy without its numbers: arms of one family make a scaling curve."""
+        return re.split(r"[:(\d]", self.name, maxsplit=1)[0].strip(" -_=") or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +75,8 @@ def against_cost(points: Sequence[Point], cost: str, height: float = 300.0) -> H
     out = [_rule(y(m), _percent(m)) for m in marks]
     out += [_text(x(t), height - _BOTTOM + 16, _short(t), anchor="middle") for t in ticks]
     out.append(_text((_LEFT + WIDTH - _RIGHT) / 2, height - 6, f"{cost}, logarithmic", anchor="middle"))
+    out.append(_text(_LEFT + 4, _TOP + 2, "problems solved", anchor="start"))
+    out += _curves(points, x, y)
     path = ""
     for p in sorted((p for p in points if p.frontier), key=lambda p: p.cost):
         px, py = x(p.cost), y(p.accuracy.value)
@@ -77,8 +86,32 @@ def against_cost(points: Sequence[Point], cost: str, height: float = 300.0) -> H
     places = _apart([x(p.cost) for p in points])
     for p, px in zip(points, places, strict=True):
         out.append(_line(px, y(p.accuracy.low), px, y(p.accuracy.high), f"whisker k{p.arm % COLOURS}"))
-    out += [_marker(px, y(p.accuracy.value), p.arm) for p, px in zip(points, places, strict=True)]
+    out += [
+        el("g", el("title", _told(p, cost)), _marker(px, y(p.accuracy.value), p.arm))
+        for p, px in zip(points, places, strict=True)
+    ]
     return _svg(out, height, f"Accuracy against {cost}")
+
+
+def _curves(points: Sequence[Point], x: Callable[[float], float], y: Callable[[float], float]) -> list[Html]:
+    """A line through the arms of each family, in order of their cost: how it scales."""
+    families: dict[str, list[Point]] = {}
+    for point in points:
+        families.setdefault(point.family, []).append(point)
+    out = []
+    for name, members in families.items():
+        if len(members) < 2:
+            continue
+        places = [f"{x(p.cost):.1f} {y(p.accuracy.value):.1f}" for p in sorted(members, key=lambda p: p.cost)]
+        kind = f"curve k{members[0].arm % COLOURS}"
+        out.append(el("path", el("title", name), d=f"M{'L'.join(places)}", class_=kind))
+    return out
+
+
+def _told(point: Point, cost: str) -> str:
+    low, high = point.accuracy.low, point.accuracy.high
+    said = f"{letter(point.arm)} {point.name}: {point.accuracy.value:.1%} ({low:.1%} to {high:.1%})"
+    return f"{said} for {point.cost:,.4g} {cost}"
 
 
 def by_bin(

@@ -68,11 +68,12 @@ def _key(key: Key) -> Html:
 def _against_cost(summary: Summary, numbers: Mapping[str, int], cost: Cost, unit: str) -> Drawing:
     frontier = summary.frontier(cost)
     points = [
-        chart.Point(arm=numbers[a.name], cost=cost(a), accuracy=a.accuracy, frontier=a in frontier)
+        chart.Point(arm=numbers[a.name], cost=cost(a), accuracy=a.accuracy, frontier=a in frontier, name=a.name)
         for a in summary.arms
         if a.accuracy is not None
     ]
-    note = "Whiskers: 95 %, resampled by problem. Dashed: the frontier, where nothing is as right for less."
+    note = "Whiskers: 95 %, resampled by problem. Lines: one strategy with more compute. "
+    note += "Dashed: the frontier, where nothing is as right for less."
     return Drawing(title="Accuracy against compute", chart=chart.against_cost(points, unit), note=note)
 
 

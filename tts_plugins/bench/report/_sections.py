@@ -17,6 +17,23 @@ from tts_plugins.metrics import Estimate
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
+def headline(summary: Summary, cost: Callable[[Arm], float], unit: str) -> Html | None:
+    """The best strategy beside the first one, in a sentence; none where nothing was graded."""
+    graded = [arm for arm in summary.arms if arm.accuracy is not None]
+    if len(graded) < 2:
+        return None
+    first, best = summary.arms[0], max(graded, key=lambda arm: arm.accuracy.value if arm.accuracy is not None else 0)
+    gain, value = best.gain(first), best.accuracy
+    if best is first or gain is None or value is None:
+        said = f"Nothing was better than {first.name}."
+    else:
+        sure = "" if gain.low > 0 or best.lone else ", which may be chance"
+        times = f", at {cost(best) / cost(first):.1f} times the {unit}" if cost(first) > 0 else ""
+        said = f"{best.name} solves {value.value:.0%} of the problems: {100 * gain.value:+.0f} points over {first.name}"
+        said += f"{sure}{times}."
+    return el("p", said, class_="headline")
+
+
 def facts(config: Mapping[str, Any], summary: Summary) -> Html:
     """What was done, and what it took."""
     solves = [s for arm in summary.arms for s in arm.all]

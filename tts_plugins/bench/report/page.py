@@ -71,6 +71,7 @@ def page(run: Run, place: Placing | None = None) -> str:
     cost, unit = cost_of(place), "tokens of a solve" if place is None else "FLOPs of a solve"
     body = [
         el("h1", f"Benchmark: {run.config['model']}"),
+        sections.headline(run.summary, cost, unit),
         sections.facts(run.config, run.summary),
         charts(run.summary, cost, unit),
         sections.figures(run.summary, run.frontier(place), None if place is None else place.costs),

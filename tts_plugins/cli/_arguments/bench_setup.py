@@ -1,4 +1,4 @@
-"""What `bench` and `record` are given, from flags and from a file, as a `Plan`. Nothing here calls a model."""
+"""Makes a `Plan` from what `bench` and `record` are given in flags and files. Nothing here calls a model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MODEL = ("name", "base_url", "api_key_env", "temperature", "max_tokens", "syste
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A benchmark as it is configured; the names are those of the file's keys.
+    """The configuration of a benchmark; the fields are the keys of its file.
 
     `strategies` and `budgets` are tables by name in a file, and lists of texts on the command line.
     """
@@ -45,7 +45,7 @@ class Setup:
 
     @classmethod
     def read(cls, path: Path | None, **flags: Any) -> Setup:
-        """From a TOML or JSON file, if any, where flags that are given take the place of what it says.
+        """Read a TOML or JSON file, if any; flags override it.
 
         Raises:
             ConfigurationError: it cannot be read, or has a key that is not known.
@@ -64,7 +64,7 @@ class Setup:
         return cls(**{**table, **given, "model": {**table.get("model", {}), **model}})
 
     def problem_set(self) -> tuple[ProblemSet, Pool | None]:
-        """The problems, and the pool that has them where there is one.
+        """Read the problems, and the pool that has them if there is one.
 
         Raises:
             ConfigurationError, DataError: neither a pool nor problems are given, or they cannot be read.
@@ -78,13 +78,13 @@ class Setup:
         return ProblemSet(source=str(self.pool), problems=tuple(p.problem() for p in chosen), grade=by_record), pool
 
     def checker(self) -> Verifier | SetVerifier | None:
-        """The verifier."""
+        """Make the verifier."""
         return verifier_of(
             self.verifier, base_url=self.model.get("base_url"), api_key_env=self.model.get("api_key_env")
         )
 
     def plan(self, model: OpenAICompatibleModel | None) -> Plan:
-        """All of it as a plan.
+        """Make the plan.
 
         Raises:
             ConfigurationError, DataError: something does not fit or cannot be read.
@@ -106,7 +106,7 @@ class Setup:
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """What else the results depend on; Python files by their content, since that may change."""
+        """Return what else the results depend on; Python files by their content."""
         hidden = ("api_key_env", "price", "threads")
         return {
             "sampling": {k: v for k, v in self.model.items() if k not in hidden},
@@ -119,12 +119,12 @@ class Setup:
 
 
 def texts(given: Sequence[str] | None) -> dict[str, str]:
-    """Texts that name themselves, as the command line has them."""
+    """Use texts as their own names, as on the command line."""
     return {text: text for text in given or ()}
 
 
 def grade_of(text: str | None, default: Grade) -> Grade:
-    """The grade that `--grade` names.
+    """Return the grade function that `--grade` names.
 
     Raises:
         ConfigurationError: it is not known, or cannot be loaded.
@@ -143,7 +143,7 @@ def grade_of(text: str | None, default: Grade) -> Grade:
 
 
 def _told(grade: Grade, where: str) -> Grade:
-    """The same grade, whose errors say where they come from."""
+    """Wrap a grade function so that its errors name it."""
 
     def told(problem: Problem, candidate: Candidate) -> bool | None:
         try:

@@ -1,4 +1,4 @@
-"""From what was typed to the objects that `solve` takes. Nothing here calls a model."""
+"""Makes the objects that `solve` takes from what was typed. Nothing here calls a model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model_of(
     progress: Progress,
     **more: Any,
 ) -> OpenAICompatibleModel:
-    """The generator: a model on a server, a GGUF file, or the embedded model; `more` are arguments of either.
+    """Make the generator: a model on a server, a GGUF file, or the embedded model.
 
     Without a server's address, "provider/model" is a model of Anthropic, Gemini, Bedrock or the like.
 
@@ -67,7 +67,7 @@ def model_of(
 
 
 def _is_path(name: str) -> bool:
-    """Whether it means a file and not a model of OpenAI's, whose names have dots too."""
+    """Return whether the name means a file, and not a model of OpenAI's, whose names have dots too."""
     return Path(name).is_file() or name.startswith(("./", "../", "/", "~")) or Path(name).suffix in _FILES
 
 
@@ -75,7 +75,7 @@ def embedder_of(
     name: str | None, *, base_url: str | None, api_key_env: str | None, pooling: str, threads: int | None,
     progress: Progress,
 ) -> EmbeddingModel:  # fmt: skip
-    """What makes vectors of texts: a model on a server, a GGUF file, or the embedded model.
+    """Make the embedding model: on a server, a GGUF file, or the embedded one.
 
     Raises:
         ConfigurationError: options that do not go together, or a value that the model refuses.
@@ -91,7 +91,7 @@ def embedder_of(
 
 
 def check_key(model: OpenAICompatibleModel, base_url: str | None, api_key_env: str | None) -> None:
-    """Refuse a server that wants a key before anything is sent without one.
+    """Raise before anything is sent if the server needs a key and there is none.
 
     Raises:
         ConfigurationError: OpenAI's own address is meant, and there is no key.
@@ -105,7 +105,7 @@ def check_key(model: OpenAICompatibleModel, base_url: str | None, api_key_env: s
 
 
 def key_of(variable: str | None) -> str | None:
-    """The key that an environment variable holds; None where none is named.
+    """Read the key from an environment variable; None if no variable is named.
 
     Raises:
         ConfigurationError: it is not set.
@@ -118,7 +118,7 @@ def key_of(variable: str | None) -> str | None:
 
 
 def price_of(text: str) -> tuple[float, float]:
-    """`IN,OUT`: dollars per million prompt and completion tokens.
+    """Read `IN,OUT`, dollars per million prompt and completion tokens.
 
     Raises:
         ConfigurationError: it is not two numbers.
@@ -133,7 +133,7 @@ def price_of(text: str) -> tuple[float, float]:
 
 
 def budget_of(*, calls: int | None, tokens: int | None, usd: float | None, seconds: float | None) -> Budget | None:
-    """The limits that were given; None where there are none.
+    """Make the budget from the limits that were given; None if there are none.
 
     Raises:
         ConfigurationError: one is not above 0.

@@ -1,4 +1,4 @@
-"""What a solve may cost, before anything is sent or started. Pure, but for asking the verifier for its bound."""
+"""Estimates what a solve may cost before anything is sent. Pure, except that it asks the verifier for its bound."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BYTES_A_TOKEN, TEMPLATE = 4, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """One row of the plan; None where it is not known."""
+    """One row of the estimate; None for what is unknown."""
 
     calls: int | None
     prompt_tokens: int | None
@@ -38,7 +38,7 @@ class Estimate:
 
     @property
     def tokens(self) -> int | None:
-        """Both kinds together."""
+        """Prompt and completion tokens together."""
         if self.prompt_tokens is None or self.completion_tokens is None:
             return None
         return self.prompt_tokens + self.completion_tokens
@@ -50,7 +50,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The three rows, and what was assumed and would be cut, in words."""
+    """The three rows, and in words what was assumed and what the budget would cut."""
 
     model: str
     strategy: str
@@ -104,12 +104,12 @@ async def plan(
     price: str | None,
     base_url: str | None,
 ) -> Plan:
-    """The least, the expected and the most that a solve takes.
+    """Estimate the least, the expected and the most that a solve takes.
 
     Raises:
         ConfigurationError: the budget could not hold over this model, as in the real run.
     """
-    # Not the local model's own method: that would start it. What it adds is the start only.
+    # The local model's own method would start its server.
     bound = await OpenAICompatibleModel.bound(model, problem)
     check_bounds(model, bound, Ledger(budget))
     extra = FREE if verifier is None else await verifier.bound(problem, bound.completion_tokens)
@@ -130,7 +130,9 @@ async def plan(
 def _estimate(model: OpenAICompatibleModel, problem: Problem) -> int:
     messages = model._prompt(problem)["messages"]
     text = sum(len(str(m.get("content", "")).encode("utf-8", "replace")) for m in messages)
-    return math.ceil(text / BYTES_A_TOKEN) + TEMPLATE * (len(messages) + 1)  # the answer's turn is begun too
+    return math.ceil(text / BYTES_A_TOKEN) + TEMPLATE * (
+        len(messages) + 1
+    )  # the template opens the answer's turn as well
 
 
 def _rows(
@@ -152,7 +154,7 @@ def _rows(
         )
 
     return {
-        # Choices of one request share its prompt where the server honours n; the least counts on that.
+        # Choices of one request share its prompt if the server honours n, which the least assumes.
         "minimum": row(least, prompt * math.ceil(least / batch), 1, extra),
         "expected": row(middle, prompt * middle, math.ceil(limit / 2), extra),
         "worst_case": row(most, bound.prompt_tokens * most, limit, extra),

@@ -1,4 +1,4 @@
-"""The options of the commands, as they stand in their help."""
+"""The options of the commands, with their help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The strategy that was typed, for `solve` and for `bench`. Nothing here calls a model."""
+"""Reads the strategy that was typed, for `solve` and `bench`. Nothing here calls a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tts_plugins.strategies import BaseStrategy, BestOfN
 
 
 def strategy_of(text: str | None, settings: Mapping[str, Any], *, verified: bool) -> Strategy:
-    """The strategy by its registered name, in kebab or snake case; without one, what suits the verifier.
+    """Make the strategy of a registered name, in kebab or snake case; without a name, one that suits the verifier.
 
     Args:
         text: a name, which may bring settings of its own, as in `best-of-n:n=4,stop=vote-lead:3` or
@@ -67,7 +67,7 @@ def strategy_of(text: str | None, settings: Mapping[str, Any], *, verified: bool
 
 
 def _spelled(field: str) -> str:
-    """The option that sets a field."""
+    """Return the option that sets a field."""
     return f"--{field}" if field in ("n", "select", "stop") else f"--set {field}=…"
 
 
@@ -111,7 +111,7 @@ def _policy(settings: Mapping[str, Any], verified: bool) -> ComputeOptimal:
 
 
 def _asked(policy: ComputeOptimal) -> Iterator[BaseStrategy]:
-    """The strategies that it may come to."""
+    """Return the strategies that it may run."""
     plans = [p for p in policy.plans if policy.budget is None or p.budget <= policy.budget]
     parts = [part for p in plans for part in (p.fixed, *(c for stage in p.stages for c in stage.choices))]
     for part in parts:
@@ -120,7 +120,7 @@ def _asked(policy: ComputeOptimal) -> Iterator[BaseStrategy]:
 
 
 def with_larger(strategy: Strategy, model: OpenAICompatibleModel) -> ComputeOptimal:
-    """The policy with the larger model that it may ask.
+    """Give a policy the larger model that it may ask.
 
     Raises:
         ConfigurationError: it is no policy, or was fitted to another larger model.
@@ -133,7 +133,7 @@ def with_larger(strategy: Strategy, model: OpenAICompatibleModel) -> ComputeOpti
 
 
 def settings_of(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
-    """`FIELD=VALUE`s, the values read as JSON where they are that, else as text.
+    """Read `FIELD=VALUE` pairs; a value is JSON if it parses, else text.
 
     Raises:
         ConfigurationError: one has no "=".
@@ -163,7 +163,9 @@ def stop_of(rules: Sequence[str]) -> Rule | str | None:
 
 def _rule(text: str) -> Rule:
     name, _, rest = text.partition(":")
-    known = {key: cls for key, cls in registered("stopping").items() if not key.endswith("_of")}  # those hold others
+    known = {
+        key: cls for key, cls in registered("stopping").items() if not key.endswith("_of")
+    }  # combined rules hold other rules
     kind = find(known, name)
     if kind is None:
         raise ConfigurationError(

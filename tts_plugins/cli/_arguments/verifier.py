@@ -1,4 +1,4 @@
-"""The verifier that `--verifier` names."""
+"""Reads the verifier that `--verifier` names."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def verifier_of(
 
 
 def learned_head(text: str | None) -> LearnedHead | None:
-    """What `train-verifier` wrote, where that is named.
+    """Load what `train-verifier` wrote, if that is named.
 
     Raises:
         DataError: the file is none.
@@ -87,7 +87,7 @@ def _schema(path: Path, text: str) -> Any:
 
 
 def function_of(text: str, option: str) -> Any:
-    """The function that `python:package.module:function` or `python:path/file.py:function` names.
+    """Load the function that `python:package.module:function` or `python:path/file.py:function` names.
 
     Raises:
         ConfigurationError: it cannot be loaded, or is no function.
@@ -102,7 +102,7 @@ def function_of(text: str, option: str) -> Any:
 
 
 def named(where: str, option: str) -> Any:
-    """What `package.module:name` or `path/file.py:name` names.
+    """Load what `package.module:name` or `path/file.py:name` names.
 
     Raises:
         ConfigurationError: it cannot be loaded; begins with the `option` that named it.

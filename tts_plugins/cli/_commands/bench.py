@@ -120,7 +120,7 @@ def bench(
 ) -> None:
     """Measure strategies: every strategy within every budget, on every problem.
 
-    Everything is written down as it is paid for: the same command goes on where it was ended or killed. The four
+    Everything is stored as it is paid for: the same command resumes where it was ended or killed. The four
     --budget-… options limit the whole run.
 
     [dim]tts-plugins bench --pool examples/orders_pool.jsonl.gz --verifier recorded --html report.html[/]
@@ -166,7 +166,7 @@ def bench(
 
 
 def generator_of(setup: Setup, download: Download, **more: Any) -> OpenAICompatibleModel | None:
-    """The model that a setup names, ready to be asked; None where a pool takes its place.
+    """Open the model that a setup names; None if a pool takes its place.
 
     Raises:
         ConfigurationError: it has both, or a value that the model refuses.
@@ -191,7 +191,7 @@ def generator_of(setup: Setup, download: Download, **more: Any) -> OpenAICompati
 async def run_plan(
     plan: Plan, store: Store, model: OpenAICompatibleModel | None, concurrency: int, total: Budget | None, quiet: bool
 ) -> bool:
-    """Do what is left of a plan, in view; whether all is done."""
+    """Run the rest of a plan with a live view; return whether all is done."""
     view = BenchView(stderr(), plan, store, quiet=quiet)
     try:
         with no_key_echo(), view:

@@ -56,8 +56,8 @@ def calibrate_command(
 ) -> None:
     """Fit a policy to recorded samples: which strategy for which difficulty and budget.
 
-    A bin of difficulty gets a strategy of its own only where that is a gain on problems that it was not chosen on; else
-    the strategy that is best for all alike stands, and the table says "no gain".
+    A bin of difficulty gets a strategy of its own only if that is a gain on held-out problems. Otherwise one strategy
+    serves all problems, and the table says "no gain".
 
     [dim]tts-plugins calibrate samples.jsonl.gz --out policy.json --budgets 4,8,16[/]
 

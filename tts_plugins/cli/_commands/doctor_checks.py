@@ -1,4 +1,4 @@
-"""What `doctor` looks at: each check says how it stands, and what to do where it does not."""
+"""The checks of `doctor`: each reports a state, and what to do if something is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.models.listing import list_models
 from tts_plugins.models.llama_cpp import NAME, cache_folder, default_threads, usable_cores
 from tts_plugins.types import Problem, Reply
-from tts_plugins.verifiers._sandbox.probe import find_sandbox
+from tts_plugins.verifiers import find_sandbox
 
 Status = Literal["ok", "absent", "skipped", "failed"]
 
@@ -41,7 +41,7 @@ EXTRAS: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing looked at. `data` holds its figures for programs."""
+    """One check. `data` holds its figures for programs."""
 
     name: str
     status: Status
@@ -54,7 +54,7 @@ class Check:
 
 
 def surroundings() -> list[Check]:
-    """Python, this package, the cores, the sandbox, and the extras."""
+    """Check Python, this package, the cores, the sandbox, and the extras."""
     found = [
         Check(name="Python", status="ok", said=f"{platform.python_version()} at {sys.executable}"),
         Check(name="tts-plugins", status="ok", said=__version__, data={"version": __version__}),
@@ -67,7 +67,7 @@ def surroundings() -> list[Check]:
 
 
 def _sandbox() -> Check:
-    """What programs of a model would run in here, found out by running it."""
+    """Find the sandbox for programs of a model by running it."""
     try:
         found = find_sandbox()
     except SandboxUnavailable as error:
@@ -90,7 +90,7 @@ def _extra(extra: str, package: str, use: str) -> Check:
 
 
 def weights() -> Check:
-    """Whether the embedded model's file is there."""
+    """Check whether the embedded model's file is there."""
     try:
         path = cache_folder().expanduser() / NAME
     except TTSError as error:
@@ -136,7 +136,7 @@ async def _ask(model: OpenAICompatibleModel, text: str, n: int) -> Reply:
 
 
 async def server(base_url: str, key: str | None, model: str | None) -> list[Check]:
-    """What a server has and honours; a model of its list is asked where none is named."""
+    """Check what a server has and honours; by default with the first model of its list."""
     try:
         names = await list_models(base_url, key)
     except TTSError as error:
@@ -161,7 +161,7 @@ async def _honours(base_url: str, key: str | None, name: str) -> list[Check]:
 
     started = time.monotonic()
     try:
-        # Long enough to be cut: two whole lengths cannot be the count of one choice alone.
+        # Long enough to be cut: twice the limit cannot be the count of one choice.
         reply = await _ask(model(), "Count from one to thirty, in words.", 2)
     except TTSError as error:
         return [Check(name=name, status="failed", said=str(error))]

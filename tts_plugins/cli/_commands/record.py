@@ -63,7 +63,7 @@ def record(
 ) -> None:
     """Record samples of a model on problems, for replays that cost nothing.
 
-    Every reply is written down as it comes, beside the pool: the same command goes on where it was ended or killed.
+    Every reply is stored beside the pool as it comes: the same command resumes where it was ended or killed.
     The four --budget-… options limit the whole recording; the pool then has the problems that were completed.
 
     [dim]tts-plugins record questions.jsonl --n 16 --out pool.jsonl.gz --logprobs[/]
@@ -80,7 +80,7 @@ def record(
         check = setup.checker()
         path = out.with_name(f".{out.name}.recording")
         _refuse_other(out, path)
-        # One choice a request: only then is it known what each took, unless log-probabilities count them.
+        # One choice in each request, so that the tokens of each are known; log-probabilities count them too.
         generator = generator_of(
             setup, Download(stderr(), quiet=quiet), logprobs=logprobs, **({} if logprobs else {"batch": 1})
         )
@@ -114,7 +114,7 @@ def _opened(plan: Plan, path: Path) -> Store:
         raise ConfigurationError(said) from error
 
 
-# Of a recording, what is named as a strategy and its setting was given as an option.
+# A recording has no strategy, so name the option instead.
 _CHANGED_N = re.compile(r'arms\.samples\.strategy was "Samples\(n=(\d+)\)" and is "Samples\(n=(\d+)\)"')
 
 

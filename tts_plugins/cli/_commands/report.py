@@ -82,7 +82,7 @@ def deliver(
 def placing(
     params: float | None, verifier_params: float | None, larger: Path | None, larger_params: float | None
 ) -> Placing | None:
-    """How FLOPs are counted, and whose single answer stands beside; None where no parameters are given.
+    """Return how FLOPs are counted, and the larger model to compare with; None if no parameters are given.
 
     Raises:
         ConfigurationError: an option without the one that it needs, or no number above 0.

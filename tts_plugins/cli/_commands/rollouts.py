@@ -1,4 +1,4 @@
-"""`tts-plugins rollouts`: solutions of a model, labelled step by step by what comes of them."""
+"""`tts-plugins rollouts`: solutions of a model with Monte-Carlo labels for every step."""
 
 from __future__ import annotations
 
@@ -145,13 +145,13 @@ def _dropped(problem: PoolProblem) -> Counter[str]:
 
 
 def _left_out(dropped: Counter[str]) -> str:
-    """How many solutions have no labels, and why."""
+    """Say how many solutions have no labels, and why."""
     reasons = ", ".join(f"{count} {_REASONS.get(name, name)}" for name, count in dropped.items())
     return f" ({dropped.total()} left out: {reasons})" if reasons else ""
 
 
 def read_problems(path: Path) -> list[Problem]:
-    """The problems of a file of JSON lines.
+    """Read problems from a file of JSON lines.
 
     Raises:
         DataError: a line is none: names file, line and field.

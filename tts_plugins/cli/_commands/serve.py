@@ -11,7 +11,7 @@ import typer
 
 from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
-from tts_plugins.cli._display.console import Debug, errors, say
+from tts_plugins.cli._display.console import Debug, Download, errors, say, stderr
 from tts_plugins.server import ServerSettings
 
 _UPSTREAM, _CALLERS, _LISTEN = "Upstream", "Callers and budgets", "Address"
@@ -159,11 +159,13 @@ def _serve(settings: ServerSettings, workers: int) -> None:
     if settings.port == 0:
         settings = ServerSettings.from_json(settings.to_json().replace('"port": 0', f'"port": {port}'))
     _greet(settings)
+    download = Download(stderr())
     try:
-        serve(settings, workers=workers, sock=sock)
+        serve(settings, workers=workers, sock=sock, progress=download)
     except (KeyboardInterrupt, asyncio.CancelledError):
         pass
     finally:
+        download.stop()
         sock.close()
 
 

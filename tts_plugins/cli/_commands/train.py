@@ -1,4 +1,4 @@
-"""`tts-plugins train-verifier`: a verifier of one's own, and what it is worth on problems that it has not seen."""
+"""`tts-plugins train-verifier`: train a process verifier, and measure it on held-out problems."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def train_verifier(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Train a process verifier on rollouts, and say what it is worth on problems that it has not seen.
+    """Train a process verifier on rollouts, and measure it on held-out problems.
 
     AUC is the probability that a right solution scores above a wrong one, with a 95 % interval over problems. The
     diagram shows, for each bin of step scores, the score and the share of continuations that ended right.
@@ -99,7 +99,7 @@ def train_verifier(
 async def _train(
     pool: Pool, embedder: EmbeddingModel, how: Aggregate, share: float, seed: int
 ) -> tuple[LearnedHead, Heldout | str]:
-    from tts_plugins.verifiers.learned._logistic import hold_out
+    from tts_plugins.metrics import hold_out  # numpy
 
     told = 0
 
@@ -113,7 +113,7 @@ async def _train(
         table = await labelled(pool, embedder, tell)
     finally:
         await embedder.aclose()
-    train, test = hold_out(range(len(pool.problems)), share, seed)
+    train, test = hold_out(len(pool.problems), share, seed)
     about = {
         "model": pool.header.model, "dataset": pool.header.dataset, "problems": len(train),
         "separator": pool.header.extra.get("separator"),
@@ -124,7 +124,7 @@ async def _train(
 
 
 def _measured(pool: Pool, test: Sequence[int], scores: Any, how: Aggregate, seed: int) -> Heldout | str:
-    """What it is worth, or why that cannot be said; it is trained in either case."""
+    """Measure the verifier, or say why that is impossible; it is trained in either case."""
     if len(test) < ENOUGH:
         return (
             f"held out: {len(test)} problems: too few to say what it is worth; make rollouts of more, or hold out at "
@@ -137,7 +137,7 @@ def _measured(pool: Pool, test: Sequence[int], scores: Any, how: Aggregate, seed
 
 
 def _usable(path: Path) -> Pool:
-    """The rollouts, without problems of which no solution could be labelled."""
+    """Read the rollouts, without problems that have no labelled solution."""
     pool = Pool.read(path)
     problems = tuple(p for p in pool.problems if p.candidates)
     if len(problems) < 6:

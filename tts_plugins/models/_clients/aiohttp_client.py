@@ -45,10 +45,10 @@ class Request:
     data: bytes
     headers: Mapping[str, str]
 
-    async def body(self) -> bytes:
+    def body(self) -> Awaitable[bytes]:
         """The body of the answer."""
         sending()
-        return await post(self.pool, self.url, self.data, self.headers)
+        return post(self.pool, self.url, self.data, self.headers)
 
     def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """The body of the answer in pieces, as they arrive."""

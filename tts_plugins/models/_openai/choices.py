@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -22,10 +23,15 @@ _THOUGHT = re.compile(r"reason|think|thought")
 def finish_of(choice: Any) -> str:
     """Why the choice ended: "length" where it was cut, "stop" where it ended by itself, else the server's word."""
     said = field(choice, "finish_reason")
-    word = said.strip().lower() if isinstance(said, str) else ""
+    return said if said in ("stop", "length") else _finish(said if isinstance(said, str) else "")
+
+
+@functools.lru_cache(maxsize=256)
+def _finish(said: str) -> str:
+    word = said.strip().lower()
     if _CUT.search(word):
         return "length"
-    return "stop" if not word or word in _ENDED else str(said)
+    return "stop" if not word or word in _ENDED else said
 
 
 def error_of(choice: Any) -> object:
@@ -53,7 +59,7 @@ def generation(choice: Any, *, empty: bool = False) -> Generation | None:
         finish_reason=finish,
         logprobs=_logprobs(choice),
         top_logprobs=_top(choice),
-        reasoning=_reasoning(message) or None,
+        reasoning=None if _is_plain(message) else _reasoning(message) or None,
     )
 
 
@@ -73,10 +79,21 @@ def shown(choice: Any) -> str:
     message = field(choice, "message")
     if message is None:
         return ""
+    if _is_plain(message):
+        return str(message["content"])
     parts = {name: value for name, value in fields_of(message).items() if name not in _NOT_GENERATED}
     thoughts = [_all_of(parts.pop(name)) for name in list(parts) if _THOUGHT.search(name)]
     # Some servers send one thought under several names.
     return "".join(_all_of(value) for value in parts.values()) + max(thoughts, key=len, default="")
+
+
+def _is_plain(message: Any) -> bool:
+    """Whether the message is a text and nothing else, as most are: the others are looked through with more care."""
+    return (
+        type(message) is dict
+        and type(message.get("content")) is str
+        and not any(value and name not in ("role", "content") for name, value in message.items())
+    )
 
 
 def _all_of(value: Any) -> str:

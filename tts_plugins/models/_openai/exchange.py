@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ Hear = Callable[[Any], None]
 class Prepared(Protocol):
     """A request that is ready to be sent."""
 
-    async def body(self) -> bytes: ...
+    def body(self) -> Awaitable[bytes]: ...
     def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
 
 

@@ -1,4 +1,4 @@
-"""The work of `calibrate`: options tried on walks, chosen on folds, and a plan of what was found."""
+"""Does the work of `calibrate`: tries options on recorded samples, chooses on folds, and makes a plan."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tts_plugins.strategies import BaseStrategy
 
 
 class Calibration:
-    """A pool and its settings; `plan` for one budget."""
+    """Calibrates one pool; `plan` makes the plan for one budget."""
 
     def __init__(
         self, pool: Pool, *, signal: Signal | None, bins: int, options: Sequence[BaseStrategy] | None,
@@ -48,7 +48,7 @@ class Calibration:
 
     @property
     def scores(self) -> Interval | None:
-        """Low, middle and high of the recorded scores; None without any."""
+        """The 1 %, 50 % and 99 % quantiles of the recorded scores; None if there are no scores."""
         if not self.scored:
             return None
         found = [c.scored(self._how) or 0.0 for p in self.pool.problems for c in p.candidates]
@@ -56,7 +56,7 @@ class Calibration:
         return float(low), float(middle), float(high)
 
     def table(self, budget: int) -> Table:
-        """Every option on every walk."""
+        """Try every option on every walk."""
         s, n = self._setting, min(budget, self.pool.fewest)
         trials = Trials(
             self.pool.problems,
@@ -75,7 +75,7 @@ class Calibration:
         return Table(trials=trials, options=options, signal=self._signal, bins=self._bins, counts=counts, budget=budget)
 
     def plan(self, goal: Goal, table: Table) -> Plan:
-        """The plan that serves the goal within the table's budget, and what is to be expected of it."""
+        """Return the plan that serves the goal within the table's budget, with its expected figures."""
         choice, (ours, fixed, full) = self.decide(table, goal)
         made: dict[int, BaseStrategy | Larger] = {}
 
@@ -100,23 +100,26 @@ class Calibration:
         )  # fmt: skip
 
     def decide(self, table: Table, goal: Goal) -> tuple[Choice, tuple[Outcome, Outcome, Outcome]]:
-        """The choice for a goal, and what `crossed` says of it."""
+        """Return the choice for a goal, and the cross-validated outcomes of `crossed`."""
         choice = choose(table, np.ones(len(self._fold), dtype=bool), goal)
         ours, fixed, full = self.crossed(table, goal)
         if not (value(ours, choice.price) - value(fixed, choice.price)).mean() > 0:
-            # Bins that were chosen anew on either fold have not paid on the other: the strategy for all alike remains.
+            # Choosing by difficulty did not pay on the held-out folds, so keep one strategy for all problems.
             choice, ours = choice.alike, fixed
         elif goal.price is None and choice.checkpoints and not self._within(table, goal, ours, full):
             choice, ours = choice.alike, fixed
         return choice, (ours, fixed, full)
 
     def _within(self, table: Table, goal: Goal, ours: Outcome, full: Outcome) -> bool:
-        """Whether bins keep the target too."""
+        """Whether choosing by difficulty keeps the target as well."""
         lost = (full.right - ours.right).reshape(-1, table.trials.orders).mean(1)
         return lost_at_most(lost, goal.confidence, rare=False) <= goal.target + 1e-9
 
     def crossed(self, table: Table, goal: Goal) -> tuple[Outcome, Outcome, Outcome]:
-        """Of the policy, its strategy for all alike, and all samples; each on the fold that did not choose it."""
+        """Return the outcomes of the policy, of its one strategy for all problems, and of all samples.
+
+        Each problem's outcome comes from the fold that did not choose with it.
+        """
         parts = []
         for part in (0, 1):
             train = self._fold != part

@@ -1,4 +1,4 @@
-"""What a larger model's samples of the same problems reach, at a cost in tokens of the smaller one."""
+"""Options that use a larger model's samples of the same problems, priced in tokens of the smaller model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from tts_plugins.selection import Select
 
 @dataclass(frozen=True, kw_only=True)
 class LargerPool:
-    """Its samples, in the order of the smaller model's problems; `price` is that of a token, in the smaller's tokens.
+    """The larger model's samples, in the order of the smaller model's problems.
 
-    `extra`: what a sample costs besides its own tokens and its request's prompt, in its own tokens.
+    Attributes:
+        price: of one of its tokens, in tokens of the smaller model.
+        extra: what a sample costs besides its own tokens and its request's prompt, in its own tokens.
     """
 
     pool: Pool
@@ -28,10 +30,10 @@ class LargerPool:
 
     @classmethod
     def beside(cls, small: Pool, large: Pool, *, price: float, extra: float) -> LargerPool:
-        """The larger one's pool beside the smaller one's.
+        """Match the larger model's pool to the smaller model's.
 
         Raises:
-            DataError: a problem is missing, or is another one there.
+            DataError: a problem is missing in the larger pool, or has another prompt there.
             ConfigurationError: the pools are scored by different verifiers.
         """
         names = small.header.verifier, large.header.verifier
@@ -44,13 +46,15 @@ class LargerPool:
             if p.id not in by_id:
                 raise DataError(f"larger: problem {p.id!r} of the smaller model's pool is missing; record it too")
             if None not in (p.prompt, by_id[p.id].prompt) and p.prompt != by_id[p.id].prompt:
-                raise DataError(f"larger: problem {p.id!r}, prompt: another one than in the smaller model's pool")
+                raise DataError(
+                    f"larger: problem {p.id!r}, prompt: differs from the smaller model's pool; record the same problems"
+                )
         problems = tuple(by_id[p.id] for p in small.problems)
         return cls(pool=Pool(header=large.header, problems=problems), price=price, extra=extra)
 
 
 def larger_options(larger: LargerPool, selects: Sequence[Select], budget: int, s: Setting) -> Iterator[Option]:
-    """Its strategies without anything learned; chosen from in the ways that the smaller one's pool knows, too."""
+    """Return the simple strategies of the larger model, for the ways to choose that both pools have records for."""
     own = [select for select in selects_of(larger.pool, s.aggregate) if select in selects]
     if not own:
         raise DataError("larger: its pool has neither the answers nor the scores that the smaller model's has")

@@ -1,4 +1,4 @@
-"""What a strategy reached that recorded samples cannot replay."""
+"""Outcomes of strategies that cannot be replayed on recorded samples."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tts_plugins.strategies import BaseStrategy
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
-    """What a strategy reached that recorded samples cannot replay: a search over steps, revision.
+    """Outcomes of a strategy that cannot be replayed on recorded samples, such as a step search or a revision.
 
     Attributes:
-        strategy: as it is to run.
-        right, samples, tokens: by problem id: the share of right answers, and means of what was paid for. The samples
-            of a probe before it are counted on top.
+        strategy: the strategy, configured as it is to run.
+        right, samples, tokens: the share of right answers and the mean cost, by problem id. A probe before it is
+            charged in addition.
     """
 
     strategy: BaseStrategy

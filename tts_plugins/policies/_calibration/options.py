@@ -26,15 +26,20 @@ from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import BetaConfident, Rule, Threshold, Unanimous, VoteDecided, VoteLead
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 
-_PARTS = 5  # of which a learned rule sees all but one
-LEARNED = tuple(10 ** (e / 4) for e in range(-13, -4))  # prices of a mean candidate, in accuracy: 0.0006 to 0.06
+_PARTS = 5  # folds; a learned rule is fitted on all but one
+LEARNED = tuple(10 ** (e / 4) for e in range(-13, -4))  # the price of an average candidate, in accuracy: 0.0006 to 0.06
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How a pool is read: what a sample costs besides its tokens, how step scores become one, walks and seeds.
+    """How a pool is read.
 
-    `waves`: in which waves strategies with a rule are tried; `batch`: samples of one request at most.
+    Attributes:
+        extra: tokens that a sample costs besides its own.
+        aggregate: how step scores become one score.
+        orders: shuffled orders in which each problem is walked through.
+        waves: the wave sizes in which strategies with a stop rule are tried.
+        batch: the most samples that one request gives.
     """
 
     extra: float
@@ -46,7 +51,7 @@ class Setting:
 
 
 def selects_of(pool: Pool, how: Aggregate) -> tuple[Select, ...]:
-    """The ways to choose that a pool has the records for.
+    """Return the ways to choose that a pool has the records for.
 
     Raises:
         DataError: some candidates have scores, and one has none; or there are neither answers nor scores.
@@ -66,7 +71,7 @@ def selects_of(pool: Pool, how: Aggregate) -> tuple[Select, ...]:
 
 
 def sampling(select: Select, n: int, stop: Rule | None, wave: int | None) -> Sampling:
-    """The strategy that samples and chooses so."""
+    """Return the strategy that takes up to `n` samples and chooses by `select`."""
     own = None if stop is None else wave
     if select == "majority":
         return SelfConsistency(n=n, stop=stop, wave=own)
@@ -74,7 +79,7 @@ def sampling(select: Select, n: int, stop: Rule | None, wave: int | None) -> Sam
 
 
 def simple(select: Select, n: int, waves: Sequence[int | None]) -> Iterator[Sampling]:
-    """The strategies without anything learned: all samples in one request, or a rule in each kind of waves."""
+    """Yield the strategies that need no fit: all samples in one request, or a simple rule in each kind of waves."""
     sizes = sorted({n, *(2**i for i in range(n.bit_length()) if 2**i <= n)})
     for k in sizes:
         yield sampling(select, k, None, None)
@@ -94,7 +99,10 @@ def simple(select: Select, n: int, waves: Sequence[int | None]) -> Iterator[Samp
 def gather(
     pool: Pool, trials: Trials, given: Sequence[BaseStrategy] | None, measured: Sequence[Measured], s: Setting
 ) -> list[Option]:  # fmt: skip
-    """All options with where each stops; learned rules run on problems that they were not fitted to."""
+    """Return all options with the sample after which each stops.
+
+    Learned rules are tried only on problems that they were not fitted to.
+    """
     options: list[Option] = []
     for strategy in given if given is not None else _simple(trials, s.waves):
         if not isinstance(strategy, BestOfN | SelfConsistency):
@@ -107,7 +115,7 @@ def gather(
             full = strategy.stop is None and strategy.n == trials.n
             options.append(Option(name=repr(strategy), strategy=strategy, sampling=strategy, at=at, full=full))
     if given is None and trials.n > 2:
-        # Where there are scores, a rule learned on bare votes knows less than those that see them.
+        # With scores at hand, a rule that was learned on votes alone knows less.
         scored = "best" in trials.paths
         for select in (select for select in trials.paths if select != "majority" or not scored):
             options += _learned(pool, trials, select, s)
@@ -149,7 +157,7 @@ def _prices(pool: Pool, s: Setting) -> list[float]:
 
 
 def _beside(pool: Pool, s: Setting) -> float:
-    """What a sample costs besides its tokens where it is asked for alone, as a learned rule weighs it."""
+    """Return what a sample costs besides its own tokens when it is requested alone."""
     return s.extra + float(prompts_of(pool.problems).mean())
 
 
@@ -173,14 +181,14 @@ def _recorded(measured: Measured, pool: Pool) -> Recorded:
 
 
 def settled(option: Option, pool: Pool, s: Setting) -> BaseStrategy | Larger:
-    """The option's strategy as it is to run: a learned rule is fitted anew, to all problems."""
+    """Return the option's strategy as it is to run, with a learned rule fitted again to all problems."""
     strategy: BaseStrategy | Larger = option.strategy
     if not isinstance(strategy, BestOfN | SelfConsistency) or not isinstance(strategy.stop, LearnedStopping):
         return strategy
     if option.learned_at is None:
-        return strategy  # the user's own rule stays as it is
+        return strategy  # a rule that the user gave is kept as it is
     everything = np.ones(len(pool.problems), dtype=np.bool_)
-    # Among all the prices, as it was tried: how strongly a fit is held back is chosen for all of them together.
+    # Fit at all prices, as in the trial: smoothing and ridge are chosen for all of them together.
     prices = _prices(pool, s)
     rules = _frontier(pool, everything, strategy.n, select_of(strategy), prices, s)
     found = rules[prices.index(option.learned_at)]

@@ -1,4 +1,4 @@
-"""Strategies tried on recorded samples: where each stops on each walk, what it then chooses, and what that costs."""
+"""Replays strategies on recorded samples: where each stops, what it then chooses, and what that costs."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Of a strategy on every walk: right or not (or the share of right ones), tokens and samples paid for."""
+    """A strategy's outcome on every walk: whether it was right (or the share), and the tokens and samples paid for."""
 
     right: Floats
     tokens: Floats
     samples: Floats
 
     def where(self, mask: Bools, other: Outcome) -> Outcome:
-        """The other one's where the mask says so, else its own."""
+        """Take the other outcome where the mask is true, else this one."""
         return Outcome(
             right=np.where(mask, other.right, self.right), tokens=np.where(mask, other.tokens, self.tokens),
             samples=np.where(mask, other.samples, self.samples),
         )  # fmt: skip
 
     def after(self, before: Outcome) -> Outcome:
-        """The same, where something was paid for before."""
+        """Add what was paid for before."""
         return Outcome(
             right=self.right, tokens=before.tokens + self.tokens, samples=before.samples + self.samples
         )  # fmt: skip
@@ -47,7 +47,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """What a strategy that a pool cannot replay reached elsewhere: means for each problem, in the pool's order."""
+    """A strategy's mean outcome on each problem, measured elsewhere, in the pool's order."""
 
     right: Floats
     tokens: Floats
@@ -55,12 +55,12 @@ class Recorded:
 
 
 def select_of(strategy: Sampling) -> Select:
-    """How it chooses."""
+    """Return how the strategy chooses."""
     return "majority" if isinstance(strategy, SelfConsistency) else strategy.select
 
 
 def learned_stops(rule: LearnedStopping, paths: Paths) -> Bools:
-    """Where a learned rule says stop, (walks, n); `paths` walked with a reference of 1."""
+    """Return where a learned rule stops, (walks, n); `paths` were walked with a reference of 1."""
     counted = paths.tokens.cumsum(1) > 0
     state = paths.state._replace(
         length=np.where(counted & (rule.reference > 0), paths.state.length / (rule.reference or 1.0), 1.0)
@@ -77,9 +77,11 @@ def learned_stops(rule: LearnedStopping, paths: Paths) -> Bools:
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """A larger model's first `n` samples, chosen among together with those that a walk has already.
+    """A larger model's first `n` samples, pooled with the samples that a walk has already.
 
-    `trials` are walks through its pool, row by row those of the smaller model's; `price` is that of a token.
+    Attributes:
+        trials: walks through the larger model's pool, in the rows of the smaller model's walks.
+        price: of one of its tokens, in tokens of the smaller model.
     """
 
     trials: Trials
@@ -88,7 +90,7 @@ class Beside:
     price: float
 
     def outcome(self, small: Trials, floor: int) -> Outcome:
-        """From `floor` samples of the smaller model on; its own come in one request."""
+        """Return the outcome after `floor` samples of the smaller model; the larger model's come in one request."""
         rows = range(len(small.problem))
         chosen = [choose([*small.seen(r, floor), *self.trials.seen(r, self.n)], self.select) for r in rows]
         paid = self.trials.paid(SelfConsistency(n=self.n), np.full(len(rows), self.n), 0, self.n)
@@ -101,7 +103,7 @@ class Trials:
 
     Attributes:
         problem: (walks,), the row of each walk's problem.
-        orders: walks a problem.
+        orders: walks for each problem.
 
     A sample costs its tokens and `extra`; a request the problem's `prompt_tokens`, for `batch` samples at most.
     """
@@ -124,12 +126,12 @@ class Trials:
         self._seen = [[_scored(c, how, i) for i, c in enumerate(p.candidates)] for p in problems]
 
     def seen(self, row: int, count: int) -> list[Scored]:
-        """The first samples of a walk."""
+        """Return the first samples of a walk."""
         records = self._seen[self.problem[row]]
         return [records[place] for place in self._taken[row, :count]]
 
     def stops_at(self, strategy: Sampling) -> Ints:
-        """The sample after which it stops, for each walk."""
+        """Return the number of samples after which the strategy stops, for each walk."""
         rule, rows = strategy.stop, len(self.problem)
         if rule is None:
             return np.full(rows, strategy.n)
@@ -141,40 +143,40 @@ class Trials:
         return np.array([_first_stop(rule, self.seen(row, strategy.n)) for row in range(rows)])
 
     def decided_at(self, select: Select, n: int) -> Ints:
-        """The sample after which none of the others, of `n`, can change the choice, for each walk."""
+        """Return the number of samples, of `n`, after which the choice can no longer change, for each walk."""
         over = np.asarray(decided(self.paths[select].state, n, select)).copy()
         over[:, n - 1] = True
         ends: Ints = over.argmax(1) + 1
         return ends
 
     def outcome(self, strategy: Sampling, at: Ints, floor: int) -> Outcome:
-        """Of stopping there, but not before `floor` samples, which are paid for already and not counted."""
+        """Return the outcome of stopping at `at`, but not before `floor` samples, which are already paid for."""
         ends, rows = np.maximum(at, max(floor, 1)), np.arange(len(at))
         paid = self.paid(strategy, at, floor, self.n)
         return replace(paid, right=self._right[select_of(strategy)][rows, ends - 1])
 
     def paid(self, strategy: Sampling, at: Ints, start: int, until: int) -> Outcome:
-        """What it pays from `start` samples on, up to where it stops or has `until`; `right` is left open."""
+        """Return what the strategy pays from `start` samples to its stop, or to `until`; `right` is left open."""
         tokens, samples = self._bill.paid(strategy, at, start, until, self.seen)
         return Outcome(right=np.zeros(len(at)), tokens=tokens, samples=samples)
 
     def nothing(self) -> Outcome:
-        """What has been paid before the first sample."""
+        """Return the outcome before the first sample: nothing paid."""
         none = np.zeros(len(self.problem))
         return Outcome(right=none, tokens=none, samples=none)
 
     def elsewhere(self, recorded: Recorded) -> Outcome:
-        """Of a strategy that was recorded elsewhere, which uses none of our samples."""
+        """Return the outcome of a strategy that was measured elsewhere and uses none of these samples."""
         return Outcome(right=recorded.right[self.problem], tokens=recorded.tokens[self.problem],
                        samples=recorded.samples[self.problem])  # fmt: skip
 
     def eases(self, signal: Signal, count: int) -> Floats:
-        """The predicted ease of each walk's problem after `count` samples; NaN where they say nothing."""
+        """Return the predicted ease of each walk's problem after `count` samples; NaN if they say nothing."""
         found = [predicted(self.seen(row, count), signal) for row in range(len(self.problem))]
         return np.array([np.nan if ease is None else ease for ease in found])
 
     def by_problem(self, values: Floats) -> list[list[float]]:
-        """A figure of each walk, in one list a problem."""
+        """Group a figure of each walk into one list for each problem."""
         return [list(map(float, row)) for row in values.reshape(-1, self.orders)]
 
 
@@ -186,7 +188,7 @@ def _first_stop(rule: StopRule, seen: Sequence[Scored]) -> int:
 
 
 def _scored(c: PoolCandidate, how: Aggregate, index: int) -> Scored:
-    logprob, all_ = c.extra.get("logprob"), c.extra.get("logprobs")  # the mean of its tokens', or each token's
+    logprob, all_ = c.extra.get("logprob"), c.extra.get("logprobs")  # the mean over its tokens, or one for each token
     return Scored(
         _NOTHING, text=c.text or "", answer=c.answer, tokens=c.tokens, truncated=c.truncated, finished=True,
         score=c.scored(how), index=index, output=c,

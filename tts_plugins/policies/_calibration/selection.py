@@ -1,8 +1,7 @@
-"""Which strategy for which bin: chosen on one half of the problems, tested on the other (2408.03314, section 3.2).
+"""Chooses the strategy for each bin of difficulty (2408.03314, section 3.2), and tests the choice on held-out problems.
 
-The paper takes each bin's best strategy. With some tens of problems the best of many is mostly luck, so here a bin's
-choice stands only where, chosen on one half and measured on the other, it beats going on as before; else there is no
-gain, and the run goes on as before.
+The paper takes each bin's best strategy. With a few dozen problems the best of many is mostly luck. So a bin gets a
+strategy of its own only if that strategy, chosen on one half of the problems, beats the common one on the other half.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ from tts_plugins.policies._stopping.risk_bounds import Settings, cheapest
 from tts_plugins.policies._stopping.walks import Floats
 from tts_plugins.policies.difficulty import Difficulty, quantile_edges
 
-_EDGES = 5  # one cut less: where a cascade may part the problems
-_LEAST = 10  # problems in a bin, below which a bootstrap knows nothing
-_DOUBT = 0.05  # shared among all the bins that are tested
+_EDGES = 5  # a cascade may split the problems at the cuts between so many quantiles
+_LEAST = 10  # the fewest problems in a bin for a bootstrap
+_DOUBT = 0.05  # the error level, shared by all the bins that are tested
 
 
 def choose(table: Table, train: Bools, goal: Goal) -> Choice:
-    """The best option for all problems of `train`, and for each bin at each checkpoint what beats going on."""
+    """Return the best option for all problems of `train`, and for each bin at each checkpoint what beats it."""
     choice = _for_all(table, train, goal)
     if choice.checkpoints:
         return choice  # a cascade
@@ -56,14 +55,14 @@ def choose(table: Table, train: Bools, goal: Goal) -> Choice:
 
 
 def full_of(table: Table, train: Bools) -> int:
-    """The option that takes all samples without a rule, chosen from in the way that is best on `train`."""
+    """Return the option that takes all samples without a rule and chooses in the way that is best on `train`."""
     rows = train[table.trials.problem]
     plain = [i for i, o in enumerate(table.options) if o.full] or range(table.singles)
     return max(plain, key=lambda i: float(table.outcome(i, 0).right[rows].mean()))
 
 
 def _for_all(table: Table, train: Bools, goal: Goal) -> Choice:
-    """What is best for all alike, and the price of a token: an option, or a cascade to the larger model."""
+    """Return what is best for all problems together: an option, or a cascade to the larger model."""
     looks = cascades(table, train)
     if goal.price is None:
         return _cheapest(table, train, goal, looks)
@@ -78,7 +77,7 @@ def _for_all(table: Table, train: Bools, goal: Goal) -> Choice:
 
 
 def cascades(table: Table, train: Bools) -> list[Choice]:
-    """The smaller model's first samples, and the larger one where they look harder than an edge."""
+    """Return the cascades: the smaller model's first samples, then the larger model where they look hard."""
     rows, found = train[table.trials.problem], list[Choice]()
     options = list(enumerate(table.options))
     thens = _undominated(table, [i for i, o in options if o.larger and o.beside is None], rows)
@@ -101,7 +100,7 @@ def cascades(table: Table, train: Bools) -> list[Choice]:
 
 
 def _undominated(table: Table, options: Sequence[int], rows: Bools) -> list[int]:
-    """Those that none of the others beats in accuracy without costing more."""
+    """Return the options on the frontier of accuracy and tokens."""
     means = {i: (float(o.tokens[rows].mean()), -float(o.right[rows].mean())) for i in options
              for o in (table.outcome(i, 0),)}  # fmt: skip
     found = list[int]()
@@ -112,13 +111,13 @@ def _undominated(table: Table, options: Sequence[int], rows: Bools) -> list[int]
 
 
 def _worthiest(table: Table, train: Bools, price: float) -> int:
-    """The option that is worth most at a price."""
+    """Return the option that is worth most at a price."""
     learned = [i for i, o in enumerate(table.options) if o.learned_at is not None]
     values = table.by_problem([value(table.outcome(i, 0), price) for i in range(table.singles)], train)
     if not learned:
         return int(values.mean(1).argmax())
-    # A learned rule was made for this very goal, and the best of some tens of others on as many problems is mostly the
-    # luckiest. Another one takes the place where its gain stands, as a bin's does.
+    # Prefer the learned rule, which was fitted for this price: the best of many other options on few problems is
+    # mostly the luckiest. Another option replaces it only if its gain passes the test of a bin.
     near = min(_apart(table.options[i], price) for i in learned)
     made = [i for i in learned if _apart(table.options[i], price) <= near + 1e-9]
     first = max(made, key=lambda i: float(values[i].mean()))
@@ -131,7 +130,7 @@ def _apart(option: Option, price: float) -> float:
 
 
 def _cheapest(table: Table, train: Bools, goal: Goal, looks: Sequence[Choice]) -> Choice:
-    """The fewest tokens that keep the target."""
+    """Return the choice of fewest tokens that keeps the target."""
     full_at = full_of(table, train)
     full = table.outcome(full_at, 0)
     choices = [*(Choice(fixed=i, price=0.0) for i in range(table.singles)), *looks]
@@ -146,7 +145,7 @@ def _cheapest(table: Table, train: Bools, goal: Goal, looks: Sequence[Choice]) -
     found = cheapest(settings, goal.target, goal.confidence)
     single = found if found < table.singles else cheapest(settings.first(table.singles), goal.target,
                                                                goal.confidence)  # fmt: skip
-    # What the target gives up for what it saves is what a token is worth to whoever named it.
+    # The accuracy that the target gives up, divided by the tokens that it saves, is the price it puts on a token.
     saved = float((full.tokens - outcomes[found].tokens)[train[table.trials.problem]].mean())
     return replace(choices[found], price=goal.target / saved if saved > 0 else 0.0, instead=single)
 
@@ -162,14 +161,14 @@ def _checkpoint(table: Table, train: Bools, price: float, paused: Course, active
     for number in range(difficulty.bins):
         mask = seen & (bins == number)
         share = np.add.reduceat(mask, np.arange(0, len(mask), trials.orders)) > 0
-        # A problem counts by the share of its walks that come to this bin.
+        # A problem counts by the share of its walks that fall into this bin.
         gains = np.add.reduceat(more * mask, np.arange(0, len(mask), trials.orders), axis=1)[:, share] / trials.orders
         gates.append(_gate(gains, open_, tests=len(table.counts) * difficulty.bins))
     return Checkpoint(count=count, difficulty=difficulty, gates=tuple(gates))
 
 
 def _gate(gains: Floats, options: Sequence[int], tests: int) -> Gate:
-    """Whether any option's gain over going on stands; `gains` is (options, problems of the bin)."""
+    """Test whether any option beats going on as before; `gains` is (options, problems of the bin)."""
     size = gains.shape[1]
     if size < _LEAST:
         return Gate(option=None, problems=size)
@@ -185,10 +184,9 @@ def _gate(gains: Floats, options: Sequence[int], tests: int) -> Gate:
 
 
 def _interval(values: Floats, tests: int) -> tuple[float, float, float]:
-    # Pure statistics, which lie in the row of those who measure; nothing of theirs is used but the function.
     from tts_plugins.metrics import clustered_bootstrap
 
-    if not values.mean() > 0:  # it cannot stand, whatever the interval
+    if not values.mean() > 0:  # it cannot pass, whatever the interval
         return float(values.mean()), float(values.min()), float(values.max())
     e = clustered_bootstrap([[float(v)] for v in values], level=1 - _DOUBT / tests)
     return e.value, e.low, e.high

@@ -1,4 +1,4 @@
-"""What a policy is chosen from: options on the same walks of recorded problems, and what a choice of them reaches."""
+"""The table that a policy is chosen from: the outcomes of all options on the same walks."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ from tts_plugins.policies.difficulty import Difficulty, Signal
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A strategy that may be chosen: one that samples, with where it stops on each walk; or one recorded elsewhere.
+    """A strategy that may be chosen.
 
-    `learned_at` is the price of a learned rule, which is fitted anew to all problems once it is chosen. `full` ones
-    take all samples without a rule. Those of the larger model ask for `larger` samples at most.
+    Attributes:
+        at: (walks,), the number of samples after which it stops.
+        recorded: its outcomes, if it was measured elsewhere instead.
+        learned_at: the price of a learned rule, which is fitted again to all problems once it is chosen.
+        full: whether it takes all samples without a rule.
+        larger: the most samples that it asks of the larger model.
     """
 
     name: str
-    strategy: Any  # as it runs; for a learned rule, the price that it is fitted at when it is chosen
+    strategy: Any  # as it runs
     sampling: Sampling | None = None
     at: Ints | None = None
     recorded: Recorded | None = None
@@ -43,7 +47,7 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """A bin's choice: an option's number or None, the walks' problems it saw, and its tested gain with an interval."""
+    """A bin's choice: an option's number or None, how many problems it saw, and its tested gain with an interval."""
 
     option: int | None
     problems: int
@@ -52,7 +56,7 @@ class Gate:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """After `count` samples: the difficulty that is looked at, and what each of its bins goes on with."""
+    """A look at the difficulty after `count` samples, and what each bin goes on with."""
 
     count: int
     difficulty: Difficulty
@@ -61,10 +65,9 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The option that is best for all alike, and where bins part from it.
+    """The best option for all problems, and the checkpoints where bins depart from it.
 
-    A cascade begins with an option that looks at a problem for the larger model; then `instead` is the option that is
-    best for all alike without a look.
+    In a cascade, `instead` is the best option that never asks the larger model.
     """
 
     fixed: int
@@ -74,16 +77,13 @@ class Choice:
 
     @property
     def alike(self) -> Choice:
-        """Without any look at the difficulty."""
+        """The choice without any look at the difficulty."""
         return Choice(fixed=self.fixed if self.instead is None else self.instead, price=self.price)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """The most accuracy less the price of its tokens; or the fewest tokens, for at most `target` accuracy lost.
-
-    A target is kept with the confidence.
-    """
+    """What to optimise: accuracy less the price of tokens, or the fewest tokens that lose at most `target`."""
 
     price: float | None = None
     target: float = 0.01
@@ -92,12 +92,13 @@ class Goal:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """Where the walks are after `count` samples.
+    """The state of the walks after `count` samples.
 
     Attributes:
-        current: what each comes to if nobody looks at it again.
-        under: (walks,), the option that it is under.
-        spent: what it has paid so far; going: whether it samples, and can be looked at.
+        current: the outcome of each walk if no further checkpoint comes.
+        under: (walks,), the option that each walk follows.
+        spent: what each has paid so far.
+        going: whether it samples, so that a checkpoint can redirect it.
     """
 
     current: Outcome
@@ -109,7 +110,7 @@ class Course:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Options on the same walks, and how they are valued: accuracy less the price of their tokens."""
+    """The outcomes of options on the same walks."""
 
     trials: Trials
     options: Sequence[Option]
@@ -123,11 +124,11 @@ class Table:
 
     @property
     def singles(self) -> int:
-        """The first so many options stand alone; those after them go on from samples of the smaller model."""
+        """How many options can start a run; those after them continue from samples of the smaller model."""
         return next((i for i, o in enumerate(self.options) if o.beside is not None), len(self.options))
 
     def outcome(self, number: int, floor: int) -> Outcome:
-        """An option's, where `floor` samples were taken and paid for before it was chosen: they cost it nothing."""
+        """Return an option's outcome if it is chosen after `floor` samples, which are already paid for."""
         if (number, floor) not in self._outcomes:
             o = self.options[number]
             if o.beside is not None:
@@ -140,7 +141,7 @@ class Table:
         return self._outcomes[number, floor]
 
     def paid(self, number: int, start: int, until: int) -> Outcome:
-        """What an option that samples pays from `start` samples on, where it is asked for no more than `until`."""
+        """Return what a sampling option pays from `start` samples to `until` at most."""
         if (number, start, until) not in self._paid:
             o = self.options[number]
             assert o.sampling is not None and o.at is not None
@@ -148,13 +149,13 @@ class Table:
         return self._paid[number, start, until]
 
     def eases(self, count: int) -> Floats:
-        """Of each walk after `count` samples."""
+        """Return the predicted ease of each walk's problem after `count` samples."""
         if count not in self._eases:
             self._eases[count] = self.trials.eases(self.signal, count)
         return self._eases[count]
 
     def never_loses(self, number: int, full: int) -> bool:
-        """Whether an option cannot choose otherwise than `full`: it goes on until the same choice is decided."""
+        """Whether an option always chooses as `full` does: it stops only when that choice is decided."""
         o, all_ = self.options[number], self.options[full]
         if o.sampling is None or o.at is None or all_.sampling is None:
             return number == full
@@ -163,12 +164,12 @@ class Table:
         return same and bool((o.at >= self.trials.decided_at(select, o.sampling.n)).all())
 
     def open_at(self, number: int, count: int) -> bool:
-        """Whether an option can still be chosen after `count` samples."""
+        """Whether an option can still be chosen after `count` samples, within the budget."""
         o = self.options[number]
         return count + o.larger <= self.budget if o.sampling is None else o.sampling.n >= count
 
     def begun(self, number: int) -> Course:
-        """All walks under one option, before the first sample."""
+        """Start all walks under one option."""
         rows = len(self.trials.problem)
         return Course(
             current=self.outcome(number, 0), under=np.full(rows, number), spent=self.trials.nothing(), count=0,
@@ -176,7 +177,7 @@ class Table:
         )  # fmt: skip
 
     def paused(self, course: Course, count: int) -> Course:
-        """The walks after `count` samples: waves end there, and what follows is asked for anew."""
+        """Advance the walks to `count` samples; a wave ends there, and what follows is a new request."""
         spent, current = course.spent, course.current
         for number in map(int, np.unique(course.under[course.going])):
             own = course.going & (course.under == number)
@@ -186,7 +187,7 @@ class Table:
         return replace(course, spent=spent, current=current, count=count)
 
     def looked_at(self, fixed: int, paused: Course) -> Bools:
-        """The walks that come to a look: they would go on, or have all that `fixed` asks for."""
+        """Return the walks that a checkpoint can redirect: they would go on, or have all that `fixed` asks for."""
         first = self.options[fixed].sampling
         whole = first is not None and first.stop is None and first.n == paused.count
         more = paused.current.samples > paused.spent.samples
@@ -194,14 +195,14 @@ class Table:
         return looked
 
     def by_problem(self, values: Sequence[Floats], train: Bools) -> Floats:
-        """(values, problems of `train`), means over the walks of each."""
+        """Average over the walks of each problem: (values, problems of `train`)."""
         rows = np.stack(values)[:, train[self.trials.problem]]
         made: Floats = rows.reshape(len(values), -1, self.trials.orders).mean(2)
         return made
 
 
 def follow(table: Table, choice: Choice) -> Outcome:
-    """What a choice reaches on every walk of the table."""
+    """Return the outcome of a choice on every walk of the table."""
     course = table.begun(choice.fixed)
     for point in choice.checkpoints:
         paused = table.paused(course, point.count)
@@ -210,7 +211,7 @@ def follow(table: Table, choice: Choice) -> Outcome:
 
 
 def apply(table: Table, point: Checkpoint, paused: Course, active: Bools) -> Course:
-    """The walks after a look: those of a bin that parts are under another option."""
+    """Apply a checkpoint: the walks of a bin with a choice of its own follow that option."""
     current, under, going = paused.current, paused.under, paused.going
     bins = bins_of(table.eases(point.count), point.difficulty)
     for number, gate in enumerate(point.gates):
@@ -229,5 +230,5 @@ def bins_of(eases: Floats, difficulty: Difficulty) -> Ints:
 
 
 def value(outcome: Outcome, price: float) -> Floats:
-    """Of each walk: accuracy less what its tokens cost."""
+    """Return accuracy less the price of tokens, for each walk."""
     return outcome.right - price * outcome.tokens

@@ -1,4 +1,7 @@
-"""What a learned rule sees of a run, and the functions of it that it weighs. Pure; for one state or arrays of them."""
+"""The state of a run as a learned rule sees it, and the functions of it that are weighted.
+
+Pure. Every function takes one state, or arrays that hold many.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,20 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.selection import Select, tally
 from tts_plugins.types import Scored
 
-TIE = 1e-9  # a lead that is the difference of two rounded sums may stand a little beside the true one
-VERSION = 2  # of the functions below: weights that were fitted to others mean nothing here
+TIE = 1e-9  # leads are differences of rounded sums, so compare with a tolerance
+VERSION = 2  # of the functions below; weights fitted to another version are refused
 
 
 class State(NamedTuple):
-    """A run so far; each field is a number, or an array with one for each of many runs.
+    """The state of a run; each field is a number, or an array with one entry for each of many runs.
 
     Attributes:
         count: candidates so far.
-        first, second: what the choice goes by, of the leader and of the next: votes, summed scores, or two scores.
-        votes, others: votes of the chosen answer, and the most that another one has.
-        distinct, unread: different answers, and candidates without one.
-        length: mean tokens of a candidate, in units of those of the fit; 1 where they are not counted.
-        best, mean, leading: the highest score, the mean one, and the mean one of the chosen answer; 0 without scores.
+        first, second: the leader's and the runner-up's votes, summed scores, or scores, by the way to choose.
+        votes, others: votes of the chosen answer, and the most votes of another answer.
+        distinct, unread: the number of different answers, and of candidates without one.
+        length: mean tokens of a candidate divided by the mean in the fit; 1 if tokens are unknown.
+        best, mean, leading: the highest score, the mean score, and that of the chosen answer; 0 without scores.
     """
 
     count: Any
@@ -40,7 +43,7 @@ class State(NamedTuple):
 
 
 class Scalars:
-    """The four functions that `basis` needs, for plain numbers; numpy has them under the same names for arrays."""
+    """The functions that `basis` needs, for plain numbers; numpy has them under the same names for arrays."""
 
     log = staticmethod(math.log)
     sqrt = staticmethod(math.sqrt)
@@ -49,7 +52,7 @@ class Scalars:
 
 
 def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> State:
-    """The state of one run, of at least one candidate; `reference` is the length of a candidate in the fit.
+    """Return the state of a run with at least one candidate; `reference` is the mean tokens of a candidate in the fit.
 
     Raises:
         ConfigurationError: a candidate has no score, though the choice goes by scores.
@@ -87,19 +90,19 @@ def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> 
 
 
 def ahead(s: State, select: Select) -> Any:
-    """How far the choice is ahead: the highest score, or the lead over the next answer in votes or summed scores."""
+    """Return the choice's lead: its votes or summed scores above the next answer's; for `best`, the highest score."""
     return s.first if select == "best" else s.first - s.second
 
 
 def decided(s: State, n: int, select: Select) -> Any:
-    """Whether none of the `n - count` candidates to come can change the choice."""
+    """Return whether the `n - count` candidates to come cannot change the choice."""
     if select == "best":
-        return s.first >= 1.0  # an equal one that comes later does not win
+        return s.first >= 1.0  # a later candidate with an equal score does not win
     return s.first - s.second - (TIE if select == "weighted" else 0.0) > n - s.count
 
 
 def least_decided(s: State | None, n: int, select: Select) -> int:
-    """How many more candidates it takes at least until the choice is decided."""
+    """Return the fewest further candidates after which the choice could be decided."""
     if select == "best":
         return 1
     count, lead = (0, 0.0) if s is None else (s.count, s.first - s.second)

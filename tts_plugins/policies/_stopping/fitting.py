@@ -1,11 +1,11 @@
-"""The value of going on, fitted to walks: regression of what each walk gained, under a rule that improves with it.
+"""Fits stop rules to recorded problems that are walked through in many orders.
 
-Longstaff & Schwartz 2001 (least-squares Monte Carlo for optimal stopping): the gain that a walk realises after a
-state under the current rule is regressed on functions of the state; the rule goes on where the fitted gain is above
-zero; and again. Two things keep the few problems of a pool from being learned by heart. The gain is counted partly in
-calibrated probabilities of being right, given an answer's share of its problem's samples, instead of in the grades
-of these very answers; and the strength of that, and of the ridge, is chosen by cross-validation over problems.
-Where a rule of two numbers was worth more in that cross-validation, it takes the place.
+Learned weights follow Longstaff & Schwartz 2001 (least-squares Monte Carlo for optimal stopping). The gain that a walk
+realises after a state under the current rule is regressed on functions of the state; the new rule goes on where the
+fitted gain is above zero; repeat. A pool has few problems, and two things keep the fit from memorising them: the gain
+is counted partly in calibrated probabilities of being right instead of in the grades themselves, and the strength of
+that and of the ridge is chosen by cross-validation over problems. A rule of two numbers replaces the weights if it was
+worth more in that cross-validation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LEARNED_ORDERS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """Weights of the basis, the constant first; the earliest stop on the walks; cross-validated outcomes."""
+    """A fitted rule: weights of the basis (the constant first), the earliest stop, and its outcomes."""
 
     price: float
     weights: tuple[float, ...]
@@ -48,7 +48,7 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True)
 class _Features:
-    """Functions of the states of walks; `counts` marks those that are the same on every walk."""
+    """Functions of the states of walks; `counts` marks those that depend on the number of candidates alone."""
 
     z: Floats
     centre: Floats
@@ -57,7 +57,7 @@ class _Features:
 
 
 class Fitter:
-    """Walks of a pool and what is computed from them once, for rules at any price."""
+    """Fits rules to the walks of a pool; what all rules need is computed once."""
 
     def __init__(
         self, problems: Sequence[PoolProblem], n: int, select: Select, *, how: Aggregate, orders: int, seed: int,
@@ -84,11 +84,11 @@ class Fitter:
 
     @cached_property
     def _features(self) -> _Features:
-        """The functions of the states, standardised; (walks, n, functions), the constant first."""
+        """The standardised functions of the states, (walks, n, functions), the constant first."""
         functions = np.stack(np.broadcast_arrays(*basis(self._paths.state, self.n, self.select, np)), axis=-1)
         rows = functions[:, :-1].reshape(-1, functions.shape[-1])
         spread = rows.std(0)
-        scale = np.where(spread > 1e-9, spread, np.inf)  # what never varied weighs nothing
+        scale = np.where(spread > 1e-9, spread, np.inf)  # a function that never varied gets no weight
         scaled = (functions - rows.mean(0)) / scale
         within = functions.max(0) - functions.min(0)
         return _Features(
@@ -97,10 +97,10 @@ class Fitter:
         )  # fmt: skip
 
     def fit(self, prices: Sequence[float], confidence: float) -> list[Fitted]:
-        """A rule for each price; smoothing and ridge are chosen once, by cross-validation over all the prices."""
+        """Fit a rule for each price; smoothing and ridge are chosen once, by cross-validation over all the prices."""
         tried = sorted({p * f for p in prices for f in ((0.5, 1.0, 2.0) if len(prices) < 3 else (1.0,))})
         outcomes = self._validate(tried)
-        # In units of what the price makes of a whole run, so that no price outweighs the others.
+        # Average over the prices, each on its own scale.
         worth = {
             key: float(np.mean([_worth(t, p) for p, t in zip(tried, found, strict=True)]))
             for key, found in outcomes.items()
@@ -147,29 +147,29 @@ class Fitter:
             for found in self._shorter().fit(prices, level):
                 if found.lost_at_most > target + 1e-9:
                     break
-                # Cross-validated tokens of a chosen price are a little too good: it has to be clearly cheaper.
+                # The tokens of a price that was chosen are slightly optimistic, so the price must be clearly cheaper.
                 if found.tokens < 0.9 * best.tokens:
                     best = found
         return best
 
     def _shorter(self) -> Fitter:
-        """The same problems on few walks: a regression takes long, and gains little from more of them."""
+        """Return a fitter of the same problems with fewer walks: a regression is slow and gains little from more."""
         if self._orders <= _LEARNED_ORDERS:
             return self
         problems, how, seed, extra = self._made_of
         return Fitter(problems, self.n, self.select, how=how, orders=_LEARNED_ORDERS, seed=seed, extra=extra)
 
     def _scores_inform(self) -> bool:
-        """Return whether scores differ among right answers or among wrong ones: a bare yes or no is a threshold's."""
+        """Return whether scores are more than a yes or a no, for which a threshold is enough."""
         there = np.arange(self.samples.tokens.shape[1]) < self.samples.sizes[:, None]
         return len(np.unique(self.samples.scores[there])) > 2
 
     def _rule(self, solver: _Solver, label: Floats, price: float, seen: Totals, confidence: float) -> Fitted:
-        """The kind of rule that was worth most on problems that it had not seen."""
+        """Return the kind of rule that was worth most on held-out problems."""
         plain = self._thresholds.validated(price, self._fold)
         best = max(_worth(seen, price), _worth(plain, price))
-        # By best score, stopping before the choice is decided can only lose; that no problem of a few was lost is weak
-        # evidence, so half a problem is counted as lost besides.
+        # By best score, stopping before the choice is decided can only lose accuracy. That none of a few problems was
+        # lost is weak evidence, so count half a problem as lost.
         doubt = 0.5 / len(self._fold) if self.select == "best" else 0.0
         if _worth(self._patient(), price) >= best - doubt:
             return self.patient(price, confidence)
@@ -187,10 +187,10 @@ class Fitter:
         )  # fmt: skip
 
     def _parsimony(self, seen: Totals, plain: Totals, price: float) -> float:
-        """How much weights have to be better by than a rule of two numbers: a standard error by best score.
+        """Return how much better weights must be than a rule of two numbers: for best score, one standard error.
 
-        There, what has failed looks all alike, and weights mostly learn which problems these were. (The
-        one-standard-error rule; Breiman et al. 1984, "Classification and Regression Trees", 3.4.3.)
+        There all failures look alike, and weights mostly memorise which problems failed. (The one-standard-error rule;
+        Breiman et al. 1984, "Classification and Regression Trees", 3.4.3.)
         """
         if self.select != "best" or len(self._fold) < 2:
             return 0.0
@@ -202,7 +202,7 @@ class Fitter:
         self, price: float, seen: Totals, confidence: float, *, simple: ThresholdRule = NEVER,
         weights: tuple[float, ...] | None = None, begin: int | None = None, lossless: bool = False,
     ) -> Fitted:  # fmt: skip
-        """Without weights it never stops on them."""
+        """Build the result; without weights, the rule stops by its two numbers only."""
         lost = 0.0 if lossless else lost_at_most(self._full - seen.right, confidence, rare=self.select == "best")
         return Fitted(
             price=price, weights=weights or (1.0, *[0.0] * self._width), begin=begin or self.n,
@@ -211,13 +211,13 @@ class Fitter:
         )  # fmt: skip
 
     def _patient(self) -> Totals:
-        return Totals(*(table[-1] for table in self._thresholds.totals))  # no level and no end
+        return Totals(*(table[-1] for table in self._thresholds.totals))  # the last rule has no lead and no cap
 
     def _labels(self, train: Ints) -> tuple[Floats, Floats]:
         return self._right, self._paths.labels(calibrated(self.samples, self.select, train))
 
     def _validate(self, prices: Sequence[float]) -> dict[tuple[float, float], list[Totals]]:
-        """What each problem came to under rules that have not seen it: by smoothing and ridge, one for each price."""
+        """Return each problem's outcome under rules fitted without it: by smoothing and ridge, one for each price."""
         problems = len(self.samples.sizes)
         made = {(s, r): [Totals(*(np.zeros(problems) for _ in Totals._fields)) for _ in prices]
                 for s in SMOOTHINGS for r in RIDGES}  # fmt: skip
@@ -246,9 +246,9 @@ def _worth(totals: Totals, price: float) -> float:
 
 
 class _Solver:
-    """Ridge regression on fixed functions of the states of many walks; what is decided already teaches nothing.
+    """Ridge regression on fixed functions of the states of many walks; states that are already decided are left out.
 
-    The functions' products are computed once, and serve every ridge.
+    The Gram matrix is computed once and serves every ridge.
     """
 
     def __init__(self, z: Floats, over: Bools, counts: Bools) -> None:
@@ -259,9 +259,9 @@ class _Solver:
         self._inverse = self._products
 
     def with_ridge(self, ridge: float) -> Self:
-        """The same walks, held back by a ridge."""
-        # How many have been seen says nothing of which problem it is, so it cannot be learned by heart: a strong ridge
-        # leaves a rule that goes by the count alone.
+        """Return a solver of the same walks with a ridge."""
+        # Functions of the count alone cannot memorise a problem, so they get little ridge: a strong ridge then leaves a
+        # rule that goes by the count.
         penalty = np.diag(np.where(self._counts, min(ridge, 0.01), ridge))
         penalty[0, 0] = 1e-9
         made = copy(self)
@@ -269,7 +269,7 @@ class _Solver:
         return made
 
     def improve(self, label: Floats, cost: Floats) -> Floats:
-        """Weights of the gain of going on, after rounds of «fit what the rule gains, then go on where it gains»."""
+        """Alternate between fitting the gain of going on and going on where the fitted gain is positive."""
         walks, n = label.shape
         step = np.diff(label, axis=1) - cost[:, 1:]
         onward = self._open
@@ -280,27 +280,27 @@ class _Solver:
                 gain[:, t] = step[:, t] + later
                 later = np.where(onward[:, t], gain[:, t], 0.0)
             fresh = self._inverse @ (self._rows.T @ gain[self._open])
-            weights = fresh if turn < 2 else 0.5 * (fresh + weights)  # halved steps do not swing between two rules
+            weights = fresh if turn < 2 else 0.5 * (fresh + weights)  # half steps end a cycle of two rules
             onward = self._open & (self._z @ weights > 0)
         return weights
 
 
 def calibrated(samples: Samples, select: Select, train: Ints) -> Floats:
-    """The probability that each candidate is right, (problems, candidates), by a logistic regression on `train`.
+    """Return the probability that each candidate is right, (problems, candidates), by logistic regression on `train`.
 
-    For votes it goes by the share of its answer among its problem's samples, the margin over the next, and the
-    scores of the answer where they are used; for `best` by its own score, and by its answer's share.
+    The regressors are the share of the candidate's answer among its problem's samples, the margin over the next answer,
+    and scores where they are used.
     """
     x, weight = _traits(samples, select)
     rows = np.isin(np.arange(len(samples.sizes)), train)[:, None] & (weight > 0)
     if not rows.any():
-        return np.zeros(samples.correct.shape)  # no answer was ever read
+        return np.zeros(samples.correct.shape)  # no answer could be read
     centre, spread = x[rows].mean(0), x[rows].std(0)
     z = (x - centre) / np.where(spread > 1e-9, spread, np.inf)
     z = np.concatenate([np.ones((*z.shape[:2], 1)), z], axis=-1)
     beta = _logistic(z[rows], samples.correct[rows], weight[rows])
     right: Floats = 1 / (1 + np.exp(-np.clip(z @ beta, -30, 30)))
-    # Without an answer there is nothing to be right; by votes alone it cannot be told from the others.
+    # A candidate without an answer cannot be right by votes.
     return right if select == "best" else np.where(samples.answers >= 0, right, 0.0)
 
 
@@ -318,7 +318,7 @@ def _traits(samples: Samples, select: Select) -> tuple[Floats, Floats]:
         "weighted": [mass / size, (mass - other_mass) / size, mass / np.maximum(votes, 1)],
         "best": [s, s * s],
     }[select]
-    # By votes each different answer counts once, as one row among its copies; by score each candidate does.
+    # For votes each different answer counts once, however many copies it has; for scores each candidate counts.
     weight = there / size if select == "best" else np.where(votes > 0, 1.0 / np.maximum(votes, 1), 0.0)
     return np.stack([*share, *own], axis=-1).astype(float), weight * there
 

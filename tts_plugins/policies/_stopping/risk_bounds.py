@@ -1,9 +1,9 @@
-"""How much accuracy a saving may lose at most, given the evidence of some problems; and the cheapest within that.
+"""Bounds on the accuracy that stopping early may lose, and the choice of the cheapest setting within a target.
 
-The loss that was seen of the cheapest setting among many is biased: it was chosen because it looked small. So nothing
-is promised for a mean that was seen, but for a bound on it, and settings are tested in an order that was fixed before,
-from the safest on, until the first that fails (fixed-sequence testing; Angelopoulos et al. 2021, 2110.01052, "Learn
-then Test"): the chance that a chosen one loses more than the target is that of a single test.
+The observed loss of the cheapest of many settings is biased: it was chosen because it looked small. So a promise is
+made for an upper confidence bound on the loss. Settings are tested in an order that was fixed beforehand, from the
+safest on, until the first that fails (fixed-sequence testing; Angelopoulos et al. 2021, 2110.01052, "Learn then
+Test"); then the probability that the chosen setting loses more than the target is that of a single test.
 """
 
 from __future__ import annotations
@@ -21,23 +21,27 @@ from tts_plugins.policies._stopping.walks import Floats, Ints
 
 CONFIDENCE = 0.9
 _PARTS = 5
-_STEPS = tuple(3.0 - 0.5 * i for i in range(7))  # standard errors on the safe side, beyond those of the confidence
+_STEPS = tuple(3.0 - 0.5 * i for i in range(7))  # safety margins in standard errors, beyond the confidence
 Bools = NDArray[np.bool_]
 
 
 def quantile(confidence: float, problems: int) -> float:
-    """Of Student's t, one-sided, by the first term of its expansion around the normal one."""
+    """Return the one-sided quantile of Student's t, by the first term of its expansion around the normal one."""
     z = float(NormalDist().inv_cdf(confidence))
     return z + z * (z * z + 1) / (4 * max(problems - 1, 1))
 
 
 def lost_at_most(lost: Any, confidence: float = CONFIDENCE, *, rare: bool, more: float = 0.0) -> float:
-    """The mean loss's one-sided bound; `lost` is each problem's, `more` are standard errors besides.
+    """Return a one-sided upper bound on the mean loss of accuracy.
 
-    One more problem is counted than there are. By votes, an early stop gains here and loses there, and the one more
-    lost as much as the worst seen, and 1 / problems at least. By scores (`rare`) it mostly can but lose, rarely and
-    then all; where no problem gained, the one more is wholly lost, which for n problems without any loss gives nearly
-    the exact binomial bound.
+    One pessimistic problem is added to those observed. With votes, an early stop gains on some problems and loses on
+    others; the added problem loses as much as the worst observed, and at least 1 / problems. With scores (`rare`),
+    stopping early can mostly only lose, rarely and then completely; if no problem gained, the added one is a complete
+    loss, which for n problems without any loss nearly gives the exact binomial bound.
+
+    Args:
+        lost: (problems,), each problem's loss.
+        more: standard errors added to those of the confidence.
     """
     values: Floats = np.asarray(lost, dtype=float)
     if not len(values):
@@ -50,7 +54,7 @@ def lost_at_most(lost: Any, confidence: float = CONFIDENCE, *, rare: bool, more:
 
 
 def least_problems(target: float) -> int:
-    """Return how many problems it takes to promise anything at all.
+    """Return the fewest problems on which anything is promised.
 
     With 22 problems the bound kept a target of .01 in 81 to 97 % of draws, with 40 in 92 to 95 % (simulated, at a
     confidence of 90 %): so 50 for a target of .01, and never fewer than 20.
@@ -60,9 +64,9 @@ def least_problems(target: float) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What can be chosen from: (settings, problems) of lost accuracy and of tokens.
+    """The settings to choose from: lost accuracy and tokens, each (settings, problems).
 
-    `lossless` settings, one at least, cannot lose, whatever the problem; for `rare` ones see `lost_at_most`.
+    At least one setting is `lossless`: it cannot lose on any problem. For `rare` see `lost_at_most`.
     """
 
     lost: Floats
@@ -71,16 +75,16 @@ class Settings:
     rare: Bools
 
     def first(self, count: int) -> Settings:
-        """Without those after the first `count`."""
+        """Return the first `count` settings."""
         return Settings(**{name: values[:count] for name, values in vars(self).items()})
 
 
 def cheapest(settings: Settings, target: float, confidence: float) -> int:
-    """The setting of the fewest tokens whose loss stays within the target with that confidence.
+    """Return the setting of fewest tokens whose loss stays within the target, with the confidence.
 
-    Which of many is cheapest is a choice that itself sees the losses. So what is tested is the choice: with ever
-    smaller safety margins, made on four fifths of the problems and measured on the fifth that it has not seen. The
-    smallest margin whose choices kept the target there is the one that chooses.
+    Choosing the cheapest of many settings uses the losses themselves. So the choice is what is tested: it is made on
+    four fifths of the problems with a safety margin, and measured on the held-out fifth. Margins shrink until one
+    fails; the smallest that kept the target chooses.
     """
     problems = settings.lost.shape[1]
     part: Ints = np.random.default_rng(problems).permutation(problems) % min(_PARTS, problems)
@@ -98,7 +102,7 @@ def cheapest(settings: Settings, target: float, confidence: float) -> int:
 
 
 def _pick(s: Settings, rows: Bools, target: float, confidence: float, more: float | None) -> int:
-    """The cheapest within the target by its own bound; without `more`, the cheapest that cannot lose."""
+    """Return the cheapest setting whose own bound is within the target; without `more`, the cheapest lossless one."""
     for i in map(int, np.argsort(s.tokens[:, rows].mean(1), kind="stable")):
         if s.lossless[i]:
             return i
@@ -106,4 +110,4 @@ def _pick(s: Settings, rows: Bools, target: float, confidence: float, more: floa
             bound = lost_at_most(s.lost[i, rows], confidence, rare=bool(s.rare[i]), more=more)
             if bound <= target + 1e-9:
                 return i
-    raise AssertionError("no setting is lossless")  # all samples without a rule are
+    raise AssertionError("no setting is lossless")  # taking all samples is

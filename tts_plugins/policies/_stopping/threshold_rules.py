@@ -66,7 +66,7 @@ class Totals(NamedTuple):
 
 
 class ThresholdRules:
-    """What threshold rules come to on the same walks; `totals` of the grid are (rules, problems).
+    """The outcomes of threshold rules on the same walks; `totals` of the grid are (rules, problems).
 
     Args:
         ahead: (walks, n), how far the choice is ahead after each candidate.
@@ -83,14 +83,14 @@ class ThresholdRules:
 
     @property
     def totals(self) -> Totals:
-        """Those of every rule of the grid, the patient one (no level and no end) last."""
+        """The outcome of every rule of the grid; the last rule has no lead and no cap."""
         if self._grid is None:
             found = [self.totals_of(rule) for rule in self.rules]
             self._grid = Totals(*(np.stack(each) for each in zip(*found, strict=True)))
         return self._grid
 
     def totals_of(self, rule: ThresholdRule) -> Totals:
-        """What one rule comes to, (problems,)."""
+        """Return the outcome of one rule, (problems,)."""
         stops = self._over.copy() if rule.enough is None else self._over | (self._ahead >= rule.enough - TIE)
         stops[:, -1] = True
         at: Ints = stops.argmax(1)
@@ -100,12 +100,12 @@ class ThresholdRules:
         return summed(self._right[rows, at], self._cost[rows, at], (at + 1).astype(float), self._orders)
 
     def best(self, price: float, train: Ints) -> int:
-        """The rule of the grid that is worth most on some problems, at a price."""
+        """Return the rule of the grid that is worth most on the problems of `train`, at a price."""
         t = self.totals
         return int((t.right[:, train] - price * t.cost[:, train]).mean(1).argmax())
 
     def validated(self, price: float, fold: Ints) -> Totals:
-        """What comes of choosing a rule on all folds but one, and running it on that one."""
+        """Return the cross-validated outcome of choosing a rule: chosen on all folds but one, run on that one."""
         out = Totals(*(np.zeros(len(fold)) for _ in Totals._fields))
         for part in range(int(fold.max()) + 1):
             inside, rest = np.flatnonzero(fold == part), np.flatnonzero(fold != part)
@@ -116,5 +116,5 @@ class ThresholdRules:
 
 
 def summed(right: Floats, cost: Floats, samples: Floats, orders: int) -> Totals:
-    """The means of each problem's walks, which stand together."""
+    """Average over each problem's walks, which are adjacent."""
     return Totals(*(values.reshape(-1, orders).mean(1) for values in (right, cost, samples)))

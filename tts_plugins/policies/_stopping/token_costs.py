@@ -1,4 +1,4 @@
-"""What samples cost: each its own tokens, and each request its prompt. Samples sent at once share a request."""
+"""The cost of samples: each has its own tokens, and each request its prompt. Samples sent together share a request."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tts_plugins.protocols import StopRule
 from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.types import Scored
 
-Waves = tuple[Ints, Ints]  # of each walk: the sample up to which it has paid, and the requests that it took
+Waves = tuple[Ints, Ints]  # for each walk: how many samples it has paid for, and how many requests it made
 
 
 def prompts_of(problems: Sequence[PoolProblem]) -> Floats:
-    """The tokens of each problem's prompt; the others' mean where they were not counted, 0 where none were."""
+    """Return the tokens of each problem's prompt; unknown ones get the mean of the others, or 0 if all are unknown."""
     counts = [p.prompt_tokens for p in problems if p.prompt_tokens is not None]
     mean = sum(counts) / len(counts) if counts else 0.0
     return np.array([mean if p.prompt_tokens is None else p.prompt_tokens for p in problems], dtype=float)
 
 
 class Bill:
-    """What walks of samples cost.
+    """Computes what walks of samples cost.
 
     Args:
         tokens: (walks, n), of each sample.
@@ -41,9 +41,9 @@ class Bill:
         self, strategy: BestOfN | SelfConsistency, at: Ints, start: int, until: int,
         seen: Callable[[int, int], Sequence[Scored]],
     ) -> tuple[Floats, Floats]:  # fmt: skip
-        """Tokens and samples of a strategy that has `start` samples and goes on to the end `at`, or to `until` samples.
+        """Return tokens and samples of a strategy that has `start` samples and goes on to its stop `at`, or to `until`.
 
-        A wave is paid for as a whole: what a rule did not ask for as well.
+        A wave is paid for as a whole, including samples after the stop.
 
         Args:
             seen: the first samples of a walk: (walk, how many).
@@ -58,7 +58,7 @@ class Bill:
         self, strategy: BestOfN | SelfConsistency, stops: Ints, start: int, end: int,
         seen: Callable[[int, int], Sequence[Scored]],
     ) -> Waves:  # fmt: skip
-        open_ = np.maximum(stops - start, 0)  # samples that are asked for at least
+        open_ = np.maximum(stops - start, 0)  # the fewest further samples
         if strategy.stop is not None and strategy.wave is None:
             walks = [self._doubling(strategy.stop, strategy.n, int(stop), start, end, partial(seen, row))
                      for row, stop in enumerate(stops)]  # fmt: skip
@@ -72,7 +72,7 @@ class Bill:
     def _doubling(
         self, rule: StopRule, n: int, stop: int, start: int, end: int, seen: Callable[[int], Sequence[Scored]]
     ) -> tuple[int, int]:
-        """The waves of the engine: as many as the rule needs at least, and twice as many as before."""
+        """Follow the engine's waves: the first has the size that the rule needs at least, and sizes double."""
         sent, size, requests = start, 0, 0
         while sent < stop:
             size = min(end - sent, max(rule.least(seen(sent), n - sent), 2 * size, 1))

@@ -1,4 +1,4 @@
-"""Recorded problems walked through in many orders: the state, the choice and the tokens after each candidate."""
+"""Walks through recorded problems in many orders: the state, the choice and the tokens after each candidate."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """The candidates of some problems, as rows; padded where a problem has fewer than others.
+    """The candidates of some problems as rows, padded where a problem has fewer than others.
 
     Attributes:
-        answers: (problems, candidates), a number for each different answer of a problem, -1 for none.
+        answers: (problems, candidates), a number for each different answer of a problem, -1 for no answer.
         tokens, scores, correct: (problems, candidates).
-        sizes: (problems,), candidates of each.
+        sizes: (problems,), the number of candidates.
     """
 
     answers: Ints
@@ -36,7 +36,7 @@ class Samples:
 
     @classmethod
     def of(cls, problems: Sequence[PoolProblem], n: int, select: Select, how: Aggregate) -> Samples:
-        """Those of graded problems.
+        """Read the candidates of graded problems.
 
         Raises:
             ConfigurationError: no problems.
@@ -69,13 +69,13 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class Paths:
-    """Walks of `n` candidates, `orders` for each problem; arrays are (walks, n) but for `problem`.
+    """Walks of `n` candidates, `orders` for each problem; arrays are (walks, n) except `problem`.
 
     Attributes:
-        state: what has been seen after each candidate.
-        chosen: the place in its problem of the candidate that would be chosen then.
+        state: the state of the run after each candidate.
+        chosen: the index, within its problem, of the candidate that would be chosen then.
         tokens, answers: of each candidate.
-        taken: the place of each candidate in its problem.
+        taken: the index of each candidate within its problem.
         problem: (walks,), the row of its problem.
     """
 
@@ -87,13 +87,13 @@ class Paths:
     problem: Ints
 
     def labels(self, table: Floats) -> Floats:
-        """A (problems, candidates) table looked up at the choices."""
+        """Look a (problems, candidates) table up at the choices."""
         found: Floats = table[self.problem[:, None], self.chosen]
         return found
 
 
 def walk(samples: Samples, n: int, select: Select, *, orders: int, seed: int, reference: float) -> Paths:
-    """`orders` shuffled walks for each problem; its samples are drawn without replacement."""
+    """Make `orders` shuffled walks for each problem, drawing its samples without replacement."""
     rng = np.random.default_rng(seed)
     problem = np.repeat(np.arange(len(samples.sizes)), orders)
     taken = np.stack([rng.permutation(samples.sizes[p])[:n] for p in problem])
@@ -113,7 +113,7 @@ def walk(samples: Samples, n: int, select: Select, *, orders: int, seed: int, re
 def _states(
     answers: Ints, tokens: Floats, scores: Floats, select: Select, reference: float
 ) -> tuple[State, list[Ints]]:
-    """The state after each candidate, and the place in the walk of the one that is chosen then."""
+    """Return the state after each candidate, and the position in the walk of the candidate that is chosen then."""
     walks, n = answers.shape
     rows = np.arange(walks)
     width = max(int(answers.max()) + 1, 1)
@@ -138,7 +138,7 @@ def _states(
         second = np.where(s > best, np.maximum(best, 0.0), np.maximum(second, s))
         best_at = np.where(s > best, t, best_at)
         best = np.maximum(best, s)
-        # Equal sums have to compare equal in any order of summing; among them the answer seen first leads.
+        # Round, so that equal sums compare equal in any order of summing; the answer seen first leads among them.
         going = np.where(votes > 0, np.round(mass if select == "weighted" else votes, 9) - 1e-12 * since, -1.0)
         leader = answers[rows, best_at] if select == "best" else np.where(votes.sum(1) > 0, going.argmax(1), -1)
         held = np.maximum(leader, 0)

@@ -47,6 +47,9 @@ def trial(test: str, names: dict[str, Any]) -> str | None:
             return None
         return f"it gave {shown(got)}"
     exec(compile(tree, "<test>", "exec"), names)
+    for node in tree.body:  # as a test runner would call them
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test") and not node.args.args:
+            names[node.name]()
     return None
 
 

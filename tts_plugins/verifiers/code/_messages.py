@@ -34,13 +34,13 @@ def writing_messages(problem: Problem) -> Messages:
 
 
 def check_seconds(name: str, value: object) -> None:
-    """Refuse what is no time to wait, naming the field, the value and the mend."""
+    """Raise unless `value` is a number of seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 86_400:
         raise ConfigurationError(f"CodeTests: {name}={value!r} must be a number of seconds above 0, and below a day")
 
 
 def check_tests(name: str, tests: object, *, parse: bool = True) -> None:
-    """Refuse what is no list of tests; a function is asked later."""
+    """Raise unless `tests` is a list of tests, or a function, which is asked later."""
     if tests is None or callable(tests):
         return
     if isinstance(tests, str) or not isinstance(tests, Sequence) or not all(isinstance(t, str) for t in tests):
@@ -48,6 +48,24 @@ def check_tests(name: str, tests: object, *, parse: bool = True) -> None:
     for i, test in enumerate(tests if parse else ()):
         if not parses(test):
             raise ConfigurationError(f"CodeTests: {name}[{i}]={test[:80]!r} is no Python; write it as an assert")
+        if not tests_something(test):
+            raise ConfigurationError(
+                f"CodeTests: {name}[{i}]={test[:80]!r} tests nothing; write an assert, a call, or a function test_…"
+            )
+
+
+def tests_something(test: str) -> bool:
+    """Whether anything in it could fail: an assert or a call that is reached, or a function `test_…`."""
+    for node in ast.parse(test).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+            return True
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
+            return True
+        if any(isinstance(part, ast.Assert | ast.Call | ast.Raise) for part in ast.walk(node)):
+            return True
+    return False
 
 
 def parses(test: str) -> bool:

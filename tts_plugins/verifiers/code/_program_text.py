@@ -7,11 +7,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-_FENCE = re.compile(r"^(`{3,}|~{3,})[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^\1[`~]*[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
-_PYTHON = {"", "python", "python3", "py", "py3"}
+from tts_plugins.verifiers.code._blocks import fenced
+
 _PROMPT = re.compile(r"^[ \t]*>>> ?(.*)$")
 _MORE = re.compile(r"^[ \t]*\.\.\. ?(.*)$")
 # What stands between a call and its value in a docstring: f(1) == 2, f(1) -> 2, f(1) => 2, f(1) ➞ 2, f(1) returns 2.
+# What makes of a literal the beginning of an expression: 3 in "3 + 1", "3 if x else 4", "3.real".
+_GOES_ON = re.compile(r"[ \t]*(?:[-+*/%<>=!&|^@]|(?:if|and|in|is|not)\b)|[.\w(\[](?!\s|\Z)")
 _MEANS = re.compile(r"[ \t]*(?:==?>?|->|➞|→|⇒|returns|should return|should be|gives)[ \t]*")
 
 
@@ -31,22 +33,17 @@ def program_of(text: str, problem: str) -> str:
     return f"{problem.rstrip()}\n\n\n{code}" if anew else f"{problem.rstrip()}\n{code}"
 
 
-def fenced(text: str) -> str:
-    """The blocks of Python in a text, one after the other; the text itself where it has no block at all."""
-    blocks = [(match[2].lower(), match[3]) for match in _FENCE.finditer(text)]
-    if not blocks:
-        return text
-    return "\n\n".join(body for language, body in blocks if language in _PYTHON)
-
-
 def open_function(problem: str) -> str | None:
     """The name of the function that a text of code leaves to be written; None where it is no such text."""
     tree = _parsed(problem) or _parsed(f"{problem.rstrip()}\n    pass\n")
     last = tree.body[-1] if tree is not None and tree.body else None
     if not isinstance(last, ast.FunctionDef | ast.AsyncFunctionDef):
         return None
-    bodiless = all(isinstance(s, ast.Pass) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
-                   for s in last.body)  # fmt: skip
+    bodiless = all(
+        isinstance(s, ast.Pass | ast.Import | ast.ImportFrom)
+        or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+        for s in last.body
+    )
     return last.name if bodiless else None
 
 
@@ -117,10 +114,11 @@ def _equation(line: str, name: str | None) -> str | None:
         if means is None or means.end() == 0 or not _is_expression(expression):
             continue
         value = rest[means.end() :].strip()
+        whole = value
         while value:  # the longest beginning that is a literal: what follows is a remark
             found = None if value.endswith(",") else _equals(expression, value)
             if found:
-                return found
+                return None if _GOES_ON.match(whole, len(value)) else found
             value = value[:-1].rstrip()
     return None
 

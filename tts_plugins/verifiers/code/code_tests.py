@@ -22,8 +22,10 @@ from tts_plugins.verifiers._sandbox.worker_process import Broken, Cancelled
 from tts_plugins.verifiers.code._dual_agreement import dual_agreement, known_first
 from tts_plugins.verifiers.code._messages import check_seconds, check_tests, first_failure, parses, writing_messages
 from tts_plugins.verifiers.code._program_text import asserts_of, examples_of, program_of
+from tts_plugins.verifiers.code._stdin import as_tests, check_io, harness
 
 Tests = Sequence[str] | Callable[[Problem], Sequence[str]]
+InputsOutputs = Sequence[tuple[str, str]] | Callable[[Problem], Sequence[tuple[str, str]]]
 Choice = Literal["auto", "bubblewrap", "landlock", "none"]
 
 _LEAST_MEMORY = 64  # MiB: below that Python itself does not run
@@ -35,6 +37,9 @@ class CodeTests:
     Args:
         tests: asserts (or other statements that raise where something is wrong), or a function from the problem.
         examples: "docstring" for the examples that the problem's text holds: doctests, asserts, `f(x) == y`.
+        io: pairs of an input and the output that a program writes for it, or a function from the problem to them, as
+            in APPS and LiveCodeBench. The program runs as a script once for each. Blanks at the ends of lines do not
+            count, nor how a number is written.
         generated: tests that a model wrote, some of them wrong: a list, a function from the problem, or a `Model`,
             which is asked for them. Then all candidates are scored together by dual agreement: those that pass the
             same tests vote together, and a score is the share of candidates in that group x the share of tests
@@ -63,7 +68,8 @@ class CodeTests:
 
     @overload
     def __new__(
-        cls, tests: Tests | None = None, *, examples: Literal["docstring"] | None = None, generated: None = None,
+        cls, tests: Tests | None = None, *, examples: Literal["docstring"] | None = None,
+        io: InputsOutputs | None = None, generated: None = None,
         timeout: float = 10.0, test_timeout: float = 2.0, memory: int = 256, workers: int = 2, most: int = 100,
         draws: int = 1, program: Callable[[Problem, Candidate], str] | None = None, sandbox: Choice = "auto",
         unsafe: bool = False,
@@ -79,14 +85,18 @@ class CodeTests:
 
     def __new__(
         cls, tests: Tests | None = None, *, examples: Literal["docstring"] | None = None,
-        generated: Tests | Model | None = None, timeout: float = 10.0, test_timeout: float = 2.0, memory: int = 256,
+        io: InputsOutputs | None = None, generated: Tests | Model | None = None,
+        timeout: float = 10.0, test_timeout: float = 2.0, memory: int = 256,
         workers: int = 2, most: int = 100, draws: int = 1,
         program: Callable[[Problem, Candidate], str] | None = None, sandbox: Choice = "auto", unsafe: bool = False,
     ) -> CodeTests:  # fmt: skip
-        if tests is None and examples is None and generated is None:
+        if tests is None and examples is None and generated is None and io is None:
             raise ConfigurationError(
-                "CodeTests: nothing to test with; give tests=[…], examples='docstring' or generated=…"
+                "CodeTests: nothing to test with; give tests=[…], io=[…], examples='docstring' or generated=…"
             )
+        if io is not None and generated is not None:
+            raise ConfigurationError("CodeTests: io and generated do not go together yet; leave out one of them")
+        check_io(io)
         if examples not in (None, "docstring"):
             raise ConfigurationError(f"CodeTests: examples={examples!r} is not known; use 'docstring', or tests=[…]")
         check_tests("tests", tests)
@@ -97,6 +107,7 @@ class CodeTests:
             check_count("CodeTests", name, value)
         self = object.__new__(SingleCodeTests if generated is None else DualAgreement)
         self._sandbox = _found(sandbox, unsafe)
+        self._io = io
         self._tests, self._docstring, self._program = tests, examples == "docstring", program
         self._times = {"timeout": float(timeout), "test_timeout": float(min(test_timeout, timeout))}
         self._pool = Pool(self._sandbox.kind, memory=memory * MEBI, workers=workers)
@@ -106,6 +117,7 @@ class CodeTests:
 
     _sandbox: Sandbox
     _tests: Tests | None
+    _io: InputsOutputs | None
     _docstring: bool
     _program: Callable[[Problem, Candidate], str] | None
     _times: Mapping[str, float]
@@ -186,14 +198,23 @@ class SingleCodeTests(CodeTests):
         Raises:
             VerifierError: there are no tests for this problem, or the sandbox failed.
         """
-        tests = await self.known_tests(candidate.problem)
-        if not tests:
+        tests, io = await self.known_tests(candidate.problem), await self._pairs(candidate.problem)
+        if not tests and not io:
             raise VerifierError("CodeTests: the problem has no tests or examples that can be read; give tests=[…]")
-        outcomes = await self.check(await self.program(candidate), tests)
+        program = await self.program(candidate)
+        outcomes = await self.check(program, tests) if tests else []
+        if io:
+            outcomes += await self.check(harness(program) if program.strip() else "", io)
+        tests = [*tests, *io]
         return Score(
             value=outcomes.count(None) / len(tests), feedback=first_failure(tests, outcomes),
             details=self._details(outcomes),
         )  # fmt: skip
+
+    async def _pairs(self, problem: Problem) -> list[str]:
+        io = await call_user(self._io, problem) if callable(self._io) else self._io
+        check_io(io)
+        return as_tests(io or ())
 
 
 class DualAgreement(CodeTests):

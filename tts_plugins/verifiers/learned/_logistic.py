@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.verifiers.learned._features import Floats, Ints, Table
+from tts_plugins.verifiers.learned._features import Floats, Table
 
 PENALTIES = (0.001, 0.01, 0.1, 1.0)
 ROUNDS, PATIENCE = 400, 40
@@ -85,13 +84,6 @@ def _one(table: Table, outside: set[int]) -> Fitted:
         weights=raw, bias=float(bias - raw @ centre), penalty=PENALTIES[best], rounds=rounds, loss=loss,
         base_loss=_loss(np.full(len(stop.labels), mean), stop.labels),
     )  # fmt: skip
-
-
-def hold_out(problems: Sequence[int] | Ints, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """The problems in two parts, the second with this share of them and at least one."""
-    order = np.random.default_rng(seed).permutation(np.asarray(problems))
-    count = min(len(order) - 1, max(1, round(share * len(order))))
-    return sorted(map(int, order[count:])), sorted(map(int, order[:count]))
 
 
 def _descend(
