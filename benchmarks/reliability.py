@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks._files import write_json
-from benchmarks._reliability import faults, half_account, hangs, many_solves
+from benchmarks._reliability import faults, growth, half_account, hangs, many_solves
 from benchmarks._rows import Row, table
 
 # Each gives its rows, numbered later; `short` only shows that it runs.
 PARTS: Sequence[tuple[str, Callable[[bool], list[Row]]]] = (
     ("hangs", hangs.rows),
     ("many", many_solves.rows),
+    ("growth", growth.rows),
     ("half", half_account.rows),
     ("faults", faults.rows),
 )
