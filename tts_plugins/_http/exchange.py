@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urljoin
@@ -16,6 +17,7 @@ from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.http_limits import BodyReader, Unreadable, redirect_error, same_origin
 
 _REDIRECTS = 5
+_LARGE = 1 << 20
 _REDIRECTED = (301, 302, 303, 307, 308)
 _DRAIN = 0.1  # seconds for the end of a stream whose last event is there, so that its connection can be kept
 
@@ -84,7 +86,7 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
     try:
         return await pool.session.post(
             url,
-            data=aiohttp.BytesPayload(data),
+            data=_payload(data),
             headers=headers,
             allow_redirects=False,
             proxy=pool.proxy,
@@ -93,6 +95,11 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
     except (aiohttp.ClientError, OSError) as error:
         failed = _failure(error)
     raise failed  # out here, so that it does not refer to aiohttp's, which has the request's headers
+
+
+def _payload(data: bytes) -> aiohttp.Payload:
+    # A large one is written in pieces, so that the loop goes on meanwhile; aiohttp warns of one that is not.
+    return aiohttp.BytesPayload(data) if len(data) < _LARGE else aiohttp.BytesIOPayload(io.BytesIO(data))
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:
