@@ -17,8 +17,8 @@ from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.http_limits import BodyReader, Unreadable, redirect_error, same_origin
 
 _REDIRECTS = 5
-_LARGE = 1 << 20
 _REDIRECTED = (301, 302, 303, 307, 308)
+_AT_ONCE = 2**20  # bytes; what is larger is sent in pieces, between which the loop goes on
 _DRAIN = 0.1  # seconds for the end of a stream whose last event is there, so that its connection can be kept
 
 
@@ -86,7 +86,7 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
     try:
         return await pool.session.post(
             url,
-            data=_payload(data),
+            data=aiohttp.BytesPayload(data) if len(data) < _AT_ONCE else io.BytesIO(data),
             headers=headers,
             allow_redirects=False,
             proxy=pool.proxy,
@@ -95,11 +95,6 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
     except (aiohttp.ClientError, OSError) as error:
         failed = _failure(error)
     raise failed  # out here, so that it does not refer to aiohttp's, which has the request's headers
-
-
-def _payload(data: bytes) -> aiohttp.Payload:
-    # A large one is written in pieces, so that the loop goes on meanwhile; aiohttp warns of one that is not.
-    return aiohttp.BytesPayload(data) if len(data) < _LARGE else aiohttp.BytesIOPayload(io.BytesIO(data))
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

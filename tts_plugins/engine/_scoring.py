@@ -117,8 +117,17 @@ def is_ours(key: AnswerKey) -> bool:
     return str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
 
 
-async def with_answer(candidate: Candidate, key: AnswerKey) -> Candidate:
-    """The candidate with the answer that its text gives, by the user's key or ours."""
+async def with_answer(candidate: Candidate, key: AnswerKey, run: Run) -> Candidate:
+    """The candidate with the answer that its text gives, by the user's key or ours; `relate` of a key compares it with
+    those of the run by their meaning."""
+    candidate = await _answered(candidate, key)
+    relate = getattr(key, "relate", None)
+    if relate is None or candidate.vote is None:
+        return candidate
+    return candidate.replace(answer_key=await relate(run, candidate.vote, candidate.answer or candidate.vote))
+
+
+async def _answered(candidate: Candidate, key: AnswerKey) -> Candidate:
     # A key of the user may take its time, which belongs to no loop that keeps deadlines; ours are quick.
     try:
         answer: object = _read(key, candidate.text) if is_ours(key) else await in_thread(key, candidate.text)
