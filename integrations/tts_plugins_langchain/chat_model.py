@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import (
@@ -24,7 +24,7 @@ from pydantic import Field, PrivateAttr
 
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import StepSettings
-from tts_plugins_langchain._fields import SearchFields, plain_settings
+from tts_plugins_langchain._fields import ChatModelOptions, SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported
@@ -77,7 +77,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
     _carrier: Carrier = PrivateAttr()
     _streams: dict[str, Any] = PrivateAttr(default_factory=dict)
 
-    def __init__(self, model: BaseChatModel | None = None, /, **settings: Any) -> None:
+    def __init__(self, model: BaseChatModel | None = None, /, **options: Unpack[ChatModelOptions]) -> None:
+        settings: dict[str, Any] = {**options}
         given = settings.pop("model", None)
         if (model := model or given) is not None:
             settings["bound"] = model

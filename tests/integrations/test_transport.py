@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,6 +108,16 @@ async def test_extra_fields_stand_beside_the_others() -> None:
     body = json.loads(reply.generations[0].text)
     assert body["top_k"] == 5 and body["reasoning_effort"] == "low" and body["max_tokens"] == 40
     assert "extra_body" not in body and "extra_headers" not in body
+
+
+async def test_a_large_prompt_is_sent_whole() -> None:
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response(completion(text=str(len((await request.json())["messages"][0]["content"]))))
+
+    async with serving(handle) as server, model_at(str(server.make_url("/v1"))) as model:
+        for size in (2**20 - 200, 5_000_000):
+            reply = await model.generate(Problem("x" * size), [1])
+            assert reply.generations[0].text == str(size)
 
 
 # Redirects, limits, proxies -------------------------------------------------------------------------------------------
@@ -302,3 +315,48 @@ async def test_a_call_that_is_cancelled_in_flight_closes_its_connection_and_is_c
             await asyncio.wait([task])
             await asyncio.to_thread(server.wait, lambda counts: counts.connections == 0, 20)
     assert ledger.spent.calls == 3 == server.counts.aborted and ledger.spent.tokens >= 120
+
+
+_TLS = """
+import asyncio, ssl, sys
+from aiohttp import web
+from tts_plugins import Problem
+from tts_plugins.models import OpenAICompatibleModel
+async def handle(request):
+    choice = {"index": 0, "message": {"role": "assistant", "content": "over TLS"}, "finish_reason": "stop"}
+    return web.json_response({"choices": [choice]})
+async def main():
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handle)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(sys.argv[1], sys.argv[2])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    model = OpenAICompatibleModel("m", base_url=f"https://localhost:{runner.addresses[0][1]}/v1", api_key="-")
+    try:
+        print((await model.generate(Problem("q"), [1])).generations[0].text)
+    except Exception as error:
+        print(type(error).__name__, error.retryable, error)
+    await model.aclose()
+    await runner.cleanup()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes the certificate")
+def test_certificates_are_those_of_the_environment(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=60)
+
+    def said(**environment: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", _TLS, certificate, key], env={**os.environ, **environment}, text=True,
+            capture_output=True, timeout=120, check=True,
+        ).stdout  # fmt: skip
+
+    assert said(SSL_CERT_FILE=str(certificate)).strip() == "over TLS"
+    refused = said()
+    assert refused.startswith("ConnectionFailed False") and "certificate" in refused

@@ -122,6 +122,19 @@ def test_throughput_in_its_short_form(tmp_path: Path) -> None:
     assert all(value > 0 for row in rows for values in row["figures"].values() for value in values)
 
 
+def test_throughput_over_http_in_its_short_form(tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    command = [sys.executable, "-m", "benchmarks.throughput", "--short", "--only", "2", "--json", str(file)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"]: row for row in json.loads(file.read_text())["rows"]}
+    assert rows["failures in all of these"]["ours"] == "0"
+    (crowd,) = [row for what, row in rows.items() if "a ledger of half their need" in what]
+    assert crowd["figures"]["overshoot"] == 0
+    assert all(what in done.stdout for what in rows)
+
+
 def test_the_reliability_benchmark_runs(tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
     command = [sys.executable, "-m", "benchmarks.reliability", "--short", "--json", str(file)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urljoin
@@ -17,6 +18,7 @@ from tts_plugins._internal.http_limits import BodyReader, Unreadable, redirect_e
 
 _REDIRECTS = 5
 _REDIRECTED = (301, 302, 303, 307, 308)
+_AT_ONCE = 2**20  # bytes; what is larger is sent in pieces, between which the loop goes on
 _DRAIN = 0.1  # seconds for the end of a stream whose last event is there, so that its connection can be kept
 
 
@@ -84,7 +86,7 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
     try:
         return await pool.session.post(
             url,
-            data=aiohttp.BytesPayload(data),
+            data=aiohttp.BytesPayload(data) if len(data) < _AT_ONCE else io.BytesIO(data),
             headers=headers,
             allow_redirects=False,
             proxy=pool.proxy,

@@ -6,6 +6,8 @@ import functools
 import importlib
 import ssl
 
+from tts_plugins._internal.threads import in_thread
+
 
 @functools.cache
 def tls_context() -> ssl.SSLContext:
@@ -20,3 +22,9 @@ def tls_context() -> ssl.SSLContext:
         context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+async def tls_ready() -> None:
+    """Make the context beside the loop, which could keep no deadline meanwhile."""
+    if not tls_context.cache_info().currsize:
+        await in_thread(tls_context)

@@ -139,7 +139,7 @@ class Expansion(Sampling):
         if not candidate.text.strip():
             raise MalformedResponse(f"{state.model.name} wrote no step at all: its first one is empty")
         if candidate.finished:  # a part of a solution does not vote
-            candidate = await with_answer(candidate, state.answer)
+            candidate = await with_answer(candidate, state.answer, self._run)
         if verifier is None:
             return Scored.of(candidate)
         score = await self._shared(candidate, verifier, hold, event)
@@ -221,7 +221,7 @@ class Expansion(Sampling):
             rest.release()
             end = ask.make(reply.generations[0], candidate.index, seed)
         if end is not candidate and end.finished:
-            end = await with_answer(end, state.answer)
+            end = await with_answer(end, state.answer, self._run)
         with failing_alone(verifier.name):
             score = await self._asked(verifier, end)
         if self._lookahead:

@@ -66,7 +66,11 @@ class Sampling:
         self._alone = state.verifier if is_verifier(state.verifier) else None
         self._whole = state.verifier if is_set_verifier(state.verifier) else None
         # A single candidate waits for nothing: it needs no task for itself, and no hold where its verifier is free.
-        self._at_once = is_ours(state.answer) and (state.verifier is None or getattr(self._alone, "inline", False))
+        self._at_once = (
+            is_ours(state.answer)
+            and not hasattr(state.answer, "relate")
+            and (state.verifier is None or getattr(self._alone, "inline", False))
+        )
 
     async def candidates(self) -> AsyncGenerator[Scored, None]:
         """Each candidate as it arrives. When this ends, however it does, nothing is in flight any more."""
@@ -348,7 +352,7 @@ class Sampling:
         state, verifier = self._state, self._alone
         if verifier is not None or not self._at_once:
             self._enter(candidate, hold, event)
-        candidate = await with_answer(candidate, state.answer)
+        candidate = await with_answer(candidate, state.answer, self._run)
         if verifier is None:
             return Scored.of(candidate)
         with failing_alone(verifier.name):

@@ -85,7 +85,7 @@ def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
     given: object = score
     if not isinstance(given, Score):
         raise InvalidScore(
-            f"{verifier}: of candidate {candidate.id} it returned {given!r}, which is not a Score; return Score(value=…)"
+            f"{verifier}: of candidate {candidate.id} it returned {given!r}, which is no Score; return Score(value=…)"
         )
     value = _in_unit(verifier, candidate, "score", given.value)
     steps = tuple([_in_unit(verifier, candidate, f"step score {i}", v) for i, v in enumerate(given.steps)])
@@ -119,8 +119,19 @@ def is_ours(key: AnswerKey) -> bool:
     return str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
 
 
-async def with_answer(candidate: Candidate, key: AnswerKey) -> Candidate:
-    """Return the candidate with the answer that its text gives, by the user's key or ours."""
+async def with_answer(candidate: Candidate, key: AnswerKey, run: Run) -> Candidate:
+    """Return the candidate with the answer that its text gives, by the user's key or ours.
+
+    A key with a method `relate` compares the answer with those of the run by their meaning.
+    """
+    candidate = await _answered(candidate, key)
+    relate = getattr(key, "relate", None)
+    if relate is None or candidate.vote is None:
+        return candidate
+    return candidate.replace(answer_key=await relate(run, candidate.vote, candidate.answer or candidate.vote))
+
+
+async def _answered(candidate: Candidate, key: AnswerKey) -> Candidate:
     # A key of the user may take long, and runs on a thread; ours are quick.
     try:
         answer: object = _read(key, candidate.text) if is_ours(key) else await in_thread(key, candidate.text)

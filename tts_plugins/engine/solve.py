@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Literal, overload
+from typing import Any, Literal, Required, TypedDict, Unpack, overload
 
 from tts_plugins._calls.context import SCOPE, seeds_of
 from tts_plugins._internal.threads import run_sync
@@ -19,6 +19,20 @@ from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_model, is_set_verifier, is_verifier
 from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.types import Problem, Result
+
+
+class SolveOptions(TypedDict, total=False):
+    """The keyword arguments of `solve`, for functions that pass them on. `solve` says what they mean."""
+
+    model: Required[Model]
+    strategy: Strategy | None
+    verifier: Verifier | SetVerifier | Callable[..., Any] | None
+    budget: Budget | Ledger | None
+    seed: int | None
+    answer: AnswerKey
+    on_exhausted: Literal["return", "raise"]
+    attempts: int
+    listener: Listener | None
 
 
 async def solve(
@@ -68,21 +82,33 @@ async def solve(
     return await Solving(Problem.of(problem), settings, listener).run()
 
 
-def solve_sync(problem: object, **settings: Any) -> Result:
+def solve_sync(problem: object, **settings: Unpack[SolveOptions]) -> Result:
     """Call `solve` from synchronous code: on any thread, and inside a running event loop too, as in a notebook."""
     return run_sync(lambda: solve(problem, **settings))
 
 
 @overload
 async def solve_many(
-    problems: Iterable[object], *, concurrency: int = ..., return_errors: Literal[False] = ..., **settings: Any
+    problems: Iterable[object],
+    *,
+    concurrency: int = ...,
+    return_errors: Literal[False] = ...,
+    **settings: Unpack[SolveOptions],
 ) -> list[Result]: ...
 @overload
 async def solve_many(
-    problems: Iterable[object], *, concurrency: int = ..., return_errors: Literal[True], **settings: Any
+    problems: Iterable[object],
+    *,
+    concurrency: int = ...,
+    return_errors: Literal[True],
+    **settings: Unpack[SolveOptions],
 ) -> list[Result | TTSError]: ...
 async def solve_many(
-    problems: Iterable[object], *, concurrency: int = 64, return_errors: bool = False, **settings: Any
+    problems: Iterable[object],
+    *,
+    concurrency: int = 64,
+    return_errors: bool = False,
+    **settings: Unpack[SolveOptions],
 ) -> list[Result] | list[Result | TTSError]:
     """Solve many problems, at most `concurrency` at a time; results are in the order of the problems.
 
@@ -93,13 +119,12 @@ async def solve_many(
         raise ConfigurationError(f"solve_many: concurrency={concurrency!r} must be a whole number of at least 1")
     running_loop()  # raises where there is none
     places = asyncio.Semaphore(concurrency)
-    seed = settings.pop("seed", None)
-    seeds = seeds_of(_seed(seed, "solve_many"), "problem")
+    seeds = seeds_of(_seed(settings.get("seed"), "solve_many"), "problem")
 
     async def one(problem: object, own: int) -> Result | TTSError:
         async with places:
             try:
-                return await solve(problem, seed=own, **settings)
+                return await solve(problem, **_with_seed(settings, own))
             except TTSError as error:
                 if return_errors:
                     return error
@@ -111,6 +136,12 @@ async def solve_many(
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
     return [task.result() for task in tasks]
+
+
+def _with_seed(settings: SolveOptions, seed: int) -> SolveOptions:
+    made = settings.copy()
+    made["seed"] = seed
+    return made
 
 
 class SolveEvents:

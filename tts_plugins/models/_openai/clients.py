@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from tts_plugins._http.choice import imported, uses_aiohttp
 from tts_plugins._http.per_loop import PerLoop
+from tts_plugins._http.tls import tls_ready
 from tts_plugins._internal.http_limits import check_address, check_headers, check_value
 from tts_plugins._internal.secrets import Hidden, secrets_in
 from tts_plugins._internal.threads import on_engine_loop
@@ -89,8 +90,11 @@ class Clients:
         """The client of the running loop; its own retries are off, so that none multiply."""
         if (found := self._clients.here) is not None:
             return found
-        fast = self._client is None and self._maker is None and uses_aiohttp(self.address or OFFICIAL)
+        ours, address = self._client is None and self._maker is None, self.address or OFFICIAL
+        fast = ours and uses_aiohttp(address)
         await imported(_AIOHTTP if fast else _OPENAI)
+        if ours and (not fast or address.startswith("https")):
+            await tls_ready()
         if (found := self._clients.here) is not None:  # made for another request meanwhile
             return found
         if fast:

@@ -13,6 +13,7 @@ from typing import Any
 from tts_plugins._http.choice import imported, uses_aiohttp
 from tts_plugins._http.failures import ExchangeFailed, StatusFailed, exchange_error
 from tts_plugins._http.per_loop import PerLoop
+from tts_plugins._http.tls import tls_ready
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.http_limits import ENCODINGS, MOST_BYTES, Unreadable
 from tts_plugins._internal.json_bytes import decode, encode
@@ -74,6 +75,8 @@ class JSONClient:
             leaving()
             return await in_thread(_post, url, data, self._headers, self._timeout)
         await imported("tts_plugins._http.exchange")
+        if url.startswith("https"):
+            await tls_ready()
         from tts_plugins._http.exchange import post
         from tts_plugins._http.pool import Lease
 
