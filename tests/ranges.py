@@ -1,6 +1,7 @@
 """Run the integrations' tests at the ends of the supported ranges: `python -m tests.ranges END [--venvs DIR]`.
 
-    lowest      every dependency at the lower bound that pyproject.toml states
+    lowest      every dependency at the lower bound that pyproject.toml states, but for openai
+    openai1     openai at its lower bound, which is below what LangChain's packages ask for
     openai3     the newest supported openai, which dspy's dependencies keep out of the common environment
     dspy-X.Y.Z  a release of dspy, with the dependencies of its time; `dspy` runs all of them, one after the other
 
@@ -23,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ("tests/integrations/test_langchain_*.py", "tests/integrations/test_openai_*.py",
          "tests/integrations/test_steps.py")  # fmt: skip
+CLIENT = TESTS[1:]
 DSPY = ("tests/integrations/test_dspy_*.py",)
 DSPY_RELEASES = {
     "3.0.0": "2025-09-01",
@@ -38,7 +40,8 @@ DSPY_RELEASES = {
 }
 """The lowest and the highest release of each minor version of dspy, and the day on which its users installed it:
 nothing that was uploaded later is installed beside it."""
-ENDS = ("lowest", "openai3", "dspy", *(f"dspy-{release}" for release in DSPY_RELEASES))
+ENDS = ("lowest", "openai1", "openai3", "dspy", *(f"dspy-{release}" for release in DSPY_RELEASES))
+RELEASES = tuple(end for end in ENDS if end.startswith("dspy-"))
 _BOUND = re.compile(r"^(?P<name>[A-Za-z0-9-]+)\s*(?P<bounds>[^;]*)$")
 
 
@@ -73,10 +76,13 @@ def requirements(end: str) -> tuple[list[str], tuple[str, ...]]:
     if end.startswith("dspy-"):
         beside = [f"{name}{bounds}" for name, bounds in own.items()]
         return [*tools, "optuna", *beside, f"dspy=={end.removeprefix('dspy-')}"], DSPY
+    if end == "openai1":
+        return [*tools, *(f"{n}{lowest(b) if n == 'openai' else b}" for n, b in own.items())], CLIENT
     tools.append(f"langchain-tests{dev['langchain-tests']}")
     partners = {"langchain-openai": dev["langchain-openai"]}
     if end == "lowest":
         wanted = {**stated("langchain", "dspy"), **partners}
+        wanted.pop("openai")  # langchain-openai asks for a newer one
         return [*tools, *(f"{name}{lowest(bounds)}" for name, bounds in wanted.items())], (*TESTS, *DSPY)
     wanted = {**stated("langchain"), **partners, "openai": ">=3,<4"}
     return [*tools, *(f"{name}{bounds}" for name, bounds in wanted.items())], TESTS
@@ -118,7 +124,7 @@ def main() -> int:
     parser.add_argument("pytest", nargs="*", help="further arguments of pytest, after --")
     given = parser.parse_args()
     worst = 0
-    for end in ENDS[3:] if given.end == "dspy" else (given.end,):
+    for end in RELEASES if given.end == "dspy" else (given.end,):
         if given.install:
             install(end, given.venvs)
             continue

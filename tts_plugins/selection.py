@@ -6,10 +6,40 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
-from typing import Literal
+from typing import Literal, Self
 
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Scored
+
+
+class Relation:
+    """Which keys mean the same, as far as they were compared: what votes are merged by. One belongs to a run."""
+
+    def __init__(self) -> None:
+        self._same: set[frozenset[str]] = set()
+
+    def add(self, a: str, b: str) -> None:
+        """Note that two keys mean the same."""
+        self._same.add(frozenset((str(a), str(b))))
+
+    def same(self, a: str, b: str) -> bool:
+        """Whether two keys were found to mean the same."""
+        return a == b or frozenset((str(a), str(b))) in self._same
+
+
+class RelatedKey(str):
+    """An answer's key that is compared by meaning with the others of its run."""
+
+    relation: Relation
+
+    def __new__(cls, key: str, relation: Relation) -> Self:
+        made = super().__new__(cls, key)
+        made.relation = relation
+        return made
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str(self),)
+
 
 Aggregate = Literal["last", "min", "prod", "mean"]
 AGGREGATES: tuple[Aggregate, ...] = ("last", "min", "prod", "mean")
@@ -100,11 +130,44 @@ def tally(candidates: Sequence[Scored], *, weighted: bool = False) -> dict[str, 
     Candidates whose answer could not be read do not vote.
     """
     votes: dict[str, list[float]] = {}
+    groups = grouped(candidates)
     for c in candidates:
         if c.vote is not None:
-            votes.setdefault(c.vote, []).append(_score(c) if weighted else 1.0)
+            votes.setdefault(groups[c.vote], []).append(_score(c) if weighted else 1.0)
     # fsum: 0.1 + 0.2 + 0.3 must equal 0.6 in any order, else the order of arrival decides close votes.
     return {answer: math.fsum(shares) for answer, shares in votes.items()}
+
+
+def grouped(candidates: Sequence[Scored]) -> dict[str, str]:
+    """The group of each vote, named by the vote in it that most candidates gave.
+
+    Votes form a group where each means the same as each other one in it (a clique): "means the same" is not transitive.
+    The order of the candidates changes nothing.
+    """
+    counts = Counter(c.vote for c in candidates if c.vote is not None)
+    relation = next((c.vote.relation for c in candidates if isinstance(c.vote, RelatedKey)), None)
+    if relation is None:
+        return {vote: vote for vote in counts}
+    cliques: list[list[str]] = []
+    for vote in sorted(counts, key=lambda vote: (-counts[vote], vote)):
+        home = next((clique for clique in cliques if all(relation.same(vote, other) for other in clique)), None)
+        if home is None:
+            cliques.append([vote])
+        else:
+            home.append(vote)
+    return {vote: clique[0] for clique in cliques for vote in clique}
+
+
+def semantic_entropy(candidates: Sequence[Scored]) -> float:
+    """How much the answers disagree, in nats: the entropy of the shares of the groups (Farquhar et al. 2024).
+
+    It is 0 where all are of one group. A candidate without a readable answer is a group of its own.
+    """
+    if not candidates:
+        return 0.0
+    unread = sum(c.vote is None for c in candidates)
+    shares = [*tally(candidates).values(), *[1.0] * unread]
+    return abs(math.fsum(-share / len(candidates) * math.log(share / len(candidates)) for share in shares)) + 0.0
 
 
 def majority_vote(candidates: Sequence[Scored]) -> Scored:
@@ -152,11 +215,12 @@ def _vote(candidates: Sequence[Scored], votes: Mapping[str, float], *, by_score:
         raise ValueError("no candidates to choose from")
     if not votes:
         return min(candidates, key=_cut) if any(c.score is None for c in candidates) else best(candidates)
-    whole = {c.vote for c in candidates if not _cut(c)}
+    groups = grouped(candidates)
+    whole = {groups[c.vote] for c in candidates if c.vote is not None and not _cut(c)}
     # max keeps the first of equals, and dicts keep the order; but an answer of cut solutions alone wins no tie.
     leader = max(votes, key=lambda answer: (votes[answer], answer in whole))
-    voters = [c for c in candidates if c.vote == leader]
-    return best(voters) if by_score else min(voters, key=_cut)
+    voters = [c for c in candidates if c.vote is not None and groups[c.vote] == leader]
+    return best(voters) if by_score else min(voters, key=lambda c: (_cut(c), c.vote != leader))
 
 
 def _cut(candidate: Scored) -> int:

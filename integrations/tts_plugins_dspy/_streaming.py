@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import logging
 from collections.abc import Callable, Mapping
@@ -24,10 +23,11 @@ class Stream:
     Args:
         stream: where DSPy's own programs send what they stream.
         loop: the loop on which it is read.
+        free: this loop waits for nothing that a candidate does, so that candidates may wait for it.
     """
 
-    def __init__(self, stream: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self._stream, self._loop = stream, loop
+    def __init__(self, stream: Any, loop: asyncio.AbstractEventLoop, *, free: bool) -> None:
+        self._stream, self._loop, self._free = stream, loop, free
         self._sent: list[futures.Future[None]] = []
 
     @classmethod
@@ -38,21 +38,23 @@ class Stream:
             return None
         loop = _loop_of_caller(sync)
         if isinstance(stream, Relay) and (loop is not None or not _on_loop()):
-            return cls(stream, stream.loop)
+            return cls(stream, stream.loop, free=stream.free)
         if loop is None:
             _say_once(
                 "a search that is called synchronously on the event loop, or outside of asyncio, cannot stream; call "
                 "the program through dspy.streamify, or by acall"
             )
             return None
-        return cls(stream, loop)
+        return cls(stream, loop, free=sync)
 
     async def send(self, item: Any) -> None:
-        """Send it. From another loop nothing is waited for, since this one may wait for that one."""
+        """Send it, and wait until it is sent, unless the reader's loop may wait for this one."""
         if asyncio.get_running_loop() is self._loop:
             await self._stream.send(item)
-        else:
-            self.soon(item)
+            return
+        self.soon(item)
+        if self._free:
+            await self.await_sent()
 
     def soon(self, item: Any) -> None:
         """Have it sent, in order, from any thread."""
@@ -71,13 +73,20 @@ class Stream:
     async def await_sent(self) -> None:
         """`wait`, on a loop."""
         for sent in self._taken():
-            with contextlib.suppress(Exception):  # nobody reads the stream any more
-                await asyncio.wrap_future(sent)
+            while not sent.done() and self._loop.is_running():
+                await asyncio.wait([asyncio.wrap_future(sent)], timeout=0.5)
+            if sent.done() and not sent.cancelled():
+                sent.exception()  # asked, so that asyncio does not complain: nobody reads the stream any more
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop on which it is read."""
         return self._loop
+
+    @property
+    def free(self) -> bool:
+        """Whether this loop waits for nothing that a candidate does."""
+        return self._free
 
     def _taken(self) -> list[futures.Future[None]]:
         sent, self._sent = self._sent, []
@@ -100,6 +109,11 @@ class Relay:
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop on which the stream is read in the end."""
         return self._stream.loop
+
+    @property
+    def free(self) -> bool:
+        """Whether that loop waits for nothing that a candidate does."""
+        return self._stream.free
 
     async def send(self, item: Any) -> None:
         """Take what the program streams."""

@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+from langchain_core.caches import BaseCache
+from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from tts_plugins.adapters import SearchSettings, as_budget, as_strategy
+from tts_plugins.adapters import SearchOptions, SearchSettings, as_budget, as_strategy
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.models import StepSettings
 from tts_plugins_langchain._io.revision import Revised, check_revision
-from tts_plugins_langchain._settings import OnExhausted, as_verifier, resolve
+from tts_plugins_langchain._settings import AnyVerifier, OnExhausted, as_verifier, resolve
+
+
+class LangChainOptions(SearchOptions, total=False):
+    """What every wrapper of LangChain's takes; see `SearchFields`."""
+
+    verifier: AnyVerifier | None
+    revision: Revised
+
+
+class ScaleOptions(LangChainOptions, total=False):
+    """The keyword arguments of `scale`."""
+
+    profile: str | None
+    name: str | None
+
+
+class ChatModelOptions(LangChainOptions, total=False):
+    """The keyword arguments of `ScaledChatModel`, and those of LangChain's chat models that it takes."""
+
+    model: BaseChatModel
+    bound: BaseChatModel
+    tts_profile: str | None
+    steps: StepSettings | None
+    temperature: float | None
+    max_tokens: int | None
+    stop: Sequence[str] | None
+    sent: dict[str, Any]
+    streaming: bool
+    cache: BaseCache | bool | None
+    callbacks: Any
+    tags: list[str] | None
+    metadata: dict[str, Any] | None
+    verbose: bool
+    name: str | None
+    rate_limiter: Any
+    disable_streaming: bool | Literal["tool_calling"]
+    output_version: str | None
+    profile: Any
+    custom_get_token_ids: Callable[[str], list[int]] | None
 
 
 class SearchFields(BaseModel):

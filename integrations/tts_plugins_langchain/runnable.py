@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
@@ -13,10 +13,10 @@ from langchain_core.runnables.graph import Graph
 from langchain_core.runnables.utils import ConfigurableFieldSpec, Input, Output, get_unique_config_specs
 from pydantic import BaseModel, Field, PrivateAttr
 
-from tts_plugins import Budget, Ledger, Result
-from tts_plugins.adapters import MeteredModel, SearchSettings
+from tts_plugins import Result
+from tts_plugins.adapters import MeteredModel, SearchSettings, check_names
 from tts_plugins.errors import ConfigurationError
-from tts_plugins_langchain._fields import SearchFields, plain_settings
+from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
@@ -80,7 +80,8 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
 
         Raises:
             BudgetExhausted, DeadlineExceeded: there was no room, or no time, for a single candidate.
-            AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
+            AllCandidatesFailed: every candidate failed, for reasons that have no class in common. If they have one, the
+                first original exception is raised, with `AllCandidatesFailed` as its `__cause__`.
             ConfigurationError: several samples are asked of a chain whose every model has temperature 0.
         """
         return cast(Output, self.solve(input, config, **kwargs).output)
@@ -208,13 +209,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
 
 def scale(
     runnable: Runnable[Input, Output] | Callable[..., Any],
-    *,
-    strategy: Any = None,
-    verifier: Any = None,
-    budget: Budget | Ledger | None = None,
-    seed: int | None = None,
-    profile: str | None = None,
-    **settings: Any,
+    **settings: Unpack[ScaleOptions],
 ) -> ScaledRunnable[Input, Output]:
     """Wrap a chain, so that it is asked several times and gives the best answer.
 
@@ -226,7 +221,7 @@ def scale(
         budget: limits for each call, or a `Ledger` that all calls share.
         seed: fixes each candidate's seed, and the place of samples in a cache.
         profile: a named bundle of settings.
-        **settings: further fields of `ScaledRunnable`: n, answer, price, concurrency, on_exhausted, name, revision.
+        n, answer, price, concurrency, on_exhausted, name, revision: as for `ScaledRunnable`.
 
     Strategies that revise show earlier attempts, with what the verifier said of them, to the chain: a chat model as
     further turns, a graph at the end of its `messages`, a prompt in its variable `attempts`, `feedback` or `history`
@@ -240,11 +235,5 @@ def scale(
     """
     if not isinstance(runnable, Runnable) and not callable(runnable):
         raise ConfigurationError(f"scale: runnable={runnable!r} is no runnable; pass a chain, a model, or a function")
-    if unknown := sorted(set(settings) - set(ScaledRunnable.model_fields)):
-        raise ConfigurationError(
-            f"scale: {unknown[0]!r} is not a setting; use one of {', '.join(sorted(ScaledRunnable.model_fields))}"
-        )
-    return ScaledRunnable(
-        bound=coerce_to_runnable(cast(Any, runnable)), strategy=strategy, verifier=verifier, budget=budget, seed=seed,
-        profile=profile, **settings,
-    )  # fmt: skip
+    check_names("scale", settings, ScaledRunnable.model_fields)
+    return ScaledRunnable(bound=coerce_to_runnable(cast(Any, runnable)), **settings)

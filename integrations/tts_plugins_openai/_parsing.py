@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from openai import omit
+import openai
 from openai.lib._parsing import parse_chat_completion, type_to_response_format_param, validate_input_tools
 from openai.types.chat import ChatCompletion, ParsedChatCompletion
 
 from tts_plugins.adapters import STEPWISE
 from tts_plugins.errors import ConfigurationError, MalformedResponse
+
+_OMITTED: Any = getattr(openai, "omit", openai.NOT_GIVEN)  # the clients before 1.108 have the older name only
 
 
 class Parser:
@@ -28,8 +30,8 @@ class Parser:
     """
 
     def __init__(self, request: Mapping[str, Any]) -> None:
-        self._format = request.get("response_format", omit)
-        self._tools = validate_input_tools(list(request["tools"]) if request.get("tools") else omit)
+        self._format = request.get("response_format", _OMITTED)
+        self._tools = validate_input_tools(list(request["tools"]) if request.get("tools") else _OMITTED)
         sent = type_to_response_format_param(self._format)
         self.request = {key: value for key, value in request.items() if key != "response_format"}
         if isinstance(sent, Mapping):

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from openai import AsyncOpenAI, NotGiven, Omit
+import openai
+from openai import AsyncOpenAI, NotGiven
 
 from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
 from tts_plugins.adapters import Passing, SearchSettings, Text, as_verifier, described, metered_verifier
@@ -35,6 +36,9 @@ def _fingerprint(client: Client) -> int:
     headers = sorted((name, value) for name, value in client.default_headers.items() if isinstance(value, str))
     return hash((str(client.base_url), str(client.api_key), repr(client.timeout), repr(headers),
                  repr(client.default_query), client.max_retries, id(client._client)))  # fmt: skip
+
+
+_OMITTED = (NotGiven, getattr(openai, "Omit", NotGiven))  # the clients before 1.108 have the older name only
 
 
 class Models:
@@ -235,7 +239,7 @@ def _parsed(parser: Parser, answer: AnswerKey) -> AnswerKey:
 
 def split(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is meant for the server, and what is meant for the search."""
-    sent = {key: value for key, value in request.items() if not isinstance(value, NotGiven | Omit)}
+    sent = {key: value for key, value in request.items() if not isinstance(value, _OMITTED)}
     asked = dict(_settings(sent.pop("tts", None)))
     body = sent.get("extra_body")
     if isinstance(body, Mapping) and "tts" in body:

@@ -296,7 +296,8 @@ def test_azure_clients(server: LoopbackServer) -> None:
 def test_arguments_reach_the_server_as_they_are(server: LoopbackServer) -> None:
     client = longest(sync_client(server))
     client.chat.completions.create(
-        **ASKED, temperature=0.9, top_p=0.5, max_completion_tokens=7, stop=["\n"], user="me", logit_bias=openai.omit,
+        **ASKED, temperature=0.9, top_p=0.5, max_completion_tokens=7, stop=["\n"], user="me",
+        logit_bias=getattr(openai, "omit", openai.NOT_GIVEN),
         extra_headers={"x-trace": "1"}, extra_query={"q": "2"}, timeout=9.0,
     )  # fmt: skip
     body = {key: value for key, value in server.requests[0].body.items() if key != "seed"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import gc
 import os
 import pickle
 import subprocess
@@ -13,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from benchmarks._reliability.hangs import LIMIT, SCRIPTS, run
-from tts_plugins import Budget, Ledger, SelfConsistency, carry_account, solve_sync
+from tts_plugins import Budget, Ledger, SelfConsistency, carry_account, solve, solve_sync
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.models import CallableModel
+from tts_plugins.models import CallableModel, OpenAICompatibleModel
 from tts_plugins.testing import ScriptedModel
+from tts_plugins.testing.loopback import LoopbackServer
 
 
 @pytest.mark.parametrize("name", list(SCRIPTS))
@@ -131,3 +134,24 @@ def test_solves_that_have_nothing_to_do_with_each_other_are_not_warned_of() -> N
     for thread in threads:
         thread.join(LIMIT)
     assert [r.warnings for r in results] == [()] * 6
+
+
+# Descriptors
+
+
+@pytest.mark.parametrize("transport", ["aiohttp", "openai"])
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no /proc here")
+def test_a_loop_that_closes_without_a_shutdown_keeps_no_descriptor(
+    transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTS_PLUGINS_TRANSPORT", transport)
+    counts = list[int]()
+    with LoopbackServer(process=True) as server:
+        model = OpenAICompatibleModel("m", base_url=server.base_url, api_key="-", max_tokens=8)
+        for _ in range(6):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(solve("q", model=model, strategy=SelfConsistency(n=2)))
+            loop.close()  # as careless code does
+            gc.collect()
+            counts.append(len(os.listdir("/proc/self/fd")))
+    assert counts[-1] <= counts[1], counts

@@ -33,6 +33,7 @@ class PerLoop(Generic[T]):
     async def put(self, value: T, close: _Close | None = None) -> T:
         """Keep the value for the running loop; `close` is called when it is not needed any more."""
         loop = asyncio.get_running_loop()
+        _sweep()
         guard = None if close is None else _guarded(close)
         self._kept[loop] = (value, guard)
         if guard is not None:
@@ -50,13 +51,14 @@ class PerLoop(Generic[T]):
 
 
 # Until they have ended: a loop refers to its generators weakly.
-_guards: dict[object, _Guard] = {}
+_guards: dict[object, tuple[_Guard, asyncio.AbstractEventLoop]] = {}
 _holders: WeakSet[PerLoop[Any]] = WeakSet()
 
 
 def _guarded(close: _Close) -> _Guard:
     key = object()
-    _guards[key] = guard = _guard(close, key, os.getpid())
+    guard = _guard(close, key, os.getpid())
+    _guards[key] = guard, asyncio.get_running_loop()
     return guard
 
 
@@ -68,6 +70,22 @@ async def _guard(close: _Close, key: object, process: int) -> _Guard:
         _guards.pop(key, None)
         if os.getpid() == process:  # else it is the parent's, whose connections are in use
             await close()
+
+
+def _sweep() -> None:
+    """Close what belongs to loops that were closed without `shutdown_asyncgens`: nothing on them can be used again."""
+    for key, (guard, loop) in list(_guards.items()):
+        if not loop.is_closed():
+            continue
+        _guards.pop(key, None)
+        for transport in list(getattr(loop, "_transports", {}).values()):
+            with contextlib.suppress(Exception):  # what a transport does in its last step, for which it needs no loop
+                transport._call_connection_lost(None)
+        ending = guard.aclose()
+        with contextlib.suppress(Exception, StopIteration):  # as far as it comes without a loop
+            ending.send(None)
+        with contextlib.suppress(Exception):
+            ending.close()
 
 
 def _close_on(loop: weakref.ref[asyncio.AbstractEventLoop], guard: _Guard) -> None:

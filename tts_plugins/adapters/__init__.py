@@ -21,6 +21,7 @@ from tts_plugins.adapters._metered import (
     searching,
     setting,
 )
+from tts_plugins.adapters._options import SearchOptions
 from tts_plugins.adapters._search import BaseSearch
 from tts_plugins.adapters._settings import (
     LIMITS,
@@ -49,6 +50,7 @@ __all__ = [
     "Judging",
     "MeteredModel",
     "Passing",
+    "SearchOptions",
     "SearchSettings",
     "Stepping",
     "Text",

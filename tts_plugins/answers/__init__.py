@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 __all__ = [
     "Answer",
@@ -25,6 +28,7 @@ __all__ = [
     "marked",
     "marker_pattern",
     "normalise",
+    "number_value",
     "read_json",
     "unfinished",
     "without_thoughts",
@@ -136,6 +140,13 @@ def read_json(text: str) -> Any:
     from tts_plugins.answers import _json_text
 
     return _json_text.read_json(without_thoughts(text))
+
+
+def number_value(answer: str) -> Fraction | None:
+    """The exact value of an answer that is a number; None for all others, percentages among them."""
+    from tts_plugins.answers import _numbers
+
+    return _numbers.value_of(normalise(answer))
 
 
 def marker_pattern(kind: str) -> str:

@@ -20,7 +20,9 @@ _STARTS_A_HEADING = re.compile(r"\d{1,3}[.)]\s+\S|\W*[^\W\d_]{2,}")
 _TAG = re.compile(r"<(?P<closes>/?)(?:final_?)?(?:answer|solution)>", re.IGNORECASE)
 _ROW = re.compile(r"^[ \t]*\|(?P<cells>[^\n]*)\|[ \t]*$", re.MULTILINE)
 _RULE = re.compile(r"[\s|:-]*-[\s|:-]*\Z")
-_EQUALS = re.compile(r"(?:^|[\d)\]}a-zA-Z%$ \t])=\s*(?P<value>[-+$€£\\({]{0,4}[\d.][^=<>≈]{0,40}|[^\W\d_])\s*\.?\s*\Z")
+_EQUALS = re.compile(r"(?:^|[\d)\]}%]\s*)=\s*(?P<value>[-+€£\\({]{0,4}[\d.][^=<>≈$]{0,40}|[^\W\d_])\s*\$?\s*\.?\s*\Z")
+_FORMULA = re.compile(r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$\n]+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL)
+_SUPPOSES = re.compile(r"\W*(?:let|suppose|assume|if|since|given|consider|where|for)\b", re.IGNORECASE)
 _ALONE = re.compile(r"[*_$\\(\[\s]*(?:[-+]?[$€£]?\d[\d.,/%]*|\(?[A-J]\)?)[)\]\\$*_\s]*\.?")
 _SUBJECT = re.compile(r"(?P<name>[A-Z][^\W\d_]+(?:\s[A-Z][^\W\d_]+){0,3})\s+(?:is|was)\s+the\s+[^.!?\n]{1,120}[.!]?")
 _NO_SUBJECT = {"this", "that", "it", "the", "there", "here", "what", "he", "she", "they", "we", "which", "who"}
@@ -33,7 +35,7 @@ _REFUSAL = re.compile(
     r"क्षमा|माफ",
     re.IGNORECASE,
 )
-_MOST = 100
+_MOST, _LONG = 100, 1000
 _SHORT, _SHORT_WORDS = 64, 4
 _ENGLISH = re.compile(r"\b(?:the|is|we|of|and|that|so|there|are|this)\b", re.IGNORECASE)
 
@@ -156,15 +158,17 @@ def _tables(text: str) -> Iterator[Statement]:
 def _unmarked(text: str, low: str) -> Statement | None:
     """The answer of a text that names none: its last line, its subject, or all of it where it is short."""
     value = text.strip()
-    if (
-        not value
-        or _REFUSAL.match(value)
-        or ("\\boxed" in value and len(value) < _SHORT and not value.strip("\\boxed{} $"))
-    ):
+    shows = "$" in value[-40:] or value.endswith(("\\]", "\\)", "\\)."))  # a formula is no refusal
+    if not value or (_REFUSAL.match(value) and not shows):
+        return None
+    if "\\boxed" in value and not value.strip("\\boxed{} $"):
         return None
     value = re.sub(r"\A(?:so,? )?(?:it|that|this)(?: is|'s) (?=[-+$€£\\(]{0,3}\d)", "", value, flags=re.IGNORECASE)
     lines = [line.strip() for line in value.split("\n") if line.strip()]
     last = lines[-1]
+    formulas = list(_FORMULA.finditer(value)) if "$" in value or "\\" in value else []
+    if len(formulas) == 1 and formulas[0].span() == (0, len(value)) and len(value) < _LONG:
+        return Statement(0, next(part for part in formulas[0].groups() if part).strip())
     if yes := _yes().match(low.strip()):
         return Statement(0, value[: yes.end()].rstrip(" .,;:-!"))
     if (found := _EQUALS.search(last)) and len(last) < 200:
@@ -173,6 +177,10 @@ def _unmarked(text: str, low: str) -> Statement | None:
         return Statement(0, choice_of(last) or last.strip("*_ ")) if _ALONE.fullmatch(last) else None
     if "\\boxed" in value:
         return None
+    if formulas and not _SUPPOSES.match(last) and re.fullmatch(r"\s*[.]?\s*", value[formulas[-1].end() :]):
+        shown = next(part for part in formulas[-1].groups() if part).strip()
+        if re.search(r"[\d=<>\\]", shown):  # a formula that says something, at the end of all
+            return Statement(0, shown)
     named = _SUBJECT.fullmatch(value) if len(value.split()) > _SHORT_WORDS else None
     if named and named["name"].split()[0].lower() not in _NO_SUBJECT:
         return Statement(0, named["name"])

@@ -32,6 +32,7 @@ def linear(text: str) -> str:
     Raises:
         TooDeep: it is nested more deeply than any answer is.
     """
+    text = re.sub(r",\\!\s+(?=\d{3}(?!\d))", r",\\!", text)
     text = re.sub(r"(?<=\d)(?:\{,\}|,\\!|\\!,|\\!,\\!|\\,)(?=\d{3}(?!\d))", "\x00", text).translate(TYPED)
     text = re.sub(r"(?<=\d)\\!(?=\d)", "", text)
     tokens = [match[0] for match in _TOKEN.finditer(text)]
@@ -40,6 +41,7 @@ def linear(text: str) -> str:
     reader = _Reader(tokens)
     made = reader.until(None)
     made = re.sub(r"√(?!\()\s*(\d+|[^\W\d_])", r"√(\1)", re.sub(r"\bsqrt\s*(?=\()", "√", made))
+    made = re.sub(r"[\[(](\[\[[^\x00]*\]\])[\])]", r"\1", made)  # an array in brackets of its own is a matrix
     return re.sub(r"\s*°\s*([CF])\b", r"°\1", made).replace("\x00", "")
 
 

@@ -110,6 +110,8 @@ def _joined(
     heads = start - line_start <= 60 and bool(_LINE_START.match(low[line_start:start]))
     if (found := _DASH.match(low, end)) and (heads or not english):
         return found.end(), "colon"
+    if text.startswith(("\\[", "$$"), end + 1):
+        return end, "colon"
     if heads and (found := _LABEL_LINE.match(low, end)):
         return found.end(), "heading"
     return None

@@ -18,8 +18,13 @@ _WRAPPER = re.compile(r"<\|(?:begin|end)_of_solution\|>|<\|(?:START|END)_RESPONS
 _BARE_CHANNELS = re.compile(r"\A\s*analysis(?=[A-Z\"'(])")
 
 
+_TURN = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text)\|>|<(?:end|start)_of_turn>")
+
+
 def said(text: str) -> str | None:
-    """What stands outside of the thoughts; None where the last one is open."""
+    """What stands outside of the thoughts; None where the last one is open. A next turn is not the model's."""
+    if "<" in text and (end := _TURN.search(text)) and text[: end.start()].strip():
+        text = text[: end.start()]
     if "<|channel|>" in text:
         return _final_channel(text)
     if _BARE_CHANNELS.match(text):

@@ -1,11 +1,11 @@
-"""The way in: one problem, solved by a strategy within a budget."""
+"""Entry points: solve one problem, or many, with a strategy and within a budget."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Literal, overload
+from typing import Any, Literal, Required, TypedDict, Unpack, overload
 
 from tts_plugins._calls.context import SCOPE, seeds_of
 from tts_plugins._internal.threads import run_sync
@@ -19,6 +19,20 @@ from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_model, is_set_verifier, is_verifier
 from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.types import Problem, Result
+
+
+class SolveOptions(TypedDict, total=False):
+    """The keyword arguments of `solve`, for functions that pass them on. `solve` says what they mean."""
+
+    model: Required[Model]
+    strategy: Strategy | None
+    verifier: Verifier | SetVerifier | Callable[..., Any] | None
+    budget: Budget | Ledger | None
+    seed: int | None
+    answer: AnswerKey
+    on_exhausted: Literal["return", "raise"]
+    attempts: int
+    listener: Listener | None
 
 
 async def solve(
@@ -41,23 +55,23 @@ async def solve(
         model: the generator, see `tts_plugins.models`.
         strategy: how compute is spent; `BestOfN(n=8)` where there is a verifier, else `SelfConsistency(n=8)`.
         verifier: scores candidates, see `tts_plugins.verifiers`; or a function, as `CallableVerifier` takes it.
-        budget: hard limits for this solve, or a `Ledger` that many solves share. Inside another solve its account
-            pays as well, except that a `Ledger` of yours which it is no part of pays alone.
-        seed: fixes each candidate's seed and every random choice; where left out it is drawn, or follows from that
-            of the solve around this one, and the result tells it.
-        answer: from a candidate's text to the value that votes; None for a text without one.
+        budget: hard limits for this solve, or a `Ledger` that many solves share. Inside another solve, the account of
+            that solve pays as well; only a `Ledger` of your own that is not part of it pays alone.
+        seed: fixes each candidate's seed and every random choice. If left out, it is drawn, or derived from the seed
+            of the enclosing solve; the result tells it.
+        answer: a function from a candidate's text to the value that votes; None for a text without one.
         on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
-        attempts: attempts for each request, the first included; the wait between them honours Retry-After,
-            without a deadline up to 120 s.
-        listener: called with every trace event when it starts and when it ends, on the solve's own loop.
+        attempts: attempts for each request, the first included. The wait between them honours Retry-After; without a
+            deadline, at most 120 s.
+        listener: a function that is called on the solve's loop with every trace event, when it starts and when it ends.
 
     Returns:
         The chosen candidate, all that were seen, the usage, why it stopped, and the trace.
 
     Raises:
         ConfigurationError: a setting is wrong, or a limit cannot hold over this model.
-        BudgetExhausted: there was no room for a single candidate.
-        DeadlineExceeded: the time was up before a single candidate.
+        BudgetExhausted: the budget has no room for a single candidate.
+        DeadlineExceeded: the time was up before there was a single candidate.
         TTSError: the strategy returned no candidate, or cancelled itself.
         ModelError: no candidate can succeed: a wrong key, an unknown model.
         AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
@@ -68,38 +82,49 @@ async def solve(
     return await Solving(Problem.of(problem), settings, listener).run()
 
 
-def solve_sync(problem: object, **settings: Any) -> Result:
-    """`solve` from synchronous code: on any thread, and inside a running event loop too, as in a notebook."""
+def solve_sync(problem: object, **settings: Unpack[SolveOptions]) -> Result:
+    """Call `solve` from synchronous code: on any thread, and inside a running event loop too, as in a notebook."""
     return run_sync(lambda: solve(problem, **settings))
 
 
 @overload
 async def solve_many(
-    problems: Iterable[object], *, concurrency: int = ..., return_errors: Literal[False] = ..., **settings: Any
+    problems: Iterable[object],
+    *,
+    concurrency: int = ...,
+    return_errors: Literal[False] = ...,
+    **settings: Unpack[SolveOptions],
 ) -> list[Result]: ...
 @overload
 async def solve_many(
-    problems: Iterable[object], *, concurrency: int = ..., return_errors: Literal[True], **settings: Any
+    problems: Iterable[object],
+    *,
+    concurrency: int = ...,
+    return_errors: Literal[True],
+    **settings: Unpack[SolveOptions],
 ) -> list[Result | TTSError]: ...
 async def solve_many(
-    problems: Iterable[object], *, concurrency: int = 64, return_errors: bool = False, **settings: Any
+    problems: Iterable[object],
+    *,
+    concurrency: int = 64,
+    return_errors: bool = False,
+    **settings: Unpack[SolveOptions],
 ) -> list[Result] | list[Result | TTSError]:
     """Solve many problems, at most `concurrency` at a time; results are in the order of the problems.
 
-    A `Budget` is fresh for each of them; pass a `Ledger` to share one. Each has its own seed, derived from `seed`.
-    With `return_errors`, a problem that fails puts its error into its place; else the first one ends the rest.
+    Each problem gets a fresh `Budget`; pass a `Ledger` to share one. Each has its own seed, derived from `seed`. With
+    `return_errors`, the error of a problem that fails stands in its place; otherwise the first error ends the rest.
     """
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigurationError(f"solve_many: concurrency={concurrency!r} must be a whole number of at least 1")
     running_loop()  # raises where there is none
     places = asyncio.Semaphore(concurrency)
-    seed = settings.pop("seed", None)
-    seeds = seeds_of(_seed(seed, "solve_many"), "problem")
+    seeds = seeds_of(_seed(settings.get("seed"), "solve_many"), "problem")
 
     async def one(problem: object, own: int) -> Result | TTSError:
         async with places:
             try:
-                return await solve(problem, seed=own, **settings)
+                return await solve(problem, **_with_seed(settings, own))
             except TTSError as error:
                 if return_errors:
                     return error
@@ -111,6 +136,12 @@ async def solve_many(
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
     return [task.result() for task in tasks]
+
+
+def _with_seed(settings: SolveOptions, seed: int) -> SolveOptions:
+    made = settings.copy()
+    made["seed"] = seed
+    return made
 
 
 class SolveEvents:
@@ -139,13 +170,13 @@ class SolveEvents:
         return self._task.result()
 
     async def wait(self) -> Result:
-        """The outcome, when it is there."""
+        """Wait for the outcome, and return it."""
         return await asyncio.shield(self._start())
 
     def cancel(self) -> None:
-        """End now with the best answer so far (`stopped="cancelled"`), or with `SolveCancelled` where there is none.
+        """End now with the best answer so far (`stopped="cancelled"`), or with `SolveCancelled` if there is none.
 
-        To be called on the loop that the solve runs on.
+        Call it on the loop that the solve runs on.
         """
         self._solve.halt()
 
@@ -168,7 +199,7 @@ def solve_events(
     on_exhausted: Literal["return", "raise"] = "return",
     attempts: int = 4,
 ) -> SolveEvents:
-    """`solve`, watched: an asynchronous iterable over the trace's events, whose `result` is the outcome.
+    """Solve, and watch it: an asynchronous iterable over the trace's events, whose `result` is the outcome.
 
     An event appears when it starts (`end` is None) and again when it ends, with the same `id`.
     """

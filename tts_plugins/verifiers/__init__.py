@@ -9,6 +9,7 @@ from tts_plugins.verifiers.code.sql_query import SQLVerifier
 from tts_plugins.verifiers.combined.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.combined.cascade import Cascade, Veto
 from tts_plugins.verifiers.combined.ensemble import Ensemble
+from tts_plugins.verifiers.grouping.math_groups import MathGroups
 from tts_plugins.verifiers.json_schema import JSONSchemaVerifier
 from tts_plugins.verifiers.judges.canaries import MASTER_KEYS, Canaries, Screen
 from tts_plugins.verifiers.judges.generative import GenerativeVerifier
@@ -38,6 +39,7 @@ __all__ = [
     "LearnedHead",
     "LearnedVerifier",
     "MathAnswer",
+    "MathGroups",
     "PairwiseJudge",
     "ProcessJudge",
     "ProcessVerifierHTTP",

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 
 def main() -> None:
-    """Answer requests until stdin ends."""
+    """Answer requests until stdin ends.
+
+    A request has `gold` and `answer`, two formulas; `both` where they have to be equal in both orders; and perhaps
+    `text`, in which an answer is looked for by math-verify itself, which then says what it `said`.
+    """
     from math_verify import parse, verify
 
     out = sys.stdout
@@ -17,21 +22,25 @@ def main() -> None:
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            gold, answer = (_parsed(parse, request[name]) for name in ("gold", "answer"))
-            reply: dict[str, object] = {
-                "equal": bool(gold and answer and verify(gold, answer)),
-                "read": bool(answer),
-                "gold": bool(gold),
-            }
+            reply = _compared(parse, verify, request)
         except Exception as error:  # noqa: BLE001 - the parser meets whatever a model wrote
             reply = {"error": f"{type(error).__name__}: {error}"[:300]}
         out.write(json.dumps(reply) + "\n")
         out.flush()
 
 
-def _parsed(parse: object, text: str) -> object:
-    assert callable(parse)
-    return parse(f"${text}$") or parse(text)
+def _compared(parse: Any, verify: Any, request: dict[str, Any]) -> dict[str, object]:
+    gold, answer = (parse(f"${request[name]}$") or parse(request[name]) for name in ("gold", "answer"))
+    equal = bool(gold and answer and verify(gold, answer))
+    if request.get("both") is not None:
+        back = bool(gold and answer and verify(answer, gold))
+        equal = (equal and back) if request["both"] else (equal or back)
+    reply: dict[str, object] = {"equal": equal, "read": bool(answer), "gold": bool(gold)}
+    if request.get("text"):
+        whole, known = parse(request["text"]), parse(request["whole_gold"]) or gold
+        reply["whole"] = bool(whole and known and verify(known, whole))
+        reply["said"] = next((part for part in reversed(whole) if isinstance(part, str)), "")
+    return reply
 
 
 if __name__ == "__main__":

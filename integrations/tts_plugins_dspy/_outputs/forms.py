@@ -62,5 +62,8 @@ def written_of(error: BaseException) -> str:
 
 def _json(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        try:
+            return value.model_dump(mode="json")
+        except Exception:  # noqa: BLE001 - a type of the user's that has no form in JSON
+            return str(value)
     return dict(value.items()) if isinstance(value, dspy.Example) else str(value)
