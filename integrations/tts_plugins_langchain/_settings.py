@@ -84,7 +84,7 @@ def without(config: RunnableConfig) -> RunnableConfig:
     return {**config, "configurable": {key: value for key, value in configurable.items() if key not in _KEYS}}
 
 
-def told(config: RunnableConfig | None) -> dict[str, Any]:
+def search_arguments(config: RunnableConfig | None) -> dict[str, Any]:
     """What a call's `configurable` says for a search, as an argument for models, which get no config."""
     found = {key: value for key, value in ((config or {}).get("configurable") or {}).items() if key in _KEYS}
     return {"tts": found} if found else {}

@@ -32,7 +32,7 @@ from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._runs import Runs, children_of
 from tts_plugins_langchain._search import Search, Target
-from tts_plugins_langchain._settings import told
+from tts_plugins_langchain._settings import search_arguments
 from tts_plugins_langchain._steps import Asked, ChatModel
 from tts_plugins_langchain.caching import candidates_of
 from tts_plugins_langchain.metering import SCALED
@@ -183,7 +183,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
             runs=Runs(announced, config, messages),
         )
 
-    # Usage is told once: callback handlers hear of it from the inner calls, and the caller reads it in the message.
+    # Usage is reported once: callback handlers hear of it from the inner calls, and the caller reads it in the message.
 
     def generate(self, messages: list[list[BaseMessage]], *args: Any, **kwargs: Any) -> LLMResult:
         """As for any chat model; the usage in each message is that of its whole search."""
@@ -195,13 +195,13 @@ class ScaledChatModel(SearchFields, BaseChatModel):
 
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> AIMessage:
         """The chosen message."""
-        return super().invoke(input, config, **kwargs, **told(config))
+        return super().invoke(input, config, **kwargs, **search_arguments(config))
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """The chosen message, through the model's `ainvoke`."""
-        return await super().ainvoke(input, config, **kwargs, **told(config))
+        return await super().ainvoke(input, config, **kwargs, **search_arguments(config))
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
@@ -209,7 +209,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         """The chosen message, in one piece."""
         config, key = self._announce(config, CallbackManager)
         try:
-            for chunk in super().stream(input, config, tts_run=key, **kwargs, **told(config)):
+            for chunk in super().stream(input, config, tts_run=key, **kwargs, **search_arguments(config)):
                 yield charged(chunk)
         finally:
             self._streams.pop(key, None)
@@ -220,7 +220,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         """The chosen message, in one piece, through the model's `ainvoke`."""
         config, key = self._announce(config, AsyncCallbackManager)
         try:
-            async for chunk in super().astream(input, config, tts_run=key, **kwargs, **told(config)):
+            async for chunk in super().astream(input, config, tts_run=key, **kwargs, **search_arguments(config)):
                 yield charged(chunk)
         finally:
             self._streams.pop(key, None)

@@ -26,7 +26,7 @@ from tts_plugins.metering import Prices
 from tts_plugins_langchain._io.agent_commands import CommandsApart
 from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
-from tts_plugins_langchain._io.messages import charged, retold
+from tts_plugins_langchain._io.messages import charged, summarised
 from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
@@ -233,8 +233,8 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         assert sample is not None
         response, message = sample.output, result.output
         commands.apply(response.commands)
-        told = [charged(retold(m, result, search.details)) if m is message else m for m in response.result]
-        kept = ModelResponse(result=told, structured_response=response.structured_response)
+        messages = [charged(summarised(m, result, search.details)) if m is message else m for m in response.result]
+        kept = ModelResponse(result=messages, structured_response=response.structured_response)
         if _inside(request):
             return ExtendedModelResponse(model_response=kept)  # the one around it tells what all candidates spent
         state: Any = request.state

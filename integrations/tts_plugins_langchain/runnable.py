@@ -80,7 +80,8 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
 
         Raises:
             BudgetExhausted, DeadlineExceeded: there was no room, or no time, for a single candidate.
-            AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
+            AllCandidatesFailed: every candidate failed, for reasons that have no class in common. If they have one, the
+                first original exception is raised, with `AllCandidatesFailed` as its `__cause__`.
             ConfigurationError: several samples are asked of a chain whose every model has temperature 0.
         """
         return cast(Output, self.solve(input, config, **kwargs).output)

@@ -12,7 +12,7 @@ _REFUSED = ("ConnectError", "ConnectionRefusedError", "ClientConnectorError")
 def charge_of(error: BaseException, status: object) -> Charge:
     """A call and no tokens where the server refused it (a `status` of 4xx) or was not there; else its reserve.
 
-    Connections that were refused are told by the names of the error and its causes, since each framework brings its
+    A refused connection is recognised by the class names of the error and its causes, since each framework brings its
     own HTTP client.
     """
     if isinstance(status, int) and 400 <= status < 500:

@@ -1,4 +1,4 @@
-"""What is nobody's failure and has to leave a search as it is: an interrupt of LangGraph, or of the user."""
+"""Exceptions that are no failure of a candidate and leave a search unchanged: LangGraph's interrupts, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def cause_for(found: BaseException, error: BaseException) -> BaseException | Non
 
 
 class PassedThrough(ModelError):
-    """Ends the search at once; what stands behind it is raised in its place."""
+    """Aborts the search; the original exception is re-raised."""
 
     fatal = True
     charge = "nothing"
 
 
 class Passing:
-    """The first such error of one search, from where user code raised it to where the search was called."""
+    """Carries the first such exception of a search from where user code raised it to the caller of the search."""
 
     def __init__(self) -> None:
         self._error: BaseException | None = None

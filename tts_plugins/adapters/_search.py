@@ -44,7 +44,7 @@ class BaseSearch(Generic[S]):
     - `metering`: how the framework's callbacks find the meter of what runs; `METER` has it in any case.
     - `verifier`: what scores the candidates; put it into `metered_verifier`, so that its calls are counted.
     - `chosen`: what becomes of the result; `instead`: one where no candidate came through.
-    - `failed`, `afailed`, `ended`, `aended`, `scored` and `unscored`: what the framework's traces are told.
+    - `failed`, `afailed`, `ended`, `aended`, `scored` and `unscored`: what goes to the framework's traces.
     - `output_tokens`: how long an output can be, so that a judge need not reserve for the longest text there is.
     - `without_async`: whether `arun` drives synchronous methods, since there are no others.
     - `described`: an error in words.

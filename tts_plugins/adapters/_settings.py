@@ -88,10 +88,13 @@ class SearchSettings:
     def shown(self) -> str:
         """The strategy, and what else was set, as an object that searches shows them in its `repr`."""
         strategy = self.strategy or (BestOfN if self.verifier is not None else SelfConsistency)(n=_DEFAULT_N)
-        told = {"strategy": strategy, **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)[1:] if f.repr}}
+        shown = {
+            "strategy": strategy,
+            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)[1:] if f.repr},
+        }
         plain = {f.name: f.default for f in dataclasses.fields(self)}
-        told = {name: value for name, value in told.items() if value != plain[name]}
-        return ", ".join(f"{name}={_named(value)}" for name, value in told.items())
+        shown = {name: value for name, value in shown.items() if value != plain[name]}
+        return ", ".join(f"{name}={_named(value)}" for name, value in shown.items())
 
     @property
     def n(self) -> int | None:

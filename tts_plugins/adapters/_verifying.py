@@ -1,4 +1,4 @@
-"""The verifiers of an adapter's search: their model calls are counted, and their errors told, by the search."""
+"""The verifiers of an adapter's search: the search counts their model calls and translates their errors."""
 
 from __future__ import annotations
 

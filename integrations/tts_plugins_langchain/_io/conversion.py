@@ -40,12 +40,12 @@ def generation_of(output: Any, unparsed: str | None = None) -> Generation:
         unparsed: why it is not what was asked for, where that is known already.
     """
     message = output if isinstance(output, AIMessage) else None
-    told = {} if message is None else message.response_metadata
+    metadata = {} if message is None else message.response_metadata
     usage = None if message is None else message.usage_metadata
     return Generation(
         text=Text.of(text_of(output), output, unparsed or unparsed_of(output)),
         output=output,
-        finish_reason=ended_by(told),
+        finish_reason=ended_by(metadata),
         tokens=usage.get("output_tokens") if usage else None,
         reasoning=None if message is None else _reasoning(message),
     )

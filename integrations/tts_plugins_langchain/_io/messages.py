@@ -1,4 +1,4 @@
-"""The message that a search answers with: the chosen candidate's, told as the whole search's. Pure."""
+"""The message that a search answers with: the chosen candidate's, with what the whole search took. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def chosen(result: Result, run: Any, details: UsageDetails) -> AIMessage:
     """The chosen candidate's message, without its own usage; `response_metadata["tts"]` tells of the search."""
     # An answer that was put together of steps is no one message of the model.
     given = result.output if isinstance(result.output, AIMessage) else AIMessage(str(result.text))
-    message = retold(given, result, details)
+    message = summarised(given, result, details)
     changes: dict[str, Any] = {}
     if message.id is not None and message.id.startswith(("lc_run-", "run-")):
         # Named after the inner run; a stream's chunks and the whole have to have the outer one's.
@@ -31,10 +31,10 @@ def chosen(result: Result, run: Any, details: UsageDetails) -> AIMessage:
     return message.model_copy(update=changes)
 
 
-def retold(message: AIMessage, result: Result, details: UsageDetails) -> AIMessage:
+def summarised(message: AIMessage, result: Result, details: UsageDetails) -> AIMessage:
     """A copy that tells of the search, and no longer of the usage of its own call alone."""
-    told = {key: value for key, value in message.response_metadata.items() if key not in _ONE_CALL}
-    changes = {"usage_metadata": None, "response_metadata": {**told, "tts": summary(result, details)}}
+    metadata = {key: value for key, value in message.response_metadata.items() if key not in _ONE_CALL}
+    changes = {"usage_metadata": None, "response_metadata": {**metadata, "tts": summary(result, details)}}
     return message.model_copy(update=changes)
 
 
@@ -53,16 +53,16 @@ def summary(result: Result, details: UsageDetails) -> dict[str, Any]:
 
 def charged(message: M) -> M:
     """A copy with the whole search's usage, where the message tells of one and has no usage yet."""
-    told = message.response_metadata.get("tts")
-    if told is None or getattr(message, "usage_metadata", None) is not None:
+    metadata = message.response_metadata.get("tts")
+    if metadata is None or getattr(message, "usage_metadata", None) is not None:
         return message
-    usage = told["usage"]
+    usage = metadata["usage"]
     counts = UsageMetadata(
         input_tokens=usage["prompt_tokens"], output_tokens=usage["completion_tokens"], total_tokens=usage["tokens"]
     )
     for name in _DETAILS:
-        if name in told:
-            counts[name] = told[name]
+        if name in metadata:
+            counts[name] = metadata[name]
     return message.model_copy(update={"usage_metadata": counts})
 
 

@@ -95,22 +95,24 @@ def _raw(reported: Mapping[str, Any]) -> Counts:
 
 def was_cut(*said: Mapping[str, Any] | None) -> bool:
     """Whether a reply ended at a limit of tokens, by what its metadata say in any provider's words."""
-    for told in said:
-        if not told:
+    for metadata in said:
+        if not metadata:
             continue
-        incomplete = told.get("incomplete_details")
-        reasons = [told.get(name) for name in _ENDS]
+        incomplete = metadata.get("incomplete_details")
+        reasons = [metadata.get(name) for name in _ENDS]
         reasons.append(incomplete.get("reason") if isinstance(incomplete, Mapping) else None)
         if any(_letters(reason) in _CUT for reason in reasons if reason):
             return True
     return False
 
 
-def ended_by(told: Mapping[str, Any]) -> str:
+def ended_by(metadata: Mapping[str, Any]) -> str:
     """Why a reply ended, as `Generation` says it: "length" if a limit cut it, else the provider's word, or "stop"."""
-    if was_cut(told):
+    if was_cut(metadata):
         return "length"
-    return next((str(told[name]) for name in _ENDS if isinstance(told.get(name), str) and told[name]), "stop")
+    return next(
+        (str(metadata[name]) for name in _ENDS if isinstance(metadata.get(name), str) and metadata[name]), "stop"
+    )
 
 
 def choice_was_cut(choice: Generation) -> bool:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from tts_plugins.answers import extract, marked
 
 _DEEP = 40
+_LONG, _TRIES = 100_000, 200
 RAW = frozenset({"raw", "parsed", "parsing_error"})
 """The keys of what `with_structured_output(include_raw=True)` gives."""
 
@@ -87,9 +88,14 @@ def _json(value: Any) -> str:
 
 
 def _json_in(text: str) -> Any:
-    """The last object or array of a text that has words around it; None where there is none."""
-    decoder, at, found = json.JSONDecoder(), 0, None
-    while (at := min((i for i in (text.find("{", at), text.find("[", at)) if i >= 0), default=-1)) >= 0:
+    """The last object or array of a text that has words around it; None where there is none.
+
+    A text may be written to keep a reader busy: only so much of it is looked at, and only so many beginnings.
+    """
+    decoder, at, found, tries = json.JSONDecoder(), 0, None, _TRIES
+    text = text[-_LONG:]
+    while (at := min((i for i in (text.find("{", at), text.find("[", at)) if i >= 0), default=-1)) >= 0 and tries:
+        tries -= 1
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
