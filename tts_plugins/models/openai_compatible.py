@@ -14,7 +14,7 @@ from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.fields import field
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.request_sent import holding, leaving
-from tts_plugins._internal.secrets import clean_causes, hidden_headers
+from tts_plugins._internal.secrets import cleaned, hidden_headers
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, Trust, pricing
 from tts_plugins.budget import Bound, Limits
@@ -241,10 +241,8 @@ class OpenAICompatibleModel(Stepping, Revising):
         """The error with the requests that it took; neither it nor what stands behind it shows a key."""
         if isinstance(fault, ModelError):
             fault.requests = requests
-        fault.__cause__, fault.__traceback__ = cause, None
-        if cause is not None:
-            clean_causes(cause, self._clients.secrets)
-        return fault
+        fault.__cause__ = cause
+        return cleaned(fault, self._clients.secrets)
 
     async def _respond(self, body: dict[str, Any]) -> Any:
         client = await self._clients.get()
