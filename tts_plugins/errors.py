@@ -234,7 +234,7 @@ class VerifierError(CandidateError):
 
 
 class InvalidScore(VerifierError):
-    """A verifier returned something that is no score in [0, 1], or too few or many step scores."""
+    """A verifier returned something that is not a score in [0, 1], or the wrong number of step scores."""
 
 
 class SolveCancelled(TTSError):

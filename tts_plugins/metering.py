@@ -195,7 +195,7 @@ class Meter:
             return key in self._open or key in self._left
 
     def unreserved(self, *, prompt_tokens: int | None, completion_tokens: int | None, model: str) -> None:
-        """Charge a call that was made without `start`: all of it is overshoot, which the account then tells."""
+        """Charge a call that was made without `start`: all of it is overshoot, and the account reports it as such."""
         price = _price(self._prices, model)
         prompt, completion = prompt_tokens or 0, completion_tokens or 0
         usage = Usage(
@@ -215,7 +215,7 @@ class Meter:
             self._fail(opened, charge)
 
     def close(self) -> Usage:
-        """Charge what is still open at its reserve, let no further call start, and say what it cost in all."""
+        """Charge what is still open at its reserve, let no further call start, and return the usage of all calls."""
         with self._lock:
             self._closed = True
             self._left |= set(self._open)
@@ -296,7 +296,7 @@ def _told(error: BudgetExhausted, call: Call) -> BudgetExhausted:
 
 
 def _new(call: Call, texts: Sequence[str]) -> list[str]:
-    """What was generated: llama.cpp repeats the assistant's turn that it continues, and does not count it."""
+    """Return what was generated: llama.cpp repeats the assistant's turn that it continues, and does not count it."""
     messages = call.prompt.get("messages") or [None]
     last = messages[-1]
     if not isinstance(last, Mapping) or last.get("role") != "assistant" or not isinstance(last.get("content"), str):

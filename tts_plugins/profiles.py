@@ -73,7 +73,7 @@ def load_profile(
     """
     tables, sources = _read(directory, environ)
     if name not in tables:
-        raise ConfigurationError(f"profile={name!r} is not known; {_mend(name, tables, sources)}")
+        raise ConfigurationError(f"profile={name!r} is not known; {_instead(name, tables, sources)}")
     try:
         return _profile(name, tables[name])
     except ConfigurationError as error:
@@ -85,8 +85,8 @@ def profile_names(*, directory: str | Path | None = None, environ: Mapping[str, 
     return sorted(_read(directory, environ)[0])
 
 
-def _mend(name: str, tables: Mapping[str, _Table], sources: Mapping[str, Sequence[str]]) -> str:
-    """What there is instead, the nearest name first, and where to write it: into a file that was read, if any."""
+def _instead(name: str, tables: Mapping[str, _Table], sources: Mapping[str, Sequence[str]]) -> str:
+    """Say which profiles there are, the nearest name first, and where to write this one: into a file that was read."""
     files = sorted({source for found in sources.values() for source in found if source != _ENVIRONMENT})
     file = next((file for file in files if file.endswith("tts-plugins.toml")), files[0] if files else "pyproject.toml")
     table = f"profiles.{name}" if file.endswith("tts-plugins.toml") else f"tool.tts-plugins.profiles.{name}"
@@ -258,7 +258,7 @@ def _verifier(value: Any) -> Verifier | SetVerifier | None:
         except TypeError as error:
             raise ConfigurationError(f"verifier {kind}: {error}") from error
     elif settings:
-        raise ConfigurationError(f"verifier {kind}: it is no class, so it takes no {sorted(settings)[0]!r}")
+        raise ConfigurationError(f"verifier {kind}: it is not a class, so it does not take {sorted(settings)[0]!r}")
     return verifiers.callable.as_verifier(f"verifier {kind}", made)
 
 

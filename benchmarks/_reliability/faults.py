@@ -142,11 +142,15 @@ async def _adapters(
         return (await solve("2 + 2?", model=model, strategy=strategy, verifier=_checked, budget=budget)).text
 
     async def by_openai(strategy: Any, name: str) -> str:
-        scaled = tts_plugins_openai.scale(client, strategy=strategy, verifier=lambda message: 0.9, budget=budget)
+        scaled = tts_plugins_openai.scale(
+            client, strategy=strategy, verifier=lambda message: 0.9 if message.content else 0.1, budget=budget
+        )
         return str((await scaled.chat.completions.create(**asked)).choices[0].message.content)
 
     async def by_langchain(strategy: Any, name: str) -> str:
-        scaled = tts_plugins_langchain.scale(chat, strategy=strategy, verifier=lambda message: 0.9, budget=budget)
+        scaled = tts_plugins_langchain.scale(
+            chat, strategy=strategy, verifier=lambda message: 0.9 if message.content else 0.1, budget=budget
+        )
         return str((await scaled.ainvoke("2 + 2?")).content)
 
     async def by_dspy(strategy: Any, name: str) -> str:

@@ -46,7 +46,7 @@ from tts_plugins.testing.loopback import USAGES, Fault, LoopbackServer, Reply
 
 pytestmark = pytest.mark.usefixtures("transport")
 KEY = "sk-very-secret-4711"
-SAID = "so then we add the carry and take one half of it which gives #### 6"
+SAID = "so then we add the carry and take one half of it which gives\n#### 6"
 PROBLEM = "How much is it?"
 
 

@@ -272,6 +272,16 @@ def test_tool_calls_and_logprobs_arrive_in_both_forms(folder: str) -> None:
             assert any(c["choices"] and c["choices"][0].get("logprobs") for c in chunks)
 
 
+def test_a_candidate_that_says_nothing_is_not_chosen(folder: str) -> None:
+    with (
+        LoopbackServer(reply="It is 4.", faults=Fault.every(2, Fault.null_content())) as upstream,
+        serving(base_url=upstream.base_url, directory=folder) as served,
+    ):
+        for _ in range(6):
+            status, body = chat(served, model="steps/loopback")
+            assert status == 502 or body["choices"][0]["message"]["content"]
+
+
 # Errors
 
 
@@ -326,7 +336,8 @@ def test_a_body_that_is_no_json_object(served: Serving, body: bytes) -> None:
 def test_a_large_prompt_passes_and_a_larger_one_is_refused(upstream: LoopbackServer) -> None:
     with serving(base_url=upstream.base_url) as served:
         large = [{"role": "user", "content": "x" * 5_000_000}]
-        assert chat(served, messages=large)[0] == 200
+        status, body = chat(served, messages=large)
+        assert status == 200, body
         status, body = chat(served, messages=[{"role": "user", "content": "x" * 9_000_000}])
         assert status == 413 and body["error"]["code"] == "request_too_large"
 

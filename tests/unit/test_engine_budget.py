@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, Usage, current_ledger, solve, solve_sync
-from tts_plugins.budget import Bound
+from tts_plugins._internal.request_sent import holding, leaving
+from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
+    CallTimedOut,
+    ConfigurationError,
     RateLimited,
     ServerFailed,
     UnboundedCallError,
@@ -444,3 +447,30 @@ async def test_a_model_without_a_limit_overshoots_nothing() -> None:
     )
     assert (result.usage.tokens, result.usage.overshoot) == (10010, 0)
     assert not any(e["kind"] == "overshoot" for e in result.trace)
+
+
+@pytest.mark.parametrize("left", [False, True])
+async def test_a_request_that_never_left_costs_nothing_whatever_ended_it(left: bool) -> None:
+    class Telling(ScriptedModel):
+        async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Any:
+            holding(self)
+            if left:
+                leaving()
+            raise CallTimedOut("no complete answer in time")
+
+    ledger = Ledger(Budget(calls=4, tokens=100))
+    with pytest.raises(AllCandidatesFailed):
+        await solve("q", model=Telling(["a"]), strategy=SelfConsistency(n=1), budget=ledger, attempts=1)
+    assert (ledger.spent.calls, ledger.spent.tokens, ledger.open_holds) == ((1, 15, 0) if left else (0, 0, 0))
+
+
+async def test_a_request_that_cannot_be_sent_is_an_error_at_once_and_costs_nothing() -> None:
+    class Unsendable(ScriptedModel):
+        async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Any:
+            self.requests.append(tuple(seeds))
+            raise ConfigurationError("base_url='http://h:99999': the port is out of range; use one below 65536")
+
+    ledger, model = Ledger(Budget(calls=9)), Unsendable(["a"], limits=Limits(concurrency=1))
+    with pytest.raises(ConfigurationError, match="99999"):
+        await solve("q", model=model, strategy=SelfConsistency(n=4), budget=ledger)
+    assert ledger.spent.calls == 0 and len(model.requests) <= 4, "nothing is tried again"

@@ -86,9 +86,9 @@ class Caller:
         send: Send | None = None,
         indices: Sequence[int] = (),
     ) -> tuple[Reply, Hold, int]:
-        """The reply, the hold that is left for what follows, and the request's event.
+        """Send a request; return the reply, the hold that is left for what follows, and the request's event.
 
-        The hold is closed when this raises. `send` asks for something else than whole solutions of the problem;
+        The hold is closed when this raises. `send` asks for something other than whole solutions of the problem;
         `indices` are the places of the candidates that it asks for, for the trace.
 
         Raises:
@@ -135,7 +135,7 @@ class Caller:
             failed = None  # its traceback has this frame, and would keep all of the call in a circle
 
     async def _again(self, once: Callable[[], Awaitable[Reply]], first: ModelError) -> Reply:
-        """What follows a failure. Apart, since the machinery of retries takes more than the rest of a good call."""
+        """Retry after a failure. It stands apart since tenacity costs more than the rest of a call that succeeds."""
         known: ModelError | None = first
         # Of tenacity's objects some refer to each other: to none of them is given what refers to the solve.
         stop = partial(_no_more, self.attempts, self.deadline)
@@ -160,7 +160,7 @@ class Caller:
         raise AssertionError("tenacity raises the last error")
 
     def abandon(self) -> None:
-        """Charge what is still in flight at its bound: nobody waits for it any more, and its server may work on it."""
+        """Charge what is still in flight at its bound: its server may work on it, though nobody waits now."""
         for inner, sent in list(self._flying.items()):
             self._settle(inner, unreported(sent.bound, inner, sent.count), sent.role)
             sent.hold.release()
@@ -212,7 +212,7 @@ class Caller:
             failed = None  # as in `request`
 
     def _tell(self, event: int, error: BaseException, charged: Usage) -> None:
-        """What an attempt that brought nothing is charged: in its failure, or in its request where it was cancelled."""
+        """Record what an attempt without a reply is charged: in its failure, or in its request if it was cancelled."""
         if isinstance(error, ModelError):
             self.trace.note("failure", event, error=words(error), retryable=error.retryable, usage=charged.to_dict())
         elif charged.calls:
@@ -246,13 +246,13 @@ async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Re
 
 
 def asked_to_cancel() -> bool:
-    """Whether the running task was cancelled from outside: code of a user raises CancelledError by itself too."""
+    """Return whether the running task was cancelled from outside: users' code may raise CancelledError by itself."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 class UserCodeFailed(ModelError):
-    """A function of the user raised: not retried, since it is not known to be safe, and charged at its reserve."""
+    """A function of the user raised. It is not retried, which may not be safe, and is charged at its reserve."""
 
 
 class NotBegun(UserCodeFailed):
@@ -270,7 +270,7 @@ def check_bounds(model: _Named, bound: Bound | None, ledger: Ledger) -> None:
     """Refuse a call whose worst case cannot be held, before anything is spent.
 
     Raises:
-        UnboundedCallError, UnknownPriceError: naming the model and the mend.
+        UnboundedCallError, UnknownPriceError: they name the model and what to set.
     """
     if bound is None:
         return
@@ -305,12 +305,12 @@ def _wait(state: RetryCallState) -> float:
 
 
 def _asked_wait(error: BaseException | None) -> float:
-    """Seconds that the server asked to wait; below 0 where it did not."""
+    """Return the seconds that the server asked to wait; below 0 if it did not."""
     asked = error.retry_after if isinstance(error, ModelError) else None
     return -1.0 if asked is None or not math.isfinite(asked) else max(asked, 0.0)
 
 
 def words(error: BaseException) -> str:
-    """An error in one line: its type and its message."""
+    """Return an error in one line: its type and its message."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -10,9 +10,9 @@ Halt = Literal["deadline", "cancelled"]
 
 
 class End:
-    """The end of one solve, for all that make its calls.
+    """Whether one solve has ended or is to end, for all that make its calls.
 
-    It refers to none of them: what goes round in circles is freed late, and a model's connections with it.
+    It refers to none of them: objects that refer to each other are freed late, and a model's connections with them.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class End:
         self.closed = False
 
     def check(self) -> None:
-        """Raise once the time is up, or the solve over."""
+        """Raise if the time is up, or the solve is over."""
         if self.halted == "deadline":
             raise DeadlineExceeded("the deadline has passed; give more seconds, or ask for less")
         if self.halted == "cancelled" or self.closed:

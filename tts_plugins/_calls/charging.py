@@ -1,4 +1,4 @@
-"""What a call is charged: what it says, or its bound, and nothing twice. Pure."""
+"""What a call is charged: the usage that it reports, or its bound, and nothing twice. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tts_plugins.types import Reply, Usage
 
 
 def counted(reply: Reply, bound: Bound | None, inner: Hold | None, count: int) -> Usage:
-    """What a call took, as it says itself; never fewer calls than it brought, and never free where it has a price."""
+    """Return the usage that a call reports: at least a call for each generation, and its price where it has one."""
     usage = reply.usage
     if usage is None:
         return replace(unreported(bound, inner, count), requests=0)
@@ -30,7 +30,7 @@ def counted(reply: Reply, bound: Bound | None, inner: Hold | None, count: int) -
 
 
 def unreported(bound: Bound | None, inner: Hold | None, count: int) -> Usage:
-    """What a call is charged that cannot say what it took: its bound, unless solves inside it paid already."""
+    """Return the bound of a call that reports no usage, or nothing where solves inside it have paid already."""
     if bound is None or inner is None or _paid_inside(inner) is not None:
         return Usage()
     usage = bound.usage(count)
@@ -38,7 +38,7 @@ def unreported(bound: Bound | None, inner: Hold | None, count: int) -> Usage:
 
 
 def failure(error: ModelError, bound: Bound | None, inner: Hold | None, count: int) -> Usage:
-    """What a call is charged that failed in this way."""
+    """Return what a call is charged that failed with this error."""
     if error.charge == "reserve":
         usage = unreported(bound, inner, count)
     elif bound is None or error.charge == "nothing":
@@ -49,7 +49,7 @@ def failure(error: ModelError, bound: Bound | None, inner: Hold | None, count: i
 
 
 def shortage(error: BaseException) -> str | None:
-    """What this machine lacked, where that is why a call failed: a thread, a file descriptor, memory."""
+    """Return what this machine lacked, if that is why a call failed: a thread, a file descriptor, memory."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, MemoryError) or (isinstance(seen, OSError) and seen.errno in _SHORT):
@@ -64,14 +64,14 @@ _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def _paid_inside(inner: Hold) -> Usage | None:
-    """What solves inside a call have paid; None where there were none."""
+    """Return what solves inside a call have paid; None where there were none."""
     if inner.amount == inner.size and not inner.inside:
         return None
     return reduce(add, inner.inside, Usage())
 
 
 def _beyond(usage: Usage, paid: Usage) -> Usage:
-    """What a call took besides that: its own report is of all of it, where it can be."""
+    """Return what a call took besides `paid`. It reports the whole call, unless that is less than was paid."""
     names = ("calls", "prompt_tokens", "completion_tokens")
     if any(getattr(usage, name) < getattr(paid, name) for name in names):
         return usage  # less than was paid: it tells of its own part alone

@@ -39,7 +39,7 @@ SCOPE: ContextVar[Scope | None] = ContextVar("tts_plugins_scope", default=None)
 
 
 def current_ledger() -> Ledger | None:
-    """The account that pays for what runs here: that of the innermost solve, or None outside of any."""
+    """Return the account that pays for what runs here: that of the innermost solve, or None outside of any."""
     scope = SCOPE.get()
     return None if scope is None else scope.ledger
 
@@ -61,7 +61,7 @@ def carry_account(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def derive(seed: int, *path: object) -> int:
-    """A seed of 31 bits that depends on the seed and the path, and on nothing else."""
+    """Return a seed of 31 bits that depends on the seed and the path, and on nothing else."""
     text = "/".join(map(str, (seed, *path)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 
@@ -79,7 +79,7 @@ def derived(seed: int, *path: object) -> Callable[[int], int]:
 
 
 class Seeds:
-    """Seeds without end; several threads may take from it."""
+    """Return an endless iterator of seeds, from which several threads may take."""
 
     __slots__ = ("_numbers", "_path")
 

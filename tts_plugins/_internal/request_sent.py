@@ -1,7 +1,7 @@
-"""Whether a call's request has left this process: what is cancelled before that costs nothing.
+"""Whether a call's request has left this process: what ends before that costs nothing.
 
-The engine says whose call it is; a model that can tell waits with it, and says when the request goes out. Of any other
-model it is taken to be out from the start.
+The engine opens a `Departure` around each call. A model that can tell says `holding` before its first request, and
+`leaving` as soon as bytes may reach a server. Every other model is taken to send at once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextvars import ContextVar, Token
 
 
 class Departure:
-    """Of one call of `model`, once for all of its requests.
+    """Whether any request of one call of `model` has left.
 
     Attributes:
         waiting: the model tells when its first request leaves, and none has left yet.
@@ -28,11 +28,11 @@ class Departure:
         _CALL.reset(self._token)
 
     def hold(self, model: object) -> None:
-        """It waits, where it is this model's and nothing has left."""
+        """Note that nothing has left yet, if the call is this model's."""
         self.waiting = id(model) == self._model and not self._left
 
     def leave(self) -> None:
-        """It is out."""
+        """Note that a request has left."""
         self._left, self.waiting = True, False
 
 
@@ -41,12 +41,12 @@ _CALL: ContextVar[Departure | None] = ContextVar("tts_plugins_call", default=Non
 
 
 def holding(model: object) -> None:
-    """The call that runs here has sent nothing yet, and `model` tells when it does."""
+    """Say that the call that runs here has sent nothing yet, and that `model` will tell when it does."""
     if (call := _CALL.get()) is not None:
         call.hold(model)
 
 
 def leaving() -> None:
-    """What follows may reach a server."""
+    """Say that what follows may reach a server."""
     if (call := _CALL.get()) is not None:
         call.leave()

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 # Headers that clients and proxies set by themselves; their values are words of every message.
@@ -14,8 +14,10 @@ _PLAIN = re.compile(
     r"accept(-\w+)*|connection|content-(type|length|encoding)|date|host|transfer-encoding|user-agent|x-stainless-.*|"
     r"openai-(beta|version)|anthropic-(version|beta)"
 )
+E = TypeVar("E", bound=BaseException)
 _SCHEMES = {"bearer", "basic", "token", "key", "apikey", "digest"}
 _SHORTEST = 4  # what is shorter is part of ordinary words
+_BEGIN = 8
 
 
 class Hidden(str):
@@ -50,7 +52,16 @@ def without_secrets(text: str, secrets: Iterable[str]) -> str:
     """The text with every secret replaced by "…", in each form in which servers and clients quote one."""
     forms = {form for secret in secrets for form in _forms(secret)}
     for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, "…")
+        text = _without_begins(text.replace(form, "…"), form)
+    return text
+
+
+def _without_begins(text: str, secret: str) -> str:
+    """The text without the begin of a secret, of which a message that was cut may have the rest no more."""
+    begin = secret[:_BEGIN]
+    while len(secret) >= 2 * _BEGIN and (at := text.find(begin)) >= 0:
+        same = next((i for i, (a, b) in enumerate(zip(secret, text[at:], strict=False)) if a != b), len(text) - at)
+        text = f"{text[:at]}…{text[at + same :]}"
     return text
 
 
@@ -60,6 +71,12 @@ def _forms(secret: str) -> Iterable[str]:
         for form in (part, json.dumps(part)[1:-1], repr(part)[1:-1], quote(part, safe="")):
             if len(form) >= _SHORTEST:
                 yield form
+
+
+def cleaned(error: E, secrets: Iterable[str]) -> E:
+    """The error itself, after `clean_causes`; to be raised where no variable holds what a server wrote."""
+    clean_causes(error, secrets)
+    return error
 
 
 def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
@@ -76,7 +93,7 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
         seen.add(id(each))
         each.__traceback__ = None
         each.args = tuple(_clean(value, secrets) for value in each.args)
-        _clean_texts(each, ("message", "body", "reason", "msg"), secrets)
+        _clean_texts(each, ("message", "body", "reason", "msg", "doc", "said"), secrets)
         _clean_request(getattr(each, "request", None), secrets)
         response = getattr(each, "response", None)
         _clean_request(getattr(response, "request", None), secrets)

@@ -1,4 +1,4 @@
-"""Steps: `total` children of some candidates, with lookahead, each text generated ahead and scored once."""
+"""Steps: children of candidates, with lookahead; equal texts are looked ahead from, and scored, once."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ class Expansion(Sampling):
             told = True
             late.without(waiting)
 
-        # Where there is room nothing runs before it is taken. Where there is none, the children that would make some
-        # may be those that hang, for which the level must not wait until the others are sent.
+        # If there is room, it is taken before anything else runs. If there is none, the children that would free some
+        # may be the ones that hang, and the level must not wait for those before it sends the others.
         soon = asyncio.get_running_loop().call_soon(tell)
         try:
             return await super()._room(unit, at_most, waiting, waits)
@@ -153,15 +153,15 @@ class Expansion(Sampling):
         return scored
 
     async def _shared(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
-        """The score of its text, asked for once however many children have it."""
+        """The score of the candidate's text, asked for once however many children have this text."""
         key = (id(candidate.problem), candidate.text, candidate.finished)
         known = self._judging.get(key)
         if known is None and self._stragglers is None:
-            # In this task: whatever ends it ends the level, and those who wait for it too.
+            # In this task: whatever ends it ends the level, and the others that wait for it too.
             known = self._judging[key] = asyncio.get_running_loop().create_future()
             await self._fill(known, self._ahead(candidate, verifier, hold, event))
             return known.result()
-        # Nobody waits while holding room: the one that is judged may need more of it.
+        # Nobody waits while holding a reservation: the child that is scored may need more of the budget.
         self._state.tasks.carry(None)
         if known is None:
             known = self._judging[key] = self._apart(candidate, verifier, hold, event)
@@ -177,7 +177,7 @@ class Expansion(Sampling):
         finally:
             self._waiting[known] -= 1
             if isinstance(known, asyncio.Task) and not known.done() and not self._waiting[known]:
-                del self._judging[key]  # for whoever comes later
+                del self._judging[key]  # whoever comes later asks anew
                 known.cancel()
 
     @staticmethod
@@ -189,11 +189,11 @@ class Expansion(Sampling):
                 known.cancel()
             else:
                 known.set_exception(error)
-                known.exception()  # where nobody else waits for it, asyncio must not complain
+                known.exception()  # so that asyncio does not complain if nobody else waits for it
             raise
 
     def _apart(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> asyncio.Task[Score]:
-        """In a task for itself, which outlives the child that began it: that one may be late, and others in time."""
+        """Score it in a task of its own, which outlives the child that began it: that one may be late, others not."""
         own, scope = self._state.ledger.reserve(hold.amount, within=hold), SCOPE.get()
         assert scope is not None
 
@@ -204,7 +204,7 @@ class Expansion(Sampling):
         return self._state.tasks.spawn(work(), self._tasks, own)
 
     async def _ahead(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
-        """The verifier's score, at the end of the steps that are written ahead."""
+        """The verifier's score at the end of the steps that are written ahead."""
         state, end = self._state, candidate
         for ahead in range(1, self._lookahead + 1):
             if end.finished:
@@ -225,7 +225,7 @@ class Expansion(Sampling):
         with failing_alone(verifier.name):
             score = await self._asked(verifier, end)
         if self._lookahead:
-            scored_by(verifier.name, end, score)  # held against the steps that it was shown, before they are cut off
+            scored_by(verifier.name, end, score)  # check it against the steps that were scored, before they are cut off
         return score if end is candidate else replace(score, details={**score.details, "lookahead": end.text})
 
 
@@ -237,7 +237,7 @@ async def expansion(
     lookahead: int,
     straggler: float | None,
 ) -> Expansion:
-    """The jobs of an `expand`: children's seeds follow from their parent's, so that no timing changes them.
+    """Prepare an `expand`. Children's seeds follow from their parent's, so that timing does not change them.
 
     Raises:
         ConfigurationError: the model or the verifier cannot serve a search over steps.
@@ -249,9 +249,11 @@ async def expansion(
             "OpenAICompatibleModel or LocalModel, or give yours the methods of protocols.StepModel"
         )
     if isinstance(verifier, SetVerifier):
-        raise ConfigurationError(f"{verifier.name} compares whole solutions, and scores no steps; use {_THOSE_THAT_DO}")
+        raise ConfigurationError(
+            f"{verifier.name} compares whole solutions and does not score steps; use {_THOSE_THAT_DO}"
+        )
     if not candidates:
-        raise ConfigurationError("Run.expand: there are no candidates to expand; begin with Candidate(problem)")
+        raise ConfigurationError("Run.expand: candidates is empty; begin with Candidate(problem)")
     if lookahead or any(c.steps or c.text for c in candidates):
         await model.prepare(run)
     shares: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What a candidate asks of its model: a whole solution, one more step, or a better answer than those before."""
+"""What is asked of a model for one candidate: a whole solution, one further step, or a revised answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Ask(Protocol):
 
     @property
     def model(self) -> Model:
-        """Whom it asks."""
+        """The model that is asked."""
         ...
 
     @property
@@ -27,7 +27,7 @@ class Ask(Protocol):
 
     @property
     def written(self) -> int:
-        """Tokens at most that its candidates have before they begin."""
+        """The most tokens that its candidates already have before this request."""
         ...
 
     async def bound(self) -> Bound | None:
@@ -45,7 +45,7 @@ class Ask(Protocol):
 
 @dataclass(slots=True)
 class Job:
-    """One candidate to be: its place in the run, its seed, and what it asks."""
+    """A candidate that is still to be generated: its place in the run, its seed, and what to ask for."""
 
     index: int
     seed: int
@@ -54,7 +54,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Jobs:
-    """Candidates that ask the same, made when they are looked at: a budget may let only few of a million be sent."""
+    """Jobs that all ask the same. They are made one by one, since a budget may allow only a few of a million."""
 
     ask: Ask
     indices: range
@@ -94,7 +94,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Revised:
-    """A better answer, given earlier attempts."""
+    """A revised answer, given earlier attempts."""
 
     model: ReviseModel
     problem: Problem
@@ -120,7 +120,7 @@ class NextStep:
     """One further step of a candidate.
 
     A child is finished where the model ended by itself, wrote nothing, or wrote an answer with its marker; cut by a
-    length limit it is truncated, which is no wrong answer.
+    length limit, it is truncated; that does not make it wrong.
     """
 
     model: StepModel
@@ -134,7 +134,7 @@ class NextStep:
 
     @property
     def written(self) -> int:
-        """A tokeniser makes at most one token of a byte."""
+        """Its bytes: a tokeniser makes at most one token of a byte."""
         return len(self.parent.text.encode("utf-8", "replace"))
 
     async def bound(self) -> Bound | None:
@@ -146,7 +146,7 @@ class NextStep:
         return await self.model.expand(self.parent, seeds, greedy=self.greedy)
 
     def make(self, generation: Generation, index: int, seed: int) -> Candidate:
-        """The parent with one step more; with none where there is nothing but blanks to add."""
+        """Return the parent with one further step, or with none if the step is blank."""
         parent, said = self.parent, generation.text.strip("\n")
         empty = not said.strip()
         before = steps_of(parent)
@@ -170,7 +170,7 @@ class NextStep:
 
 
 def _joined(parent: Candidate, generation: Generation) -> tuple[float, ...] | None:
-    """The log-probabilities of all that is written so far; None where those of a part are not known."""
+    """Return the log-probabilities of the whole text so far; None if those of a part are not known."""
     if parent.logprobs is None or generation.logprobs is None:
         return None
     return parent.logprobs + generation.logprobs

@@ -1,4 +1,4 @@
-"""One solve from start to result: its account, deadline and strategy, and what is left when it ends."""
+"""One solve from start to result: its account, its deadline, its strategy, and what is settled when it ends."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.selection import fallback
 from tts_plugins.types import Problem, Result, Scored, Usage
 
-# Seconds after the deadline: in which a strategy may choose among what it has; after which it is left behind.
+# Seconds after the deadline in which a strategy may still choose among what it has, and after which it is left behind.
 _GRACE, _LAST = 0.15, 0.2
 
 
@@ -115,7 +115,7 @@ class Solving:
                     state.halt("deadline")
             if self._halt_first:
                 state.halt("cancelled")
-            # Not awaited: a strategy that swallows its cancellation must hold up neither the deadline nor a caller.
+            # The task itself is not awaited: a strategy that swallows its cancellation must not delay the caller.
             await over
             return self._outcome(state, task)
         finally:
@@ -128,7 +128,7 @@ class Solving:
             del task  # which has the error, whose traceback has this frame
 
     def _outcome(self, state: SolveState, task: asyncio.Task[Scored]) -> Scored:
-        """What the strategy chose; where it was cut short, the best that was seen."""
+        """Return what the strategy chose, or the best candidate seen if it was cut short."""
         refuse = self._settings.on_exhausted == "raise"
         error: BaseException | None = asyncio.CancelledError()
         if task.done() and not task.cancelled():
@@ -168,7 +168,7 @@ def _cut_short(error: BaseException) -> bool:
 
 
 def _told(error: BaseException, state: SolveState, strategy: Strategy) -> BaseException:
-    """The error as the caller gets it: nobody there asked for a cancellation."""
+    """Return the error as the caller gets it: it did not ask for a cancellation."""
     if not isinstance(error, asyncio.CancelledError):
         return error
     if state.halted == "deadline":
@@ -184,15 +184,15 @@ async def _in_scope(strategy: Strategy, run: SolveRun, problem: Problem, scope: 
 
 
 def _account(budget: Budget | Ledger | None, now: float) -> tuple[Ledger, float | None]:
-    """The ledger of this solve, inside of whatever encloses it, and when its time ends."""
+    """Return the ledger of this solve, inside whatever encloses it, and when its time ends."""
     outer = SCOPE.get()
     if outer is None:
         ledger = Ledger(inside=budget) if isinstance(budget, Ledger) else Ledger(budget)
     else:
         if outer.hold is not None and not outer.hold.open:
             raise SolveCancelled(
-                "the candidate that this solve is a part of has ended, so that nobody waits for it; what is to outlive "
-                "its candidate is run in a context of its own: contextvars.Context().run(…)"
+                "the candidate that this solve is a part of has ended, so that nobody waits for it; run what is to "
+                "outlive its candidate in a context of its own: contextvars.Context().run(…)"
             )
         role = outer.role if outer.hold is not None else None  # a strategy's own solves are what they are
         if not isinstance(budget, Ledger):
@@ -208,7 +208,7 @@ def _account(budget: Budget | Ledger | None, now: float) -> tuple[Ledger, float 
 
 
 def _limits(budget: Budget | Ledger | None) -> dict[str, Any]:
-    """The limits, and whether they are those of an account that other solves share."""
+    """Return the limits, and whether they are those of an account that other solves share."""
     if isinstance(budget, Ledger):
         return {"budget": None if budget.budget is None else budget.budget.to_dict(), "shared": True}
     return {"budget": None if budget is None else budget.to_dict()}

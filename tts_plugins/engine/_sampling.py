@@ -30,9 +30,9 @@ from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Run, SetVerifier, StopRule, Verifier, is_set_verifier, is_verifier
 from tts_plugins.types import Candidate, Reply, Score, Scored
 
-# Candidates that are thought of at once: more than any server bears, so that a huge n costs nothing by itself.
+# Candidates of one wave at most: more than any server bears, so that a huge n costs nothing by itself.
 _MOST = 4096
-# Requests that are begun before others get a turn on the loop: each takes some 0.1 ms until it waits.
+# Requests that are begun before others get a turn on the loop: each runs for about 0.1 ms until it waits.
 _AT_ONCE = 16
 
 
@@ -137,7 +137,7 @@ class Sampling:
         self._state.tasks.spawn(coroutine, self._tasks, hold, self._ended)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        """A task that ended by itself without an arrival is a defect, and must not be waited for."""
+        """Report a task that ended without an arrival: it is a defect, and nobody may wait for it."""
         if not self._closed:
             cause = None if task.cancelled() else task.exception()
             error: BaseException = RuntimeError(
@@ -244,7 +244,7 @@ class Sampling:
         return len(jobs) - left
 
     async def _room(self, unit: Need, at_most: int, waiting: int, waits: bool) -> Hold | None:
-        """Room for some of those that wait for it; None where there is none, and this does not wait."""
+        """Reserve room for some of the `waiting` candidates; None if there is none, and `waits` is False."""
         ledger = self._state.ledger
         if waits:
             return await acquire(ledger, unit, at_most=at_most)
@@ -254,7 +254,7 @@ class Sampling:
             return None
 
     def _unsent(self, jobs: int) -> None:
-        """So many will never be sent."""
+        """Say that so many jobs will never be sent."""
 
     async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
         return await bounds(self._state, ask)
@@ -348,7 +348,7 @@ class Sampling:
             hold.release()
 
     async def _judge(self, candidate: Candidate, hold: Hold | None, event: int) -> Scored:
-        """The candidate with its answer and its score."""
+        """Return the candidate with its answer and its score."""
         state, verifier = self._state, self._alone
         if verifier is not None or not self._at_once:
             self._enter(candidate, hold, event)
@@ -362,12 +362,12 @@ class Sampling:
         return await self._state.blocking.ask(verifier, verifier.score, self._run, candidate)
 
     def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
-        """From here on, what this task asks for is for the candidate's verification."""
+        """Say that what this task asks for from here on is for the candidate's verification."""
         state, seeds = self._state, seeds_of(self._state.seed, "verify", candidate.index)
         SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, seeds))
 
     async def _score_set(self, verifier: SetVerifier) -> list[Scored]:
-        """All candidates, scored together; each whose score is none is lost alone."""
+        """Score all candidates together. One whose score is invalid is lost alone."""
         state, ordered = self._state, sorted(self._seen, key=lambda c: c.index)
         state.seen += ordered  # without scores, they are what there is if scoring does not come to an end
         hold = state.ledger.join([self._kept[c.id] for c in ordered])

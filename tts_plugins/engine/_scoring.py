@@ -1,4 +1,4 @@
-"""What a verifier said of a candidate, held against what a score is."""
+"""Check what a verifier says of a candidate, and read a candidate's answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tts_plugins.types import Candidate, Score, Scored, well_formed
 async def score_together(
     state: SolveState, run: Run, verifier: SetVerifier, candidates: Sequence[Scored], hold: Hold
 ) -> tuple[list[Scored], list[InvalidScore]]:
-    """The candidates with their scores, and why some have none; `hold` pays, and is closed in any case.
+    """Return the candidates with their scores, and why some have none. `hold` pays, and is closed in any case.
 
     Raises:
         VerifierError: there are no scores at all.
@@ -54,7 +54,7 @@ async def score_together(
 
 
 class failing_alone:
-    """Whatever a verifier raises is an error of the score, even a cancellation that nobody asked for."""
+    """Turn whatever a verifier raises into a `VerifierError`, even a cancellation that nobody asked for."""
 
     __slots__ = ("_verifier",)
 
@@ -77,14 +77,16 @@ class failing_alone:
 
 
 def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
-    """The candidate with its score.
+    """Return the candidate with its score.
 
     Raises:
-        InvalidScore: it is none in [0, 1], or there are too few or too many step scores.
+        InvalidScore: a score is not in [0, 1], or there are too few or too many step scores.
     """
     given: object = score
     if not isinstance(given, Score):
-        raise InvalidScore(f"{verifier}: of candidate {candidate.id} it returned {given!r}, which is no Score")
+        raise InvalidScore(
+            f"{verifier}: of candidate {candidate.id} it returned {given!r}, which is no Score; return Score(value=…)"
+        )
     value = _in_unit(verifier, candidate, "score", given.value)
     steps = tuple([_in_unit(verifier, candidate, f"step score {i}", v) for i, v in enumerate(given.steps)])
     if steps and candidate.steps and len(steps) != len(candidate.steps):
@@ -118,8 +120,10 @@ def is_ours(key: AnswerKey) -> bool:
 
 
 async def with_answer(candidate: Candidate, key: AnswerKey, run: Run) -> Candidate:
-    """The candidate with the answer that its text gives, by the user's key or ours; `relate` of a key compares it with
-    those of the run by their meaning."""
+    """Return the candidate with the answer that its text gives, by the user's key or ours.
+
+    A key with a method `relate` compares the answer with those of the run by their meaning.
+    """
     candidate = await _answered(candidate, key)
     relate = getattr(key, "relate", None)
     if relate is None or candidate.vote is None:
@@ -128,7 +132,7 @@ async def with_answer(candidate: Candidate, key: AnswerKey, run: Run) -> Candida
 
 
 async def _answered(candidate: Candidate, key: AnswerKey) -> Candidate:
-    # A key of the user may take its time, which belongs to no loop that keeps deadlines; ours are quick.
+    # A key of the user may take long, and runs on a thread; ours are quick.
     try:
         answer: object = _read(key, candidate.text) if is_ours(key) else await in_thread(key, candidate.text)
     except TTSError:

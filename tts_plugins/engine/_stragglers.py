@@ -1,4 +1,4 @@
-"""Children of a level that take far longer than the others: cancelled, so that the level goes on without them."""
+"""Stragglers: children of a level that take far longer than the others are cancelled, and the level goes on."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class TooLate(TimeoutError):
 class Stragglers:
     """The clock of one level's children.
 
-    A child's time runs from its request's first sending, and not while it waits for a place or for the budget, to its
-    score. Once half of the children have one, the others have `factor` times the median. Children that failed, and
-    those that the budget has no room for, are none of the level's while that is so.
+    A child's time runs from when its request is first sent to when it has its score; waiting for a place or for the
+    budget does not count. Once half of the children have a score, the others may take `factor` times the median.
+    Children that failed, and those that the budget has no room for, do not count as children of the level.
 
     Args:
         factor: times the median, at least 1.
@@ -39,19 +39,19 @@ class Stragglers:
         self._sent: dict[int, float] = {}
         self._took: list[float] = []  # sorted
         self._open: dict[int, asyncio.Timeout] = {}
-        self._late: dict[int, float] = {}  # and the limits that they have reached
-        # One timer for all, aimed at whoever was sent first: to aim one for each child, at each score, is quadratic.
+        self._late: dict[int, float] = {}  # the limits that children have reached
+        # One timer for all, set for the child that was sent first: one for each child, set at each score, is quadratic.
         self._line: deque[tuple[float, int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
     def waiting(self, indices: Sequence[int]) -> None:
-        """A request for these children is about to be made; what they took before does not count."""
+        """Say that a request for these children is about to be made; what they took before does not count."""
         for index in indices:
             self._sent.pop(index, None)
             self._late.pop(index, None)
 
     def sent(self, indices: Sequence[int]) -> None:
-        """It has a place, and goes out; its retries are part of the same time."""
+        """Say that the request has a place and is sent; its retries are part of the same time."""
         now = asyncio.get_running_loop().time()
         for index in indices:
             if index not in self._sent:
@@ -61,29 +61,29 @@ class Stragglers:
             self._aim()
 
     def scored(self, index: int) -> None:
-        """The child is there."""
+        """Say that the child has its score."""
         insort(self._took, asyncio.get_running_loop().time() - self._sent.pop(index))
         self._measure()
 
     def failed(self, indices: Sequence[int]) -> None:
-        """These have no score, and will have none."""
+        """Say that these have no score, and will have none."""
         for index in indices:
             self._sent.pop(index, None)
         self.without(len(indices))
 
     def without(self, children: int) -> None:
-        """So many more are not to be counted on; below 0, so many are again."""
+        """Count on so many children fewer; on more again if `children` is negative."""
         self._children -= children
         self._measure()
 
     def stop(self) -> None:
-        """The level is over."""
+        """Say that the level is over."""
         self._line.clear()
         self._aim()
 
     @asynccontextmanager
     async def within(self, indices: Sequence[int]) -> AsyncIterator[None]:
-        """What is done for these children, which are sent together, ends at their limit.
+        """End the block when these children, which are sent together, reach their limit.
 
         Raises:
             TooLate: it was reached.
@@ -104,7 +104,7 @@ class Stragglers:
             raise
 
     def _measure(self) -> None:
-        # Half of all children, and not of those that are there, which are the quick ones.
+        # Half of all children, not of those that have arrived, which are the quick ones.
         half = max(1, (self._children + 1) // 2)
         limit = self.factor * self._took[half - 1] if len(self._took) >= half else None
         if limit != self.limit:
@@ -112,12 +112,12 @@ class Stragglers:
             self._aim()
 
     def _aim(self) -> None:
-        """Set the timer to the end of the time of whoever was sent first."""
+        """Set the timer for the child that was sent first."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         while self._line and self._sent.get(self._line[0][1]) != self._line[0][0]:
-            self._line.popleft()  # it is done, or was asked again
+            self._line.popleft()  # it is done, or is asked again
         if self._line and self.limit is not None:
             self._timer = asyncio.get_running_loop().call_at(self._line[0][0] + self.limit, self._ring)
 

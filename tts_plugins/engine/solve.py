@@ -1,4 +1,4 @@
-"""The way in: one problem, solved by a strategy within a budget."""
+"""Entry points: solve one problem, or many, with a strategy and within a budget."""
 
 from __future__ import annotations
 
@@ -55,23 +55,23 @@ async def solve(
         model: the generator, see `tts_plugins.models`.
         strategy: how compute is spent; `BestOfN(n=8)` where there is a verifier, else `SelfConsistency(n=8)`.
         verifier: scores candidates, see `tts_plugins.verifiers`; or a function, as `CallableVerifier` takes it.
-        budget: hard limits for this solve, or a `Ledger` that many solves share. Inside another solve its account
-            pays as well, except that a `Ledger` of yours which it is no part of pays alone.
-        seed: fixes each candidate's seed and every random choice; where left out it is drawn, or follows from that
-            of the solve around this one, and the result tells it.
-        answer: from a candidate's text to the value that votes; None for a text without one.
+        budget: hard limits for this solve, or a `Ledger` that many solves share. Inside another solve, the account of
+            that solve pays as well; only a `Ledger` of your own that is not part of it pays alone.
+        seed: fixes each candidate's seed and every random choice. If left out, it is drawn, or derived from the seed
+            of the enclosing solve; the result tells it.
+        answer: a function from a candidate's text to the value that votes; None for a text without one.
         on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
-        attempts: attempts for each request, the first included; the wait between them honours Retry-After,
-            without a deadline up to 120 s.
-        listener: called with every trace event when it starts and when it ends, on the solve's own loop.
+        attempts: attempts for each request, the first included. The wait between them honours Retry-After; without a
+            deadline, at most 120 s.
+        listener: a function that is called on the solve's loop with every trace event, when it starts and when it ends.
 
     Returns:
         The chosen candidate, all that were seen, the usage, why it stopped, and the trace.
 
     Raises:
         ConfigurationError: a setting is wrong, or a limit cannot hold over this model.
-        BudgetExhausted: there was no room for a single candidate.
-        DeadlineExceeded: the time was up before a single candidate.
+        BudgetExhausted: the budget has no room for a single candidate.
+        DeadlineExceeded: the time was up before there was a single candidate.
         TTSError: the strategy returned no candidate, or cancelled itself.
         ModelError: no candidate can succeed: a wrong key, an unknown model.
         AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
@@ -83,7 +83,7 @@ async def solve(
 
 
 def solve_sync(problem: object, **settings: Unpack[SolveOptions]) -> Result:
-    """`solve` from synchronous code: on any thread, and inside a running event loop too, as in a notebook."""
+    """Call `solve` from synchronous code: on any thread, and inside a running event loop too, as in a notebook."""
     return run_sync(lambda: solve(problem, **settings))
 
 
@@ -112,8 +112,8 @@ async def solve_many(
 ) -> list[Result] | list[Result | TTSError]:
     """Solve many problems, at most `concurrency` at a time; results are in the order of the problems.
 
-    A `Budget` is fresh for each of them; pass a `Ledger` to share one. Each has its own seed, derived from `seed`.
-    With `return_errors`, a problem that fails puts its error into its place; else the first one ends the rest.
+    Each problem gets a fresh `Budget`; pass a `Ledger` to share one. Each has its own seed, derived from `seed`. With
+    `return_errors`, the error of a problem that fails stands in its place; otherwise the first error ends the rest.
     """
     if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigurationError(f"solve_many: concurrency={concurrency!r} must be a whole number of at least 1")
@@ -170,13 +170,13 @@ class SolveEvents:
         return self._task.result()
 
     async def wait(self) -> Result:
-        """The outcome, when it is there."""
+        """Wait for the outcome, and return it."""
         return await asyncio.shield(self._start())
 
     def cancel(self) -> None:
-        """End now with the best answer so far (`stopped="cancelled"`), or with `SolveCancelled` where there is none.
+        """End now with the best answer so far (`stopped="cancelled"`), or with `SolveCancelled` if there is none.
 
-        To be called on the loop that the solve runs on.
+        Call it on the loop that the solve runs on.
         """
         self._solve.halt()
 
@@ -199,7 +199,7 @@ def solve_events(
     on_exhausted: Literal["return", "raise"] = "return",
     attempts: int = 4,
 ) -> SolveEvents:
-    """`solve`, watched: an asynchronous iterable over the trace's events, whose `result` is the outcome.
+    """Solve, and watch it: an asynchronous iterable over the trace's events, whose `result` is the outcome.
 
     An event appears when it starts (`end` is None) and again when it ends, with the same `id`.
     """

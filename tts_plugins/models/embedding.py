@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tts_plugins._internal.config import check_count
-from tts_plugins._internal.fields import field, listed
-from tts_plugins._internal.http_errors import shown_address
+from tts_plugins._internal.error_bodies import error_in
+from tts_plugins._internal.fields import field, fields_of, listed
+from tts_plugins._internal.http_errors import reply_error, shown_address
+from tts_plugins._internal.secrets import cleaned
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 from tts_plugins.models._llama_cpp.served_model import EMBEDDED, PLACEHOLDER, Served
@@ -82,7 +85,12 @@ class EmbeddingModel:
         Raises:
             ModelError: of the kind that says whether to retry and what to charge.
         """
-        texts = list(texts_of(problem))
+        try:
+            return await self._embedded(list(texts_of(problem)))
+        except TTSError as error:
+            raise cleaned(error, self._clients.secrets) from error.__cause__
+
+    async def _embedded(self, texts: list[str]) -> Reply:
         where = f"{self.name} at {shown_address(self._base_url)}" if self._base_url else self.name
         try:
             async with asyncio.timeout(self._timeout):
@@ -93,7 +101,9 @@ class EmbeddingModel:
         except TimeoutError as error:
             raise CallTimedOut(f"{where}: no complete answer within timeout={self._timeout:g} s") from error
         except Exception as error:
-            raise translate(error, where) from error
+            raise translate(error, where, self._clients.secrets) from error
+        if (wrong := error_in(fields_of(answer))) is not None:
+            raise reply_error(200, f"{where}: the answer is an error", wrong, now=time.time())
         vectors = _vectors(answer, len(texts), where)
         tokens = field(field(answer, "usage"), "prompt_tokens")
         used = None  # charged at the bound

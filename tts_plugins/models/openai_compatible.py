@@ -14,7 +14,7 @@ from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.fields import field
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.request_sent import holding, leaving
-from tts_plugins._internal.secrets import clean_causes, hidden_headers
+from tts_plugins._internal.secrets import cleaned, hidden_headers
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, Trust, pricing
 from tts_plugins.budget import Bound, Limits
@@ -25,7 +25,7 @@ from tts_plugins.models._chat.stepping import Stepping
 from tts_plugins.models._chat.templates import Templates
 from tts_plugins.models._clients.transport import Outgoing
 from tts_plugins.models._openai.accepted import Accepted, Fixes
-from tts_plugins.models._openai.clients import Clients, is_official
+from tts_plugins.models._openai.clients import Clients, Secrets, is_official
 from tts_plugins.models._openai.error_mapping import refusal, translate
 from tts_plugins.models._openai.exchange import send
 from tts_plugins.models._openai.extra_fields import check_fields, check_request
@@ -241,10 +241,8 @@ class OpenAICompatibleModel(Stepping, Revising):
         """The error with the requests that it took; neither it nor what stands behind it shows a key."""
         if isinstance(fault, ModelError):
             fault.requests = requests
-        fault.__cause__, fault.__traceback__ = cause, None
-        if cause is not None:
-            clean_causes(cause, self._clients.secrets)
-        return fault
+        fault.__cause__ = cause
+        return cleaned(fault, self._clients.secrets)
 
     async def _respond(self, body: dict[str, Any]) -> Any:
         client = await self._clients.get()
@@ -260,7 +258,7 @@ class OpenAICompatibleModel(Stepping, Revising):
     async def _read(self, asked: Asked, response: Any) -> Reply:
         reader = ReplyReader(
             who=self._where(), prompts=self._prompts, trust=self._trust, price=self._price,
-            secrets=self._clients.secrets,
+            secrets=Secrets(self._clients),
         )  # fmt: skip
         if (doubt := reader.doubt(asked, response)) is not None:
             await weigh(self._trust, doubt[0], await self._clients.get(), self.name, doubt[1])
@@ -268,7 +266,8 @@ class OpenAICompatibleModel(Stepping, Revising):
         if field(response, "several") is False or choices == 1 < asked.choices:
             self._accepted = replace(self._accepted, batch=1)  # it ignores n; the rest are asked for singly
         reply = reader.read(asked, response)
-        return replace(reply, generations=self._distinct(reply.generations))
+        kept = self._distinct(reply.generations)
+        return reply if kept is reply.generations else replace(reply, generations=kept)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop; a later call opens new ones."""
@@ -334,11 +333,10 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     def _distinct(self, generations: tuple[Generation, ...]) -> tuple[Generation, ...]:
         """One of many where a server made one seed into one text: the rest are then asked for with their own seeds."""
-        texts = {g.text for g in generations}
         if self._checked_seeds or len(generations) < 2 or len(generations[0].text) < 160:
             return generations  # short answers may well be equal
         self._checked_seeds = True
-        if len(texts) > 1:
+        if len({g.text for g in generations}) > 1:
             return generations
         self._accepted = replace(self._accepted, batch=1)
         return generations[:1]

@@ -1,4 +1,4 @@
-"""A run that has some samples already: it hands them out first, and asks for the rest."""
+"""A run that starts with samples: it hands those out first, and asks the wrapped run for the rest."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, DeadlineExc
 from tts_plugins.protocols import ForwardingRun, Model, Run, StopRule
 from tts_plugins.types import Problem, Scored
 
-# What ends a search that has samples already: it then chooses among what there is.
+# What ends a search that has samples: it then chooses among them.
 OVER = (BudgetExhausted, DeadlineExceeded, SolveCancelled, AllCandidatesFailed)
 
 
 class Resumed:
-    """A stop rule for what follows samples that are there, and precedes up to `after` more."""
+    """A stop rule applied to new samples as if they followed those `before`, with up to `after` more to come."""
 
     def __init__(self, rule: StopRule, before: Sequence[Scored], after: int = 0) -> None:
         self._rule, self._before, self._after = rule, tuple(before), after
@@ -30,7 +30,7 @@ class Resumed:
 
 
 def satisfied(rule: StopRule | None, seen: Sequence[Scored], n: int) -> bool:
-    """Whether the rule wanted no more than these at any time, of `n` at most."""
+    """Return whether the rule would have stopped at some prefix of these samples, of `n` at most."""
     return rule is not None and any(rule(seen[:t], n - t) for t in range(1, len(seen) + 1) if n > t)
 
 
@@ -60,7 +60,7 @@ class SeededRun(ForwardingRun):
     ) -> AsyncIterator[Scored]:
         given, self._given = self._given[:n], self._given[n:]
         left = n - len(given)
-        # They are all paid for, so all are handed out, and the rule may have wanted no more before the last of them.
+        # All are paid for, so all are handed out, even if the rule would have stopped before the last of them.
         stopped = satisfied(stop, given, n)
         for candidate in given:
             yield candidate

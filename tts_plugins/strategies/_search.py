@@ -1,4 +1,4 @@
-"""What searches have in common: a level of children, and the choice at the end."""
+"""What searches over steps share: one level of children, and the choice at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, best, choose, majority_vote, spread
 from tts_plugins.types import Candidate, Scored
 
-# What ends a search that has found something already: it then chooses among what there is.
+# What ends a search that has found something: it then chooses among what it has.
 OVER = (BudgetExhausted, DeadlineExceeded, SolveCancelled, AllCandidatesFailed)
 SELECTS: tuple[Select, ...] = ("best", "weighted", "majority")
 
@@ -25,15 +25,15 @@ SELECTS: tuple[Select, ...] = ("best", "weighted", "majority")
 async def grow(
     run: Run, beams: Sequence[Candidate], total: int, *, whole: bool, lookahead: int = 0, straggler: float | None
 ) -> list[Scored]:
-    """One level of children by index, whatever order they came in; none where the search ends with what it has.
+    """Return one level of children, by index; none if the search ends with what it has.
 
     Args:
-        whole: there is a finished solution, which stands whatever becomes of this level.
+        whole: there is a finished solution already, which stands whatever becomes of this level.
 
     Raises:
         BudgetExhausted, DeadlineExceeded, AllCandidatesFailed: there is not one step yet.
-        AllCandidatesFailed: the level was lost to the verifier, and nothing is finished: the best part of a solution
-            would have the score of a verifier that fails on the next step.
+        AllCandidatesFailed: the verifier failed on the whole level, and nothing is finished. The best partial solution
+            cannot stand in: its score is that of a verifier which fails on the next step.
     """
     try:
         children = [c async for c in run.expand(beams, total, lookahead=lookahead, straggler=straggler)]
@@ -51,7 +51,7 @@ async def grow(
 
 
 def keep(run: Run, children: Sequence[Scored], count: int) -> list[Scored]:
-    """The best of the unfinished ones, ties shared among their parents; the others are pruned."""
+    """Return the best unfinished children, ties shared among their parents, and prune the others."""
     unfinished = [c for c in children if not c.finished]
     kept = unfinished if run.verifier is None else spread(unfinished, count)
     names = {c.id for c in kept}
@@ -60,9 +60,9 @@ def keep(run: Run, children: Sequence[Scored], count: int) -> list[Scored]:
 
 
 def conclude(run: Run, finished: Sequence[Scored], beams: Sequence[Scored], select: Select) -> Scored:
-    """The chosen solution: among whole ones, else among those cut by a limit, else the best part of one.
+    """Choose among whole solutions, else among those cut by a length limit, else take the best partial one.
 
-    A part is marked as truncated: the search's limit cut it.
+    A partial solution is marked as truncated: the search's own limit cut it.
     """
     whole = [c for c in finished if not c.truncated]
     if pool := whole or finished:
@@ -72,24 +72,24 @@ def conclude(run: Run, finished: Sequence[Scored], beams: Sequence[Scored], sele
 
 
 def note_end(run: Run, error: TTSError) -> None:
-    """Say in the trace why a search chose among what it had."""
+    """Record in the trace why a search chose among what it had."""
     run.note("search_ended", error=f"{type(error).__name__}: {error}")
 
 
-def need_verifier(run: Run, owner: str, mend: str) -> None:
-    """Refuse to choose without scores.
+def need_verifier(run: Run, owner: str, instead: str) -> None:
+    """Raise unless there is a verifier to choose by.
 
     Raises:
-        ConfigurationError: there is no verifier.
+        ConfigurationError: there is none.
     """
     if run.verifier is None:
-        raise ConfigurationError(f"{owner} needs a verifier to choose by; pass verifier=…, or use {mend}")
+        raise ConfigurationError(f"{owner} needs a verifier to choose by; pass verifier=…, or use {instead}")
 
 
 def check_search(
     owner: str, n: object, beam_width: object, max_steps: object, lookahead: object, straggler: object
 ) -> None:
-    """Refuse a search that cannot be, naming the field, the value and the mend."""
+    """Raise unless these settings make a search; the error names the field, its value and what to write instead."""
     check_count(owner, "n", n)
     check_count(owner, "beam_width", beam_width)
     check_count(owner, "max_steps", max_steps)
@@ -104,6 +104,6 @@ def check_search(
 
 
 def check_select(owner: str, select: object, known: Sequence[str] = SELECTS) -> None:
-    """Refuse an unknown way to choose."""
+    """Raise unless `select` is a known way to choose."""
     if select not in known:
         raise ConfigurationError(f"{owner}: select={select!r} is not known; use one of {', '.join(map(repr, known))}")

@@ -1,5 +1,5 @@
 """Diverse verifier tree search: independent subtrees, each greedy by the verifier (Beeching, Tunstall & Rush 2024,
-«Scaling test-time compute with open models», huggingface.co/spaces/HuggingFaceH4/blogpost-scaling-test-time-compute).
+"Scaling test-time compute with open models", huggingface.co/spaces/HuggingFaceH4/blogpost-scaling-test-time-compute).
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class AiohttpClient:
 
     def __init__(self, base_url: str, headers: Mapping[str, str], make: Callable[[], Awaitable[Any]]) -> None:
         self.base_url = base_url.rstrip("/")
-        self._headers, self._make = dict(headers), make
+        self.default_headers, self._make = dict(headers), make
         self._lease = Lease(self.base_url)
         self._client: Any = None  # the real one, once it is needed
 
@@ -83,7 +83,7 @@ class AiohttpClient:
     def prepared(self, path: str, request: Mapping[str, Any]) -> Request | None:
         """The request as it goes out; None where a real client has to convert or refuse it."""
         known = _KNOWN[path]
-        body, headers = request, self._headers
+        body, headers = request, self.default_headers
         if not request.keys() <= known:
             if not request.keys() <= known | _EXTRA:
                 return None
@@ -114,7 +114,7 @@ class AiohttpClient:
 
     def _with(self, headers: Mapping[str, str]) -> dict[str, str]:
         replaced = {name.lower() for name in headers}
-        return {**{k: v for k, v in self._headers.items() if k.lower() not in replaced}, **headers}
+        return {**{k: v for k, v in self.default_headers.items() if k.lower() not in replaced}, **headers}
 
 
 @dataclass(frozen=True)

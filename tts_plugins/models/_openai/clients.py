@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -74,7 +75,6 @@ class Clients:
         self._owner, self._client, self._timeout, self._headers = owner, client, timeout, headers
         self._maker = make
         self._borrowed = False
-        self._secrets: tuple[str | None, frozenset[str]] | None = None  # as they were with that key in the environment
         self._clients: PerLoop[Any] = PerLoop()
 
     @property
@@ -152,6 +152,16 @@ class Clients:
             )
         own = Own(owner=self._owner, address=self.address or OFFICIAL, key=Hidden("-"), timeout=self._timeout)
         return self._client.copy(max_retries=0, http_client=own.http()), True
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The secrets of some clients, found once they are looked through: that is where an error is told."""
+
+    clients: Clients
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.clients.secrets)
 
 
 def _given(client: Any) -> bool:

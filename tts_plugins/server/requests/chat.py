@@ -77,11 +77,15 @@ class Outcome:
     exchange: Exchange
 
     def chosen(self, prefix: str = "") -> Scored:
-        """The chosen candidate; where `prefix` was sent already, the best of those that begin with it."""
+        """The chosen candidate; where `prefix` was sent already, the best of those that begin with it.
+
+        One that says nothing at all, as where a server sent null, is not chosen while another says something.
+        """
         best = self.result.best
-        if best.text.startswith(prefix):
+        if best.text.startswith(prefix) and best.text.strip():
             return best
-        return fallback([c for c in self.result.candidates if c.text.startswith(prefix)] or [best])
+        others = [c for c in self.result.candidates if c.text.startswith(prefix) and c.text.strip()]
+        return fallback(others) if others else best
 
 
 class ChatCall:

@@ -86,10 +86,18 @@ def choice_of(candidate: Candidate, index: int, origin: Origin) -> Json:
         made.pop("said_text", None)  # our own note of what a stream held
         message = {"role": "assistant", "content": None, **made.get("message", {})}
         finish = made.get("finish_reason") or ("length" if candidate.truncated else "stop")
+        if not _calls_or_refuses(message) and candidate.text != message["content"]:
+            # It was written in steps, and this is the last one's message.
+            message["content"], made["logprobs"] = str(candidate.text), None
+            finish = "length" if candidate.truncated else "stop"
         return {**made, "index": index, "message": message, "finish_reason": finish, "logprobs": made.get("logprobs")}
     finish = "length" if candidate.truncated else "stop"
     message = {"role": "assistant", "content": str(candidate.text)}
     return {"index": index, "message": message, "finish_reason": finish, "logprobs": None}
+
+
+def _calls_or_refuses(message: Json) -> bool:
+    return any(message.get(name) for name in ("tool_calls", "function_call", "refusal"))
 
 
 def usage_of(usage: Usage) -> Json:

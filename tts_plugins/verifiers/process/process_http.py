@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from tts_plugins._internal.request_sent import holding
+from tts_plugins._internal.secrets import cleaned
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import ConfigurationError, MalformedResponse, VerifierError
+from tts_plugins.errors import ConfigurationError, MalformedResponse, TTSError, VerifierError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Aggregate
 from tts_plugins.steps import By
@@ -120,6 +121,12 @@ class _Pooling:
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         holding(self)  # the client tells when it leaves
+        try:
+            return await self._generated(problem)
+        except TTSError as error:  # its words and the variables below may have what the server wrote
+            raise cleaned(error, self.client.secrets) from error.__cause__
+
+    async def _generated(self, problem: Problem) -> Reply:
         body = {"model": self.name, "input": [problem.text], "task": "token_classify"}
         answer = await self.client.post("/pooling", body)
         data = answer.get("data")
