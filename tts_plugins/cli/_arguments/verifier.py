@@ -7,9 +7,11 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from tts_plugins.answers import extract
 from tts_plugins.cli._arguments.build import key_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
@@ -18,6 +20,7 @@ from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.selection import Aggregate
 from tts_plugins.verifiers import AnswerAgreement, JSONSchemaVerifier, LearnedHead, LearnedVerifier
 from tts_plugins.verifiers.callable import as_verifier
+from tts_plugins.verifiers.grouping.named import named_answer
 from tts_plugins.verifiers.recorded import RecordedVerifier
 
 
@@ -84,6 +87,17 @@ def _schema(path: Path, text: str) -> Any:
         raise ConfigurationError(f"--verifier {text}: the file cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"--verifier {text}: the file is no JSON: {error}") from error
+
+
+def answer_of(text: str | None) -> Callable[[str], str | None]:
+    """The way to read answers that `--answer` names.
+
+    Raises:
+        ConfigurationError: it is not known.
+    """
+    if text is None:
+        return extract
+    return function_of(text, "--answer") if text.startswith("python:") else named_answer(text, "--answer")
 
 
 def function_of(text: str, option: str) -> Any:
