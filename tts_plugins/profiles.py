@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
@@ -33,7 +34,7 @@ from tts_plugins.strategies import BaseStrategy
 
 _ENVIRONMENT = "the environment"  # as a source, beside files
 PREFIX = "TTS_PLUGINS_PROFILES__"
-_FIELDS = ("strategy", "policy", "verifier", "budget", "seed")
+_FIELDS = ("strategy", "policy", "verifier", "budget", "seed", "answer")
 _LIMITS = ("calls", "tokens", "usd", "seconds")
 _Table = dict[str, Any]
 
@@ -50,10 +51,11 @@ class Profile:
     verifier: Verifier | SetVerifier | None = None
     budget: Budget | None = None
     seed: int | None = None
+    answer: AnswerKey | None = None
 
     def settings(self) -> dict[str, Any]:
         """What is set, as the arguments of `solve`."""
-        given = {name: getattr(self, name) for name in ("strategy", "verifier", "budget", "seed")}
+        given = {name: getattr(self, name) for name in ("strategy", "verifier", "budget", "seed", "answer")}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -186,6 +188,16 @@ def _merge(into: _Table, table: _Table) -> None:
             into[key] = {**value} if isinstance(value, dict) else value
 
 
+def _answer(given: object) -> AnswerKey | None:
+    if given is None:
+        return None
+    if not isinstance(given, str):
+        raise ConfigurationError(f"answer={given!r} must be a text, such as 'choice' or '/answer'")
+    from tts_plugins.verifiers.grouping.named import named_answer
+
+    return named_answer(given, "answer")
+
+
 def _profile(name: str, table: Mapping[str, Any]) -> Profile:
     if unknown := sorted(set(table) - set(_FIELDS)):
         raise ConfigurationError(f"unknown field {unknown[0]!r}; the fields are {', '.join(_FIELDS)}")
@@ -201,6 +213,7 @@ def _profile(name: str, table: Mapping[str, Any]) -> Profile:
         verifier=_verifier(table.get("verifier")),
         budget=_budget(table.get("budget")),
         seed=seed,
+        answer=_answer(table.get("answer")),
     )
 
 

@@ -137,6 +137,28 @@ except TTSError:
     pass
 say("ok" if account.open_holds == 0 and account.spent.calls <= 6 else str(account))
 """,
+    "the same with two of them, by submit and by map": """
+executor, accounts = ThreadPoolExecutor(3), []
+
+def inner(number):
+    model = ScriptedModel(["a"])
+    return asyncio.run(solve("inner", model=model, strategy=SelfConsistency(n=1), budget=accounts[-1])).text
+
+def submitted(content):
+    return [f.result() for f in [executor.submit(inner, i) for i in range(2)]][0]
+
+def mapped(content):
+    return list(executor.map(inner, range(2)))[0]
+
+for function in (submitted, mapped):
+    accounts.append(Ledger(Budget(tokens=300)))
+    model = CallableModel(function, max_tokens=5, concurrency=5)
+    try:
+        solve_sync("q", model=model, strategy=SelfConsistency(n=6), budget=accounts[-1])
+    except TTSError:
+        pass
+say("ok" if all(a.open_holds == 0 and a.spent.tokens <= 300 for a in accounts) else repr(accounts))
+""",
     "the same from a coroutine": """
 account = Ledger(Budget(calls=6))
 

@@ -146,7 +146,7 @@ class Search(BaseSearch[Sample]):
         return not hasattr(self._module, "aforward")
 
     def verifier(self) -> Verifier | SetVerifier | None:
-        """The user's, be it a metric, a module or a function."""
+        """Return the user's verifier, whether a metric, a module or a function."""
         given = self.settings.verifier
         return None if given is None else metered_verifier(self._verify(given, self), self)
 
@@ -159,7 +159,7 @@ class Search(BaseSearch[Sample]):
         self._check_revision()
 
     def begin(self, problem: Problem, seed: int | None, attempts: Attempts | None) -> Sample:
-        """A candidate; called again for its seed, it begins anew."""
+        """Return a new candidate; called again for its seed, it starts again."""
         sample = self._samples[seed] = Sample(seed, attempts)
         return sample
 

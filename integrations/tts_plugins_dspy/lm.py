@@ -97,7 +97,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         return made
 
     def dump_state(self) -> dict[str, Any]:
-        """Not possible: a verifier has no saved form.
+        """Raise: a verifier has no saved form.
 
         Raises:
             ConfigurationError: always.

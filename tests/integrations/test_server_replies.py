@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("openai")
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, Result, SelfConsistency, solve
+from tts_plugins._internal.secrets import without_secrets
 from tts_plugins.errors import (
     AllCandidatesFailed,
     AuthenticationFailed,
@@ -27,10 +28,12 @@ from tts_plugins.errors import (
     QuotaExhausted,
     RequestRefused,
     ServerFailed,
+    TTSError,
 )
-from tts_plugins.models import OpenAICompatibleModel
+from tts_plugins.models import CallableModel, EmbeddingModel, OpenAICompatibleModel
 from tts_plugins.testing import TableVerifier
 from tts_plugins.testing.loopback import LoopbackServer, RawReply, RawRequest, RawServer, Reply, event_stream
+from tts_plugins.verifiers import ProcessVerifierHTTP
 
 pytestmark = pytest.mark.usefixtures("transport")
 QUESTION = "How much is it?"
@@ -642,3 +645,25 @@ async def test_many_callers_share_an_account_on_a_server_that_counts_nothing() -
     assert all(isinstance(m, Result | BudgetExhausted) for m in made)
     assert sum(isinstance(m, Result) for m in made) >= 256 and ledger.open_holds == 0
     assert counts.tokens <= ledger.spent.tokens <= 256 * need and not any(ledger.overshoot)
+
+
+@pytest.mark.parametrize(("body", "status"), [(b, s) for _, b, s in QUOTES], ids=[name for name, _, _ in QUOTES])
+@pytest.mark.parametrize("kind", ["embedding", "process"])
+async def test_no_key_shows_in_what_verifiers_ask(body: Any, status: int, kind: str) -> None:
+    with RawServer(raw(body, status=status)) as server:
+        model: Any = EmbeddingModel("m", base_url=server.base_url, api_key=KEY)
+        verifier = ProcessVerifierHTTP("m", base_url=server.base_url, api_key=KEY, headers={"X-Gateway": HEADER})
+        with pytest.raises(TTSError) as caught:
+            if kind == "embedding":
+                await model.generate(Problem("x"), [None])
+            else:
+                writer = CallableModel(lambda content: "a\n\nb", max_tokens=5)
+                await solve(QUESTION, model=writer, strategy=BestOfN(n=2), verifier=verifier, attempts=1)
+        await model.aclose()
+    report = told(caught.value)
+    assert KEY not in report and (kind == "embedding" or HEADER not in report)
+
+
+def test_the_begin_of_a_key_in_a_message_that_was_cut_is_taken_out_too() -> None:
+    assert without_secrets(f"no: {KEY[:14]}", [KEY]) == "no: …"
+    assert without_secrets(f"{KEY[:9]} and {KEY} and {KEY[:7]}", [f"Bearer {KEY}"]) == f"… and … and {KEY[:7]}"

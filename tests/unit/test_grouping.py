@@ -14,6 +14,7 @@ from tts_plugins.selection import RelatedKey, Relation, grouped, majority_vote, 
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.types import Scored
 from tts_plugins.verifiers import MathGroups
+from tts_plugins.verifiers.grouping.named import named_answer
 
 pytest.importorskip("math_verify")
 
@@ -85,3 +86,23 @@ def test_wrong_settings_are_named() -> None:
     for settings, says in (({"most": 1}, "most=1"), ({"timeout": 0}, "timeout=0"), ({"read": 5}, "read=5")):
         with pytest.raises(ConfigurationError, match=says):
             MathGroups(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("way", "reply", "key"),
+    [
+        ("choice", "The answer is (B).", "B"), ("choice", "The answer is 42.", None), ("extract", "#### 42", "42"),
+        ("text", "<think>x</think>All of it.", "all of it."), ("text", "<think>x", None),
+        ("/answer", 'Here: {"answer": "1,200"}', "1200"), ("/a/1", '{"a": [1, 2]}', "2"), ("/a~1b", '{"a/b": 3}', "3"),
+        ("/answer", "none", None), ("/a", '{"b": 1}', None), ("/a/x", '{"a": [1]}', None), ("/a", '{"a": null}', None),
+        (r"regex:x=(\d+)", "x=1, no: x=2", "2"), (r"regex:\d+", "1 2 3", "3"), (r"regex:\d+", "none", None),
+    ],
+)  # fmt: skip
+def test_named_ways(way: str, reply: str, key: str | None) -> None:
+    assert named_answer(way, "--answer")(reply) == key
+
+
+def test_unknown_ways_are_named() -> None:
+    for way, says in (("nothing", "is not known"), ("regex:(", "is no regular expression")):
+        with pytest.raises(ConfigurationError, match=says):
+            named_answer(way, "--answer")

@@ -96,7 +96,7 @@ def test_models_are_refused_unless_told() -> None:
     assert replace(POLICY, any_model=True).with_larger(model([1], "other"))
     with pytest.raises(ConfigurationError, match=r"asks a larger model, large; give it by policy.with_larger\(model\)"):
         solve_sync("?", model=model([1], "small"), strategy=POLICY)
-    with pytest.raises(ConfigurationError, match="larger='large' is no model"):
+    with pytest.raises(ConfigurationError, match="larger='large' is not a model"):
         POLICY.with_larger("large")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="only whole answers"):
         Larger(strategy=Revision(chains=1, rounds=2))
@@ -242,9 +242,9 @@ def _without(pool: Pool, **change: Any) -> Pool:
         (LARGE, {}, r"larger_price=None must be a number above 0"),
         (LARGE, {"larger_price": 0.0}, "larger_price=0.0"),
         (None, {"larger_price": 2.0}, "is for a larger= pool"),
-        (LARGE.problems, {"larger_price": 2.0}, "is no Pool"),
+        (LARGE.problems, {"larger_price": 2.0}, "is not a Pool"),
         (_without(LARGE, id="other"), {"larger_price": 2.0}, "problem 'p119' of the smaller model's pool is missing"),
-        (_without(LARGE, prompt="?"), {"larger_price": 2.0}, "problem 'p119', prompt: another one"),
+        (_without(LARGE, prompt="?"), {"larger_price": 2.0}, "problem 'p119', prompt: is not that of"),
         (replace(LARGE, header=replace(LARGE.header, verifier="b")), {"larger_price": 2.0}, "with one verifier"),
         (LARGE, {"larger_price": 2.0, "budgets": (9,)}, "9 is more than the 8 samples"),
     ],

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 # Headers that clients and proxies set by themselves; their values are words of every message.
@@ -14,8 +14,10 @@ _PLAIN = re.compile(
     r"accept(-\w+)*|connection|content-(type|length|encoding)|date|host|transfer-encoding|user-agent|x-stainless-.*|"
     r"openai-(beta|version)|anthropic-(version|beta)"
 )
+E = TypeVar("E", bound=BaseException)
 _SCHEMES = {"bearer", "basic", "token", "key", "apikey", "digest"}
 _SHORTEST = 4  # what is shorter is part of ordinary words
+_BEGIN = 8
 
 
 class Hidden(str):
@@ -34,12 +36,12 @@ class Hidden(str):
 
 
 def hidden_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """The headers with values that do not show."""
+    """Return the headers with values that do not show."""
     return {name: Hidden(value) if isinstance(value, str) else value for name, value in (headers or {}).items()}
 
 
 def secrets_in(headers: Any, *keys: str | None, url: str = "") -> frozenset[str]:
-    """The values that must not show: of all headers but the plain ones, further keys, and a password in an address."""
+    """Return the values that must not show: of all but the plain headers, further keys, passwords in addresses."""
     values = [str(v) for name, v in dict(headers or {}).items() if not _PLAIN.fullmatch(str(name).lower())]
     address = urlsplit(url) if "@" in url else None
     values += [unquote(address.password)] if address is not None and address.password else []
@@ -47,10 +49,19 @@ def secrets_in(headers: Any, *keys: str | None, url: str = "") -> frozenset[str]
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
-    """The text with every secret replaced by "…", in each form in which servers and clients quote one."""
+    """Return the text with every secret replaced by "…", in each form in which servers and clients quote one."""
     forms = {form for secret in secrets for form in _forms(secret)}
     for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, "…")
+        text = _without_begins(text.replace(form, "…"), form)
+    return text
+
+
+def _without_begins(text: str, secret: str) -> str:
+    """Return the text without the beginning of a secret whose rest was cut off with the message."""
+    begin = secret[:_BEGIN]
+    while len(secret) >= 2 * _BEGIN and (at := text.find(begin)) >= 0:
+        same = next((i for i, (a, b) in enumerate(zip(secret, text[at:], strict=False)) if a != b), len(text) - at)
+        text = f"{text[:at]}…{text[at + same :]}"
     return text
 
 
@@ -60,6 +71,12 @@ def _forms(secret: str) -> Iterable[str]:
         for form in (part, json.dumps(part)[1:-1], repr(part)[1:-1], quote(part, safe="")):
             if len(form) >= _SHORTEST:
                 yield form
+
+
+def cleaned(error: E, secrets: Iterable[str]) -> E:
+    """Return the error itself, after `clean_causes`; raise it where no variable holds what a server wrote."""
+    clean_causes(error, secrets)
+    return error
 
 
 def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
@@ -76,7 +93,7 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
         seen.add(id(each))
         each.__traceback__ = None
         each.args = tuple(_clean(value, secrets) for value in each.args)
-        _clean_texts(each, ("message", "body", "reason", "msg"), secrets)
+        _clean_texts(each, ("message", "body", "reason", "msg", "doc", "said"), secrets)
         _clean_request(getattr(each, "request", None), secrets)
         response = getattr(each, "response", None)
         _clean_request(getattr(response, "request", None), secrets)
@@ -86,7 +103,7 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
 
 
 def _clean_request(request: Any, secrets: list[str]) -> None:
-    """Of an HTTP client's error: whoever pickles it, or prints its parts, has the headers."""
+    """Remove the headers from an HTTP client's error: whoever pickles or prints its parts would see them."""
     headers: Any = getattr(request, "headers", {})
     try:
         for name, value in list(headers.items()):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 _BRACE = re.compile(r"\\(?:f?box(?:ed)?|framebox)\s*+\{|oxed\s*+\{|[{}]")
 _SHORT = re.compile(r"\\boxed\s*+(\d|[A-Za-z](?![A-Za-z]))")
 _PLACEHOLDER = re.compile(
-    r"\W*(?:(?:your|the|final|answer|result|letter|choice|option|here|number|value|solution|\.{3}|_+|x{3,})\W*)*", re.I
+    r"[\s._?]*|\W*(?:(?:your|the|final|answer|result|letter|choice|option|here|number|value|solution|\.{3}|_+|x{3,})\W*)+",
+    re.I,
 )
 _BETWEEN = re.compile(
     r"[\s$,;.\\()\[\]]*(?:(?:[^\W\d_](?:_\w)?\s*=|and|or|und|oder|et|ou|y|o|e|и|или|和|或|及|と)[\s$\\()\[\]]*){0,2}"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tts_plugins._internal.config import check_count
-from tts_plugins._internal.fields import field, listed
-from tts_plugins._internal.http_errors import shown_address
+from tts_plugins._internal.error_bodies import error_in
+from tts_plugins._internal.fields import field, fields_of, listed
+from tts_plugins._internal.http_errors import reply_error, shown_address
+from tts_plugins._internal.secrets import cleaned
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 from tts_plugins.models._llama_cpp.served_model import EMBEDDED, PLACEHOLDER, Served
@@ -72,17 +75,22 @@ class EmbeddingModel:
         return f"{type(self).__name__}({self.name!r}{where})"
 
     async def bound(self, problem: Problem) -> Bound:
-        """The bytes of the texts: a tokeniser makes at most one token of each."""
+        """Return the bytes of the texts: a tokeniser makes at most one token of each."""
         tokens = sum(len(text.encode("utf-8", "replace")) + _SPARE for text in texts_of(problem))
         return Bound(prompt_tokens=tokens, usd=self._usd(tokens))
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """One request for the vectors of all the texts.
+        """Ask for the vectors of all the texts, in one request.
 
         Raises:
             ModelError: of the kind that says whether to retry and what to charge.
         """
-        texts = list(texts_of(problem))
+        try:
+            return await self._embedded(list(texts_of(problem)))
+        except TTSError as error:
+            raise cleaned(error, self._clients.secrets) from error.__cause__
+
+    async def _embedded(self, texts: list[str]) -> Reply:
         where = f"{self.name} at {shown_address(self._base_url)}" if self._base_url else self.name
         try:
             async with asyncio.timeout(self._timeout):
@@ -93,7 +101,9 @@ class EmbeddingModel:
         except TimeoutError as error:
             raise CallTimedOut(f"{where}: no complete answer within timeout={self._timeout:g} s") from error
         except Exception as error:
-            raise translate(error, where) from error
+            raise translate(error, where, self._clients.secrets) from error
+        if (wrong := error_in(fields_of(answer))) is not None:
+            raise reply_error(200, f"{where}: the answer is an error", wrong, now=time.time())
         vectors = _vectors(answer, len(texts), where)
         tokens = field(field(answer, "usage"), "prompt_tokens")
         used = None  # charged at the bound
@@ -150,13 +160,13 @@ class LocalEmbeddingModel(Served, EmbeddingModel):
         )  # fmt: skip
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """As for any server, once this one runs."""
+        """Do as for any server, once this one runs."""
         ask = super().generate
         return await self._sent(lambda: ask(problem, seeds))
 
 
 def texts_of(problem: Problem) -> tuple[str, ...]:
-    """The texts that a problem for an embedding model holds.
+    """Return the texts that a problem for an embedding model holds.
 
     Raises:
         ConfigurationError: its content is no text and no sequence of texts.

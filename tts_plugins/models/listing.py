@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tts_plugins._internal.secrets import clean_causes
+from tts_plugins._internal.secrets import cleaned
 from tts_plugins.errors import TTSError
 from tts_plugins.models._openai.clients import Clients
 from tts_plugins.models._openai.error_mapping import translate
 
 
 async def list_models(base_url: str, api_key: str | None = None, *, timeout: float = 15.0) -> list[str]:
-    """The names of the models that an OpenAI-compatible server lists.
+    """Return the names of the models that an OpenAI-compatible server lists.
 
     Args:
         timeout: seconds for the whole call.
@@ -24,9 +24,7 @@ async def list_models(base_url: str, api_key: str | None = None, *, timeout: flo
         return [entry.id for entry in getattr(page, "data", None) or []]
     except TTSError:
         raise
-    except Exception as error:
-        fault = translate(error, base_url, clients.secrets)
-        clean_causes(error, clients.secrets)
-        raise fault from error
+    except Exception as error:  # noqa: BLE001 - whatever the client raises
+        raise translate(error, base_url, clients.secrets) from cleaned(error, clients.secrets)
     finally:
         await clients.close()

@@ -1,4 +1,4 @@
-"""Inputs as problems and predictions as candidates: what verifiers, votes and traces see of DSPy's objects. Pure."""
+"""DSPy's inputs as problems and its predictions as candidates, as verifiers, votes and traces see them. Pure."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from tts_plugins.answers import normalise
 
 
 def problem_of(args: tuple[Any, ...], inputs: Mapping[str, Any]) -> Problem:
-    """A module's inputs as a problem: by name, as they are; positional ones under "args"."""
+    """Return a module's inputs as a problem: by name, as they are; positional ones under "args"."""
     content = {**({"args": args} if args else {}), **inputs}
     return Problem(content, metadata={"inputs": dict(inputs)})
 
 
 def generation_of(output: Any) -> Generation:
-    """A module's output as a generation: its `output` is the object, its text the fields by name."""
+    """Return a module's output as a generation: its `output` is the object, its text the fields by name."""
     return Generation(text=Text.of(text_of(output), output), output=output)
 
 
 def text_of(output: Any) -> str:
-    """What an output says: a prediction's fields, one after the other; a text as it is."""
+    """Return what an output says: a prediction's fields, one after the other; a text as it is."""
     if isinstance(output, dspy.Example):
         return "\n".join(f"{name}: {plain(value)}" for name, value in output.items())
     return plain(output)
 
 
 def plain(value: Any) -> str:
-    """A value as text: JSON for whatever is more than a text."""
+    """Return a value as text: JSON for everything that is not a text already."""
     if isinstance(value, str):
         return value
     return json.dumps(value, default=_json, sort_keys=True, ensure_ascii=False)

@@ -16,10 +16,10 @@ from tts_plugins_dspy._outputs.verdicts import Reward, read_verdict
 
 
 def check_verifier(owner: str, value: Any) -> None:
-    """Refuse what is no verifier, and a function that could not be called as one, before anything is paid for.
+    """Raise unless it is a verifier, or a function that can be called as one, before anything is paid for.
 
     Raises:
-        ConfigurationError: naming it.
+        ConfigurationError: it is neither; the message names it.
     """
     if value is None or (isinstance(value, dspy.Module | Verifier | SetVerifier) and not isinstance(value, type)):
         return
@@ -39,7 +39,7 @@ def check_verifier(owner: str, value: Any) -> None:
 
 
 def _arguments(function: Callable[..., Any]) -> int:
-    """How many a verifier is called with: the prediction; the example and it; or these and the trace."""
+    """How many arguments a function takes: the prediction; example and prediction; or these two and the trace."""
     wanted = required_parameters(function)
     return wanted if wanted in (1, 3) else 2
 
@@ -88,7 +88,7 @@ def _function(function: Any, search: Judged) -> Verifier:
 
 
 class _Asked(dspy.Example):  # type: ignore[misc]
-    """The example of a metric: the inputs. Most metrics read a gold answer too, and hear why there is none."""
+    """The example of a metric: the inputs alone. A metric that reads a gold answer is told why there is none."""
 
     def __getattr__(self, name: str) -> Any:
         try:

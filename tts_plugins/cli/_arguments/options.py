@@ -81,6 +81,16 @@ Select = Annotated[
         metavar="best|weighted",
     ),
 ]
+AnswerKey = Annotated[
+    str | None,
+    typer.Option(
+        "--answer",
+        help="What votes: extract (the usual one), math, choice, text, a JSON pointer (/answer), regex:PATTERN, or "
+        "python:file.py:function.",
+        rich_help_panel=_SEARCH,
+        metavar="WAY",
+    ),
+]
 Stop = Annotated[
     list[str] | None,
     typer.Option(

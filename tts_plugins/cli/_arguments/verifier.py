@@ -7,9 +7,11 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from tts_plugins.answers import extract
 from tts_plugins.cli._arguments.build import key_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
@@ -18,15 +20,18 @@ from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.selection import Aggregate
 from tts_plugins.verifiers import AnswerAgreement, JSONSchemaVerifier, LearnedHead, LearnedVerifier
 from tts_plugins.verifiers.callable import as_verifier
+from tts_plugins.verifiers.grouping.named import named_answer
 from tts_plugins.verifiers.recorded import RecordedVerifier
 
 
 def verifier_of(
     text: str | None, *, base_url: str | None = None, api_key_env: str | None = None
 ) -> Verifier | SetVerifier | None:
-    """`agreement`, `json-schema:FILE`, `python:package.module:function` or `python:path/file.py:function`; `FILE.npz`
-    of `train-verifier`; for pools `recorded`, or `recorded:HOW` where step scores become one otherwise than by the
-    last.
+    """Return the verifier that `--verifier` names.
+
+    It is `agreement`, `json-schema:FILE`, `python:package.module:function`, `python:path/file.py:function`, or
+    `FILE.npz` of `train-verifier`; for pools `recorded`, or `recorded:HOW` to reduce step scores differently than to
+    the last one.
 
     Args:
         base_url, api_key_env: of the server that has the embedding model, where it is not the embedded one.
@@ -84,6 +89,17 @@ def _schema(path: Path, text: str) -> Any:
         raise ConfigurationError(f"--verifier {text}: the file cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"--verifier {text}: the file is no JSON: {error}") from error
+
+
+def answer_of(text: str | None) -> Callable[[str], str | None]:
+    """Return the way to read answers that `--answer` names.
+
+    Raises:
+        ConfigurationError: it is not known.
+    """
+    if text is None:
+        return extract
+    return function_of(text, "--answer") if text.startswith("python:") else named_answer(text, "--answer")
 
 
 def function_of(text: str, option: str) -> Any:

@@ -15,7 +15,7 @@ from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments import strategy as _strategy
 from tts_plugins.cli._arguments.cost_estimate import plan
-from tts_plugins.cli._arguments.verifier import verifier_of
+from tts_plugins.cli._arguments.verifier import answer_of, verifier_of
 from tts_plugins.cli._display.console import (
     Debug,
     Download,
@@ -69,6 +69,7 @@ def solve(
     select: options.Select = None,
     stop: options.Stop = None,
     settings: options.Set = None,
+    answer: options.AnswerKey = None,
     verifier: options.VerifierName = None,
     seed: options.Seed = None,
     attempts: options.Attempts = 4,
@@ -115,8 +116,9 @@ def solve(
         budget = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         ledger = Ledger(budget)
         events = solve_events(
-            problem, model=generator, strategy=chosen, verifier=check, budget=ledger, seed=seed, attempts=attempts
-        )
+            problem, model=generator, strategy=chosen, verifier=check, budget=ledger, seed=seed, attempts=attempts,
+            answer=answer_of(answer),
+        )  # fmt: skip
         if dry_run:
             shown = asyncio.run(plan(problem, generator, chosen, check, budget, attempts, price, base_url))
             if larger is not None:

@@ -14,13 +14,14 @@ from tts_plugins._http.choice import imported, uses_aiohttp
 from tts_plugins._http.failures import ExchangeFailed, StatusFailed, exchange_error
 from tts_plugins._http.per_loop import PerLoop
 from tts_plugins._http.tls import tls_ready
-from tts_plugins._internal.http_errors import shown_address
+from tts_plugins._internal.error_bodies import error_in
+from tts_plugins._internal.http_errors import reply_error, shown_address
 from tts_plugins._internal.http_limits import ENCODINGS, MOST_BYTES, Unreadable
 from tts_plugins._internal.json_bytes import decode, encode
 from tts_plugins._internal.request_sent import leaving
-from tts_plugins._internal.secrets import hidden_headers, secrets_in
+from tts_plugins._internal.secrets import cleaned, hidden_headers, secrets_in
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.errors import CallTimedOut, MalformedResponse
+from tts_plugins.errors import CallTimedOut, MalformedResponse, TTSError
 
 _NAMES = "is base_url right, and is it a pooling model (vLLM: --runner pooling)?"
 
@@ -40,12 +41,23 @@ class JSONClient:
         self._headers = {"Content-Type": "application/json", **hidden_headers(headers)}
         self._leases: PerLoop[Any] = PerLoop()
 
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The values that no error may show."""
+        return secrets_in(self._headers)
+
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer's JSON object.
+        """Return the answer's JSON object.
 
         Raises:
-            ModelError: of the kind that says whether to retry and what to charge.
+            ModelError: of the kind that says whether to retry and what to charge. No key shows in it.
         """
+        try:
+            return await self._posted(path, body)
+        except TTSError as error:
+            raise cleaned(error, self.secrets) from error.__cause__
+
+    async def _posted(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         where, url = f"{self._who} at {shown_address(self._root + path)}", self._root + path
         try:
             async with asyncio.timeout(self._timeout):
@@ -54,7 +66,7 @@ class JSONClient:
             late = f"{where}: no complete answer within timeout={self._timeout:g} s"
             raise CallTimedOut(late) from None
         except (ExchangeFailed, StatusFailed, Unreadable) as error:
-            failed = exchange_error(error, where, secrets_in(self._headers), time.time(), names=_NAMES)
+            failed = exchange_error(error, where, self.secrets, time.time(), names=_NAMES)
             assert failed is not None
             raise failed from error
         try:
@@ -63,6 +75,8 @@ class JSONClient:
             raise MalformedResponse(f"{where}: the answer is no valid JSON: {raw[:80]!r}") from error
         if not isinstance(answer, dict):
             raise MalformedResponse(f"{where}: the answer is a {type(answer).__name__}, no JSON object")
+        if (wrong := error_in(answer)) is not None and not answer.get("data"):
+            raise reply_error(200, f"{where}: the answer is an error", wrong, now=time.time(), names=_NAMES)
         return answer
 
     async def close(self) -> None:

@@ -8,8 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from tts_plugins._internal.request_sent import holding
+from tts_plugins._internal.secrets import cleaned
 from tts_plugins.budget import Bound, Limits
-from tts_plugins.errors import ConfigurationError, MalformedResponse, VerifierError
+from tts_plugins.errors import ConfigurationError, MalformedResponse, TTSError, VerifierError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Aggregate
 from tts_plugins.steps import By
@@ -74,11 +75,11 @@ class ProcessVerifierHTTP(ProcessReward):
         await self._model.client.close()
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """One request with the whole solution."""
+        """Return the bound of one request with the whole solution."""
         return await self._model.bound(Problem(self._worst(problem, tokens)))
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """A score for each step, and their aggregate.
+        """Return a score for each step, and their aggregate.
 
         Raises:
             VerifierError: the candidate has no steps, or the rows are no scores of its steps.
@@ -91,7 +92,7 @@ class ProcessVerifierHTTP(ProcessReward):
         return self._score(shown, rows, places)
 
     async def _places(self, shown: Shown, rows: int) -> list[int]:
-        """The row of each step's last token, by the server's own tokeniser."""
+        """Return the row of each step's last token, by the server's own tokeniser."""
         beginnings = [shown.text[:end] for end in shown.ends]
         counts = await asyncio.gather(*(self._model.count(text) for text in [*beginnings, shown.text]))
         if counts[-1] != rows or any(not 0 < count <= rows for count in counts):
@@ -114,12 +115,18 @@ class _Pooling:
         self._price, self.client = price, JSONClient(root, headers, timeout, name)
 
     async def bound(self, problem: Problem) -> Bound:
-        """The text's bytes: a tokeniser makes at most one token of each, and a few for its beginning and end."""
+        """Return the text's bytes: a tokeniser makes at most one token of each, and a few for its beginning and end."""
         tokens = len(problem.text.encode("utf-8", "replace")) + 8
         return Bound(prompt_tokens=tokens, usd=tokens * self._price / 1e6)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         holding(self)  # the client tells when it leaves
+        try:
+            return await self._generated(problem)
+        except TTSError as error:  # its words and the variables below may have what the server wrote
+            raise cleaned(error, self.client.secrets) from error.__cause__
+
+    async def _generated(self, problem: Problem) -> Reply:
         body = {"model": self.name, "input": [problem.text], "task": "token_classify"}
         answer = await self.client.post("/pooling", body)
         data = answer.get("data")
@@ -134,7 +141,7 @@ class _Pooling:
         return Reply(generations=(Generation(text=f"{len(rows)} rows", output=rows),), usage=used)
 
     async def count(self, text: str) -> int:
-        """Tokens of a text, by the server; it costs nothing."""
+        """Return the tokens of a text as the server counts them, which costs nothing."""
         answer = await self.client.post("/tokenize", {"model": self.name, "prompt": text})
         count = answer.get("count", len(answer.get("tokens", ())))
         if isinstance(count, bool) or not isinstance(count, int):
