@@ -93,7 +93,7 @@ class Meter:
 
     @classmethod
     def here(cls, *, role: Role = "model", prices: Prices = None, prepaid: Hold | None = None) -> Meter:
-        """A meter on the account of the solve that this runs in.
+        """Return a meter on the account of the solve that this runs in.
 
         Raises:
             ConfigurationError: it runs in none.
@@ -190,7 +190,7 @@ class Meter:
         self._settle(opened, replace(usage, requests=requests))
 
     def knows(self, key: Hashable) -> bool:
-        """Whether a call that was started under this key is under way, be it after this was closed."""
+        """Return whether a call that was started under this key is under way, be it after this was closed."""
         with self._lock:
             return key in self._open or key in self._left
 
@@ -265,7 +265,7 @@ class Meter:
                     raise
 
     def _bound(self, call: Call, written: Written) -> Bound:
-        """The most that one choice can cost, by what is known of the model's prompts."""
+        """Return the most that one choice can cost, by what is known of the model's prompts."""
         price = _price(self._prices, call.model)
         prompts, trust = _learnt_of(call.model)
         prompt, limit = prompts.of(written), trust.limit(call.max_tokens)
@@ -286,7 +286,7 @@ class Meter:
 
 
 def _told(error: BudgetExhausted, call: Call) -> BudgetExhausted:
-    """The refusal with the call that it is of, and the setting of that call that decides what it may take."""
+    """Return the refusal with the call that it is of, and the setting of that call that decides what it may take."""
     if str(error).startswith(f"{call.model}: "):
         return error
     limit = "" if call.max_tokens is None else f" (max_tokens={call.max_tokens})"
@@ -322,7 +322,7 @@ _guard = forks.lock()
 
 
 def _learnt_of(model: str) -> tuple[PromptBound, Trust]:
-    """What was learnt of a model's prompts and of its server's counts, shared by all meters."""
+    """Return what was learnt of a model's prompts and of its server's counts, shared by all meters."""
     with _guard:
         found = _learnt.pop(model, None) or (PromptBound(), Trust())
         _learnt[model] = found

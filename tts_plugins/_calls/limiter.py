@@ -130,7 +130,7 @@ class Limiter:
         self._sent: deque[tuple[float, int]] = deque()
 
     def place(self, tokens: int, hold: Hold | None) -> AbstractAsyncContextManager[None]:
-        """A place for one request that may take `tokens`; `hold` is what it has reserved."""
+        """Hold a place for one request that may take `tokens`; `hold` is what it has reserved."""
         return _Stay(self, tokens, hold)
 
     async def pace(self, tokens: int) -> None:
@@ -203,7 +203,7 @@ forks.on_fork(_limiters.clear)  # the places that are taken are those of the par
 
 
 def limiter_of(model: Model) -> Limiter:
-    """The limiter that all solves of this model share."""
+    """Return the limiter that all solves of this model share."""
     name = id(model)
     with GRAPH.lock:  # which one thread may take twice: a model may be collected, and forgotten, meanwhile
         if name not in _limiters:

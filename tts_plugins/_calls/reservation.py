@@ -20,7 +20,7 @@ T = TypeVar("T")
 async def acquire(
     ledger: Ledger, unit: Amount | Need, *, at_most: int = 1, within: Hold | None = None, around: Hold | None = None
 ) -> Hold:
-    """A hold on up to `at_most` units, waiting for others to settle where there is no room.
+    """Reserve up to `at_most` units, waiting for others to settle if there is no room.
 
     Args:
         around: the hold of the call that waits, where it is another one than `within`.
@@ -50,7 +50,7 @@ def _release(answer: object) -> None:
 
 
 async def answered(begin: Callable[[Callable[[object], None]], Wait], give_back: Callable[[object], None]) -> object:
-    """What a wait is answered.
+    """Return what a wait was answered.
 
     Args:
         begin: starts the wait, given the function that takes its answer, once and on any thread.

@@ -90,7 +90,7 @@ def note_escape() -> None:
 
 
 def escape_warnings(ledger: Ledger) -> tuple[str, ...]:
-    """What a solve says of solves that ran inside it without its account."""
+    """Return what a solve says of solves that ran inside it without its account."""
     if not ledger.escaped:
         return ()
     count = f"{ledger.escaped} solve{' that ran' if ledger.escaped == 1 else 's that ran'}"

@@ -36,7 +36,7 @@ class Configured:
         _FAMILIES.setdefault(cls.family, {})[cls.type_name] = cls
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-serialisable settings, with the class's name as "type".
+        """Return JSON-serialisable settings, with the class's name as "type".
 
         Raises:
             ConfigurationError: a setting is a function or another object that has no form in JSON.
@@ -49,7 +49,7 @@ class Configured:
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
-        """The object whose `to_dict` gave these settings.
+        """Return the object whose `to_dict` gave these settings.
 
         Raises:
             ConfigurationError: an unknown type, an unknown or missing field, or a value that the class refuses.
@@ -58,7 +58,7 @@ class Configured:
 
 
 def build(root: type[T], settings: object) -> T:
-    """The configured object of `root`'s family that the settings describe."""
+    """Return the configured object of `root`'s family that the settings describe."""
     if not isinstance(settings, Mapping):
         raise ConfigurationError(f"{root.family}: {settings!r} is no mapping of settings; give one with a 'type'")
     name = settings.get("type", getattr(root, "type_name", None))
@@ -88,7 +88,7 @@ def build(root: type[T], settings: object) -> T:
 
 
 def find(known: Mapping[str, type[Configured]], name: object) -> type[Configured] | None:
-    """The class of this name, written with hyphens or underscores; None where none has it."""
+    """Return the class of this name, written with hyphens or underscores; None if none has it."""
     if not isinstance(name, str):
         return None
     wanted = _plain_name(name)
@@ -96,7 +96,7 @@ def find(known: Mapping[str, type[Configured]], name: object) -> type[Configured
 
 
 def spoken(known: Iterable[str]) -> str:
-    """The names as people read and write them, in one line."""
+    """Return the names as people read and write them, in one line."""
     return ", ".join(sorted(name.replace("_", "-") for name in known))
 
 
@@ -105,7 +105,7 @@ def _plain_name(name: str) -> str:
 
 
 def registered(family: str) -> Mapping[str, type[Configured]]:
-    """The classes of a family by name, those of other packages' entry points included."""
+    """Return the classes of a family by name, those of other packages' entry points included."""
     import importlib.metadata  # slow to import, and rarely needed
 
     for entry in importlib.metadata.entry_points(group=f"tts_plugins.{family}"):

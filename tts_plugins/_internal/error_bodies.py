@@ -62,7 +62,7 @@ class ErrorBody:
 
 
 def read_error(body: object) -> ErrorBody:
-    """The error of an answer's body: bytes, text, or decoded JSON in any of the forms that servers use."""
+    """Return the error of an answer's body: bytes, text, or decoded JSON in any of the forms that servers use."""
     body = decoded(body)
     entries = [entry for entry in _entries(body) if entry]
     texts = list(dict.fromkeys(t for entry in entries if (t := _text(entry))))
@@ -75,7 +75,7 @@ def read_error(body: object) -> ErrorBody:
 
 
 def error_in(body: object) -> object:
-    """The error that an answer with status 200 holds; None where it holds none."""
+    """Return the error that an answer with status 200 holds; None if it holds none."""
     if not isinstance(body, Mapping) or body.get("choices"):
         return None
     if body.get("error") or body.get("errors") or body.get("object") == "error" or body.get("type") == "error":
@@ -85,7 +85,7 @@ def error_in(body: object) -> object:
 
 
 def decoded(body: object) -> object:
-    """A body as JSON where it is that, else as text."""
+    """Return a body as JSON where it is that, else as text."""
     if isinstance(body, bytes | bytearray):
         body = bytes(body)
         if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
@@ -99,7 +99,7 @@ def decoded(body: object) -> object:
 
 
 def json_of(value: object) -> str:
-    """As JSON, and as Python shows it where it has no such form."""
+    """Return the value as JSON, or its `repr` if it has no JSON form."""
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
@@ -107,7 +107,7 @@ def json_of(value: object) -> str:
 
 
 def _entries(body: object, depth: int = 0) -> Iterator[Any]:
-    """The mappings and texts that may say something, the innermost first."""
+    """Yield the mappings and texts that may hold a message, innermost first."""
     if depth > 6:
         return
     if isinstance(body, list):

@@ -44,7 +44,7 @@ def reply_error(
     now: float = 0.0,
     names: str = _NAMES,
 ) -> ModelError:
-    """The error for an answer that holds one, whatever its HTTP status.
+    """Return the error for an answer that holds one, whatever its HTTP status.
 
     Args:
         status: of the answer; what the body says decides where it is 200, as gateways send it.
@@ -70,7 +70,7 @@ def status_error(
     quota: bool = False,
     overflow: bool | None = None,
 ) -> ModelError:
-    """The error for an HTTP status of 400 or above.
+    """Return the error for an HTTP status of 400 or above.
 
     Args:
         who: the model, and where it was asked.
@@ -106,7 +106,7 @@ def status_error(
 
 
 def connection_error(error: BaseException, who: str, secrets: Iterable[str] = ()) -> ModelError | ConfigurationError:
-    """The error for a connection that was not made, or that broke.
+    """Return the error for a connection that was not made, or that broke.
 
     Returns:
         A ConfigurationError where nothing was sent, and nothing can be until a setting is changed: an address, a
@@ -155,7 +155,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def retry_after(headers: Mapping[str, str] | Any, now: float) -> float | None:
-    """Seconds to wait, as the server asks: milliseconds, seconds, or a date, against `now` in seconds of the epoch."""
+    """Return the seconds that the server asks to wait. `now`, in seconds of the epoch, is subtracted from a date."""
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
         if value is None:
@@ -173,7 +173,7 @@ def retry_after(headers: Mapping[str, str] | Any, now: float) -> float | None:
 
 
 def server_words(body: object, headers: Mapping[str, str] | Any) -> str:
-    """What the server said, in one line of 300 characters at most.
+    """Return what the server said, in one line of 300 characters at most.
 
     Args:
         body: of its answer; a JSON object is looked into for an error's message.
@@ -183,12 +183,12 @@ def server_words(body: object, headers: Mapping[str, str] | Any) -> str:
 
 
 def cut(text: str) -> str:
-    """The text in one line, of 300 characters at most."""
+    """Return the text in one line, of 300 characters at most."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def shown_address(url: str) -> str:
-    """An address for messages and traces, without the password or the query that it may carry."""
+    """Return an address for messages and traces, without the password or the query that it may carry."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

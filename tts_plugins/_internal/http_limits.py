@@ -78,7 +78,7 @@ def check_value(owner: str, field: str, value: object) -> None:
 
 
 def same_origin(url: str, target: str) -> bool:
-    """Whether a redirect stays with the server that was asked; to TLS on the same host it does."""
+    """Return whether a redirect stays with the server that was asked; to TLS on the same host it does."""
     here, there = urlsplit(url), urlsplit(target)
     if here.hostname != there.hostname:
         return False
@@ -88,7 +88,7 @@ def same_origin(url: str, target: str) -> bool:
 
 
 def redirect_error(who: str, target: str) -> ConfigurationError:
-    """The error for a redirect that is not followed."""
+    """Return the error for a redirect that is not followed."""
     parts = urlsplit(target)
     there = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     return ConfigurationError(
@@ -119,7 +119,7 @@ class BodyReader:
             self._refuse()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """What the next bytes bring, decompressed, in pieces."""
+        """Return what the next bytes bring, decompressed, in pieces."""
         if self._inflate is None:
             return [self._count(data)] if data else []
         out = []

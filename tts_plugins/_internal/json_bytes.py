@@ -12,7 +12,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 def encode(value: object) -> bytes:
-    """The value as JSON.
+    """Return the value as JSON.
 
     Raises:
         TypeError, ValueError: some part of it has no form in JSON.
@@ -32,7 +32,7 @@ def encode(value: object) -> bytes:
 
 
 def decode(data: bytes | str) -> Any:
-    """The value that the JSON stands for.
+    """Return the value that the JSON stands for.
 
     Servers send what the standard's grammar does not have, and a reply that was paid for must not be lost over it: what
     orjson refuses (`Infinity`, half of a surrogate pair, a line break in a text) is read by the standard library.

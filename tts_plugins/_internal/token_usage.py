@@ -34,19 +34,19 @@ class Trust:
         self._longest = 0
 
     def limit(self, max_tokens: int | None) -> int | None:
-        """Tokens that a choice may come to: `max_tokens`, or as many as choices had that went past theirs."""
+        """Return tokens that a choice may come to: `max_tokens`, or as many as choices had that went past theirs."""
         return None if max_tokens is None else max(max_tokens, self._longest)
 
     def went_past(self, tokens: int) -> None:
-        """A choice came to so many tokens, which is more than it was allowed."""
+        """Note that a choice had so many tokens, more than it was allowed."""
         self._longest = max(self._longest, tokens)
 
     def saw(self, told: int, most: int) -> None:
-        """It told this count for choices of which none alone can have more than `most`."""
+        """Note that the server reported this count for choices that have at most `most` tokens each."""
         self.proven = self.proven or told > most
 
     def saw_counts(self, told: int, counts: Sequence[int]) -> None:
-        """It told this count for choices that its own tokeniser counts so, one by one."""
+        """Note that the server reported this count for choices that its own tokeniser counts like this, one by one."""
         # A text may have been made of other tokens than those that it is cut into again, and of an end besides.
         if 0.8 * sum(counts) <= told <= 1.2 * sum(counts) + 4 * len(counts):
             self.saw(told, int(1.2 * max(counts)) + 4)
@@ -63,7 +63,7 @@ def measure(
     price: Price | None,
     trust: Trust | None = None,
 ) -> Usage:
-    """The usage of one request: as reported, or bounded where the report is missing or plainly wrong.
+    """Return the usage of one request: as reported, or bounded where the report is missing or plainly wrong.
 
     Args:
         reported: the server's usage object, whatever it is.
@@ -108,7 +108,7 @@ def _learn(trust: Trust, said: int | None, charged: int, choices: int, max_token
 def completion_count(
     reported: Any, texts: Sequence[str], truncated: Sequence[bool], max_tokens: int | None, hidden: bool = False
 ) -> int | None:
-    """The completion tokens as reported; None where they are missing or cannot be true."""
+    """Return the completion tokens as reported; None if they are missing or cannot be true."""
     told = _count(reported, "completion_tokens")
     if told is None or not _plausible(told, texts, truncated, max_tokens):
         return None
@@ -118,7 +118,7 @@ def completion_count(
 
 
 def kept_limit(reported: Any, texts: Sequence[str], max_tokens: int | None, trust: Trust) -> int | None:
-    """`max_tokens` as long as nothing shows that the server goes past it, now or earlier; else None."""
+    """Return `max_tokens` as long as nothing shows that the server exceeds it, now or earlier; else None."""
     if max_tokens is None or trust.limit(max_tokens) != max_tokens:
         return None
     told, sizes = _count(reported, "completion_tokens") or 0, [_size(t) for t in texts]
@@ -128,7 +128,7 @@ def kept_limit(reported: Any, texts: Sequence[str], max_tokens: int | None, trus
 
 
 def most_of_one(told: int, reported: Any, texts: Sequence[str], kept: int | None) -> int:
-    """Tokens that no choice alone can have more of; `told` where that is not known.
+    """Return tokens that no choice alone can have more of; `told` where that is not known.
 
     Args:
         kept: the limit of each choice, where the server keeps it.
@@ -180,7 +180,7 @@ def _size(text: str) -> int:
 
 
 def _bound(text: str, unseen: bool, kept: int | None, limit: int | None) -> int:
-    """Tokens of one choice at most; `unseen`: it may hold more than is shown."""
+    """Return tokens of one choice at most; `unseen`: it may hold more than is shown."""
     size = _size(text)
     if kept is not None:
         return kept if unseen else min(size, kept)
@@ -190,7 +190,7 @@ def _bound(text: str, unseen: bool, kept: int | None, limit: int | None) -> int:
 def pricing(
     price: tuple[float, float] | None, model: str, base_url: str | None, *, provider: str = "openai"
 ) -> Price | None:
-    """Dollars of prompt and completion tokens: from the given price per million, else the published one.
+    """Return a function from prompt and completion tokens to dollars: by the given price, else the published one.
 
     Args:
         provider: as the table of prices calls it, where no `base_url` tells which it is.
@@ -226,7 +226,7 @@ def pricing(
 
 
 def without(prefix: str, text: str) -> str:
-    """The text without the prefix that llama.cpp repeats at its head; templates may trim the prefix's end."""
+    """Return the text without the prefix that llama.cpp repeats at its head; templates may trim the prefix's end."""
     for given in (prefix, prefix.rstrip()):
         if given and text.startswith(given):
             return text[len(given) :]

@@ -30,7 +30,7 @@ _ROUNDS = 8
 
 
 def neutralise(text: str) -> str:
-    """The text without invisible characters and control tokens.
+    """Return the text without invisible characters and control tokens.
 
     What goes: zero-width and bidirectional marks, tag characters, variation selectors, control characters (line ends
     and tabs stay), unpaired surrogates, private-use characters; and the control tokens of known chat templates, their
@@ -56,7 +56,7 @@ def _invisible(char: str) -> bool:
 
 
 def quote(text: str, limit: int) -> str:
-    """The text neutralised, each line behind "| ", in at most `limit` bytes of UTF-8 and a marker.
+    """Return the text neutralised, each line behind "| ", in at most `limit` bytes of UTF-8 and a marker.
 
     Where it is longer, its middle is left out and the marker says how much: answers stand at the end.
     """
@@ -71,12 +71,12 @@ def quote(text: str, limit: int) -> str:
 
 
 def frame(label: str, text: str, key: str, limit: int) -> str:
-    """The text as a block of data: quoted, between two lines that carry the key."""
+    """Return the text as a block of data: quoted, between two lines that carry the key."""
     return f"<<<{label} {key}>>>\n{quote(text, limit)}\n<<<END {label} {key}>>>"
 
 
 def make_key(seed: int, *texts: str) -> str:
-    """Eight letters and digits that follow from the seed and the texts, and occur in none of these.
+    """Return eight letters and digits that follow from the seed and the texts, and occur in none of these.
 
     A text cannot hold its own key: it would have to be known before it was written.
     """

@@ -34,7 +34,7 @@ ASKED: ContextVar[Asked] = ContextVar("asked")
 
 
 def journaled(model: Model, store: Store) -> Model:
-    """The model, able to do what it was able to do, for solves that set `ASKED`."""
+    """Return the model, able to do what it was able to do, for solves that set `ASKED`."""
     kinds = {(False, False): _Model, (True, False): _Steps, (False, True): _Revises, (True, True): _Both}
     return kinds[isinstance(model, StepModel), isinstance(model, ReviseModel)](model, store)
 
@@ -136,7 +136,7 @@ def _fields(value: Generation | Usage, *, without: str) -> dict[str, Any]:
 
 
 def _output(value: object) -> Any:
-    """A native object as JSON has it: a message as its mapping, others by their text alone."""
+    """Return a native object as JSON has it: a message as its mapping, others by their text alone."""
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return {_MESSAGE: dump(mode="json", exclude_none=True)}

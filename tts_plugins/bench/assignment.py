@@ -184,7 +184,7 @@ def _against_golds(
 
 
 def _poisson_tail(k: int, rate: float) -> float:
-    """P(X >= k)."""
+    """Return P(X >= k)."""
     below = math.fsum(math.exp(i * math.log(rate) - rate - math.lgamma(i + 1)) for i in range(k))
     return min(1.0, max(0.0, 1.0 - below))
 

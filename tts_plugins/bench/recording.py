@@ -30,7 +30,7 @@ class Samples:
         check_count("Samples", "n", self.n)
 
     def calls(self) -> tuple[int, int]:
-        """The least and the most generations that it asks for."""
+        """Return the least and the most generations that it asks for."""
         return (self.n, self.n)
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
@@ -48,7 +48,7 @@ class Recorder:
     extra: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: EMPTY)
 
     def pool(self, store: Store) -> Pool:
-        """All problems whose samples are there, in their order."""
+        """Return all problems whose samples are there, in their order."""
         config, candidates = store.config, store.candidates()
         solves = {s.problem: s for s in store.solves()}
         exact = all(s.exact for s in solves.values())

@@ -51,7 +51,7 @@ class ReplayResult:
     by_problem: Mapping[str, Replayed]
 
     def accuracy_over(self, other: ReplayResult) -> Estimate:
-        """The difference in accuracy to another strategy's result on the same problems, paired.
+        """Return the difference in accuracy to another strategy's result on the same problems, paired.
 
         Raises:
             ConfigurationError: the problems are not the same.
@@ -60,7 +60,7 @@ class ReplayResult:
         return paired_bootstrap([r.correct for r in mine], [r.correct for r in theirs])
 
     def tokens_saved(self, other: ReplayResult) -> Estimate:
-        """How many times the tokens of this one the other took, paired; above 1 where this one is cheaper."""
+        """Return how many times the tokens of this one the other took, paired; above 1 where this one is cheaper."""
         mine, theirs = self._pairs(other)
         return paired_bootstrap([r.tokens for r in theirs], [r.tokens for r in mine], ratio=True)
 
@@ -144,7 +144,7 @@ def replay_sync(
     grade: Grade | None = None,
     concurrency: int = 8,
 ) -> ReplayResult:
-    """`replay` from synchronous code, inside a running event loop too."""
+    """Call `replay` from synchronous code, inside a running event loop too."""
     return run_sync(
         lambda: replay(
             pool, strategy, verifier, problems=problems, orders=orders, seed=seed, budget=budget, answer=answer,
@@ -154,7 +154,7 @@ def replay_sync(
 
 
 def recorded_grade(result: Result) -> bool:
-    """Whether the chosen candidate was right, as recorded.
+    """Return whether the chosen candidate was right, as recorded.
 
     Raises:
         DataError: it was not graded, or is not from a pool.

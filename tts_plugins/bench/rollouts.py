@@ -33,7 +33,7 @@ Grade = Callable[[Problem, Candidate], bool | Awaitable[bool | None] | None]
 
 
 def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
-    """Whether the candidate's answer is the one in `problem.metadata["answer"]`; None where it has none to be read."""
+    """Return whether the candidate's answer is the one in `problem.metadata["answer"]`; None if it has no answer."""
     gold = problem.metadata.get("answer")
     return None if candidate.answer is None or gold is None else equivalent(candidate.answer, str(gold))
 
@@ -68,7 +68,7 @@ class _MonteCarlo:
         return self.finished[0]
 
     async def _to_the_end(self, run: Run, starts: Sequence[Candidate]) -> list[tuple[Candidate, Scored]]:
-        """Each start's solutions with it, all written side by side; those that fail or never end are left out.
+        """Return each start's solutions with it, all written side by side; those that fail or never end are left out.
 
         Equal texts after one start are one parent, so that one request brings all that follows them.
         """
@@ -117,7 +117,7 @@ class RolloutLog:
             os.fsync(file.fileno())
 
     def _cut_what_is_torn(self) -> None:
-        """A process that was killed may have left half a line, which nobody else is writing any more."""
+        """Remove half a line that a killed process may have left, which nobody else is still writing."""
         with self.path.open("rb+") as file:
             whole = file.read()
             if not whole.endswith(b"\n"):
@@ -221,7 +221,7 @@ async def _labelled(problem: Problem, tree: _MonteCarlo, grade: Grade) -> PoolPr
 
 
 def _beginnings(candidate: Candidate) -> list[str]:
-    """The text after each step but the last, as it stands in the solution."""
+    """Return the text after each step but the last, as it stands in the solution."""
     places, at = list[str](), 0
     for step in candidate.steps[:-1]:
         at = candidate.text.index(step.text, at) + len(step.text)

@@ -192,7 +192,7 @@ class _Work:
             )
 
     async def _cut(self, arm: Arm, problem: Problem, model: Model) -> bool:
-        """Whether a solve that a limit ended was ended by the whole benchmark's; then it is not kept."""
+        """Return whether the limit that ended a solve was the whole benchmark's; then the solve is not kept."""
         limit = self._account.deadline(time.monotonic())
         if arm.budget is None or (limit is not None and limit <= time.monotonic()):
             return True
@@ -223,7 +223,7 @@ class _Work:
             )  # fmt: skip
 
     def is_refused(self, error: BaseException) -> bool:
-        """Whether a plan of recorded samples does not fit them, and nothing of an earlier start is in its store."""
+        """Return whether a plan does not fit its recorded samples, and its store is still empty."""
         return self._pool is not None and not self._before and isinstance(error, ConfigurationError)
 
     def forget(self) -> None:
@@ -238,7 +238,7 @@ class _Work:
 
 
 def _account(total: Budget | None, store: Store) -> Ledger | None:
-    """What is left of the whole benchmark's limits; None where that is nothing."""
+    """Return what is left of the whole benchmark's limits; None if that is nothing."""
     if total is None:
         return Ledger(None)
     solves = store.solves()
@@ -249,7 +249,7 @@ def _account(total: Budget | None, store: Store) -> Ledger | None:
 
 
 def _server_down(error: TTSError) -> bool:
-    """Whether nothing but the server's state speaks against the solve: it may well succeed later."""
+    """Return whether the solve failed only because of the server's state: it may well succeed later."""
     causes = error.errors if isinstance(error, AllCandidatesFailed) else ()
     return bool(causes) and all(isinstance(cause, ModelError) and cause.retryable for cause in causes)
 

@@ -75,12 +75,12 @@ class EmbeddingModel:
         return f"{type(self).__name__}({self.name!r}{where})"
 
     async def bound(self, problem: Problem) -> Bound:
-        """The bytes of the texts: a tokeniser makes at most one token of each."""
+        """Return the bytes of the texts: a tokeniser makes at most one token of each."""
         tokens = sum(len(text.encode("utf-8", "replace")) + _SPARE for text in texts_of(problem))
         return Bound(prompt_tokens=tokens, usd=self._usd(tokens))
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """One request for the vectors of all the texts.
+        """Ask for the vectors of all the texts, in one request.
 
         Raises:
             ModelError: of the kind that says whether to retry and what to charge.
@@ -160,13 +160,13 @@ class LocalEmbeddingModel(Served, EmbeddingModel):
         )  # fmt: skip
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """As for any server, once this one runs."""
+        """Do as for any server, once this one runs."""
         ask = super().generate
         return await self._sent(lambda: ask(problem, seeds))
 
 
 def texts_of(problem: Problem) -> tuple[str, ...]:
-    """The texts that a problem for an embedding model holds.
+    """Return the texts that a problem for an embedding model holds.
 
     Raises:
         ConfigurationError: its content is no text and no sequence of texts.

@@ -81,7 +81,7 @@ class LocalModel(Served, OpenAICompatibleModel):
         self._serve(path, context=context, slots=slots, threads=threads, progress=progress)
 
     async def bound(self, problem: Problem) -> Bound:
-        """As for any server, once this one runs."""
+        """Do as for any server, once this one runs."""
         await self._started()
         return await super().bound(problem)
 

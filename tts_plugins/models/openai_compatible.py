@@ -149,11 +149,11 @@ class OpenAICompatibleModel(Stepping, Revising):
         return self._accepted.batch
 
     async def bound(self, problem: Problem) -> Bound:
-        """The prompt's tokens at most, `max_tokens`, and their price where one is known."""
+        """Return the prompt's tokens at most, `max_tokens`, and their price where one is known."""
         return await self._bounded(self._prompt(problem), self.max_tokens)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """One request for as many choices as there are seeds; it carries the first one's seed.
+        """Ask for as many choices as there are seeds, in one request; it carries the first one's seed.
 
         A parameter that the server refuses by name (`temperature`, `seed`, `n`, `max_tokens`) is left out or
         renamed, from then on too.
@@ -169,7 +169,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         shape: Shape | None = None,
         adapt: Callable[[Exception], bool] = lambda error: False,
     ) -> Reply:
-        """The request with this prompt.
+        """Return the request with this prompt.
 
         Args:
             max_tokens: instead of the model's.
@@ -201,7 +201,7 @@ class OpenAICompatibleModel(Stepping, Revising):
     async def _attempt(
         self, asked: Asked, body: dict[str, Any], fixes: Fixes, adapt: Callable[[Exception], bool]
     ) -> Reply | TTSError | None:
-        """The reply to one request, or its error; None where it can be sent again, changed."""
+        """Return the reply to one request, or its error; None if it can be sent again, changed."""
         outgoing = Outgoing()
         try:
             async with asyncio.timeout(self._timeout):
@@ -226,19 +226,19 @@ class OpenAICompatibleModel(Stepping, Revising):
             return self._failed(self._error_of(error), error, asked.requests)
 
     def _error_of(self, error: Exception) -> TTSError:
-        """The error that stands for one of the client's."""
+        """Return the error that stands for one of the client's."""
         return translate(error, self._where(), self._clients.secrets)
 
     def _refusal_of(self, error: Exception) -> tuple[int, ErrorBody] | None:
-        """What the server says, where it refused the request."""
+        """Return what the server says, where it refused the request."""
         return refusal(error)
 
     def _find_price(self, price: tuple[float, float] | None) -> Price | None:
-        """The given price, or the published one."""
+        """Return the given price, or the published one."""
         return pricing(price, self.name, self._base_url)
 
     def _failed(self, fault: TTSError, cause: BaseException | None, requests: int) -> TTSError:
-        """The error with the requests that it took; neither it nor what stands behind it shows a key."""
+        """Return the error with the requests that it took; neither it nor what stands behind it shows a key."""
         if isinstance(fault, ModelError):
             fault.requests = requests
         fault.__cause__ = cause
@@ -252,7 +252,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         return await send(client, body, stream=self._stream or hear is not None, hear=hear)
 
     def _listener(self) -> Callable[[Any], None] | None:
-        """Who hears each chunk of the running call's answer, which is then streamed; nobody here."""
+        """Return who receives each chunk of the running call's answer, which is then streamed; here nobody."""
         return None
 
     async def _read(self, asked: Asked, response: Any) -> Reply:
@@ -274,7 +274,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         await self._clients.close()
 
     async def _bounded(self, prompt: dict[str, Any], max_tokens: int | None, ahead: int = 0) -> Bound:
-        """The prompt's tokens at most, `ahead` more, `max_tokens`, and their price where one is known."""
+        """Return the prompt's tokens at most, `ahead` more, `max_tokens`, and their price where one is known."""
         await self._know_price()
         tokens = self._prompts.of(prompt) + ahead
         limit = self._trust.limit(max_tokens)
@@ -291,7 +291,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         return self._prompt_of(problem.messages, problem)
 
     def _prompt_of(self, messages: Sequence[Mapping[str, Any]], problem: Problem) -> dict[str, Any]:
-        """The messages, and what the problem brings along for its request alone, such as a judge's schema."""
+        """Return the messages, and what the problem brings along for its request alone, such as a judge's schema."""
         system = [{"role": "system", "content": self._system}] if self._system else []
         extra: dict[str, Any] = {
             key: self._request[key] for key in ("tools", "response_format", "functions") if key in self._request
@@ -301,7 +301,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         return {"messages": [*system, *messages], **extra, **fields}
 
     async def _completing(self, prompt: dict[str, Any]) -> dict[str, Any]:
-        """The same for the completions endpoint: rendered, with what a last turn of the assistant has begun."""
+        """Return the same for the completions endpoint: rendered, with what a last turn of the assistant has begun."""
         messages, shown = list(prompt["messages"]), ("tools", "functions")
         last = messages[-1]
         begun = last["content"] if last["role"] == "assistant" and isinstance(last.get("content"), str) else ""
@@ -332,7 +332,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         return accepted.fit(body)
 
     def _distinct(self, generations: tuple[Generation, ...]) -> tuple[Generation, ...]:
-        """One of many where a server made one seed into one text: the rest are then asked for with their own seeds."""
+        """Keep one choice if the server made one text of one seed: the rest are then requested with their own seeds."""
         if self._checked_seeds or len(generations) < 2 or len(generations[0].text) < 160:
             return generations  # short answers may well be equal
         self._checked_seeds = True

@@ -24,7 +24,7 @@ class RecordedText(str):
 
 
 def recorded_answer(text: str) -> str | None:
-    """The answer on record, as the `answer=` of `solve`; None for a text that is not from a pool."""
+    """Return the answer on record, as the `answer=` of `solve`; None for a text that is not from a pool."""
     return text.recorded.answer if isinstance(text, RecordedText) else None
 
 
@@ -59,14 +59,14 @@ class ReplayModel:
         return f"ReplayModel({self.name}, seed={self._seed})"
 
     async def bound(self, problem: Problem) -> Bound:
-        """The most tokens that any sample of the problem has; without a bound where they were not counted."""
+        """Return the most tokens that any sample of the problem has; without a bound where they were not counted."""
         found = self._find(problem)
         tokens = [c.tokens for c in found.candidates]
         most = None if None in tokens else max((t for t in tokens if t is not None), default=0)
         return Bound(prompt_tokens=found.prompt_tokens or 0, completion_tokens=most)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """The next samples, one for each seed; fewer where fewer are left.
+        """Return the next samples, one for each seed; fewer where fewer are left.
 
         Raises:
             RequestRefused: all samples of the problem are given out.

@@ -55,17 +55,17 @@ class World:
         return self.folder / "own"
 
     def source(self, attack: Attack) -> str:
-        """The whole program, ready to be checked with the test `assert attack() is True`."""
+        """Return the whole program, ready to be checked with the test `assert attack() is True`."""
         return _USES + "".join(f"{k} = {v!r}\n" for k, v in self.names.items()) + attack.program
 
     def alive(self) -> bool:
-        """Whether the process that is attacked still runs, and is not stopped."""
+        """Return whether the process that is attacked still runs, and is not stopped."""
         if self.victim.poll() is not None:
             return False
         return Path(f"/proc/{self.victim.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "Tt"
 
     def renew(self) -> None:
-        """As it was before an attack that succeeded."""
+        """Restore the state before an attack that succeeded."""
         _end(self.victim)
         self.victim = _start()
         self.names["VICTIM"] = self.victim.pid
@@ -78,7 +78,7 @@ class World:
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
-    """A world that is removed afterwards. It changes this process's environment by one key for as long."""
+    """Yield a world that is removed afterwards. Meanwhile one key of this process's environment is set."""
     folder = Path(tempfile.mkdtemp(prefix="tts-plugins-world-", dir=Path.home()))
     victim = _start()
     made = World(folder, victim)

@@ -55,7 +55,7 @@ class ScriptedModel:
         self._active = 0
 
     async def bound(self, problem: Problem) -> Bound:
-        """`prompt_tokens`, `max_tokens`, and their price."""
+        """Return `prompt_tokens`, `max_tokens`, and their price."""
         price = None if self._price is None else self._price * (self._prompt + (self._max or 0))
         once = (self._price or 0.0) * self._prompt
         return Bound(
@@ -64,7 +64,7 @@ class ScriptedModel:
         )  # fmt: skip
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """The next lines of the script, one for each seed.
+        """Return the next lines of the script, one for each seed.
 
         Raises:
             Exception: whatever stands in the script at that place.
@@ -130,14 +130,14 @@ class ScriptedStepModel(ScriptedModel):
         self._numbers: dict[str, int] = {}
 
     async def prepare(self, run: Run) -> None:
-        """Nothing is to be learnt."""
+        """Do nothing: there is nothing to learn."""
 
     async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound:
-        """The same as for a whole solution."""
+        """Return the same as for a whole solution."""
         return await self.bound(candidate.problem)
 
     async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
-        """The next steps of the tree, one for each seed; the first one where it is greedy."""
+        """Return the next steps of the tree, one for each seed; the first one where it is greedy."""
         self.expanded.append((candidate.text, len(seeds), greedy))
         first = 0 if greedy else self._numbers.get(candidate.text, 0)
         if not greedy:
@@ -166,13 +166,13 @@ class ScriptedReviseModel(ScriptedModel):
         self._revise = revise
 
     async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound:
-        """The same as for a first answer."""
+        """Return the same as for a first answer."""
         return await self.bound(problem)
 
     async def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
     ) -> Reply:
-        """What the function says, one for each seed."""
+        """Return what the function says, one for each seed."""
         first = len(self.histories)
         self.histories += [tuple(a.text for a in history)] * len(seeds)
         return await self._reply(seeds, [self._revise(problem, history, first + i) for i in range(len(seeds))])
@@ -195,11 +195,11 @@ class TableVerifier:
         self._table, self._default, self._latency = table, default, latency
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free: it looks up."""
+        """Return a bound of zero: a look-up is free."""
         return FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """The score in the table.
+        """Return the score in the table.
 
         Raises:
             VerifierError: the candidate is not in the table, and there is no default.

@@ -34,7 +34,7 @@ class Drawing:
 
 
 def drawings(summary: Summary, cost: Cost, unit: str) -> list[Drawing]:
-    """The charts that the data allow."""
+    """Return the charts that the data allow."""
     numbers = {arm.name: i for i, arm in enumerate(summary.arms)}
     graded = [a for a in summary.arms if a.accuracy is not None]
     out = list[Drawing]()
@@ -51,7 +51,7 @@ def drawings(summary: Summary, cost: Cost, unit: str) -> list[Drawing]:
 
 
 def charts(summary: Summary, cost: Cost, unit: str) -> Html:
-    """All charts, with the key of the arms above them."""
+    """Return all charts, with the key of the arms above them."""
     keys = [[el("span", badge(i), arm.name, class_="legend"), " "] for i, arm in enumerate(summary.arms)]
     figures = [
         el("figure", el("h3", d.title), d.chart, el("figcaption", [_key(k) for k in d.keys], d.note))
@@ -87,7 +87,7 @@ def _by_bin(summary: Summary, numbers: Mapping[str, int]) -> Drawing:
 
 
 def bin_name(number: int, of: int) -> str:
-    """What a bin of difficulty is called; one alone has no others to be easier than."""
+    """Return what a bin of difficulty is called; one alone has no others to be easier than."""
     return "all" if of == 1 else "easiest" if number == 0 else "hardest" if number == of - 1 else str(number + 1)
 
 
@@ -105,7 +105,7 @@ def _spread(arm: Arm, number: int) -> chart.Spread:
 
 
 def _chosen(summary: Summary, arm: Arm, number: int) -> Drawing | None:
-    """The strategies that a policy chose, most frequent first, in each bin of difficulty."""
+    """Return the strategies that a policy chose, most frequent first, in each bin of difficulty."""
     names = [name for name, _ in Counter(s.choice for s in arm.all if s.choice is not None).most_common()]
     if not names:
         return None

@@ -27,9 +27,11 @@ from tts_plugins.verifiers.recorded import RecordedVerifier
 def verifier_of(
     text: str | None, *, base_url: str | None = None, api_key_env: str | None = None
 ) -> Verifier | SetVerifier | None:
-    """`agreement`, `json-schema:FILE`, `python:package.module:function` or `python:path/file.py:function`; `FILE.npz`
-    of `train-verifier`; for pools `recorded`, or `recorded:HOW` where step scores become one otherwise than by the
-    last.
+    """Return the verifier that `--verifier` names.
+
+    It is `agreement`, `json-schema:FILE`, `python:package.module:function`, `python:path/file.py:function`, or
+    `FILE.npz` of `train-verifier`; for pools `recorded`, or `recorded:HOW` to reduce step scores differently than to
+    the last one.
 
     Args:
         base_url, api_key_env: of the server that has the embedding model, where it is not the embedded one.
@@ -90,7 +92,7 @@ def _schema(path: Path, text: str) -> Any:
 
 
 def answer_of(text: str | None) -> Callable[[str], str | None]:
-    """The way to read answers that `--answer` names.
+    """Return the way to read answers that `--answer` names.
 
     Raises:
         ConfigurationError: it is not known.

@@ -106,7 +106,7 @@ def record(
 
 
 def _opened(plan: Plan, path: Path) -> Store:
-    """The recording, begun or gone on with."""
+    """Return the recording, new or continued."""
     try:
         return plan.open(path)
     except ConfigurationError as error:

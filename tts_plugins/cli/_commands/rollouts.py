@@ -145,7 +145,7 @@ def _dropped(problem: PoolProblem) -> Counter[str]:
 
 
 def _left_out(dropped: Counter[str]) -> str:
-    """Say how many solutions have no labels, and why."""
+    """Return how many solutions have no labels, and why."""
     reasons = ", ".join(f"{count} {_REASONS.get(name, name)}" for name, count in dropped.items())
     return f" ({dropped.total()} left out: {reasons})" if reasons else ""
 

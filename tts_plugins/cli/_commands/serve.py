@@ -170,7 +170,7 @@ def _serve(settings: ServerSettings, workers: int) -> None:
 
 
 def _greet(settings: ServerSettings) -> None:
-    """Where it is, and a line to try."""
+    """Print the server's address, and a command to try."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     model = settings.models[0] if settings.models else "SmolLM2-135M-Instruct" if settings.base_url is None else "MODEL"

@@ -44,7 +44,7 @@ def view(source: Source, port: Port = 8401, browse: Browse = False, debug: Debug
 
 
 def traces_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
-    """The traces in a file: a name, the trace, and a title.
+    """Yield the traces in a file: a name, the trace, and a title.
 
     Raises:
         DataError: it is neither JSON with a trace nor a run.
@@ -67,7 +67,7 @@ def traces_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
 
 
 def _stored(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
-    """The solves of a benchmark's file, as traces: it keeps candidates, and not when each came."""
+    """Yield the solves of a benchmark's file as traces: it keeps candidates, but not when each arrived."""
     with Store.read(path) as store:
         problems = {row.id: row for row in store.problems()}
         candidates = store.candidates()

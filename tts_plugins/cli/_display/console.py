@@ -44,18 +44,18 @@ Html = Annotated[
 
 
 def stdout() -> Console:
-    """For results; where no terminal sets a width, lines stay whole, so that they can be searched and copied."""
+    """Return the console for results; without a terminal, lines stay whole, to be searched and copied."""
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
     return Console(highlight=False, width=wide)
 
 
 def stderr() -> Console:
-    """For progress."""
+    """Return the console for progress."""
     return Console(stderr=True, highlight=False)
 
 
 def brief(thing: object) -> str:
-    """A configured object in a few words: its class and the settings that are on."""
+    """Return a configured object in a few words: its class and the settings that are set."""
     if not dataclasses.is_dataclass(thing):
         return oneline(repr(thing))
     pairs = [(f.name, getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.init]
@@ -64,18 +64,18 @@ def brief(thing: object) -> str:
 
 
 def say(text: str) -> None:
-    """A plain line on stderr."""
+    """Print a plain line on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 def complain(text: str) -> None:
-    """An error, in one line on stderr."""
+    """Print an error on stderr, in one line."""
     say(f"tts-plugins: {oneline(text)}")
 
 
 def warn_of(pool: Pool, path: object) -> None:
-    """A line where candidates seem to stand under the wrong problems: all figures of such a pool mean nothing."""
+    """Warn if candidates seem to belong to other problems: all figures of such a pool are meaningless."""
     try:
         check_assignment(pool).raise_for_findings()
     except DataError as error:
@@ -83,13 +83,13 @@ def warn_of(pool: Pool, path: object) -> None:
 
 
 def emit(value: Any) -> None:
-    """One JSON object on stdout."""
+    """Print one JSON object on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
     sys.stdout.flush()
 
 
 def emit_text(text: str) -> None:
-    """A model's text on stdout: as it is into a file or a pipe; where a terminal would obey it, made visible."""
+    """Print a model's text on stdout: unchanged into a file or pipe; on a terminal with control codes made visible."""
     text = visible(text) if sys.stdout.isatty() else text
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
@@ -202,7 +202,7 @@ class Download:
         self._told = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        """Bytes done, and bytes in all; None is shown before the first."""
+        """Show bytes done and bytes in all; nothing is shown before the first."""
         if self._quiet:
             return
         if self._console.is_terminal:

@@ -23,7 +23,7 @@ ROWS = ("greedy", "best_of_n", "best_of_n_stop")
 
 
 def label(row: str, n: int) -> str:
-    """A row's name for a person."""
+    """Return a row's name for a person."""
     return {"greedy": "1 greedy answer", "best_of_n": f"best of {n}", "best_of_n_stop": f"best of {n}, early stop"}[row]
 
 
@@ -60,7 +60,7 @@ class DemoView:
             self._live.stop()
 
     def add(self, event: DemoEvent) -> None:
-        """One more text is done."""
+        """Count one more finished text."""
         now, line = time.monotonic(), self._lines[event.row]
         line.last = event
         whole = event.done == event.of
@@ -75,7 +75,7 @@ class DemoView:
             say(f"{name}: {event.done} of {event.of} texts, {event.correct} right, {event.usage.tokens:,} tokens")
 
     def render(self) -> RenderableType:
-        """The table as it stands."""
+        """Return the current table."""
         table = _table("texts")
         for row, line in self._lines.items():
             event = line.last
@@ -92,7 +92,7 @@ class DemoView:
 
 
 def report_table(report: DemoReport, n: int) -> RenderableType:
-    """The outcome, and what it means in words."""
+    """Return the outcome, and what it means in words."""
     table = _table("right")
     for row in report.rows:
         of = len(row.outcomes)

@@ -12,7 +12,7 @@ TYPED: ContextVar[Sequence[str]] = ContextVar("typed", default=())  # the comman
 
 
 def words_of(error: BaseException) -> str:
-    """What is said of it, in one line."""
+    """Return what is said of it, in one line."""
     if isinstance(error, OSError) and not isinstance(error, TTSError):
         return f"{error}"  # of our own output, or of a file of the user: a full disk is nobody's defect
     if not isinstance(error, TTSError):

@@ -77,7 +77,7 @@ class Seen:
         return Counter(row.answer for row in self.good if row.answer is not None)
 
     def line(self) -> str:
-        """How it stands, in a few words."""
+        """Return the current state in a few words."""
         good, leader = self.good, self.leader
         words = f"{len(good)} of {self.n} candidates" if self.n else "starting"
         if leader is not None and leader.score is not None:

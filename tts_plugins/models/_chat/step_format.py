@@ -90,7 +90,7 @@ class StepSettings:
         return []
 
     def first(self, text: str) -> tuple[str, bool]:
-        """The first step of a text, and whether something followed it."""
+        """Return the first step of a text, and whether something followed it."""
         if self.by == "tokens":
             return text, False
         steps = split(text, self.by)
@@ -114,7 +114,7 @@ class Said:
 def read_step(
     settings: StepSettings, said: Said, stops: Sequence[str], earlier: Sequence[str] | None = None, whole: bool = False
 ) -> tuple[str, str]:
-    """The step's text, and "step" where more may follow, "length", "repeated", or how the model ended.
+    """Return the step's text, and "step" where more may follow, "length", "repeated", or how the model ended.
 
     Args:
         stops: the stop strings that were sent.
@@ -145,7 +145,7 @@ def read_step(
 
 
 def step_request(steps: Sequence[str], separator: str, whole: bool) -> str:
-    """What is asked in words, where the server continues nothing."""
+    """Return what is asked in words, where the server continues nothing."""
     so_far = separator.join(steps) if steps else "(nothing yet)"
     if whole:
         return "Write a complete solution in short steps, with a blank line between two steps." + (
@@ -160,5 +160,5 @@ def step_request(steps: Sequence[str], separator: str, whole: bool) -> str:
 
 
 def _bare(step: str) -> str:
-    """A step as it compares: without its number, case and blanks."""
+    """Return a step as it compares: without its number, case and blanks."""
     return " ".join(_LABEL.sub("", step.strip()).casefold().split())

@@ -107,7 +107,7 @@ class LlamaServer:
 
 
 def _gguf(path: Path) -> Path:
-    """`path`, if it looks like a GGUF file. What is inside, llama.cpp judges."""
+    """Return `path` if it looks like a GGUF file. llama.cpp checks the contents."""
     try:
         with path.open("rb") as file:
             head = file.read(24)
@@ -144,7 +144,7 @@ def _spawn(errors: IO[bytes]) -> subprocess.Popen[bytes]:
 def _started(
     process: subprocess.Popen[bytes], settings: dict[str, object], errors: IO[bytes], path: Path, limit: float
 ) -> str:
-    """The address of the server in `process`, once it answers. The limit kills the child, which ends the reading."""
+    """Return the address of the server in `process` once it answers. On timeout, kill the child to end the read."""
     assert process.stdin is not None and process.stdout is not None
     expired = threading.Event()
 
@@ -184,7 +184,7 @@ def _greet(address: str, path: Path, limit: float) -> None:
 
 
 def _cause(log: str, said: dict[str, str], code: int) -> str:
-    """The first error in llama.cpp's log, else what the child said, else how it ended."""
+    """Return the first error in llama.cpp's log, else what the child said, else how it ended."""
     match = re.search(r"error loading model: ([^\n]+)", log) or re.search(r"^[\d.]+ E ([^\n]+)", log, re.MULTILINE)
     if match:
         return match[1].strip()[:200]

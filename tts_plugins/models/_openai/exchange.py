@@ -32,7 +32,7 @@ class FastClient(Protocol):
 
 
 async def send(client: Any, body: Mapping[str, Any], *, stream: bool, hear: Hear | None = None) -> Any:
-    """The answer to a chat's body, or to one that has a `prompt` instead of messages.
+    """Return the answer to a chat's body, or to one that has a `prompt` instead of messages.
 
     Args:
         client: a `FastClient`, an `AsyncOpenAI`, or what has its `chat.completions.create` and `completions.create`.
@@ -72,7 +72,7 @@ async def send(client: Any, body: Mapping[str, Any], *, stream: bool, hear: Hear
 
 
 def read_whole(body: bytes, *, chat: bool = True) -> Any:
-    """An answer in one piece: decoded JSON in the form of a chat completion, or text where it is no JSON.
+    """Return an answer in one piece: decoded JSON in the form of a chat completion, or text where it is no JSON.
 
     Raises:
         Unreadable: it begins like JSON and is none.
@@ -86,7 +86,7 @@ def read_whole(body: bytes, *, chat: bool = True) -> Any:
 async def read_stream(
     pieces: AsyncIterator[bytes], *, chat: bool = True, asked: int = 1, hear: Hear | None = None
 ) -> Any:
-    """A streamed answer, gathered; one that was not streamed after all is read as `read_whole` does.
+    """Return a streamed answer, gathered; one that was not streamed after all is read as `read_whole` does.
 
     Raises:
         Unreadable: the stream was cut, or holds what is no JSON.

@@ -53,7 +53,7 @@ class ReplyReader:
     secrets: Iterable[str] = ()
 
     def doubt(self, asked: Asked, response: Any) -> tuple[int, list[str]] | None:
-        """The count and the texts where the usage may be that of the first choice alone, and nothing told yet."""
+        """Return the count and the texts if the usage may cover the first choice only and nothing has shown it yet."""
         choices, usage, trust = listed(field(response, "choices")), field(response, "usage"), self.trust
         if len(choices) < 2 or trust.proven or trust.asked or field(usage, "every_choice"):
             return None
@@ -63,7 +63,7 @@ class ReplyReader:
         return (told, texts) if told is not None and told <= most_of_one(told, usage, texts, kept) else None
 
     def read(self, asked: Asked, response: Any) -> Reply:
-        """The generations of an answer, with the usage of the whole request.
+        """Return the generations of an answer, with the usage of the whole request.
 
         Raises:
             ModelError: the answer is an error, or none of its choices is an answer.

@@ -24,7 +24,7 @@ class EventReader:
         self._after_cr = self._events = False
 
     def feed(self, piece: bytes) -> list[str]:
-        """The events that these bytes complete."""
+        """Return the events that these bytes complete."""
         if self._after_cr and piece[:1] == b"\n":
             piece = piece[1:]
         if piece:
@@ -37,7 +37,7 @@ class EventReader:
         return [event for line in lines if (event := self._take(line)) is not None]
 
     def rest(self) -> list[str]:
-        """The event that the end of the stream completes."""
+        """Return the event that the end of the stream completes."""
         line, self._line = b"".join(self._line), []
         events = [self._take(line), self._take(b"")]
         return [event for event in events if event is not None]
@@ -63,7 +63,7 @@ class EventReader:
 
 
 async def events(pieces: AsyncIterator[bytes], reader: EventReader) -> AsyncIterator[Any]:
-    """Each event as decoded JSON, and `DONE` where the server says that it is the end.
+    """Yield each event as decoded JSON, and `DONE` when the server says that the stream has ended.
 
     Raises:
         Unreadable: an event is no JSON.
@@ -76,7 +76,7 @@ async def events(pieces: AsyncIterator[bytes], reader: EventReader) -> AsyncIter
 
 
 def decode(event: str) -> Any:
-    """The JSON of an event; `DONE` is itself."""
+    """Return the JSON of an event; `DONE` is itself."""
     if event.strip() == DONE:
         return DONE
     try:

@@ -47,7 +47,7 @@ class Streamed:
 
 
 async def gather(chunks: AsyncIterator[Any], asked: int = 1) -> Streamed:
-    """The choices with their messages, and the usage.
+    """Return the choices with their messages, and the usage.
 
     Answers that come under one number are never put together, where several were asked for: nobody can tell where
     one of them ends, if they come in turns.
@@ -157,7 +157,7 @@ class _Choice:
 
 
 def _is_another(call: Mapping[str, Any], id_: Any, name: Any) -> bool:
-    """Whether a piece begins another call, though servers give parallel calls one index, or none."""
+    """Return whether a piece begins another call, though servers give parallel calls one index, or none."""
     if id_ and call.get("id"):
         return bool(id_ != call["id"])
     if id_ or not name:
@@ -205,7 +205,7 @@ def _as_parts(value: Any) -> list[Any]:
 
 
 def usage_of(usages: list[tuple[int, Any]], choices: list[Any]) -> Any:
-    """The usage of the whole stream, from those sent in it, each with the number of choices that had ended before.
+    """Return the usage of the whole stream, from those sent in it, each with the number of choices ended before it.
 
     llama.cpp reports one for each choice as that ends, and these are summed; others repeat one that grows.
     """

@@ -30,7 +30,7 @@ async def weigh(trust: Trust, told: int, client: Any, model: str, texts: Sequenc
 
 
 async def count_tokens(client: Any, model: str, texts: Sequence[str]) -> list[int] | None:
-    """The tokens of each text, without marks of begin and end; None where the server does not tell."""
+    """Return the tokens of each text, without marks of begin and end; None if the server does not tell."""
     post = getattr(client, "post", None)
     if post is None:
         return None

@@ -33,7 +33,7 @@ class ModelContract(Contract):
     waits: bool = True
 
     def make(self) -> Model:
-        """A fresh model that answers `problem`."""
+        """Return a fresh model that answers `problem`."""
         raise NotImplementedError("ModelContract: override make() to return the model to test")
 
     def test_it_is_a_model(self) -> None:

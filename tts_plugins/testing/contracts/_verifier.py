@@ -32,15 +32,15 @@ class VerifierContract(Contract):
     texts: Sequence[str] = ("17 * 23 = 391\n#### 391", "17 * 20 + 17 * 3 = 340 + 51\n#### 391", "#### 400")
 
     def make(self) -> Verifier | SetVerifier:
-        """A fresh verifier."""
+        """Return a fresh verifier."""
         raise NotImplementedError("VerifierContract: override make() to return the verifier to test")
 
     def model(self) -> Model:
-        """What writes the solutions that are scored: `texts`, over and over."""
+        """Return what writes the solutions that are scored: `texts`, over and over."""
         return ScriptedModel(list(self.texts), max_tokens=64, completion_tokens=32)
 
     def solve(self, verifier: Verifier | SetVerifier, budget: Budget | Ledger | None = None) -> Result:
-        """The texts, scored in a solve."""
+        """Return the texts, scored in a solve."""
         strategy = BestOfN(n=len(self.texts))
         return self.run(
             lambda: solve(self.problem, model=self.model(), verifier=verifier, strategy=strategy, budget=budget, seed=1)

@@ -45,7 +45,7 @@ class RawReply:
 
 
 def event_stream(*chunks: Any, done: bool = True, end: str = "\n\n") -> RawReply:
-    """A stream of server-sent events, each of them JSON or text as it is."""
+    """Return a stream of server-sent events, each of them JSON or text as it is."""
     texts = [chunk if isinstance(chunk, str) else f"data: {json.dumps(chunk)}" for chunk in chunks]
     body = "".join(text + end for text in [*texts, *(["data: [DONE]"] if done else [])])
     return RawReply(body, headers={"Content-Type": "text/event-stream"})

@@ -45,7 +45,7 @@ class ProcessReward:
         self.name, self.family, self.aggregate, self.by = name, chosen, aggregate, by
 
     def _worst(self, problem: Problem, tokens: int | None) -> str:
-        """A text as long as one with a candidate of so many tokens can be."""
+        """Return a text as long as one with a candidate of so many tokens can be."""
         return self.family.render(problem_text(problem), [worst_text(tokens)] + [""] * 40)
 
     def _shown(self, candidate: Candidate) -> Shown:
@@ -64,7 +64,7 @@ class ProcessReward:
         *,
         family: RewardFamily | None = None,
     ) -> Score:
-        """The scores that stand in the rows, and their aggregate; `family` where they are read in another way.
+        """Return the scores that stand in the rows, and their aggregate; `family` where they are read in another way.
 
         Raises:
             InvalidScore: they are no scores of its steps.

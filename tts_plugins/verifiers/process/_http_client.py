@@ -47,7 +47,7 @@ class JSONClient:
         return secrets_in(self._headers)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer's JSON object.
+        """Return the answer's JSON object.
 
         Raises:
             ModelError: of the kind that says whether to retry and what to charge. No key shows in it.

@@ -57,7 +57,7 @@ class RewardFamily:
             )
 
     def render(self, problem: str, steps: Sequence[str], upto: int | None = None) -> str:
-        """The input for these steps, or its beginning up to the end of step number `upto`, counted from 1."""
+        """Return the input for these steps, or its beginning up to the end of step number `upto`, counted from 1."""
         parts = [
             _fill(self.step, step=self._clean(text), number=str(i), separator=self.separator)
             for i, text in enumerate(steps, 1)
@@ -68,7 +68,7 @@ class RewardFamily:
         return _fill(head, problem=neutralise(problem), steps="") + "".join(parts[:upto])
 
     def scores(self, rows: Sequence[Any], count: int, places: Sequence[int] | None, who: str) -> tuple[float, ...]:
-        """A score for each of `count` steps.
+        """Return a score for each of `count` steps.
 
         Args:
             rows: as the server returned them.

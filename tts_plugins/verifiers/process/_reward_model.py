@@ -44,7 +44,7 @@ class RewardModel:
 
     @classmethod
     def load(cls, model: str | Path, family: RewardFamily, *, device: str | None, dtype: str | None) -> RewardModel:
-        """The model in a folder, or of that name on the Hub.
+        """Return the model in a folder, or of that name on the Hub.
 
         Raises:
             MissingExtraError, WeightsError: see `ProcessVerifierTransformers.load`.
@@ -79,7 +79,7 @@ class RewardModel:
         )  # fmt: skip
 
     def rows(self, text: str, ends: Sequence[int]) -> tuple[list[list[float]], int]:
-        """The head's numbers at the token in which each of these beginnings of the text ends, and the text's tokens.
+        """Return the head's numbers at the token where each of these beginnings of the text ends, and all tokens.
 
         Raises:
             VerifierError: the text is too long, or a separator is no token of its own.
@@ -104,7 +104,7 @@ class RewardModel:
 
 
 def _place(offsets: Sequence[Sequence[int]], end: int) -> int:
-    """The token that holds the character before `end`."""
+    """Return the token that holds the character before `end`."""
     holding = [i for i, (start, stop) in enumerate(offsets) if start < end <= stop]
     # Blanks may belong to no token; the last one before them has read all that matters.
     return holding[-1] if holding else max(i for i, (start, stop) in enumerate(offsets) if start < stop <= end)
@@ -124,7 +124,7 @@ def _libraries() -> tuple[Any, Any, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' report of weights that it does not know, the head's: what it lacks is checked here."""
+    """Silence transformers' report on weights that it does not know (the head's); missing ones are checked here."""
     logger = logging.getLogger("transformers.modeling_utils")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -135,7 +135,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _folder(model: str | Path) -> Path:
-    """Where the files are; fetched from the Hub where there is no such folder."""
+    """Return the folder of the files; fetch them from the Hub if there is no such folder."""
     folder = Path(model).expanduser()
     if not folder.is_dir():
         import huggingface_hub
@@ -160,7 +160,7 @@ def _folder(model: str | Path) -> Path:
 
 
 def _answering(whole: Any, tokeniser: Any, family: RewardFamily, model: str | Path) -> Callable[[Any], Any]:
-    """The logits of the family's words."""
+    """Return the logits of the family's words."""
     import torch
 
     ids = [tokeniser.encode(word, add_special_tokens=False)[-1] for word in family.words]
@@ -172,7 +172,7 @@ def _answering(whole: Any, tokeniser: Any, family: RewardFamily, model: str | Pa
 
 
 def _head(folder: Path, whole: Any, model: str | Path) -> Callable[[Any], Any]:
-    """The layers of the checkpoint's own head, with ReLU between them."""
+    """Return the layers of the checkpoint's own head, with ReLU between them."""
     import torch
     from safetensors import safe_open
 

@@ -81,7 +81,7 @@ class ProcessJudge:
         return f"{self.name}({self._asker.model.name}, {self.mode})"
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """One request and its repair ("batch"), or one for each step and a few repairs ("yes_no")."""
+        """Return the bound of a request and its repair ("batch"), or of one for each step and repairs ("yes_no")."""
         text, about = worst_text(tokens, self.limit), problem_text(problem)
         if self.mode == "yes_no":
             steps = min(self.max_steps, self.max_steps if tokens is None else tokens // _TOKENS_A_STEP + 1)
@@ -97,7 +97,7 @@ class ProcessJudge:
         )
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """A score for each step, their aggregate, and the first mistake as feedback.
+        """Return a score for each step, their aggregate, and the first mistake as feedback.
 
         Raises:
             VerifierError: there are no steps or too many, or the verdict could not be read.

@@ -75,11 +75,11 @@ class ProcessVerifierTransformers(ProcessReward):
         self._model.load()
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """One call with the whole solution."""
+        """Return the bound of one call with the whole solution."""
         return await self._model.bound(Problem(self._worst(problem, tokens)))
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """A score for each step, and their aggregate.
+        """Return a score for each step, and their aggregate.
 
         Raises:
             VerifierError: the candidate has no steps, or is longer than the model can read.
@@ -108,7 +108,7 @@ class _Local:
         self._loaded: RewardModel | None = None
 
     def load(self) -> RewardModel:
-        """The model, loaded once."""
+        """Return the model, loaded once."""
         with self._lock:
             if self._loaded is None:
                 from tts_plugins.verifiers.process._reward_model import RewardModel
@@ -117,11 +117,11 @@ class _Local:
             return self._loaded
 
     async def bound(self, problem: Problem) -> Bound:
-        """The text's bytes: a tokeniser makes at most one token of each, and a few for its beginning and end."""
+        """Return the text's bytes: a tokeniser makes at most one token of each, and a few for its beginning and end."""
         return Bound(prompt_tokens=len(problem.text.encode("utf-8", "replace")) + 8, usd=0.0)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """The rows at the ends that the problem names."""
+        """Return the rows at the ends that the problem names."""
         rows, tokens = await in_thread(lambda: self.load().rows(problem.text, problem.metadata["ends"]))
         usage = Usage(calls=1, prompt_tokens=tokens)
         return Reply(generations=(Generation(text=f"{len(rows)} rows", output=rows),), usage=usage)
