@@ -495,7 +495,8 @@ class Result:
         trace: every call with its parent, candidate, score, usage and times.
         seed: the run's seed: the same seed sends the same requests.
         warnings: what cut the search short besides what `stopped` says: a level of which every candidate failed,
-            `max_steps`. Empty where all went as asked.
+            `max_steps`; and what makes the choice doubtful: a tie for the first place, or votes without a readable
+            answer. Empty where all went as asked.
     """
 
     problem: Problem
