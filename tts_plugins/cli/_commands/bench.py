@@ -93,6 +93,7 @@ def bench(
     budget: Budgets = None,
     seeds: Seeds = None,
     verifier: options.VerifierName = None,
+    answer: options.AnswerKey = None,
     concurrency: options.Concurrency = 8,
     model: options.Model = None,
     base_url: options.BaseUrl = None,
@@ -137,7 +138,7 @@ def bench(
         given = {"name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
                  "max_tokens": max_tokens, "system": system, "price": price, "threads": threads}  # fmt: skip
         setup = Setup.read(
-            config, problems=problems, pool=pool, limit=limit, seeds=seeds, verifier=verifier, grade=grade,
+            config, problems=problems, pool=pool, limit=limit, seeds=seeds, verifier=verifier, grade=grade, answer=answer,
             model=given, strategies=texts(strategy), budgets=texts(budget),
         )  # fmt: skip
         total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
