@@ -138,8 +138,8 @@ def bench(
         given = {"name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
                  "max_tokens": max_tokens, "system": system, "price": price, "threads": threads}  # fmt: skip
         setup = Setup.read(
-            config, problems=problems, pool=pool, limit=limit, seeds=seeds, verifier=verifier, grade=grade, answer=answer,
-            model=given, strategies=texts(strategy), budgets=texts(budget),
+            config, problems=problems, pool=pool, limit=limit, seeds=seeds, verifier=verifier, grade=grade,
+            answer=answer, model=given, strategies=texts(strategy), budgets=texts(budget),
         )  # fmt: skip
         total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         generator = generator_of(setup, Download(stderr(), quiet=quiet))
