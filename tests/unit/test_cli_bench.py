@@ -338,7 +338,7 @@ def test_a_pool_under_the_wrong_problems_is_told(said: Any) -> None:
     for command in (calibrate, ["bench", "--strategy", "self-consistency:n=2", "--seeds", "1", "--pool"]):
         assert "wrong problems" not in said(*command, "sound.gz")[2]
         code, _, err = said(*command, "turned.gz", *(["--out", "turned.sqlite"] if command != calibrate else []))
-        assert code == 0 and "turned.gz: candidates stand under the wrong problems, misplaced" in err
+        assert code == 0 and "turned.gz: candidates are stored under the wrong problems, misplaced" in err
 
 
 def test_a_calibrated_policy_is_used_from_its_file(said: Any) -> None:

@@ -90,8 +90,8 @@ def test_the_type_may_be_left_out_where_the_class_says_it() -> None:
         (Rule, {"type": "threshold"}, "threshold: .*score"),
         (Rule, {"type": "any_of", "rules": [{"type": "threshold", "score": 2}]}, "score=2 must be"),
         (Rule, {"type": "any_of", "rules": [0.9]}, "rules=0.9 is not a stop rule"),
-        (Rule, None, "None is no mapping"),
-        (Rule, ["threshold"], "is no mapping"),
+        (Rule, None, "None is not a mapping"),
+        (Rule, ["threshold"], "is not a mapping"),
     ],
 )  # fmt: skip
 def test_wrong_settings_name_the_field_and_the_value(root: Any, settings: Any, words: str) -> None:

@@ -135,7 +135,7 @@ class Caller:
             failed = None  # its traceback has this frame, and would keep all of the call in a circle
 
     async def _again(self, once: Callable[[], Awaitable[Reply]], first: ModelError) -> Reply:
-        """Retry after a failure. It stands apart since tenacity costs more than the rest of a call that succeeds."""
+        """Retry after a failure. It is separate because tenacity costs more than the rest of a call that succeeds."""
         known: ModelError | None = first
         # Of tenacity's objects some refer to each other: to none of them is given what refers to the solve.
         stop = partial(_no_more, self.attempts, self.deadline)

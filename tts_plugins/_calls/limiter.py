@@ -68,7 +68,7 @@ class Places(Resource):
         self._concurrency = concurrency
 
     def enter_now(self, place: Place) -> bool:
-        """Take a place where one is free; return whether it was."""
+        """Take a place if one is free; return whether it was."""
         with GRAPH.lock:
             free = self.holders < self._concurrency and not self.waits
             if free:

@@ -1,4 +1,4 @@
-"""Waits of solves that nobody told what they are inside of: on threads of a function of the user's.
+"""Waits of solves that do not know what they run inside: those on threads of a user's function.
 
 Such a solve carries no account and no enclosers, so the wait graph would take the function's own reservation for one
 that moves. Here the frames of functions and threads are compared while something waits (`_concurrency.running_code`),
@@ -33,7 +33,7 @@ class _Watch:
         self._changes, self._since = -1, 0.0
 
     def look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Add enclosers that have become known, and end what has waited in vain for too long."""
+        """Add enclosers that have become known, and end what has waited too long without a chance."""
         self.timer = loop.call_later(LOOK, self.look, loop) if self.waits else None
         code = running_code.contexts()
         if not code or not self.waits:

@@ -98,11 +98,11 @@ def redirect_error(who: str, target: str) -> ConfigurationError:
 
 
 class BodyReader:
-    """Decompresses an answer piece by piece, and ends it where it grows too big.
+    """Decompresses an answer piece by piece, and ends it if it grows too big.
 
     Args:
         encoding: the answer's Content-Encoding.
-        length: its Content-Length, where it tells one.
+        length: its Content-Length, if it has one.
 
     Raises:
         Unreadable: it is bigger than `most` bytes, or is compressed in a way that was not asked for.

@@ -154,7 +154,7 @@ def _run_elsewhere(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def _run_here(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run it on this thread, where there is no other one to be had."""
+    """Run it on this thread, if no other one can be had."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -224,7 +224,7 @@ class _LoopThread:
         return future
 
     def check(self) -> None:
-        """Raise where nothing runs the loop any more, so that nobody waits for it for ever."""
+        """Raise if nothing runs the loop any more, so that nobody waits for it for ever."""
         if self._thread is None or not self._thread.is_alive():
             raise RuntimeError(f"the thread {self._name!r} has ended, and what it was given will not be run")
 

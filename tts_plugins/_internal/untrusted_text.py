@@ -1,4 +1,4 @@
-"""Text that somebody else wrote, made fit to stand in a prompt as data. Pure.
+"""Text that somebody else wrote, made safe to put in a prompt as data. Pure.
 
 Four things are done to it, none of which asks a model's good will: characters that are not seen are removed, control
 tokens of chat templates are removed, every line is quoted, and the length is capped. `key` makes the delimiter, which
@@ -44,7 +44,7 @@ def neutralise(text: str) -> str:
             return text
         for start, end in reversed(spans):
             text = text[:start] + REMOVED + text[end:]
-    return text.translate(_ALIKE).replace("<", "‹").replace("[", "(")  # a nest deeper than that is no honest text
+    return text.translate(_ALIKE).replace("<", "‹").replace("[", "(")  # honest text does not nest deeper than that
 
 
 def _invisible(char: str) -> bool:
@@ -58,7 +58,7 @@ def _invisible(char: str) -> bool:
 def quote(text: str, limit: int) -> str:
     """Return the text neutralised, each line behind "| ", in at most `limit` bytes of UTF-8 and a marker.
 
-    Where it is longer, its middle is left out and the marker says how much: answers stand at the end.
+    If it is longer, its middle is left out and the marker says how much: answers are at the end.
     """
     quoted = "\n".join(QUOTE + line for line in neutralise(text).split("\n"))
     raw = quoted.encode("utf-8", "replace")

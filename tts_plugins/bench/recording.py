@@ -18,7 +18,7 @@ ARM = "samples"
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """A strategy that takes `n` samples, scored where there is a verifier, and chooses none of them: for recording.
+    """A strategy that takes `n` samples, scored if there is a verifier, and chooses none of them: for recording.
 
     Raises:
         ConfigurationError: `n` is out of range.

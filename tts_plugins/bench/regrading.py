@@ -25,7 +25,7 @@ def regraded(
 
     Raises:
         ConfigurationError: such an answer's text was not kept, as by earlier releases, and the grade may read it.
-        DataError: it is no grade.
+        DataError: it is not a grade.
     """
     made = list[Rows]()
     for solve in solves:

@@ -146,16 +146,16 @@ async def make_rollouts(
         problems: with an `id` each.
         model: whose solutions these are; it samples, so not at temperature 0.
         path: of the pool; problems that it has already are left as they are.
-        grade: whether a finished solution is right; None where that cannot be read, and it is dropped, as in the paper.
-        solutions: sampled for each problem. Why some were left out stands with it, under `dropped`: truncated,
+        grade: whether a finished solution is right; None if that cannot be read, and it is dropped, as in the paper.
+        solutions: sampled for each problem. Why some were left out is kept with it, under `dropped`: truncated,
             unfinished (never ended, or failed), unread (no grade), or unlabelled (nothing that followed was graded).
         rollouts: sampled from each step but the last, whose label is whether the solution is right.
         ledger: an account for all of it; when it is used up, what is there stays.
 
     Raises:
-        ConfigurationError: a setting is wrong, an id is missing or stands twice.
+        ConfigurationError: a setting is wrong, an id is missing or occurs twice.
         BudgetExhausted: the ledger is used up.
-        DataError: the file was begun with other settings, or `grade` returned what is no grade.
+        DataError: the file was begun with other settings, or `grade` returned what is not a grade.
     """
     for name, value in (("solutions", solutions), ("rollouts", rollouts), ("concurrency", concurrency)):
         check_count("make_rollouts", name, value)
@@ -221,7 +221,7 @@ async def _labelled(problem: Problem, tree: _MonteCarlo, grade: Grade) -> PoolPr
 
 
 def _beginnings(candidate: Candidate) -> list[str]:
-    """Return the text after each step but the last, as it stands in the solution."""
+    """Return the solution's text after each step but the last, unchanged."""
     places, at = list[str](), 0
     for step in candidate.steps[:-1]:
         at = candidate.text.index(step.text, at) + len(step.text)

@@ -145,15 +145,15 @@ def grade_of(text: str | None, default: Grade) -> Grade:
     if kind == "python" and ":" in rest:
         found = named(rest, f"--grade {text}")
         if not callable(found) or isinstance(found, type):
-            raise ConfigurationError(f"--grade {text}: {rest} is no function; name one of (problem, candidate)")
-        return _told(cast(Grade, found), f"--grade {text}")
+            raise ConfigurationError(f"--grade {text}: {rest} is not a function; name one of (problem, candidate)")
+        return _checked(cast(Grade, found), f"--grade {text}")
     raise ConfigurationError(f"--grade {text} is not known; use answer, recorded or python:path/file.py:function")
 
 
-def _told(grade: Grade, where: str) -> Grade:
+def _checked(grade: Grade, where: str) -> Grade:
     """Wrap a grade function so that its errors name it."""
 
-    def told(problem: Problem, candidate: Candidate) -> bool | None:
+    def checked(problem: Problem, candidate: Candidate) -> bool | None:
         try:
             return grade(problem, candidate)
         except TTSError:
@@ -161,7 +161,7 @@ def _told(grade: Grade, where: str) -> Grade:
         except Exception as error:
             raise DataError(f"{where}: problem {problem.id!r}: {type(error).__name__}: {error}") from error
 
-    return told
+    return checked
 
 
 def _strategy(name: str, value: Any, verified: bool) -> Strategy:
@@ -197,7 +197,7 @@ def _table(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigurationError(f"{path}: the file cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # of TOML, of JSON, of UTF-8; nested too deeply
-        raise ConfigurationError(f"{path}: it is no valid {path.suffix[1:].upper() or 'TOML'}: {error}") from error
+        raise ConfigurationError(f"{path}: it is not valid {path.suffix[1:].upper() or 'TOML'}: {error}") from error
     if not isinstance(table, dict):
         raise ConfigurationError(f"{path}: it holds a {type(table).__name__}, where a table is wanted")
     return table

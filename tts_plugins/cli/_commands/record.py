@@ -87,7 +87,7 @@ def record(
         generator = generator_of(
             setup, Download(stderr(), quiet=quiet), logprobs=logprobs, **({} if logprobs else {"batch": 1})
         )
-        assert generator is not None  # there is no pool in its place
+        assert generator is not None  # no pool replaces it
         plan = Plan(
             problems=found.problems, strategies={ARM: Samples(n=n)}, model=generator, verifier=check,
             grade=grade_of(grade, found.grade), answer=setup.reader(),

@@ -67,7 +67,7 @@ def rollouts(
         typer.Option(
             metavar="FUNCTION",
             help="python:package.module:function or python:path/file.py:function of (problem, candidate), that says "
-            "whether it is right, or None where that cannot be read; equal answers are right if left out.",
+            "whether it is right, or None if that cannot be read; equal answers are right if left out.",
         ),
     ] = None,
     logprobs: Annotated[

@@ -31,7 +31,7 @@ from tts_plugins.errors import (
 from tts_plugins.models.llama_cpp import Served
 from tts_plugins.pools import Pool
 
-EVERY = 5.0  # seconds between two lines of progress, where no terminal can show it live
+EVERY = 5.0  # seconds between two lines of progress, if no terminal can show it live
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
 Json = Annotated[
@@ -102,7 +102,7 @@ def _plain(value: object) -> Any:
 
 @contextmanager
 def errors(debug: bool) -> Iterator[None]:
-    """End the command with one line and an exit code, where an error or Ctrl-C comes out of the block."""
+    """End the command with one line and an exit code, if an error or Ctrl-C comes out of the block."""
     try:
         yield
     except KeyboardInterrupt:
@@ -151,7 +151,7 @@ def check_writable(path: Path | None, option: str) -> None:
     """Refuse a file that could not be written after all the work is done.
 
     Raises:
-        ConfigurationError: its folder does not exist or takes no files, or something else than a file stands there.
+        ConfigurationError: its folder does not exist or takes no files, or something there is not a file.
     """
     if path is None:
         return
@@ -199,7 +199,7 @@ class Download:
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console, self._quiet = console, quiet
         self._bar: Progress | None = None
-        self._told = 0.0
+        self._reported = 0.0
 
     def __call__(self, done: int, total: int) -> None:
         """Show bytes done and bytes in all; nothing is shown before the first."""
@@ -214,8 +214,8 @@ class Download:
                 self._bar.start()
                 self._bar.add_task("weights", total=total)
             self._bar.update(self._bar.task_ids[0], completed=done)
-        elif time.monotonic() - self._told > EVERY:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._reported > EVERY:
+            self._reported = time.monotonic()
             say(f"fetching the embedded model, once: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
     def stop(self) -> None:

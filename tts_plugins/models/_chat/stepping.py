@@ -1,4 +1,4 @@
-"""Single steps from a chat server: by continuing an assistant's text where it can, else by asking for one step."""
+"""Single steps from a chat server: by continuing an assistant's text if it can, else by asking for one step."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Stepping:
 
     @property
     def separator(self) -> str:
-        """What stands between two steps of a text."""
+        """What separates two steps of a text."""
         return self._steps.separator
 
     async def prepare(self, run: Run) -> None:

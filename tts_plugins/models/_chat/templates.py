@@ -36,7 +36,7 @@ class Templates:
         headers: that all requests to the server carry.
 
     Raises:
-        ConfigurationError: it is no template.
+        ConfigurationError: it is not a template.
         MissingExtraError: it is one of Jinja, which is not installed.
     """
 
@@ -136,7 +136,7 @@ def renderer(template: Template) -> Callable[[Sequence[Mapping[str, Any]]], str]
         render = _jinja(template)
     else:
         raise ConfigurationError(
-            f"StepSettings: template={template!r} is no template; give a function of the messages, a template of "
+            f"StepSettings: template={template!r} is not a template; give a function of the messages, a template of "
             "Jinja, or 'text' for the messages' bare texts"
         )
 

@@ -28,7 +28,7 @@ def parameters(settings: dict[str, Any]) -> Any:
         wanted.embedding = True
         pooling = {"mean": "LLAMA_POOLING_TYPE_MEAN", "last": "LLAMA_POOLING_TYPE_LAST"}[settings["embeddings"]]
         wanted.pooling_type = getattr(xllamacpp.llama_pooling_type, pooling)
-        wanted.n_batch = wanted.n_ubatch = settings["context"]  # a text is pooled whole, and refused where it is longer
+        wanted.n_batch = wanted.n_ubatch = settings["context"]  # a text is pooled whole, and refused if it is longer
     wanted.verbosity = settings["verbosity"]
     wanted.ui = False
     wanted.cors_origins = "http://127.0.0.1"  # not "*": no web page may use the model

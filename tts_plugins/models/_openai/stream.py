@@ -36,7 +36,7 @@ class Streamed:
 
     Attributes:
         choices: those that ended.
-        unfinished: those that did not, or cannot be told apart; their tokens were generated all the same.
+        unfinished: those that did not, or cannot be distinguished; their tokens were generated all the same.
         several: whether the server can be asked for several choices in one stream.
     """
 
@@ -49,11 +49,11 @@ class Streamed:
 async def gather(chunks: AsyncIterator[Any], asked: int = 1) -> Streamed:
     """Return the choices with their messages, and the usage.
 
-    Answers that come under one number are never put together, where several were asked for: nobody can tell where
+    Answers that come under one number are never put together if several were requested: nobody can tell where
     one of them ends, if they come in turns.
 
     Args:
-        chunks: decoded JSON or the client's objects; `DONE` where the server says that it is the end.
+        chunks: decoded JSON or the client's objects; `DONE` when the server says that it is the end.
         asked: choices that the request asked for.
 
     Raises:

@@ -149,8 +149,8 @@ class StrategyContract(Contract):
         strategy: Any = self.make()
         if not hasattr(strategy, "to_dict"):
             return
-        told = json.loads(json.dumps(strategy.to_dict()))
-        again = type(strategy).from_dict(told)
+        saved = json.loads(json.dumps(strategy.to_dict()))
+        again = type(strategy).from_dict(saved)
         assert again == strategy and again.to_dict() == strategy.to_dict()
 
 

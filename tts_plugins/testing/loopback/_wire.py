@@ -14,7 +14,7 @@ from tts_plugins.testing.loopback._faults import Fault
 from tts_plugins.testing.loopback._replies import Body, Outcome, Reply, count_tokens, pieces
 
 USAGES = ("correct", "missing", "null", "first_choice", "negative", "huge", "string", "infinite", "zero")
-"""How usage is told: truly; not at all; null; of the first choice only; -7; 10**15; in strings; Infinity; 0."""
+"""How usage is reported: truly; not at all; null; of the first choice only; -7; 10**15; in strings; Infinity; 0."""
 
 HTML = "<!doctype html><html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
 DONE = b"data: [DONE]\n\n"

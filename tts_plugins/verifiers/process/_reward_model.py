@@ -31,8 +31,8 @@ class RewardModel:
         tokeniser: transformers' fast tokeniser.
         backbone: from token ids to hidden states.
         head: from hidden states, (places, size), to rows, (places, columns).
-        separator: the token that must stand at each place; None where any may.
-        length: tokens that it can read at most; None where that is not known.
+        separator: the token that must be at each place; None if any may.
+        length: tokens that it can read at most; None if that is not known.
     """
 
     name: str
@@ -64,8 +64,8 @@ class RewardModel:
             raise WeightsError(f"{model}: transformers cannot load it: {str(error)[:300]}") from error
         if missing := sorted(seen["missing_keys"]):
             raise WeightsError(
-                f"{model}: the checkpoint lacks {len(missing)} weights of its backbone, such as {missing[0]}; it is no "
-                f"{type(whole).__name__}, or its names have a prefix that transformers does not know"
+                f"{model}: the checkpoint lacks {len(missing)} weights of its backbone, such as {missing[0]}; it is "
+                f"not a {type(whole).__name__}, or its names have a prefix that transformers does not know"
             )
         if not tokeniser.is_fast:
             raise WeightsError(f"{model}: its tokeniser does not tell places in the text; add a tokenizer.json to it")
@@ -82,7 +82,7 @@ class RewardModel:
         """Return the head's numbers at the token where each of these beginnings of the text ends, and all tokens.
 
         Raises:
-            VerifierError: the text is too long, or a separator is no token of its own.
+            VerifierError: the text is too long, or a separator is not a token of its own.
         """
         import torch
 
@@ -179,7 +179,7 @@ def _head(folder: Path, whole: Any, model: str | Path) -> Callable[[Any], Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(_HEADS)]  # noqa: SIM118 - it is no mapping
+            names = [name for name in file.keys() if name.startswith(_HEADS)]  # noqa: SIM118 - it is not a mapping
             found |= {name: file.get_tensor(name).to(whole.device, whole.dtype) for name in names}
     weights = sorted((n for n in found if n.endswith("weight")), key=lambda n: [int(d) for d in re.findall(r"\d+", n)])
     layers = [(found[name], found.get(name.removesuffix("weight") + "bias")) for name in weights]
@@ -190,7 +190,7 @@ def _head(folder: Path, whole: Any, model: str | Path) -> Callable[[Any], Any]:
         size = weight.shape[0]
     if not layers:
         raise WeightsError(
-            f"{model}: it has no head, score.* or v_head.*; it is no reward model, or answers with words "
+            f"{model}: it has no head, score.* or v_head.*; it is not a reward model, or answers with words "
             "(family='math-shepherd')"
         )
 
