@@ -176,6 +176,8 @@ class _Work:
             return failure(key, error, ledger.usage, seconds, gradable=gradable), []
         if asked.fatal is not None:
             raise asked.fatal
+        if result.stopped == "error":  # of the verifier, say: too few candidates to be measured
+            raise TTSError(f"bench: {key.arm}, problem {key.problem!r}: {'; '.join(result.warnings)}")
         self._check_pool(key, arm, model)
         if result.stopped in ("budget", "deadline") and await self._cut(arm, own, model):
             return None
