@@ -42,8 +42,8 @@ def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
 class _MonteCarlo:
     """A strategy that solves nothing: whole solutions of a problem in steps, and continuations from each step.
 
-    Equal beginnings share their continuations. After a solve, `finished` holds the solutions, and `ends`, for the text
-    of each beginning, where its continuations came to.
+    Equal beginnings share their continuations. After a solve, `finished` holds the solutions, and `ends` holds,
+    for the text of each beginning, the answers that its continuations reached.
     """
 
     solutions: int
