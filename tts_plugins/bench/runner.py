@@ -1,4 +1,4 @@
-"""Problems x strategies x budgets x seeds, each solved once, and written down before the next begins."""
+"""Problems x strategies x budgets x seeds, each solved once, and stored before the next begins."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def bench(
     attempts: int = 4,
     on_solve: Callable[[Progress], None] | None = None,
 ) -> bool:
-    """Do what of a plan is not in its store yet.
+    """Run the part of a plan that is not in its store yet.
 
     Args:
         store: as `plan.open` gives it.
