@@ -78,17 +78,17 @@ class ClientModel(OpenAICompatibleModel):
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """One request for as many choices as there are seeds."""
         reply = await super().generate(problem, seeds)
-        return replace(reply, generations=tuple(_told(g) for g in reply.generations))
+        return replace(reply, generations=tuple(_with_message(g) for g in reply.generations))
 
     async def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
     ) -> Reply:
         """One request for as many better answers as there are seeds."""
         reply = await super().revise(problem, history, seeds, merge=merge)
-        return replace(reply, generations=tuple(_told(g) for g in reply.generations))
+        return replace(reply, generations=tuple(_with_message(g) for g in reply.generations))
 
 
-def _told(generation: Generation) -> Generation:
+def _with_message(generation: Generation) -> Generation:
     return replace(generation, text=Text.of(text_of(generation.output, generation.text), generation.output))
 
 
