@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
+import httpx
 from openai import APITimeoutError, AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
@@ -70,9 +70,8 @@ class ClientModel(OpenAICompatibleModel):
 
     def _failed(self, fault: TTSError, cause: BaseException | None, requests: int) -> TTSError:
         if isinstance(fault, CallTimedOut) and isinstance(cause, TimeoutError):
-            with contextlib.suppress(Exception):  # what the client raises where a call takes too long
-                bridge = cast(Bridge, self._clients.here)
-                cause = APITimeoutError(request=bridge.request())
+            # What the client raises where a call takes too long. The engine's limit may pass before the client is made.
+            cause = APITimeoutError(request=httpx.Request("POST", str(self._clients.address)))
         return super()._failed(fault, cause, requests)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
@@ -119,10 +118,6 @@ class Bridge:
             await self._client.close()
         elif self._unused is not None:
             await self._unused.aclose()
-
-    def request(self) -> Any:
-        """An HTTP request as the client makes them, for errors that have to have one."""
-        return self._client._client.build_request("POST", str(self.base_url))
 
     async def create(self, **request: Any) -> Any:
         """One completion, kept for the search that asked."""

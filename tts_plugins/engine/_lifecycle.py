@@ -23,7 +23,7 @@ from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
-from tts_plugins.selection import fallback
+from tts_plugins.selection import fallback, prefer_content
 from tts_plugins.types import Problem, Result, Scored, Usage
 
 # Seconds after the deadline in which a strategy may still choose among what it has, and after which it is left behind.
@@ -155,7 +155,7 @@ class Solving:
                 raise raised from state.refused
             finally:
                 del raised  # as above
-        return best
+        return prefer_content(best, state.seen)
 
 
 def _wake(future: asyncio.Future[None], _: object = None) -> None:
