@@ -27,29 +27,29 @@ class Amount(NamedTuple):
 
     @classmethod
     def of(cls, *, calls: int = 0, tokens: int = 0, usd: float | None = 0.0) -> Amount:
-        """An amount with money in dollars; an unknown price holds no money (a `usd` limit forbids it earlier)."""
+        """Return an amount with money in dollars; an unknown price holds no money (a `usd` limit refuses it)."""
         return cls(calls, tokens, _pico(usd or 0.0, _ROUNDING))
 
     @classmethod
     def used(cls, usage: Usage) -> Amount:
-        """What a usage takes from a ledger."""
-        # With more allowance than `of`: the price of n calls in floats may stand above n times the price of one.
+        """Return what a usage takes from a ledger."""
+        # With more allowance than `of`: in floats, the price of n calls may be above n times the price of one.
         return cls(usage.calls, usage.tokens, _pico(usage.usd or 0.0, 3 * _ROUNDING))
 
     def plus(self, other: Amount) -> Amount:
-        """The sum."""
+        """Return the sum."""
         return Amount(self[0] + other[0], self[1] + other[1], self[2] + other[2])
 
     def minus(self, other: Amount) -> Amount:
-        """The difference; components may become negative."""
+        """Return the difference; components may become negative."""
         return Amount(self[0] - other[0], self[1] - other[1], self[2] - other[2])
 
     def times(self, count: int) -> Amount:
-        """`count` of it."""
+        """Return this amount `count` times."""
         return Amount(self[0] * count, self[1] * count, self[2] * count)
 
     def excess(self, other: Amount) -> Amount:
-        """What of it goes beyond `other`, by component; never negative."""
+        """Return by how much it exceeds `other`, by component; never negative."""
         calls, tokens, picousd = self[0] - other[0], self[1] - other[1], self[2] - other[2]
         return Amount(calls if calls > 0 else 0, tokens if tokens > 0 else 0, picousd if picousd > 0 else 0)
 
@@ -75,14 +75,14 @@ class Need(NamedTuple):
     once: Amount = Amount()
 
     def times(self, choices: int) -> Amount:
-        """What so many of them take together."""
+        """Return what `count` choices take together."""
         each, once = self
         if choices != 1:
             each = each.times(choices)
         return each.plus(once) if any(once) else each
 
     def plus(self, after: Amount) -> Need:
-        """The same, with what follows each choice."""
+        """Return the same, with what follows each choice."""
         return Need(self.each.plus(after), self.once)
 
 
@@ -123,20 +123,20 @@ class Budget:
                 raise ConfigurationError(f"Budget: {name}={value!r} must be above 0; leave it out for no limit")
 
     def limit(self, dimension: Dimension) -> int | None:
-        """The limit on one component of an `Amount`; None where there is none."""
+        """Return the limit on one component of an `Amount`; None if there is none."""
         if dimension == "picousd":
             return None if self.usd is None else math.floor(self.usd * PICO * (1 + _ROUNDING))
         return self.calls if dimension == "calls" else self.tokens
 
     def to_dict(self) -> dict[str, Any]:
-        """The limits that are set."""
+        """Return the limits that are set."""
         given = {name: getattr(self, name) for name in ("calls", "tokens", "usd", "seconds")}
         return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """The worst that one call can cost; None where there is no bound, or no known price.
+    """The worst that one call can cost; None if there is no bound, or no known price.
 
     Attributes:
         shared_tokens, shared_usd: of `prompt_tokens` and `usd`, what a request for several choices takes only once.
@@ -163,7 +163,7 @@ class Bound:
         return Need(whole.minus(once), once)
 
     def usage(self, count: int = 1, *, tokens: bool = True) -> Usage:
-        """The usage of a request for `count` choices at its bound, or of one that was refused, without tokens."""
+        """Return the usage of a request for `count` choices: at its bound, or without tokens if it was refused."""
         if not tokens:
             return Usage(calls=self.calls, requests=1, usd=0.0)
         again = count - 1
@@ -182,7 +182,7 @@ FREE = Bound(calls=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a server can take; None for no limit. A place is held for the time of one request.
+    """The load that a server accepts; None for no limit. A place is held for the time of one request.
 
     Args:
         concurrency: requests in flight at once.

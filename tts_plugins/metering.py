@@ -51,7 +51,7 @@ class Call:
         model: its name, for prices, messages and what was learnt of its prompts.
         prompt: all that is sent, `{"messages": …, "tools": …}`; its bytes bound its tokens until they were counted.
         choices: generations asked for.
-        max_tokens: completion tokens of one choice at most; None where the call does not say.
+        max_tokens: completion tokens of one choice at most; None if the call does not say.
     """
 
     model: str
@@ -74,7 +74,7 @@ class Meter:
     Args:
         ledger: the account that pays.
         role: "model" or "verifier", for the usage by role.
-        prices: dollars per million tokens; None looks published prices up where `genai-prices` is installed.
+        prices: dollars per million tokens; None looks up published prices if `genai-prices` is installed.
         prepaid: a hold from `room()`, which the first call draws from.
     """
 
@@ -93,7 +93,7 @@ class Meter:
 
     @classmethod
     def here(cls, *, role: Role = "model", prices: Prices = None, prepaid: Hold | None = None) -> Meter:
-        """A meter on the account of the solve that this runs in.
+        """Return a meter on the account of the solve that this runs in.
 
         Raises:
             ConfigurationError: it runs in none.
@@ -136,7 +136,7 @@ class Meter:
             self.refusal, self._refused = refusal, None
             raise
         except BudgetExhausted as error:
-            self.refusal, self._refused = _told(error, call), call
+            self.refusal, self._refused = _refusal_of(error, call), call
             raise self.refusal from None
 
     def end(
@@ -151,7 +151,7 @@ class Meter:
         cached: bool = False,
         requests: int = 1,
     ) -> None:
-        """Charge what the call took: the counts where they are there and can be true, else its bound.
+        """Charge what the call took: the counts if they are present and plausible, else its bound.
 
         Args:
             texts: what each choice says, reasoning and tool calls included.
@@ -190,7 +190,7 @@ class Meter:
         self._settle(opened, replace(usage, requests=requests))
 
     def knows(self, key: Hashable) -> bool:
-        """Whether a call that was started under this key is under way, be it after this was closed."""
+        """Return whether a call that was started under this key is under way, be it after this was closed."""
         with self._lock:
             return key in self._open or key in self._left
 
@@ -248,7 +248,7 @@ class Meter:
         try:
             return await self._room()
         except BudgetExhausted as error:
-            raise _told(error, self._refused) from None
+            raise _refusal_of(error, self._refused) from None
 
     async def _room(self) -> Hold:
         scope = SCOPE.get()
@@ -265,7 +265,7 @@ class Meter:
                     raise
 
     def _bound(self, call: Call, written: Written) -> Bound:
-        """The most that one choice can cost, by what is known of the model's prompts."""
+        """Return the most that one choice can cost, by what is known of the model's prompts."""
         price = _price(self._prices, call.model)
         prompts, trust = _learnt_of(call.model)
         prompt, limit = prompts.of(written), trust.limit(call.max_tokens)
@@ -285,14 +285,14 @@ class Meter:
             self._usage = self._usage + usage
 
 
-def _told(error: BudgetExhausted, call: Call) -> BudgetExhausted:
-    """The refusal with the call that it is of, and the setting of that call that decides what it may take."""
+def _refusal_of(error: BudgetExhausted, call: Call) -> BudgetExhausted:
+    """Return the refusal with the call that it is of, and the setting of that call that decides what it may take."""
     if str(error).startswith(f"{call.model}: "):
         return error
     limit = "" if call.max_tokens is None else f" (max_tokens={call.max_tokens})"
-    told = BudgetExhausted(f"{call.model}: {error}{limit}")
-    told.ledger = error.ledger
-    return told
+    refusal = BudgetExhausted(f"{call.model}: {error}{limit}")
+    refusal.ledger = error.ledger
+    return refusal
 
 
 def _new(call: Call, texts: Sequence[str]) -> list[str]:
@@ -322,7 +322,7 @@ _guard = forks.lock()
 
 
 def _learnt_of(model: str) -> tuple[PromptBound, Trust]:
-    """What was learnt of a model's prompts and of its server's counts, shared by all meters."""
+    """Return what was learnt of a model's prompts and of its server's counts, shared by all meters."""
     with _guard:
         found = _learnt.pop(model, None) or (PromptBound(), Trust())
         _learnt[model] = found

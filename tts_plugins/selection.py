@@ -1,4 +1,8 @@
-"""Which candidate wins. Pure functions over scored candidates; ties take the first, and none that was cut for it."""
+"""Which candidate wins. Pure functions over scored candidates.
+
+Ties take the first, and prefer a whole candidate to one that was cut. Votes that are compared by meaning
+(`RelatedKey`) take the smallest key instead, so that the order of arrival changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +144,7 @@ def tally(candidates: Sequence[Scored], *, weighted: bool = False) -> dict[str, 
     return {answer: math.fsum(shares) for answer, shares in votes.items()}
 
 
-def grouped(candidates: Sequence[Scored]) -> dict[str, str]:
+def grouped(candidates: Sequence[Candidate]) -> dict[str, str]:
     """The group of each vote, named by the vote in it that most candidates gave.
 
     Votes form a group where each means the same as each other one in it (a clique): "means the same" is not transitive.
@@ -170,6 +174,19 @@ def semantic_entropy(candidates: Sequence[Scored]) -> float:
     unread = sum(c.vote is None for c in candidates)
     shares = [*tally(candidates).values(), *[1.0] * unread]
     return abs(math.fsum(-share / len(candidates) * math.log(share / len(candidates)) for share in shares)) + 0.0
+
+
+def leaders(candidates: Sequence[Scored], votes: Mapping[str, float]) -> list[str]:
+    """The groups in first place of a tally of these candidates, the winner first; more than one is a tie.
+
+    A group of candidates that were all cut ties with none that has a whole candidate.
+    """
+    groups = grouped(candidates)
+    whole = {groups[c.vote] for c in candidates if c.vote is not None and not _cut(c)}
+    most = max(((share, group in whole) for group, share in votes.items()), default=None)
+    tied = [group for group, share in votes.items() if (share, group in whole) == most]
+    related = any(isinstance(c.vote, RelatedKey) for c in candidates)
+    return sorted(tied) if related else tied  # a dict keeps the order of arrival
 
 
 def majority_vote(candidates: Sequence[Scored]) -> Scored:
@@ -262,9 +279,7 @@ def _vote(candidates: Sequence[Scored], votes: Mapping[str, float], *, by_score:
     if not votes:
         return min(candidates, key=_cut) if any(c.score is None for c in candidates) else best(candidates)
     groups = grouped(candidates)
-    whole = {groups[c.vote] for c in candidates if c.vote is not None and not _cut(c)}
-    # max keeps the first of equals, and dicts keep the order; but an answer of cut solutions alone wins no tie.
-    leader = max(votes, key=lambda answer: (votes[answer], answer in whole))
+    leader = leaders(candidates, votes)[0]
     voters = [c for c in candidates if c.vote is not None and groups[c.vote] == leader]
     return best(voters) if by_score else min(voters, key=lambda c: (_cut(c), c.vote != leader))
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from tts_plugins._internal.config import Configured, check_count, check_flag, check_share
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.selection import Select, tally, with_content
+from tts_plugins.selection import Select, grouped, tally, with_content
 from tts_plugins.types import Scored
 
 ShippedRule = Literal["careful", "balanced", "bold"]
@@ -282,13 +282,14 @@ class Unanimous(Rule):
         check_count("Unanimous", "window", self.window, least=2)
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
-        last = [c.vote for c in seen[-self.window :]]
+        groups = grouped(seen)
+        last = [None if c.vote is None else groups[c.vote] for c in seen[-self.window :]]
         return len(last) == self.window and last[0] is not None and len(set(last)) == 1
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
-        run = 0
+        run, groups = 0, grouped(seen)
         for c in reversed(seen):
-            if c.vote is None or c.vote != seen[-1].vote:
+            if c.vote is None or groups[c.vote] != groups.get(seen[-1].vote or ""):
                 break
             run += 1
         return max(1, self.window - run)

@@ -501,6 +501,31 @@ async def test_what_no_other_candidate_can_escape_ends_the_search_at_once(
     assert type(end) is kind and len(server.requests) <= 2, (end, len(server.requests))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [401, 402, 429])
+async def test_a_refused_key_or_used_up_account_ends_a_search_under_way_with_the_best_so_far(
+    status: int, stream: bool
+) -> None:
+    def reply(request: RawRequest) -> RawReply:
+        if request.number:
+            return RawReply({"error": {"message": f"no, {KEY}", "code": FATAL[status]}}, status=status)
+        return RawReply(chat("4", usage=used(10, 5)))
+
+    end, server, ledger = await ended(reply, n=12, attempts=8, stream=stream, batch=1, concurrency=1)
+    assert end.text == "4" and end.stopped == "error" and len(server.requests) <= 3
+    named = "AuthenticationFailed" if status == 401 else "QuotaExhausted"
+    assert len(end.warnings) == 1 and named in end.warnings[0] and KEY not in told_of(end)
+    assert any(e["kind"] == "search_ended" and named in e["error"] for e in end.trace)
+    assert 15 <= ledger.usage.tokens < 400 and ledger.usage.calls <= 3
+
+
+FATAL = {401: "invalid_api_key", 402: "no_credit", 429: "insufficient_quota"}
+
+
+def told_of(result: Result) -> str:
+    return f"{result.warnings} {json.dumps(result.trace.to_dict(), default=str)} {result.trace.tree()}"
+
+
 async def test_the_words_of_a_json_error_to_a_stream_are_kept() -> None:
     end, _, _ = await ended(raw({"error": {"message": "the model is loading", "code": 503}}), stream=True)
     assert isinstance(end.__cause__, ServerFailed) and "the model is loading" in str(end)

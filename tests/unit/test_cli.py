@@ -242,7 +242,7 @@ class TestErrors:
 
     @pytest.mark.parametrize(
         ("name", "said"),
-        [("v.py", "it is no GGUF file"), ("./none", "there is no such file"), ("m.bin", "no such file")],
+        [("v.py", "it is not a GGUF file"), ("./none", "there is no such file"), ("m.bin", "no such file")],
     )
     def test_a_file_that_is_no_model(self, capsys: Any, monkeypatch: Any, tmp_path: Path, name: str, said: str) -> None:
         monkeypatch.chdir(tmp_path)

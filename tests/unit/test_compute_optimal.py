@@ -194,7 +194,7 @@ def test_a_file_holds_it_all(tmp_path: Path) -> None:
 
 def test_other_versions_and_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "policy.json"
-    for change, said in (({"version": 99}, "version=99"), ({"format": "tts-stop-rule"}, "no policy"),
+    for change, said in (({"version": 99}, "version=99"), ({"format": "tts-stop-rule"}, "not a policy"),
                          ({"plans": []}, "rising budget"), ({"colour": 1}, "'colour'")):  # fmt: skip
         path.write_text(json.dumps({"format": "tts-policy", **WHOLE.to_dict(), **change}))
         with pytest.raises(DataError, match=said) as caught:

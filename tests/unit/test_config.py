@@ -12,7 +12,17 @@ import pytest
 import tts_plugins._internal.config as config
 from tts_plugins._internal.config import Configured, build, registered
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.stopping import AllOf, AnyOf, BetaConfident, Rule, Threshold, Unanimous, VoteDecided, VoteLead
+from tts_plugins.stopping import (
+    AllOf,
+    AnyOf,
+    BetaConfident,
+    FadingLead,
+    Rule,
+    Threshold,
+    Unanimous,
+    VoteDecided,
+    VoteLead,
+)
 from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.strategies._base import BaseStrategy
 
@@ -21,6 +31,7 @@ EXAMPLES: dict[str, dict[str, list[Configured]]] = {
         "threshold": [Threshold(0.9)],
         "vote_decided": [VoteDecided(), VoteDecided(weighted=True)],
         "vote_lead": [VoteLead(3), VoteLead(2, weighted=True)],
+        "fading_lead": [FadingLead(3), FadingLead(4, 2), FadingLead(1.5, weighted=True)],
         "beta_confident": [BetaConfident(), BetaConfident(0.9)],
         "unanimous": [Unanimous(), Unanimous(7)],
         "any_of": [Threshold(1) | (VoteLead(2) & Unanimous(3))],
@@ -28,7 +39,11 @@ EXAMPLES: dict[str, dict[str, list[Configured]]] = {
     },
     "strategies": {
         "best_of_n": [BestOfN(), BestOfN(n=3, select="weighted", stop=Threshold(0.9) | VoteLead(2), wave=2)],
-        "self_consistency": [SelfConsistency(n=4, stop=VoteDecided(), wave=1), SelfConsistency()],
+        "self_consistency": [
+            SelfConsistency(n=4, stop=VoteDecided(), wave=1),
+            SelfConsistency(),
+            SelfConsistency(n=8, stop="balanced"),
+        ],
     },
 }
 ROOTS = {"stopping": Rule, "strategies": BaseStrategy}
@@ -69,14 +84,14 @@ def test_the_type_may_be_left_out_where_the_class_says_it() -> None:
         (BaseStrategy, {"type": "best_of_n", "n": "8"}, "n='8'"),
         (BaseStrategy, {"type": "best_of_n", "stop": {"type": "treshold"}}, "best_of_n.stop: type='treshold'"),
         (BaseStrategy, {"type": "best_of_n", "stop": {"type": ["x"]}}, r"best_of_n.stop: type=\['x'\]"),
-        (BaseStrategy, {"type": "best_of_n", "stop": {"type": "self_consistency"}}, "stop=.* is no stop rule"),
-        (BaseStrategy, {"type": "best_of_n", "stop": {"score": 0.9}}, "stop=.* is no stop rule"),
+        (BaseStrategy, {"type": "best_of_n", "stop": {"type": "self_consistency"}}, "stop=.* is not a stop rule"),
+        (BaseStrategy, {"type": "best_of_n", "stop": {"score": 0.9}}, "stop=.* is not a stop rule"),
         (SelfConsistency, {"type": "best_of_n"}, "a BestOfN, where a SelfConsistency is wanted"),
         (Rule, {"type": "threshold"}, "threshold: .*score"),
         (Rule, {"type": "any_of", "rules": [{"type": "threshold", "score": 2}]}, "score=2 must be"),
-        (Rule, {"type": "any_of", "rules": [0.9]}, "rules=0.9 is no stop rule"),
-        (Rule, None, "None is no mapping"),
-        (Rule, ["threshold"], "is no mapping"),
+        (Rule, {"type": "any_of", "rules": [0.9]}, "rules=0.9 is not a stop rule"),
+        (Rule, None, "None is not a mapping"),
+        (Rule, ["threshold"], "is not a mapping"),
     ],
 )  # fmt: skip
 def test_wrong_settings_name_the_field_and_the_value(root: Any, settings: Any, words: str) -> None:
@@ -126,7 +141,7 @@ def plugin(tmp_path: Path) -> Iterator[Any]:
 
 SOURCE = """
 from dataclasses import dataclass
-from tts_plugins.stopping import Rule
+from tts_plugins.stopping import FadingLead, Rule
 
 @dataclass(frozen=True)
 class AfterTea(Rule):

@@ -244,7 +244,7 @@ def _without(pool: Pool, **change: Any) -> Pool:
         (None, {"larger_price": 2.0}, "is for a larger= pool"),
         (LARGE.problems, {"larger_price": 2.0}, "is not a Pool"),
         (_without(LARGE, id="other"), {"larger_price": 2.0}, "problem 'p119' of the smaller model's pool is missing"),
-        (_without(LARGE, prompt="?"), {"larger_price": 2.0}, "problem 'p119', prompt: another one"),
+        (_without(LARGE, prompt="?"), {"larger_price": 2.0}, "problem 'p119', prompt: is not that of"),
         (replace(LARGE, header=replace(LARGE.header, verifier="b")), {"larger_price": 2.0}, "with one verifier"),
         (LARGE, {"larger_price": 2.0, "budgets": (9,)}, "9 is more than the 8 samples"),
     ],

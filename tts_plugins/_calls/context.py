@@ -67,7 +67,7 @@ def derive(seed: int, *path: object) -> int:
 
 
 def derived(seed: int, *path: object) -> Callable[[int], int]:
-    """`derive(seed, *path, number)` as a function of the number, for many numbers: what they share is hashed once."""
+    """Return `derive(seed, *path, number)` as a function of the number; the shared part is hashed once."""
     common = hashlib.blake2b("/".join(map(str, (seed, *path, ""))).encode(), digest_size=4)
 
     def of(number: int) -> int:
@@ -96,5 +96,5 @@ class Seeds:
 
 
 def seeds_of(seed: int, *path: object) -> Iterator[int]:
-    """The seeds that follow from a seed and a path: `derive(seed, *path, 0)`, and so on."""
+    """Yield the seeds that follow from a seed and a path: `derive(seed, *path, 0)`, and so on."""
     return Seeds(seed, *path)

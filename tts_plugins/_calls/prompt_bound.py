@@ -24,7 +24,7 @@ class Written(NamedTuple):
         key: what it is known by.
         shape: the same of all but the texts: roles, tools, and other fields.
         content: bytes of its texts.
-        tokens: tokens at most, but for what a template adds to each prompt.
+        tokens: tokens at most, without what a template adds to each prompt.
     """
 
     key: int
@@ -34,7 +34,7 @@ class Written(NamedTuple):
 
     @classmethod
     def of(cls, prompt: Any) -> Written:
-        """Of messages with tools and the like; what was read before is taken as it is."""
+        """Read messages with tools and the like; return what was read before as it is."""
         if isinstance(prompt, Written):
             return prompt
         ids = prompt.get("prompt") if isinstance(prompt, Mapping) else None
@@ -49,7 +49,7 @@ class Written(NamedTuple):
 
 
 def _parted(prompt: Any) -> tuple[Any, list[str]]:
-    """The prompt without its texts, and these."""
+    """Return the prompt without its texts, and these."""
     if not isinstance(prompt, Mapping):
         return (None, [prompt]) if isinstance(prompt, str) else (prompt, [])
     frame, texts = dict(prompt), list[str]()
@@ -106,7 +106,7 @@ class PromptBound:
         self._allowance = _PER_PROMPT
 
     def of(self, prompt: Any) -> int:
-        """Tokens at most, of messages with tools and the like, or of what `Written.of` made of them."""
+        """Return tokens at most, of messages with tools and the like, or of what `Written.of` made of them."""
         written = Written.of(prompt)
         if (seen := self._seen.get(written.key)) is not None:
             return seen
@@ -117,9 +117,9 @@ class PromptBound:
         return max(learnt, written.content + shape.least + _MARGIN if shape.least > 0 else 0)
 
     def saw(self, prompt: Any, tokens: int) -> None:
-        """The server counted this prompt; where counts differ (caches, modes), the largest binds."""
+        """Learn the server's count of this prompt; if counts differ (caches, modes), the largest binds."""
         written = Written.of(prompt)
-        # A template that adds more than was allowed for does so to every prompt.
+        # A template that adds more than expected does so for every prompt.
         self._allowance += max(0, tokens - written.tokens - self._allowance)
         if written.shape is not None:
             shape = self._shapes.pop(written.shape, None) or _Shape()

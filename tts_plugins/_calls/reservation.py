@@ -1,4 +1,4 @@
-"""Waits in the graph of `_concurrency.wait_graph`, on whichever loop one is."""
+"""Waits in the graph of `_concurrency.wait_graph`, on the running loop."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ T = TypeVar("T")
 async def acquire(
     ledger: Ledger, unit: Amount | Need, *, at_most: int = 1, within: Hold | None = None, around: Hold | None = None
 ) -> Hold:
-    """A hold on up to `at_most` units, waiting for others to settle where there is no room.
+    """Reserve up to `at_most` units, waiting for others to settle if there is no room.
 
     Args:
-        around: the hold of the call that waits, where it is another one than `within`.
+        around: the hold of the call that waits, if it is not `within`.
 
     Raises:
         BudgetExhausted: there is no room, and nobody in flight will make any.
     """
     if ledger.idle_queue:
-        # The usual case, without a detour through the loop; where it does not fit it is asked again, and may wait.
+        # The usual case, without a detour through the loop; if it does not fit, it is tried again, and may wait.
         with contextlib.suppress(BudgetExhausted):
             return ledger.reserve(unit, at_most=at_most, within=within)
     answer = await answered(
@@ -50,7 +50,7 @@ def _release(answer: object) -> None:
 
 
 async def answered(begin: Callable[[Callable[[object], None]], Wait], give_back: Callable[[object], None]) -> object:
-    """What a wait is answered.
+    """Return what a wait was answered.
 
     Args:
         begin: starts the wait, given the function that takes its answer, once and on any thread.

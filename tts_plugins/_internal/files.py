@@ -14,7 +14,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def partial(path: Path) -> Path:
-    """The temporary name beside a file under which it is written, until it is whole."""
+    """Return the temporary name beside a file under which it is written, until it is whole."""
     return path.with_name(f".{path.name}.{os.urandom(16).hex()}.partial")
 
 

@@ -19,10 +19,10 @@ _PIECE = 2**16
 
 
 class Unreadable(Exception):
-    """An answer cannot be read. Whoever knows the model and its keys makes a `MalformedResponse` of it.
+    """An answer cannot be read. Code that knows the model and its keys turns this into a `MalformedResponse`.
 
     Attributes:
-        final: no other attempt would do better.
+        final: another attempt would not help.
     """
 
     def __init__(self, message: str, *, final: bool = False) -> None:
@@ -34,7 +34,7 @@ def check_address(owner: str, url: object, field: str = "base_url") -> None:
     """Raise unless a request can be sent to this address.
 
     Raises:
-        ConfigurationError: it has no scheme or host, blanks, or a port that is none. A password in it is not shown.
+        ConfigurationError: it has no scheme or host, has blanks, or an invalid port. A password in it is not shown.
     """
     wanted = "write it as http://host:port/v1"
     if not isinstance(url, str):
@@ -78,7 +78,7 @@ def check_value(owner: str, field: str, value: object) -> None:
 
 
 def same_origin(url: str, target: str) -> bool:
-    """Whether a redirect stays with the server that was asked; to TLS on the same host it does."""
+    """Return whether a redirect stays with the server that was asked; to TLS on the same host it does."""
     here, there = urlsplit(url), urlsplit(target)
     if here.hostname != there.hostname:
         return False
@@ -88,7 +88,7 @@ def same_origin(url: str, target: str) -> bool:
 
 
 def redirect_error(who: str, target: str) -> ConfigurationError:
-    """The error for a redirect that is not followed."""
+    """Return the error for a redirect that is not followed."""
     parts = urlsplit(target)
     there = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     return ConfigurationError(
@@ -98,11 +98,11 @@ def redirect_error(who: str, target: str) -> ConfigurationError:
 
 
 class BodyReader:
-    """Decompresses an answer piece by piece, and ends it where it grows too big.
+    """Decompresses an answer piece by piece, and ends it if it grows too big.
 
     Args:
         encoding: the answer's Content-Encoding.
-        length: its Content-Length, where it tells one.
+        length: its Content-Length, if it has one.
 
     Raises:
         Unreadable: it is bigger than `most` bytes, or is compressed in a way that was not asked for.
@@ -113,13 +113,13 @@ class BodyReader:
         if encoding not in ("identity", "gzip", "deflate", "x-gzip", ""):
             raise Unreadable(f"the answer is compressed as {encoding!r}, and {ENCODINGS} was asked for")
         self._inflate = None if encoding in ("identity", "") else zlib.decompressobj(zlib.MAX_WBITS | 32)
-        self._raw = encoding == "deflate"  # some servers send it without its two bytes of header
+        self._raw = encoding == "deflate"  # some servers omit its header of two bytes
         self._most, self._size = most, 0
         if length is not None and length.isdigit() and int(length) > most:
             self._refuse()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """What the next bytes bring, decompressed, in pieces."""
+        """Return what the next bytes bring, decompressed, in pieces."""
         if self._inflate is None:
             return [self._count(data)] if data else []
         out = []

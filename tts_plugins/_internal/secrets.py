@@ -16,7 +16,7 @@ _PLAIN = re.compile(
 )
 E = TypeVar("E", bound=BaseException)
 _SCHEMES = {"bearer", "basic", "token", "key", "apikey", "digest"}
-_SHORTEST = 4  # what is shorter is part of ordinary words
+_SHORTEST = 4  # shorter values are part of ordinary words
 _BEGIN = 8
 
 
@@ -36,12 +36,12 @@ class Hidden(str):
 
 
 def hidden_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
-    """The headers with values that do not show."""
+    """Return the headers with values that do not show."""
     return {name: Hidden(value) if isinstance(value, str) else value for name, value in (headers or {}).items()}
 
 
 def secrets_in(headers: Any, *keys: str | None, url: str = "") -> frozenset[str]:
-    """The values that must not show: of all headers but the plain ones, further keys, and a password in an address."""
+    """Return the values that must not show: of all but the plain headers, further keys, passwords in addresses."""
     values = [str(v) for name, v in dict(headers or {}).items() if not _PLAIN.fullmatch(str(name).lower())]
     address = urlsplit(url) if "@" in url else None
     values += [unquote(address.password)] if address is not None and address.password else []
@@ -49,7 +49,7 @@ def secrets_in(headers: Any, *keys: str | None, url: str = "") -> frozenset[str]
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
-    """The text with every secret replaced by "…", in each form in which servers and clients quote one."""
+    """Return the text with every secret replaced by "…", in each form in which servers and clients quote one."""
     forms = {form for secret in secrets for form in _forms(secret)}
     for form in sorted(forms, key=len, reverse=True):
         text = _without_begins(text.replace(form, "…"), form)
@@ -57,7 +57,7 @@ def without_secrets(text: str, secrets: Iterable[str]) -> str:
 
 
 def _without_begins(text: str, secret: str) -> str:
-    """The text without the begin of a secret, of which a message that was cut may have the rest no more."""
+    """Return the text without the beginning of a secret whose rest was cut off with the message."""
     begin = secret[:_BEGIN]
     while len(secret) >= 2 * _BEGIN and (at := text.find(begin)) >= 0:
         same = next((i for i, (a, b) in enumerate(zip(secret, text[at:], strict=False)) if a != b), len(text) - at)
@@ -74,13 +74,13 @@ def _forms(secret: str) -> Iterable[str]:
 
 
 def cleaned(error: E, secrets: Iterable[str]) -> E:
-    """The error itself, after `clean_causes`; to be raised where no variable holds what a server wrote."""
+    """Return the error itself, after `clean_causes`; raise it where no variable holds what a server wrote."""
     clean_causes(error, secrets)
     return error
 
 
 def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
-    """Take secrets out of an error and all that stands behind it: out of its texts, and of its frames' variables.
+    """Take secrets out of an error and its causes: out of their texts, and of their frames' variables.
 
     The frames of an HTTP client hold the request with its headers; a report that prints local variables shows them.
     """
@@ -103,7 +103,7 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
 
 
 def _clean_request(request: Any, secrets: list[str]) -> None:
-    """Of an HTTP client's error: whoever pickles it, or prints its parts, has the headers."""
+    """Remove the headers from an HTTP client's error: whoever pickles or prints its parts would see them."""
     headers: Any = getattr(request, "headers", {})
     try:
         for name, value in list(headers.items()):

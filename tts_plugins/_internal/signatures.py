@@ -8,7 +8,7 @@ from typing import Any
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
-    """Its signature; None where it has none to read, as some built-ins."""
+    """Return the signature; None if it has none to read, like some built-ins."""
     try:
         return inspect.signature(function)
     except (TypeError, ValueError):
@@ -16,10 +16,10 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def takes(function: Callable[..., Any], given: int, *by_name: str) -> bool:
-    """Whether it can be called with so many positional arguments; True where nobody can tell.
+    """Return whether it can be called with so many positional arguments; True if nobody can tell.
 
     Args:
-        by_name: what it is given besides, where it has parameters of these names.
+        by_name: what else it gets, if it has parameters of these names.
     """
     if (signature := signature_of(function)) is None:
         return True
@@ -31,7 +31,7 @@ def takes(function: Callable[..., Any], given: int, *by_name: str) -> bool:
 
 
 def required_parameters(function: Callable[..., Any]) -> int:
-    """Positional parameters that have to be given, or those that can be where none has to; 2 where nobody can tell."""
+    """Return how many positional parameters are required, or, if none is, accepted; 2 if nobody can tell."""
     if (signature := signature_of(function)) is None:
         return 2
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -18,6 +18,7 @@ STOPPED = {
     "budget": "the budget had no room for more",
     "deadline": "the time was up",
     "cancelled": "it was cancelled",
+    "error": "of an error that no further candidate could escape",
     "failed": "it failed",
     "running": "it is still running",
 }
@@ -38,6 +39,7 @@ NOTES = {
     "overshoot": "charged more than was reserved",
     "straggler": "too slow for its level, which went on without it",
     "shortage": "this machine had no thread, descriptor or memory for it",
+    "doubt": "the choice is doubtful",
     "top_up": "fewer choices than asked for; the rest is asked again",
 }
 
@@ -133,11 +135,14 @@ def stop_words(note: Event) -> str:
     return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more possible")
 
 
-CUT_SHORT = ("max_steps", "search_ended", "larger_failed", "shortage")
+CUT_SHORT = ("max_steps", "search_ended", "larger_failed", "shortage", "doubt")
 
 
 def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
-    """What cut a search short besides what its `stopped` says: each once. Events of other kinds say nothing of it."""
+    """What cut a search short besides what its `stopped` says, and what makes its choice doubtful: each once.
+
+    Events of other kinds say nothing of it.
+    """
     said: dict[str, None] = {}
     lost: Counter[str] = Counter()
     for event in events:
@@ -146,6 +151,8 @@ def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
         elif event.get("kind") == "max_steps":
             left = number(event.get("unfinished", 1))
             said[f"max_steps={event.get('steps')} ended it before {plural(left or 1, 'candidate')} had an end"] = None
+        elif event.get("kind") == "doubt":
+            said[oneline(event.get("said"))] = None
         elif event.get("kind") in _ENDED and not str(event.get("error")).startswith(_TOLD):
             said[f"it went no further: {oneline(event.get('error'))}"] = None
     said |= dict.fromkeys(

@@ -1,4 +1,4 @@
-"""A model whose replies are written down before anybody sees them, and are given again after a kill."""
+"""A model whose replies are stored before anybody sees them, and are returned again after a kill."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Asked:
     def __init__(self, key: SolveKey) -> None:
         self.key = key
         self.times: Counter[str] = Counter()
-        self.fatal: TTSError | None = None  # why all of it is worth nothing, whatever the engine makes of it
+        self.fatal: TTSError | None = None  # why the whole solve is invalid, whatever the engine does with it
 
 
 # Set in the task of each solve. One model serves all of them, since its limiter counts what is in flight over all.
@@ -34,7 +34,7 @@ ASKED: ContextVar[Asked] = ContextVar("asked")
 
 
 def journaled(model: Model, store: Store) -> Model:
-    """The model, able to do what it was able to do, for solves that set `ASKED`."""
+    """Return the model, able to do what it was able to do, for solves that set `ASKED`."""
     kinds = {(False, False): _Model, (True, False): _Steps, (False, True): _Revises, (True, True): _Both}
     return kinds[isinstance(model, StepModel), isinstance(model, ReviseModel)](model, store)
 
@@ -79,7 +79,7 @@ class _Model:
             reply = await ask()
             self._store.add_reply(asked.key, name, _written(seeds, reply))
         except (ModelError, DataError) as error:
-            # The engine ends with the candidates that it has, which are too few to be measured.
+            # The engine ends with the candidates that it has, which are too few to measure.
             if isinstance(error, DataError) or error.fatal:
                 asked.fatal = error
             raise
@@ -136,7 +136,7 @@ def _fields(value: Generation | Usage, *, without: str) -> dict[str, Any]:
 
 
 def _output(value: object) -> Any:
-    """A native object as JSON has it: a message as its mapping, others by their text alone."""
+    """Return a native object as JSON has it: a message as its mapping, others by their text alone."""
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return {_MESSAGE: dump(mode="json", exclude_none=True)}

@@ -18,7 +18,7 @@ ARM = "samples"
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """A strategy that takes `n` samples, scored where there is a verifier, and chooses none of them: for recording.
+    """A strategy that takes `n` samples, scored if there is a verifier, and chooses none of them: for recording.
 
     Raises:
         ConfigurationError: `n` is out of range.
@@ -30,7 +30,7 @@ class Samples:
         check_count("Samples", "n", self.n)
 
     def calls(self) -> tuple[int, int]:
-        """The least and the most generations that it asks for."""
+        """Return the least and the most generations that it asks for."""
         return (self.n, self.n)
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
@@ -48,7 +48,7 @@ class Recorder:
     extra: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: EMPTY)
 
     def pool(self, store: Store) -> Pool:
-        """All problems whose samples are there, in their order."""
+        """Return all problems whose samples are there, in their order."""
         config, candidates = store.config, store.candidates()
         solves = {s.problem: s for s in store.solves()}
         exact = all(s.exact for s in solves.values())
@@ -66,7 +66,7 @@ class Recorder:
 
 
 def _problem(p: ProblemRow, solve: SolveRow, rows: Sequence[CandidateRow], extra: Mapping[str, Any]) -> PoolProblem:
-    # One request's prompt; with a verifier that is a model the prompts of both are not known apart.
+    # One request's prompt; with a verifier that is a model the two prompts cannot be separated.
     counted = solve.exact and solve.requests > 0 and solve.verifier_tokens == 0
     return PoolProblem(
         id=p.id,

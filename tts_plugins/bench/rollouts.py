@@ -33,7 +33,7 @@ Grade = Callable[[Problem, Candidate], bool | Awaitable[bool | None] | None]
 
 
 def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
-    """Whether the candidate's answer is the one in `problem.metadata["answer"]`; None where it has none to be read."""
+    """Return whether the candidate's answer is the one in `problem.metadata["answer"]`; None if it has no answer."""
     gold = problem.metadata.get("answer")
     return None if candidate.answer is None or gold is None else equivalent(candidate.answer, str(gold))
 
@@ -42,8 +42,8 @@ def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
 class _MonteCarlo:
     """A strategy that solves nothing: whole solutions of a problem in steps, and continuations from each step.
 
-    Equal beginnings share their continuations. After a solve, `finished` holds the solutions, and `ends`, for the text
-    of each beginning, where its continuations came to.
+    Equal beginnings share their continuations. After a solve, `finished` holds the solutions, and `ends` holds,
+    for the text of each beginning, the answers that its continuations reached.
     """
 
     solutions: int
@@ -68,7 +68,7 @@ class _MonteCarlo:
         return self.finished[0]
 
     async def _to_the_end(self, run: Run, starts: Sequence[Candidate]) -> list[tuple[Candidate, Scored]]:
-        """Each start's solutions with it, all written side by side; those that fail or never end are left out.
+        """Return each start's solutions with it, all written side by side; those that fail or never end are left out.
 
         Equal texts after one start are one parent, so that one request brings all that follows them.
         """
@@ -117,7 +117,7 @@ class RolloutLog:
             os.fsync(file.fileno())
 
     def _cut_what_is_torn(self) -> None:
-        """A process that was killed may have left half a line, which nobody else is writing any more."""
+        """Remove half a line that a killed process may have left, which nobody else is still writing."""
         with self.path.open("rb+") as file:
             whole = file.read()
             if not whole.endswith(b"\n"):
@@ -146,16 +146,16 @@ async def make_rollouts(
         problems: with an `id` each.
         model: whose solutions these are; it samples, so not at temperature 0.
         path: of the pool; problems that it has already are left as they are.
-        grade: whether a finished solution is right; None where that cannot be read, and it is dropped, as in the paper.
-        solutions: sampled for each problem. Why some were left out stands with it, under `dropped`: truncated,
+        grade: whether a finished solution is right; None if that cannot be read, and it is dropped, as in the paper.
+        solutions: sampled for each problem. Why some were left out is kept with it, under `dropped`: truncated,
             unfinished (never ended, or failed), unread (no grade), or unlabelled (nothing that followed was graded).
         rollouts: sampled from each step but the last, whose label is whether the solution is right.
         ledger: an account for all of it; when it is used up, what is there stays.
 
     Raises:
-        ConfigurationError: a setting is wrong, an id is missing or stands twice.
+        ConfigurationError: a setting is wrong, an id is missing or occurs twice.
         BudgetExhausted: the ledger is used up.
-        DataError: the file was begun with other settings, or `grade` returned what is no grade.
+        DataError: the file was begun with other settings, or `grade` returned what is not a grade.
     """
     for name, value in (("solutions", solutions), ("rollouts", rollouts), ("concurrency", concurrency)):
         check_count("make_rollouts", name, value)
@@ -221,7 +221,7 @@ async def _labelled(problem: Problem, tree: _MonteCarlo, grade: Grade) -> PoolPr
 
 
 def _beginnings(candidate: Candidate) -> list[str]:
-    """The text after each step but the last, as it stands in the solution."""
+    """Return the solution's text after each step but the last, unchanged."""
     places, at = list[str](), 0
     for step in candidate.steps[:-1]:
         at = candidate.text.index(step.text, at) + len(step.text)

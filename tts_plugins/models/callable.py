@@ -21,22 +21,22 @@ class CallableModel:
 
     Args:
         function: synchronous (then it runs on a thread of its own) or asynchronous. It gets the problem's content,
-            and `seed=` where it has such a parameter. It returns a text, a `Generation`, any other object (which
+            and `seed=` if it has such a parameter. It returns a text, a `Generation`, any other object (which
             becomes the candidate's `output`), or a pair of one of these and a `Usage`.
-        name: as it appears in traces; the function's own name where left out.
+        name: as it appears in traces; the function's own name if left out.
         max_tokens: tokens of one solution at most; needed under a token or money budget, since what the function
             does not report is charged at this bound.
         concurrency: calls in flight at most.
-        price: US dollars per million prompt tokens and per million completion tokens, where it is paid for.
+        price: US dollars per million prompt tokens and per million completion tokens, if it is paid for.
         revise: a function from the content and earlier attempts (`Scored`, the latest last, with `text`, `score` and
-            `feedback`) to a better solution; it gets `seed=` and `merge=` too where it has such parameters, and
+            `feedback`) to a better solution; it also gets `seed=` and `merge=` if it has such parameters, and
             returns what `function` may.
         revision: instead of that, from a `Problem` and earlier attempts to the content that `function` is called with:
             a prompt variable that carries them, a hint field.
 
     A call counts as 1 in budgets, unless the function runs solves itself: those draw on the same account, and
     the call costs what they cost. A `Usage` that it returns then is that of the whole call, those solves included:
-    what they have paid is taken off; where it is less than that, it is taken for the function's own part.
+    what they have paid is subtracted; if it is less than that, it is taken for the function's own part.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class CallableModel:
         return f"CallableModel({self.name})"
 
     async def bound(self, problem: Problem) -> Bound:
-        """One call; the content's bytes and `max_tokens` where that is set, else unbounded in tokens."""
+        """Return one call: the content's bytes and `max_tokens` if that is set, else unbounded in tokens."""
         if self._max_tokens is None:
             return Bound(completion_tokens=None)
         prompt = len(str(problem.content).encode("utf-8", "replace")) + 64
@@ -79,7 +79,7 @@ class CallableModel:
         return Bound(prompt_tokens=prompt, completion_tokens=self._max_tokens, usd=usd)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """The function's result for the first seed.
+        """Return the function's result for the first seed.
 
         Raises:
             MalformedResponse: it returned None.
@@ -87,7 +87,7 @@ class CallableModel:
         return await self._called(self._function, problem.content, seed=seeds[0])
 
     async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound:
-        """That of a solution, with the attempts' bytes besides.
+        """Return the bound of a solution, plus the attempts' bytes.
 
         Raises:
             ConfigurationError: neither `revise` nor `revision` was given.
@@ -104,7 +104,7 @@ class CallableModel:
     async def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
     ) -> Reply:
-        """The result of `revise`, or of the function for the content that `revision` builds."""
+        """Return the result of `revise`, or of the function for the content that `revision` builds."""
         if self._revision is not None:
             return await self._called(self._function, self._revision(problem, history), seed=seeds[0])
         assert self._revise is not None
@@ -127,7 +127,7 @@ class CallableModel:
         return self._taken[key]
 
     def _counted(self, usage: Usage) -> Usage:
-        """What the function reports counts as a call, and costs its tokens where it names no price itself."""
+        """Return the function's reported usage, counted as a call, and priced by its tokens if it names no price."""
         usd = usage.usd
         if usd == 0 and any(self._price):
             usd = (usage.prompt_tokens * self._price[0] + usage.completion_tokens * self._price[1]) / 1e6
@@ -135,7 +135,7 @@ class CallableModel:
 
 
 def as_generation(result: Any) -> Generation:
-    """A function's result as a generation: other objects than texts are its output, beside their text or JSON."""
+    """Return a function's result as a generation; an object that is not a text becomes its output, with a text."""
     if isinstance(result, Generation):
         return result
     if isinstance(result, str):
@@ -150,7 +150,7 @@ def as_generation(result: Any) -> Generation:
 
 
 def _takes(function: Callable[..., Any], name: str, after: int) -> bool:
-    """Whether it has a parameter of this name, past those that take the arguments by place."""
+    """Return whether it has a parameter of this name, past those that take the arguments by place."""
     if (signature := signature_of(function)) is None:
         return False
     kinds = {p.name: (p.kind, i) for i, p in enumerate(signature.parameters.values())}

@@ -9,7 +9,7 @@ from tts_plugins.models._openai.error_mapping import translate
 
 
 async def list_models(base_url: str, api_key: str | None = None, *, timeout: float = 15.0) -> list[str]:
-    """The names of the models that an OpenAI-compatible server lists.
+    """Return the names of the models that an OpenAI-compatible server lists.
 
     Args:
         timeout: seconds for the whole call.

@@ -14,7 +14,8 @@ from tts_plugins.errors import (
     TTSError,
 )
 from tts_plugins.protocols import Run
-from tts_plugins.selection import Select, best, choose, majority_vote, spread
+from tts_plugins.selection import Select, best, spread
+from tts_plugins.strategies._choice import chosen
 from tts_plugins.types import Candidate, Scored
 
 # What ends a search that has found something: it then chooses among what it has.
@@ -66,7 +67,7 @@ def conclude(run: Run, finished: Sequence[Scored], beams: Sequence[Scored], sele
     """
     whole = [c for c in finished if not c.truncated]
     if pool := whole or finished:
-        return majority_vote(pool) if run.verifier is None else choose(pool, select)
+        return chosen(run, pool, "majority" if run.verifier is None else select)
     part = beams[0] if run.verifier is None else best(beams)
     return part.replace(truncated=True)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
-from tts_plugins.selection import choose
 from tts_plugins.stopping import Rule, ShippedRule, rule_for
 from tts_plugins.strategies._base import BaseStrategy
+from tts_plugins.strategies._choice import chosen
 from tts_plugins.types import Problem, Scored
 
 
@@ -67,4 +67,4 @@ class BestOfN(BaseStrategy):
         candidates = [c async for c in run.sample(problem, self.n, stop=self.stop, wave=self.wave)]
         if run.verifier is None:
             return candidates[0]
-        return choose(sorted(candidates, key=lambda c: c.index), self.select)
+        return chosen(run, sorted(candidates, key=lambda c: c.index), self.select)

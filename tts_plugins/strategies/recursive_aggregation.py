@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.protocols import Run
-from tts_plugins.selection import Select, choose, majority_vote
+from tts_plugins.selection import Select
 from tts_plugins.strategies._base import BaseStrategy
+from tts_plugins.strategies._choice import chosen
 from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end
 from tts_plugins.types import Problem, Scored
 
@@ -61,7 +62,7 @@ class RecursiveAggregation(BaseStrategy):
                 break
             run.prune(people)
             people = children
-        return majority_vote(people) if self.select == "majority" else choose(people, self.select)
+        return chosen(run, people, self.select)
 
 
 async def _merged(run: Run, problem: Problem, subset: list[Scored]) -> Scored | TTSError:

@@ -10,9 +10,10 @@ from typing import Any, Self
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, TTSError
 from tts_plugins.protocols import Run
-from tts_plugins.selection import Select, best, majority_vote, weighted_vote
+from tts_plugins.selection import Select, weighted_vote
 from tts_plugins.stopping import Rule, check_rule, should_stop
 from tts_plugins.strategies._base import BaseStrategy
+from tts_plugins.strategies._choice import chosen
 from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end
 from tts_plugins.types import Problem, Scored
 
@@ -94,11 +95,9 @@ class Revision(BaseStrategy):
         attempts = [attempt for chain in chains for attempt in chain.attempts]
         if not attempts:
             raise _nothing([chain.errors for chain in chains])
-        if self.select == "majority":
-            return majority_vote(attempts)
-        if self.select == "best":
-            return best(attempts)
-        return weighted_vote([weighted_vote(chain.attempts) for chain in chains if chain.attempts])
+        if self.select == "weighted":
+            attempts = [weighted_vote(chain.attempts) for chain in chains if chain.attempts]
+        return chosen(run, attempts, self.select)
 
     async def _chain(self, run: Run, problem: Problem) -> _Chain:
         """One chain. A failed attempt counts as a round, and the next one is shown why it failed."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
-from tts_plugins.selection import majority_vote
 from tts_plugins.stopping import Rule, ShippedRule, rule_for
 from tts_plugins.strategies._base import BaseStrategy
+from tts_plugins.strategies._choice import chosen
 from tts_plugins.types import Problem, Scored
 
 
@@ -54,4 +54,4 @@ class SelfConsistency(BaseStrategy):
                 "pass verifier=…, or a rule by votes such as VoteLead(3)"
             )
         candidates = [c async for c in run.sample(problem, self.n, stop=self.stop, wave=self.wave)]
-        return majority_vote(sorted(candidates, key=lambda c: c.index))
+        return chosen(run, sorted(candidates, key=lambda c: c.index), "majority")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.protocols import Run
-from tts_plugins.selection import choose
 from tts_plugins.stopping import Rule, check_rule, should_stop
 from tts_plugins.strategies._base import BaseStrategy
+from tts_plugins.strategies._choice import chosen
 from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end
 from tts_plugins.types import Problem, Scored
 
@@ -82,7 +82,7 @@ class TreeSearch(BaseStrategy):
             if should_stop(self.stop, seen, self.n - asked):
                 run.note("stop", rule=repr(self.stop), seen=len(seen), left=self.n - asked)
                 break
-        return choose(seen, self.select)
+        return chosen(run, seen, self.select)
 
     def _chosen(self, root: _Node, rng: Random) -> _Node:
         """The node that gets the next child."""

@@ -1,6 +1,6 @@
 """Programs that try to get out of a sandbox, each with the world that it attacks. For `CodeTests`, and for yours.
 
-An attack is a program that defines `attack()`. It has succeeded where that returns True, or where the world outside
+An attack is a program that defines `attack()`. It has succeeded if that returns True, or if the world outside
 shows it: a file is there, a listener was called, a process is dead, a check never ended.
 """
 
@@ -30,7 +30,7 @@ class Attack:
     Attributes:
         name: what it does.
         program: Python; the names of `World.names` are set in it.
-        shows: from outside, after it ran, whether it succeeded; None where only the program itself can tell.
+        shows: from outside, after it ran, whether it succeeded; None if only the program itself can tell.
         harmless: it may be run without a sandbox, to show that it would succeed there.
     """
 
@@ -55,17 +55,17 @@ class World:
         return self.folder / "own"
 
     def source(self, attack: Attack) -> str:
-        """The whole program, ready to be checked with the test `assert attack() is True`."""
+        """Return the whole program, ready to be checked with the test `assert attack() is True`."""
         return _USES + "".join(f"{k} = {v!r}\n" for k, v in self.names.items()) + attack.program
 
     def alive(self) -> bool:
-        """Whether the process that is attacked still runs, and is not stopped."""
+        """Return whether the process that is attacked still runs, and is not stopped."""
         if self.victim.poll() is not None:
             return False
         return Path(f"/proc/{self.victim.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "Tt"
 
     def renew(self) -> None:
-        """As it was before an attack that succeeded."""
+        """Restore the state before an attack that succeeded."""
         _end(self.victim)
         self.victim = _start()
         self.names["VICTIM"] = self.victim.pid
@@ -78,7 +78,7 @@ class World:
 
 @contextlib.contextmanager
 def world() -> Iterator[World]:
-    """A world that is removed afterwards. It changes this process's environment by one key for as long."""
+    """Yield a world that is removed afterwards. Meanwhile one key of this process's environment is set."""
     folder = Path(tempfile.mkdtemp(prefix="tts-plugins-world-", dir=Path.home()))
     victim = _start()
     made = World(folder, victim)

@@ -15,7 +15,7 @@ Script = Sequence[Any] | Callable[[Problem, int], Any]
 
 
 class ScriptedModel:
-    """A model that says what it is told to.
+    """A model that says what its script says.
 
     Args:
         script: texts, `Generation`s or exceptions (which are raised), given out in order and from the start again;
@@ -55,7 +55,7 @@ class ScriptedModel:
         self._active = 0
 
     async def bound(self, problem: Problem) -> Bound:
-        """`prompt_tokens`, `max_tokens`, and their price."""
+        """Return `prompt_tokens`, `max_tokens`, and their price."""
         price = None if self._price is None else self._price * (self._prompt + (self._max or 0))
         once = (self._price or 0.0) * self._prompt
         return Bound(
@@ -64,10 +64,10 @@ class ScriptedModel:
         )  # fmt: skip
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """The next lines of the script, one for each seed.
+        """Return the next lines of the script, one for each seed.
 
         Raises:
-            Exception: whatever stands in the script at that place.
+            Exception: whatever the script has at that place.
         """
         first, self._given = self._given, self._given + len(seeds)
         return await self._reply(seeds, [self._line(problem, first + i) for i in range(len(seeds))])
@@ -103,14 +103,14 @@ class ScriptedModel:
 
 
 class ScriptedStepModel(ScriptedModel):
-    """A model that writes the steps that it is told to.
+    """A model that writes the steps of its script.
 
     Args:
         tree: from a text so far ("" for none) to its next steps, given out in order and from the start again; or a
             function of the candidate and the number of the child, from 0. A step is a text, a `Generation` (whose
             `finish_reason` "step" means that more may follow) or an exception. An empty text, or a text so far that is
             not in the tree, ends the solution, as an answer's marker does.
-        separator: what stands between two steps.
+        separator: what separates two steps.
         settings: as for `ScriptedModel`.
 
     `expanded` holds the text, the number of children and whether it was greedy, for each request so far.
@@ -130,14 +130,14 @@ class ScriptedStepModel(ScriptedModel):
         self._numbers: dict[str, int] = {}
 
     async def prepare(self, run: Run) -> None:
-        """Nothing is to be learnt."""
+        """Do nothing: there is nothing to learn."""
 
     async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound:
-        """The same as for a whole solution."""
+        """Return the same as for a whole solution."""
         return await self.bound(candidate.problem)
 
     async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
-        """The next steps of the tree, one for each seed; the first one where it is greedy."""
+        """Return the next steps of the tree, one for each seed; the first one if it is greedy."""
         self.expanded.append((candidate.text, len(seeds), greedy))
         first = 0 if greedy else self._numbers.get(candidate.text, 0)
         if not greedy:
@@ -166,13 +166,13 @@ class ScriptedReviseModel(ScriptedModel):
         self._revise = revise
 
     async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound:
-        """The same as for a first answer."""
+        """Return the same as for a first answer."""
         return await self.bound(problem)
 
     async def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
     ) -> Reply:
-        """What the function says, one for each seed."""
+        """Return what the function says, one for each seed."""
         first = len(self.histories)
         self.histories += [tuple(a.text for a in history)] * len(seeds)
         return await self._reply(seeds, [self._revise(problem, history, first + i) for i in range(len(seeds))])
@@ -195,11 +195,11 @@ class TableVerifier:
         self._table, self._default, self._latency = table, default, latency
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Free: it looks up."""
+        """Return a bound of zero: a look-up is free."""
         return FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """The score in the table.
+        """Return the score in the table.
 
         Raises:
             VerifierError: the candidate is not in the table, and there is no default.

@@ -12,7 +12,7 @@ from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 def synthetic_pool(
     problems: int = 40, candidates: int = 24, *, seed: int = 0, exact: bool = False, strength: float = 1.0
 ) -> Pool:
-    """A pool that looks like recorded samples of a maths set.
+    """Return a pool that looks like recorded samples of a maths set.
 
     Problems run from easy to hopeless; hard ones are longer, and their wrong answers scatter. Right candidates score
     higher than wrong ones on average; with `exact`, the score is 1 for a right one and 0 for a wrong one. With the same

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.protocols import Run
+from tts_plugins.selection import grouped
 from tts_plugins.types import Candidate, Problem, Score
 
 
@@ -24,10 +26,9 @@ class AnswerAgreement:
 
     async def score_set(self, run: Run, candidates: Sequence[Candidate]) -> Sequence[Score]:
         """One score for each candidate, in order."""
-        votes: dict[str, int] = {}
-        for c in candidates:
-            if c.vote is not None:
-                votes[c.vote] = votes.get(c.vote, 0) + 1
+        groups = grouped(candidates)
+        counts = Counter(groups[c.vote] for c in candidates if c.vote is not None)
+        votes = {vote: counts[group] for vote, group in groups.items()}
         return [
             Score(value=0.0, feedback="no answer could be read")
             if c.vote is None

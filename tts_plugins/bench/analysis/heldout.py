@@ -32,7 +32,7 @@ class Heldout:
     Attributes:
         problems, solutions: how many there are.
         auc: the probability that a right solution scores above a wrong one, over all problems together.
-        auc_within: the same among solutions of one problem; None where each problem's are all right or all wrong.
+        auc_within: the same among solutions of one problem; None if each problem's are all right or all wrong.
         reliability: of the step scores against the labels.
         accuracy: of what is chosen among a problem's solutions: by "verifier", "weighted" votes, "majority", at
             "random", and by an "oracle".
@@ -48,7 +48,7 @@ class Heldout:
     gain: Mapping[str, Estimate]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON; an estimate is its value and the ends of its interval."""
+        """Return the figures as JSON; an estimate is its value and the ends of its interval."""
 
         def plain(estimate: Estimate | None) -> list[float] | None:
             return None if estimate is None else [estimate.value, estimate.low, estimate.high]
@@ -66,7 +66,7 @@ class Heldout:
         }  # fmt: skip
 
     def text(self) -> str:
-        """For a terminal."""
+        """Return the figures as text for a terminal."""
         lines = [
             f"held out: {self.problems} problems, {self.solutions} solutions",
             f"AUC {self.auc}; among solutions of one problem {self.auc_within or 'not defined'}",
@@ -84,7 +84,7 @@ class Heldout:
 def measure(
     problems: Sequence[PoolProblem], scores: Sequence[Steps], how: Aggregate, *, seed: int = 0, resamples: int = 1000
 ) -> Heldout:
-    """The figures.
+    """Return the figures.
 
     Args:
         problems: with graded candidates that have labels as step scores; those without candidates are left out.

@@ -30,7 +30,7 @@ OUTCOMES = ("right", "chosen wrongly", "not among them", "cut or without answer"
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """How tokens become FLOPs: the generator's parameters, and the verifier's where it is a model."""
+    """How tokens become FLOPs: the generator's parameters, and the verifier's if it is a model."""
 
     parameters: float
     verifier_parameters: float = 0.0
@@ -56,7 +56,7 @@ class Arm:
 
     @cached_property
     def accuracy(self) -> Estimate | None:
-        """The share of right answers; None where nothing was graded."""
+        """The share of right answers; None if nothing was graded."""
         return None if not self.rights else clustered_bootstrap(list(self.rights.values()))
 
     @cached_property
@@ -111,11 +111,11 @@ class Arm:
         return [s for solves in self.solves.values() for s in solves]
 
     def mean(self, figure: Figure) -> Estimate:
-        """A figure's mean with its interval."""
+        """Return a figure's mean with its interval."""
         return clustered_bootstrap([[figure(s) for s in solves] for solves in self.solves.values()])
 
     def flops(self, costs: Costs) -> Estimate:
-        """FLOPs of a solve."""
+        """Return FLOPs of a solve."""
         return self.mean(costs.of)
 
     def over(self, other: Arm, figure: Figure | None = None) -> Estimate:
@@ -137,8 +137,8 @@ class Arm:
         return paired_bootstrap(*([arm.rights[p] for p in shared] for arm in (self, other))) if shared else None
 
     def outcomes(self, problems: Sequence[str] | None = None) -> dict[str, float]:
-        """The shares of graded solves that ended right; wrong with a right candidate; wrong without one; with every
-        candidate truncated or unreadable; with no candidate."""
+        """Return the shares of graded solves that ended right; wrong with a right candidate; wrong without one; with
+        every candidate truncated or unreadable; with no candidate."""
         counts: Counter[str] = Counter()
         chosen = [s for s in self.all if s.correct is not None and (problems is None or s.problem in problems)]
         for s in chosen:
@@ -152,7 +152,7 @@ class Arm:
         return sum(c.truncated for c in rows) / max(1, len(rows))
 
     def selections(self) -> dict[str, float | None]:
-        """The accuracy that each way to choose among its candidates would have reached, ties in expectation.
+        """Return the accuracy that each way to choose among its candidates would have reached, ties in expectation.
 
         "any" is the share of solves with a right one among them; "one" that of a single candidate. A failed solve
         without candidates has none that could be right, and counts.
@@ -243,7 +243,7 @@ class Summary:
         return {problem: sum(r) / len(r) for problem, r in rights.items() if r}
 
     def bins(self, count: int = 5) -> list[tuple[str, ...]]:
-        """The problems in up to `count` bins of nearly equal size, easiest first."""
+        """Return the problems in up to `count` bins of nearly equal size, easiest first."""
         order = sorted(self.ease, key=lambda p: -self.ease[p])
         count = max(1, min(count, len(order) // 3))
         edges = [round(i * len(order) / count) for i in range(count + 1)]

@@ -35,7 +35,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """How a part of a chart is filled, and what it stands for."""
+    """How a part of a chart is filled, and what it means."""
 
     style: str
     words: str
@@ -51,17 +51,17 @@ class Spread:
 
 
 def letter(number: int) -> str:
-    """`A`, `B`, …, `Z`, `A2`, …: how an arm is marked everywhere."""
+    """Return `A`, `B`, …, `Z`, `A2`, …: how an arm is marked everywhere."""
     return chr(65 + number % 26) + (str(number // 26 + 1) if number >= 26 else "")
 
 
 def badge(number: int) -> Html:
-    """An arm's mark in running text."""
+    """Return an arm's mark in running text."""
     return el("span", letter(number), class_=f"arm c{number % COLOURS}")
 
 
 def against_cost(points: Sequence[Point], cost: str, height: float = 300.0) -> Html:
-    """Accuracy against cost, on a logarithmic scale, with intervals and the frontier."""
+    """Return accuracy against cost, on a logarithmic scale, with intervals and the frontier."""
     lows, highs = [p.accuracy.low for p in points], [p.accuracy.high for p in points]
     bottom, top, marks = _nice(min(lows), max(highs))
     start, end, ticks = _logarithmic([max(p.cost, 1e-9) for p in points])
@@ -87,14 +87,14 @@ def against_cost(points: Sequence[Point], cost: str, height: float = 300.0) -> H
     for p, px in zip(points, places, strict=True):
         out.append(_line(px, y(p.accuracy.low), px, y(p.accuracy.high), f"whisker k{p.arm % COLOURS}"))
     out += [
-        el("g", el("title", _told(p, cost)), _marker(px, y(p.accuracy.value), p.arm))
+        el("g", el("title", _described(p, cost)), _marker(px, y(p.accuracy.value), p.arm))
         for p, px in zip(points, places, strict=True)
     ]
     return _svg(out, height, f"Accuracy against {cost}")
 
 
 def _curves(points: Sequence[Point], x: Callable[[float], float], y: Callable[[float], float]) -> list[Html]:
-    """A line through the arms of each family, in order of their cost: how it scales."""
+    """Return a line through the arms of each family, in order of their cost: how it scales."""
     families: dict[str, list[Point]] = {}
     for point in points:
         families.setdefault(point.family, []).append(point)
@@ -108,7 +108,7 @@ def _curves(points: Sequence[Point], x: Callable[[float], float], y: Callable[[f
     return out
 
 
-def _told(point: Point, cost: str) -> str:
+def _described(point: Point, cost: str) -> str:
     low, high = point.accuracy.low, point.accuracy.high
     said = f"{letter(point.arm)} {point.name}: {point.accuracy.value:.1%} ({low:.1%} to {high:.1%})"
     return f"{said} for {point.cost:,.4g} {cost}"
@@ -117,7 +117,7 @@ def _told(point: Point, cost: str) -> str:
 def by_bin(
     bins: Sequence[tuple[str, str]], bars: Mapping[int, Sequence[Estimate | None]], height: float = 300.0
 ) -> Html:
-    """Accuracy of each arm in bins of difficulty: `bins` are their two lines of words, easiest first."""
+    """Return accuracy of each arm in bins of difficulty: `bins` are their two lines of words, easiest first."""
     out = [_rule(_TOP + (1 - m) * (height - _TOP - _BOTTOM), _percent(m)) for m in (0.0, 0.25, 0.5, 0.75, 1.0)]
     place = (WIDTH - _LEFT - _RIGHT) / len(bins)
     wide = min(26.0, place * 0.84 / max(1, len(bars)))
@@ -135,13 +135,13 @@ def by_bin(
             said = el("title", f"{letter(arm)}, {first}: {value}")
             out.append(el("rect", said, height=f"{max(high, 0.8):.1f}", class_=f"f{arm % COLOURS}", **rest))
             at = [height - _BOTTOM - e * (height - _TOP - _BOTTOM) for e in (value.low, value.high)]
-            # The halo makes the line seen on the darkest bars too.
+            # The halo makes the line visible on the darkest bars too.
             out += [_line(left + wide / 2, at[0], left + wide / 2, at[1], kind) for kind in ("halo", "error")]
     return _svg(out, height, "Accuracy by difficulty")
 
 
 def shares(rows: Sequence[tuple[int | str, Mapping[str, float]]], styles: Mapping[str, str]) -> Html:
-    """Rows of parts that add up to one; `styles` says how each part is filled."""
+    """Return rows of parts that add up to one; `styles` says how each part is filled."""
     out: list[Html] = []
     left = _LEFT + (26 if any(isinstance(head, str) for head, _ in rows) else 0)
     for i, (head, parts) in enumerate(rows):
@@ -161,7 +161,7 @@ def shares(rows: Sequence[tuple[int | str, Mapping[str, float]]], styles: Mappin
 
 
 def spreads(rows: Sequence[Spread], what: str) -> Html:
-    """For each arm a line from 5 to 95 %, a box from 25 to 75 %, a bar at the median and a dot at the mean."""
+    """Draw for each arm a line from 5 to 95 %, a box from 25 to 75 %, a bar at the median, a dot at the mean."""
     _, most, marks = _nice(0.0, max(max(r.quantiles[-1], r.mean) for r in rows) or 1.0)  # no line ends beyond a mark
     height = 12 + len(rows) * 28.0 + 34
 
@@ -185,13 +185,13 @@ def spreads(rows: Sequence[Spread], what: str) -> Html:
 
 
 def keys(names: Sequence[str]) -> Html:
-    """The arms' marks and names, one under the other, for a picture that stands alone."""
+    """Return the arms' marks and names, one under the other, for a stand-alone picture."""
     rows = [markup(_marker(9, 9 + 22 * i, i), _text(26, 13 + 22 * i, n, anchor="start")) for i, n in enumerate(names)]
     return markup(*rows)
 
 
 def legend(keys: Sequence[Key], note: str) -> tuple[Html, float]:
-    """A chart's keys and its note, a line each, for a picture that stands alone; and their height."""
+    """Return a chart's keys and its note, a line each, for a stand-alone picture; and their height."""
     rows: list[Html] = []
     for i, key in enumerate(keys):
         mark = el("rect", x="0.5", y=f"{i * _LINE + 0.5:.1f}", width="11", height="11", class_=f"part {key.style}")
@@ -202,7 +202,7 @@ def legend(keys: Sequence[Key], note: str) -> tuple[Html, float]:
 
 
 def _apart(places: Sequence[float]) -> list[float]:
-    """Places that are nearly the same, moved a little to the sides, so that their whiskers can be told apart."""
+    """Return places that are nearly the same, moved a little aside, so that their whiskers can be distinguished."""
     out = list(places)
     left = sorted(range(len(places)), key=lambda i: places[i])
     while left:
@@ -253,7 +253,7 @@ def _short(value: float) -> str:
 
 
 def _nice(low: float, high: float) -> tuple[float, float, list[float]]:
-    """Round ends around a range, and about five marks in it."""
+    """Return round ends around a range, and about five marks in it."""
     span = max(high - low, 1e-9 if high > 1 else 0.05)
     step = 10 ** math.floor(math.log10(span / 4))
     step *= next(m for m in (1, 2, 2.5, 5, 10) if span / (step * m) <= 5)
@@ -263,7 +263,7 @@ def _nice(low: float, high: float) -> tuple[float, float, list[float]]:
 
 
 def _logarithmic(values: Sequence[float]) -> tuple[float, float, list[float]]:
-    """The ends of a logarithmic scale, as exponents, and its marks."""
+    """Return the ends of a logarithmic scale, as exponents, and its marks."""
     start, end = math.log10(min(values)), math.log10(max(values))
     if end - start < 0.3:
         start, end = start - 0.15, end + 0.15

@@ -1,4 +1,4 @@
-"""The charts of a report, each with its title, its keys and what is to be known of it. Pure."""
+"""The charts of a report, each with its title, its keys and a note. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORDS = {
     OUTCOMES[2]: "no right answer among the candidates", OUTCOMES[3]: "every candidate cut, or without an answer",
     OUTCOMES[4]: "failed",
 }  # fmt: skip
-_BARS = 8  # more bars in a group cannot be told apart
+_BARS = 8  # more bars in a group cannot be distinguished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +34,13 @@ class Drawing:
 
 
 def drawings(summary: Summary, cost: Cost, unit: str) -> list[Drawing]:
-    """The charts that the data allow."""
+    """Return the charts that the data allow."""
     numbers = {arm.name: i for i, arm in enumerate(summary.arms)}
     graded = [a for a in summary.arms if a.accuracy is not None]
     out = list[Drawing]()
     if graded:
         out.append(_against_cost(summary, numbers, cost, unit))
-        if summary.ease:  # none where every solve failed: there is no candidate to tell it by
+        if summary.ease:  # none if every solve failed: there is no candidate to judge it by
             out.append(_by_bin(summary, numbers))
         out.append(_outcomes(summary, numbers))
     spread = [_spread(a, numbers[a.name]) for a in summary.arms]
@@ -51,7 +51,7 @@ def drawings(summary: Summary, cost: Cost, unit: str) -> list[Drawing]:
 
 
 def charts(summary: Summary, cost: Cost, unit: str) -> Html:
-    """All charts, with the key of the arms above them."""
+    """Return all charts, with the key of the arms above them."""
     keys = [[el("span", badge(i), arm.name, class_="legend"), " "] for i, arm in enumerate(summary.arms)]
     figures = [
         el("figure", el("h3", d.title), d.chart, el("figcaption", [_key(k) for k in d.keys], d.note))
@@ -87,7 +87,7 @@ def _by_bin(summary: Summary, numbers: Mapping[str, int]) -> Drawing:
 
 
 def bin_name(number: int, of: int) -> str:
-    """What a bin of difficulty is called; one alone has no others to be easier than."""
+    """Return what a bin of difficulty is called; one alone has no others to be easier than."""
     return "all" if of == 1 else "easiest" if number == 0 else "hardest" if number == of - 1 else str(number + 1)
 
 
@@ -105,7 +105,7 @@ def _spread(arm: Arm, number: int) -> chart.Spread:
 
 
 def _chosen(summary: Summary, arm: Arm, number: int) -> Drawing | None:
-    """The strategies that a policy chose, most frequent first, in each bin of difficulty."""
+    """Return the strategies that a policy chose, most frequent first, in each bin of difficulty."""
     names = [name for name, _ in Counter(s.choice for s in arm.all if s.choice is not None).most_common()]
     if not names:
         return None

@@ -18,7 +18,7 @@ POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def headline(summary: Summary, cost: Callable[[Arm], float], unit: str) -> Html | None:
-    """The best strategy beside the first one, in a sentence; none where nothing was graded."""
+    """Return the best strategy beside the first one, in a sentence; none if nothing was graded."""
     graded = [arm for arm in summary.arms if arm.accuracy is not None]
     if len(graded) < 2:
         return None
@@ -35,7 +35,7 @@ def headline(summary: Summary, cost: Callable[[Arm], float], unit: str) -> Html 
 
 
 def facts(config: Mapping[str, Any], summary: Summary) -> Html:
-    """What was done, and what it took."""
+    """Return what was done, and what it took."""
     solves = [s for arm in summary.arms for s in arm.all]
     usd = None if any(s.usd is None for s in solves) else sum(s.usd or 0.0 for s in solves)
     pairs = [
@@ -58,7 +58,7 @@ def _spent(summary: Summary) -> str:
 
 
 def figures(summary: Summary, frontier: Sequence[Arm], costs: Costs | None) -> Html:
-    """Every arm's accuracy and costs."""
+    """Return every arm's accuracy and costs."""
     heads = ["Strategy", "Right", "Over the first", "Candidates", "Calls", "Tokens"]
     heads += ["FLOPs"] * (costs is not None) + ["Cost", "Time"]
     rows, first = [], summary.arms[0]
@@ -75,17 +75,17 @@ def figures(summary: Summary, frontier: Sequence[Arm], costs: Costs | None) -> H
 
 
 def tokens_of(arm: Arm) -> str:
-    """Tokens of a solve, marked where some are bounds."""
+    """Return tokens of a solve, marked if some are bounds."""
     return bounded({"exact": arm.exact}, arm.tokens.value)
 
 
 def flops_of(arm: Arm, costs: Costs) -> str:
-    """FLOPs of a solve, marked where they follow from bounds."""
+    """Return FLOPs of a solve, marked if they follow from bounds."""
     return ("" if arm.exact else "≤") + f"{arm.flops(costs).value:.2e}"
 
 
 def choosing(summary: Summary) -> Html | None:
-    """What each way to choose would have reached with the same candidates."""
+    """Return what each way to choose would have reached with the same candidates."""
     heads = ["Strategy", "One candidate", "Majority", "Best score", "Weighted", "Any right", "Truncated"]
     rows = []
     for i, arm in enumerate(summary.arms):
@@ -94,12 +94,12 @@ def choosing(summary: Summary) -> Html | None:
             continue
         cells = ["—" if v is None else f"{v:.3f}" for v in values.values()]
         rows.append(_row(i, arm.name, [*cells, f"{arm.truncated:.1%}"]))
-    note = "Ties in expectation. «Any right» is the ceiling of every choice; truncated candidates met a length limit."
+    note = "Ties in expectation. 'Any right' is the ceiling of every choice; truncated candidates met a length limit."
     return _table("Choosing among the candidates", heads, rows, note) if rows else None
 
 
 def passes(summary: Summary) -> Html | None:
-    """Unbiased pass@k of the arms that take a fixed number of candidates."""
+    """Return unbiased pass@k of the arms that take a fixed number of candidates."""
     found = {i: {k: arm.pass_at(k) for k in POWERS} for i, arm in enumerate(summary.arms)}
     ks = [k for k in POWERS if k == 1 or any(v[k] is not None for v in found.values())]
     rows = [
@@ -108,12 +108,12 @@ def passes(summary: Summary) -> Html | None:
         if values[1] is not None
     ]
     note = "The chance that one of k candidates is right, unbiased (Chen et al. 2021, 2107.03374); for searches it "
-    note += "describes their finals, which are no independent samples."
+    note += "describes their finals, which are not independent samples."
     return _table("pass@k", ["Strategy", *(f"k = {k}" for k in ks)], rows, note) if rows else None
 
 
 def beside(found: Sequence[Match], larger: Larger, words: Callable[[float | None], str], *, lone: bool) -> Html:
-    """The small model beside the larger one at matched FLOPs."""
+    """Return the small model beside the larger one at matched FLOPs."""
     heads = ["Pretraining", "FLOPs allowed", "Best within it", "Its FLOPs", "Right", larger.name, "Difference"]
     rows = []
     for m in found:
@@ -130,7 +130,7 @@ def beside(found: Sequence[Match], larger: Larger, words: Callable[[float | None
 
 
 def failures(summary: Summary) -> Html | None:
-    """How the solves ended, where not all were complete, and the first causes of those that failed."""
+    """Return how the solves ended, if not all were complete, and the first causes of those that failed."""
     counts = {i: Counter(s.stopped for s in arm.all) for i, arm in enumerate(summary.arms)}
     kinds = sorted({kind for count in counts.values() for kind in count})
     if kinds == ["complete"]:
@@ -146,7 +146,7 @@ def failures(summary: Summary) -> Html | None:
 
 
 def settings(config: Mapping[str, Any]) -> Html:
-    """The configuration, folded."""
+    """Return the configuration, folded."""
     return el("details", el("summary", "Configuration"), el("pre", json.dumps(config, indent=2, ensure_ascii=False)))
 
 

@@ -25,13 +25,13 @@ _CHART = re.compile(r'<svg viewBox="0 0 [\d.]+ (?P<height>[\d.]+)"[^>]*>(?P<cont
 
 @dataclass(frozen=True, kw_only=True)
 class Placing:
-    """How tokens become FLOPs, and the larger model that stands beside, if any."""
+    """How tokens become FLOPs, and the larger model to compare with, if any."""
 
     costs: Costs
     larger: Larger | None = None
 
     def matches(self, summary: Summary) -> list[Match]:
-        """The best arms within the larger model's FLOPs; none where there is no larger model."""
+        """Return the best arms within the larger model's FLOPs; none if there is no larger model."""
         return [] if self.larger is None else matches(summary, self.costs, self.larger)
 
 
@@ -43,17 +43,17 @@ class Run:
     summary: Summary
 
     def frontier(self, place: Placing | None = None) -> list[Arm]:
-        """The arms on the frontier of accuracy over FLOPs where these are known, else over tokens."""
+        """Return the arms on the frontier of accuracy over FLOPs if these are known, else over tokens."""
         return self.summary.frontier(cost_of(place))
 
 
 def cost_of(place: Placing | None) -> Any:
-    """From an arm to what it costs a solve: FLOPs where parameters are known, else tokens."""
+    """Return a function from an arm to its cost per solve: FLOPs if parameters are known, else tokens."""
     return (lambda arm: arm.tokens.value) if place is None else (lambda arm: arm.flops(place.costs).value)
 
 
 def load(store: Store) -> Run:
-    """What a store holds by now.
+    """Return what a store holds by now.
 
     Raises:
         DataError: no solve has ended yet.
@@ -66,7 +66,7 @@ def load(store: Store) -> Run:
 
 
 def page(run: Run, place: Placing | None = None) -> str:
-    """One HTML page that needs nothing else: no network, and no script to be read."""
+    """Return one HTML page that needs nothing else: no network, and no script to be read."""
     found = place.matches(run.summary) if place is not None else []
     cost, unit = cost_of(place), "tokens of a solve" if place is None else "FLOPs of a solve"
     body = [
@@ -88,7 +88,7 @@ def page(run: Run, place: Placing | None = None) -> str:
 
 
 def picture(run: Run, place: Placing | None = None) -> str:
-    """The charts as one SVG that stands alone, in light colours."""
+    """Return the charts as one stand-alone SVG, in light colours."""
     unit = "tokens of a solve" if place is None else "FLOPs of a solve"
     drawn = drawings(run.summary, cost_of(place), unit)
     parts, heights, wide = list[Html](), [0.0, 0.0], 440.0
@@ -115,7 +115,7 @@ def picture(run: Run, place: Placing | None = None) -> str:
 
 
 def check_png() -> None:
-    """Refuse what `png_of` could not do, before the work.
+    """Raise before the work if `png_of` cannot run.
 
     Raises:
         MissingExtraError: `resvg-py` is not installed.
@@ -125,7 +125,7 @@ def check_png() -> None:
 
 
 def png_of(svg: str) -> bytes:
-    """A picture as PNG, at twice its size.
+    """Return a picture as PNG, at twice its size.
 
     Raises:
         MissingExtraError: `resvg-py` is not installed.
@@ -137,7 +137,7 @@ def png_of(svg: str) -> bytes:
 
 
 def remarks(summary: Summary) -> list[str]:
-    """What the figures do not say by themselves: which are bounds, have no interval, or do not count a problem."""
+    """Return what the figures do not show: which are bounds, have no interval, or leave out a problem."""
     said, bare = list[str](), len(summary.ungraded)
     if not all(arm.exact for arm in summary.arms):
         said.append("≤: the server did not count some of these tokens, which are bounds or estimates")
@@ -149,7 +149,7 @@ def remarks(summary: Summary) -> list[str]:
 
 
 def as_dict(run: Run, place: Placing | None = None) -> dict[str, Any]:
-    """The configuration and all figures, as JSON."""
+    """Return the configuration and all figures, as JSON."""
     frontier = run.frontier(place)
     return {
         "config": dict(run.config),
@@ -166,7 +166,7 @@ def as_dict(run: Run, place: Placing | None = None) -> dict[str, Any]:
 
 
 def share_words(share: float | None) -> str:
-    """R = D_inference / D_pretraining, in words."""
+    """Return R = D_inference / D_pretraining in words."""
     return "not counted" if share is None else f"counted, R = {share:g}"
 
 
@@ -201,7 +201,7 @@ def _style() -> str:
 
 
 def _literal(style: str) -> str:
-    """Styles with the light colours put in: renderers of pictures know no variables."""
+    """Return styles with the light colours filled in: picture renderers do not support CSS variables."""
     house = files("tts_plugins._trace").joinpath("page.css").read_text("utf-8")
     colours: dict[str, str] = {}
     for name, value in re.findall(r"(--\w+): ([^;]+);", house + style):

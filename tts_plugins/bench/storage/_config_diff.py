@@ -8,7 +8,7 @@ from typing import Any
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What was and is, by name: strategies that were added or left out first, then what has changed."""
+    """Return what was and is, by name: strategies that were added or left out first, then what has changed."""
     return [
         *_arms(old.get("arms") or {}, new.get("arms") or {}),
         *_problems(old.get("problems"), new.get("problems")),
@@ -17,7 +17,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether all that has changed is that there are more problems: what was solved of the others stands."""
+    """Return whether only problems were added: what was solved of the others stays valid."""
     had, has = old.get("problems"), new.get("problems")
     if not isinstance(had, Mapping) or not isinstance(has, Mapping) or had == has:
         return False
@@ -26,7 +26,7 @@ def grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def in_grade_alone(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether the grade is all that has changed: it says what is right, and nothing of what was asked."""
+    """Return whether only the grade has changed: it decides what is right, not what is requested."""
     return old != new and {**old, "grade": None} == {**new, "grade": None}
 
 
@@ -51,7 +51,7 @@ def _problems(old: Any, new: Any) -> Iterable[str]:
 
 
 def _shared(config: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with the strategies only that the other one has too, and without problems told by name."""
+    """Return a configuration with only the strategies that the other one also has, and without problem names."""
     arms, others = config.get("arms") or {}, other.get("arms") or {}
     made = {**config, "arms": {name: arm for name, arm in arms.items() if name in others}}
     if isinstance(config.get("problems"), Mapping) and isinstance(other.get("problems"), Mapping):

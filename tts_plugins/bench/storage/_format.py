@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS replies (
 def begin(
     path: Path, db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, mendable: bool
 ) -> bool:
-    """Make it a benchmark's file, where it is none yet; whether it holds one that differs in its grade alone."""
+    """Make it a benchmark's file if it is not one yet; return whether it holds one that differs only in its grade."""
     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         old = read_config(path, db)
         if not is_empty(db):

@@ -45,13 +45,13 @@ class Store:
             config: JSON-serialisable; whatever changes what the results mean.
             durable: wait for the disk at each commit, so that a power cut loses nothing either. Without it, `kill -9`
                 loses nothing, and a power cut the last moments.
-            regrade: gives the rows anew where `grade` is all that differs from what the file was begun with.
-            always: also where nothing differs, since the configuration cannot tell one grade from another.
+            regrade: makes the rows again if only `grade` differs from what the file was started with.
+            always: also if nothing differs, since the configuration cannot tell one grade from another.
 
         Raises:
             ConfigurationError: the file holds another configuration (names what differs), another process writes to
                 it, or it cannot be made.
-            DataError: the file is no benchmark's, or of a newer version; it is damaged, locked, or its disk is full.
+            DataError: the file is not a benchmark's, or of a newer version; it is damaged, locked, or its disk is full.
         """
         path = Path(path).expanduser()
         lock = lock_file(path)
@@ -72,10 +72,10 @@ class Store:
 
     @classmethod
     def read(cls, path: str | Path) -> Store:
-        """A benchmark's file, to look at; also while it is being written.
+        """Return a benchmark's file, to look at; also while it is being written.
 
         Raises:
-            DataError: there is no such file, or it is no benchmark's.
+            DataError: there is no such file, or it is not a benchmark's.
         """
         path = Path(path).expanduser()
         if not path.is_file():
@@ -93,25 +93,25 @@ class Store:
 
     @explained
     def problems(self) -> list[ProblemRow]:
-        """All problems, in their order."""
+        """Return all problems, in their order."""
         rows = self._db.execute("SELECT id, text, answer, level FROM problems ORDER BY place")
         return [ProblemRow(id=i, text=t, answer=a, level=v) for i, t, a, v in rows]
 
     @explained
     def done(self) -> set[tuple[str, str, int]]:
-        """The problem, arm and seed of each solve that has ended."""
+        """Return the problem, arm and seed of each solve that has ended."""
         return set(self._db.execute("SELECT problem, arm, seed FROM solves"))
 
     @explained
     def solves(self) -> list[SolveRow]:
-        """All solves that have ended, by problem, arm and seed."""
+        """Return all solves that have ended, by problem, arm and seed."""
         names = [f.name for f in fields(SolveRow) if f.name != SINCE_1 or is_current(self._db)]
         rows = self._db.execute(f"SELECT {', '.join(names)} FROM solves ORDER BY problem, arm, seed")
         return [SolveRow(**_typed(dict(zip(names, row, strict=True)), "correct", "exact")) for row in rows]
 
     @explained
     def candidates(self) -> dict[tuple[str, str, int], list[CandidateRow]]:
-        """The candidates of each solve, in their order."""
+        """Return the candidates of each solve, in their order."""
         names = [f.name for f in fields(CandidateRow)]
         rows = self._db.execute(
             f"SELECT problem, arm, seed, {', '.join(names)} FROM candidates ORDER BY problem, arm, seed, place"
@@ -158,7 +158,7 @@ class Store:
 
     @explained
     def reply(self, key: SolveKey, call: str) -> str | None:
-        """What a model replied to a call of a solve that has not ended yet; None where it was not asked."""
+        """Return what a model replied to a call of a solve that has not ended yet; None if it was not asked."""
         found = self._db.execute(
             "SELECT reply FROM replies WHERE problem = ? AND arm = ? AND seed = ? AND call = ?",
             (key.problem, key.arm, key.seed, call),
@@ -175,7 +175,7 @@ class Store:
 
     @staticmethod
     def remove(path: str | Path) -> None:
-        """Delete a benchmark's file and what stands beside it."""
+        """Delete a benchmark's file and the files beside it."""
         for end in ("", "-wal", "-shm", ".lock"):
             path = Path(path)
             path.with_name(path.name + end).unlink(missing_ok=True)
@@ -203,7 +203,7 @@ def _plain(row: CandidateRow) -> list[Any]:
 
 
 def _typed(row: dict[str, Any], *flags: str) -> dict[str, Any]:
-    """SQLite has no truth values."""
+    """Return the row with Booleans, which SQLite does not have."""
     for name in flags:
         row[name] = None if row[name] is None else bool(row[name])
     return row

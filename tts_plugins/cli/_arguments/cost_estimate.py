@@ -44,7 +44,7 @@ class Estimate:
         return self.prompt_tokens + self.completion_tokens
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures, `tokens` included."""
+        """Return the figures, `tokens` included."""
         return {**asdict(self), "tokens": self.tokens}
 
 
@@ -61,7 +61,7 @@ class Plan:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON; `room` is the number of candidates that surely fit into the budget."""
+        """Return the estimate as JSON; `room` is the number of candidates that surely fit into the budget."""
         return {
             "dry_run": True,
             "model": self.model,
@@ -74,7 +74,7 @@ class Plan:
         }
 
     def __rich__(self) -> Group:
-        """For a terminal."""
+        """Render the estimate for a terminal."""
         head = f"Nothing was sent. {self.model} with {self.strategy} would take:"
         return Group(Text(head), self._table(), *map(Text, self.notes))
 

@@ -83,7 +83,7 @@ def _object(where: str, text: str | None) -> Strategy:
         raise ConfigurationError(f"--strategy {text}: write python:package.module:object or python:path/file.py:object")
     found = named(where, f"--strategy {text}")
     if isinstance(found, type) or not callable(found):
-        raise ConfigurationError(f"--strategy {text}: {where} is no strategy; name an object such as BestOfN(n=8)")
+        raise ConfigurationError(f"--strategy {text}: {where} is not a strategy; name an object such as BestOfN(n=8)")
     return cast(Strategy, found)
 
 
@@ -120,10 +120,10 @@ def _asked(policy: ComputeOptimal) -> Iterator[BaseStrategy]:
 
 
 def with_larger(strategy: Strategy, model: OpenAICompatibleModel) -> ComputeOptimal:
-    """Give a policy the larger model that it may ask.
+    """Give a policy the larger model that it may use.
 
     Raises:
-        ConfigurationError: it is no policy, or was fitted to another larger model.
+        ConfigurationError: it is not a policy, or was fitted to another larger model.
     """
     if not isinstance(strategy, ComputeOptimal):
         raise ConfigurationError(

@@ -27,12 +27,14 @@ from tts_plugins.verifiers.recorded import RecordedVerifier
 def verifier_of(
     text: str | None, *, base_url: str | None = None, api_key_env: str | None = None
 ) -> Verifier | SetVerifier | None:
-    """`agreement`, `json-schema:FILE`, `python:package.module:function` or `python:path/file.py:function`; `FILE.npz`
-    of `train-verifier`; for pools `recorded`, or `recorded:HOW` where step scores become one otherwise than by the
-    last.
+    """Return the verifier that `--verifier` names.
+
+    It is `agreement`, `json-schema:FILE`, `python:package.module:function`, `python:path/file.py:function`, or
+    `FILE.npz` of `train-verifier`; for pools `recorded`, or `recorded:HOW` to reduce step scores differently than to
+    the last one.
 
     Args:
-        base_url, api_key_env: of the server that has the embedding model, where it is not the embedded one.
+        base_url, api_key_env: of the server that has the embedding model, if it is not the embedded one.
 
     Raises:
         ConfigurationError: none of these, or what it names cannot be loaded.
@@ -61,7 +63,7 @@ def learned_head(text: str | None) -> LearnedHead | None:
     """Load what `train-verifier` wrote, if that is named.
 
     Raises:
-        DataError: the file is none.
+        DataError: the file is not a learned verifier.
     """
     return None if text is None or not text.endswith(".npz") else LearnedHead.load(Path(text).expanduser())
 
@@ -86,11 +88,11 @@ def _schema(path: Path, text: str) -> Any:
     except OSError as error:
         raise ConfigurationError(f"--verifier {text}: the file cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"--verifier {text}: the file is no JSON: {error}") from error
+        raise ConfigurationError(f"--verifier {text}: the file is not JSON: {error}") from error
 
 
 def answer_of(text: str | None) -> Callable[[str], str | None]:
-    """The way to read answers that `--answer` names.
+    """Return the way to read answers that `--answer` names.
 
     Raises:
         ConfigurationError: it is not known.
@@ -104,7 +106,7 @@ def function_of(text: str, option: str) -> Any:
     """Load the function that `python:package.module:function` or `python:path/file.py:function` names.
 
     Raises:
-        ConfigurationError: it cannot be loaded, or is no function.
+        ConfigurationError: it cannot be loaded, or is not a function.
     """
     kind, _, where = text.partition(":")
     if kind != "python" or ":" not in where:

@@ -49,7 +49,7 @@ class Check:
     data: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the check as JSON."""
         return {"name": self.name, "status": self.status, "said": self.said, **(self.data or {})}
 
 

@@ -67,7 +67,7 @@ def rollouts(
         typer.Option(
             metavar="FUNCTION",
             help="python:package.module:function or python:path/file.py:function of (problem, candidate), that says "
-            "whether it is right, or None where that cannot be read; equal answers are right if left out.",
+            "whether it is right, or None if that cannot be read; equal answers are right if left out.",
         ),
     ] = None,
     logprobs: Annotated[
@@ -145,7 +145,7 @@ def _dropped(problem: PoolProblem) -> Counter[str]:
 
 
 def _left_out(dropped: Counter[str]) -> str:
-    """Say how many solutions have no labels, and why."""
+    """Return how many solutions have no labels, and why."""
     reasons = ", ".join(f"{count} {_REASONS.get(name, name)}" for name, count in dropped.items())
     return f" ({dropped.total()} left out: {reasons})" if reasons else ""
 
@@ -154,7 +154,7 @@ def read_problems(path: Path) -> list[Problem]:
     """Read problems from a file of JSON lines.
 
     Raises:
-        DataError: a line is none: names file, line and field.
+        DataError: a line is not a problem; names file, line and field.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -36,7 +36,7 @@ BaseUrl = Annotated[
 Profile = Annotated[
     str | None,
     typer.Option(
-        help="The profile of requests that name none; one sample for each if left out. Profiles stand in "
+        help="The profile of requests that name none; one sample for each if left out. Profiles are in "
         "pyproject.toml or tts-plugins.toml.",
         rich_help_panel=_UPSTREAM,
         metavar="NAME",
@@ -102,7 +102,7 @@ def serve(
     max_tokens: Annotated[
         int,
         typer.Option(
-            help="Of one candidate, where a budget needs a limit and a request gives none.",
+            help="Of one candidate, if a budget needs a limit and a request gives none.",
             rich_help_panel=_UPSTREAM,
             min=1,
         ),
@@ -170,7 +170,7 @@ def _serve(settings: ServerSettings, workers: int) -> None:
 
 
 def _greet(settings: ServerSettings) -> None:
-    """Where it is, and a line to try."""
+    """Print the server's address, and a command to try."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     model = settings.models[0] if settings.models else "SmolLM2-135M-Instruct" if settings.base_url is None else "MODEL"

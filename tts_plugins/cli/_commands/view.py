@@ -44,7 +44,7 @@ def view(source: Source, port: Port = 8401, browse: Browse = False, debug: Debug
 
 
 def traces_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
-    """The traces in a file: a name, the trace, and a title.
+    """Yield the traces in a file: a name, the trace, and a title.
 
     Raises:
         DataError: it is neither JSON with a trace nor a run.
@@ -59,7 +59,7 @@ def traces_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: it is no JSON ({error}); give a trace, or a run of bench") from error
+        raise DataError(f"{path}: it is not JSON ({error}); give a trace, or a run of bench") from error
     trace = found.get("trace", found) if isinstance(found, dict) else None
     if not isinstance(trace, dict) or not isinstance(trace.get("events"), list):
         raise DataError(f"{path}: it has no events; give what the viewer exports, or `Trace.to_dict()` as JSON")
@@ -67,7 +67,7 @@ def traces_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
 
 
 def _stored(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
-    """The solves of a benchmark's file, as traces: it keeps candidates, and not when each came."""
+    """Yield the solves of a benchmark's file as traces: it keeps candidates, but not when each arrived."""
     with Store.read(path) as store:
         problems = {row.id: row for row in store.problems()}
         candidates = store.candidates()

@@ -32,7 +32,7 @@ class BenchView:
         for solve in store.solves():
             self._solves[solve.arm].append(solve)
         self._each = len(plan.problems) * len(plan.seeds)
-        self._quiet, self._told = quiet, time.monotonic()
+        self._quiet, self._reported = quiet, time.monotonic()
         self._progress: Progress | None = None
         self._before = sum(map(len, self._solves.values()))
         live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
@@ -50,15 +50,15 @@ class BenchView:
             self._show.stop()
 
     def add(self, progress: Progress) -> None:
-        """One more solve."""
+        """Add one more solve."""
         self._solves[progress.solve.arm].append(progress.solve)
         self._progress = progress
-        if self._show is None and not self._quiet and time.monotonic() - self._told > EVERY:
-            self._told = time.monotonic()
+        if self._show is None and not self._quiet and time.monotonic() - self._reported > EVERY:
+            self._reported = time.monotonic()
             say(self.line())
 
     def line(self) -> str:
-        """How it stands, in a few words."""
+        """Return the current state in a few words."""
         solves = [s for rows in self._solves.values() for s in rows]
         tokens = bounded({"exact": all(s.exact for s in solves)}, sum(s.tokens for s in solves))
         spent = f"{sum(s.calls for s in solves):,} calls, {tokens} tokens{_spent(solves)}"
@@ -67,7 +67,7 @@ class BenchView:
         return f"{len(solves):,} of {self._each * len(self._solves):,} solves{pace}; {spent}"
 
     def render(self) -> RenderableType:
-        """The display as it stands."""
+        """Return the current display."""
         table = Table(box=None, padding=(0, 2, 0, 0))
         for name in ("", "done", "right", "calls", "tokens", "time"):
             table.add_column(name, justify="right" if name else "left", no_wrap=True, overflow="ellipsis")
@@ -81,7 +81,7 @@ class BenchView:
 
 
 def show(run: Run, place: Placing | None) -> None:
-    """The table of a run, on stdout."""
+    """Print the table of a run on stdout."""
     console = stdout()
     arms, frontier = run.summary.arms, run.frontier(place)
     columns = {
@@ -100,7 +100,7 @@ def show(run: Run, place: Placing | None) -> None:
     shown = {name: cells for name, cells in columns.items() if cells}
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in shown:
-        # Figures stay whole; names are what is cut where the terminal is narrow.
+        # Figures stay whole; names are cut if the terminal is narrow.
         wide = max(map(len, [name, *shown[name]])) if name else 12
         table.add_column(name, justify="right" if name else "left", no_wrap=True, overflow="ellipsis", min_width=wide)
     for cells in zip(*shown.values(), strict=True):
@@ -122,13 +122,13 @@ def show(run: Run, place: Placing | None) -> None:
 
 
 def _notes(run: Run) -> list[str]:
-    """What the table does not say, and what failed."""
+    """Return what the table does not say, and what failed."""
     # Of an arm that failed everywhere, the command ends with the line.
     return remarks(run.summary) + [failed_line(arm) for arm in run.summary.arms if 0 < len(arm.failed) < len(arm.all)]
 
 
 def failed_line(arm: Arm) -> str:
-    """How many of an arm's solves failed, and why the first did."""
+    """Return how many of an arm's solves failed, and why the first did."""
     return f"{arm.name}: {len(arm.failed)} of {len(arm.all)} solves failed; the first: {arm.failed[0].error}"
 
 

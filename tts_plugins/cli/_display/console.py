@@ -31,7 +31,7 @@ from tts_plugins.errors import (
 from tts_plugins.models.llama_cpp import Served
 from tts_plugins.pools import Pool
 
-EVERY = 5.0  # seconds between two lines of progress, where no terminal can show it live
+EVERY = 5.0  # seconds between two lines of progress, if no terminal can show it live
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
 Json = Annotated[
@@ -44,18 +44,18 @@ Html = Annotated[
 
 
 def stdout() -> Console:
-    """For results; where no terminal sets a width, lines stay whole, so that they can be searched and copied."""
+    """Return the console for results; without a terminal, lines stay whole, to be searched and copied."""
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
     return Console(highlight=False, width=wide)
 
 
 def stderr() -> Console:
-    """For progress."""
+    """Return the console for progress."""
     return Console(stderr=True, highlight=False)
 
 
 def brief(thing: object) -> str:
-    """A configured object in a few words: its class and the settings that are on."""
+    """Return a configured object in a few words: its class and the settings that are set."""
     if not dataclasses.is_dataclass(thing):
         return oneline(repr(thing))
     pairs = [(f.name, getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.init]
@@ -64,18 +64,18 @@ def brief(thing: object) -> str:
 
 
 def say(text: str) -> None:
-    """A plain line on stderr."""
+    """Print a plain line on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 def complain(text: str) -> None:
-    """An error, in one line on stderr."""
+    """Print an error on stderr, in one line."""
     say(f"tts-plugins: {oneline(text)}")
 
 
 def warn_of(pool: Pool, path: object) -> None:
-    """A line where candidates seem to stand under the wrong problems: all figures of such a pool mean nothing."""
+    """Warn if candidates seem to belong to other problems: all figures of such a pool are meaningless."""
     try:
         check_assignment(pool).raise_for_findings()
     except DataError as error:
@@ -83,13 +83,13 @@ def warn_of(pool: Pool, path: object) -> None:
 
 
 def emit(value: Any) -> None:
-    """One JSON object on stdout."""
+    """Print one JSON object on stdout."""
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
     sys.stdout.flush()
 
 
 def emit_text(text: str) -> None:
-    """A model's text on stdout: as it is into a file or a pipe; where a terminal would obey it, made visible."""
+    """Print a model's text on stdout: unchanged into a file or pipe; on a terminal with control codes made visible."""
     text = visible(text) if sys.stdout.isatty() else text
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
     sys.stdout.flush()
@@ -102,7 +102,7 @@ def _plain(value: object) -> Any:
 
 @contextmanager
 def errors(debug: bool) -> Iterator[None]:
-    """End the command with one line and an exit code, where an error or Ctrl-C comes out of the block."""
+    """End the command with one line and an exit code, if an error or Ctrl-C comes out of the block."""
     try:
         yield
     except KeyboardInterrupt:
@@ -148,10 +148,10 @@ def no_key_echo() -> Iterator[None]:
 
 
 def check_writable(path: Path | None, option: str) -> None:
-    """Refuse a file that could not be written after all the work is done.
+    """Raise before the work if a file could not be written after it.
 
     Raises:
-        ConfigurationError: its folder does not exist or takes no files, or something else than a file stands there.
+        ConfigurationError: its folder does not exist or takes no files, or something there is not a file.
     """
     if path is None:
         return
@@ -163,7 +163,7 @@ def check_writable(path: Path | None, option: str) -> None:
         kind = "a folder" if path.is_dir() else "a device or a pipe"
         raise ConfigurationError(f"{option} {path}: that is {kind}; give the name of a file")
     try:
-        tempfile.TemporaryFile(dir=folder).close()  # permissions alone do not tell, as of /proc, or a full disk
+        tempfile.TemporaryFile(dir=folder).close()  # permissions alone are not enough, as for /proc or a full disk
     except OSError as error:
         why = error.strerror or str(error)
         raise ConfigurationError(
@@ -181,7 +181,7 @@ def write_file(path: Path, content: str | bytes) -> None:
     target = path.resolve()  # a link stays one, and what it leads to is replaced
     made: Path | None = None
     try:
-        # What UTF-8 has no form for, a model's text may hold all the same.
+        # A model's text may hold characters that UTF-8 cannot encode.
         with tempfile.NamedTemporaryFile("wb", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             made = Path(file.name)
             file.write(data)
@@ -199,10 +199,10 @@ class Download:
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console, self._quiet = console, quiet
         self._bar: Progress | None = None
-        self._told = 0.0
+        self._reported = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        """Bytes done, and bytes in all; None is shown before the first."""
+        """Show bytes done and bytes in all; nothing is shown before the first."""
         if self._quiet:
             return
         if self._console.is_terminal:
@@ -214,8 +214,8 @@ class Download:
                 self._bar.start()
                 self._bar.add_task("weights", total=total)
             self._bar.update(self._bar.task_ids[0], completed=done)
-        elif time.monotonic() - self._told > EVERY:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._reported > EVERY:
+            self._reported = time.monotonic()
             say(f"fetching the embedded model, once: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
     def stop(self) -> None:

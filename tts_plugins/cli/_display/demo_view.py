@@ -23,7 +23,7 @@ ROWS = ("greedy", "best_of_n", "best_of_n_stop")
 
 
 def label(row: str, n: int) -> str:
-    """A row's name for a person."""
+    """Return a row's name for a person."""
     return {"greedy": "1 greedy answer", "best_of_n": f"best of {n}", "best_of_n_stop": f"best of {n}, early stop"}[row]
 
 
@@ -32,7 +32,7 @@ class _Line:
     started: float | None = None
     ended: float | None = None
     last: DemoEvent | None = None
-    told: float = field(default=0.0)
+    reported: float = field(default=0.0)
 
     def seconds(self) -> float:
         return 0.0 if self.started is None else (self.ended or time.monotonic()) - self.started
@@ -60,7 +60,7 @@ class DemoView:
             self._live.stop()
 
     def add(self, event: DemoEvent) -> None:
-        """One more text is done."""
+        """Count one more finished text."""
         now, line = time.monotonic(), self._lines[event.row]
         line.last = event
         whole = event.done == event.of
@@ -69,13 +69,13 @@ class DemoView:
             following = ROWS[ROWS.index(event.row) + 1 :]
             if following:
                 self._lines[following[0]].started = now
-        if self._live is None and (whole or now - line.told > EVERY):
-            line.told = now
+        if self._live is None and (whole or now - line.reported > EVERY):
+            line.reported = now
             name = label(event.row, self._n)
             say(f"{name}: {event.done} of {event.of} texts, {event.correct} right, {event.usage.tokens:,} tokens")
 
     def render(self) -> RenderableType:
-        """The table as it stands."""
+        """Return the current table."""
         table = _table("texts")
         for row, line in self._lines.items():
             event = line.last
@@ -92,7 +92,7 @@ class DemoView:
 
 
 def report_table(report: DemoReport, n: int) -> RenderableType:
-    """The outcome, and what it means in words."""
+    """Return the outcome, and what it means in words."""
     table = _table("right")
     for row in report.rows:
         of = len(row.outcomes)

@@ -14,7 +14,7 @@ from tts_plugins.types import Result
 
 
 async def watch(events: SolveEvents, view: SolveView) -> Result | None:
-    """The result; None where it was interrupted before there was any candidate.
+    """Return the result; None if it was interrupted before there was any candidate.
 
     Raises:
         TTSError: what `solve` would raise.

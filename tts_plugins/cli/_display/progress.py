@@ -57,7 +57,7 @@ class Seen:
 
     @property
     def good(self) -> list[Row]:
-        """The candidates that stand, in order of arrival."""
+        """The candidates that remain, in order of arrival."""
         return [row for row in self.rows.values() if row.done and row.error is None]
 
     @property
@@ -77,7 +77,7 @@ class Seen:
         return Counter(row.answer for row in self.good if row.answer is not None)
 
     def line(self) -> str:
-        """How it stands, in a few words."""
+        """Return the current state in a few words."""
         good, leader = self.good, self.leader
         words = f"{len(good)} of {self.n} candidates" if self.n else "starting"
         if leader is not None and leader.score is not None:

@@ -16,7 +16,7 @@ SHOWN = 20
 
 
 def as_dict(result: Result) -> dict[str, Any]:
-    """The result as one JSON object."""
+    """Return the result as one JSON object."""
     return {
         "output": _output(result),
         "text": result.text,
@@ -45,7 +45,7 @@ def _candidate(candidate: Scored) -> dict[str, Any]:
 
 
 def summary(console: Console, result: Result) -> None:
-    """The candidates and what they cost, on stderr, so that stdout holds the answer only."""
+    """Print the candidates and what they cost on stderr, so that stdout holds the answer only."""
     if console.is_terminal and len(result.candidates) > 1:
         seen = Seen(scored=any(c.score is not None for c in result.candidates))
         for c in result.candidates:

@@ -29,7 +29,7 @@ class SolveView:
         self.notice = ""
         self.priced = True
         self._console, self._title, self._ledger, self._quiet = console, title, ledger, quiet
-        self._started = self._told = time.monotonic()
+        self._started = self._reported = time.monotonic()
         live = console.is_terminal and not quiet
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8, transient=True)
         self._show = self._live if live else None
@@ -44,20 +44,20 @@ class SolveView:
             self._show.stop()
 
     def add(self, event: Mapping[str, Any]) -> None:
-        """One more event of the solve."""
+        """Add one more event of the solve."""
         self.seen.add(event)
-        if self._show is None and not self._quiet and not self.notice and time.monotonic() - self._told > EVERY:
-            self._told = time.monotonic()
+        if self._show is None and not self._quiet and not self.notice and time.monotonic() - self._reported > EVERY:
+            self._reported = time.monotonic()
             say(f"{self.seen.line()}; {self._ledger.spent.tokens:,} tokens spent")
 
     def notify(self, text: str) -> None:
-        """Something that the user should read now."""
+        """Show something that the user should read now."""
         self.notice = text
         if self._show is None:
             say(f"tts-plugins: {text}")
 
     def render(self) -> RenderableType:
-        """The display as it stands."""
+        """Return the current display."""
         parts: list[RenderableType] = [Text(self._title, style="dim", no_wrap=True, overflow="ellipsis"), self._money()]
         if self.seen.rows:
             parts.append(candidates(self._chosen_rows(), self.seen, self.seen.leader))
@@ -90,7 +90,7 @@ class SolveView:
 
 
 def candidates(rows: list[Row], seen: Seen, leader: Row | None) -> Table:
-    """The candidates with their scores, or with the votes for their answers where nobody scored."""
+    """Return the candidates with their scores, or with the votes for their answers if nobody scored."""
     table = Table(box=None, padding=(0, 1, 0, 0), expand=True)
     table.add_column("", width=1)
     table.add_column("#", justify="right", width=3)

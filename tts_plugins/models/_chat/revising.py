@@ -20,13 +20,13 @@ class Revising:
     _ask: Callable[..., Any]
 
     async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound | None:
-        """The prompt's tokens at most, `max_tokens`, and their price where one is known."""
+        """Return the prompt's tokens at most, `max_tokens`, and their price if one is known."""
         return await self._bounded(self._revision(problem, history, merge), self.max_tokens)
 
     async def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
     ) -> Reply:
-        """One request for as many better answers as there are seeds."""
+        """Ask for as many better answers as there are seeds, in one request."""
         reply: Reply = await self._ask(self._revision(problem, history, merge), seeds)
         return reply
 

@@ -25,9 +25,9 @@ class StepSettings:
     """How a chat model writes single steps.
 
     Args:
-        by: what ends a step: "paragraph" (a blank line), "line", "numbered" («Step 2:», «2.»), a compiled pattern,
+        by: what ends a step: "paragraph" (a blank line), "line", "numbered" ("Step 2:", "2."), a compiled pattern,
             or "tokens" (every `max_tokens` tokens).
-        max_tokens: tokens of one step at most; the model's own limit where left out.
+        max_tokens: tokens of one step at most; the model's own limit if left out.
         way: how a solution is continued. "plain": a last turn of the assistant (llama.cpp, Ollama); "vllm": the same
             with `continue_final_message`; "prefix": the same marked `"prefix": true` (DeepSeek's beta address,
             Mistral); "completions": the chat template's text and the steps so far, for `/v1/completions`; "prompt":
@@ -35,8 +35,8 @@ class StepSettings:
             the first four once, with a short question each, and else prompts.
         template: for "completions", from the messages to the prompt that ends where the answer begins: a function, a
             chat template of Jinja (the extra `templates`), or "text" for the messages' bare texts, as a base model
-            wants them. The server's own where left out: llama.cpp and vLLM render it.
-        joiner: what stands between two steps where they are joined; it follows from `by`, and is a blank line for a
+            wants them. The server's own if left out: llama.cpp and vLLM render it.
+        joiner: what separates two steps when they are joined; it follows from `by`, and is a blank line for a
             pattern.
 
     Raises:
@@ -74,13 +74,13 @@ class StepSettings:
 
     @property
     def separator(self) -> str:
-        """What stands between two steps of a text."""
+        """What separates two steps of a text."""
         if self.joiner is not None:
             return self.joiner
         return _JOINERS.get(self.by, "\n\n") if isinstance(self.by, str) else "\n\n"
 
     def stops(self, written: int) -> list[str]:
-        """Stop strings that end the step after `written` others; none where only this side can tell."""
+        """Stop strings that end the step after `written` others; none if only this side can tell."""
         if self.by == "paragraph":
             return ["\n\n"]
         if self.by == "line":
@@ -90,7 +90,7 @@ class StepSettings:
         return []
 
     def first(self, text: str) -> tuple[str, bool]:
-        """The first step of a text, and whether something followed it."""
+        """Return the first step of a text, and whether something followed it."""
         if self.by == "tokens":
             return text, False
         steps = split(text, self.by)
@@ -114,11 +114,11 @@ class Said:
 def read_step(
     settings: StepSettings, said: Said, stops: Sequence[str], earlier: Sequence[str] | None = None, whole: bool = False
 ) -> tuple[str, str]:
-    """The step's text, and "step" where more may follow, "length", "repeated", or how the model ended.
+    """Return the step's text, and "step" if more may follow, "length", "repeated", or how the model ended.
 
     Args:
         stops: the stop strings that were sent.
-        earlier: where it was asked for in words: the steps that the reply may repeat, which are skipped.
+        earlier: if the step was requested in words, the steps that the reply may repeat, which are skipped.
         whole: and a whole solution was asked for, so that its end is the solution's.
     """
     if earlier is not None and settings.by != "tokens":
@@ -145,7 +145,7 @@ def read_step(
 
 
 def step_request(steps: Sequence[str], separator: str, whole: bool) -> str:
-    """What is asked in words, where the server continues nothing."""
+    """Return the request in words, for a server that continues nothing."""
     so_far = separator.join(steps) if steps else "(nothing yet)"
     if whole:
         return "Write a complete solution in short steps, with a blank line between two steps." + (
@@ -154,11 +154,11 @@ def step_request(steps: Sequence[str], separator: str, whole: bool) -> str:
     return (
         "Work on the problem above one step at a time. The steps so far:\n\n"
         f"{so_far}\n\nWrite step {len(steps) + 1} only, in one short paragraph, and none of the steps before it. If "
-        "the problem is solved by this step, end the step with the final answer in the form «Answer: …». If the "
+        'the problem is solved by this step, end the step with the final answer in the form "Answer: …". If the '
         f"steps so far end with it already, reply {DONE}."
     )
 
 
 def _bare(step: str) -> str:
-    """A step as it compares: without its number, case and blanks."""
+    """Return a step as it compares: without its number, case and blanks."""
     return " ".join(_LABEL.sub("", step.strip()).casefold().split())

@@ -1,4 +1,4 @@
-"""Single steps from a chat server: by continuing an assistant's text where it can, else by asking for one step."""
+"""Single steps from a chat server: by continuing an assistant's text if it can, else by asking for one step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tts_plugins.types import Candidate, Generation, Problem, Reply
 
 __all__ = ["RepeatedStep", "StepSettings", "Stepping"]
 
-# A key that no model writes by itself tells a continued turn, which may come back whole, from a new one.
+# No model writes this key by itself, so it distinguishes a continued turn, which may be returned whole, from a new one.
 _KEY = "[k7q2] one two three four"
 _QUESTION = "Write the key [k7q2], then count from one to eight in words, separated by spaces. Write nothing else."
 _PROBE = (
@@ -34,7 +34,7 @@ _PROBE = (
 
 
 class RepeatedStep(ModelError):
-    """Asked for its next step, the model wrote only steps that were there before."""
+    """The model was asked for its next step, and wrote only steps that were there before."""
 
 
 class _SeparatorFirst(ModelError):
@@ -68,15 +68,15 @@ class Stepping:
         self._steps, self._way = settings, settings.way
         self._stoppable = True
         self._echoes: bool | None = None  # whether a reply begins with the text that it continues, once that is known
-        self._unfound: WeakSet[Run] = WeakSet()  # that asked when the server was in no state to tell
+        self._unfound: WeakSet[Run] = WeakSet()  # that asked when the server was unable to answer
         self._probing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         address = address or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         if self._way == "auto" and "api.openai.com" in address:
-            self._way = "prompt"  # it continues nothing, and need not be asked
+            self._way = "prompt"  # it continues nothing, so there is nothing to find out
 
     @property
     def separator(self) -> str:
-        """What stands between two steps of a text."""
+        """What separates two steps of a text."""
         return self._steps.separator
 
     async def prepare(self, run: Run) -> None:
@@ -88,12 +88,12 @@ class Stepping:
                     self._way = await self._found_way(run)
                     run.note("steps", model=self.name, way=self._way)
                 except _Unsettled as error:
-                    # This solve asks by words, as it does while nothing is known; the next one tries again.
+                    # This solve uses the prompt, as long as nothing is known; the next one tries again.
                     self._unfound.add(run)
                     run.note("steps", model=self.name, way="prompt", error=str(error))
 
     async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound | None:
-        """The prompt's tokens at most, those of the steps ahead, and those of one step."""
+        """Return the prompt's tokens at most, those of the steps ahead, and those of one step."""
         limit = self._steps.max_tokens or self.max_tokens
         prompt, _ = self._step_prompt(candidate, greedy=False)
         if self._completes(candidate):
@@ -102,7 +102,7 @@ class Stepping:
         return await self._bounded(prompt, limit, ahead * (limit or 0))
 
     async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
-        """One request for as many next steps as there are seeds.
+        """Ask for as many next steps as there are seeds, in one request.
 
         Raises:
             RepeatedStep: all that came were steps that it has already.
@@ -135,7 +135,7 @@ class Stepping:
         return reply if len(fresh) == len(reply.generations) else replace(reply, generations=fresh)
 
     def _step_prompt(self, candidate: Candidate, *, greedy: bool) -> tuple[dict[str, Any], Sequence[str] | None]:
-        """The prompt, and the steps that a reply in words may repeat; None where the server continues the text."""
+        """Return the prompt, and the steps that a reply in words may repeat; None if the server continues the text."""
         steps, messages = [step.text for step in steps_of(candidate)], candidate.problem.messages
         earlier: Sequence[str] | None = None
         extra: dict[str, Any] = {"temperature": 0.0} if greedy else {}
@@ -153,8 +153,8 @@ class Stepping:
         return {**self._prompt_of(messages, candidate.problem), **extra}, earlier
 
     def _completes(self, candidate: Candidate) -> bool:
-        """Whether its next step is asked of the completions endpoint."""
-        # A first step that is only to be found out about is the chat's: then all solves ask for it in the same way.
+        """Return whether its next step is asked of the completions endpoint."""
+        # As long as the way is not known, the first step goes through chat: then all solves ask for it in the same way.
         return self._way == "completions" and (self._steps.way == "completions" or bool(steps_of(candidate)))
 
     def _in_words(self, written: int) -> bool:
@@ -164,12 +164,12 @@ class Stepping:
         return self._steps.stops(written) if self._stoppable and not self._in_words(written) else []
 
     def _stops_of_request(self) -> list[str]:
-        """The stop strings that the request has anyway."""
+        """Return the stop strings that the request has anyway."""
         theirs = self._request.get("stop", [])
         return [theirs] if isinstance(theirs, str) else list(theirs)
 
     def _new(self, prompt: Mapping[str, Any], text: str) -> str:
-        """What of a reply is new: llama.cpp repeats the assistant's turn that it continues, unless it streams.
+        """Return what of a reply is new: llama.cpp repeats the assistant's turn that it continues, unless it streams.
 
         Some completions repeat their prompt. What the server does is learnt from its first such reply: later, a step
         that only looks like the beginning of the solution is a step.
@@ -196,7 +196,7 @@ class Stepping:
         return new
 
     def _without_stop(self, prompt: dict[str, Any], error: Exception) -> bool:
-        """Whether the server refuses `stop`, which is then left to this side."""
+        """Return whether the server refuses `stop`, which is then left to this side."""
         refused = refusal(error)
         if refused is None or refused[0] not in (400, 422) or "stop" not in prompt:
             return False
@@ -253,7 +253,7 @@ class _Probe:
         return self.model.limits
 
     async def possible(self) -> bool:
-        """Whether there is anything to be asked: completions need a template."""
+        """Return whether there is anything to be asked: completions need a template."""
         try:
             await self._asked(Problem(_PROBE))
         except NoTemplate:
@@ -273,7 +273,7 @@ class _Probe:
         return reply
 
     async def begun(self) -> str:
-        """What a reply that repeats anything begins with."""
+        """Return what a reply that repeats anything begins with."""
         prompt = (await self._asked(Problem(_PROBE))).get("prompt")
         return prompt if isinstance(prompt, str) else _KEY
 

@@ -1,7 +1,7 @@
 """What this package uses of an `AsyncOpenAI`, over a pool of plain connections: a tenth of the client's CPU time.
 
 It sends what it is sure to send as the client would. A request with other arguments (a name that is not listed here, a
-value that is no plain JSON) goes through a real client, which converts it or refuses it in its own words.
+value that is not plain JSON) goes through a real client, which converts it, or raises its own error.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class Request:
     headers: Mapping[str, str]
 
     def body(self) -> Awaitable[bytes]:
-        """The body of the answer."""
+        """Return the body of the answer."""
         sending()
         return post(self.pool, self.url, self.data, self.headers)
 
     def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """The body of the answer in pieces, as they arrive."""
+        """Stream the body of the answer in pieces, as they arrive."""
         sending()
         return post_for_pieces(self.pool, self.url, self.data, self.headers)
 
@@ -81,7 +81,7 @@ class AiohttpClient:
             await client.close()
 
     def prepared(self, path: str, request: Mapping[str, Any]) -> Request | None:
-        """The request as it goes out; None where a real client has to convert or refuse it."""
+        """Return the request as it goes out; None if a real client has to convert or refuse it."""
         known = _KNOWN[path]
         body, headers = request, self.default_headers
         if not request.keys() <= known:
@@ -97,13 +97,13 @@ class AiohttpClient:
         return Request(self._lease.pool, f"{self.base_url}/{path}", data, headers)
 
     async def real(self) -> Any:
-        """The real client."""
+        """Return the real client."""
         if self._client is None:
             self._client = await self._make()
         return self._client
 
     async def post(self, address: str, *, cast_to: type, body: object, options: Mapping[str, Any] | None = None) -> Any:
-        """The decoded answer of any address of the server."""
+        """Return the decoded answer of any address of the server."""
         headers = self._with((options or {}).get("headers") or {})
         return decode(await Request(self._lease.pool, address, encode(body), headers).body())
 
@@ -129,7 +129,7 @@ class _Embeddings:
 
 
 def headers_of(api_key: str) -> dict[str, str]:
-    """The headers of each request: as the client has them, where servers read them."""
+    """Return the headers of each request: as the client has them, where servers read them."""
     headers = {
         "Authorization": Hidden(f"Bearer {api_key}"), "Content-Type": "application/json", "Accept": "application/json",
         "Accept-Encoding": ENCODINGS, "User-Agent": f"tts-plugins/{__version__}",

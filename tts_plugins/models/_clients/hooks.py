@@ -35,7 +35,7 @@ async def limit(response: Any) -> None:
 
 @functools.cache
 def _limited_class(response: type) -> type:
-    """A stream of the library that the client uses, httpx or its successor."""
+    """Return a stream of the library that the client uses, httpx or its successor."""
     base: type = importlib.import_module(response.__module__.partition(".")[0]).AsyncByteStream
 
     class Limited(base):  # type: ignore[misc]

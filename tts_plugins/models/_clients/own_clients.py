@@ -32,20 +32,20 @@ class Own:
     timeout: float
 
     def aiohttp_client(self) -> Any:
-        """The client that takes little time."""
+        """Return the client that takes little time."""
         from tts_plugins.models._clients.aiohttp_client import AiohttpClient, headers_of
 
         return AiohttpClient(self.address, headers_of(self.key), self.telling)
 
     async def telling(self) -> Any:
-        """The client that can do everything, and tells when it sends."""
+        """Return the client that can do everything, and tells when it sends."""
         await in_thread(importlib.import_module, "openai.resources.chat")
         client = self.openai_client()
         tell(client)
         return client
 
     def openai_client(self) -> AsyncOpenAI:
-        """The client that can do everything."""
+        """Return the client that can do everything."""
         import openai
 
         return openai.AsyncOpenAI(
@@ -53,7 +53,7 @@ class Own:
         )
 
     def http(self) -> Any:
-        """Connections for an OpenAI client, which tell when a request leaves, and keep our limits.
+        """Return connections for an OpenAI client that report when a request leaves, and keep our limits.
 
         Raises:
             ConfigurationError: the environment's proxy or certificates cannot be used.

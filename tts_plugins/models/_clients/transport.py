@@ -26,16 +26,16 @@ class Outgoing:
         _REQUEST.reset(self._token)
 
     def refused(self, client: Any, error: Exception) -> bool:
-        """Whether the client raised this over the arguments: it tells when it sends, and has sent nothing.
+        """Return whether the client raised this over the arguments: it tells when it sends, and has sent nothing.
 
-        A JSON error is none of its words: it comes out of an answer, if only that of whoever gives out keys.
+        A JSON error is not about the arguments: it comes from an answer, perhaps that of a token provider.
         """
         about = isinstance(error, TypeError | ValueError) and not isinstance(error, json.JSONDecodeError)
         return about and not self.sent and isinstance(getattr(core(client), _HOOK, None), _Telling)
 
 
 def sending() -> None:
-    """The request that runs here is put together, and what follows may reach a server."""
+    """Note that the request that runs here is put together, and that what follows may reach a server."""
     if (outgoing := _REQUEST.get()) is not None:
         outgoing.sent = True
 
@@ -57,7 +57,7 @@ class _Telling:
 
 
 def core(client: Any) -> Any:
-    """The client that has the hook: this one, or the one that an adapter stands around; None where neither has it."""
+    """Return the client that has the hook: this one, or the one that an adapter wraps; None if neither has it."""
     return next((c for c in (client, getattr(client, "_client", None)) if hasattr(type(c), _HOOK)), None)
 
 

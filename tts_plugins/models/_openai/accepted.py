@@ -1,6 +1,6 @@
-"""Which fields a server takes: what it refuses by name is left out, renamed or lowered, and kept so where it helped.
+"""Which fields a server takes: what it refuses by name is left out, renamed or lowered, and kept so if that helped.
 
-A refusal may quote the prompt, so a field counts as refused only where the server names it: as the `param` or `loc` of
+A refusal may quote the prompt, so a field counts as refused only if the server names it: as the `param` or `loc` of
 its error, or by its exact name in words that the prompt does not have. A change that does not help is undone; no
 change is made twice in one call; and what was changed is remembered only once a request went through. Pure.
 """
@@ -33,7 +33,7 @@ class Accepted:
     Attributes:
         batch: choices that one request may ask for.
         without: fields that it refuses.
-        limit: its name for `max_tokens`; None for the one that stands in the request.
+        limit: its name for `max_tokens`; None for the one in the request.
     """
 
     batch: int
@@ -41,14 +41,14 @@ class Accepted:
     limit: str | None = None
 
     def fit(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A request without what is refused."""
+        """Return a request without what is refused."""
         out = {key: value for key, value in body.items() if key not in self.without}
         if self.limit is not None and (other := _OLD if self.limit == _NEW else _NEW) in out:
             out[self.limit] = out.pop(other)
         return out
 
     def joined(self, other: Accepted) -> Accepted:
-        """With what another call has found out meanwhile."""
+        """Return this, joined with what another call has found out meanwhile."""
         return Accepted(min(self.batch, other.batch), self.without | other.without, other.limit or self.limit)
 
 
@@ -66,7 +66,7 @@ class Fixes:
     _said: str = ""
 
     def change(self, status: int, said: ErrorBody, body: Mapping[str, Any]) -> bool:
-        """Whether the request can be sent again, changed by what the server says is wrong with it.
+        """Return whether the request can be sent again, changed by what the server says is wrong with it.
 
         Args:
             body: as it was sent.
@@ -108,7 +108,7 @@ class Named:
         self._prompt = json_of([body.get("messages"), body.get("prompt"), body.get("tools")]).lower()
 
     def has(self, name: str) -> bool:
-        """Whether the server means this field of the request."""
+        """Return whether the server means this field of the request."""
         if self._fields:
             return name in self._fields
         word = re.compile(rf"(?<![\w.]){re.escape(name)}(?![\w])")
@@ -118,11 +118,11 @@ class Named:
         return re.search(called, self.text) is not None
 
     def matches(self, pattern: re.Pattern[str]) -> bool:
-        """Whether its words, which are not the prompt's, match."""
+        """Return whether its words, which are not the prompt's, match."""
         return any(m.group().lower() not in self._prompt for m in pattern.finditer(self.text))
 
 
 def _parameter(name: str) -> re.Pattern[str]:
-    """A name of one letter as a field: quoted, compared with a number, or called a parameter."""
+    """Return a name of one letter as a field: quoted, compared with a number, or called a parameter."""
     follows = "=|>|<|≤|:|must|is|should|cannot|can|greater|larger|not|values?"
     return re.compile(rf"['\"`]{name}['\"`]|\b{name}\b *({follows})|(parameter|field|value of|for) {name}\b")

@@ -21,7 +21,7 @@ _THOUGHT = re.compile(r"reason|think|thought")
 
 
 def finish_of(choice: Any) -> str:
-    """Why the choice ended: "length" where it was cut, "stop" where it ended by itself, else the server's word."""
+    """Return why the choice ended: "length" if it was cut, "stop" if it ended by itself, else the server's word."""
     said = field(choice, "finish_reason")
     return said if said in ("stop", "length") else _finish(said if isinstance(said, str) else "")
 
@@ -35,7 +35,7 @@ def _finish(said: str) -> str:
 
 
 def error_of(choice: Any) -> object:
-    """The error that stands in place of an answer, as gateways send it; None where there is none."""
+    """Return the error sent in place of an answer, as gateways do; None if there is none."""
     error = field(choice, "error")
     if error:
         return {"error": fields_of(error) or error}
@@ -43,14 +43,14 @@ def error_of(choice: Any) -> object:
 
 
 def generation(choice: Any, *, empty: bool = False) -> Generation | None:
-    """The choice; None where it holds neither text nor a tool call, though it was not cut, and may not be `empty`."""
+    """Return the choice; None if it has neither text nor tool call although it was not cut, and may not be `empty`."""
     message = field(choice, "message")
     if message is None or error_of(choice) is not None:
         return None
     content, finish = field(message, "content"), finish_of(choice)
     text, refusal = _text(content), field(message, "refusal")
     calls = listed(field(message, "tool_calls")) or field(message, "function_call")
-    none = not isinstance(content, str | list)  # a number or a mapping says as little as null does
+    none = not isinstance(content, str | list)  # a number or a mapping carries no text, like null
     if not text and not calls and not refusal and finish != "length" and none and not empty:
         return None
     return Generation(
@@ -64,7 +64,7 @@ def generation(choice: Any, *, empty: bool = False) -> Generation | None:
 
 
 def native(message: Any) -> Any:
-    """The message as the client's class; one that is a plain mapping is taken as it is, whatever its values are."""
+    """Return the message as the client's class; return a plain mapping as it is, whatever its values are."""
     return Deferred(_message, message) if isinstance(message, Mapping) else message
 
 
@@ -75,7 +75,7 @@ def _message(fields: Mapping[str, Any]) -> Any:
 
 
 def shown(choice: Any) -> str:
-    """All that the choice says, for bounding its tokens: text, thought, refusal, tool calls, whatever their names."""
+    """Return all that the choice says, to bound its tokens: text, thought, refusal, tool calls under any name."""
     message = field(choice, "message")
     if message is None:
         return ""
@@ -88,7 +88,7 @@ def shown(choice: Any) -> str:
 
 
 def _is_plain(message: Any) -> bool:
-    """Whether the message is a text and nothing else, as most are: the others are looked through with more care."""
+    """Return whether the message is only a text, as most are; the others are searched with more care."""
     return (
         type(message) is dict
         and type(message.get("content")) is str
@@ -101,7 +101,7 @@ def _all_of(value: Any) -> str:
 
 
 def _strings(value: Any, depth: int = 0) -> Iterator[str]:
-    """Every text inside, but for labels; names of called functions count."""
+    """Yield every text inside, except labels; names of called functions count."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list) and depth < 8:
@@ -141,13 +141,13 @@ def _logprobs(choice: Any) -> tuple[float, ...] | None:
 
 
 def _top(choice: Any) -> tuple[tuple[tuple[str, float], ...], ...] | None:
-    """For each token, itself first and then its alternatives; None where no alternatives were sent."""
+    """Return each token followed by its alternatives; None if no alternatives were sent."""
     tokens = _tokens(choice)
     if not any(listed(field(token, "top_logprobs")) for token in tokens):
         return None
     if not all(_is_number(field(token, "logprob")) for token in tokens):
         return None
-    return tuple(tuple(map(_pair, (token, *filter(_told, listed(field(token, "top_logprobs")))))) for token in tokens)
+    return tuple(tuple(map(_pair, (token, *filter(_scored, listed(field(token, "top_logprobs")))))) for token in tokens)
 
 
 def _tokens(choice: Any) -> list[Any]:
@@ -158,7 +158,7 @@ def _pair(token: Any) -> tuple[str, float]:
     return str(field(token, "token")), float(field(token, "logprob"))
 
 
-def _told(token: Any) -> bool:
+def _scored(token: Any) -> bool:
     return _is_number(field(token, "logprob"))
 
 

@@ -28,7 +28,7 @@ _OPENAI, _AIOHTTP = "openai.resources.chat", "tts_plugins.models._clients.aiohtt
 
 
 def is_official(address: str | None) -> bool:
-    """Whether it is OpenAI's own server; None stands for it."""
+    """Return whether it is OpenAI's own server, which None means too."""
     host = urlsplit(address or OFFICIAL).hostname or ""
     return host == "api.openai.com" or host.endswith(".api.openai.com")
 
@@ -87,7 +87,7 @@ class Clients:
         return secrets_in(self._headers, *texts, url=self.address or "") | theirs
 
     async def get(self) -> Any:
-        """The client of the running loop; its own retries are off, so that none multiply."""
+        """Return the client of the running loop; its own retries are off, so that none multiply."""
         if (found := self._clients.here) is not None:
             return found
         ours, address = self._client is None and self._maker is None, self.address or OFFICIAL
@@ -107,13 +107,13 @@ class Clients:
         return await self._clients.put(client, client.close if ours else None)
 
     async def openai(self) -> Any:
-        """An OpenAI client for the running loop, for what is seldom asked for."""
+        """Return an OpenAI client for the running loop, for what is seldom asked for."""
         client = await self.get()
         return await client.real() if hasattr(client, "real") else client
 
     @property
     def here(self) -> Any:
-        """The client of the running loop, where it has been made."""
+        """The client of the running loop, if it has been made."""
         return self._clients.here
 
     @property
@@ -134,7 +134,7 @@ class Clients:
         return Own(owner=self._owner, address=self.address or OFFICIAL, key=Hidden(key), timeout=self._timeout)
 
     def _make(self) -> tuple[AsyncOpenAI, bool]:
-        """A client, and whether it is ours to close."""
+        """Return a client, and whether we have to close it."""
         if self._maker is not None:
             made, self._client = self._client or self._maker(), None
             return made.with_options(max_retries=0), True
@@ -156,7 +156,7 @@ class Clients:
 
 @dataclass(frozen=True)
 class Secrets:
-    """The secrets of some clients, found once they are looked through: that is where an error is told."""
+    """The secrets of some clients, found once they are looked through: that is, when an error is reported."""
 
     clients: Clients
 
@@ -168,7 +168,7 @@ def _given(client: Any) -> bool:
     # What OpenAI's client makes for itself is of this class, and can be made again.
     default = getattr(importlib.import_module("openai._base_client"), "AsyncHttpxClientWrapper", None)
     inner = getattr(client, "_client", None)
-    inner = getattr(inner, "_client", inner)  # an adapter may stand around the client
+    inner = getattr(inner, "_client", inner)  # an adapter may wrap the client
     return default is not None and hasattr(inner, "aclose") and not isinstance(inner, default)
 
 

@@ -13,7 +13,7 @@ _KNOWN = {
     "seed", "stop", "suffix", "temperature", "top_p", "user", "extra_headers", "extra_query", "extra_body", "timeout",
     "stream", "stream_options",
 }  # fmt: skip
-# What a template has written into the prompt already, and what stands in other fields here.
+# What a template has written into the prompt already, and what other fields hold here.
 _ELSEWHERE = {
     "messages", "tools", "tool_choice", "functions", "function_call", "parallel_tool_calls", "logprobs", "top_logprobs",
     "max_completion_tokens",
@@ -21,7 +21,7 @@ _ELSEWHERE = {
 
 
 def completion_body(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A chat completion's fields as the completions endpoint takes them."""
+    """Return a chat completion's fields as the completions endpoint takes them."""
     out = {key: value for key, value in body.items() if key in _KNOWN}
     if "max_completion_tokens" in body:
         out.setdefault("max_tokens", body["max_completion_tokens"])
@@ -35,17 +35,17 @@ def completion_body(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_chat(response: Any) -> Any:
-    """A text completion in the form of a chat completion; what has no choices is left as it is."""
+    """Return a text completion in the form of a chat completion; what has no choices is left as it is."""
     choices = listed(field(response, "choices"))
     if not choices:
         return response
-    # An empty text ends a solution, and none at all is no answer.
+    # An empty text ends a solution; no text at all is not an answer.
     parts = [_part(c, {"message": _message(c)}) for c in choices]
     return {"choices": parts, "usage": field(response, "usage")}
 
 
 async def as_chat_chunks(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """A stream of text completions as a chat's chunks."""
+    """Yield a stream of text completions as a chat's chunks."""
     async for chunk in chunks:
         if isinstance(chunk, str) or not listed(field(chunk, "choices")):
             yield chunk
@@ -67,7 +67,7 @@ def _part(choice: Any, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _logprobs(given: Any) -> Any:
-    """As a chat's list: from parallel lists, as OpenAI and vLLM have them here, or from llama.cpp's mappings."""
+    """Return log-probabilities as a chat's list, from OpenAI's and vLLM's parallel lists or llama.cpp's mappings."""
     if content := listed(field(given, "content")):
         return {"content": [token for token in content if field(token, "logprob") is not None]}
     tokens, values = listed(field(given, "tokens")), listed(field(given, "token_logprobs"))

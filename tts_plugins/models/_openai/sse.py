@@ -12,7 +12,7 @@ DONE = "[DONE]"
 
 
 class EventReader:
-    """Splits bytes into the data of events; what is no event is kept, since it may be an answer in one piece.
+    """Splits bytes into the data of events; what is not an event is kept, since it may be an answer in one piece.
 
     Lines end with LF, CR or CRLF, wherever the bytes are cut.
     """
@@ -24,7 +24,7 @@ class EventReader:
         self._after_cr = self._events = False
 
     def feed(self, piece: bytes) -> list[str]:
-        """The events that these bytes complete."""
+        """Return the events that these bytes complete."""
         if self._after_cr and piece[:1] == b"\n":
             piece = piece[1:]
         if piece:
@@ -37,14 +37,14 @@ class EventReader:
         return [event for line in lines if (event := self._take(line)) is not None]
 
     def rest(self) -> list[str]:
-        """The event that the end of the stream completes."""
+        """Return the event that the end of the stream completes."""
         line, self._line = b"".join(self._line), []
         events = [self._take(line), self._take(b"")]
         return [event for event in events if event is not None]
 
     @property
     def whole(self) -> bytes | None:
-        """The answer, where it was no stream of events at all."""
+        """The answer, if it was not a stream of events at all."""
         return None if self._events else b"\n".join(self._other).strip()
 
     def _take(self, line: bytes) -> str | None:
@@ -63,10 +63,10 @@ class EventReader:
 
 
 async def events(pieces: AsyncIterator[bytes], reader: EventReader) -> AsyncIterator[Any]:
-    """Each event as decoded JSON, and `DONE` where the server says that it is the end.
+    """Yield each event as decoded JSON, and `DONE` when the server says that the stream has ended.
 
     Raises:
-        Unreadable: an event is no JSON.
+        Unreadable: an event is not JSON.
     """
     async for piece in pieces:
         for event in reader.feed(piece):
@@ -76,10 +76,10 @@ async def events(pieces: AsyncIterator[bytes], reader: EventReader) -> AsyncIter
 
 
 def decode(event: str) -> Any:
-    """The JSON of an event; `DONE` is itself."""
+    """Return the JSON of an event; `DONE` is itself."""
     if event.strip() == DONE:
         return DONE
     try:
         return json_bytes.decode(event)
     except ValueError as error:
-        raise Unreadable(f"an event of the stream is no valid JSON ({error}): {event[:80]!r}") from None
+        raise Unreadable(f"an event of the stream is not valid JSON ({error}): {event[:80]!r}") from None

@@ -36,7 +36,7 @@ class Streamed:
 
     Attributes:
         choices: those that ended.
-        unfinished: those that did not, or cannot be told apart; their tokens were generated all the same.
+        unfinished: those that did not, or cannot be distinguished; their tokens were generated all the same.
         several: whether the server can be asked for several choices in one stream.
     """
 
@@ -47,13 +47,13 @@ class Streamed:
 
 
 async def gather(chunks: AsyncIterator[Any], asked: int = 1) -> Streamed:
-    """The choices with their messages, and the usage.
+    """Return the choices with their messages, and the usage.
 
-    Answers that come under one number are never put together, where several were asked for: nobody can tell where
+    Answers that come under one number are never put together if several were requested: nobody can tell where
     one of them ends, if they come in turns.
 
     Args:
-        chunks: decoded JSON or the client's objects; `DONE` where the server says that it is the end.
+        chunks: decoded JSON or the client's objects; `DONE` when the server says that it is the end.
         asked: choices that the request asked for.
 
     Raises:
@@ -157,7 +157,7 @@ class _Choice:
 
 
 def _is_another(call: Mapping[str, Any], id_: Any, name: Any) -> bool:
-    """Whether a piece begins another call, though servers give parallel calls one index, or none."""
+    """Return whether a piece begins another call, though servers give parallel calls one index, or none."""
     if id_ and call.get("id"):
         return bool(id_ != call["id"])
     if id_ or not name:
@@ -205,7 +205,7 @@ def _as_parts(value: Any) -> list[Any]:
 
 
 def usage_of(usages: list[tuple[int, Any]], choices: list[Any]) -> Any:
-    """The usage of the whole stream, from those sent in it, each with the number of choices that had ended before.
+    """Return the usage of the whole stream, from those sent in it, each with the number of choices ended before it.
 
     llama.cpp reports one for each choice as that ends, and these are summed; others repeat one that grows.
     """

@@ -1,4 +1,4 @@
-"""any-llm's provider in the form of an OpenAI client, with what it would do behind one's back switched off."""
+"""any-llm's provider in the form of an OpenAI client, with its hidden behaviour (retries, redirects) switched off."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tts_plugins.errors import ConfigurationError, MissingExtraError
 from tts_plugins.models._clients.hooks import limit
 
 _KEYS = ("API_KEY", "TOKEN", "SECRET", "ACCESS_KEY", "BEARER")
-# What reaches a provider of all that a chat completion may ask for; any-llm drops the rest, or its SDK raises.
+# The fields of a chat completion that reach a provider; any-llm drops the rest, or its SDK raises.
 _REACHES: Mapping[str, frozenset[str]] = {
     "anthropic": frozenset({"tools", "tool_choice", "response_format", "parallel_tool_calls"}),
     "gemini": frozenset(
@@ -33,7 +33,7 @@ _CHAT = {
 
 
 def split_name(name: object) -> tuple[str, str]:
-    """The provider and its name for the model, of "provider/model".
+    """Return the provider and its name for the model, of "provider/model".
 
     Raises:
         ConfigurationError: it names none that any-llm knows.
@@ -54,7 +54,7 @@ def split_name(name: object) -> tuple[str, str]:
 
 
 def takes(provider: str, name: str) -> bool:
-    """Whether a field of a chat completion reaches this provider; fields that are the provider's own do."""
+    """Return whether a field of a chat completion reaches this provider; fields that are the provider's own do."""
     reaches = _REACHES.get(provider)
     return reaches is None or name in _ALWAYS or name not in _CHAT or name in reaches
 
@@ -96,7 +96,7 @@ class ProviderClient:
         return {key: os.environ[key] for key in sorted(ours)}
 
     def with_options(self, **options: Any) -> ProviderClient:
-        """Itself: its retries are off."""
+        """Return itself: its retries are off."""
         return self
 
     async def ready(self) -> None:
@@ -106,7 +106,7 @@ class ProviderClient:
                 self._llm = self._llm or await in_thread(self._make)
 
     async def create(self, **body: Any) -> Any:
-        """One completion, in OpenAI's form.
+        """Return one completion, in OpenAI's form.
 
         Raises:
             Exception: the provider's own errors, as they are.
@@ -143,7 +143,7 @@ class ProviderClient:
             ) from error
 
     def _settings(self) -> dict[str, Any]:
-        """Of the provider's own SDK: no retries, no redirects to other servers, answers of a size."""
+        """Return settings for the provider's SDK: no retries, no redirects to other servers, limited answers."""
         if self.provider == "bedrock":
             config = importlib.import_module("botocore.config").Config(
                 retries={"total_max_attempts": 1, "mode": "standard"}, read_timeout=self._timeout, connect_timeout=10

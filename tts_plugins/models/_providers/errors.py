@@ -37,7 +37,7 @@ class _Answer(NamedTuple):
 
 
 def provider_error(error: Exception, who: str, secrets: Iterable[str] = ()) -> TTSError:
-    """The error of this package that stands for one of a provider's SDK."""
+    """Return the error of this package for one of a provider's SDK."""
     secrets = [*secrets, *secrets_in(getattr(getattr(error, "request", None), "headers", None))]
     below: BaseException | None = error
     while below is not None and not isinstance(below, TTSError | Unreadable):
@@ -63,13 +63,13 @@ def provider_error(error: Exception, who: str, secrets: Iterable[str] = ()) -> T
 
 
 def provider_refusal(error: Exception) -> tuple[int, ErrorBody] | None:
-    """The status and what the provider says, where it refused a request; None for any other error."""
+    """Return the status and what the provider says, if it refused a request; None for any other error."""
     answer = _answer_of(error)
     return None if answer is None else (answer.status, read_error(answer.body))
 
 
 def _answer_of(error: Any) -> _Answer | None:
-    """Of Anthropic's and OpenAI's SDKs, of Google's, and of botocore, which keeps it as a mapping."""
+    """Return the answer in an error of Anthropic's, OpenAI's or Google's SDK, or of botocore, which has a mapping."""
     response = getattr(error, "response", None)
     if isinstance(response, Mapping):
         meta = response.get("ResponseMetadata", {})

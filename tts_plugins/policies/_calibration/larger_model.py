@@ -46,9 +46,7 @@ class LargerPool:
             if p.id not in by_id:
                 raise DataError(f"larger: problem {p.id!r} of the smaller model's pool is missing; record it too")
             if None not in (p.prompt, by_id[p.id].prompt) and p.prompt != by_id[p.id].prompt:
-                raise DataError(
-                    f"larger: problem {p.id!r}, prompt: differs from the smaller model's pool; record the same problems"
-                )
+                raise DataError(f"larger: problem {p.id!r}, prompt: is not that of the smaller model's pool")
         problems = tuple(by_id[p.id] for p in small.problems)
         return cls(pool=Pool(header=large.header, problems=problems), price=price, extra=extra)
 

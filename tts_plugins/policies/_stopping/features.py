@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.selection import Select, tally
+from tts_plugins.selection import Select, grouped, tally
 from tts_plugins.types import Scored
 
 TIE = 1e-9  # leads are differences of rounded sums, so compare with a tolerance
@@ -73,7 +73,11 @@ def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> 
         first = masses[chosen] if chosen is not None else 0.0
         second = max((mass for answer, mass in masses.items() if answer != chosen), default=0.0)
     told = [c.tokens for c in seen if c.tokens is not None]
-    of_chosen = [s for s, c in zip(scores, seen, strict=True) if chosen is not None and c.vote == chosen]
+    groups = grouped(seen)
+    of_chosen = [
+        s for s, c in zip(scores, seen, strict=True)
+        if chosen is not None and c.vote is not None and groups[c.vote] == groups[chosen]
+    ]  # fmt: skip
     return State(
         count=len(seen),
         first=first,

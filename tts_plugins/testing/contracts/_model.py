@@ -26,14 +26,14 @@ class ModelContract(Contract):
 
     Attributes:
         max_tokens_known: False for a model without `max_tokens`, whose bound is then open.
-        waits: False where a call is over before it could be cancelled (replay, look-up).
+        waits: False if a call is over before it could be cancelled (replay, look-up).
     """
 
     max_tokens_known: bool = True
     waits: bool = True
 
     def make(self) -> Model:
-        """A fresh model that answers `problem`."""
+        """Return a fresh model that answers `problem`."""
         raise NotImplementedError("ModelContract: override make() to return the model to test")
 
     def test_it_is_a_model(self) -> None:

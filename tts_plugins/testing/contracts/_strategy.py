@@ -31,15 +31,15 @@ class StrategyContract(Contract):
     needs: int = 64
 
     def make(self) -> Strategy:
-        """A fresh strategy."""
+        """Return a fresh strategy."""
         raise NotImplementedError("StrategyContract: override make() to return the strategy to test")
 
     def verifier(self) -> Verifier | SetVerifier | None:
-        """What scores; None for a strategy that needs none."""
+        """Return what scores; None for a strategy that needs none."""
         return _ByText()
 
     def solve(self, model: Model, budget: Budget | Ledger | None = None, strategy: Any = None) -> Result:
-        """The problem, solved by the strategy."""
+        """Return the problem, solved by the strategy."""
         return self.run(
             lambda: solve(
                 self.problem, model=model, strategy=strategy or self.make(), verifier=self.verifier(), budget=budget,
@@ -149,8 +149,8 @@ class StrategyContract(Contract):
         strategy: Any = self.make()
         if not hasattr(strategy, "to_dict"):
             return
-        told = json.loads(json.dumps(strategy.to_dict()))
-        again = type(strategy).from_dict(told)
+        saved = json.loads(json.dumps(strategy.to_dict()))
+        again = type(strategy).from_dict(saved)
         assert again == strategy and again.to_dict() == strategy.to_dict()
 
 

@@ -81,7 +81,7 @@ class LoopbackApp:
             await self.runner.cleanup()
 
     def counts(self) -> Counts:
-        """The counts now."""
+        """Return the counts now."""
         server = self.runner.server
         live = set(server.connections) if server is not None else set()
         self._observers &= live
@@ -240,7 +240,7 @@ class LoopbackApp:
         return response(as_json(error_body(f"Unknown request URL: {request.method} {request.path}.")), status=404)
 
     async def _control(self, request: web.Request) -> web.Response:
-        """GET: the counts, with ?requests=1 the requests too. POST: {"reset": true} and {"configure": settings}."""
+        """Answer GET with the counts (?requests=1: the requests too); obey POST {"reset": true}, {"configure": …}."""
         self._observers.add(request.protocol)
         if request.method == "POST":
             order = await request.json()

@@ -29,108 +29,108 @@ class Fault:
     charged: bool = True
 
     def after(self, seconds: float) -> Fault:
-        """The same fault, shown this many seconds after arrival instead of after the server's latency."""
+        """Return the same fault, shown this many seconds after arrival instead of after the server's latency."""
         return replace(self, latency=seconds)
 
     @classmethod
     def status(
         cls, code: int, *, retry_after: float | str | None = None, body: str | None = None, charged: bool = False
     ) -> Fault:
-        """An HTTP error in OpenAI's form, or with this body; charged=True: the tokens were spent before it failed."""
+        """Answer with an HTTP error in OpenAI's form, or with this body; charged=True: the tokens were spent first."""
         if not 400 <= code <= 599:
             raise ValueError(f"code={code}: an error status is 400 to 599")
         return cls(kind="status", code=code, retry_after=retry_after, body=body, charged=charged)
 
     @classmethod
     def truncated_json(cls) -> Fault:
-        """200, and the JSON stops half way (its Content-Length agrees with what is sent)."""
+        """Answer 200 with JSON that stops half way (its Content-Length agrees with what is sent)."""
         return cls(kind="truncated_json")
 
     @classmethod
     def html(cls) -> Fault:
-        """200 with a proxy's HTML page."""
+        """Answer 200 with a proxy's HTML page."""
         return cls(kind="html")
 
     @classmethod
     def empty_choices(cls) -> Fault:
-        """choices is []; the tokens are charged all the same."""
+        """Answer with choices=[]; the tokens are charged all the same."""
         return cls(kind="empty_choices")
 
     @classmethod
     def null_content(cls) -> Fault:
-        """Every choice's content is null."""
+        """Answer with null as every choice's content."""
         return cls(kind="null_content")
 
     @classmethod
     def missing_message(cls) -> Fault:
-        """Every choice lacks its message (its delta, its text)."""
+        """Answer with choices that lack their message (their delta, their text)."""
         return cls(kind="missing_message")
 
     @classmethod
     def usage(cls, variant: str) -> Fault:
-        """Usage reported in one of the ways of `USAGES`, for this request."""
+        """Report usage in one of the ways of `USAGES`, for this request."""
         return cls(kind="usage", variant=variant)
 
     @classmethod
     def no_usage(cls) -> Fault:
-        """No usage in the reply."""
+        """Report no usage in the reply."""
         return cls.usage("missing")
 
     @classmethod
     def negative_usage(cls) -> Fault:
-        """Negative token counts."""
+        """Report negative token counts."""
         return cls.usage("negative")
 
     @classmethod
     def slow_trickle(cls, interval: float = 0.05, size: int = 1) -> Fault:
-        """A valid body, `size` bytes every `interval` seconds: no single read is ever late."""
+        """Send a valid body, `size` bytes every `interval` seconds: no single read is ever late."""
         return cls(kind="slow_trickle", interval=interval, size=size)
 
     @classmethod
     def reset(cls, after: int | None = None) -> Fault:
-        """TCP RST: before any header, or after this many bytes of the body."""
+        """Send a TCP RST before any header, or after this many bytes of the body."""
         return cls(kind="reset", cut=after)
 
     @classmethod
     def hang(cls) -> Fault:
-        """Never answers; ends when the client goes away or the server stops."""
+        """Never answer; end when the client goes away or the server stops."""
         return cls(kind="hang")
 
     @classmethod
     def close_mid_stream(cls, after: int = 1) -> Fault:
-        """The connection is closed (FIN) after this many frames of a stream, or half way through a JSON body."""
+        """Close the connection (FIN) after this many frames of a stream, or half way through a JSON body."""
         return cls(kind="close_mid_stream", cut=after)
 
     @classmethod
     def stream_without_done(cls, after: int | None = None) -> Fault:
-        """A stream that ends cleanly but without [DONE]; with `after`, early, after this many frames."""
+        """End the stream cleanly but without [DONE]; with `after`, end it early, after this many frames."""
         return cls(kind="stream_without_done", cut=after)
 
     @classmethod
     def wrong_content_type(cls) -> Fault:
-        """The right body, announced as application/octet-stream."""
+        """Send the right body, announced as application/octet-stream."""
         return cls(kind="wrong_content_type")
 
     @classmethod
     def partial_choices(cls, count: int = 1) -> Fault:
-        """At most this many choices, however many were asked; only these are charged."""
+        """Answer with at most this many choices, however many were requested; only these are charged."""
         return cls(kind="partial_choices", cut=count)
 
     @staticmethod
     def first(k: int, fault: Fault) -> Plan:
-        """The first k requests meet the fault; the rest are fine."""
+        """Return a plan in which the first k requests meet the fault and the rest are fine."""
         return Plan(rule="first", k=k, fault=fault)
 
     @staticmethod
     def every(k: int, fault: Fault) -> Plan:
-        """Every k-th request meets the fault (requests k - 1, 2k - 1, ..., counted from 0)."""
+        """Return a plan in which every k-th request meets the fault (k - 1, 2k - 1, ..., counted from 0)."""
         if k < 1:
             raise ValueError(f"k={k}: every k-th request needs k of at least 1")
         return Plan(rule="every", k=k, fault=fault)
 
     @staticmethod
     def random(p: float, seed: int = 0, fault: Fault | None = None) -> Plan:
-        """Each request meets the fault (a reset where none is given) with probability p; repeatable by seed."""
+        """Return a plan in which each request meets the fault (default: a reset) with probability p, by seed."""
         if not 0 <= p <= 1:
             raise ValueError(f"p={p}: a probability is 0 to 1")
         return Plan(rule="random", p=p, seed=seed, fault=fault or Fault.reset())
@@ -149,12 +149,12 @@ class Plan:
     otherwise: Plan | None = None
 
     def __call__(self, number: int) -> Fault | None:
-        """The fault that this request meets."""
+        """Return the fault that this request meets."""
         found = self._own(number)
         return found if found is not None or self.otherwise is None else self.otherwise(number)
 
     def __or__(self, other: Plan) -> Plan:
-        """This plan; where it has nothing to say, the other."""
+        """Return a plan that follows this one, and the other one where this one has no fault."""
         return replace(self, otherwise=other if self.otherwise is None else self.otherwise | other)
 
     def _own(self, number: int) -> Fault | None:
@@ -174,7 +174,7 @@ Faults = Fault | Plan | Sequence[Fault | None] | Mapping[int, Fault] | Callable[
 
 
 def as_plan(faults: Faults | None) -> Callable[[int], Fault | None]:
-    """Any of the ways to say it, as one function of the request's number; a lone Fault meets every request."""
+    """Return any form of a plan as one function of the request's number; a lone Fault meets every request."""
     if faults is None:
         return Plan(rule="listed")
     if isinstance(faults, Fault):
@@ -187,7 +187,7 @@ def as_plan(faults: Faults | None) -> Callable[[int], Fault | None]:
 
 
 def plan_to_json(faults: Faults | None) -> dict[str, Any]:
-    """The plan as JSON, for the server in another process.
+    """Return the plan as JSON, for the server in another process.
 
     Raises:
         TypeError: the plan is a function, which cannot travel.
@@ -201,7 +201,7 @@ def plan_to_json(faults: Faults | None) -> dict[str, Any]:
 
 
 def plan_from_json(data: Mapping[str, Any]) -> Plan:
-    """The inverse of `plan_to_json`."""
+    """Return the inverse of `plan_to_json`."""
     otherwise, fault = data.get("otherwise"), data.get("fault")
     fields = {key: data[key] for key in ("rule", "k", "p", "seed") if key in data}
     return Plan(

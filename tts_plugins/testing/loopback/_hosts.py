@@ -183,7 +183,7 @@ class ProcessHost:
 
 
 def serve_until_eof(settings: Settings, port: int) -> None:
-    """The child's side: announce the port as a line of JSON on stdout, and serve until stdin ends."""
+    """Announce the port as a line of JSON on stdout, and serve until stdin ends: the child's side."""
 
     async def main() -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()

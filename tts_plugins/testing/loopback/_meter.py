@@ -76,7 +76,7 @@ class Meter:
         self.reset()
 
     def reset(self) -> None:
-        """Everything to zero; requests still in flight stay active, but are charged to nobody."""
+        """Set everything to zero; requests still in flight stay active, but are charged to nobody."""
         with self._lock:
             self._epoch += 1
             self._sums: Counter[str] = Counter()
@@ -88,7 +88,7 @@ class Meter:
             self._indexed = 0
 
     def begin(self, path: str) -> Ticket:
-        """A request arrived."""
+        """Register a request that arrived."""
         with self._lock:
             ticket = Ticket(number=self._numbered, path=path, at=time.monotonic(), epoch=self._epoch)
             self._numbered += 1
@@ -105,19 +105,19 @@ class Meter:
                 self._requests.append(kept)
 
     def indices(self, count: int) -> range:
-        """The next `count` numbers for choices without a seed."""
+        """Return the next `count` numbers for choices without a seed."""
         with self._lock:
             first, self._indexed = self._indexed, self._indexed + count
         return range(first, first + count)
 
     def fault(self, ticket: Ticket, kind: str) -> None:
-        """The request met a fault."""
+        """Note that the request met a fault."""
         with self._lock:
             if ticket.epoch == self._epoch:
                 self._faults[kind] += 1
 
     def charge(self, ticket: Ticket) -> None:
-        """The request cost what its ticket says. Once only; call before its last byte, so that counts never lag."""
+        """Charge what the ticket says, once only; call this before the last byte, so that counts never lag."""
         with self._lock:
             if ticket.settled or ticket.epoch != self._epoch:
                 return
@@ -125,7 +125,7 @@ class Meter:
             self._add(ticket, "")
 
     def abort(self, ticket: Ticket) -> None:
-        """The client went away; what is not charged yet is charged as aborted."""
+        """Note that the client went away, and charge as aborted what is not charged yet."""
         with self._lock:
             if ticket.over or ticket.epoch != self._epoch:
                 return
@@ -140,12 +140,12 @@ class Meter:
             self._sums[prefix + name] += getattr(ticket, name)
 
     def end(self, ticket: Ticket) -> None:
-        """The request is no longer in flight."""
+        """Note that the request is no longer in flight."""
         with self._lock:
             self._active -= 1
 
     def snapshot(self, connections: int) -> Counts:
-        """The counts now."""
+        """Return the counts now."""
         with self._lock:
             return Counts(
                 **self._sums,

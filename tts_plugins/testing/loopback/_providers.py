@@ -35,7 +35,7 @@ class ProviderReply:
 
 
 def provider_replies(say: Callable[[RawRequest], ProviderReply]) -> Callable[[RawRequest], RawReply]:
-    """What `RawServer` is given: it answers in the format of the path that was asked for."""
+    """Return what `RawServer` is given: it answers in the format of the path that was asked for."""
 
     def reply(request: RawRequest) -> RawReply:
         said = say(request)

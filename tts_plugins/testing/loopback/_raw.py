@@ -18,7 +18,7 @@ class RawRequest:
     Attributes:
         number: how many came before it.
         headers: with names in lower case.
-        body: decoded JSON; None where it is none.
+        body: decoded JSON; None if it is none.
     """
 
     number: int
@@ -34,7 +34,7 @@ class RawReply:
     Attributes:
         body: bytes or text as they are; anything else as JSON.
         status: of HTTP.
-        headers: besides Content-Length; Content-Type is that of JSON where none is given.
+        headers: besides Content-Length; Content-Type is that of JSON if none is given.
         cut: break the connection after the body, which is sent without its length.
     """
 
@@ -45,7 +45,7 @@ class RawReply:
 
 
 def event_stream(*chunks: Any, done: bool = True, end: str = "\n\n") -> RawReply:
-    """A stream of server-sent events, each of them JSON or text as it is."""
+    """Return a stream of server-sent events, each of them JSON or text as it is."""
     texts = [chunk if isinstance(chunk, str) else f"data: {json.dumps(chunk)}" for chunk in chunks]
     body = "".join(text + end for text in [*texts, *(["data: [DONE]"] if done else [])])
     return RawReply(body, headers={"Content-Type": "text/event-stream"})

@@ -44,19 +44,19 @@ Replies = str | Sequence[str | Reply] | ReplyFunction
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a request truly led to, before any lie about it is told."""
+    """What a request truly led to, before any false report of it."""
 
     replies: tuple[Reply, ...]
     completion_tokens: tuple[int, ...]
     prompt_tokens: int
 
     def keep(self, count: int) -> Outcome:
-        """The first `count` choices only."""
+        """Return the first `count` choices only."""
         return replace(self, replies=self.replies[:count], completion_tokens=self.completion_tokens[:count])
 
 
 def pieces(text: str | None) -> list[str]:
-    """The server's tokens: words, each with the space before it; joined, they are the text again."""
+    """Return the server's tokens: words, each with the space before it; joined, they are the text again."""
     found = _WORD.findall(text or "")
     if found:
         found[-1] += (text or "")[sum(map(len, found)) :]
@@ -64,19 +64,19 @@ def pieces(text: str | None) -> list[str]:
 
 
 def count_tokens(text: str | None) -> int:
-    """The number of words."""
+    """Return the number of words."""
     return len((text or "").split())
 
 
 def content_text(content: Any) -> str:
-    """A message's content as text, whether it is a string, null or a list of parts."""
+    """Return a message's content as text, whether it is a string, null or a list of parts."""
     if isinstance(content, list):
         return " ".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""
 
 
 def prompts_of(body: Body) -> list[str]:
-    """The prompts of a chat or completion request, as text: one, or several for a list of prompts."""
+    """Return the prompts of a chat or completion request, as text: one, or several for a list of prompts."""
     if "messages" in body:
         return [" ".join(content_text(message.get("content")) for message in body["messages"])]
     prompt = body.get("prompt", "")
@@ -84,19 +84,19 @@ def prompts_of(body: Body) -> list[str]:
 
 
 def max_tokens_of(body: Body) -> int | None:
-    """The limit on completion tokens, under either of its names."""
+    """Return the limit on completion tokens, under either of its names."""
     limit = body.get("max_completion_tokens")
     return limit if limit is not None else body.get("max_tokens")
 
 
 def echo(body: Body, index: int) -> str:
-    """Repeats the last message, or the prompt."""
+    """Repeat the last message, or the prompt."""
     messages = body.get("messages")
     return content_text(messages[-1].get("content")) if messages else prompts_of(body)[0]
 
 
 def seeded(body: Body, index: int) -> str:
-    """Text and length (1 to the request's max_tokens, 64 where it names none) that follow from the index and prompt."""
+    """Return a text that follows from the index and prompt, as does its length (1 to max_tokens, by default 64)."""
     digest = hashlib.blake2b(f"{index}|{prompts_of(body)[0]}".encode(), digest_size=8).digest()
     chance = random.Random(int.from_bytes(digest, "big"))
     length = chance.randint(1, max(1, max_tokens_of(body) or 64))
@@ -108,7 +108,7 @@ NAMED: Mapping[str, ReplyFunction] = {"echo": echo, "seeded": seeded}
 
 
 def as_function(replies: Replies) -> ReplyFunction:
-    """Any of the ways to say it as a function; "echo" and "seeded" name the built-in ones."""
+    """Return any form of a reply as a function; "echo" and "seeded" name the built-in ones."""
     if isinstance(replies, str):
         text = replies
         return NAMED.get(text) or (lambda body, index: text)
@@ -121,7 +121,7 @@ def as_function(replies: Replies) -> ReplyFunction:
 
 
 def finish(reply: Reply, body: Body) -> Reply:
-    """The reply as far as `stop` and the token limit let it come; reasoning is spent first, as real servers do."""
+    """Return the reply as far as `stop` and the token limit allow; reasoning is spent first, as on real servers."""
     stop = body.get("stop")
     text = reply.text
     if text is not None and stop:
@@ -149,7 +149,7 @@ def finish(reply: Reply, body: Body) -> Reply:
 
 
 def generate(speak: ReplyFunction, body: Body, indices: Sequence[int]) -> Outcome:
-    """One reply per index, finished and counted."""
+    """Generate one reply per index, finished and counted."""
     spoken = (speak(body, index) for index in indices)
     replies = tuple(finish(Reply(each) if isinstance(each, str) else each, body) for each in spoken)
     counted = tuple(

@@ -24,19 +24,19 @@ async def until(when: float) -> None:
 
 
 def first(fault: Fault | None, latency: float) -> float:
-    """Seconds until the first byte: the fault's own, else the server's."""
+    """Return the seconds until the first byte: the fault's own, else the server's."""
     return latency if fault is None or fault.latency is None else fault.latency
 
 
 def response(payload: Payload, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """The payload in one piece."""
+    """Return the payload in one piece."""
     return web.Response(
         body=b"".join(payload.frames), status=status, content_type=payload.content_type, headers=headers
     )
 
 
 def status(fault: Fault) -> web.Response:
-    """A fault's error status, in OpenAI's form or with its own body."""
+    """Return a fault's error status, in OpenAI's form or with its own body."""
     type_ = _ERROR_TYPES.get(fault.code, "server_error" if fault.code >= 500 else "invalid_request_error")
     payload = as_json(error_body(f"loopback fault {fault.code}", type_=type_, code=type_))
     if fault.body is not None:
@@ -46,7 +46,7 @@ def status(fault: Fault) -> web.Response:
 
 
 async def open_response(request: web.Request, payload: Payload) -> web.StreamResponse:
-    """The payload's headers, ready for its frames."""
+    """Return the payload's headers, ready for its frames."""
     response = web.StreamResponse(headers={"Content-Type": payload.content_type})
     if not payload.stream:
         response.content_length = sum(map(len, payload.frames))

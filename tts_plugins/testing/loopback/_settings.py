@@ -102,7 +102,7 @@ class Settings:
         return "correct" if self.usage else "missing"
 
     def latency_of(self, number: int) -> float:
-        """Seconds that this request takes before its first byte."""
+        """Return the seconds that this request takes before its first byte."""
         if callable(self.latency):
             return self.latency(number)
         if isinstance(self.latency, tuple):
@@ -110,7 +110,7 @@ class Settings:
         return self.latency
 
     def to_json(self) -> dict[str, Any]:
-        """All settings as JSON.
+        """Return all settings as JSON.
 
         Raises:
             TypeError: a function that another process could not import.
@@ -123,7 +123,7 @@ class Settings:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Settings:
-        """The inverse of `to_json`; any subset of the settings will do."""
+        """Return the inverse of `to_json`; any subset of the settings will do."""
         plain = dict(data)
         if "reply" in plain:
             plain["reply"] = _reply_from_json(plain["reply"])
@@ -158,7 +158,7 @@ def _reply_from_json(data: Any) -> Replies:
 
 
 def refusal(settings: Settings, body: Body, authorization: str) -> tuple[int, Body] | None:
-    """The status and error with which a request is refused before anything is generated, or None."""
+    """Return the status and error with which a request is refused before anything is generated, or None."""
     if settings.api_key is not None and authorization != f"Bearer {settings.api_key}":
         return 401, error_body("Incorrect API key provided.", code="invalid_api_key")
     if not any(key in body for key in ("messages", "prompt", "input")):
@@ -171,8 +171,8 @@ def refusal(settings: Settings, body: Body, authorization: str) -> tuple[int, Bo
     refused = [*settings.refuses, *(["max_tokens"] if settings.refuses_max_tokens else [])]
     for name in refused:
         if body.get(name) is not None:
-            mend = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
-            said = f"Unsupported parameter: '{name}' is not supported with this model.{mend}"
+            fix = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
+            said = f"Unsupported parameter: '{name}' is not supported with this model.{fix}"
             return 400, error_body(said, param=name, code="unsupported_parameter")
     last = (body.get("messages") or [{}])[-1]
     if last.get("role") == "assistant" and not (

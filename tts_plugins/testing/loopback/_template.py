@@ -8,7 +8,7 @@ from tts_plugins.testing.loopback._replies import Body, content_text, pieces
 
 
 def rendered(body: Body) -> str:
-    """The messages in the form of ChatML, up to where the assistant begins."""
+    """Return the messages in the form of ChatML, up to where the assistant begins."""
     turns = [f"<|im_start|>{m['role']}\n{content_text(m.get('content'))}<|im_end|>\n" for m in body["messages"]]
     return "".join(turns) + "<|im_start|>assistant\n"
 
@@ -21,7 +21,7 @@ class Vocabulary:
         self._words: list[str] = []
 
     def encode(self, text: str) -> list[int]:
-        """The words' numbers, blanks included."""
+        """Return the words' numbers, blanks included."""
         for word in pieces(text):
             if word not in self._numbers:
                 self._numbers[word] = len(self._words)
@@ -29,10 +29,10 @@ class Vocabulary:
         return [self._numbers[word] for word in pieces(text)]
 
     def decode(self, ids: list[int]) -> str:
-        """The text again.
+        """Return the text again.
 
         Raises:
-            ValueError: one of them stands for nothing.
+            ValueError: one of them has no meaning.
         """
         if not all(0 <= i < len(self._words) for i in ids):
             raise ValueError(f"token ids must be from 0 to {len(self._words) - 1}")
@@ -40,6 +40,6 @@ class Vocabulary:
 
 
 def token_ids(prompt: Any) -> list[int] | None:
-    """A prompt of token ids; None for a text, or several."""
+    """Return a prompt of token ids; None for a text, or several."""
     whole = isinstance(prompt, list) and bool(prompt) and all(type(each) is int for each in prompt)
     return prompt if whole else None

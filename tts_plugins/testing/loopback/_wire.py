@@ -14,7 +14,7 @@ from tts_plugins.testing.loopback._faults import Fault
 from tts_plugins.testing.loopback._replies import Body, Outcome, Reply, count_tokens, pieces
 
 USAGES = ("correct", "missing", "null", "first_choice", "negative", "huge", "string", "infinite", "zero")
-"""How usage is told: truly; not at all; null; of the first choice only; -7; 10**15; in strings; Infinity; 0."""
+"""How usage is reported: truly; not at all; null; of the first choice only; -7; 10**15; in strings; Infinity; 0."""
 
 HTML = "<!doctype html><html><head><title>502 Bad Gateway</title></head><body><h1>Bad Gateway</h1></body></html>"
 DONE = b"data: [DONE]\n\n"
@@ -30,17 +30,17 @@ class Payload:
 
 
 def as_json(body: Any) -> Payload:
-    """A JSON response."""
+    """Return a JSON response."""
     return Payload(frames=(json.dumps(body).encode(),))
 
 
 def error_body(message: str, *, param: str | None = None, code: str | None = None, type_: str | None = None) -> Body:
-    """An error in OpenAI's form."""
+    """Return an error in OpenAI's form."""
     return {"error": {"message": message, "type": type_ or "invalid_request_error", "param": param, "code": code}}
 
 
 def usage_body(variant: str, outcome: Outcome) -> Body:
-    """`{"usage": ...}` as this variant tells it; {} where nothing is told."""
+    """Return `{"usage": ...}` as this variant reports it; {} if it reports nothing."""
     if variant in ("missing", "null"):
         return {} if variant == "missing" else {"usage": None}
     counts = outcome.completion_tokens[:1] if variant == "first_choice" else outcome.completion_tokens
@@ -58,7 +58,7 @@ def usage_body(variant: str, outcome: Outcome) -> Body:
 
 
 def _token_logprobs(reply: Reply, top: int) -> list[Body]:
-    """OpenAI's `content` list: made up, but stable for a token and its place, and sorted as it must be."""
+    """Return OpenAI's `content` list: made up, but stable for a token and its place, and sorted as required."""
     entries = []
     for i, token in enumerate(pieces(reply.text)):
         given = reply.logprobs or ()
@@ -73,7 +73,7 @@ def _one_logprob(token: str, value: float) -> Body:
 
 
 def _legacy_logprobs(reply: Reply, top: int) -> Body:
-    """The completions endpoint's older form of the same."""
+    """Return the completions endpoint's older form of the same."""
     entries, starts, at = _token_logprobs(reply, top), [], 0
     for entry in entries:
         starts.append(at)
@@ -132,7 +132,7 @@ def _head(body: Body, chat: bool, number: int, stream: bool) -> Body:
 
 
 def render(body: Body, outcome: Outcome, number: int, variant: str, fault: Fault | None) -> Payload:
-    """The response to a chat or completion request, with what the fault and the usage variant make of its body."""
+    """Return the response to a chat or completion request, with the fault and the usage variant applied."""
     chat, kind = "messages" in body, fault.kind if fault else None
     variant = fault.variant if fault and kind == "usage" else variant
     if kind == "null_content":
@@ -155,7 +155,7 @@ def render(body: Body, outcome: Outcome, number: int, variant: str, fault: Fault
 
 
 def _chat_chunks(choices: Sequence[Body]) -> list[list[Body]]:
-    """The deltas of all choices, interleaved token by token as servers do; [] where there are no choices."""
+    """Return the deltas of all choices, interleaved token by token as servers do; [] if there are no choices."""
     lanes = [_lane(choice) for choice in choices]
     return [[chunk] for rank in zip_longest(*lanes) for chunk in rank if chunk is not None] or [[]]
 
@@ -191,7 +191,7 @@ def _text_chunks(choices: Sequence[Body]) -> list[list[Body]]:
 
 
 def spoil(payload: Payload, fault: Fault | None) -> Payload:
-    """What the fault makes of the bytes; faults of the connection are played while sending."""
+    """Return what the fault makes of the bytes; faults of the connection are played while sending."""
     if fault is None:
         return payload
     if fault.kind == "html":
@@ -210,7 +210,7 @@ def spoil(payload: Payload, fault: Fault | None) -> Payload:
 
 
 def embeddings(body: Body, dimensions: int = 8) -> Body:
-    """Small vectors that follow from the texts alone."""
+    """Return small vectors that follow from the texts alone."""
     given = body["input"]
     texts = given if isinstance(given, list) and not all(isinstance(x, int) for x in given) else [given]
     size = body.get("dimensions") or dimensions
@@ -224,12 +224,12 @@ def embeddings(body: Body, dimensions: int = 8) -> Body:
 
 
 def tokenize(body: Body) -> Body:
-    """llama.cpp's answer to {"content"}, vLLM's to {"prompt"}: ids that follow from the words."""
+    """Return llama.cpp's answer to {"content"}, vLLM's to {"prompt"}: ids that follow from the words."""
     text = str(body.get("content", body.get("prompt", "")))
     ids = [zlib.crc32(word.encode()) % 50_000 for word in text.split()]
     return {"tokens": ids} if "content" in body else token_answer(ids)
 
 
 def token_answer(ids: Sequence[int]) -> Body:
-    """vLLM's answer."""
+    """Return vLLM's answer."""
     return {"count": len(ids), "max_model_len": 32_768, "tokens": list(ids)}

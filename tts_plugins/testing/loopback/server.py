@@ -17,7 +17,7 @@ class LoopbackServer:
     """The server; `with` starts and stops it. Options are those of `Settings`.
 
     Endpoints: POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models, /health; /tokenize and
-    /apply-template where they are switched on; /control for the counts.
+    /apply-template if they are switched on; /control for the counts.
 
     Args:
         process: run in a child process. Functions among the options must then be importable; `reply` may be.
@@ -35,7 +35,7 @@ class LoopbackServer:
         self.port = 0
 
     def start(self) -> Self:
-        """Listen. Returns when requests can be made."""
+        """Listen; return when requests can be made."""
         self.port = self._host.start(self.settings, self._wanted)
         return self
 
@@ -72,7 +72,7 @@ class LoopbackServer:
         return self._host.requests()
 
     def reset(self) -> None:
-        """Counts to zero, requests forgotten, numbers and indices from 0 again."""
+        """Reset counts and numbers to 0, and forget the requests."""
         self._host.reset()
 
     def configure(self, **options: Unpack[Options]) -> None:

@@ -19,9 +19,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Embed = Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]]]]
 
-SPEC = 1  # of the features; what is fitted to one is not read as another
+SPEC = 1  # of the features; a head is read only with the version that it was fitted to
 LENGTHS, SURE = 2, 2  # columns before the vector: steps and characters; mean and least log-probability
-_LEAST = -20.0  # a token less likely than that tells nothing more
+_LEAST = -20.0  # a less likely token carries no more information
 _BATCH = 16  # texts in one request
 
 
@@ -43,7 +43,7 @@ class Table:
     logprobs: bool
 
     def of(self, problems: Sequence[int]) -> Table:
-        """The rows of these problems."""
+        """Return the rows of these problems."""
         rows = np.isin(self.problem, problems)
         return Table(
             x=self.x[rows], labels=self.labels[rows], problem=self.problem[rows], solution=self.solution[rows],
@@ -52,12 +52,12 @@ class Table:
 
 
 def texts(problem: str, steps: Sequence[str]) -> list[str]:
-    """What is embedded for each step: the problem, and the solution up to the end of the step."""
+    """Return what is embedded for each step: the problem, and the solution up to the end of the step."""
     return [f"{problem}\n\n" + "\n".join(steps[:i]) for i in range(1, len(steps) + 1)]
 
 
 def rows(steps: Sequence[str], vectors: Sequence[Sequence[float]], logprobs: Sequence[float] | None) -> Floats:
-    """A row for each step, (steps, features).
+    """Return a row for each step, (steps, features).
 
     A token's place in the text is not known, only its place among the tokens: those of a beginning are taken to be as
     many of all as its characters are.
@@ -75,7 +75,7 @@ def rows(steps: Sequence[str], vectors: Sequence[Sequence[float]], logprobs: Seq
 
 
 async def table_of(pool: Pool, embed: Embed, progress: Callable[[int, int], None] | None = None) -> Table:
-    """The rows of all labelled solutions of a pool, with each text embedded once.
+    """Return the rows of all labelled solutions of a pool, with each text embedded once.
 
     Raises:
         DataError: a candidate has no steps, or not a label for each.

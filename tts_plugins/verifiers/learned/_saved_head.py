@@ -26,10 +26,10 @@ class LearnedHead:
     """What a training found: a logistic regression on features of a solution's beginning.
 
     Attributes:
-        weights: of the features: log of steps, log of characters, mean and least log-probability where there are
+        weights: of the features: log of steps, log of characters, mean and least log-probability if there are
             any, then the vector of the embedding model.
         bias: the intercept.
-        embedding: the name of the model whose vectors it was fitted to; no other's mean anything to it.
+        embedding: the name of the model whose vectors it was fitted to; vectors of other models mean nothing to it.
         logprobs: whether candidates must have log-probabilities.
         aggregate: how step scores become one.
         features: the version of the features.
@@ -74,7 +74,7 @@ class LearnedHead:
         cls, table: Table, *, embedding: str, aggregate: Aggregate = "last", validation: float = 0.2, seed: int = 0,
         about: Mapping[str, Any] = EMPTY,
     ) -> Self:  # fmt: skip
-        """The head that fits these rows, see `LearnedVerifier.fit`."""
+        """Return the head that fits these rows, see `LearnedVerifier.fit`."""
         from tts_plugins.verifiers.learned._logistic import fit_head
 
         fitted = fit_head(table, validation=validation, seed=seed)
@@ -90,14 +90,14 @@ class LearnedHead:
         )  # fmt: skip
 
     def __call__(self, x: Any) -> tuple[float, ...]:
-        """The probability of each row, (rows, features)."""
+        """Return the probability of each row, (rows, features)."""
         import numpy as np
 
         raw = np.clip(np.asarray(x) @ np.asarray(self.weights) + self.bias, -500, 500)
         return tuple(map(float, 1 / (1 + np.exp(-raw))))
 
     def predicted(self, table: Table, problem: int) -> list[tuple[float, ...]]:
-        """The step scores of each solution of one problem of a table, in order."""
+        """Return the step scores of each solution of one problem of a table, in order."""
         part = table.of([problem])
         return [self(part.x[part.solution == place]) for place in sorted(set(map(int, part.solution)))]
 
@@ -124,7 +124,7 @@ class LearnedHead:
         """Read what `save` wrote; never a pickle.
 
         Raises:
-            DataError: the file is no learned verifier, or of another version.
+            DataError: the file is not a learned verifier, or of another version.
         """
         import zipfile
 

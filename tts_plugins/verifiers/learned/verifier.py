@@ -31,7 +31,7 @@ class LearnedVerifier:
     Args:
         embedder: gives the vectors: `EmbeddingModel` or `LocalEmbeddingModel`, the same as in training.
         head: what a training found.
-        aggregate: how step scores become one; the head's own where left out.
+        aggregate: how step scores become one; the head's own if left out.
         by: how a text without steps is cut into them, see `tts_plugins.steps.split`; as in training.
         max_steps: steps of a candidate at most; more are an error of that candidate. Room is reserved for each.
         remember: vectors kept, so that what beams share is not asked for again.
@@ -52,7 +52,7 @@ class LearnedVerifier:
         name: str = "LearnedVerifier",
     ) -> None:
         if not isinstance(embedder, Model):
-            raise ConfigurationError(f"{name}: embedder={embedder!r} is no model; pass an EmbeddingModel")
+            raise ConfigurationError(f"{name}: embedder={embedder!r} is not a model; pass an EmbeddingModel")
         if embedder.name != head.embedding:
             raise ConfigurationError(
                 f"{name}: it was trained on vectors of {head.embedding!r}, and embedder is {embedder.name!r}, whose "
@@ -111,7 +111,7 @@ class LearnedVerifier:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], embedder: Model, **settings: Any) -> Self:
-        """The verifier in a file that `save` wrote.
+        """Return the verifier in a file that `save` wrote.
 
         Raises:
             DataError: it is none, or of another version.
@@ -120,16 +120,16 @@ class LearnedVerifier:
         return cls(embedder, LearnedHead.load(path), **settings)
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """One request with the whole solution for each of its steps."""
+        """Return the bound of one request for each step, with the whole solution."""
         steps = self.max_steps if tokens is None else max(1, min(self.max_steps, tokens))
         text = f"{problem.text}\n\n{worst_text(tokens)}"
         return await self._embedder.bound(Problem((text,) * steps)) or Bound()
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """The probability, after each step, that a continuation ends right; and their aggregate.
+        """Return the probability, after each step, that a continuation ends right; and their aggregate.
 
         Raises:
-            VerifierError: there are no steps or too many, no log-probabilities where it needs them, or no vectors.
+            VerifierError: there are no steps or too many, no log-probabilities although it needs them, or no vectors.
         """
         from tts_plugins.verifiers.learned._features import rows, texts
 
@@ -168,7 +168,7 @@ class LearnedVerifier:
 
 
 async def labelled(rollouts: Pool, embedder: Model, progress: Callable[[int, int], None] | None = None) -> Table:
-    """The features and labels of a pool of rollouts, with each text embedded once.
+    """Return the features and labels of a pool of rollouts, with each text embedded once.
 
     Raises:
         DataError: a record lacks steps or labels.

@@ -45,7 +45,7 @@ class ProcessReward:
         self.name, self.family, self.aggregate, self.by = name, chosen, aggregate, by
 
     def _worst(self, problem: Problem, tokens: int | None) -> str:
-        """A text as long as one with a candidate of so many tokens can be."""
+        """Return a text as long as one with a candidate of so many tokens can be."""
         return self.family.render(problem_text(problem), [worst_text(tokens)] + [""] * 40)
 
     def _shown(self, candidate: Candidate) -> Shown:
@@ -64,10 +64,10 @@ class ProcessReward:
         *,
         family: RewardFamily | None = None,
     ) -> Score:
-        """The scores that stand in the rows, and their aggregate; `family` where they are read in another way.
+        """Return the scores in the rows, and their aggregate; `family` says so if they are read in another way.
 
         Raises:
-            InvalidScore: they are no scores of its steps.
+            InvalidScore: they are not scores of its steps.
         """
         scores = (family or self.family).scores(rows, len(shown.ends), places, self.name)
         return Score(value=aggregate(scores, self.aggregate), steps=scores, details={"aggregate": self.aggregate})

@@ -27,7 +27,7 @@ _NAMES = "is base_url right, and is it a pooling model (vLLM: --runner pooling)?
 
 
 class JSONClient:
-    """Posts to one server: by aiohttp where it is installed, else by the standard library on threads.
+    """Posts to one server: by aiohttp if it is installed, else by the standard library on threads.
 
     Args:
         root: the server's address.
@@ -47,7 +47,7 @@ class JSONClient:
         return secrets_in(self._headers)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer's JSON object.
+        """Return the answer's JSON object.
 
         Raises:
             ModelError: of the kind that says whether to retry and what to charge. No key shows in it.
@@ -72,9 +72,9 @@ class JSONClient:
         try:
             answer = decode(raw)
         except ValueError as error:
-            raise MalformedResponse(f"{where}: the answer is no valid JSON: {raw[:80]!r}") from error
+            raise MalformedResponse(f"{where}: the answer is not valid JSON: {raw[:80]!r}") from error
         if not isinstance(answer, dict):
-            raise MalformedResponse(f"{where}: the answer is a {type(answer).__name__}, no JSON object")
+            raise MalformedResponse(f"{where}: the answer is a {type(answer).__name__}, not a JSON object")
         if (wrong := error_in(answer)) is not None and not answer.get("data"):
             raise reply_error(200, f"{where}: the answer is an error", wrong, now=time.time(), names=_NAMES)
         return answer

@@ -31,8 +31,8 @@ class RewardModel:
         tokeniser: transformers' fast tokeniser.
         backbone: from token ids to hidden states.
         head: from hidden states, (places, size), to rows, (places, columns).
-        separator: the token that must stand at each place; None where any may.
-        length: tokens that it can read at most; None where that is not known.
+        separator: the token that must be at each place; None if any may.
+        length: tokens that it can read at most; None if that is not known.
     """
 
     name: str
@@ -44,7 +44,7 @@ class RewardModel:
 
     @classmethod
     def load(cls, model: str | Path, family: RewardFamily, *, device: str | None, dtype: str | None) -> RewardModel:
-        """The model in a folder, or of that name on the Hub.
+        """Return the model in a folder, or of that name on the Hub.
 
         Raises:
             MissingExtraError, WeightsError: see `ProcessVerifierTransformers.load`.
@@ -64,8 +64,8 @@ class RewardModel:
             raise WeightsError(f"{model}: transformers cannot load it: {str(error)[:300]}") from error
         if missing := sorted(seen["missing_keys"]):
             raise WeightsError(
-                f"{model}: the checkpoint lacks {len(missing)} weights of its backbone, such as {missing[0]}; it is no "
-                f"{type(whole).__name__}, or its names have a prefix that transformers does not know"
+                f"{model}: the checkpoint lacks {len(missing)} weights of its backbone, such as {missing[0]}; it is "
+                f"not a {type(whole).__name__}, or its names have a prefix that transformers does not know"
             )
         if not tokeniser.is_fast:
             raise WeightsError(f"{model}: its tokeniser does not tell places in the text; add a tokenizer.json to it")
@@ -79,10 +79,10 @@ class RewardModel:
         )  # fmt: skip
 
     def rows(self, text: str, ends: Sequence[int]) -> tuple[list[list[float]], int]:
-        """The head's numbers at the token in which each of these beginnings of the text ends, and the text's tokens.
+        """Return the head's numbers at the token where each of these beginnings of the text ends, and all tokens.
 
         Raises:
-            VerifierError: the text is too long, or a separator is no token of its own.
+            VerifierError: the text is too long, or a separator is not a token of its own.
         """
         import torch
 
@@ -104,7 +104,7 @@ class RewardModel:
 
 
 def _place(offsets: Sequence[Sequence[int]], end: int) -> int:
-    """The token that holds the character before `end`."""
+    """Return the token that holds the character before `end`."""
     holding = [i for i, (start, stop) in enumerate(offsets) if start < end <= stop]
     # Blanks may belong to no token; the last one before them has read all that matters.
     return holding[-1] if holding else max(i for i, (start, stop) in enumerate(offsets) if start < stop <= end)
@@ -124,7 +124,7 @@ def _libraries() -> tuple[Any, Any, Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' report of weights that it does not know, the head's: what it lacks is checked here."""
+    """Silence transformers' report on weights that it does not know (the head's); missing ones are checked here."""
     logger = logging.getLogger("transformers.modeling_utils")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -135,7 +135,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _folder(model: str | Path) -> Path:
-    """Where the files are; fetched from the Hub where there is no such folder."""
+    """Return the folder of the files; fetch them from the Hub if there is no such folder."""
     folder = Path(model).expanduser()
     if not folder.is_dir():
         import huggingface_hub
@@ -160,7 +160,7 @@ def _folder(model: str | Path) -> Path:
 
 
 def _answering(whole: Any, tokeniser: Any, family: RewardFamily, model: str | Path) -> Callable[[Any], Any]:
-    """The logits of the family's words."""
+    """Return the logits of the family's words."""
     import torch
 
     ids = [tokeniser.encode(word, add_special_tokens=False)[-1] for word in family.words]
@@ -172,14 +172,14 @@ def _answering(whole: Any, tokeniser: Any, family: RewardFamily, model: str | Pa
 
 
 def _head(folder: Path, whole: Any, model: str | Path) -> Callable[[Any], Any]:
-    """The layers of the checkpoint's own head, with ReLU between them."""
+    """Return the layers of the checkpoint's own head, with ReLU between them."""
     import torch
     from safetensors import safe_open
 
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(_HEADS)]  # noqa: SIM118 - it is no mapping
+            names = [name for name in file.keys() if name.startswith(_HEADS)]  # noqa: SIM118 - it is not a mapping
             found |= {name: file.get_tensor(name).to(whole.device, whole.dtype) for name in names}
     weights = sorted((n for n in found if n.endswith("weight")), key=lambda n: [int(d) for d in re.findall(r"\d+", n)])
     layers = [(found[name], found.get(name.removesuffix("weight") + "bias")) for name in weights]
@@ -190,7 +190,7 @@ def _head(folder: Path, whole: Any, model: str | Path) -> Callable[[Any], Any]:
         size = weight.shape[0]
     if not layers:
         raise WeightsError(
-            f"{model}: it has no head, score.* or v_head.*; it is no reward model, or answers with words "
+            f"{model}: it has no head, score.* or v_head.*; it is not a reward model, or answers with words "
             "(family='math-shepherd')"
         )
 

@@ -26,7 +26,7 @@ class ProcessVerifierHTTP(ProcessReward):
     Args:
         model: the server's name for it.
         base_url: the server's address, with or without /v1.
-        family: "qwen" (Qwen2.5-Math-PRM: a row for each `<extra_0>`), "math-shepherd" (step tags «ки»), "token" (a
+        family: "qwen" (Qwen2.5-Math-PRM: a row for each `<extra_0>`), "math-shepherd" (step tags "ки"), "token" (a
             raw reward for each token, read at line ends), or a `RewardFamily` of your own.
         aggregate: how step scores become one: which is best depends on the model, see `docs/judges.md`.
         by: how a text without steps is cut into them, see `tts_plugins.steps.split`.
@@ -58,7 +58,7 @@ class ProcessVerifierHTTP(ProcessReward):
     ) -> None:
         super().__init__(name, family, aggregate, by)
         if not re.match(r"https?://", base_url):
-            raise ConfigurationError(f"{name}: base_url={base_url!r} is no address; write http://host:port")
+            raise ConfigurationError(f"{name}: base_url={base_url!r} is not an address; write http://host:port")
         if not timeout > 0 or not 0 <= price < math.inf:
             raise ConfigurationError(f"{name}: timeout={timeout!r} must be above 0 and price={price!r} at least 0")
         root = base_url.rstrip("/").removesuffix("/v1")
@@ -75,14 +75,14 @@ class ProcessVerifierHTTP(ProcessReward):
         await self._model.client.close()
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """One request with the whole solution."""
+        """Return the bound of one request with the whole solution."""
         return await self._model.bound(Problem(self._worst(problem, tokens)))
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """A score for each step, and their aggregate.
+        """Return a score for each step, and their aggregate.
 
         Raises:
-            VerifierError: the candidate has no steps, or the rows are no scores of its steps.
+            VerifierError: the candidate has no steps, or the rows are not scores of its steps.
             ModelError: the server failed.
         """
         shown = self._shown(candidate)
@@ -92,7 +92,7 @@ class ProcessVerifierHTTP(ProcessReward):
         return self._score(shown, rows, places)
 
     async def _places(self, shown: Shown, rows: int) -> list[int]:
-        """The row of each step's last token, by the server's own tokeniser."""
+        """Return the row of each step's last token, by the server's own tokeniser."""
         beginnings = [shown.text[:end] for end in shown.ends]
         counts = await asyncio.gather(*(self._model.count(text) for text in [*beginnings, shown.text]))
         if counts[-1] != rows or any(not 0 < count <= rows for count in counts):
@@ -115,7 +115,7 @@ class _Pooling:
         self._price, self.client = price, JSONClient(root, headers, timeout, name)
 
     async def bound(self, problem: Problem) -> Bound:
-        """The text's bytes: a tokeniser makes at most one token of each, and a few for its beginning and end."""
+        """Return the text's bytes: a tokeniser makes at most one token of each, and a few for its beginning and end."""
         tokens = len(problem.text.encode("utf-8", "replace")) + 8
         return Bound(prompt_tokens=tokens, usd=tokens * self._price / 1e6)
 
@@ -123,7 +123,7 @@ class _Pooling:
         holding(self)  # the client tells when it leaves
         try:
             return await self._generated(problem)
-        except TTSError as error:  # its words and the variables below may have what the server wrote
+        except TTSError as error:  # its text and the variables below may hold what the server wrote
             raise cleaned(error, self.client.secrets) from error.__cause__
 
     async def _generated(self, problem: Problem) -> Reply:
@@ -141,7 +141,7 @@ class _Pooling:
         return Reply(generations=(Generation(text=f"{len(rows)} rows", output=rows),), usage=used)
 
     async def count(self, text: str) -> int:
-        """Tokens of a text, by the server; it costs nothing."""
+        """Return the tokens of a text as the server counts them, which costs nothing."""
         answer = await self.client.post("/tokenize", {"model": self.name, "prompt": text})
         count = answer.get("count", len(answer.get("tokens", ())))
         if isinstance(count, bool) or not isinstance(count, int):

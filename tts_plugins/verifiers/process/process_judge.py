@@ -1,4 +1,4 @@
-"""A language model that scores each step: for those who have no process reward model, llama.cpp's users included."""
+"""A language model that scores each step: for users without a process reward model, such as those of llama.cpp."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ProcessJudge:
         return f"{self.name}({self._asker.model.name}, {self.mode})"
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """One request and its repair ("batch"), or one for each step and a few repairs ("yes_no")."""
+        """Return the bound of a request and its repair ("batch"), or of one for each step and repairs ("yes_no")."""
         text, about = worst_text(tokens, self.limit), problem_text(problem)
         if self.mode == "yes_no":
             steps = min(self.max_steps, self.max_steps if tokens is None else tokens // _TOKENS_A_STEP + 1)
@@ -97,7 +97,7 @@ class ProcessJudge:
         )
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """A score for each step, their aggregate, and the first mistake as feedback.
+        """Return a score for each step, their aggregate, and the first mistake as feedback.
 
         Raises:
             VerifierError: there are no steps or too many, or the verdict could not be read.
@@ -162,7 +162,7 @@ class ProcessJudge:
 
 
 def _yes_or_no(generation: Generation) -> float:
-    # "No, since …" will do; "Yes and no" will not. Qwen3 thinks nothing before it answers, in so many tags.
+    # "No, since …" is accepted; "Yes and no" is not. Qwen3 writes empty thinking tags before it answers.
     rest = without_thoughts(generation.text)
     said = re.findall(r"\b(?:yes|no)\b", rest.lower())
     first = re.match(r"[\s*\"'.]*(yes|no)\b", rest, re.IGNORECASE)

@@ -30,12 +30,12 @@ class ProcessVerifierTransformers(ProcessReward):
         model: a folder as `save_pretrained` writes it, or a name on the Hugging Face Hub. Weights are read from
             safetensors only, never from pickles; no code that comes with a model is run.
         family: "qwen" (Qwen2.5-Math-PRM: a head of two classes, read at each `<extra_0>`), "math-shepherd" (the logits
-            of «+» and «-» at each step tag «ки»), "token" (a reward for each token, read at line ends), or a
+            of "+" and "-" at each step tag "ки"), "token" (a reward for each token, read at line ends), or a
             `RewardFamily` of your own. A head's layers are the checkpoint's `score.*` or `v_head.*`.
         aggregate: how step scores become one: which is best depends on the model, see `docs/judges.md`.
         by: how a text without steps is cut into them, see `tts_plugins.steps.split`.
-        device: as torch names it; a GPU where there is one, else the CPU.
-        dtype: as torch names it ("bfloat16"); that of the checkpoint where left out.
+        device: as torch names it; a GPU if there is one, else the CPU.
+        dtype: as torch names it ("bfloat16"); that of the checkpoint if left out.
         concurrency: candidates computed side by side.
 
     The model is loaded with the first score, or by `load()`. It computes on a thread of its own; a call counts its
@@ -66,7 +66,7 @@ class ProcessVerifierTransformers(ProcessReward):
         return f"{self.name}({self._model.name})"
 
     def load(self) -> None:
-        """Load the model now, where it is not loaded yet. It blocks meanwhile.
+        """Load the model now, if it is not loaded yet. It blocks meanwhile.
 
         Raises:
             MissingExtraError: transformers, torch or safetensors is not installed.
@@ -75,11 +75,11 @@ class ProcessVerifierTransformers(ProcessReward):
         self._model.load()
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """One call with the whole solution."""
+        """Return the bound of one call with the whole solution."""
         return await self._model.bound(Problem(self._worst(problem, tokens)))
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """A score for each step, and their aggregate.
+        """Return a score for each step, and their aggregate.
 
         Raises:
             VerifierError: the candidate has no steps, or is longer than the model can read.
@@ -108,7 +108,7 @@ class _Local:
         self._loaded: RewardModel | None = None
 
     def load(self) -> RewardModel:
-        """The model, loaded once."""
+        """Return the model, loaded once."""
         with self._lock:
             if self._loaded is None:
                 from tts_plugins.verifiers.process._reward_model import RewardModel
@@ -117,11 +117,11 @@ class _Local:
             return self._loaded
 
     async def bound(self, problem: Problem) -> Bound:
-        """The text's bytes: a tokeniser makes at most one token of each, and a few for its beginning and end."""
+        """Return the text's bytes: a tokeniser makes at most one token of each, and a few for its beginning and end."""
         return Bound(prompt_tokens=len(problem.text.encode("utf-8", "replace")) + 8, usd=0.0)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """The rows at the ends that the problem names."""
+        """Return the rows at the ends that the problem names."""
         rows, tokens = await in_thread(lambda: self.load().rows(problem.text, problem.metadata["ends"]))
         usage = Usage(calls=1, prompt_tokens=tokens)
         return Reply(generations=(Generation(text=f"{len(rows)} rows", output=rows),), usage=usage)
