@@ -182,7 +182,7 @@ FREE = Bound(calls=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a server can take; None for no limit. A place is held for the time of one request.
+    """The load that a server accepts; None for no limit. A place is held for the time of one request.
 
     Args:
         concurrency: requests in flight at once.

@@ -475,7 +475,7 @@ class ShortSet:
         (Verifying, {}),
         (OutOfRange, {"scores_are_finite_and_between_0_and_1": "it returned what is not a score: InvalidScore"}),
         (Overspending, {"it_spends_no_more_than_its_bound": "6 calls are more than its bound of 1 each"}),
-        (Unbounded, {"its_bound_says_the_worst_that_a_score_can_cost": "which is no budget.Bound"}),
+        (Unbounded, {"its_bound_says_the_worst_that_a_score_can_cost": "which is not a budget.Bound"}),
         (Sleeping, {"a_cancelled_score_ends_at_once": "it swallows CancelledError"}),
         (ShortSet, {"scores_are_finite_and_between_0_and_1": "2 scores for 3 candidates"}),
         (object, {"it_is_a_verifier": "neither score nor score_set"}),

@@ -74,7 +74,7 @@ def _beyond(usage: Usage, paid: Usage) -> Usage:
     """Return what a call took besides `paid`. It reports the whole call, unless that is less than was paid."""
     names = ("calls", "prompt_tokens", "completion_tokens")
     if any(getattr(usage, name) < getattr(paid, name) for name in names):
-        return usage  # less than was paid: it tells of its own part alone
+        return usage  # less than was paid: it reports only its own part
     usd = None if usage.usd is None or paid.usd is None else max(usage.usd - paid.usd, 0.0)
     prompt = usage.prompt_tokens - paid.prompt_tokens
     return replace(

@@ -119,7 +119,7 @@ class Limiter:
     """Places, given in order of arrival; rates over a sliding window of `window` seconds.
 
     A request made inside another one to the same server, by a solve in a model's function, takes over the place of
-    the outer one, which does nothing meanwhile; several of them take turns. Where requests wait for each other's
+    the outer one, which does nothing meanwhile; several of them take turns. If requests wait for each other's
     places in a circle, one of them takes over a place in the same way (see `_concurrency.wait_graph`).
     """
 
@@ -144,7 +144,7 @@ class Limiter:
                 while self._sent and self._sent[0][0] <= now - self._window:
                     self._sent.popleft()
                 taken = sum(t for _, t in self._sent)
-                # One request above the whole window's rate goes alone; it could never go otherwise.
+                # A request larger than the whole window's rate is sent alone; otherwise it could never be sent.
                 fits = requests is None or not self._sent or len(self._sent) + 1 <= requests
                 fits = fits and (per_minute is None or not self._sent or taken + tokens <= per_minute)
                 if fits:

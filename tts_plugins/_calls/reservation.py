@@ -1,4 +1,4 @@
-"""Waits in the graph of `_concurrency.wait_graph`, on whichever loop one is."""
+"""Waits in the graph of `_concurrency.wait_graph`, on the running loop."""
 
 from __future__ import annotations
 

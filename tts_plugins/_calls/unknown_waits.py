@@ -1,9 +1,10 @@
 """Waits of solves that do not know what they run inside: those on threads of a user's function.
 
-Such a solve carries no account and no enclosers, so the wait graph would take the function's own reservation for one
-that moves. Here the frames of functions and threads are compared while something waits (`_concurrency.running_code`),
-and enclosers that come out are added to the graph, whose proof then covers them. What frames cannot tell ends too:
-after `LONGEST` seconds in which nothing was given or given back, all functions of the user are taken to wait.
+Such a solve carries no account and no enclosers, so the wait graph would assume that the function's own reservation
+will be released. Here the frames of functions and threads are compared while something waits (see
+`_concurrency.running_code`), and the enclosers that are found are added to the graph, whose proof then covers them.
+A wait that frames do not explain ends too: after `LONGEST` seconds in which nothing was reserved or released, all
+functions of the user are assumed to wait.
 """
 
 from __future__ import annotations

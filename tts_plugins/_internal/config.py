@@ -1,8 +1,8 @@
 """Configuration objects: frozen, comparable, and the same after a round trip through a dict.
 
-A configured class is known by a name: its own, in snake case; hyphens are as good, and what people read has
-those. Third parties register theirs under the entry
-point group `tts_plugins.<family>` (`strategies`, `stopping`, `verifiers`, `models`); they are loaded when looked up.
+A configured class is known by its own name in snake case; hyphens work too, and are used in what people read. Third
+parties register theirs under the entry point group `tts_plugins.<family>` (`strategies`, `stopping`, `verifiers`,
+`models`); they are loaded when looked up.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _plain_name(name: str) -> str:
 
 def registered(family: str) -> Mapping[str, type[Configured]]:
     """Return the classes of a family by name, those of other packages' entry points included."""
-    import importlib.metadata  # slow to import, and rarely needed
+    import importlib.metadata  # It is slow to import, and rarely needed.
 
     for entry in importlib.metadata.entry_points(group=f"tts_plugins.{family}"):
         if entry.name not in _FAMILIES.setdefault(family, {}):

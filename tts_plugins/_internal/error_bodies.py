@@ -15,7 +15,7 @@ _NESTS = ("error", "errors", "detail", "details", "fault", "exception", "respons
 _TEXTS = ("message", "msg", "detail", "error", "error_description", "error_message", "reason", "title", "errorMessage")
 _CODES = ("code", "type", "status", "__type", "error", "error_code")
 _FIELDS = ("param", "parameter", "field")
-# Words for what HTTP has numbers for, of OpenAI, Anthropic, Google, AWS, vLLM and gateways.
+# Error codes of OpenAI, Anthropic, Google, AWS, vLLM and gateways that correspond to HTTP statuses.
 _STATUS = {
     "insufficient_quota": 402, "payment_required": 402, "billing_hard_limit_reached": 402, "billing_error": 402,
     "insufficient_balance": 402, "invalid_api_key": 401, "authentication_error": 401, "unauthenticated": 401,
@@ -57,7 +57,7 @@ class ErrorBody:
 
     @property
     def overflow(self) -> bool:
-        """Whether the prompt, with what was asked to follow it, is longer than the model reads."""
+        """Whether the prompt and the requested completion exceed the model's context."""
         return bool(_OVERFLOW.search(f"{self.text} {' '.join(self.codes)}"))
 
 

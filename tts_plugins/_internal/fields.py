@@ -8,7 +8,7 @@ from typing import Any
 
 def field(thing: Any, name: str) -> Any:
     """Return the value under a name; None if there is none."""
-    if type(thing) is dict:  # most are, and to ask whether a thing is a mapping takes ten times as long
+    if type(thing) is dict:  # most are, and checking for a mapping takes ten times as long
         return thing.get(name)
     if thing is None:
         return None

@@ -77,7 +77,7 @@ def status_error(
         said: the server's own words.
         after: seconds that it asked to wait.
         names: what to check if the model or the path is not known.
-        quota: the account is used up, which no wait worth having changes.
+        quota: the account is used up, and waiting does not help.
         overflow: the request is longer than the model's context; read from `said` if it is None.
     """
     if status == 402 or quota:
@@ -99,7 +99,7 @@ def status_error(
         return RateLimited(f"{who}: 429, {said}", retry_after=after)
     if status >= 500:
         failed = ServerFailed(f"{who}: {status}, {said}", retry_after=after)
-        if status in (501, 505):  # it will not learn it by the next attempt
+        if status in (501, 505):  # the next attempt would fail too
             failed.retryable, failed.charge = False, "call"
         return failed
     return RequestRefused(f"{who}: {status}, the request is refused: {said}")

@@ -16,7 +16,7 @@ _PLAIN = re.compile(
 )
 E = TypeVar("E", bound=BaseException)
 _SCHEMES = {"bearer", "basic", "token", "key", "apikey", "digest"}
-_SHORTEST = 4  # what is shorter is part of ordinary words
+_SHORTEST = 4  # shorter values are part of ordinary words
 _BEGIN = 8
 
 

@@ -20,9 +20,9 @@ Price = Callable[[int, int], float | None]
 class Trust:
     """What is known of a server: whether it counts all choices of a request, and whether it keeps `max_tokens`.
 
-    A count of all choices and one of the first alone look alike as long as it could be one choice's. A count that is
-    more than any one of them can have proves the server honest, from then on; until then such a request is charged at
-    its bound.
+    A count of all choices and a count of the first alone cannot be distinguished as long as one choice could have so
+    many. A larger count proves from then on that the server counts all; until then such a request is charged at its
+    bound.
 
     Args:
         proven: it is known to count all.
@@ -47,7 +47,7 @@ class Trust:
 
     def saw_counts(self, claimed: int, counts: Sequence[int]) -> None:
         """Note that the server reported this count for choices that its own tokeniser counts like this, one by one."""
-        # A text may have been made of other tokens than those that it is cut into again, and of an end besides.
+        # A text may have been generated from other tokens than the tokeniser now finds, plus an end token.
         if 0.8 * sum(counts) <= claimed <= 1.2 * sum(counts) + 4 * len(counts):
             self.saw(claimed, int(1.2 * max(counts)) + 4)
 
@@ -79,7 +79,7 @@ def measure(
     if claimed is not None and len(texts) > 1 and not field(reported, "every_choice"):
         trust.saw(claimed, most_of_one(claimed, reported, texts, kept))
         completion = claimed if trust.proven else None
-    exact = prompt is not None and completion is not None
+    exact = prompt is not None and completion is not None and not field(reported, "upper_bound")
     if prompt is None:
         prompt = prompt_bound
     if completion is None:
@@ -123,7 +123,7 @@ def kept_limit(reported: Any, texts: Sequence[str], max_tokens: int | None, trus
         return None
     claimed, sizes = _count(reported, "completion_tokens") or 0, [_size(t) for t in texts]
     past = claimed > max_tokens * len(texts) or max(sizes) - 2 > _BYTES_OF_ONE * max_tokens
-    # Too few for all texts, it is the count of one.
+    # If it is too small for all texts, it is the count of one.
     return None if past or max_tokens < claimed < sum(sizes) / _BYTES_A_TOKEN else max_tokens
 
 
@@ -134,7 +134,7 @@ def most_of_one(claimed: int, reported: Any, texts: Sequence[str], kept: int | N
         kept: the limit of each choice, if the server keeps it.
     """
     sizes = [_size(t) + _thought(reported) for t in texts]
-    # More than all texts can have: there are tokens that nobody shows, and any choice may have most of them.
+    # More than all texts can have: there are hidden tokens, and any choice may have most of them.
     shown = claimed if claimed > sum(sizes) else max(sizes)
     return shown if kept is None else min(shown, kept)
 
@@ -146,7 +146,7 @@ def _thought(reported: Any) -> int:
 def _bound_of_all(texts: Sequence[str], sizes: Sequence[int], kept: int | None, claimed: int) -> int:
     if claimed <= sum(_size(t) for t in texts):
         return sum(sizes)
-    # One choice has more than is shown of all, so each may have as much.
+    # One choice has more tokens than all texts show, so each choice may have that many.
     return max(sum(sizes), len(texts) * (claimed if kept is None else kept))
 
 

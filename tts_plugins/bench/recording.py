@@ -66,7 +66,7 @@ class Recorder:
 
 
 def _problem(p: ProblemRow, solve: SolveRow, rows: Sequence[CandidateRow], extra: Mapping[str, Any]) -> PoolProblem:
-    # One request's prompt; with a verifier that is a model the prompts of both are not known apart.
+    # One request's prompt; with a verifier that is a model the two prompts cannot be separated.
     counted = solve.exact and solve.requests > 0 and solve.verifier_tokens == 0
     return PoolProblem(
         id=p.id,

@@ -1,4 +1,4 @@
-"""Another grade for what a benchmark has paid for already: its candidates are graded again, and nothing is asked."""
+"""Another grade for what a benchmark has paid for already: its candidates are graded again, without any model call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def regraded(
     """Return every solve with its candidates, as they would have been kept under this grade.
 
     A grade gets candidates as a store has them: with text, answer, score and what else is in `CandidateRow`, without a
-    native output. Of an answer that is none of its solve's candidates, it gets text, answer and score.
+    native output. For an answer that is not one of its solve's candidates, it gets text, answer and score.
 
     Raises:
         ConfigurationError: such an answer's text was not kept, as by earlier releases, and the grade may read it.

@@ -1,4 +1,4 @@
-"""Problems x strategies x budgets x seeds, each solved once, and written down before the next begins."""
+"""Problems x strategies x budgets x seeds, each solved once, and stored before the next begins."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def bench(
     attempts: int = 4,
     on_solve: Callable[[Progress], None] | None = None,
 ) -> bool:
-    """Do what of a plan is not in its store yet.
+    """Run the part of a plan that is not in its store yet.
 
     Args:
         store: as `plan.open` gives it.
@@ -176,6 +176,8 @@ class _Work:
             return failure(key, error, ledger.usage, seconds, gradable=gradable), []
         if asked.fatal is not None:
             raise asked.fatal
+        if result.stopped == "error":  # of the verifier, say: too few candidates to be measured
+            raise TTSError(f"bench: {key.arm}, problem {key.problem!r}: {'; '.join(result.warnings)}")
         self._check_pool(key, arm, model)
         if result.stopped in ("budget", "deadline") and await self._cut(arm, own, model):
             return None

@@ -21,7 +21,7 @@ from tts_plugins.budget import Budget
 from tts_plugins.engine._run import SolveRun
 from tts_plugins.engine._running import held
 from tts_plugins.engine._state import SolveState
-from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, SolveCancelled, TTSError
+from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, ModelError, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.selection import fallback
@@ -141,6 +141,10 @@ class Solving:
             best: object = task.result()
             if not isinstance(best, Scored):
                 raise TTSError(f"strategy {self._settings.strategy!r} returned {best!r}; it must return a Scored")
+        elif state.seen and isinstance(error, ModelError) and error.fatal:
+            if state.stopped != "error":  # else it was recorded where it arrived
+                state.failed_for_all(error)
+            best = fallback(state.seen)
         elif not state.seen or not (state.halted or isinstance(error, BudgetExhausted)) or not _cut_short(error):
             try:
                 raise _told(error, state, self._settings.strategy) from error.__cause__

@@ -46,6 +46,7 @@ class EmbeddingModel:
     """
 
     batch = 1
+    embeds = True  # it gives vectors, not texts
 
     def __init__(
         self,

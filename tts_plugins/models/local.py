@@ -77,7 +77,7 @@ class LocalModel(Served, OpenAICompatibleModel):
             **settings,
         )
         if self._way == "auto":
-            self._way = "plain"  # llama.cpp continues a last turn of the assistant, and need not be asked
+            self._way = "plain"  # llama.cpp continues a last turn of the assistant, so there is nothing to find out
         self._serve(path, context=context, slots=slots, threads=threads, progress=progress)
 
     async def bound(self, problem: Problem) -> Bound:

@@ -47,7 +47,7 @@ class ProviderModel(OpenAICompatibleModel):
         MissingExtraError: any-llm-sdk, or the provider's part of it, is not installed.
     """
 
-    _ways = ()  # none of them continues an assistant's text for certain: steps are asked for in words
+    _ways = ()  # none of them is sure to continue an assistant's text, so steps are requested in words
 
     def __init__(
         self,

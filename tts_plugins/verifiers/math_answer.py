@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from tts_plugins._internal.config import check_count
-from tts_plugins.answers import extract, normalise, without_thoughts
+from tts_plugins.answers import equivalent, extract, normalise, number_value, without_thoughts
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.protocols import Run
@@ -64,8 +64,7 @@ class MathAnswer:
             return Score(value=0.0, feedback="no answer could be read")
         if answer is not None and normalise(answer) == normalise(gold):
             return Score(value=1.0)
-        stated = extract(gold)
-        known, given = plain(gold if stated is None else stated.raw), plain(answer or "")
+        known, given = _as_stated(gold), plain(answer or "")
         request = {"gold": known, "answer": given, "text": text, "whole_gold": f"${known}$"}
         reply = await self._processes.ask(request)
         if "error" in reply:
@@ -78,6 +77,18 @@ class MathAnswer:
         if not equal and reply["whole"] and (answer is None or _consistent(said, given)):
             equal = may_be_equal(known, said, strict=False)
         return Score(value=float(equal), feedback="" if equal else "it differs from the known answer")
+
+    def equal_here(self, answer: str, gold: str) -> bool:
+        """Whether an answer equals the known one, in the calling thread; False where it could not be found out."""
+        if equivalent(answer, gold):
+            return True
+        values = number_value(answer), number_value(gold)
+        if all(value is not None and value.denominator == 1 for value in values):
+            return False  # whole numbers, and different ones
+        known, given = _as_stated(gold), plain(answer)
+        if not may_be_equal(known, given, strict=False):
+            return False
+        return bool(self._processes.ask_here({"gold": known, "answer": given}).get("equal"))
 
     def gold(self, problem: Problem) -> str:
         """The known answer.
@@ -96,6 +107,11 @@ class MathAnswer:
     def close(self) -> None:
         """End the workers; a later call starts them again."""
         self._processes.close()
+
+
+def _as_stated(gold: str) -> str:
+    stated = extract(gold)
+    return plain(gold if stated is None else stated.raw)
 
 
 def _consistent(said: str, answer: str) -> bool:

@@ -135,7 +135,7 @@ def by_bin(
             said = el("title", f"{letter(arm)}, {first}: {value}")
             out.append(el("rect", said, height=f"{max(high, 0.8):.1f}", class_=f"f{arm % COLOURS}", **rest))
             at = [height - _BOTTOM - e * (height - _TOP - _BOTTOM) for e in (value.low, value.high)]
-            # The halo makes the line seen on the darkest bars too.
+            # The halo makes the line visible on the darkest bars too.
             out += [_line(left + wide / 2, at[0], left + wide / 2, at[1], kind) for kind in ("halo", "error")]
     return _svg(out, height, "Accuracy by difficulty")
 

@@ -1,4 +1,4 @@
-"""The charts of a report, each with its title, its keys and what is to be known of it. Pure."""
+"""The charts of a report, each with its title, its keys and a note. Pure."""
 
 from __future__ import annotations
 

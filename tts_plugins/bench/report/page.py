@@ -115,7 +115,7 @@ def picture(run: Run, place: Placing | None = None) -> str:
 
 
 def check_png() -> None:
-    """Refuse what `png_of` could not do, before the work.
+    """Raise before the work if `png_of` cannot run.
 
     Raises:
         MissingExtraError: `resvg-py` is not installed.

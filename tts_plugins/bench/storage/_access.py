@@ -41,7 +41,7 @@ def named(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.ProgrammingError:
-        raise  # a defect of ours, such as a file that was closed before
+        raise  # a defect in this package, such as a file that was closed before
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", None) or 0
         what, fix = _MEANINGS.get(code & 0xFF, ("SQLite cannot use it", "check the file, or choose another"))

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from tts_plugins.answers import AnswerKey
 from tts_plugins.bench.grading import Grade, by_answer, by_record
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.problems import ProblemSet, read_problems
 from tts_plugins.budget import Budget
 from tts_plugins.cli._arguments.strategy import settings_of, strategy_of
-from tts_plugins.cli._arguments.verifier import named, verifier_of
+from tts_plugins.cli._arguments.verifier import answer_of, named, verifier_of
 from tts_plugins.errors import ConfigurationError, DataError, TTSError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.pools import Pool
@@ -38,6 +39,7 @@ class Setup:
     limit: int | None = None
     seeds: int | None = None
     verifier: str | None = None
+    answer: str | None = None
     grade: str | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     strategies: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +85,10 @@ class Setup:
             self.verifier, base_url=self.model.get("base_url"), api_key_env=self.model.get("api_key_env")
         )
 
+    def reader(self) -> AnswerKey | None:
+        """Return how answers are read; None for a pool's own answers, or the usual way."""
+        return None if self.answer is None else answer_of(self.answer)
+
     def plan(self, model: OpenAICompatibleModel | None) -> Plan:
         """Make the plan.
 
@@ -102,6 +108,7 @@ class Setup:
             budgets={name: _budget(name, value) for name, value in self.budgets.items()} or {"": None},
             seeds=range(seeds),
             grade=grade_of(self.grade, found.grade),
+            answer=self.reader(),
             settings=self.fingerprint(),
         )
 
@@ -112,6 +119,7 @@ class Setup:
             "sampling": {k: v for k, v in self.model.items() if k not in hidden},
             "verifier_source": _source(self.verifier),
             "grade": _source(self.grade),
+            **({} if self.answer is None else {"answer": _source(self.answer)}),  # as files of older runs have it
         }
 
     def _strategies(self) -> Mapping[str, Any]:

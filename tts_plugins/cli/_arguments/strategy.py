@@ -120,7 +120,7 @@ def _asked(policy: ComputeOptimal) -> Iterator[BaseStrategy]:
 
 
 def with_larger(strategy: Strategy, model: OpenAICompatibleModel) -> ComputeOptimal:
-    """Give a policy the larger model that it may ask.
+    """Give a policy the larger model that it may use.
 
     Raises:
         ConfigurationError: it is not a policy, or was fitted to another larger model.

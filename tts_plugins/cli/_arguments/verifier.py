@@ -63,7 +63,7 @@ def learned_head(text: str | None) -> LearnedHead | None:
     """Load what `train-verifier` wrote, if that is named.
 
     Raises:
-        DataError: the file is none.
+        DataError: the file is not a learned verifier.
     """
     return None if text is None or not text.endswith(".npz") else LearnedHead.load(Path(text).expanduser())
 

@@ -93,6 +93,7 @@ def bench(
     budget: Budgets = None,
     seeds: Seeds = None,
     verifier: options.VerifierName = None,
+    answer: options.AnswerKey = None,
     concurrency: options.Concurrency = 8,
     model: options.Model = None,
     base_url: options.BaseUrl = None,
@@ -138,7 +139,7 @@ def bench(
                  "max_tokens": max_tokens, "system": system, "price": price, "threads": threads}  # fmt: skip
         setup = Setup.read(
             config, problems=problems, pool=pool, limit=limit, seeds=seeds, verifier=verifier, grade=grade,
-            model=given, strategies=texts(strategy), budgets=texts(budget),
+            answer=answer, model=given, strategies=texts(strategy), budgets=texts(budget),
         )  # fmt: skip
         total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         generator = generator_of(setup, Download(stderr(), quiet=quiet))

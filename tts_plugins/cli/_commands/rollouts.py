@@ -154,7 +154,7 @@ def read_problems(path: Path) -> list[Problem]:
     """Read problems from a file of JSON lines.
 
     Raises:
-        DataError: a line is none: names file, line and field.
+        DataError: a line is not a problem; names file, line and field.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -148,7 +148,7 @@ def no_key_echo() -> Iterator[None]:
 
 
 def check_writable(path: Path | None, option: str) -> None:
-    """Refuse a file that could not be written after all the work is done.
+    """Raise before the work if a file could not be written after it.
 
     Raises:
         ConfigurationError: its folder does not exist or takes no files, or something there is not a file.
@@ -163,7 +163,7 @@ def check_writable(path: Path | None, option: str) -> None:
         kind = "a folder" if path.is_dir() else "a device or a pipe"
         raise ConfigurationError(f"{option} {path}: that is {kind}; give the name of a file")
     try:
-        tempfile.TemporaryFile(dir=folder).close()  # permissions alone do not tell, as of /proc, or a full disk
+        tempfile.TemporaryFile(dir=folder).close()  # permissions alone are not enough, as for /proc or a full disk
     except OSError as error:
         why = error.strerror or str(error)
         raise ConfigurationError(
@@ -181,7 +181,7 @@ def write_file(path: Path, content: str | bytes) -> None:
     target = path.resolve()  # a link stays one, and what it leads to is replaced
     made: Path | None = None
     try:
-        # What UTF-8 has no form for, a model's text may hold all the same.
+        # A model's text may hold characters that UTF-8 cannot encode.
         with tempfile.NamedTemporaryFile("wb", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             made = Path(file.name)
             file.write(data)

@@ -14,7 +14,7 @@ TYPED: ContextVar[Sequence[str]] = ContextVar("typed", default=())  # the comman
 def words_of(error: BaseException) -> str:
     """Return what is said of it, in one line."""
     if isinstance(error, OSError) and not isinstance(error, TTSError):
-        return f"{error}"  # of our own output, or of a file of the user: a full disk is nobody's defect
+        return f"{error}"  # of our own output, or of a file of the user: a full disk is not a defect
     if not isinstance(error, TTSError):
         return f"this should not have happened: {type(error).__name__}: {error}; --debug shows where"
     hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]

@@ -22,7 +22,7 @@ _SECONDS = 30.0  # nothing is generated for it
 
 
 class NoTemplate(ConfigurationError):
-    """The server shows its template in no way that is known."""
+    """The server does not expose its template in any known way."""
 
 
 class Templates:

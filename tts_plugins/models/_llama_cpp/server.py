@@ -1,6 +1,6 @@
 """llama.cpp as an OpenAI-compatible server on a loopback port, for a GGUF file.
 
-xllamacpp's server runs in a child process, not in ours, for reasons that were met (xllamacpp 2026.10): loading holds
+xllamacpp's server runs in a child process, not in ours, for reasons seen in practice (xllamacpp 2026.10): loading holds
 the GIL; destroying a server with a request in flight hangs for ever, holding the GIL; it takes over SIGINT and SIGTERM;
 a damaged file may abort the process; its log goes to the terminal; and its thread pool is kept from spinning only by
 an environment variable, before it is loaded. A child can be killed, which frees every byte at once.
@@ -156,7 +156,7 @@ def _started(
     late.daemon = True
     late.start()
     try:
-        with contextlib.suppress(BrokenPipeError):  # it died at once: its answer, or the want of one, says so
+        with contextlib.suppress(BrokenPipeError):  # it died at once: the missing answer shows it
             process.stdin.write(json.dumps(settings).encode() + b"\n")
             process.stdin.flush()
         line = process.stdout.readline()

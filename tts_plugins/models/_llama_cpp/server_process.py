@@ -1,7 +1,7 @@
 """The process that holds llama.cpp: it starts xllamacpp's server and says where it listens.
 
-Run as a script, by `_llama.py` only. It reads its settings as one JSON line, writes one JSON line
-({"address"} or {"error"}), and lives until its standard input closes: so it ends with its parent, however that ends.
+It is run as a script, only by `server.py`. It reads its settings as one JSON line, writes one JSON line
+({"address"} or {"error"}), and lives until its standard input closes: it ends with its parent, even if that is killed.
 It imports nothing of this package: a child that computes needs none of it.
 """
 

@@ -50,7 +50,7 @@ def generation(choice: Any, *, empty: bool = False) -> Generation | None:
     content, finish = field(message, "content"), finish_of(choice)
     text, refusal = _text(content), field(message, "refusal")
     calls = listed(field(message, "tool_calls")) or field(message, "function_call")
-    none = not isinstance(content, str | list)  # a number or a mapping says as little as null does
+    none = not isinstance(content, str | list)  # a number or a mapping carries no text, like null
     if not text and not calls and not refusal and finish != "length" and none and not empty:
         return None
     return Generation(

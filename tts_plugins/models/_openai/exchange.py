@@ -75,7 +75,7 @@ def read_whole(body: bytes, *, chat: bool = True) -> Any:
     """Return an answer in one piece: decoded JSON in the form of a chat completion, or text if it is not JSON.
 
     Raises:
-        Unreadable: it begins like JSON and is none.
+        Unreadable: it begins like JSON but is not valid.
     """
     answer = decoded(body)
     if isinstance(answer, str) and answer.lstrip()[:1] in ("{", "["):

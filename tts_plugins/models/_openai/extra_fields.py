@@ -17,7 +17,7 @@ _OWNED = {
 
 
 def check_request(owner: str, request: Mapping[str, Any], max_tokens: int | None, *, both: bool = False) -> None:
-    """Refuse settings of all requests that would go past what is reserved for each of them.
+    """Raise if a setting of all requests would exceed what is reserved for each of them.
 
     Args:
         both: the limit may be given under both of its names; the larger is what is reserved.
@@ -37,7 +37,7 @@ def check_request(owner: str, request: Mapping[str, Any], max_tokens: int | None
 
 
 def check_fields(owner: str, where: str, fields: Mapping[str, Any], max_tokens: int | None) -> None:
-    """Refuse further fields of a request, those in its `extra_body` included, that would go past what is reserved.
+    """Raise if a further field of a request, or of its `extra_body`, would exceed what is reserved.
 
     Raises:
         ConfigurationError: names the field, the value and what to do.

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from tts_plugins._internal.token_usage import Trust
 
-# It is asked for a proof that spares nothing but a bound: a server that is slow to answer is left alone.
+# The proof only avoids charging the bound, so a server that is slow to answer is not asked again.
 _SECONDS = 2.0
 
 

@@ -29,7 +29,7 @@ class LearnedHead:
         weights: of the features: log of steps, log of characters, mean and least log-probability if there are
             any, then the vector of the embedding model.
         bias: the intercept.
-        embedding: the name of the model whose vectors it was fitted to; no other's mean anything to it.
+        embedding: the name of the model whose vectors it was fitted to; vectors of other models mean nothing to it.
         logprobs: whether candidates must have log-probabilities.
         aggregate: how step scores become one.
         features: the version of the features.

@@ -123,7 +123,7 @@ class _Pooling:
         holding(self)  # the client tells when it leaves
         try:
             return await self._generated(problem)
-        except TTSError as error:  # its words and the variables below may have what the server wrote
+        except TTSError as error:  # its text and the variables below may hold what the server wrote
             raise cleaned(error, self.client.secrets) from error.__cause__
 
     async def _generated(self, problem: Problem) -> Reply:
