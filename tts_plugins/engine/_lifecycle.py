@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._calls.orphans import keep_in_view
 from tts_plugins._calls.unknown_waits import escape_warnings, note_escape
 from tts_plugins._internal.config import Configured
 from tts_plugins._trace.otel import live_spans
@@ -67,6 +68,7 @@ class Solving:
             model=s.model, verifier=s.verifier, ledger=ledger, trace=self._trace, root=root, seed=s.seed,
             deadline=deadline, attempts=s.attempts, answer=s.answer,
         )  # fmt: skip
+        keep_in_view(state)
         try:
             with held():
                 scope = Scope(ledger, None, deadline, "model", root, seeds_of(s.seed, "strategy"))
