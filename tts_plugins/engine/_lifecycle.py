@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._calls.orphans import keep_in_view
 from tts_plugins._calls.unknown_waits import escape_warnings, note_escape
 from tts_plugins._internal.config import Configured
 from tts_plugins._trace.otel import live_spans
@@ -23,7 +24,7 @@ from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, ModelError, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
-from tts_plugins.selection import fallback
+from tts_plugins.selection import fallback, prefer_content
 from tts_plugins.types import Problem, Result, Scored, Usage
 
 # Seconds after the deadline in which a strategy may still choose among what it has, and after which it is left behind.
@@ -67,6 +68,7 @@ class Solving:
             model=s.model, verifier=s.verifier, ledger=ledger, trace=self._trace, root=root, seed=s.seed,
             deadline=deadline, attempts=s.attempts, answer=s.answer,
         )  # fmt: skip
+        keep_in_view(state)
         try:
             with held():
                 scope = Scope(ledger, None, deadline, "model", root, seeds_of(s.seed, "strategy"))
@@ -159,7 +161,7 @@ class Solving:
                 raise raised from state.refused
             finally:
                 del raised  # as above
-        return best
+        return prefer_content(best, state.seen)
 
 
 def _wake(future: asyncio.Future[None], _: object = None) -> None:
