@@ -171,6 +171,25 @@ async def test_a_usage_that_is_sent_again_counts_once(n: int, times: int) -> Non
         assert not end.usage.exact or end.usage.completion_tokens == 3 * n
 
 
+async def test_usages_at_the_end_of_each_choice_are_exact_only_if_they_are_certainly_of_one_choice() -> None:
+    def stream(counts: tuple[int, int], timed: bool, text: str = "word " * 30) -> Callable[[RawRequest], RawReply]:
+        parts = [part({"content": text}, index=i) for i in range(2)]
+        for i, count in enumerate(counts):  # as llama.cpp: a chunk of its own, and timings of one choice
+            timings = {"timings": {"predicted_n": count}} if timed else {}
+            parts += [part({}, "stop", index=i), {"id": "x", "choices": [], "usage": used(10, count), **timings}]
+        return lambda request: event_stream(*parts)
+
+    ends = [part({"content": "word " * 30}, index=i) for i in range(2)]
+    ends += [part({}, "stop", index=i, usage=used(10, count)) for i, count in enumerate((40, 60))]
+    end, _, _ = await ended(lambda request: event_stream(*ends), stream=True, n=2, batch=2, max_tokens=100)
+    assert not end.usage.exact and 60 <= end.usage.completion_tokens <= 200, "60 in all, or 40 and 60"
+    for counts, timed, exact in (((40, 60), False, False), ((60, 40), False, True), ((40, 60), True, True)):
+        end, _, _ = await ended(stream(counts, timed), stream=True, n=2, batch=2, max_tokens=100)
+        assert (end.usage.completion_tokens, end.usage.exact) == (100, exact), (counts, timed)
+    end, _, _ = await ended(stream((40, 40), True), stream=True, n=2, batch=2, max_tokens=100)
+    assert (end.usage.completion_tokens, end.usage.exact) == (80, True)
+
+
 async def test_a_usage_that_grows_counts_once() -> None:
     texts = [part({"content": "a"}, index=i % 2, usage=used(10, i + 1)) for i in range(8)]
     ends = [part({}, "stop", index=i, usage=used(10, 8)) for i in range(2)]

@@ -201,7 +201,6 @@ class Caller:
             failed, usage = error, NOTHING if departure.waiting else usage
             raise
         finally:
-            SCOPE.reset(token)
             charged = usage or unreported(bound, inner, count)
             if failed is not None:
                 self._tell(event, failed, charged)
@@ -210,6 +209,7 @@ class Caller:
                 if over.tokens or over.calls:
                     self.trace.note("overshoot", event, tokens=over.tokens, calls=over.calls)
             failed = None  # as in `request`
+            SCOPE.reset(token)  # last: it raises where the coroutine is closed by another task or thread
 
     def _tell(self, event: int, error: BaseException, charged: Usage) -> None:
         """Record what an attempt without a reply is charged: in its failure, or in its request if it was cancelled."""

@@ -193,8 +193,8 @@ class _Stay:
     def _leave(self) -> None:
         place, self._place = self._place, None
         if place is not None and place.places is not None and self._token is not None:
-            _PLACE.reset(self._token)
             place.places.leave(place)
+            _PLACE.reset(self._token)  # last: it raises where the coroutine is closed by another task or thread
 
 
 # By identity: models of others may be unhashable, or equal to another one of the same settings.

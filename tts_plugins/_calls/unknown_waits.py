@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator
 from weakref import WeakKeyDictionary
 
 from tts_plugins._calls.context import SCOPE, Scope
+from tts_plugins._calls.orphans import give_up_orphans
 from tts_plugins._concurrency import forks, running_code
 from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait, deliver
 from tts_plugins._internal.threads import calling_thread
@@ -36,6 +37,7 @@ class _Watch:
     def look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Add enclosers that have become known, and end what has waited too long without a chance."""
         self.timer = loop.call_later(LOOK, self.look, loop) if self.waits else None
+        give_up_orphans()
         code = running_code.contexts()
         if not code or not self.waits:
             return
@@ -76,6 +78,7 @@ def watched(wait: Wait, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     if watch.timer is None:
         watch.timer = loop.call_later(LOOK, watch.look, loop)
     try:
+        give_up_orphans()
         yield
     finally:
         del watch.waits[wait]

@@ -79,7 +79,7 @@ def measure(
     if claimed is not None and len(texts) > 1 and not field(reported, "every_choice"):
         trust.saw(claimed, most_of_one(claimed, reported, texts, kept))
         completion = claimed if trust.proven else None
-    exact = prompt is not None and completion is not None
+    exact = prompt is not None and completion is not None and not field(reported, "upper_bound")
     if prompt is None:
         prompt = prompt_bound
     if completion is None:

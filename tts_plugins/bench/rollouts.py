@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tts_plugins._internal.config import check_count
-from tts_plugins.answers import AnswerKey, equivalent, extract
-from tts_plugins.bench.grading import truth
+from tts_plugins.answers import AnswerKey, extract
+from tts_plugins.bench.grading import equal_answers, truth
 from tts_plugins.engine.solve import solve
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, DataError
 from tts_plugins.ledger import Ledger
@@ -35,7 +35,7 @@ Grade = Callable[[Problem, Candidate], bool | Awaitable[bool | None] | None]
 def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
     """Return whether the candidate's answer is the one in `problem.metadata["answer"]`; None if it has no answer."""
     gold = problem.metadata.get("answer")
-    return None if candidate.answer is None or gold is None else equivalent(candidate.answer, str(gold))
+    return None if candidate.answer is None or gold is None else equal_answers(candidate.answer, str(gold))
 
 
 @dataclass(kw_only=True)
