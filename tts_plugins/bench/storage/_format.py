@@ -50,8 +50,8 @@ def begin(
                 return False
             if changed := differences(old, config):
                 raise ConfigurationError(
-                    f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was started "
-                    "with, or another --out"
+                    f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was "
+                    "started with, or another --out"
                 )
             return False
         # Nothing was paid for yet: a plan that was refused leaves no claim on its file.
