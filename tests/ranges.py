@@ -108,7 +108,7 @@ def run(end: str, arguments: Sequence[str], *, venvs: Path | None = None) -> int
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "integrations")))
     files = sorted(str(file.relative_to(ROOT)) for pattern in requirements(end)[1] for file in ROOT.glob(pattern))
     # The warnings of older releases are not ours to mend, and turned into errors they break LiteLLM's logging.
-    quiet = ["-o", "filterwarnings="] if end.startswith("dspy-") else []
+    quiet = ["-o", "filterwarnings="] if end == "lowest" or end.startswith("dspy-") else []
     command = [python, "-m", "pytest", *quiet, *files, *arguments]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode
 
@@ -121,14 +121,18 @@ def main() -> int:
     parser.add_argument("end", choices=ENDS, metavar="END", help=f"one of {', '.join(ENDS)}")
     parser.add_argument("--venvs", type=Path, help="the folder of the environments")
     parser.add_argument("--install", action="store_true", help="prepare the environment, and run no test")
-    parser.add_argument("pytest", nargs="*", help="further arguments of pytest, after --")
-    given = parser.parse_args()
+    parser.add_argument("pytest", nargs="*", metavar="-- ARGUMENT", help="further arguments of pytest")
+    own, passed = sys.argv[1:], list[str]()
+    if "--" in own:  # argparse takes nothing for `pytest` after an option
+        place = own.index("--")
+        own, passed = own[:place], own[place + 1 :]
+    given = parser.parse_args(own)
     worst = 0
     for end in RELEASES if given.end == "dspy" else (given.end,):
         if given.install:
             install(end, given.venvs)
             continue
-        code = run(end, given.pytest, venvs=given.venvs)
+        code = run(end, [*given.pytest, *passed], venvs=given.venvs)
         print(f"{end}: {'passed' if code == 0 else f'exit status {code}'}", flush=True)
         worst = max(worst, code)
     return worst

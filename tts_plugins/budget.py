@@ -33,7 +33,7 @@ class Amount(NamedTuple):
     @classmethod
     def used(cls, usage: Usage) -> Amount:
         """Return what a usage takes from a ledger."""
-        # With more allowance than `of`: the price of n calls in floats may stand above n times the price of one.
+        # With more allowance than `of`: in floats, the price of n calls may be above n times the price of one.
         return cls(usage.calls, usage.tokens, _pico(usage.usd or 0.0, 3 * _ROUNDING))
 
     def plus(self, other: Amount) -> Amount:
@@ -136,7 +136,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """The worst that one call can cost; None where there is no bound, or no known price.
+    """The worst that one call can cost; None if there is no bound, or no known price.
 
     Attributes:
         shared_tokens, shared_usd: of `prompt_tokens` and `usd`, what a request for several choices takes only once.
@@ -182,7 +182,7 @@ FREE = Bound(calls=0)
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a server can take; None for no limit. A place is held for the time of one request.
+    """The load that a server accepts; None for no limit. A place is held for the time of one request.
 
     Args:
         concurrency: requests in flight at once.

@@ -51,7 +51,7 @@ class Call:
         model: its name, for prices, messages and what was learnt of its prompts.
         prompt: all that is sent, `{"messages": …, "tools": …}`; its bytes bound its tokens until they were counted.
         choices: generations asked for.
-        max_tokens: completion tokens of one choice at most; None where the call does not say.
+        max_tokens: completion tokens of one choice at most; None if the call does not say.
     """
 
     model: str
@@ -74,7 +74,7 @@ class Meter:
     Args:
         ledger: the account that pays.
         role: "model" or "verifier", for the usage by role.
-        prices: dollars per million tokens; None looks published prices up where `genai-prices` is installed.
+        prices: dollars per million tokens; None looks up published prices if `genai-prices` is installed.
         prepaid: a hold from `room()`, which the first call draws from.
     """
 
@@ -100,7 +100,7 @@ class Meter:
         """
         scope = SCOPE.get()
         if scope is None:
-            raise ConfigurationError("Meter.here: there is no solve around this; use Meter(ledger)")
+            raise ConfigurationError("Meter.here: no solve is running here; use Meter(ledger)")
         return cls(scope.ledger, role=role, prices=prices, prepaid=prepaid)
 
     @property
@@ -110,14 +110,14 @@ class Meter:
 
     @property
     def untouched(self) -> bool:
-        """Whether no call was started, so that nothing is lost by beginning anew."""
+        """Whether no call was started, so that nothing is lost by starting again."""
         return self._started == 0
 
     def start(self, key: Hashable, call: Call) -> None:
         """Hold the worst case of a call.
 
         Raises:
-            BudgetExhausted: there is no room now; `refused` is what it would have taken.
+            BudgetExhausted: there is no room now; `refused` is what it would have needed.
             UnboundedCallError, UnknownPriceError: the limit cannot hold over this call.
             MeterClosed: nobody waits for this candidate any more.
         """
@@ -136,7 +136,7 @@ class Meter:
             self.refusal, self._refused = refusal, None
             raise
         except BudgetExhausted as error:
-            self.refusal, self._refused = _told(error, call), call
+            self.refusal, self._refused = _refusal_of(error, call), call
             raise self.refusal from None
 
     def end(
@@ -151,7 +151,7 @@ class Meter:
         cached: bool = False,
         requests: int = 1,
     ) -> None:
-        """Charge what the call took: the counts where they are there and can be true, else its bound.
+        """Charge what the call took: the counts if they are present and plausible, else its bound.
 
         Args:
             texts: what each choice says, reasoning and tool calls included.
@@ -248,7 +248,7 @@ class Meter:
         try:
             return await self._room()
         except BudgetExhausted as error:
-            raise _told(error, self._refused) from None
+            raise _refusal_of(error, self._refused) from None
 
     async def _room(self) -> Hold:
         scope = SCOPE.get()
@@ -285,14 +285,14 @@ class Meter:
             self._usage = self._usage + usage
 
 
-def _told(error: BudgetExhausted, call: Call) -> BudgetExhausted:
+def _refusal_of(error: BudgetExhausted, call: Call) -> BudgetExhausted:
     """Return the refusal with the call that it is of, and the setting of that call that decides what it may take."""
     if str(error).startswith(f"{call.model}: "):
         return error
     limit = "" if call.max_tokens is None else f" (max_tokens={call.max_tokens})"
-    told = BudgetExhausted(f"{call.model}: {error}{limit}")
-    told.ledger = error.ledger
-    return told
+    refusal = BudgetExhausted(f"{call.model}: {error}{limit}")
+    refusal.ledger = error.ledger
+    return refusal
 
 
 def _new(call: Call, texts: Sequence[str]) -> list[str]:

@@ -18,6 +18,8 @@ __all__ = [
     "Turns",
     "attempt_text",
     "attempt_turns",
+    "entailment_messages",
+    "entailment_schema",
     "frame",
     "judge_messages",
     "judge_schema",
@@ -158,6 +160,26 @@ def pairwise_schema() -> dict[str, Any]:
     """The comparison's JSON schema."""
     choice = {"type": "string", "enum": ["A", "B", "tie"]}
     return _object({"key": {"type": "string", "maxLength": 16}, "critique": {"type": "string"}, "better": choice})
+
+
+def entailment_messages(
+    problem: str, first: str, second: str, *, key: str, limit: int = LIMIT, trouble: str = ""
+) -> Messages:
+    """Ask whether the second answer follows from the first (Farquhar et al. 2024)."""
+    system = f"You compare what two answers to a question mean. {_DATA.format(key=key)}"
+    form = f'{{"key": "{key}", "relation": "entailment" or "neutral" or "contradiction"}}'
+    blocks = [_block("QUESTION", problem, key), frame("FIRST", first, key, limit), frame("SECOND", second, key, limit)]
+    ask = (
+        "Does the first answer semantically entail the second one, as an answer to the question? Whether either is "
+        f"right does not matter.\nReply with one JSON object in this form and nothing else:\n{form}{_again(trouble)}"
+    )
+    return _chat(system, "\n\n".join([*blocks, ask]))
+
+
+def entailment_schema() -> dict[str, Any]:
+    """The JSON schema of a relation between two answers."""
+    choice = {"type": "string", "enum": ["entailment", "neutral", "contradiction"]}
+    return _object({"key": {"type": "string", "maxLength": 16}, "relation": choice})
 
 
 def verification_messages(problem: str, candidate: str, *, rubric: str, key: str, limit: int = LIMIT) -> Messages:

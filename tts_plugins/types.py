@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, Self, TypeVar, cast
 from tts_plugins.errors import ConfigurationError
 
 Message = Mapping[str, Any]
-Stopped = Literal["complete", "stop_rule", "budget", "deadline", "cancelled"]
+Stopped = Literal["complete", "stop_rule", "budget", "deadline", "cancelled", "error"]
 T = TypeVar("T")
 
 
@@ -491,7 +491,8 @@ class Result:
         best: the candidate that was chosen.
         candidates: all that were seen, by index.
         usage: all that was spent on this solve, verification included.
-        stopped: why it ended: "complete", "stop_rule", "budget", "deadline" or "cancelled".
+        stopped: why it ended: "complete", "stop_rule", "budget", "deadline", "cancelled", or "error": a call failed
+            in a way that no further candidate could escape (a refused key, a used-up account); `warnings` says how.
         trace: every call with its parent, candidate, score, usage and times.
         seed: the run's seed: the same seed sends the same requests.
         warnings: what cut the search short besides what `stopped` says: a level of which every candidate failed,

@@ -198,6 +198,24 @@ greenlets = [gevent.spawn(work) for _ in range(4)]
 gevent.joinall(greenlets)
 say("ok" if [g.value for g in greenlets] == ["a"] * 4 and work() == "a" else "bad")
 """,
+    "an account and a place that a solve holds whose loop was closed": """
+async def never(content):
+    await asyncio.sleep(1e6)
+
+account, calls = Ledger(Budget(calls=4)), []
+model = CallableModel(lambda content: never(content) if content == "never" else "a", concurrency=1)
+loop = asyncio.new_event_loop()
+kept = loop.create_task(solve("never", model=model, strategy=SelfConsistency(n=3), budget=account))
+loop.call_later(0.3, loop.stop)
+loop.run_forever()
+threading.Timer(0.5, loop.close).start()  # while the others wait
+places = solve_sync("q", model=model, strategy=SelfConsistency(n=2))
+try:
+    room = solve_sync("q", model=model, strategy=SelfConsistency(n=4), budget=account).usage.calls
+except BudgetExhausted:
+    room = 0
+say("ok" if places.text == "a" and account.spent.calls == 4 and account.open_holds == 0 else repr((room, account)))
+""",
     "more functions than threads can be started": """
 import resource
 one()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from openai import APITimeoutError, AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
@@ -68,27 +67,31 @@ class ClientModel(OpenAICompatibleModel):
 
     _both_limits = True
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self._bridge: Bridge = settings["client"]
+        super().__init__(*arguments, **settings)
+
     def _failed(self, fault: TTSError, cause: BaseException | None, requests: int) -> TTSError:
         if isinstance(fault, CallTimedOut) and isinstance(cause, TimeoutError):
-            with contextlib.suppress(Exception):  # what the client raises where a call takes too long
-                bridge = cast(Bridge, self._clients.here)
-                cause = APITimeoutError(request=bridge.request())
+            # What the client raises where a call takes too long. The engine's limit may pass before the client is made.
+            cause = APITimeoutError(request=self._bridge.request())
         return super()._failed(fault, cause, requests)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """One request for as many choices as there are seeds."""
         reply = await super().generate(problem, seeds)
-        return replace(reply, generations=tuple(_told(g) for g in reply.generations))
+        return replace(reply, generations=tuple(_with_message(g) for g in reply.generations))
 
     async def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
     ) -> Reply:
         """One request for as many better answers as there are seeds."""
         reply = await super().revise(problem, history, seeds, merge=merge)
-        return replace(reply, generations=tuple(_told(g) for g in reply.generations))
+        return replace(reply, generations=tuple(_with_message(g) for g in reply.generations))
 
 
-def _told(generation: Generation) -> Generation:
+def _with_message(generation: Generation) -> Generation:
+    """Return the generation with a text that knows its message and has its tool calls."""
     return replace(generation, text=Text.of(text_of(generation.output, generation.text), generation.output))
 
 
@@ -121,7 +124,7 @@ class Bridge:
             await self._unused.aclose()
 
     def request(self) -> Any:
-        """An HTTP request as the client makes them, for errors that have to have one."""
+        """Return an HTTP request as the client makes them, for errors that must have one."""
         return self._client._client.build_request("POST", str(self.base_url))
 
     async def create(self, **request: Any) -> Any:

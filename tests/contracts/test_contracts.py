@@ -473,9 +473,9 @@ class ShortSet:
     ("broken", "caught"),
     [
         (Verifying, {}),
-        (OutOfRange, {"scores_are_finite_and_between_0_and_1": "it returned what is no score: InvalidScore"}),
+        (OutOfRange, {"scores_are_finite_and_between_0_and_1": "it returned what is not a score: InvalidScore"}),
         (Overspending, {"it_spends_no_more_than_its_bound": "6 calls are more than its bound of 1 each"}),
-        (Unbounded, {"its_bound_says_the_worst_that_a_score_can_cost": "which is no budget.Bound"}),
+        (Unbounded, {"its_bound_says_the_worst_that_a_score_can_cost": "which is not a budget.Bound"}),
         (Sleeping, {"a_cancelled_score_ends_at_once": "it swallows CancelledError"}),
         (ShortSet, {"scores_are_finite_and_between_0_and_1": "2 scores for 3 candidates"}),
         (object, {"it_is_a_verifier": "neither score nor score_set"}),
@@ -532,7 +532,7 @@ async def remembering(run: Run, problem: Problem) -> Scored:
     ("broken", "caught"),
     [
         (fine, {}),
-        (inventing, {"it_returns_a_candidate_that_was_made_through_the_run": "none of those that the run made"}),
+        (inventing, {"it_returns_a_candidate_that_was_made_through_the_run": "not one that the run made"}),
         (going_past_the_run, {"it_returns_a_candidate_that_was_made_through_the_run": "calls went past the run"}),
         (by_chance, {"the_same_seed_sends_the_same_requests": "take randomness from run.seed only"}),
         (giving_up, {"it_ends_on_any_budget_and_never_overspends": "too few"}),

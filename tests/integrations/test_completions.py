@@ -296,7 +296,7 @@ async def test_a_server_that_is_away_is_a_failure_and_no_missing_template(model_
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"template": "chatml"}, "template='chatml' is no template"),
+        ({"template": "chatml"}, "template='chatml' is not a template"),
         ({"template": "text", "way": "plain"}, "template is for way='completions'"),
         ({"template": "{% for %}"}, "template, line 1"),
     ],

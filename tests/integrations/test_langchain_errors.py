@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any, TypedDict
 
@@ -25,7 +26,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import RetryPolicy
 from tts_plugins_langchain import ScaledChatModel, TestTimeScaling, scale
 
-from tts_plugins import Budget
+from tts_plugins import Budget, SelfConsistency
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted
 from tts_plugins.testing.loopback import Fault, LoopbackServer
 
@@ -77,6 +78,48 @@ def test_fallbacks_and_retries_see_the_providers_error(server: LoopbackServer, k
         again = model.with_retry(retry_if_exception_type=kinds, wait_exponential_jitter=False, stop_after_attempt=2)
         assert ask(again).content == "4" and server.counts.requests == 4
         runner.run(own.aclose())
+
+
+@pytest.mark.parametrize("kind", ["chain", "model"])
+@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize(("status", "code"), [(401, "invalid_api_key"), (402, None), (429, "insufficient_quota")])
+def test_a_refused_key_or_used_up_account_ends_the_search_at_once(
+    server: LoopbackServer, kind: str, after: int, status: int, code: str | None
+) -> None:
+    body = json.dumps({"error": {"message": "no more", "code": code}})
+    faults: list[Fault | None] = [None] * after
+    server.configure(faults=[*faults, *[Fault.status(status, body=body)] * 30])
+    wrapped = chat(server)
+    strategy = SelfConsistency(n=12, wave=1)
+    model: Any = scale(wrapped, strategy=strategy) if kind == "chain" else ScaledChatModel(wrapped, strategy=strategy)
+    if not after:
+        with pytest.raises(openai.APIStatusError) as caught:
+            model.invoke("q")
+        assert caught.value.status_code == status
+    else:
+        if kind == "chain":
+            result = model.solve("q")
+            text, stopped, warnings = result.text, result.stopped, result.warnings
+        else:
+            message = model.invoke("q")
+            text, said = message.content, message.response_metadata["tts"]
+            stopped, warnings = said["stopped"], said["warnings"]
+        assert (text, stopped) == ("4", "error") and str(status) in warnings[0]
+    assert server.counts.requests == after + 1
+
+
+def test_a_tool_that_met_a_401_on_the_web_ends_nothing(server: LoopbackServer) -> None:
+    asked = list[int]()
+
+    def fetched(_: Any) -> str:
+        asked.append(1)
+        if len(asked) == 2:
+            request = httpx.Request("GET", "https://example.com/a")
+            raise httpx.HTTPStatusError("401", request=request, response=httpx.Response(401, request=request))
+        return "4"
+
+    assert scale(RunnableLambda(fetched), strategy=SelfConsistency(n=4, wave=1)).invoke("q") == "4"
+    assert len(asked) == 4
 
 
 def test_parsers_errors_keep_what_they_carry(server: LoopbackServer) -> None:

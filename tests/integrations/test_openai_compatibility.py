@@ -65,6 +65,32 @@ async def test_the_clients_own_error_is_raised(
     assert str(status) in error.__notes__[0] and KEY not in told(error)
 
 
+@pytest.mark.parametrize(("status", "code"), [(401, "invalid_api_key"), (402, None), (429, "insufficient_quota")])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_refused_key_or_used_up_account_ends_the_search_at_once(
+    server: RawServer, status: int, code: str | None, after: int
+) -> None:
+    def reply(request: RawRequest) -> RawReply:
+        good = request.number < after
+        return RawReply(
+            chat("4") if good else {"error": {"message": f"no, {KEY}", "code": code}}, status=200 if good else status
+        )
+
+    server.reply = reply
+    with OpenAI(base_url=server.base_url, api_key=KEY, max_retries=3) as client:
+        wrapped = scale(client, strategy=SelfConsistency(n=12, wave=1))
+        if not after:
+            with pytest.raises(openai.APIStatusError) as caught:
+                wrapped.chat.completions.create(**ASKED)
+            assert caught.value.status_code == status and KEY not in told(caught.value)
+        else:
+            completion = wrapped.chat.completions.create(**ASKED)
+            result = result_of(completion)
+            assert completion.choices[0].message.content == "4" and result.stopped == "error"
+            assert str(401 if status == 401 else 402) in result.warnings[0] and KEY not in result.warnings[0]
+    assert len(server.requests) == after + 1
+
+
 def test_connections_and_time_outs_are_the_clients_too(server: RawServer, bare: OpenAI) -> None:
     import time
 

@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,6 +119,23 @@ async def test_who_waits_gets_what_others_give_back(where: str) -> None:
     assert not waiting.done()
     await accounts.settle(first, Amount(0, 0, 0))
     assert (await waiting).budget == Budget(calls=1)
+    await accounts.close()
+
+
+async def test_a_caller_who_leaves_while_it_is_granted_takes_nothing(where: str) -> None:
+    accounts = Accounts(store_at(where), patience=1)
+    who = tenant("leave", day=Budget(tokens=100), request=Budget(tokens=100))
+    for steps in range(1, 12):  # it leaves at each step of the transaction
+        leaving = asyncio.ensure_future(accounts.grant(who, None))
+        for _ in range(steps):
+            await asyncio.sleep(0.0005)
+        leaving.cancel()
+        (result,) = await asyncio.gather(leaving, return_exceptions=True)
+        if not isinstance(result, asyncio.CancelledError):
+            assert not isinstance(result, BaseException)
+            await accounts.settle(result, Amount())
+    grant = await accounts.grant(who, None)
+    assert grant.budget == Budget(tokens=100)
     await accounts.close()
 
 
@@ -264,6 +281,57 @@ def test_many_callers_faults_and_one_budget(tmp_path: Path) -> None:
         db.close()
         assert set(codes) <= {200, 429, 502} and 200 in codes
         assert upstream.counts.tokens <= spent == charged <= limit
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "embeddings"])
+def test_who_goes_away_ends_the_work_and_holds_nothing(tmp_path: Path, path: str, stream: bool) -> None:
+    ask = {**ASK, "prompt": "x", "input": "x", "max_tokens": 8, "stream": stream}
+    for name in {"chat/completions": ("prompt", "input"), "completions": ("messages", "input")}.get(
+        path, ("messages", "prompt", "max_tokens", "stream")
+    ):
+        del ask[name]
+    with LoopbackServer(reply="a b c d", latency=60) as upstream:
+        store = tmp_path / "u.sqlite"
+        with serving(**_settings(tmp_path, upstream, str(store), "day = { tokens = 9000 }")) as served:
+            with socket.create_connection(("127.0.0.1", served.port)) as leaving:
+                body = json.dumps(ask).encode()
+                head = f"POST /v1/{path} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {KEY}\r\n"
+                leaving.sendall(
+                    f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+                )
+                _until(lambda: upstream.counts.active == 1)
+            _until(lambda: upstream.counts.active == 0)
+            assert served.quiet()
+        with sqlite3.connect(store) as db:
+            ((charged, spent),) = db.execute("SELECT tokens, spent_tokens FROM balances").fetchall()
+        db.close()
+        assert upstream.counts.tokens <= spent == charged
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.01)
+
+
+async def test_a_stream_that_is_left_before_its_first_frame_is_ended() -> None:
+    from tts_plugins.server.attendance import Stream
+
+    async def frames() -> AsyncIterator[bytes]:
+        yield b"never sent"
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(60)  # as where the connection takes nothing any more
+
+    ended: list[bool] = []
+    answer = Stream(frames(), {}, lambda: ended.append(True))
+    await answer({"type": "http", "asgi": {"spec_version": "2.0"}}, receive, send)
+    assert ended == [True]
 
 
 @pytest.mark.parametrize("way", ["read-only", "full", "not a database", "no folder"])

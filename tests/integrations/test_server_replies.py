@@ -171,6 +171,25 @@ async def test_a_usage_that_is_sent_again_counts_once(n: int, times: int) -> Non
         assert not end.usage.exact or end.usage.completion_tokens == 3 * n
 
 
+async def test_usages_at_the_end_of_each_choice_are_exact_only_if_they_are_certainly_of_one_choice() -> None:
+    def stream(counts: tuple[int, int], timed: bool, text: str = "word " * 30) -> Callable[[RawRequest], RawReply]:
+        parts = [part({"content": text}, index=i) for i in range(2)]
+        for i, count in enumerate(counts):  # as llama.cpp: a chunk of its own, and timings of one choice
+            timings = {"timings": {"predicted_n": count}} if timed else {}
+            parts += [part({}, "stop", index=i), {"id": "x", "choices": [], "usage": used(10, count), **timings}]
+        return lambda request: event_stream(*parts)
+
+    ends = [part({"content": "word " * 30}, index=i) for i in range(2)]
+    ends += [part({}, "stop", index=i, usage=used(10, count)) for i, count in enumerate((40, 60))]
+    end, _, _ = await ended(lambda request: event_stream(*ends), stream=True, n=2, batch=2, max_tokens=100)
+    assert not end.usage.exact and 60 <= end.usage.completion_tokens <= 200, "60 in all, or 40 and 60"
+    for counts, timed, exact in (((40, 60), False, False), ((60, 40), False, True), ((40, 60), True, True)):
+        end, _, _ = await ended(stream(counts, timed), stream=True, n=2, batch=2, max_tokens=100)
+        assert (end.usage.completion_tokens, end.usage.exact) == (100, exact), (counts, timed)
+    end, _, _ = await ended(stream((40, 40), True), stream=True, n=2, batch=2, max_tokens=100)
+    assert (end.usage.completion_tokens, end.usage.exact) == (80, True)
+
+
 async def test_a_usage_that_grows_counts_once() -> None:
     texts = [part({"content": "a"}, index=i % 2, usage=used(10, i + 1)) for i in range(8)]
     ends = [part({}, "stop", index=i, usage=used(10, 8)) for i in range(2)]
@@ -499,6 +518,31 @@ async def test_what_no_other_candidate_can_escape_ends_the_search_at_once(
 ) -> None:
     end, server, _ = await ended(raw(body, status=status), n=8, attempts=8, stream=stream, batch=1, concurrency=1)
     assert type(end) is kind and len(server.requests) <= 2, (end, len(server.requests))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [401, 402, 429])
+async def test_a_refused_key_or_used_up_account_ends_a_search_under_way_with_the_best_so_far(
+    status: int, stream: bool
+) -> None:
+    def reply(request: RawRequest) -> RawReply:
+        if request.number:
+            return RawReply({"error": {"message": f"no, {KEY}", "code": FATAL[status]}}, status=status)
+        return RawReply(chat("4", usage=used(10, 5)))
+
+    end, server, ledger = await ended(reply, n=12, attempts=8, stream=stream, batch=1, concurrency=1)
+    assert end.text == "4" and end.stopped == "error" and len(server.requests) <= 3
+    named = "AuthenticationFailed" if status == 401 else "QuotaExhausted"
+    assert len(end.warnings) == 1 and named in end.warnings[0] and KEY not in told_of(end)
+    assert any(e["kind"] == "search_ended" and named in e["error"] for e in end.trace)
+    assert 15 <= ledger.usage.tokens < 400 and ledger.usage.calls <= 3
+
+
+FATAL = {401: "invalid_api_key", 402: "no_credit", 429: "insufficient_quota"}
+
+
+def told_of(result: Result) -> str:
+    return f"{result.warnings} {json.dumps(result.trace.to_dict(), default=str)} {result.trace.tree()}"
 
 
 async def test_the_words_of_a_json_error_to_a_stream_are_kept() -> None:

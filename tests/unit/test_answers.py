@@ -446,3 +446,48 @@ async def test_a_candidate_that_was_cut_while_it_thought_is_truncated_and_does_n
     result = await solve("q", model=model, strategy=SelfConsistency(n=3), seed=1)
     assert (result.answer, result.answer_key) == ("42.0", "42")
     assert sorted(c.truncated for c in result.candidates) == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "raw"),
+    [
+        ("La respuesta no es 41.", None),
+        ("La risposta non è 41, ma 42.", None),
+        ("A resposta não é B.", None),
+        ("Câu trả lời không phải là 41.", None),
+        ("La respuesta no es 41. La respuesta es 42.", "42"),
+        ("答案不是B。我们再看一遍，答案是C。", "C"),
+        ("The answer, not surprisingly, is 42.", "42"),
+    ],
+)
+def test_an_answer_that_is_denied_is_none_in_any_language(text: str, raw: str | None) -> None:
+    found = extract(text)
+    assert (None if found is None else found.raw) == raw
+    for denied in ("答案不是B，而是C", "答案不是41"):
+        assert extract(denied) not in ("B", "41")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("Answer: 12:30", "12:30"),
+        ("The answer is 12:30.", "12:30"),
+        ("The answer is 3:2.", "3:2"),
+        ("Antwort: 3:2", "3:2"),
+        ("**Answer:** 1:2:3", "1:2:3"),
+        ("The answer is as follows: 42", "42"),
+        ("The correct answer to question 2: 42", "42"),
+        ("Answer: > 5", ">5"),
+        ("Answer:\n> 5", "5"),
+        ("Answer: 10 per cent", "10%"),
+        ("Réponse : 10 pour cent", "10%"),
+        ("Antwort: 10 Prozent", "10%"),
+    ],
+)
+def test_signs_inside_an_answer_belong_to_it(text: str, key: str) -> None:
+    assert extract(text) == key
+
+
+@pytest.mark.parametrize("text", ["Answer:", "**Answer:**", "Final Answer:\n", "答案："])
+def test_a_marker_with_nothing_behind_it_is_no_answer(text: str) -> None:
+    assert extract(text) is None

@@ -157,7 +157,7 @@ def test_a_recording_goes_on_after_its_budget_and_makes_a_pool(said: Any, server
     asked = ["record", "problems.jsonl", "--out", "new.gz", "--n", "4", *live(server), "--concurrency", "1",
              "--verifier", "python:checks.py:check", "--licence", "CC0-1.0"]  # fmt: skip
     code, _, err = said(*asked, "--budget-calls", "5")
-    assert code == 3 and "the same command with more goes on" in err
+    assert code == 3 and "run the same command with a larger one" in err
     assert len(Pool.read("new.gz").problems) == 1
     assert server.counts.choices <= 5
     code, _, err = said(*asked)
@@ -263,6 +263,21 @@ def test_a_grade_that_raised_is_mended_without_paying_twice(said: Any, server: L
     assert server.counts.choices == 6 and paid == 2, "the first problem's candidates were kept"
 
 
+def test_answers_are_read_as_asked(said: Any, server: LoopbackServer) -> None:
+    asked = ["bench", "--problems", "problems.jsonl", *live(server), "--strategy", "self-consistency:n=1"]
+    code, _, err = said(*asked, "--answer", r"regex:answer (\w+)")
+    assert code == 0, err
+    with Store.read("bench.sqlite") as store:
+        assert {s.answer for s in store.solves()} == {"is"}
+    code, _, err = said(*asked, "--answer", "text")
+    assert code == 2 and "another configuration" in err
+    code, _, err = said(*asked, "--answer", "nothing", "--out", "other.sqlite")
+    assert code == 2 and "--answer='nothing' is not known" in err
+    code, _, err = said("record", "problems.jsonl", *live(server), "--n", "1", "--out", "new.gz", "--answer", "text")
+    assert code == 0, err
+    assert all("the answer is" in str(c.answer).casefold() for p in Pool.read("new.gz").problems for c in p.candidates)
+
+
 def test_another_grade_on_a_pool_begins_again(said: Any) -> None:
     asked = ["bench", "--pool", "pool.gz", "--verifier", "recorded", "--strategy", "self-consistency:n=2", "--json"]
     first = json.loads(said(*asked)[1])["arms"][0]["accuracy"]["value"]
@@ -323,7 +338,7 @@ def test_a_pool_under_the_wrong_problems_is_told(said: Any) -> None:
     for command in (calibrate, ["bench", "--strategy", "self-consistency:n=2", "--seeds", "1", "--pool"]):
         assert "wrong problems" not in said(*command, "sound.gz")[2]
         code, _, err = said(*command, "turned.gz", *(["--out", "turned.sqlite"] if command != calibrate else []))
-        assert code == 0 and "turned.gz: candidates stand under the wrong problems, misplaced" in err
+        assert code == 0 and "turned.gz: candidates are stored under the wrong problems, misplaced" in err
 
 
 def test_a_calibrated_policy_is_used_from_its_file(said: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tts_plugins import BestOfN, Budget, Ledger, Limits, Problem, SelfConsistency, Usage, solve, solve_sync
+from tts_plugins import BestOfN, Budget, Ledger, Limits, Problem, Revision, SelfConsistency, Usage, solve, solve_sync
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.engine._scoring import scored_by
 from tts_plugins.errors import (
@@ -25,6 +25,7 @@ from tts_plugins.errors import (
     DeadlineExceeded,
     InvalidScore,
     ModelNotFound,
+    QuotaExhausted,
     RateLimited,
     RequestRefused,
     ServerFailed,
@@ -105,8 +106,53 @@ async def test_what_no_other_candidate_can_escape_ends_it_at_once(error: Excepti
 
 async def test_a_fatal_error_after_a_candidate_costs_no_answer() -> None:
     model = ScriptedModel(["#### 5", AuthenticationFailed("401")], limits=Limits(concurrency=1))
-    result = await solve("q", model=model, strategy=SelfConsistency(n=3))
-    assert result.answer == "5"
+    result = await solve("q", model=model, strategy=SelfConsistency(n=8))
+    assert result.answer == "5" and len(model.requests) <= 3 and result.usage.calls <= 3
+    assert (result.stopped, result.warnings) == ("error", ("it went no further: AuthenticationFailed: 401",))
+    ends = [e["error"] for e in result.trace if e["kind"] == "search_ended"]
+    assert ends == ["AuthenticationFailed: 401"] and "no further candidate could escape" in result.trace.tree()
+
+
+@pytest.mark.parametrize("strategy", [Revision(chains=1, rounds=4), Revision(rounds=3, chains=2), BestOfN(n=8, wave=1)])
+async def test_a_fatal_error_of_a_later_round_leaves_the_best_so_far(strategy: Any) -> None:
+    asked = list[int]()
+
+    async def answer(*_: Any) -> str:
+        asked.append(1)
+        if len(asked) > 2:
+            raise QuotaExhausted("402")
+        return f"Attempt {len(asked)}.\n#### 5"
+
+    model = CallableModel(answer, revise=answer, concurrency=1)
+    result = await solve("q", model=model, strategy=strategy, verifier=CallableVerifier(lambda c: 0.5))
+    assert result.answer == "5" and result.stopped == "error" and len(asked) <= 4
+    assert result.warnings == ("it went no further: QuotaExhausted: 402",)
+
+
+async def test_a_model_that_failed_for_good_is_not_asked_by_a_later_sampling() -> None:
+    class Twice(SelfConsistency):
+        async def __call__(self, run: Any, problem: Any) -> Any:
+            first = [c async for c in run.sample(problem, 4, wave=1)]
+            with pytest.raises(AuthenticationFailed):
+                [c async for c in run.sample(problem, 4)]
+            other = [c async for c in run.sample(problem, 1, model=ScriptedModel(["#### 6"]))]
+            return max([*first, *other], key=lambda c: c.answer)
+
+    model = ScriptedModel(["#### 5", AuthenticationFailed("401"), "#### 5"], limits=Limits(concurrency=1))
+    result = await solve("q", model=model, strategy=Twice(n=1))
+    assert result.answer == "6" and len(model.requests) == 2 and result.stopped == "error"
+
+
+async def test_a_judge_without_a_key_ends_the_search_with_what_was_scored() -> None:
+    class Judge(TableVerifier):
+        async def score(self, run: Any, candidate: Any) -> Any:
+            if candidate.index:
+                raise AuthenticationFailed("judge: 401")
+            return await super().score(run, candidate)
+
+    model = ScriptedModel(["#### 5"], limits=Limits(concurrency=1))
+    result = await solve("q", model=model, strategy=BestOfN(n=8, wave=1), verifier=Judge({"#### 5": 0.5}))
+    assert result.stopped == "error" and result.score == 0.5 and len(model.requests) == 2
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from tts_plugins import Problem, SelfConsistency, solve
+from tts_plugins.bench.grading import by_answer
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.selection import RelatedKey, Relation, grouped, majority_vote, semantic_entropy, tally
 from tts_plugins.testing import ScriptedModel
@@ -106,3 +108,20 @@ def test_unknown_ways_are_named() -> None:
     for way, says in (("nothing", "is not known"), ("regex:(", "is no regular expression")):
         with pytest.raises(ConfigurationError, match=says):
             named_answer(way, "--answer")
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [
+        ("1+x", "x+1", True), (r"\frac{1}{2}", "0.5", True), ("41", "42", False), ("5 cm", "5 m", False),
+        ("f'", "f", False), ("9^{9^{9^9}}", "x+1", False), ("Paris", "paris", True),
+    ],
+)  # fmt: skip
+def test_grades_compare_formulas_on_any_thread(answer: str, gold: str, right: bool) -> None:
+    """Regression: off the main thread no formulas were compared, and on it nothing could end a comparison."""
+    problem = Problem("q", metadata={"answer": gold})
+    said: list[bool | None] = [by_answer(problem, Scored(problem=problem, answer=answer))]
+    thread = threading.Thread(target=lambda: said.append(by_answer(problem, Scored(problem=problem, answer=answer))))
+    thread.start()
+    thread.join(60)
+    assert said == [right, right]

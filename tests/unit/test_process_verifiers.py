@@ -142,8 +142,8 @@ async def test_rows_that_are_no_scores_are_errors(server: tuple[Pooling, str], w
         (lambda t: web.json_response({"error": "no"}, status=401), AuthenticationFailed, "check api_key"),
         (lambda t: web.json_response({"detail": "Not Found"}, status=404), Exception, "pooling model"),
         (lambda t: web.json_response({"error": "too long"}, status=400), AllCandidatesFailed, "too long"),
-        (lambda t: web.Response(text="<html>"), AllCandidatesFailed, "no valid JSON"),
-        (lambda t: web.json_response([1]), AllCandidatesFailed, "no JSON object"),
+        (lambda t: web.Response(text="<html>"), AllCandidatesFailed, "not valid JSON"),
+        (lambda t: web.json_response([1]), AllCandidatesFailed, "not a JSON object"),
         (lambda t: web.json_response({"data": []}), AllCandidatesFailed, "data.0..data"),
     ],
 )

@@ -112,7 +112,7 @@ class Caller:
                 return await self._attempt(model, call, seeds, bound, hold, role, event)
             except ModelError as error:
                 failed = error
-                # Nobody waits while holding room: what was kept for the verifier goes back too.
+                # Nobody waits while holding a reservation: release what was kept for the verifier too.
                 hold.release()
                 raise
 
@@ -132,12 +132,12 @@ class Caller:
                 raise error from failed
             raise
         finally:
-            failed = None  # its traceback has this frame, and would keep all of the call in a circle
+            failed = None  # its traceback has this frame, and would keep the whole call in a reference cycle
 
     async def _again(self, once: Callable[[], Awaitable[Reply]], first: ModelError) -> Reply:
-        """Retry after a failure. It stands apart since tenacity costs more than the rest of a call that succeeds."""
+        """Retry after a failure. It is separate because tenacity costs more than the rest of a call that succeeds."""
         known: ModelError | None = first
-        # Of tenacity's objects some refer to each other: to none of them is given what refers to the solve.
+        # Some of tenacity's objects refer to each other, so none of them gets a reference to the solve.
         stop = partial(_no_more, self.attempts, self.deadline)
         retrying = AsyncRetrying(retry=retry_if_exception(_retryable), wait=_wait, stop=stop, reraise=True)
         try:
@@ -156,7 +156,7 @@ class Caller:
                 )
             raise
         finally:
-            del first, known, retrying  # the errors' tracebacks have this frame: a circle, as in `request`
+            del first, known, retrying  # the errors' tracebacks have this frame: a reference cycle, as in `request`
         raise AssertionError("tenacity raises the last error")
 
     def abandon(self) -> None:
@@ -201,7 +201,6 @@ class Caller:
             failed, usage = error, NOTHING if departure.waiting else usage
             raise
         finally:
-            SCOPE.reset(token)
             charged = usage or unreported(bound, inner, count)
             if failed is not None:
                 self._tell(event, failed, charged)
@@ -210,6 +209,7 @@ class Caller:
                 if over.tokens or over.calls:
                     self.trace.note("overshoot", event, tokens=over.tokens, calls=over.calls)
             failed = None  # as in `request`
+            SCOPE.reset(token)  # last: it raises where the coroutine is closed by another task or thread
 
     def _tell(self, event: int, error: BaseException, charged: Usage) -> None:
         """Record what an attempt without a reply is charged: in its failure, or in its request if it was cancelled."""
@@ -267,7 +267,7 @@ class _Named(Protocol):
 
 
 def check_bounds(model: _Named, bound: Bound | None, ledger: Ledger) -> None:
-    """Refuse a call whose worst case cannot be held, before anything is spent.
+    """Raise before anything is spent if the worst case of a call cannot be reserved.
 
     Raises:
         UnboundedCallError, UnknownPriceError: they name the model and what to set.
@@ -292,7 +292,7 @@ def _retryable(error: BaseException) -> bool:
 def _no_more(attempts: int, deadline: float | None, state: RetryCallState) -> bool:
     if stop_after_attempt(attempts)(state):
         return True
-    # A wait that would outlast the deadline is not begun: the error is reported while there is time.
+    # Do not begin a wait that would outlast the deadline: report the error while there is time.
     if deadline is None:
         return (state.upcoming_sleep or 0.0) > LONGEST_WAIT
     return time.monotonic() + (state.upcoming_sleep or 0.0) >= deadline

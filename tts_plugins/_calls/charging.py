@@ -14,7 +14,7 @@ from tts_plugins.types import Reply, Usage
 
 
 def counted(reply: Reply, bound: Bound | None, inner: Hold | None, count: int) -> Usage:
-    """Return the usage that a call reports: at least a call for each generation, and its price where it has one."""
+    """Return the usage that a call reports: at least a call for each generation, and its price if it has one."""
     usage = reply.usage
     if usage is None:
         return replace(unreported(bound, inner, count), requests=0)
@@ -30,7 +30,7 @@ def counted(reply: Reply, bound: Bound | None, inner: Hold | None, count: int) -
 
 
 def unreported(bound: Bound | None, inner: Hold | None, count: int) -> Usage:
-    """Return the bound of a call that reports no usage, or nothing where solves inside it have paid already."""
+    """Return the bound of a call that reports no usage, or nothing if solves inside it have paid already."""
     if bound is None or inner is None or _paid_inside(inner) is not None:
         return Usage()
     usage = bound.usage(count)
@@ -64,17 +64,17 @@ _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def _paid_inside(inner: Hold) -> Usage | None:
-    """Return what solves inside a call have paid; None where there were none."""
+    """Return what solves inside a call have paid; None if there were none."""
     if inner.amount == inner.size and not inner.inside:
         return None
     return reduce(add, inner.inside, Usage())
 
 
 def _beyond(usage: Usage, paid: Usage) -> Usage:
-    """Return what a call took besides `paid`. It reports the whole call, unless that is less than was paid."""
+    """Return what a call took in addition to `paid`. It reports the whole call, unless that is less than was paid."""
     names = ("calls", "prompt_tokens", "completion_tokens")
     if any(getattr(usage, name) < getattr(paid, name) for name in names):
-        return usage  # less than was paid: it tells of its own part alone
+        return usage  # less than was paid: it reports only its own part
     usd = None if usage.usd is None or paid.usd is None else max(usage.usd - paid.usd, 0.0)
     prompt = usage.prompt_tokens - paid.prompt_tokens
     return replace(

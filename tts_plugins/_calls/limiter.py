@@ -68,7 +68,7 @@ class Places(Resource):
         self._concurrency = concurrency
 
     def enter_now(self, place: Place) -> bool:
-        """Take a place where one is free; return whether it was."""
+        """Take a place if one is free; return whether it was."""
         with GRAPH.lock:
             free = self.holders < self._concurrency and not self.waits
             if free:
@@ -119,7 +119,7 @@ class Limiter:
     """Places, given in order of arrival; rates over a sliding window of `window` seconds.
 
     A request made inside another one to the same server, by a solve in a model's function, takes over the place of
-    the outer one, which does nothing meanwhile; several of them take turns. Where requests wait for each other's
+    the outer one, which does nothing meanwhile; several of them take turns. If requests wait for each other's
     places in a circle, one of them takes over a place in the same way (see `_concurrency.wait_graph`).
     """
 
@@ -144,7 +144,7 @@ class Limiter:
                 while self._sent and self._sent[0][0] <= now - self._window:
                     self._sent.popleft()
                 taken = sum(t for _, t in self._sent)
-                # One request above the whole window's rate goes alone; it could never go otherwise.
+                # A request larger than the whole window's rate is sent alone; otherwise it could never be sent.
                 fits = requests is None or not self._sent or len(self._sent) + 1 <= requests
                 fits = fits and (per_minute is None or not self._sent or taken + tokens <= per_minute)
                 if fits:
@@ -193,8 +193,8 @@ class _Stay:
     def _leave(self) -> None:
         place, self._place = self._place, None
         if place is not None and place.places is not None and self._token is not None:
-            _PLACE.reset(self._token)
             place.places.leave(place)
+            _PLACE.reset(self._token)  # last: it raises where the coroutine is closed by another task or thread
 
 
 # By identity: models of others may be unhashable, or equal to another one of the same settings.

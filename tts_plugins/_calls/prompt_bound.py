@@ -24,7 +24,7 @@ class Written(NamedTuple):
         key: what it is known by.
         shape: the same of all but the texts: roles, tools, and other fields.
         content: bytes of its texts.
-        tokens: tokens at most, but for what a template adds to each prompt.
+        tokens: tokens at most, without what a template adds to each prompt.
     """
 
     key: int
@@ -119,7 +119,7 @@ class PromptBound:
     def saw(self, prompt: Any, tokens: int) -> None:
         """Learn the server's count of this prompt; if counts differ (caches, modes), the largest binds."""
         written = Written.of(prompt)
-        # A template that adds more than was allowed for does so to every prompt.
+        # A template that adds more than expected does so for every prompt.
         self._allowance += max(0, tokens - written.tokens - self._allowance)
         if written.shape is not None:
             shape = self._shapes.pop(written.shape, None) or _Shape()

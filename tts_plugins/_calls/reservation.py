@@ -1,4 +1,4 @@
-"""Waits in the graph of `_concurrency.wait_graph`, on whichever loop one is."""
+"""Waits in the graph of `_concurrency.wait_graph`, on the running loop."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ async def acquire(
     """Reserve up to `at_most` units, waiting for others to settle if there is no room.
 
     Args:
-        around: the hold of the call that waits, where it is another one than `within`.
+        around: the hold of the call that waits, if it is not `within`.
 
     Raises:
         BudgetExhausted: there is no room, and nobody in flight will make any.
     """
     if ledger.idle_queue:
-        # The usual case, without a detour through the loop; where it does not fit it is asked again, and may wait.
+        # The usual case, without a detour through the loop; if it does not fit, it is tried again, and may wait.
         with contextlib.suppress(BudgetExhausted):
             return ledger.reserve(unit, at_most=at_most, within=within)
     answer = await answered(

@@ -1,9 +1,10 @@
-"""Waits of solves that nobody told what they are inside of: on threads of a function of the user's.
+"""Waits of solves that do not know what they run inside: those on threads of a user's function.
 
-Such a solve carries no account and no enclosers, so the wait graph would take the function's own reservation for one
-that moves. Here the frames of functions and threads are compared while something waits (`_concurrency.running_code`),
-and enclosers that come out are added to the graph, whose proof then covers them. What frames cannot tell ends too:
-after `LONGEST` seconds in which nothing was given or given back, all functions of the user are taken to wait.
+Such a solve carries no account and no enclosers, so the wait graph would assume that the function's own reservation
+will be released. Here the frames of functions and threads are compared while something waits (see
+`_concurrency.running_code`), and the enclosers that are found are added to the graph, whose proof then covers them.
+A wait that frames do not explain ends too: after `LONGEST` seconds in which nothing was reserved or released, all
+functions of the user are assumed to wait.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Collection, Iterator
 from weakref import WeakKeyDictionary
 
 from tts_plugins._calls.context import SCOPE, Scope
+from tts_plugins._calls.orphans import give_up_orphans
 from tts_plugins._concurrency import forks, running_code
 from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait, deliver
 from tts_plugins._internal.threads import calling_thread
@@ -33,8 +35,9 @@ class _Watch:
         self._changes, self._since = -1, 0.0
 
     def look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Add enclosers that have become known, and end what has waited in vain for too long."""
+        """Add enclosers that have become known, and end what has waited too long without a chance."""
         self.timer = loop.call_later(LOOK, self.look, loop) if self.waits else None
+        give_up_orphans()
         code = running_code.contexts()
         if not code or not self.waits:
             return
@@ -75,6 +78,7 @@ def watched(wait: Wait, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     if watch.timer is None:
         watch.timer = loop.call_later(LOOK, watch.look, loop)
     try:
+        give_up_orphans()
         yield
     finally:
         del watch.waits[wait]

@@ -1,8 +1,8 @@
 """Configuration objects: frozen, comparable, and the same after a round trip through a dict.
 
-A configured class is known by a name: its own, in snake case; hyphens are as good, and what people read has
-those. Third parties register theirs under the entry
-point group `tts_plugins.<family>` (`strategies`, `stopping`, `verifiers`, `models`); they are loaded when looked up.
+A configured class is known by its own name in snake case; hyphens work too, and are used in what people read. Third
+parties register theirs under the entry point group `tts_plugins.<family>` (`strategies`, `stopping`, `verifiers`,
+`models`); they are loaded when looked up.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Configured:
 def build(root: type[T], settings: object) -> T:
     """Return the configured object of `root`'s family that the settings describe."""
     if not isinstance(settings, Mapping):
-        raise ConfigurationError(f"{root.family}: {settings!r} is no mapping of settings; give one with a 'type'")
+        raise ConfigurationError(f"{root.family}: {settings!r} is not a mapping of settings; give one with a 'type'")
     name = settings.get("type", getattr(root, "type_name", None))
     known: Mapping[str, type[Configured]] = _FAMILIES.get(root.family, {})
     cls = find(known, name) or find(known := registered(root.family), name)
@@ -83,7 +83,7 @@ def build(root: type[T], settings: object) -> T:
     except TypeError as error:
         raise ConfigurationError(f"{name}: {error}") from error
     if not isinstance(made, root):
-        raise ConfigurationError(f"type={name!r} is a {type(made).__name__}, where a {root.__name__} is wanted")
+        raise ConfigurationError(f"type={name!r} is a {type(made).__name__}, but a {root.__name__} is needed")
     return made
 
 
@@ -106,7 +106,7 @@ def _plain_name(name: str) -> str:
 
 def registered(family: str) -> Mapping[str, type[Configured]]:
     """Return the classes of a family by name, those of other packages' entry points included."""
-    import importlib.metadata  # slow to import, and rarely needed
+    import importlib.metadata  # It is slow to import, and rarely needed.
 
     for entry in importlib.metadata.entry_points(group=f"tts_plugins.{family}"):
         if entry.name not in _FAMILIES.setdefault(family, {}):
@@ -119,7 +119,7 @@ def _loaded(entry: EntryPoint, family: str) -> type[Configured]:
     try:
         found: Any = entry.load()
     except Exception as error:
-        raise ConfigurationError(f"{where} does not load: {error}; mend or uninstall that package") from error
+        raise ConfigurationError(f"{where} does not load: {error}; fix or uninstall that package") from error
     fits = isinstance(found, type) and issubclass(found, Configured) and dataclasses.is_dataclass(found)
     if not fits:
         raise ConfigurationError(f"{where} is {found!r}, not a dataclass that derives from the family's base class")
@@ -131,13 +131,13 @@ _PRICE = 1e12
 
 
 def check_count(owner: str, name: str, value: object, *, least: int = 1) -> None:
-    """Refuse what is no whole number of at least `least`, naming the field, the value and the mend."""
+    """Raise unless `value` is a whole number of at least `least`; name the field, the value and what to do."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{owner}: {name}={value!r} must be a whole number of at least {least}")
 
 
 def check_price(owner: str, price: tuple[float, float]) -> None:
-    """Refuse what is no two prices that an account can add up."""
+    """Raise unless `price` is two prices that an account can add up."""
     pair = isinstance(price, Sequence) and not isinstance(price, str) and len(price) == 2
     if not pair or not all(isinstance(p, int | float) and 0 <= p < _PRICE for p in price):
         raise ConfigurationError(
@@ -147,7 +147,7 @@ def check_price(owner: str, price: tuple[float, float]) -> None:
 
 
 def check_straggler(owner: str, value: object) -> None:
-    """Refuse what is neither None nor a finite number of at least 1."""
+    """Raise unless `value` is None or a finite number of at least 1."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
@@ -158,7 +158,7 @@ def check_straggler(owner: str, value: object) -> None:
 
 
 def check_share(owner: str, name: str, value: object) -> None:
-    """Refuse what is no number in [0, 1]."""
+    """Raise unless `value` is between 0 and 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ConfigurationError(f"{owner}: {name}={value!r} must be a number from 0 to 1")
 
@@ -167,20 +167,20 @@ _ROUNDING = 1e-9  # how far sums, means and softmaxes of good scores stray
 
 
 def in_unit(value: float) -> float | None:
-    """Return `value` as a score in [0, 1]; None where it lies outside. An excess that is rounding error is cut off."""
+    """Return `value` as a score in [0, 1]; None if it lies outside. An excess that is rounding error is cut off."""
     if 0 <= value <= 1:
         return float(value)
     return float(round(value)) if -_ROUNDING <= value <= 1 + _ROUNDING else None
 
 
 def check_flag(owner: str, name: str, value: object) -> None:
-    """Refuse what is neither True nor False: the text "false" would count as true."""
+    """Raise unless `value` is True or False: the text "false" would count as true."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"{owner}: {name}={value!r} must be true or false")
 
 
 def _root_of(name: object, where: str) -> type[Configured]:
-    for look in (_FAMILIES.get, registered):  # those of other packages only where it is none of ours
+    for look in (_FAMILIES.get, registered):  # those of other packages only if it is not one of ours
         for family in list(_FAMILIES):
             known = look(family) or {}
             if (found := find(known, name)) is not None:

@@ -1,4 +1,4 @@
-"""What a server says went wrong, wherever it stands in the body of its answer. Pure."""
+"""What a server says went wrong, wherever it is in the body of its answer. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NESTS = ("error", "errors", "detail", "details", "fault", "exception", "respons
 _TEXTS = ("message", "msg", "detail", "error", "error_description", "error_message", "reason", "title", "errorMessage")
 _CODES = ("code", "type", "status", "__type", "error", "error_code")
 _FIELDS = ("param", "parameter", "field")
-# Words for what HTTP has numbers for, of OpenAI, Anthropic, Google, AWS, vLLM and gateways.
+# Error codes of OpenAI, Anthropic, Google, AWS, vLLM and gateways that correspond to HTTP statuses.
 _STATUS = {
     "insufficient_quota": 402, "payment_required": 402, "billing_hard_limit_reached": 402, "billing_error": 402,
     "insufficient_balance": 402, "invalid_api_key": 401, "authentication_error": 401, "unauthenticated": 401,
@@ -40,7 +40,7 @@ class ErrorBody:
     Attributes:
         text: the message, in one line.
         fields: of the request, that it says are wrong.
-        status: the HTTP status that its codes stand for; None where they stand for none.
+        status: the HTTP status that its codes mean; None if they mean none.
     """
 
     text: str = ""
@@ -57,7 +57,7 @@ class ErrorBody:
 
     @property
     def overflow(self) -> bool:
-        """Whether the prompt, with what was asked to follow it, is longer than the model reads."""
+        """Whether the prompt and the requested completion exceed the model's context."""
         return bool(_OVERFLOW.search(f"{self.text} {' '.join(self.codes)}"))
 
 
@@ -80,12 +80,12 @@ def error_in(body: object) -> object:
         return None
     if body.get("error") or body.get("errors") or body.get("object") == "error" or body.get("type") == "error":
         return body
-    told = {"code", "status", "param"} & {key for key, value in body.items() if value}
-    return body if body.get("detail") or (isinstance(body.get("message"), str) and told) else None
+    coded = {"code", "status", "param"} & {key for key, value in body.items() if value}
+    return body if body.get("detail") or (isinstance(body.get("message"), str) and coded) else None
 
 
 def decoded(body: object) -> object:
-    """Return a body as JSON where it is that, else as text."""
+    """Return a body as JSON if it is JSON, else as text."""
     if isinstance(body, bytes | bytearray):
         body = bytes(body)
         if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):

@@ -8,7 +8,7 @@ from typing import Any
 
 def field(thing: Any, name: str) -> Any:
     """Return the value under a name; None if there is none."""
-    if type(thing) is dict:  # most are, and to ask whether a thing is a mapping takes ten times as long
+    if type(thing) is dict:  # most are, and checking for a mapping takes ten times as long
         return thing.get(name)
     if thing is None:
         return None
@@ -19,7 +19,7 @@ def fields_of(thing: Any) -> Mapping[str, Any]:
     """Return all names and values of a mapping or an object, without conversion of what is inside."""
     if type(thing) is dict or isinstance(thing, Mapping):
         return thing
-    if hasattr(type(thing), "model_fields"):  # pydantic: what the server added stands apart
+    if hasattr(type(thing), "model_fields"):  # pydantic: what the server added is kept separately
         return {**vars(thing), **(getattr(thing, "model_extra", None) or {})}
     return vars(thing) if hasattr(thing, "__dict__") else {}
 

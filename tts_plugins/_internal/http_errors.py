@@ -25,7 +25,7 @@ from tts_plugins.errors import (
 
 _NAMES = "check the model's name and base_url"
 _LONGEST = 300
-_YEAR = 366 * 86400  # what asks for more is no wait, but a mistake
+_YEAR = 366 * 86400  # more than that is a mistake, not a wait
 # Classes of HTTP clients, by name, since each framework brings its own client.
 _REFUSED = {"ConnectError", "ConnectionRefusedError", "ClientConnectorError", "ClientConnectorDNSError",
             "EndpointConnectionError"}  # fmt: skip
@@ -47,7 +47,7 @@ def reply_error(
     """Return the error for an answer that holds one, whatever its HTTP status.
 
     Args:
-        status: of the answer; what the body says decides where it is 200, as gateways send it.
+        status: of the answer; if it is 200, as gateways send it, the body decides.
         body: bytes, text or decoded JSON.
         headers: of the answer.
         secrets: what must not show.
@@ -76,9 +76,9 @@ def status_error(
         who: the model, and where it was asked.
         said: the server's own words.
         after: seconds that it asked to wait.
-        names: what to look at where the model or the path is not known.
-        quota: the account is used up, which no wait worth having changes.
-        overflow: the request is longer than the model's context; read from `said` where it is None.
+        names: what to check if the model or the path is not known.
+        quota: the account is used up, and waiting does not help.
+        overflow: the request is longer than the model's context; read from `said` if it is None.
     """
     if status == 402 or quota:
         return QuotaExhausted(f"{who}: {status}, the account is used up: {said}; check its credit and billing")
@@ -99,7 +99,7 @@ def status_error(
         return RateLimited(f"{who}: 429, {said}", retry_after=after)
     if status >= 500:
         failed = ServerFailed(f"{who}: {status}, {said}", retry_after=after)
-        if status in (501, 505):  # it will not learn it by the next attempt
+        if status in (501, 505):  # the next attempt would fail too
             failed.retryable, failed.charge = False, "call"
         return failed
     return RequestRefused(f"{who}: {status}, the request is refused: {said}")
@@ -109,16 +109,16 @@ def connection_error(error: BaseException, who: str, secrets: Iterable[str] = ()
     """Return the error for a connection that was not made, or that broke.
 
     Returns:
-        A ConfigurationError where nothing was sent, and nothing can be until a setting is changed: an address, a
+        A ConfigurationError if nothing was sent, and nothing can be until a setting is changed: an address, a
         header or a proxy that cannot be used, or too few file descriptors.
     """
     chain = list(_chain(error))
     names = {kind.__name__ for each in chain for kind in type(each).__mro__}.union(
-        *(getattr(each, "kinds", ()) for each in chain)  # of an error that this one stands for
+        *(getattr(each, "kinds", ()) for each in chain)  # of an error that this one represents
     )
     root = next((each for each in reversed(chain) if str(each)), chain[-1])
-    told = str(root) if hasattr(root, "kinds") else f"{type(root).__name__}: {root}"
-    reason = cut(without_secrets(told, secrets))
+    shown = str(root) if hasattr(root, "kinds") else f"{type(root).__name__}: {root}"
+    reason = cut(without_secrets(shown, secrets))
     if any(getattr(each, "errno", None) in (errno.EMFILE, errno.ENFILE) for each in chain):
         return ConfigurationError(
             f"{who}: no file descriptor is left for a connection ({reason}); lower concurrency, or raise `ulimit -n`"
@@ -149,7 +149,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         each = todo.pop(0)
         seen.add(id(each))
         yield each
-        # The context counts even where it is suppressed: one client hides what the system said.
+        # The context counts even if it is suppressed: one client hides what the system said.
         found = (each.__cause__ or each.__context__, getattr(each, "os_error", None))
         todo += [e for e in found if isinstance(e, BaseException)]
 

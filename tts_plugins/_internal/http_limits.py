@@ -19,10 +19,10 @@ _PIECE = 2**16
 
 
 class Unreadable(Exception):
-    """An answer cannot be read. Whoever knows the model and its keys makes a `MalformedResponse` of it.
+    """An answer cannot be read. Code that knows the model and its keys turns this into a `MalformedResponse`.
 
     Attributes:
-        final: no other attempt would do better.
+        final: another attempt would not help.
     """
 
     def __init__(self, message: str, *, final: bool = False) -> None:
@@ -34,7 +34,7 @@ def check_address(owner: str, url: object, field: str = "base_url") -> None:
     """Raise unless a request can be sent to this address.
 
     Raises:
-        ConfigurationError: it has no scheme or host, blanks, or a port that is none. A password in it is not shown.
+        ConfigurationError: it has no scheme or host, has blanks, or an invalid port. A password in it is not shown.
     """
     wanted = "write it as http://host:port/v1"
     if not isinstance(url, str):
@@ -98,11 +98,11 @@ def redirect_error(who: str, target: str) -> ConfigurationError:
 
 
 class BodyReader:
-    """Decompresses an answer piece by piece, and ends it where it grows too big.
+    """Decompresses an answer piece by piece, and ends it if it grows too big.
 
     Args:
         encoding: the answer's Content-Encoding.
-        length: its Content-Length, where it tells one.
+        length: its Content-Length, if it has one.
 
     Raises:
         Unreadable: it is bigger than `most` bytes, or is compressed in a way that was not asked for.
@@ -113,7 +113,7 @@ class BodyReader:
         if encoding not in ("identity", "gzip", "deflate", "x-gzip", ""):
             raise Unreadable(f"the answer is compressed as {encoding!r}, and {ENCODINGS} was asked for")
         self._inflate = None if encoding in ("identity", "") else zlib.decompressobj(zlib.MAX_WBITS | 32)
-        self._raw = encoding == "deflate"  # some servers send it without its two bytes of header
+        self._raw = encoding == "deflate"  # some servers omit its header of two bytes
         self._most, self._size = most, 0
         if length is not None and length.isdigit() and int(length) > most:
             self._refuse()

@@ -1,4 +1,4 @@
-"""JSON as bytes: by orjson where it is installed, else by the standard library, with the same outcome. Pure."""
+"""JSON as bytes: by orjson if it is installed, else by the standard library, with the same result. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def encode(value: object) -> bytes:
             data = orjson.dumps(value)
         except (
             TypeError
-        ):  # a key that is no string, say, or a number of more than 64 bits: the encoder below knows them
+        ):  # a key that is not a string, say, or a number of more than 64 bits: the encoder below knows them
             return _ENCODER.encode(value).encode()
         if b"null" not in data:  # orjson writes a NaN as null
             return data
@@ -32,13 +32,13 @@ def encode(value: object) -> bytes:
 
 
 def decode(data: bytes | str) -> Any:
-    """Return the value that the JSON stands for.
+    """Return the value that the JSON represents.
 
     Servers send what the standard's grammar does not have, and a reply that was paid for must not be lost over it: what
     orjson refuses (`Infinity`, half of a surrogate pair, a line break in a text) is read by the standard library.
 
     Raises:
-        ValueError: it is no JSON in any reading, or nests too deeply.
+        ValueError: it is not JSON in any reading, or nests too deeply.
     """
     if _FAST:
         import orjson

@@ -1,7 +1,7 @@
-"""Whether a call's request has left this process: what ends before that costs nothing.
+"""Whether a call's request has left this process: a call that ends before that costs nothing.
 
-The engine opens a `Departure` around each call. A model that can tell says `holding` before its first request, and
-`leaving` as soon as bytes may reach a server. Every other model is taken to send at once.
+The engine opens a `Departure` around each call. A model that knows calls `holding` before its first request, and
+`leaving` as soon as bytes may reach a server. Every other model is assumed to send at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Departure:
     """
 
     def __init__(self, model: object) -> None:
-        self._model = id(model)  # connections and timers keep the context that they were begun in, and not the model
+        self._model = id(model)  # the context outlives the call (connections, timers); the model must not
         self._left = self.waiting = False
 
     def __enter__(self) -> Departure:

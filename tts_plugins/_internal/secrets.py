@@ -16,7 +16,7 @@ _PLAIN = re.compile(
 )
 E = TypeVar("E", bound=BaseException)
 _SCHEMES = {"bearer", "basic", "token", "key", "apikey", "digest"}
-_SHORTEST = 4  # what is shorter is part of ordinary words
+_SHORTEST = 4  # shorter values are part of ordinary words
 _BEGIN = 8
 
 
@@ -80,7 +80,7 @@ def cleaned(error: E, secrets: Iterable[str]) -> E:
 
 
 def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
-    """Take secrets out of an error and all that stands behind it: out of its texts, and of its frames' variables.
+    """Take secrets out of an error and its causes: out of their texts, and of their frames' variables.
 
     The frames of an HTTP client hold the request with its headers; a report that prints local variables shows them.
     """

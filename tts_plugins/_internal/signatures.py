@@ -16,10 +16,10 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def takes(function: Callable[..., Any], given: int, *by_name: str) -> bool:
-    """Return whether it can be called with so many positional arguments; True where nobody can tell.
+    """Return whether it can be called with so many positional arguments; True if nobody can tell.
 
     Args:
-        by_name: what it is given besides, where it has parameters of these names.
+        by_name: what else it gets, if it has parameters of these names.
     """
     if (signature := signature_of(function)) is None:
         return True

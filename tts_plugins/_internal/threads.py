@@ -5,7 +5,7 @@ them at exit, so that one function that never returns would hang the interpreter
 background loop, which keeps connections warm between calls; coroutines of the user run on a second one there, and on
 the caller's own loop elsewhere.
 
-Two places have no threads to give. At the exit of the interpreter (`atexit`, `weakref.finalize`, `__del__`) everything
+Two places cannot start threads. At the exit of the interpreter (`atexit`, `weakref.finalize`, `__del__`) everything
 runs on the thread that asks. Under gevent's patched threads all loops would be on one thread, where only one can run:
 there the coroutines of the user run on the loop of the engine.
 """
@@ -29,7 +29,7 @@ from tts_plugins._concurrency.thread_pool import NoThread, Pool, as_exception, b
 __all__ = ["NoThread", "call_user", "calling_thread", "in_thread", "on_engine_loop", "run_sync"]
 
 T = TypeVar("T")
-_PATIENCE = 5.0  # seconds between looks at whether the loop that one waits for still runs
+_PATIENCE = 5.0  # seconds between checks that the loop that one waits for still runs
 
 _pool = Pool()
 # Set where a loop of ours is blocked by what runs here, so that nothing in here may wait for that loop.
@@ -38,7 +38,7 @@ _apart: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_apart
 _pooled: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_pooled", default=False)
 # The thread that waits for what runs here.
 _caller: contextvars.ContextVar[int | None] = contextvars.ContextVar("tts_plugins_caller", default=None)
-# At exit no thread can be counted on: the daemons are about to be stopped, and from Python 3.12 on none starts.
+# At exit no thread is reliable: the daemons are about to be stopped, and from Python 3.12 on none starts.
 _exiting = threading.Event()
 
 
@@ -58,7 +58,7 @@ async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> 
     try:
         return await future
     finally:
-        del future  # an error's traceback has this frame: it would refer to itself, and be freed late with all around
+        del future  # an error's traceback has this frame: it would refer to itself, and be freed late
 
 
 async def call_user(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
@@ -154,7 +154,7 @@ def _run_elsewhere(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 def _run_here(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run it on this thread, where there is no other one to be had."""
+    """Run it on this thread, if no other one can be had."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -224,7 +224,7 @@ class _LoopThread:
         return future
 
     def check(self) -> None:
-        """Raise where nothing runs the loop any more, so that nobody waits for it for ever."""
+        """Raise if nothing runs the loop any more, so that nobody waits for it for ever."""
         if self._thread is None or not self._thread.is_alive():
             raise RuntimeError(f"the thread {self._name!r} has ended, and what it was given will not be run")
 
@@ -280,7 +280,7 @@ class _LoopThread:
 
 
 def _settle(future: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None:
-    if _exiting.is_set():  # threads that still wait are left waiting: what they would hear then concerns nobody
+    if _exiting.is_set():  # threads that still wait are left waiting: nobody needs their result then
         return
     error = None if task.cancelled() else task.exception()
     with contextlib.suppress(concurrent.futures.InvalidStateError):  # cancelled, perhaps at this moment

@@ -1,4 +1,4 @@
-"""What a server says it used, or an upper bound where that is missing or cannot be true. Pure."""
+"""What a server says it used, or an upper bound if that is missing or cannot be true. Pure."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Price = Callable[[int, int], float | None]
 class Trust:
     """What is known of a server: whether it counts all choices of a request, and whether it keeps `max_tokens`.
 
-    A count of all choices and one of the first alone look alike as long as it could be one choice's. A count that is
-    more than any one of them can have proves the server honest, from then on; until then such a request is charged at
-    its bound.
+    A count of all choices and a count of the first alone cannot be distinguished as long as one choice could have so
+    many. A larger count proves from then on that the server counts all; until then such a request is charged at its
+    bound.
 
     Args:
         proven: it is known to count all.
@@ -30,26 +30,26 @@ class Trust:
 
     def __init__(self, *, proven: bool = False) -> None:
         self.proven = proven
-        self.asked = False  # whether its tokeniser, where it has one, has been asked
+        self.asked = False  # whether its tokeniser, if it has one, has been asked
         self._longest = 0
 
     def limit(self, max_tokens: int | None) -> int | None:
-        """Return tokens that a choice may come to: `max_tokens`, or as many as choices had that went past theirs."""
+        """Return the tokens that a choice may have: `max_tokens`, or the most that a choice had past its limit."""
         return None if max_tokens is None else max(max_tokens, self._longest)
 
     def went_past(self, tokens: int) -> None:
         """Note that a choice had so many tokens, more than it was allowed."""
         self._longest = max(self._longest, tokens)
 
-    def saw(self, told: int, most: int) -> None:
+    def saw(self, claimed: int, most: int) -> None:
         """Note that the server reported this count for choices that have at most `most` tokens each."""
-        self.proven = self.proven or told > most
+        self.proven = self.proven or claimed > most
 
-    def saw_counts(self, told: int, counts: Sequence[int]) -> None:
+    def saw_counts(self, claimed: int, counts: Sequence[int]) -> None:
         """Note that the server reported this count for choices that its own tokeniser counts like this, one by one."""
-        # A text may have been made of other tokens than those that it is cut into again, and of an end besides.
-        if 0.8 * sum(counts) <= told <= 1.2 * sum(counts) + 4 * len(counts):
-            self.saw(told, int(1.2 * max(counts)) + 4)
+        # A text may have been generated from other tokens than the tokeniser now finds, plus an end token.
+        if 0.8 * sum(counts) <= claimed <= 1.2 * sum(counts) + 4 * len(counts):
+            self.saw(claimed, int(1.2 * max(counts)) + 4)
 
 
 def measure(
@@ -63,30 +63,30 @@ def measure(
     price: Price | None,
     trust: Trust | None = None,
 ) -> Usage:
-    """Return the usage of one request: as reported, or bounded where the report is missing or plainly wrong.
+    """Return the usage of one request: as reported, or bounded if the report is missing or plainly wrong.
 
     Args:
         reported: the server's usage object, whatever it is.
         texts: what each choice says, its reasoning and tool calls included.
         truncated: which of them were cut by `max_tokens`.
         hidden: the choices may hold tokens that are not shown, so that texts bound nothing.
-        price: dollars for prompt and completion tokens; None where unknown.
+        price: dollars for prompt and completion tokens; None if unknown.
         trust: what is known of the server's counts for several choices; it learns from this one.
     """
     prompt, trust = _count(reported, "prompt_tokens"), trust or Trust()
     kept = kept_limit(reported, texts, max_tokens, trust)
-    told = completion = completion_count(reported, texts, truncated, max_tokens, hidden)
-    if told is not None and len(texts) > 1 and not field(reported, "every_choice"):
-        trust.saw(told, most_of_one(told, reported, texts, kept))
-        completion = told if trust.proven else None
-    exact = prompt is not None and completion is not None
+    claimed = completion = completion_count(reported, texts, truncated, max_tokens, hidden)
+    if claimed is not None and len(texts) > 1 and not field(reported, "every_choice"):
+        trust.saw(claimed, most_of_one(claimed, reported, texts, kept))
+        completion = claimed if trust.proven else None
+    exact = prompt is not None and completion is not None and not field(reported, "upper_bound")
     if prompt is None:
         prompt = prompt_bound
     if completion is None:
         sizes = [
             _bound(t, cut or hidden, kept, trust.limit(max_tokens)) for t, cut in zip(texts, truncated, strict=True)
         ]
-        completion = _bound_of_all(texts, sizes, kept, told or 0)
+        completion = _bound_of_all(texts, sizes, kept, claimed or 0)
     _learn(trust, _count(reported, "completion_tokens"), completion, len(texts), max_tokens)
     return Usage(
         calls=len(texts),
@@ -100,7 +100,7 @@ def measure(
 
 
 def _learn(trust: Trust, said: int | None, charged: int, choices: int, max_tokens: int | None) -> None:
-    """Remember what a choice came to past its limit, unless the server says that it kept it: it may repeat a prompt."""
+    """Remember a choice's tokens past its limit, unless the server says that it kept it: it may repeat a prompt."""
     if max_tokens is not None and charged > max_tokens * choices and (said is None or said > max_tokens * choices):
         trust.went_past(math.ceil(charged / choices))
 
@@ -109,33 +109,33 @@ def completion_count(
     reported: Any, texts: Sequence[str], truncated: Sequence[bool], max_tokens: int | None, hidden: bool = False
 ) -> int | None:
     """Return the completion tokens as reported; None if they are missing or cannot be true."""
-    told = _count(reported, "completion_tokens")
-    if told is None or not _plausible(told, texts, truncated, max_tokens):
+    claimed = _count(reported, "completion_tokens")
+    if claimed is None or not _plausible(claimed, texts, truncated, max_tokens):
         return None
     # Not every server keeps `max_tokens`. Past it, the texts must be long enough for so many, or not be all there is.
-    within = max_tokens is None or told <= max_tokens * len(texts)
-    return told if within or hidden or told <= sum(map(_size, texts)) + _thought(reported) else None
+    within = max_tokens is None or claimed <= max_tokens * len(texts)
+    return claimed if within or hidden or claimed <= sum(map(_size, texts)) + _thought(reported) else None
 
 
 def kept_limit(reported: Any, texts: Sequence[str], max_tokens: int | None, trust: Trust) -> int | None:
     """Return `max_tokens` as long as nothing shows that the server exceeds it, now or earlier; else None."""
     if max_tokens is None or trust.limit(max_tokens) != max_tokens:
         return None
-    told, sizes = _count(reported, "completion_tokens") or 0, [_size(t) for t in texts]
-    past = told > max_tokens * len(texts) or max(sizes) - 2 > _BYTES_OF_ONE * max_tokens
-    # Too few for all texts, it is the count of one.
-    return None if past or max_tokens < told < sum(sizes) / _BYTES_A_TOKEN else max_tokens
+    claimed, sizes = _count(reported, "completion_tokens") or 0, [_size(t) for t in texts]
+    past = claimed > max_tokens * len(texts) or max(sizes) - 2 > _BYTES_OF_ONE * max_tokens
+    # If it is too small for all texts, it is the count of one.
+    return None if past or max_tokens < claimed < sum(sizes) / _BYTES_A_TOKEN else max_tokens
 
 
-def most_of_one(told: int, reported: Any, texts: Sequence[str], kept: int | None) -> int:
-    """Return tokens that no choice alone can have more of; `told` where that is not known.
+def most_of_one(claimed: int, reported: Any, texts: Sequence[str], kept: int | None) -> int:
+    """Return the most tokens that one choice alone can have; `claimed` if that is not known.
 
     Args:
-        kept: the limit of each choice, where the server keeps it.
+        kept: the limit of each choice, if the server keeps it.
     """
     sizes = [_size(t) + _thought(reported) for t in texts]
-    # More than all texts can have: there are tokens that nobody shows, and any choice may have most of them.
-    shown = told if told > sum(sizes) else max(sizes)
+    # More than all texts can have: there are hidden tokens, and any choice may have most of them.
+    shown = claimed if claimed > sum(sizes) else max(sizes)
     return shown if kept is None else min(shown, kept)
 
 
@@ -143,11 +143,11 @@ def _thought(reported: Any) -> int:
     return _count(field(reported, "completion_tokens_details"), "reasoning_tokens") or 0
 
 
-def _bound_of_all(texts: Sequence[str], sizes: Sequence[int], kept: int | None, told: int) -> int:
-    if told <= sum(_size(t) for t in texts):
+def _bound_of_all(texts: Sequence[str], sizes: Sequence[int], kept: int | None, claimed: int) -> int:
+    if claimed <= sum(_size(t) for t in texts):
         return sum(sizes)
-    # One choice has more than is shown of all, so each may have as much.
-    return max(sum(sizes), len(texts) * (told if kept is None else kept))
+    # One choice has more tokens than all texts show, so each choice may have that many.
+    return max(sum(sizes), len(texts) * (claimed if kept is None else kept))
 
 
 def _cached(reported: Any) -> int:
@@ -171,7 +171,7 @@ def _plausible(tokens: int, texts: Sequence[str], truncated: Sequence[bool], max
         return False  # some were cut at the limit, so they alone have more
     if size == 0:
         return True
-    # Some servers count the first choice only. Few tokens may stand for a long text once, not for a whole batch.
+    # Some servers count the first choice only. Few tokens may represent a long text once, but not a whole batch.
     return tokens > 0 and (size / tokens <= _BYTES_A_TOKEN or (len(texts) == 1 and size / tokens <= _BYTES_OF_ONE))
 
 
@@ -193,13 +193,13 @@ def pricing(
     """Return a function from prompt and completion tokens to dollars: by the given price, else the published one.
 
     Args:
-        provider: as the table of prices calls it, where no `base_url` tells which it is.
+        provider: as the table of prices calls it, if no `base_url` tells which it is.
 
     Returns:
-        None where no price is known: `genai-prices` is not installed, or does not list the model at that server.
+        None if no price is known: `genai-prices` is not installed, or does not list the model at that server.
 
     Raises:
-        ConfigurationError: the price is no two prices of at least 0.
+        ConfigurationError: the price is not two prices of at least 0.
     """
     if price is not None:
         check_price(model, price)

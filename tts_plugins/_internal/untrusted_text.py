@@ -1,6 +1,6 @@
-"""Text that somebody else wrote, made fit to stand in a prompt as data. Pure.
+"""Text that somebody else wrote, made safe to put in a prompt as data. Pure.
 
-Four things are done to it, none of which asks a model's good will: characters that are not seen are removed, control
+Four things are done to it, none of which relies on a model's cooperation: invisible characters are removed, control
 tokens of chat templates are removed, every line is quoted, and the length is capped. `key` makes the delimiter, which
 the writer of the text cannot know.
 """
@@ -15,7 +15,7 @@ import unicodedata
 REMOVED = "[removed]"
 QUOTE = "| "
 
-# Characters that pass for those which control tokens are made of. One for one, so that places stay the same.
+# Look-alikes of the characters of control tokens, replaced one for one, so that places stay the same.
 _ALIKE = str.maketrans("＜＞｜［］／﹤﹥‹›˂˃❮❯⟨⟩〈〉ǀ∣❘︱⁄∕▁", "<>|[]/<><><><><><>||||//_")
 
 # Qwen, Llama 2 and 3, Mistral, Gemma, DeepSeek, Phi, GLM, Command; process-reward separators; thought and tool marks.
@@ -32,9 +32,9 @@ _ROUNDS = 8
 def neutralise(text: str) -> str:
     """Return the text without invisible characters and control tokens.
 
-    What goes: zero-width and bidirectional marks, tag characters, variation selectors, control characters (line ends
+    Removed are zero-width and bidirectional marks, tag characters, variation selectors, control characters (line ends
     and tabs stay), unpaired surrogates, private-use characters; and the control tokens of known chat templates, their
-    look-alikes included, each of which leaves "[removed]", so that no new token is formed by what stood around it.
+    look-alikes included, each of which leaves "[removed]", so that the text around it forms no new token.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n")
     text = "".join(c for c in text if c in "\n\t" or not _invisible(c))
@@ -44,7 +44,7 @@ def neutralise(text: str) -> str:
             return text
         for start, end in reversed(spans):
             text = text[:start] + REMOVED + text[end:]
-    return text.translate(_ALIKE).replace("<", "‹").replace("[", "(")  # a nest deeper than that is no honest text
+    return text.translate(_ALIKE).replace("<", "‹").replace("[", "(")  # honest text does not nest deeper than that
 
 
 def _invisible(char: str) -> bool:
@@ -58,7 +58,7 @@ def _invisible(char: str) -> bool:
 def quote(text: str, limit: int) -> str:
     """Return the text neutralised, each line behind "| ", in at most `limit` bytes of UTF-8 and a marker.
 
-    Where it is longer, its middle is left out and the marker says how much: answers stand at the end.
+    If it is longer, its middle is left out and the marker says how much: answers are at the end.
     """
     quoted = "\n".join(QUOTE + line for line in neutralise(text).split("\n"))
     raw = quoted.encode("utf-8", "replace")

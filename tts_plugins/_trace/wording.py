@@ -18,6 +18,7 @@ STOPPED = {
     "budget": "the budget had no room for more",
     "deadline": "the time was up",
     "cancelled": "it was cancelled",
+    "error": "of an error that no further candidate could escape",
     "failed": "it failed",
     "running": "it is still running",
 }

@@ -1,9 +1,10 @@
-"""What a framework's failed call is charged."""
+"""What a framework's failed call is charged, and whether other candidates can escape its error."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tts_plugins._internal.error_bodies import read_error
 from tts_plugins.errors import Charge
 
 _REFUSED = ("ConnectError", "ConnectionRefusedError", "ClientConnectorError")
@@ -18,6 +19,23 @@ def charge_of(error: BaseException, status: object) -> Charge:
     if isinstance(status, int) and 400 <= status < 500:
         return "call"
     return "call" if any(type(cause).__name__ in _REFUSED for cause in causes_of(error)) else "reserve"
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Return whether a provider refuses the key (401), or the account is used up (402, `insufficient_quota`).
+
+    Only errors that carry a `status_code` of their own count, as those of the providers' clients do: what a tool of the
+    user met on the web says nothing of the other candidates.
+    """
+    return any(_fatal_status(cause) for cause in causes_of(error))
+
+
+def _fatal_status(error: BaseException) -> bool:
+    status = getattr(error, "status_code", None)
+    if status not in (400, 403, 429):
+        return status in (401, 402)
+    body = getattr(error, "body", None)
+    return "insufficient_quota" in str(error) or (body is not None and read_error({"error": body}).status == 402)
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
+from tts_plugins.adapters._charge import is_fatal
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, ModelError
 from tts_plugins.metering import Meter
@@ -20,6 +21,19 @@ class CandidateLost(ModelError):
     """What was wrapped failed on one candidate; its error is the `__cause__`. It is not tried again."""
 
     charge = "nothing"  # what its calls took is on the account already
+
+    @classmethod
+    def by(cls, error: BaseException) -> Callable[[str], CandidateLost]:
+        """Return what makes the failure of this error from a text: fatal where no other candidate can escape it."""
+
+        fatal = is_fatal(error)  # what is returned does not refer to the error
+
+        def made(text: str) -> CandidateLost:
+            lost = cls(text)
+            lost.fatal = fatal
+            return lost
+
+        return made
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,7 +178,8 @@ class BaseSearch(Generic[S]):
                 return self.read(sample, _unrefused(self.call(sample)))
         except BaseException as error:  # noqa: BLE001 - raised again
             self.failed(sample, error)
-            raise (found := self.error_for(error, self.where(sample), CandidateLost)) from cause_for(found, error)
+            lost = CandidateLost.by(error)
+            raise (found := self.error_for(error, self.where(sample), lost)) from cause_for(found, error)
 
     async def _aone(self, sample: S) -> Generation:
         try:
@@ -186,7 +187,8 @@ class BaseSearch(Generic[S]):
                 return self.read(sample, _unrefused(await self.acall(sample)))
         except BaseException as error:  # noqa: BLE001 - raised again
             await self.afailed(sample, error)
-            raise (found := self.error_for(error, self.where(sample), CandidateLost)) from cause_for(found, error)
+            lost = CandidateLost.by(error)
+            raise (found := self.error_for(error, self.where(sample), lost)) from cause_for(found, error)
 
     # What a subclass has to say.
 

@@ -18,16 +18,18 @@ class Text(str):
 
     Attributes:
         unparsed: why the object is not what was asked for; None if it is.
+        blank: whether the object says nothing; None if `selection.has_content` is to find out.
     """
 
     native: Any = None
     unparsed: str | None = None
+    blank: bool | None = None
 
     @classmethod
-    def of(cls, text: str, native: Any, unparsed: str | None = None) -> Self:
+    def of(cls, text: str, native: Any, unparsed: str | None = None, *, blank: bool | None = None) -> Self:
         """The text of an object."""
         made = cls(text)
-        made.native, made.unparsed = native, unparsed
+        made.native, made.unparsed, made.blank = native, unparsed, blank
         return made
 
 
@@ -39,17 +41,26 @@ def parsed_only(key: AnswerKey) -> AnswerKey:
             raise Unparsed(text.unparsed)
         return key(text)
 
-    checked.__module__ = str(getattr(key, "__module__", ""))  # whose it is, says where it may run
-    return checked
+    return _as_was(key, checked)
 
 
 def answer_key(answer: Callable[[Any], str | None] | None) -> AnswerKey:
-    """The key that `solve` takes, for one that reads native outputs; the usual one where there is none."""
+    """The key that `solve` takes, for one that reads native outputs; the usual one where there is none.
+
+    A key that compares answers by meaning (`MathGroups`, `SemanticGroups`) reads the text, not the native output.
+    """
     if answer is None:
         return extract
 
     def key(text: str) -> str | None:
-        return answer(text.native if isinstance(text, Text) else text)
+        return answer(text.native if isinstance(text, Text) and not hasattr(answer, "relate") else text)
 
-    key.__module__ = str(getattr(answer, "__module__", ""))  # whose it is, says where it may run
-    return key
+    return _as_was(answer, key)
+
+
+def _as_was(key: Callable[[Any], str | None], wrapped: AnswerKey) -> AnswerKey:
+    """The wrapped key with what the engine asks of the key itself: whose it is, and how it compares answers."""
+    wrapped.__module__ = str(getattr(key, "__module__", ""))  # whose it is, says where it may run
+    if (relate := getattr(key, "relate", None)) is not None:
+        wrapped.relate = relate  # type: ignore[attr-defined]
+    return wrapped

@@ -161,6 +161,8 @@ def _unmarked(text: str, low: str) -> Statement | None:
     shows = "$" in value[-40:] or value.endswith(("\\]", "\\)", "\\)."))  # a formula is no refusal
     if not value or (_REFUSAL.match(value) and not shows):
         return None
+    if _names_an_answer(low.strip()):
+        return None  # "Answer:", and nothing behind it
     if "\\boxed" in value and not value.strip("\\boxed{} $"):
         return None
     value = re.sub(r"\A(?:so,? )?(?:it|that|this)(?: is|'s) (?=[-+$€£\\(]{0,3}\d)", "", value, flags=re.IGNORECASE)

@@ -22,6 +22,8 @@ _CLAUSE = re.compile(r"[.!?;:\n,]")
 _LINE_START = re.compile(r"[\s>#*_|\-•\d.)(]*(?:[^\W\d_]+[ \t]+){0,3}\Z")
 _LABEL_LINE = re.compile(r"[*_\"'`)\]:]{0,6}[ \t]*(?=\n|\Z)")
 _DIRECT = re.compile(r"[\]*_]{0,3}[ \t]{0,3}[*_(]{0,3}(?=[-+$\\(]{0,3}\d|[A-J](?!\w))")
+# "The answer is 12:30", "is B: 42": the colon stands in the answer, not before it.
+_VALUE_AND_COLON = re.compile(r"[ \t*_$(]{0,6}(?:[-+]?\d[\d.,]*|[A-J]\)?)[*_]{0,3}:[ \t]?(?=\S)")
 _DASH = re.compile(r"[*_]{0,3}[ \t]{1,3}-[ \t]{1,3}(?=\S)")
 _NEGATION = re.compile(r"(?:not|n't|never|nicht|pas|no es|не|ليس|नहीं)\b|不")
 
@@ -98,14 +100,16 @@ def _joined(
 ) -> tuple[int, str] | None:
     """Where the answer begins behind its noun, and how the two are joined."""
     english = "en" in languages
+    link = _is(languages, close).match(low, end)
+    if link and link["link"] and _negated(languages).search(low, end, link.start("link")):
+        return None
     found = _colon(close).match(low, end)
-    if found and not _NO_LINK.search(found[0]):
+    if found and not _NO_LINK.search(found[0]) and not (link and _VALUE_AND_COLON.match(text, link.end())):
         return found.end(), "colon"
     if (not english or low[end - 1] == "." or low[end : end + 1] == "]") and (found := _DIRECT.match(text, end)):
         return found.end(), "colon"
-    found = _is(languages, close).match(low, end)
-    if found and not _NO_LINK.search(found["gap"] or ""):
-        return found.end(), "is"
+    if link and not _NO_LINK.search(link["gap"] or ""):
+        return link.end(), "is"
     line_start = low.rfind("\n", 0, start) + 1
     heads = start - line_start <= 60 and bool(_LINE_START.match(low[line_start:start]))
     if (found := _DASH.match(low, end)) and (heads or not english):
@@ -121,14 +125,14 @@ def _joined(
 def _colon(close: bool) -> re.Pattern[str]:
     gap = rf"{_CLOSE}{{0,8}}?" if close else rf"{_GAP}{{0,4}}?"
     return re.compile(
-        rf"{_DECOR}(?:=|{gap}{_NOTE}[*_\"'`)\]}}]{{0,6}}[ \t]{{0,40}}:|[ \t]{{1,3}}=)"
+        rf"[*_\"'`)\]}}]{{0,6}}(?:=|{gap}{_NOTE}[*_\"'`)\]}}]{{0,6}}[ \t]{{0,40}}:|[ \t]{{1,3}}=)"
         r"[*_\"'`\])]{0,6}[ \t]{0,3}[:=]?"
     )
 
 
 @cache
 def _is(languages: tuple[str, ...], close: bool) -> re.Pattern[str]:
-    link = alternatives("is", languages)
+    link = f"(?P<link>{alternatives('is', languages)})"
     near = [w for code in languages for w in words()["is"].get(code, ()) if unspaced(w)]
     if close or near:
         return re.compile(rf"{_DECOR}(?P<gap>{_CLOSE}{{0,12}}?)[ \t]{{0,3}}{link}(?:[ \t]?:)?")
@@ -150,6 +154,13 @@ def _doubtful(low: str, start: int, at: int, raw: str, languages: tuple[str, ...
     before = low[max(0, start - 48) : start]
     clause = before[max((m.end() for m in _CLAUSE.finditer(before)), default=0) :]
     return bool(_if(languages).search(clause))
+
+
+@cache
+def _negated(languages: tuple[str, ...]) -> re.Pattern[str]:
+    """What stands right before "is" where an answer is denied: "no es", "不是"."""
+    close = any(unspaced(w) for code in languages for w in words()["not"].get(code, ()))
+    return re.compile(("" if close else r"(?<!\w)") + alternatives("not", languages) + r"[ \t]{0,3}\Z")
 
 
 @cache

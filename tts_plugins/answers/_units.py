@@ -23,6 +23,11 @@ _UNITS = {name: unit for unit, names in _NAMES.items() for name in names.split()
 _MONEY = {"€": "€", "£": "£", "¥": "¥", "₹": "₹", "₽": "₽", "₩": "₩", "¢": "¢", "US$": "", "USD": "", "EUR": "€",
           "GBP": "£", "INR": "₹", "JPY": "¥", "Rs.": "₹", "Rs": "₹", "₺": "₺", "₫": "₫", "₦": "₦", "₪": "₪",
           "฿": "฿"}  # fmt: skip
+_PERCENT = re.compile(
+    r"\b(?:(?:per|pour|por|pro) (?:cento?|ciento)|prozent|procento?|procentu|procent[aáy]?|percento|porcento)\b"
+    r"|процент\w{0,2}|відсотк\w{1,3}",
+    re.I,
+)
 _FRONT = re.compile(
     r"(?P<sign>-?)\s*(?P<money>US\$|[€£¥₹₽₩₺₫₦₪฿]|USD|EUR|GBP|INR|JPY|Rs\.?)\s*(?P<sign2>-?)(?P<rest>\d.*)"
 )
@@ -49,7 +54,7 @@ def money_in_front(text: str) -> tuple[str, str] | None:
 def unit(text: str) -> str:
     """A unit's short form where it is known, else the words: in lower case where they are longer than three letters."""
     words = []
-    text = re.sub(r"\bper\b", "/", text)
+    text = re.sub(r"\bper\b", "/", _PERCENT.sub("percent", text))
     for word in re.findall(r"[^\W\d_$]+\$?|[^\s]", re.sub(r"\s+", " ", text).strip()):
         low = word.casefold()
         words.append(_UNITS.get(low, low if len(word) > 3 else word))

@@ -9,7 +9,7 @@ from tts_plugins.answers._json_text import FENCE, objects
 from tts_plugins.answers._markers import alternatives, folded
 
 _LINE = 1000
-_SKIP = re.compile(r"(?:[\s>]|[*_]{1,3}(?=\S)|#{1,6}[ \t]|\|[ \t]|[-•][ \t]+(?=\S))*+")
+_SKIP = re.compile(r"(?:(?<=\n)[ \t>]+|\s|[*_]{1,3}(?=\S)|#{1,6}[ \t]|\|[ \t]|[-•][ \t]+(?=\S))*+")
 _DISPLAY = {"$$": "$$", "\\[": "\\]", "\\begin{": "\\end{"}
 _ABBREVIATION = re.compile(
     r"(?:\b[^\W\d_]|\b(?:mr|mrs|ms|dr|st|vs|no|etc|approx|ca|jr|sr|prof|p\.m|a\.m|e\.g|i\.e|u\.s))\Z", re.I

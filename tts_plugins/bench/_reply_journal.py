@@ -1,4 +1,4 @@
-"""A model whose replies are written down before anybody sees them, and are given again after a kill."""
+"""A model whose replies are stored before anybody sees them, and are returned again after a kill."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Asked:
     def __init__(self, key: SolveKey) -> None:
         self.key = key
         self.times: Counter[str] = Counter()
-        self.fatal: TTSError | None = None  # why all of it is worth nothing, whatever the engine makes of it
+        self.fatal: TTSError | None = None  # why the whole solve is invalid, whatever the engine does with it
 
 
 # Set in the task of each solve. One model serves all of them, since its limiter counts what is in flight over all.
@@ -79,7 +79,7 @@ class _Model:
             reply = await ask()
             self._store.add_reply(asked.key, name, _written(seeds, reply))
         except (ModelError, DataError) as error:
-            # The engine ends with the candidates that it has, which are too few to be measured.
+            # The engine ends with the candidates that it has, which are too few to measure.
             if isinstance(error, DataError) or error.fatal:
                 asked.fatal = error
             raise

@@ -1,6 +1,6 @@
-"""Checks whether a pool's candidates stand under their own problems: a wrongly sliced batch looks like bad luck.
+"""Checks whether a pool's candidates are stored under their own problems: a wrongly sliced batch looks like bad luck.
 
-All checks go by answers, and none by `correct`, which was graded after the mistake. Each names its p-value:
+All checks compare answers; none uses `correct`, which was graded after the mistake. Each names its p-value:
 
 - mixed: answers of one problem agree with each other no more than those of random candidates would.
 - misplaced: answers match their own problem's gold answer no more than other problems' gold answers.
@@ -57,7 +57,7 @@ class Assignment:
         if self.findings:
             first = self.findings[0]
             more = f" (and {len(self.findings) - 1} more findings)" if len(self.findings) > 1 else ""
-            raise DataError(f"pool: candidates stand under the wrong problems, {first.kind}: {first.detail}{more}")
+            raise DataError(f"pool: candidates are stored under the wrong problems, {first.kind}: {first.detail}{more}")
 
 
 def check_assignment(pool: Pool, *, alpha: float = 0.001, seed: int = 0) -> Assignment:
@@ -126,7 +126,7 @@ def _swapped(
     ]  # answers that are so frequent that they belong to the problem
 
     def of_gold(here: int, there: int) -> set[str]:
-        # Where most are exchanged, the leaders are exchanged with them, and only the gold answers stay. Wrong answers
+        # If most are exchanged, the leaders are exchanged with them, and only the gold answers stay. Wrong answers
         # come in clusters, so one that any third problem has, such as a small number, proves nothing.
         mine, other = golds[here], golds[there]
         if other is None or mine is None or counts[here][other] <= counts[here][mine]:
@@ -167,7 +167,7 @@ def _against_golds(
     if p > 0.01:
         detail = (
             f"a mean share of {sum(own) / len(own):.3f} of the candidates matches its problem's gold answer, no more "
-            "than matches another's; either they stand under the wrong problems, or all are wrong"
+            "than matches another's; either they are stored under the wrong problems, or all are wrong"
         )
         yield Finding(kind="misplaced", problems=(), detail=detail, p=p)
     best: tuple[float, int, float] | None = None

@@ -46,7 +46,7 @@ class Plan:
             function grades the store's rows again. Two functions cannot be compared, so this happens each time the
             store is opened (and a pool is solved again), unless `settings` has a `grade`: any value that changes with
             the function.
-        answer: from a text to the value that votes; a pool's recorded answers, else `extract`, where left out.
+        answer: from a text to the value that votes; a pool's recorded answers, else `extract`, if left out.
         settings: whatever else the results depend on, such as the model's temperature, to detect another
             configuration.
 

@@ -41,7 +41,7 @@ def read_problems(source: str, *, limit: int | None = None, seed: int = 0) -> Pr
     Args:
         source: a JSONL file, one problem a line: `{"prompt" or "messages", "id"?, "answer"?, "level"?, …}`;
             `hf:NAME[:CONFIG[:SPLIT]]`, a data set of the Hugging Face hub or a folder of one (the split is "test"
-            where left out); or `gym:TASK`, a generator of reasoning-gym, which grades its own answers.
+            if left out); or `gym:TASK`, a generator of reasoning-gym, which grades its own answers.
         limit: the first so many; 50 by default for generators.
         seed: of generators.
 
@@ -68,7 +68,7 @@ def _set(source: str, problems: Iterable[Problem]) -> tuple[Problem, ...]:
     seen: set[str | None] = set()
     for p in made:
         if p.id in seen:
-            raise DataError(f"{source}, id: {p.id!r} stands twice; give each problem its own")
+            raise DataError(f"{source}, id: {p.id!r} occurs twice; give each problem its own")
         seen.add(p.id)
     return made
 
@@ -89,7 +89,7 @@ def _line(where: str, line: str, number: int) -> Problem:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise DataError(f"{where}: {type(value).__name__} where an object is wanted")
+        raise DataError(f"{where}: {type(value).__name__}, but an object is needed")
     if ("prompt" in value) == ("messages" in value):
         raise DataError(f'{where}, prompt: give either "prompt", a text, or "messages", a list of chat messages')
     field = "prompt" if "prompt" in value else "messages"
@@ -129,7 +129,7 @@ def _hub(text: str) -> Iterator[Problem]:
         if prompt is None:
             raise DataError(f"hf:{text}, row {number}: none of {', '.join(_PROMPTS)} is among {', '.join(row)}")
         gold = row[answer] if answer is not None else None
-        # Worked solutions stand where the answer is meant: what they end with is the answer.
+        # Some sets give a worked solution in place of the answer: what it ends with is the answer.
         gold = (extract(gold) or gold) if isinstance(gold, str) else gold
         yield _problem(str(row.get("id") or row.get("unique_id") or number), row[prompt], gold, row.get("level"), {})
 

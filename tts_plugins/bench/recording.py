@@ -18,7 +18,7 @@ ARM = "samples"
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """A strategy that takes `n` samples, scored where there is a verifier, and chooses none of them: for recording.
+    """A strategy that takes `n` samples, scored if there is a verifier, and chooses none of them: for recording.
 
     Raises:
         ConfigurationError: `n` is out of range.
@@ -66,7 +66,7 @@ class Recorder:
 
 
 def _problem(p: ProblemRow, solve: SolveRow, rows: Sequence[CandidateRow], extra: Mapping[str, Any]) -> PoolProblem:
-    # One request's prompt; with a verifier that is a model the prompts of both are not known apart.
+    # One request's prompt; with a verifier that is a model the two prompts cannot be separated.
     counted = solve.exact and solve.requests > 0 and solve.verifier_tokens == 0
     return PoolProblem(
         id=p.id,

@@ -1,4 +1,4 @@
-"""Another grade for what a benchmark has paid for already: its candidates are graded again, and nothing is asked."""
+"""Another grade for what a benchmark has paid for already: its candidates are graded again, without any model call."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def regraded(
     """Return every solve with its candidates, as they would have been kept under this grade.
 
     A grade gets candidates as a store has them: with text, answer, score and what else is in `CandidateRow`, without a
-    native output. Of an answer that is none of its solve's candidates, it gets text, answer and score.
+    native output. For an answer that is not one of its solve's candidates, it gets text, answer and score.
 
     Raises:
         ConfigurationError: such an answer's text was not kept, as by earlier releases, and the grade may read it.
-        DataError: it is no grade.
+        DataError: it is not a grade.
     """
     made = list[Rows]()
     for solve in solves:
@@ -45,9 +45,9 @@ def _answered(problem: Problem, solve: SolveRow, *, by_answer: bool) -> Scored:
     """Return the answer of a solve if it is not one of its candidates."""
     if solve.text is None and not by_answer:
         raise ConfigurationError(
-            f"bench: problem {solve.problem!r}, {solve.arm}, seed {solve.seed}: its answer is none of its candidates, "
-            "and its text was not kept, so it cannot be graded again; give the grade that it was begun with, or "
-            "another --out"
+            f"bench: problem {solve.problem!r}, {solve.arm}, seed {solve.seed}: its answer is not one of its "
+            "candidates, and its text was not kept, so it cannot be graded again; give the grade that it was started "
+            "with, or another --out"
         )
     return Scored(problem, text=solve.text or "", answer=solve.answer, finished=True, score=solve.score)
 

@@ -60,7 +60,7 @@ class ReplayResult:
         return paired_bootstrap([r.correct for r in mine], [r.correct for r in theirs])
 
     def tokens_saved(self, other: ReplayResult) -> Estimate:
-        """Return how many times the tokens of this one the other took, paired; above 1 where this one is cheaper."""
+        """Return how many times the tokens of this one the other took, paired; above 1 if this one is cheaper."""
         mine, theirs = self._pairs(other)
         return paired_bootstrap([r.tokens for r in theirs], [r.tokens for r in mine], ratio=True)
 
@@ -87,12 +87,12 @@ async def replay(
 
     Args:
         verifier: such as `RecordedVerifier()`.
-        problems: the ids to run on; all where left out.
+        problems: the ids to run on; all if left out.
         orders: shuffled orders of each problem's samples; the same for every strategy with the same `seed`.
         budget: limits for each solve.
         answer: the vote of a candidate's text; the recorded answer by default.
         grade: whether a result is right; by default the recorded grade of the chosen candidate.
-        concurrency: solves under way at once; more helps only where a verifier waits for something.
+        concurrency: solves under way at once; more helps only if a verifier waits for something.
 
     Raises:
         ConfigurationError: no problems, one that the pool does not have, or a strategy that asks for more samples
@@ -169,7 +169,7 @@ def _chosen(pool: Pool, problems: Iterable[str] | None) -> list[PoolProblem]:
     by_id = {p.id: p for p in pool.problems}
     wanted = list(by_id) if problems is None else list(problems)
     if not wanted:
-        raise ConfigurationError("replay: there are no problems to run on; is the fold empty?")
+        raise ConfigurationError("replay: there are no problems to run on; check that the fold is not empty")
     for name in wanted:
         if name not in by_id:
             raise ConfigurationError(f"replay: the pool has no problem {name!r}; use ids of its own")

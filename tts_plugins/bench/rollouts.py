@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tts_plugins._internal.config import check_count
-from tts_plugins.answers import AnswerKey, equivalent, extract
-from tts_plugins.bench.grading import truth
+from tts_plugins.answers import AnswerKey, extract
+from tts_plugins.bench.grading import equal_answers, truth
 from tts_plugins.engine.solve import solve
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, DataError
 from tts_plugins.ledger import Ledger
@@ -35,15 +35,15 @@ Grade = Callable[[Problem, Candidate], bool | Awaitable[bool | None] | None]
 def by_answer(problem: Problem, candidate: Candidate) -> bool | None:
     """Return whether the candidate's answer is the one in `problem.metadata["answer"]`; None if it has no answer."""
     gold = problem.metadata.get("answer")
-    return None if candidate.answer is None or gold is None else equivalent(candidate.answer, str(gold))
+    return None if candidate.answer is None or gold is None else equal_answers(candidate.answer, str(gold))
 
 
 @dataclass(kw_only=True)
 class _MonteCarlo:
     """A strategy that solves nothing: whole solutions of a problem in steps, and continuations from each step.
 
-    Equal beginnings share their continuations. After a solve, `finished` holds the solutions, and `ends`, for the text
-    of each beginning, where its continuations came to.
+    Equal beginnings share their continuations. After a solve, `finished` holds the solutions, and `ends` holds,
+    for the text of each beginning, the answers that its continuations reached.
     """
 
     solutions: int
@@ -87,7 +87,7 @@ class _MonteCarlo:
 
 
 class RolloutLog:
-    """A pool that is written line by line: each is on disk, whole, before the next one is begun.
+    """A pool that is written line by line: each is on disk, whole, before the next one is started.
 
     Raises:
         DataError: the file is another pool, or was made with other settings.
@@ -102,7 +102,7 @@ class RolloutLog:
         self.pool = Pool.read(self.path)
         if (there := self.pool.header) != header:
             raise DataError(
-                f"{path}, line 1: it was begun with {_differences(there, header)}; use those, or a new file"
+                f"{path}, line 1: it was started with {_differences(there, header)}; use those, or a new file"
             )
 
     def add(self, problem: PoolProblem) -> None:
@@ -146,16 +146,16 @@ async def make_rollouts(
         problems: with an `id` each.
         model: whose solutions these are; it samples, so not at temperature 0.
         path: of the pool; problems that it has already are left as they are.
-        grade: whether a finished solution is right; None where that cannot be read, and it is dropped, as in the paper.
-        solutions: sampled for each problem. Why some were left out stands with it, under `dropped`: truncated,
+        grade: whether a finished solution is right; None if that cannot be read, and it is dropped, as in the paper.
+        solutions: sampled for each problem. Why some were left out is kept with it, under `dropped`: truncated,
             unfinished (never ended, or failed), unread (no grade), or unlabelled (nothing that followed was graded).
         rollouts: sampled from each step but the last, whose label is whether the solution is right.
         ledger: an account for all of it; when it is used up, what is there stays.
 
     Raises:
-        ConfigurationError: a setting is wrong, an id is missing or stands twice.
+        ConfigurationError: a setting is wrong, an id is missing or occurs twice.
         BudgetExhausted: the ledger is used up.
-        DataError: the file was begun with other settings, or `grade` returned what is no grade.
+        DataError: the file was started with other settings, or `grade` returned what is not a grade.
     """
     for name, value in (("solutions", solutions), ("rollouts", rollouts), ("concurrency", concurrency)):
         check_count("make_rollouts", name, value)
@@ -221,7 +221,7 @@ async def _labelled(problem: Problem, tree: _MonteCarlo, grade: Grade) -> PoolPr
 
 
 def _beginnings(candidate: Candidate) -> list[str]:
-    """Return the text after each step but the last, as it stands in the solution."""
+    """Return the solution's text after each step but the last, unchanged."""
     places, at = list[str](), 0
     for step in candidate.steps[:-1]:
         at = candidate.text.index(step.text, at) + len(step.text)

@@ -1,4 +1,4 @@
-"""Problems x strategies x budgets x seeds, each solved once, and written down before the next begins."""
+"""Problems x strategies x budgets x seeds, each solved once, and stored before the next begins."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _EVERY = 0.5  # seconds between the commits of a replay, which costs nothing to 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How a benchmark stands, after each solve.
+    """The state of a benchmark after each solve.
 
     Attributes:
         solve: the solve that ended.
@@ -70,7 +70,7 @@ async def bench(
     attempts: int = 4,
     on_solve: Callable[[Progress], None] | None = None,
 ) -> bool:
-    """Do what of a plan is not in its store yet.
+    """Run the part of a plan that is not in its store yet.
 
     Args:
         store: as `plan.open` gives it.
@@ -81,7 +81,7 @@ async def bench(
         on_solve: called after each solve.
 
     Returns:
-        Whether all is done; False where `total` ended it.
+        Whether all is done; False if `total` ended it.
 
     Raises:
         TTSError: a setting is wrong, no solve can succeed (a wrong key, an unknown model), or the server is down and
@@ -168,7 +168,7 @@ class _Work:
             if _server_down(error):
                 raise
             if isinstance(asked.fatal, DataError):
-                raise asked.fatal from error  # of the store: a full disk, say, which is no failure of the strategy
+                raise asked.fatal from error  # of the store: a full disk, say, which is not the strategy's failure
             self._check_pool(key, arm, model)
             if isinstance(error, BudgetExhausted | DeadlineExceeded) and await self._cut(arm, own, model):
                 return None
@@ -176,6 +176,8 @@ class _Work:
             return failure(key, error, ledger.usage, seconds, gradable=gradable), []
         if asked.fatal is not None:
             raise asked.fatal
+        if result.stopped == "error":  # of the verifier, say: too few candidates to be measured
+            raise TTSError(f"bench: {key.arm}, problem {key.problem!r}: {'; '.join(result.warnings)}")
         self._check_pool(key, arm, model)
         if result.stopped in ("budget", "deadline") and await self._cut(arm, own, model):
             return None
@@ -225,7 +227,7 @@ class _Work:
         return self._pool is not None and not self._before and isinstance(error, ConfigurationError)
 
     def forget(self) -> None:
-        """Keep nothing, so that the plan can be mended: on a pool it costs nothing to do again."""
+        """Keep nothing, so that the plan can be fixed: on a pool it costs nothing to do again."""
         self._kept = []
         self._store.clear()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._calls.orphans import keep_in_view
 from tts_plugins._calls.unknown_waits import escape_warnings, note_escape
 from tts_plugins._internal.config import Configured
 from tts_plugins._trace.otel import live_spans
@@ -20,10 +21,10 @@ from tts_plugins.budget import Budget
 from tts_plugins.engine._run import SolveRun
 from tts_plugins.engine._running import held
 from tts_plugins.engine._state import SolveState
-from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, SolveCancelled, TTSError
+from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, ModelError, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
-from tts_plugins.selection import fallback
+from tts_plugins.selection import fallback, prefer_content
 from tts_plugins.types import Problem, Result, Scored, Usage
 
 # Seconds after the deadline in which a strategy may still choose among what it has, and after which it is left behind.
@@ -67,6 +68,7 @@ class Solving:
             model=s.model, verifier=s.verifier, ledger=ledger, trace=self._trace, root=root, seed=s.seed,
             deadline=deadline, attempts=s.attempts, answer=s.answer,
         )  # fmt: skip
+        keep_in_view(state)
         try:
             with held():
                 scope = Scope(ledger, None, deadline, "model", root, seeds_of(s.seed, "strategy"))
@@ -139,9 +141,13 @@ class Solving:
             best: object = task.result()
             if not isinstance(best, Scored):
                 raise TTSError(f"strategy {self._settings.strategy!r} returned {best!r}; it must return a Scored")
+        elif state.seen and isinstance(error, ModelError) and error.fatal:
+            if state.stopped != "error":  # else it was recorded where it arrived
+                state.failed_for_all(error)
+            best = fallback(state.seen)
         elif not state.seen or not (state.halted or isinstance(error, BudgetExhausted)) or not _cut_short(error):
             try:
-                raise _told(error, state, self._settings.strategy) from error.__cause__
+                raise _for_caller(error, state, self._settings.strategy) from error.__cause__
             finally:
                 del error, task  # its traceback has this frame: it would refer to itself, and be freed late
         else:
@@ -155,7 +161,7 @@ class Solving:
                 raise raised from state.refused
             finally:
                 del raised  # as above
-        return best
+        return prefer_content(best, state.seen)
 
 
 def _wake(future: asyncio.Future[None], _: object = None) -> None:
@@ -167,7 +173,7 @@ def _cut_short(error: BaseException) -> bool:
     return isinstance(error, BudgetExhausted | DeadlineExceeded | SolveCancelled | asyncio.CancelledError)
 
 
-def _told(error: BaseException, state: SolveState, strategy: Strategy) -> BaseException:
+def _for_caller(error: BaseException, state: SolveState, strategy: Strategy) -> BaseException:
     """Return the error as the caller gets it: it did not ask for a cancellation."""
     if not isinstance(error, asyncio.CancelledError):
         return error

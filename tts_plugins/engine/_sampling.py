@@ -15,19 +15,20 @@ from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._inbox import Failure, Inbox
 from tts_plugins.engine._jobs import Ask, Job, Jobs
 from tts_plugins.engine._scoring import failing_alone, is_ours, score_together, scored_by, with_answer
-from tts_plugins.engine._state import SolveState
+from tts_plugins.engine._state import SolveState, is_fatal
 from tts_plugins.engine._tasks import Group
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
-    ConfigurationError,
     DeadlineExceeded,
     ModelError,
     SolveCancelled,
     TTSError,
 )
 from tts_plugins.ledger import Hold
-from tts_plugins.protocols import Run, SetVerifier, StopRule, Verifier, is_set_verifier, is_verifier
+from tts_plugins.protocols import Model, Run, SetVerifier, StopRule, Verifier, is_set_verifier, is_verifier
+from tts_plugins.selection import with_content
+from tts_plugins.stopping import should_stop
 from tts_plugins.types import Candidate, Reply, Score, Scored
 
 # Candidates of one wave at most: more than any server bears, so that a huge n costs nothing by itself.
@@ -77,6 +78,7 @@ class Sampling:
         state, n, launched, size, done = self._state, len(self._jobs), 0, 0, False
         try:
             state.raise_if_halted()
+            state.raise_if_fatal(self._asked_model())
             state.inboxes.add(self._inbox)
             state.go_on()
             while launched < n and self._refused is None and not done:
@@ -97,7 +99,7 @@ class Sampling:
                         elif isinstance(arrival, str):
                             done = True
                         else:
-                            self._lost(arrival)
+                            done = self._failed(arrival)
                         del arrival  # a failure's traceback may have this frame: it would refer to itself
                         if done:
                             break
@@ -151,34 +153,47 @@ class Sampling:
             return min(self._wave, left)
         if self._stop is None:
             return min(left, _MOST)
-        least = self._stop.least(self._seen, left)
+        least = self._stop.least(with_content(self._seen), left)
         return min(left, _MOST, max(least, 2 * before, 1))
 
     def _decided(self, n: int) -> bool:
         left = n - len(self._seen) - len(self._failures)
-        if self._stop is None or left <= 0 or not self._stop(self._seen, left):
+        if left <= 0 or not should_stop(self._stop, self._seen, left):
             return False
         if self._state.stopped == "complete" or self._refused is not None:
             self._state.stopped = "stop_rule"  # what the budget refused was not needed
         self._state.note("stop", rule=repr(self._stop), seen=len(self._seen), left=left)
         return True
 
-    def _lost(self, arrival: Failure | BaseException) -> None:
+    def _failed(self, arrival: Failure | BaseException) -> bool:
+        """Record a failure; return whether it ends the search with the candidates that there are.
+
+        Raises:
+            BaseException: the error itself, if it is a defect, or if there is no candidate and can be none.
+        """
         error = arrival.error if isinstance(arrival, Failure) else arrival
         if isinstance(error, BudgetExhausted) and self._state.exhausted(error):
             self._refused = self._refused or error
-            return
+            return False
         self._failures.append(error)
         if (lacking := shortage(error)) is not None:
             self._state.note("shortage", error=lacking)
-        hopeless = isinstance(error, ConfigurationError) or (isinstance(error, ModelError) and error.fatal)
-        if not isinstance(error, TTSError) or (hopeless and not self._seen):
+        fatal = is_fatal(error)
+        if fatal and isinstance(error, ModelError):
+            self._state.fatal.append((self._asked_model(), error))
+        if not isinstance(error, TTSError) or (fatal and not self._seen):
             try:
-                raise error  # a defect, or what no other candidate can escape either
+                raise error
             finally:
                 del error, arrival
         if isinstance(arrival, Failure):
             self._attempts.append(arrival.attempt())
+        if fatal:
+            self._state.failed_for_all(error)
+        return fatal
+
+    def _asked_model(self) -> Model:
+        return next(iter(self._jobs)).ask.model
 
     def _nothing(self) -> BaseException:
         halted, first = self._state.halted, next(iter(self._failures), None)
@@ -268,7 +283,7 @@ class Sampling:
         state, ask = self._state, jobs[0].ask
         try:
             reply, rest, request = await self._request(jobs, hold, gen, after, event, ask.send)
-        except Exception as error:  # noqa: BLE001 - `_lost` decides what becomes of it
+        except Exception as error:  # noqa: BLE001 - `_failed` decides what becomes of it
             for job in jobs:
                 lost = Candidate(problem=ask.problem, index=job.index, seed=job.seed)
                 self._inbox.put(Failure(error, lost))
@@ -328,7 +343,7 @@ class Sampling:
         self._state.events[candidate.id] = event
         try:
             scored = await self._judge(candidate, hold, event)
-        except Exception as error:  # noqa: BLE001 - `_lost` decides what becomes of it
+        except Exception as error:  # noqa: BLE001 - `_failed` decides what becomes of it
             self._unscored += 1
             trace.close(event, error=words(error))
             self._inbox.put(Failure(error, candidate))

@@ -128,7 +128,8 @@ async def with_answer(candidate: Candidate, key: AnswerKey, run: Run) -> Candida
     relate = getattr(key, "relate", None)
     if relate is None or candidate.vote is None:
         return candidate
-    return candidate.replace(answer_key=await relate(run, candidate.vote, candidate.answer or candidate.vote))
+    key = await relate(run, candidate.vote, candidate.answer or candidate.vote, candidate.problem)
+    return candidate.replace(answer_key=key)
 
 
 async def _answered(candidate: Candidate, key: AnswerKey) -> Candidate:

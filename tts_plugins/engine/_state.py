@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tts_plugins._calls.caller import Caller
+from tts_plugins._calls.caller import Caller, words
 from tts_plugins._calls.cancellation import End, Halt
 from tts_plugins._calls.context import derive, seeds_of
 from tts_plugins._trace.recorder import Trace
@@ -13,7 +13,7 @@ from tts_plugins.answers import AnswerKey
 from tts_plugins.engine._blocking import Blocking
 from tts_plugins.engine._inbox import Inbox
 from tts_plugins.engine._tasks import Tasks
-from tts_plugins.errors import BudgetExhausted
+from tts_plugins.errors import BudgetExhausted, ConfigurationError, ModelError, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Verifier
 from tts_plugins.types import Scored, Stopped
@@ -28,6 +28,7 @@ class SolveState:
         seen: all candidates so far, in order of arrival.
         stopped: why it ends, as far as that is known.
         refused: the first refusal of its budget.
+        fatal: errors that no further candidate can escape, each with the model whose candidate met it.
         events: the trace's event of each candidate, by the candidate's id.
         children: how many children each candidate has been given.
         inboxes: where samplings that are under way wait for candidates.
@@ -58,6 +59,7 @@ class SolveState:
         self.blocking = Blocking()
         self.ended_by_rule = False  # as the strategy itself says, which no later sampling takes back
         self.refused: BudgetExhausted | None = None
+        self.fatal: list[tuple[Model, ModelError]] = []
         self.events: dict[str, int] = {}
         self.children: dict[str, int] = {}
         self.inboxes: set[Inbox] = set()
@@ -118,10 +120,22 @@ class SolveState:
         if isinstance(ledger, Ledger) and not ledger.pays_for(self.ledger):
             return False
         self.refused = self.refused or error
-        if self._end.halted is None and self.stopped != "budget":
+        if self._end.halted is None and self.stopped not in ("budget", "error"):
             self.stopped = "budget"
             self.note("budget", error=f"BudgetExhausted: {error}")
         return True
+
+    def failed_for_all(self, error: TTSError) -> None:
+        """Record that the search ends with what it has, since no further candidate can escape this error."""
+        if self.stopped in ("complete", "stop_rule"):
+            self.stopped = "error"
+        self.note("search_ended", error=words(error))
+
+    def raise_if_fatal(self, model: Model) -> None:
+        """Raise what ended an earlier sampling of the same model: the next one would only fail again."""
+        for failing, error in self.fatal:
+            if failing is model:
+                raise error
 
     async def close(self) -> None:
         """Cancel what is left in flight and wait until all of it is settled."""
@@ -143,3 +157,9 @@ class SolveState:
         self.tasks.release_left_behind()
         self.trace.abandon(self.root)
         self.refused = None  # its traceback has frames that refer to this
+        self.fatal = []  # as above
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Return whether no other candidate can escape the error: a wrong key or setting, an account that is used up."""
+    return isinstance(error, ConfigurationError) or (isinstance(error, ModelError) and error.fatal)

@@ -88,8 +88,11 @@ class Tasks:
     def give_up(self) -> None:
         """Cancel all that is left without waiting for it, and let go of what it holds."""
         for task, (group, hold, ended) in list(self._running.items()):
-            with contextlib.suppress(RuntimeError):  # its loop is closed
+            try:
                 task.cancel()
+            except RuntimeError:  # its loop is closed, so that nothing of it runs again but what is closed here
+                with contextlib.suppress(Exception):
+                    task.get_coro().close()
             if hold is not None:
                 hold.release()
             self._running[task] = group, None, ended

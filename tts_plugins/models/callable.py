@@ -21,22 +21,22 @@ class CallableModel:
 
     Args:
         function: synchronous (then it runs on a thread of its own) or asynchronous. It gets the problem's content,
-            and `seed=` where it has such a parameter. It returns a text, a `Generation`, any other object (which
+            and `seed=` if it has such a parameter. It returns a text, a `Generation`, any other object (which
             becomes the candidate's `output`), or a pair of one of these and a `Usage`.
-        name: as it appears in traces; the function's own name where left out.
+        name: as it appears in traces; the function's own name if left out.
         max_tokens: tokens of one solution at most; needed under a token or money budget, since what the function
             does not report is charged at this bound.
         concurrency: calls in flight at most.
-        price: US dollars per million prompt tokens and per million completion tokens, where it is paid for.
+        price: US dollars per million prompt tokens and per million completion tokens, if it is paid for.
         revise: a function from the content and earlier attempts (`Scored`, the latest last, with `text`, `score` and
-            `feedback`) to a better solution; it gets `seed=` and `merge=` too where it has such parameters, and
+            `feedback`) to a better solution; it also gets `seed=` and `merge=` if it has such parameters, and
             returns what `function` may.
         revision: instead of that, from a `Problem` and earlier attempts to the content that `function` is called with:
             a prompt variable that carries them, a hint field.
 
     A call counts as 1 in budgets, unless the function runs solves itself: those draw on the same account, and
     the call costs what they cost. A `Usage` that it returns then is that of the whole call, those solves included:
-    what they have paid is taken off; where it is less than that, it is taken for the function's own part.
+    what they have paid is subtracted; if it is less than that, it is taken for the function's own part.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class EmbeddingModel:
     Args:
         model: the server's name for the model.
         base_url, api_key, client: as for `OpenAICompatibleModel`.
-        price: US dollars per million tokens; 0 for a server of your own, unknown where no address is given.
+        price: US dollars per million tokens; 0 for a server of your own, unknown if no address is given.
         timeout: seconds for one request.
         concurrency: requests in flight at most.
 
@@ -46,6 +46,7 @@ class EmbeddingModel:
     """
 
     batch = 1
+    embeds = True  # it gives vectors, not texts
 
     def __init__(
         self,
@@ -123,11 +124,11 @@ class LocalEmbeddingModel(Served, EmbeddingModel):
     """Embeddings of a GGUF on this machine, by llama.cpp in a child process (the extra `local`).
 
     Args:
-        path: a GGUF file; the embedded SmolLM2-135M-Instruct where left out.
+        path: a GGUF file; the embedded SmolLM2-135M-Instruct if left out.
         pooling: "last", the hidden state of the last token, which has read all the others; or "mean".
         context: tokens of one text at most.
         slots: texts computed side by side.
-        threads: of the CPU; the cores that are free when it starts, where left out.
+        threads: of the CPU; the cores that are free when it starts, if left out.
         progress: called with bytes done and bytes in all while the embedded weights are fetched.
 
     Its name is the model's with the pooling, since vectors of one mean nothing to what was fitted to the other.
@@ -169,7 +170,7 @@ def texts_of(problem: Problem) -> tuple[str, ...]:
     """Return the texts that a problem for an embedding model holds.
 
     Raises:
-        ConfigurationError: its content is no text and no sequence of texts.
+        ConfigurationError: its content is neither a text nor a sequence of texts.
     """
     content: Any = problem.content
     texts = (content,) if isinstance(content, str) else tuple(content) if isinstance(content, Sequence) else ()
@@ -184,5 +185,5 @@ def _vectors(answer: Any, count: int, where: str) -> tuple[tuple[float, ...], ..
     if len(vectors) != count or len({len(v) for v in vectors}) != 1 or not vectors[0]:
         raise MalformedResponse(f"{where}: {len(vectors)} vectors for {count} texts, or of different lengths")
     if not all(math.isfinite(x) for v in vectors for x in v):
-        raise MalformedResponse(f"{where}: a vector holds what is no finite number")
+        raise MalformedResponse(f"{where}: a vector holds a value that is not a finite number")
     return vectors

@@ -19,15 +19,15 @@ class LocalModel(Served, OpenAICompatibleModel):
     """A GGUF served by llama.cpp (`xllamacpp`, the extra `local`) in a child process on a loopback port.
 
     Args:
-        path: a GGUF file; the embedded SmolLM2-135M-Instruct where left out, fetched once at first use (93 MB).
+        path: a GGUF file; the embedded SmolLM2-135M-Instruct if left out, fetched once at first use (93 MB).
         temperature, top_p, max_tokens, system, logprobs, params: as for `OpenAICompatibleModel`.
         context: tokens that one candidate may fill, prompt included; memory grows with `context` x `slots`.
         slots: candidates generated side by side.
-        batch: choices asked in one request at most; as many as there are slots, where left out. One request for all
+        batch: choices asked in one request at most; as many as there are slots, if left out. One request for all
             computes the prompt once: with 50 new tokens of prompt and 26 of answer, eight choices took half the time
             of eight requests. With 1, each candidate has a seed of its own, whatever it is sent along with, and is
             scored as soon as it is complete.
-        threads: of the CPU; the cores that are free when it starts, where left out.
+        threads: of the CPU; the cores that are free when it starts, if left out.
         progress: called with bytes done and bytes in all while the embedded weights are fetched.
 
     It starts with the first call, or with `start()`, and frees its memory with `close()`, at the end of a `with`
@@ -36,7 +36,7 @@ class LocalModel(Served, OpenAICompatibleModel):
     Raises:
         ConfigurationError: a field is out of range.
         MissingExtraError: `xllamacpp` is not installed.
-        WeightsError: the weights cannot be fetched, are no GGUF, or are not what they should be.
+        WeightsError: the weights cannot be fetched, are not GGUF, or do not match their hash.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class LocalModel(Served, OpenAICompatibleModel):
             **settings,
         )
         if self._way == "auto":
-            self._way = "plain"  # llama.cpp continues a last turn of the assistant, and need not be asked
+            self._way = "plain"  # llama.cpp continues a last turn of the assistant, so there is nothing to find out
         self._serve(path, context=context, slots=slots, threads=threads, progress=progress)
 
     async def bound(self, problem: Problem) -> Bound:

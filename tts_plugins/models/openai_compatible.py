@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _MOST_REQUESTS = 8  # of one call: what is refused by name, one field after the other
 
-# Under this key of a problem's metadata stand fields for its request alone.
+# This key of a problem's metadata holds fields for its request alone.
 REQUEST = "tts_plugins.request"
 _WHO = "OpenAICompatibleModel"
 
@@ -49,12 +49,12 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     Args:
         model: the server's name for the model (on Azure, the deployment).
-        base_url, api_key: as for the OpenAI client; from its environment variables where left out.
+        base_url, api_key: as for the OpenAI client; from its environment variables if left out.
         client: an `AsyncOpenAI` of your own (Azure, gateways) instead of those two; it is never changed or closed, and
             its retries are not used. One that was given an `http_client` (a proxy, a certificate) works on one event
             loop: pass a function that makes it, and each loop has one.
         temperature, top_p, stop, max_tokens: as the server knows them. `max_tokens` is needed under a token or
-            money budget, and goes out as `max_completion_tokens` where the server asks for that.
+            money budget, and goes out as `max_completion_tokens` if the server asks for that.
         system: a system message put before every problem.
         logprobs: keep each token's log-probability; a number asks for that many alternatives too.
         params: further fields of the request (`tools`, `response_format`, `reasoning_effort`, …). What decides on the
@@ -63,9 +63,9 @@ class OpenAICompatibleModel(Stepping, Revising):
         timeout: seconds for one whole call, however slowly its answer trickles in.
         batch: choices asked in one request at most; 1 for a server known to ignore `n`.
         stream: have answers streamed, and gather them; some servers notice a cancelled request only then.
-        send_seed: whether requests carry a seed; it stops by itself where a server refuses one.
+        send_seed: whether requests carry a seed; it stops by itself if a server refuses one.
         concurrency, requests_per_minute, tokens_per_minute: what the server bears, over all solves together.
-        price: US dollars per million prompt tokens and per million completion tokens; the published price where
+        price: US dollars per million prompt tokens and per million completion tokens; the published price if
             `genai-prices` is installed and lists it, else unknown.
         steps: how searches over steps cut and continue a solution, see `StepSettings`.
         revision: from a problem and earlier attempts to the messages that ask for a better one.
@@ -149,7 +149,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         return self._accepted.batch
 
     async def bound(self, problem: Problem) -> Bound:
-        """Return the prompt's tokens at most, `max_tokens`, and their price where one is known."""
+        """Return the prompt's tokens at most, `max_tokens`, and their price if one is known."""
         return await self._bounded(self._prompt(problem), self.max_tokens)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
@@ -173,7 +173,7 @@ class OpenAICompatibleModel(Stepping, Revising):
 
         Args:
             max_tokens: instead of the model's.
-            shape: from a choice and what it says to the generation that it stands for.
+            shape: from a choice and what it says to its generation.
             adapt: whether the prompt was changed in place after this refusal, so that it can be sent again.
         """
         if self.temperature == 0 and len(seeds) > 1:
@@ -195,7 +195,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             if isinstance(made, Reply):
                 return made
             if made is not None:
-                # Raised here, where no variable holds what the server wrote, which may quote a key.
+                # Raise it here: no variable here holds what the server wrote, which may quote a key.
                 raise made from made.__cause__
 
     async def _attempt(
@@ -226,11 +226,11 @@ class OpenAICompatibleModel(Stepping, Revising):
             return self._failed(self._error_of(error), error, asked.requests)
 
     def _error_of(self, error: Exception) -> TTSError:
-        """Return the error that stands for one of the client's."""
+        """Return our error for one of the client's."""
         return translate(error, self._where(), self._clients.secrets)
 
     def _refusal_of(self, error: Exception) -> tuple[int, ErrorBody] | None:
-        """Return what the server says, where it refused the request."""
+        """Return what the server says if it refused the request."""
         return refusal(error)
 
     def _find_price(self, price: tuple[float, float] | None) -> Price | None:
@@ -238,7 +238,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         return pricing(price, self.name, self._base_url)
 
     def _failed(self, fault: TTSError, cause: BaseException | None, requests: int) -> TTSError:
-        """Return the error with the requests that it took; neither it nor what stands behind it shows a key."""
+        """Return the error with the requests that it took; neither it nor its causes show a key."""
         if isinstance(fault, ModelError):
             fault.requests = requests
         fault.__cause__ = cause
@@ -274,7 +274,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         await self._clients.close()
 
     async def _bounded(self, prompt: dict[str, Any], max_tokens: int | None, ahead: int = 0) -> Bound:
-        """Return the prompt's tokens at most, `ahead` more, `max_tokens`, and their price where one is known."""
+        """Return the prompt's tokens at most, `ahead` more, `max_tokens`, and their price if one is known."""
         await self._know_price()
         tokens = self._prompts.of(prompt) + ahead
         limit = self._trust.limit(max_tokens)

@@ -31,7 +31,7 @@ class ProviderModel(OpenAICompatibleModel):
     Args:
         model: "provider/model", such as "anthropic/claude-haiku-4-5", "gemini/gemini-2.5-flash" or
             "bedrock/amazon.nova-lite-v1:0".
-        api_key: from the provider's environment variable where left out; on Bedrock from the usual places of AWS.
+        api_key: from the provider's environment variable if left out; on Bedrock from the usual places of AWS.
         base_url: another address than the provider's own.
         temperature, top_p, stop, max_tokens: as the provider knows them. `max_tokens` is needed under a token or money
             budget.
@@ -39,7 +39,7 @@ class ProviderModel(OpenAICompatibleModel):
         params: further fields of a chat completion (`tools`, `response_format`, `reasoning_effort`), or of the
             provider's own request (`top_k`).
         timeout: seconds for one whole call. A call to Bedrock that is cancelled goes on in its thread for as long.
-        send_seed: whether requests carry a seed, where the provider takes one.
+        send_seed: whether requests carry a seed, if the provider takes one.
         concurrency, requests_per_minute, tokens_per_minute, price, steps, revision: as for `OpenAICompatibleModel`.
 
     Raises:
@@ -47,7 +47,7 @@ class ProviderModel(OpenAICompatibleModel):
         MissingExtraError: any-llm-sdk, or the provider's part of it, is not installed.
     """
 
-    _ways = ()  # none of them continues an assistant's text for certain: steps are asked for in words
+    _ways = ()  # none of them is sure to continue an assistant's text, so steps are requested in words
 
     def __init__(
         self,

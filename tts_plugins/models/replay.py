@@ -34,9 +34,9 @@ class ReplayModel:
     Args:
         pool: recorded samples; a problem is found by its id, else by its text.
         seed: fixes the order of each problem's samples; None keeps that of the recording.
-        name: as it appears in traces; the recorded model's where left out.
+        name: as it appears in traces; the recorded model's if left out.
 
-    Usage is as recorded: a call and the sample's tokens, the prompt's once a request where they were counted. A
+    Usage is as recorded: a call and the sample's tokens, the prompt's once a request if they were counted. A
     candidate's `output` is the `PoolCandidate`, whose scores a `RecordedVerifier` reads. Pass
     `answer=recorded_answer` to `solve`, so that votes go by the recorded answers.
 
@@ -45,7 +45,7 @@ class ReplayModel:
 
     def __init__(self, pool: Pool, *, seed: int | None = 0, name: str | None = None) -> None:
         if not isinstance(pool, Pool):
-            raise ConfigurationError(f"ReplayModel: pool={pool!r} is no Pool; read one with Pool.read(path)")
+            raise ConfigurationError(f"ReplayModel: pool={pool!r} is not a Pool; read one with Pool.read(path)")
         self.name = name or f"replay of {pool.header.model}"
         self.limits = Limits()
         self.batch = max((len(p.candidates) for p in pool.problems), default=1) or 1
@@ -59,14 +59,14 @@ class ReplayModel:
         return f"ReplayModel({self.name}, seed={self._seed})"
 
     async def bound(self, problem: Problem) -> Bound:
-        """Return the most tokens that any sample of the problem has; without a bound where they were not counted."""
+        """Return the most tokens that any sample of the problem has; without a bound if they were not counted."""
         found = self._find(problem)
         tokens = [c.tokens for c in found.candidates]
         most = None if None in tokens else max((t for t in tokens if t is not None), default=0)
         return Bound(prompt_tokens=found.prompt_tokens or 0, completion_tokens=most)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """Return the next samples, one for each seed; fewer where fewer are left.
+        """Return the next samples, one for each seed; fewer if fewer are left.
 
         Raises:
             RequestRefused: all samples of the problem are given out.

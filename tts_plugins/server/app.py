@@ -11,13 +11,14 @@ from typing import Any
 
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import MissingExtraError, TTSError
+from tts_plugins.server.attendance import Stream, attended
 from tts_plugins.server.budgets.accounts import Accounts, StoreFailed, UsageStore
 from tts_plugins.server.budgets.store_sqlite import SQLiteStore
 from tts_plugins.server.budgets.tenants import Tenants
 from tts_plugins.server.errors import APIError, api_error
 from tts_plugins.server.guard import Guard, tenant_of
 from tts_plugins.server.observe import Observation
-from tts_plugins.server.passthrough import pass_through
+from tts_plugins.server.passthrough import Kind, pass_through
 from tts_plugins.server.requests.chat import ChatCall, Service
 from tts_plugins.server.requests.fields import chat_request
 from tts_plugins.server.requests.profiles import Profiles
@@ -30,7 +31,7 @@ try:
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
-    from starlette.responses import Response, StreamingResponse
+    from starlette.responses import Response
     from starlette.routing import Mount, Route
 except ImportError as error:
     raise MissingExtraError("the server needs starlette and uvicorn: pip install 'tts-plugins[server]'") from error
@@ -137,7 +138,7 @@ async def chat(server: Server, request: Request) -> Response:
     if call.request.stream:
         stream = ChatStream(call)
         await attended(request, stream.begin())
-        return StreamingResponse(stream.frames(), headers=_STREAM)
+        return Stream(stream.frames(), _STREAM, stream.cancel)
     outcome = await attended(request, server.service.start(call.run()))
     return _json(call.completion(outcome))
 
@@ -149,19 +150,25 @@ async def responses(server: Server, request: Request) -> Response:
     if asked.stream:
         stream = ResponseStream(call, asked)
         await attended(request, stream.begin())
-        return StreamingResponse(stream.frames(), headers=_STREAM)
+        return Stream(stream.frames(), _STREAM, stream.cancel)
     outcome = await attended(request, server.service.start(call.run()))
     return _json(response_of(call, asked, call.completion(outcome)))
 
 
 async def completions(server: Server, request: Request) -> Response:
     """POST /v1/completions, passed through."""
-    return await pass_through(server.service, request, "completions", await body_of(request))
+    return await _passed(server, request, "completions")
 
 
 async def embeddings(server: Server, request: Request) -> Response:
     """POST /v1/embeddings, passed through."""
-    return await pass_through(server.service, request, "embeddings", await body_of(request))
+    return await _passed(server, request, "embeddings")
+
+
+async def _passed(server: Server, request: Request, kind: Kind) -> Response:
+    work = pass_through(server.service, tenant_of(request.scope), kind, await body_of(request))
+    answer: Response = await attended(request, server.service.start(work))
+    return answer
 
 
 async def models(server: Server, request: Request) -> Response:
@@ -211,26 +218,6 @@ async def body_of(request: Request) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(name)
-
-
-async def attended(request: Request, work: Awaitable[Any]) -> Any:
-    """What the work returns; it is cancelled when the caller goes away."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise APIError(499, "The caller went away.", code="caller_gone")
-        return task.result()
-    finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -10,16 +10,15 @@ from contextlib import AsyncExitStack
 from typing import Any, Literal
 
 import aiohttp
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from tts_plugins._internal.http_errors import retry_after, server_words, status_error
 from tts_plugins.budget import Bound, Budget
 from tts_plugins.ledger import Ledger
+from tts_plugins.server.attendance import Stream
 from tts_plugins.server.budgets.accounts import Grant, StoreFailed
 from tts_plugins.server.budgets.tenants import Tenant, tightest
 from tts_plugins.server.errors import APIError, bad_field
-from tts_plugins.server.guard import tenant_of
 from tts_plugins.server.requests.chat import Service
 from tts_plugins.server.requests.fields import REFUSED
 from tts_plugins.server.requests.profiles import unknown_model
@@ -33,7 +32,7 @@ _OWN = {"completions": ("prompt", "best_of"), "embeddings": ()}
 _PER_PROMPT, _LONGEST_LINE = 64, 1 << 20
 
 
-async def pass_through(service: Service, request: Request, kind: Kind, body: Any) -> Response:
+async def pass_through(service: Service, tenant: Tenant, kind: Kind, body: Any) -> Response:
     """The upstream's answer, within the tenant's budget.
 
     Raises:
@@ -45,9 +44,7 @@ async def pass_through(service: Service, request: Request, kind: Kind, body: Any
         if name in REFUSED and name not in _OWN[kind] and body[name] is not None:
             raise bad_field(name, f"it cannot be given; {REFUSED[name]}", code="unsupported_parameter")
     body = {**body, "model": _model(service, body.get("model"))}
-    passing = _Passing(service, tenant_of(request.scope), kind, body)
-    # A task of its own: it settles what it took, whoever goes away.
-    return await passing.response()
+    return await _Passing(service, tenant, kind, body).response()
 
 
 def _model(service: Service, name: Any) -> str:
@@ -87,7 +84,7 @@ class _Passing:
             if upstream.status >= 400:
                 await self._fail(upstream)
             if str(upstream.headers.get("content-type", "")).startswith("text/event-stream"):
-                return StreamingResponse(self._lines(upstream), headers={"content-type": "text/event-stream"})
+                return Stream(self._lines(upstream), {"content-type": "text/event-stream"}, self._close)
             return await self._whole(upstream)
         except aiohttp.ClientError as error:
             await self._stack.aclose()
@@ -131,18 +128,18 @@ class _Passing:
         return Response(raw, upstream.status, {"content-type": "application/json"})
 
     async def _lines(self, upstream: Any) -> AsyncIterator[bytes]:
-        try:
-            line = b""
-            async for data in upstream.content.iter_any():
-                line = (line + data)[-_LONGEST_LINE:]
-                *whole, line = line.split(b"\n")
-                for each in whole:
-                    if each.startswith(b"data:") and b'"usage"' in each:
-                        await self._count(_json(each[5:]))
-                yield data
-        finally:
-            # Its own task: a caller that goes away cancels this one at its next wait.
-            self._service.start(self._stack.aclose())
+        line = b""
+        async for data in upstream.content.iter_any():
+            line = (line + data)[-_LONGEST_LINE:]
+            *whole, line = line.split(b"\n")
+            for each in whole:
+                if each.startswith(b"data:") and b'"usage"' in each:
+                    await self._count(_json(each[5:]))
+            yield data
+
+    def _close(self) -> None:
+        # A task of its own: the one that sends the stream may be cancelled.
+        self._service.start(self._stack.aclose())
 
     async def _count(self, data: Any) -> None:
         said = data.get("usage") if isinstance(data, Mapping) else None

@@ -247,7 +247,7 @@ def obeys_anything(problem: Problem, number: int) -> str:
 
 
 def obeys_outside(problem: Problem, number: int) -> str:
-    """Return a judge that obeys what stands outside of quoted data, and every chat token wherever it stands."""
+    """Return a judge that obeys what is outside of quoted data, and every chat token anywhere."""
     system, user = _said(problem)
     asked = re.compile(r"^Verdict \w{8}: Yes$")  # the verifier's own words
     outside = "\n".join(line for line in user.split("\n") if not line.startswith("| ") and not asked.match(line))
@@ -263,9 +263,9 @@ def quotes(problem: Problem, number: int) -> str:
 
 
 def repeats(problem: Problem, number: int) -> str:
-    """Return a judge that says what the candidate said: where verdicts are read carelessly, the candidate's own.
+    """Return a judge that says what the candidate said: if verdicts are read carelessly, the candidate's own.
 
-    The candidate is the last quoted block of the prompt, or else what stands behind the last "Answer: ".
+    The candidate is the last quoted block of the prompt, or else what follows the last "Answer: ".
     """
     _, user = _said(problem)
     return _blocks(user)[-1] if _blocks(user) else user.rpartition("Answer: ")[2]

@@ -1,6 +1,6 @@
 """Programs that try to get out of a sandbox, each with the world that it attacks. For `CodeTests`, and for yours.
 
-An attack is a program that defines `attack()`. It has succeeded where that returns True, or where the world outside
+An attack is a program that defines `attack()`. It has succeeded if that returns True, or if the world outside
 shows it: a file is there, a listener was called, a process is dead, a check never ended.
 """
 
@@ -30,7 +30,7 @@ class Attack:
     Attributes:
         name: what it does.
         program: Python; the names of `World.names` are set in it.
-        shows: from outside, after it ran, whether it succeeded; None where only the program itself can tell.
+        shows: from outside, after it ran, whether it succeeded; None if only the program itself can tell.
         harmless: it may be run without a sandbox, to show that it would succeed there.
     """
 
@@ -51,7 +51,7 @@ class World:
 
     @property
     def own(self) -> Path:
-        """An empty folder, where an attack that is run without a sandbox is at home."""
+        """An empty folder, the home of an attack that is run without a sandbox."""
         return self.folder / "own"
 
     def source(self, attack: Attack) -> str:

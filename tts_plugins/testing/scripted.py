@@ -15,7 +15,7 @@ Script = Sequence[Any] | Callable[[Problem, int], Any]
 
 
 class ScriptedModel:
-    """A model that says what it is told to.
+    """A model that says what its script says.
 
     Args:
         script: texts, `Generation`s or exceptions (which are raised), given out in order and from the start again;
@@ -67,7 +67,7 @@ class ScriptedModel:
         """Return the next lines of the script, one for each seed.
 
         Raises:
-            Exception: whatever stands in the script at that place.
+            Exception: whatever the script has at that place.
         """
         first, self._given = self._given, self._given + len(seeds)
         return await self._reply(seeds, [self._line(problem, first + i) for i in range(len(seeds))])
@@ -103,14 +103,14 @@ class ScriptedModel:
 
 
 class ScriptedStepModel(ScriptedModel):
-    """A model that writes the steps that it is told to.
+    """A model that writes the steps of its script.
 
     Args:
         tree: from a text so far ("" for none) to its next steps, given out in order and from the start again; or a
             function of the candidate and the number of the child, from 0. A step is a text, a `Generation` (whose
             `finish_reason` "step" means that more may follow) or an exception. An empty text, or a text so far that is
             not in the tree, ends the solution, as an answer's marker does.
-        separator: what stands between two steps.
+        separator: what separates two steps.
         settings: as for `ScriptedModel`.
 
     `expanded` holds the text, the number of children and whether it was greedy, for each request so far.
@@ -137,7 +137,7 @@ class ScriptedStepModel(ScriptedModel):
         return await self.bound(candidate.problem)
 
     async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Reply:
-        """Return the next steps of the tree, one for each seed; the first one where it is greedy."""
+        """Return the next steps of the tree, one for each seed; the first one if it is greedy."""
         self.expanded.append((candidate.text, len(seeds), greedy))
         first = 0 if greedy else self._numbers.get(candidate.text, 0)
         if not greedy:

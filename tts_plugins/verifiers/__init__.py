@@ -10,6 +10,7 @@ from tts_plugins.verifiers.combined.calibrated import Calibrated, Calibration
 from tts_plugins.verifiers.combined.cascade import Cascade, Veto
 from tts_plugins.verifiers.combined.ensemble import Ensemble
 from tts_plugins.verifiers.grouping.math_groups import MathGroups
+from tts_plugins.verifiers.grouping.semantic_groups import SemanticGroups
 from tts_plugins.verifiers.json_schema import JSONSchemaVerifier
 from tts_plugins.verifiers.judges.canaries import MASTER_KEYS, Canaries, Screen
 from tts_plugins.verifiers.judges.generative import GenerativeVerifier
@@ -50,6 +51,7 @@ __all__ = [
     "Sandbox",
     "SandboxUnavailable",
     "Screen",
+    "SemanticGroups",
     "Veto",
     "find_sandbox",
     "sandbox_kind",

@@ -15,7 +15,7 @@ def pretraining(parameters: float, tokens: float) -> float:
     """Return the FLOPs of training `parameters` on `tokens`: 6 N D.
 
     Raises:
-        ConfigurationError: one is no positive number.
+        ConfigurationError: one is not a positive number.
     """
     return 6 * _positive("pretraining", "parameters", parameters) * _positive("pretraining", "tokens", tokens)
 
@@ -24,7 +24,7 @@ def inference(parameters: float, tokens: float) -> float:
     """Return the FLOPs of generating or reading `tokens` with `parameters`: 2 N D, without attention.
 
     Raises:
-        ConfigurationError: one is no number from 0, or there are no parameters.
+        ConfigurationError: one is not a number from 0, or there are no parameters.
     """
     if tokens == 0:
         return 0.0
@@ -41,7 +41,7 @@ def exchange(times_smaller: float, inference_share: float) -> float:
         inference_share: R = D_inference / D_pretrain, tokens ever generated over tokens trained on.
 
     Raises:
-        ConfigurationError: M is below 1, or R is no positive number.
+        ConfigurationError: M is below 1, or R is not a positive number.
     """
     m = _positive("exchange", "times_smaller", times_smaller)
     if m < 1:

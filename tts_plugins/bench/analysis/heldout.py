@@ -32,7 +32,7 @@ class Heldout:
     Attributes:
         problems, solutions: how many there are.
         auc: the probability that a right solution scores above a wrong one, over all problems together.
-        auc_within: the same among solutions of one problem; None where each problem's are all right or all wrong.
+        auc_within: the same among solutions of one problem; None if each problem's are all right or all wrong.
         reliability: of the step scores against the labels.
         accuracy: of what is chosen among a problem's solutions: by "verifier", "weighted" votes, "majority", at
             "random", and by an "oracle".

@@ -68,9 +68,9 @@ class Match:
     """The best arm within a larger model's FLOPs.
 
     Attributes:
-        share: R = D_inference / D_pretraining; None where only inference counts.
+        share: R = D_inference / D_pretraining; None if only inference counts.
         allowed: FLOPs that the small model may spend on one problem.
-        arm: the most accurate arm within them; None where even the cheapest costs more.
+        arm: the most accurate arm within them; None if even the cheapest costs more.
         accuracy, larger: the accuracy of the arm and of the larger model on the problems that both have.
         difference: between the two, paired.
     """
@@ -88,7 +88,7 @@ def matches(summary: Summary, costs: Costs, larger: Larger) -> list[Match]:
     """Return, for each ratio of inference to pretraining, the best arm at the larger model's total FLOPs.
 
     With pretraining counted, the small model may multiply the larger one's tokens by M + 3 / R (M - 1); with inference
-    alone, by M. The arm is chosen and measured on the same problems, which favours it a little where arms are many.
+    alone, by M. The arm is chosen and measured on the same problems, which favours it a little if there are many arms.
 
     Raises:
         ConfigurationError: the larger model is the smaller one.

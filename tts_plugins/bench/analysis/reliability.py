@@ -41,7 +41,7 @@ class Reliability:
         """Compute the diagram of predictions in [0, 1] against outcomes, which may be shares.
 
         Raises:
-            ValueError: there are none, they are no pairs, or `bins` is below 1.
+            ValueError: there are none, they are not pairs, or `bins` is below 1.
         """
         if not predicted or len(predicted) != len(observed) or bins < 1:
             raise ValueError(f"reliability: {len(predicted)} predictions, {len(observed)} outcomes, bins={bins}")

@@ -30,7 +30,7 @@ OUTCOMES = ("right", "chosen wrongly", "not among them", "cut or without answer"
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """How tokens become FLOPs: the generator's parameters, and the verifier's where it is a model."""
+    """How tokens become FLOPs: the generator's parameters, and the verifier's if it is a model."""
 
     parameters: float
     verifier_parameters: float = 0.0
@@ -56,7 +56,7 @@ class Arm:
 
     @cached_property
     def accuracy(self) -> Estimate | None:
-        """The share of right answers; None where nothing was graded."""
+        """The share of right answers; None if nothing was graded."""
         return None if not self.rights else clustered_bootstrap(list(self.rights.values()))
 
     @cached_property

@@ -35,7 +35,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Key:
-    """How a part of a chart is filled, and what it stands for."""
+    """How a part of a chart is filled, and what it means."""
 
     style: str
     words: str
@@ -87,7 +87,7 @@ def against_cost(points: Sequence[Point], cost: str, height: float = 300.0) -> H
     for p, px in zip(points, places, strict=True):
         out.append(_line(px, y(p.accuracy.low), px, y(p.accuracy.high), f"whisker k{p.arm % COLOURS}"))
     out += [
-        el("g", el("title", _told(p, cost)), _marker(px, y(p.accuracy.value), p.arm))
+        el("g", el("title", _described(p, cost)), _marker(px, y(p.accuracy.value), p.arm))
         for p, px in zip(points, places, strict=True)
     ]
     return _svg(out, height, f"Accuracy against {cost}")
@@ -108,7 +108,7 @@ def _curves(points: Sequence[Point], x: Callable[[float], float], y: Callable[[f
     return out
 
 
-def _told(point: Point, cost: str) -> str:
+def _described(point: Point, cost: str) -> str:
     low, high = point.accuracy.low, point.accuracy.high
     said = f"{letter(point.arm)} {point.name}: {point.accuracy.value:.1%} ({low:.1%} to {high:.1%})"
     return f"{said} for {point.cost:,.4g} {cost}"
@@ -135,7 +135,7 @@ def by_bin(
             said = el("title", f"{letter(arm)}, {first}: {value}")
             out.append(el("rect", said, height=f"{max(high, 0.8):.1f}", class_=f"f{arm % COLOURS}", **rest))
             at = [height - _BOTTOM - e * (height - _TOP - _BOTTOM) for e in (value.low, value.high)]
-            # The halo makes the line seen on the darkest bars too.
+            # The halo makes the line visible on the darkest bars too.
             out += [_line(left + wide / 2, at[0], left + wide / 2, at[1], kind) for kind in ("halo", "error")]
     return _svg(out, height, "Accuracy by difficulty")
 
@@ -185,13 +185,13 @@ def spreads(rows: Sequence[Spread], what: str) -> Html:
 
 
 def keys(names: Sequence[str]) -> Html:
-    """Return the arms' marks and names, one under the other, for a picture that stands alone."""
+    """Return the arms' marks and names, one under the other, for a stand-alone picture."""
     rows = [markup(_marker(9, 9 + 22 * i, i), _text(26, 13 + 22 * i, n, anchor="start")) for i, n in enumerate(names)]
     return markup(*rows)
 
 
 def legend(keys: Sequence[Key], note: str) -> tuple[Html, float]:
-    """Return a chart's keys and its note, a line each, for a picture that stands alone; and their height."""
+    """Return a chart's keys and its note, a line each, for a stand-alone picture; and their height."""
     rows: list[Html] = []
     for i, key in enumerate(keys):
         mark = el("rect", x="0.5", y=f"{i * _LINE + 0.5:.1f}", width="11", height="11", class_=f"part {key.style}")
@@ -202,7 +202,7 @@ def legend(keys: Sequence[Key], note: str) -> tuple[Html, float]:
 
 
 def _apart(places: Sequence[float]) -> list[float]:
-    """Return places that are nearly the same, moved a little to the sides, so that their whiskers can be told apart."""
+    """Return places that are nearly the same, moved a little aside, so that their whiskers can be distinguished."""
     out = list(places)
     left = sorted(range(len(places)), key=lambda i: places[i])
     while left:

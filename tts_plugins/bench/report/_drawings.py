@@ -1,4 +1,4 @@
-"""The charts of a report, each with its title, its keys and what is to be known of it. Pure."""
+"""The charts of a report, each with its title, its keys and a note. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WORDS = {
     OUTCOMES[2]: "no right answer among the candidates", OUTCOMES[3]: "every candidate cut, or without an answer",
     OUTCOMES[4]: "failed",
 }  # fmt: skip
-_BARS = 8  # more bars in a group cannot be told apart
+_BARS = 8  # more bars in a group cannot be distinguished
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def drawings(summary: Summary, cost: Cost, unit: str) -> list[Drawing]:
     out = list[Drawing]()
     if graded:
         out.append(_against_cost(summary, numbers, cost, unit))
-        if summary.ease:  # none where every solve failed: there is no candidate to tell it by
+        if summary.ease:  # none if every solve failed: there is no candidate to judge it by
             out.append(_by_bin(summary, numbers))
         out.append(_outcomes(summary, numbers))
     spread = [_spread(a, numbers[a.name]) for a in summary.arms]

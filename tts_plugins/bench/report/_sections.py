@@ -75,12 +75,12 @@ def figures(summary: Summary, frontier: Sequence[Arm], costs: Costs | None) -> H
 
 
 def tokens_of(arm: Arm) -> str:
-    """Return tokens of a solve, marked where some are bounds."""
+    """Return tokens of a solve, marked if some are bounds."""
     return bounded({"exact": arm.exact}, arm.tokens.value)
 
 
 def flops_of(arm: Arm, costs: Costs) -> str:
-    """Return FLOPs of a solve, marked where they follow from bounds."""
+    """Return FLOPs of a solve, marked if they follow from bounds."""
     return ("" if arm.exact else "≤") + f"{arm.flops(costs).value:.2e}"
 
 
@@ -94,7 +94,7 @@ def choosing(summary: Summary) -> Html | None:
             continue
         cells = ["—" if v is None else f"{v:.3f}" for v in values.values()]
         rows.append(_row(i, arm.name, [*cells, f"{arm.truncated:.1%}"]))
-    note = "Ties in expectation. «Any right» is the ceiling of every choice; truncated candidates met a length limit."
+    note = "Ties in expectation. 'Any right' is the ceiling of every choice; truncated candidates met a length limit."
     return _table("Choosing among the candidates", heads, rows, note) if rows else None
 
 
@@ -108,7 +108,7 @@ def passes(summary: Summary) -> Html | None:
         if values[1] is not None
     ]
     note = "The chance that one of k candidates is right, unbiased (Chen et al. 2021, 2107.03374); for searches it "
-    note += "describes their finals, which are no independent samples."
+    note += "describes their finals, which are not independent samples."
     return _table("pass@k", ["Strategy", *(f"k = {k}" for k in ks)], rows, note) if rows else None
 
 
@@ -130,7 +130,7 @@ def beside(found: Sequence[Match], larger: Larger, words: Callable[[float | None
 
 
 def failures(summary: Summary) -> Html | None:
-    """Return how the solves ended, where not all were complete, and the first causes of those that failed."""
+    """Return how the solves ended, if not all were complete, and the first causes of those that failed."""
     counts = {i: Counter(s.stopped for s in arm.all) for i, arm in enumerate(summary.arms)}
     kinds = sorted({kind for count in counts.values() for kind in count})
     if kinds == ["complete"]:

@@ -25,7 +25,7 @@ _CHART = re.compile(r'<svg viewBox="0 0 [\d.]+ (?P<height>[\d.]+)"[^>]*>(?P<cont
 
 @dataclass(frozen=True, kw_only=True)
 class Placing:
-    """How tokens become FLOPs, and the larger model that stands beside, if any."""
+    """How tokens become FLOPs, and the larger model to compare with, if any."""
 
     costs: Costs
     larger: Larger | None = None
@@ -43,7 +43,7 @@ class Run:
     summary: Summary
 
     def frontier(self, place: Placing | None = None) -> list[Arm]:
-        """Return the arms on the frontier of accuracy over FLOPs where these are known, else over tokens."""
+        """Return the arms on the frontier of accuracy over FLOPs if these are known, else over tokens."""
         return self.summary.frontier(cost_of(place))
 
 
@@ -60,7 +60,7 @@ def load(store: Store) -> Run:
     """
     config, solves = store.config, store.solves()
     if not solves:
-        raise DataError(f"{store.path}: no solve has ended yet; go on with the benchmark first")
+        raise DataError(f"{store.path}: no solve has ended yet; continue the benchmark first")
     summary = Summary.of_rows(list(config["arms"]), config["seeds"], store.problems(), solves, store.candidates())
     return Run(config=config, summary=summary)
 
@@ -88,7 +88,7 @@ def page(run: Run, place: Placing | None = None) -> str:
 
 
 def picture(run: Run, place: Placing | None = None) -> str:
-    """Return the charts as one SVG that stands alone, in light colours."""
+    """Return the charts as one stand-alone SVG, in light colours."""
     unit = "tokens of a solve" if place is None else "FLOPs of a solve"
     drawn = drawings(run.summary, cost_of(place), unit)
     parts, heights, wide = list[Html](), [0.0, 0.0], 440.0
@@ -115,7 +115,7 @@ def picture(run: Run, place: Placing | None = None) -> str:
 
 
 def check_png() -> None:
-    """Refuse what `png_of` could not do, before the work.
+    """Raise before the work if `png_of` cannot run.
 
     Raises:
         MissingExtraError: `resvg-py` is not installed.

@@ -19,12 +19,12 @@ class SolveRow(SolveKey):
     """One solve as it ended.
 
     Attributes:
-        correct: whether the chosen answer is right; None where it was not graded. False where there is none.
-        chosen: the place of the chosen candidate among its candidates; None where there was none.
+        correct: whether the chosen answer is right; None if it was not graded. False if there is none.
+        chosen: the place of the chosen candidate among its candidates; None if there was none.
         stopped: as in `Result`, or "failed".
         error: why there is no answer.
         choice: the strategy that a policy chose.
-        text: what was answered, where that is none of its candidates, such as several taken together.
+        text: the answer, if it is not one of its candidates, such as several combined.
         calls, requests, prompt_tokens, completion_tokens, usd, seconds, exact: its whole usage, as in `Usage`.
         verifier_tokens: those of the tokens that the verifier took.
     """
@@ -59,7 +59,7 @@ class SolveRow(SolveKey):
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateRow:
-    """One candidate of a solve, as in `Scored`. `sent_seed` is its request's; `text` is None where a pool has it."""
+    """One candidate of a solve, as in `Scored`. `sent_seed` is its request's; `text` is None if a pool has it."""
 
     place: int
     answer: str | None

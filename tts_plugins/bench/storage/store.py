@@ -45,13 +45,13 @@ class Store:
             config: JSON-serialisable; whatever changes what the results mean.
             durable: wait for the disk at each commit, so that a power cut loses nothing either. Without it, `kill -9`
                 loses nothing, and a power cut the last moments.
-            regrade: gives the rows anew where `grade` is all that differs from what the file was begun with.
-            always: also where nothing differs, since the configuration cannot tell one grade from another.
+            regrade: makes the rows again if only `grade` differs from what the file was started with.
+            always: also if nothing differs, since the configuration cannot tell one grade from another.
 
         Raises:
             ConfigurationError: the file holds another configuration (names what differs), another process writes to
                 it, or it cannot be made.
-            DataError: the file is no benchmark's, or of a newer version; it is damaged, locked, or its disk is full.
+            DataError: the file is not a benchmark's, or of a newer version; it is damaged, locked, or its disk is full.
         """
         path = Path(path).expanduser()
         lock = lock_file(path)
@@ -61,7 +61,7 @@ class Store:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                 config, store = json.loads(json.dumps(config)), cls(path, db, lock)
-                differs = begin(path, db, config, problems, mendable=regrade is not None)
+                differs = begin(path, db, config, problems, regradable=regrade is not None)
                 upgrade(db)
             if (differs or (always and not is_empty(db))) and regrade is not None:
                 store._regrade(config, list(regrade(store)))
@@ -75,7 +75,7 @@ class Store:
         """Return a benchmark's file, to look at; also while it is being written.
 
         Raises:
-            DataError: there is no such file, or it is no benchmark's.
+            DataError: there is no such file, or it is not a benchmark's.
         """
         path = Path(path).expanduser()
         if not path.is_file():
@@ -175,7 +175,7 @@ class Store:
 
     @staticmethod
     def remove(path: str | Path) -> None:
-        """Delete a benchmark's file and what stands beside it."""
+        """Delete a benchmark's file and the files beside it."""
         for end in ("", "-wal", "-shm", ".lock"):
             path = Path(path)
             path.with_name(path.name + end).unlink(missing_ok=True)

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from tts_plugins.answers import AnswerKey
 from tts_plugins.bench.grading import Grade, by_answer, by_record
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.problems import ProblemSet, read_problems
 from tts_plugins.budget import Budget
 from tts_plugins.cli._arguments.strategy import settings_of, strategy_of
-from tts_plugins.cli._arguments.verifier import named, verifier_of
+from tts_plugins.cli._arguments.verifier import answer_of, named, verifier_of
 from tts_plugins.errors import ConfigurationError, DataError, TTSError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.pools import Pool
@@ -38,6 +39,7 @@ class Setup:
     limit: int | None = None
     seeds: int | None = None
     verifier: str | None = None
+    answer: str | None = None
     grade: str | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     strategies: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +85,10 @@ class Setup:
             self.verifier, base_url=self.model.get("base_url"), api_key_env=self.model.get("api_key_env")
         )
 
+    def reader(self) -> AnswerKey | None:
+        """Return how answers are read; None for a pool's own answers, or the usual way."""
+        return None if self.answer is None else answer_of(self.answer)
+
     def plan(self, model: OpenAICompatibleModel | None) -> Plan:
         """Make the plan.
 
@@ -102,6 +108,7 @@ class Setup:
             budgets={name: _budget(name, value) for name, value in self.budgets.items()} or {"": None},
             seeds=range(seeds),
             grade=grade_of(self.grade, found.grade),
+            answer=self.reader(),
             settings=self.fingerprint(),
         )
 
@@ -112,6 +119,7 @@ class Setup:
             "sampling": {k: v for k, v in self.model.items() if k not in hidden},
             "verifier_source": _source(self.verifier),
             "grade": _source(self.grade),
+            **({} if self.answer is None else {"answer": _source(self.answer)}),  # as files of older runs have it
         }
 
     def _strategies(self) -> Mapping[str, Any]:
@@ -137,15 +145,15 @@ def grade_of(text: str | None, default: Grade) -> Grade:
     if kind == "python" and ":" in rest:
         found = named(rest, f"--grade {text}")
         if not callable(found) or isinstance(found, type):
-            raise ConfigurationError(f"--grade {text}: {rest} is no function; name one of (problem, candidate)")
-        return _told(cast(Grade, found), f"--grade {text}")
+            raise ConfigurationError(f"--grade {text}: {rest} is not a function; name one of (problem, candidate)")
+        return _checked(cast(Grade, found), f"--grade {text}")
     raise ConfigurationError(f"--grade {text} is not known; use answer, recorded or python:path/file.py:function")
 
 
-def _told(grade: Grade, where: str) -> Grade:
+def _checked(grade: Grade, where: str) -> Grade:
     """Wrap a grade function so that its errors name it."""
 
-    def told(problem: Problem, candidate: Candidate) -> bool | None:
+    def checked(problem: Problem, candidate: Candidate) -> bool | None:
         try:
             return grade(problem, candidate)
         except TTSError:
@@ -153,7 +161,7 @@ def _told(grade: Grade, where: str) -> Grade:
         except Exception as error:
             raise DataError(f"{where}: problem {problem.id!r}: {type(error).__name__}: {error}") from error
 
-    return told
+    return checked
 
 
 def _strategy(name: str, value: Any, verified: bool) -> Strategy:
@@ -189,7 +197,7 @@ def _table(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigurationError(f"{path}: the file cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:  # of TOML, of JSON, of UTF-8; nested too deeply
-        raise ConfigurationError(f"{path}: it is no valid {path.suffix[1:].upper() or 'TOML'}: {error}") from error
+        raise ConfigurationError(f"{path}: it is not valid {path.suffix[1:].upper() or 'TOML'}: {error}") from error
     if not isinstance(table, dict):
-        raise ConfigurationError(f"{path}: it holds a {type(table).__name__}, where a table is wanted")
+        raise ConfigurationError(f"{path}: it holds a {type(table).__name__}, but a table is needed")
     return table

@@ -49,7 +49,7 @@ def model_of(
             f"--base-url needs --model NAME too; `tts-plugins doctor --base-url {base_url}` lists the server's models"
         )
     if base_url is None and _is_path(name):
-        what = "it is no GGUF file" if Path(name).exists() else "there is no such file"
+        what = "it is not a GGUF file" if Path(name).exists() else "there is no such file"
         raise ConfigurationError(
             f"--model {name}: {what}; give a .gguf, or the name of a server's model with its --base-url"
         )

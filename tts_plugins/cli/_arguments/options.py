@@ -53,7 +53,7 @@ Threads = Annotated[
 LargerModel = Annotated[
     str | None,
     typer.Option(
-        help="A larger model at the same place, for a policy that asks one where a problem looks hard.",
+        help="A larger model at the same place, for a policy that asks one if a problem looks hard.",
         rich_help_panel=_MODEL,
         metavar="NAME",
     ),
@@ -155,7 +155,7 @@ Params = Annotated[
 ]
 VerifierParams = Annotated[
     float | None,
-    typer.Option(help="Parameters of the verifier, where it is a model.", rich_help_panel=_OUTPUT, metavar="N"),
+    typer.Option(help="Parameters of the verifier, if it is a model.", rich_help_panel=_OUTPUT, metavar="N"),
 ]
 LargerFile = Annotated[
     Path | None,

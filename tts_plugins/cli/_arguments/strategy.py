@@ -45,7 +45,7 @@ def strategy_of(text: str | None, settings: Mapping[str, Any], *, verified: bool
     for field, value in settings.items():
         if given.setdefault(field, value) != value:
             raise ConfigurationError(
-                f"--strategy {text} and {_spelled(field)} say different things of {field}; give it once"
+                f"--strategy {text} and {_spelled(field)} give different values of {field}; give it once"
             )
     known = registered("strategies")
     kind = find(known, name or ("best-of-n" if verified else "self-consistency"))
@@ -83,7 +83,7 @@ def _object(where: str, text: str | None) -> Strategy:
         raise ConfigurationError(f"--strategy {text}: write python:package.module:object or python:path/file.py:object")
     found = named(where, f"--strategy {text}")
     if isinstance(found, type) or not callable(found):
-        raise ConfigurationError(f"--strategy {text}: {where} is no strategy; name an object such as BestOfN(n=8)")
+        raise ConfigurationError(f"--strategy {text}: {where} is not a strategy; name an object such as BestOfN(n=8)")
     return cast(Strategy, found)
 
 
@@ -120,10 +120,10 @@ def _asked(policy: ComputeOptimal) -> Iterator[BaseStrategy]:
 
 
 def with_larger(strategy: Strategy, model: OpenAICompatibleModel) -> ComputeOptimal:
-    """Give a policy the larger model that it may ask.
+    """Give a policy the larger model that it may use.
 
     Raises:
-        ConfigurationError: it is no policy, or was fitted to another larger model.
+        ConfigurationError: it is not a policy, or was fitted to another larger model.
     """
     if not isinstance(strategy, ComputeOptimal):
         raise ConfigurationError(

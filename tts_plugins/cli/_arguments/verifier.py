@@ -34,7 +34,7 @@ def verifier_of(
     the last one.
 
     Args:
-        base_url, api_key_env: of the server that has the embedding model, where it is not the embedded one.
+        base_url, api_key_env: of the server that has the embedding model, if it is not the embedded one.
 
     Raises:
         ConfigurationError: none of these, or what it names cannot be loaded.
@@ -63,7 +63,7 @@ def learned_head(text: str | None) -> LearnedHead | None:
     """Load what `train-verifier` wrote, if that is named.
 
     Raises:
-        DataError: the file is none.
+        DataError: the file is not a learned verifier.
     """
     return None if text is None or not text.endswith(".npz") else LearnedHead.load(Path(text).expanduser())
 
@@ -88,7 +88,7 @@ def _schema(path: Path, text: str) -> Any:
     except OSError as error:
         raise ConfigurationError(f"--verifier {text}: the file cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"--verifier {text}: the file is no JSON: {error}") from error
+        raise ConfigurationError(f"--verifier {text}: the file is not JSON: {error}") from error
 
 
 def answer_of(text: str | None) -> Callable[[str], str | None]:
@@ -106,7 +106,7 @@ def function_of(text: str, option: str) -> Any:
     """Load the function that `python:package.module:function` or `python:path/file.py:function` names.
 
     Raises:
-        ConfigurationError: it cannot be loaded, or is no function.
+        ConfigurationError: it cannot be loaded, or is not a function.
     """
     kind, _, where = text.partition(":")
     if kind != "python" or ":" not in where:

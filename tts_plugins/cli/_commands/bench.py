@@ -93,6 +93,7 @@ def bench(
     budget: Budgets = None,
     seeds: Seeds = None,
     verifier: options.VerifierName = None,
+    answer: options.AnswerKey = None,
     concurrency: options.Concurrency = 8,
     model: options.Model = None,
     base_url: options.BaseUrl = None,
@@ -138,7 +139,7 @@ def bench(
                  "max_tokens": max_tokens, "system": system, "price": price, "threads": threads}  # fmt: skip
         setup = Setup.read(
             config, problems=problems, pool=pool, limit=limit, seeds=seeds, verifier=verifier, grade=grade,
-            model=given, strategies=texts(strategy), budgets=texts(budget),
+            answer=answer, model=given, strategies=texts(strategy), budgets=texts(budget),
         )  # fmt: skip
         total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         generator = generator_of(setup, Download(stderr(), quiet=quiet))
@@ -156,7 +157,9 @@ def bench(
         if not quiet:
             say(f"written: {out}")
         if not done:
-            complain(f"the budget of the whole run ended it; the same command with more goes on with {out}")
+            complain(
+                f"the budget of the whole run ended it; run the same command with a larger one to continue with {out}"
+            )
             raise typer.Exit(3)
         lost = [arm for arm in run.summary.arms if len(arm.failed) == len(arm.all)]
         for arm in lost:

@@ -112,20 +112,20 @@ def _table(policy: ComputeOptimal) -> Table:
         shown.add_column(head, overflow="fold", max_width=_WIDEST if head == "strategy" else None)
     for plan in policy.plans:
         assert plan.expected is not None and plan.expected_full is not None
-        bins = "no gain" if not plan.stages else f"{_told(plan.gain, sign=True)}\ntokens / {_told(plan.saved)}"
+        bins = "no gain" if not plan.stages else f"{_words(plan.gain, sign=True)}\ntokens / {_words(plan.saved)}"
         full = plan.expected_full
         shown.add_row(
-            str(plan.budget), brief(plan.fixed), *_cells(plan.expected), _told(full.accuracy), _told(full.tokens, 0),
+            str(plan.budget), brief(plan.fixed), *_cells(plan.expected), _words(full.accuracy), _words(full.tokens, 0),
             bins,
         )  # fmt: skip
     return shown
 
 
 def _cells(e: Expected) -> tuple[str, str, str]:
-    return _told(e.accuracy), _told(e.samples, 1), _told(e.tokens, 0)
+    return _words(e.accuracy), _words(e.samples, 1), _words(e.tokens, 0)
 
 
-def _told(interval: Interval | None, digits: int = 3, *, sign: bool = False) -> str:
+def _words(interval: Interval | None, digits: int = 3, *, sign: bool = False) -> str:
     if interval is None:
         return "-"
     value, low, high = (f"{x:{'+' if sign else ''}.{digits}f}" for x in interval)

@@ -37,7 +37,7 @@ def doctor(
 ) -> None:
     """Say what is installed, whether the local model runs, and what a server honours.
 
-    Exit code: 1 where something that was asked for does not work, else 0.
+    Exit code: 1 if something that was requested does not work, else 0.
 
     [dim]tts-plugins doctor[/]
 

@@ -43,6 +43,7 @@ def record(
     limit: options.Limit = None,
     grade: options.GradeName = None,
     verifier: options.VerifierName = None,
+    answer: options.AnswerKey = None,
     concurrency: options.Concurrency = 2,
     model: options.Model = None,
     base_url: options.BaseUrl = None,
@@ -74,7 +75,9 @@ def record(
         check_writable(out, "--out")
         given = {"name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
                  "max_tokens": max_tokens, "system": system, "price": price, "threads": threads}  # fmt: skip
-        setup = Setup.read(None, problems=problems, limit=limit, verifier=verifier, grade=grade, model=given)
+        setup = Setup.read(
+            None, problems=problems, limit=limit, verifier=verifier, grade=grade, answer=answer, model=given
+        )
         total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         found, _ = setup.problem_set()
         check = setup.checker()
@@ -84,10 +87,10 @@ def record(
         generator = generator_of(
             setup, Download(stderr(), quiet=quiet), logprobs=logprobs, **({} if logprobs else {"batch": 1})
         )
-        assert generator is not None  # there is no pool in its place
+        assert generator is not None  # no pool replaces it
         plan = Plan(
             problems=found.problems, strategies={ARM: Samples(n=n)}, model=generator, verifier=check,
-            grade=grade_of(grade, found.grade),
+            grade=grade_of(grade, found.grade), answer=setup.reader(),
             settings={**setup.fingerprint(), "logprobs": logprobs},
         )  # fmt: skip
         extra = {
@@ -100,7 +103,7 @@ def record(
         pool.write(out)
         _tell(pool, out, n, quiet=quiet)
         if not done:
-            complain(f"the budget ended it; the same command with more goes on, from {path}")
+            complain(f"the budget ended it; run the same command with a larger one to continue from {path}")
             raise typer.Exit(3)
         Store.remove(path)
 

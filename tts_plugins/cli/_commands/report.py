@@ -85,7 +85,7 @@ def placing(
     """Return how FLOPs are counted, and the larger model to compare with; None if no parameters are given.
 
     Raises:
-        ConfigurationError: an option without the one that it needs, or no number above 0.
+        ConfigurationError: an option without the one that it needs, or a value that is not a number above 0.
         DataError: the larger model's file cannot be read.
     """
     for name, value in (("params", params), ("verifier-params", verifier_params), ("larger-params", larger_params)):

@@ -67,7 +67,7 @@ def rollouts(
         typer.Option(
             metavar="FUNCTION",
             help="python:package.module:function or python:path/file.py:function of (problem, candidate), that says "
-            "whether it is right, or None where that cannot be read; equal answers are right if left out.",
+            "whether it is right, or None if that cannot be read; equal answers are right if left out.",
         ),
     ] = None,
     logprobs: Annotated[
@@ -84,7 +84,7 @@ def rollouts(
 ) -> None:
     """Label the steps of a model's own solutions by Monte-Carlo rollouts, without a human.
 
-    Each line of the file is on disk before the next one is begun: stop it at any time, and start it again.
+    Each line of the file is on disk before the next one is started: stop it at any time, and start it again.
 
     [dim]tts-plugins rollouts problems.jsonl --out rollouts.jsonl --steps line[/]
 
@@ -154,7 +154,7 @@ def read_problems(path: Path) -> list[Problem]:
     """Read problems from a file of JSON lines.
 
     Raises:
-        DataError: a line is none: names file, line and field.
+        DataError: a line is not a problem; names file, line and field.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -36,7 +36,7 @@ BaseUrl = Annotated[
 Profile = Annotated[
     str | None,
     typer.Option(
-        help="The profile of requests that name none; one sample for each if left out. Profiles stand in "
+        help="The profile of requests that name none; one sample for each if left out. Profiles are in "
         "pyproject.toml or tts-plugins.toml.",
         rich_help_panel=_UPSTREAM,
         metavar="NAME",
@@ -102,7 +102,7 @@ def serve(
     max_tokens: Annotated[
         int,
         typer.Option(
-            help="Of one candidate, where a budget needs a limit and a request gives none.",
+            help="Of one candidate, if a budget needs a limit and a request gives none.",
             rich_help_panel=_UPSTREAM,
             min=1,
         ),

@@ -101,12 +101,12 @@ async def _train(
 ) -> tuple[LearnedHead, Heldout | str]:
     from tts_plugins.metrics import hold_out  # numpy
 
-    told = 0
+    reported = 0
 
     def tell(done: int, total: int) -> None:
-        nonlocal told
-        if done == total or done - told >= max(200, total // 10):
-            told = done
+        nonlocal reported
+        if done == total or done - reported >= max(200, total // 10):
+            reported = done
             say(f"{done} of {total} beginnings embedded")
 
     try:

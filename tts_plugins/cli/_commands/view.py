@@ -59,7 +59,7 @@ def traces_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: it is no JSON ({error}); give a trace, or a run of bench") from error
+        raise DataError(f"{path}: it is not JSON ({error}); give a trace, or a run of bench") from error
     trace = found.get("trace", found) if isinstance(found, dict) else None
     if not isinstance(trace, dict) or not isinstance(trace.get("events"), list):
         raise DataError(f"{path}: it has no events; give what the viewer exports, or `Trace.to_dict()` as JSON")

@@ -32,7 +32,7 @@ class BenchView:
         for solve in store.solves():
             self._solves[solve.arm].append(solve)
         self._each = len(plan.problems) * len(plan.seeds)
-        self._quiet, self._told = quiet, time.monotonic()
+        self._quiet, self._reported = quiet, time.monotonic()
         self._progress: Progress | None = None
         self._before = sum(map(len, self._solves.values()))
         live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
@@ -53,8 +53,8 @@ class BenchView:
         """Add one more solve."""
         self._solves[progress.solve.arm].append(progress.solve)
         self._progress = progress
-        if self._show is None and not self._quiet and time.monotonic() - self._told > EVERY:
-            self._told = time.monotonic()
+        if self._show is None and not self._quiet and time.monotonic() - self._reported > EVERY:
+            self._reported = time.monotonic()
             say(self.line())
 
     def line(self) -> str:
@@ -100,7 +100,7 @@ def show(run: Run, place: Placing | None) -> None:
     shown = {name: cells for name, cells in columns.items() if cells}
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in shown:
-        # Figures stay whole; names are what is cut where the terminal is narrow.
+        # Figures stay whole; names are cut if the terminal is narrow.
         wide = max(map(len, [name, *shown[name]])) if name else 12
         table.add_column(name, justify="right" if name else "left", no_wrap=True, overflow="ellipsis", min_width=wide)
     for cells in zip(*shown.values(), strict=True):

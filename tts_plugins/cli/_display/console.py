@@ -31,7 +31,7 @@ from tts_plugins.errors import (
 from tts_plugins.models.llama_cpp import Served
 from tts_plugins.pools import Pool
 
-EVERY = 5.0  # seconds between two lines of progress, where no terminal can show it live
+EVERY = 5.0  # seconds between two lines of progress, if no terminal can show it live
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
 Json = Annotated[
@@ -102,7 +102,7 @@ def _plain(value: object) -> Any:
 
 @contextmanager
 def errors(debug: bool) -> Iterator[None]:
-    """End the command with one line and an exit code, where an error or Ctrl-C comes out of the block."""
+    """End the command with one line and an exit code, if an error or Ctrl-C comes out of the block."""
     try:
         yield
     except KeyboardInterrupt:
@@ -148,10 +148,10 @@ def no_key_echo() -> Iterator[None]:
 
 
 def check_writable(path: Path | None, option: str) -> None:
-    """Refuse a file that could not be written after all the work is done.
+    """Raise before the work if a file could not be written after it.
 
     Raises:
-        ConfigurationError: its folder does not exist or takes no files, or something else than a file stands there.
+        ConfigurationError: its folder does not exist or takes no files, or something there is not a file.
     """
     if path is None:
         return
@@ -163,7 +163,7 @@ def check_writable(path: Path | None, option: str) -> None:
         kind = "a folder" if path.is_dir() else "a device or a pipe"
         raise ConfigurationError(f"{option} {path}: that is {kind}; give the name of a file")
     try:
-        tempfile.TemporaryFile(dir=folder).close()  # permissions alone do not tell, as of /proc, or a full disk
+        tempfile.TemporaryFile(dir=folder).close()  # permissions alone are not enough, as for /proc or a full disk
     except OSError as error:
         why = error.strerror or str(error)
         raise ConfigurationError(
@@ -181,7 +181,7 @@ def write_file(path: Path, content: str | bytes) -> None:
     target = path.resolve()  # a link stays one, and what it leads to is replaced
     made: Path | None = None
     try:
-        # What UTF-8 has no form for, a model's text may hold all the same.
+        # A model's text may hold characters that UTF-8 cannot encode.
         with tempfile.NamedTemporaryFile("wb", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
             made = Path(file.name)
             file.write(data)
@@ -199,7 +199,7 @@ class Download:
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console, self._quiet = console, quiet
         self._bar: Progress | None = None
-        self._told = 0.0
+        self._reported = 0.0
 
     def __call__(self, done: int, total: int) -> None:
         """Show bytes done and bytes in all; nothing is shown before the first."""
@@ -214,8 +214,8 @@ class Download:
                 self._bar.start()
                 self._bar.add_task("weights", total=total)
             self._bar.update(self._bar.task_ids[0], completed=done)
-        elif time.monotonic() - self._told > EVERY:
-            self._told = time.monotonic()
+        elif time.monotonic() - self._reported > EVERY:
+            self._reported = time.monotonic()
             say(f"fetching the embedded model, once: {done / 1e6:.0f} of {total / 1e6:.0f} MB")
 
     def stop(self) -> None:

@@ -32,7 +32,7 @@ class _Line:
     started: float | None = None
     ended: float | None = None
     last: DemoEvent | None = None
-    told: float = field(default=0.0)
+    reported: float = field(default=0.0)
 
     def seconds(self) -> float:
         return 0.0 if self.started is None else (self.ended or time.monotonic()) - self.started
@@ -69,8 +69,8 @@ class DemoView:
             following = ROWS[ROWS.index(event.row) + 1 :]
             if following:
                 self._lines[following[0]].started = now
-        if self._live is None and (whole or now - line.told > EVERY):
-            line.told = now
+        if self._live is None and (whole or now - line.reported > EVERY):
+            line.reported = now
             name = label(event.row, self._n)
             say(f"{name}: {event.done} of {event.of} texts, {event.correct} right, {event.usage.tokens:,} tokens")
 

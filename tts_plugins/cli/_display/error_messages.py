@@ -1,4 +1,4 @@
-"""An error in the words of the command line: options where a message names arguments of Python."""
+"""An error in the words of the command line: options instead of Python's arguments."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ TYPED: ContextVar[Sequence[str]] = ContextVar("typed", default=())  # the comman
 def words_of(error: BaseException) -> str:
     """Return what is said of it, in one line."""
     if isinstance(error, OSError) and not isinstance(error, TTSError):
-        return f"{error}"  # of our own output, or of a file of the user: a full disk is nobody's defect
+        return f"{error}"  # of our own output, or of a file of the user: a full disk is not a defect
     if not isinstance(error, TTSError):
         return f"this should not have happened: {type(error).__name__}: {error}; --debug shows where"
     hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
     text = str(error)
     if isinstance(error, ConfigurationError):
         text = _OPTION.sub(_as_option, text)
-        for words, mend in _MENDS:
-            text = words.sub(mend, text)
+        for words, fix in _FIXES:
+            text = words.sub(fix, text)
     return " ".join([text or type(error).__name__, *hints])
 
 
@@ -33,11 +33,11 @@ def _as_option(match: re.Match[str]) -> str:
     return f"{option} {value} " if given else match[0]
 
 
-# Messages name the arguments of Python functions; here these are options, where they were given as such.
+# Messages name the arguments of Python functions; here these are options, if they were given as such.
 _OPTION = re.compile(
     r"^(?P<owner>\w+): (?P<name>temperature|max_tokens|n|attempts|concurrency|calls|tokens|usd|seconds)=(?P<value>\S+) "
 )
-_MENDS = (
+_FIXES = (
     (re.compile(r"pass verifier=…, or use SelfConsistency"), "give --verifier, or --strategy self-consistency"),
     (re.compile(r"say (any_\w+)=True"), r"add ,\1=true to --strategy compute-optimal:file=…"),
 )

@@ -57,7 +57,7 @@ class Seen:
 
     @property
     def good(self) -> list[Row]:
-        """The candidates that stand, in order of arrival."""
+        """The candidates that remain, in order of arrival."""
         return [row for row in self.rows.values() if row.done and row.error is None]
 
     @property

@@ -29,7 +29,7 @@ class SolveView:
         self.notice = ""
         self.priced = True
         self._console, self._title, self._ledger, self._quiet = console, title, ledger, quiet
-        self._started = self._told = time.monotonic()
+        self._started = self._reported = time.monotonic()
         live = console.is_terminal and not quiet
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8, transient=True)
         self._show = self._live if live else None
@@ -46,8 +46,8 @@ class SolveView:
     def add(self, event: Mapping[str, Any]) -> None:
         """Add one more event of the solve."""
         self.seen.add(event)
-        if self._show is None and not self._quiet and not self.notice and time.monotonic() - self._told > EVERY:
-            self._told = time.monotonic()
+        if self._show is None and not self._quiet and not self.notice and time.monotonic() - self._reported > EVERY:
+            self._reported = time.monotonic()
             say(f"{self.seen.line()}; {self._ledger.spent.tokens:,} tokens spent")
 
     def notify(self, text: str) -> None:
@@ -90,7 +90,7 @@ class SolveView:
 
 
 def candidates(rows: list[Row], seen: Seen, leader: Row | None) -> Table:
-    """Return the candidates with their scores, or with the votes for their answers where nobody scored."""
+    """Return the candidates with their scores, or with the votes for their answers if nobody scored."""
     table = Table(box=None, padding=(0, 1, 0, 0), expand=True)
     table.add_column("", width=1)
     table.add_column("#", justify="right", width=3)

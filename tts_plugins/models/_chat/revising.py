@@ -20,7 +20,7 @@ class Revising:
     _ask: Callable[..., Any]
 
     async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Bound | None:
-        """Return the prompt's tokens at most, `max_tokens`, and their price where one is known."""
+        """Return the prompt's tokens at most, `max_tokens`, and their price if one is known."""
         return await self._bounded(self._revision(problem, history, merge), self.max_tokens)
 
     async def revise(

@@ -1,4 +1,4 @@
-"""What a reply means for a step: where it ends, what of it is new, and what is asked in words. Pure."""
+"""What a reply means for a step: where it ends, what of it is new, and how a step is requested in words. Pure."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class StepSettings:
     """How a chat model writes single steps.
 
     Args:
-        by: what ends a step: "paragraph" (a blank line), "line", "numbered" («Step 2:», «2.»), a compiled pattern,
+        by: what ends a step: "paragraph" (a blank line), "line", "numbered" ("Step 2:", "2."), a compiled pattern,
             or "tokens" (every `max_tokens` tokens).
-        max_tokens: tokens of one step at most; the model's own limit where left out.
+        max_tokens: tokens of one step at most; the model's own limit if left out.
         way: how a solution is continued. "plain": a last turn of the assistant (llama.cpp, Ollama); "vllm": the same
             with `continue_final_message`; "prefix": the same marked `"prefix": true` (DeepSeek's beta address,
             Mistral); "completions": the chat template's text and the steps so far, for `/v1/completions`; "prompt":
-            only the next step is asked for, by words; "whole": a whole solution is asked for, and cut. "auto" tries
+            only the next step is requested, in words; "whole": a whole solution is requested, and cut. "auto" tries
             the first four once, with a short question each, and else prompts.
         template: for "completions", from the messages to the prompt that ends where the answer begins: a function, a
             chat template of Jinja (the extra `templates`), or "text" for the messages' bare texts, as a base model
-            wants them. The server's own where left out: llama.cpp and vLLM render it.
-        joiner: what stands between two steps where they are joined; it follows from `by`, and is a blank line for a
+            wants them. The server's own if left out: llama.cpp and vLLM render it.
+        joiner: what separates two steps when they are joined; it follows from `by`, and is a blank line for a
             pattern.
 
     Raises:
@@ -67,20 +67,20 @@ class StepSettings:
                 raise ConfigurationError("StepSettings: by='tokens' needs max_tokens, the tokens of one step")
             if self.way in ("prompt", "whole"):
                 raise ConfigurationError(
-                    f"StepSettings: by='tokens' cannot be asked for by words; way={self.way!r} needs another `by`"
+                    f"StepSettings: by='tokens' cannot be requested in a prompt; way={self.way!r} needs another `by`"
                 )
         else:
             split("", self.by)
 
     @property
     def separator(self) -> str:
-        """What stands between two steps of a text."""
+        """What separates two steps of a text."""
         if self.joiner is not None:
             return self.joiner
         return _JOINERS.get(self.by, "\n\n") if isinstance(self.by, str) else "\n\n"
 
     def stops(self, written: int) -> list[str]:
-        """Stop strings that end the step after `written` others; none where only this side can tell."""
+        """Stop strings that end the step after `written` others; none if only this side can tell."""
         if self.by == "paragraph":
             return ["\n\n"]
         if self.by == "line":
@@ -114,11 +114,11 @@ class Said:
 def read_step(
     settings: StepSettings, said: Said, stops: Sequence[str], earlier: Sequence[str] | None = None, whole: bool = False
 ) -> tuple[str, str]:
-    """Return the step's text, and "step" where more may follow, "length", "repeated", or how the model ended.
+    """Return the step's text, and "step" if more may follow, "length", "repeated", or how the model ended.
 
     Args:
         stops: the stop strings that were sent.
-        earlier: where it was asked for in words: the steps that the reply may repeat, which are skipped.
+        earlier: if the step was requested in words, the steps that the reply may repeat, which are skipped.
         whole: and a whole solution was asked for, so that its end is the solution's.
     """
     if earlier is not None and settings.by != "tokens":
@@ -145,7 +145,7 @@ def read_step(
 
 
 def step_request(steps: Sequence[str], separator: str, whole: bool) -> str:
-    """Return what is asked in words, where the server continues nothing."""
+    """Return the request in words, for a server that continues nothing."""
     so_far = separator.join(steps) if steps else "(nothing yet)"
     if whole:
         return "Write a complete solution in short steps, with a blank line between two steps." + (
@@ -154,7 +154,7 @@ def step_request(steps: Sequence[str], separator: str, whole: bool) -> str:
     return (
         "Work on the problem above one step at a time. The steps so far:\n\n"
         f"{so_far}\n\nWrite step {len(steps) + 1} only, in one short paragraph, and none of the steps before it. If "
-        "the problem is solved by this step, end the step with the final answer in the form «Answer: …». If the "
+        'the problem is solved by this step, end the step with the final answer in the form "Answer: …". If the '
         f"steps so far end with it already, reply {DONE}."
     )
 

@@ -1,4 +1,4 @@
-"""Single steps from a chat server: by continuing an assistant's text where it can, else by asking for one step."""
+"""Single steps from a chat server: by continuing an assistant's text if it can, else by asking for one step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tts_plugins.types import Candidate, Generation, Problem, Reply
 
 __all__ = ["RepeatedStep", "StepSettings", "Stepping"]
 
-# A key that no model writes by itself tells a continued turn, which may come back whole, from a new one.
+# No model writes this key by itself, so it distinguishes a continued turn, which may be returned whole, from a new one.
 _KEY = "[k7q2] one two three four"
 _QUESTION = "Write the key [k7q2], then count from one to eight in words, separated by spaces. Write nothing else."
 _PROBE = (
@@ -34,7 +34,7 @@ _PROBE = (
 
 
 class RepeatedStep(ModelError):
-    """Asked for its next step, the model wrote only steps that were there before."""
+    """The model was asked for its next step, and wrote only steps that were there before."""
 
 
 class _SeparatorFirst(ModelError):
@@ -68,15 +68,15 @@ class Stepping:
         self._steps, self._way = settings, settings.way
         self._stoppable = True
         self._echoes: bool | None = None  # whether a reply begins with the text that it continues, once that is known
-        self._unfound: WeakSet[Run] = WeakSet()  # that asked when the server was in no state to tell
+        self._unfound: WeakSet[Run] = WeakSet()  # that asked when the server was unable to answer
         self._probing: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
         address = address or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
         if self._way == "auto" and "api.openai.com" in address:
-            self._way = "prompt"  # it continues nothing, and need not be asked
+            self._way = "prompt"  # it continues nothing, so there is nothing to find out
 
     @property
     def separator(self) -> str:
-        """What stands between two steps of a text."""
+        """What separates two steps of a text."""
         return self._steps.separator
 
     async def prepare(self, run: Run) -> None:
@@ -88,7 +88,7 @@ class Stepping:
                     self._way = await self._found_way(run)
                     run.note("steps", model=self.name, way=self._way)
                 except _Unsettled as error:
-                    # This solve asks by words, as it does while nothing is known; the next one tries again.
+                    # This solve uses the prompt, as long as nothing is known; the next one tries again.
                     self._unfound.add(run)
                     run.note("steps", model=self.name, way="prompt", error=str(error))
 
@@ -154,7 +154,7 @@ class Stepping:
 
     def _completes(self, candidate: Candidate) -> bool:
         """Return whether its next step is asked of the completions endpoint."""
-        # A first step that is only to be found out about is the chat's: then all solves ask for it in the same way.
+        # As long as the way is not known, the first step goes through chat: then all solves ask for it in the same way.
         return self._way == "completions" and (self._steps.way == "completions" or bool(steps_of(candidate)))
 
     def _in_words(self, written: int) -> bool:

@@ -22,7 +22,7 @@ _SECONDS = 30.0  # nothing is generated for it
 
 
 class NoTemplate(ConfigurationError):
-    """The server shows its template in no way that is known."""
+    """The server does not expose its template in any known way."""
 
 
 class Templates:
@@ -36,7 +36,7 @@ class Templates:
         headers: that all requests to the server carry.
 
     Raises:
-        ConfigurationError: it is no template.
+        ConfigurationError: it is not a template.
         MissingExtraError: it is one of Jinja, which is not installed.
     """
 
@@ -48,7 +48,7 @@ class Templates:
     async def prompt(
         self, client: Any, model: str, messages: Sequence[Mapping[str, Any]], begun: str, fields: Mapping[str, Any]
     ) -> Prompt:
-        """Return the messages with the begin of an answer, and with `begun` of that answer, as text or as token ids.
+        """Return the messages and the start of an answer, `begun` included, as text or as token ids.
 
         Args:
             fields: what else a template may look at, such as tools.
@@ -136,7 +136,7 @@ def renderer(template: Template) -> Callable[[Sequence[Mapping[str, Any]]], str]
         render = _jinja(template)
     else:
         raise ConfigurationError(
-            f"StepSettings: template={template!r} is no template; give a function of the messages, a template of "
+            f"StepSettings: template={template!r} is not a template; give a function of the messages, a template of "
             "Jinja, or 'text' for the messages' bare texts"
         )
 

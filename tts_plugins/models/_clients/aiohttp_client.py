@@ -1,7 +1,7 @@
 """What this package uses of an `AsyncOpenAI`, over a pool of plain connections: a tenth of the client's CPU time.
 
 It sends what it is sure to send as the client would. A request with other arguments (a name that is not listed here, a
-value that is no plain JSON) goes through a real client, which converts it or refuses it in its own words.
+value that is not plain JSON) goes through a real client, which converts it, or raises its own error.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Outgoing:
     def refused(self, client: Any, error: Exception) -> bool:
         """Return whether the client raised this over the arguments: it tells when it sends, and has sent nothing.
 
-        A JSON error is none of its words: it comes out of an answer, if only that of whoever gives out keys.
+        A JSON error is not about the arguments: it comes from an answer, perhaps that of a token provider.
         """
         about = isinstance(error, TypeError | ValueError) and not isinstance(error, json.JSONDecodeError)
         return about and not self.sent and isinstance(getattr(core(client), _HOOK, None), _Telling)

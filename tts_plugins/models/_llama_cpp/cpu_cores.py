@@ -14,7 +14,7 @@ _SAMPLE_SECONDS = 0.1
 def default_threads() -> int:
     """Return the threads to use for CPU inference: our physical cores, less those that others keep busy; at least 1.
 
-    Blocks 0.1 s where the load is measured.
+    Blocks 0.1 s while the load is measured.
     """
     # Tokens/s of the embedded model on 2 shared cores, one request / four at once, threads waiting passively:
     #             otherwise idle    beside one busy process

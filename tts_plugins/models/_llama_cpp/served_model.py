@@ -35,7 +35,7 @@ class Served:
 
     @property
     def base_url(self) -> str:
-        """The running server's address, for any OpenAI client; it starts the server where it does not run."""
+        """The running server's address, for any OpenAI client; it starts the server if it does not run."""
         return self.start().base_url
 
     @property

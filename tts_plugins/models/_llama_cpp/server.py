@@ -1,8 +1,8 @@
 """llama.cpp as an OpenAI-compatible server on a loopback port, for a GGUF file.
 
-xllamacpp's server runs in a child process, not in ours, for reasons that were met (xllamacpp 2026.10): loading holds
+xllamacpp's server runs in a child process, not in ours, for reasons seen in practice (xllamacpp 2026.10): loading holds
 the GIL; destroying a server with a request in flight hangs for ever, holding the GIL; it takes over SIGINT and SIGTERM;
-a damaged file may abort the process; its log goes to the terminal; and its thread pool can only be told not to spin by
+a damaged file may abort the process; its log goes to the terminal; and its thread pool is kept from spinning only by
 an environment variable, before it is loaded. A child can be killed, which frees every byte at once.
 """
 
@@ -41,7 +41,7 @@ class LlamaServer:
     `ready_seconds` limits the start.
 
     Raises MissingExtraError without xllamacpp, ConfigurationError for a wrong setting, and WeightsError, in one line
-    that names the file, where it cannot be loaded or is not ready in time.
+    that names the file, if it cannot be loaded or is not ready in time.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ def _started(
     late.daemon = True
     late.start()
     try:
-        with contextlib.suppress(BrokenPipeError):  # it died at once: its answer, or the want of one, says so
+        with contextlib.suppress(BrokenPipeError):  # it died at once: the missing answer shows it
             process.stdin.write(json.dumps(settings).encode() + b"\n")
             process.stdin.flush()
         line = process.stdout.readline()
@@ -194,7 +194,7 @@ def _cause(log: str, said: dict[str, str], code: int) -> str:
 def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
     if os.getpid() != owner:
         return
-    process.kill()  # there is no state to save, and a polite end waits for the requests in flight
+    process.kill()  # there is no state to save, and a graceful end waits for the requests in flight
     process.wait()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:

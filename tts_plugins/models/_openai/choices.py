@@ -35,7 +35,7 @@ def _finish(said: str) -> str:
 
 
 def error_of(choice: Any) -> object:
-    """Return the error that stands in place of an answer, as gateways send it; None if there is none."""
+    """Return the error sent in place of an answer, as gateways do; None if there is none."""
     error = field(choice, "error")
     if error:
         return {"error": fields_of(error) or error}
@@ -50,7 +50,7 @@ def generation(choice: Any, *, empty: bool = False) -> Generation | None:
     content, finish = field(message, "content"), finish_of(choice)
     text, refusal = _text(content), field(message, "refusal")
     calls = listed(field(message, "tool_calls")) or field(message, "function_call")
-    none = not isinstance(content, str | list)  # a number or a mapping says as little as null does
+    none = not isinstance(content, str | list)  # a number or a mapping carries no text, like null
     if not text and not calls and not refusal and finish != "length" and none and not empty:
         return None
     return Generation(
@@ -147,7 +147,7 @@ def _top(choice: Any) -> tuple[tuple[tuple[str, float], ...], ...] | None:
         return None
     if not all(_is_number(field(token, "logprob")) for token in tokens):
         return None
-    return tuple(tuple(map(_pair, (token, *filter(_told, listed(field(token, "top_logprobs")))))) for token in tokens)
+    return tuple(tuple(map(_pair, (token, *filter(_scored, listed(field(token, "top_logprobs")))))) for token in tokens)
 
 
 def _tokens(choice: Any) -> list[Any]:
@@ -158,7 +158,7 @@ def _pair(token: Any) -> tuple[str, float]:
     return str(field(token, "token")), float(field(token, "logprob"))
 
 
-def _told(token: Any) -> bool:
+def _scored(token: Any) -> bool:
     return _is_number(field(token, "logprob"))
 
 

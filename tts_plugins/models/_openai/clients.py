@@ -28,7 +28,7 @@ _OPENAI, _AIOHTTP = "openai.resources.chat", "tts_plugins.models._clients.aiohtt
 
 
 def is_official(address: str | None) -> bool:
-    """Return whether it is OpenAI's own server; None stands for it."""
+    """Return whether it is OpenAI's own server, which None means too."""
     host = urlsplit(address or OFFICIAL).hostname or ""
     return host == "api.openai.com" or host.endswith(".api.openai.com")
 
@@ -113,7 +113,7 @@ class Clients:
 
     @property
     def here(self) -> Any:
-        """The client of the running loop, where it has been made."""
+        """The client of the running loop, if it has been made."""
         return self._clients.here
 
     @property
@@ -156,7 +156,7 @@ class Clients:
 
 @dataclass(frozen=True)
 class Secrets:
-    """The secrets of some clients, found once they are looked through: that is where an error is told."""
+    """The secrets of some clients, found once they are looked through: that is, when an error is reported."""
 
     clients: Clients
 
@@ -168,7 +168,7 @@ def _given(client: Any) -> bool:
     # What OpenAI's client makes for itself is of this class, and can be made again.
     default = getattr(importlib.import_module("openai._base_client"), "AsyncHttpxClientWrapper", None)
     inner = getattr(client, "_client", None)
-    inner = getattr(inner, "_client", inner)  # an adapter may stand around the client
+    inner = getattr(inner, "_client", inner)  # an adapter may wrap the client
     return default is not None and hasattr(inner, "aclose") and not isinstance(inner, default)
 
 

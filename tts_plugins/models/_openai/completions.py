@@ -13,7 +13,7 @@ _KNOWN = {
     "seed", "stop", "suffix", "temperature", "top_p", "user", "extra_headers", "extra_query", "extra_body", "timeout",
     "stream", "stream_options",
 }  # fmt: skip
-# What a template has written into the prompt already, and what stands in other fields here.
+# What a template has written into the prompt already, and what other fields hold here.
 _ELSEWHERE = {
     "messages", "tools", "tool_choice", "functions", "function_call", "parallel_tool_calls", "logprobs", "top_logprobs",
     "max_completion_tokens",
@@ -39,7 +39,7 @@ def as_chat(response: Any) -> Any:
     choices = listed(field(response, "choices"))
     if not choices:
         return response
-    # An empty text ends a solution, and none at all is no answer.
+    # An empty text ends a solution; no text at all is not an answer.
     parts = [_part(c, {"message": _message(c)}) for c in choices]
     return {"choices": parts, "usage": field(response, "usage")}
 

@@ -17,7 +17,7 @@ from tts_plugins.models._openai.stream import ErrorInReply
 
 
 def translate(error: Exception, who: str, secrets: Iterable[str] = ()) -> TTSError:
-    """Return the error of this package that stands for one of the client's.
+    """Return the error of this package for one of the client's.
 
     Args:
         who: the model, and where it was asked.
@@ -45,14 +45,14 @@ def translate(error: Exception, who: str, secrets: Iterable[str] = ()) -> TTSErr
         return reply_error(200, broken, {"error": error.body}, secrets=secrets, now=time.time())
     said = cut(without_secrets(f"{type(error).__name__}: {error}", secrets))
     if isinstance(error, json.JSONDecodeError | openai.APIError | UnicodeDecodeError):
-        return MalformedResponse(f"{who}: the answer is no valid JSON ({said})")
+        return MalformedResponse(f"{who}: the answer is not valid JSON ({said})")
     if type(error).__module__.startswith("httpx"):  # openai lets a reset in mid-stream through as it is
         return connection_error(error, who, secrets)
     return MalformedResponse(f"{who}: the answer could not be read ({said})")
 
 
 def refusal(error: Exception) -> tuple[int, ErrorBody] | None:
-    """Return the status and what the server says, where it refused a request; None for any other error."""
+    """Return the status and what the server says, if it refused a request; None for any other error."""
     status = getattr(error, "status_code", None)
     return (status, read_error(_body(error))) if isinstance(status, int) else None
 

@@ -40,7 +40,7 @@ async def send(client: Any, body: Mapping[str, Any], *, stream: bool, hear: Hear
         hear: called with each chunk of a stream as it arrives.
 
     Returns:
-        Decoded JSON in the form of a chat completion, a `Streamed`, or text where the answer is no JSON.
+        Decoded JSON in the form of a chat completion, a `Streamed`, or text if the answer is not JSON.
 
     Raises:
         Exception: the client's own errors, as they are.
@@ -72,14 +72,14 @@ async def send(client: Any, body: Mapping[str, Any], *, stream: bool, hear: Hear
 
 
 def read_whole(body: bytes, *, chat: bool = True) -> Any:
-    """Return an answer in one piece: decoded JSON in the form of a chat completion, or text where it is no JSON.
+    """Return an answer in one piece: decoded JSON in the form of a chat completion, or text if it is not JSON.
 
     Raises:
-        Unreadable: it begins like JSON and is none.
+        Unreadable: it begins like JSON but is not valid.
     """
     answer = decoded(body)
     if isinstance(answer, str) and answer.lstrip()[:1] in ("{", "["):
-        raise Unreadable(f"the answer is no valid JSON: {answer[:80]!r}")
+        raise Unreadable(f"the answer is not valid JSON: {answer[:80]!r}")
     return answer if chat else as_chat(answer)
 
 
@@ -89,7 +89,7 @@ async def read_stream(
     """Return a streamed answer, gathered; one that was not streamed after all is read as `read_whole` does.
 
     Raises:
-        Unreadable: the stream was cut, or holds what is no JSON.
+        Unreadable: the stream was cut, or holds something that is not JSON.
         ErrorInReply: one of its events is an error.
     """
     reader = EventReader()
@@ -99,7 +99,7 @@ async def read_stream(
         return read_whole(reader.whole, chat=chat)
     if chat:
         return made
-    # An empty text ends a solution, and none at all is no answer.
+    # An empty text ends a solution; no text at all is not an answer.
     return replace(made, choices=[c if c["said_text"] else {**c, "message": None} for c in made.choices])
 
 

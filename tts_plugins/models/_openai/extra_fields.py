@@ -7,7 +7,7 @@ from typing import Any
 
 from tts_plugins.errors import ConfigurationError
 
-# llama.cpp reads `n_predict` in place of `max_tokens` wherever it stands.
+# llama.cpp reads `n_predict` in place of `max_tokens`, wherever it is.
 _LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 _SAMPLES, _ASKED = "the strategy's n says how many samples", "the problem holds what is asked"
 _OWNED = {
@@ -17,13 +17,13 @@ _OWNED = {
 
 
 def check_request(owner: str, request: Mapping[str, Any], max_tokens: int | None, *, both: bool = False) -> None:
-    """Refuse settings of all requests that would go past what is reserved for each of them.
+    """Raise if a setting of all requests would exceed what is reserved for each of them.
 
     Args:
-        both: the limit may stand under both of its names; the larger is what is reserved.
+        both: the limit may be given under both of its names; the larger is what is reserved.
 
     Raises:
-        ConfigurationError: names the field, the value and the mend.
+        ConfigurationError: names the field, the value and what to do.
     """
     limits = {name: request[name] for name in _LIMITS if request.get(name) is not None}
     if both and len(limits) > 1 and max(limits.values()) == max_tokens:
@@ -37,10 +37,10 @@ def check_request(owner: str, request: Mapping[str, Any], max_tokens: int | None
 
 
 def check_fields(owner: str, where: str, fields: Mapping[str, Any], max_tokens: int | None) -> None:
-    """Refuse further fields of a request, those in its `extra_body` included, that would go past what is reserved.
+    """Raise if a further field of a request, or of its `extra_body`, would exceed what is reserved.
 
     Raises:
-        ConfigurationError: names the field, the value and the mend.
+        ConfigurationError: names the field, the value and what to do.
     """
     body = fields.get("extra_body")
     for place, given in ((where, fields), ("extra_body", body if isinstance(body, Mapping) else {})):

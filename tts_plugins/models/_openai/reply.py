@@ -26,8 +26,8 @@ class Asked:
 
     Attributes:
         prompt: the fields that make it up, as they were sent.
-        new: what of a choice's text is new, where servers repeat what they continue.
-        shape: from a choice and what it says to the generation that it stands for.
+        new: what of a choice's text is new if servers repeat what they continue.
+        shape: from a choice and what it says to its generation.
     """
 
     prompt: Any
@@ -58,9 +58,9 @@ class ReplyReader:
         if len(choices) < 2 or trust.proven or trust.asked or field(usage, "every_choice"):
             return None
         texts, ended = [asked.new(shown(c)) for c in choices], [finish_of(c) == "length" for c in choices]
-        told = completion_count(usage, texts, ended, asked.max_tokens)
+        claimed = completion_count(usage, texts, ended, asked.max_tokens)
         kept = kept_limit(usage, texts, asked.max_tokens, trust)
-        return (told, texts) if told is not None and told <= most_of_one(told, usage, texts, kept) else None
+        return (claimed, texts) if claimed is not None and claimed <= most_of_one(claimed, usage, texts, kept) else None
 
     def read(self, asked: Asked, response: Any) -> Reply:
         """Return the generations of an answer, with the usage of the whole request.
@@ -94,7 +94,7 @@ class ReplyReader:
         )
         if usage.exact:
             self.prompts.saw(written, usage.prompt_tokens)
-        # Choices that nobody asked for cost their tokens, and are no calls of ours.
+        # Choices that nobody asked for cost their tokens, but are not calls of ours.
         return replace(usage, calls=min(usage.calls, asked.choices), requests=asked.requests)
 
     def _refuse(self, response: Any) -> None:
@@ -112,5 +112,5 @@ class ReplyReader:
             who = f"{self.who}: the answer is an error"
             raise reply_error(200, who, errors[0], secrets=self.secrets, now=time.time())
         if not choices:
-            raise MalformedResponse(f"{self.who}: the choices of the stream cannot be told apart, or did not end")
+            raise MalformedResponse(f"{self.who}: the choices of the stream cannot be distinguished, or did not end")
         raise MalformedResponse(f"{self.who}: the answer has neither text nor a tool call")

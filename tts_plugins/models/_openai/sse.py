@@ -12,7 +12,7 @@ DONE = "[DONE]"
 
 
 class EventReader:
-    """Splits bytes into the data of events; what is no event is kept, since it may be an answer in one piece.
+    """Splits bytes into the data of events; what is not an event is kept, since it may be an answer in one piece.
 
     Lines end with LF, CR or CRLF, wherever the bytes are cut.
     """
@@ -44,7 +44,7 @@ class EventReader:
 
     @property
     def whole(self) -> bytes | None:
-        """The answer, where it was no stream of events at all."""
+        """The answer, if it was not a stream of events at all."""
         return None if self._events else b"\n".join(self._other).strip()
 
     def _take(self, line: bytes) -> str | None:
@@ -66,7 +66,7 @@ async def events(pieces: AsyncIterator[bytes], reader: EventReader) -> AsyncIter
     """Yield each event as decoded JSON, and `DONE` when the server says that the stream has ended.
 
     Raises:
-        Unreadable: an event is no JSON.
+        Unreadable: an event is not JSON.
     """
     async for piece in pieces:
         for event in reader.feed(piece):
@@ -82,4 +82,4 @@ def decode(event: str) -> Any:
     try:
         return json_bytes.decode(event)
     except ValueError as error:
-        raise Unreadable(f"an event of the stream is no valid JSON ({error}): {event[:80]!r}") from None
+        raise Unreadable(f"an event of the stream is not valid JSON ({error}): {event[:80]!r}") from None

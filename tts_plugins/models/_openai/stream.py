@@ -36,7 +36,7 @@ class Streamed:
 
     Attributes:
         choices: those that ended.
-        unfinished: those that did not, or cannot be told apart; their tokens were generated all the same.
+        unfinished: those that did not, or cannot be distinguished; their tokens were generated all the same.
         several: whether the server can be asked for several choices in one stream.
     """
 
@@ -49,11 +49,11 @@ class Streamed:
 async def gather(chunks: AsyncIterator[Any], asked: int = 1) -> Streamed:
     """Return the choices with their messages, and the usage.
 
-    Answers that come under one number are never put together, where several were asked for: nobody can tell where
+    Answers that come under one number are never put together if several were requested: nobody can tell where
     one of them ends, if they come in turns.
 
     Args:
-        chunks: decoded JSON or the client's objects; `DONE` where the server says that it is the end.
+        chunks: decoded JSON or the client's objects; `DONE` when the server says that it is the end.
         asked: choices that the request asked for.
 
     Raises:
@@ -61,7 +61,7 @@ async def gather(chunks: AsyncIterator[Any], asked: int = 1) -> Streamed:
         ErrorInReply: one of its events is an error.
     """
     choices: dict[int, _Choice] = {}
-    usages: list[tuple[int, Any]] = []
+    usages: list[_Reported] = []
     done = False
     async for chunk in chunks:
         if isinstance(chunk, str):
@@ -73,11 +73,12 @@ async def gather(chunks: AsyncIterator[Any], asked: int = 1) -> Streamed:
             index = read(part, "index")
             choices.setdefault(index if isinstance(index, int) else 0, _Choice()).add(part)
         if (usage := read(chunk, "usage")) is not None:
-            usages.append((sum(c.ends > 0 for c in choices.values()), usage))
+            ended, generated = sum(c.ends > 0 for c in choices.values()), read(read(chunk, "timings"), "predicted_n")
+            usages.append(_Reported(usage, ended, generated))
     return _whole([choices[i] for i in sorted(choices)], usages, asked, done or bool(usages))
 
 
-def _whole(choices: list[_Choice], usages: list[tuple[int, Any]], asked: int, complete: bool) -> Streamed:
+def _whole(choices: list[_Choice], usages: list[_Reported], asked: int, complete: bool) -> Streamed:
     if asked == 1 and complete:
         for choice in choices:
             choice.finish_reason = choice.finish_reason or "stop"  # the stream is whole, and nobody said why it ended
@@ -92,6 +93,15 @@ def _whole(choices: list[_Choice], usages: list[tuple[int, Any]], asked: int, co
         usage=usage_of(usages, made),
         several=not bad,
     )
+
+
+@dataclass(frozen=True)
+class _Reported:
+    """A usage in a stream, the choices that had ended by then, and what llama.cpp says one of them generated."""
+
+    usage: Any
+    ended: int
+    generated: Any
 
 
 class _Choice:
@@ -204,21 +214,23 @@ def _as_parts(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [{"type": "text", "text": value}]
 
 
-def usage_of(usages: list[tuple[int, Any]], choices: list[Any]) -> Any:
-    """Return the usage of the whole stream, from those sent in it, each with the number of choices ended before it.
+def usage_of(usages: list[_Reported], choices: list[Any]) -> Any:
+    """Return the usage of the whole stream, from those sent in it.
 
-    llama.cpp reports one for each choice as that ends, and these are summed; others repeat one that grows.
+    llama.cpp reports one for each choice as that ends, and its timings say so; these are summed. Others repeat one that
+    grows. Where the two cannot be distinguished, the sum is marked as an upper bound.
     """
     if not usages:
         return None
-    each = len(choices) > 1 and [ended for ended, _ in usages] == list(range(1, len(choices) + 1))
-    reported = [usage for _, usage in usages]
+    each = len(choices) > 1 and [report.ended for report in usages] == list(range(1, len(choices) + 1))
+    reported = [report.usage for report in usages]
     counts = [read(usage, "completion_tokens") for usage in reported]
     if not all(isinstance(count, int) and not isinstance(count, bool) for count in counts):
         return None if each else reported[-1]
+    certain = each and counts == [report.generated for report in usages]
     longest = max(len(shown(choice).encode("utf-8", "replace")) + 2 for choice in choices) if choices else 0
     cut = all(finish_of(choice) == "length" for choice in choices)
-    if not each or max(counts) > longest or (len(set(counts)) == 1 and not cut):
+    if not certain and (not each or max(counts) > longest or (len(set(counts)) == 1 and not cut)):
         return reported[max(range(len(counts)), key=lambda i: (counts[i], i))]
     # The prompt is computed for one of them, and then copied; only that one says what was not cached.
     first = min(reported, key=_cached)
@@ -226,6 +238,7 @@ def usage_of(usages: list[tuple[int, Any]], choices: list[Any]) -> Any:
         "prompt_tokens": read(first, "prompt_tokens"),
         "completion_tokens": sum(counts),
         "every_choice": True,
+        "upper_bound": not certain and counts == sorted(counts),  # a count that grows cannot shrink
         "prompt_tokens_details": read(first, "prompt_tokens_details"),
     }
 

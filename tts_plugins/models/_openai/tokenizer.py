@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 from tts_plugins._internal.token_usage import Trust
 
-# It is asked for a proof that spares nothing but a bound: a server that is slow to answer is left alone.
+# The proof only avoids charging the bound, so a server that is slow to answer is not asked again.
 _SECONDS = 2.0
 
 
-async def weigh(trust: Trust, told: int, client: Any, model: str, texts: Sequence[str]) -> None:
-    """Find out, once, whether a server counts all choices of a request, where its count alone does not show it."""
+async def weigh(trust: Trust, reported: int, client: Any, model: str, texts: Sequence[str]) -> None:
+    """Find out, once, whether a server counts all choices of a request, if its count alone does not show it."""
     host = urlsplit(str(client.base_url)).hostname or ""
     if host == "api.openai.com" or host.endswith(".openai.azure.com"):
         trust.proven = True  # as its documentation says: all choices are billed, and counted
@@ -26,7 +26,7 @@ async def weigh(trust: Trust, told: int, client: Any, model: str, texts: Sequenc
         trust.asked = False  # cancelled: the next one asks
         raise
     if counts is not None:
-        trust.saw_counts(told, counts)
+        trust.saw_counts(reported, counts)
 
 
 async def count_tokens(client: Any, model: str, texts: Sequence[str]) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""any-llm's provider in the form of an OpenAI client, with what it would do behind one's back switched off."""
+"""any-llm's provider in the form of an OpenAI client, with its hidden behaviour (retries, redirects) switched off."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tts_plugins.errors import ConfigurationError, MissingExtraError
 from tts_plugins.models._clients.hooks import limit
 
 _KEYS = ("API_KEY", "TOKEN", "SECRET", "ACCESS_KEY", "BEARER")
-# What reaches a provider of all that a chat completion may ask for; any-llm drops the rest, or its SDK raises.
+# The fields of a chat completion that reach a provider; any-llm drops the rest, or its SDK raises.
 _REACHES: Mapping[str, frozenset[str]] = {
     "anthropic": frozenset({"tools", "tool_choice", "response_format", "parallel_tool_calls"}),
     "gemini": frozenset(

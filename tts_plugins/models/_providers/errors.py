@@ -37,7 +37,7 @@ class _Answer(NamedTuple):
 
 
 def provider_error(error: Exception, who: str, secrets: Iterable[str] = ()) -> TTSError:
-    """Return the error of this package that stands for one of a provider's SDK."""
+    """Return the error of this package for one of a provider's SDK."""
     secrets = [*secrets, *secrets_in(getattr(getattr(error, "request", None), "headers", None))]
     below: BaseException | None = error
     while below is not None and not isinstance(below, TTSError | Unreadable):
@@ -63,7 +63,7 @@ def provider_error(error: Exception, who: str, secrets: Iterable[str] = ()) -> T
 
 
 def provider_refusal(error: Exception) -> tuple[int, ErrorBody] | None:
-    """Return the status and what the provider says, where it refused a request; None for any other error."""
+    """Return the status and what the provider says, if it refused a request; None for any other error."""
     answer = _answer_of(error)
     return None if answer is None else (answer.status, read_error(answer.body))
 

@@ -147,7 +147,7 @@ class Accounts:
     async def _take(self, store: UsageStore, tenant: Tenant, periods: tuple[Period, ...], wanted: Amount) -> Amount:
         end, pause = time.monotonic() + self._patience, _FIRST_PAUSE
         while True:
-            taken = await store.take(tenant.name, periods, wanted, whole=True)
+            taken = await _taken(store, tenant, periods, wanted, whole=True)
             if taken is not None:
                 return taken
             balances = await store.balances(tenant.name, periods)
@@ -156,12 +156,26 @@ class Accounts:
             most, now = grantable(periods, settled, wanted, False), grantable(periods, balances, wanted, False)
             if most is None:
                 raise used_up(f"{_used_up(periods, settled)} of {tenant.name} is used up.")
-            if now == most and (taken := await store.take(tenant.name, periods, wanted, whole=False)) is not None:
+            if now == most and (taken := await _taken(store, tenant, periods, wanted, whole=False)) is not None:
                 return taken
             if time.monotonic() > end:
                 raise busy("Requests in flight hold what is left of your budget; try again when they have ended.")
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+async def _taken(
+    store: UsageStore, tenant: Tenant, periods: tuple[Period, ...], wanted: Amount, *, whole: bool
+) -> Amount | None:
+    """`store.take`; where the wait for it is cancelled, what it took is given back."""
+    taking = asyncio.ensure_future(store.take(tenant.name, periods, wanted, whole=whole))
+    try:
+        return await asyncio.shield(taking)
+    except asyncio.CancelledError:
+        # A transaction that has begun is made all the same, and nobody else knows of it.
+        if (taken := await taking) is not None:
+            await store.settle(tenant.name, periods, taken, NONE)
+        raise
 
 
 def periods_of(tenant: Tenant, now: datetime) -> tuple[Period, ...]:

@@ -20,7 +20,7 @@ _Item = dict[str, Any] | str | None
 
 
 class ChatStream:
-    """The stream of one request. Leaving it cancels the request's work."""
+    """The stream of one request. Whoever leaves it calls `cancel`."""
 
     def __init__(self, call: ChatCall) -> None:
         self.call = call
@@ -50,26 +50,27 @@ class ChatStream:
             self._task.cancel()
             raise
 
+    def cancel(self) -> None:
+        """Cancel the request's work, where it has not ended."""
+        self._task.cancel()
+
     async def frames(self) -> AsyncIterator[bytes]:
         """The events, as they go over the wire."""
         heartbeat = self.call.service.settings.heartbeat
         yield b": tts-plugins\n\n"
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(heartbeat):
-                        item = await self._queue.get()
-                except TimeoutError:
-                    yield f": {self._seen} candidates so far\n\n".encode()
-                    continue
-                if item is None:
-                    break
-                for chunk in self._chunks(item):
-                    yield self._encode(chunk)
-            for frame in self._last():
-                yield frame
-        finally:
-            self._task.cancel()
+        while True:
+            try:
+                async with asyncio.timeout(heartbeat):
+                    item = await self._queue.get()
+            except TimeoutError:
+                yield f": {self._seen} candidates so far\n\n".encode()
+                continue
+            if item is None:
+                break
+            for chunk in self._chunks(item):
+                yield self._encode(chunk)
+        for frame in self._last():
+            yield frame
 
     def _put(self, item: _Item) -> None:
         self._queue.put_nowait(item)

@@ -26,7 +26,7 @@ class ModelContract(Contract):
 
     Attributes:
         max_tokens_known: False for a model without `max_tokens`, whose bound is then open.
-        waits: False where a call is over before it could be cancelled (replay, look-up).
+        waits: False if a call is over before it could be cancelled (replay, look-up).
     """
 
     max_tokens_known: bool = True

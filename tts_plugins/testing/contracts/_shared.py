@@ -18,7 +18,7 @@ class Contract:
     """What the three share."""
 
     problem: Problem = Problem("What is 17 * 23? Show your work, then give the answer after ####.")
-    """What is asked; override it where yours needs another form."""
+    """What is asked; override it if yours needs another form."""
 
     def run(self, function: Callable[[], Coroutine[Any, Any, T]], seconds: float = 30.0) -> T:
         """Return the result of a coroutine on a loop of its own; a hang is a failure."""
@@ -37,18 +37,18 @@ def draws_elsewhere(bound: Bound) -> bool:
 
 def check_bound(bound: Any) -> None:
     """Check that it is a bound, and that no part is negative."""
-    assert isinstance(bound, Bound), f"bound returned {bound!r}, which is no budget.Bound"
+    assert isinstance(bound, Bound), f"bound returned {bound!r}, which is not a budget.Bound"
     assert bound.calls >= 0 and bound.prompt_tokens >= 0, f"{bound}: negative"
     assert bound.completion_tokens is None or bound.completion_tokens >= 0, f"{bound}: negative"
-    assert bound.usd is None or (math.isfinite(bound.usd) and bound.usd >= 0), f"{bound}: usd is no amount of money"
+    assert bound.usd is None or (math.isfinite(bound.usd) and bound.usd >= 0), f"{bound}: usd is not an amount of money"
 
 
 def check_reply(reply: Any, asked: int) -> None:
     """Check that it is a reply of at most so many generations."""
-    assert isinstance(reply, Reply), f"generate returned {reply!r}, which is no types.Reply"
+    assert isinstance(reply, Reply), f"generate returned {reply!r}, which is not a types.Reply"
     assert 1 <= len(reply.generations) <= asked, f"{len(reply.generations)} generations for {asked} seeds"
     for generation in reply.generations:
-        assert isinstance(generation, Generation), f"{generation!r} is no types.Generation"
+        assert isinstance(generation, Generation), f"{generation!r} is not a types.Generation"
         assert isinstance(generation.text, str), f"its text is {generation.text!r}; give a str, empty for a tool call"
         assert isinstance(generation.finish_reason, str), f"finish_reason is {generation.finish_reason!r}"
     if reply.usage is not None:

@@ -53,7 +53,7 @@ class StrategyContract(Contract):
         result = self.solve(model)
         assert isinstance(result.best, Scored)
         ids = {c.id for c in result.candidates}
-        assert result.best.id in ids, "the chosen candidate is none of those that the run made"
+        assert result.best.id in ids, "the chosen candidate is not one that the run made"
         assert result.usage.by_role["model"].calls == sum(map(len, model.requests)), "calls went past the run"
         json.dumps(result.trace.to_dict(), allow_nan=False)
 
@@ -149,8 +149,8 @@ class StrategyContract(Contract):
         strategy: Any = self.make()
         if not hasattr(strategy, "to_dict"):
             return
-        told = json.loads(json.dumps(strategy.to_dict()))
-        again = type(strategy).from_dict(told)
+        saved = json.loads(json.dumps(strategy.to_dict()))
+        again = type(strategy).from_dict(saved)
         assert again == strategy and again.to_dict() == strategy.to_dict()
 
 

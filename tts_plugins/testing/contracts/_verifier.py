@@ -23,7 +23,7 @@ from tts_plugins.types import Result, Usage
 
 
 class VerifierContract(Contract):
-    """Promises of a `Verifier` or a `SetVerifier`; override `make`, and `texts` where yours needs others.
+    """Promises of a `Verifier` or a `SetVerifier`; override `make`, and `texts` if yours needs others.
 
     Attributes:
         texts: solutions to score; at least one of them must get a score.
@@ -58,7 +58,7 @@ class VerifierContract(Contract):
             check_bound(self.run(lambda tokens=tokens: self.make().bound(self.problem, tokens)))  # type: ignore[misc]
 
     def test_scores_are_finite_and_between_0_and_1(self) -> None:
-        """What is no score is raised as `VerifierError`, never returned."""
+        """What is not a score is raised as `VerifierError`, never returned."""
         result = self.solve(self.make())
         assert result.candidates, "no candidate got a score"
         for candidate in result.candidates:
@@ -67,7 +67,7 @@ class VerifierContract(Contract):
             assert isinstance(candidate.feedback, str)
         failed = [e["error"] for e in result.trace if e["kind"] == "candidate" and "error" in e]
         garbage = [e for e in failed if e.startswith("InvalidScore")]
-        assert not garbage, f"it returned what is no score: {garbage[0] if garbage else ''}"
+        assert not garbage, f"it returned what is not a score: {garbage[0] if garbage else ''}"
         json.dumps(result.trace.to_dict(), allow_nan=False)
 
     def test_it_leaves_the_candidate_as_it_was(self) -> None:

@@ -18,7 +18,7 @@ class RawRequest:
     Attributes:
         number: how many came before it.
         headers: with names in lower case.
-        body: decoded JSON; None where it is none.
+        body: decoded JSON; None if it is not JSON.
     """
 
     number: int
@@ -34,7 +34,7 @@ class RawReply:
     Attributes:
         body: bytes or text as they are; anything else as JSON.
         status: of HTTP.
-        headers: besides Content-Length; Content-Type is that of JSON where none is given.
+        headers: besides Content-Length; Content-Type is that of JSON if none is given.
         cut: break the connection after the body, which is sent without its length.
     """
 

@@ -44,7 +44,7 @@ Replies = str | Sequence[str | Reply] | ReplyFunction
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a request truly led to, before any lie about it is told."""
+    """What a request truly led to, before any false report of it."""
 
     replies: tuple[Reply, ...]
     completion_tokens: tuple[int, ...]

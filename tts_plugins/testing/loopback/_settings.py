@@ -171,8 +171,8 @@ def refusal(settings: Settings, body: Body, authorization: str) -> tuple[int, Bo
     refused = [*settings.refuses, *(["max_tokens"] if settings.refuses_max_tokens else [])]
     for name in refused:
         if body.get(name) is not None:
-            mend = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
-            said = f"Unsupported parameter: '{name}' is not supported with this model.{mend}"
+            fix = " Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
+            said = f"Unsupported parameter: '{name}' is not supported with this model.{fix}"
             return 400, error_body(said, param=name, code="unsupported_parameter")
     last = (body.get("messages") or [{}])[-1]
     if last.get("role") == "assistant" and not (

@@ -32,7 +32,7 @@ class Vocabulary:
         """Return the text again.
 
         Raises:
-            ValueError: one of them stands for nothing.
+            ValueError: one of them has no meaning.
         """
         if not all(0 <= i < len(self._words) for i in ids):
             raise ValueError(f"token ids must be from 0 to {len(self._words) - 1}")

@@ -17,7 +17,7 @@ class LoopbackServer:
     """The server; `with` starts and stops it. Options are those of `Settings`.
 
     Endpoints: POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models, /health; /tokenize and
-    /apply-template where they are switched on; /control for the counts.
+    /apply-template if they are switched on; /control for the counts.
 
     Args:
         process: run in a child process. Functions among the options must then be importable; `reply` may be.

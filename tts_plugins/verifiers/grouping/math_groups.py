@@ -11,6 +11,7 @@ from tts_plugins.answers import extract, normalise
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import RelatedKey, Relation
+from tts_plugins.types import Problem
 from tts_plugins.verifiers._math_process import MathProcesses
 from tts_plugins.verifiers.grouping.guards import decided, elements, one_way, plain
 
@@ -55,7 +56,7 @@ class MathGroups:
         """The answer in a text."""
         return self._read(text)
 
-    async def relate(self, run: Run, key: str, raw: str) -> str:
+    async def relate(self, run: Run, key: str, raw: str, problem: Problem) -> str:
         """The key, compared with those that were seen in the run before."""
         known = self._runs.setdefault(run, _Known())
         async with known.lock:

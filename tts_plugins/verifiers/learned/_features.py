@@ -19,9 +19,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Embed = Callable[[Sequence[str]], Awaitable[Sequence[Sequence[float]]]]
 
-SPEC = 1  # of the features; what is fitted to one is not read as another
+SPEC = 1  # of the features; a head is read only with the version that it was fitted to
 LENGTHS, SURE = 2, 2  # columns before the vector: steps and characters; mean and least log-probability
-_LEAST = -20.0  # a token less likely than that tells nothing more
+_LEAST = -20.0  # a less likely token carries no more information
 _BATCH = 16  # texts in one request
 
 

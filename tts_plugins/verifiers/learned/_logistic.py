@@ -15,7 +15,7 @@ ROUNDS, PATIENCE = 400, 40
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """Weights on raw features, and how they were come by.
+    """Weights on raw features, and how they were found.
 
     Attributes:
         rounds, penalty: the medians over the parts, of those that were best on the problems held out for stopping.
@@ -67,13 +67,13 @@ def fit_head(table: Table, *, validation: float, seed: int) -> Fitted:
 def _one(table: Table, outside: set[int]) -> Fitted:
     """Return the head that is best on the problems outside of its training.
 
-    Accelerated gradient descent with the step that the curvature allows, so that no rate is to be tuned; the weights
+    Accelerated gradient descent with the step that the curvature allows, so that no rate has to be tuned; the weights
     kept are those of the round and the penalty with the least cross-entropy there.
     """
     train = table.of([p for p in map(int, np.unique(table.problem)) if p not in outside])
     stop = table.of(sorted(outside))
     centre, spread = train.x.mean(0), train.x.std(0)
-    scale = np.where(spread > 1e-9, spread, np.inf)  # what never varied weighs nothing
+    scale = np.where(spread > 1e-9, spread, np.inf)  # a feature that never varied gets weight 0
     z, held = (train.x - centre) / scale, (stop.x - centre) / scale
     mean = float(np.clip(train.labels.mean(), 1e-3, 1 - 1e-3))
     curve = [_descend(z, train.labels, held, stop.labels, penalty, mean) for penalty in PENALTIES]

@@ -26,10 +26,10 @@ class LearnedHead:
     """What a training found: a logistic regression on features of a solution's beginning.
 
     Attributes:
-        weights: of the features: log of steps, log of characters, mean and least log-probability where there are
+        weights: of the features: log of steps, log of characters, mean and least log-probability if there are
             any, then the vector of the embedding model.
         bias: the intercept.
-        embedding: the name of the model whose vectors it was fitted to; no other's mean anything to it.
+        embedding: the name of the model whose vectors it was fitted to; vectors of other models mean nothing to it.
         logprobs: whether candidates must have log-probabilities.
         aggregate: how step scores become one.
         features: the version of the features.
@@ -124,7 +124,7 @@ class LearnedHead:
         """Read what `save` wrote; never a pickle.
 
         Raises:
-            DataError: the file is no learned verifier, or of another version.
+            DataError: the file is not a learned verifier, or of another version.
         """
         import zipfile
 

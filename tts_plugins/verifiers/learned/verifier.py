@@ -31,7 +31,7 @@ class LearnedVerifier:
     Args:
         embedder: gives the vectors: `EmbeddingModel` or `LocalEmbeddingModel`, the same as in training.
         head: what a training found.
-        aggregate: how step scores become one; the head's own where left out.
+        aggregate: how step scores become one; the head's own if left out.
         by: how a text without steps is cut into them, see `tts_plugins.steps.split`; as in training.
         max_steps: steps of a candidate at most; more are an error of that candidate. Room is reserved for each.
         remember: vectors kept, so that what beams share is not asked for again.
@@ -52,7 +52,7 @@ class LearnedVerifier:
         name: str = "LearnedVerifier",
     ) -> None:
         if not isinstance(embedder, Model):
-            raise ConfigurationError(f"{name}: embedder={embedder!r} is no model; pass an EmbeddingModel")
+            raise ConfigurationError(f"{name}: embedder={embedder!r} is not a model; pass an EmbeddingModel")
         if embedder.name != head.embedding:
             raise ConfigurationError(
                 f"{name}: it was trained on vectors of {head.embedding!r}, and embedder is {embedder.name!r}, whose "
@@ -114,7 +114,7 @@ class LearnedVerifier:
         """Return the verifier in a file that `save` wrote.
 
         Raises:
-            DataError: it is none, or of another version.
+            DataError: it is not a learned verifier, or of another version.
             ConfigurationError: the embedder is another one.
         """
         return cls(embedder, LearnedHead.load(path), **settings)
@@ -129,7 +129,7 @@ class LearnedVerifier:
         """Return the probability, after each step, that a continuation ends right; and their aggregate.
 
         Raises:
-            VerifierError: there are no steps or too many, no log-probabilities where it needs them, or no vectors.
+            VerifierError: there are no steps or too many, no log-probabilities although it needs them, or no vectors.
         """
         from tts_plugins.verifiers.learned._features import rows, texts
 

@@ -64,10 +64,10 @@ class ProcessReward:
         *,
         family: RewardFamily | None = None,
     ) -> Score:
-        """Return the scores that stand in the rows, and their aggregate; `family` where they are read in another way.
+        """Return the scores in the rows, and their aggregate; `family` says so if they are read in another way.
 
         Raises:
-            InvalidScore: they are no scores of its steps.
+            InvalidScore: they are not scores of its steps.
         """
         scores = (family or self.family).scores(rows, len(shown.ends), places, self.name)
         return Score(value=aggregate(scores, self.aggregate), steps=scores, details={"aggregate": self.aggregate})

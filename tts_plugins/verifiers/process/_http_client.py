@@ -27,7 +27,7 @@ _NAMES = "is base_url right, and is it a pooling model (vLLM: --runner pooling)?
 
 
 class JSONClient:
-    """Posts to one server: by aiohttp where it is installed, else by the standard library on threads.
+    """Posts to one server: by aiohttp if it is installed, else by the standard library on threads.
 
     Args:
         root: the server's address.
@@ -72,9 +72,9 @@ class JSONClient:
         try:
             answer = decode(raw)
         except ValueError as error:
-            raise MalformedResponse(f"{where}: the answer is no valid JSON: {raw[:80]!r}") from error
+            raise MalformedResponse(f"{where}: the answer is not valid JSON: {raw[:80]!r}") from error
         if not isinstance(answer, dict):
-            raise MalformedResponse(f"{where}: the answer is a {type(answer).__name__}, no JSON object")
+            raise MalformedResponse(f"{where}: the answer is a {type(answer).__name__}, not a JSON object")
         if (wrong := error_in(answer)) is not None and not answer.get("data"):
             raise reply_error(200, f"{where}: the answer is an error", wrong, now=time.time(), names=_NAMES)
         return answer

@@ -24,9 +24,9 @@ class RewardFamily:
         step: one step, with `{step}`, `{number}` and `{separator}`.
         separator: what marks a step's end; it is taken out of the steps' own texts.
         rows: whether the server returns a row for each "step" (pooling type STEP) or each "token".
-        positive: which column is the probability of «right»; the only one where a row has one.
-        squash: "none" where rows are probabilities; "sigmoid" for a raw reward, "softmax" for two logits.
-        words: where the model has no head for scores, but answers after the separator: the tokens whose logits are
+        positive: which column is the probability of "right"; the only one if a row has one.
+        squash: "none" if rows are probabilities; "sigmoid" for a raw reward, "softmax" for two logits.
+        words: if the model has no head for scores, but answers after the separator: the tokens whose logits are
             the row. `ProcessVerifierTransformers` reads them; a server has them in its own settings.
 
     Raises:
@@ -72,10 +72,10 @@ class RewardFamily:
 
         Args:
             rows: as the server returned them.
-            places: the row of each step's end, where there is a row for each token.
+            places: the row of each step's end, if there is a row for each token.
 
         Raises:
-            InvalidScore: too few or too many rows, or something that is no probability.
+            InvalidScore: too few or too many rows, or something that is not a probability.
         """
         if places is None:
             if len(rows) != count:
@@ -100,7 +100,7 @@ class RewardFamily:
             return math.exp(value - top) / math.fsum(math.exp(v - top) for v in values)
         if (probability := in_unit(value)) is None:
             raise InvalidScore(
-                f"{who}: step {number} has {value!r}, which is no probability; use squash='sigmoid' for raw rewards, "
+                f"{who}: step {number} has {value!r}, not a probability; use squash='sigmoid' for raw rewards, "
                 "squash='softmax' for logits"
             )
         return probability
@@ -112,7 +112,7 @@ class RewardFamily:
 
 
 def _fill(template: str, **values: str) -> str:
-    # In one pass: what a candidate wrote may contain «{problem}» too.
+    # In one pass: what a candidate wrote may contain "{problem}" too.
     return re.sub(r"\{(problem|steps|step|number|separator)\}", lambda m: values.get(m[1], m[0]), template)
 
 
@@ -124,7 +124,7 @@ _CHATML = (
 FAMILIES: Mapping[str, RewardFamily] = {
     # Qwen2.5-Math-PRM: its model card joins steps with <extra_0>, one after the last too; rows are (wrong, right).
     "qwen": RewardFamily(template=_CHATML, step="{step}{separator}", separator="<extra_0>", positive=1),
-    # Math-Shepherd: «Step i: … ки», served with step_tag_id 12902 and returned_token_ids [648, 387], «+» and «-».
+    # Math-Shepherd: "Step i: … ки", served with step_tag_id 12902 and returned_token_ids [648, 387], "+" and "-".
     "math-shepherd": RewardFamily(
         template="{problem} {steps}",
         step="Step {number}: {step}{separator}",

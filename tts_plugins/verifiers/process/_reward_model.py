@@ -31,8 +31,8 @@ class RewardModel:
         tokeniser: transformers' fast tokeniser.
         backbone: from token ids to hidden states.
         head: from hidden states, (places, size), to rows, (places, columns).
-        separator: the token that must stand at each place; None where any may.
-        length: tokens that it can read at most; None where that is not known.
+        separator: the token that must be at each place; None if any may.
+        length: tokens that it can read at most; None if that is not known.
     """
 
     name: str
@@ -64,11 +64,11 @@ class RewardModel:
             raise WeightsError(f"{model}: transformers cannot load it: {str(error)[:300]}") from error
         if missing := sorted(seen["missing_keys"]):
             raise WeightsError(
-                f"{model}: the checkpoint lacks {len(missing)} weights of its backbone, such as {missing[0]}; it is no "
-                f"{type(whole).__name__}, or its names have a prefix that transformers does not know"
+                f"{model}: the checkpoint lacks {len(missing)} weights of its backbone, such as {missing[0]}; it is "
+                f"not a {type(whole).__name__}, or its names have a prefix that transformers does not know"
             )
         if not tokeniser.is_fast:
-            raise WeightsError(f"{model}: its tokeniser does not tell places in the text; add a tokenizer.json to it")
+            raise WeightsError(f"{model}: its tokeniser reports no positions in the text; add a tokenizer.json")
         whole = whole.to(where).eval()
         head = _answering(whole, tokeniser, family, model) if family.words else _head(folder, whole, model)
         mark = family.separator.strip()
@@ -82,7 +82,7 @@ class RewardModel:
         """Return the head's numbers at the token where each of these beginnings of the text ends, and all tokens.
 
         Raises:
-            VerifierError: the text is too long, or a separator is no token of its own.
+            VerifierError: the text is too long, or a separator is not a token of its own.
         """
         import torch
 
@@ -95,7 +95,7 @@ class RewardModel:
         if self.separator is not None and any(int(ids[0, place]) != self.separator for place in places):
             raise VerifierError(
                 f"{self.name}: a step does not end with the token {self.separator}, the separator of its family; "
-                "is the family right for this model?"
+                "check that the family is right for this model"
             )
         with torch.inference_mode():
             states = self.backbone(input_ids=ids.to(self.backbone.device)).last_hidden_state[0, places]
@@ -165,7 +165,7 @@ def _answering(whole: Any, tokeniser: Any, family: RewardFamily, model: str | Pa
 
     ids = [tokeniser.encode(word, add_special_tokens=False)[-1] for word in family.words]
     if len(set(ids)) < len(ids):
-        raise WeightsError(f"{model}: its tokeniser does not tell {family.words} apart; is the family right for it?")
+        raise WeightsError(f"{model}: its tokeniser does not distinguish {family.words}; check the family")
     layer = whole.get_output_embeddings()
     weight, bias = layer.weight[ids], None if getattr(layer, "bias", None) is None else layer.bias[ids]
     return lambda states: torch.nn.functional.linear(states, weight, bias)
@@ -179,7 +179,7 @@ def _head(folder: Path, whole: Any, model: str | Path) -> Callable[[Any], Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if name.startswith(_HEADS)]  # noqa: SIM118 - it is no mapping
+            names = [name for name in file.keys() if name.startswith(_HEADS)]  # noqa: SIM118 - it is not a mapping
             found |= {name: file.get_tensor(name).to(whole.device, whole.dtype) for name in names}
     weights = sorted((n for n in found if n.endswith("weight")), key=lambda n: [int(d) for d in re.findall(r"\d+", n)])
     layers = [(found[name], found.get(name.removesuffix("weight") + "bias")) for name in weights]
@@ -190,7 +190,7 @@ def _head(folder: Path, whole: Any, model: str | Path) -> Callable[[Any], Any]:
         size = weight.shape[0]
     if not layers:
         raise WeightsError(
-            f"{model}: it has no head, score.* or v_head.*; it is no reward model, or answers with words "
+            f"{model}: it has no head, score.* or v_head.*; it is not a reward model, or answers with words "
             "(family='math-shepherd')"
         )
 

@@ -26,7 +26,7 @@ class ProcessVerifierHTTP(ProcessReward):
     Args:
         model: the server's name for it.
         base_url: the server's address, with or without /v1.
-        family: "qwen" (Qwen2.5-Math-PRM: a row for each `<extra_0>`), "math-shepherd" (step tags «ки»), "token" (a
+        family: "qwen" (Qwen2.5-Math-PRM: a row for each `<extra_0>`), "math-shepherd" (step tags "ки"), "token" (a
             raw reward for each token, read at line ends), or a `RewardFamily` of your own.
         aggregate: how step scores become one: which is best depends on the model, see `docs/judges.md`.
         by: how a text without steps is cut into them, see `tts_plugins.steps.split`.
@@ -58,7 +58,7 @@ class ProcessVerifierHTTP(ProcessReward):
     ) -> None:
         super().__init__(name, family, aggregate, by)
         if not re.match(r"https?://", base_url):
-            raise ConfigurationError(f"{name}: base_url={base_url!r} is no address; write http://host:port")
+            raise ConfigurationError(f"{name}: base_url={base_url!r} is not an address; write http://host:port")
         if not timeout > 0 or not 0 <= price < math.inf:
             raise ConfigurationError(f"{name}: timeout={timeout!r} must be above 0 and price={price!r} at least 0")
         root = base_url.rstrip("/").removesuffix("/v1")
@@ -82,7 +82,7 @@ class ProcessVerifierHTTP(ProcessReward):
         """Return a score for each step, and their aggregate.
 
         Raises:
-            VerifierError: the candidate has no steps, or the rows are no scores of its steps.
+            VerifierError: the candidate has no steps, or the rows are not scores of its steps.
             ModelError: the server failed.
         """
         shown = self._shown(candidate)
@@ -123,7 +123,7 @@ class _Pooling:
         holding(self)  # the client tells when it leaves
         try:
             return await self._generated(problem)
-        except TTSError as error:  # its words and the variables below may have what the server wrote
+        except TTSError as error:  # its text and the variables below may hold what the server wrote
             raise cleaned(error, self.client.secrets) from error.__cause__
 
     async def _generated(self, problem: Problem) -> Reply:

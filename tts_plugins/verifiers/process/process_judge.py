@@ -1,4 +1,4 @@
-"""A language model that scores each step: for those who have no process reward model, llama.cpp's users included."""
+"""A language model that scores each step: for users without a process reward model, such as those of llama.cpp."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class ProcessJudge:
 
 
 def _yes_or_no(generation: Generation) -> float:
-    # "No, since …" will do; "Yes and no" will not. Qwen3 thinks nothing before it answers, in so many tags.
+    # "No, since …" is accepted; "Yes and no" is not. Qwen3 writes empty thinking tags before it answers.
     rest = without_thoughts(generation.text)
     said = re.findall(r"\b(?:yes|no)\b", rest.lower())
     first = re.match(r"[\s*\"'.]*(yes|no)\b", rest, re.IGNORECASE)

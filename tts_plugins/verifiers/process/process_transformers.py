@@ -30,12 +30,12 @@ class ProcessVerifierTransformers(ProcessReward):
         model: a folder as `save_pretrained` writes it, or a name on the Hugging Face Hub. Weights are read from
             safetensors only, never from pickles; no code that comes with a model is run.
         family: "qwen" (Qwen2.5-Math-PRM: a head of two classes, read at each `<extra_0>`), "math-shepherd" (the logits
-            of «+» and «-» at each step tag «ки»), "token" (a reward for each token, read at line ends), or a
+            of "+" and "-" at each step tag "ки"), "token" (a reward for each token, read at line ends), or a
             `RewardFamily` of your own. A head's layers are the checkpoint's `score.*` or `v_head.*`.
         aggregate: how step scores become one: which is best depends on the model, see `docs/judges.md`.
         by: how a text without steps is cut into them, see `tts_plugins.steps.split`.
-        device: as torch names it; a GPU where there is one, else the CPU.
-        dtype: as torch names it ("bfloat16"); that of the checkpoint where left out.
+        device: as torch names it; a GPU if there is one, else the CPU.
+        dtype: as torch names it ("bfloat16"); that of the checkpoint if left out.
         concurrency: candidates computed side by side.
 
     The model is loaded with the first score, or by `load()`. It computes on a thread of its own; a call counts its
@@ -66,7 +66,7 @@ class ProcessVerifierTransformers(ProcessReward):
         return f"{self.name}({self._model.name})"
 
     def load(self) -> None:
-        """Load the model now, where it is not loaded yet. It blocks meanwhile.
+        """Load the model now, if it is not loaded yet. It blocks meanwhile.
 
         Raises:
             MissingExtraError: transformers, torch or safetensors is not installed.
