@@ -31,17 +31,17 @@ def plain_messages(messages: Any) -> list[Any]:
     Raises:
         ConfigurationError: they are no list of messages.
     """
-    mend = 'messages is a list such as [{"role": "user", "content": "…"}]'
+    fix = 'messages is a list such as [{"role": "user", "content": "…"}]'
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
         raise ConfigurationError(
-            f"scale(client): messages={_cut(messages)} is of type {type(messages).__name__}; {mend}"
+            f"scale(client): messages={_cut(messages)} is of type {type(messages).__name__}; {fix}"
         )
     made = [m.model_dump(exclude_unset=True, mode="json") if isinstance(m, BaseModel) else m for m in messages]
     for i, message in enumerate(made):
         if not isinstance(message, Mapping) or "role" not in message:
-            raise ConfigurationError(f"scale(client): messages[{i}]={_cut(message)} has no role; {mend}")
+            raise ConfigurationError(f"scale(client): messages[{i}]={_cut(message)} has no role; {fix}")
     if not made:
-        raise ConfigurationError(f"scale(client): messages={messages!r} is empty; {mend}")
+        raise ConfigurationError(f"scale(client): messages={messages!r} is empty; {fix}")
     return made
 
 

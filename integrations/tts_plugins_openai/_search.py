@@ -201,7 +201,7 @@ class _Judge:
             raise kind_of(error)(f"{where}: {described(error)}") from error
 
     async def scored(self, candidate: Candidate, score: Score) -> None:
-        """Nobody else is told."""
+        """Do nothing: the client has no traces."""
 
     def output_tokens(self) -> int | None:
         """The engine knows the request's limit by itself."""
