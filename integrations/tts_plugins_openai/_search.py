@@ -201,7 +201,7 @@ class _Judge:
             raise kind_of(error)(f"{where}: {described(error)}") from error
 
     async def scored(self, candidate: Candidate, score: Score) -> None:
-        """Do nothing: there are no framework traces."""
+        """Do nothing: the client has no traces."""
 
     def output_tokens(self) -> int | None:
         """Return None: the engine knows the request's limit."""

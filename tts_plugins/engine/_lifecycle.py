@@ -147,7 +147,7 @@ class Solving:
             best = fallback(state.seen)
         elif not state.seen or not (state.halted or isinstance(error, BudgetExhausted)) or not _cut_short(error):
             try:
-                raise _told(error, state, self._settings.strategy) from error.__cause__
+                raise _for_caller(error, state, self._settings.strategy) from error.__cause__
             finally:
                 del error, task  # its traceback has this frame: it would refer to itself, and be freed late
         else:
@@ -173,7 +173,7 @@ def _cut_short(error: BaseException) -> bool:
     return isinstance(error, BudgetExhausted | DeadlineExceeded | SolveCancelled | asyncio.CancelledError)
 
 
-def _told(error: BaseException, state: SolveState, strategy: Strategy) -> BaseException:
+def _for_caller(error: BaseException, state: SolveState, strategy: Strategy) -> BaseException:
     """Return the error as the caller gets it: it did not ask for a cancellation."""
     if not isinstance(error, asyncio.CancelledError):
         return error
