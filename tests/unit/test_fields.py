@@ -49,6 +49,6 @@ def test_other_fields_and_the_other_name_of_the_limit_are_sent() -> None:
         params={"max_tokens": None, "max_completion_tokens": 10, "reasoning_effort": "low", "n": None},
         extra_body={"top_k": 5, "chat_template_kwargs": {"enable_thinking": False}},
     )
-    body = model._body(model._prompt(Problem("q")), [1], None)
+    body = model._body(model._prompt(Problem("q")), [1], None, model._accepted)
     assert body["max_completion_tokens"] == 10 and "max_tokens" not in body and "n" not in body
     assert body["reasoning_effort"] == "low" and body["extra_body"]["top_k"] == 5

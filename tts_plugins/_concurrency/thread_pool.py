@@ -86,7 +86,9 @@ class Pool:
     def _start(self, job: _Job | None) -> Exception | None:
         """Start a thread, which is counted already; return why it could not be started."""
         try:
-            threading.Thread(target=self._work, args=(job,), daemon=True, name="tts-plugins-worker").start()
+            # In a list, which the thread empties: a thread keeps its arguments, and so all that a job refers to.
+            first = [] if job is None else [job]
+            threading.Thread(target=self._work, args=(first,), daemon=True, name="tts-plugins-worker").start()
         except (RuntimeError, MemoryError) as error:  # the operating system has no more
             with self._lock:
                 self._threads -= 1
@@ -125,8 +127,9 @@ class Pool:
         if (loop := which()) is not None and not loop.is_closed():
             loop.call_later(_LOOK if room > 0 else _STALLED, self._look, which)
 
-    def _work(self, job: _Job | None) -> None:
+    def _work(self, first: list[_Job]) -> None:
         inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        job = first.pop() if first else None
         while True:
             if job is not None:
                 job()

@@ -68,9 +68,9 @@ class Solving:
             model=s.model, verifier=s.verifier, ledger=ledger, trace=self._trace, root=root, seed=s.seed,
             deadline=deadline, attempts=s.attempts, answer=s.answer,
         )  # fmt: skip
-        keep_in_view(state)
         try:
             with held():
+                keep_in_view(state)
                 scope = Scope(ledger, None, deadline, "model", root, seeds_of(s.seed, "strategy"))
                 best = await self._search(state, scope)
             if SCOPE.get() is None:
