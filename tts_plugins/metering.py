@@ -100,7 +100,7 @@ class Meter:
         """
         scope = SCOPE.get()
         if scope is None:
-            raise ConfigurationError("Meter.here: there is no solve around this; use Meter(ledger)")
+            raise ConfigurationError("Meter.here: no solve is running here; use Meter(ledger)")
         return cls(scope.ledger, role=role, prices=prices, prepaid=prepaid)
 
     @property
@@ -110,14 +110,14 @@ class Meter:
 
     @property
     def untouched(self) -> bool:
-        """Whether no call was started, so that nothing is lost by beginning anew."""
+        """Whether no call was started, so that nothing is lost by starting again."""
         return self._started == 0
 
     def start(self, key: Hashable, call: Call) -> None:
         """Hold the worst case of a call.
 
         Raises:
-            BudgetExhausted: there is no room now; `refused` is what it would have taken.
+            BudgetExhausted: there is no room now; `refused` is what it would have needed.
             UnboundedCallError, UnknownPriceError: the limit cannot hold over this call.
             MeterClosed: nobody waits for this candidate any more.
         """

@@ -7,11 +7,13 @@ Ties take the first, and prefer a whole candidate to one that was cut. Votes tha
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Literal, Self
 
+from tts_plugins._internal.fields import field, fields_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Candidate, Scored
 
@@ -225,6 +227,50 @@ def fallback(candidates: Sequence[Scored]) -> Scored:
     pool = finished or list(candidates)
     scored = [c for c in pool if c.score is not None]
     return best(scored) if scored else majority_vote(pool)
+
+
+# Parts of a message that its text has already, or that are not an answer.
+_TEXTS = re.compile(r"text|refusal|message|reason|think|thought")
+
+
+def has_content(candidate: Candidate) -> bool:
+    """Whether a candidate says anything: a text, an answer, a tool call, or a part that is not text, such as an image.
+
+    A server that sends null or "" for a message makes a candidate that does not. Its thoughts are not an answer.
+    """
+    text = candidate.text
+    if (blank := getattr(text, "blank", None)) is not None:
+        return not blank  # an adapter knows its framework's objects
+    if text and not text.isspace():
+        return True
+    return bool(candidate.answer and candidate.answer.strip()) or _has_more(candidate.output)
+
+
+def _has_more(output: object) -> bool:
+    """Whether a native output has more than its text; an object that is not a message is content in itself."""
+    if output is None or isinstance(output, str):
+        return False
+    message = fields_of(output)
+    parts = next((message[name] for name in ("content", "output") if name in message), output)
+    if parts is output:
+        return True
+    extra = message.get("additional_kwargs")
+    if any(field(at, name) for at in (message, extra) for name in ("tool_calls", "function_call", "audio", "refusal")):
+        return True
+    if not isinstance(parts, list):
+        return False
+    return any(not (isinstance(part, str) or _TEXTS.search(str(field(part, "type")))) for part in parts)
+
+
+def with_content(candidates: Iterable[Scored]) -> list[Scored]:
+    """Return the candidates that say something."""
+    return [c for c in candidates if has_content(c)]
+
+
+def prefer_content(chosen: Scored, candidates: Sequence[Scored]) -> Scored:
+    """Return the chosen candidate; if it says nothing, the best of those that say something, where there are any."""
+    others = () if has_content(chosen) else with_content(candidates)
+    return fallback(others) if others else chosen
 
 
 def _vote(candidates: Sequence[Scored], votes: Mapping[str, float], *, by_score: bool) -> Scored:

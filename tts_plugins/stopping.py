@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tts_plugins._internal.config import Configured, check_count, check_flag, check_share
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.selection import Select, grouped, tally
+from tts_plugins.selection import Select, grouped, tally, with_content
 from tts_plugins.types import Scored
 
 ShippedRule = Literal["careful", "balanced", "bold"]
@@ -64,6 +64,11 @@ def check_rule(owner: str, name: str, value: object) -> None:
             f"{owner}: {name}={value!r} is not a stop rule; use one such as Threshold(0.9), or 'careful', 'balanced' "
             "or 'bold'"
         )
+
+
+def should_stop(rule: Callable[[Sequence[Scored], int], bool] | None, seen: Sequence[Scored], left: int) -> bool:
+    """Return whether a rule ends a search that has seen these candidates; those that say nothing do not count."""
+    return rule is not None and bool(said := with_content(seen)) and rule(said, left)
 
 
 def rule_for(owner: str, stop: object, n: int, select: Select) -> Any:

@@ -1,7 +1,8 @@
 """Every fault of the loopback server, met by every strategy through every adapter.
 
 Half of the requests meet the fault. A solve has `SECONDS`; half a second later at most it has to end with the server's
-own answer, or with an error of this package or of the client that it wraps.
+own answer, or with an error of this package or of what it wraps: of the client's classes, or the chain's own exception
+with the note that all candidates failed. The verifiers accept whatever they see, so that nothing hides behind them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tts_plugins import (
     TreeSearch,
     solve,
 )
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.testing.loopback import Fault, LoopbackServer
 
@@ -110,10 +111,17 @@ async def _one(ask: Ask, strategy: str) -> str:
     except ConfigurationError as error:
         found = f"refused: {error}"
     except Exception as error:  # noqa: BLE001 - what it is, is what is measured
-        known = any(kind.__module__.startswith(_CLIENTS) for kind in type(error).__mro__)
+        known = _original(error) or any(kind.__module__.startswith(_CLIENTS) for kind in type(error).__mro__)
         found = f"{'error' if known else 'foreign'}: {type(error).__module__}.{type(error).__name__}: {str(error)[:80]}"
     late = time.monotonic() - start
     return f"hang: {late:.1f} s, {found}" if late > SECONDS + GRACE else found
+
+
+def _original(error: Exception) -> bool:
+    """Whether it is what the wrapped chain itself raised for every candidate, with the note that says so."""
+    return isinstance(error.__cause__, AllCandidatesFailed) and any(
+        str(error.__cause__) in note for note in getattr(error, "__notes__", ())
+    )
 
 
 def _checked(problem: Any, candidate: Any) -> Any:
@@ -142,15 +150,11 @@ async def _adapters(
         return (await solve("2 + 2?", model=model, strategy=strategy, verifier=_checked, budget=budget)).text
 
     async def by_openai(strategy: Any, name: str) -> str:
-        scaled = tts_plugins_openai.scale(
-            client, strategy=strategy, verifier=lambda message: 0.9 if message.content else 0.1, budget=budget
-        )
+        scaled = tts_plugins_openai.scale(client, strategy=strategy, verifier=lambda message: 0.9, budget=budget)
         return str((await scaled.chat.completions.create(**asked)).choices[0].message.content)
 
     async def by_langchain(strategy: Any, name: str) -> str:
-        scaled = tts_plugins_langchain.scale(
-            chat, strategy=strategy, verifier=lambda message: 0.9 if message.content else 0.1, budget=budget
-        )
+        scaled = tts_plugins_langchain.scale(chat, strategy=strategy, verifier=lambda message: 0.9, budget=budget)
         return str((await scaled.ainvoke("2 + 2?")).content)
 
     async def by_dspy(strategy: Any, name: str) -> str:

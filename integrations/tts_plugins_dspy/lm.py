@@ -188,7 +188,8 @@ def _turned(prompt: Any, messages: Any) -> tuple[Any, Any]:
 
 
 def _generation(output: Any) -> Generation:
-    return Generation(text=Text.of(said_by(output), output), output=output)
+    said = said_by(output)
+    return Generation(text=Text.of(said, output, blank=not said.strip()), output=output)
 
 
 def _verifier_of(value: Any, search: Judged) -> Verifier | SetVerifier:

@@ -1,4 +1,4 @@
-"""Single steps from a LangChain chat model: the core's way of having them, asked through the wrapped model."""
+"""Single steps from a LangChain chat model: the core writes the prompts, and the wrapped model answers them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Asked:
 class ChatModel(Stepping, MeteredModel):
     """A chat model as the engine sees it: whole answers, revisions, and single steps.
 
-    A step is asked for by continuing an assistant's turn where the server does that, which is found out once; else in
-    words. LangChain's messages have no place for a mark on a prefix, so that way is not tried.
+    It asks for a step by continuing the assistant's turn if the server can do that, which it finds out once; otherwise
+    it asks in words. LangChain's messages cannot mark a prefix, so that way is not tried.
     """
 
     _ways = ("plain", "vllm")
@@ -56,10 +56,10 @@ class ChatModel(Stepping, MeteredModel):
         self._begin_stepping(steps or StepSettings(), address)
 
     async def step_bound(self, candidate: Candidate, ahead: int = 0) -> Bound | None:
-        """Metered.
+        """Return None: the calls are metered.
 
         Raises:
-            ConfigurationError: the model is to call tools or to keep to a schema, which single steps do not.
+            ConfigurationError: the request has tools or a schema, which single steps cannot keep to.
         """
         arguments = _asked().arguments
         if found := sorted(key for key in ("tools", "functions", "response_format") if arguments.get(key)):
@@ -75,7 +75,7 @@ class ChatModel(Stepping, MeteredModel):
         return list(_asked().arguments.get("stop") or ())
 
     def _prompt_of(self, messages: Sequence[Mapping[str, Any]], problem: Problem) -> dict[str, Any]:
-        """The prompt, and the same with the caller's own messages, which have more in them than OpenAI's form."""
+        """Return the messages in OpenAI's form, and as the caller's own objects, which hold more."""
         count = len(problem.messages)
         own = list(_asked().messages) if "input" in problem.metadata else convert_to_messages(problem.messages)
         return {"messages": list(messages), "own": [*own, *convert_to_messages([dict(m) for m in messages[count:]])]}
@@ -93,10 +93,10 @@ class ChatModel(Stepping, MeteredModel):
         shape: Callable[[Any, Generation], Generation] | None = None,
         adapt: Callable[[Exception], bool] = lambda error: False,
     ) -> Reply:
-        """One call of the wrapped model, as a run of its own.
+        """Call the wrapped model once, as a run of its own.
 
         Raises:
-            RequestRefused: the server does not take such a prompt.
+            RequestRefused: the server does not accept such a prompt.
         """
         search, asked = cast(Search, search_here()), _asked()
         while True:
@@ -125,5 +125,5 @@ def _same(call: Asked) -> Asked:
 
 
 def _asked() -> Asked:
-    """What the search that this runs in was asked."""
+    """Return the input of the search that this runs in."""
     return cast(Asked, cast(Search, search_here()).input)

@@ -1,4 +1,4 @@
-"""A response as the events of a stream that brings it, in the order and with the fields of OpenAI's own. Pure."""
+"""A response as the events of a stream, in the order and with the fields of OpenAI's own. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tts_plugins_openai._forms import pieces_of, plain
 
 
 def events_of(response: Response) -> Iterator[Any]:
-    """The events, built as the client builds them, which checks nothing."""
+    """Yield the events, built without validation, as the client does."""
     number = itertools.count()
     begun = {**plain(response), "status": "in_progress", "output": [], "usage": None}
     yield types.ResponseCreatedEvent.construct(type="response.created", response=begun, sequence_number=next(number))

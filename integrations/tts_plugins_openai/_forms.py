@@ -26,22 +26,22 @@ _PIECE = re.compile(r"\s*\S+\s*|\s+")
 
 
 def plain_messages(messages: Any) -> list[Any]:
-    """Messages as mappings: a conversation goes on with the message objects that the client gave before.
+    """Return messages as mappings; a conversation may contain message objects that the client returned before.
 
     Raises:
-        ConfigurationError: they are no list of messages.
+        ConfigurationError: they are not a list of messages.
     """
-    mend = 'messages is a list such as [{"role": "user", "content": "…"}]'
+    fix = 'messages is a list such as [{"role": "user", "content": "…"}]'
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
         raise ConfigurationError(
-            f"scale(client): messages={_cut(messages)} is of type {type(messages).__name__}; {mend}"
+            f"scale(client): messages={_cut(messages)} is of type {type(messages).__name__}; {fix}"
         )
     made = [m.model_dump(exclude_unset=True, mode="json") if isinstance(m, BaseModel) else m for m in messages]
     for i, message in enumerate(made):
         if not isinstance(message, Mapping) or "role" not in message:
-            raise ConfigurationError(f"scale(client): messages[{i}]={_cut(message)} has no role; {mend}")
+            raise ConfigurationError(f"scale(client): messages[{i}]={_cut(message)} has no role; {fix}")
     if not made:
-        raise ConfigurationError(f"scale(client): messages={messages!r} is empty; {mend}")
+        raise ConfigurationError(f"scale(client): messages={messages!r} is empty; {fix}")
     return made
 
 
@@ -53,7 +53,7 @@ _signature = functools.lru_cache(maxsize=64)(signature_of)  # the client's metho
 
 
 def takes_request(method: Callable[..., Any], request: Mapping[str, Any]) -> bool:
-    """Whether a method of the client has parameters for all of a request, and is given all that it needs."""
+    """Return whether a request fits the parameters of a method of the client."""
     signature = _signature(getattr(method, "__func__", method))  # of the function: a bound method is new each time
     try:
         if signature is not None:
@@ -64,7 +64,7 @@ def takes_request(method: Callable[..., Any], request: Mapping[str, Any]) -> boo
 
 
 def text_of(message: Any, text: str) -> str:
-    """What a message says, for votes and verifiers: its text, and then its tool calls as JSON.
+    """Return what a message says, for votes and verifiers: its text, and then its tool calls as JSON.
 
     Two candidates that call the same tools with the same arguments agree.
     """
@@ -85,7 +85,7 @@ def _called(call: Any) -> dict[str, Any] | None:
 
 
 def _function(function: Any) -> dict[str, Any]:
-    """Its arguments are a text of JSON, as a rule; some servers send an object, null, or what is no JSON."""
+    """Return a call as data. Its arguments are JSON in a string; some servers send an object, null, or other text."""
     arguments = field(function, "arguments")
     if isinstance(arguments, str):
         with contextlib.suppress(ValueError, RecursionError):
@@ -94,9 +94,9 @@ def _function(function: Any) -> dict[str, Any]:
 
 
 def ranked(result: Result) -> list[Scored]:
-    """The candidates, best first: the chosen one, those that say something else, and then those that repeat.
+    """Return the candidates, best first: the chosen one, those with another text, and then repetitions.
 
-    By score; without scores, by how many gave the same answer.
+    They are ordered by score; without scores, by how many gave the same answer.
     """
     votes = [c.vote for c in result.candidates if c.vote is not None]
 
@@ -115,10 +115,10 @@ def ranked(result: Result) -> list[Scored]:
 def completion_of(
     result: Result, origin: Origin, *, n: int, model: str, requests: Sequence[Any] = ()
 ) -> ChatCompletion:
-    """The completion that a search answers with: the chosen one's own, with `n` choices and the usage of all calls.
+    """Return the completion of a search: the chosen one's own, with `n` choices and the usage of all calls.
 
     Args:
-        requests: the completions that the search has brought, for the details of their usage.
+        requests: all completions of the search, for the details of their usage.
     """
     chosen = ranked(result)[:n]
     found = origin(chosen[0].output)
@@ -126,7 +126,7 @@ def completion_of(
     usage = usage_of(result.usage, requests)
     if found is not None:
         return found[0].model_copy(update={"choices": made, "usage": usage})
-    return ChatCompletion(  # a strategy put it together from several calls
+    return ChatCompletion(  # a strategy made it from several calls
         id=f"chatcmpl-tts-{result.best.id}", choices=made, created=int(time.time()), model=model,
         object="chat.completion", usage=usage,
     )  # fmt: skip
@@ -140,7 +140,7 @@ def _choice(candidate: Candidate, index: int, found: tuple[ChatCompletion, Choic
 
 
 def usage_of(usage: Usage, requests: Sequence[Any] = ()) -> CompletionUsage:
-    """The tokens of a whole search, verification included; the details are those of the client's own requests."""
+    """Return the tokens of a whole search, verification included; details are those of the client's own requests."""
     details = summed([field(request, "usage") for request in requests], "details")
     return CompletionUsage.construct(
         prompt_tokens=usage.prompt_tokens,
@@ -151,7 +151,7 @@ def usage_of(usage: Usage, requests: Sequence[Any] = ()) -> CompletionUsage:
 
 
 def summed(usages: Sequence[Any], suffix: str) -> dict[str, Any]:
-    """The groups of counts in usages whose names end so, such as `prompt_tokens_details`, each summed."""
+    """Return the sums of those groups of counts whose names end so, such as `prompt_tokens_details`."""
     out: dict[str, Any] = {}
     for usage in usages:
         for name, group in fields_of(usage).items():
@@ -164,9 +164,9 @@ def summed(usages: Sequence[Any], suffix: str) -> dict[str, Any]:
 
 
 def chunks_of(completion: ChatCompletion, *, with_usage: bool) -> Iterator[ChatCompletionChunk]:
-    """The completion as a server would stream it: the role, the parts, the reason; at last the usage if it is asked.
+    """Yield the completion as a server would stream it: the role, the parts, the reason; last the usage, if asked for.
 
-    They are built as the client builds them, which checks nothing: servers send values that its types do not know.
+    Chunks are built without validation, as the client does: servers send values that its types do not know.
     """
     names = ("id", "created", "model", "service_tier", "system_fingerprint")
     base = {name: value for name, value in fields_of(completion).items() if name in names and value is not None}
@@ -179,7 +179,7 @@ def chunks_of(completion: ChatCompletion, *, with_usage: bool) -> Iterator[ChatC
 
 
 def plain(thing: Any) -> Any:
-    """An object of the client as JSON has it, whatever its values are."""
+    """Return an object of the client as JSON data, whatever its values are."""
     return thing.to_dict(warnings=False) if isinstance(thing, OpenAIModel) else thing
 
 
@@ -187,7 +187,7 @@ def _parts(choice: Choice) -> Iterator[Mapping[str, Any]]:
     message = {name: value for name, value in plain(choice.message).items() if value is not None}
     content, calls = message.pop("content", None), message.pop("tool_calls", None) or []
     yield {"delta": {"role": message.pop("role", "assistant"), **({} if content is None else {"content": ""})}}
-    if message:  # reasoning, a refusal, a function call, whatever else the server says
+    if message:  # reasoning, a refusal, a function call, or anything else the server sends
         yield {"delta": message}
     yield from _contents(content, choice)
     if calls:
@@ -196,7 +196,7 @@ def _parts(choice: Choice) -> Iterator[Mapping[str, Any]]:
 
 
 def pieces_of(content: Any) -> list[Any]:
-    """A text in the pieces in which it is streamed; what is no text is one piece."""
+    """Return the pieces in which a text is streamed; anything that is not a text is one piece."""
     return _PIECE.findall(content) if isinstance(content, str) else [content] if content else []
 
 

@@ -1,12 +1,11 @@
-"""The wrapped client as the engine's model: each request is one of the client's own `chat.completions.create`."""
+"""The wrapped client as the engine's model: each request is a call of the client's own `chat.completions.create`."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from openai import APITimeoutError, AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
@@ -25,7 +24,7 @@ Client = OpenAI | AsyncOpenAI
 
 @dataclass
 class Recorder:
-    """The completions of one search, whole: a candidate has its message alone.
+    """Keeps the whole completions of one search: a candidate has only its message.
 
     Attributes:
         raw: keep the HTTP responses too.
@@ -37,21 +36,21 @@ class Recorder:
     _responses: dict[int, Any] = field(default_factory=dict)
 
     def add(self, completion: Any, response: Any = None) -> Any:
-        """Keep it, parsed where that is asked for."""
+        """Keep a completion, parsed if there is a parser, and return it."""
         made = completion if self.parser is None else self.parser(completion)
         self.completions.append(made)
         self._responses[id(made)] = response
         return made
 
     def response_of(self, message: Any) -> Any:
-        """The HTTP response in which a candidate's output came; the last one where it came in none alone."""
+        """Return the HTTP response that a candidate's output came in; the last one if it came from several."""
         found = self.of(message)
         completion = message if found is None else found[0]
         last = next(reversed(self._responses.values()), None)
         return self._responses.get(id(completion), last)
 
     def of(self, message: Any) -> tuple[ChatCompletion, Any] | None:
-        """The completion and the choice that a message came in."""
+        """Return the completion and the choice that a message came in."""
         for completion in self.completions:
             for choice in getattr(completion, "choices", None) or ():
                 if choice.message is message:
@@ -60,7 +59,7 @@ class Recorder:
 
 
 RECORDER: ContextVar[Recorder | None] = ContextVar("tts_plugins_openai_recorder", default=None)
-"""Of the search that this runs in."""
+"""The recorder of the search that this runs in."""
 
 
 class ClientModel(OpenAICompatibleModel):
@@ -68,32 +67,36 @@ class ClientModel(OpenAICompatibleModel):
 
     _both_limits = True
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self._bridge: Bridge = settings["client"]
+        super().__init__(*arguments, **settings)
+
     def _failed(self, fault: TTSError, cause: BaseException | None, requests: int) -> TTSError:
         if isinstance(fault, CallTimedOut) and isinstance(cause, TimeoutError):
-            with contextlib.suppress(Exception):  # what the client raises where a call takes too long
-                bridge = cast(Bridge, self._clients.here)
-                cause = APITimeoutError(request=bridge.request())
+            # What the client raises where a call takes too long. The engine's limit may pass before the client is made.
+            cause = APITimeoutError(request=self._bridge.request())
         return super()._failed(fault, cause, requests)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """One request for as many choices as there are seeds."""
+        """Send one request for as many choices as there are seeds."""
         reply = await super().generate(problem, seeds)
-        return replace(reply, generations=tuple(_told(g) for g in reply.generations))
+        return replace(reply, generations=tuple(_with_message(g) for g in reply.generations))
 
     async def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
     ) -> Reply:
-        """One request for as many better answers as there are seeds."""
+        """Send one request for as many better answers as there are seeds."""
         reply = await super().revise(problem, history, seeds, merge=merge)
-        return replace(reply, generations=tuple(_told(g) for g in reply.generations))
+        return replace(reply, generations=tuple(_with_message(g) for g in reply.generations))
 
 
-def _told(generation: Generation) -> Generation:
+def _with_message(generation: Generation) -> Generation:
+    """Return the generation with a text that knows its message and has its tool calls."""
     return replace(generation, text=Text.of(text_of(generation.output, generation.text), generation.output))
 
 
 class Bridge:
-    """A client, synchronous or not, with what `OpenAICompatibleModel` asks of an asynchronous one.
+    """A client, synchronous or not, with the methods that `OpenAICompatibleModel` calls on an asynchronous one.
 
     The methods of a synchronous client run on threads of their own, so that they block no loop.
     """
@@ -104,38 +107,38 @@ class Bridge:
         self.chat = self.completions = self  # client.chat.completions.create
 
     def with_options(self, **options: Any) -> Bridge:
-        """Over the same connections."""
+        """Return a copy over the same connections."""
         return Bridge(self._client.with_options(**options))
 
     def copy(self, *, http_client: Any, **options: Any) -> Bridge:
-        """For another loop. A synchronous client belongs to none, and keeps its connections."""
+        """Return a copy for another loop. A synchronous client does not belong to a loop, and keeps its connections."""
         if isinstance(self._client, AsyncOpenAI):
             return Bridge(self._client.copy(http_client=http_client, **options))
         return Bridge(self._client.with_options(**options), unused=http_client)
 
     async def close(self) -> None:
-        """Close what is not the user's."""
+        """Close the connections that are not the user's."""
         if isinstance(self._client, AsyncOpenAI):
             await self._client.close()
         elif self._unused is not None:
             await self._unused.aclose()
 
     def request(self) -> Any:
-        """An HTTP request as the client makes them, for errors that have to have one."""
+        """Return an HTTP request as the client makes them, for errors that must have one."""
         return self._client._client.build_request("POST", str(self.base_url))
 
     async def create(self, **request: Any) -> Any:
-        """One completion, kept for the search that asked."""
+        """Ask for one completion, and keep it for the search."""
         return await self._kept(self._client.chat.completions, request, ChatCompletion)
 
     async def retrieve(self, id_: str) -> Any:
-        """A response that the server has kept."""
+        """Return a response that the server has kept."""
         if isinstance(self._client, AsyncOpenAI):
             return await self._client.responses.retrieve(id_)
         return await call_user(self._client.responses.retrieve, id_)
 
     async def respond(self, **request: Any) -> Any:
-        """One answer of the Responses API, kept likewise."""
+        """Ask the Responses API for one answer, and keep it for the search."""
         return await self._kept(self._client.responses, request, Response)
 
     async def _kept(self, endpoint: Any, request: dict[str, Any], kind: type) -> Any:

@@ -26,7 +26,7 @@ class Parser:
         request: the arguments of `parse`.
 
     Raises:
-        ValueError, TypeError: the client's own, for tools that are not strict and for what is no type.
+        ValueError, TypeError: the client's own, for tools that are not strict, and for a format that is not a type.
     """
 
     def __init__(self, request: Mapping[str, Any]) -> None:
@@ -39,7 +39,7 @@ class Parser:
         self._failures: list[tuple[Any, Exception]] = []
 
     def __call__(self, completion: ChatCompletion) -> ChatCompletion:
-        """The completion with its choices parsed; those that cannot be stay as they are, and `check` refuses them."""
+        """Return the completion with parsed choices; one that cannot be parsed stays as it is, and `check` raises."""
         choices: list[Any] = []
         for choice in completion.choices or ():
             alone = completion.model_copy(update={"choices": [choice]})
@@ -47,7 +47,7 @@ class Parser:
                 read: Any = parse_chat_completion(
                     response_format=self._format, input_tools=self._tools, chat_completion=alone
                 )
-            except Exception as error:  # noqa: BLE001 - whatever it is, that choice is not what was asked for
+            except Exception as error:  # noqa: BLE001 - whatever it is, this choice cannot be parsed
                 self._failures.append((choice.message, error))
                 choices.append(choice)
             else:
@@ -56,7 +56,7 @@ class Parser:
         return parsed
 
     def check(self, message: Any) -> None:
-        """Refuse a message that could not be parsed.
+        """Raise if a message could not be parsed.
 
         Raises:
             MalformedResponse: it could not; the client's error is the `__cause__`.
@@ -64,11 +64,11 @@ class Parser:
         for failed, error in self._failures:
             if failed is message:
                 name = getattr(self._format, "__name__", "the schema")
-                raise MalformedResponse(f"the answer is no {name}: {type(error).__name__}: {error}") from error
+                raise MalformedResponse(f"the answer is not a valid {name}: {type(error).__name__}: {error}") from error
 
 
 def check_parsed(strategy: Any) -> None:
-    """Refuse what gives no whole message to parse.
+    """Raise if a strategy does not give whole messages, which `parse` needs.
 
     Raises:
         ConfigurationError: it is a search over steps.

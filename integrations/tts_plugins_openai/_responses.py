@@ -1,4 +1,4 @@
-"""`responses.create` answered by a search: each candidate is one request, since the endpoint has no `n` and no seed."""
+"""`responses.create` as a search: each candidate is one request, since the endpoint has neither `n` nor a seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _KNOWN = 4096
 class ResponsesModel(ClientModel):
     """The model of a wrapped client's `responses.create`. Its candidates know their `Response`.
 
-    What came before `previous_response_id` stands on the server: its tokens are those that the server counted, which
+    The server keeps the conversation before `previous_response_id`. Its tokens are those that the server counted: they
     are remembered, or asked for.
     """
 
@@ -39,13 +39,13 @@ class ResponsesModel(ClientModel):
         self._sizes: OrderedDict[str, int] = OrderedDict()
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """One request; the strategy asks for each candidate by itself."""
+        """Send one request; the strategy asks for each candidate separately."""
         return await self._ask(self._prompt(problem), seeds[:1], shape=_whole)
 
     async def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
     ) -> Reply:
-        """One request for a better answer."""
+        """Send one request for a better answer."""
         return await self._ask(self._revision(problem, history, merge), seeds[:1], shape=_whole)
 
     def _prompt_of(self, messages: Sequence[Mapping[str, Any]], problem: Problem) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class ResponsesModel(ClientModel):
             if not isinstance(total, int):
                 raise UnboundedCallError(
                     f"{OWNER}: {self.name}: the tokens behind previous_response_id={id_!r} are not known, since the "
-                    "server does not tell them; send the conversation as input"
+                    "server does not report them; send the conversation as input"
                 )
             self._remember(id_, total)
         return self._sizes[id_]
@@ -94,7 +94,7 @@ def _whole(choice: Any, generation: Generation) -> Generation:
 
 
 def as_chat(response: Any) -> Any:
-    """A response in the form of a chat completion, which the rest of the model reads; an error stays one."""
+    """Return a response in the form of a chat completion, which the model reads; an error stays an error."""
     if field(response, "error") or not isinstance(field(response, "output"), list):
         return response
     message = _message(response)
@@ -132,7 +132,7 @@ class ResponseSearch(Search):
     """One call of `responses.create`."""
 
     def answer(self, result: Result) -> Response:
-        """The chosen response, with the usage of all calls."""
+        """Return the chosen response, with the usage of all calls."""
         chosen = result.best.output
         if not isinstance(chosen, Response):
             raise ConfigurationError(
@@ -150,14 +150,14 @@ class ResponseSearch(Search):
         return chosen.model_copy(update={"usage": total})
 
     def chunks(self, answer: Any) -> list[Any]:
-        """The events of a stream that brings it."""
+        """Return the answer as the events of a stream."""
         return list(events_of(answer))
 
 
 def responses_search(
     client: Client, models: Models, base: SearchSettings, request: dict[str, Any]
 ) -> ResponseSearch | None:
-    """The search for a request of the Responses API; None where it cannot be searched, and goes to the client.
+    """Return the search for a request of the Responses API; None if it cannot be searched, and goes to the client.
 
     Raises:
         ConfigurationError: a setting is wrong, or several samples are asked for at temperature 0.
@@ -178,7 +178,7 @@ def responses_search(
 
 
 def _items(given: Any) -> list[Any]:
-    """The input as a list of mappings; a bare text is one message of the user."""
+    """Return the input as a list of mappings; a bare text is one message of the user."""
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
     if not isinstance(given, list | tuple) or not given:
@@ -187,7 +187,7 @@ def _items(given: Any) -> list[Any]:
 
 
 def _messages(items: Sequence[Any], instructions: Any) -> list[dict[str, Any]]:
-    """The input as chat messages, for verifiers and revisions; items that are none are shown as JSON has them."""
+    """Return the input as chat messages, for verifiers and revisions; other items become text."""
     made: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
     for item in items:
         content = item.get("content", item.get("text"))

@@ -1,4 +1,4 @@
-"""One `create` as one search: what is sent, what is asked of the engine, and what is answered."""
+"""One call of `create` as one search: what is sent, what the engine gets, and what the caller gets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MODELS = 64
 
 
 def _fingerprint(client: Client) -> int:
-    """Of all that decides where and how a client sends; its users may set it at any time."""
+    """Return a hash of all that decides where and how a client sends; users may change that at any time."""
     headers = sorted((name, value) for name, value in client.default_headers.items() if isinstance(value, str))
     return hash((str(client.base_url), str(client.api_key), repr(client.timeout), repr(headers),
                  repr(client.default_query), client.max_retries, id(client._client)))  # fmt: skip
@@ -42,7 +42,7 @@ _OMITTED = (NotGiven, getattr(openai, "Omit", NotGiven))  # the clients before 1
 
 
 class Models:
-    """The models of one client, kept: they learn what their server honours and how long prompts are."""
+    """Keeps the models of one client: they learn what their server honours and how long prompts are."""
 
     def __init__(self, client: Client, concurrency: int | None) -> None:
         self._client, self._concurrency = client, concurrency
@@ -50,7 +50,7 @@ class Models:
         self._made: OrderedDict[str, ClientModel] = OrderedDict()
 
     def get(self, request: Mapping[str, Any], price: Any, kind: type[ClientModel] = ClientModel) -> ClientModel:
-        """The model for a request of this kind."""
+        """Return the model for a request of this kind."""
         limit = {key: request[key] for key in _LIMITS if request.get(key) is not None}
         name, temperature = request["model"], request.get("temperature")
         timeout = _seconds(request.get("timeout"), self._client.timeout)
@@ -90,7 +90,7 @@ class Search:
         """Search on this thread."""
         token = RECORDER.set(self.recorder)
         try:
-            with self.passing.out(), _in_its_words(self.model):
+            with self.passing.out(), _translated(self.model):
                 result = solve_sync(self.problem, model=self.model, **self.arguments)
         finally:
             RECORDER.reset(token)
@@ -100,7 +100,7 @@ class Search:
         """Search on this loop."""
         token = RECORDER.set(self.recorder)
         try:
-            with self.passing.out(), _in_its_words(self.model):
+            with self.passing.out(), _translated(self.model):
                 result = await solve(self.problem, model=self.model, **self.arguments)
         finally:
             RECORDER.reset(token)
@@ -114,20 +114,20 @@ class Search:
         return streamed(self.chunks(answer), result, self.recorder.response_of(result.best.output))
 
     def answer(self, result: Result) -> Any:
-        """What the client's method would have returned."""
+        """Return what the client's method would have returned."""
         return completion_of(
             result, self.recorder.of, n=self.n, model=self.model.name, requests=self.recorder.completions
         )
 
     def chunks(self, answer: Any) -> list[Any]:
-        """The same as a stream."""
+        """Return the answer as the chunks of a stream."""
         return list(chunks_of(answer, with_usage=self.with_usage))
 
 
 def search_for(
     client: Client, models: Models, base: SearchSettings, request: dict[str, Any], parser: Parser | None = None
 ) -> Search | None:
-    """The search for a request; None where it cannot be searched, and goes to the client as it is.
+    """Return the search for a request; None if it cannot be searched, and goes to the client unchanged.
 
     Args:
         parser: reads each candidate as a type; one that it cannot read is lost.
@@ -137,7 +137,7 @@ def search_for(
     """
     request, asked = split(request)
     if "model" not in request or "messages" not in request or "audio" in (request.get("modalities") or ()):
-        return None  # the client has the words for what is missing
+        return None  # the client raises its own error for what is missing
     settings = base.changed(OWNER, asked)
     check(settings, request)
     if parser is not None:
@@ -156,7 +156,7 @@ def search_for(
 def parts_of(
     client: Client, settings: SearchSettings, request: Mapping[str, Any], parser: Parser | None = None
 ) -> dict[str, Any]:
-    """What every search of a client is made of, as arguments of `Search`."""
+    """Return the arguments of `Search` that all searches of a client have in common."""
     arguments, passing = settings.arguments(), Passing()
     if parser is not None:
         arguments["answer"] = _parsed(parser, arguments["answer"])
@@ -174,10 +174,10 @@ def parts_of(
 
 @dataclass(frozen=True)
 class _Judge:
-    """The engine counts the calls of a client's verifier by itself; what it raises is translated here.
+    """Translates what a verifier raises; the engine itself counts the calls.
 
-    LangGraph's interrupts pass, where the client is used inside a graph. A function that cannot read the message hears
-    what the message is.
+    LangGraph's interrupts pass through, since the client may be used inside a graph. The error of a function that
+    cannot read the message says what the message is.
     """
 
     passing: Passing
@@ -201,15 +201,15 @@ class _Judge:
             raise kind_of(error)(f"{where}: {described(error)}") from error
 
     async def scored(self, candidate: Candidate, score: Score) -> None:
-        """Nobody else is told."""
+        """Do nothing: the client has no traces."""
 
     def output_tokens(self) -> int | None:
-        """The engine knows the request's limit by itself."""
+        """Return None: the engine knows the request's limit."""
         return None
 
 
 @contextmanager
-def _in_its_words(model: ClientModel) -> Iterator[None]:
+def _translated(model: ClientModel) -> Iterator[None]:
     """Translate errors for callers of `create`: those of the client about its arguments are raised as they are."""
     try:
         yield
@@ -219,7 +219,7 @@ def _in_its_words(model: ClientModel) -> Iterator[None]:
         raise
     except UnboundedCallError as error:
         if model.max_tokens is not None:
-            raise  # a verifier's
+            raise  # it is the verifier's
         raise UnboundedCallError(
             f"{OWNER}: {model.name}: neither max_tokens nor max_completion_tokens is given, so a token or money budget "
             "cannot hold; pass max_tokens= to create"
@@ -227,7 +227,7 @@ def _in_its_words(model: ClientModel) -> Iterator[None]:
 
 
 def _parsed(parser: Parser, answer: AnswerKey) -> AnswerKey:
-    """The key that reads a candidate's answer, and loses the candidate where it could not be parsed."""
+    """Return a key that reads a candidate's answer, and raises if the candidate could not be parsed."""
 
     def key(text: str) -> str | None:
         parser.check(text.native if isinstance(text, Text) else None)
@@ -238,7 +238,7 @@ def _parsed(parser: Parser, answer: AnswerKey) -> AnswerKey:
 
 
 def split(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is meant for the server, and what is meant for the search."""
+    """Return the part of a request that is for the server, and the part that is for the search."""
     sent = {key: value for key, value in request.items() if not isinstance(value, _OMITTED)}
     asked = dict(_settings(sent.pop("tts", None)))
     body = sent.get("extra_body")
@@ -279,7 +279,7 @@ def check(settings: SearchSettings, request: Mapping[str, Any]) -> None:
 
 
 def _seconds(*timeouts: Any) -> float:
-    """The first that is a number, or a timeout of the client with one for reading; else the client's own default."""
+    """Return the first that is a number, or a timeout that has one for reading; else the client's own default."""
     for timeout in timeouts:
         value = timeout if isinstance(timeout, int | float) else getattr(timeout, "read", None)
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:

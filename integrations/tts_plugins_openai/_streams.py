@@ -1,4 +1,4 @@
-"""The streams that a scaled client returns: the client's own types, over chunks that are there already."""
+"""The streams that a scaled client returns: the client's own types, over chunks that have arrived already."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ScaledStream(Stream[Any]):
         self._tts, self.response = result, response
 
     def close(self) -> None:
-        """Yield no more; no connection is open."""
+        """End the stream; there is no open connection."""
         self._iterator = iter(())
 
 
@@ -34,7 +34,7 @@ class AsyncScaledStream(AsyncStream[Any]):
         self._tts, self.response = result, response
 
     async def close(self) -> None:
-        """Yield no more; no connection is open."""
+        """End the stream; there is no open connection."""
         self._iterator = _each(iter(()))
 
 

@@ -1,4 +1,4 @@
-"""What of a client no search stands behind: it passes through, with a warning where one would be looked for."""
+"""The parts of a client that are not searched: they pass through, with a warning if a caller may expect a search."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _METHODS = ("create", "parse", "stream")
 
 
 class Through:
-    """Something of the client, of which other parts pass through, and what is set on it is set there.
+    """Wraps a part of the client: attributes that are not its own are read from there, and set there.
 
     Attributes:
         own: names that are not the client's.
@@ -28,13 +28,13 @@ class Through:
             setattr(self._target, name, value)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_target":  # not there yet: a copy is under way
+        if name == "_target":  # a copy is being made, and does not have it yet
             raise AttributeError(name)
         return getattr(self._target, name)
 
 
 class Part(Through):
-    """A part of the client on the way to what is searched, or this itself.
+    """A part of the client that is searched, or that leads to one.
 
     Attributes:
         way: the names that lead from the client to here.
@@ -44,17 +44,17 @@ class Part(Through):
 
     @property
     def with_raw_response(self) -> Raw:
-        """The client's own; a warning says that its answers are not searched."""
+        """Return the client's own; its methods warn that their answers are not searched."""
         return Raw(self._target.with_raw_response, self.way, "with_raw_response")
 
     @property
     def with_streaming_response(self) -> Raw:
-        """The client's own; a warning says that its answers are not searched."""
+        """Return the client's own; its methods warn that their answers are not searched."""
         return Raw(self._target.with_streaming_response, self.way, "with_streaming_response")
 
 
 class Raw(Through):
-    """What gives HTTP responses instead of answers. A search has many of these, and its answer has none."""
+    """Methods that return HTTP responses, not answers: a search has many responses, and none for its own answer."""
 
     own = ("_target", "_way", "_name")
 
@@ -75,8 +75,8 @@ def passes(what: str, depth: int = 3) -> None:
     """Warn that this is not searched.
 
     Args:
-        what: the caller has asked for.
-        depth: frames from here to the caller.
+        what: the method that was called.
+        depth: the number of frames from here to the caller.
     """
     warnings.warn(
         f"scale(client): {what} goes to the client without a search, and its tokens count in no budget; call create or "

@@ -39,7 +39,7 @@ def scale(
     concurrency: int | None = 128,
     **unknown: Never,
 ) -> C:
-    """The client, whose `chat.completions.create` and `parse` ask several times and answer with the best.
+    """Return the client with `chat.completions.create` and `parse` that ask several times and give the best answer.
 
         client = scale(OpenAI(), strategy=BestOfN(n=8), verifier=check, budget=Budget(tokens=20_000))
 
@@ -60,18 +60,20 @@ def scale(
         budget: limits for each call of `create`, or a `Ledger` that many share.
         seed: the same seed sends the same requests. The `seed` of a call replaces it.
         answer: from a message to what votes; by default what `answers.extract` finds in its text, or its tool calls.
-        profile: a named bundle that gives what is not set here.
-        n: candidates, where the strategy is to have another number than it says.
+        profile: a named bundle of settings for what is not set here.
+        n: the number of candidates, in place of the strategy's own.
         price: dollars per million prompt and completion tokens, or a dict of these by model name.
         on_exhausted: when the budget ends a search, answer with the best so far, or raise `BudgetExhausted`.
         concurrency: requests in flight at most, over all calls for one kind of request.
 
     Raises:
-        ConfigurationError: it is no client, or a setting is wrong.
+        ConfigurationError: it is not an OpenAI client, or a setting is wrong.
     """
     found: object = client
     if not isinstance(found, OpenAI | AsyncOpenAI):
-        raise ConfigurationError(f"scale: client={found!r} is no OpenAI client; pass OpenAI(...) or AsyncOpenAI(...)")
+        raise ConfigurationError(
+            f"scale: client={found!r} is not an OpenAI client; pass OpenAI(...) or AsyncOpenAI(...)"
+        )
     if unknown:
         check_names("scale", unknown, set(inspect.signature(scale).parameters) - {"unknown"})
     settings = SearchSettings().changed(
@@ -86,14 +88,16 @@ def scale(
 
 
 def result_of(answer: Any) -> Result:
-    """The result of the search that a completion or stream came from: score, candidates, usage, trace.
+    """Return the result of the search that a completion or stream came from: score, candidates, usage, trace.
 
     Raises:
-        ConfigurationError: it came from no search.
+        ConfigurationError: it did not come from a search.
     """
     result = getattr(answer, "_tts", None)
     if not isinstance(result, Result):
-        raise ConfigurationError(f"result_of: this {type(answer).__name__} came from no search of a scaled client")
+        raise ConfigurationError(
+            f"result_of: this {type(answer).__name__} did not come from a search; pass what a scaled client returned"
+        )
     return result
 
 
@@ -118,7 +122,7 @@ class ScaledClient(Part):
         return ScaledClient(self._target, self._settings, self._concurrency)
 
     def __deepcopy__(self, memo: Any) -> ScaledClient:
-        return self.__copy__()  # its connections are no data
+        return self.__copy__()  # its connections cannot be copied
 
     def __repr__(self) -> str:
         return _shown(self._target, self._settings)
@@ -129,12 +133,12 @@ class ScaledClient(Part):
 
     @property
     def beta(self) -> Any:
-        """The client's own, with the same scaled chat where it has one."""
+        """Return the client's own `beta`, with the same scaled chat if it has one."""
         beta = self._target.beta
         return _Beta(beta, self.chat) if hasattr(beta, "chat") else beta
 
     def with_options(self, **options: Any) -> ScaledClient:
-        """The scaled client with other options of the client."""
+        """Return a scaled client with other options of the client."""
         return ScaledClient(self._target.with_options(**options), self._settings, self._concurrency)
 
     copy = with_options
@@ -191,25 +195,25 @@ class _Completions(Part):
         return f"{_shown(self._client, self._settings)}.chat.completions"
 
     def create(self, **request: Any) -> Any:
-        """As the client's own, answered by a search."""
+        """Do what the client's own method does, by a search."""
         search = self._creating(request)
         return self._target.create(**split(request)[0]) if search is None else search.run()
 
     def parse(self, **request: Any) -> Any:
-        """As the client's own, answered by a search; a candidate that cannot be parsed is lost."""
+        """Do what the client's own method does, by a search; candidates that cannot be parsed are lost."""
         search = self._parsing(request)
         return self._target.parse(**split(request)[0]) if search is None else search.run()
 
     @property
     def stream(self) -> Any:
-        """The client's own, with a warning: its events are those of one sample. `create(stream=True)` is searched."""
+        """Return the client's own, and warn that its events are those of one sample; use `create(stream=True)`."""
         passes("chat.completions.stream")
         return self._target.stream
 
     def _creating(self, request: dict[str, Any]) -> Search | None:
         sent = split(request)[0]
         if not takes_request(self._target.create, sent) or isinstance(sent.get("response_format"), type):
-            return None  # the client has the words for that, and sends nothing
+            return None  # the client raises its own error, and sends nothing
         return search_for(self._client, self._models, self._settings, request)
 
     def _parsing(self, request: dict[str, Any]) -> Search | None:
@@ -223,12 +227,12 @@ class _Completions(Part):
 
 class _AsyncCompletions(_Completions):
     async def create(self, **request: Any) -> Any:
-        """As the client's own, answered by a search."""
+        """Do what the client's own method does, by a search."""
         search = self._creating(request)
         return await self._target.create(**split(request)[0]) if search is None else await search.arun()
 
     async def parse(self, **request: Any) -> Any:
-        """As the client's own, answered by a search; a candidate that cannot be parsed is lost."""
+        """Do what the client's own method does, by a search; candidates that cannot be parsed are lost."""
         search = self._parsing(request)
         return await self._target.parse(**split(request)[0]) if search is None else await search.arun()
 
@@ -245,26 +249,26 @@ class _Responses(Part):
         return f"{_shown(self._client, self._settings)}.responses"
 
     def create(self, **request: Any) -> Any:
-        """As the client's own, answered by a search."""
+        """Do what the client's own method does, by a search."""
         search = self._searching(request)
         return self._target.create(**split(request)[0]) if search is None else search.run()
 
     @property
     def stream(self) -> Any:
-        """The client's own, with a warning: its events are those of one sample. `create(stream=True)` is searched."""
+        """Return the client's own, and warn that its events are those of one sample; use `create(stream=True)`."""
         passes("responses.stream")
         return self._target.stream
 
     @property
     def parse(self) -> Any:
-        """The client's own, with a warning. `create` with `text={"format": …}` is searched."""
+        """Return the client's own, and warn that it is not searched; use `create` with `text={"format": …}`."""
         passes("responses.parse")
         return self._target.parse
 
     def _searching(self, request: dict[str, Any]) -> ResponseSearch | None:
         sent = split(request)[0]
         if not takes_request(self._target.create, sent):
-            return None  # the client has the words for that, and sends nothing
+            return None  # the client raises its own error, and sends nothing
         for name in UNSEARCHED:
             if sent.get(name):
                 passes(f"responses.create with {name}=", depth=4)
@@ -273,7 +277,7 @@ class _Responses(Part):
 
 class _AsyncResponses(_Responses):
     async def create(self, **request: Any) -> Any:
-        """As the client's own, answered by a search."""
+        """Do what the client's own method does, by a search."""
         search = self._searching(request)
         return await self._target.create(**split(request)[0]) if search is None else await search.arun()
 

@@ -532,7 +532,7 @@ async def remembering(run: Run, problem: Problem) -> Scored:
     ("broken", "caught"),
     [
         (fine, {}),
-        (inventing, {"it_returns_a_candidate_that_was_made_through_the_run": "none of those that the run made"}),
+        (inventing, {"it_returns_a_candidate_that_was_made_through_the_run": "not one that the run made"}),
         (going_past_the_run, {"it_returns_a_candidate_that_was_made_through_the_run": "calls went past the run"}),
         (by_chance, {"the_same_seed_sends_the_same_requests": "take randomness from run.seed only"}),
         (giving_up, {"it_ends_on_any_budget_and_never_overspends": "too few"}),

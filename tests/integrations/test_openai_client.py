@@ -416,7 +416,7 @@ def test_a_timeout_of_any_form_holds(server: LoopbackServer) -> None:
     began = time.monotonic()
     for timeout in (openai.Timeout(20.0, read=0.2), 0.2):
         client = longest(sync_client(server, timeout=timeout, max_retries=0))
-        with pytest.raises((openai.APITimeoutError, TimeoutError)):  # the client's, or the engine's
+        with pytest.raises(openai.APITimeoutError):
             client.chat.completions.create(**ASKED)
     assert time.monotonic() - began < 10
 
@@ -463,7 +463,7 @@ def test_an_output_that_the_verifier_cannot_read_is_shown_with_what_to_change(se
 
 
 def test_what_is_no_client_or_setting(server: LoopbackServer) -> None:
-    with pytest.raises(ConfigurationError, match="is no OpenAI client; pass OpenAI"):
+    with pytest.raises(ConfigurationError, match="is not an OpenAI client; pass OpenAI"):
         scale("gpt-4")  # type: ignore[type-var]
     with pytest.raises(ConfigurationError, match="verifier=3 is no verifier"):
         scale(sync_client(server), verifier=3)  # type: ignore[arg-type]
@@ -471,7 +471,7 @@ def test_what_is_no_client_or_setting(server: LoopbackServer) -> None:
         scale(sync_client(server), verifier=lambda: 1.0)
     with pytest.raises(ConfigurationError, match="strategy=<class"):
         scale(sync_client(server), strategy=BestOfN)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="came from no search"):
+    with pytest.raises(ConfigurationError, match="did not come from a search"):
         result_of(sync_client(server).chat.completions.create(**ASKED))
 
 

@@ -166,11 +166,12 @@ async def test_a_fault_of_one_request_costs_that_candidate_or_a_retry(
     end = await ended(server, n=3, batch=1, concurrency=1, ledger=ledger)
     assert isinstance(end, Result)
     retried, at_once = getattr(error("x"), "retryable", False), issubclass(error, AT_ONCE)
-    # What no other candidate can escape ends the search; a third request may be under way by then.
+    # What no other candidate can escape ends the search. A third request may be under way by then, which is charged
+    # though it may not have reached the server.
     kept = (1, 2) if at_once else (3,) if retried else (2,)
     assert (end.stopped, end.answer) == ("error" if at_once else "complete", "6") and len(end.candidates) in kept
     assert server.counts.requests in ((2, 3) if at_once else (4,) if retried else (3,))
-    assert end.usage.requests == server.counts.requests
+    assert end.usage.requests == server.counts.requests or (at_once and end.usage.requests == 3)
     (failure,) = [e for e in end.trace if e["kind"] == "failure"]
     assert failure["error"].startswith(error.__name__) and words in failure["error"]
     # The request under way when the search ended is charged at its bound.

@@ -61,7 +61,7 @@ def test_the_best_of_what_parses(server: LoopbackServer, client: OpenAI) -> None
     assert type(completion).__name__.startswith("ParsedChatCompletion") and isinstance(completion, ParsedChatCompletion)
     assert completion.choices[0].message.parsed == Label(category="ham", weight=9)
     result = result_of(completion)
-    assert len(result.candidates) == 3 and "the answer is no Label" in json.dumps(result.trace.to_dict())
+    assert len(result.candidates) == 3 and "the answer is not a valid Label" in json.dumps(result.trace.to_dict())
     assert completion.usage is not None and completion.usage.total_tokens == server.counts.tokens == result.usage.tokens
     assert result.usage.exact and result.usage.calls == 4
     assert completion.model_dump()["choices"][0]["message"]["parsed"] == {"category": "ham", "weight": 9}

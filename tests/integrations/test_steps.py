@@ -194,7 +194,7 @@ def test_exactly_the_prefix_is_taken_off() -> None:
         ({"way": "magic"}, "way='magic'"),
         ({"max_tokens": 0}, "max_tokens=0"),
         ({"by": "tokens"}, "needs max_tokens"),
-        ({"by": "tokens", "max_tokens": 3, "way": "prompt"}, "cannot be asked for by words"),
+        ({"by": "tokens", "max_tokens": 3, "way": "prompt"}, "cannot be requested in a prompt"),
     ],
 )
 def test_bad_step_settings(settings: Any, said: str) -> None:

@@ -35,7 +35,7 @@ def test_a_file_s_problems_keep_what_was_with_them(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ("{", "line 2: not JSON"),
-        ("[1]", "line 2: list where an object is wanted"),
+        ("[1]", "line 2: list, but an object is needed"),
         ({"answer": "4"}, 'line 2, prompt: give either "prompt"'),
         ({"prompt": "a", "messages": [{"role": "user", "content": "a"}]}, 'line 2, prompt: give either "prompt"'),
         ({"prompt": ""}, "line 2, prompt: '' must be a text that is not empty"),

@@ -249,7 +249,7 @@ def test_pools_that_do_not_serve_are_refused() -> None:
         replace(p, candidates=(PoolCandidate(tokens=1, correct=True),) * 4) for p in FIT.problems))  # fmt: skip
     with pytest.raises(DataError, match="neither answers nor scores"):
         calibrate(bare, price=1e-5)
-    with pytest.raises(ConfigurationError, match="is no Pool"):
+    with pytest.raises(ConfigurationError, match="is not a Pool"):
         calibrate(FIT.problems, price=1e-5)  # type: ignore[arg-type]
 
 

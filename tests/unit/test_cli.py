@@ -319,7 +319,7 @@ class TestBuild:
         made = typed.strategy_of("best-of-n:n=4,stop=vote-lead:3", {}, verified=True)
         assert made == BestOfN(n=4, stop=VoteLead(3))
         assert typed.strategy_of("best-of-n:n=4", {"n": 4}, verified=True) == BestOfN(n=4)
-        with pytest.raises(ConfigurationError, match=r"best-of-n:n=4 and --n say different things of n; give it once"):
+        with pytest.raises(ConfigurationError, match=r"best-of-n:n=4 and --n give different values of n; give it once"):
             typed.strategy_of("best-of-n:n=4", {"n": 3}, verified=True)
         with pytest.raises(ConfigurationError, match=r"profile:x has its settings itself; leave out --n"):
             typed.strategy_of("profile:x", {"n": 3}, verified=True)

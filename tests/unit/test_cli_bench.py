@@ -157,7 +157,7 @@ def test_a_recording_goes_on_after_its_budget_and_makes_a_pool(said: Any, server
     asked = ["record", "problems.jsonl", "--out", "new.gz", "--n", "4", *live(server), "--concurrency", "1",
              "--verifier", "python:checks.py:check", "--licence", "CC0-1.0"]  # fmt: skip
     code, _, err = said(*asked, "--budget-calls", "5")
-    assert code == 3 and "the same command with more goes on" in err
+    assert code == 3 and "run the same command with a larger one" in err
     assert len(Pool.read("new.gz").problems) == 1
     assert server.counts.choices <= 5
     code, _, err = said(*asked)

@@ -294,6 +294,30 @@ async def test_math_answers_are_compared_in_a_worker() -> None:
         verifier.close()
 
 
+@pytest.mark.parametrize(
+    ("gold", "answer", "right"),
+    [
+        (r"$\boxed{1}\boxed{2}$", "1,2", True), ("$1$ and $2$ and $3$", "1,2,3", True),
+        ("$21,16$ or $11$", "11", False),
+        (r"\boxed{1} papers and \boxed{2} bins", "1,2", True), (r"\boxed{1} no no no no \boxed{2}", "1,2", False),
+        ("$x$ is $5$", "5", True), ("1000.99", "1000,99", True), ("1000,99", "1000.98", False),
+        ("1.234", "1,234", False),
+        ("1.2", "1,2", False), ("32349", r"32,\! 349", True),
+        (r"So it is \[ \boxed{32349} \]", r"32,\! 349", True),
+        ("5!", r"5\!", False),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(not HAS_MATH, reason="needs math-verify")
+async def test_lists_decimal_commas_and_narrow_spaces(gold: str, answer: str, right: bool) -> None:
+    verifier = MathAnswer(gold, timeout=20)
+    try:
+        score = (await scored(verifier, rf"So \boxed{{{answer}}}.")).score
+        assert (score == 1.0) == right
+        assert verifier.equal_here(answer, gold) == right
+    finally:
+        verifier.close()
+
+
 @pytest.mark.skipif(not HAS_MATH, reason="needs math-verify")
 async def test_a_comparison_without_end_costs_one_candidate() -> None:
     verifier = MathAnswer("2x", timeout=0.001)

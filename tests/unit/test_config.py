@@ -86,7 +86,7 @@ def test_the_type_may_be_left_out_where_the_class_says_it() -> None:
         (BaseStrategy, {"type": "best_of_n", "stop": {"type": ["x"]}}, r"best_of_n.stop: type=\['x'\]"),
         (BaseStrategy, {"type": "best_of_n", "stop": {"type": "self_consistency"}}, "stop=.* is not a stop rule"),
         (BaseStrategy, {"type": "best_of_n", "stop": {"score": 0.9}}, "stop=.* is not a stop rule"),
-        (SelfConsistency, {"type": "best_of_n"}, "a BestOfN, where a SelfConsistency is wanted"),
+        (SelfConsistency, {"type": "best_of_n"}, "a BestOfN, but a SelfConsistency is needed"),
         (Rule, {"type": "threshold"}, "threshold: .*score"),
         (Rule, {"type": "any_of", "rules": [{"type": "threshold", "score": 2}]}, "score=2 must be"),
         (Rule, {"type": "any_of", "rules": [0.9]}, "rules=0.9 is not a stop rule"),

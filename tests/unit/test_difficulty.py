@@ -34,6 +34,9 @@ def test_each_signal_says_how_easy_it_looks() -> None:
     assert predicted(four, "score") == 0.5
     assert predicted(four, "logprob") == pytest.approx(math.sqrt(0.5 * 0.25))
     assert predicted(seen(None, None), "agreement") == 0.0
+    assert predicted(seen("a", "a"), "entropy") == predicted(seen("a"), "entropy") == 1.0
+    assert predicted(seen("a", "b"), "entropy") == predicted(seen(None, None), "entropy") == 0.0
+    assert 0.3 < (predicted(seen("a", "a", "a", "b"), "entropy") or 0.0) < 0.7
 
 
 def test_samples_that_were_cut_say_nothing_of_difficulty() -> None:

@@ -244,7 +244,7 @@ async def test_a_text_that_is_too_long_is_an_error_of_the_candidate(tmp_path: Pa
 async def test_a_separator_that_is_no_token_is_an_error(tmp_path: Path) -> None:
     folder = qwen(tmp_path)
     family = RewardFamily(template="{problem} {steps}", step="{step} {separator}!", separator="<extra_0>")
-    with pytest.raises(AllCandidatesFailed, match="is the family right for this model"):
+    with pytest.raises(AllCandidatesFailed, match="check that the family is right for this model"):
         await scored(ProcessVerifierTransformers(folder, family=family, device="cpu"))
 
 

@@ -117,7 +117,7 @@ async def test_the_same_problem_is_the_same_in_another_order(tmp_path: Path) -> 
 async def test_other_settings_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     await made(path)
-    with pytest.raises(DataError, match=r"line 1: it was begun with rollouts=4 \(now 2\)"):
+    with pytest.raises(DataError, match=r"line 1: it was started with rollouts=4 \(now 2\)"):
         await made(path, rollouts=2)
     path.write_text("{}\n")
     with pytest.raises(DataError, match="is no pool"):

@@ -3,7 +3,19 @@ from __future__ import annotations
 import pytest
 
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.selection import aggregate, best, choose, fallback, majority_vote, spread, tally, top, weighted_vote
+from tts_plugins.selection import (
+    aggregate,
+    best,
+    choose,
+    fallback,
+    has_content,
+    majority_vote,
+    prefer_content,
+    spread,
+    tally,
+    top,
+    weighted_vote,
+)
 from tts_plugins.types import Problem, Scored
 
 PROBLEM = Problem("x")
@@ -123,3 +135,26 @@ def test_fallback_prefers_whole_then_scored_then_frequent() -> None:
     assert fallback([partial]) is partial
     assert fallback([unscored, whole]) is whole
     assert fallback([unscored, c("b", finished=True), c("b", finished=True)]).answer == "b"
+
+
+THOUGHT, IMAGE = {"type": "thinking", "thinking": "hm"}, {"type": "image_url", "image_url": {"url": "u"}}
+
+
+@pytest.mark.parametrize(
+    ("says", "more"),
+    [
+        (True, {"text": "4"}), (False, {"text": ""}), (False, {"text": " \n"}), (True, {"text": "", "answer": "4"}),
+        (False, {"text": "", "answer": " "}), (False, {"output": ""}), (False, {"output": {"content": None}}),
+        (False, {"output": {"content": [{"type": "text", "text": ""}, THOUGHT]}}), (False, {"output": {"content": []}}),
+        (True, {"output": {"content": [IMAGE]}}), (True, {"output": {"content": None, "tool_calls": [{}]}}),
+        (True, {"output": {"content": "", "additional_kwargs": {"audio": {"id": "1"}}}}),
+        (False, {"output": {"content": "", "additional_kwargs": {"reasoning_content": "hm"}}}),
+        (False, {"output": {"output": [{"type": "reasoning"}, {"type": "message", "content": []}]}}),
+        (True, {"output": {"output": [{"type": "image_generation_call"}]}}), (True, {"output": object()}),
+    ],
+)  # fmt: skip
+def test_what_has_content(says: bool, more: dict[str, object]) -> None:
+    candidate = c(score=0.9, **more)
+    assert has_content(candidate) is says
+    assert prefer_content(candidate, [candidate, other := c("4", 0.1)]) is (candidate if says else other)
+    assert prefer_content(candidate, [candidate]) is candidate

@@ -44,7 +44,7 @@ def test_a_file_that_was_cut(tmp_path: Path, left: float) -> None:
             store.add_reply(KEY, str(i), "x" * 500)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * left)])
-    says = r"runs\.db: the file is damaged or was cut .*restore a copy, or begin anew"
+    says = r"runs\.db: the file is damaged or was cut .*restore a copy, or start again"
     with pytest.raises(DataError, match=says), Store.read(path) as store:
         store.candidates()
         store.solves()

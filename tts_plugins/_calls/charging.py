@@ -71,7 +71,7 @@ def _paid_inside(inner: Hold) -> Usage | None:
 
 
 def _beyond(usage: Usage, paid: Usage) -> Usage:
-    """Return what a call took besides `paid`. It reports the whole call, unless that is less than was paid."""
+    """Return what a call took in addition to `paid`. It reports the whole call, unless that is less than was paid."""
     names = ("calls", "prompt_tokens", "completion_tokens")
     if any(getattr(usage, name) < getattr(paid, name) for name in names):
         return usage  # less than was paid: it reports only its own part

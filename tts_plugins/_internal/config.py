@@ -83,7 +83,7 @@ def build(root: type[T], settings: object) -> T:
     except TypeError as error:
         raise ConfigurationError(f"{name}: {error}") from error
     if not isinstance(made, root):
-        raise ConfigurationError(f"type={name!r} is a {type(made).__name__}, where a {root.__name__} is wanted")
+        raise ConfigurationError(f"type={name!r} is a {type(made).__name__}, but a {root.__name__} is needed")
     return made
 
 

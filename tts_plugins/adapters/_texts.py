@@ -18,16 +18,18 @@ class Text(str):
 
     Attributes:
         unparsed: why the object is not what was asked for; None if it is.
+        blank: whether the object says nothing; None if `selection.has_content` is to find out.
     """
 
     native: Any = None
     unparsed: str | None = None
+    blank: bool | None = None
 
     @classmethod
-    def of(cls, text: str, native: Any, unparsed: str | None = None) -> Self:
+    def of(cls, text: str, native: Any, unparsed: str | None = None, *, blank: bool | None = None) -> Self:
         """The text of an object."""
         made = cls(text)
-        made.native, made.unparsed = native, unparsed
+        made.native, made.unparsed, made.blank = native, unparsed, blank
         return made
 
 

@@ -59,7 +59,7 @@ def graded(grade: Grade, problem: Problem, candidate: Candidate) -> bool | None:
     found: object = grade(problem, candidate)
     if inspect.iscoroutine(found):
         found.close()  # nobody will await it
-        raise DataError(f"grade: problem {problem.id!r}: the function is async; give one that is not")
+        raise DataError(f"grade: problem {problem.id!r}: the function is async; give a synchronous one")
     return truth(problem, found)
 
 

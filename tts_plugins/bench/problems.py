@@ -89,7 +89,7 @@ def _line(where: str, line: str, number: int) -> Problem:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise DataError(f"{where}: {type(value).__name__} where an object is wanted")
+        raise DataError(f"{where}: {type(value).__name__}, but an object is needed")
     if ("prompt" in value) == ("messages" in value):
         raise DataError(f'{where}, prompt: give either "prompt", a text, or "messages", a list of chat messages')
     field = "prompt" if "prompt" in value else "messages"

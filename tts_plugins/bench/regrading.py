@@ -45,9 +45,9 @@ def _answered(problem: Problem, solve: SolveRow, *, by_answer: bool) -> Scored:
     """Return the answer of a solve if it is not one of its candidates."""
     if solve.text is None and not by_answer:
         raise ConfigurationError(
-            f"bench: problem {solve.problem!r}, {solve.arm}, seed {solve.seed}: its answer is none of its candidates, "
-            "and its text was not kept, so it cannot be graded again; give the grade that it was begun with, or "
-            "another --out"
+            f"bench: problem {solve.problem!r}, {solve.arm}, seed {solve.seed}: its answer is not one of its "
+            "candidates, and its text was not kept, so it cannot be graded again; give the grade that it was started "
+            "with, or another --out"
         )
     return Scored(problem, text=solve.text or "", answer=solve.answer, finished=True, score=solve.score)
 

@@ -87,7 +87,7 @@ class _MonteCarlo:
 
 
 class RolloutLog:
-    """A pool that is written line by line: each is on disk, whole, before the next one is begun.
+    """A pool that is written line by line: each is on disk, whole, before the next one is started.
 
     Raises:
         DataError: the file is another pool, or was made with other settings.
@@ -102,7 +102,7 @@ class RolloutLog:
         self.pool = Pool.read(self.path)
         if (there := self.pool.header) != header:
             raise DataError(
-                f"{path}, line 1: it was begun with {_differences(there, header)}; use those, or a new file"
+                f"{path}, line 1: it was started with {_differences(there, header)}; use those, or a new file"
             )
 
     def add(self, problem: PoolProblem) -> None:
@@ -155,7 +155,7 @@ async def make_rollouts(
     Raises:
         ConfigurationError: a setting is wrong, an id is missing or occurs twice.
         BudgetExhausted: the ledger is used up.
-        DataError: the file was begun with other settings, or `grade` returned what is not a grade.
+        DataError: the file was started with other settings, or `grade` returned what is not a grade.
     """
     for name, value in (("solutions", solutions), ("rollouts", rollouts), ("concurrency", concurrency)):
         check_count("make_rollouts", name, value)

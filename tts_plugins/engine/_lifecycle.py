@@ -24,7 +24,7 @@ from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, ModelError, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
-from tts_plugins.selection import fallback
+from tts_plugins.selection import fallback, prefer_content
 from tts_plugins.types import Problem, Result, Scored, Usage
 
 # Seconds after the deadline in which a strategy may still choose among what it has, and after which it is left behind.
@@ -147,7 +147,7 @@ class Solving:
             best = fallback(state.seen)
         elif not state.seen or not (state.halted or isinstance(error, BudgetExhausted)) or not _cut_short(error):
             try:
-                raise _told(error, state, self._settings.strategy) from error.__cause__
+                raise _for_caller(error, state, self._settings.strategy) from error.__cause__
             finally:
                 del error, task  # its traceback has this frame: it would refer to itself, and be freed late
         else:
@@ -161,7 +161,7 @@ class Solving:
                 raise raised from state.refused
             finally:
                 del raised  # as above
-        return best
+        return prefer_content(best, state.seen)
 
 
 def _wake(future: asyncio.Future[None], _: object = None) -> None:
@@ -173,7 +173,7 @@ def _cut_short(error: BaseException) -> bool:
     return isinstance(error, BudgetExhausted | DeadlineExceeded | SolveCancelled | asyncio.CancelledError)
 
 
-def _told(error: BaseException, state: SolveState, strategy: Strategy) -> BaseException:
+def _for_caller(error: BaseException, state: SolveState, strategy: Strategy) -> BaseException:
     """Return the error as the caller gets it: it did not ask for a cancellation."""
     if not isinstance(error, asyncio.CancelledError):
         return error

@@ -27,6 +27,8 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Model, Run, SetVerifier, StopRule, Verifier, is_set_verifier, is_verifier
+from tts_plugins.selection import with_content
+from tts_plugins.stopping import should_stop
 from tts_plugins.types import Candidate, Reply, Score, Scored
 
 # Candidates of one wave at most: more than any server bears, so that a huge n costs nothing by itself.
@@ -151,12 +153,12 @@ class Sampling:
             return min(self._wave, left)
         if self._stop is None:
             return min(left, _MOST)
-        least = self._stop.least(self._seen, left)
+        least = self._stop.least(with_content(self._seen), left)
         return min(left, _MOST, max(least, 2 * before, 1))
 
     def _decided(self, n: int) -> bool:
         left = n - len(self._seen) - len(self._failures)
-        if self._stop is None or left <= 0 or not self._stop(self._seen, left):
+        if left <= 0 or not should_stop(self._stop, self._seen, left):
             return False
         if self._state.stopped == "complete" or self._refused is not None:
             self._state.stopped = "stop_rule"  # what the budget refused was not needed

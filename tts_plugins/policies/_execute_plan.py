@@ -8,6 +8,7 @@ from dataclasses import replace
 from tts_plugins.policies._resumed_run import OVER, Resumed, SeededRun, satisfied
 from tts_plugins.policies.plan import Larger, Plan
 from tts_plugins.protocols import Model, Run, StopRule
+from tts_plugins.stopping import should_stop
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 from tts_plugins.types import Problem, Scored
 
@@ -84,4 +85,4 @@ async def _advance(run: Run, problem: Problem, current: Sampling, seen: list[Sco
             raise
         run.note("search_ended", error=f"{type(error).__name__}: {error}")
     seen[len(before) :] = sorted(seen[len(before) :], key=lambda c: c.index)
-    return len(seen) < to or (current.stop is not None and current.stop(seen, current.n - to))
+    return len(seen) < to or should_stop(current.stop, seen, current.n - to)

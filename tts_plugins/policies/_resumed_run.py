@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, DeadlineExceeded, SolveCancelled
 from tts_plugins.protocols import ForwardingRun, Model, Run, StopRule
+from tts_plugins.selection import with_content
+from tts_plugins.stopping import should_stop
 from tts_plugins.types import Problem, Scored
 
 # What ends a search that has samples: it then chooses among them.
@@ -16,7 +18,7 @@ class Resumed:
     """A stop rule applied to new samples as if they followed those `before`, with up to `after` more to come."""
 
     def __init__(self, rule: StopRule, before: Sequence[Scored], after: int = 0) -> None:
-        self._rule, self._before, self._after = rule, tuple(before), after
+        self._rule, self._before, self._after = rule, tuple(with_content(before)), after
 
     def __repr__(self) -> str:
         return repr(self._rule)
@@ -31,7 +33,7 @@ class Resumed:
 
 def satisfied(rule: StopRule | None, seen: Sequence[Scored], n: int) -> bool:
     """Return whether the rule would have stopped at some prefix of these samples, of `n` at most."""
-    return rule is not None and any(rule(seen[:t], n - t) for t in range(1, len(seen) + 1) if n > t)
+    return any(should_stop(rule, seen[:t], n - t) for t in range(1, len(seen) + 1) if n > t)
 
 
 class SeededRun(ForwardingRun):

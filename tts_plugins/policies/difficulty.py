@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Literal, Self
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._base import Part
-from tts_plugins.selection import tally
+from tts_plugins.selection import semantic_entropy, tally
 from tts_plugins.types import Scored
 
 if TYPE_CHECKING:
     from tts_plugins.pools import PoolProblem
 
-Signal = Literal["score", "agreement", "logprob"]
-SIGNALS: tuple[Signal, ...] = ("score", "agreement", "logprob")
+Signal = Literal["score", "agreement", "entropy", "logprob"]
+SIGNALS: tuple[Signal, ...] = ("score", "agreement", "entropy", "logprob")
 
 
 def oracle(problem: PoolProblem) -> float:
@@ -37,7 +37,8 @@ def oracle(problem: PoolProblem) -> float:
 def predicted(seen: Sequence[Scored], signal: Signal) -> float | None:
     """Predict how easy a problem is from a few samples, in [0, 1]; None if they say nothing.
 
-    "score" is the verifier's mean score, "agreement" the leading answer's share of the samples, "logprob" the
+    "score" is the verifier's mean score, "agreement" the leading answer's share of the samples, "entropy" 1
+    less the semantic entropy of the answers as a share of the most there can be (Farquhar et al. 2024), "logprob" the
     geometric mean probability of a token. Truncated samples are left out: they show that the limit
     is short, not that the problem is hard.
 
@@ -49,6 +50,8 @@ def predicted(seen: Sequence[Scored], signal: Signal) -> float | None:
         return None
     if signal == "agreement":
         return max(tally(whole).values(), default=0.0) / len(whole)
+    if signal == "entropy":
+        return min(1.0, max(0.0, 1.0 - semantic_entropy(whole) / math.log(max(2, len(whole)))))
     if signal == "score":
         scores = [c.score for c in whole if c.score is not None]
         if len(scores) < len(whole):

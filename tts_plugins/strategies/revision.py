@@ -11,7 +11,7 @@ from tts_plugins._internal.config import check_count
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, weighted_vote
-from tts_plugins.stopping import Rule, check_rule
+from tts_plugins.stopping import Rule, check_rule, should_stop
 from tts_plugins.strategies._base import BaseStrategy
 from tts_plugins.strategies._choice import chosen
 from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end
@@ -129,7 +129,7 @@ class Revision(BaseStrategy):
         return first
 
     def _ends(self, run: Run, attempts: Sequence[Scored], left: int) -> bool:
-        if self.stop is not None and self.stop(attempts, left):
+        if should_stop(self.stop, attempts, left):
             run.note("stop", rule=repr(self.stop), seen=len(attempts), left=left)
             return True
         if circles(attempts):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.protocols import Run
-from tts_plugins.stopping import Rule, check_rule
+from tts_plugins.stopping import Rule, check_rule, should_stop
 from tts_plugins.strategies._base import BaseStrategy
 from tts_plugins.strategies._choice import chosen
 from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end
@@ -79,7 +79,7 @@ class TreeSearch(BaseStrategy):
                     raise failed[0]
                 note_end(run, failed[0])
                 break
-            if self.stop is not None and self.stop(seen, self.n - asked):
+            if should_stop(self.stop, seen, self.n - asked):
                 run.note("stop", rule=repr(self.stop), seen=len(seen), left=self.n - asked)
                 break
         return chosen(run, seen, self.select)

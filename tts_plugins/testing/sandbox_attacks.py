@@ -51,7 +51,7 @@ class World:
 
     @property
     def own(self) -> Path:
-        """An empty folder, where an attack that is run without a sandbox is at home."""
+        """An empty folder, the home of an attack that is run without a sandbox."""
         return self.folder / "own"
 
     def source(self, attack: Attack) -> str:

@@ -35,7 +35,7 @@ class MathProcesses:
     def __init__(self, who: str, *, timeout: float, workers: int) -> None:
         if importlib.util.find_spec("math_verify") is None:
             raise MissingExtraError(f"{who} needs math-verify: pip install 'tts-plugins[math]'")
-        self._timeout, self._workers = timeout, workers
+        self.timeout, self._workers = timeout, workers
         self.renew()
         forks.renew(self)
 
@@ -64,7 +64,7 @@ class MathProcesses:
             with self._lock:
                 worker = self._idle.pop()
             try:
-                return worker.ask(request, self._timeout)
+                return worker.ask(request, self.timeout)
             finally:
                 with self._lock:
                     self._idle.append(worker)

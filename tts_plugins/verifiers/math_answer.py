@@ -14,6 +14,12 @@ from tts_plugins.types import Candidate, Problem, Score
 from tts_plugins.verifiers._math_process import MathProcesses
 from tts_plugins.verifiers.grouping.guards import may_be_equal, plain
 
+_BOX = re.compile(r"\$?\\boxed\{([^{}$]+)\}\$?")
+_FORMULA = re.compile(r"\$([^$]+)\$")
+_FEW_WORDS = re.compile(r"[\s,;.]*+(?:[^\W\d_]++[\s,;.]*+){0,3}")
+_CONNECTIVES = re.compile(r"[\s,;.]*+(?:(?:and|or)\b[\s,;.]*+)*")
+_PARTS = 6
+_DECIMAL = re.compile(r"-?\d+[.,](?:\d{2}|\d{4,})")
 _LONG = 4000  # characters of a text in which math-verify may look for the answer itself
 
 
@@ -42,8 +48,17 @@ class MathAnswer:
         if not timeout > 0:
             raise ConfigurationError(f"MathAnswer: timeout={timeout!r} must be above 0 seconds")
         check_count("MathAnswer", "workers", workers)
-        self.timeout, self._gold = timeout, gold
+        self._gold = gold
         self._processes = MathProcesses("MathAnswer", timeout=timeout, workers=workers)
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for one comparison."""
+        return self._processes.timeout
+
+    @timeout.setter
+    def timeout(self, seconds: float) -> None:
+        self._processes.timeout = seconds
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
         """Free: it runs here."""
@@ -62,9 +77,9 @@ class MathAnswer:
         text = without_thoughts(candidate.text)[-_LONG:].strip()
         if answer is None and (not text or "\n" in text):
             return Score(value=0.0, feedback="no answer could be read")
-        if answer is not None and normalise(answer) == normalise(gold):
-            return Score(value=1.0)
         known, given = _as_stated(gold), plain(answer or "")
+        if answer is not None and _same_writing(answer, gold, known):
+            return Score(value=1.0)
         request = {"gold": known, "answer": given, "text": text, "whole_gold": f"${known}$"}
         reply = await self._processes.ask(request)
         if "error" in reply:
@@ -80,12 +95,12 @@ class MathAnswer:
 
     def equal_here(self, answer: str, gold: str) -> bool:
         """Whether an answer equals the known one, in the calling thread; False where it could not be found out."""
-        if equivalent(answer, gold):
+        known, given = _as_stated(gold), plain(answer)
+        if equivalent(answer, gold) or _same_writing(answer, gold, known):
             return True
         values = number_value(answer), number_value(gold)
         if all(value is not None and value.denominator == 1 for value in values):
             return False  # whole numbers, and different ones
-        known, given = _as_stated(gold), plain(answer)
         if not may_be_equal(known, given, strict=False):
             return False
         return bool(self._processes.ask_here({"gold": known, "answer": given}).get("equal"))
@@ -110,8 +125,27 @@ class MathAnswer:
 
 
 def _as_stated(gold: str) -> str:
+    """The known answer without what is said around it; all of its parts where it is a short list of formulas."""
+    for pattern, between in ((_BOX, _FEW_WORDS), (_FORMULA, _CONNECTIVES)):
+        parts, around = pattern.findall(gold), pattern.sub(" ", gold)
+        if 1 < len(parts) <= _PARTS and between.fullmatch(around):
+            return ", ".join(map(plain, parts))
     stated = extract(gold)
     return plain(gold if stated is None else stated.raw)
+
+
+def _same_writing(answer: str, gold: str, known: str) -> bool:
+    """Whether an answer and the known one have one key, or differ only in a decimal comma for a decimal point."""
+    key = normalise(answer)
+    if key in (normalise(gold), normalise(known)):
+        return True
+    # `1,234` may be grouped, and `1,2` a list; `1000,99` beside a known 1000.99 is neither.
+    written, other = answer.strip(), known.strip()
+    return (
+        written != other
+        and all(_DECIMAL.fullmatch(n) for n in (written, other))
+        and (written.replace(",", ".") == other.replace(",", "."))
+    )
 
 
 def _consistent(said: str, answer: str) -> bool:

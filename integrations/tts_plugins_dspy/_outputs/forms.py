@@ -22,7 +22,7 @@ def problem_of(args: tuple[Any, ...], inputs: Mapping[str, Any]) -> Problem:
 
 def generation_of(output: Any) -> Generation:
     """Return a module's output as a generation: its `output` is the object, its text the fields by name."""
-    return Generation(text=Text.of(text_of(output), output), output=output)
+    return Generation(text=Text.of(text_of(output), output, blank=_is_blank(output)), output=output)
 
 
 def text_of(output: Any) -> str:
@@ -30,6 +30,14 @@ def text_of(output: Any) -> str:
     if isinstance(output, dspy.Example):
         return "\n".join(f"{name}: {plain(value)}" for name, value in output.items())
     return plain(output)
+
+
+def _is_blank(output: Any) -> bool | None:
+    """Whether a prediction says nothing: all of its fields but the reasoning are None or blank."""
+    if not isinstance(output, dspy.Example):
+        return None
+    values = [value for name, value in output.items() if name != "reasoning"]
+    return all(value is None or (isinstance(value, str) and not value.strip()) for value in values)
 
 
 def plain(value: Any) -> str:

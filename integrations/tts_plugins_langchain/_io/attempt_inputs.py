@@ -1,4 +1,4 @@
-"""The ways in which an input carries earlier attempts: turns, a prompt's variable, a graph's messages, a function."""
+"""How an input carries earlier attempts: turns, a variable of the prompt, a graph's messages, or a function."""
 
 from __future__ import annotations
 
@@ -16,69 +16,69 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._io.conversion import text_of
 
 VARIABLES = ("attempts", "feedback", "history")
-"""Variables of a prompt that attempts go into, where an input leaves them out."""
+"""Names of prompt variables that attempts go into if the input leaves them out."""
 
 
 class Carrier(Protocol):
     """A way to show attempts to what is wrapped."""
 
     def check(self) -> None:
-        """That it can.
+        """Raise unless attempts can be shown.
 
         Raises:
-            ConfigurationError: it cannot; the text says what to change.
+            ConfigurationError: they cannot; the text says what to change.
         """
         ...
 
     def first(self, value: Any) -> Any:
-        """The input for a first answer."""
+        """Return the input for a first answer."""
         ...
 
     def again(self, value: Any, problem: Problem, attempts: Attempts) -> Any:
-        """The input for a better one.
+        """Return the input for a better answer, which shows the attempts.
 
         Raises:
-            ConfigurationError: this input has no place for them.
+            ConfigurationError: this input has no place for the attempts.
         """
         ...
 
 
 def turned(messages: Sequence[BaseMessage], attempts: Attempts) -> list[BaseMessage]:
-    """A conversation with the attempts as further turns."""
+    """Return the conversation with the attempts as further turns."""
     return [*messages, *convert_to_messages(attempts.turns())]
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function of the user's."""
+    """Calls a function of the user, which returns the input."""
 
     function: Callable[[Problem, Sequence[Scored]], Any]
 
     def check(self) -> None:
-        """It can."""
+        """Accept: there is nothing to check."""
 
     def first(self, value: Any) -> Any:
-        """As it is."""
+        """Return the input unchanged."""
         return value
 
     def again(self, value: Any, problem: Problem, attempts: Attempts) -> Any:
-        """What the function returns."""
+        """Return what the function returns."""
         return self.function(problem, attempts.history)
 
 
 @dataclass(frozen=True)
 class Turns:
-    """Turns of the conversation that goes to a chat model."""
+    """Adds turns to the conversation that goes to a chat model."""
 
     def check(self) -> None:
-        """It can."""
+        """Accept: there is nothing to check."""
 
     def first(self, value: Any) -> Any:
-        """As it is."""
+        """Return the input unchanged."""
         return value
 
     def again(self, value: Any, problem: Problem, attempts: Attempts) -> Any:
-        """The conversation goes on."""
+        """Return the conversation with the attempts as further turns."""
         if isinstance(value, PromptValue):
             value = value.to_messages()
         messages = [HumanMessage(value)] if isinstance(value, str) else convert_to_messages(value)
@@ -87,49 +87,51 @@ class Turns:
 
 @dataclass(frozen=True)
 class Inside:
-    """Messages that are a field of what is asked: of a frozen dataclass."""
+    """Handles an input that is a frozen dataclass and has the messages in one of its fields."""
 
     name: str
     messages: Carrier
 
     def check(self) -> None:
-        """What is inside says it."""
+        """Check the carrier of the messages."""
         self.messages.check()
 
     def first(self, value: Any) -> Any:
-        """As it is."""
+        """Return the input unchanged."""
         return value
 
     def again(self, value: Any, problem: Problem, attempts: Attempts) -> Any:
-        """The field carries them."""
+        """Return a copy whose field shows the attempts."""
         return replace(value, **{self.name: self.messages.again(getattr(value, self.name), problem, attempts)})
 
 
 @dataclass(frozen=True)
 class Variables:
-    """A variable of the prompt that the input goes into."""
+    """Fills a variable of the prompt that the input goes into."""
 
     owner: str
     prompt: BasePromptTemplate[Any] | None
     named: str | None
 
     def check(self) -> None:
-        """That the prompt has such a variable."""
+        """Raise unless the prompt has such a variable."""
         if self.prompt is not None and not self._names():
             raise _impossible(self.owner, f"its prompt has the variables {sorted(_variables(self.prompt))}")
 
     def first(self, value: Any) -> Any:
-        """Empty, where the input leaves it out."""
+        """Return the input; variables that it leaves out are empty."""
         if not isinstance(value, Mapping):
             return value
         lacking = [name for name in self._names() if name not in value]
         return {**value, **{name: [] if name in self._placeholders() else "" for name in lacking}} if lacking else value
 
     def again(self, value: Any, problem: Problem, attempts: Attempts) -> Any:
-        """The attempts, after what the input has there."""
+        """Return the input with the attempts after what its variable has already."""
         if not isinstance(value, Mapping):
-            raise _impossible(self.owner, f"its input is a {type(value).__name__}, no dict with the prompt's variables")
-        # A variable that the input gives is the user's own, unless it is named.
+            raise _impossible(
+                self.owner, f"its input is a {type(value).__name__}, not a dict of the prompt's variables"
+            )
+        # A variable that the input fills is left alone, unless `revision` names it.
         free = [name for name in self._names() if name == self.named or name not in value]
         if not free:
             raise _impossible(self.owner, f"the input gives {', '.join(map(repr, self._names()))} itself")
@@ -148,7 +150,7 @@ class Variables:
         return [name for name in VARIABLES if name in known]
 
     def _placeholders(self) -> list[str | None]:
-        """The prompt's messages: a placeholder by its variable, any other as None."""
+        """Return an entry for each message of the prompt: the variable of a placeholder, None for others."""
         messages = self.prompt.messages if isinstance(self.prompt, ChatPromptTemplate) else ()
         return [m.variable_name if isinstance(m, MessagesPlaceholder) else None for m in messages]
 
@@ -158,27 +160,27 @@ class Variables:
             return attempts.text()
         if places[-1] == name:
             return turned([], attempts)
-        return [HumanMessage(attempts.text())]  # the question comes after it: turns would stand before it
+        return [HumanMessage(attempts.text())]  # as turns, they would come before the question
 
 
 @dataclass(frozen=True)
 class State:
-    """`messages` of a graph's state."""
+    """Adds to the `messages` of a graph's state."""
 
     owner: str
     known: bool
 
     def check(self) -> None:
-        """That there are such."""
+        """Raise unless the state has messages."""
         if not self.known:
             raise _impossible(self.owner, "it begins with neither a prompt nor a chat model")
 
     def first(self, value: Any) -> Any:
-        """As it is."""
+        """Return the input unchanged."""
         return value
 
     def again(self, value: Any, problem: Problem, attempts: Attempts) -> Any:
-        """Its conversation goes on; of each attempt it shows the last message."""
+        """Return the state with the last message of each attempt as further turns."""
         self.check()
         said = replace(attempts, history=tuple(a.replace(text=text_of(_last(a.output))) for a in attempts.history))
         return {**value, "messages": turned(convert_to_messages(value["messages"]), said)}
@@ -195,7 +197,7 @@ def _variables(prompt: BasePromptTemplate[Any]) -> set[str]:
 
 def _impossible(owner: str, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{owner}: earlier attempts cannot be shown to it, which revision needs: {why}; put ('placeholder', "
+        f"{owner}: revision needs to show it earlier attempts, and cannot: {why}; put ('placeholder', "
         "'{attempts}') at the end of its prompt, or a variable {attempts} or {feedback} anywhere in it, or give "
         "revision=function of (problem, attempts) that returns the input"
     )

@@ -1,4 +1,4 @@
-"""What a strategy asks of a runnable: a way to show it earlier attempts, or single steps. Checked before any call."""
+"""Check, before any call, that a runnable has what a strategy needs: a place for earlier attempts, or single steps."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Revised = str | Callable[[Problem, Sequence[Scored]], Any] | None
 
 
 def check_revision(owner: str, value: Any) -> Any:
-    """The setting, where it is one.
+    """Return the `revision` setting.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is neither a name nor a function.
     """
     if value is not None and not isinstance(value, str) and not callable(value):
         raise ConfigurationError(
@@ -34,7 +34,7 @@ def check_revision(owner: str, value: Any) -> Any:
 
 
 def carrier_of(owner: str, runnable: Runnable[Any, Any], revision: Revised) -> Carrier:
-    """How this runnable is shown attempts."""
+    """Return the way to show attempts to this runnable."""
     if callable(revision):
         return Function(revision)
     found = _entrance(runnable)
@@ -48,10 +48,10 @@ def carrier_of(owner: str, runnable: Runnable[Any, Any], revision: Revised) -> C
 
 
 def check_strategy(owner: str, strategy: Any, carrier: Carrier, no_steps: str | None) -> None:
-    """Refuse, before anything is spent, a strategy that what is wrapped cannot serve.
+    """Raise, before anything is spent, if the wrapped runnable cannot serve the strategy.
 
     Args:
-        no_steps: what to do instead of a search over steps, with `BeamSearch` for any; None where steps can be had.
+        no_steps: what to use instead of a search over steps, which it calls `BeamSearch`; None if steps are possible.
 
     Raises:
         ConfigurationError: it cannot; the text says what to change.
@@ -67,7 +67,7 @@ def check_strategy(owner: str, strategy: Any, carrier: Carrier, no_steps: str | 
 
 
 def _entrance(runnable: Any) -> Any:
-    """What an input reaches first, past what passes it on as it is."""
+    """Return the part that an input reaches first; parts that pass it on unchanged are skipped."""
     runnable = main_part(runnable)
     if isinstance(runnable, RunnableSequence):
         steps = [step for step in runnable.steps if not isinstance(step, RunnableAssign | RunnablePassthrough)]

@@ -60,7 +60,7 @@ def load(store: Store) -> Run:
     """
     config, solves = store.config, store.solves()
     if not solves:
-        raise DataError(f"{store.path}: no solve has ended yet; go on with the benchmark first")
+        raise DataError(f"{store.path}: no solve has ended yet; continue the benchmark first")
     summary = Summary.of_rows(list(config["arms"]), config["seeds"], store.problems(), solves, store.candidates())
     return Run(config=config, summary=summary)
 

@@ -26,7 +26,7 @@ _Owner = TypeVar("_Owner", bound=_Filed)
 _MEANINGS = {
     sqlite3.SQLITE_FULL: ("the disk is full", "make room and run the same command again: what was paid for is kept"),
     sqlite3.SQLITE_IOERR: ("the disk fails", "check it and the room on it, then run the same command again"),
-    sqlite3.SQLITE_CORRUPT: ("the file is damaged or was cut", "restore a copy, or begin anew in another file"),
+    sqlite3.SQLITE_CORRUPT: ("the file is damaged or was cut", "restore a copy, or start again in another file"),
     sqlite3.SQLITE_NOTADB: ("it is not a benchmark's file, or is damaged", "choose another file"),
     sqlite3.SQLITE_BUSY: ("another process has locked it", "let that one end, then run the same command again"),
     sqlite3.SQLITE_LOCKED: ("another process has locked it", "let that one end, then run the same command again"),

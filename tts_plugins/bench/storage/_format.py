@@ -14,7 +14,7 @@ from tts_plugins.bench.storage.rows import ProblemRow
 from tts_plugins.errors import ConfigurationError, DataError
 
 FORMAT, VERSION = "tts-bench", 2
-# Version 2 keeps the text of an answer that is none of its solve's candidates.
+# Version 2 keeps the text of an answer that is not one of its solve's candidates.
 SINCE_1 = "text"
 
 _SCHEMA = """
@@ -37,21 +37,21 @@ CREATE TABLE IF NOT EXISTS replies (
 
 
 def begin(
-    path: Path, db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, mendable: bool
+    path: Path, db: sqlite3.Connection, config: Mapping[str, Any], problems: Sequence[ProblemRow], *, regradable: bool
 ) -> bool:
     """Make it a benchmark's file if it is not one yet; return whether it holds one that differs only in its grade."""
     if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         old = read_config(path, db)
         if not is_empty(db):
-            if mendable and in_grade_alone(old, config):
+            if regradable and in_grade_alone(old, config):
                 return True
             if grown(old, config):
                 _describe(db, config, problems)
                 return False
             if changed := differences(old, config):
                 raise ConfigurationError(
-                    f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was begun "
-                    "with, or another --out"
+                    f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was "
+                    "started with, or another --out"
                 )
             return False
         # Nothing was paid for yet: a plan that was refused leaves no claim on its file.

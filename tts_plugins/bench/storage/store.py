@@ -61,7 +61,7 @@ class Store:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
                 config, store = json.loads(json.dumps(config)), cls(path, db, lock)
-                differs = begin(path, db, config, problems, mendable=regrade is not None)
+                differs = begin(path, db, config, problems, regradable=regrade is not None)
                 upgrade(db)
             if (differs or (always and not is_empty(db))) and regrade is not None:
                 store._regrade(config, list(regrade(store)))

@@ -199,5 +199,5 @@ def _table(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # of TOML, of JSON, of UTF-8; nested too deeply
         raise ConfigurationError(f"{path}: it is not valid {path.suffix[1:].upper() or 'TOML'}: {error}") from error
     if not isinstance(table, dict):
-        raise ConfigurationError(f"{path}: it holds a {type(table).__name__}, where a table is wanted")
+        raise ConfigurationError(f"{path}: it holds a {type(table).__name__}, but a table is needed")
     return table

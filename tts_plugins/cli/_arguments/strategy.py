@@ -45,7 +45,7 @@ def strategy_of(text: str | None, settings: Mapping[str, Any], *, verified: bool
     for field, value in settings.items():
         if given.setdefault(field, value) != value:
             raise ConfigurationError(
-                f"--strategy {text} and {_spelled(field)} say different things of {field}; give it once"
+                f"--strategy {text} and {_spelled(field)} give different values of {field}; give it once"
             )
     known = registered("strategies")
     kind = find(known, name or ("best-of-n" if verified else "self-consistency"))

@@ -157,7 +157,9 @@ def bench(
         if not quiet:
             say(f"written: {out}")
         if not done:
-            complain(f"the budget of the whole run ended it; the same command with more goes on with {out}")
+            complain(
+                f"the budget of the whole run ended it; run the same command with a larger one to continue with {out}"
+            )
             raise typer.Exit(3)
         lost = [arm for arm in run.summary.arms if len(arm.failed) == len(arm.all)]
         for arm in lost:

@@ -103,7 +103,7 @@ def record(
         pool.write(out)
         _tell(pool, out, n, quiet=quiet)
         if not done:
-            complain(f"the budget ended it; the same command with more goes on, from {path}")
+            complain(f"the budget ended it; run the same command with a larger one to continue from {path}")
             raise typer.Exit(3)
         Store.remove(path)
 

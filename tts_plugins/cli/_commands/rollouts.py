@@ -84,7 +84,7 @@ def rollouts(
 ) -> None:
     """Label the steps of a model's own solutions by Monte-Carlo rollouts, without a human.
 
-    Each line of the file is on disk before the next one is begun: stop it at any time, and start it again.
+    Each line of the file is on disk before the next one is started: stop it at any time, and start it again.
 
     [dim]tts-plugins rollouts problems.jsonl --out rollouts.jsonl --steps line[/]
 

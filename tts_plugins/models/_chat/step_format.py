@@ -1,4 +1,4 @@
-"""What a reply means for a step: where it ends, what of it is new, and what is asked in words. Pure."""
+"""What a reply means for a step: where it ends, what of it is new, and how a step is requested in words. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StepSettings:
         way: how a solution is continued. "plain": a last turn of the assistant (llama.cpp, Ollama); "vllm": the same
             with `continue_final_message`; "prefix": the same marked `"prefix": true` (DeepSeek's beta address,
             Mistral); "completions": the chat template's text and the steps so far, for `/v1/completions`; "prompt":
-            only the next step is asked for, by words; "whole": a whole solution is asked for, and cut. "auto" tries
+            only the next step is requested, in words; "whole": a whole solution is requested, and cut. "auto" tries
             the first four once, with a short question each, and else prompts.
         template: for "completions", from the messages to the prompt that ends where the answer begins: a function, a
             chat template of Jinja (the extra `templates`), or "text" for the messages' bare texts, as a base model
@@ -67,7 +67,7 @@ class StepSettings:
                 raise ConfigurationError("StepSettings: by='tokens' needs max_tokens, the tokens of one step")
             if self.way in ("prompt", "whole"):
                 raise ConfigurationError(
-                    f"StepSettings: by='tokens' cannot be asked for by words; way={self.way!r} needs another `by`"
+                    f"StepSettings: by='tokens' cannot be requested in a prompt; way={self.way!r} needs another `by`"
                 )
         else:
             split("", self.by)

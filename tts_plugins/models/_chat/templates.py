@@ -48,7 +48,7 @@ class Templates:
     async def prompt(
         self, client: Any, model: str, messages: Sequence[Mapping[str, Any]], begun: str, fields: Mapping[str, Any]
     ) -> Prompt:
-        """Return the messages with the begin of an answer, and with `begun` of that answer, as text or as token ids.
+        """Return the messages and the start of an answer, `begun` included, as text or as token ids.
 
         Args:
             fields: what else a template may look at, such as tools.

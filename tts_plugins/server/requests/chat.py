@@ -77,14 +77,11 @@ class Outcome:
     exchange: Exchange
 
     def chosen(self, prefix: str = "") -> Scored:
-        """The chosen candidate; where `prefix` was sent already, the best of those that begin with it.
-
-        One that says nothing at all, as where a server sent null, is not chosen while another says something.
-        """
+        """The chosen candidate; where `prefix` was sent already, the best of those that begin with it."""
         best = self.result.best
-        if best.text.startswith(prefix) and best.text.strip():
+        if best.text.startswith(prefix):
             return best
-        others = [c for c in self.result.candidates if c.text.startswith(prefix) and c.text.strip()]
+        others = [c for c in self.result.candidates if c.text.startswith(prefix)]
         return fallback(others) if others else best
 
 

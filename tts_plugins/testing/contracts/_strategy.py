@@ -53,7 +53,7 @@ class StrategyContract(Contract):
         result = self.solve(model)
         assert isinstance(result.best, Scored)
         ids = {c.id for c in result.candidates}
-        assert result.best.id in ids, "the chosen candidate is none of those that the run made"
+        assert result.best.id in ids, "the chosen candidate is not one that the run made"
         assert result.usage.by_role["model"].calls == sum(map(len, model.requests)), "calls went past the run"
         json.dumps(result.trace.to_dict(), allow_nan=False)
 

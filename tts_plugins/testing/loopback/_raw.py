@@ -18,7 +18,7 @@ class RawRequest:
     Attributes:
         number: how many came before it.
         headers: with names in lower case.
-        body: decoded JSON; None if it is none.
+        body: decoded JSON; None if it is not JSON.
     """
 
     number: int

@@ -49,8 +49,8 @@ def usage_body(variant: str, outcome: Outcome) -> Body:
         "negative": (-7, -7), "huge": (10**15, 10**15), "string": (str(prompt), str(completion)),
         "infinite": (float("inf"), float("inf")), "zero": (0, 0),
     }  # fmt: skip
-    told_prompt, told = lies.get(variant, (prompt, completion))
-    usage = {"prompt_tokens": told_prompt, "completion_tokens": told, "total_tokens": told_prompt + told}
+    said_prompt, reported = lies.get(variant, (prompt, completion))
+    usage = {"prompt_tokens": said_prompt, "completion_tokens": reported, "total_tokens": said_prompt + reported}
     thought = sum(count_tokens(reply.reasoning) for reply in outcome.replies)
     if thought and variant == "correct":
         usage["completion_tokens_details"] = {"reasoning_tokens": thought}
@@ -162,8 +162,8 @@ def _chat_chunks(choices: Sequence[Body]) -> list[list[Body]]:
 
 def _lane(choice: Body) -> list[Body]:
     blank: Body = {"index": choice["index"], "finish_reason": None, "logprobs": None}
-    told = {"stop_reason": choice["stop_reason"]} if "stop_reason" in choice else {}
-    end: Body = {**blank, "delta": {}, "finish_reason": choice["finish_reason"], **told}
+    reported = {"stop_reason": choice["stop_reason"]} if "stop_reason" in choice else {}
+    end: Body = {**blank, "delta": {}, "finish_reason": choice["finish_reason"], **reported}
     if "message" not in choice:
         return [{key: value for key, value in end.items() if key != "delta"}]
     message = choice["message"]

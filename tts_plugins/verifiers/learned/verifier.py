@@ -114,7 +114,7 @@ class LearnedVerifier:
         """Return the verifier in a file that `save` wrote.
 
         Raises:
-            DataError: it is none, or of another version.
+            DataError: it is not a learned verifier, or of another version.
             ConfigurationError: the embedder is another one.
         """
         return cls(embedder, LearnedHead.load(path), **settings)

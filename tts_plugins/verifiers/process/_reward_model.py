@@ -68,7 +68,7 @@ class RewardModel:
                 f"not a {type(whole).__name__}, or its names have a prefix that transformers does not know"
             )
         if not tokeniser.is_fast:
-            raise WeightsError(f"{model}: its tokeniser does not tell places in the text; add a tokenizer.json to it")
+            raise WeightsError(f"{model}: its tokeniser reports no positions in the text; add a tokenizer.json")
         whole = whole.to(where).eval()
         head = _answering(whole, tokeniser, family, model) if family.words else _head(folder, whole, model)
         mark = family.separator.strip()
@@ -95,7 +95,7 @@ class RewardModel:
         if self.separator is not None and any(int(ids[0, place]) != self.separator for place in places):
             raise VerifierError(
                 f"{self.name}: a step does not end with the token {self.separator}, the separator of its family; "
-                "is the family right for this model?"
+                "check that the family is right for this model"
             )
         with torch.inference_mode():
             states = self.backbone(input_ids=ids.to(self.backbone.device)).last_hidden_state[0, places]
@@ -165,7 +165,7 @@ def _answering(whole: Any, tokeniser: Any, family: RewardFamily, model: str | Pa
 
     ids = [tokeniser.encode(word, add_special_tokens=False)[-1] for word in family.words]
     if len(set(ids)) < len(ids):
-        raise WeightsError(f"{model}: its tokeniser does not tell {family.words} apart; is the family right for it?")
+        raise WeightsError(f"{model}: its tokeniser does not distinguish {family.words}; check the family")
     layer = whole.get_output_embeddings()
     weight, bias = layer.weight[ids], None if getattr(layer, "bias", None) is None else layer.bias[ids]
     return lambda states: torch.nn.functional.linear(states, weight, bias)
