@@ -86,7 +86,7 @@ class Pool:
     def _start(self, job: _Job | None) -> Exception | None:
         """Start a thread, which is counted already; return why it could not be started."""
         try:
-            threading.Thread(target=self._work, args=(job,), daemon=True, name="tts-plugins-worker").start()
+            threading.Thread(target=self._work, args=([job],), daemon=True, name="tts-plugins-worker").start()
         except (RuntimeError, MemoryError) as error:  # the operating system has no more
             with self._lock:
                 self._threads -= 1
@@ -125,7 +125,8 @@ class Pool:
         if (loop := which()) is not None and not loop.is_closed():
             loop.call_later(_LOOK if room > 0 else _STALLED, self._look, which)
 
-    def _work(self, job: _Job | None) -> None:
+    def _work(self, first: list[_Job | None]) -> None:
+        job = first.pop()  # a thread keeps its arguments as long as it lives, and all that they refer to
         inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         while True:
             if job is not None:
