@@ -137,3 +137,21 @@ def test_nothing_is_left_for_the_collector_of_cycles() -> None:
     finally:
         gc.enable()
     assert "AllCandidatesFailed: all 8 candidates failed" in text and "direct cause" in text
+
+
+def test_a_key_that_a_server_says_again_is_not_in_what_is_said_of_the_candidate() -> None:
+    openai = pytest.importorskip("openai")
+    from tts_plugins.adapters._error_messages import described
+    from tts_plugins.testing.loopback import Fault, LoopbackServer
+
+    key = "sk-never-to-be-shown-123"
+    body = json.dumps({"error": {"message": f"Incorrect API key provided: {key}."}})
+    with LoopbackServer(faults=Fault.status(401, body=body)) as server:
+        client = openai.OpenAI(base_url=server.base_url, api_key=key, max_retries=0)
+        with pytest.raises(openai.AuthenticationError) as caught:
+            client.chat.completions.create(model="small", messages=[{"role": "user", "content": "q"}])
+        client.close()
+    wrapped = RuntimeError("the chain failed")
+    wrapped.__cause__ = caught.value
+    for error in (caught.value, wrapped):
+        assert key in str(caught.value) and key not in described(error) and "check api_key" in described(caught.value)

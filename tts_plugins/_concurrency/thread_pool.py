@@ -86,9 +86,7 @@ class Pool:
     def _start(self, job: _Job | None) -> Exception | None:
         """Start a thread, which is counted already; return why it could not be started."""
         try:
-            # In a list, which the thread empties: a thread keeps its arguments, and so all that a job refers to.
-            first = [] if job is None else [job]
-            threading.Thread(target=self._work, args=(first,), daemon=True, name="tts-plugins-worker").start()
+            threading.Thread(target=self._work, args=([job],), daemon=True, name="tts-plugins-worker").start()
         except (RuntimeError, MemoryError) as error:  # the operating system has no more
             with self._lock:
                 self._threads -= 1
@@ -127,9 +125,9 @@ class Pool:
         if (loop := which()) is not None and not loop.is_closed():
             loop.call_later(_LOOK if room > 0 else _STALLED, self._look, which)
 
-    def _work(self, first: list[_Job]) -> None:
+    def _work(self, first: list[_Job | None]) -> None:
+        job = first.pop()  # a thread keeps its arguments as long as it lives, and all that they refer to
         inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        job = first.pop() if first else None
         while True:
             if job is not None:
                 job()

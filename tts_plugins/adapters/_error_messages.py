@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from tts_plugins._internal.secrets import secrets_in, without_secrets
 from tts_plugins.adapters._charge import causes_of, charge_of
 
 _FIXES = {
@@ -15,8 +16,15 @@ _FIXES = {
 
 
 def described(error: BaseException) -> str:
-    """The error's kind and text; what its causes say besides; for one of a server, its address and what to do."""
+    """The error's kind and text; what its causes say besides; for one of a server, its address and what to do.
+
+    Keys that the request was sent with do not show, where the server says them again.
+    """
     causes = list(causes_of(error))
+    return without_secrets(_said(error, causes), {secret for cause in causes for secret in _secrets(cause)})
+
+
+def _said(error: BaseException, causes: list[BaseException]) -> str:
     said = f"{type(error).__name__}: {error}"
     besides = [cause for cause in causes[1:] if str(cause) and str(cause) not in said]
     if besides:
@@ -29,6 +37,13 @@ def described(error: BaseException) -> str:
     if status is None and charge_of(error, None) == "call":  # the connection was refused
         fix = "is the server running there?"
     return f"{said}, at {address}" + (f"; {fix}" if fix else "")
+
+
+def _secrets(error: BaseException) -> frozenset[str]:
+    try:
+        return secrets_in(getattr(getattr(error, "request", None), "headers", None))
+    except (RuntimeError, TypeError, ValueError):  # httpx's error without a request; headers of another kind
+        return frozenset()
 
 
 def _address(error: BaseException) -> str | None:
