@@ -176,7 +176,8 @@ def test_four_processes_racing_never_spend_too_much(where: str) -> None:
         for i in range(4)
     ]
     spent = [int(racer.communicate(timeout=120)[0]) for racer in racers]
-    assert 20_000 * 0.99 <= sum(spent) <= 20_000 and all(spent)
+    assert 20_000 * 0.99 <= sum(spent) <= 20_000
+    assert sum(each > 0 for each in spent) >= 2  # one that is started late may find nothing left
 
 
 def _environment() -> dict[str, str]:
