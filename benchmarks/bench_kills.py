@@ -101,11 +101,14 @@ class _Watch:
         return subprocess.Popen(command, cwd=self._home, env={**os.environ, "PYTHONPATH": paths, "OPENAI_API_KEY": "-"})
 
     def kill(self, process: subprocess.Popen[bytes], rng: random.Random) -> bool:
-        """Kill it a random while after its first request; whether it was still at work."""
-        before, until = self._server.counts.requests, time.monotonic() + 60
-        while self._server.counts.requests == before and process.poll() is None:
+        """Kill it a random while after the first replies; return whether it was still at work.
+
+        A request beyond those that it makes at once shows that it has had a reply.
+        """
+        enough, until = self._server.counts.requests + CONCURRENCY + 1, time.monotonic() + 60
+        while self._server.counts.requests < enough and process.poll() is None:
             if time.monotonic() > until:
-                raise TimeoutError("no request came within a minute")
+                raise TimeoutError("no reply was followed by a request within a minute")
             time.sleep(0.005)
         time.sleep(rng.uniform(0.0, 0.4))
         hit = process.poll() is None
