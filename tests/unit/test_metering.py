@@ -98,7 +98,7 @@ def test_refusals() -> None:
         Meter(Ledger(Budget(tokens=9))).start("a", Call(model="m", prompt={}))
     with pytest.raises(UnknownPriceError, match="m: its price"):
         Meter(Ledger(Budget(usd=1.0))).start("a", CALL)
-    with pytest.raises(ConfigurationError, match="no solve around"):
+    with pytest.raises(ConfigurationError, match="no solve is running here"):
         Meter.here()
 
 
