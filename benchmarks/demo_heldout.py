@@ -4,7 +4,7 @@
 
 64 messages of the same kind as the demo's, with other people, goods, places and wording (44 easy, 10 medium, 10 hard).
 The demo's prompt and temperature were chosen on every second one of them, the first included; the other 32 are what
-this runs on, unless --all asks for both halves. In eleven of the 64 the count stands after the goods («lamps: 4»),
+this runs on, unless --all asks for both halves. In eleven of the 64 the count stands after the goods ('lamps: 4'),
 which the demo's verifier does not expect, so that a right record scores below 1 there.
 """
 

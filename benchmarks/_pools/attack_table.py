@@ -32,7 +32,7 @@ class CarelessJudge:
         return await self._model.bound(Problem(self._prompt(problem, ""))) or FREE
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """The last number from 0 to 10 in the reply, or of a «x/10»."""
+        """The last number from 0 to 10 in the reply, or of a 'x/10'."""
         reply = await run.generate(self._model, Problem(self._prompt(candidate.problem, candidate.text)))
         numbers = [float(n) for n in re.findall(r"(\d+(?:\.\d+)?)(?:\s*/\s*(?:10|5))?", reply.generations[0].text)]
         if not numbers or not 1 <= numbers[-1] <= 10:

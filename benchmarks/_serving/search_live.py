@@ -95,7 +95,7 @@ def checked(problem: Problem, candidate: Candidate) -> tuple[list[float], str]:
     if first < len(good):
         words = len(written[first].split())
         why = f" It has {words} words." if "topic" in problem.metadata else ""
-        return scores, f"line {first + 1}, «{written[first][:60]}», is wrong.{why}"
+        return scores, f"line {first + 1}, '{written[first][:60]}', is wrong.{why}"
     return scores or [0.0], "lines are missing" if len(good) < wanted else "all lines are right"
 
 

@@ -208,7 +208,7 @@ class TestTree:
         assert re.search(r"✗ #1 c\d+  “so the answer is", text)
         assert "✗ InvalidScore: judge: score of candidate" in text
         assert "2 attempts" in text and "✗ attempt 1, at" in text and "RateLimited: 429 slow down" in text
-        assert "· «cancelled» · seed" in text
+        assert "· (cancelled) · seed" in text
         assert text.count("· verifier ·") == 7
         assert "stop rule met at" in text.splitlines()[-1]
         assert "wave 1: 8 of 8" in text
@@ -262,7 +262,7 @@ class TestTree:
             "▽ #1 c2",
         ]
         assert [line.index("#") for line in lineage[1:]] == [5, 8, 8, 5]
-        assert "▽ #1 c2  0.20 █░░░░  «pruned»" in text
+        assert "▽ #1 c2  0.20 █░░░░  (pruned)" in text
         assert "steps 0.60 0.90" in text
         assert "level · 1.00 s from 0.00 s · depth=1, kept=['c1']" in text
 

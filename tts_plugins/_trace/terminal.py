@@ -184,7 +184,7 @@ def _request(view: View, node: Node) -> list[str]:
         money(usage),
         _timing(view, event),
         plural(tries, "attempt") if tries > 1 else "",
-        {"lost": "failed", "roomless": "«no room»", "cancelled": "«cancelled»"}.get(mark, ""),
+        {"lost": "failed", "roomless": "(no room)", "cancelled": "(cancelled)"}.get(mark, ""),
         f"seed {oneline(seeds[0])}" + (" …" if len(seeds) > 1 else "")
         if event.get("role") != "verifier" and seeds
         else "",
@@ -199,8 +199,8 @@ def _candidate(view: View, node: Node, room: int, brief: bool = False) -> list[s
     wide = max((len(str(c.get("index"))) for c in view.candidates), default=1) + 1
     name = f"{MARKS[mark]} {'#' + str(event.get('index', '?')):<{wide}} {oneline(event.get('candidate'))}"
     parent = f" ← {oneline(event['parent_candidate'])}" if event.get("parent_candidate") and not brief else ""
-    words = {"cancelled": "«cancelled»", "pruned": "«pruned»", "running": "«running»"}.get(mark, "")
-    words += "«truncated»" if event.get("finish_reason") == "length" or event.get("truncated") else ""
+    words = {"cancelled": "(cancelled)", "pruned": "(pruned)", "running": "(running)"}.get(mark, "")
+    words += "(truncated)" if event.get("finish_reason") == "length" or event.get("truncated") else ""
     head = "  ".join(filter(None, [name + parent, "" if score is None else _score(score), words]))
     said = f"= {oneline(event['answer'])}" if event.get("answer") is not None else f"“{oneline(event.get('text'))}”"
     steps = " ".join(f"{s:.2f}" for s in numbers(event.get("step_scores")))

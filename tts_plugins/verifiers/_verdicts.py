@@ -187,7 +187,7 @@ def expectation(generation: Generation, name: str, scale: tuple[int, int]) -> fl
     lead = alternatives[index][0][0][:inside]
     mass: dict[int, float] = {}
     for token, logprob in _unique(alternatives[index]):
-        # Alternatives share what the chosen token has before its digit («: 4»); blanks do not matter.
+        # Alternatives share what the chosen token has before its digit (': 4'); blanks do not matter.
         rest = token[len(lead) :] if lead.strip() and token.startswith(lead) else token
         match = _LABEL.match(rest)
         if match and scale[0] <= int(match[1]) <= scale[1]:

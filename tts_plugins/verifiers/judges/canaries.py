@@ -16,7 +16,7 @@ from tts_plugins.types import Candidate, Problem, Score
 from tts_plugins.verifiers._model_calls import shown, total
 from tts_plugins.verifiers.combined.cascade import check_verifier
 
-# «One Token to Fool LLM-as-a-Judge» (2507.08794): openers without any work, which judges were seen to reward; and the
+# 'One Token to Fool LLM-as-a-Judge' (2507.08794): openers without any work, which judges were seen to reward; and the
 # plainest forms of the other attacks.
 MASTER_KEYS: tuple[str, ...] = (
     ":",
