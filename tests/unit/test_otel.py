@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -34,17 +35,24 @@ class Breaking(SpanProcessor):
             raise RuntimeError("the processor broke")
 
 
-PROVIDER, EXPORTER, BREAKING = TracerProvider(), InMemorySpanExporter(), Breaking()
-PROVIDER.add_span_processor(SimpleSpanProcessor(EXPORTER))
-PROVIDER.add_span_processor(BREAKING)
+EXPORTER, BREAKING = InMemorySpanExporter(), Breaking()
+
+
+@functools.cache
+def provider() -> TracerProvider:
+    """The provider of this process, which is set once: the documentation's, where its blocks ran before."""
+    if not isinstance(api.get_tracer_provider(), TracerProvider):
+        api.set_tracer_provider(TracerProvider())
+    found = api.get_tracer_provider()
+    assert isinstance(found, TracerProvider)
+    found.add_span_processor(SimpleSpanProcessor(EXPORTER))
+    found.add_span_processor(BREAKING)
+    return found
 
 
 @pytest.fixture
 def spans() -> Iterator[InMemorySpanExporter]:
-    # The provider of a process is set once; whoever set one first keeps it.
-    if api.get_tracer_provider() is not PROVIDER:
-        api.set_tracer_provider(PROVIDER)
-    assert api.get_tracer_provider() is PROVIDER
+    assert api.get_tracer_provider() is provider()
     EXPORTER.clear()
     yield EXPORTER
     BREAKING.on = False
