@@ -52,7 +52,7 @@ def provider() -> TracerProvider:
 
 @pytest.fixture
 def spans() -> Iterator[InMemorySpanExporter]:
-    assert api.get_tracer_provider() is provider()
+    assert provider() is api.get_tracer_provider()
     EXPORTER.clear()
     yield EXPORTER
     BREAKING.on = False
