@@ -63,7 +63,8 @@ async def solve(
         on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
         attempts: attempts for each request, the first included. The wait between them honours Retry-After; without a
             deadline, at most 120 s.
-        listener: a function that is called on the solve's loop with every trace event, when it starts and when it ends.
+        listener: a function that is called on the solve's loop with every trace event, when it starts and when it ends,
+            and once more when something is added to it, such as `pruned` to a candidate.
 
     Returns:
         The chosen candidate, all that were seen, the usage, why it stopped, and the trace.
@@ -201,7 +202,8 @@ def solve_events(
 ) -> SolveEvents:
     """Solve, and watch it: an asynchronous iterable over the trace's events, whose `result` is the outcome.
 
-    An event appears when it starts (`end` is None) and again when it ends, with the same `id`.
+    An event appears when it starts (`end` is None) and again when it ends, with the same `id`; a candidate appears once
+    more, with `pruned`, when the search drops it.
     """
     return SolveEvents(
         problem,
