@@ -16,6 +16,7 @@ from tts_plugins._trace.wording import number, oneline, shorten
 from tts_plugins.budget import Amount
 
 Event = Mapping[str, Any]
+Figures = Mapping[str, float | None]
 _ORDERS = re.compile(
     r"\b(?:ignore|disregard|forget)\b.{0,40}\b(?:instructions?|prompts?|rules|above)\b"
     r"|\b(?:grader|judge|verifier|evaluator)s?\b.{0,40}\b(?:score|rate|accept|must|give)\b",
@@ -53,7 +54,7 @@ class Solve:
     def __init__(self, name: str, owner: str, profile: str, title: str, account: Account | None) -> None:
         self.name, self.owner, self.profile, self.title = name, owner, profile, title
         self._account = account
-        self._spent: Mapping[str, float | None] | None = None
+        self._spent: Figures | None = None
         self.gone = False
         self.started = datetime.now(UTC).isoformat()
         self.begun = time.monotonic()
@@ -77,22 +78,24 @@ class Solve:
         """One row of the list."""
         top = self.events.get(0, {})
         counts = self._counts()
-        usage = top.get("usage") or {}
-        stopped = "failed" if top.get("error") else str(top.get("stopped") or ("unfinished" if self.done else "running"))
+        spent, held = self._spending(top.get("usage") or counts)
+        unclosed = "unfinished" if self.done else "running"
         seconds = number(top.get("end")) or (0.0 if self.done else round(time.monotonic() - self.begun, 2))
-        spent = self._spent or {name: number(usage.get(name)) or counts.get(name) for name in ("calls", "tokens", "usd")}
-        held: Mapping[str, float] = {}
-        if self._account is not None:
-            spent, held = _figures(self._account.spent), _figures(self._account.held)
         return {
             "id": self.name, "owner": self.owner, "profile": self.profile,
             "title": self.title or shorten(oneline(top.get("problem") or ""), 120),
             "model": oneline(top.get("model") or ""),
             "strategy": shorten(oneline(top.get("strategy") or ""), 80), "started": self.started,
-            "stopped": stopped, "score": number(top.get("score")), "answer": shorten(oneline(top.get("answer") or ""), 80),
+            "stopped": "failed" if top.get("error") else str(top.get("stopped") or unclosed),
+            "score": number(top.get("score")), "answer": shorten(oneline(top.get("answer") or ""), 80),
             "budget": top.get("budget"), "spent": {**spent, "seconds": seconds}, "held": held,
             "candidates": counts["candidates"], **counts["flags"],
         }  # fmt: skip
+
+    def _spending(self, usage: Mapping[str, Any]) -> tuple[Figures, Figures]:
+        if self._account is not None:
+            return _figures(self._account.spent), _figures(self._account.held)
+        return self._spent or {name: number(usage.get(name)) for name in ("calls", "tokens", "usd")}, {}
 
     def end(self) -> None:
         """Let go of its account: what it spent stays, and nothing is held any more."""
@@ -124,7 +127,7 @@ class Solve:
         return {"candidates": candidates, "tokens": tokens, "calls": calls, "flags": flags}
 
 
-def _figures(amount: Amount) -> dict[str, float]:
+def _figures(amount: Amount) -> Figures:
     return {"calls": amount.calls, "tokens": amount.tokens, "usd": amount.usd}
 
 
@@ -136,7 +139,7 @@ def suspicious(text: str) -> bool:
 
 
 class Watcher:
-    """Who watches solves: the changed ones wait here, each once, however often it changes and however slow the reader."""
+    """Where changed solves wait for one reader: each once, however often it changes and however slow the reader is."""
 
     def __init__(self) -> None:
         self._changed: dict[str, Solve] = {}
