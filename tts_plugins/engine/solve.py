@@ -18,7 +18,9 @@ from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_model, is_set_verifier, is_verifier
 from tts_plugins.strategies import BestOfN, SelfConsistency
-from tts_plugins.types import Problem, Result
+from tts_plugins.strategies.abstaining import Abstaining
+from tts_plugins.strategies.escalation import Escalation
+from tts_plugins.types import OnAbstain, Problem, Result
 
 
 class SolveOptions(TypedDict, total=False):
@@ -32,6 +34,9 @@ class SolveOptions(TypedDict, total=False):
     answer: AnswerKey
     on_exhausted: Literal["return", "raise"]
     attempts: int
+    abstain_below: float | None
+    on_abstain: OnAbstain
+    escalate: Escalation | Model | Strategy | None
     listener: Listener | None
 
 
@@ -46,6 +51,9 @@ async def solve(
     answer: AnswerKey = extract,
     on_exhausted: Literal["return", "raise"] = "return",
     attempts: int = 4,
+    abstain_below: float | None = None,
+    on_abstain: OnAbstain = "none",
+    escalate: Escalation | Model | Strategy | None = None,
     listener: Listener | None = None,
 ) -> Result:
     """Solve one problem.
@@ -63,6 +71,12 @@ async def solve(
         on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
         attempts: attempts for each request, the first included. The wait between them honours Retry-After; without a
             deadline, at most 120 s.
+        abstain_below: the least confidence with which the question is answered, from 0 to 1; see `Result.confidence`.
+            None takes the threshold of a policy that was calibrated with `abstain_risk`, else answers always.
+        on_abstain: below it, give a result without an answer ("none"), raise `LowConfidence` ("raise"), or ask what
+            `escalate` says, within the same budget ("escalate"). What comes of that is held to the same threshold,
+            but for a single answer of another model, of which nothing says how sure it is.
+        escalate: a larger model, which is asked once; a strategy; or an `Escalation` of both.
         listener: a function that is called on the solve's loop with every trace event, when it starts and when it ends.
 
     Returns:
@@ -75,8 +89,11 @@ async def solve(
         TTSError: the strategy returned no candidate, or cancelled itself.
         ModelError: no candidate can succeed: a wrong key, an unknown model.
         AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
+        LowConfidence: the choice is not sure enough, and `on_abstain` is "raise".
     """
-    settings = _settings(model, strategy, verifier, budget, seed, answer, on_exhausted, attempts)
+    settings = _settings(
+        model, strategy, verifier, budget, seed, answer, on_exhausted, attempts, abstain_below, on_abstain, escalate
+    )
     if listener is not None and not callable(listener):
         raise ConfigurationError(f"solve: listener={listener!r} cannot be called; pass a function of one event")
     return await Solving(Problem.of(problem), settings, listener).run()
@@ -198,6 +215,9 @@ def solve_events(
     answer: AnswerKey = extract,
     on_exhausted: Literal["return", "raise"] = "return",
     attempts: int = 4,
+    abstain_below: float | None = None,
+    on_abstain: OnAbstain = "none",
+    escalate: Escalation | Model | Strategy | None = None,
 ) -> SolveEvents:
     """Solve, and watch it: an asynchronous iterable over the trace's events, whose `result` is the outcome.
 
@@ -214,6 +234,9 @@ def solve_events(
             "answer": answer,
             "on_exhausted": on_exhausted,
             "attempts": attempts,
+            "abstain_below": abstain_below,
+            "on_abstain": on_abstain,
+            "escalate": escalate,
         },
     )
 
@@ -227,6 +250,9 @@ def _settings(
     answer: AnswerKey,
     on_exhausted: Literal["return", "raise"],
     attempts: int,
+    abstain_below: float | None,
+    on_abstain: OnAbstain,
+    escalate: Escalation | Model | Strategy | None,
 ) -> Settings:
     if not is_model(model):
         raise ConfigurationError(f"solve: model={model!r} is no model; wrap a function with CallableModel(function)")
@@ -246,6 +272,7 @@ def _settings(
     return Settings(
         model=model, strategy=strategy, verifier=check, budget=budget, seed=_seed(seed, "solve"), answer=answer,
         on_exhausted=on_exhausted, attempts=attempts,
+        abstaining=Abstaining.of("solve", abstain_below, on_abstain, escalate, strategy),
     )  # fmt: skip
 
 
