@@ -492,12 +492,14 @@ class Abstained:
         below: the least confidence with which a question is answered.
         confidence, agreement: those of the choice that is withheld, as `Result` has them.
         reason: all of it in words, ties included.
+        person: whether a person is to be asked now, as the settings say.
     """
 
     below: float
     confidence: float | None
     agreement: float | None
     reason: str
+    person: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-serialisable form."""

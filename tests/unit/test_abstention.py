@@ -211,7 +211,7 @@ def test_thresholds_that_are_none_are_refused(bad: Any) -> None:
     [
         ({"on_abstain": "x", "abstain_below": 0.5}, "on_abstain='x' is not known"),
         ({"on_abstain": None, "abstain_below": 0.5}, "on_abstain=None is not known"),
-        ({"on_abstain": "escalate", "abstain_below": 0.5}, "pass escalate= a larger model or a strategy"),
+        ({"on_abstain": "escalate", "abstain_below": 0.5}, "pass escalate= a larger model"),
         ({"escalate": SelfConsistency(n=8), "abstain_below": 0.5}, "pass on_abstain='escalate' too"),
         ({"on_abstain": "raise"}, "nothing is ever withheld"),
         ({"on_abstain": "escalate", "escalate": 7, "abstain_below": 0.5}, "neither a model nor a strategy"),
@@ -224,7 +224,7 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], 
 
 
 def test_escalations_that_cannot_work_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="neither model= nor strategy="):
+    with pytest.raises(ConfigurationError, match="none of model="):
         Escalation()
     with pytest.raises(ConfigurationError, match="is not a model"):
         Escalation(model="gpt-5")  # type: ignore[arg-type]
@@ -301,3 +301,11 @@ async def test_events_and_sync_have_the_same_settings() -> None:
 
 def test_sync_abstains() -> None:
     assert solve_sync(ASKED, model=says("1", "2"), strategy=SelfConsistency(n=2), abstain_below=0.9).answer is None
+
+
+async def test_a_person_is_asked_by_whoever_called() -> None:
+    result = await solve(ASKED, model=says("1", "2"), escalate="person", **ESCALATE)
+    assert result.abstained is not None and result.abstained.person and not result.escalated
+    large = Escalation(model=says("7", "8", name="large"), strategy=SelfConsistency(n=2), person=True)
+    both = await solve(ASKED, model=says("1", "2"), escalate=large, **ESCALATE)
+    assert both.escalated and both.abstained is not None and both.abstained.person

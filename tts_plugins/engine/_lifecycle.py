@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from tts_plugins._calls.caller import check_bounds
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
@@ -18,13 +18,14 @@ from tts_plugins._internal.config import Configured
 from tts_plugins._trace.otel import live_spans
 from tts_plugins._trace.recorder import Listener, Trace
 from tts_plugins._trace.wording import CUT_SHORT, cut_short
-from tts_plugins.answers import AnswerKey
+from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.budget import Budget
 from tts_plugins.engine._run import SolveRun
 from tts_plugins.engine._running import held
 from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, LowConfidence, ModelError, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
+from tts_plugins.options import CommonSettings
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.selection import fallback, prefer_content
 from tts_plugins.strategies.abstaining import Abstaining, Verdict
@@ -35,22 +36,24 @@ _GRACE, _LAST = 0.15, 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(CommonSettings):
+    """The settings of one solve, checked and complete."""
+
     model: Model
     strategy: Strategy
-    verifier: Verifier | SetVerifier | None
-    budget: Budget | Ledger | None
     seed: int
-    answer: AnswerKey
-    on_exhausted: Literal["return", "raise"]
-    attempts: int
+    verifier: Verifier | SetVerifier | None = None
+    budget: Budget | Ledger | None = None
+    answer: AnswerKey = extract
+    attempts: int = 4
+    listener: Listener | None = None
     abstaining: Abstaining = field(default_factory=Abstaining)
 
 
 class Solving:
-    def __init__(self, problem: Problem, settings: Settings, listener: Listener | None) -> None:
+    def __init__(self, problem: Problem, settings: Settings) -> None:
         self._problem, self._settings = problem, settings
-        self._trace = Trace(listener, live_spans())
+        self._trace = Trace(settings.listener, live_spans())
         self._state: SolveState | None = None
         self._halt_first = False
 
@@ -108,10 +111,11 @@ class Solving:
         return result
 
     def _verdict(self, state: SolveState, best: Scored) -> Verdict:
-        below = self._settings.abstaining.below
+        below, further = self._settings.abstaining.below, self._settings.abstaining.escalation
         below = state.below if below is None else below
         doubts = () if below is None else map(_in_words, self._trace.of_kind("doubt", "escalation_failed"))
-        return Verdict.of(best, state.seen, state.choices.get(best.id), below, tuple(doubts))
+        return Verdict.of(best, state.seen, state.choices.get(best.id), below, tuple(doubts),
+                          person=further is not None and further.person)  # fmt: skip
 
     async def _search(self, state: SolveState, scope: Scope) -> Scored:
         loop = asyncio.get_running_loop()

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tts_plugins.confidence import check_threshold, support_when_unknown
+from tts_plugins.confidence import support_when_unknown
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Strategy
 from tts_plugins.strategies.escalation import Escalating, Escalation
 from tts_plugins.types import Abstained, OnAbstain, Scored
-
-_KNOWN = ("none", "raise", "escalate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +27,15 @@ class Abstaining:
 
     @classmethod
     def of(cls, owner: str, below: Any, on: Any, escalate: Any, strategy: Any) -> Abstaining:
-        """Check the settings.
+        """Check that the settings go together; `options.check_common` has checked each by itself.
 
         Raises:
-            ConfigurationError: one is wrong, or they do not go together.
+            ConfigurationError: they do not go together, or `escalate` is none.
         """
-        check_threshold(owner, below)
-        if on not in _KNOWN:
-            raise ConfigurationError(f"{owner}: on_abstain={on!r} is not known; use 'none', 'raise' or 'escalate'")
         if (on == "escalate") != (escalate is not None):
-            missing = "escalate= a larger model or a strategy" if escalate is None else "on_abstain='escalate'"
+            missing = (
+                "escalate= a larger model, a strategy or 'person'" if escalate is None else "on_abstain='escalate'"
+            )
             raise ConfigurationError(f"{owner}: on_abstain={on!r} and escalate={escalate!r}; pass {missing} too")
         if on != "none" and below is None and not getattr(strategy, "abstains", False):
             raise ConfigurationError(
@@ -49,7 +46,7 @@ class Abstaining:
 
     def around(self, strategy: Strategy) -> Strategy:
         """Return the strategy, followed by the escalation where there is one."""
-        if self.escalation is None:
+        if self.escalation is None or not self.escalation.asks:
             return strategy
         return Escalating(first=strategy, then=self.escalation, below=self.below)
 
@@ -66,13 +63,14 @@ class Verdict:
     @classmethod
     def of(
         cls, best: Scored, seen: Sequence[Scored], said: Mapping[str, Any] | None, below: float | None,
-        doubts: Sequence[str],
+        doubts: Sequence[str], person: bool,
     ) -> Verdict:  # fmt: skip
         """Judge the choice of a solve that has ended.
 
         Args:
             said: what the strategy said of the choice, as `Run.note("choice", …)` has it.
             below: the least confidence with which the question is answered; None answers always.
+            person: whether a person is to be asked then.
             doubts: what makes the choice doubtful, or kept an escalation from answering.
         """
         said = said or {}
@@ -83,7 +81,8 @@ class Verdict:
         if below is not None and (not escalated if confidence is None else confidence < below):
             again = "after the escalation " if escalated else ""
             reason = "; ".join([again + _reason(confidence, below), *doubts])
-            abstained = Abstained(below=below, confidence=confidence, agreement=said["agreement"], reason=reason)
+            abstained = Abstained(below=below, confidence=confidence, agreement=said["agreement"], reason=reason,
+                                  person=person)  # fmt: skip
         return cls(confidence=confidence, agreement=said["agreement"], abstained=abstained, escalated=escalated)
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
+from tts_plugins._internal.config import check_flag
 from tts_plugins.confidence import Support, check_threshold
 from tts_plugins.errors import ConfigurationError, ModelError
 from tts_plugins.protocols import ForwardingRun, Model, Run, StopRule, Strategy, is_model
@@ -32,19 +33,25 @@ class Escalation:
     Args:
         model: another model, mostly a larger one; the model of the solve where left out.
         strategy: how it is asked; one sample where left out. With a `model`, one that asks for whole answers only.
+        person: whether a person is to be asked about what is still unsure. The result says so (`Abstained.person`);
+            whoever called asks. In an agent of LangChain, `TestTimeScaling` interrupts for it.
 
     Raises:
-        ConfigurationError: neither is given, or one is not what it should be.
+        ConfigurationError: nothing is given, or one is not what it should be.
     """
 
     model: Model | None = None
     strategy: Strategy | None = None
+    person: bool = False
 
     def __post_init__(self) -> None:
         model: Any = self.model
         strategy: Any = self.strategy
-        if model is None and strategy is None:
-            raise ConfigurationError("Escalation: neither model= nor strategy= is given; give one of them, or both")
+        check_flag("Escalation", "person", self.person)
+        if model is None and strategy is None and not self.person:
+            raise ConfigurationError(
+                "Escalation: none of model=, strategy= and person=True is given; give at least one"
+            )
         if model is not None and not is_model(model):
             raise ConfigurationError(f"Escalation: model={model!r} is not a model; pass one of tts_plugins.models")
         if strategy is not None and (isinstance(strategy, type) or not callable(strategy)):
@@ -59,25 +66,32 @@ class Escalation:
 
     @classmethod
     def of(cls, owner: str, value: Any) -> Self:
-        """Return the escalation itself, or one to a model or strategy.
+        """Return the escalation itself, or one to a model, to a strategy, or to a "person".
 
         Raises:
             ConfigurationError: it is none of these.
         """
         if isinstance(value, cls):
             return value
+        if value == "person":
+            return cls(person=True)
         if is_model(value):
             return cls(model=value)
         if callable(value) and not isinstance(value, type):
             return cls(strategy=value)
         raise ConfigurationError(
             f"{owner}: escalate={value!r} is neither a model nor a strategy; pass a larger model, a strategy such as "
-            "SelfConsistency(n=32), or Escalation(model=…, strategy=…)"
+            "SelfConsistency(n=32), 'person', or Escalation(model=…, strategy=…)"
         )
 
     def __str__(self) -> str:
         parts = [self.model.name if self.model is not None else "", "" if self.strategy is None else f"{self.strategy}"]
         return " with ".join(filter(None, parts))
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked within the solve."""
+        return self.model is not None or self.strategy is not None
 
     async def ask(self, run: Run, problem: Problem) -> Scored:
         """Return what the escalation chooses."""
