@@ -87,7 +87,9 @@ class Solve:
             "model": oneline(top.get("model") or ""),
             "strategy": shorten(oneline(top.get("strategy") or ""), 80), "started": self.started,
             "stopped": "failed" if top.get("error") else str(top.get("stopped") or unclosed),
-            "score": number(top.get("score")), "answer": shorten(oneline(top.get("answer") or ""), 80),
+            "score": number(top.get("score")), "confidence": number(top.get("confidence")),
+            "agreement": number(top.get("agreement")), "abstained": oneline(top.get("abstained") or ""),
+            "escalated": bool(top.get("escalated")), "answer": shorten(oneline(top.get("answer") or ""), 80),
             "budget": top.get("budget"), "spent": {**spent, "seconds": seconds}, "held": held,
             "candidates": counts["candidates"], **counts["flags"],
         }  # fmt: skip
