@@ -31,6 +31,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.budget": (2, "pure"),
     "tts_plugins.ledger": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),
+    "tts_plugins.confidence": (2, "pure"),
     "tts_plugins.answers": (2, "pure"),
     "tts_plugins.steps": (2, "pure"),
     "tts_plugins.prompts": (2, "pure"),
@@ -44,6 +45,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.verifiers.callable": (5, "functions"),  # whatever takes a verifier takes a function
     "tts_plugins._calls": (5, "calls"),
     "tts_plugins._http": (5, "http"),
+    "tts_plugins.options": (5, "options"),
     "tts_plugins.models": (6, "models"),
     "tts_plugins.verifiers": (6, "verifiers"),
     "tts_plugins.engine": (6, "engine"),

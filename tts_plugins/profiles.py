@@ -65,6 +65,7 @@ def load_profile(
     """The profile of that name.
 
     Args:
+        name: as its table in the file is called.
         directory: where to look for the files, and above it; the working directory where left out.
         environ: the environment; the process's own where left out.
 

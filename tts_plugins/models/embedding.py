@@ -129,6 +129,7 @@ class LocalEmbeddingModel(Served, EmbeddingModel):
         context: tokens of one text at most.
         slots: texts computed side by side.
         threads: of the CPU; the cores that are free when it starts, if left out.
+        timeout: seconds for one request.
         progress: called with bytes done and bytes in all while the embedded weights are fetched.
 
     Its name is the model's with the pooling, since vectors of one mean nothing to what was fitted to the other.

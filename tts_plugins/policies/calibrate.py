@@ -73,6 +73,7 @@ def calibrate(
         wave: of the strategies with a rule: 1 asks one by one, and pays for a prompt each time; None sends as many
             samples in a request as the rule needs, then twice as many; "auto" tries both where prompts cost anything.
         batch: samples that one request gives at most, 1 for a server without `n`; None for any number.
+        seed: of the shuffled orders and of the folds.
 
     Raises:
         ConfigurationError: a setting is wrong, or a fold would be empty.

@@ -118,6 +118,8 @@ class LearnedStopping(Rule):
         Args:
             records: a pool or problems of one, with at least `n` graded candidates each. It reads `correct` here, so
                 measure the rule on other problems.
+            n: candidates at most, of the strategies that it is to serve.
+            select: how those strategies choose: "majority", "weighted" or "best".
             price: of a token in accuracy; or
             target: the most accuracy to lose against all `n`, such as 0.01. Two ladders of simple rules (a lead; a lead
                 and a cap) are climbed from cautious to bold, each until the first rule whose `lost_at_most` is above
@@ -128,6 +130,7 @@ class LearnedStopping(Rule):
             extra_tokens: what each candidate costs besides its own tokens: its prompt, its verification.
             confidence: with which a target is kept, from 0.5 (an even chance) to below 1.
             orders: shuffled orders in which each problem is walked through.
+            seed: of the shuffled orders.
 
         Raises:
             ConfigurationError: a setting is wrong, or there are no problems.

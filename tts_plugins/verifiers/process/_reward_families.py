@@ -72,7 +72,9 @@ class RewardFamily:
 
         Args:
             rows: as the server returned them.
+            count: of the steps.
             places: the row of each step's end, if there is a row for each token.
+            who: the verifier, for errors.
 
         Raises:
             InvalidScore: too few or too many rows, or something that is not a probability.

@@ -30,9 +30,12 @@ class ProcessVerifierHTTP(ProcessReward):
             raw reward for each token, read at line ends), or a `RewardFamily` of your own.
         aggregate: how step scores become one: which is best depends on the model, see `docs/judges.md`.
         by: how a text without steps is cut into them, see `tts_plugins.steps.split`.
+        api_key: sent as a bearer token; none if left out.
+        headers: sent with each request.
         price: US dollars per million tokens; your own server costs 0.
         timeout: seconds for one request.
         concurrency: requests in flight at most.
+        name: as it appears in traces.
 
     A call's tokens are those that the server reports. Control tokens and separators inside a candidate's own text are
     taken out: they would be read as steps.
