@@ -84,9 +84,9 @@ __all__ = [
     "search_here",
     "searching",
     "setting",
-    "submit",
     "shown_address",
     "signature_of",
+    "submit",
     "takes",
     "was_given",
 ]
