@@ -44,6 +44,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.verifiers.callable": (5, "functions"),  # whatever takes a verifier takes a function
     "tts_plugins._calls": (5, "calls"),
     "tts_plugins._http": (5, "http"),
+    "tts_plugins.options": (5, "options"),
     "tts_plugins.models": (6, "models"),
     "tts_plugins.verifiers": (6, "verifiers"),
     "tts_plugins.engine": (6, "engine"),

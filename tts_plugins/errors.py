@@ -4,6 +4,7 @@
 
     TTSError
     ├── ConfigurationError (ValueError)   a wrong setting: names the field, the value and the fix
+    │   ├── UnknownSettingError (TypeError)  a setting of an unknown name: says which is meant
     │   ├── MissingExtraError             an optional dependency is absent: names the extra
     │   ├── UnknownPriceError             a money limit over a model whose price is unknown
     │   ├── UnboundedCallError            a token or money limit over a call without max_tokens
@@ -74,6 +75,10 @@ def _portable(value: Any) -> Any:
 
 class ConfigurationError(TTSError, ValueError):
     """A setting is wrong. The message names the field, its value and what to write instead."""
+
+
+class UnknownSettingError(ConfigurationError, TypeError):
+    """A keyword argument is not a setting. The message names the one that may be meant, and all that are known."""
 
 
 class MissingExtraError(ConfigurationError, ImportError):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
-from tts_plugins.adapters import SearchSettings, check_names
+from tts_plugins.adapters import AdapterOptions, ProfileOptions, SearchOptions, SearchSettings, StrategyOptions
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 
@@ -21,11 +20,23 @@ class Held(SearchSettings):
         return self
 
 
-def check_known(owner: str, unknown: Mapping[str, Any], *constructors: Callable[..., Any]) -> None:
-    """Raise unless there is no unknown name; the message names the settings that the constructors take."""
-    if unknown:
-        taken = {name for made in constructors for name in inspect.signature(made).parameters}
-        check_names(owner, unknown, taken - {"self", "settings", "unknown"})
+class LMOptions(SearchOptions, total=False):
+    """The keyword arguments of `ScaledLM`."""
+
+    verifier: AnyVerifier | None
+    temperature: float | None
+
+
+class ShortFormOptions(AdapterOptions, ProfileOptions, total=False):
+    """The keyword arguments of `BestOfN` and `Refine`, which are strategies themselves."""
+
+    verifier: AnyVerifier | None
+    temperature: float | None
+    copy: bool | Literal["auto"]
+
+
+class ProgramOptions(ShortFormOptions, StrategyOptions, total=False):
+    """The keyword arguments of `Scaled`."""
 
 
 def check_temperature(owner: str, value: Any) -> float | None:

@@ -22,7 +22,7 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
 from pydantic import Field, PrivateAttr
 
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import ConfigurationError, UnknownSettingError
 from tts_plugins.models import StepSettings
 from tts_plugins_langchain._fields import ChatModelOptions, SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Turns
@@ -86,7 +86,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
             raise ConfigurationError(_no_model(settings.get("bound")))
         sent = {key: settings.pop(key) for key in _SENT if key in settings}
         if unknown := sorted(set(settings) - set(type(self).model_fields)):
-            raise ConfigurationError(
+            raise UnknownSettingError(
                 f"ScaledChatModel: {unknown[0]!r} is not a setting; what the model itself takes is set on that model"
             )
         super().__init__(**{**settings, "sent": {**settings.get("sent", {}), **sent}})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NotRequired, Self
+from typing import Annotated, Any, NotRequired, Self, Unpack
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import OmitFromInput
@@ -19,10 +19,10 @@ from langchain_core.runnables.config import (
 from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
-from tts_plugins import Budget, Ledger, Problem, Result, Scored, Usage
-from tts_plugins.adapters import LIMITS, MeteredModel, SearchSettings, setting
+from tts_plugins import Budget, Result, Usage
+from tts_plugins.adapters import LIMITS, MeteredModel, SearchSettings, check_names, setting
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
-from tts_plugins.metering import Prices
+from tts_plugins_langchain._fields import MiddlewareOptions
 from tts_plugins_langchain._io.agent_commands import CommandsApart
 from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
@@ -35,7 +35,6 @@ from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import as_verifier, resolve
 from tts_plugins_langchain.caching import candidates_of
 
-WhenExhausted = Literal["raise", "end"]
 _NO_STEPS = "search inside the agent's model: create_agent(ScaledChatModel(model, strategy=BeamSearch(...)), tools)"
 
 _AROUND: ContextVar[Any] = ContextVar("tts_plugins_langchain_around", default=None)
@@ -83,7 +82,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     agent's model: `create_agent(ScaledChatModel(model, strategy=BeamSearch(...)))`.
 
     Args:
-        strategy, verifier, n, seed, profile, answer, price: as for `scale`.
+        strategy, verifier, n, seed, profile, answer, price, on_exhausted: as for `scale`.
         budget: limits for a whole run of the agent, kept in its state; or a `Ledger` that all runs share.
         when_exhausted: where there is no room for a single candidate: raise `BudgetExhausted`, or end the run with a
             message that says so.
@@ -100,35 +99,20 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     state_schema = ScalingState
     tools: list[BaseTool] = []  # noqa: RUF012 - as the base class declares it
 
-    def __init__(
-        self,
-        *,
-        strategy: Any = None,
-        verifier: Any = None,
-        budget: Budget | Ledger | None = None,
-        n: int | None = None,
-        seed: int | None = None,
-        profile: str | None = None,
-        answer: Callable[[Any], str | None] | None = None,
-        price: Prices = None,
-        when_exhausted: WhenExhausted = "raise",
-        concurrency: int | None = None,
-        revision: Callable[[Problem, Sequence[Scored]], Any] | None = None,
-        name: str = "TestTimeScaling",
-    ) -> None:
+    def __init__(self, **options: Unpack[MiddlewareOptions]) -> None:
         super().__init__()
-        if when_exhausted not in ("raise", "end"):
+        given: dict[str, Any] = {**options}
+        name: str = given.pop("name", "TestTimeScaling")
+        self._name = name
+        self._n, self._profile = given.pop("n", None), given.pop("profile", None)
+        self._when_exhausted = given.pop("when_exhausted", "raise")
+        if self._when_exhausted not in ("raise", "end"):
             raise ConfigurationError(
-                f"TestTimeScaling: when_exhausted={when_exhausted!r} is not known; use 'raise' or 'end'"
+                f"TestTimeScaling: when_exhausted={self._when_exhausted!r} is not known; use 'raise' or 'end'"
             )
-        self._name, self._n, self._profile, self._when_exhausted = name, n, profile, when_exhausted
-        self._base = SearchSettings().changed(
-            name,
-            {
-                "strategy": strategy, "verifier": as_verifier(name, verifier), "budget": budget, "seed": seed,
-                "answer": answer, "price": price,
-            },
-        )  # fmt: skip
+        concurrency, revision = given.pop("concurrency", None), given.pop("revision", None)
+        check_names("TestTimeScaling", options, MiddlewareOptions.__annotations__)
+        self._base = SearchSettings().changed(name, {**given, "verifier": as_verifier(name, given.get("verifier"))})
         self._model = MeteredModel(name, concurrency, no_steps=_NO_STEPS)
         if revision is not None and not callable(revision):
             raise ConfigurationError(f"{name}: revision={revision!r} must be a function of (problem, attempts)")

@@ -209,7 +209,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
 
 def scale(
     runnable: Runnable[Input, Output] | Callable[..., Any],
-    **settings: Unpack[ScaleOptions],
+    **options: Unpack[ScaleOptions],
 ) -> ScaledRunnable[Input, Output]:
     """Wrap a chain, so that it is asked several times and gives the best answer.
 
@@ -235,5 +235,5 @@ def scale(
     """
     if not isinstance(runnable, Runnable) and not callable(runnable):
         raise ConfigurationError(f"scale: runnable={runnable!r} is no runnable; pass a chain, a model, or a function")
-    check_names("scale", settings, ScaledRunnable.model_fields)
-    return ScaledRunnable(bound=coerce_to_runnable(cast(Any, runnable)), **settings)
+    check_names("scale", options, ScaleOptions.__annotations__)
+    return ScaledRunnable(bound=coerce_to_runnable(cast(Any, runnable)), **options)

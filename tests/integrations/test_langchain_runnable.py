@@ -517,7 +517,7 @@ def test_concurrency_is_one_limit_over_all_calls() -> None:
             {"verifier": RunnableLambda(lambda a, b: 1.0)},
             r"its function\(a, b\) must take one argument, a dict with input",
         ),
-        ({"budget": 3}, "budget=3 is neither"),
+        ({"budget": 3}, "budget=3 must be a Budget or a Ledger"),
         ({"budget": {"cals": 3}}, "budget 'cals' is not known"),
         ({"n": 0}, "n=0"),
         ({"nn": 3}, "'nn' is not a setting"),

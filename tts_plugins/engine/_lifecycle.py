@@ -7,7 +7,7 @@ import functools
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins._calls.orphans import keep_in_view
@@ -16,13 +16,14 @@ from tts_plugins._internal.config import Configured
 from tts_plugins._trace.otel import live_spans
 from tts_plugins._trace.recorder import Listener, Trace
 from tts_plugins._trace.wording import CUT_SHORT, cut_short
-from tts_plugins.answers import AnswerKey
+from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.budget import Budget
 from tts_plugins.engine._run import SolveRun
 from tts_plugins.engine._running import held
 from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, ModelError, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
+from tts_plugins.options import CommonSettings
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.selection import fallback, prefer_content
 from tts_plugins.types import Problem, Result, Scored, Usage
@@ -32,21 +33,23 @@ _GRACE, _LAST = 0.15, 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(CommonSettings):
+    """The settings of one solve, checked and complete."""
+
     model: Model
     strategy: Strategy
-    verifier: Verifier | SetVerifier | None
-    budget: Budget | Ledger | None
     seed: int
-    answer: AnswerKey
-    on_exhausted: Literal["return", "raise"]
-    attempts: int
+    verifier: Verifier | SetVerifier | None = None
+    budget: Budget | Ledger | None = None
+    answer: AnswerKey = extract
+    attempts: int = 4
+    listener: Listener | None = None
 
 
 class Solving:
-    def __init__(self, problem: Problem, settings: Settings, listener: Listener | None) -> None:
+    def __init__(self, problem: Problem, settings: Settings) -> None:
         self._problem, self._settings = problem, settings
-        self._trace = Trace(listener, live_spans())
+        self._trace = Trace(settings.listener, live_spans())
         self._state: SolveState | None = None
         self._halt_first = False
 
