@@ -35,6 +35,7 @@ __all__ = [
     "step_messages",
     "steps_messages",
     "steps_schema",
+    "tool_form",
     "tools_of",
     "verification_messages",
 ]
@@ -69,10 +70,11 @@ def tools_of(problem: Problem) -> list[dict[str, Any]]:
     """
     request = problem.metadata.get("request")
     tools = problem.metadata.get("tools") or (request.get("tools") if isinstance(request, Mapping) else None) or ()
-    return [_tool(tool) for tool in tools]
+    return [tool_form(tool) for tool in tools]
 
 
-def _tool(tool: Any) -> dict[str, Any]:
+def tool_form(tool: Any) -> dict[str, Any]:
+    """One tool as `tools_of` gives it, from OpenAI's, Anthropic's or LangChain's form."""
     if not isinstance(tool, Mapping):  # LangChain's
         tool = {name: getattr(tool, name, None) for name in ("name", "description", "args")}
     inner = tool.get("function")

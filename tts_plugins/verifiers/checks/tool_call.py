@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tts_plugins._internal.fields import field, listed
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.prompts import tools_of
+from tts_plugins.prompts import tool_form, tools_of
 from tts_plugins.protocols import Run
 from tts_plugins.types import Candidate, Problem, Score
 
@@ -42,7 +42,7 @@ class ToolCallVerifier:
         *,
         expected: Expected | Callable[[Problem], Expected] | None = None,
     ) -> None:
-        self._tools = None if tools is None else tools_of(Problem("", metadata={"tools": tools}))
+        self._tools = None if tools is None else [tool_form(tool) for tool in tools]
         if any(not isinstance(tool["name"], str) for tool in self._tools or ()):
             raise ConfigurationError(f"ToolCallVerifier: tools={tools!r:.200} must each have a name, as OpenAI's do")
         if expected is not None and not callable(expected) and not _are_names(expected):
