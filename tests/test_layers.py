@@ -31,6 +31,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.budget": (2, "pure"),
     "tts_plugins.ledger": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),
+    "tts_plugins.confidence": (2, "pure"),
     "tts_plugins.answers": (2, "pure"),
     "tts_plugins.steps": (2, "pure"),
     "tts_plugins.prompts": (2, "pure"),

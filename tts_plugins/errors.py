@@ -16,6 +16,7 @@
     ├── DeadlineExceeded (TimeoutError)   the time is up and there is no candidate at all
     ├── SolveCancelled                    its own cancel() ended it, and there is no candidate at all
     ├── AllCandidatesFailed               every candidate was lost: names the first cause
+    ├── LowConfidence                     the choice is not sure enough, with on_abstain="raise"
     └── CandidateError                    one candidate is lost, the others go on
         ├── ModelError                    a generation failed
         │   ├── AuthenticationFailed      401, 403
@@ -135,6 +136,22 @@ class BudgetExhausted(TTSError, RuntimeError):
 
 class DeadlineExceeded(TTSError, TimeoutError):
     """The time limit passed before there was any candidate to return."""
+
+
+class LowConfidence(TTSError):
+    """The choice was less sure than `abstain_below` asks for, and `on_abstain` is "raise".
+
+    Attributes:
+        result: the whole result, with the withheld candidate as its `best`; None once the error was pickled.
+        confidence: that of the choice; None where nothing can be said.
+        below: the least confidence with which a question is answered.
+    """
+
+    result: Any = None
+
+    def __init__(self, message: str, *, confidence: float | None = None, below: float | None = None) -> None:
+        super().__init__(message)
+        self.confidence, self.below = confidence, below
 
 
 class CandidateError(TTSError):

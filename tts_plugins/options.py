@@ -14,9 +14,11 @@ from typing import Any, Literal, Required, TypedDict
 from tts_plugins._trace.recorder import Listener
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
+from tts_plugins.confidence import check_threshold
 from tts_plugins.errors import ConfigurationError, UnknownSettingError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
+from tts_plugins.types import OnAbstain
 
 OnExhausted = Literal["return", "raise"]
 
@@ -26,6 +28,9 @@ class CommonOptions(TypedDict, total=False):
 
     seed: int | None
     on_exhausted: OnExhausted
+    abstain_below: float | None
+    on_abstain: OnAbstain
+    escalate: Any
 
 
 class SolveOptions(CommonOptions, total=False):
@@ -46,6 +51,9 @@ class CommonSettings:
 
     seed: int | None = None
     on_exhausted: OnExhausted = "return"
+    abstain_below: float | None = None
+    on_abstain: OnAbstain = "none"
+    escalate: Any = None
 
     def common(self) -> dict[str, Any]:
         """Return these settings as keyword arguments of `solve`."""
@@ -64,6 +72,10 @@ def check_common(owner: str, given: Mapping[str, Any]) -> None:
     on_exhausted = given.get("on_exhausted", "return")
     if on_exhausted not in ("return", "raise"):
         raise ConfigurationError(f"{owner}: on_exhausted={on_exhausted!r} is not known; use 'return' or 'raise'")
+    check_threshold(owner, given.get("abstain_below"))
+    on_abstain = given.get("on_abstain", "none")
+    if on_abstain not in ("none", "raise", "escalate"):
+        raise ConfigurationError(f"{owner}: on_abstain={on_abstain!r} is not known; use 'none', 'raise' or 'escalate'")
 
 
 def check_names(owner: str, given: Collection[str], known: Collection[str]) -> None:

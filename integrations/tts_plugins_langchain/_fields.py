@@ -22,6 +22,7 @@ from tts_plugins.adapters import (
 )
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import StepSettings
+from tts_plugins.types import OnAbstain
 from tts_plugins_langchain._io.revision import Revised, check_revision
 from tts_plugins_langchain._settings import AnyVerifier, OnExhausted, as_verifier, resolve
 
@@ -94,6 +95,12 @@ class SearchFields(BaseModel):
     """Candidates in flight at most, over all calls of this object together."""
     on_exhausted: OnExhausted = "return"
     """When the budget ends the search: return the best answer so far, or raise."""
+    abstain_below: float | None = None
+    """The least confidence with which an input is answered, from 0 to 1."""
+    on_abstain: OnAbstain = "none"
+    """Below it: give no answer, raise `LowConfidence`, or ask what `escalate` says."""
+    escalate: Any = None
+    """A larger model or chain, a strategy, or "person"."""
     revision: Revised = None
     """How an input carries earlier attempts to what is wrapped: see `scale`."""
     model_config = ConfigDict(arbitrary_types_allowed=True)

@@ -150,9 +150,7 @@ class SolveRun:
         return Reply(generations=tuple(made), usage=usage)
 
     def note(self, kind: str, **data: Any) -> None:
-        self._state.note(kind, **data)
-        if kind == "stop":
-            self._state.end_by_rule()
+        self._state.note_of_strategy(kind, **data)
 
 
 def _check_count(who: str, n: object, name: str = "n") -> None:

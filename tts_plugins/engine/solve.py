@@ -20,6 +20,7 @@ from tts_plugins.ledger import Ledger
 from tts_plugins.options import SolveOptions, check_common, check_names
 from tts_plugins.protocols import SetVerifier, Verifier, is_model, is_set_verifier, is_verifier
 from tts_plugins.strategies import BestOfN, SelfConsistency
+from tts_plugins.strategies.abstaining import Abstaining
 from tts_plugins.types import Problem, Result
 
 
@@ -39,7 +40,14 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
         on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
         attempts: attempts for each request, the first included. The wait between them honours Retry-After; without a
             deadline, at most 120 s.
-        listener: a function that is called on the solve's loop with every trace event, when it starts and when it ends.
+        abstain_below: the least confidence with which the question is answered, from 0 to 1; see `Result.confidence`.
+            None takes the threshold of a policy that was calibrated with `abstain_risk`, else answers always.
+        on_abstain: below it, give a result without an answer ("none"), raise `LowConfidence` ("raise"), or ask what
+            `escalate` says, within the same budget ("escalate"). What comes of that is held to the same threshold,
+            but for a single answer of another model, of which nothing says how sure it is.
+        escalate: a larger model, which is asked once; a strategy; or an `Escalation` of both.
+        listener: a function that is called on the solve's loop with every trace event, when it starts and when it ends,
+            and once more when something is added to it, such as `pruned` to a candidate.
 
     Returns:
         The chosen candidate, all that were seen, the usage, why it stopped, and the trace.
@@ -51,6 +59,7 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
         TTSError: the strategy returned no candidate, or cancelled itself.
         ModelError: no candidate can succeed: a wrong key, an unknown model.
         AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
+        LowConfidence: the choice is not sure enough, and `on_abstain` is "raise".
     """
     return await Solving(Problem.of(problem), _settings(options)).run()
 
@@ -171,8 +180,8 @@ class SolveEvents:
 def solve_events(problem: object, **options: Unpack[SolveOptions]) -> SolveEvents:
     """Solve, and watch it: an asynchronous iterable over the trace's events, whose `result` is the outcome.
 
-    An event appears when it starts (`end` is None) and again when it ends, with the same `id`. `solve` says what the
-    options mean.
+    An event appears when it starts (`end` is None) and again when it ends, with the same `id`; a candidate appears once
+    more, with `pruned`, when the search drops it. `solve` says what the options mean.
     """
     return SolveEvents(problem, **options)
 
@@ -193,6 +202,9 @@ def _settings(options: SolveOptions) -> Settings:
             f"solve: strategy={strategy!r} must be a strategy; pass an object such as BestOfN(n=8)"
         )
     given: dict[str, Any] = {**options, "strategy": strategy, "verifier": verifier, "seed": _seed(options.get("seed"))}
+    given["abstaining"] = Abstaining.of(
+        "solve", options.get("abstain_below"), options.get("on_abstain", "none"), options.get("escalate"), strategy
+    )
     made = Settings(**given)
     if made.budget is not None and not isinstance(made.budget, Budget | Ledger):
         raise ConfigurationError(
