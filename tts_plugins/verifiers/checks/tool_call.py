@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tts_plugins._internal.fields import field, listed
+from tts_plugins._internal.values import field, listed
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import tool_form, tools_of
