@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tts_plugins import BestOfN, Budget, solve
 from tts_plugins.budget import Amount
-from tts_plugins.distributed._open_calls import Alive, OpenCalls, used_by_dead
+from tts_plugins.distributed._open_calls import Alive, used_by_dead
 from tts_plugins.distributed.account import Account, Ask, Grant, WorkerLost
 from tts_plugins.distributed.lease import LeasedLedger
 from tts_plugins.errors import BudgetExhausted, TTSError
@@ -220,7 +220,9 @@ async def test_a_dead_worker_s_lease_comes_back_to_those_who_wait(tmp_path: Path
     dead_worker(path)
     account.ask(Ask("dead", 1, Amount(), Amount(), Amount(10), True, "", str(path)))
     ledger = LeasedLedger(budget, sender(account), worker="w")
-    result = await solve("q", model=ScriptedModel(["42"]), strategy=BestOfN(n=4), verifier=lambda p, c: 1.0, budget=ledger)
+    result = await solve(
+        "q", model=ScriptedModel(["42"]), strategy=BestOfN(n=4), verifier=lambda p, c: 1.0, budget=ledger
+    )
     assert result.usage.calls == 4
     assert account.lost == 1
 

@@ -158,7 +158,7 @@ class LeasedLedger(Ledger):
             lease.limits, lease.ceiling = _limited(lease.limits, answer.granted), answer.ceiling
             # Near the limit shares are small, and it is asked when somebody waits.
             early = all(got >= 16 * least for got, least in zip(fresh, need, strict=True) if least)
-            lease.marks = tuple(None if n is None else got // 4 if early else 0 for n, got in zip(lease.limits, fresh))
+            lease.marks = _limited(lease.limits, Amount(*(got // 4 if early else 0 for got in fresh)))
             GRAPH.grown(self)
             answers = GRAPH.settle()
         deliver(answers)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Literal, Required, TypedDict, Unpack, overload
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal, Required, TypedDict, Unpack
 
-from tts_plugins._calls.context import SCOPE, seeds_of
+from tts_plugins._calls.context import SCOPE
 from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Event, Listener
 from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
 from tts_plugins.engine._running import running_loop
-from tts_plugins.errors import ConfigurationError, TTSError
+from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_model, is_set_verifier, is_verifier
 from tts_plugins.strategies import BestOfN, SelfConsistency
@@ -85,63 +85,6 @@ async def solve(
 def solve_sync(problem: object, **settings: Unpack[SolveOptions]) -> Result:
     """Call `solve` from synchronous code: on any thread, and inside a running event loop too, as in a notebook."""
     return run_sync(lambda: solve(problem, **settings))
-
-
-@overload
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = ...,
-    return_errors: Literal[False] = ...,
-    **settings: Unpack[SolveOptions],
-) -> list[Result]: ...
-@overload
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = ...,
-    return_errors: Literal[True],
-    **settings: Unpack[SolveOptions],
-) -> list[Result | TTSError]: ...
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = 64,
-    return_errors: bool = False,
-    **settings: Unpack[SolveOptions],
-) -> list[Result] | list[Result | TTSError]:
-    """Solve many problems, at most `concurrency` at a time; results are in the order of the problems.
-
-    Each problem gets a fresh `Budget`; pass a `Ledger` to share one. Each has its own seed, derived from `seed`. With
-    `return_errors`, the error of a problem that fails stands in its place; otherwise the first error ends the rest.
-    """
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise ConfigurationError(f"solve_many: concurrency={concurrency!r} must be a whole number of at least 1")
-    running_loop()  # raises where there is none
-    places = asyncio.Semaphore(concurrency)
-    seeds = seeds_of(_seed(settings.get("seed"), "solve_many"), "problem")
-
-    async def one(problem: object, own: int) -> Result | TTSError:
-        async with places:
-            try:
-                return await solve(problem, **_with_seed(settings, own))
-            except TTSError as error:
-                if return_errors:
-                    return error
-                raise
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(p, next(seeds))) for p in problems]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
-    return [task.result() for task in tasks]
-
-
-def _with_seed(settings: SolveOptions, seed: int) -> SolveOptions:
-    made = settings.copy()
-    made["seed"] = seed
-    return made
 
 
 class SolveEvents:
@@ -244,7 +187,7 @@ def _settings(
     if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
         raise ConfigurationError(f"solve: attempts={attempts!r} must be a whole number of at least 1")
     return Settings(
-        model=model, strategy=strategy, verifier=check, budget=budget, seed=_seed(seed, "solve"), answer=answer,
+        model=model, strategy=strategy, verifier=check, budget=budget, seed=seed_or_drawn(seed, "solve"), answer=answer,
         on_exhausted=on_exhausted, attempts=attempts,
     )  # fmt: skip
 
@@ -257,7 +200,8 @@ def _verifier(given: Any) -> Verifier | SetVerifier | None:
     return as_verifier("solve", given)
 
 
-def _seed(given: int | None, who: str) -> int:
+def seed_or_drawn(given: int | None, who: str) -> int:
+    """Return the seed, or draw one: from the enclosing solve's if there is one."""
     if given is None:
         outer = SCOPE.get()
         return random.SystemRandom().getrandbits(31) if outer is None else next(outer.seeds)
