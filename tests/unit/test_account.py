@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_plugins import BestOfN, Budget, solve
+from tts_plugins import BestOfN, Budget, Candidate, Problem, solve
 from tts_plugins.budget import Amount
 from tts_plugins.distributed._open_calls import Alive, used_by_dead
 from tts_plugins.distributed.account import Account, Ask, Grant, WorkerLost
@@ -23,6 +24,10 @@ from tts_plugins.errors import BudgetExhausted, TTSError
 from tts_plugins.testing.scripted import ScriptedModel
 
 ONE = Amount(1)
+
+
+def perfect(problem: Problem, candidate: Candidate) -> float:
+    return 1.0
 
 
 def sender(account: Account, wait: Callable[[], float] = lambda: 0.0) -> Callable[[Ask], object]:
@@ -43,10 +48,8 @@ async def race(account: Account, budget: Budget, workers: int, solves: int, late
         ledger = LeasedLedger(budget, sender(account), worker=name)
 
         async def one() -> None:
-            try:
-                await solve("q", model=model, strategy=BestOfN(n=4), verifier=lambda p, c: 1.0, budget=ledger, seed=1)
-            except BudgetExhausted:
-                pass
+            with contextlib.suppress(BudgetExhausted):
+                await solve("q", model=model, strategy=BestOfN(n=4), verifier=perfect, budget=ledger, seed=1)
 
         places = asyncio.Semaphore(16)
 
@@ -221,7 +224,7 @@ async def test_a_dead_worker_s_lease_comes_back_to_those_who_wait(tmp_path: Path
     account.ask(Ask("dead", 1, Amount(), Amount(), Amount(10), True, "", str(path)))
     ledger = LeasedLedger(budget, sender(account), worker="w")
     result = await solve(
-        "q", model=ScriptedModel(["42"]), strategy=BestOfN(n=4), verifier=lambda p, c: 1.0, budget=ledger
+        "q", model=ScriptedModel(["42"]), strategy=BestOfN(n=4), verifier=perfect, budget=ledger
     )
     assert result.usage.calls == 4
     assert account.lost == 1
@@ -233,7 +236,7 @@ async def test_a_lost_account_ends_the_waits_with_its_cause() -> None:
 
     ledger = LeasedLedger(Budget(calls=10), send, worker="w")
     with pytest.raises(BudgetExhausted):
-        await solve("q", model=ScriptedModel(["42"]), strategy=BestOfN(n=2), verifier=lambda p, c: 1.0, budget=ledger)
+        await solve("q", model=ScriptedModel(["42"]), strategy=BestOfN(n=2), verifier=perfect, budget=ledger)
     assert "no such actor" in str(ledger.failed)
 
 
@@ -243,7 +246,7 @@ async def test_an_overshoot_is_charged_and_what_is_left_stays_usable() -> None:
     ledger = LeasedLedger(budget, sender(account), worker="w")
     model = ScriptedModel(["42"], max_tokens=10, completion_tokens=300)
     for _ in range(5):
-        await solve("q", model=model, strategy=BestOfN(n=1), verifier=lambda p, c: 1.0, budget=ledger)
+        await solve("q", model=model, strategy=BestOfN(n=1), verifier=perfect, budget=ledger)
     await ledger.return_idle()
     assert account.spent.tokens == 5 * 305
     assert account.leased == Amount()

@@ -19,6 +19,7 @@ from tts_plugins.errors import TTSError
 from tts_plugins.ledger import Balance, Hold, Ledger, Ticket
 
 Send = Callable[[Ask], Awaitable[Grant]]
+Leave = Callable[[str, Amount], Awaitable[Any]]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
@@ -71,6 +72,7 @@ class LeasedLedger(Ledger):
     Args:
         budget: the limits of the whole account.
         send: brings an `Ask` to the account.
+        leave: tells the account, of this worker, what it has spent in all.
         worker: the name of this worker there.
         node, file: where what is spent and held open is written down.
 
@@ -78,10 +80,11 @@ class LeasedLedger(Ledger):
     """
 
     def __init__(
-        self, budget: Budget | None, send: Send, *, worker: str, node: str = "", file: OpenCalls | None = None
-    ) -> None:
+        self, budget: Budget | None, send: Send, leave: Leave | None = None, *, worker: str, node: str = "",
+        file: OpenCalls | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(budget)
-        self._loop, self._send = asyncio.get_running_loop(), send
+        self._loop, self._send, self._leave = asyncio.get_running_loop(), send, leave or _nobody
         self._lease = _LeasedBalance(budget, file, self.wanted)
         self.balance = self._lease
         self._worker, self._node, self._file = worker, node, file
@@ -110,11 +113,11 @@ class LeasedLedger(Ledger):
             if self.failed is None and self._number and not self.balance.unlimited:
                 await self._exchange(returns=True, more=False)
 
-    async def aclose(self, leave: Callable[[str, Amount], Awaitable[Any]]) -> None:
-        """End it when nothing is in flight; `leave(worker, spent)` tells the account."""
+    async def aclose(self) -> None:
+        """Tell the account that nothing will be spent here any more; to be called when nothing is in flight."""
         async with self._turn:
-            if self._number:
-                await leave(self._worker, self.spent.plus(self.held))
+            if self._number and self.failed is None:
+                await self._leave(self._worker, self.spent.plus(self.held))
             if self._file is not None:
                 self._file.close()
 
@@ -190,8 +193,8 @@ class LeasedLedger(Ledger):
             return True
 
     def _fail(self, error: Exception) -> None:
-        self.failed = TTSError(f"the account of the shared budget cannot be asked: {type(error).__name__}: {error}")
-        self.failed.__cause__ = error
+        cause = getattr(error, "cause", None) or error  # Ray wraps what its actors raise
+        self.failed = TTSError(f"the account of the shared budget cannot be asked: {type(cause).__name__}: {cause}")
         with GRAPH.lock:
             self._lease.ceiling = self._lease.limits
             GRAPH.grown(self)
@@ -203,3 +206,6 @@ class LeasedLedger(Ledger):
 
 def _limited(before: Limits, granted: Amount) -> Limits:
     return tuple(None if limit is None else got for limit, got in zip(before, granted, strict=True))
+
+
+async def _nobody(worker: str, spent: Amount) -> None: ...
