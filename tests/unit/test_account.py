@@ -223,9 +223,7 @@ async def test_a_dead_worker_s_lease_comes_back_to_those_who_wait(tmp_path: Path
     dead_worker(path)
     account.ask(Ask("dead", 1, Amount(), Amount(), Amount(10), True, "", str(path)))
     ledger = LeasedLedger(budget, sender(account), worker="w")
-    result = await solve(
-        "q", model=ScriptedModel(["42"]), strategy=BestOfN(n=4), verifier=perfect, budget=ledger
-    )
+    result = await solve("q", model=ScriptedModel(["42"]), strategy=BestOfN(n=4), verifier=perfect, budget=ledger)
     assert result.usage.calls == 4
     assert account.lost == 1
 

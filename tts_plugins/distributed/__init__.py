@@ -1,7 +1,7 @@
 """Solves on more than one machine, on Ray (`pip install 'tts-plugins[ray]'`).
 
-    results = await solve_many(problems, model=Factory(OpenAICompatibleModel, "qwen3-4b", base_url=…),
-                               budget=Ledger(Budget(usd=20)), engine=RayEngine(workers=8))
+results = await solve_many(problems, model=Factory(OpenAICompatibleModel, "qwen3-4b", base_url=…),
+                           budget=Ledger(Budget(usd=20)), engine=RayEngine(workers=8))
 """
 
 from tts_plugins.distributed.engine import RayEngine, RayStats

@@ -1,4 +1,4 @@
-"""What runs in Ray's processes: the account, and the workers. Plain classes, which `ray.remote` wraps where it is asked.
+"""What runs in Ray's processes: the account, and the workers. They are plain classes, which `ray.remote` wraps.
 
 Of Ray these use nothing but their own context, so that they can be tried without a cluster.
 """
@@ -185,8 +185,9 @@ class WorkerActor:
         self._running.discard(task)
         if not task.cancelled():
             error = task.exception()
-            failed = None if self._ledger is None else self._ledger.failed
-            self._ended.append((number, Crash(failed or error)) if failed or error else task.result())
+            if self._ledger is not None and self._ledger.failed is not None:
+                error = self._ledger.failed
+            self._ended.append(task.result() if error is None else (number, Crash(error)))
             self._news.set()
         self._fill()
         if not self._running and not self._closing and self._ledger is not None:

@@ -47,7 +47,12 @@ def connect(address: str | None, **options: Any) -> None:
     ray = ray_module()
     if ray.is_initialized():
         return
-    given: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.WARNING, **options}
+    given: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+        **options,
+    }
     if address in (None, "local"):
         ray.init(address="local", include_dashboard=False, **given)
         return

@@ -33,11 +33,10 @@ class _Worker:
 class Fleet:
     """Starts workers, keeps each of them busy, and replaces those that die."""
 
-    def __init__(
-        self, account: SharedBudget, work: bytes, count: int, in_flight: int, options: dict[str, Any], stats: Any
-    ) -> None:
+    def __init__(self, account: SharedBudget, work: bytes, count: int, in_flight: int, options: dict[str, Any]) -> None:
         self._account, self._work, self._count, self._in_flight = account, work, count, in_flight
-        self._options, self._stats = options, stats
+        self._options = options
+        self.lost = self.repeated = 0  # workers that died, and jobs that were under way there
         self._workers: list[_Worker] = []
         self._news: asyncio.Queue[tuple[_Worker, Any]] = asyncio.Queue()
         self._again: deque[Job] = deque()
@@ -132,7 +131,7 @@ class Fleet:
             lacks = ahead - len(worker.given)
             if lacks <= self._in_flight // 4 and worker.given:
                 continue
-            jobs = []
+            jobs: list[Job] = []
             while len(jobs) < lacks:
                 job = self._again.popleft() if self._again else next(source, None)
                 if job is None:
@@ -148,8 +147,8 @@ class Fleet:
             raise _plain(error) from error
         self._deaths += 1
         self._workers.remove(worker)
-        self._stats.workers_lost += 1
-        self._stats.repeated += min(len(worker.given), self._in_flight)
+        self.lost += 1
+        self.repeated += min(len(worker.given), self._in_flight)
         self._again.extendleft(reversed(worker.given.items()))
         if self._deaths >= _DEATHS:
             raise TTSError(
@@ -181,17 +180,19 @@ def pickled(work: Work) -> bytes:
 
     try:
         return bytes(cloudpickle.dumps(work))
-    except Exception as error:  # noqa: BLE001 - whatever an object of the user raises
+    except Exception as error:
         settings = getattr(work, "settings", None) or vars(work)
         for name, value in settings.items():
             try:
                 cloudpickle.dumps(value)
-            except Exception as cause:  # noqa: BLE001 - as above
+            except Exception as cause:
                 raise ConfigurationError(
-                    f"RayEngine: {name}={type(value).__name__} cannot be pickled, and so not sent to workers ({cause}); "
+                    f"RayEngine: {name}={type(value).__name__} cannot be pickled, so no worker gets it ({cause}); "
                     f"give a recipe: {name}=Factory({type(value).__name__}, …), which makes it there"
                 ) from cause
-        raise ConfigurationError(f"RayEngine: the work cannot be pickled, and so not sent to workers ({error})") from error
+        raise ConfigurationError(
+            f"RayEngine: the work cannot be pickled, and so not sent to workers ({error})"
+        ) from error
 
 
 def pickled_job(number: int, job: Any) -> bytes:
@@ -202,7 +203,7 @@ def pickled_job(number: int, job: Any) -> bytes:
     """
     try:
         return pickle.dumps(job, protocol=5)
-    except Exception as error:  # noqa: BLE001 - whatever an object of the user raises
+    except Exception as error:
         raise ConfigurationError(
             f"RayEngine: problem {number} cannot be pickled, and so not sent to a worker ({error}); pass plain data"
         ) from error

@@ -53,12 +53,12 @@ class Rates:
                     entry[2], entry[3] = entry[2] - requests, entry[3] - tokens
         while log and (log[0][0] <= now or not log[0][2]):
             log.popleft()
-        requests, tokens = self._free(ask, log)
-        if requests < 1 or tokens < ask.tokens:
+        free, room = self._free(ask, log)
+        if free < 1 or room < ask.tokens:
             return RateGrant(0, 0, 0, max(log[0][0] - now, 0.001) if log else 0.001)
         share = 2 * self._workers
         self._next += 1
-        grant = RateGrant(self._next, int(max(1, requests // share)), int(max(ask.tokens, tokens // share)))
+        grant = RateGrant(self._next, int(max(1, free // share)), int(max(ask.tokens, room // share)))
         log.append([now + LEASE + self._window, grant.lease, grant.requests, grant.tokens])
         return grant
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tts_plugins._internal.config import check_count
 from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget
 from tts_plugins.distributed._connection import connect, ray_module
 from tts_plugins.distributed._fleet import Fleet, pickled
+from tts_plugins.distributed.account import ZERO
 from tts_plugins.distributed.shared_budget import SharedBudget
 from tts_plugins.engine.many import Outcomes, Work
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
@@ -20,7 +21,7 @@ from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.types import Usage
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class RayStats:
     """What a run has come to.
 
@@ -33,7 +34,7 @@ class RayStats:
 
     workers_lost: int = 0
     repeated: int = 0
-    spent: Amount = field(default_factory=Amount)
+    spent: Amount = ZERO
     messages: int = 0
 
 
@@ -89,9 +90,9 @@ class RayEngine:
                 hold.settle(self._usage)
 
     async def _run(self, jobs: Iterable[Any], work: bytes, limits: Budget | None) -> AsyncGenerator[tuple[int, Any]]:
-        self.stats, self._usage = RayStats(), Usage()
+        self._usage = Usage()
         account = await asyncio.to_thread(SharedBudget, limits, path=self.account, workers=self.workers)
-        fleet = Fleet(account, work, self.workers, self.in_flight, self.options, self.stats)
+        fleet = Fleet(account, work, self.workers, self.in_flight, self.options)
         try:
             await fleet.begin()
             async for each in fleet.outcomes(jobs):
@@ -99,7 +100,8 @@ class RayEngine:
         finally:
             usage = await fleet.end()
             figures = await asyncio.to_thread(account.figures)
-            self.stats.spent, self.stats.messages = figures["spent"], figures["messages"]
+            self.stats = RayStats(workers_lost=fleet.lost, repeated=fleet.repeated, spent=figures["spent"],
+                                  messages=figures["messages"])  # fmt: skip
             self._usage = _whole(usage, self.stats.spent, limits)
             await asyncio.to_thread(account.close)
 
@@ -116,7 +118,7 @@ def _all_of(ledger: Ledger) -> tuple[Hold, Budget | None]:
     if empty := [name for name, left in zip(DIMENSIONS, room, strict=True) if left is not None and left <= 0]:
         raise BudgetExhausted(f"{ledger!r}: no {empty[0]} are left; raise the limit")
     until = ledger.deadline(now := time.monotonic())
-    given = {"calls": room[0], "tokens": room[1], "usd": None if room[2] is None else room[2] / PICO,
+    given: dict[str, Any] = {"calls": room[0], "tokens": room[1], "usd": None if room[2] is None else room[2] / PICO,
              "seconds": None if until is None else max(until - now, 0.001)}  # fmt: skip
     hold = ledger.reserve(Amount(*(left or 0 for left in room)))
     limits = {name: value for name, value in given.items() if value is not None}
