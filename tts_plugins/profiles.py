@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tts_plugins._internal.values import is_whole
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
@@ -65,6 +66,7 @@ def load_profile(
     """The profile of that name.
 
     Args:
+        name: as its table in the file is called.
         directory: where to look for the files, and above it; the working directory where left out.
         environ: the environment; the process's own where left out.
 
@@ -204,7 +206,7 @@ def _profile(name: str, table: Mapping[str, Any]) -> Profile:
     if "strategy" in table and "policy" in table:
         raise ConfigurationError("strategy and policy are both given; a policy is a strategy, so give one of them")
     seed = table.get("seed")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+    if seed is not None and not is_whole(seed):
         raise ConfigurationError(f"seed={seed!r} must be a whole number")
     field = "policy" if "policy" in table else "strategy"
     return Profile(

@@ -108,8 +108,10 @@ def judge_messages(
     """Ask for a verdict on one candidate: critique, a number for each criterion, and one for the whole.
 
     Args:
+        problem, candidate: their texts.
         criteria: what to look at, by name; may be empty.
         scale: the lowest and the highest number.
+        key: a random word around what is only data; a reply has to repeat it.
         limit: bytes of the candidate at most.
         trouble: why an earlier reply could not be used, for the one repair.
     """

@@ -13,16 +13,18 @@ import itertools
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Required, TypedDict, Unpack, overload, runtime_checkable
+from typing import Any, Literal, Protocol, Required, Unpack, overload, runtime_checkable
 
 from tts_plugins._calls.context import seeds_of
 from tts_plugins._internal.config import check_count
+from tts_plugins._trace.recorder import Listener
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
 from tts_plugins.engine._running import running_loop
 from tts_plugins.engine.solve import seed_or_drawn, solve
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.ledger import Ledger
+from tts_plugins.options import CommonOptions, check_common, check_names
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.types import Result
 
@@ -141,7 +143,7 @@ def made(value: Any) -> Any:
     return value() if isinstance(value, Factory) else value
 
 
-class ManyOptions(TypedDict, total=False):
+class ManyOptions(CommonOptions, total=False):
     """The keyword arguments of `solve_many` and `solve_stream` that are those of `solve`.
 
     The model, the strategy and the verifier may each be a `Factory`, which an engine on other machines needs for what
@@ -152,10 +154,9 @@ class ManyOptions(TypedDict, total=False):
     strategy: Strategy | Factory | None
     verifier: Verifier | SetVerifier | Callable[..., Any] | Factory | None
     budget: Budget | Ledger | None
-    seed: int | None
     answer: AnswerKey
-    on_exhausted: Literal["return", "raise"]
     attempts: int
+    listener: Listener | None
 
 
 @overload
@@ -235,10 +236,12 @@ async def solve_stream(
 
 def _stream(problems: Iterable[object], concurrency: int, engine: Engine | None, settings: ManyOptions) -> Outcomes:
     check_count("solve_many", "concurrency", concurrency)
+    check_names("solve_many", settings, {*ManyOptions.__annotations__, "concurrency", "return_errors", "engine"})
+    check_common("solve_many", settings)
     if engine is not None and not isinstance(engine, Engine):
         raise ConfigurationError(f"solve_many: engine={engine!r} is no engine; pass a RayEngine(…), or leave it out")
     running_loop()  # raises where there is none
-    seeds = seeds_of(seed_or_drawn(settings.get("seed"), "solve_many"), "problem")
+    seeds = seeds_of(seed_or_drawn(settings.get("seed")), "problem")
     ledger, own = settings.get("budget"), settings.copy()
     if isinstance(ledger, Ledger):
         own["budget"] = None
