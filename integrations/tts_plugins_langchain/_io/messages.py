@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 
 from tts_plugins import Abstained, Result
 from tts_plugins_langchain._io.usage import UsageDetails
@@ -82,6 +83,18 @@ def chunk_of(message: AIMessage) -> AIMessageChunk:
     names = ("content", "additional_kwargs", "response_metadata", "name", "id", "usage_metadata")
     fields: dict[str, Any] = {name: getattr(message, name) for name in (*names, "tool_calls", "invalid_tool_calls")}
     return AIMessageChunk(**fields, chunk_position="last")
+
+
+def streamed(message: AIMessage, *, counted: bool) -> Iterator[ChatGenerationChunk]:
+    """The message as its stream.
+
+    Args:
+        counted: whether the chunk tells of the whole search's usage to who reads the stream. What LangChain puts
+            together of it, for the end of the run, does not: handlers have seen the inner calls.
+    """
+    chunk = ChatGenerationChunk(message=chunk_of(charged(message) if counted else message))
+    yield chunk
+    chunk.message = chunk.message.model_copy(update={"usage_metadata": None})
 
 
 def reported(result: LLMResult) -> LLMResult:
