@@ -209,7 +209,7 @@ def _thinned(curve: Sequence[Any]) -> list[Any]:
     return [curve[i] for i in sorted(places)]
 
 
-def check_risk(owner: str, risk: object, confidence: object) -> None:
+def check_risk(owner: str, risk: Any, confidence: Any) -> None:
     """Raise unless these make a promise: a risk above 0 and below 1, a confidence from 0.5 to below 1."""
     for name, value, least in (("abstain_risk", risk, None), ("confidence", confidence, 0.5)):
         number = isinstance(value, int | float) and not isinstance(value, bool)
