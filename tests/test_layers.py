@@ -26,6 +26,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins._internal.threads": (2, "threads"),  # leaves: of ours they import nothing but the two above
     "tts_plugins._internal.untrusted_text": (1, "untrusted"),
     "tts_plugins._internal.signatures": (1, "signatures"),
+    "tts_plugins._internal.values": (0, "values"),
     "tts_plugins._internal.request_sent": (1, "request_sent"),
     "tts_plugins._internal": (2, "pure"),
     "tts_plugins.budget": (2, "pure"),

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from tts_plugins._internal.values import is_number
+
 Event = Mapping[str, Any]
 Mark = Literal["chosen", "lost", "roomless", "cancelled", "pruned", "running", "plain"]
 
@@ -74,7 +76,7 @@ def shorten(text: str, width: int) -> str:
 
 def number(value: object) -> float | None:
     """A finite number, or None for whatever else it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         return None
     return float(value)
 

@@ -46,7 +46,8 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
             `escalate` says, within the same budget ("escalate"). What comes of that is held to the same threshold,
             but for a single answer of another model, of which nothing says how sure it is.
         escalate: a larger model, which is asked once; a strategy; or an `Escalation` of both.
-        listener: a function that is called on the solve's loop with every trace event, when it starts and when it ends.
+        listener: a function that is called on the solve's loop with every trace event, when it starts and when it ends,
+            and once more when something is added to it, such as `pruned` to a candidate.
 
     Returns:
         The chosen candidate, all that were seen, the usage, why it stopped, and the trace.
@@ -179,8 +180,8 @@ class SolveEvents:
 def solve_events(problem: object, **options: Unpack[SolveOptions]) -> SolveEvents:
     """Solve, and watch it: an asynchronous iterable over the trace's events, whose `result` is the outcome.
 
-    An event appears when it starts (`end` is None) and again when it ends, with the same `id`. `solve` says what the
-    options mean.
+    An event appears when it starts (`end` is None) and again when it ends, with the same `id`; a candidate appears once
+    more, with `pruned`, when the search drops it. `solve` says what the options mean.
     """
     return SolveEvents(problem, **options)
 

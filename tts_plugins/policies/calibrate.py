@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies.aggregates import best_aggregate
@@ -180,4 +181,4 @@ def _budgets(most: int, budgets: Sequence[int] | None) -> list[int]:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+    return is_number(value) and 0 <= value < float("inf")
