@@ -291,9 +291,7 @@ async def test_a_tree_whose_every_attempt_fails_names_them_all(batch: int) -> No
         await solve("?", model=model, strategy=TreeSearch(n=6, batch=batch), verifier=verifier)
     assert len(caught.value.errors) == len(caught.value.attempts) == 6
     with pytest.raises(BudgetExhausted):
-        await solve(
-            "?", model=model, strategy=TreeSearch(n=6, batch=batch), verifier=verifier, budget=Budget(calls=2)
-        )
+        await solve("?", model=model, strategy=TreeSearch(n=6, batch=batch), verifier=verifier, budget=Budget(calls=2))
 
 
 @pytest.mark.parametrize(
