@@ -78,7 +78,7 @@ class EmbeddingModel:
     async def bound(self, problem: Problem) -> Bound:
         """Return the bytes of the texts: a tokeniser makes at most one token of each."""
         tokens = sum(len(text.encode("utf-8", "replace")) + _SPARE for text in texts_of(problem))
-        return Bound(prompt_tokens=tokens, usd=self._usd(tokens))
+        return Bound(calls=0, prompt_tokens=tokens, usd=self._usd(tokens))  # it generates nothing
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """Ask for the vectors of all the texts, in one request.
@@ -109,7 +109,7 @@ class EmbeddingModel:
         tokens = field(field(answer, "usage"), "prompt_tokens")
         used = None  # charged at the bound
         if is_whole(tokens, 1):
-            used = Usage(calls=1, requests=1, prompt_tokens=tokens, usd=self._usd(tokens))
+            used = Usage(requests=1, prompt_tokens=tokens, usd=self._usd(tokens))
         return Reply(generations=(Generation(text=f"{len(vectors)} vectors", output=vectors),), usage=used)
 
     async def aclose(self) -> None:
