@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Required, TypedDict
 
+from tts_plugins._internal.values import is_whole
 from tts_plugins._trace.recorder import Listener
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
@@ -67,7 +68,7 @@ def check_common(owner: str, given: Mapping[str, Any]) -> None:
         ConfigurationError: a value is wrong.
     """
     seed = given.get("seed")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+    if seed is not None and not is_whole(seed):
         raise ConfigurationError(f"{owner}: seed={seed!r} must be a whole number, or None to draw one")
     on_exhausted = given.get("on_exhausted", "return")
     if on_exhausted not in ("return", "raise"):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
+from tts_plugins._internal.values import is_whole
 from tts_plugins.errors import ConfigurationError
 
 Message = Mapping[str, Any]
@@ -249,7 +250,7 @@ class Usage:
     def _check_counts(self) -> None:
         for name in ("calls", "requests", "prompt_tokens", "completion_tokens", "cached_tokens", "overshoot"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if not is_whole(value, 0):
                 raise ConfigurationError(f"Usage: {name}={value!r} must be a whole number of at least 0")
 
     @property

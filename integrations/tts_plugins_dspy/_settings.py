@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-from tts_plugins.adapters import AdapterOptions, ProfileOptions, SearchOptions, SearchSettings, StrategyOptions
+from tts_plugins.adapters import (
+    AdapterOptions,
+    ProfileOptions,
+    SearchOptions,
+    SearchSettings,
+    StrategyOptions,
+    is_number,
+    is_whole,
+)
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 
@@ -47,7 +54,7 @@ def check_temperature(owner: str, value: Any) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or not 0 < value <= 2:
+    if not is_number(value) or not 0 < value <= 2:
         raise ConfigurationError(
             f"{owner}: temperature={value!r} must be above 0 and at most 2; pass None to send none"
         )
@@ -72,6 +79,6 @@ def check_fail_count(owner: str, value: Any) -> int | None:
     Raises:
         ConfigurationError: it is no whole number of at least 0.
     """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+    if value is not None and not is_whole(value, 0):
         raise ConfigurationError(f"{owner}: fail_count={value!r} must be a whole number of at least 0, or left out")
     return value

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Unpack
 
 from tts_plugins import BestOfN as BestOfNStrategy
 from tts_plugins import Revision
-from tts_plugins.adapters import check_count, check_names
+from tts_plugins.adapters import check_count, check_names, is_whole
 from tts_plugins.errors import ConfigurationError, UnknownSettingError
 from tts_plugins.protocols import Strategy
 from tts_plugins.stopping import Threshold
@@ -49,7 +48,7 @@ class _ShortForm(SearchedProgram):
             raise ConfigurationError(
                 f"{who}: give reward_fn=… (any number) or verifier=… (from 0 to 1), one of the two"
             )
-        number = isinstance(threshold, int | float) and not isinstance(threshold, bool) and not math.isnan(threshold)
+        number = isinstance(threshold, int | float) and not isinstance(threshold, bool) and threshold == threshold
         if threshold is not None and not number:
             raise ConfigurationError(f"{who}: threshold={threshold!r} must be a number")
         fails = check_fail_count(who, fail_count)
@@ -135,7 +134,7 @@ class RefineProgram(_ShortForm):
             raise UnknownSettingError("Refine: wave= is for BestOfN; attempts run side by side with chains=")
 
         def strategy(count: int, stop: Threshold | None) -> Revision:
-            if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1 or count % chains:
+            if not is_whole(chains, 1) or count % chains:
                 raise ConfigurationError(f"Refine: N={count} attempts cannot be shared evenly by chains={chains!r}")
             return Revision(chains=chains, rounds=count // chains, select="best", stop=stop)
 

@@ -5,10 +5,10 @@ single call says, and hands them to `solve`. Where the framework makes the calls
 """
 
 from tts_plugins._internal.config import check_count
-from tts_plugins._internal.fields import field, fields_of, listed
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
 from tts_plugins._internal.threads import call_user, in_thread, submit
+from tts_plugins._internal.values import field, fields_of, is_number, is_whole, listed
 from tts_plugins.adapters._all_failed import original_of, raised_for
 from tts_plugins.adapters._charge import causes_of, charge_of
 from tts_plugins.adapters._error_messages import described
@@ -75,6 +75,8 @@ __all__ = [
     "field",
     "fields_of",
     "in_thread",
+    "is_number",
+    "is_whole",
     "listed",
     "metered_verifier",
     "original_of",

@@ -12,11 +12,10 @@ from tts_plugins._calls.caller import Send, acquire, check_bounds, words
 from tts_plugins._calls.charging import shortage
 from tts_plugins._calls.context import SCOPE, Scope, seeds_of
 from tts_plugins.budget import FREE, Amount, Bound, Need
-from tts_plugins.engine._inbox import Failure, Inbox
 from tts_plugins.engine._jobs import Ask, Job, Jobs
 from tts_plugins.engine._scoring import failing_alone, is_ours, score_together, scored_by, with_answer
 from tts_plugins.engine._state import SolveState, is_fatal
-from tts_plugins.engine._tasks import Group
+from tts_plugins.engine._tasks import Failure, Group, Inbox
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,

@@ -84,7 +84,7 @@ class TreeAccount(Account):
         if within is not None and within.open:
             fresh = amount.excess(within.amount)
             within.amount = within.amount.excess(amount)
-        self.balance.held = self.balance.held.plus(fresh)
+        self.balance.hold(fresh)
         hold = Hold(self, amount, within, mirror, units)
         GRAPH.opened(hold)
         return hold
@@ -105,12 +105,10 @@ class TreeAccount(Account):
             while h is not None:
                 ledger = h.ledger
                 assert isinstance(ledger, TreeAccount)
-                balance = ledger.balance
-                balance.held = balance.held.minus(h.amount)
+                ledger.balance.close(h.amount, used, over)
                 if h.within is not None:
                     h.within.inside += h.inside if free else [*h.inside, usage]
                 if not free:
-                    balance.charge(used, over)
                     ledger._tally.add(usage)
                     if ledger._role is not None:
                         usage = replace(usage, by_role=EMPTY).of_role(ledger._role)

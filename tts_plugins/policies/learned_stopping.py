@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._stopping.features import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
@@ -288,4 +289,4 @@ def _check_select(select: object) -> None:
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value)

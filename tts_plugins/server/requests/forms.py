@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tts_plugins._internal.fields import field
+from tts_plugins._internal.values import field
 from tts_plugins.types import Candidate, Result, Scored, Usage
 
 Origin = Callable[[Any], tuple[Any, Any] | None]

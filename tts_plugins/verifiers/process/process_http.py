@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from tts_plugins._internal.request_sent import holding
 from tts_plugins._internal.secrets import cleaned
+from tts_plugins._internal.values import is_whole
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, MalformedResponse, TTSError, VerifierError
 from tts_plugins.protocols import Run
@@ -139,7 +140,7 @@ class _Pooling:
         usage = answer.get("usage")
         tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         used = None  # charged at the bound
-        if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0:
+        if is_whole(tokens, 1):
             used = Usage(calls=1, requests=1, prompt_tokens=tokens, usd=tokens * self._price / 1e6)
         return Reply(generations=(Generation(text=f"{len(rows)} rows", output=rows),), usage=used)
 
@@ -147,6 +148,6 @@ class _Pooling:
         """Return the tokens of a text as the server counts them, which costs nothing."""
         answer = await self.client.post("/tokenize", {"model": self.name, "prompt": text})
         count = answer.get("count", len(answer.get("tokens", ())))
-        if isinstance(count, bool) or not isinstance(count, int):
+        if not is_whole(count):
             raise MalformedResponse(f"{self.name}: /tokenize answered without a count: {str(answer)[:120]}")
         return count
