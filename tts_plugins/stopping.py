@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tts_plugins._internal.config import Configured, check_count, check_flag, check_share
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, grouped, tally, with_content
 from tts_plugins.types import Scored
 
@@ -39,6 +40,10 @@ class Rule(Configured, ABC):
         Raises:
             ConfigurationError: it does not suit.
         """
+
+    def doubts(self, run: Run) -> Iterator[str]:
+        """Say what the rule was fitted to and does not run with, for `Result.warnings`; most rules are not fitted."""
+        yield from ()
 
     @property
     def needs_scores(self) -> bool:
@@ -100,6 +105,10 @@ class _Combined(Rule):
     def suits(self, n: int, select: Select) -> None:
         for rule in self.rules:
             rule.suits(n, select)
+
+    def doubts(self, run: Run) -> Iterator[str]:
+        for rule in self.rules:
+            yield from rule.doubts(run) if isinstance(rule, Rule) else ()
 
     @property
     def needs_scores(self) -> bool:

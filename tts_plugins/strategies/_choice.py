@@ -6,15 +6,20 @@ from collections.abc import Iterator, Sequence
 
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, choose, grouped, leaders, tally
+from tts_plugins.stopping import Rule
 from tts_plugins.types import Scored
 
 _SHOWN, _LONG = 3, 40
 
 
-def chosen(run: Run, candidates: Sequence[Scored], how: Select) -> Scored:
-    """Choose a candidate. A tie, or votes without a readable answer, goes to the trace and to `Result.warnings`."""
+def chosen(run: Run, candidates: Sequence[Scored], how: Select, stop: object = None) -> Scored:
+    """Choose a candidate. What makes the choice doubtful goes to the trace and to `Result.warnings`.
+
+    That is a tie, votes without a readable answer, or a stop rule that was fitted to another model or verifier.
+    """
     best = choose(candidates, how)
-    for doubt in doubts(candidates, how):
+    unlike = stop.doubts(run) if isinstance(stop, Rule) else ()
+    for doubt in (*unlike, *doubts(candidates, how)):
         run.note("doubt", said=doubt)
     return best
 

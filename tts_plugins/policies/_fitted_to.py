@@ -1,0 +1,16 @@
+"""What a rule or a policy was fitted to, and what it runs with."""
+
+from __future__ import annotations
+
+from tts_plugins.protocols import SetVerifier, Verifier
+
+
+def name_of(verifier: Verifier | SetVerifier | None) -> str | None:
+    """Return a verifier's name; for recorded scores, the name of the verifier that gave them."""
+    name: str | None = getattr(verifier, "stands_for", None) or getattr(verifier, "name", None)
+    return name
+
+
+def same_name(fitted: str | None, given: str | None) -> bool:
+    """Return whether what is given may be what was fitted to, or either is not known. A replay counts as its model."""
+    return None in (fitted, given) or str(given).removeprefix("replay of ") == fitted
