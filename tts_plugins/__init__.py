@@ -4,7 +4,7 @@ from tts_plugins._version import __version__
 from tts_plugins.budget import Budget, Limits
 from tts_plugins.engine import SolveEvents, carry_account, current_ledger, solve, solve_events, solve_many, solve_sync
 from tts_plugins.ledger import Ledger
-from tts_plugins.policies import ComputeOptimal
+from tts_plugins.policies import ComputeOptimal, Ladder
 from tts_plugins.strategies import (
     DVTS,
     BeamSearch,
@@ -25,6 +25,7 @@ __all__ = [
     "Candidate",
     "ComputeOptimal",
     "Generation",
+    "Ladder",
     "Ledger",
     "Limits",
     "ParticleFilter",

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal
 
 from tts_plugins._internal.config import Configured, check_count, check_flag, check_share
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, grouped, tally, with_content
 from tts_plugins.types import Scored
 
@@ -41,7 +40,7 @@ class Rule(Configured, ABC):
             ConfigurationError: it does not suit.
         """
 
-    def doubts(self, run: Run) -> Iterator[str]:
+    def doubts(self, model: str, verifier: object) -> Iterator[str]:
         """Say what the rule was fitted to and does not run with, for `Result.warnings`; most rules are not fitted."""
         yield from ()
 
@@ -106,9 +105,9 @@ class _Combined(Rule):
         for rule in self.rules:
             rule.suits(n, select)
 
-    def doubts(self, run: Run) -> Iterator[str]:
+    def doubts(self, model: str, verifier: object) -> Iterator[str]:
         for rule in self.rules:
-            yield from rule.doubts(run) if isinstance(rule, Rule) else ()
+            yield from rule.doubts(model, verifier) if isinstance(rule, Rule) else ()
 
     @property
     def needs_scores(self) -> bool:

@@ -149,6 +149,4 @@ def test_their_fields_are_checked() -> None:
     for wrong in ({"enough": float("nan")}, {"at_most": 0}):
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):
             LearnedStopping(select="best", **PLAIN, **wrong)  # type: ignore[arg-type]
-    assert "enough=1, at_most=3" in repr(
-        LearnedStopping(select="best", enough=1, at_most=3, **PLAIN)
-    )  # type: ignore[arg-type]
+    assert "enough=1, at_most=3" in repr(LearnedStopping(select="best", enough=1, at_most=3, **PLAIN))  # type: ignore[arg-type]

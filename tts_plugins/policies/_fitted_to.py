@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from tts_plugins.protocols import SetVerifier, Verifier
 
-
-def name_of(verifier: Verifier | SetVerifier | None) -> str | None:
+def name_of(verifier: object) -> str | None:
     """Return a verifier's name; for recorded scores, the name of the verifier that gave them."""
     name: str | None = getattr(verifier, "stands_for", None) or getattr(verifier, "name", None)
     return name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -142,9 +141,8 @@ def held_apart(pool: Pool, share: float, seed: int) -> tuple[Pool, Pool | None]:
     count = min(max(1, round(share * problems)), problems - 4) if share else 0
     if count <= 0:
         return pool, None
-    order = list(pool.problems)
-    random.Random(f"held out {seed}").shuffle(order)
-    return tuple(replace(pool, problems=tuple(part)) for part in (order[count:], order[:count]))  # type: ignore[return-value]
+    order = pool.split(1, seed=seed)[0].problems  # shuffled
+    return tuple(replace(pool, problems=part) for part in (order[count:], order[:count]))  # type: ignore[return-value]
 
 
 def held_out(pool: Pool, *, hold_out: float = 0.3, seed: int = 0) -> Pool | None:

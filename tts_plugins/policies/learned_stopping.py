@@ -13,7 +13,6 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._fitted_to import name_of, same_name
 from tts_plugins.policies._stopping.features import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
-from tts_plugins.protocols import Run
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import Rule
 from tts_plugins.types import Scored
@@ -199,9 +198,9 @@ class LearnedStopping(Rule):
                     "use the same, or fit it again"
                 )
 
-    def doubts(self, run: Run) -> Iterator[str]:
+    def doubts(self, model: str, verifier: object) -> Iterator[str]:
         for kind, mine, theirs in (
-            ("model", self.model, run.model.name), ("verifier", self.verifier, name_of(run.verifier)),
+            ("model", self.model, model), ("verifier", self.verifier, name_of(verifier)),
         ):  # fmt: skip
             if not same_name(mine, theirs):
                 yield (

@@ -18,7 +18,7 @@ def chosen(run: Run, candidates: Sequence[Scored], how: Select, stop: object = N
     That is a tie, votes without a readable answer, or a stop rule that was fitted to another model or verifier.
     """
     best = choose(candidates, how)
-    unlike = stop.doubts(run) if isinstance(stop, Rule) else ()
+    unlike = stop.doubts(run.model.name, run.verifier) if isinstance(stop, Rule) else ()
     for doubt in (*unlike, *doubts(candidates, how)):
         run.note("doubt", said=doubt)
     return best

@@ -39,7 +39,10 @@ def policy_table(policy: ComputeOptimal) -> Table:
     return shown
 
 
-_CAPTION = "Means of a problem, with 95 % intervals. Rounds are requests that wait for each other: time adds up."
+_CAPTION = (
+    "Means of a problem, with 95 % intervals. Rounds are requests that wait for each other, so their times add up. "
+    "The bound is what it loses at most, with the confidence that was asked for, as the problems of the fit say."
+)
 
 
 def _add(shown: Table, plan: Plan) -> None:
@@ -49,7 +52,7 @@ def _add(shown: Table, plan: Plan) -> None:
         value, low, high = plan.over_full.accuracy
         lost = f"{-value + 0:.3f}\n{-high + 0:.3f} to {-low + 0:.3f}"
         if plan.lost_at_most is not None:
-            lost += "\nnone" if not plan.lost_at_most else f"\npromised {plan.lost_at_most:.3f}"
+            lost += f"\nbound {plan.lost_at_most:.3f}" if plan.lost_at_most else "\ncannot lose"
         fewer = "" if plan.over_full.tokens is None else f"\n{plan.over_full.tokens[0]:.2f} times fewer"
     words = in_words(plan.fixed) + "".join(f"; {line}" for line in _looks(plan))
     cells = _cells(plan.expected)

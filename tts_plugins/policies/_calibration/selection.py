@@ -39,8 +39,8 @@ _DOUBT = 0.05  # the error level, shared by all the bins that are tested
 def choose(table: Table, train: Bools, goal: Goal) -> Choice:
     """Return the best option for all problems of `train`, and for each bin at each checkpoint what beats it."""
     choice = _for_all(table, train, goal)
-    if choice.checkpoints:
-        return choice  # a cascade
+    if choice.checkpoints or goal.price is None:
+        return choice  # a cascade, or what keeps a target: the promise is for that alone
     rows, course = train[table.trials.problem], table.begun(choice.fixed)
     made = []
     for count in table.counts:
