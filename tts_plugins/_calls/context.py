@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextvars
 import functools
 import hashlib
-import itertools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
+from tts_plugins._calls.places import Place
+from tts_plugins._concurrency import forks
+from tts_plugins._internal.request_sent import CALL, Departure
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.protocols import Role
 
@@ -18,24 +19,41 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Scope:
-    """`hold` belongs to `ledger`; `deadline` is on the loop's monotonic clock; `event` is the trace's parent event.
+class Scope(Departure):
+    """What a call is made inside of. One context variable has it all, since each of them costs a task its own nodes.
+
+    `hold` belongs to `ledger`; `deadline` is on the loop's monotonic clock; `event` is the trace's parent event.
 
     `seeds` are for what runs inside: its requests and solves take the next one each, in the order of its own calls,
-    so that they do not depend on which candidate arrives first.
+    so that they do not depend on which candidate arrives first. `model` is who is called, where this is one call;
+    `place` is the innermost one at a server that this is inside of.
     """
 
-    ledger: Ledger
-    hold: Hold | None
-    deadline: float | None
-    role: Role
-    event: int | None
-    seeds: Iterator[int]
+    __slots__ = ("deadline", "event", "hold", "ledger", "place", "role", "seeds")
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        hold: Hold | None,
+        deadline: float | None,
+        role: Role,
+        event: int | None,
+        seeds: Iterator[int],
+        model: object = None,
+    ) -> None:
+        super().__init__(model)
+        self.ledger, self.hold, self.deadline = ledger, hold, deadline
+        self.role, self.event, self.seeds = role, event, seeds
+        outer = SCOPE.get()
+        self.place: Place | None = None if outer is None else outer.place
+
+    def paying(self, hold: Hold) -> Scope:
+        """Return the same for work that pays from another hold."""
+        return Scope(self.ledger, hold, self.deadline, self.role, self.event, self.seeds)
 
 
-# Set inside a task or a Context.run, never across a yield: a generator's body runs in whoever's context asks.
-SCOPE: ContextVar[Scope | None] = ContextVar("tts_plugins_scope", default=None)
+# The engine sets it, and to nothing else.
+SCOPE = cast("ContextVar[Scope | None]", CALL)
 
 
 def current_ledger() -> Ledger | None:
@@ -78,13 +96,16 @@ def derived(seed: int, *path: object) -> Callable[[int], int]:
     return of
 
 
+_seeds = forks.lock()
+
+
 class Seeds:
     """Return an endless iterator of seeds, from which several threads may take."""
 
-    __slots__ = ("_numbers", "_path")
+    __slots__ = ("_next", "_path")
 
     def __init__(self, *path: object) -> None:
-        self._path, self._numbers = path, itertools.count()
+        self._path, self._next = path, 0
 
     def __iter__(self) -> Iterator[int]:
         return self
@@ -92,7 +113,9 @@ class Seeds:
     def __next__(self) -> int:
         seed, *path = self._path
         assert isinstance(seed, int)
-        return derive(seed, *path, next(self._numbers))
+        with _seeds:
+            number, self._next = self._next, self._next + 1
+        return derive(seed, *path, number)
 
 
 def seeds_of(seed: int, *path: object) -> Iterator[int]:

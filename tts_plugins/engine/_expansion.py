@@ -198,7 +198,7 @@ class Expansion(Sampling):
         assert scope is not None
 
         async def work() -> Score:
-            SCOPE.set(replace(scope, hold=own))
+            SCOPE.set(scope.paying(own))
             return await self._ahead(candidate, verifier, own, event)
 
         return self._state.tasks.spawn(work(), self._tasks, own)
