@@ -52,10 +52,11 @@ class _Request:
     Attributes:
         unit: what one choice takes in all, from which a retry reserves anew.
         hold: what is left of what was reserved for it and for what follows.
+        alone: nothing follows, so that the hold is the request's own.
         failed: the last attempt's error, as long as there are further ones.
     """
 
-    __slots__ = ("bound", "event", "failed", "hold", "model", "role", "seeds", "send", "unit", "within")
+    __slots__ = ("alone", "bound", "event", "failed", "hold", "model", "role", "seeds", "send", "unit", "within")
 
     def __init__(
         self,
@@ -68,9 +69,10 @@ class _Request:
         within: Hold | None,
         role: Role,
         event: int,
+        alone: bool,
     ) -> None:
         self.model, self.send, self.seeds, self.bound, self.unit = model, send, seeds, bound, unit
-        self.hold, self.within, self.role, self.event = hold, within, role, event
+        self.hold, self.within, self.role, self.event, self.alone = hold, within, role, event, alone
         self.failed: ModelError | None = None
 
 
@@ -100,11 +102,13 @@ class Caller:
         parent: int | None,
         send: Send | None = None,
         indices: Sequence[int] = (),
+        alone: bool = False,
     ) -> tuple[Reply, Hold, int]:
         """Send a request; return the reply, the hold that is left for what follows, and the request's event.
 
-        The hold is closed when this raises. `send` asks for something other than whole solutions of the problem;
-        `indices` are the places of the candidates that it asks for, for the trace.
+        The hold is closed when this raises, and where the request is `alone`: nothing follows it. `send` asks for
+        something other than whole solutions of the problem; `indices` are the places of the candidates that it asks
+        for, for the trace.
 
         Raises:
             ModelError: the last attempt's error.
@@ -115,7 +119,7 @@ class Caller:
             "request", parent, role=role, model=model.name, n=len(seeds), seeds=compact(seeds), **places
         )
         request = _Request(
-            model, send or partial(model.generate, problem), seeds, bound, unit, hold, within, role, event
+            model, send or partial(model.generate, problem), seeds, bound, unit, hold, within, role, event, alone
         )
         try:
             try:
@@ -186,7 +190,9 @@ class Caller:
         model, bound, hold, count = request.model, request.bound, request.hold, len(request.seeds)
         usage: Usage | None = NOTHING  # until it is sent
         failed: BaseException | None = None
-        inner = None if bound is None else self.ledger.reserve(bound.need.times(count), within=hold)
+        inner = None if bound is None else hold
+        if bound is not None and not request.alone:
+            inner = self.ledger.reserve(bound.need.times(count), within=hold)
         scope = Scope(
             self.ledger, inner or hold, self.deadline, request.role, request.event,
             seeds_of(request.seeds[0] or 0, "in"), model,

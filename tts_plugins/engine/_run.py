@@ -15,7 +15,8 @@ from tts_plugins._internal.config import check_straggler
 from tts_plugins.budget import FREE
 from tts_plugins.engine._expansion import expansion
 from tts_plugins.engine._jobs import Job, Jobs, Revised, Whole
-from tts_plugins.engine._sampling import Sampling, bounds
+from tts_plugins.engine._sampling import Sampling
+from tts_plugins.engine._sending import bounds
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Group
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
@@ -137,7 +138,7 @@ class SolveRun:
                 hold = await acquire(state.ledger, unit, at_most=min(len(seeds), max(1, model.batch)), within=within)
                 reply, rest, _ = await state.caller.request(
                     model, problem, seeds[: hold.units], bound=bound, unit=unit, hold=hold, within=within, role=role,
-                    parent=parent,
+                    parent=parent, alone=True,
                 )  # fmt: skip
             except BudgetExhausted:
                 if not made:
