@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from tts_plugins._calls.cancellation import End
 from tts_plugins._calls.charging import counted, failure, unreported
-from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._calls.limiter import limiter_of
 from tts_plugins._calls.places import Place
 from tts_plugins._calls.reservation import acquire
@@ -195,7 +195,7 @@ class Caller:
             inner = self.ledger.reserve(bound.need.times(count), within=hold)
         scope = Scope(
             self.ledger, inner or hold, self.deadline, request.role, request.event,
-            seeds_of(request.seeds[0] or 0, "in"), model,
+            (request.seeds[0] or 0, "in"), model,
         )  # fmt: skip
         token = SCOPE.set(scope)
         place: Place | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar, cast
@@ -24,12 +25,12 @@ class Scope(Departure):
 
     `hold` belongs to `ledger`; `deadline` is on the loop's monotonic clock; `event` is the trace's parent event.
 
-    `seeds` are for what runs inside: its requests and solves take the next one each, in the order of its own calls,
-    so that they do not depend on which candidate arrives first. `model` is who is called, where this is one call;
-    `place` is the innermost one at a server that this is inside of.
+    `path` begins with a seed: what runs inside, requests and solves, takes the next seed that follows from it, in the
+    order of its own calls, so that none depends on which candidate arrives first. `model` is who is called, where this
+    is one call; `place` is the innermost one at a server that this is inside of.
     """
 
-    __slots__ = ("deadline", "event", "hold", "ledger", "place", "role", "seeds")
+    __slots__ = ("_taken", "deadline", "event", "hold", "ledger", "path", "place", "role")
 
     def __init__(
         self,
@@ -38,20 +39,32 @@ class Scope(Departure):
         deadline: float | None,
         role: Role,
         event: int | None,
-        seeds: Iterator[int],
+        path: tuple[object, ...],
         model: object = None,
     ) -> None:
         super().__init__(model)
         self.ledger, self.hold, self.deadline = ledger, hold, deadline
-        self.role, self.event, self.seeds = role, event, seeds
+        self.role, self.event, self.path = role, event, path
         outer = SCOPE.get()
         self.place: Place | None = None if outer is None else outer.place
+        self._taken = 0
+
+    def next_seed(self) -> int:
+        """Return the next seed; several threads may take one."""
+        seed, *path = self.path
+        assert isinstance(seed, int)
+        with _numbers:
+            number, self._taken = self._taken, self._taken + 1
+        return derive(seed, *path, number)
 
     def paying(self, hold: Hold) -> Scope:
-        """Return the same for work that pays from another hold."""
-        return Scope(self.ledger, hold, self.deadline, self.role, self.event, self.seeds)
+        """Return the same for work that goes on from here and pays from another hold."""
+        other = Scope(self.ledger, hold, self.deadline, self.role, self.event, self.path)
+        other._taken = self._taken
+        return other
 
 
+_numbers = forks.lock()
 # The engine sets it, and to nothing else.
 SCOPE = cast("ContextVar[Scope | None]", CALL)
 
@@ -96,28 +109,6 @@ def derived(seed: int, *path: object) -> Callable[[int], int]:
     return of
 
 
-_seeds = forks.lock()
-
-
-class Seeds:
-    """Return an endless iterator of seeds, from which several threads may take."""
-
-    __slots__ = ("_next", "_path")
-
-    def __init__(self, *path: object) -> None:
-        self._path, self._next = path, 0
-
-    def __iter__(self) -> Iterator[int]:
-        return self
-
-    def __next__(self) -> int:
-        seed, *path = self._path
-        assert isinstance(seed, int)
-        with _seeds:
-            number, self._next = self._next, self._next + 1
-        return derive(seed, *path, number)
-
-
 def seeds_of(seed: int, *path: object) -> Iterator[int]:
     """Yield the seeds that follow from a seed and a path: `derive(seed, *path, 0)`, and so on."""
-    return Seeds(seed, *path)
+    return (derive(seed, *path, number) for number in itertools.count())

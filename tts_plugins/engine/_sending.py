@@ -9,7 +9,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tts_plugins._calls.caller import Send, acquire, check_bounds, words
-from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._inbox import Failure, Inbox
 from tts_plugins.engine._jobs import Ask, Job, Jobs
@@ -170,18 +170,26 @@ class Sending:
                 self._state.tasks.carry(rest)
             await self._verify(self._kept_until_all(made[0], rest), rest, request)
             return
-        # Each candidate's verification draws from what the request still holds, and then stands alone.
-        holds = [] if cost.alone else [self._state.ledger.reserve(cost.after, within=rest) for _ in made]
+        if not cost.alone:
+            self._verify_apart(made, rest, cost.after, request)
         rest.release()
         if len(made) < len(seeds):
-            missing = [Job(i, s, ask) for i, s in list(zip(indices, seeds, strict=True))[len(made) :]]
-            self._state.trace.note("top_up", request, missing=len(missing))
-            self._spawn(self._feed(missing, event))
-        for candidate, own in zip(made, holds, strict=False):
-            self._kept_until_all(candidate, own)
-            self._spawn(self._verify(candidate, own, request), None if candidate.id in self._kept else own)
+            self._top_up(ask, indices[len(made) :], seeds[len(made) :], event, request)
         if cost.alone:
             await self._verify_all(made, request)
+
+    def _top_up(self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], event: int, request: int) -> None:
+        """Ask again for the choices that a request did not bring."""
+        missing = [Job(index, seed, ask) for index, seed in zip(indices, seeds, strict=True)]
+        self._state.trace.note("top_up", request, missing=len(missing))
+        self._spawn(self._feed(missing, event))
+
+    def _verify_apart(self, candidates: Sequence[Candidate], rest: Hold, after: Amount, request: int) -> None:
+        """Verify each in a task of its own, which draws from what the request still holds, and then stands alone."""
+        holds = [self._state.ledger.reserve(after, within=rest) for _ in candidates]
+        for candidate, own in zip(candidates, holds, strict=True):
+            self._kept_until_all(candidate, own)
+            self._spawn(self._verify(candidate, own, request), None if candidate.id in self._kept else own)
 
     async def _verify_all(self, candidates: Sequence[Candidate], request: int) -> None:
         """Verify one after the other what takes no time, with a turn for others now and then."""
@@ -251,8 +259,9 @@ class Sending:
 
     def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
         """Say that what this task asks for from here on is for the candidate's verification."""
-        state, seeds = self._state, seeds_of(self._state.seed, "verify", candidate.index)
-        SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, seeds))
+        state = self._state
+        path = (state.seed, "verify", candidate.index)
+        SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, path))
 
 
 def _alike(pending: Iterable[Job], most: int) -> int:

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Literal, Required, TypedDict, Unpack, overload
 
 from tts_plugins._calls.context import SCOPE, seeds_of
+from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Event, Listener
 from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
-from tts_plugins.engine._running import running_loop
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_model, is_set_verifier, is_verifier
@@ -260,7 +260,7 @@ def _verifier(given: Any) -> Verifier | SetVerifier | None:
 def _seed(given: int | None, who: str) -> int:
     if given is None:
         outer = SCOPE.get()
-        return random.SystemRandom().getrandbits(31) if outer is None else next(outer.seeds)
+        return random.SystemRandom().getrandbits(31) if outer is None else outer.next_seed()
     if isinstance(given, bool) or not isinstance(given, int):
         raise ConfigurationError(f"{who}: seed={given!r} must be a whole number, or None to draw one")
     return given

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget, Need
+from tts_plugins.budget import DIMENSIONS, PICO, ZERO, Amount, Budget, Need
 from tts_plugins.types import Usage
 
-__all__ = ["ZERO", "Balance", "Tally"]
+__all__ = ["Balance", "Tally"]
 
-ZERO = Amount()
 _NO_LIMITS = (None,) * len(DIMENSIONS)
 
 
