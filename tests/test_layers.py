@@ -26,11 +26,13 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins._internal.threads": (2, "threads"),  # leaves: of ours they import nothing but the two above
     "tts_plugins._internal.untrusted_text": (1, "untrusted"),
     "tts_plugins._internal.signatures": (1, "signatures"),
+    "tts_plugins._internal.values": (0, "values"),
     "tts_plugins._internal.request_sent": (1, "request_sent"),
     "tts_plugins._internal": (2, "pure"),
     "tts_plugins.budget": (2, "pure"),
     "tts_plugins.ledger": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),
+    "tts_plugins.confidence": (2, "pure"),
     "tts_plugins.answers": (2, "pure"),
     "tts_plugins.steps": (2, "pure"),
     "tts_plugins.prompts": (2, "pure"),
@@ -44,6 +46,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.verifiers.callable": (5, "functions"),  # whatever takes a verifier takes a function
     "tts_plugins._calls": (5, "calls"),
     "tts_plugins._http": (5, "http"),
+    "tts_plugins.options": (5, "options"),
     "tts_plugins.models": (6, "models"),
     "tts_plugins.verifiers": (6, "verifiers"),
     "tts_plugins.engine": (6, "engine"),

@@ -227,7 +227,7 @@ def test_all_is_every_extra_that_is_light() -> None:
 
     packages = {re.split(r"[^\w-]", line)[0] for line in whole("all")}
     assert not {"torch", "ray", "transformers", "datasets"} & packages
-    named = set(extras) - {"all", "dev", "testing", "demo", "bench", "transformers", "providers"}
+    named = set(extras) - {"all", "dev", "docs", "testing", "demo", "bench", "transformers", "providers"}
     assert {each for name in named for each in whole(name)} == whole("all"), "all the others are in it"
 
 

@@ -15,15 +15,18 @@ from tts_plugins.strategies import (
     SelfConsistency,
     TreeSearch,
 )
-from tts_plugins.types import Candidate, Generation, Problem, Result, Score, Scored, Step, Usage
+from tts_plugins.strategies.escalation import Escalation
+from tts_plugins.types import Abstained, Candidate, Generation, Problem, Result, Score, Scored, Step, Usage
 
 __all__ = [
     "DVTS",
+    "Abstained",
     "BeamSearch",
     "BestOfN",
     "Budget",
     "Candidate",
     "ComputeOptimal",
+    "Escalation",
     "Generation",
     "Ledger",
     "Limits",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Usage
 
@@ -202,5 +203,5 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("concurrency", "requests_per_minute", "tokens_per_minute"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
+            if value is not None and (not is_number(value) or value <= 0):
                 raise ConfigurationError(f"{name}={value!r} must be above 0; leave it out for no limit")

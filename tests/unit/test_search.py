@@ -326,6 +326,17 @@ async def test_pruned_candidates_parents_and_step_scores_stand_in_the_trace() ->
     assert all([s.text for s in result.best.steps][: len(c)] == c for c in committed)
 
 
+async def test_a_listener_hears_of_the_pruned_before_the_next_level() -> None:
+    heard: list[Any] = []
+    strategy = BeamSearch(n=4, beam_width=2, max_steps=6)
+    result = await solve("?", model=stepping(), strategy=strategy, verifier=verifier(), listener=heard.append)
+    pruned = [e for e in heard if e.get("pruned")]
+    assert [e["candidate"] for e in pruned] == [e["candidate"] for e in result.trace if e.get("pruned")]
+    assert all(e["kind"] == "candidate" and e["end"] is not None for e in pruned)
+    second = next(i for i, e in enumerate(heard) if e["kind"] == "candidate" and len(e.get("step_scores") or ()) == 2)
+    assert heard.index(pruned[0]) < second
+
+
 async def test_failures_lose_one_child_only() -> None:
     model = stepping(lambda c, j: RequestRefused("no") if j == 1 else digits(c, j))
     result = await solve("?", model=model, strategy=BeamSearch(n=4, beam_width=4), verifier=verifier())

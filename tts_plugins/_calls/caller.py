@@ -238,7 +238,7 @@ class Caller:
         """Record what an attempt without a reply is charged: in its failure, or in its request if it was cancelled."""
         if isinstance(error, ModelError):
             self.trace.note("failure", event, error=words(error), retryable=error.retryable, usage=charged.to_dict())
-        elif charged.calls:
+        elif charged.calls or charged.tokens:
             self.trace.mark(event, usage=charged.to_dict())
 
     def _settle(self, inner: Hold, charged: Usage, role: Role, *, bounded: bool = True) -> Amount:

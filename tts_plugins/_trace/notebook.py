@@ -9,7 +9,19 @@ from typing import Any
 
 from tts_plugins._trace.markup import Html, badges, el, markup, pretty, said, score
 from tts_plugins._trace.outline import View
-from tts_plugins._trace.wording import MARKS, Event, bounded, limits, money, number, oneline, plural, seconds, shorten
+from tts_plugins._trace.wording import (
+    MARKS,
+    Event,
+    bounded,
+    limits,
+    money,
+    number,
+    oneline,
+    plural,
+    seconds,
+    shorten,
+    sureness,
+)
 
 MOST = 100  # rows; a notebook keeps its outputs in its file
 LONGEST = 4000  # characters of one text
@@ -29,7 +41,10 @@ def fragment(trace: Mapping[str, Any]) -> str:
         seconds(usage.get("seconds", view.seconds)),
         f"budget {allowed}" if (allowed := limits(top)) else "",
     ]
-    setting = [oneline(top.get("strategy") or ""), f"ended: {view.why}"]
+    setting = [oneline(top.get("strategy") or ""), f"ended: {view.why}", sureness(top)]
+    if top.get("abstained"):
+        answer = f"no answer (withheld: {answer})"
+        setting.append(f"no answer: {oneline(top['abstained'])}")
     problem = oneline(top.get("problem") or "")
     head = [
         el("p", el("bdi", shorten(problem, 160)), class_="tts-trace-problem"),

@@ -22,9 +22,10 @@ from tts_plugins.types import Usage
 
 Event = Mapping[str, Any]
 _log = logging.getLogger(__name__)
-_CARRIED = ("role", "candidate", "index", "score", "verifier", "seed", "stopped", "n", "chosen", "parent_candidate")
+_CARRIED = ("role", "candidate", "index", "score", "verifier", "seed", "stopped", "n", "chosen", "parent_candidate",
+            "confidence", "agreement", "escalated")  # fmt: skip
 _SPANS = {"solve", "wave", "request", "candidate", "score_set"}
-_NOTES = {"failure", "stop", "budget", "deadline", "cancelled", "overshoot", "straggler", "top_up"}
+_NOTES = {"failure", "stop", "budget", "deadline", "cancelled", "overshoot", "straggler", "top_up", "escalated"}
 CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 

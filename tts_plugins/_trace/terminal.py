@@ -18,6 +18,7 @@ from tts_plugins._trace.wording import (
     charged,
     columns,
     duration,
+    escalation_words,
     fit,
     limits,
     money,
@@ -28,6 +29,7 @@ from tts_plugins._trace.wording import (
     rest,
     seconds,
     stop_words,
+    sureness,
     wrap,
 )
 
@@ -58,6 +60,7 @@ def _heading(view: View) -> list[str]:
     score = number(top.get("score"))
     ending = "" if score is None else f"  {_score(score)}"
     answer = oneline(top["answer"]) if top.get("answer") is not None else _first_words(view)
+    answer = f"no answer (withheld: {answer})" if top.get("abstained") else answer
     problem, room = oneline(top.get("problem") or "(no solve in this trace)"), WIDTH - 3 - columns(ending)
     problem = fit(problem, max(room // 2, room - columns(answer)))
     roles = usage.get("by_role") or {}
@@ -73,7 +76,8 @@ def _heading(view: View) -> list[str]:
     said = [f"{name} {oneline(top[key])}" for name, key in _SETTINGS if top.get(key) is not None]
     paragraphs = [
         _glued([oneline(top.get("strategy") or "no strategy"), *said]),
-        f"ended: {view.why}",
+        _glued([f"ended: {view.why}", sureness(top)]),
+        *([f"no answer: {oneline(top['abstained'])}"] if top.get("abstained") else []),
         _glued(
             [
                 *view.tally.split(", "),
@@ -159,6 +163,8 @@ def _entry(view: View, node: Node, room: int) -> list[str]:
         head += f" · {_timing(view, event)}"
     elif kind == "stop":
         head = f"■ {NOTES[kind]} {at}: {stop_words(event)}"
+    elif kind == "escalated":
+        head = f"■ {NOTES[kind]} {at}: {escalation_words(event)}"
     elif kind == "failure":
         final = "" if event.get("retryable") else ", not retryable"
         cost = f" · {paid}" if (paid := charged(event.get("usage"))) else ""

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from tts_plugins._internal.values import is_number
+
 Event = Mapping[str, Any]
 Mark = Literal["chosen", "lost", "roomless", "cancelled", "pruned", "running", "plain"]
 
@@ -41,6 +43,7 @@ NOTES = {
     "shortage": "this machine had no thread, descriptor or memory for it",
     "doubt": "the choice is doubtful",
     "top_up": "fewer choices than asked for; the rest is asked again",
+    "escalated": "not sure enough, so more was asked",
 }
 
 # What hides or reorders text, or drives a terminal: controls, bidirectional and invisible marks, lone surrogates.
@@ -73,7 +76,7 @@ def shorten(text: str, width: int) -> str:
 
 def number(value: object) -> float | None:
     """A finite number, or None for whatever else it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         return None
     return float(value)
 
@@ -128,6 +131,21 @@ def charged(usage: object) -> str:
     return f"charged {said}" if said else ""
 
 
+def sureness(top: Event) -> str:
+    """How sure a solve is of its choice, in words; empty where nothing is known."""
+    both = [(name, number(top.get(name))) for name in ("confidence", "agreement")]
+    said = ", ".join(f"{name} {value:.2f}" for name, value in both if value is not None)
+    return " ".join(filter(None, [said, "(by the escalation)" if top.get("escalated") else ""]))
+
+
+def escalation_words(note: Event) -> str:
+    """Why a question went further, and where to."""
+    confidence, below = number(note.get("confidence")), number(note.get("below"))
+    known = "unknown" if confidence is None else f"{confidence:.2f}"
+    least = "" if below is None else f", below {below:g}"
+    return f"confidence {known}{least}; to {oneline(note.get('to'))}"
+
+
 def stop_words(note: Event) -> str:
     """What a stop rule saw when it stopped."""
     seen, left = number(note.get("seen")), number(note.get("left"))
@@ -135,7 +153,7 @@ def stop_words(note: Event) -> str:
     return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more possible")
 
 
-CUT_SHORT = ("max_steps", "search_ended", "larger_failed", "shortage", "doubt")
+CUT_SHORT = ("max_steps", "search_ended", "larger_failed", "escalation_failed", "shortage", "doubt")
 
 
 def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
@@ -161,7 +179,7 @@ def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
     return tuple(said)
 
 
-_ENDED = ("search_ended", "larger_failed")
+_ENDED = ("search_ended", "larger_failed", "escalation_failed")
 _TOLD = ("BudgetExhausted", "DeadlineExceeded", "SolveCancelled")  # by `stopped`
 
 

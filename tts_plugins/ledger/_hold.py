@@ -73,6 +73,7 @@ class Hold(Holder):
         """Charge what was really used and give back the rest.
 
         Args:
+            usage: what the calls took.
             bounded: whether the amount was the most that it can take; without `max_tokens` that is so of calls alone.
 
         Returns:

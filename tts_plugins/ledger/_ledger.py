@@ -169,6 +169,7 @@ class Ledger(TreeAccount):
 
         Args:
             unit: what one takes; or what several take each, and once for all.
+            at_most: how many, at least 1.
             within: a hold of this ledger to draw from before anything else.
 
         Raises:
@@ -205,6 +206,8 @@ class Ledger(TreeAccount):
         """Reserve, waiting where it does not fit: `ready` gets the `Hold`, or the `BudgetExhausted`.
 
         Args:
+            unit, at_most, within: as for `reserve`.
+            ready: called once, with the lock of no account held.
             around: the hold of the call that waits, where it is another one than `within`: it cannot end meanwhile.
         """
         claim = Claim(self, unit, at_most, within)

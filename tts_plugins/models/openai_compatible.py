@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.config import check_count, check_price
 from tts_plugins._internal.error_bodies import ErrorBody
-from tts_plugins._internal.fields import field
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.request_sent import holding, leaving
 from tts_plugins._internal.secrets import cleaned, hidden_headers
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, Trust, pricing
+from tts_plugins._internal.values import field
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, ModelError, RequestNotSent, TTSError
 from tts_plugins.models._chat.revising import Revising

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies.aggregates import best_aggregate
@@ -73,6 +74,7 @@ def calibrate(
         wave: of the strategies with a rule: 1 asks one by one, and pays for a prompt each time; None sends as many
             samples in a request as the rule needs, then twice as many; "auto" tries both where prompts cost anything.
         batch: samples that one request gives at most, 1 for a server without `n`; None for any number.
+        seed: of the shuffled orders and of the folds.
 
     Raises:
         ConfigurationError: a setting is wrong, or a fold would be empty.
@@ -179,4 +181,4 @@ def _budgets(most: int, budgets: Sequence[int] | None) -> list[int]:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+    return is_number(value) and 0 <= value < float("inf")

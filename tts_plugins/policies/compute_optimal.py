@@ -92,6 +92,7 @@ class ComputeOptimal(BaseStrategy):
         """Read the policy in a file that `save` wrote.
 
         Args:
+            path: of the file.
             model, verifier: those that it is to run with; a policy of others is refused, here or at the call.
             larger: the larger model, for a policy that asks one.
             budget: samples a problem at most.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tts_plugins._internal.config import check_count, check_straggler
+from tts_plugins.confidence import Support
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -15,7 +16,7 @@ from tts_plugins.errors import (
 )
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, best, spread
-from tts_plugins.strategies._choice import chosen
+from tts_plugins.strategies._choice import chosen, note_choice
 from tts_plugins.types import Candidate, Scored
 
 # What ends a search that has found something: it then chooses among what it has.
@@ -69,6 +70,7 @@ def conclude(run: Run, finished: Sequence[Scored], beams: Sequence[Scored], sele
     if pool := whole or finished:
         return chosen(run, pool, "majority" if run.verifier is None else select)
     part = beams[0] if run.verifier is None else best(beams)
+    note_choice(run, part, Support())  # nobody can say how sure a partial solution is
     return part.replace(truncated=True)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, weighted_vote
@@ -73,7 +74,7 @@ class Revision(BaseStrategy):
         Revision(chains=4, rounds=16, select='weighted', history=4, stop=None)
         """
         check_count("Revision.from_budget", "n", n)
-        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio < math.inf:
+        if not is_number(ratio) or ratio <= 0:
             raise ConfigurationError(f"Revision.from_budget: ratio={ratio!r} must be a finite number above 0")
 
         def misfit(chains: int) -> tuple[float, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.stopping import Rule, check_rule, should_stop
@@ -53,7 +54,7 @@ class TreeSearch(BaseStrategy):
         check_count("TreeSearch", "history", self.history)
         check_select("TreeSearch", self.select, ("best", "weighted"))
         prior: object = self.prior
-        if isinstance(prior, bool) or not isinstance(prior, int | float) or not 0 < prior < math.inf:
+        if not is_number(prior) or prior <= 0:
             raise ConfigurationError(f"TreeSearch: prior={prior!r} must be a finite number above 0")
         if self.stop is not None:
             check_rule("TreeSearch", "stop", self.stop)

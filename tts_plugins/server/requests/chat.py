@@ -31,8 +31,8 @@ Listener = Callable[[Mapping[str, Any]], None]
 class Observer(Protocol):
     """Who watches requests: metrics, and the viewer."""
 
-    def begin(self, name: str, tenant: Tenant, search: Search) -> Listener:
-        """A solve begins; what it returns hears its events."""
+    def begin(self, name: str, tenant: Tenant, search: Search, ledger: Ledger) -> Listener:
+        """A solve begins, on this account; what it returns hears its events."""
         ...
 
     def end(self, name: str, search: Search, usage: Usage, result: Result | None, error: BaseException | None) -> None:
@@ -112,7 +112,7 @@ class ChatCall:
         grant = await self.service.accounts.grant(self.tenant, limits)
         ledger = Ledger(grant.budget)
         exchange = Exchange(tap=tap if search.single else None, seed=request.seed if search.single else None)
-        hears = self.service.observer.begin(self.name, self.tenant, search)
+        hears = self.service.observer.begin(self.name, self.tenant, search, ledger)
         result, failed = None, None
 
         def listen(event: Mapping[str, Any]) -> None:
