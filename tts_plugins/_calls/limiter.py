@@ -6,6 +6,7 @@ import asyncio
 import time
 import weakref
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 from tts_plugins._calls.places import Place, Places
 from tts_plugins._calls.reservation import answered
@@ -16,6 +17,8 @@ from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Model
 
 WINDOW = 60.0
+Pace = Callable[[int], Awaitable[None]]
+Sharing = Callable[[Model], tuple[Limits, Pace | None]]
 
 
 class Limiter:
@@ -26,9 +29,10 @@ class Limiter:
     places in a circle, one of them takes over a place in the same way (see `_concurrency.wait_graph`).
     """
 
-    def __init__(self, limits: Limits, window: float = WINDOW) -> None:
-        self._limits, self._window = limits, window
-        self._paced = limits.requests_per_minute is not None or limits.tokens_per_minute is not None
+    def __init__(self, limits: Limits, window: float = WINDOW, shared: Pace | None = None) -> None:
+        self._limits, self._window, self._shared = limits, window, shared
+        rates = (limits.requests_per_minute, limits.tokens_per_minute)
+        self._paced = shared is not None or rates != (None, None)
         self.places = None if limits.concurrency is None else Places(limits.concurrency)
         self._lock = forks.lock()
         self._sent: deque[tuple[float, int]] = deque()
@@ -63,6 +67,9 @@ class Limiter:
 
     async def pace(self, tokens: int) -> None:
         """Wait until the rates allow a request of so many tokens."""
+        if self._shared is not None:
+            await self._shared(tokens)
+            return
         requests, per_minute = self._limits.requests_per_minute, self._limits.tokens_per_minute
         while True:
             with self._lock:
@@ -94,8 +101,26 @@ def limiter_of(model: Model) -> Limiter:
                 kept: weakref.ref[Model] | Model = weakref.ref(model, lambda _: _forget(name))
             except TypeError:  # a class with slots and no place for a weak reference
                 kept = model
-            _limiters[name] = kept, Limiter(model.limits)
+            limits, pace = model.limits, None
+            if _sharing is not None:
+                limits, pace = _sharing(model)
+            _limiters[name] = kept, Limiter(limits, shared=pace)
         return _limiters[name][1]
+
+
+def share_limits(sharing: Sharing | None) -> None:
+    """Have this process share each server's limits with others from now on; `sharing` says of a model what is its part.
+
+    It returns the limits that this process keeps by itself, and a function that waits until the shared rates allow a
+    request of so many tokens; None where it keeps the rates by itself.
+    """
+    global _sharing
+    _sharing = sharing
+    with GRAPH.lock:
+        _limiters.clear()
+
+
+_sharing: Sharing | None = None
 
 
 def _forget(name: int) -> None:

@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, Sequence
 
 from tts_plugins._calls.caller import words
 from tts_plugins._calls.charging import shortage
-from tts_plugins.engine._inbox import Failure
 from tts_plugins.engine._jobs import Job, Jobs
 from tts_plugins.engine._scoring import score_together
 from tts_plugins.engine._sending import Sending
 from tts_plugins.engine._state import SolveState, is_fatal
+from tts_plugins.engine._tasks import Failure
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 from tts_plugins._calls.caller import Send, acquire, check_bounds, words
 from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins.budget import FREE, Amount, Bound, Need
-from tts_plugins.engine._inbox import Failure, Inbox
 from tts_plugins.engine._jobs import Ask, Job, Jobs
 from tts_plugins.engine._scoring import failing_alone, is_ours, scored_by, with_answer
 from tts_plugins.engine._state import SolveState
-from tts_plugins.engine._tasks import Group
+from tts_plugins.engine._tasks import Failure, Group, Inbox
 from tts_plugins.errors import BudgetExhausted
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Run, Verifier, is_set_verifier, is_verifier

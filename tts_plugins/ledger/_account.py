@@ -85,7 +85,7 @@ class TreeAccount(Account):
             fresh = amount.excess(within.amount)
             within.amount = within.amount.excess(amount)
         if fresh != ZERO:
-            self.balance.held = self.balance.held.plus(fresh)
+            self.balance.hold(fresh)
         hold = Hold(self, amount, within, mirror, units)
         GRAPH.opened(hold)
         return hold
@@ -106,13 +106,10 @@ class TreeAccount(Account):
             while h is not None:
                 ledger = h.ledger
                 assert isinstance(ledger, TreeAccount)
-                balance = ledger.balance
-                if h.amount != ZERO:
-                    balance.held = balance.held.minus(h.amount)
+                ledger.balance.close(h.amount, used, over)
                 if h.within is not None and (h.inside or not free):
                     h.within.charged_inside(h.inside if free else (*h.inside, usage))
                 if not free:
-                    balance.charge(used, over)
                     ledger._tally.add(usage)
                     if ledger._role is not None:
                         usage = replace(usage, by_role=EMPTY).of_role(ledger._role)
