@@ -111,7 +111,7 @@ SMALL, LARGE = synthetic_pool(120, N, seed=8), synthetic_pool(120, N, seed=8, st
 OPTIONS = [SelfConsistency(n=1), SelfConsistency(n=2), SelfConsistency(n=N), BestOfN(n=2), BestOfN(n=N)]
 
 
-def of_two_kinds(name: str, hard: float, problems: int = 80) -> Pool:
+def of_two_kinds(name: str, hard: float, problems: int = 120) -> Pool:
     """Every other problem is easy for everybody; on the others wrong answers scatter, and it is right so often."""
     rng = random.Random(name)
 

@@ -10,8 +10,8 @@ from typing import Any, Self
 from tts_plugins._internal.config import check_count, check_flag
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
+from tts_plugins.policies._base import name_of, same_name
 from tts_plugins.policies._execute_plan import follow
-from tts_plugins.policies._fitted_to import name_of, same_name
 from tts_plugins.policies.ladder import Ladder
 from tts_plugins.policies.plan import Interval, Plan
 from tts_plugins.protocols import Model, Run, SetVerifier, Verifier
@@ -96,6 +96,7 @@ class ComputeOptimal(BaseStrategy):
         """Read the policy in a file that `save` wrote.
 
         Args:
+            path: of the file.
             model, verifier: those that it is to run with; a policy of others is refused, here or at the call.
             larger: the larger model, for a policy that asks one.
             budget: samples a problem at most.
@@ -159,6 +160,11 @@ class ComputeOptimal(BaseStrategy):
             )
 
     @property
+    def abstains(self) -> bool:
+        """Whether a plan withholds answers that are not sure enough."""
+        return any(plan.abstain is not None and plan.abstain.below is not None for plan in self.plans)
+
+    @property
     def _cap(self) -> int:
         return self.plans[-1].budget if self.budget is None else self.budget
 
@@ -171,6 +177,8 @@ class ComputeOptimal(BaseStrategy):
         if not fitting:
             plan = replace(plan, stages=())
         run.note("plan", budget=plan.budget, room=room, fixed=repr(plan.fixed), stages=len(plan.stages))
+        if plan.abstain is not None and plan.abstain.below is not None:
+            run.note("threshold", below=plan.abstain.below)
         if plan.stages and isinstance(run.verifier, SetVerifier):
             raise ConfigurationError(
                 f"ComputeOptimal: {run.verifier.name} scores candidates against each other, and the probe's scores "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies._base import Part
+from tts_plugins.policies.abstention import Abstention
 from tts_plugins.policies.difficulty import Difficulty
 from tts_plugins.policies.ladder import Ladder
 from tts_plugins.strategies import BaseStrategy
@@ -92,6 +93,7 @@ class Plan(Part):
         target, lost_at_most: the most accuracy to lose that was asked for, and the bound that the plan passed.
         others: the cheapest that does as well in other waves.
         notes: what to know before it is trusted.
+        abstain: how sure its answers have to be, if it was calibrated with `abstain_risk`.
 
     Raises:
         ConfigurationError: stages that do not rise, or do not fit into the budget.
@@ -111,6 +113,7 @@ class Plan(Part):
     lost_at_most: float | None = None
     others: tuple[Alternative, ...] = ()
     notes: tuple[str, ...] = ()
+    abstain: Abstention | None = None
 
     def __post_init__(self) -> None:
         check_count("Plan", "budget", self.budget)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tts_plugins.confidence import Support, support
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, choose, grouped, leaders, tally
 from tts_plugins.stopping import Rule
@@ -13,15 +14,22 @@ _SHOWN, _LONG = 3, 40
 
 
 def chosen(run: Run, candidates: Sequence[Scored], how: Select, stop: object = None) -> Scored:
-    """Choose a candidate. What makes the choice doubtful goes to the trace and to `Result.warnings`.
+    """Choose a candidate, and say how sure the choice is.
 
-    That is a tie, votes without a readable answer, or a stop rule that was fitted to another model or verifier.
+    What makes it doubtful goes to the trace and to `Result.warnings`: a tie, votes without a readable answer, or a stop
+    rule that was fitted to another model or verifier.
     """
     best = choose(candidates, how)
+    note_choice(run, best, support(candidates, best, how))
     unlike = stop.doubts(run.model.name, run.verifier) if isinstance(stop, Rule) else ()
     for doubt in (*unlike, *doubts(candidates, how)):
         run.note("doubt", said=doubt)
     return best
+
+
+def note_choice(run: Run, best: Scored, found: Support) -> None:
+    """Say how sure the choice of this candidate is, for the result; see `Run.note`."""
+    run.note("choice", candidate=best.id, confidence=found.confidence, agreement=found.agreement)
 
 
 def doubts(candidates: Sequence[Scored], how: Select) -> Iterator[str]:

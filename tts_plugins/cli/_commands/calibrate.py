@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from tts_plugins._internal.files import writing
 from tts_plugins.cli._display.console import Debug, Json, check_writable, emit, errors, say, stdout, warn_of
-from tts_plugins.cli._display.policy_view import policy_lines, policy_table
+from tts_plugins.cli._display.policy_view import in_words, policy_lines, policy_table
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import ComputeOptimal, calibrate, held_out
 from tts_plugins.policies.difficulty import Signal
@@ -53,6 +54,14 @@ def calibrate_command(
     squash: Annotated[
         str | None, typer.Option(metavar="sigmoid|rank", help="Bring raw reward scores into 0 to 1, by this function.")
     ] = None,
+    abstain_risk: Annotated[
+        float | None,
+        typer.Option(help="Share of answered questions that may be wrong, such as 0.05; unsure ones get no answer."),
+    ] = None,
+    abstain_page: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A page with the risk-coverage curve; needs --abstain-risk."),
+    ] = None,
     batch: Annotated[
         int | None,
         typer.Option(min=1, help="Samples of one request at most, which share its prompt; 1 for a server without n."),
@@ -81,6 +90,10 @@ def calibrate_command(
     """
     with errors(debug):
         check_writable(out, "--out")
+        if abstain_page is not None:
+            if abstain_risk is None:
+                raise ConfigurationError(f"--abstain-page {abstain_page}: there is no curve without --abstain-risk")
+            check_writable(abstain_page, "--abstain-page")
         sizes = None if budgets is None else _sizes(budgets)
         for name, path in (("POOL", pool), ("--larger", larger)):
             if path is not None and not path.is_file():
@@ -92,16 +105,23 @@ def calibrate_command(
             samples, budgets=sizes, price=price, target=target, confidence=confidence,
             larger=None if larger is None else Pool.read(larger, squash=squash), larger_price=larger_price,
             larger_effort=larger_effort, hold_out=hold_out, signal=chosen, bins=bins, orders=orders, batch=batch,
-            wave=_wave(wave), seed=seed,
+            wave=_wave(wave), seed=seed, abstain_risk=abstain_risk,
             aggregate=aggregate,  # type: ignore[arg-type]  # `calibrate` says which there are
         )  # fmt: skip
         policy.save(out)
         rest = _keep_apart(out, held_out(samples, hold_out=hold_out, seed=seed))
+        if abstain_page is not None:
+            with writing(abstain_page):
+                abstain_page.write_text(_curves(policy), encoding="utf-8")
+            say(f"page: {abstain_page}")
         if as_json:
             emit(policy.to_dict())
         else:
             _show(policy)
         say(f"policy: {out}")
+        for plan in policy.plans:
+            if plan.abstain is not None:
+                say(f"at {plan.budget} samples: {plan.abstain.words}")
         if rest is not None:
             say(f"problems that it was not fitted to: {rest}")
         if policy.larger is not None and any(plan.models for plan in policy.plans):
@@ -122,6 +142,13 @@ def _show(policy: ComputeOptimal) -> None:
     for note, budgets in said.items():
         where = "" if len(budgets) == len(policy.plans) else f"at {', '.join(map(str, budgets))} samples: "
         console.print(f"[yellow]note:[/] {where}{note}", highlight=False)
+
+
+def _curves(policy: ComputeOptimal) -> str:
+    from tts_plugins.bench.report.abstention import abstention_page
+
+    plans = [(f"budget {p.budget}: {in_words(p.fixed)}", p.abstain) for p in policy.plans]
+    return abstention_page([(name, found) for name, found in plans if found is not None], policy.model or "any model")
 
 
 def _bench(policy: ComputeOptimal, pool: Path, out: Path) -> str:

@@ -80,23 +80,20 @@ class Calibration:
         choice = self.decide(table, goal)
         full = full_of(table, np.ones(len(self._fold), dtype=bool))
         shown = self._elsewhere(table, choice, full)
-        found = {
-            "expected": follow(shown, choice), "expected_fixed": follow(shown, choice.alike),
-            "expected_full": shown.outcome(full, 0), "expected_one": shown.outcome(len(shown.options) - 1, 0),
-        }  # fmt: skip
+        ours, alike, all_ = follow(shown, choice), follow(shown, choice.alike), shown.outcome(full, 0)
+        one, trials = shown.outcome(len(shown.options) - 1, 0), shown.trials
         others = tuple(
-            Alternative(strategy=table.options[i].strategy, expected=_expected(shown.trials, shown.outcome(i, 0)))
+            Alternative(strategy=table.options[i].strategy, expected=_expected(trials, shown.outcome(i, 0)))
             for i in choice.others
         )
         ladder = ladder_of(table, choice)
         return Plan(
             budget=table.budget, price=choice.price, fixed=ladder or table.options[choice.fixed].strategy,
-            stages=() if ladder else _stages(table, choice), others=others,
-            **{name: _expected(shown.trials, outcome) for name, outcome in found.items()},
-            over_full=_compared(shown.trials, found["expected"], found["expected_full"]),
-            over_fixed=_compared(shown.trials, found["expected"], found["expected_fixed"]),
-            target=goal.target if goal.price is None else None, lost_at_most=choice.lost_at_most,
-            notes=tuple(self._notes(goal, choice)),
+            stages=() if ladder else _stages(table, choice), others=others, expected=_expected(trials, ours),
+            expected_fixed=_expected(trials, alike), expected_full=_expected(trials, all_),
+            expected_one=_expected(trials, one), over_full=_compared(trials, ours, all_),
+            over_fixed=_compared(trials, ours, alike), lost_at_most=choice.lost_at_most,
+            target=goal.target if goal.price is None else None, notes=tuple(self._notes(goal, choice)),
         )  # fmt: skip
 
     def _elsewhere(self, table: Table, choice: Choice, full: int) -> Table:
