@@ -55,7 +55,7 @@ class LocalEngine:
     """Runs jobs on this event loop, at most `concurrency` at a time.
 
     Raises:
-        ConfigurationError: `concurrency` is no whole number of at least 1.
+        ConfigurationError: `concurrency` is not a whole number of at least 1.
     """
 
     concurrency: int = 64
@@ -239,7 +239,7 @@ def _stream(problems: Iterable[object], concurrency: int, engine: Engine | None,
     check_names("solve_many", settings, {*ManyOptions.__annotations__, "concurrency", "return_errors", "engine"})
     check_common("solve_many", settings)
     if engine is not None and not isinstance(engine, Engine):
-        raise ConfigurationError(f"solve_many: engine={engine!r} is no engine; pass a RayEngine(…), or leave it out")
+        raise ConfigurationError(f"solve_many: engine={engine!r} is not an engine; pass a RayEngine(…) or leave it out")
     running_loop()  # raises where there is none
     seeds = seeds_of(seed_or_drawn(settings.get("seed")), "problem")
     ledger, own = settings.get("budget"), settings.copy()
