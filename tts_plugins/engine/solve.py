@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Unpack
 
-from tts_plugins._calls.context import SCOPE, seeds_of
+from tts_plugins._calls.context import SCOPE
+from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Event
 from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
-from tts_plugins.engine._running import running_loop
-from tts_plugins.errors import ConfigurationError, TTSError
+from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 from tts_plugins.options import SolveOptions, check_common, check_names
 from tts_plugins.protocols import SetVerifier, Verifier, is_model, is_set_verifier, is_verifier
@@ -67,64 +67,6 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
 def solve_sync(problem: object, **options: Unpack[SolveOptions]) -> Result:
     """Call `solve` from synchronous code: on any thread, and inside a running event loop too, as in a notebook."""
     return run_sync(lambda: solve(problem, **options))
-
-
-@overload
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = ...,
-    return_errors: Literal[False] = ...,
-    **options: Unpack[SolveOptions],
-) -> list[Result]: ...
-@overload
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = ...,
-    return_errors: Literal[True],
-    **options: Unpack[SolveOptions],
-) -> list[Result | TTSError]: ...
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = 64,
-    return_errors: bool = False,
-    **options: Unpack[SolveOptions],
-) -> list[Result] | list[Result | TTSError]:
-    """Solve many problems, at most `concurrency` at a time; results are in the order of the problems.
-
-    Each problem gets a fresh `Budget`; pass a `Ledger` to share one. Each has its own seed, derived from `seed`. With
-    `return_errors`, the error of a problem that fails stands in its place; otherwise the first error ends the rest.
-    """
-    check_count("solve_many", "concurrency", concurrency)
-    check_names("solve_many", options, {*SolveOptions.__annotations__, "concurrency", "return_errors"})
-    check_common("solve_many", options)
-    running_loop()  # raises where there is none
-    places = asyncio.Semaphore(concurrency)
-    seeds = seeds_of(_seed(options.get("seed")), "problem")
-
-    async def one(problem: object, own: int) -> Result | TTSError:
-        async with places:
-            try:
-                return await solve(problem, **_with_seed(options, own))
-            except TTSError as error:
-                if return_errors:
-                    return error
-                raise
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(p, next(seeds))) for p in problems]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
-    return [task.result() for task in tasks]
-
-
-def _with_seed(options: SolveOptions, seed: int) -> SolveOptions:
-    made = options.copy()
-    made["seed"] = seed
-    return made
 
 
 class SolveEvents:
@@ -201,7 +143,12 @@ def _settings(options: SolveOptions) -> Settings:
         raise ConfigurationError(
             f"solve: strategy={strategy!r} must be a strategy; pass an object such as BestOfN(n=8)"
         )
-    given: dict[str, Any] = {**options, "strategy": strategy, "verifier": verifier, "seed": _seed(options.get("seed"))}
+    given: dict[str, Any] = {
+        **options,
+        "strategy": strategy,
+        "verifier": verifier,
+        "seed": seed_or_drawn(options.get("seed")),
+    }
     given["abstaining"] = Abstaining.of(
         "solve", options.get("abstain_below"), options.get("on_abstain", "none"), options.get("escalate"), strategy
     )
@@ -228,8 +175,9 @@ def _verifier(given: Any) -> Verifier | SetVerifier | None:
     return as_verifier("solve", given)
 
 
-def _seed(given: int | None) -> int:
+def seed_or_drawn(given: int | None) -> int:
+    """Return the seed, or draw one: from the enclosing solve's if there is one."""
     if given is None:
         outer = SCOPE.get()
-        return random.SystemRandom().getrandbits(31) if outer is None else next(outer.seeds)
+        return random.SystemRandom().getrandbits(31) if outer is None else outer.next_seed()
     return given
