@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Required, Unpack, overload, runtime_checkable
 
 from tts_plugins._calls.context import seeds_of
+from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._internal.config import check_count
 from tts_plugins._trace.recorder import Listener
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
-from tts_plugins.engine._running import running_loop
 from tts_plugins.engine.solve import seed_or_drawn, solve
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.ledger import Ledger

@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 from tts_plugins._calls.context import SCOPE
+from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Event
 from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
-from tts_plugins.engine._running import running_loop
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 from tts_plugins.options import SolveOptions, check_common, check_names
@@ -179,5 +179,5 @@ def seed_or_drawn(given: int | None) -> int:
     """Return the seed, or draw one: from the enclosing solve's if there is one."""
     if given is None:
         outer = SCOPE.get()
-        return random.SystemRandom().getrandbits(31) if outer is None else next(outer.seeds)
+        return random.SystemRandom().getrandbits(31) if outer is None else outer.next_seed()
     return given
