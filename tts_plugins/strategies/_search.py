@@ -110,3 +110,22 @@ def check_select(owner: str, select: object, known: Sequence[str] = SELECTS) -> 
     """Raise unless `select` is a known way to choose."""
     if select not in known:
         raise ConfigurationError(f"{owner}: select={select!r} is not known; use one of {', '.join(map(repr, known))}")
+
+
+def nothing_made(errors: Sequence[TTSError]) -> TTSError:
+    """Return what to raise when no attempt has a score: what ended the search, or all the failures together."""
+    failed = [error for error in errors if isinstance(error, AllCandidatesFailed)]
+    if len(failed) < len(errors):
+        return next(error for error in errors if not isinstance(error, AllCandidatesFailed))
+    if len(failed) == 1:
+        return failed[0]
+    causes = [cause for error in failed for cause in error.errors]
+    first = failed[0].__cause__
+    raised = AllCandidatesFailed(
+        f"all {len(causes)} attempts failed; the first because of {type(first).__name__}: {first}",
+        causes,
+        unscored=sum(error.unscored for error in failed),
+        attempts=[attempt for error in failed for attempt in error.attempts],
+    )
+    raised.__cause__ = first
+    return raised

@@ -15,7 +15,7 @@ from tts_plugins.selection import Select, weighted_vote
 from tts_plugins.stopping import Rule, check_rule, should_stop
 from tts_plugins.strategies._base import BaseStrategy
 from tts_plugins.strategies._choice import chosen
-from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end
+from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end, nothing_made
 from tts_plugins.types import Problem, Scored
 
 _SAME = 3  # equal answers in a row, after which a chain circles
@@ -95,7 +95,7 @@ class Revision(BaseStrategy):
         chains = await run.together([self._chain(run, problem) for _ in range(self.chains)])
         attempts = [attempt for chain in chains for attempt in chain.attempts]
         if not attempts:
-            raise _nothing([chain.errors for chain in chains])
+            raise nothing_made([error for chain in chains for error in chain.errors])
         if self.select == "weighted":
             attempts = [weighted_vote(chain.attempts) for chain in chains if chain.attempts]
         return chosen(run, attempts, self.select)
@@ -145,23 +145,3 @@ def circles(attempts: Sequence[Scored]) -> bool:
     answers = [a.vote for a in attempts[-_SAME:]]
     same = len(answers) == _SAME and answers[0] is not None and len(set(answers)) == 1
     return same or texts[-1] in texts[:-1]
-
-
-def _nothing(chains: Sequence[Sequence[TTSError]]) -> TTSError:
-    """What to raise when no chain has an attempt: what ended the search, or all the failures together."""
-    errors = [error for chain in chains for error in chain]
-    failed = [error for error in errors if isinstance(error, AllCandidatesFailed)]
-    if len(failed) < len(errors):
-        return next(error for error in errors if not isinstance(error, AllCandidatesFailed))
-    if len(failed) == 1:
-        return failed[0]
-    causes = [cause for error in failed for cause in error.errors]
-    first = failed[0].__cause__
-    raised = AllCandidatesFailed(
-        f"all {len(causes)} attempts failed; the first because of {type(first).__name__}: {first}",
-        causes,
-        unscored=sum(error.unscored for error in failed),
-        attempts=[attempt for error in failed for attempt in error.attempts],
-    )
-    raised.__cause__ = first
-    return raised
