@@ -59,10 +59,10 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.demo": (9, "demo"),
     "tts_plugins.adapters": (9, "adapters"),
     "tts_plugins.server": (9, "server"),
-    "tts_plugins.distributed": (9, "distributed"),
-    "tts_plugins.cli": (10, "cli"),
-    "tts_plugins.__main__": (11, "main"),
-    "tts_plugins": (11, "names"),  # the public names, over all of it
+    "tts_plugins.distributed": (10, "distributed"),  # what stands below it, on more than one machine
+    "tts_plugins.cli": (11, "cli"),
+    "tts_plugins.__main__": (12, "main"),
+    "tts_plugins": (12, "names"),  # the public names, over all of it
 }
 # A sync method of the user is called on these threads; below this row nothing runs anywhere.
 THREADS_FROM = 5
@@ -79,7 +79,7 @@ OPTIONAL = {"openai", "httpx", "httpx2", "xllamacpp", "jsonschema", "jsonschema_
             "genai_prices", "math_verify", "rich", "typer", "aiohttp", "opentelemetry", "torch", "transformers",
              "safetensors", "huggingface_hub", "sklearn", "datasets", "reasoning_gym", "resvg_py",
             "any_llm", "anthropic", "google", "boto3", "botocore",
-            "starlette", "uvicorn", "prometheus_client", "redis"}  # fmt: skip
+            "starlette", "uvicorn", "prometheus_client", "redis", "ray", "pyarrow", "pandas"}  # fmt: skip
 # Imported by nobody at the top of a module: what they need may stand at their own top.
 LAZY = ("tts_plugins._http.exchange", "tts_plugins._http.pool", "tts_plugins.cli._",
         "tts_plugins.cli.doctor", "tts_plugins.demo", "tts_plugins.testing.loopback",

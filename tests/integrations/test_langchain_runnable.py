@@ -435,8 +435,8 @@ def test_what_the_budget_has_no_room_for_is_not_called_lost() -> None:
     model = GenericFakeChatModel(messages=(AIMessage(str(i)) for i in range(20)))
     result = scale(model, strategy=SelfConsistency(n=12), budget=Budget(calls=4)).solve("?")
     text, page = result.trace.tree(), result.trace.html()
-    assert "4 candidates · 8 without room" in text and "lost" not in text and "✗" not in text
-    assert text.count("(no room)") == 8 and "8 without room" in page and 'class="cause"' not in page
+    assert "4 candidates · 8 out of budget" in text and "failed" not in text and "✗" not in text
+    assert text.count("(out of budget)") == 8 and "8 out of budget" in page and 'class="cause"' not in page
 
 
 def test_configurable_does_not_reach_searches_inside() -> None:

@@ -12,8 +12,7 @@ from tts_plugins._trace.recorder import Trace
 from tts_plugins.answers import AnswerKey
 from tts_plugins.confidence import check_threshold
 from tts_plugins.engine._blocking import Blocking
-from tts_plugins.engine._inbox import Inbox
-from tts_plugins.engine._tasks import Tasks
+from tts_plugins.engine._tasks import Inbox, Tasks
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, ModelError, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Verifier

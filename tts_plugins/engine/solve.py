@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, Unpack, cast, overload
+from typing import Any, Unpack
 
-from tts_plugins._calls.context import SCOPE, seeds_of
+from tts_plugins._calls.context import SCOPE
+from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Event
 from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
-from tts_plugins.engine._running import running_loop
-from tts_plugins.errors import ConfigurationError, TTSError
+from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 from tts_plugins.options import PROFILE_VARIABLE, SolveOptions, check_common, check_names
 from tts_plugins.protocols import SetVerifier, Verifier, is_model, is_set_verifier, is_verifier
@@ -70,65 +70,6 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
 def solve_sync(problem: object, **options: Unpack[SolveOptions]) -> Result:
     """Call `solve` from synchronous code: on any thread, and inside a running event loop too, as in a notebook."""
     return run_sync(lambda: solve(problem, **options))
-
-
-@overload
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = ...,
-    return_errors: Literal[False] = ...,
-    **options: Unpack[SolveOptions],
-) -> list[Result]: ...
-@overload
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = ...,
-    return_errors: Literal[True],
-    **options: Unpack[SolveOptions],
-) -> list[Result | TTSError]: ...
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = 64,
-    return_errors: bool = False,
-    **options: Unpack[SolveOptions],
-) -> list[Result] | list[Result | TTSError]:
-    """Solve many problems, at most `concurrency` at a time; results are in the order of the problems.
-
-    Each problem gets a fresh `Budget`; pass a `Ledger` to share one. Each has its own seed, derived from `seed`. With
-    `return_errors`, the error of a problem that fails stands in its place; otherwise the first error ends the rest.
-    """
-    check_count("solve_many", "concurrency", concurrency)
-    check_names("solve_many", options, {*SolveOptions.__annotations__, "concurrency", "return_errors"})
-    check_common("solve_many", options)
-    options = cast(SolveOptions, {**_with_profile(options), "profile": None})  # read once, and its seed derived from
-    running_loop()  # raises where there is none
-    places = asyncio.Semaphore(concurrency)
-    seeds = seeds_of(_seed(options.get("seed")), "problem")
-
-    async def one(problem: object, own: int) -> Result | TTSError:
-        async with places:
-            try:
-                return await solve(problem, **_with_seed(options, own))
-            except TTSError as error:
-                if return_errors:
-                    return error
-                raise
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(p, next(seeds))) for p in problems]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
-    return [task.result() for task in tasks]
-
-
-def _with_seed(options: SolveOptions, seed: int) -> SolveOptions:
-    made = options.copy()
-    made["seed"] = seed
-    return made
 
 
 class SolveEvents:
@@ -193,22 +134,22 @@ def solve_events(problem: object, **options: Unpack[SolveOptions]) -> SolveEvent
 def _settings(options: SolveOptions) -> Settings:
     check_names("solve", options, SolveOptions.__annotations__)
     check_common("solve", options)
-    filled = _with_profile(options)
-    model, strategy = filled.get("model"), filled.get("strategy")
+    whole = filled(options, profile_of(options))
+    model, strategy = whole.get("model"), whole.get("strategy")
     if not is_model(model):
         raise ConfigurationError(
             f"solve: model={model!r} must be a model; wrap a function with CallableModel(function)"
         )
-    verifier = _verifier(filled.get("verifier"))
+    verifier = _verifier(whole.get("verifier"))
     if strategy is None:
         strategy = SelfConsistency(n=8) if verifier is None else BestOfN(n=8)
     elif isinstance(strategy, type) or not callable(strategy):
         raise ConfigurationError(
             f"solve: strategy={strategy!r} must be a strategy; pass an object such as BestOfN(n=8)"
         )
-    given = {**filled, "strategy": strategy, "verifier": verifier, "seed": _seed(filled.get("seed"))}
+    given = {**whole, "strategy": strategy, "verifier": verifier, "seed": seed_or_drawn(whole.get("seed"))}
     given["abstaining"] = Abstaining.of(
-        "solve", filled.get("abstain_below"), filled.get("on_abstain", "none"), filled.get("escalate"), strategy
+        "solve", whole.get("abstain_below"), whole.get("on_abstain", "none"), whole.get("escalate"), strategy
     )
     made = Settings(**given)
     if made.budget is not None and not isinstance(made.budget, Budget | Ledger):
@@ -225,15 +166,20 @@ def _settings(options: SolveOptions) -> Settings:
     return made
 
 
-def _with_profile(options: SolveOptions) -> dict[str, Any]:
-    """The options, filled from the profile, which is taken off."""
-    given: dict[str, Any] = {**options}
-    name = given.pop("profile") if "profile" in given else os.environ.get(PROFILE_VARIABLE)
-    if not name:
+def profile_of(options: Mapping[str, Any]) -> str | None:
+    """Return the name of the profile: the one that is given, else the environment's default."""
+    name = options["profile"] if "profile" in options else os.environ.get(PROFILE_VARIABLE)
+    return name or None
+
+
+def filled(options: Mapping[str, Any], profile: str | None) -> dict[str, Any]:
+    """Return the options, and what they leave out as the profile of that name has it."""
+    given = {name: value for name, value in options.items() if name != "profile"}
+    if profile is None:
         return given
     from tts_plugins.profiles import load_profile  # with all that its verifiers need
 
-    lacking = load_profile(name).settings()
+    lacking = load_profile(profile).settings()
     return {**lacking, **{key: value for key, value in given.items() if value is not None or key not in lacking}}
 
 
@@ -245,8 +191,9 @@ def _verifier(given: Any) -> Verifier | SetVerifier | None:
     return as_verifier("solve", given)
 
 
-def _seed(given: int | None) -> int:
+def seed_or_drawn(given: int | None) -> int:
+    """Return the seed, or draw one: from the enclosing solve's if there is one."""
     if given is None:
         outer = SCOPE.get()
-        return random.SystemRandom().getrandbits(31) if outer is None else next(outer.seeds)
+        return random.SystemRandom().getrandbits(31) if outer is None else outer.next_seed()
     return given
