@@ -65,7 +65,7 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         self._copy = check_copy(who, given.pop("copy", "auto"))
         self._fail_count: int | None = None
         concurrency = given.pop("concurrency", None)
-        self._settings = Held().changed(who, given)
+        self._settings = Held.of(who, given)
         check_verifier(who, self._settings.verifier)
         if isinstance(self._settings.strategy, REVISING):
             self._check_revision()

@@ -56,7 +56,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         self.kwargs = lm.kwargs
         self._temperature = check_temperature("ScaledLM", given.pop("temperature", 1.0))
         concurrency = given.pop("concurrency", None)
-        self._settings = Held().changed("ScaledLM", given)
+        self._settings = Held.of("ScaledLM", given)
         as_verifier("ScaledLM", self._settings.verifier)
         self._model = MeteredModel(str(lm.model), concurrency)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
@@ -13,7 +14,7 @@ from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 from tts_plugins.metering import Prices
-from tts_plugins.options import CommonSettings, check_common, check_names
+from tts_plugins.options import PROFILE_VARIABLE, CommonSettings, check_common, check_names
 from tts_plugins.profiles import load_profile
 from tts_plugins.protocols import Strategy
 from tts_plugins.strategies import (
@@ -51,6 +52,15 @@ class SearchSettings(CommonSettings):
     budget: Budget | Ledger | None = None
     answer: Callable[[Any], str | None] | None = None
     price: Prices = None
+
+    @classmethod
+    def of(cls, owner: str, given: Mapping[str, Any]) -> Self:
+        """The settings that an adapter is set up with; without a `profile`, the environment's default fills them.
+
+        Raises:
+            ConfigurationError: as for `changed`.
+        """
+        return cls().changed(owner, {"profile": os.environ.get(PROFILE_VARIABLE), **given})
 
     def changed(self, owner: str, asked: Mapping[str, Any]) -> Self:
         """With what `asked` says: the fields, `n`, and `profile`, which gives what is not set otherwise.
@@ -102,6 +112,7 @@ class SearchSettings(CommonSettings):
         """The keyword arguments of `solve`, but for the model and the verifier."""
         return {
             **self.common(),
+            "profile": None,  # it was read when these were made
             "strategy": self.strategy,
             "budget": self.budget,
             "answer": answer_key(self.answer),
