@@ -38,7 +38,7 @@ class ComputeOptimal(BaseStrategy):
         larger: the name of a larger model that some problems go to; give the model itself by `with_larger`.
         any_model, any_verifier: whether others may be used.
         scores: low, middle and high (1 %, 50 %, 99 %) of the scores of the fit, for `check_scores`.
-        aggregate: how step scores became one in the fit; None where they were no step scores.
+        aggregate: how step scores became one in the fit; None where they were not step scores.
         problems, held_out: how many problems it was fitted to, and on how many others its figures were measured.
         version: of the file format.
 

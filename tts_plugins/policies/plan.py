@@ -86,7 +86,7 @@ class Plan(Part):
         budget: samples a problem at most, of both models together.
         price: of a token in accuracy, by which bins were chosen.
         fixed: the strategy that is best for all problems, with which every run begins; a `Ladder` may ask others.
-        stages: where bins of difficulty depart from it, by rising count; empty if that was no gain.
+        stages: where bins of difficulty depart from it, by rising count; empty if that gained nothing.
         expected, expected_fixed, expected_full, expected_one: figures of the plan, of `fixed` alone, of all samples
             without a stop rule, and of one sample, on problems that were held out of the fit.
         over_full, over_fixed: the plan beside all samples, and beside `fixed` alone.
