@@ -6,7 +6,7 @@ try:
     from tts_plugins_dspy._calls.versions import check_version
 
     check_version()
-    from tts_plugins_dspy._calls.interception import cover
+    from tts_plugins_dspy._calls.interception import cover, cover_later
     from tts_plugins_dspy.lm import ScaledLM
     from tts_plugins_dspy.module import BestOfN, Refine, Scaled
 except ImportError as error:
@@ -15,4 +15,5 @@ except ImportError as error:
     raise MissingExtraError("tts_plugins_dspy needs dspy: pip install 'tts-plugins[dspy]'") from error
 
 cover()
+cover_later()
 __all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM"]

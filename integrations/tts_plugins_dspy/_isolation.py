@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dis
+import functools
 from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -28,7 +29,7 @@ def keeps_state(program: Any) -> bool:
     It errs on the side of yes: a copy that is not needed costs microseconds. It reads the classes that are not DSPy's,
     and cannot see a change that another function or object makes.
     """
-    for module in _modules(program, set()):
+    for module in modules_of(program):
         held = {name for name, value in vars(module).items() if isinstance(value, _CONTAINERS) and name not in _SHARED}
         if any(_changes(code, held) for function in _functions(module) for code in _codes(function.__code__)):
             return True
@@ -83,7 +84,12 @@ def _copied_container(value: Any, made: dict[int, Any], originals: dict[int, Any
     return type(value)(_copied(item, made, originals, deep) for item in value)
 
 
-def _modules(value: Any, seen: set[int]) -> Iterator[Any]:
+def modules_of(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """Yield a program and all modules in it, frozen ones too.
+
+    `dspy.Module.named_parameters` looks at each of up to 10,000 entries of a history; this looks at none.
+    """
+    seen = set() if seen is None else seen
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -95,7 +101,7 @@ def _modules(value: Any, seen: set[int]) -> Iterator[Any]:
     else:
         return
     for item in held:
-        yield from _modules(item, seen)
+        yield from modules_of(item, seen)
 
 
 def _functions(module: Any) -> Iterator[FunctionType]:
@@ -130,9 +136,15 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 def _changes(code: CodeType, held: set[str]) -> bool:
     """Whether it sets an attribute, or changes something while it uses one of the containers that are held."""
-    steps = list(dis.get_instructions(code))
-    if any(step.opname in _CHANGED for step in steps) or "setattr" in code.co_names:
-        return True
-    return bool(held & set(code.co_names)) and (
-        any(step.opname in _ITEMS for step in steps) or not _METHODS.isdisjoint(code.co_names)
+    sets_attributes, changes_items = _kinds_of_changes(code)
+    return sets_attributes or (changes_items and not held.isdisjoint(code.co_names))
+
+
+@functools.lru_cache(maxsize=4096)  # each search of a program asks anew
+def _kinds_of_changes(code: CodeType) -> tuple[bool, bool]:
+    """Whether it sets attributes, and whether it changes what containers hold."""
+    names, steps = set(code.co_names), {step.opname for step in dis.get_instructions(code)}
+    return (
+        not _CHANGED.isdisjoint(steps) or "setattr" in names,
+        not _ITEMS.isdisjoint(steps) or not _METHODS.isdisjoint(names),
     )

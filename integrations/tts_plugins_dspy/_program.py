@@ -13,6 +13,7 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.metering import Prices
 from tts_plugins.protocols import Strategy
 from tts_plugins_dspy._calls.scope import HINT
+from tts_plugins_dspy._calls.usage import predictors_of
 from tts_plugins_dspy._isolation import keeps_state
 from tts_plugins_dspy._outputs.verifying import check_verifier
 from tts_plugins_dspy._search import Search
@@ -128,7 +129,7 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         )  # fmt: skip
 
     def _check_revision(self) -> None:
-        if not self.module.predictors():
+        if not predictors_of(self.module):
             raise ConfigurationError(
                 f"{type(self).__name__}: {type(self.module).__name__} has no predictor that could be shown earlier "
                 f"attempts (they come in an input field {HINT!r}), which revision needs; give it a dspy.Predict as an "

@@ -46,6 +46,13 @@ class Scope:
     hints: tuple[str, ...] = ()
     running: Any = None
 
+    def calling(self, call: Any) -> Scope:
+        """Return the scope inside of a call; a model that this one asks in turn has been shown the hints already."""
+        return Scope(
+            meter=self.meter, ledger=self.ledger, sample=self.sample, temperature=self.temperature,
+            attempts=self.attempts, running=call,
+        )  # fmt: skip
+
 
 NO_CALLS = object()
 """Stands in the place of a scope where no language model may be called."""
