@@ -7,6 +7,7 @@ try:
 
     check_version()
     from tts_plugins_dspy._calls.interception import cover, cover_later
+    from tts_plugins_dspy._calls.progress_bars import allow_side_by_side
     from tts_plugins_dspy.lm import ScaledLM
     from tts_plugins_dspy.module import BestOfN, Refine, Scaled
 except ImportError as error:
@@ -16,4 +17,5 @@ except ImportError as error:
 
 cover()
 cover_later()
+allow_side_by_side()
 __all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM"]

@@ -173,7 +173,8 @@ async def test_a_reader_that_leaves_early_ends_the_search(server: LoopbackServer
 
         async with asyncio.timeout(60):
             await asyncio.wait([asyncio.create_task(first_item())])
-            while running:  # threads cannot be stopped; a connection that they open later would stay open
+            # Threads cannot be stopped; a connection that they open later would stay open.
+            while running:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
     await aclose(lm)
     assert "MemoryObjectSendStream" not in caplog.text, "what could not be sent is nothing to tell of"

@@ -126,6 +126,7 @@ class LMCall:
         self.args, self.kwargs = prompted(scope, lm, args, kwargs)
         self._messages = kwargs.get("messages")
         self._outer: LMCall | None = scope.running
+        self._shows_hints = bool(scope.hints)
         self._scope = scope.calling(self)
         self._tap, self._entries = Tap(dspy.settings.get("usage_tracker")), Entries()
         self._handed_over = False
@@ -172,6 +173,8 @@ class LMCall:
             self._charge_own()
             return outputs
         said = outputs if isinstance(outputs, list) else []
+        if self._shows_hints:
+            self._scope.written.extend(text for output in said if (text := text_of(output).strip()))
         told = self._tap.told
         # A call that DSPy made is told of, even where its usage is empty.
         cached = self._entries.cached or (self._entries.usage is None and tells_usage(self.lm))
