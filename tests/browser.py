@@ -24,6 +24,8 @@ def browsing(**context: Any) -> Iterator[Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
         try:
-            yield browser.new_context(**context)
+            made = browser.new_context(**context)
+            made.set_default_timeout(90_000)  # a loaded machine is slow, not wrong
+            yield made
         finally:
             browser.close()

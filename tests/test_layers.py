@@ -26,11 +26,13 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins._internal.threads": (2, "threads"),  # leaves: of ours they import nothing but the two above
     "tts_plugins._internal.untrusted_text": (1, "untrusted"),
     "tts_plugins._internal.signatures": (1, "signatures"),
+    "tts_plugins._internal.values": (0, "values"),
     "tts_plugins._internal.request_sent": (1, "request_sent"),
     "tts_plugins._internal": (2, "pure"),
     "tts_plugins.budget": (2, "pure"),
     "tts_plugins.ledger": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),
+    "tts_plugins.confidence": (2, "pure"),
     "tts_plugins.answers": (2, "pure"),
     "tts_plugins.steps": (2, "pure"),
     "tts_plugins.prompts": (2, "pure"),
@@ -44,6 +46,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.verifiers.callable": (5, "functions"),  # whatever takes a verifier takes a function
     "tts_plugins._calls": (5, "calls"),
     "tts_plugins._http": (5, "http"),
+    "tts_plugins.options": (5, "options"),
     "tts_plugins.models": (6, "models"),
     "tts_plugins.verifiers": (6, "verifiers"),
     "tts_plugins.engine": (6, "engine"),
@@ -55,10 +58,10 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.demo": (8, "demo"),
     "tts_plugins.adapters": (8, "adapters"),
     "tts_plugins.server": (8, "server"),
-    "tts_plugins.distributed": (8, "distributed"),
-    "tts_plugins.cli": (9, "cli"),
-    "tts_plugins.__main__": (10, "main"),
-    "tts_plugins": (10, "names"),  # the public names, over all of it
+    "tts_plugins.distributed": (9, "distributed"),  # what stands below it, on more than one machine
+    "tts_plugins.cli": (10, "cli"),
+    "tts_plugins.__main__": (11, "main"),
+    "tts_plugins": (11, "names"),  # the public names, over all of it
 }
 # A sync method of the user is called on these threads; below this row nothing runs anywhere.
 THREADS_FROM = 5
@@ -75,7 +78,7 @@ OPTIONAL = {"openai", "httpx", "httpx2", "xllamacpp", "jsonschema", "jsonschema_
             "genai_prices", "math_verify", "rich", "typer", "aiohttp", "opentelemetry", "torch", "transformers",
              "safetensors", "huggingface_hub", "sklearn", "datasets", "reasoning_gym", "resvg_py",
             "any_llm", "anthropic", "google", "boto3", "botocore",
-            "starlette", "uvicorn", "prometheus_client", "redis"}  # fmt: skip
+            "starlette", "uvicorn", "prometheus_client", "redis", "ray", "pyarrow", "pandas"}  # fmt: skip
 # Imported by nobody at the top of a module: what they need may stand at their own top.
 LAZY = ("tts_plugins._http.exchange", "tts_plugins._http.pool", "tts_plugins.cli._",
         "tts_plugins.cli.doctor", "tts_plugins.demo", "tts_plugins.testing.loopback",

@@ -2,7 +2,16 @@
 
 from tts_plugins._version import __version__
 from tts_plugins.budget import Budget, Limits
-from tts_plugins.engine import SolveEvents, carry_account, current_ledger, solve, solve_events, solve_many, solve_sync
+from tts_plugins.engine import (
+    SolveEvents,
+    carry_account,
+    current_ledger,
+    solve,
+    solve_events,
+    solve_many,
+    solve_stream,
+    solve_sync,
+)
 from tts_plugins.ledger import Ledger
 from tts_plugins.policies import ComputeOptimal
 from tts_plugins.strategies import (
@@ -15,15 +24,18 @@ from tts_plugins.strategies import (
     SelfConsistency,
     TreeSearch,
 )
-from tts_plugins.types import Candidate, Generation, Problem, Result, Score, Scored, Step, Usage
+from tts_plugins.strategies.escalation import Escalation
+from tts_plugins.types import Abstained, Candidate, Generation, Problem, Result, Score, Scored, Step, Usage
 
 __all__ = [
     "DVTS",
+    "Abstained",
     "BeamSearch",
     "BestOfN",
     "Budget",
     "Candidate",
     "ComputeOptimal",
+    "Escalation",
     "Generation",
     "Ledger",
     "Limits",
@@ -45,5 +57,6 @@ __all__ = [
     "solve",
     "solve_events",
     "solve_many",
+    "solve_stream",
     "solve_sync",
 ]

@@ -4,6 +4,7 @@
 
     TTSError
     ├── ConfigurationError (ValueError)   a wrong setting: names the field, the value and the fix
+    │   ├── UnknownSettingError (TypeError)  a setting of an unknown name: says which is meant
     │   ├── MissingExtraError             an optional dependency is absent: names the extra
     │   ├── UnknownPriceError             a money limit over a model whose price is unknown
     │   ├── UnboundedCallError            a token or money limit over a call without max_tokens
@@ -15,6 +16,7 @@
     ├── DeadlineExceeded (TimeoutError)   the time is up and there is no candidate at all
     ├── SolveCancelled                    its own cancel() ended it, and there is no candidate at all
     ├── AllCandidatesFailed               every candidate was lost: names the first cause
+    ├── LowConfidence                     the choice is not sure enough, with on_abstain="raise"
     └── CandidateError                    one candidate is lost, the others go on
         ├── ModelError                    a generation failed
         │   ├── AuthenticationFailed      401, 403
@@ -76,6 +78,10 @@ class ConfigurationError(TTSError, ValueError):
     """A setting is wrong. The message names the field, its value and what to write instead."""
 
 
+class UnknownSettingError(ConfigurationError, TypeError):
+    """A keyword argument is not a setting. The message names the one that may be meant, and all that are known."""
+
+
 class MissingExtraError(ConfigurationError, ImportError):
     """An optional dependency is not installed. The message names the extra to install."""
 
@@ -130,6 +136,22 @@ class BudgetExhausted(TTSError, RuntimeError):
 
 class DeadlineExceeded(TTSError, TimeoutError):
     """The time limit passed before there was any candidate to return."""
+
+
+class LowConfidence(TTSError):
+    """The choice was less sure than `abstain_below` asks for, and `on_abstain` is "raise".
+
+    Attributes:
+        result: the whole result, with the withheld candidate as its `best`; None once the error was pickled.
+        confidence: that of the choice; None where nothing can be said.
+        below: the least confidence with which a question is answered.
+    """
+
+    result: Any = None
+
+    def __init__(self, message: str, *, confidence: float | None = None, below: float | None = None) -> None:
+        super().__init__(message)
+        self.confidence, self.below = confidence, below
 
 
 class CandidateError(TTSError):

@@ -121,8 +121,12 @@ def clustered_auc(
     """Return the AUC over the (score, right) of many problems, with an interval from resampling whole problems.
 
     Args:
+        clusters: for each problem its candidates' (score, right).
         within: compare candidates of the same problem only, which is what choosing needs. Over all candidates, a
             verifier also gains by knowing which problems are easy.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        level: of the interval, between 0 and 1.
 
     Raises:
         ValueError: there is no pair to compare.

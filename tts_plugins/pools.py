@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.files import partial, writing
+from tts_plugins._internal.values import is_number, is_whole
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.types import EMPTY, Problem
@@ -285,7 +286,7 @@ def _header(where: str, value: Mapping[str, Any]) -> PoolHeader:
     if value.get("format") != FORMAT:
         raise DataError(f'{where}, format: {value.get("format")!r} is no pool; the first line has "format": "{FORMAT}"')
     version = value.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+    if not is_whole(version, 1):
         raise DataError(f"{where}, version: {version!r} must be a whole number of at least 1")
     if version > VERSION:
         raise DataError(f"{where}, version: {version} is newer than {VERSION}, which this release reads; upgrade it")
@@ -359,13 +360,13 @@ def _text(where: str, name: str, value: Mapping[str, Any], *, need: bool = False
 
 def _count(where: str, name: str, value: Mapping[str, Any]) -> int | None:
     content = value.get(name)
-    if content is None or (isinstance(content, int) and not isinstance(content, bool) and content >= 0):
+    if content is None or is_whole(content, 0):
         return content
     raise DataError(f"{where}, {name}: {content!r} must be a whole number of at least 0, or null")
 
 
 def _share(where: str, name: str, content: object) -> float:
-    if isinstance(content, bool) or not isinstance(content, int | float):
+    if not is_number(content):
         raise DataError(f"{where}, {name}: {content!r} must be a number from 0 to 1")
     if (share := in_unit(content)) is None:
         raise DataError(f"{where}, {name}: {content!r} is outside of 0 to 1")

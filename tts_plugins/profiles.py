@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tts_plugins._internal.values import is_whole
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
@@ -65,6 +66,7 @@ def load_profile(
     """The profile of that name.
 
     Args:
+        name: as its table in the file is called.
         directory: where to look for the files, and above it; the working directory where left out.
         environ: the environment; the process's own where left out.
 
@@ -204,7 +206,7 @@ def _profile(name: str, table: Mapping[str, Any]) -> Profile:
     if "strategy" in table and "policy" in table:
         raise ConfigurationError("strategy and policy are both given; a policy is a strategy, so give one of them")
     seed = table.get("seed")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+    if seed is not None and not is_whole(seed):
         raise ConfigurationError(f"seed={seed!r} must be a whole number")
     field = "policy" if "policy" in table else "strategy"
     return Profile(
@@ -238,7 +240,7 @@ def _budget(value: Any) -> Budget | None:
 
 
 def _verifier(value: Any) -> Verifier | SetVerifier | None:
-    """A function or verifier, "package.module:name"; or one of this package, by its class name and arguments."""
+    """A preset; a function or verifier, "package.module:name"; or one of this package, by its class and arguments."""
     if value is None:
         return None
     from tts_plugins import verifiers
@@ -247,10 +249,15 @@ def _verifier(value: Any) -> Verifier | SetVerifier | None:
     kind = settings.pop("type", None)
     if not isinstance(kind, str):
         raise ConfigurationError(f'verifier={value!r} must be "package.module:name" or a table with a type')
+    if "model" in settings:
+        settings["model"] = _model(settings["model"])
+    name, _, argument = kind.partition(":")
+    if name.replace("_", "-") in verifiers.PRESETS:
+        return verifiers.preset(name, *([argument] if argument else []), **settings)
     ours = getattr(verifiers, kind) if kind in verifiers.__all__ else None
     made: Any = _imported(kind) if ":" in kind else ours
     if made is None:
-        known = ", ".join(verifiers.__all__)
+        known = ", ".join([*verifiers.PRESETS, *(n for n in verifiers.__all__ if n[0].isupper() and not n.isupper())])
         raise ConfigurationError(f'verifier={kind!r} is not known; use one of {known}, or "package.module:name"')
     if isinstance(made, type):
         try:
@@ -260,6 +267,30 @@ def _verifier(value: Any) -> Verifier | SetVerifier | None:
     elif settings:
         raise ConfigurationError(f"verifier {kind}: it is not a class, so it does not take {sorted(settings)[0]!r}")
     return verifiers.callable.as_verifier(f"verifier {kind}", made)
+
+
+def _model(value: Any) -> Any:
+    """The model of a judge: `{ type, … }` with the arguments of its class; the key by the name of its variable."""
+    from tts_plugins import models
+
+    kinds = {
+        "openai": models.OpenAICompatibleModel, "local": models.LocalModel,
+        "embedding": models.EmbeddingModel, "local-embedding": models.LocalEmbeddingModel,
+    }  # fmt: skip
+    settings = dict(value) if isinstance(value, Mapping) else {"model": value}
+    kind = settings.pop("type", "openai")
+    if kind not in kinds:
+        raise ConfigurationError(f"model: type={kind!r} is not known; use one of {', '.join(kinds)}")
+    if "api_key" in settings:
+        raise ConfigurationError('model: api_key would stand in a file; name its variable: api_key_env = "NAME"')
+    if (variable := settings.pop("api_key_env", None)) is not None:
+        if not os.environ.get(str(variable)):
+            raise ConfigurationError(f"model: api_key_env={variable!r}: that environment variable is not set")
+        settings["api_key"] = os.environ[str(variable)]
+    try:
+        return kinds[kind](**settings)
+    except TypeError as error:
+        raise ConfigurationError(f"model {kind}: {error}") from error
 
 
 def _imported(path: str) -> Any:

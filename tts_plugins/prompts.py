@@ -21,6 +21,8 @@ __all__ = [
     "entailment_messages",
     "entailment_schema",
     "frame",
+    "grounded_messages",
+    "grounded_schema",
     "judge_messages",
     "judge_schema",
     "make_key",
@@ -33,6 +35,8 @@ __all__ = [
     "step_messages",
     "steps_messages",
     "steps_schema",
+    "tool_form",
+    "tools_of",
     "verification_messages",
 ]
 
@@ -59,21 +63,32 @@ def problem_text(problem: Problem) -> str:
     return "\n\n".join([*tools, *(f"{_speaker(m)}: {_turn(m)}" for m in problem.messages)])
 
 
-def _tools(problem: Problem) -> list[str]:
-    """The tools of a request in a line each; adapters keep them in the problem's metadata."""
+def tools_of(problem: Problem) -> list[dict[str, Any]]:
+    """The tools of a request, each as `{"name", "description", "parameters"}`; adapters keep them in its metadata.
+
+    `parameters` is a JSON schema, empty where none is known.
+    """
     request = problem.metadata.get("request")
     tools = problem.metadata.get("tools") or (request.get("tools") if isinstance(request, Mapping) else None) or ()
-    lines = [_tool(tool) for tool in tools]
-    return ["\n".join(["Tools that may be called:", *lines])] if lines else []
+    return [tool_form(tool) for tool in tools]
 
 
-def _tool(tool: Any) -> str:
+def tool_form(tool: Any) -> dict[str, Any]:
+    """One tool as `tools_of` gives it, from OpenAI's, Anthropic's or LangChain's form."""
     if not isinstance(tool, Mapping):  # LangChain's
         tool = {name: getattr(tool, name, None) for name in ("name", "description", "args")}
     inner = tool.get("function")
     said: Mapping[str, Any] = inner if isinstance(inner, Mapping) else tool
-    form: Any = next((said[name] for name in ("parameters", "input_schema", "args") if said.get(name)), {})
-    return f"- {said.get('name')}({_as_json(form)}): {said.get('description') or ''}".rstrip(": ")
+    form: Any = next((said[name] for name in ("parameters", "input_schema") if said.get(name)), None)
+    if form is None:
+        form = {"type": "object", "properties": said["args"]} if said.get("args") else {}
+    return {"name": said.get("name"), "description": said.get("description") or "", "parameters": form}
+
+
+def _tools(problem: Problem) -> list[str]:
+    """The tools of a request, one in each line."""
+    lines = [f"- {t['name']}({_as_json(t['parameters'])}): {t['description']}".rstrip(": ") for t in tools_of(problem)]
+    return ["\n".join(["Tools that may be called:", *lines])] if lines else []
 
 
 def _speaker(message: Mapping[str, Any]) -> str:
@@ -108,8 +123,10 @@ def judge_messages(
     """Ask for a verdict on one candidate: critique, a number for each criterion, and one for the whole.
 
     Args:
+        problem, candidate: their texts.
         criteria: what to look at, by name; may be empty.
         scale: the lowest and the highest number.
+        key: a random word around what is only data; a reply has to repeat it.
         limit: bytes of the candidate at most.
         trouble: why an earlier reply could not be used, for the one repair.
     """
@@ -180,6 +197,25 @@ def entailment_schema() -> dict[str, Any]:
     """The JSON schema of a relation between two answers."""
     choice = {"type": "string", "enum": ["entailment", "neutral", "contradiction"]}
     return _object({"key": {"type": "string", "maxLength": 16}, "relation": choice})
+
+
+def grounded_messages(context: str, candidate: str, *, key: str, limit: int = LIMIT, trouble: str = "") -> Messages:
+    """Ask for each claim of a candidate, and whether the context supports it."""
+    system = f"You check whether an answer is supported by its sources. {_DATA.format(key=key)}"
+    form = f'{{"key": "{key}", "claims": [{{"claim": "in a few words", "supported": true or false}}]}}'
+    blocks = f"{_block('CONTEXT', context, key)}\n\n{frame('ANSWER', candidate, key, limit)}"
+    ask = (
+        "List each factual claim of the answer, at most 20 of them. A claim is supported only where the context says "
+        "so or implies it; what you know otherwise does not count. An answer that claims nothing has an empty list.\n"
+        f"Reply with one JSON object in this form and nothing else:\n{form}{_again(trouble)}"
+    )
+    return _chat(system, f"{blocks}\n\n{ask}")
+
+
+def grounded_schema() -> dict[str, Any]:
+    """The JSON schema of a list of claims."""
+    claim = _object({"claim": {"type": "string"}, "supported": {"type": "boolean"}})
+    return _object({"key": {"type": "string", "maxLength": 16}, "claims": {"type": "array", "items": claim}})
 
 
 def verification_messages(problem: str, candidate: str, *, rubric: str, key: str, limit: int = LIMIT) -> Messages:

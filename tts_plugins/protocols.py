@@ -276,7 +276,10 @@ class Run(Protocol):
     def note(self, kind: str, **data: Any) -> None:
         """Record an event in the trace; `data` must be JSON-serialisable.
 
-        A "stop" says that a stop rule of the strategy ended the search, and becomes the result's `stopped`.
+        A "stop" says that a stop rule of the strategy ended the search, and becomes the result's `stopped`. These are
+        no events, but become part of the result: a "choice" of `candidate`, `confidence` and `agreement` says how sure
+        the strategy is of the candidate that it returns; a "threshold" says `below` which confidence its answer is to
+        be withheld, unless the caller says another.
         """
         ...
 

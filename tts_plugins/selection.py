@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Literal, Self
 
-from tts_plugins._internal.fields import field, fields_of
+from tts_plugins._internal.values import field, fields_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Candidate, Scored
 

@@ -26,6 +26,7 @@ def split(text: str, by: By | re.Pattern[str] = "paragraph") -> tuple[Step, ...]
     r"""The steps of a text; none of an empty one.
 
     Args:
+        text: a solution, whole or in part.
         by: "paragraph" cuts at blank lines (as DVTS and most process verifiers do), "line" at line ends, "numbered"
             before "Step 2:", "2." and their like in other languages (see `answers/markers.txt`); a compiled pattern
             cuts at its matches. The first three never cut a block of code, a displayed formula, or an environment of

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tts_plugins._internal.config import Configured, check_count, check_flag, check_share
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.selection import Select, grouped, tally, with_content
 from tts_plugins.types import Scored
@@ -198,7 +199,7 @@ class FadingLead(Rule):
 
     def __post_init__(self) -> None:
         for name, value in (("k", self.k), ("fade", self.fade)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            if not is_number(value) or value < 0:
                 raise ConfigurationError(f"FadingLead: {name}={value!r} must be a number from 0, such as 3")
         if not self.k > self.fade:
             raise ConfigurationError(f"FadingLead: fade={self.fade!r} must be below k={self.k!r}; lower fade")
@@ -257,7 +258,7 @@ class BetaConfident(Rule):
     p: float = 0.95
 
     def __post_init__(self) -> None:
-        if isinstance(self.p, bool) or not isinstance(self.p, int | float) or not 0.5 < self.p < 1:
+        if not is_number(self.p) or not 0.5 < self.p < 1:
             raise ConfigurationError(f"BetaConfident: p={self.p!r} must be above 0.5 and below 1, such as 0.95")
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
+from tts_plugins._internal.values import is_whole
 from tts_plugins.errors import ConfigurationError
 
 Message = Mapping[str, Any]
 Stopped = Literal["complete", "stop_rule", "budget", "deadline", "cancelled", "error"]
+OnAbstain = Literal["none", "raise", "escalate"]
 T = TypeVar("T")
 
 
@@ -248,7 +250,7 @@ class Usage:
     def _check_counts(self) -> None:
         for name in ("calls", "requests", "prompt_tokens", "completion_tokens", "cached_tokens", "overshoot"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if not is_whole(value, 0):
                 raise ConfigurationError(f"Usage: {name}={value!r} must be a whole number of at least 0")
 
     @property
@@ -483,12 +485,34 @@ class TraceView(Protocol):
     def _repr_html_(self) -> str: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Abstained:
+    """Why a question was not answered: the choice was not sure enough.
+
+    Attributes:
+        below: the least confidence with which a question is answered.
+        confidence, agreement: those of the choice that is withheld, as `Result` has them.
+        reason: all of it in words, ties included.
+        person: whether a person is to be asked now, as the settings say.
+    """
+
+    below: float
+    confidence: float | None
+    agreement: float | None
+    reason: str
+    person: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-serialisable form."""
+        return dict(vars(self))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Result:
     """The outcome of one solve.
 
     Attributes:
-        best: the candidate that was chosen.
+        best: the candidate that was chosen, also where its answer is withheld.
         candidates: all that were seen, by index.
         usage: all that was spent on this solve, verification included.
         stopped: why it ended: "complete", "stop_rule", "budget", "deadline", "cancelled", or "error": a call failed
@@ -498,6 +522,13 @@ class Result:
         warnings: what cut the search short besides what `stopped` says: a level of which every candidate failed,
             `max_steps`; and what makes the choice doubtful: a tie for the first place, or votes without a readable
             answer. Empty where all went as asked.
+        confidence: how well the chosen answer is supported, from 0 to 1: by majority, the share of votes; by weighted
+            vote, the answer's summed scores divided by the number of candidates; by best score, that score. None where
+            nothing can be said: a single sample without a verifier, no readable answer, a partial solution.
+        agreement: the share of candidates that gave the chosen answer; None where there is no answer, or nobody else.
+        abstained: why the question is not answered, where `abstain_below` forbade it; `output` and `answer` are None
+            then, and `text` is empty.
+        escalated: whether the answer is that of the escalation: a larger model, or another strategy.
     """
 
     problem: Problem
@@ -508,26 +539,32 @@ class Result:
     trace: TraceView
     seed: int
     warnings: tuple[str, ...] = ()
+    confidence: float | None = None
+    agreement: float | None = None
+    abstained: Abstained | None = None
+    escalated: bool = False
 
     @property
     def output(self) -> Any:
-        """The native object of the chosen candidate; its text where there is none."""
+        """The native object of the chosen candidate; its text where there is none. None if it abstained."""
+        if self.abstained is not None:
+            return None
         return self.best.text if self.best.output is None else self.best.output
 
     @property
     def text(self) -> str:
-        """The text of the chosen candidate."""
-        return self.best.text
+        """The text of the chosen candidate; empty if it abstained."""
+        return self.best.text if self.abstained is None else ""
 
     @property
     def answer(self) -> str | None:
-        """The answer of the chosen candidate, as it was written."""
-        return self.best.answer
+        """The answer of the chosen candidate, as it was written; None if it abstained."""
+        return self.best.answer if self.abstained is None else None
 
     @property
     def answer_key(self) -> str | None:
-        """The form of the chosen answer in which equal answers compare equal."""
-        return self.best.vote
+        """The form of the chosen answer in which equal answers compare equal; None if it abstained."""
+        return self.best.vote if self.abstained is None else None
 
     @property
     def score(self) -> float | None:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, Never
+from typing import Any, Unpack
 
 import dspy
 
-from tts_plugins import Budget, Ledger, Result
-from tts_plugins.adapters import REVISING, MeteredModel
+from tts_plugins import Result
+from tts_plugins.adapters import REVISING, MeteredModel, check_names
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.metering import Prices
-from tts_plugins.protocols import Strategy
 from tts_plugins_dspy._calls.scope import HINT
 from tts_plugins_dspy._calls.usage import predictors_of
 from tts_plugins_dspy._isolation import keeps_state
 from tts_plugins_dspy._outputs.verifying import check_verifier
 from tts_plugins_dspy._search import Search
-from tts_plugins_dspy._settings import AnyVerifier, Held, check_copy, check_known, check_temperature
+from tts_plugins_dspy._settings import Held, ProgramOptions, check_copy, check_temperature
 
 _NO_STEPS = "use BestOfN or Revision: DSPy's adapters continue no text"
 
@@ -51,46 +48,26 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         on_exhausted: when the budget ends a search, answer with the best so far, or raise `BudgetExhausted`.
         concurrency: candidates at once, over all calls of this object.
         copy: whether each candidate has a copy of the module, so that what `forward` keeps in `self` stays its own:
-            "auto" where the code of the module's classes changes attributes, or what they hold. A copy shares language
-            models, tools and clients; with True, other objects are copied too, as `dspy.Module.deepcopy` does it.
+            "auto" where it holds what can change, or its code does more with `self` than read it. A copy has its own
+            modules, containers, and objects that hold nothing but data; it shares language models, clients, and
+            attributes of classes. With True, other objects are copied too, as `dspy.Module.deepcopy` does it.
 
     Raises:
         ConfigurationError: it is no module, or a setting is wrong.
     """
 
-    def __init__(
-        self,
-        module: Any,
-        *,
-        strategy: Strategy | str | None = None,
-        verifier: AnyVerifier | None = None,
-        budget: Budget | Ledger | None = None,
-        seed: int | None = None,
-        answer: Callable[[Any], str | None] | None = None,
-        profile: str | None = None,
-        n: int | None = None,
-        price: Prices = None,
-        temperature: float | None = 1.0,
-        on_exhausted: Literal["return", "raise"] = "return",
-        concurrency: int | None = None,
-        copy: bool | Literal["auto"] = "auto",
-        **unknown: Never,
-    ) -> None:
+    def __init__(self, module: Any, **options: Unpack[ProgramOptions]) -> None:
         super().__init__()
-        who = type(self).__name__
-        check_known(who, unknown, SearchedProgram.__init__, type(self).__init__)
+        who, given = type(self).__name__, dict[str, Any](**options)
+        check_names(who, given, ProgramOptions.__annotations__)
         if not isinstance(module, dspy.Module):
             raise ConfigurationError(f"{who}: module={module!r} is no dspy.Module; pass dspy.Predict(...) or such")
         self.module = module
-        self._temperature, self._copy = check_temperature(who, temperature), check_copy(who, copy)
+        self._temperature = check_temperature(who, given.pop("temperature", 1.0))
+        self._copy = check_copy(who, given.pop("copy", "auto"))
         self._fail_count: int | None = None
-        self._settings = Held().changed(
-            who,
-            {
-                "strategy": strategy, "verifier": verifier, "budget": budget, "seed": seed, "answer": answer, "n": n,
-                "profile": profile, "price": price, "on_exhausted": on_exhausted,
-            },
-        )  # fmt: skip
+        concurrency = given.pop("concurrency", None)
+        self._settings = Held().changed(who, given)
         check_verifier(who, self._settings.verifier)
         if isinstance(self._settings.strategy, REVISING):
             self._check_revision()

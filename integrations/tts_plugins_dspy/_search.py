@@ -132,7 +132,7 @@ class Search(BaseSearch[Sample]):
     def _told(self, event: Mapping[str, Any]) -> None:
         """Stream how far the search is."""
         done = event["kind"] == "candidate" and event.get("end") is not None and event.get("error") is None
-        if done and self._stream is not None:
+        if done and not event.get("pruned") and self._stream is not None:
             self._stream.soon(progress(event["index"], self._count, event.get("score")))
 
     def _seed(self) -> int | None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
-from tts_plugins.adapters import SearchSettings, check_names
+from tts_plugins.adapters import (
+    AdapterOptions,
+    ProfileOptions,
+    SearchOptions,
+    SearchSettings,
+    StrategyOptions,
+    is_number,
+    is_whole,
+)
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 
@@ -21,11 +27,23 @@ class Held(SearchSettings):
         return self
 
 
-def check_known(owner: str, unknown: Mapping[str, Any], *constructors: Callable[..., Any]) -> None:
-    """Raise unless there is no unknown name; the message names the settings that the constructors take."""
-    if unknown:
-        taken = {name for made in constructors for name in inspect.signature(made).parameters}
-        check_names(owner, unknown, taken - {"self", "settings", "unknown"})
+class LMOptions(SearchOptions, total=False):
+    """The keyword arguments of `ScaledLM`."""
+
+    verifier: AnyVerifier | None
+    temperature: float | None
+
+
+class ShortFormOptions(AdapterOptions, ProfileOptions, total=False):
+    """The keyword arguments of `BestOfN` and `Refine`, which are strategies themselves."""
+
+    verifier: AnyVerifier | None
+    temperature: float | None
+    copy: bool | Literal["auto"]
+
+
+class ProgramOptions(ShortFormOptions, StrategyOptions, total=False):
+    """The keyword arguments of `Scaled`."""
 
 
 def check_temperature(owner: str, value: Any) -> float | None:
@@ -36,7 +54,7 @@ def check_temperature(owner: str, value: Any) -> float | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or not 0 < value <= 2:
+    if not is_number(value) or not 0 < value <= 2:
         raise ConfigurationError(
             f"{owner}: temperature={value!r} must be above 0 and at most 2; pass None to send none"
         )
@@ -61,6 +79,6 @@ def check_fail_count(owner: str, value: Any) -> int | None:
     Raises:
         ConfigurationError: it is no whole number of at least 0.
     """
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+    if value is not None and not is_whole(value, 0):
         raise ConfigurationError(f"{owner}: fail_count={value!r} must be a whole number of at least 0, or left out")
     return value

@@ -2,22 +2,64 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from tts_plugins import BestOfN as BestOfNStrategy
 from tts_plugins import Revision
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.adapters import check_count, check_names, is_whole
+from tts_plugins.errors import ConfigurationError, UnknownSettingError
+from tts_plugins.protocols import Strategy
 from tts_plugins.stopping import Threshold
 from tts_plugins_dspy._outputs.verdicts import Reward, squash
 from tts_plugins_dspy._program import SearchedProgram
-from tts_plugins_dspy._settings import AnyVerifier, check_fail_count
+from tts_plugins_dspy._settings import ShortFormOptions, check_fail_count
 
+_OF_DSPY = ("N", "reward_fn", "threshold", "fail_count")
 RewardFunction = Callable[[dict[str, Any], Any], Any]
 
 
-class BestOfNProgram(SearchedProgram):
+class _ShortForm(SearchedProgram):
+    """A program whose strategy is made from DSPy's arguments."""
+
+    def _set_up(
+        self,
+        module: Any,
+        N: int | None,
+        reward_fn: RewardFunction | None,
+        threshold: float | None,
+        fail_count: int | None,
+        options: ShortFormOptions,
+        own: str,
+        strategy_of: Callable[[int, Threshold | None], Strategy],
+    ) -> None:
+        who, given = type(self).__name__, dict[str, Any](**options)
+        if "strategy" in given:
+            raise ConfigurationError(
+                f"{who}: strategy={given['strategy']!r} is for Scaled; leave it out, or use Scaled"
+            )
+        check_names(who, given, {*ShortFormOptions.__annotations__, *_OF_DSPY, own})
+        n, verifier = given.pop("n", None), given.pop("verifier", None)
+        if (N is None) == (n is None):
+            raise ConfigurationError(f"{who}: N={N!r} and n={n!r}; give one of the two")
+        count: Any = N if n is None else n
+        check_count(who, "N", count)
+        if (reward_fn is None) == (verifier is None):
+            raise ConfigurationError(
+                f"{who}: give reward_fn=… (any number) or verifier=… (from 0 to 1), one of the two"
+            )
+        number = isinstance(threshold, int | float) and not isinstance(threshold, bool) and threshold == threshold
+        if threshold is not None and not number:
+            raise ConfigurationError(f"{who}: threshold={threshold!r} must be a number")
+        fails = check_fail_count(who, fail_count)
+        least = threshold if threshold is None or reward_fn is None else squash(threshold)
+        strategy = strategy_of(count, None if least is None else Threshold(least))
+        given["verifier"] = verifier if reward_fn is None else Reward(reward_fn, who)
+        super().__init__(module, strategy=strategy, **given)
+        self._fail_count = fails
+
+
+class BestOfNProgram(_ShortForm):
     """`BestOfN`, but for its name."""
 
     def __init__(
@@ -28,10 +70,8 @@ class BestOfNProgram(SearchedProgram):
         threshold: float | None = None,
         fail_count: int | None = None,
         *,
-        n: int | None = None,
-        verifier: AnyVerifier | None = None,
         wave: int | None = None,
-        **settings: Any,
+        **options: Unpack[ShortFormOptions],
     ) -> None:
         """Take DSPy's arguments.
 
@@ -45,20 +85,19 @@ class BestOfNProgram(SearchedProgram):
             fail_count: how many candidates may fail; one more, and its exception is raised. By default the search goes
                 on as long as any candidate is left.
             wave: candidates begun at once under a threshold: with `wave=N`, all of them, in one round.
-            settings: as for `Scaled`; `verifier=` instead of `reward_fn=` gives scores from 0 to 1, and `threshold`
+            options: as for `Scaled`; `verifier=` instead of `reward_fn=` gives scores from 0 to 1, and `threshold`
                 is one.
 
         Raises:
             ConfigurationError: there is neither or both of two, or a setting is wrong.
         """
-        count, scoring, stop = _short_form("BestOfN", N, n, reward_fn, threshold, verifier, settings)
-        fails = check_fail_count("BestOfN", fail_count)
-        strategy = BestOfNStrategy(n=count, stop=stop, wave=wave)
-        super().__init__(module, strategy=strategy, verifier=scoring, **settings)
-        self._fail_count = fails
+        self._set_up(
+            module, N, reward_fn, threshold, fail_count, options, "wave",
+            lambda count, stop: BestOfNStrategy(n=count, stop=stop, wave=wave),
+        )  # fmt: skip
 
 
-class RefineProgram(SearchedProgram):
+class RefineProgram(_ShortForm):
     """`Refine`, but for its name."""
 
     def __init__(
@@ -69,10 +108,8 @@ class RefineProgram(SearchedProgram):
         threshold: float | None = None,
         fail_count: int | None = None,
         *,
-        n: int | None = None,
         chains: int = 1,
-        verifier: AnyVerifier | None = None,
-        **settings: Any,
+        **options: Unpack[ShortFormOptions],
     ) -> None:
         """Take DSPy's arguments.
 
@@ -85,44 +122,20 @@ class RefineProgram(SearchedProgram):
             fail_count: how many attempts may fail; one more, and its exception is raised. By default a chain goes on
                 after a failed attempt, whose failure is the feedback that the next one is shown.
             chains: first attempts, which are then refined side by side; `N` is shared evenly among them.
-            settings: as for `Scaled`; `verifier=` instead of `reward_fn=` gives scores from 0 to 1, and `threshold`
+            options: as for `Scaled`; `verifier=` instead of `reward_fn=` gives scores from 0 to 1, and `threshold`
                 is one.
 
         Raises:
             ConfigurationError: there is neither or both of two, `N` is no multiple of `chains`, the module has no
                 predictor, or a setting is wrong.
         """
-        if settings.pop("wave", None) is not None:
-            raise ConfigurationError("Refine: wave= is for BestOfN; attempts run side by side with chains=")
-        count, scoring, stop = _short_form("Refine", N, n, reward_fn, threshold, verifier, settings)
-        if isinstance(chains, bool) or not isinstance(chains, int) or chains < 1 or count % chains:
-            raise ConfigurationError(f"Refine: N={count} attempts cannot be shared evenly by chains={chains!r}")
-        fails = check_fail_count("Refine", fail_count)
-        strategy = Revision(chains=chains, rounds=count // chains, select="best", stop=stop)
-        super().__init__(module, strategy=strategy, verifier=scoring, **settings)
-        self._fail_count = fails
 
+        if "wave" in options:
+            raise UnknownSettingError("Refine: wave= is for BestOfN; attempts run side by side with chains=")
 
-def _short_form(
-    who: str, N: Any, n: Any, reward_fn: Any, threshold: Any, verifier: Any, settings: dict[str, Any]
-) -> tuple[int, Any, Threshold | None]:
-    """The number of attempts, what scores them, and when a score is good enough.
+        def strategy(count: int, stop: Threshold | None) -> Revision:
+            if not is_whole(chains, 1) or count % chains:
+                raise ConfigurationError(f"Refine: N={count} attempts cannot be shared evenly by chains={chains!r}")
+            return Revision(chains=chains, rounds=count // chains, select="best", stop=stop)
 
-    Raises:
-        ConfigurationError: there is neither or both of two, or one of them is wrong.
-    """
-    if (N is None) == (n is None):
-        raise ConfigurationError(f"{who}: N={N!r} and n={n!r}; give one of the two")
-    count = N if n is None else n
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ConfigurationError(f"{who}: N={count!r} must be a whole number of at least 1")
-    if (reward_fn is None) == (verifier is None):
-        raise ConfigurationError(f"{who}: give reward_fn=… (any number) or verifier=… (from 0 to 1), one of the two")
-    if "strategy" in settings:
-        raise ConfigurationError(f"{who}: strategy={settings['strategy']!r} is for Scaled; leave it out, or use Scaled")
-    number = isinstance(threshold, int | float) and not isinstance(threshold, bool) and not math.isnan(threshold)
-    if threshold is not None and not number:
-        raise ConfigurationError(f"{who}: threshold={threshold!r} must be a number")
-    least = threshold if threshold is None or reward_fn is None else squash(threshold)
-    scoring = verifier if reward_fn is None else Reward(reward_fn, who)
-    return count, scoring, None if least is None else Threshold(least)
+        self._set_up(module, N, reward_fn, threshold, fail_count, options, "chains", strategy)

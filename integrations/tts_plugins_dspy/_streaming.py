@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import dspy
 from dspy.streaming.messages import StatusMessage
 
+from tts_plugins.adapters import submit
+
 T = TypeVar("T")
 _log = logging.getLogger("tts_plugins_dspy")
 _said = set[str]()
@@ -59,11 +61,8 @@ class Stream:
 
     def soon(self, item: Any) -> None:
         """Have it sent, in order, from any thread."""
-        sending = _send_if_read(self._stream, item)
-        try:
-            self._sent.append(asyncio.run_coroutine_threadsafe(sending, self._loop))
-        except RuntimeError:  # the loop is closed: nobody reads the stream any more
-            sending.close()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads the stream any more
+            self._sent.append(submit(self._loop, lambda: _send_if_read(self._stream, item)))
 
     def wait(self) -> None:
         """Wait on a thread until all is sent."""

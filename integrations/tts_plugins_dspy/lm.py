@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Literal, Never
+from typing import Any, Unpack
 
 import dspy
 
-from tts_plugins import Budget, Candidate, Generation, Ledger, Problem
-from tts_plugins.adapters import MeteredModel, Text, as_verifier, required_parameters
+from tts_plugins import Candidate, Generation, Problem
+from tts_plugins.adapters import MeteredModel, Text, as_verifier, check_names, required_parameters
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.metering import Prices
-from tts_plugins.protocols import SetVerifier, Strategy, Verifier
+from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.scope import scope_here
 from tts_plugins_dspy._calls.versions import message_call
 from tts_plugins_dspy._outputs.verifying import Judged, scoring
 from tts_plugins_dspy._outputs.votes import said_by, vote_here
 from tts_plugins_dspy._search import Search
-from tts_plugins_dspy._settings import AnyVerifier, Held, check_known, check_temperature
+from tts_plugins_dspy._settings import Held, LMOptions, check_temperature
 
 
 class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
@@ -42,42 +41,22 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
 
     _tts_plugins_searches = True
 
-    def __init__(
-        self,
-        lm: Any,
-        *,
-        strategy: Strategy | str | None = None,
-        verifier: AnyVerifier | None = None,
-        budget: Budget | Ledger | None = None,
-        seed: int | None = None,
-        answer: Callable[[Any], str | None] | None = None,
-        profile: str | None = None,
-        n: int | None = None,
-        price: Prices = None,
-        temperature: float | None = 1.0,
-        on_exhausted: Literal["return", "raise"] = "return",
-        concurrency: int | None = None,
-        **unknown: Never,
-    ) -> None:
+    def __init__(self, lm: Any, **options: Unpack[LMOptions]) -> None:
+        given = dict[str, Any](**options)
+        check_names("ScaledLM", given, LMOptions.__annotations__)
         if not isinstance(lm, dspy.BaseLM):
             raise ConfigurationError(f"ScaledLM: lm={lm!r} is no language model; pass dspy.LM(...)")
-        if isinstance(verifier, dspy.Module):
+        if isinstance(verifier := given.get("verifier"), dspy.Module):
             raise ConfigurationError(
                 f"ScaledLM: verifier={type(verifier).__name__}(…) is a module, which judges predictions, and a "
                 "language model gives texts; use Scaled(program, verifier=…), or an LLMJudge"
             )
-        check_known("ScaledLM", unknown, ScaledLM.__init__)
         self.lm = lm
         super().__init__(lm.model, model_type=lm.model_type, cache=lm.cache, num_retries=lm.num_retries)
         self.kwargs = lm.kwargs
-        self._temperature = check_temperature("ScaledLM", temperature)
-        self._settings = Held().changed(
-            "ScaledLM",
-            {
-                "strategy": strategy, "verifier": verifier, "budget": budget, "seed": seed, "answer": answer, "n": n,
-                "profile": profile, "price": price, "on_exhausted": on_exhausted,
-            },
-        )  # fmt: skip
+        self._temperature = check_temperature("ScaledLM", given.pop("temperature", 1.0))
+        concurrency = given.pop("concurrency", None)
+        self._settings = Held().changed("ScaledLM", given)
         as_verifier("ScaledLM", self._settings.verifier)
         self._model = MeteredModel(str(lm.model), concurrency)
 

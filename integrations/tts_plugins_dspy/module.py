@@ -4,6 +4,8 @@ beside that of the user's program: what they do stands in the classes that they 
 
 from __future__ import annotations
 
+import inspect
+
 from tts_plugins_dspy._program import SearchedProgram
 from tts_plugins_dspy._short_forms import BestOfNProgram, RefineProgram
 
@@ -25,7 +27,7 @@ BestOfN.__doc__ = """`dspy.BestOfN`, with its arguments: concurrent, with `acall
 
     BestOfN(module, N=3, reward_fn=lambda args, pred: float(len(pred.answer.split()) == 1), threshold=1.0)
 
-""" + (BestOfNProgram.__init__.__doc__ or "")
+""" + inspect.cleandoc(BestOfNProgram.__init__.__doc__ or "")
 Refine.__doc__ = """`dspy.Refine`, with its arguments: each attempt sees the ones before, and what was said of them.
 
     Refine(module, N=3, reward_fn=one_word_answer, threshold=1.0)
@@ -34,4 +36,4 @@ Feedback is what the reward function or verifier says, or why an attempt failed.
 advice, every attempt counts for the choice, and nothing is printed. It has `acall`, a budget, and several chains of
 attempts side by side.
 
-""" + (RefineProgram.__init__.__doc__ or "")
+""" + inspect.cleandoc(RefineProgram.__init__.__doc__ or "")

@@ -25,8 +25,8 @@ try:
     _agents = find_spec("langchain") is not None
 except (ImportError, ValueError):
     _agents = False
-if not _agents:  # so that `import *` works with langchain-core alone
-    __all__.remove("TestTimeScaling")
+if not _agents:  # so that `import *` works with langchain-core alone; type checkers, which read the list, see it whole
+    globals()["__all__"] = [name for name in __all__ if name != "TestTimeScaling"]
 
 
 def __getattr__(name: str) -> Any:

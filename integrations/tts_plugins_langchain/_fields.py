@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -10,30 +11,47 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from tts_plugins.adapters import SearchOptions, SearchSettings, as_budget, as_strategy
+from tts_plugins import Problem, Scored
+from tts_plugins.adapters import (
+    AdapterOptions,
+    ProfileOptions,
+    SearchSettings,
+    StrategyOptions,
+    as_budget,
+    as_strategy,
+)
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import StepSettings
+from tts_plugins.types import OnAbstain
 from tts_plugins_langchain._io.revision import Revised, check_revision
 from tts_plugins_langchain._settings import AnyVerifier, OnExhausted, as_verifier, resolve
 
 
-class LangChainOptions(SearchOptions, total=False):
+class LangChainOptions(AdapterOptions, StrategyOptions, total=False):
     """What every wrapper of LangChain's takes; see `SearchFields`."""
 
     verifier: AnyVerifier | None
-    revision: Revised
 
 
-class ScaleOptions(LangChainOptions, total=False):
+class ScaleOptions(LangChainOptions, ProfileOptions, total=False):
     """The keyword arguments of `scale`."""
 
-    profile: str | None
+    revision: Revised
     name: str | None
+
+
+class MiddlewareOptions(LangChainOptions, ProfileOptions, total=False):
+    """The keyword arguments of `TestTimeScaling`."""
+
+    revision: Callable[[Problem, Sequence[Scored]], Any] | None
+    when_exhausted: Literal["raise", "end"]
+    name: str
 
 
 class ChatModelOptions(LangChainOptions, total=False):
     """The keyword arguments of `ScaledChatModel`, and those of LangChain's chat models that it takes."""
 
+    revision: Revised
     model: BaseChatModel
     bound: BaseChatModel
     tts_profile: str | None
@@ -77,6 +95,12 @@ class SearchFields(BaseModel):
     """Candidates in flight at most, over all calls of this object together."""
     on_exhausted: OnExhausted = "return"
     """When the budget ends the search: return the best answer so far, or raise."""
+    abstain_below: float | None = None
+    """The least confidence with which an input is answered, from 0 to 1."""
+    on_abstain: OnAbstain = "none"
+    """Below it: give no answer, raise `LowConfidence`, or ask what `escalate` says."""
+    escalate: Any = None
+    """A larger model or chain, a strategy, or "person"."""
     revision: Revised = None
     """How an input carries earlier attempts to what is wrapped: see `scale`."""
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -115,10 +139,7 @@ class SearchFields(BaseModel):
 
     def _settings(self, config: RunnableConfig) -> SearchSettings:
         """The settings of one call."""
-        base = SearchSettings(
-            strategy=self.strategy, verifier=self.verifier, budget=self.budget, seed=self.seed, answer=self.answer,
-            price=self.price, on_exhausted=self.on_exhausted,
-        )  # fmt: skip
+        base = SearchSettings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SearchSettings)})
         return resolve(type(self).__name__, base, n=self.n, profile=self._profile_name(), config=config)
 
 

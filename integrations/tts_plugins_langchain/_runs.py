@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from uuid import UUID
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -14,17 +15,16 @@ from langchain_core.callbacks import (
     CallbackManagerForChainRun,
 )
 from langchain_core.callbacks.base import BaseCallbackHandler, BaseCallbackManager
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import set_config_context
-from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from tts_plugins.adapters import in_thread
 from tts_plugins_langchain._settings import SHOW, without
+from tts_plugins_langchain._streams import EventRecorder, Replay, is_stream, without_writer
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
 T = TypeVar("T")
-_RUNTIME = "__pregel_runtime"  # langgraph's CONFIG_KEY_RUNTIME, likewise
-NOSTREAM = "nostream"  # langgraph.constants.TAG_NOSTREAM, without importing langgraph
 Manager = CallbackManager | AsyncCallbackManager
 ChainRun = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
 
@@ -38,6 +38,7 @@ class Sample:
         asked: makes the input that what is wrapped is called with.
         place: which sample it is for a cache: of those that have the same earlier attempts, say.
         parent: the index of the one that it revises or continues.
+        recorder: what streams were not told of it.
     """
 
     index: int
@@ -49,10 +50,12 @@ class Sample:
     run: ChainRun | None = None
     output: Any = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    run_id: UUID | None = None
+    recorder: EventRecorder | None = None
 
     def begin(self, run: ChainRun) -> None:
         """Its run was started."""
-        self.run, self.output, self.metadata = run, None, run.metadata
+        self.run, self.run_id, self.output, self.metadata = run, run.run_id, None, run.metadata
 
     def take(self) -> ChainRun | None:
         """Its run, for who ends it; None where it was ended, or where nobody listens."""
@@ -67,12 +70,15 @@ class Runs:
         parent: makes a new manager whose runs are children of the search's run.
         config: that of the search; candidates get it with callbacks of their own.
         inputs: what the search was asked, as traces show it.
+        replayed: whether streams are shown what happened inside the chosen candidate.
     """
 
-    def __init__(self, parent: Manager, config: RunnableConfig, inputs: Any) -> None:
+    def __init__(self, parent: Manager, config: RunnableConfig, inputs: Any, *, replayed: bool = True) -> None:
         self._parent, self._config, self._inputs = parent, without(config), inputs
-        self._show = bool((config.get("configurable") or {}).get(SHOW))
-        self._writer, self._config = (None, self._config) if self._show else _without_writer(self._config)
+        self._show = shows_candidates(config)
+        self._writer, self._config = (None, self._config) if self._show else without_writer(self._config)
+        handlers = {id(handler): handler for handler in (*parent.handlers, *parent.inheritable_handlers)}
+        self._streams = [] if self._show or not replayed else [h for h in handlers.values() if is_stream(h)]
 
     def tell(self, sample: Sample, **said: Any) -> None:
         """Progress for `stream_mode="custom"` of the graph around the search, if there is one."""
@@ -85,8 +91,6 @@ class Runs:
         # inherited, and would take the runs inside of a candidate for roots.
         manager: Manager = type(self._parent).configure(inheritable_callbacks=self._parent)
         _keep(manager, self._show)
-        if not self._show:
-            manager.add_tags([NOSTREAM], inherit=True)
         parent = {} if sample.parent is None else {"tts_parent": sample.parent}
         manager.add_metadata({"tts_candidate": sample.index, **parent}, inherit=True)
         return manager
@@ -104,7 +108,12 @@ class Runs:
         if handler is not None:
             manager.handlers.insert(0, handler)
             manager.inheritable_handlers.insert(0, handler)
-        config: RunnableConfig = {**self._config, "callbacks": manager}
+        config = self._config
+        if name is None and self._streams:
+            sample.recorder = EventRecorder()
+            manager.add_handler(sample.recorder, inherit=True)
+            config = sample.recorder.within(config)
+        config = {**config, "callbacks": manager}
         config.pop("run_id", None)
         config.pop("run_name", None)
         if name is not None:
@@ -119,6 +128,21 @@ class Runs:
         if feedback:
             outputs["feedback"] = feedback
         return outputs
+
+    def show(self, sample: Sample, message: AIMessage | None = None) -> None:
+        """Tell streams what happened inside the chosen candidate; `message` stands for its model's own."""
+        if (replay := self._replay(sample, message)) is not None:
+            replay.tell(self._streams)
+
+    async def ashow(self, sample: Sample, message: AIMessage | None = None) -> None:
+        """The same, from a loop."""
+        if (replay := self._replay(sample, message)) is not None:
+            await replay.atell(self._streams)
+
+    def _replay(self, sample: Sample, message: AIMessage | None) -> Replay | None:
+        if sample.recorder is None or sample.run_id is None:
+            return None
+        return Replay(sample.recorder.events, sample.run_id, self._parent.parent_run_id, message)
 
     async def close(self, sample: Sample, outputs: Any, error: BaseException | None = None) -> None:
         """End a candidate's run, once."""
@@ -142,15 +166,9 @@ def _end(run: CallbackManagerForChainRun, outputs: Any, error: BaseException | N
         run.on_chain_error(error)
 
 
-def _without_writer(config: RunnableConfig) -> tuple[Callable[[Any], None] | None, RunnableConfig]:
-    """The writer of the graph around the search, and a config in which candidates write nowhere."""
-    configurable = config.get("configurable") or {}
-    runtime = configurable.get(_RUNTIME)
-    writer = getattr(runtime, "stream_writer", None)
-    if runtime is None or writer is None or not hasattr(runtime, "override"):
-        return None, config
-    silent = runtime.override(stream_writer=lambda _: None)
-    return writer, {**config, "configurable": {**configurable, _RUNTIME: silent}}
+def shows_candidates(config: RunnableConfig) -> bool:
+    """Whether a call asks for streams of every candidate."""
+    return bool((config.get("configurable") or {}).get(SHOW))
 
 
 def children_of(run: Any, kind: type[Any]) -> Any:
@@ -183,7 +201,7 @@ def _keep(manager: Manager, show: bool) -> None:
     """Leave out meters of searches around this one, and the handlers of streams unless candidates are to be shown.
 
     The search's own account pays into those around it. A stream would show the tokens of all candidates mixed, and its
-    mere presence makes models stream, some of which report no usage then.
+    mere presence makes models stream, some of which report no usage then. Streams are shown the chosen one's events.
     """
     manager.handlers = [h for h in manager.handlers if _wanted(h, show)]
     manager.inheritable_handlers = [h for h in manager.inheritable_handlers if _wanted(h, show)]
@@ -192,8 +210,4 @@ def _keep(manager: Manager, show: bool) -> None:
 def _wanted(handler: BaseCallbackHandler, show: bool) -> bool:
     if isinstance(handler, MeterHandler):
         return False
-    return show or not (isinstance(handler, _StreamingCallbackHandler) or _is_message_stream(handler))
-
-
-def _is_message_stream(handler: BaseCallbackHandler) -> bool:
-    return type(handler).__module__.startswith("langgraph.") and "Messages" in type(handler).__name__
+    return show or not is_stream(handler)

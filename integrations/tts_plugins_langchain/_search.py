@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
@@ -196,6 +197,16 @@ class Search(BaseSearch[Sample]):
             problem=self.problem, best=best, candidates=(best,), usage=self.spent, stopped="complete", trace=Trace(),
             seed=self.settings.seed or 0, warnings=(str(failed),),
         )  # fmt: skip
+
+    def show(self, result: Result, message: AIMessage | None = None) -> None:
+        """Tell streams what happened inside the candidate that was chosen; `message` stands for its model's own."""
+        if (sample := self.sample_of(result.best)) is not None:
+            self._runs.show(sample, message)
+
+    async def ashow(self, result: Result, message: AIMessage | None = None) -> None:
+        """The same, from a loop."""
+        if (sample := self.sample_of(result.best)) is not None:
+            await self._runs.ashow(sample, message)
 
     def metering(self, meter: Meter, sample: Sample | None) -> AbstractContextManager[None]:
         """Where LangChain's callbacks find the meter, and a cache the candidate's number."""

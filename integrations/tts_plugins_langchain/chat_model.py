@@ -22,12 +22,12 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool
 from pydantic import Field, PrivateAttr
 
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import ConfigurationError, UnknownSettingError
 from tts_plugins.models import StepSettings
 from tts_plugins_langchain._fields import ChatModelOptions, SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
-from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported
+from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported, streamed
 from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._runs import Runs, children_of
@@ -86,7 +86,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
             raise ConfigurationError(_no_model(settings.get("bound")))
         sent = {key: settings.pop(key) for key in _SENT if key in settings}
         if unknown := sorted(set(settings) - set(type(self).model_fields)):
-            raise ConfigurationError(
+            raise UnknownSettingError(
                 f"ScaledChatModel: {unknown[0]!r} is not a setting; what the model itself takes is set on that model"
             )
         super().__init__(**{**settings, "sent": {**settings.get("sent", {}), **sent}})
@@ -146,7 +146,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         search = self._search(messages, stop, run_manager, kwargs, sync=True)
-        yield ChatGenerationChunk(message=chunk_of(chosen(search.run(), run_manager, search.details)))
+        message = chosen(search.run(), run_manager, search.details)
+        yield from streamed(message, counted=run_manager is None)
 
     async def _astream(
         self,
@@ -156,7 +157,9 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         search = self._search(messages, stop, run_manager, kwargs, sync=False)
-        yield ChatGenerationChunk(message=chunk_of(chosen(await search.arun(), run_manager, search.details)))
+        message = chosen(await search.arun(), run_manager, search.details)
+        for chunk in streamed(message, counted=run_manager is None):
+            yield chunk
 
     def _search(
         self, messages: list[BaseMessage], stop: list[str] | None, run: Any, kwargs: dict[str, Any], *, sync: bool
@@ -180,7 +183,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
             ),
             problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
             settings=settings,
-            runs=Runs(announced, config, messages),
+            runs=Runs(announced, config, messages, replayed=False),
         )
 
     # Usage is reported once: callback handlers hear of it from the inner calls, and the caller reads it in the message.
@@ -209,8 +212,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         """The chosen message, in one piece."""
         config, key = self._announce(config, CallbackManager)
         try:
-            for chunk in super().stream(input, config, tts_run=key, **kwargs, **search_arguments(config)):
-                yield charged(chunk)
+            yield from super().stream(input, config, tts_run=key, **kwargs, **search_arguments(config))
         finally:
             self._streams.pop(key, None)
 
@@ -221,7 +223,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         config, key = self._announce(config, AsyncCallbackManager)
         try:
             async for chunk in super().astream(input, config, tts_run=key, **kwargs, **search_arguments(config)):
-                yield charged(chunk)
+                yield chunk
         finally:
             self._streams.pop(key, None)
 

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NotRequired, Self
+from typing import Annotated, Any, NotRequired, Self, Unpack, cast
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import OmitFromInput
-from langchain_core.messages import AIMessage, ToolMessage
-from langchain_core.runnables.config import (
-    ensure_config,
-    get_async_callback_manager_for_config,
-    get_callback_manager_for_config,
-)
+from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.runnables.config import get_async_callback_manager_for_config, get_callback_manager_for_config
 from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
-from tts_plugins import Budget, Ledger, Problem, Result, Scored, Usage
-from tts_plugins.adapters import LIMITS, MeteredModel, SearchSettings, setting
+from tts_plugins import Budget, Result, Usage
+from tts_plugins.adapters import LIMITS, MeteredModel, SearchSettings, check_names, setting
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
-from tts_plugins.metering import Prices
+from tts_plugins_langchain._fields import MiddlewareOptions
 from tts_plugins_langchain._io.agent_commands import CommandsApart
 from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
@@ -30,12 +27,13 @@ from tts_plugins_langchain._io.messages import charged, summarised
 from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
-from tts_plugins_langchain._runs import Runs
+from tts_plugins_langchain._runs import Runs, shows_candidates
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import as_verifier, resolve
+from tts_plugins_langchain._streams import silent
 from tts_plugins_langchain.caching import candidates_of
 
-WhenExhausted = Literal["raise", "end"]
+Answer = ExtendedModelResponse[Any]
 _NO_STEPS = "search inside the agent's model: create_agent(ScaledChatModel(model, strategy=BeamSearch(...)), tools)"
 
 _AROUND: ContextVar[Any] = ContextVar("tts_plugins_langchain_around", default=None)
@@ -83,7 +81,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     agent's model: `create_agent(ScaledChatModel(model, strategy=BeamSearch(...)))`.
 
     Args:
-        strategy, verifier, n, seed, profile, answer, price: as for `scale`.
+        strategy, verifier, n, seed, profile, answer, price, on_exhausted: as for `scale`.
         budget: limits for a whole run of the agent, kept in its state; or a `Ledger` that all runs share.
         when_exhausted: where there is no room for a single candidate: raise `BudgetExhausted`, or end the run with a
             message that says so.
@@ -100,35 +98,20 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     state_schema = ScalingState
     tools: list[BaseTool] = []  # noqa: RUF012 - as the base class declares it
 
-    def __init__(
-        self,
-        *,
-        strategy: Any = None,
-        verifier: Any = None,
-        budget: Budget | Ledger | None = None,
-        n: int | None = None,
-        seed: int | None = None,
-        profile: str | None = None,
-        answer: Callable[[Any], str | None] | None = None,
-        price: Prices = None,
-        when_exhausted: WhenExhausted = "raise",
-        concurrency: int | None = None,
-        revision: Callable[[Problem, Sequence[Scored]], Any] | None = None,
-        name: str = "TestTimeScaling",
-    ) -> None:
+    def __init__(self, **options: Unpack[MiddlewareOptions]) -> None:
         super().__init__()
-        if when_exhausted not in ("raise", "end"):
+        given: dict[str, Any] = {**options}
+        name: str = given.pop("name", "TestTimeScaling")
+        self._name = name
+        self._n, self._profile = given.pop("n", None), given.pop("profile", None)
+        self._when_exhausted = given.pop("when_exhausted", "raise")
+        if self._when_exhausted not in ("raise", "end"):
             raise ConfigurationError(
-                f"TestTimeScaling: when_exhausted={when_exhausted!r} is not known; use 'raise' or 'end'"
+                f"TestTimeScaling: when_exhausted={self._when_exhausted!r} is not known; use 'raise' or 'end'"
             )
-        self._name, self._n, self._profile, self._when_exhausted = name, n, profile, when_exhausted
-        self._base = SearchSettings().changed(
-            name,
-            {
-                "strategy": strategy, "verifier": as_verifier(name, verifier), "budget": budget, "seed": seed,
-                "answer": answer, "price": price,
-            },
-        )  # fmt: skip
+        concurrency, revision = given.pop("concurrency", None), given.pop("revision", None)
+        check_names("TestTimeScaling", options, MiddlewareOptions.__annotations__)
+        self._base = SearchSettings().changed(name, {**given, "verifier": as_verifier(name, given.get("verifier"))})
         self._model = MeteredModel(name, concurrency, no_steps=_NO_STEPS)
         if revision is not None and not callable(revision):
             raise ConfigurationError(f"{name}: revision={revision!r} must be a function of (problem, attempts)")
@@ -146,31 +129,51 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
-    ) -> ExtendedModelResponse[Any]:
+    ) -> Answer:
         """The best of several responses, through the model's synchronous methods."""
+
+        def searched(messages: Any, config: RunnableConfig) -> Answer:
+            search = self._search(request, commands, config, messages, sync=True)
+            with setting((_AROUND, search.input.runtime)):
+                result = search.run()
+            answer = self._answer(request, search, result, commands)
+            search.show(result, _message_of(answer.model_response))
+            return answer
+
         try:
             commands = CommandsApart(handler)
-            search = self._search(request, commands, sync=True)
-            with setting((_AROUND, request.runtime)):
-                result = search.run()
-            return self._answer(request, search, result, commands)
+            return RunnableLambda(searched, name=self._name).invoke(_messages_of(request))
         except BudgetExhausted as error:
             return self._end(error)
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
-    ) -> ExtendedModelResponse[Any]:
+    ) -> Answer:
         """The best of several responses, through the model's asynchronous methods."""
+
+        async def searched(messages: Any, config: RunnableConfig) -> Answer:
+            search = self._search(request, commands, config, messages, sync=False)
+            with setting((_AROUND, search.input.runtime)):
+                result = await search.arun()
+            answer = self._answer(request, search, result, commands)
+            await search.ashow(result, _message_of(answer.model_response))
+            return answer
+
         try:
             commands = CommandsApart(handler)
-            search = self._search(request, commands, sync=False)
-            with setting((_AROUND, request.runtime)):
-                result = await search.arun()
-            return self._answer(request, search, result, commands)
+            return cast(Answer, await RunnableLambda(searched, name=self._name).ainvoke(_messages_of(request)))
         except BudgetExhausted as error:
             return self._end(error)
 
-    def _search(self, request: ModelRequest[Any], commands: CommandsApart, *, sync: bool) -> Search:
+    def _search(
+        self,
+        request: ModelRequest[Any],
+        commands: CommandsApart,
+        config: RunnableConfig,
+        messages: list[AnyMessage],
+        *,
+        sync: bool,
+    ) -> Search:
         def invoke(asked: ModelRequest[Any]) -> _Answered:
             handler, own = commands.for_candidate()
             return _Answered.of(handler(asked), own)
@@ -179,11 +182,10 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             handler, own = commands.for_candidate()
             return _Answered.of(await handler(asked), own)
 
-        config = ensure_config()
         settings = self._settings(config)
         check_sampling(self._name, settings, temperatures_of(request.model, request.model_settings))
-        inner = request.override(model=candidates_of(request.model))
-        messages = [*([] if request.system_message is None else [request.system_message]), *request.messages]
+        runtime = request.runtime if shows_candidates(config) else silent(request.runtime)
+        inner = dataclasses.replace(request, model=candidates_of(request.model), runtime=runtime)
         manager = get_callback_manager_for_config(config) if sync else get_async_callback_manager_for_config(config)
         return Search(
             model=self._model,
@@ -226,9 +228,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             )
         return dataclasses.replace(settings, budget=Budget(**left))
 
-    def _answer(
-        self, request: ModelRequest[Any], search: Search, result: Result, commands: CommandsApart
-    ) -> ExtendedModelResponse[Any]:
+    def _answer(self, request: ModelRequest[Any], search: Search, result: Result, commands: CommandsApart) -> Answer:
         sample = search.sample_of(result.best)
         assert sample is not None
         response, message = sample.output, result.output
@@ -241,7 +241,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         spent = _added((state.get("tts_spent") or {}).get(self._name) or {}, result.usage)
         return ExtendedModelResponse(model_response=kept, command=Command(update={"tts_spent": {self._name: spent}}))
 
-    def _end(self, error: BudgetExhausted) -> ExtendedModelResponse[Any]:
+    def _end(self, error: BudgetExhausted) -> Answer:
         if self._when_exhausted == "raise":
             raise error
         message = AIMessage(
@@ -249,6 +249,10 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             response_metadata={"tts": {"stopped": "budget", "reason": str(error)}},
         )
         return ExtendedModelResponse(model_response=ModelResponse(result=[message]))
+
+
+def _messages_of(request: ModelRequest[Any]) -> list[AnyMessage]:
+    return [*([] if request.system_message is None else [request.system_message]), *request.messages]
 
 
 def _inside(request: ModelRequest[Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Unpack, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
@@ -95,7 +95,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         box: list[Result] = []
 
         def run(input: Input, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Any:
-            box.append(self._search(input, config, run_manager, kwargs).run())
+            box.append(self._solved(input, run_manager, config, kwargs))
             return box[0].output
 
         self._call_with_config(run, input, config)
@@ -106,11 +106,39 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         box: list[Result] = []
 
         async def run(input: Input, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Any:
-            box.append(await self._search(input, config, run_manager, kwargs).arun())
+            box.append(await self._asolved(input, run_manager, config, kwargs))
             return box[0].output
 
         await self._acall_with_config(run, input, config)
         return box[0]
+
+    def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any | None) -> Iterator[Output]:
+        """The answer that was chosen, in one piece."""
+
+        def run(
+            inputs: Iterator[Input], run_manager: CallbackManagerForChainRun, config: RunnableConfig
+        ) -> Iterator[Output]:
+            for each in inputs:
+                yield cast(Output, self._solved(each, run_manager, config, kwargs).output)
+
+        yield from self._transform_stream_with_config(iter([input]), run, config)
+
+    async def astream(
+        self, input: Input, config: RunnableConfig | None = None, **kwargs: Any | None
+    ) -> AsyncIterator[Output]:
+        """The answer that was chosen, in one piece, through the chain's `ainvoke`."""
+
+        async def run(
+            inputs: AsyncIterator[Input], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+        ) -> AsyncIterator[Output]:
+            async for each in inputs:
+                yield cast(Output, (await self._asolved(each, run_manager, config, kwargs)).output)
+
+        async def inputs() -> AsyncIterator[Input]:
+            yield input
+
+        async for output in self._atransform_stream_with_config(inputs(), run, config):
+            yield output
 
     def batch(
         self,
@@ -137,6 +165,22 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         threads = configs[0].get("max_concurrency") or min(len(inputs), _MOST_THREADS)
         with ContextThreadPoolExecutor(max_workers=threads) as pool:
             return cast(list[Output], list(pool.map(one, inputs, configs)))
+
+    def _solved(
+        self, input: Input, run: CallbackManagerForChainRun, config: RunnableConfig, kwargs: dict[str, Any]
+    ) -> Result:
+        search = self._search(input, config, run, kwargs)
+        result = search.run()
+        search.show(result)
+        return result
+
+    async def _asolved(
+        self, input: Input, run: AsyncCallbackManagerForChainRun, config: RunnableConfig, kwargs: dict[str, Any]
+    ) -> Result:
+        search = self._search(input, config, run, kwargs)
+        result = await search.arun()
+        await search.ashow(result)
+        return result
 
     def _search(self, input: Input, config: RunnableConfig, run_manager: Any, kwargs: dict[str, Any]) -> Search:
         bound, cap = self.bound, config.get("max_concurrency")
@@ -209,7 +253,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
 
 def scale(
     runnable: Runnable[Input, Output] | Callable[..., Any],
-    **settings: Unpack[ScaleOptions],
+    **options: Unpack[ScaleOptions],
 ) -> ScaledRunnable[Input, Output]:
     """Wrap a chain, so that it is asked several times and gives the best answer.
 
@@ -235,5 +279,5 @@ def scale(
     """
     if not isinstance(runnable, Runnable) and not callable(runnable):
         raise ConfigurationError(f"scale: runnable={runnable!r} is no runnable; pass a chain, a model, or a function")
-    check_names("scale", settings, ScaledRunnable.model_fields)
-    return ScaledRunnable(bound=coerce_to_runnable(cast(Any, runnable)), **settings)
+    check_names("scale", options, ScaleOptions.__annotations__)
+    return ScaledRunnable(bound=coerce_to_runnable(cast(Any, runnable)), **options)

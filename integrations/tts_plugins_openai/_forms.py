@@ -18,7 +18,7 @@ from openai.types.chat.chat_completion import Choice
 from pydantic import BaseModel
 
 from tts_plugins import Candidate, Result, Scored, Usage
-from tts_plugins.adapters import field, fields_of, listed, signature_of
+from tts_plugins.adapters import field, fields_of, is_number, listed, signature_of
 from tts_plugins.errors import ConfigurationError
 
 Origin = Callable[[Any], tuple[ChatCompletion, Choice] | None]
@@ -158,7 +158,7 @@ def summed(usages: Sequence[Any], suffix: str) -> dict[str, Any]:
             if name.endswith(suffix) and group is not None:
                 into = out.setdefault(name, {})
                 for each, count in fields_of(group).items():
-                    if isinstance(count, int | float) and not isinstance(count, bool):
+                    if is_number(count):
                         into[each] = into.get(each, 0) + count
     return out
 

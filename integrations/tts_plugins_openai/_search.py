@@ -14,7 +14,16 @@ import openai
 from openai import AsyncOpenAI, NotGiven
 
 from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
-from tts_plugins.adapters import Passing, SearchSettings, Text, as_verifier, described, metered_verifier
+from tts_plugins.adapters import (
+    Passing,
+    SearchSettings,
+    Text,
+    as_verifier,
+    described,
+    is_number,
+    is_whole,
+    metered_verifier,
+)
 from tts_plugins.answers import AnswerKey
 from tts_plugins.errors import ConfigurationError, RequestNotSent, TTSError, UnboundedCallError
 from tts_plugins.models.openai_compatible import REQUEST
@@ -270,7 +279,7 @@ def check(settings: SearchSettings, request: Mapping[str, Any]) -> None:
             f"{OWNER}: {n} samples at temperature=0 would be the same one; set temperature to about 0.8, or ask for "
             'one sample with extra_body={"tts": {"n": 1}}'
         )
-    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
+    if asked is not None and not is_whole(asked, 1):
         raise ConfigurationError(f"{OWNER}: n={asked!r} choices are asked for; n must be a whole number of at least 1")
     if asked is not None and n is not None and asked > n:
         raise ConfigurationError(
@@ -282,7 +291,7 @@ def _seconds(*timeouts: Any) -> float:
     """Return the first that is a number, or a timeout that has one for reading; else the client's own default."""
     for timeout in timeouts:
         value = timeout if isinstance(timeout, int | float) else getattr(timeout, "read", None)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        if is_number(value) and value > 0:
             return float(value)
     return 600.0
 

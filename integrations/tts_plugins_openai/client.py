@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, Never, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, Unpack, cast
 
 from openai import AsyncOpenAI, OpenAI
 
-from tts_plugins import Budget, Ledger, Result
-from tts_plugins.adapters import SearchSettings, as_verifier, check_names, shown_address
+from tts_plugins import Result
+from tts_plugins.adapters import SearchOptions, SearchSettings, as_verifier, check_names, shown_address
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.metering import Prices
-from tts_plugins.protocols import SetVerifier, Strategy, Verifier
+from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_openai._forms import takes_request
 from tts_plugins_openai._model import Client
 from tts_plugins_openai._parsing import Parser
@@ -24,21 +22,13 @@ from tts_plugins_openai._unsearched import Part, Through, passes
 C = TypeVar("C", OpenAI, AsyncOpenAI)
 
 
-def scale(
-    client: C,
-    *,
-    strategy: Strategy | str | None = None,
-    verifier: Verifier | SetVerifier | Callable[..., Any] | None = None,
-    budget: Budget | Ledger | None = None,
-    seed: int | None = None,
-    answer: Callable[[Any], str | None] | None = None,
-    profile: str | None = None,
-    n: int | None = None,
-    price: Prices = None,
-    on_exhausted: Literal["return", "raise"] = "return",
-    concurrency: int | None = 128,
-    **unknown: Never,
-) -> C:
+class ScaleOptions(SearchOptions, total=False):
+    """The keyword arguments of `scale`."""
+
+    verifier: Verifier | SetVerifier | Callable[..., Any] | None
+
+
+def scale(client: C, **options: Unpack[ScaleOptions]) -> C:
     """Return the client with `chat.completions.create` and `parse` that ask several times and give the best answer.
 
         client = scale(OpenAI(), strategy=BestOfN(n=8), verifier=check, budget=Budget(tokens=20_000))
@@ -74,15 +64,10 @@ def scale(
         raise ConfigurationError(
             f"scale: client={found!r} is not an OpenAI client; pass OpenAI(...) or AsyncOpenAI(...)"
         )
-    if unknown:
-        check_names("scale", unknown, set(inspect.signature(scale).parameters) - {"unknown"})
-    settings = SearchSettings().changed(
-        "scale",
-        {
-            "strategy": strategy, "verifier": verifier, "budget": budget, "seed": seed, "answer": answer, "n": n,
-            "profile": profile, "price": price, "on_exhausted": on_exhausted,
-        },
-    )  # fmt: skip
+    check_names("scale", options, ScaleOptions.__annotations__)
+    given: dict[str, Any] = {**options}
+    concurrency = given.pop("concurrency", 128)
+    settings = SearchSettings().changed("scale", given)
     as_verifier("scale", settings.verifier)
     return cast(C, ScaledClient(client, settings, concurrency))
 

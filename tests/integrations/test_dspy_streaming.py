@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +13,11 @@ import pytest
 pytest.importorskip("dspy")
 pytest.importorskip("aiohttp")
 
+import anyio
 import dspy
 from dspy.streaming import StatusMessage, StreamListener, StreamResponse
 from tts_plugins_dspy import Scaled, ScaledLM
-from tts_plugins_dspy._streaming import _said
+from tts_plugins_dspy._streaming import Stream, _said
 
 from tests.dspy_models import aclose, language_model
 from tests.imitations import said
@@ -178,3 +180,16 @@ async def test_a_reader_that_leaves_early_ends_the_search(server: LoopbackServer
                 await asyncio.sleep(0.05)
     await aclose(lm)
     assert "MemoryObjectSendStream" not in caplog.text, "what could not be sent is nothing to tell of"
+
+
+def test_what_comes_after_the_readers_loop_has_ended_is_dropped_without_a_word() -> None:
+    loop = asyncio.new_event_loop()
+    sending, receiving = anyio.create_memory_object_stream[Any](16)
+    stream = Stream(sending, loop, free=True)
+    stream.soon("the loop ends before this has its turn")
+    loop.close()
+    stream.soon("it is closed")
+    stream.wait()
+    sending.close()
+    receiving.close()
+    gc.collect()  # a coroutine that nobody awaited would be a warning, and so an error, here

@@ -25,7 +25,7 @@ from pydantic import BaseModel
 from tts_plugins_langchain import ScaledChatModel, TestTimeScaling, scale
 from tts_plugins_langchain._io.values import vote_of
 
-from tts_plugins import BestOfN, Revision, SelfConsistency
+from tts_plugins import BestOfN, Revision, SelfConsistency, TreeSearch
 from tts_plugins.errors import AllCandidatesFailed
 
 
@@ -174,6 +174,15 @@ def test_what_did_not_parse_is_what_a_revision_is_shown() -> None:
     assert message.tool_calls
     shown = str(model.seen[1])
     assert "I call add" in shown and "cannot be read" in shown
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_tree_goes_on_after_what_did_not_parse(batch: int) -> None:
+    model = Saying(said=[broken("I call add"), broken("again"), calling(("add", {"a": 1}))])
+    strategy = TreeSearch(n=4, batch=batch)
+    scaled = ScaledChatModel(model, strategy=strategy, verifier=lambda message: 0.5, seed=1, concurrency=1)
+    message = scaled.invoke("q")
+    assert message.tool_calls and message.response_metadata["tts"]["usage"]["calls"] == 4
 
 
 class Answer(BaseModel):

@@ -121,7 +121,8 @@ async def test_streams_give_the_chosen_answer_once() -> None:
 async def test_astream_events_shows_the_answer_and_candidates_where_they_are_asked_for() -> None:
     search = best(Counter().chain, name="search")
     hidden = [event async for event in search.astream_events("?", version="v2")]
-    assert {event["name"] for event in hidden} == {"search"}
+    names = [event["name"] for event in hidden if event["event"] == "on_chain_end"]
+    assert len(names) == 2 and names[-1] == "search" and not names[0].startswith("candidate"), "the chosen one alone"
     show: Any = {"configurable": {"tts_show_candidates": True}}
     events = [event async for event in best(Counter().chain, name="search").astream_events("?", show, version="v2")]
     ends = {event["name"]: event for event in events if event["event"] == "on_chain_end"}
@@ -398,9 +399,7 @@ def test_an_interrupt_resumes_inside_a_graph() -> None:
 
 def test_inside_a_graph_no_candidate_shows_in_the_message_stream() -> None:
     pytest.importorskip("langgraph")
-    from langgraph.constants import TAG_NOSTREAM
     from langgraph.graph import START, MessagesState, StateGraph
-    from tts_plugins_langchain._runs import NOSTREAM
 
     model = GenericFakeChatModel(messages=(AIMessage(f"says {i}") for i in range(9)))
     scaled = scale(model, strategy=SelfConsistency(n=3), seed=1)
@@ -408,7 +407,6 @@ def test_inside_a_graph_no_candidate_shows_in_the_message_stream() -> None:
     app = graph.add_edge(START, "ask").compile()
     streamed = [m for m, _ in app.stream({"messages": [("human", "hi")]}, stream_mode="messages")]
     assert len([m for m in streamed if m.type != "human"]) == 1, "the chosen one, whole"
-    assert NOSTREAM == TAG_NOSTREAM
 
 
 # settings
@@ -437,8 +435,8 @@ def test_what_the_budget_has_no_room_for_is_not_called_lost() -> None:
     model = GenericFakeChatModel(messages=(AIMessage(str(i)) for i in range(20)))
     result = scale(model, strategy=SelfConsistency(n=12), budget=Budget(calls=4)).solve("?")
     text, page = result.trace.tree(), result.trace.html()
-    assert "4 candidates · 8 without room" in text and "lost" not in text and "✗" not in text
-    assert text.count("(no room)") == 8 and "8 without room" in page and 'class="cause"' not in page
+    assert "4 candidates · 8 out of budget" in text and "failed" not in text and "✗" not in text
+    assert text.count("(out of budget)") == 8 and "8 out of budget" in page and 'class="cause"' not in page
 
 
 def test_configurable_does_not_reach_searches_inside() -> None:
@@ -517,7 +515,7 @@ def test_concurrency_is_one_limit_over_all_calls() -> None:
             {"verifier": RunnableLambda(lambda a, b: 1.0)},
             r"its function\(a, b\) must take one argument, a dict with input",
         ),
-        ({"budget": 3}, "budget=3 is neither"),
+        ({"budget": 3}, "budget=3 must be a Budget or a Ledger"),
         ({"budget": {"cals": 3}}, "budget 'cals' is not known"),
         ({"n": 0}, "n=0"),
         ({"nn": 3}, "'nn' is not a setting"),

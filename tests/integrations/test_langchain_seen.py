@@ -64,13 +64,52 @@ def test_candidates_hang_below_the_run_of_the_search(way: str) -> None:
     assert {"candidate 0", "candidate 1"} <= set(found) and found.count("FakeListChatModel") == 2
 
 
-def test_an_agents_candidates_hang_together() -> None:
+AGENTS: dict[str, tuple[str, Callable[[], Any]]] = {
+    "middleware": ("TestTimeScaling", lambda: create_agent(model(), [], middleware=[TestTimeScaling(n=2)])),
+    "two of them": (
+        "first",
+        lambda: create_agent(
+            model(), [], middleware=[TestTimeScaling(n=2, name="first"), TestTimeScaling(n=1, name="second")]
+        ),
+    ),
+    "model": ("ScaledChatModel", lambda: create_agent(ScaledChatModel(model(), n=2), [])),
+}
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("kind", AGENTS)
+def test_an_agents_candidates_hang_below_the_run_of_the_search(kind: str, how: str) -> None:
     """LangGraph itself shows a bare agent's model call as a run of its own there, beside the graph's."""
+    name, make = AGENTS[kind]
     with collect_runs() as collected:
-        create_agent(model(), [], middleware=[TestTimeScaling(n=2)]).invoke(ASKED)
-    assert collected.traced_runs[-1].name == "LangGraph"
-    candidates = [run for run in collected.traced_runs if run.name.startswith("candidate")]
-    assert [child.name for run in candidates for child in run.child_runs] == ["FakeListChatModel"] * 2
+        make().invoke(ASKED) if how == "sync" else asyncio.run(make().ainvoke(ASKED))
+    assert [run.name for run in collected.traced_runs] == [name, "LangGraph"]
+    candidates = collected.traced_runs[0].child_runs
+    assert sorted(run.name for run in candidates) == ["candidate 0", "candidate 1"]
+
+
+def test_feedback_goes_to_the_search_wherever_it_is_called() -> None:
+    from langgraph.func import entrypoint, task
+    from langgraph.types import Send
+
+    scaled = scale(model(), n=2, name="search")
+
+    @task
+    def ask(question: str) -> str:
+        return str(scaled.invoke(question).text)
+
+    @entrypoint()
+    def flow(question: str) -> str:
+        return ask(question).result()
+
+    sends = StateGraph(MessagesState).add_node("ask", lambda state: {"messages": [scaled.invoke("q")]})
+    sends.add_conditional_edges(START, lambda state: [Send("ask", state)] * 2, ["ask"])
+    for graph, value, times in ((flow, "q", 1), (sends.compile(), ASKED, 2)):
+        with collect_runs() as collected:
+            graph.invoke(value)
+        assert [run.name for run in collected.traced_runs] == ["search"] * times + ["LangGraph"]
+        for run in collected.traced_runs[:-1]:
+            assert sorted(child.name for child in run.child_runs) == ["candidate 0", "candidate 1"]
 
 
 def graph_of(node: Any) -> Any:

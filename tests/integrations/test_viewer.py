@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
+import http.client
 import json
 import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,6 +203,70 @@ def test_solves_arrive_live_and_are_read(served: Serving) -> None:
         assert tab.evaluate("location.hash") == "#/" and problems == []
 
 
+def test_what_the_reader_is_at_stays_while_solves_arrive(served: Serving) -> None:
+    with browsing() as context:
+        tab = context.new_page()
+        tab.goto(f"{served.root}/view/")
+        wait_for_state(tab, "live")
+        first = served.post("/v1/chat/completions", ASK)[1]["id"]
+        tab.wait_for_selector(".line")
+        tab.keyboard.press("j")
+        for count in (2, 3):
+            served.post("/v1/chat/completions", ASK)
+            tab.locator("#count", has_text=f"{count} of {count}").wait_for()
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector("#detail article")
+        assert tab.evaluate("location.hash") == f"#/solve/{first}"
+        row = tab.evaluate_handle("document.querySelector('.line.here')")
+        served.post("/v1/chat/completions", ASK)
+        tab.locator("#count", has_text="4 of 4").wait_for()
+        assert row.evaluate("line => line.isConnected && line.matches('.here')")  # a press of the mouse is not lost
+
+
+def test_a_running_solve_is_shown_though_reading_takes_longer_than_its_changes() -> None:
+    def late(route: Any) -> None:
+        time.sleep(0.6)
+        route.continue_()
+
+    body = json.dumps({**ASK, "max_tokens": 9, "stream": True, "tts": {"n": 40, "budget": {"tokens": 40_000}}})
+    with (
+        # Candidates come one by one, and some not at all: the caller goes away before.
+        LoopbackServer(reply=["4", "5"], latency=lambda i: 600.0 if i > 30 else 0.3 * i, honours_n=False) as upstream,
+        serving(base_url=upstream.base_url) as served,
+        browsing() as context,
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port)) as caller,
+    ):
+        tab = context.new_page()
+        tab.route("**/api/solve/**", late)
+        tab.goto(f"{served.root}/view/")
+        wait_for_state(tab, "live")
+        caller.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        tab.click(".line")
+        tab.wait_for_selector("#detail article")
+        tokens = tab.locator(".gauge > div", has_text="tokens")
+        tokens.locator("span", has_text=" held, ").wait_for()
+        caller.close()
+        tokens.locator("span", has_not_text="held").last.wait_for()
+        tab.locator(".line .badge", has_text="failed").wait_for()
+
+
+def test_old_solves_leave_the_list() -> None:
+    with (
+        LoopbackServer(reply="4") as upstream,
+        serving(base_url=upstream.base_url, keep=2) as served,
+        browsing() as context,
+    ):
+        tab = context.new_page()
+        tab.goto(f"{served.root}/view/")
+        wait_for_state(tab, "live")
+        names = [served.post("/v1/chat/completions", ASK)[1]["id"] for _ in range(4)]
+        tab.locator("#count", has_text="2 of 2").wait_for()
+        tab.evaluate("name => { location.hash = '#/solve/' + name }", names[3])
+        tab.wait_for_selector("#detail article")
+        tab.evaluate("name => { location.hash = '#/solve/' + name }", names[0])
+        tab.locator("#detail .cause", has_text="no such solve").wait_for()
+
+
 def test_filters_narrow_the_list(served: Serving) -> None:
     failed = {"version": 1, "started": "", "events": [{"id": 0, "kind": "solve", "parent": None, "at": 0, "end": 1,
                                                       "problem": "no", "error": "AllCandidatesFailed"}]}  # fmt: skip
@@ -232,6 +299,13 @@ def test_a_key_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
             tab.keyboard.press("Enter")
             tab.wait_for_selector(".line")
             assert "viewer-secret" not in tab.content()
+            deep = context.new_page()  # a link straight to a solve, whose key is asked for first
+            name = next(iter(solves_of(served).all())).name
+            deep.goto(f"{served.root}/view/#/solve/{name}")
+            wait_for_state(deep, "a key is needed")
+            deep.fill("#key", "viewer-secret-key-1")
+            deep.keyboard.press("Enter")
+            deep.wait_for_selector("#detail article")
 
 
 def test_differences_are_marked_word_by_word() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tts_plugins._calls.limiter import Limiter, Place, Places
+from tts_plugins._calls.limiter import Limiter
+from tts_plugins._calls.places import Place, Places
 from tts_plugins.budget import Amount, Budget, Limits
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.ledger import Hold, Ledger

@@ -195,7 +195,7 @@ class TestTree:
         for part in (
             "BestOfN(n=8", "model scripted", "verifier judge", "seed 0",
             "ended: its stop rule was met: Threshold(score=0.9)",
-            "6 candidates", "1 lost", "1 cancelled", "calls (model 9, verifier 7)", "budget 600 calls, 90,000 tokens",
+            "6 candidates", "1 failed", "1 cancelled", "calls (model 9, verifier 7)", "budget 600 calls, 90,000 tokens",
         ):  # fmt: skip
             assert part in heading, part
         assert re.search(r"≤\d+ tokens", heading), "a cancelled call is charged at its bound"
@@ -248,7 +248,7 @@ class TestTree:
         text = tree(trace)
         assert text.splitlines()[0] == "p → nothing (failed)"
         assert "ended: it failed: AllCandidatesFailed: all 3 candidates failed" in text
-        assert "3 lost" in text and text.count("✗ attempt 1") == 3
+        assert "3 failed" in text and text.count("✗ attempt 1") == 3
         read = check_safe(page(trace))
         assert any("No candidate was chosen: it failed: AllCandidatesFailed" in t for t in read.texts["p"])
 
@@ -326,7 +326,7 @@ class TestPage:
         assert read.has_class("candidate") - read.values("class", "details").count("candidate chosen") == 6
         everything = " ".join(t for texts in read.texts.values() for t in texts)
         for part in ("InvalidScore: judge: score of candidate", "RateLimited: 429 slow down", "2 attempts", "of 600",
-                     "its stop rule was met", "6 candidates, 1 lost, 1 cancelled", "only 0.25"):  # fmt: skip
+                     "its stop rule was met", "6 candidates, 1 failed, 1 cancelled", "only 0.25"):  # fmt: skip
             assert part in everything, part
         assert "\nso the answer is \\boxed{386}" in read.texts["pre"]
         assert [t.strip() for t in read.texts["th"]][-3:] == ["model", "verifier", "total"]
@@ -335,7 +335,7 @@ class TestPage:
         read = Page(page(eight))
         bars = read.values("class", "rect")
         assert bars.count("model") == 7 and bars.count("cancelled") == 1, "eight generations"
-        assert bars.count("verifier") == 6 and bars.count("lost") == 1, "seven verifications"
+        assert bars.count("verifier") == 6 and bars.count("failed") == 1, "seven verifications"
         assert bars.count("failure") == 1
         for name in ("x", "width"):
             shares = [float(v[:-1]) for v in read.values(name, "rect") if v.endswith("%")]

@@ -239,6 +239,61 @@ async def test_tree_search_counts_stops_and_repeats_itself_for_a_seed() -> None:
         await solve("?", model=climbing(), strategy=TreeSearch(n=10), verifier=HEIGHT, budget=Budget(tokens=1))
 
 
+ONE_BY_ONE = [TreeSearch(n=5), TreeSearch(n=5, batch=2), Revision(chains=1, rounds=5, select="best")]
+
+
+@pytest.mark.parametrize("strategy", ONE_BY_ONE, ids=["tree", "tree by twos", "revision"])
+@pytest.mark.parametrize("failing", [1, 2, 4])
+async def test_attempts_go_on_after_one_that_failed(strategy: Any, failing: int) -> None:
+    """The failure is the feedback, and what failed is never chosen."""
+    count = 0
+
+    def first_fail(problem: Problem, candidate: Any) -> float:
+        nonlocal count
+        count += 1
+        if count <= failing:
+            raise ValueError("the brackets do not match")
+        return 0.1 * count
+
+    model = climbing()
+    verifier = CallableVerifier(first_fail, inline=True)
+    result = await solve("?", model=model, strategy=strategy, verifier=verifier, seed=3)
+    assert result.usage.calls == 5 and result.stopped == "complete"
+    assert len(result.candidates) == 5 - failing and all(c.score is not None for c in result.candidates)
+    assert result.score == max(c.score or 0 for c in result.candidates)
+
+
+async def test_a_tree_shows_a_failure_to_what_revises_it() -> None:
+    seen: list[str] = []
+
+    def revise(problem: Problem, history: Sequence[Scored], number: int) -> str:
+        seen.append(history[-1].feedback)
+        return "Answer: 40"
+
+    def judged(problem: Problem, candidate: Any) -> float:
+        if candidate.answer == "1":
+            raise ValueError("the brackets do not match")
+        return 0.8
+
+    model = ScriptedReviseModel(["Answer: 1"], revise)
+    verifier = CallableVerifier(judged, inline=True)
+    result = await solve("?", model=model, strategy=TreeSearch(n=16), verifier=verifier, seed=1)
+    assert result.answer == "40" and any("the brackets do not match" in feedback for feedback in seen)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+async def test_a_tree_whose_every_attempt_fails_names_them_all(batch: int) -> None:
+    def never(problem: Problem, candidate: Any) -> float:
+        raise ValueError("no")
+
+    model, verifier = climbing(), CallableVerifier(never, inline=True)
+    with pytest.raises(AllCandidatesFailed) as caught:
+        await solve("?", model=model, strategy=TreeSearch(n=6, batch=batch), verifier=verifier)
+    assert len(caught.value.errors) == len(caught.value.attempts) == 6
+    with pytest.raises(BudgetExhausted):
+        await solve("?", model=model, strategy=TreeSearch(n=6, batch=batch), verifier=verifier, budget=Budget(calls=2))
+
+
 @pytest.mark.parametrize(
     "strategy", [Revision(chains=2, rounds=3), TreeSearch(n=5), RecursiveAggregation(population=3, subset=2, loops=2)],
     ids=lambda s: s.type_name,

@@ -121,7 +121,7 @@ async def test_a_function_is_a_verifier(function: Any) -> None:
         ({"verifier": BestOfN}, "a function of the output, or a function of"),
         ({"verifier": lambda: 1.0}, r"verifier <lambda>\(\): it must take \(problem, candidate\)"),
         ({"strategy": BestOfN}, "pass an object such as BestOfN"),
-        ({"strategy": 3}, "is no strategy"),
+        ({"strategy": 3}, "must be a strategy"),
         ({"budget": 32}, r"pass Budget\(calls=32\)"),
         ({"on_exhausted": "ignore"}, "'return' or 'raise'"),
         ({"attempts": 0}, "at least 1"),

@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve, solve_sync
-from tts_plugins._internal.threads import call_user, in_thread, on_engine_loop, run_sync
+from tts_plugins._internal.threads import call_user, in_thread, on_engine_loop, run_sync, submit
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, RequestRefused, SolveCancelled
 from tts_plugins.models import CallableModel
 from tts_plugins.stopping import Threshold
@@ -256,6 +257,24 @@ def test_what_comes_late_keeps_no_closed_loop_alive() -> None:
     left = loop_that_ends()
     gc.collect()
     assert left() is None
+
+
+def test_a_coroutine_for_a_loop_that_ends_first_is_never_made() -> None:
+    made: list[int] = []
+
+    async def work() -> None: ...
+
+    def making() -> Coroutine[Any, Any, None]:
+        made.append(1)
+        return work()
+
+    loop = asyncio.new_event_loop()
+    sent = submit(loop, making)
+    loop.close()
+    gc.collect()  # a coroutine that nobody awaited would be a warning, and so an error, here
+    assert made == [] and not sent.done()
+    with pytest.raises(RuntimeError, match="closed"):
+        submit(loop, making)
 
 
 def test_no_wake_up_is_lost() -> None:

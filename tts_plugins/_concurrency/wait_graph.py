@@ -66,6 +66,9 @@ class Resource:
         """Answer the waits that can be answered, in order of arrival."""
         raise NotImplementedError
 
+    def wanted(self) -> None:
+        """Hear that a wait stands here now, such as to have more brought from elsewhere."""
+
     def let_pass(self, wait: Wait) -> bool:
         """Serve the wait before its turn where there is room for it; return whether there was."""
         return False
@@ -163,6 +166,7 @@ class WaitGraph:
         bisect.insort(at.waits, wait, key=_number)
         (self.nested if wait.enclosers else self.outer)[wait] = None
         self._block(wait.enclosers, 1)
+        at.wanted()
         if not at.moving:
             self._suspects[at] = None
 
@@ -171,8 +175,14 @@ class WaitGraph:
         self._unqueue(wait)
         wait.at = to
         bisect.insort(to.waits, wait, key=_number)
+        to.wanted()
         if not to.moving:
             self._suspects[to] = None
+
+    def grown(self, resource: Resource) -> None:
+        """Have a queue looked at again: there is more, or it is known that there will not be."""
+        if resource.waits:
+            self._changed[resource] = None
 
     def end(self, wait: Wait) -> None:
         """Take the wait out of its queue."""

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
+from tts_plugins._internal.values import is_number, is_whole
 from tts_plugins.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ _PRICE = 1e12
 
 def check_count(owner: str, name: str, value: object, *, least: int = 1) -> None:
     """Raise unless `value` is a whole number of at least `least`; name the field, the value and what to do."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if not is_whole(value, least):
         raise ConfigurationError(f"{owner}: {name}={value!r} must be a whole number of at least {least}")
 
 
@@ -150,7 +151,7 @@ def check_straggler(owner: str, value: object) -> None:
     """Raise unless `value` is None or a finite number of at least 1."""
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value < math.inf:
+    if not is_number(value) or not 1 <= value < math.inf:
         raise ConfigurationError(
             f"{owner}: straggler={value!r} must be a finite number of at least 1, times the median child's time; None "
             "waits for all"
@@ -159,7 +160,7 @@ def check_straggler(owner: str, value: object) -> None:
 
 def check_share(owner: str, name: str, value: object) -> None:
     """Raise unless `value` is between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    if not is_number(value) or not 0 <= value <= 1:
         raise ConfigurationError(f"{owner}: {name}={value!r} must be a number from 0 to 1")
 
 

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from tts_plugins._concurrency import forks, running_code
 from tts_plugins._concurrency.thread_pool import NoThread, Pool, as_exception, begin
 
-__all__ = ["NoThread", "call_user", "calling_thread", "in_thread", "on_engine_loop", "run_sync"]
+__all__ = ["NoThread", "call_user", "calling_thread", "in_thread", "on_engine_loop", "run_sync", "submit"]
 
 T = TypeVar("T")
 _PATIENCE = 5.0  # seconds between checks that the loop that one waits for still runs
@@ -205,23 +205,7 @@ class _LoopThread:
         context = contextvars.copy_context()
         context.run(_pooled.set, False)
         context.run(_caller.set, threading.get_ident())
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-        def start() -> None:
-            try:
-                task = loop.create_task(function(), context=context)
-            except BaseException as error:  # noqa: BLE001 - a wrong argument, say: it belongs to who waits
-                if ended is not None:
-                    ended.set()
-                future.set_exception(error)
-                return
-            future.add_done_callback(lambda f: loop.call_soon_threadsafe(task.cancel) if f.cancelled() else None)
-            task.add_done_callback(lambda t: _settle(future, t))
-            if ended is not None:
-                task.add_done_callback(lambda _: ended.set())
-
-        loop.call_soon_threadsafe(start)
-        return future
+        return submit(loop, function, context, ended)
 
     def check(self) -> None:
         """Raise if nothing runs the loop any more, so that nobody waits for it for ever."""
@@ -277,6 +261,44 @@ class _LoopThread:
         if loop is not None and thread is not None and thread.is_alive():
             loop.call_soon_threadsafe(lambda: loop.create_task(end()))
             thread.join(timeout=1.0)
+
+
+def submit(
+    loop: asyncio.AbstractEventLoop,
+    function: Callable[[], Coroutine[Any, Any, T]],
+    context: contextvars.Context | None = None,
+    ended: threading.Event | None = None,
+) -> concurrent.futures.Future[T]:
+    """Run a coroutine function on a loop, from any thread; cancelling the future cancels it.
+
+    The coroutine is made on that loop. `asyncio.run_coroutine_threadsafe` is given one that is made already, which a
+    loop that ends before its turn never awaits, and Python then warns of it wherever it is collected.
+
+    Args:
+        context: to run it in; this one's by default.
+        ended: set once it has ended, cancelled or not.
+
+    Raises:
+        RuntimeError: the loop is closed.
+    """
+    future: concurrent.futures.Future[T] = concurrent.futures.Future()
+    inside = contextvars.copy_context() if context is None else context
+
+    def start() -> None:
+        try:
+            task = loop.create_task(function(), context=inside)
+        except BaseException as error:  # noqa: BLE001 - a wrong argument, say: it belongs to who waits
+            if ended is not None:
+                ended.set()
+            future.set_exception(error)
+            return
+        future.add_done_callback(lambda f: loop.call_soon_threadsafe(task.cancel) if f.cancelled() else None)
+        task.add_done_callback(lambda t: _settle(future, t))
+        if ended is not None:
+            task.add_done_callback(lambda _: ended.set())
+
+    loop.call_soon_threadsafe(start)
+    return future
 
 
 def _settle(future: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None:

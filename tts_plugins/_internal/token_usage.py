@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tts_plugins._internal.config import check_price
-from tts_plugins._internal.fields import field
+from tts_plugins._internal.values import field, is_whole
 from tts_plugins.types import Usage
 
 # Texts of real tokenisers run at about 3 to 6 bytes a token; beyond this, tokens were left out of the count.
@@ -160,7 +160,7 @@ def _count(reported: Any, name: str) -> int | None:
         value = int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**9:
+    if not is_whole(value) or not 0 <= value < 10**9:
         return None
     return value if value > 0 or name == "completion_tokens" else None
 

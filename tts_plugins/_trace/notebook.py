@@ -9,7 +9,19 @@ from typing import Any
 
 from tts_plugins._trace.markup import Html, badges, el, markup, pretty, said, score
 from tts_plugins._trace.outline import View
-from tts_plugins._trace.wording import MARKS, Event, bounded, limits, money, number, oneline, plural, seconds, shorten
+from tts_plugins._trace.wording import (
+    MARKS,
+    Event,
+    bounded,
+    limits,
+    money,
+    number,
+    oneline,
+    plural,
+    seconds,
+    shorten,
+    sureness,
+)
 
 MOST = 100  # rows; a notebook keeps its outputs in its file
 LONGEST = 4000  # characters of one text
@@ -29,7 +41,10 @@ def fragment(trace: Mapping[str, Any]) -> str:
         seconds(usage.get("seconds", view.seconds)),
         f"budget {allowed}" if (allowed := limits(top)) else "",
     ]
-    setting = [oneline(top.get("strategy") or ""), f"ended: {view.why}"]
+    setting = [oneline(top.get("strategy") or ""), f"ended: {view.why}", sureness(top)]
+    if top.get("abstained"):
+        answer = f"no answer (withheld: {answer})"
+        setting.append(f"no answer: {oneline(top['abstained'])}")
     problem = oneline(top.get("problem") or "")
     head = [
         el("p", el("bdi", shorten(problem, 160)), class_="tts-trace-problem"),
@@ -59,7 +74,7 @@ def _table(view: View) -> Html | None:
 def _row(view: View, event: Event) -> Html:
     mark, text = view.mark(event), pretty(str(event.get("text") or ""))
     cut = el("pre", shorten(text, LONGEST), dir="auto")
-    remark = event.get("error") if mark == "lost" else event.get("feedback") or ""
+    remark = event.get("error") if mark == "failed" else event.get("feedback") or ""
     return el(
         "tr",
         el("td", MARKS[mark]),
@@ -72,8 +87,8 @@ def _row(view: View, event: Event) -> Html:
 
 
 def _losses(view: View) -> Html | None:
-    lost = [n.event for n in view.all() if n.kind == "request" and view.mark(n.event) == "lost"]
-    if not lost:
+    failed = [n.event for n in view.all() if n.kind == "request" and view.mark(n.event) == "failed"]
+    if not failed:
         return None
-    rows = [el("li", el("bdi", shorten(str(e.get("error")), 300))) for e in lost[:10]]
-    return el("details", el("summary", plural(len(lost), "failed request")), el("ul", rows))
+    rows = [el("li", el("bdi", shorten(str(e.get("error")), 300))) for e in failed[:10]]
+    return el("details", el("summary", plural(len(failed), "failed request")), el("ul", rows))

@@ -22,9 +22,10 @@ from tts_plugins.types import Usage
 
 Event = Mapping[str, Any]
 _log = logging.getLogger(__name__)
-_CARRIED = ("role", "candidate", "index", "score", "verifier", "seed", "stopped", "n", "chosen", "parent_candidate")
+_CARRIED = ("role", "candidate", "index", "score", "verifier", "seed", "stopped", "n", "chosen", "parent_candidate",
+            "confidence", "agreement", "escalated")  # fmt: skip
 _SPANS = {"solve", "wave", "request", "candidate", "score_set"}
-_NOTES = {"failure", "stop", "budget", "deadline", "cancelled", "overshoot", "straggler", "top_up"}
+_NOTES = {"failure", "stop", "budget", "deadline", "cancelled", "overshoot", "straggler", "top_up", "escalated"}
 CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 
@@ -145,16 +146,16 @@ def _begun(event: Event) -> dict[str, Any]:
 
 def _ended(event: Event) -> dict[str, Any]:
     usage = event.get("usage")
-    told: Mapping[str, Any] = usage.to_dict() if isinstance(usage, Usage) else usage or {}
+    counts: Mapping[str, Any] = usage.to_dict() if isinstance(usage, Usage) else usage or {}
     out: dict[str, Any] = {}
-    if event["kind"] == "request" and told:
+    if event["kind"] == "request" and counts:
         out = {
-            "gen_ai.usage.input_tokens": told.get("prompt_tokens"),
-            "gen_ai.usage.output_tokens": told.get("completion_tokens"),
-            "gen_ai.usage.cache_read.input_tokens": told.get("cached_tokens") or None,
+            "gen_ai.usage.input_tokens": counts.get("prompt_tokens"),
+            "gen_ai.usage.output_tokens": counts.get("completion_tokens"),
+            "gen_ai.usage.cache_read.input_tokens": counts.get("cached_tokens") or None,
         }
     if event["kind"] == "solve":
-        out["tts_plugins.usage"] = json.dumps(told)
+        out["tts_plugins.usage"] = json.dumps(counts)
     if event["kind"] == "candidate" and event.get("finish_reason"):
         out["gen_ai.response.finish_reasons"] = [str(event["finish_reason"])]
     return {key: value for key, value in out.items() if value is not None} | _carried(event)

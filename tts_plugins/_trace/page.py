@@ -25,6 +25,7 @@ from tts_plugins._trace.wording import (
     plural,
     seconds,
     shorten,
+    sureness,
     visible,
 )
 
@@ -200,7 +201,10 @@ def _verdict(view: View, prefix: str) -> Html:
             el("pre", shorten(text, 1200), class_="answer", dir="auto"),
             el("p", el("span", "★", class_="mark chosen"), " ", link, " ", score(number(top.get("score")))),
         ]
-    return el("header", short, el("h3", "Chosen answer", class_="quiet"), answer)
+    withheld = top.get("abstained")
+    title = "Withheld answer" if withheld else "Chosen answer"
+    why = el("p", "No answer was given: ", el("bdi", oneline(withheld)), class_="answer none") if withheld else None
+    return el("header", short, why, el("h3", title, class_="quiet"), answer)
 
 
 def _facts(view: View) -> Html:
@@ -208,6 +212,7 @@ def _facts(view: View) -> Html:
     budget = limits(top) or "none of its own"
     pairs = [
         ("Ended", view.why),
+        ("How sure", sureness(top) or None),
         ("Candidates", view.tally),
         ("Strategy", top.get("strategy")),
         ("Model", top.get("model")),

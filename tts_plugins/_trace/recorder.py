@@ -63,8 +63,10 @@ class Trace:
             self._tell(event)
 
     def mark(self, event_id: int, /, **data: Any) -> None:
-        """Add to what has ended: a candidate is pruned by what comes after it."""
-        self._events[event_id].update(_plain(data))
+        """Add to an event later, and tell the listener again: a candidate is pruned by what comes after it."""
+        event = self._events[event_id]
+        event.update(_plain(data))
+        self._tell(event)
 
     def note(self, kind: str, parent: int | None, /, **data: Any) -> None:
         """Record something that takes no time.

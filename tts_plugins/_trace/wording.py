@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from tts_plugins._internal.values import is_number
+
 Event = Mapping[str, Any]
-Mark = Literal["chosen", "lost", "roomless", "cancelled", "pruned", "running", "plain"]
+Mark = Literal["chosen", "failed", "out_of_budget", "cancelled", "pruned", "running", "plain"]
 
 STOPPED = {
     "complete": "complete: nothing was left to do",
@@ -24,11 +26,12 @@ STOPPED = {
 }
 
 MARKS: Mapping[str, str] = {
-    "chosen": "★", "lost": "✗", "roomless": "–", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•",
+    "chosen": "★", "failed": "✗", "out_of_budget": "–", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•",
 }  # fmt: skip
 
 TALLIED: Mapping[str, str] = {
-    "pruned": "pruned", "lost": "lost", "roomless": "without room", "cancelled": "cancelled", "running": "running",
+    "pruned": "pruned", "failed": "failed", "out_of_budget": "out of budget", "cancelled": "cancelled",
+    "running": "running",
 }  # fmt: skip
 
 NOTES = {
@@ -41,6 +44,7 @@ NOTES = {
     "shortage": "this machine had no thread, descriptor or memory for it",
     "doubt": "the choice is doubtful",
     "top_up": "fewer choices than asked for; the rest is asked again",
+    "escalated": "not sure enough, so more was asked",
 }
 
 # What hides or reorders text, or drives a terminal: controls, bidirectional and invisible marks, lone surrogates.
@@ -73,7 +77,7 @@ def shorten(text: str, width: int) -> str:
 
 def number(value: object) -> float | None:
     """A finite number, or None for whatever else it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         return None
     return float(value)
 
@@ -128,6 +132,21 @@ def charged(usage: object) -> str:
     return f"charged {said}" if said else ""
 
 
+def sureness(top: Event) -> str:
+    """How sure a solve is of its choice, in words; empty where nothing is known."""
+    both = [(name, number(top.get(name))) for name in ("confidence", "agreement")]
+    said = ", ".join(f"{name} {value:.2f}" for name, value in both if value is not None)
+    return " ".join(filter(None, [said, "(by the escalation)" if top.get("escalated") else ""]))
+
+
+def escalation_words(note: Event) -> str:
+    """Why a question went further, and where to."""
+    confidence, below = number(note.get("confidence")), number(note.get("below"))
+    known = "unknown" if confidence is None else f"{confidence:.2f}"
+    least = "" if below is None else f", below {below:g}"
+    return f"confidence {known}{least}; to {oneline(note.get('to'))}"
+
+
 def stop_words(note: Event) -> str:
     """What a stop rule saw when it stopped."""
     seen, left = number(note.get("seen")), number(note.get("left"))
@@ -135,7 +154,7 @@ def stop_words(note: Event) -> str:
     return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more possible")
 
 
-CUT_SHORT = ("max_steps", "search_ended", "larger_failed", "shortage", "doubt")
+CUT_SHORT = ("max_steps", "search_ended", "larger_failed", "escalation_failed", "shortage", "doubt")
 
 
 def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
@@ -144,25 +163,25 @@ def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
     Events of other kinds say nothing of it.
     """
     said: dict[str, None] = {}
-    lost: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
     for event in events:
         if event.get("kind") == "shortage":
-            lost[oneline(event.get("error"))] += 1
+            failed[oneline(event.get("error"))] += 1
         elif event.get("kind") == "max_steps":
             left = number(event.get("unfinished", 1))
             said[f"max_steps={event.get('steps')} ended it before {plural(left or 1, 'candidate')} had an end"] = None
         elif event.get("kind") == "doubt":
             said[oneline(event.get("said"))] = None
-        elif event.get("kind") in _ENDED and not str(event.get("error")).startswith(_TOLD):
+        elif event.get("kind") in _ENDED and not str(event.get("error")).startswith(_SHOWN_BY_STOPPED):
             said[f"it went no further: {oneline(event.get('error'))}"] = None
     said |= dict.fromkeys(
-        f"{plural(n, 'candidate')} lost for want of what this machine has: {x}" for x, n in lost.items()
+        f"{plural(n, 'candidate')} failed, since this machine lacks something: {x}" for x, n in failed.items()
     )
     return tuple(said)
 
 
-_ENDED = ("search_ended", "larger_failed")
-_TOLD = ("BudgetExhausted", "DeadlineExceeded", "SolveCancelled")  # by `stopped`
+_ENDED = ("search_ended", "larger_failed", "escalation_failed")
+_SHOWN_BY_STOPPED = ("BudgetExhausted", "DeadlineExceeded", "SolveCancelled")
 
 
 def numbers(values: object) -> list[float]:
@@ -172,7 +191,7 @@ def numbers(values: object) -> list[float]:
 
 
 def rest(event: Event, *known: str) -> str:
-    """Every field that is not told elsewhere, for kinds and fields that are not known here."""
+    """Return every field that is not shown elsewhere, for kinds and fields that are not known here."""
     skipped = {"id", "kind", "parent", "at", "end", *known}
     return ", ".join(f"{oneline(k)}={oneline(v)}" for k, v in event.items() if k not in skipped and v not in (None, ""))
 

@@ -4,10 +4,11 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
-from tts_plugins._internal.fields import field, fields_of, listed
+from tts_plugins._internal.config import check_count
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
-from tts_plugins._internal.threads import call_user, in_thread
+from tts_plugins._internal.threads import call_user, in_thread, submit
+from tts_plugins._internal.values import field, fields_of, is_number, is_whole, listed
 from tts_plugins.adapters._all_failed import original_of, raised_for
 from tts_plugins.adapters._charge import causes_of, charge_of
 from tts_plugins.adapters._error_messages import described
@@ -21,7 +22,7 @@ from tts_plugins.adapters._metered import (
     searching,
     setting,
 )
-from tts_plugins.adapters._options import SearchOptions
+from tts_plugins.adapters._options import AdapterOptions, ProfileOptions, SearchOptions, StrategyOptions
 from tts_plugins.adapters._search import BaseSearch
 from tts_plugins.adapters._settings import (
     LIMITS,
@@ -30,12 +31,12 @@ from tts_plugins.adapters._settings import (
     SearchSettings,
     as_budget,
     as_strategy,
-    check_names,
 )
 from tts_plugins.adapters._shapes import candidates_of
 from tts_plugins.adapters._texts import Text, Unparsed, answer_key, parsed_only
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.models.stepping import Stepping
+from tts_plugins.options import check_names
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "METER",
     "REVISING",
     "STEPWISE",
+    "AdapterOptions",
     "Attempts",
     "BaseSearch",
     "CandidateLost",
@@ -50,9 +52,11 @@ __all__ = [
     "Judging",
     "MeteredModel",
     "Passing",
+    "ProfileOptions",
     "SearchOptions",
     "SearchSettings",
     "Stepping",
+    "StrategyOptions",
     "Text",
     "Unparsed",
     "answer_key",
@@ -65,11 +69,14 @@ __all__ = [
     "cause_for",
     "causes_of",
     "charge_of",
+    "check_count",
     "check_names",
     "described",
     "field",
     "fields_of",
     "in_thread",
+    "is_number",
+    "is_whole",
     "listed",
     "metered_verifier",
     "original_of",
@@ -81,6 +88,7 @@ __all__ = [
     "setting",
     "shown_address",
     "signature_of",
+    "submit",
     "takes",
     "was_given",
 ]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 from tts_plugins.adapters._shapes import candidates_of, shaped
 from tts_plugins.adapters._texts import answer_key
@@ -14,6 +13,7 @@ from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 from tts_plugins.metering import Prices
+from tts_plugins.options import CommonSettings, check_common, check_names
 from tts_plugins.profiles import load_profile
 from tts_plugins.protocols import Strategy
 from tts_plugins.strategies import (
@@ -37,7 +37,7 @@ _DEFAULT_N = 8  # of `solve`
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchSettings:
+class SearchSettings(CommonSettings):
     """The settings of a search; None where the default of `tts_plugins.solve` holds.
 
     Attributes:
@@ -49,10 +49,8 @@ class SearchSettings:
     strategy: Strategy | None = None
     verifier: Any = None
     budget: Budget | Ledger | None = None
-    seed: int | None = None
     answer: Callable[[Any], str | None] | None = None
     price: Prices = None
-    on_exhausted: Literal["return", "raise"] = "return"
 
     def changed(self, owner: str, asked: Mapping[str, Any]) -> Self:
         """With what `asked` says: the fields, `n`, and `profile`, which gives what is not set otherwise.
@@ -74,10 +72,7 @@ class SearchSettings:
                 given["strategy"], n = fitted, None
         if "budget" in given:
             given["budget"] = as_budget(owner, given["budget"], self.budget)
-        if "seed" in given and (isinstance(given["seed"], bool) or not isinstance(given["seed"], int)):
-            raise ConfigurationError(f"{owner}: seed={given['seed']!r} must be a whole number, or left out")
-        if given.get("on_exhausted", "return") not in ("return", "raise"):
-            raise ConfigurationError(f"{owner}: on_exhausted={given['on_exhausted']!r} is not 'return' or 'raise'")
+        check_common(owner, given)
         if "answer" in given and not callable(given["answer"]):
             raise ConfigurationError(f"{owner}: answer={given['answer']!r} must be a function of a candidate's output")
         made = replace(self, **given)
@@ -88,10 +83,9 @@ class SearchSettings:
     def shown(self) -> str:
         """The strategy, and what else was set, as an object that searches shows them in its `repr`."""
         strategy = self.strategy or (BestOfN if self.verifier is not None else SelfConsistency)(n=_DEFAULT_N)
-        shown = {
-            "strategy": strategy,
-            **{f.name: getattr(self, f.name) for f in dataclasses.fields(self)[1:] if f.repr},
-        }
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.repr}
+        common = self.common()
+        shown = {**{name: own[name] for name in own if name not in common}, **common, "strategy": strategy}
         plain = {f.name: f.default for f in dataclasses.fields(self)}
         shown = {name: value for name, value in shown.items() if value != plain[name]}
         return ", ".join(f"{name}={_named(value)}" for name, value in shown.items())
@@ -107,11 +101,10 @@ class SearchSettings:
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `solve`, but for the model and the verifier."""
         return {
+            **self.common(),
             "strategy": self.strategy,
             "budget": self.budget,
-            "seed": self.seed,
             "answer": answer_key(self.answer),
-            "on_exhausted": self.on_exhausted,
         }
 
     def _filled(self, profile: str) -> Self:
@@ -125,19 +118,6 @@ class SearchSettings:
         if not dataclasses.is_dataclass(strategy) or "n" not in {f.name for f in dataclasses.fields(strategy)}:
             raise ConfigurationError(f"{owner}: n={n!r} cannot be set, since {strategy!r} has no n; leave it out")
         return cast(Strategy, replace(cast(Any, strategy), n=n))
-
-
-def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse the first name that is not known.
-
-    Raises:
-        ConfigurationError: naming it, the one that may be meant, and all that are known.
-    """
-    names = sorted(known)
-    for name in sorted(set(given) - set(names)):
-        near = difflib.get_close_matches(name, names, 1)
-        meant = f"did you mean {near[0]!r}? Or " if near else ""
-        raise ConfigurationError(f"{owner}: {name!r} is not a setting; {meant}use one of {', '.join(names)}")
 
 
 def _named(value: Any) -> str:
@@ -174,9 +154,7 @@ def as_budget(owner: str, value: Any, standing: Budget | Ledger | None = None) -
     """
     if not isinstance(value, Mapping):
         if not isinstance(value, Budget | Ledger):
-            raise ConfigurationError(
-                f"{owner}: budget={value!r} is neither a Budget nor a Ledger; pass Budget(calls=32)"
-            )
+            raise ConfigurationError(f"{owner}: budget={value!r} must be a Budget or a Ledger; pass Budget(calls=32)")
         return value
     if unknown := sorted(set(value) - set(LIMITS)):
         raise ConfigurationError(f"{owner}: budget {unknown[0]!r} is not known; the limits are {', '.join(LIMITS)}")

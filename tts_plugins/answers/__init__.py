@@ -84,6 +84,7 @@ def normalise(answer: str, style: Literal["point", "comma"] | None = None) -> st
     r"""The one form of an answer; idempotent.
 
     Args:
+        answer: as it was written.
         style: whether a point or a comma stands before decimals, where that is known.
 
     >>> normalise(r"\dfrac{1}{2}"), normalise("$1,200.00"), normalise("The Eiffel Tower."), normalise(r"x \geq 5")

@@ -86,9 +86,12 @@ async def replay(
     """Run a strategy on a pool, `orders` times on each problem with its samples shuffled.
 
     Args:
+        pool: recorded samples, enough of each problem for the strategy.
+        strategy: any that only samples.
         verifier: such as `RecordedVerifier()`.
         problems: the ids to run on; all if left out.
         orders: shuffled orders of each problem's samples; the same for every strategy with the same `seed`.
+        seed: of the shuffled orders, and of the strategy's own draws.
         budget: limits for each solve.
         answer: the vote of a candidate's text; the recorded answer by default.
         grade: whether a result is right; by default the recorded grade of the chosen candidate.

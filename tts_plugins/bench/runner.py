@@ -73,6 +73,7 @@ async def bench(
     """Run the part of a plan that is not in its store yet.
 
     Args:
+        plan: strategies, problems, models and seeds.
         store: as `plan.open` gives it.
         concurrency: solves under way at once.
         total: limits for all solves together, those of earlier starts included, but for its `seconds`: those are

@@ -2,9 +2,13 @@
 
 from tts_plugins._calls.context import carry_account, current_ledger
 from tts_plugins._trace.recorder import Trace
-from tts_plugins.engine.solve import SolveEvents, solve, solve_events, solve_many, solve_sync
+from tts_plugins.engine.many import Engine, Factory, LocalEngine, solve_many, solve_stream
+from tts_plugins.engine.solve import SolveEvents, solve, solve_events, solve_sync
 
 __all__ = [
+    "Engine",
+    "Factory",
+    "LocalEngine",
     "SolveEvents",
     "Trace",
     "carry_account",
@@ -12,5 +16,6 @@ __all__ = [
     "solve",
     "solve_events",
     "solve_many",
+    "solve_stream",
     "solve_sync",
 ]

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
-from tts_plugins._internal.threads import in_thread
+from tts_plugins._internal.threads import in_thread, submit
 from tts_plugins.protocols import ForwardingRun, Model, Run, SetVerifier, Verifier
 from tts_plugins.types import Problem, Reply
 
@@ -92,7 +92,7 @@ class _RunFromThread(ForwardingRun):
         self._loop = loop
 
     async def generate(self, model: Model, problem: Problem, n: int = 1) -> Reply:
-        asked = asyncio.run_coroutine_threadsafe(_reply(self._run, model, problem, n), self._loop)
+        asked = submit(self._loop, lambda: _reply(self._run, model, problem, n))
         return await asyncio.wrap_future(asked)
 
 

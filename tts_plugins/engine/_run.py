@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 from tts_plugins._calls.caller import acquire, check_bounds
 from tts_plugins._calls.context import SCOPE
 from tts_plugins._internal.config import check_straggler
+from tts_plugins._internal.values import is_whole
 from tts_plugins.budget import FREE
 from tts_plugins.engine._expansion import expansion
 from tts_plugins.engine._jobs import Job, Jobs, Revised, Whole
-from tts_plugins.engine._sampling import Sampling, bounds
+from tts_plugins.engine._sampling import Sampling
+from tts_plugins.engine._sending import bounds
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Group
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
@@ -65,7 +67,7 @@ class SolveRun:
         self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0, straggler: float | None = None
     ) -> AsyncIterator[Scored]:
         _check_count("expand", total, "total")
-        if isinstance(lookahead, bool) or not isinstance(lookahead, int) or lookahead < 0:
+        if not is_whole(lookahead, 0):
             raise ConfigurationError(f"Run.expand: lookahead={lookahead!r} must be a whole number of at least 0")
         check_straggler("Run.expand", straggler)
         self._state.raise_if_halted()
@@ -126,8 +128,7 @@ class SolveRun:
         role, within = ("model", None) if scope is None else (scope.role, scope.hold if inside else None)
         parent = scope.event if scope is not None and inside else state.root
         # Taken before anything is waited for: whose turn comes first must not change who gets which.
-        source = state.seeds if scope is None else scope.seeds
-        seeds = [next(source) for _ in range(n)]
+        seeds = [next(state.seeds) if scope is None else scope.next_seed() for _ in range(n)]
         bound = await model.bound(problem)
         check_bounds(model, bound, state.ledger)
         unit = (bound or FREE).need
@@ -137,7 +138,7 @@ class SolveRun:
                 hold = await acquire(state.ledger, unit, at_most=min(len(seeds), max(1, model.batch)), within=within)
                 reply, rest, _ = await state.caller.request(
                     model, problem, seeds[: hold.units], bound=bound, unit=unit, hold=hold, within=within, role=role,
-                    parent=parent,
+                    parent=parent, alone=True,
                 )  # fmt: skip
             except BudgetExhausted:
                 if not made:
@@ -150,11 +151,9 @@ class SolveRun:
         return Reply(generations=tuple(made), usage=usage)
 
     def note(self, kind: str, **data: Any) -> None:
-        self._state.note(kind, **data)
-        if kind == "stop":
-            self._state.end_by_rule()
+        self._state.note_of_strategy(kind, **data)
 
 
 def _check_count(who: str, n: object, name: str = "n") -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+    if not is_whole(n, 1):
         raise ConfigurationError(f"Run.{who}: {name}={n!r} must be a whole number of at least 1")

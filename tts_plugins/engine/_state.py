@@ -10,9 +10,9 @@ from tts_plugins._calls.cancellation import End, Halt
 from tts_plugins._calls.context import derive, seeds_of
 from tts_plugins._trace.recorder import Trace
 from tts_plugins.answers import AnswerKey
+from tts_plugins.confidence import check_threshold
 from tts_plugins.engine._blocking import Blocking
-from tts_plugins.engine._inbox import Inbox
-from tts_plugins.engine._tasks import Tasks
+from tts_plugins.engine._tasks import Inbox, Tasks
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, ModelError, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Verifier
@@ -34,6 +34,8 @@ class SolveState:
         inboxes: where samplings that are under way wait for candidates.
         on_halt: called once when it is halted.
         blocking: which verifiers held the loop.
+        choices: what the strategy said of its choices, by the candidate's id.
+        below: the confidence below which the strategy itself would not answer; None where it does not say.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class SolveState:
         self.seen: list[Scored] = []
         self.stopped: Stopped = "complete"
         self.blocking = Blocking()
+        self.choices: dict[str, dict[str, Any]] = {}
+        self.below: float | None = None
         self.ended_by_rule = False  # as the strategy itself says, which no later sampling takes back
         self.refused: BudgetExhausted | None = None
         self.fatal: list[tuple[Model, ModelError]] = []
@@ -83,6 +87,18 @@ class SolveState:
     def note(self, kind: str, **data: Any) -> None:
         """Record an event of the solve as a whole."""
         self.trace.note(kind, self.root, **data)
+
+    def note_of_strategy(self, kind: str, **data: Any) -> None:
+        """Record what a strategy says; see `Run.note` for what becomes part of the result."""
+        if kind == "choice":
+            self.choices.setdefault(data["candidate"], {}).update(data)
+        elif kind == "threshold":
+            check_threshold("Run.note", data["below"])
+            self.below = data["below"]
+        else:
+            self.note(kind, **data)
+            if kind == "stop":
+                self.end_by_rule()
 
     def end_by_rule(self) -> None:
         """Say that a stop rule ended the search, or a part of it that runs beside others."""

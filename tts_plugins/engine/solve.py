@@ -4,50 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Literal, Required, TypedDict, Unpack, overload
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any, Unpack
 
-from tts_plugins._calls.context import SCOPE, seeds_of
+from tts_plugins._calls.context import SCOPE
+from tts_plugins._calls.running_solves import running_loop
+from tts_plugins._internal.config import check_count
 from tts_plugins._internal.threads import run_sync
-from tts_plugins._trace.recorder import Event, Listener
-from tts_plugins.answers import AnswerKey, extract
+from tts_plugins._trace.recorder import Event
 from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
-from tts_plugins.engine._running import running_loop
-from tts_plugins.errors import ConfigurationError, TTSError
+from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
-from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_model, is_set_verifier, is_verifier
+from tts_plugins.options import SolveOptions, check_common, check_names
+from tts_plugins.protocols import SetVerifier, Verifier, is_model, is_set_verifier, is_verifier
 from tts_plugins.strategies import BestOfN, SelfConsistency
+from tts_plugins.strategies.abstaining import Abstaining
 from tts_plugins.types import Problem, Result
 
 
-class SolveOptions(TypedDict, total=False):
-    """The keyword arguments of `solve`, for functions that pass them on. `solve` says what they mean."""
-
-    model: Required[Model]
-    strategy: Strategy | None
-    verifier: Verifier | SetVerifier | Callable[..., Any] | None
-    budget: Budget | Ledger | None
-    seed: int | None
-    answer: AnswerKey
-    on_exhausted: Literal["return", "raise"]
-    attempts: int
-    listener: Listener | None
-
-
-async def solve(
-    problem: object,
-    *,
-    model: Model,
-    strategy: Strategy | None = None,
-    verifier: Verifier | SetVerifier | Callable[..., Any] | None = None,
-    budget: Budget | Ledger | None = None,
-    seed: int | None = None,
-    answer: AnswerKey = extract,
-    on_exhausted: Literal["return", "raise"] = "return",
-    attempts: int = 4,
-    listener: Listener | None = None,
-) -> Result:
+async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
     """Solve one problem.
 
     Args:
@@ -63,7 +40,14 @@ async def solve(
         on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
         attempts: attempts for each request, the first included. The wait between them honours Retry-After; without a
             deadline, at most 120 s.
-        listener: a function that is called on the solve's loop with every trace event, when it starts and when it ends.
+        abstain_below: the least confidence with which the question is answered, from 0 to 1; see `Result.confidence`.
+            None takes the threshold of a policy that was calibrated with `abstain_risk`, else answers always.
+        on_abstain: below it, give a result without an answer ("none"), raise `LowConfidence` ("raise"), or ask what
+            `escalate` says, within the same budget ("escalate"). What comes of that is held to the same threshold,
+            but for a single answer of another model, of which nothing says how sure it is.
+        escalate: a larger model, which is asked once; a strategy; or an `Escalation` of both.
+        listener: a function that is called on the solve's loop with every trace event, when it starts and when it ends,
+            and once more when something is added to it, such as `pruned` to a candidate.
 
     Returns:
         The chosen candidate, all that were seen, the usage, why it stopped, and the trace.
@@ -75,73 +59,14 @@ async def solve(
         TTSError: the strategy returned no candidate, or cancelled itself.
         ModelError: no candidate can succeed: a wrong key, an unknown model.
         AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
+        LowConfidence: the choice is not sure enough, and `on_abstain` is "raise".
     """
-    settings = _settings(model, strategy, verifier, budget, seed, answer, on_exhausted, attempts)
-    if listener is not None and not callable(listener):
-        raise ConfigurationError(f"solve: listener={listener!r} cannot be called; pass a function of one event")
-    return await Solving(Problem.of(problem), settings, listener).run()
+    return await Solving(Problem.of(problem), _settings(options)).run()
 
 
-def solve_sync(problem: object, **settings: Unpack[SolveOptions]) -> Result:
+def solve_sync(problem: object, **options: Unpack[SolveOptions]) -> Result:
     """Call `solve` from synchronous code: on any thread, and inside a running event loop too, as in a notebook."""
-    return run_sync(lambda: solve(problem, **settings))
-
-
-@overload
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = ...,
-    return_errors: Literal[False] = ...,
-    **settings: Unpack[SolveOptions],
-) -> list[Result]: ...
-@overload
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = ...,
-    return_errors: Literal[True],
-    **settings: Unpack[SolveOptions],
-) -> list[Result | TTSError]: ...
-async def solve_many(
-    problems: Iterable[object],
-    *,
-    concurrency: int = 64,
-    return_errors: bool = False,
-    **settings: Unpack[SolveOptions],
-) -> list[Result] | list[Result | TTSError]:
-    """Solve many problems, at most `concurrency` at a time; results are in the order of the problems.
-
-    Each problem gets a fresh `Budget`; pass a `Ledger` to share one. Each has its own seed, derived from `seed`. With
-    `return_errors`, the error of a problem that fails stands in its place; otherwise the first error ends the rest.
-    """
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise ConfigurationError(f"solve_many: concurrency={concurrency!r} must be a whole number of at least 1")
-    running_loop()  # raises where there is none
-    places = asyncio.Semaphore(concurrency)
-    seeds = seeds_of(_seed(settings.get("seed"), "solve_many"), "problem")
-
-    async def one(problem: object, own: int) -> Result | TTSError:
-        async with places:
-            try:
-                return await solve(problem, **_with_seed(settings, own))
-            except TTSError as error:
-                if return_errors:
-                    return error
-                raise
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(p, next(seeds))) for p in problems]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
-    return [task.result() for task in tasks]
-
-
-def _with_seed(settings: SolveOptions, seed: int) -> SolveOptions:
-    made = settings.copy()
-    made["seed"] = seed
-    return made
+    return run_sync(lambda: solve(problem, **options))
 
 
 class SolveEvents:
@@ -150,9 +75,11 @@ class SolveEvents:
     Leaving the loop early leaves the solve running: `cancel()` ends it with the best answer so far.
     """
 
-    def __init__(self, problem: object, settings: dict[str, Any]) -> None:
+    def __init__(self, problem: object, **options: Unpack[SolveOptions]) -> None:
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._solve = Solving(Problem.of(problem), _settings(**settings), self._queue.put_nowait)
+        settings = _settings(options)
+        self._listener = settings.listener
+        self._solve = Solving(Problem.of(problem), replace(settings, listener=self._heard))
         self._task: asyncio.Task[Result] | None = None
 
     async def __aiter__(self) -> AsyncIterator[Event]:
@@ -180,6 +107,11 @@ class SolveEvents:
         """
         self._solve.halt()
 
+    def _heard(self, event: Event) -> None:
+        self._queue.put_nowait(event)
+        if self._listener is not None:
+            self._listener(event)
+
     def _start(self) -> asyncio.Task[Result]:
         if self._task is None:
             self._task = running_loop().create_task(self._solve.run())
@@ -187,66 +119,52 @@ class SolveEvents:
         return self._task
 
 
-def solve_events(
-    problem: object,
-    *,
-    model: Model,
-    strategy: Strategy | None = None,
-    verifier: Verifier | SetVerifier | Callable[..., Any] | None = None,
-    budget: Budget | Ledger | None = None,
-    seed: int | None = None,
-    answer: AnswerKey = extract,
-    on_exhausted: Literal["return", "raise"] = "return",
-    attempts: int = 4,
-) -> SolveEvents:
+def solve_events(problem: object, **options: Unpack[SolveOptions]) -> SolveEvents:
     """Solve, and watch it: an asynchronous iterable over the trace's events, whose `result` is the outcome.
 
-    An event appears when it starts (`end` is None) and again when it ends, with the same `id`.
+    An event appears when it starts (`end` is None) and again when it ends, with the same `id`; a candidate appears once
+    more, with `pruned`, when the search drops it. `solve` says what the options mean.
     """
-    return SolveEvents(
-        problem,
-        {
-            "model": model,
-            "strategy": strategy,
-            "verifier": verifier,
-            "budget": budget,
-            "seed": seed,
-            "answer": answer,
-            "on_exhausted": on_exhausted,
-            "attempts": attempts,
-        },
-    )
+    return SolveEvents(problem, **options)
 
 
-def _settings(
-    model: Model,
-    strategy: Strategy | None,
-    verifier: Verifier | SetVerifier | Callable[..., Any] | None,
-    budget: Budget | Ledger | None,
-    seed: int | None,
-    answer: AnswerKey,
-    on_exhausted: Literal["return", "raise"],
-    attempts: int,
-) -> Settings:
+def _settings(options: SolveOptions) -> Settings:
+    check_names("solve", options, SolveOptions.__annotations__)
+    check_common("solve", options)
+    model, strategy = options.get("model"), options.get("strategy")
     if not is_model(model):
-        raise ConfigurationError(f"solve: model={model!r} is no model; wrap a function with CallableModel(function)")
-    check = _verifier(verifier)
+        raise ConfigurationError(
+            f"solve: model={model!r} must be a model; wrap a function with CallableModel(function)"
+        )
+    verifier = _verifier(options.get("verifier"))
     if strategy is None:
-        strategy = SelfConsistency(n=8) if check is None else BestOfN(n=8)
+        strategy = SelfConsistency(n=8) if verifier is None else BestOfN(n=8)
     elif isinstance(strategy, type) or not callable(strategy):
-        raise ConfigurationError(f"solve: strategy={strategy!r} is no strategy; pass an object such as BestOfN(n=8)")
-    if budget is not None and not isinstance(budget, Budget | Ledger):
-        raise ConfigurationError(f"solve: budget={budget!r} is neither a Budget nor a Ledger; pass Budget(calls=32)")
-    if not callable(answer):
-        raise ConfigurationError(f"solve: answer={answer!r} cannot be called; pass a function of a candidate's text")
-    if on_exhausted not in ("return", "raise"):
-        raise ConfigurationError(f"solve: on_exhausted={on_exhausted!r} is not known; use 'return' or 'raise'")
-    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-        raise ConfigurationError(f"solve: attempts={attempts!r} must be a whole number of at least 1")
-    return Settings(
-        model=model, strategy=strategy, verifier=check, budget=budget, seed=_seed(seed, "solve"), answer=answer,
-        on_exhausted=on_exhausted, attempts=attempts,
-    )  # fmt: skip
+        raise ConfigurationError(
+            f"solve: strategy={strategy!r} must be a strategy; pass an object such as BestOfN(n=8)"
+        )
+    given: dict[str, Any] = {
+        **options,
+        "strategy": strategy,
+        "verifier": verifier,
+        "seed": seed_or_drawn(options.get("seed")),
+    }
+    given["abstaining"] = Abstaining.of(
+        "solve", options.get("abstain_below"), options.get("on_abstain", "none"), options.get("escalate"), strategy
+    )
+    made = Settings(**given)
+    if made.budget is not None and not isinstance(made.budget, Budget | Ledger):
+        raise ConfigurationError(
+            f"solve: budget={made.budget!r} is neither a Budget nor a Ledger; pass Budget(calls=32)"
+        )
+    if not callable(made.answer):
+        raise ConfigurationError(
+            f"solve: answer={made.answer!r} cannot be called; pass a function of a candidate's text"
+        )
+    check_count("solve", "attempts", made.attempts)
+    if made.listener is not None and not callable(made.listener):
+        raise ConfigurationError(f"solve: listener={made.listener!r} cannot be called; pass a function of one event")
+    return made
 
 
 def _verifier(given: Any) -> Verifier | SetVerifier | None:
@@ -257,10 +175,9 @@ def _verifier(given: Any) -> Verifier | SetVerifier | None:
     return as_verifier("solve", given)
 
 
-def _seed(given: int | None, who: str) -> int:
+def seed_or_drawn(given: int | None) -> int:
+    """Return the seed, or draw one: from the enclosing solve's if there is one."""
     if given is None:
         outer = SCOPE.get()
-        return random.SystemRandom().getrandbits(31) if outer is None else next(outer.seeds)
-    if isinstance(given, bool) or not isinstance(given, int):
-        raise ConfigurationError(f"{who}: seed={given!r} must be a whole number, or None to draw one")
+        return random.SystemRandom().getrandbits(31) if outer is None else outer.next_seed()
     return given

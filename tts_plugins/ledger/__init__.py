@@ -1,7 +1,8 @@
 """The account: nothing is spent that was not reserved, whoever spends it and on whichever thread."""
 
+from tts_plugins.ledger._balance import Balance
 from tts_plugins.ledger._hold import NOTHING, Hold
 from tts_plugins.ledger._ledger import Ledger
 from tts_plugins.ledger._ticket import Ticket
 
-__all__ = ["NOTHING", "Hold", "Ledger", "Ticket"]
+__all__ = ["NOTHING", "Balance", "Hold", "Ledger", "Ticket"]

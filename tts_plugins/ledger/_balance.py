@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget, Need
+from tts_plugins.budget import DIMENSIONS, PICO, ZERO, Amount, Budget, Need
 from tts_plugins.types import Usage
 
-__all__ = ["ZERO", "Balance", "Tally"]
+__all__ = ["Balance", "Tally"]
 
-ZERO = Amount()
 _NO_LIMITS = (None,) * len(DIMENSIONS)
 
 
@@ -63,11 +62,18 @@ class Balance:
         room = [None if n is None else n - s - h for n, s, h in zip(self.limits, self.spent, self.held, strict=True)]
         return {"calls": room[0], "tokens": room[1], "usd": None if room[2] is None else room[2] / PICO}
 
-    def charge(self, used: Amount, over: Amount) -> None:
-        """Count what was used; `over` of it was not held."""
-        self.spent = self.spent.plus(used)
-        if over != ZERO:
-            self.overshoot = self.overshoot.plus(over)
+    def hold(self, amount: Amount) -> None:
+        """Count an amount as held."""
+        self.held = self.held.plus(amount)
+
+    def close(self, amount: Amount, used: Amount, over: Amount) -> None:
+        """Give back what was held and count what was used, `over` of which was not held."""
+        if amount != ZERO:
+            self.held = self.held.minus(amount)
+        if used is not ZERO:
+            self.spent = self.spent.plus(used)
+            if over != ZERO:
+                self.overshoot = self.overshoot.plus(over)
 
 
 class Tally:

@@ -13,10 +13,9 @@ from typing import NoReturn
 
 from tts_plugins._concurrency import forks
 from tts_plugins._concurrency.wait_graph import GRAPH, deliver
-from tts_plugins.budget import Amount, Budget, Need
+from tts_plugins.budget import ZERO, Amount, Budget, Need
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.ledger._account import TreeAccount
-from tts_plugins.ledger._balance import ZERO
 from tts_plugins.ledger._hold import Hold
 from tts_plugins.ledger._ticket import Claim, Ticket
 from tts_plugins.types import Usage
@@ -170,6 +169,7 @@ class Ledger(TreeAccount):
 
         Args:
             unit: what one takes; or what several take each, and once for all.
+            at_most: how many, at least 1.
             within: a hold of this ledger to draw from before anything else.
 
         Raises:
@@ -206,6 +206,8 @@ class Ledger(TreeAccount):
         """Reserve, waiting where it does not fit: `ready` gets the `Hold`, or the `BudgetExhausted`.
 
         Args:
+            unit, at_most, within: as for `reserve`.
+            ready: called once, with the lock of no account held.
             around: the hold of the call that waits, where it is another one than `within`: it cannot end meanwhile.
         """
         claim = Claim(self, unit, at_most, within)

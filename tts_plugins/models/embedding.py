@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.error_bodies import error_in
-from tts_plugins._internal.fields import field, fields_of, listed
 from tts_plugins._internal.http_errors import reply_error, shown_address
 from tts_plugins._internal.secrets import cleaned
+from tts_plugins._internal.values import field, fields_of, is_whole, listed
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 from tts_plugins.models._llama_cpp.served_model import EMBEDDED, PLACEHOLDER, Served
@@ -78,7 +78,7 @@ class EmbeddingModel:
     async def bound(self, problem: Problem) -> Bound:
         """Return the bytes of the texts: a tokeniser makes at most one token of each."""
         tokens = sum(len(text.encode("utf-8", "replace")) + _SPARE for text in texts_of(problem))
-        return Bound(prompt_tokens=tokens, usd=self._usd(tokens))
+        return Bound(calls=0, prompt_tokens=tokens, usd=self._usd(tokens))  # it generates nothing
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """Ask for the vectors of all the texts, in one request.
@@ -108,8 +108,8 @@ class EmbeddingModel:
         vectors = _vectors(answer, len(texts), where)
         tokens = field(field(answer, "usage"), "prompt_tokens")
         used = None  # charged at the bound
-        if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0:
-            used = Usage(calls=1, requests=1, prompt_tokens=tokens, usd=self._usd(tokens))
+        if is_whole(tokens, 1):
+            used = Usage(requests=1, prompt_tokens=tokens, usd=self._usd(tokens))
         return Reply(generations=(Generation(text=f"{len(vectors)} vectors", output=vectors),), usage=used)
 
     async def aclose(self) -> None:
@@ -129,6 +129,7 @@ class LocalEmbeddingModel(Served, EmbeddingModel):
         context: tokens of one text at most.
         slots: texts computed side by side.
         threads: of the CPU; the cores that are free when it starts, if left out.
+        timeout: seconds for one request.
         progress: called with bytes done and bytes in all while the embedded weights are fetched.
 
     Its name is the model's with the pooling, since vectors of one mean nothing to what was fitted to the other.

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.config import check_count, check_price
 from tts_plugins._internal.error_bodies import ErrorBody
-from tts_plugins._internal.fields import field
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.request_sent import holding, leaving
 from tts_plugins._internal.secrets import cleaned, hidden_headers
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, Trust, pricing
+from tts_plugins._internal.values import field
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, ModelError, RequestNotSent, TTSError
 from tts_plugins.models._chat.revising import Revising
@@ -216,7 +216,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             return self._failed(late, error, asked.requests)
         except Exception as error:  # noqa: BLE001 - whatever the client raises
             if outgoing.refused(self._clients.here, error):
-                wrong = RequestNotSent(f"{self._where()}: {error}", model=self)
+                wrong = RequestNotSent(f"{self.server}: {error}", model=self)
                 wrong.__cause__ = error
                 return wrong
             refused = self._refusal_of(error)
@@ -227,7 +227,7 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     def _error_of(self, error: Exception) -> TTSError:
         """Return our error for one of the client's."""
-        return translate(error, self._where(), self._clients.secrets)
+        return translate(error, self.server, self._clients.secrets)
 
     def _refusal_of(self, error: Exception) -> tuple[int, ErrorBody] | None:
         """Return what the server says if it refused the request."""
@@ -257,7 +257,7 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     async def _read(self, asked: Asked, response: Any) -> Reply:
         reader = ReplyReader(
-            who=self._where(), prompts=self._prompts, trust=self._trust, price=self._price,
+            who=self.server, prompts=self._prompts, trust=self._trust, price=self._price,
             secrets=Secrets(self._clients),
         )  # fmt: skip
         if (doubt := reader.doubt(asked, response)) is not None:
@@ -341,7 +341,9 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._accepted = replace(self._accepted, batch=1)
         return generations[:1]
 
-    def _where(self) -> str:
+    @property
+    def server(self) -> str:
+        """Its name and its server's address, for messages and for whoever shares a server's limits."""
         return f"{self.name} at {shown_address(self._base_url)}" if self._base_url else self.name
 
 

@@ -91,7 +91,7 @@ class ProviderModel(OpenAICompatibleModel):
     async def _respond(self, body: dict[str, Any]) -> Any:
         for name in body:
             if not takes(self.provider, name):  # of one problem alone, such as what a judge would like to have
-                refused = RequestRefused(f"{self._where()}: {self.provider} does not take {name!r}; leave it out")
+                refused = RequestRefused(f"{self.server}: {self.provider} does not take {name!r}; leave it out")
                 refused.charge = "nothing"
                 raise refused
         await (await self._clients.get()).ready()
@@ -99,7 +99,7 @@ class ProviderModel(OpenAICompatibleModel):
 
     def _error_of(self, error: Exception) -> TTSError:
         find = translate if type(error).__module__.partition(".")[0] == "openai" else provider_error
-        return find(error, self._where(), self._clients.secrets)
+        return find(error, self.server, self._clients.secrets)
 
     def _refusal_of(self, error: Exception) -> tuple[int, ErrorBody] | None:
         known = type(error).__module__.partition(".")[0] in ("openai", "anthropic")

@@ -1,6 +1,7 @@
 """What chooses by what has been seen: rules and strategies that are fitted to recorded runs."""
 
 from tts_plugins.policies._calibration.measured import Measured
+from tts_plugins.policies.abstention import Abstention
 from tts_plugins.policies.aggregates import aggregates
 from tts_plugins.policies.calibrate import calibrate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
@@ -9,6 +10,7 @@ from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.policies.plan import Expected, Larger, Plan, Stage
 
 __all__ = [
+    "Abstention",
     "ComputeOptimal",
     "Difficulty",
     "Expected",

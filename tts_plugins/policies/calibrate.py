@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._calibration.measured import Measured
+from tts_plugins.policies.abstention import Abstention, check_risk
 from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import SIGNALS, Signal
@@ -40,6 +42,7 @@ def calibrate(
     orders: int = 10,
     wave: int | Literal["auto"] | None = "auto",
     batch: int | None = None,
+    abstain_risk: float | None = None,
     seed: int = 0,
 ) -> ComputeOptimal:
     """Fit a policy to a pool of graded samples; needs numpy. The same pool and seed give the same policy.
@@ -73,6 +76,9 @@ def calibrate(
         wave: of the strategies with a rule: 1 asks one by one, and pays for a prompt each time; None sends as many
             samples in a request as the rule needs, then twice as many; "auto" tries both where prompts cost anything.
         batch: samples that one request gives at most, 1 for a server without `n`; None for any number.
+        seed: of the shuffled orders and of the folds.
+        abstain_risk: of the questions that the policy answers, at most this share may be wrong, with the confidence; it
+            then answers from a confidence on that `Abstention` finds for each plan. None answers all.
 
     Raises:
         ConfigurationError: a setting is wrong, or a fold would be empty.
@@ -89,6 +95,13 @@ def calibrate(
         if value is not None and not _number(value):
             raise ConfigurationError(f"calibrate: {name}={value!r} must be a number from 0")
     check_confidence("calibrate", confidence)
+    if abstain_risk is not None:
+        check_risk("calibrate", abstain_risk, confidence)
+        if larger is not None:
+            raise ConfigurationError(
+                f"calibrate: abstain_risk={abstain_risk!r} with larger=: a threshold for two models is not fitted; "
+                "solve the problems with the policy, and use Abstention.fit(confidences, right)"
+            )
     for name, count in (("wave", None if wave == "auto" else wave), ("batch", batch)):
         if count is not None:
             check_count("calibrate", name, count)
@@ -107,11 +120,22 @@ def calibrate(
     )  # fmt: skip
     goal = Goal(price=price, target=0.01 if target is None else target, confidence=confidence)
     plans = tuple(work.plan(goal, work.table(size)) for size in sizes)
-    return ComputeOptimal(
+    policy = ComputeOptimal(
         plans=plans, model=pool.header.model, verifier=pool.header.verifier if work.scored else None,
         larger=None if larger is None else larger.header.model, scores=work.scores,
         aggregate=how if _stepwise(pool) else None,
     )  # fmt: skip
+    return policy if abstain_risk is None else _abstaining(policy, pool, abstain_risk, confidence, how)
+
+
+def _abstaining(policy: ComputeOptimal, pool: Pool, risk: float, confidence: float, how: Aggregate) -> ComputeOptimal:
+    """Return the policy with a threshold for each of its plans."""
+    plans = []
+    for plan in policy.plans:
+        alone = replace(policy, plans=(plan,))
+        found = Abstention.of_pool(pool, alone, risk=risk, confidence=confidence, aggregate=how)
+        plans.append(replace(plan, abstain=found))
+    return replace(policy, plans=tuple(plans))
 
 
 def without_bins(policy: ComputeOptimal) -> ComputeOptimal:
@@ -179,4 +203,4 @@ def _budgets(most: int, budgets: Sequence[int] | None) -> list[int]:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+    return is_number(value) and 0 <= value < float("inf")

@@ -92,6 +92,7 @@ class ComputeOptimal(BaseStrategy):
         """Read the policy in a file that `save` wrote.
 
         Args:
+            path: of the file.
             model, verifier: those that it is to run with; a policy of others is refused, here or at the call.
             larger: the larger model, for a policy that asks one.
             budget: samples a problem at most.
@@ -150,6 +151,11 @@ class ComputeOptimal(BaseStrategy):
             )
 
     @property
+    def abstains(self) -> bool:
+        """Whether a plan withholds answers that are not sure enough."""
+        return any(plan.abstain is not None and plan.abstain.below is not None for plan in self.plans)
+
+    @property
     def _cap(self) -> int:
         return self.plans[-1].budget if self.budget is None else self.budget
 
@@ -162,6 +168,8 @@ class ComputeOptimal(BaseStrategy):
         if not fitting and not plan.asks_larger:
             plan = replace(plan, stages=())
         run.note("plan", budget=plan.budget, room=room, fixed=repr(plan.fixed), stages=len(plan.stages))
+        if plan.abstain is not None and plan.abstain.below is not None:
+            run.note("threshold", below=plan.abstain.below)
         if plan.asks_larger and self._larger is None:
             raise ConfigurationError(
                 f"ComputeOptimal: its plan asks a larger model, {self.larger or 'of any name'}; give it by "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._base import Part
 from tts_plugins.selection import semantic_entropy, tally
@@ -99,7 +100,7 @@ class Difficulty(Part):
                 f"Difficulty: signal={self.signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
             )
         object.__setattr__(self, "edges", tuple(self.edges))
-        numbers = all(isinstance(e, int | float) and not isinstance(e, bool) and 0 <= e <= 1 for e in self.edges)
+        numbers = all(is_number(e) and 0 <= e <= 1 for e in self.edges)
         if not numbers or list(self.edges) != sorted(set(self.edges)):
             raise ConfigurationError(f"Difficulty: edges={self.edges!r} must rise within 0 to 1, such as (0.35, 0.7)")
 

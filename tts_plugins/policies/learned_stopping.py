@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._stopping.features import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
@@ -118,6 +119,8 @@ class LearnedStopping(Rule):
         Args:
             records: a pool or problems of one, with at least `n` graded candidates each. It reads `correct` here, so
                 measure the rule on other problems.
+            n: candidates at most, of the strategies that it is to serve.
+            select: how those strategies choose: "majority", "weighted" or "best".
             price: of a token in accuracy; or
             target: the most accuracy to lose against all `n`, such as 0.01. Two ladders of simple rules (a lead; a lead
                 and a cap) are climbed from cautious to bold, each until the first rule whose `lost_at_most` is above
@@ -128,6 +131,7 @@ class LearnedStopping(Rule):
             extra_tokens: what each candidate costs besides its own tokens: its prompt, its verification.
             confidence: with which a target is kept, from 0.5 (an even chance) to below 1.
             orders: shuffled orders in which each problem is walked through.
+            seed: of the shuffled orders.
 
         Raises:
             ConfigurationError: a setting is wrong, or there are no problems.
@@ -285,4 +289,4 @@ def _check_select(select: object) -> None:
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tts_plugins._internal.config import check_count, check_flag
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies._base import Part
+from tts_plugins.policies.abstention import Abstention
 from tts_plugins.policies.difficulty import Difficulty
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 
@@ -92,6 +93,7 @@ class Plan(Part):
             stop rule, on held-out problems.
         gain: the plan's accuracy above that of `fixed`, paired.
         saved: the tokens of `fixed` divided by the plan's, paired.
+        abstain: how sure its answers have to be, if it was calibrated with `abstain_risk`.
 
     Raises:
         ConfigurationError: stages that do not rise, or do not fit into the budget.
@@ -106,6 +108,7 @@ class Plan(Part):
     expected_full: Expected | None = None
     gain: Interval | None = None
     saved: Interval | None = None
+    abstain: Abstention | None = None
 
     def __post_init__(self) -> None:
         check_count("Plan", "budget", self.budget)

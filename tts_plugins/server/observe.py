@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tts_plugins.errors import MissingExtraError
+from tts_plugins.ledger import Ledger
 from tts_plugins.server.budgets.tenants import Tenant
 from tts_plugins.server.errors import api_error
 from tts_plugins.server.guard import TENANT
@@ -50,13 +51,13 @@ class Observation:
         self.solves = Solves(settings.keep) if settings.view else None
         self.viewer = None if self.solves is None else Viewer(self.solves, _sees)
 
-    def begin(self, name: str, tenant: Tenant, search: Search) -> Listener:
+    def begin(self, name: str, tenant: Tenant, search: Search, ledger: Ledger) -> Listener | None:
         """A solve begins."""
         self._running.inc()
         self._begun[name] = time.monotonic()
         if self.solves is None:
-            return _ignore
-        return self.solves.begin(name, owner=tenant.name, profile=search.profile or "")
+            return None
+        return self.solves.begin(name, owner=tenant.name, profile=search.profile or "", account=ledger)
 
     def end(self, name: str, search: Search, usage: Usage, result: Result | None, error: BaseException | None) -> None:
         """It has ended."""
@@ -68,7 +69,7 @@ class Observation:
         if result is None and isinstance(error, Exception):
             self._errors.labels(api_error(error).code or "error").inc()
         if self.solves is not None:
-            self.solves.end(name, None if result is None else result.trace.to_dict())
+            self.solves.end(name)
 
     def counted(self, profile: str, usage: Usage) -> None:
         """A request has taken this."""
@@ -93,10 +94,6 @@ class Observation:
         """End the viewers' streams."""
         if self.solves is not None:
             self.solves.close()
-
-
-def _ignore(event: Mapping[str, Any]) -> None:
-    pass
 
 
 def _sees(scope: Mapping[str, Any]) -> str | None:

@@ -13,6 +13,7 @@ import aiohttp
 from starlette.responses import Response
 
 from tts_plugins._internal.http_errors import retry_after, server_words, status_error
+from tts_plugins._internal.values import is_whole
 from tts_plugins.budget import Bound, Budget
 from tts_plugins.ledger import Ledger
 from tts_plugins.server.attendance import Stream
@@ -105,7 +106,7 @@ class _Passing:
                 raise bad_field("max_tokens", "a budget holds, which needs it; give it")
             for name in ("max_tokens", "n", "best_of"):
                 value = body.get(name)
-                if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                if value is not None and not is_whole(value, 1):
                     raise bad_field(name, "it must be a whole number of at least 1")
             samples = max(body.get("n") or 1, body.get("best_of") or 1) * count
             if samples > self._service.settings.max_candidates * count:
@@ -145,7 +146,7 @@ class _Passing:
         said = data.get("usage") if isinstance(data, Mapping) else None
         prompt = said.get("prompt_tokens") if isinstance(said, Mapping) else None
         completion = (said.get("completion_tokens") or 0) if isinstance(said, Mapping) else None
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in (prompt, completion)):
+        if any(not is_whole(n, 0) for n in (prompt, completion)):
             return
         assert isinstance(prompt, int) and isinstance(completion, int)
         price = await self._service.upstream.price(self._body["model"])

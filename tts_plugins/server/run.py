@@ -15,6 +15,9 @@ from tts_plugins.server.guard import Guard
 from tts_plugins.server.settings import ServerSettings
 
 _BACKLOG = 4096
+# Longer than clients and gateways keep an idle connection (httpx 5 s, aiohttp 15 s, nginx 60 s), so that it is they who
+# close it: a request that meets a connection which the server is just closing fails.
+_KEEP_ALIVE = 75
 _VARIABLE = "TTS_PLUGINS_SERVER_SETTINGS"
 
 
@@ -44,7 +47,8 @@ def serve(
     sock = sock or bind(settings)
     options: dict[str, Any] = {
         "access_log": False, "log_level": "warning", "server_header": False, "date_header": False,
-        "timeout_graceful_shutdown": max(1, round(settings.grace)), "backlog": _BACKLOG, "lifespan": "on", "ws": "none",
+        "timeout_graceful_shutdown": max(1, round(settings.grace)), "backlog": _BACKLOG,
+        "timeout_keep_alive": _KEEP_ALIVE, "lifespan": "on", "ws": "none",
         "proxy_headers": False,
     }  # fmt: skip
     server = Server(settings, progress)  # what is wrong with the settings is said here, once for all workers

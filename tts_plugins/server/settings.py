@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_count, check_price
+from tts_plugins._internal.values import is_number
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 
@@ -95,7 +95,7 @@ class ServerSettings:
             check_count(_WHO, name, getattr(self, name), least=0 if name == "max_queue" else 1)
         for name in _SECONDS:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            if not is_number(value) or value <= 0:
                 raise ConfigurationError(f"{_WHO}: {name}={value!r} must be a number of seconds above 0")
         if self.price is not None:
             check_price(_WHO, self.price)

@@ -11,9 +11,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tts_plugins._internal.fields import field
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, pricing
+from tts_plugins._internal.values import field
 from tts_plugins.errors import MalformedResponse
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.server.errors import APIError

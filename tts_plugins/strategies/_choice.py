@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tts_plugins.confidence import Support, support
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, choose, grouped, leaders, tally
 from tts_plugins.types import Scored
@@ -12,11 +13,20 @@ _SHOWN, _LONG = 3, 40
 
 
 def chosen(run: Run, candidates: Sequence[Scored], how: Select) -> Scored:
-    """Choose a candidate. A tie, or votes without a readable answer, goes to the trace and to `Result.warnings`."""
+    """Choose a candidate, and say how sure the choice is.
+
+    A tie, or votes without a readable answer, goes to the trace and to `Result.warnings`.
+    """
     best = choose(candidates, how)
+    note_choice(run, best, support(candidates, best, how))
     for doubt in doubts(candidates, how):
         run.note("doubt", said=doubt)
     return best
+
+
+def note_choice(run: Run, best: Scored, found: Support) -> None:
+    """Say how sure the choice of this candidate is, for the result; see `Run.note`."""
+    run.note("choice", candidate=best.id, confidence=found.confidence, agreement=found.agreement)
 
 
 def doubts(candidates: Sequence[Scored], how: Select) -> Iterator[str]:

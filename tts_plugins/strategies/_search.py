@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tts_plugins._internal.config import check_count, check_straggler
+from tts_plugins.confidence import Support
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -15,7 +16,7 @@ from tts_plugins.errors import (
 )
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, best, spread
-from tts_plugins.strategies._choice import chosen
+from tts_plugins.strategies._choice import chosen, note_choice
 from tts_plugins.types import Candidate, Scored
 
 # What ends a search that has found something: it then chooses among what it has.
@@ -69,6 +70,7 @@ def conclude(run: Run, finished: Sequence[Scored], beams: Sequence[Scored], sele
     if pool := whole or finished:
         return chosen(run, pool, "majority" if run.verifier is None else select)
     part = beams[0] if run.verifier is None else best(beams)
+    note_choice(run, part, Support())  # nobody can say how sure a partial solution is
     return part.replace(truncated=True)
 
 
@@ -108,3 +110,22 @@ def check_select(owner: str, select: object, known: Sequence[str] = SELECTS) -> 
     """Raise unless `select` is a known way to choose."""
     if select not in known:
         raise ConfigurationError(f"{owner}: select={select!r} is not known; use one of {', '.join(map(repr, known))}")
+
+
+def nothing_made(errors: Sequence[TTSError]) -> TTSError:
+    """Return what to raise when no attempt has a score: what ended the search, or all the failures together."""
+    failed = [error for error in errors if isinstance(error, AllCandidatesFailed)]
+    if len(failed) < len(errors):
+        return next(error for error in errors if not isinstance(error, AllCandidatesFailed))
+    if len(failed) == 1:
+        return failed[0]
+    causes = [cause for error in failed for cause in error.errors]
+    first = failed[0].__cause__
+    raised = AllCandidatesFailed(
+        f"all {len(causes)} attempts failed; the first because of {type(first).__name__}: {first}",
+        causes,
+        unscored=sum(error.unscored for error in failed),
+        attempts=[attempt for error in failed for attempt in error.attempts],
+    )
+    raised.__cause__ = first
+    return raised

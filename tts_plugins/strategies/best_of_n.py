@@ -66,5 +66,5 @@ class BestOfN(BaseStrategy):
             )
         candidates = [c async for c in run.sample(problem, self.n, stop=self.stop, wave=self.wave)]
         if run.verifier is None:
-            return candidates[0]
+            return chosen(run, candidates, "majority")
         return chosen(run, sorted(candidates, key=lambda c: c.index), self.select)

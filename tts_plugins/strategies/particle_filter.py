@@ -9,6 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count, check_straggler
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select
@@ -62,7 +63,7 @@ class ParticleFilter(BaseStrategy):
                 f"ParticleFilter: resampling={self.resampling!r} is not known; use 'systematic' or 'multinomial'"
             )
         t: object = self.temperature
-        if isinstance(t, bool) or not isinstance(t, int | float) or not 0 < t < math.inf:
+        if not is_number(t) or t <= 0:
             raise ConfigurationError(f"ParticleFilter: temperature={t!r} must be a finite number above 0")
 
     def calls(self) -> tuple[int, int]:
@@ -106,7 +107,7 @@ class ParticleFilter(BaseStrategy):
 def logit(candidate: Scored) -> float:
     """Log-odds of the score; the verifier's raw value where it gives one."""
     raw = candidate.details.get("logit")
-    if isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw):
+    if is_number(raw):
         return float(raw)
     if candidate.score is None:
         raise ValueError(f"candidate {candidate.id} has no score; pass a verifier")

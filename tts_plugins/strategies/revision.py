@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, weighted_vote
 from tts_plugins.stopping import Rule, check_rule, should_stop
 from tts_plugins.strategies._base import BaseStrategy
 from tts_plugins.strategies._choice import chosen
-from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end
+from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end, nothing_made
 from tts_plugins.types import Problem, Scored
 
 _SAME = 3  # equal answers in a row, after which a chain circles
@@ -73,7 +74,7 @@ class Revision(BaseStrategy):
         Revision(chains=4, rounds=16, select='weighted', history=4, stop=None)
         """
         check_count("Revision.from_budget", "n", n)
-        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio < math.inf:
+        if not is_number(ratio) or ratio <= 0:
             raise ConfigurationError(f"Revision.from_budget: ratio={ratio!r} must be a finite number above 0")
 
         def misfit(chains: int) -> tuple[float, int]:
@@ -94,7 +95,7 @@ class Revision(BaseStrategy):
         chains = await run.together([self._chain(run, problem) for _ in range(self.chains)])
         attempts = [attempt for chain in chains for attempt in chain.attempts]
         if not attempts:
-            raise _nothing([chain.errors for chain in chains])
+            raise nothing_made([error for chain in chains for error in chain.errors])
         if self.select == "weighted":
             attempts = [weighted_vote(chain.attempts) for chain in chains if chain.attempts]
         return chosen(run, attempts, self.select)
@@ -144,23 +145,3 @@ def circles(attempts: Sequence[Scored]) -> bool:
     answers = [a.vote for a in attempts[-_SAME:]]
     same = len(answers) == _SAME and answers[0] is not None and len(set(answers)) == 1
     return same or texts[-1] in texts[:-1]
-
-
-def _nothing(chains: Sequence[Sequence[TTSError]]) -> TTSError:
-    """What to raise when no chain has an attempt: what ended the search, or all the failures together."""
-    errors = [error for chain in chains for error in chain]
-    failed = [error for error in errors if isinstance(error, AllCandidatesFailed)]
-    if len(failed) < len(errors):
-        return next(error for error in errors if not isinstance(error, AllCandidatesFailed))
-    if len(failed) == 1:
-        return failed[0]
-    causes = [cause for error in failed for cause in error.errors]
-    first = failed[0].__cause__
-    raised = AllCandidatesFailed(
-        f"all {len(causes)} attempts failed; the first because of {type(first).__name__}: {first}",
-        causes,
-        unscored=sum(error.unscored for error in failed),
-        attempts=[attempt for error in failed for attempt in error.attempts],
-    )
-    raised.__cause__ = first
-    return raised

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count
-from tts_plugins.errors import ConfigurationError, TTSError
+from tts_plugins._internal.values import is_number
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.stopping import Rule, check_rule, should_stop
 from tts_plugins.strategies._base import BaseStrategy
 from tts_plugins.strategies._choice import chosen
-from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end
+from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end, nothing_made
 from tts_plugins.types import Problem, Scored
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class TreeSearch(BaseStrategy):
 
     At the root a new child is an independent sample; below, it revises the answer of its node. Which of the two, and
     which child to go down to, is drawn from Beta posteriors over the scores that each way has brought so far. It needs
-    whole answers and a score only.
+    whole answers and a score only. An attempt that fails (it cannot be parsed, the verifier raises) counts as an answer
+    whose score is 0, and what revises it is shown the failure as its feedback; it is never chosen.
 
     Args:
         n: answers at most.
@@ -53,7 +55,7 @@ class TreeSearch(BaseStrategy):
         check_count("TreeSearch", "history", self.history)
         check_select("TreeSearch", self.select, ("best", "weighted"))
         prior: object = self.prior
-        if isinstance(prior, bool) or not isinstance(prior, int | float) or not 0 < prior < math.inf:
+        if not is_number(prior) or prior <= 0:
             raise ConfigurationError(f"TreeSearch: prior={prior!r} must be a finite number above 0")
         if self.stop is not None:
             check_rule("TreeSearch", "stop", self.stop)
@@ -64,7 +66,7 @@ class TreeSearch(BaseStrategy):
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
         need_verifier(run, "TreeSearch", "SelfConsistency")
-        root, seen, asked = _Node(), list[Scored](), 0
+        root, seen, errors, asked = _Node(), list[Scored](), list[TTSError](), 0
         while asked < self.n:
             nodes = [self._chosen(root, run.rng) for _ in range(min(self.batch, self.n - asked))]
             asked += len(nodes)
@@ -73,15 +75,19 @@ class TreeSearch(BaseStrategy):
                 if isinstance(child, Scored):
                     node.add(child)
                     seen.append(child)
+                elif isinstance(child, AllCandidatesFailed):
+                    node.add_failed(child.attempts)
             failed = [error for error in made if isinstance(error, TTSError)]
-            if len(failed) == len(made):
-                if not seen:
-                    raise failed[0]
-                note_end(run, failed[0])
+            errors += failed
+            over = [error for error in failed if not isinstance(error, AllCandidatesFailed)]
+            if over and len(failed) == len(made):
+                note_end(run, over[0])
                 break
-            if should_stop(self.stop, seen, self.n - asked):
+            if seen and should_stop(self.stop, seen, self.n - asked):
                 run.note("stop", rule=repr(self.stop), seen=len(seen), left=self.n - asked)
                 break
+        if not seen:
+            raise nothing_made(errors)
         return chosen(run, seen, self.select)
 
     def _chosen(self, root: _Node, rng: Random) -> _Node:
@@ -131,6 +137,12 @@ class _Node:
             node.below.append(score)
             node.parent.deep.append(score)
             node = node.parent
+
+    def add_failed(self, attempts: Sequence[Scored]) -> None:
+        """Add those that wrote something, which a revision may mend; of the others there is nothing to build on."""
+        for attempt in attempts:
+            if attempt.text:
+                self.add(attempt)
 
     def attempts(self) -> list[Scored]:
         """From the first to its own."""

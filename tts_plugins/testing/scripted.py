@@ -18,7 +18,7 @@ class ScriptedModel:
     """A model that says what its script says.
 
     Args:
-        script: texts, `Generation`s or exceptions (which are raised), given out in order and from the start again;
+        script: texts, generations or exceptions (which are raised), given out in order and from the start again;
             or a function of the problem and the number of the generation, from 0.
         latency: seconds that a request takes.
         prompt_tokens, completion_tokens: what each request and each generation is said to use.
@@ -26,6 +26,7 @@ class ScriptedModel:
         batch: choices in one request at most.
         price: US dollars per token, for prompt and completion alike; None for an unknown price.
         limits: what its server bears.
+        name: as it appears in traces.
 
     `requests` holds the seeds of each request so far; `peak` the most that were in flight at once.
     """
@@ -185,6 +186,7 @@ class TableVerifier:
         table: from answer or text to a score, a `Score`, a sequence of step scores, or an exception to raise.
         default: for what is not in the table; None makes that an error of the candidate.
         latency: seconds that scoring takes.
+        name: as it appears in traces.
     """
 
     def __init__(

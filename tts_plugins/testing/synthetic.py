@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 
@@ -21,7 +22,7 @@ def synthetic_pool(
     """
     check_count("synthetic_pool", "problems", problems)
     check_count("synthetic_pool", "candidates", candidates)
-    if isinstance(strength, bool) or not isinstance(strength, int | float) or not strength > 0:
+    if not is_number(strength) or not strength > 0:
         raise ConfigurationError(f"synthetic_pool: strength={strength!r} must be a number above 0")
     rng, own = random.Random(seed), random.Random(f"{seed}/{strength}")
     made = []

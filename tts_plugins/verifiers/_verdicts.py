@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tts_plugins._internal.values import is_number
 from tts_plugins.answers import unfinished, without_thoughts
 from tts_plugins.types import Generation
 from tts_plugins.verifiers._lenient_json import Found, objects
@@ -136,7 +137,7 @@ def in_range(value: Any, name: str, scale: tuple[int, int]) -> float:
     plain = value
     if isinstance(value, str) and (match := _AS_TEXT.fullmatch(value.strip())) and match["of"] in (None, str(scale[1])):
         plain = float(match["number"])
-    if isinstance(plain, bool) or not isinstance(plain, int | float) or not math.isfinite(plain):
+    if not is_number(plain):
         raise Unreadable(f"{name} is not a number from {scale[0]} to {scale[1]}", value)
     if not scale[0] <= plain <= scale[1]:
         raise Unreadable(f"{name} is off the scale from {scale[0]} to {scale[1]}", value)

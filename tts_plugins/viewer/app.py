@@ -25,9 +25,11 @@ from tts_plugins.viewer.solves import Solve, Solves
 
 # With more candidates than these, the article leaves their list to the page, which shows those in sight only.
 _LISTED = 200
+_SCRIPTS = ("lists.js", "solve.js", "viewer.js")  # in this order one script
 _LONGEST_DIFF = 4000  # words
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
-_BEAT = 15.0
+_BEAT = 15.0  # seconds; viewer.js takes a silence of three of them for a broken connection
+_SECONDS_BETWEEN = 0.2  # reports of changes
 Sees = Callable[[Mapping[str, Any]], str | None]
 
 
@@ -66,23 +68,24 @@ class Viewer(Router):
         return StreamingResponse(self._changes(owner), media_type="text/event-stream")
 
     async def _changes(self, owner: str | None) -> AsyncIterator[bytes]:
-        queue = self._solves.watch()
+        # The first frame says that changes are heard from now on: whoever reads the list after it misses none.
+        watcher = self._solves.watch()
         try:
-            yield b": viewer\n\n"
+            yield b": watching\n\n"
             while not self._solves.closed:
                 try:
                     async with asyncio.timeout(_BEAT):
-                        name = await queue.get()
+                        changed = await watcher.changed()
                 except TimeoutError:
                     yield b": still here\n\n"
                     continue
-                if name is None:
-                    return
-                solve = self._solves.get(name)
-                if solve is not None and (owner is None or solve.owner == owner):
-                    yield b"data: " + _dumps(solve.summary()) + b"\n\n"
+                for solve in changed:
+                    if owner is None or solve.owner == owner:
+                        said = {"id": solve.name, "gone": True} if solve.gone else solve.summary()
+                        yield b"data: " + _dumps(said) + b"\n\n"
+                await asyncio.sleep(_SECONDS_BETWEEN)
         finally:
-            self._solves.unwatch(queue)
+            self._solves.unwatch(watcher)
 
     def _found(self, request: Request) -> Solve | None:
         solve = self._solves.get(request.path_params["name"])
@@ -177,7 +180,7 @@ def page() -> tuple[str, str]:
     """The page, and the policy that lets it run its own script and load its own data only."""
     root, trace = files(__package__), files("tts_plugins._trace")
     style = trace.joinpath("page.css").read_text("utf-8") + root.joinpath("viewer.css").read_text("utf-8")
-    script = root.joinpath("viewer.js").read_text("utf-8")
+    script = "".join(root.joinpath(name).read_text("utf-8") for name in _SCRIPTS)
     text = root.joinpath("viewer.html").read_text("utf-8").replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; connect-src 'self'; "

@@ -8,29 +8,54 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from tts_plugins._internal.untrusted_text import REMOVED, neutralise
 from tts_plugins._trace.outline import View
 from tts_plugins._trace.wording import number, oneline, shorten
+from tts_plugins.budget import Amount
 
 Event = Mapping[str, Any]
+Figures = Mapping[str, float | None]
 _ORDERS = re.compile(
     r"\b(?:ignore|disregard|forget)\b.{0,40}\b(?:instructions?|prompts?|rules|above)\b"
     r"|\b(?:grader|judge|verifier|evaluator)s?\b.{0,40}\b(?:score|rate|accept|must|give)\b",
     re.IGNORECASE | re.DOTALL,
 )
 _SIGNS = re.compile(r"<\||\[INST|</?s>|<<SYS|<start_of|<extra_|</?think|＜")
-# Events of one solve: beyond them only its end is heard.
+# The most events that are kept of one solve; of those that come later, only updates of earlier ones are heard.
 _MOST_EVENTS = 60_000
-_SECONDS_BETWEEN = 0.2  # two tellings of one solve's progress
+
+
+class Account(Protocol):
+    """What a running solve has spent and holds; a `Ledger` is one."""
+
+    @property
+    def spent(self) -> Amount:
+        """What has been charged."""
+        ...
+
+    @property
+    def held(self) -> Amount:
+        """What is reserved for calls in flight."""
+        ...
 
 
 class Solve:
-    """One solve: `events` by their id, as the recorder tells them."""
+    """One solve: `events` by their id, as the recorder reports them.
 
-    def __init__(self, name: str, owner: str, profile: str, title: str) -> None:
+    Args:
+        account: what it spends from, where that can be asked.
+
+    Attributes:
+        gone: whether it gave way to newer ones.
+    """
+
+    def __init__(self, name: str, owner: str, profile: str, title: str, account: Account | None) -> None:
         self.name, self.owner, self.profile, self.title = name, owner, profile, title
+        self._account = account
+        self._spent: Figures | None = None
+        self.gone = False
         self.started = datetime.now(UTC).isoformat()
         self.begun = time.monotonic()
         self.events: dict[int, dict[str, Any]] = {}
@@ -53,20 +78,32 @@ class Solve:
         """One row of the list."""
         top = self.events.get(0, {})
         counts = self._counts()
-        usage = top.get("usage") or {}
-        stopped = "failed" if top.get("error") else str(top.get("stopped") or "running")
+        spent, held = self._spending(top.get("usage") or counts)
+        unclosed = "unfinished" if self.done else "running"
+        seconds = number(top.get("end")) or (0.0 if self.done else round(time.monotonic() - self.begun, 2))
         return {
             "id": self.name, "owner": self.owner, "profile": self.profile,
             "title": self.title or shorten(oneline(top.get("problem") or ""), 120),
             "model": oneline(top.get("model") or ""),
             "strategy": shorten(oneline(top.get("strategy") or ""), 80), "started": self.started,
-            "seconds": number(top.get("end")) or (0.0 if self.done else round(time.monotonic() - self.begun, 2)),
-            "stopped": stopped, "score": number(top.get("score")),
-            "answer": shorten(oneline(top.get("answer") or ""), 80),
-            "tokens": number(usage.get("tokens")) or counts["tokens"], "usd": number(usage.get("usd")),
-            "budget": top.get("budget"), "calls": number(usage.get("calls")) or counts["calls"], **counts["flags"],
-            "candidates": counts["candidates"],
+            "stopped": "failed" if top.get("error") else str(top.get("stopped") or unclosed),
+            "score": number(top.get("score")), "confidence": number(top.get("confidence")),
+            "agreement": number(top.get("agreement")), "abstained": oneline(top.get("abstained") or ""),
+            "escalated": bool(top.get("escalated")), "answer": shorten(oneline(top.get("answer") or ""), 80),
+            "budget": top.get("budget"), "spent": {**spent, "seconds": seconds}, "held": held,
+            "candidates": counts["candidates"], **counts["flags"],
         }  # fmt: skip
+
+    def _spending(self, usage: Mapping[str, Any]) -> tuple[Figures, Figures]:
+        if self._account is not None:
+            return _figures(self._account.spent), _figures(self._account.held)
+        return self._spent or {name: number(usage.get(name)) for name in ("calls", "tokens", "usd")}, {}
+
+    def end(self) -> None:
+        """Let go of its account: what it spent stays, and nothing is held any more."""
+        self.done = True
+        if self._account is not None:
+            self._spent, self._account = _figures(self._account.spent), None
 
     def suspicious(self, event: Event) -> bool:
         """Whether a candidate speaks to its reader; read once."""
@@ -76,23 +113,24 @@ class Solve:
         return known
 
     def _counts(self) -> dict[str, Any]:
-        candidates, truncated, lost, injected, tokens, calls, held = 0, False, 0, False, 0, 0, 0
+        candidates, truncated, failed, injected, tokens, calls = 0, False, 0, False, 0, 0
         for event in self.events.values():
             kind = event.get("kind")
             if kind == "candidate":
                 candidates += event.get("end") is not None
                 truncated |= event.get("finish_reason") == "length" or bool(event.get("truncated"))
-                lost += bool(event.get("error"))
+                failed += bool(event.get("error"))
                 injected = injected or self.suspicious(event)
             elif kind == "request":
                 usage = event.get("usage") or {}
                 tokens += int(number(usage.get("tokens")) or 0)
                 calls += int(number(usage.get("calls")) or 0)
-                held += 0 if event.get("end") is not None else int(number(event.get("n")) or 1)
-        return {
-            "candidates": candidates, "tokens": tokens, "calls": calls,
-            "flags": {"truncated": truncated, "lost": lost, "injected": injected, "held": held},
-        }  # fmt: skip
+        flags = {"truncated": truncated, "failed": failed, "injected": injected}
+        return {"candidates": candidates, "tokens": tokens, "calls": calls, "flags": flags}
+
+
+def _figures(amount: Amount) -> Figures:
+    return {"calls": amount.calls, "tokens": amount.tokens, "usd": amount.usd}
 
 
 def suspicious(text: str) -> bool:
@@ -100,6 +138,27 @@ def suspicious(text: str) -> bool:
     if _ORDERS.search(text):
         return True
     return _SIGNS.search(text) is not None and neutralise(text).count(REMOVED) > text.count(REMOVED)
+
+
+class Watcher:
+    """Where changed solves wait for one reader: each once, however often it changes and however slow the reader is."""
+
+    def __init__(self) -> None:
+        self._changed: dict[str, Solve] = {}
+        self._woken = asyncio.Event()
+
+    def put(self, solve: Solve | None) -> None:
+        """Note that a solve has changed; None only wakes the reader."""
+        if solve is not None:
+            self._changed[solve.name] = solve
+        self._woken.set()
+
+    async def changed(self) -> list[Solve]:
+        """Wait for changes, and take them; empty when it was only woken."""
+        await self._woken.wait()
+        self._woken.clear()
+        found, self._changed = list(self._changed.values()), {}
+        return found
 
 
 class Solves:
@@ -112,36 +171,36 @@ class Solves:
     def __init__(self, keep: int = 200) -> None:
         self._keep = keep
         self._solves: OrderedDict[str, Solve] = OrderedDict()
-        self._watchers: set[asyncio.Queue[str | None]] = set()
-        self._told: dict[str, float] = {}
+        self._watchers: set[Watcher] = set()
         self.closed = False
 
-    def begin(self, name: str, *, owner: str = "", profile: str = "", title: str = "") -> Callable[[Event], None]:
-        """A solve begins; what is returned hears its events."""
-        solve = self._solves[name] = Solve(name, owner, profile, title)
+    def begin(
+        self, name: str, *, owner: str = "", profile: str = "", title: str = "", account: Account | None = None
+    ) -> Callable[[Event], None]:
+        """Add a solve that begins; returns the function that takes its events."""
+        solve = self._solves[name] = Solve(name, owner, profile, title, account)
         while len(self._solves) > self._keep:
-            self._solves.popitem(last=False)
-        self._tell(name, at_once=True)
+            _, oldest = self._solves.popitem(last=False)
+            oldest.gone = True
+            self._announce(oldest)
+        self._announce(solve)
 
         def hear(event: Event) -> None:
             if len(solve.events) < _MOST_EVENTS or event["id"] in solve.events:
                 solve.events[event["id"]] = dict(event)
                 solve.changed += 1
-                self._tell(name)
+                self._announce(solve)
 
         return hear
 
-    def end(self, name: str, trace: Mapping[str, Any] | None = None) -> None:
-        """It has ended; its whole trace knows what was marked afterwards, such as what was pruned."""
+    def end(self, name: str) -> None:
+        """Mark a solve as ended: nothing more is held for it."""
         if (solve := self._solves.get(name)) is not None:
-            if trace is not None:
-                solve.events = {event["id"]: event for event in trace["events"]}
-                solve.changed += 1
-            solve.done = True
-            self._tell(name, at_once=True)
+            solve.end()
+            self._announce(solve)
 
     def add(self, name: str, trace: Mapping[str, Any], *, owner: str = "", profile: str = "", title: str = "") -> None:
-        """A trace that was kept."""
+        """Add a trace that was kept."""
         hear = self.begin(name, owner=owner, profile=profile, title=title)
         solve = self._solves[name]
         solve.started = str(trace.get("started") or "")
@@ -150,35 +209,29 @@ class Solves:
         self.end(name)
 
     def get(self, name: str) -> Solve | None:
-        """The solve of that name."""
+        """Return the solve of that name."""
         return self._solves.get(name)
 
     def all(self, owner: str | None = None) -> Iterable[Solve]:
-        """Those of an owner, or of all, the latest first."""
+        """Return those of an owner, or of all, the latest first."""
         return [s for s in reversed(self._solves.values()) if owner is None or s.owner == owner]
 
-    def watch(self) -> asyncio.Queue[str | None]:
-        """The names of solves as they change; None at the end."""
-        queue: asyncio.Queue[str | None] = asyncio.Queue()
-        self._watchers.add(queue)
-        return queue
+    def watch(self) -> Watcher:
+        """Begin to watch; `unwatch` ends it."""
+        watcher = Watcher()
+        self._watchers.add(watcher)
+        return watcher
 
-    def unwatch(self, queue: asyncio.Queue[str | None]) -> None:
+    def unwatch(self, watcher: Watcher) -> None:
         """Hear no more."""
-        self._watchers.discard(queue)
+        self._watchers.discard(watcher)
 
     def close(self) -> None:
         """End all watching."""
         self.closed = True
-        for queue in self._watchers:
-            queue.put_nowait(None)
+        for watcher in self._watchers:
+            watcher.put(None)
 
-    def _tell(self, name: str, *, at_once: bool = False) -> None:
-        now = time.monotonic()
-        if not self._watchers or (not at_once and now - self._told.get(name, 0.0) < _SECONDS_BETWEEN):
-            return
-        self._told[name] = now
-        for queue in self._watchers:
-            queue.put_nowait(name)
-        if at_once and self._solves[name].done:
-            self._told.pop(name, None)
+    def _announce(self, solve: Solve) -> None:
+        for watcher in self._watchers:
+            watcher.put(solve)

@@ -10,6 +10,7 @@ import dspy
 from dspy.utils.usage_tracker import UsageTracker
 from pydantic import BaseModel
 
+from tts_plugins.adapters import is_whole
 from tts_plugins.metering import Call
 from tts_plugins_dspy._isolation import modules_of
 
@@ -134,4 +135,4 @@ def _schema(value: Any) -> Any:
 def _limit(asked: Mapping[str, Any], request: Any) -> int | None:
     own = getattr(getattr(request, "config", None), "max_tokens", None)
     limits = itertools.chain((asked.get(name) for name in _LIMITS), (own,))
-    return next((n for n in limits if isinstance(n, int) and not isinstance(n, bool) and n > 0), None)
+    return next((n for n in limits if is_whole(n, 1)), None)

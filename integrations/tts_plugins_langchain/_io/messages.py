@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 
-from tts_plugins import Result
+from tts_plugins import Abstained, Result
 from tts_plugins_langchain._io.usage import UsageDetails
 
 M = TypeVar("M", bound=BaseMessage)
@@ -23,12 +24,19 @@ def chosen(result: Result, run: Any, details: UsageDetails) -> AIMessage:
     """The chosen candidate's message, without its own usage; `response_metadata["tts"]` tells of the search."""
     # An answer that was put together of steps is no one message of the model.
     given = result.output if isinstance(result.output, AIMessage) else AIMessage(str(result.text))
+    if result.abstained is not None:
+        given = withheld(result.abstained)
     message = summarised(given, result, details)
     changes: dict[str, Any] = {}
     if message.id is not None and message.id.startswith(("lc_run-", "run-")):
         # Named after the inner run; a stream's chunks and the whole have to have the outer one's.
         changes["id"] = None if run is None else f"lc_run--{run.run_id}"
     return message.model_copy(update=changes)
+
+
+def withheld(abstained: Abstained) -> AIMessage:
+    """The message of a search that does not answer: it is empty, and refuses as OpenAI's messages do."""
+    return AIMessage("", additional_kwargs={"refusal": f"No answer: {abstained.reason}."})
 
 
 def summarised(message: AIMessage, result: Result, details: UsageDetails) -> AIMessage:
@@ -42,6 +50,10 @@ def summary(result: Result, details: UsageDetails) -> dict[str, Any]:
     """What a message says of its search, as JSON has it."""
     return {
         "score": result.score,
+        "confidence": result.confidence,
+        "agreement": result.agreement,
+        **({"escalated": True} if result.escalated else {}),
+        **({"abstained": result.abstained.to_dict()} if result.abstained is not None else {}),
         "candidates": len(result.candidates),
         "stopped": result.stopped,
         **({"warnings": list(result.warnings)} if result.warnings else {}),
@@ -71,6 +83,18 @@ def chunk_of(message: AIMessage) -> AIMessageChunk:
     names = ("content", "additional_kwargs", "response_metadata", "name", "id", "usage_metadata")
     fields: dict[str, Any] = {name: getattr(message, name) for name in (*names, "tool_calls", "invalid_tool_calls")}
     return AIMessageChunk(**fields, chunk_position="last")
+
+
+def streamed(message: AIMessage, *, counted: bool) -> Iterator[ChatGenerationChunk]:
+    """The message as its stream.
+
+    Args:
+        counted: whether the chunk tells of the whole search's usage to who reads the stream. What LangChain puts
+            together of it, for the end of the run, does not: handlers have seen the inner calls.
+    """
+    chunk = ChatGenerationChunk(message=chunk_of(charged(message) if counted else message))
+    yield chunk
+    chunk.message = chunk.message.model_copy(update={"usage_metadata": None})
 
 
 def reported(result: LLMResult) -> LLMResult:

@@ -16,6 +16,8 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
+from tts_plugins.adapters import is_whole
+
 LIMITS = (
     "max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens", "num_predict", "max_tokens_to_sample",
 )  # fmt: skip
@@ -100,7 +102,7 @@ def limit_in(settings: Mapping[str, Any]) -> int | None:
     """The limit of a reply's tokens, by any of the names that model packages give it."""
     for name in LIMITS:
         value = settings.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        if is_whole(value, 1):
             return value
     for name in _NESTED:
         inner = settings.get(name)

@@ -11,7 +11,7 @@ from langchain_core.prompts import BasePromptTemplate
 from langchain_core.runnables import RunnableConfig, RunnablePassthrough
 from langchain_core.runnables.passthrough import RunnablePick
 
-from tts_plugins.adapters import SearchSettings
+from tts_plugins.adapters import SearchSettings, is_number
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._io.parts import leaves_of
 
@@ -56,4 +56,4 @@ def check_sampling(owner: str, settings: SearchSettings, temperatures: Sequence[
 
 
 def _is_zero(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == 0
+    return is_number(value) and value == 0

@@ -11,6 +11,8 @@ from langchain_core.messages import AIMessage
 from langchain_core.messages.ai import UsageMetadata, add_usage
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 
+from tts_plugins.adapters import is_whole
+
 _ENDS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "completionReason")
 # With letters alone, in lower case: OpenAI and Ollama, Anthropic and Bedrock, Gemini, the Responses API, Mistral, xAI.
 _CUT = {
@@ -146,4 +148,4 @@ def _whole(value: Any) -> int | None:
         return int(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if is_whole(value) else None

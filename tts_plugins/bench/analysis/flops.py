@@ -6,8 +6,7 @@ Source: Snell, Lee, Xu & Kumar 2024 (2408.03314), section 7; the factors 6 and 2
 
 from __future__ import annotations
 
-import math
-
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
 
 
@@ -50,6 +49,6 @@ def exchange(times_smaller: float, inference_share: float) -> float:
 
 
 def _positive(who: str, name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+    if not is_number(value) or value <= 0:
         raise ConfigurationError(f"{who}: {name}={value!r} must be a number above 0")
     return float(value)

@@ -42,6 +42,8 @@ class Store:
         """Begin a benchmark in a new file, or go on with it in one of the same configuration, or with more problems.
 
         Args:
+            path: of the SQLite file.
+            problems: all that the benchmark asks, in order.
             config: JSON-serialisable; whatever changes what the results mean.
             durable: wait for the disk at each commit, so that a power cut loses nothing either. Without it, `kill -9`
                 loses nothing, and a power cut the last moments.

@@ -15,6 +15,7 @@ from tts_plugins.bench.grading import Grade, by_answer, by_record
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.problems import ProblemSet, read_problems
 from tts_plugins.budget import Budget
+from tts_plugins.cli._arguments.build import judge_of
 from tts_plugins.cli._arguments.strategy import settings_of, strategy_of
 from tts_plugins.cli._arguments.verifier import answer_of, named, verifier_of
 from tts_plugins.errors import ConfigurationError, DataError, TTSError
@@ -25,6 +26,7 @@ from tts_plugins.strategies import BaseStrategy
 from tts_plugins.types import Candidate, Problem
 
 _MODEL = ("name", "base_url", "api_key_env", "temperature", "max_tokens", "system", "price", "threads")
+_JUDGE = ("name", "base_url", "api_key_env")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,7 @@ class Setup:
     answer: str | None = None
     grade: str | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
+    judge: Mapping[str, Any] = field(default_factory=dict)
     strategies: Mapping[str, Any] = field(default_factory=dict)
     budgets: Mapping[str, Any] = field(default_factory=dict)
 
@@ -56,14 +59,15 @@ class Setup:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(table) - known):
             raise ConfigurationError(f"{path}: unknown key {unknown[0]!r}; the keys are {', '.join(sorted(known))}")
-        for name in ("model", "strategies", "budgets"):
+        for name in ("model", "judge", "strategies", "budgets"):
             if not isinstance(table.get(name, {}), Mapping):
                 raise ConfigurationError(f"{path}: {name}={table[name]!r} must be a table")
-        if unknown := sorted(set(table.get("model", {})) - set(_MODEL)):
-            raise ConfigurationError(f"{path}: model: unknown key {unknown[0]!r}; the keys are {', '.join(_MODEL)}")
-        given = {name: value for name, value in flags.items() if value not in (None, {}) and name != "model"}
-        model = {k: v for k, v in (flags.get("model") or {}).items() if v is not None}
-        return cls(**{**table, **given, "model": {**table.get("model", {}), **model}})
+        for name, keys in (("model", _MODEL), ("judge", _JUDGE)):
+            if unknown := sorted(set(table.get(name, {})) - set(keys)):
+                raise ConfigurationError(f"{path}: {name}: unknown key {unknown[0]!r}; the keys are {', '.join(keys)}")
+            typed = {key: value for key, value in (flags.pop(name, None) or {}).items() if value is not None}
+            table[name] = {**table.get(name, {}), **typed}
+        return cls(**{**table, **{name: value for name, value in flags.items() if value not in (None, {})}})
 
     def problem_set(self) -> tuple[ProblemSet, Pool | None]:
         """Read the problems, and the pool that has them if there is one.
@@ -79,11 +83,13 @@ class Setup:
         chosen = pool.problems[: self.limit]
         return ProblemSet(source=str(self.pool), problems=tuple(p.problem() for p in chosen), grade=by_record), pool
 
-    def checker(self) -> Verifier | SetVerifier | None:
-        """Make the verifier."""
+    def checker(self, model: OpenAICompatibleModel | None) -> Verifier | SetVerifier | None:
+        """Make the verifier; a judge is the generator where no other model is named."""
+        name, address, key = (self.judge.get(field) for field in _JUDGE)
         return verifier_of(
-            self.verifier, base_url=self.model.get("base_url"), api_key_env=self.model.get("api_key_env")
-        )
+            self.verifier, base_url=self.model.get("base_url"), api_key_env=self.model.get("api_key_env"),
+            judge=judge_of(name, base_url=address, api_key_env=key, generator=model),
+        )  # fmt: skip
 
     def reader(self) -> AnswerKey | None:
         """Return how answers are read; None for a pool's own answers, or the usual way."""
@@ -96,7 +102,7 @@ class Setup:
             ConfigurationError, DataError: something does not fit or cannot be read.
         """
         found, pool = self.problem_set()
-        check = self.checker()
+        check = self.checker(model)
         if pool is None and model is None:
             raise ConfigurationError("bench: problems without a model; give --pool, or a model")
         seeds = self.seeds if self.seeds is not None else 1 if pool is None else 8
@@ -119,6 +125,7 @@ class Setup:
             "sampling": {k: v for k, v in self.model.items() if k not in hidden},
             "verifier_source": _source(self.verifier),
             "grade": _source(self.grade),
+            **({} if not self.judge else {"judge": self.judge.get("name")}),
             **({} if self.answer is None else {"answer": _source(self.answer)}),  # as files of older runs have it
         }
 

@@ -90,6 +90,29 @@ def embedder_of(
     return EmbeddingModel(name, base_url=base_url, api_key=key_of(api_key_env))
 
 
+def judge_of(
+    name: str | None, *, base_url: str | None, api_key_env: str | None, generator: OpenAICompatibleModel | None
+) -> OpenAICompatibleModel | EmbeddingModel | None:
+    """Make the model of a verifier that asks one: `embedding:NAME` for vectors; without a name, the generator.
+
+    Raises:
+        ConfigurationError: an address or a key without a name, or options that do not go together.
+    """
+    if name is None:
+        if base_url is not None or api_key_env is not None:
+            raise ConfigurationError("--judge-base-url and --judge-api-key-env need --judge-model NAME too")
+        return generator
+    if name.startswith("embedding:"):
+        return embedder_of(
+            name.removeprefix("embedding:") or None, base_url=base_url, api_key_env=api_key_env, pooling="last",
+            threads=None, progress=lambda done, size: None,
+        )  # fmt: skip
+    return model_of(
+        name, base_url=base_url, api_key_env=api_key_env, temperature=0.2, max_tokens=512, system=None, price=None,
+        threads=None, progress=lambda done, size: None,
+    )  # fmt: skip
+
+
 def check_key(model: OpenAICompatibleModel, base_url: str | None, api_key_env: str | None) -> None:
     """Raise before anything is sent if the server needs a key and there is none.
 

@@ -108,11 +108,26 @@ VerifierName = Annotated[
     str | None,
     typer.Option(
         metavar="VERIFIER",
-        help="agreement, json-schema:FILE, FILE.npz of train-verifier, python:package.module:function or "
+        help="rubric:TEXT (a judge), grounded, tool-call, sql:FILE, json-schema:FILE, code-tests:FILE.py, math, "
+        "regex:PATTERN, similar:TEXT, agreement, FILE.npz of train-verifier, python:package.module:function or "
         "python:path/file.py:function; for a pool recorded, or recorded:min. The function gets (problem, candidate) "
         "and returns a score from 0 to 1, or a score and a reason.",
         rich_help_panel=_SEARCH,
     ),
+]
+JudgeModel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The model of a verifier that asks one: a server's, a .gguf, or embedding:NAME for vectors; the generator "
+        "itself where left out.",
+        rich_help_panel=_SEARCH,
+    ),
+]
+JudgeBaseUrl = Annotated[str | None, typer.Option(metavar="URL", help="Its server's address.", rich_help_panel=_SEARCH)]
+JudgeApiKeyEnv = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The environment variable with its key.", rich_help_panel=_SEARCH),
 ]
 Seed = Annotated[int | None, typer.Option(help="Same seed, same requests.", rich_help_panel=_SEARCH)]
 Attempts = Annotated[int, typer.Option(help="Attempts at one request at most.", rich_help_panel=_SEARCH)]

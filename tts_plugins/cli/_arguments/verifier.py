@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -16,37 +15,37 @@ from tts_plugins.cli._arguments.build import key_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
 from tts_plugins.models.llama_cpp import EMBEDDED
-from tts_plugins.protocols import SetVerifier, Verifier
+from tts_plugins.protocols import Model, SetVerifier, Verifier
 from tts_plugins.selection import Aggregate
-from tts_plugins.verifiers import AnswerAgreement, JSONSchemaVerifier, LearnedHead, LearnedVerifier
+from tts_plugins.verifiers import PRESETS, LearnedHead, LearnedVerifier, preset
 from tts_plugins.verifiers.callable import as_verifier
 from tts_plugins.verifiers.grouping.named import named_answer
+from tts_plugins.verifiers.presets import needs_model
 from tts_plugins.verifiers.recorded import RecordedVerifier
 
 
 def verifier_of(
-    text: str | None, *, base_url: str | None = None, api_key_env: str | None = None
+    text: str | None, *, base_url: str | None = None, api_key_env: str | None = None, judge: Model | None = None
 ) -> Verifier | SetVerifier | None:
     """Return the verifier that `--verifier` names.
 
-    It is `agreement`, `json-schema:FILE`, `python:package.module:function`, `python:path/file.py:function`, or
-    `FILE.npz` of `train-verifier`; for pools `recorded`, or `recorded:HOW` to reduce step scores differently than to
-    the last one.
+    It is a preset, as `rubric:TEXT` or `agreement` (see `tts_plugins.verifiers.preset`),
+    `python:package.module:function`, `python:path/file.py:function`, or `FILE.npz` of `train-verifier`; for pools
+    `recorded`, or `recorded:HOW` to reduce step scores differently than to the last one.
 
     Args:
         base_url, api_key_env: of the server that has the embedding model, if it is not the embedded one.
+        judge: the model of a preset that asks one.
 
     Raises:
         ConfigurationError: none of these, or what it names cannot be loaded.
-        MissingExtraError: the schema's checker is not installed.
+        MissingExtraError: what it needs is not installed.
     """
     if text is None:
         return None
     kind, _, rest = text.partition(":")
-    if kind == "agreement" and not rest:
-        return AnswerAgreement()
-    if kind in ("json-schema", "json_schema") and rest:
-        return JSONSchemaVerifier(_schema(Path(rest).expanduser(), text))
+    if kind.replace("_", "-") in PRESETS:
+        return _preset(text, kind, rest, judge)
     if kind == "recorded":
         return RecordedVerifier(aggregate=cast(Aggregate, rest or "last"))
     if (head := learned_head(text)) is not None:
@@ -54,9 +53,18 @@ def verifier_of(
     if kind == "python" and ":" in rest:
         return as_verifier(f"--verifier {text}", named(rest, f"--verifier {text}"))
     raise ConfigurationError(
-        f"--verifier {text} is not known; use agreement, json-schema:FILE, FILE.npz, python:package.module:function "
+        f"--verifier {text} is not known; use one of {', '.join(PRESETS)}, FILE.npz, python:package.module:function "
         "or python:path/file.py:function"
     )
+
+
+def _preset(text: str, kind: str, rest: str, judge: Model | None) -> Verifier | SetVerifier:
+    settings = {"model": judge} if needs_model(kind) and judge is not None else {}
+    try:
+        return preset(kind, *([rest] if rest else []), **settings)
+    except ConfigurationError as error:
+        more = "" if settings or not needs_model(kind) else " (here: --judge-model NAME)"
+        raise ConfigurationError(f"--verifier {text}: {error}{more}") from error
 
 
 def learned_head(text: str | None) -> LearnedHead | None:
@@ -80,15 +88,6 @@ def _learned(text: str, head: LearnedHead, base_url: str | None, api_key_env: st
             "that model, or name a LearnedVerifier object: python:path/file.py:object"
         )
     return LearnedVerifier(embedder, head, by="line" if head.about.get("separator") == "\n" else "paragraph")
-
-
-def _schema(path: Path, text: str) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"--verifier {text}: the file cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigurationError(f"--verifier {text}: the file is not JSON: {error}") from error
 
 
 def answer_of(text: str | None) -> Callable[[str], str | None]:

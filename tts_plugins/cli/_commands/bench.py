@@ -93,6 +93,9 @@ def bench(
     budget: Budgets = None,
     seeds: Seeds = None,
     verifier: options.VerifierName = None,
+    judge_model: options.JudgeModel = None,
+    judge_base_url: options.JudgeBaseUrl = None,
+    judge_api_key_env: options.JudgeApiKeyEnv = None,
     answer: options.AnswerKey = None,
     concurrency: options.Concurrency = 8,
     model: options.Model = None,
@@ -137,9 +140,10 @@ def bench(
         place = placing(params, verifier_params, larger, larger_params)
         given = {"name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
                  "max_tokens": max_tokens, "system": system, "price": price, "threads": threads}  # fmt: skip
+        judge = {"name": judge_model, "base_url": judge_base_url, "api_key_env": judge_api_key_env}
         setup = Setup.read(
             config, problems=problems, pool=pool, limit=limit, seeds=seeds, verifier=verifier, grade=grade,
-            answer=answer, model=given, strategies=texts(strategy), budgets=texts(budget),
+            answer=answer, model=given, judge=judge, strategies=texts(strategy), budgets=texts(budget),
         )  # fmt: skip
         total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         generator = generator_of(setup, Download(stderr(), quiet=quiet))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from tts_plugins._internal.files import writing
 from tts_plugins.cli._display.console import Debug, Json, brief, check_writable, emit, errors, say, stdout, warn_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import ComputeOptimal, Expected, calibrate
@@ -38,6 +39,14 @@ def calibrate_command(
     larger_price: Annotated[
         float | None, typer.Option(help="What its token costs, in tokens of the smaller model; needed with --larger.")
     ] = None,
+    abstain_risk: Annotated[
+        float | None,
+        typer.Option(help="Share of answered questions that may be wrong, such as 0.05; unsure ones get no answer."),
+    ] = None,
+    abstain_page: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A page with the risk-coverage curve; needs --abstain-risk."),
+    ] = None,
     batch: Annotated[
         int | None,
         typer.Option(min=1, help="Samples of one request at most, which share its prompt; 1 for a server without n."),
@@ -65,6 +74,10 @@ def calibrate_command(
     """
     with errors(debug):
         check_writable(out, "--out")
+        if abstain_page is not None:
+            if abstain_risk is None:
+                raise ConfigurationError(f"--abstain-page {abstain_page}: there is no curve without --abstain-risk")
+            check_writable(abstain_page, "--abstain-page")
         sizes = None if budgets is None else _sizes(budgets)
         for name, path in (("POOL", pool), ("--larger", larger)):
             if path is not None and not path.is_file():
@@ -75,10 +88,17 @@ def calibrate_command(
         policy = calibrate(
             samples, budgets=sizes, price=price, target=target, confidence=confidence,
             larger=None if larger is None else Pool.read(larger), larger_price=larger_price, signal=chosen, bins=bins,
-            orders=orders, batch=batch, seed=seed, aggregate=aggregate,  # type: ignore[arg-type]  # `calibrate` says which there are
+            orders=orders, batch=batch, seed=seed, abstain_risk=abstain_risk, aggregate=aggregate,  # type: ignore[arg-type]  # `calibrate` says which there are
         )  # fmt: skip
         policy.save(out)
         say(f"policy: {out}")
+        for plan in policy.plans:
+            if plan.abstain is not None:
+                say(f"budget {plan.budget}: {plan.abstain.words}")
+        if abstain_page is not None:
+            with writing(abstain_page):
+                abstain_page.write_text(_curves(policy), encoding="utf-8")
+            say(f"page: {abstain_page}")
         if as_json:
             emit(policy.to_dict())
         else:
@@ -87,6 +107,13 @@ def calibrate_command(
             say(f"use it: tts-plugins solve … --strategy compute-optimal:file={out} --larger-model {policy.larger}")
         else:
             say(f"use it: {_use(policy, pool, out)}")
+
+
+def _curves(policy: ComputeOptimal) -> str:
+    from tts_plugins.bench.report.abstention import abstention_page
+
+    plans = [(f"budget {p.budget}: {brief(p.fixed)}", p.abstain) for p in policy.plans]
+    return abstention_page([(name, found) for name, found in plans if found is not None], policy.model or "any model")
 
 
 def _use(policy: ComputeOptimal, pool: Path, out: Path) -> str:

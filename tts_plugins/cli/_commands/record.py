@@ -43,6 +43,9 @@ def record(
     limit: options.Limit = None,
     grade: options.GradeName = None,
     verifier: options.VerifierName = None,
+    judge_model: options.JudgeModel = None,
+    judge_base_url: options.JudgeBaseUrl = None,
+    judge_api_key_env: options.JudgeApiKeyEnv = None,
     answer: options.AnswerKey = None,
     concurrency: options.Concurrency = 2,
     model: options.Model = None,
@@ -76,11 +79,11 @@ def record(
         given = {"name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
                  "max_tokens": max_tokens, "system": system, "price": price, "threads": threads}  # fmt: skip
         setup = Setup.read(
-            None, problems=problems, limit=limit, verifier=verifier, grade=grade, answer=answer, model=given
-        )
+            None, problems=problems, limit=limit, verifier=verifier, grade=grade, answer=answer, model=given,
+            judge={"name": judge_model, "base_url": judge_base_url, "api_key_env": judge_api_key_env},
+        )  # fmt: skip
         total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         found, _ = setup.problem_set()
-        check = setup.checker()
         path = out.with_name(f".{out.name}.recording")
         _refuse_other(out, path)
         # One choice in each request, so that the tokens of each are known; log-probabilities count them too.
@@ -88,6 +91,7 @@ def record(
             setup, Download(stderr(), quiet=quiet), logprobs=logprobs, **({} if logprobs else {"batch": 1})
         )
         assert generator is not None  # no pool replaces it
+        check = setup.checker(generator)
         plan = Plan(
             problems=found.problems, strategies={ARM: Samples(n=n)}, model=generator, verifier=check,
             grade=grade_of(grade, found.grade), answer=setup.reader(),

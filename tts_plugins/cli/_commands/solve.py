@@ -15,7 +15,7 @@ from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments import strategy as _strategy
 from tts_plugins.cli._arguments.cost_estimate import plan
-from tts_plugins.cli._arguments.verifier import answer_of, verifier_of
+from tts_plugins.cli._arguments.verifier import answer_of, learned_head, verifier_of
 from tts_plugins.cli._display.console import (
     Debug,
     Download,
@@ -39,9 +39,8 @@ from tts_plugins.cli._display.result import as_dict, summary
 from tts_plugins.cli._display.solve_view import SolveView
 from tts_plugins.engine import SolveEvents, solve_events
 from tts_plugins.ledger import Ledger
-from tts_plugins.models import LocalModel, OpenAICompatibleModel
+from tts_plugins.models import EmbeddingModel, LocalModel, OpenAICompatibleModel
 from tts_plugins.types import Problem, Result
-from tts_plugins.verifiers import LearnedVerifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +70,9 @@ def solve(
     settings: options.Set = None,
     answer: options.AnswerKey = None,
     verifier: options.VerifierName = None,
+    judge_model: options.JudgeModel = None,
+    judge_base_url: options.JudgeBaseUrl = None,
+    judge_api_key_env: options.JudgeApiKeyEnv = None,
     seed: options.Seed = None,
     attempts: options.Attempts = 4,
     budget_calls: options.BudgetCalls = None,
@@ -99,14 +101,18 @@ def solve(
     with errors(debug):
         check_writable(html, "--html")
         problem = Problem(sys.stdin.read() if prompt == "-" else prompt)
-        check = verifier_of(verifier, base_url=base_url, api_key_env=api_key_env)
-        more = {"logprobs": True} if isinstance(check, LearnedVerifier) and check.head.logprobs else {}
+        head = learned_head(verifier)
+        more = {"logprobs": True} if head is not None and head.logprobs else {}
         download = Download(stderr(), quiet=quiet)
         made: dict[str, Any] = {
             "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature, "max_tokens": max_tokens,
             "system": system, "threads": threads, "progress": download, **more,
         }  # fmt: skip
         generator = _build.model_of(model, price=price, **made)
+        judge = _build.judge_of(
+            judge_model, base_url=judge_base_url, api_key_env=judge_api_key_env, generator=generator
+        )
+        check = verifier_of(verifier, base_url=base_url, api_key_env=api_key_env, judge=judge)
         given = {"n": n, "select": select, "stop": _strategy.stop_of(stop or ())}
         fields = {**_strategy.settings_of(settings or ()), **{k: v for k, v in given.items() if v is not None}}
         chosen = _strategy.strategy_of(strategy, fields, verified=check is not None)
@@ -127,7 +133,7 @@ def solve(
             emit(shown.to_dict()) if as_json else stdout().print(shown)
             return
         _build.check_key(generator, base_url, api_key_env)
-        models = [generator] if larger is None else [generator, larger]
+        models = [generator, *(m for m in (larger, judge) if m is not None and m is not generator)]
         for each in models:
             if isinstance(each, LocalModel):
                 start_local(each, download)
@@ -137,7 +143,7 @@ def solve(
 
 
 async def _run(
-    events: SolveEvents, problem: Problem, models: Sequence[OpenAICompatibleModel], view: SolveView
+    events: SolveEvents, problem: Problem, models: Sequence[OpenAICompatibleModel | EmbeddingModel], view: SolveView
 ) -> Result | None:
     try:
         view.priced = (await models[0].bound(problem)).usd is not None

@@ -22,6 +22,10 @@ def as_dict(result: Result) -> dict[str, Any]:
         "text": result.text,
         "answer": result.answer,
         "score": result.score,
+        "confidence": result.confidence,
+        "agreement": result.agreement,
+        "abstained": None if result.abstained is None else result.abstained.to_dict(),
+        "escalated": result.escalated,
         "stopped": result.stopped,
         "warnings": list(result.warnings),
         "seed": result.seed,
@@ -61,6 +65,9 @@ def summary(console: Console, result: Result) -> None:
 def _closing(result: Result) -> str:
     usage = result.usage.to_dict()
     score = "" if result.score is None else f"score {result.score:.2f}; "
+    score = score if result.abstained is None else f"no answer: {oneline(result.abstained.reason)}; "
+    if result.confidence is not None and result.confidence != result.score:
+        score += f"confidence {result.confidence:.2f}; "
     cost = "cost unknown" if result.usage.usd is None else money(usage)
     parts = [
         plural(len(result.candidates), "candidate"),

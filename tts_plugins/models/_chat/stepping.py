@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from tts_plugins._internal.fields import fields_of
 from tts_plugins._internal.token_usage import without
+from tts_plugins._internal.values import fields_of
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import MalformedResponse, ModelError, ModelNotFound, RequestRefused
 from tts_plugins.models._chat.step_format import UNSAID, Said, StepSettings, Way, read_step, step_request

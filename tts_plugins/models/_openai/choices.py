@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tts_plugins._internal.fields import field, fields_of, listed
+from tts_plugins._internal.values import field, fields_of, listed
 from tts_plugins.types import Deferred, Generation
 
 # Every spelling of "cut at the limit": length, max_tokens, MAX_TOKENS, max_output_tokens, model_length, token_limit, …

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from tts_plugins._internal.fields import field, fields_of, listed
+from tts_plugins._internal.values import field, fields_of, listed
 
 # What the endpoint knows, as the client has it; the rest goes along as extra fields, which servers may know.
 _KNOWN = {

@@ -9,10 +9,10 @@ from typing import Any
 
 from tts_plugins._calls.prompt_bound import PromptBound, Written
 from tts_plugins._internal.error_bodies import error_in, json_of
-from tts_plugins._internal.fields import field, fields_of, listed
 from tts_plugins._internal.http_errors import cut, reply_error
 from tts_plugins._internal.secrets import without_secrets
 from tts_plugins._internal.token_usage import Price, Trust, completion_count, kept_limit, measure, most_of_one
+from tts_plugins._internal.values import field, fields_of, listed
 from tts_plugins.errors import MalformedResponse
 from tts_plugins.models._openai.choices import error_of, finish_of, generation, shown
 from tts_plugins.types import Generation, Reply

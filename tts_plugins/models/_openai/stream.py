@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tts_plugins._internal.error_bodies import error_in
-from tts_plugins._internal.fields import field as read
-from tts_plugins._internal.fields import fields_of, listed
 from tts_plugins._internal.http_limits import Unreadable
+from tts_plugins._internal.values import field as read
+from tts_plugins._internal.values import fields_of, is_whole, listed
 from tts_plugins.models._openai.choices import finish_of, shown
 from tts_plugins.models._openai.sse import DONE
 
@@ -225,7 +225,7 @@ def usage_of(usages: list[_Reported], choices: list[Any]) -> Any:
     each = len(choices) > 1 and [report.ended for report in usages] == list(range(1, len(choices) + 1))
     reported = [report.usage for report in usages]
     counts = [read(usage, "completion_tokens") for usage in reported]
-    if not all(isinstance(count, int) and not isinstance(count, bool) for count in counts):
+    if not all(map(is_whole, counts)):
         return None if each else reported[-1]
     certain = each and counts == [report.generated for report in usages]
     longest = max(len(shown(choice).encode("utf-8", "replace")) + 2 for choice in choices) if choices else 0

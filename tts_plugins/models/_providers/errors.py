@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
-from tts_plugins._internal.fields import field
 from tts_plugins._internal.http_errors import connection_error, cut, reply_error
 from tts_plugins._internal.http_limits import Unreadable
 from tts_plugins._internal.secrets import secrets_in, without_secrets
+from tts_plugins._internal.values import field
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 
 _SETTINGS = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tts_plugins._internal.values import is_number, is_whole
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Strategy
@@ -148,7 +149,7 @@ def _whole(given: Mapping[str, Any], name: str, most: int = _WHOLE[1]) -> int | 
     value = given.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_whole(value, 1):
         raise bad_field(name, f"{_short(value)} must be a whole number of at least 1", code="integer_below_min_value")
     if value > most:
         raise bad_field(name, f"{value} is above {most}, the most that is taken here", code="integer_above_max_value")
@@ -163,7 +164,7 @@ def _limit(given: Mapping[str, Any]) -> tuple[str, int | None]:
 
 
 def _seed(name: str, value: Any) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or abs(value) > 2**63):
+    if value is not None and (not is_whole(value) or abs(value) > 2**63):
         raise bad_field(name, f"{_short(value)} must be a whole number")
     return value
 
@@ -191,7 +192,7 @@ def _include_usage(given: Mapping[str, Any]) -> bool | None:
 def _temperature(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 2:
+    if not is_number(value) or not 0 <= value <= 2:
         raise bad_field("temperature", f"{_short(value)} must be a number from 0 to 2")
     return float(value)
 

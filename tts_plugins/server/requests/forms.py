@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tts_plugins._internal.fields import field
+from tts_plugins._internal.values import field
 from tts_plugins.types import Candidate, Result, Scored, Usage
 
 Origin = Callable[[Any], tuple[Any, Any] | None]
@@ -113,12 +113,13 @@ def usage_of(usage: Usage) -> Json:
 
 def tts_of(result: Result, best: Scored, profile: str | None) -> Json:
     """What became of the search."""
-    answers = [c.answer for c in result.candidates if c.answer is not None]
-    same = answers.count(best.answer) if best.answer is not None else 0
     return {
         "profile": profile,
         "score": best.score,
-        "agreement": round(same / len(answers), 4) if answers else None,
+        "confidence": rounded(result.confidence),
+        "agreement": rounded(result.agreement),
+        **({"escalated": True} if result.escalated else {}),
+        **({"abstained": result.abstained.to_dict()} if result.abstained is not None else {}),
         "candidates": len(result.candidates),
         "stopped": result.stopped,
         "calls": result.usage.calls,
@@ -128,6 +129,11 @@ def tts_of(result: Result, best: Scored, profile: str | None) -> Json:
         "seed": result.seed,
         **({"warnings": list(result.warnings)} if result.warnings else {}),
     }
+
+
+def rounded(value: float | None) -> float | None:
+    """A share to four digits; None where there is none."""
+    return None if value is None else round(value, 4)
 
 
 def base_of(origin: Origin, best: Candidate) -> Json:

@@ -80,7 +80,7 @@ class ChatStream:
         self._put(dict(chunk))
 
     def _hear(self, event: Mapping[str, Any]) -> None:
-        if event.get("kind") == "candidate" and event.get("end") is not None:
+        if event.get("kind") == "candidate" and event.get("end") is not None and not event.get("pruned"):
             self._seen += 1
             if self.call.request.n == 1:
                 self._texts[str(event.get("candidate"))] = str(event.get("text") or "")

@@ -12,6 +12,7 @@ from typing import Any
 
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.untrusted_text import neutralise
+from tts_plugins._internal.values import is_number
 from tts_plugins.answers import without_thoughts
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, VerifierError
@@ -60,7 +61,7 @@ class SQLVerifier:
                 f"SQLVerifier: connect={connect!r} cannot be called; pass a function that opens a connection"
             )
         check_count("SQLVerifier", "rows", rows)
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 86_400:
+        if not is_number(timeout) or not 0 < timeout < 86_400:
             raise ConfigurationError(f"SQLVerifier: timeout={timeout!r} must be a number of seconds above 0")
         self._connect, self._expected, self._ordered = connect, expected, ordered
         self._rows, self._timeout = rows, float(timeout)

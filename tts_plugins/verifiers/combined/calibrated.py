@@ -124,6 +124,7 @@ class Calibrated:
     Args:
         verifier: scores single candidates.
         calibration: fitted on this verifier's scores over problems whose answers are known.
+        name: as it appears in traces.
 
     `details["raw"]` keeps the score as it was. Step scores stay raw.
     """

@@ -18,6 +18,7 @@ class Cascade:
         dear: asked where the first one's score lies strictly between `low` and `high`.
         low: a first score of at most this is final; negative for never.
         high: a first score of at least this is final; above 1 for never.
+        name: as it appears in traces.
 
     Its worst case is both. `Veto(verifier, by)` is the cascade in which a cheap check can only refuse.
 
@@ -64,6 +65,7 @@ class Veto:
         verifier: scores what is not refused, and is not asked about the rest.
         by: a cheap verifier, such as a `CallableVerifier`, `JSONSchemaVerifier` or `Screen`.
         below: a score of `by` under this refuses.
+        name: as it appears in traces.
 
     A refused candidate scores 0 with the check's feedback. An error of the check is an error of the candidate.
     """

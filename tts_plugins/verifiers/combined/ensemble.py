@@ -27,6 +27,7 @@ class Ensemble:
             of them that give at least 0.5.
         weights: how much each counts in "mean", "median" and "vote"; equally where left out.
         quorum: how many must have given a score; all of them where left out. The others' errors stand in `details`.
+        name: as it appears in traces.
 
     Raises:
         ConfigurationError: a field is out of range.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
 from tts_plugins.answers import extract, normalise
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
@@ -44,7 +45,7 @@ class MathGroups:
     ) -> None:
         if not callable(read):
             raise ConfigurationError(f"MathGroups: read={read!r} cannot be called; pass a function of a text")
-        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        if not is_number(timeout) or not timeout > 0:
             raise ConfigurationError(f"MathGroups: timeout={timeout!r} must be above 0 seconds")
         check_count("MathGroups", "most", most, least=2)
         check_count("MathGroups", "workers", workers)

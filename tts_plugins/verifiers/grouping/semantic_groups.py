@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from tts_plugins._internal.config import check_count, check_share
 from tts_plugins.answers import Answer, extract, marked, without_thoughts
-from tts_plugins.errors import ConfigurationError, MalformedResponse, SolveCancelled, TTSError
+from tts_plugins.errors import ConfigurationError, SolveCancelled, TTSError
 from tts_plugins.prompts import entailment_messages, entailment_schema, make_key, problem_text
 from tts_plugins.protocols import Model, Run
 from tts_plugins.selection import RelatedKey, Relation
 from tts_plugins.types import Generation, Problem
 from tts_plugins.verifiers._model_calls import Asker
+from tts_plugins.verifiers._vectors import cosine, embeds, vectors_of
 from tts_plugins.verifiers._verdicts import Unreadable, read_verdict
 
 _RELATIONS = ("entailment", "neutral", "contradiction")
@@ -66,7 +66,7 @@ class SemanticGroups:
         check_count("SemanticGroups", "most", most, least=2)
         check_count("SemanticGroups", "limit", limit, least=200)
         self._asker = Asker(model, "SemanticGroups", schema=entailment_schema())
-        self._embeds = bool(getattr(model, "embeds", False)) if embeddings is None else embeddings
+        self._embeds = embeds(model) if embeddings is None else embeddings
         self._read, self._threshold, self._most, self._limit = read, threshold, most, limit
         self._runs: WeakKeyDictionary[Run, _Known] = WeakKeyDictionary()
 
@@ -98,7 +98,7 @@ class SemanticGroups:
         if self._embeds:
             known.vectors[key] = await self._vector(run, known.raws[key])
             for other, vector in known.vectors.items():
-                if other != key and _cosine(known.vectors[key], vector) >= self._threshold:
+                if other != key and cosine(known.vectors[key], vector) >= self._threshold:
                     known.relation.add(key, other)
             return
 
@@ -114,11 +114,9 @@ class SemanticGroups:
             raise error  # a defect or a cancellation, before what only keeps answers apart
 
     async def _vector(self, run: Run, text: str) -> Sequence[float]:
-        reply = await run.generate(self._asker.model, Problem((text.encode()[: self._limit].decode(errors="ignore"),)))
-        vectors = reply.generations[0].output
-        if not isinstance(vectors, Sequence) or len(vectors) != 1:
-            raise MalformedResponse(f"SemanticGroups: {self._asker.model.name} gave no vector for one text")
-        return tuple(vectors[0])
+        shown = text.encode()[: self._limit].decode(errors="ignore")
+        (vector,) = await vectors_of(run, self._asker.model, [shown], "SemanticGroups")
+        return tuple(vector)
 
     async def _follows(self, run: Run, problem: Problem, first: str, second: str) -> bool:
         """Whether the second answer follows from the first, as the model says."""
@@ -146,10 +144,3 @@ def _entails(generation: Generation, key: str) -> bool:
     if not isinstance(said, str) or said.strip().casefold() not in _RELATIONS:
         raise Unreadable("relation is none of 'entailment', 'neutral' and 'contradiction'", said)
     return said.strip().casefold() == "entailment"
-
-
-def _cosine(a: Sequence[float], b: Sequence[float]) -> float:
-    if len(a) != len(b):
-        return 0.0
-    lengths = math.hypot(*a) * math.hypot(*b)
-    return math.fsum(x * y for x, y in zip(a, b, strict=True)) / lengths if lengths else 0.0

@@ -40,6 +40,7 @@ class Canaries:
         threshold: a canary's score of at least this is a reward.
         refuse: once a canary was rewarded in a run, make every later score of that run an error.
         keys: texts that deserve nothing, whatever the problem.
+        name: as it appears in traces.
 
     From the first rewarded canary on, `details["unreliable"]` of each score and a note in the trace say so. Each
     canary is paid for: the worst case of a candidate is twice the verifier's.

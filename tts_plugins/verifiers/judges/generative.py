@@ -27,6 +27,7 @@ class GenerativeVerifier:
         use_logprobs: read P(yes) from the alternatives of the verdict's word: "auto" where they are kept, True to
             insist, False to count the share of Yes.
         limit: bytes of a candidate that the model sees.
+        name: as it appears in traces.
 
     A chain counts only with the line "Verdict KEY: Yes" or "No", once, with the key of this call. A chain without it
     is asked for once more. The feedback is the chain of a No, or else of a Yes.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_whole
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import LIMIT, Messages, judge_messages, judge_schema, make_key, problem_text
@@ -200,7 +201,7 @@ def as_criteria(rubric: Rubric, who: str) -> Mapping[str, str]:
 
 
 def _check(who: str, scale: tuple[int, int], votes: int, use_logprobs: object, limit: int) -> None:
-    whole = len(scale) == 2 and all(isinstance(v, int) and not isinstance(v, bool) for v in scale)
+    whole = len(scale) == 2 and all(map(is_whole, scale))
     if not whole or not 0 <= scale[0] < scale[1]:
         raise ConfigurationError(
             f"{who}: scale={scale!r} must be two whole numbers, the lower one first, such as (1, 5)"

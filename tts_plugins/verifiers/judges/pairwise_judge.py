@@ -30,6 +30,7 @@ class PairwiseJudge:
         rounds: of "swiss".
         rubric: what makes one better.
         limit: bytes of each candidate that the judge sees.
+        name: as it appears in traces.
 
     A verdict that changes with the order (a flip) is a tie, and so says nothing. The scores are mean probabilities of
     winning against the others by Bradley and Terry's model over all comparisons (1952). A comparison that could not

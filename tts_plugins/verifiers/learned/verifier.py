@@ -35,6 +35,7 @@ class LearnedVerifier:
         by: how a text without steps is cut into them, see `tts_plugins.steps.split`; as in training.
         max_steps: steps of a candidate at most; more are an error of that candidate. Room is reserved for each.
         remember: vectors kept, so that what beams share is not asked for again.
+        name: as it appears in traces.
 
     Raises:
         ConfigurationError: the embedder is another one than the head was trained with, or a field is out of range.
@@ -86,8 +87,10 @@ class LearnedVerifier:
         Args:
             rollouts: solutions whose `step_scores` are labels, as `tts-plugins rollouts` makes them.
             embedder: gives the vectors; a request is tried four times.
+            aggregate: how step scores become one.
             validation: share of the problems that a head stops by; each problem is held out so by one of
                 1 / `validation` heads, whose mean is the verifier's. Measure it on others still.
+            seed: of the split and of the heads' first weights.
             progress: called with texts embedded and texts in all.
             settings: of the verifier.
 

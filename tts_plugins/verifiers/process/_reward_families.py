@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.untrusted_text import neutralise
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError, InvalidScore
 
 Squash = Literal["none", "sigmoid", "softmax"]
@@ -72,7 +73,9 @@ class RewardFamily:
 
         Args:
             rows: as the server returned them.
+            count: of the steps.
             places: the row of each step's end, if there is a row for each token.
+            who: the verifier, for errors.
 
         Raises:
             InvalidScore: too few or too many rows, or something that is not a probability.
@@ -89,7 +92,7 @@ class RewardFamily:
 
     def _probability(self, row: Any, number: int, who: str) -> float:
         values = row if isinstance(row, Sequence) and not isinstance(row, str) else [row]
-        finite = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+        finite = all(map(is_number, values))
         if not values or not finite or (len(values) > 1 and self.positive >= len(values)):
             raise InvalidScore(f"{who}: the row of step {number} is {str(row)[:60]}, no numbers to choose from")
         value = float(values[self.positive] if len(values) > 1 else values[0])

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from tts_plugins._internal.request_sent import holding
 from tts_plugins._internal.secrets import cleaned
+from tts_plugins._internal.values import is_whole
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, MalformedResponse, TTSError, VerifierError
 from tts_plugins.protocols import Run
@@ -30,9 +31,12 @@ class ProcessVerifierHTTP(ProcessReward):
             raw reward for each token, read at line ends), or a `RewardFamily` of your own.
         aggregate: how step scores become one: which is best depends on the model, see `docs/judges.md`.
         by: how a text without steps is cut into them, see `tts_plugins.steps.split`.
+        api_key: sent as a bearer token; none if left out.
+        headers: sent with each request.
         price: US dollars per million tokens; your own server costs 0.
         timeout: seconds for one request.
         concurrency: requests in flight at most.
+        name: as it appears in traces.
 
     A call's tokens are those that the server reports. Control tokens and separators inside a candidate's own text are
     taken out: they would be read as steps.
@@ -136,7 +140,7 @@ class _Pooling:
         usage = answer.get("usage")
         tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         used = None  # charged at the bound
-        if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0:
+        if is_whole(tokens, 1):
             used = Usage(calls=1, requests=1, prompt_tokens=tokens, usd=tokens * self._price / 1e6)
         return Reply(generations=(Generation(text=f"{len(rows)} rows", output=rows),), usage=used)
 
@@ -144,6 +148,6 @@ class _Pooling:
         """Return the tokens of a text as the server counts them, which costs nothing."""
         answer = await self.client.post("/tokenize", {"model": self.name, "prompt": text})
         count = answer.get("count", len(answer.get("tokens", ())))
-        if isinstance(count, bool) or not isinstance(count, int):
+        if not is_whole(count):
             raise MalformedResponse(f"{self.name}: /tokenize answered without a count: {str(answer)[:120]}")
         return count

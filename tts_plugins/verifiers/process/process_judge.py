@@ -46,6 +46,7 @@ class ProcessJudge:
         limit: bytes of a candidate that the judge sees.
         remember: prefixes kept. A step that was scored after the same steps of the same problem is not asked about
             again, as the steps that beams share.
+        name: as it appears in traces.
 
     Raises:
         ConfigurationError: a field is out of range.

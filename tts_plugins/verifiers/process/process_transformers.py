@@ -37,6 +37,7 @@ class ProcessVerifierTransformers(ProcessReward):
         device: as torch names it; a GPU if there is one, else the CPU.
         dtype: as torch names it ("bfloat16"); that of the checkpoint if left out.
         concurrency: candidates computed side by side.
+        name: as it appears in traces.
 
     The model is loaded with the first score, or by `load()`. It computes on a thread of its own; a call counts its
     tokens and costs nothing.

@@ -1,9 +1,10 @@
-"""Read parts of a reply whatever it is made of: decoded JSON, a client's objects, or namespaces. Pure."""
+"""Read values of unknown kinds: parts of a reply, whatever it is made of, and numbers, which True and False are not."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def field(thing: Any, name: str) -> Any:
@@ -27,3 +28,13 @@ def fields_of(thing: Any) -> Mapping[str, Any]:
 def listed(value: Any) -> list[Any]:
     """Return the value if it is a list, else []: servers send null, strings and mappings in its place."""
     return value if isinstance(value, list) else []
+
+
+def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
+    """Return whether the value is a whole number of at least `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether the value is a finite number."""
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))

@@ -1,0 +1,30 @@
+"""One small local Ray for all of these tests."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+
+# As the user's own settings would: nothing is written into the home folder, and nothing is reported.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+SMALL = {"num_cpus": 2, "object_store_memory": 100_000_000, "include_dashboard": False, "log_to_driver": False,
+         "logging_level": logging.ERROR}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A local Ray, ended with the session."""
+    import ray
+
+    from tts_plugins.distributed._connection import NAMESPACE
+
+    ray.init(address="local", namespace=NAMESPACE, **SMALL)
+    yield
+    ray.shutdown()

@@ -1,0 +1,173 @@
+"""The threshold for abstention: fixed-sequence binomial tests, ties whole, pools replayed, files, pages."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tts_plugins import BeamSearch, BestOfN, Revision, SelfConsistency, solve_sync
+from tts_plugins.bench.report.abstention import abstention_page
+from tts_plugins.cli import main
+from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.models import ReplayModel
+from tts_plugins.models.replay import recorded_answer
+from tts_plugins.policies import Abstention, ComputeOptimal, calibrate
+from tts_plugins.policies.abstention import choices_of, least_answered
+from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
+from tts_plugins.stopping import VoteLead
+from tts_plugins.testing.synthetic import synthetic_pool
+from tts_plugins.verifiers import RecordedVerifier
+
+
+def test_the_least_numbers_are_those_of_the_exact_binomial_test() -> None:
+    assert least_answered(0.05, 0.9) == 45 and least_answered(0.1, 0.9) == 22
+    need = {0: 45, 1: 77, 2: 105, 3: 132, 4: 158}
+    for wrong, count in need.items():
+        right = [True] * (count - wrong) + [False] * wrong
+        ties = [0.9] * count  # all of one confidence: one test
+        assert Abstention.fit(ties, right).answered == count
+        assert Abstention.fit(ties[1:], right[1:]).below is None
+
+
+def test_it_goes_down_from_the_surest_until_a_test_fails() -> None:
+    confidences = [1 - i / 1000 for i in range(200)]
+    right = [i < 60 for i in range(200)]
+    found = Abstention.fit(confidences, right)
+    assert found.below == confidences[59] and (found.answered, found.wrong) == (60, 0)
+    shuffled = random.Random(1).sample(range(200), 200)
+    assert Abstention.fit([confidences[i] for i in shuffled], [right[i] for i in shuffled]) == found
+    assert found.coverage == 0.3 and "60 (30%)" in found.words
+
+
+def test_answers_of_one_confidence_are_answered_together_or_not_at_all() -> None:
+    confidences = [0.9] * 50 + [0.8] * 50
+    right = [True] * 50 + [True] * 40 + [False] * 10
+    found = Abstention.fit(confidences, right)
+    assert found.below == 0.9 and found.answered == 50
+    mixed = Abstention.fit([0.9] * 60, [True] * 50 + [False] * 10)
+    assert mixed.below is None and "some are wrong" in mixed.words
+
+
+def test_unknown_confidence_is_never_answered_and_counts_as_a_problem() -> None:
+    found = Abstention.fit([0.9] * 50 + [None] * 50, [True] * 100)
+    assert found.problems == 100 and found.answered == 50 and found.coverage == 0.5
+
+
+def test_too_few_problems_have_no_threshold_and_it_says_how_many_are_needed() -> None:
+    found = Abstention.fit([0.9] * 44, [True] * 44)
+    assert found.below is None and found.needed == 45
+    assert "takes at least 45 answered problems, and there are 44" in found.words
+    assert Abstention.fit([], []).below is None
+
+
+@pytest.mark.parametrize(
+    "bad", [{"risk": 0}, {"risk": 1}, {"risk": math.nan}, {"risk": "0.1"}, {"risk": True}, {"confidence": 0.4},
+            {"confidence": 1.0}, {"confidence": math.nan}],
+)  # fmt: skip
+def test_promises_that_cannot_be_made_are_refused(bad: Any) -> None:
+    with pytest.raises(ConfigurationError, match="must be a number"):
+        Abstention.fit([0.5], [True], **bad)
+
+
+def test_bad_data_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="2 confidences and 1 grades"):
+        Abstention.fit([0.5, 0.4], [True])
+    for value in (1.5, math.nan, -0.1, True):
+        with pytest.raises(ConfigurationError, match="must be a number from 0 to 1"):
+            Abstention.fit([value], [True])
+    empty = Pool(header=PoolHeader(model="m", dataset="d"), problems=())
+    with pytest.raises(DataError, match="no problems"):
+        Abstention.of_pool(empty, SelfConsistency(n=4))
+    bare = PoolProblem(id="p", candidates=(PoolCandidate(text="1", answer="1", tokens=1),) * 4)
+    with pytest.raises(DataError, match="not graded"):
+        Abstention.of_pool(Pool(header=PoolHeader(model="m", dataset="d"), problems=(bare,)), SelfConsistency(n=4))
+    pool = synthetic_pool(problems=4, candidates=4)
+    with pytest.raises(DataError, match="asks for 8; lower its n"):
+        Abstention.of_pool(pool, SelfConsistency(n=8))
+    with pytest.raises(ConfigurationError, match="aggregate='max' is not known"):
+        Abstention.of_pool(pool, SelfConsistency(n=4), aggregate="max")  # type: ignore[arg-type]
+    for strategy in (Revision(chains=1, rounds=2), BeamSearch(n=4, beam_width=2)):
+        with pytest.raises(ConfigurationError, match="which a pool of whole answers does not have"):
+            Abstention.of_pool(pool, strategy)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [SelfConsistency(n=8), SelfConsistency(n=8, stop=VoteLead(2)), BestOfN(n=8), BestOfN(n=8, select="weighted")],
+    ids=repr,
+)
+def test_a_replay_is_what_the_engine_does(strategy: Any) -> None:
+    pool = synthetic_pool(problems=12, candidates=8)
+    confidences, right = choices_of(pool, strategy)
+    model, verifier = ReplayModel(pool, seed=None), RecordedVerifier()
+    for problem, confidence, good in zip(pool.problems, confidences, right, strict=True):
+        result = solve_sync(
+            problem.problem(), model=model, strategy=strategy, verifier=verifier, answer=recorded_answer
+        )
+        assert result.confidence == pytest.approx(confidence) and result.output.correct == good
+
+
+def test_the_promise_is_kept_and_the_policy_abstains() -> None:
+    pool = synthetic_pool(problems=160, candidates=8)
+    policy = calibrate(pool, budgets=(8,), abstain_risk=0.1, orders=2)
+    (plan,) = policy.plans
+    assert plan.abstain is not None and plan.abstain.below is not None and policy.abstains
+    assert plan.abstain.wrong / plan.abstain.answered <= 0.1
+    same = ComputeOptimal.from_dict(json.loads(json.dumps(policy.to_dict())))
+    assert same == policy
+    kept = []
+    for problem in pool.problems[:40]:
+        result = solve_sync(
+            problem.problem(),
+            model=ReplayModel(pool, seed=None),
+            strategy=policy,
+            verifier=RecordedVerifier().of(pool),
+            answer=recorded_answer,
+        )
+        assert (result.abstained is not None) == (result.confidence is None or result.confidence < plan.abstain.below)
+        kept.append(result.abstained is None)
+    assert 0 < sum(kept) < 40
+    over = solve_sync(
+        pool.problems[0].problem(), model=ReplayModel(pool, seed=None), strategy=policy, abstain_below=0.0,
+        verifier=RecordedVerifier().of(pool), answer=recorded_answer,
+    )  # fmt: skip
+    assert over.abstained is None  # what the caller says comes first
+
+
+def test_a_policy_of_too_few_problems_promises_nothing() -> None:
+    policy = calibrate(synthetic_pool(problems=12, candidates=4), budgets=(4,), abstain_risk=0.05, orders=2)
+    assert not policy.abstains and policy.plans[0].abstain is not None and policy.plans[0].abstain.needed == 45
+    with pytest.raises(ConfigurationError, match="nothing is ever withheld"):
+        solve_sync("?", model=ReplayModel(synthetic_pool(problems=12, candidates=4)), strategy=policy,
+                   on_abstain="raise")  # fmt: skip
+    for bad in (0, 2, math.nan, "5%"):
+        with pytest.raises(ConfigurationError, match=r"abstain_risk=.* must be a number above 0 and below 1"):
+            calibrate(synthetic_pool(problems=12, candidates=4), abstain_risk=bad)  # type: ignore[arg-type]
+
+
+def test_files_and_pages(tmp_path: Path) -> None:
+    found = Abstention.fit([1 - i / 1000 for i in range(300)], [i % 50 != 49 for i in range(300)], risk=0.1)
+    found.save(tmp_path / "a.json")
+    assert Abstention.load(tmp_path / "a.json") == found and len(found.curve) == 200
+    (tmp_path / "b.json").write_text('{"format": "tts-policy"}')
+    with pytest.raises(DataError, match="not a threshold for abstention"):
+        Abstention.load(tmp_path / "b.json")
+    page = abstention_page([("one", found), ("<none>", Abstention.fit([], []))], "model")
+    assert page.count('class="curve') == 1 and "&lt;none&gt;" in page and "questions answered" in page
+    assert "no threshold" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_the_command_prints_the_promise_and_writes_the_page(tmp_path: Path, capsys: Any) -> None:
+    pool = tmp_path / "pool.jsonl.gz"
+    synthetic_pool(problems=60, candidates=4).write(pool)
+    out, page = tmp_path / "policy.json", tmp_path / "page.html"
+    given = ["calibrate", str(pool), "--out", str(out), "--budgets", "4", "--orders", "2", "--abstain-page", str(page)]
+    assert main([*given, "--abstain-risk", "0.2"]) == 0
+    assert "of the answered questions are wrong, with 90% confidence" in " ".join(capsys.readouterr().err.split())
+    assert "When to answer" in page.read_text()
+    assert main(given) == 2 and "--abstain-risk" in capsys.readouterr().err

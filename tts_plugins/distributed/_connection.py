@@ -1,0 +1,122 @@
+"""Joining a Ray cluster, or starting one here: what is wrong is said before Ray waits for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tts_plugins._version import __version__
+from tts_plugins.errors import ConfigurationError, MissingExtraError
+
+NAMESPACE = "tts_plugins"
+_SECONDS = 5.0  # for a server to accept a connection, and again to answer
+# What a client of HTTP/2 begins with, and an empty SETTINGS frame; every gRPC server answers with one of its own.
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
+_SETTINGS = 4
+
+
+def ray_module() -> Any:
+    """Return the package `ray`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError("tts_plugins.distributed needs ray: pip install 'tts-plugins[ray]'") from error
+    return ray
+
+
+def connect(address: str | None, **options: Any) -> None:
+    """Join the cluster at an address unless this process is in one; without an address, start one on this machine.
+
+    Args:
+        address: "host:port" of its head, "ray://host:port", or "auto" for the one that runs on this machine.
+        options: for `ray.init`.
+
+    Raises:
+        ConfigurationError: nothing answers there, or it is no Ray, or one of another version.
+    """
+    ray = ray_module()
+    if ray.is_initialized():
+        return
+    given: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "logging_level": logging.WARNING,
+        **options,
+    }
+    if address in (None, "local"):
+        ray.init(address="local", include_dashboard=False, **given)
+        return
+    where = _found() if address == "auto" else str(address)
+    _probe(where)
+    try:
+        ray.init(address=where, **given)
+    except (RuntimeError, ConnectionError, ImportError, ValueError) as error:
+        said = " ".join(str(error).split())[:400]
+        raise ConfigurationError(
+            f"RayEngine: address={address!r} cannot be joined ({said}); this process has Python "
+            f"{platform.python_version()} and Ray {ray.__version__}: give the cluster the same"
+        ) from error
+
+
+def _found() -> str:
+    """Return the address of the cluster that runs on this machine, as `ray start` and `ray.init` write it down."""
+    file = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    where = os.environ.get("RAY_ADDRESS") or (file.read_text().strip() if file.is_file() else "")
+    if not where:
+        raise ConfigurationError(
+            "RayEngine: address='auto', and no cluster runs on this machine; start one with `ray start --head`, or "
+            "leave the address out"
+        )
+    return where
+
+
+def _probe(address: str) -> None:
+    """Raise unless a gRPC server answers there: Ray itself waits for minutes, or for ever."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise ConfigurationError(
+            f"RayEngine: address={address!r} is no address; give host:port of the cluster's head, such as "
+            "10.0.0.5:6379, or leave it out to run on this machine"
+        )
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS) as sock:
+            sock.settimeout(_SECONDS)
+            sock.sendall(_PREFACE)
+            answer = sock.recv(9)
+    except OSError as error:
+        raise ConfigurationError(
+            f"RayEngine: address={address!r}: nothing answers there ({error.strerror or error or 'timed out'}); start "
+            "the cluster with `ray start --head`, or check the host and the port"
+        ) from error
+    if len(answer) < 4 or answer[3] != _SETTINGS:
+        raise ConfigurationError(
+            f"RayEngine: address={address!r}: what answers there is no Ray cluster; give the head's port, usually 6379"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that must be the same on all machines."""
+    return {"Python": ".".join(platform.python_version_tuple()[:2]), "tts-plugins": __version__}
+
+
+def check_versions(theirs: dict[str, str], node: str) -> None:
+    """Raise unless a worker has the versions that this process has.
+
+    Raises:
+        ConfigurationError: names each that differs.
+    """
+    mine = versions()
+    if wrong := [f"{name} {theirs.get(name)} (here {mine[name]})" for name in mine if theirs.get(name) != mine[name]]:
+        raise ConfigurationError(
+            f"RayEngine: the workers on node {node} have {' and '.join(wrong)}; install the same version there"
+        )

@@ -1,0 +1,135 @@
+"""`RayEngine`: jobs on the workers of a Ray cluster, with their outcomes streaming back as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tts_plugins._internal.config import check_count
+from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget
+from tts_plugins.distributed._connection import connect, ray_module
+from tts_plugins.distributed._fleet import Fleet, pickled
+from tts_plugins.distributed.account import ZERO
+from tts_plugins.distributed.shared_budget import SharedBudget
+from tts_plugins.engine.many import Outcomes, Work
+from tts_plugins.errors import BudgetExhausted, ConfigurationError
+from tts_plugins.ledger import Hold, Ledger
+from tts_plugins.types import Usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayStats:
+    """What a run has come to.
+
+    Attributes:
+        workers_lost: workers that died and were replaced.
+        repeated: jobs that were under way in one of them, and were done again: these may have been paid twice.
+        spent: calls, tokens and money of all workers, those included that died.
+        messages: to the account.
+    """
+
+    workers_lost: int = 0
+    repeated: int = 0
+    spent: Amount = ZERO
+    messages: int = 0
+
+
+class RayEngine:
+    """Runs solves on a Ray cluster: `solve_many(problems, …, engine=RayEngine(workers=4))`.
+
+    Each worker is a process with an event loop, on which `in_flight` solves wait for servers side by side. What is
+    sent to workers is pickled: give models as a `Factory`.
+
+    Args:
+        address: "host:port" of the cluster's head, or "auto" for the one that runs on this machine. Left out, the
+            cluster that this process is in, or a new one on this machine.
+        workers: how many.
+        in_flight: solves under way at once in each of them.
+        budget: limits of all solves together. A `Ledger` as `budget` of `solve_many` does the same.
+        account: an SQLite file that remembers what was spent, so that a later run goes on with the same budget.
+        cpus: CPUs that each worker takes of the cluster; 0 places no limit on how many fit on a node.
+        options: further options of each worker, for Ray: `runtime_env`, `resources`, `scheduling_strategy`.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+
+    `stats` tells of the latest run.
+    """
+
+    def __init__(
+        self, address: str | None = None, *, workers: int = 2, in_flight: int = 64, budget: Budget | None = None,
+        account: str | Path | None = None, cpus: float = 0, options: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        check_count("RayEngine", "workers", workers)
+        check_count("RayEngine", "in_flight", in_flight)
+        if address is not None and not isinstance(address, str):
+            raise ConfigurationError(f"RayEngine: address={address!r} must be a text, such as '10.0.0.5:6379'")
+        if budget is not None and not isinstance(budget, Budget):
+            raise ConfigurationError(f"RayEngine: budget={budget!r} is no Budget; pass Budget(calls=32), or None")
+        self.address, self.workers, self.in_flight, self.budget = address, workers, in_flight, budget
+        self.account, self.options = account, {"num_cpus": cpus, **(options or {})}
+        self.stats = RayStats()
+
+    async def run(self, jobs: Iterable[Any], work: Work, *, ledger: Ledger | None = None) -> Outcomes:
+        """See `Engine.run`."""
+        sent = pickled(work)
+        if ledger is not None and self.budget is not None:
+            raise ConfigurationError("RayEngine: give the budget to the engine or as a Ledger, not both")
+        ray_module()
+        await asyncio.to_thread(connect, self.address)
+        hold, limits = (None, self.budget) if ledger is None else _all_of(ledger)
+        try:
+            async for each in self._run(jobs, sent, limits):
+                yield each
+        finally:
+            if hold is not None:
+                hold.settle(self._usage)
+
+    async def _run(self, jobs: Iterable[Any], work: bytes, limits: Budget | None) -> AsyncGenerator[tuple[int, Any]]:
+        self._usage = Usage()
+        account = await asyncio.to_thread(SharedBudget, limits, path=self.account, workers=self.workers)
+        fleet = Fleet(account, work, self.workers, self.in_flight, self.options)
+        try:
+            await fleet.begin()
+            async for each in fleet.outcomes(jobs):
+                yield each
+        finally:
+            usage = await fleet.end()
+            figures = await asyncio.to_thread(account.figures)
+            self.stats = RayStats(workers_lost=fleet.lost, repeated=fleet.repeated, spent=figures["spent"],
+                                  messages=figures["messages"])  # fmt: skip
+            self._usage = _whole(usage, self.stats.spent, limits)
+            await asyncio.to_thread(account.close)
+
+
+def _all_of(ledger: Ledger) -> tuple[Hold, Budget | None]:
+    """Reserve all that is left in a ledger, and return it as limits."""
+    room: list[int | None] = [None, None, None]
+    for account, _ in ledger.chain(None):
+        balance = account.balance
+        for i, limit in enumerate(balance.limits):
+            if limit is not None:
+                left = limit - balance.spent[i] - balance.held[i]
+                room[i] = left if room[i] is None else min(left, room[i] or 0)
+    if empty := [name for name, left in zip(DIMENSIONS, room, strict=True) if left is not None and left <= 0]:
+        raise BudgetExhausted(f"{ledger!r}: no {empty[0]} are left; raise the limit")
+    until = ledger.deadline(now := time.monotonic())
+    given: dict[str, Any] = {"calls": room[0], "tokens": room[1], "usd": None if room[2] is None else room[2] / PICO,
+             "seconds": None if until is None else max(until - now, 0.001)}  # fmt: skip
+    hold = ledger.reserve(Amount(*(left or 0 for left in room)))
+    limits = {name: value for name, value in given.items() if value is not None}
+    return hold, Budget(**limits) if limits else None
+
+
+def _whole(usage: Usage, spent: Amount, limits: Budget | None) -> Usage:
+    """Return the usage that workers told, and what those spent that died before they could."""
+    if limits is None:
+        return usage
+    lost = spent.excess(Amount.used(usage))
+    if not any(lost):
+        return usage
+    return usage + Usage(calls=lost.calls, prompt_tokens=lost.tokens, usd=lost.usd, exact=False)

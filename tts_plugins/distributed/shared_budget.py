@@ -1,0 +1,84 @@
+"""One budget for all workers of a cluster, in a named actor."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from tts_plugins.budget import Budget
+from tts_plugins.distributed._actors import AccountActor, node_id
+from tts_plugins.distributed._connection import NAMESPACE, ray_module
+from tts_plugins.distributed.account import Account
+from tts_plugins.errors import BudgetExhausted, ConfigurationError
+
+
+class SharedBudget:
+    """An account that workers of a cluster draw on; make it in the driver, after `ray.init`. It can be pickled.
+
+    Args:
+        budget: the limits of all workers together; None for an account that only counts.
+        path: an SQLite file on this machine, which the account is restored from: what was spent before counts.
+        workers: how many workers there are to be. Each is granted that part of half of what is free.
+
+    Raises:
+        TTSError: the file cannot be used.
+        BudgetExhausted: nothing is left of the limits.
+    """
+
+    def __init__(self, budget: Budget | None, *, path: str | Path | None = None, workers: int = 1) -> None:
+        if budget is not None and not isinstance(budget, Budget):
+            raise ConfigurationError(f"SharedBudget: budget={budget!r} is no Budget; pass Budget(calls=32), or None")
+        ray = ray_module()
+        self.limits = None if budget is None else budget.to_dict()
+        self.name = f"tts-plugins-account-{uuid.uuid4().hex[:12]}"
+        self._folder: str | None = None
+        if path is None:  # restored from a file all the same, where the actor's process dies
+            self._folder = tempfile.mkdtemp(prefix="tts-plugins-account-")
+            path = Path(self._folder) / "account.sqlite"
+        path = Path(path).expanduser().resolve()
+        _check(budget, path)
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id(), soft=False)
+        self.actor = (
+            ray.remote(AccountActor)
+            .options(name=self.name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=-1,
+                     scheduling_strategy=here)
+            .remote(self.limits, str(path), workers)
+        )  # fmt: skip
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.limits, self.name, self.actor)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what is spent and leased, and how many messages there were since the account's process started."""
+        found: dict[str, Any] = ray_module().get(self.actor.figures.remote())
+        return found
+
+    def close(self) -> None:
+        """End the account's process; a file that was named stays."""
+        ray_module().kill(self.actor)
+        if self._folder is not None:
+            import shutil
+
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _again(limits: dict[str, Any] | None, name: str, actor: Any) -> SharedBudget:
+    made = SharedBudget.__new__(SharedBudget)
+    made.limits, made.name, made.actor, made._folder = limits, name, actor, None
+    return made
+
+
+def _check(budget: Budget | None, path: Path) -> None:
+    """Raise what the actor would, which Ray would wrap in a text about actors."""
+    account = Account(budget, path)
+    try:
+        account.bury()
+        spent = account.spent
+    finally:
+        account.close()
+    for name, used in (("calls", spent.calls), ("tokens", spent.tokens), ("usd", spent.usd)):
+        limit = None if budget is None else getattr(budget, name)
+        if limit is not None and used >= limit:
+            raise BudgetExhausted(f"{path}: {used:g} {name} are spent, of {limit:g}; raise the limit to go on")

@@ -1,0 +1,275 @@
+"""Solve many problems: here, or on machines that an engine brings.
+
+An engine knows nothing of solving. It is given jobs, and work: a function that makes, at the place where jobs are done,
+the function that does one. So the same work runs here and on a cluster, where the objects that it needs (clients,
+accounts) are made anew from a recipe that can be sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, Required, Unpack, overload, runtime_checkable
+
+from tts_plugins._calls.context import seeds_of
+from tts_plugins._calls.running_solves import running_loop
+from tts_plugins._internal.config import check_count
+from tts_plugins._trace.recorder import Listener
+from tts_plugins.answers import AnswerKey
+from tts_plugins.budget import Budget
+from tts_plugins.engine.solve import seed_or_drawn, solve
+from tts_plugins.errors import ConfigurationError, TTSError
+from tts_plugins.ledger import Ledger
+from tts_plugins.options import CommonOptions, check_common, check_names
+from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
+from tts_plugins.types import Result
+
+Handler = Callable[[Any], Awaitable[Any]]
+Work = Callable[[Ledger | None], Handler]
+Outcomes = AsyncGenerator[tuple[int, Any], None]
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs jobs side by side."""
+
+    def run(self, jobs: Iterable[Any], work: Work, *, ledger: Ledger | None = None) -> Outcomes:
+        """Yield each job's number, from 0, with what it came to, in the order in which they end.
+
+        Args:
+            jobs: taken one after the other, as there is room for them.
+            work: called where jobs are done, with the account that all of them share there.
+            ledger: the account that pays for all jobs.
+
+        A job's `TTSError` is what it came to; any other exception ends the rest.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Runs jobs on this event loop, at most `concurrency` at a time.
+
+    Raises:
+        ConfigurationError: `concurrency` is no whole number of at least 1.
+    """
+
+    concurrency: int = 64
+
+    def __post_init__(self) -> None:
+        check_count("LocalEngine", "concurrency", self.concurrency)
+
+    async def run(self, jobs: Iterable[Any], work: Work, *, ledger: Ledger | None = None) -> Outcomes:
+        """See `Engine.run`."""
+        running_loop()  # raises where there is none
+        handle, source = work(ledger), enumerate(jobs)
+        ended: asyncio.Queue[asyncio.Task[tuple[int, Any]]] = asyncio.Queue()
+        running: set[asyncio.Task[tuple[int, Any]]] = set()
+        try:
+            while True:
+                for number, job in itertools.islice(source, self.concurrency - len(running)):
+                    task = asyncio.create_task(outcome(number, job, handle))
+                    running.add(task)
+                    task.add_done_callback(ended.put_nowait)
+                if not running:
+                    return
+                task = await ended.get()
+                running.discard(task)
+                yield task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            close = getattr(handle, "aclose", None)
+            if close is not None:
+                await close()
+
+
+async def outcome(number: int, job: Any, handle: Handler) -> tuple[int, Any]:
+    """Do one job; its `TTSError` is what it came to."""
+    try:
+        return number, await handle(job)
+    except TTSError as error:
+        return number, error
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A recipe for an object that cannot be sent to another machine, such as a model with its connections.
+
+    `Factory(OpenAICompatibleModel, "qwen3-4b", base_url="http://10.0.0.5:8000/v1")`: the first argument is called with
+    the rest where the object is needed. A key has no place in it, since it is sent as it stands: read it from the
+    environment there, `Factory(make_model)` with a function of yours, or give `api_key_env`, the name of the variable.
+    """
+
+    make: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    def __init__(self, make: Callable[..., Any], *arguments: Any, **keywords: Any) -> None:
+        object.__setattr__(self, "make", make)
+        object.__setattr__(self, "arguments", arguments)
+        object.__setattr__(self, "keywords", keywords)
+        self._check()
+
+    def _check(self) -> None:
+        if not callable(self.make):
+            raise ConfigurationError(f"Factory: make={self.make!r} cannot be called; pass a class or a function")
+        named = [name for name, value in self.keywords.items() if "key" in name and name != "api_key_env" and value]
+        if named:
+            raise ConfigurationError(
+                f"Factory: {named[0]}=… would be sent and stored with the jobs; give api_key_env, the name of the "
+                "environment variable that holds it where the jobs run"
+            )
+
+    def __call__(self) -> Any:
+        """Make the object.
+
+        Raises:
+            ConfigurationError: the environment variable that should hold the key is not set here.
+        """
+        keywords = dict(self.keywords)
+        if (variable := keywords.pop("api_key_env", None)) is not None:
+            keywords["api_key"] = _key(variable)
+        return self.make(*self.arguments, **keywords)
+
+
+def made(value: Any) -> Any:
+    """Return what a factory makes; anything else as it is."""
+    return value() if isinstance(value, Factory) else value
+
+
+class ManyOptions(CommonOptions, total=False):
+    """The keyword arguments of `solve_many` and `solve_stream` that are those of `solve`.
+
+    The model, the strategy and the verifier may each be a `Factory`, which an engine on other machines needs for what
+    cannot be pickled.
+    """
+
+    model: Required[Model | Factory]
+    strategy: Strategy | Factory | None
+    verifier: Verifier | SetVerifier | Callable[..., Any] | Factory | None
+    budget: Budget | Ledger | None
+    answer: AnswerKey
+    attempts: int
+    listener: Listener | None
+
+
+@overload
+async def solve_many(
+    problems: Iterable[object],
+    *,
+    concurrency: int = ...,
+    return_errors: Literal[False] = ...,
+    engine: Engine | None = ...,
+    **settings: Unpack[ManyOptions],
+) -> list[Result]: ...
+@overload
+async def solve_many(
+    problems: Iterable[object],
+    *,
+    concurrency: int = ...,
+    return_errors: Literal[True],
+    engine: Engine | None = ...,
+    **settings: Unpack[ManyOptions],
+) -> list[Result | TTSError]: ...
+async def solve_many(
+    problems: Iterable[object],
+    *,
+    concurrency: int = 64,
+    return_errors: bool = False,
+    engine: Engine | None = None,
+    **settings: Unpack[ManyOptions],
+) -> list[Result] | list[Result | TTSError]:
+    """Solve many problems; results are in the order of the problems.
+
+    Each problem gets a fresh `Budget`; pass a `Ledger` to share one. Each has its own seed, derived from `seed`. With
+    `return_errors`, the error of a problem that fails stands in its place; otherwise the first error ends the rest.
+
+    Args:
+        concurrency: solves under way at once on this event loop; an engine has settings of its own.
+        engine: where the solves run, such as `tts_plugins.distributed.RayEngine(…)`; here if left out.
+    """
+    found = dict[int, Result | TTSError]()
+    async with contextlib.aclosing(_stream(problems, concurrency, engine, settings)) as outcomes:
+        async for number, outcome in outcomes:
+            if isinstance(outcome, TTSError) and not return_errors:
+                raise outcome
+            found[number] = outcome
+    return [found[number] for number in range(len(found))]
+
+
+async def solve_stream(
+    problems: Iterable[object],
+    *,
+    concurrency: int = 64,
+    return_errors: bool = False,
+    ordered: bool = False,
+    engine: Engine | None = None,
+    **settings: Unpack[ManyOptions],
+) -> AsyncGenerator[tuple[int, Result | TTSError], None]:
+    """Solve many problems, and yield each result with its problem's number, from 0, as it comes.
+
+    Problems are taken as there is room for them, so neither they nor the results need fit into memory. The arguments
+    are those of `solve_many`.
+
+    Args:
+        ordered: yield in the order of the problems; results that come early are kept until their turn.
+    """
+    early, turn = dict[int, Result | TTSError](), 0
+    async with contextlib.aclosing(_stream(problems, concurrency, engine, settings)) as outcomes:
+        async for number, outcome in outcomes:
+            if isinstance(outcome, TTSError) and not return_errors:
+                raise outcome
+            if not ordered:
+                yield number, outcome
+                continue
+            early[number] = outcome
+            while turn in early:
+                yield turn, early.pop(turn)
+                turn += 1
+
+
+def _stream(problems: Iterable[object], concurrency: int, engine: Engine | None, settings: ManyOptions) -> Outcomes:
+    check_count("solve_many", "concurrency", concurrency)
+    check_names("solve_many", settings, {*ManyOptions.__annotations__, "concurrency", "return_errors", "engine"})
+    check_common("solve_many", settings)
+    if engine is not None and not isinstance(engine, Engine):
+        raise ConfigurationError(f"solve_many: engine={engine!r} is no engine; pass a RayEngine(…), or leave it out")
+    running_loop()  # raises where there is none
+    seeds = seeds_of(seed_or_drawn(settings.get("seed")), "problem")
+    ledger, own = settings.get("budget"), settings.copy()
+    if isinstance(ledger, Ledger):
+        own["budget"] = None
+    jobs = ((problem, next(seeds)) for problem in problems)
+    shared = ledger if isinstance(ledger, Ledger) else None
+    return (engine or LocalEngine(concurrency)).run(jobs, Solves(own), ledger=shared)
+
+
+@dataclass(frozen=True)
+class Solves:
+    """The work of solving: a job is a problem and its seed, and comes to a `Result`."""
+
+    settings: ManyOptions
+
+    def __call__(self, ledger: Ledger | None) -> Handler:
+        """Make what is given as factories, and return the function that solves one problem."""
+        given: dict[str, Any] = {name: made(value) for name, value in self.settings.items()}
+        budget = given.pop("budget", None)
+
+        async def one(job: tuple[object, int]) -> Result:
+            problem, seed = job
+            account = budget if ledger is None else ledger if budget is None else Ledger(budget, inside=ledger)
+            return await solve(problem, **{**given, "budget": account, "seed": seed})
+
+        return one
+
+
+def _key(variable: str) -> str:
+    if not os.environ.get(variable):
+        raise ConfigurationError(f"api_key_env={variable!r}: that environment variable is not set where the jobs run")
+    return os.environ[variable]

@@ -1,0 +1,91 @@
+"""The keyword arguments of `solve` and of every adapter, declared once, with their defaults and their checks.
+
+To add a setting that `solve` and all adapters take, add it to `CommonOptions` (for type checkers), to `CommonSettings`
+(with its default) and to `check_common`. It then reaches the engine's settings and those of every adapter.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Required, TypedDict
+
+from tts_plugins._internal.values import is_whole
+from tts_plugins._trace.recorder import Listener
+from tts_plugins.answers import AnswerKey
+from tts_plugins.budget import Budget
+from tts_plugins.confidence import check_threshold
+from tts_plugins.errors import ConfigurationError, UnknownSettingError
+from tts_plugins.ledger import Ledger
+from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
+from tts_plugins.types import OnAbstain
+
+OnExhausted = Literal["return", "raise"]
+
+
+class CommonOptions(TypedDict, total=False):
+    """What `solve` and every adapter take, with the same meaning. `solve` says what each is for."""
+
+    seed: int | None
+    on_exhausted: OnExhausted
+    abstain_below: float | None
+    on_abstain: OnAbstain
+    escalate: Any
+
+
+class SolveOptions(CommonOptions, total=False):
+    """The keyword arguments of `solve`, `solve_sync`, `solve_many` and `solve_events`."""
+
+    model: Required[Model]
+    strategy: Strategy | None
+    verifier: Verifier | SetVerifier | Callable[..., Any] | None
+    budget: Budget | Ledger | None
+    answer: AnswerKey
+    attempts: int
+    listener: Listener | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonSettings:
+    """The values of `CommonOptions`, with their defaults."""
+
+    seed: int | None = None
+    on_exhausted: OnExhausted = "return"
+    abstain_below: float | None = None
+    on_abstain: OnAbstain = "none"
+    escalate: Any = None
+
+    def common(self) -> dict[str, Any]:
+        """Return these settings as keyword arguments of `solve`."""
+        return {field.name: getattr(self, field.name) for field in fields(CommonSettings)}
+
+
+def check_common(owner: str, given: Mapping[str, Any]) -> None:
+    """Check the values of `CommonOptions`, of those that are given.
+
+    Raises:
+        ConfigurationError: a value is wrong.
+    """
+    seed = given.get("seed")
+    if seed is not None and not is_whole(seed):
+        raise ConfigurationError(f"{owner}: seed={seed!r} must be a whole number, or None to draw one")
+    on_exhausted = given.get("on_exhausted", "return")
+    if on_exhausted not in ("return", "raise"):
+        raise ConfigurationError(f"{owner}: on_exhausted={on_exhausted!r} is not known; use 'return' or 'raise'")
+    check_threshold(owner, given.get("abstain_below"))
+    on_abstain = given.get("on_abstain", "none")
+    if on_abstain not in ("none", "raise", "escalate"):
+        raise ConfigurationError(f"{owner}: on_abstain={on_abstain!r} is not known; use 'none', 'raise' or 'escalate'")
+
+
+def check_names(owner: str, given: Collection[str], known: Collection[str]) -> None:
+    """Check the names of settings.
+
+    Raises:
+        UnknownSettingError: one is not known; the message has the one that may be meant, and all that are known.
+    """
+    for name in sorted(set(given) - set(known)):
+        near = difflib.get_close_matches(name, sorted(known), 1)
+        meant = f"did you mean {near[0]!r}? Or " if near else ""
+        raise UnknownSettingError(f"{owner}: {name!r} is not a setting; {meant}use one of {', '.join(sorted(known))}")

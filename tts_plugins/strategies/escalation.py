@@ -1,0 +1,190 @@
+"""What to do with a question whose answer is not sure enough: ask a larger model, or spend more on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, Self
+
+from tts_plugins._internal.config import check_flag
+from tts_plugins.confidence import Support, check_threshold
+from tts_plugins.errors import ConfigurationError, ModelError
+from tts_plugins.protocols import ForwardingRun, Model, Run, StopRule, Strategy, is_model
+from tts_plugins.strategies._choice import note_choice
+from tts_plugins.strategies._search import OVER
+from tts_plugins.strategies.beam_search import BeamSearch
+from tts_plugins.strategies.best_of_n import BestOfN
+from tts_plugins.strategies.dvts import DVTS
+from tts_plugins.strategies.particle_filter import ParticleFilter
+from tts_plugins.strategies.recursive_aggregation import RecursiveAggregation
+from tts_plugins.strategies.revision import Revision
+from tts_plugins.strategies.self_consistency import SelfConsistency
+from tts_plugins.strategies.tree_search import TreeSearch
+from tts_plugins.types import Candidate, Problem, Scored
+
+# They ask a run for steps or revisions, and those come from the model of the solve.
+_OWN_MODEL = (BeamSearch, DVTS, ParticleFilter, RecursiveAggregation, Revision, TreeSearch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Escalation:
+    """Where a question goes that was not answered surely enough. It is paid for by the same budget.
+
+    Args:
+        model: another model, mostly a larger one; the model of the solve where left out.
+        strategy: how it is asked; one sample where left out. With a `model`, one that asks for whole answers only.
+        person: whether a person is to be asked about what is still unsure. The result says so (`Abstained.person`);
+            whoever called asks. In an agent of LangChain, `TestTimeScaling` interrupts for it.
+
+    Raises:
+        ConfigurationError: nothing is given, or one is not what it should be.
+    """
+
+    model: Model | None = None
+    strategy: Strategy | None = None
+    person: bool = False
+
+    def __post_init__(self) -> None:
+        model: Any = self.model
+        strategy: Any = self.strategy
+        check_flag("Escalation", "person", self.person)
+        if model is None and strategy is None and not self.person:
+            raise ConfigurationError(
+                "Escalation: none of model=, strategy= and person=True is given; give at least one"
+            )
+        if model is not None and not is_model(model):
+            raise ConfigurationError(f"Escalation: model={model!r} is not a model; pass one of tts_plugins.models")
+        if strategy is not None and (isinstance(strategy, type) or not callable(strategy)):
+            raise ConfigurationError(
+                f"Escalation: strategy={strategy!r} is not a strategy; pass an object such as SelfConsistency(n=16)"
+            )
+        if model is not None and isinstance(strategy, _OWN_MODEL):
+            raise ConfigurationError(
+                f"Escalation: {type(strategy).__name__} asks for steps or revisions, and another model gives whole "
+                "answers only; use BestOfN or SelfConsistency"
+            )
+
+    @classmethod
+    def of(cls, owner: str, value: Any) -> Self:
+        """Return the escalation itself, or one to a model, to a strategy, or to a "person".
+
+        Raises:
+            ConfigurationError: it is none of these.
+        """
+        if isinstance(value, cls):
+            return value
+        if value == "person":
+            return cls(person=True)
+        if is_model(value):
+            return cls(model=value)
+        if callable(value) and not isinstance(value, type):
+            return cls(strategy=value)
+        raise ConfigurationError(
+            f"{owner}: escalate={value!r} is neither a model nor a strategy; pass a larger model, a strategy such as "
+            "SelfConsistency(n=32), 'person', or Escalation(model=…, strategy=…)"
+        )
+
+    def __str__(self) -> str:
+        parts = [self.model.name if self.model is not None else "", "" if self.strategy is None else f"{self.strategy}"]
+        return " with ".join(filter(None, parts))
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is asked within the solve."""
+        return self.model is not None or self.strategy is not None
+
+    async def ask(self, run: Run, problem: Problem) -> Scored:
+        """Return what the escalation chooses."""
+        single = SelfConsistency(n=1) if run.verifier is None else BestOfN(n=1)
+        return await (self.strategy or single)(run if self.model is None else _OtherModel(run, self.model), problem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Escalating:
+    """A strategy, and what follows if its choice is not sure enough.
+
+    Args:
+        below: the least confidence with which its choice stands; None takes what the strategy itself says.
+    """
+
+    first: Strategy
+    then: Escalation
+    below: float | None = None
+
+    def __post_init__(self) -> None:
+        check_threshold("Escalating", self.below)
+
+    async def __call__(self, run: Run, problem: Problem) -> Scored:
+        heard = _Heard(run)
+        best = await self.first(heard, problem)
+        below = heard.below if self.below is None else self.below
+        confidence = heard.confidence_of(best)
+        if below is None or (confidence is not None and confidence >= below):
+            return best
+        run.note("escalated", confidence=confidence, below=below, to=str(self.then))
+        again = _Heard(run)
+        try:
+            found = await self.then.ask(again, problem)
+        except (*OVER, ModelError) as error:
+            run.note("escalation_failed", error=f"{type(error).__name__}: {error}")
+            return best
+        if found.id not in again.supports:
+            note_choice(run, found, Support(found.score))
+        run.note("choice", candidate=found.id, escalated=True)
+        return found
+
+
+class _Heard(ForwardingRun):
+    """Passes everything on, and remembers how sure the strategy is."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.below: float | None = None
+        self.supports: dict[str, float | None] = {}
+
+    def note(self, kind: str, **data: Any) -> None:
+        if kind == "choice":
+            self.supports[data["candidate"]] = data.get("confidence")
+        elif kind == "threshold":
+            self.below = data["below"]
+        super().note(kind, **data)
+
+    def confidence_of(self, best: Scored) -> float | None:
+        """As the strategy said; the score where it did not say anything."""
+        return self.supports.get(best.id, best.score)
+
+
+class _OtherModel(ForwardingRun):
+    """A run whose whole answers come from another model."""
+
+    def __init__(self, run: Run, model: Model) -> None:
+        super().__init__(run)
+        self._model = model
+
+    @property
+    def model(self) -> Model:
+        return self._model
+
+    def sample(
+        self,
+        problem: Problem,
+        n: int,
+        *,
+        stop: StopRule | None = None,
+        wave: int | None = None,
+        model: Model | None = None,
+    ) -> AsyncIterator[Scored]:
+        return self._run.sample(problem, n, stop=stop, wave=wave, model=model or self._model)
+
+    def expand(
+        self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0, straggler: float | None = None
+    ) -> AsyncIterator[Scored]:
+        self._refuse()
+
+    async def revise(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Scored:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise ConfigurationError(
+            f"Escalation: {self._model.name} gives whole answers only; use BestOfN or SelfConsistency"
+        )

@@ -1,0 +1,40 @@
+"""Texts as vectors, asked for through the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tts_plugins.errors import VerifierError
+from tts_plugins.protocols import Model, Run
+from tts_plugins.types import Problem
+
+Vector = Sequence[float]
+
+
+def embeds(model: Model) -> bool:
+    """Whether a model gives vectors instead of texts: it says so by an attribute `embeds`."""
+    return bool(getattr(model, "embeds", False))
+
+
+async def vectors_of(run: Run, model: Model, texts: Sequence[str], who: str) -> list[Vector]:
+    """A vector for each text, in one request.
+
+    Raises:
+        VerifierError: the model gave something else.
+        BudgetExhausted, DeadlineExceeded, ModelError: they could not be had.
+    """
+    reply = await run.generate(model, Problem(tuple(texts)))
+    found: Any = reply.generations[0].output
+    if not isinstance(found, Sequence) or len(found) != len(texts):
+        raise VerifierError(f"{who}: {model.name} gave no vector for each of {len(texts)} texts; is it for embeddings?")
+    return list(found)
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    """The cosine of the angle between two vectors, from -1 to 1; 0 for vectors of different lengths, or of zeros."""
+    if len(a) != len(b):
+        return 0.0
+    lengths = math.hypot(*a) * math.hypot(*b)
+    return math.fsum(x * y for x, y in zip(a, b, strict=True)) / lengths if lengths else 0.0

@@ -1,0 +1,143 @@
+"""Verifiers for the jobs that people have, by name: in code, in profiles, and on the command line."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import json
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.protocols import Model, SetVerifier, Verifier
+from tts_plugins.verifiers.agreement import AnswerAgreement
+from tts_plugins.verifiers.checks.json_schema import JSONSchemaVerifier
+from tts_plugins.verifiers.checks.regex import RegexVerifier
+from tts_plugins.verifiers.checks.tool_call import ToolCallVerifier
+from tts_plugins.verifiers.code.code_tests import CodeTests
+from tts_plugins.verifiers.code.sql_query import SQLVerifier
+from tts_plugins.verifiers.combined.cascade import Veto
+from tts_plugins.verifiers.judges.grounded import Grounded
+from tts_plugins.verifiers.judges.llm_judge import LLMJudge
+from tts_plugins.verifiers.math_answer import MathAnswer
+from tts_plugins.verifiers.similar import Similar
+
+AnyVerifier = Verifier | SetVerifier
+RIGHT_TOOL = (
+    "Is the right tool called, with the right arguments, given the conversation? Or, where no tool is called, is that "
+    "right, and is the answer right?"
+)
+
+
+def preset(name: str, *argument: Any, **settings: Any) -> AnyVerifier:
+    """Make a verifier by the name of the job that it does.
+
+    | name | asks | argument | model |
+    |---|---|---|---|
+    | `rubric` (or `judge`) | does it meet this sentence? | the sentence | a judge |
+    | `grounded` | is each claim in the context? | the context, or the problem's | a judge, or an `EmbeddingModel` |
+    | `tool-call` | can its tool calls be made? is it the right tool? | the tools, or the request's | a judge, or none |
+    | `sql` | does the query run? | an SQLite file, or a function that connects | |
+    | `json-schema` | does it meet the schema? | the schema, or its file | |
+    | `code-tests` | does the program pass? | tests, their file, or the problem's examples | |
+    | `math` | is it the known answer? | the answer, or `metadata["answer"]` | |
+    | `regex` | does it match? | the pattern | |
+    | `similar` | is it near to this text? | the text, or `metadata["reference"]` | an `EmbeddingModel` |
+    | `agreement` | do the others say the same? | | |
+
+    Args:
+        name: one of these, in kebab or snake case.
+        argument: as in the table; at most one.
+        settings: of the verifier behind it, `model` among them.
+
+    Raises:
+        ConfigurationError: the name is not known, a setting is wrong, or a file cannot be read.
+    """
+    made = PRESETS.get(name.strip().replace("_", "-")) if isinstance(name, str) else None
+    if made is None:
+        near = difflib.get_close_matches(str(name), PRESETS, 1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigurationError(f"preset={name!r} is not known; {meant}the presets are {', '.join(PRESETS)}")
+    try:
+        inspect.signature(made).bind(*argument, **settings)
+        return made(*argument, **settings)
+    except TypeError as error:
+        needs = " The model is a judge's or for embeddings." if "'model'" in str(error) else ""
+        raise ConfigurationError(f"preset {name}: {error}.{needs}") from error
+
+
+def needs_model(name: str) -> bool:
+    """Whether a preset asks a model."""
+    made = PRESETS.get(name.replace("_", "-"))
+    return made is not None and "model" in inspect.signature(made).parameters
+
+
+def _rubric(rubric: str | Mapping[str, str], *, model: Model, **settings: Any) -> AnyVerifier:
+    return LLMJudge(model, rubric=rubric, **settings)
+
+
+def _tool_call(tools: Any = None, *, model: Model | None = None, expected: Any = None, **settings: Any) -> AnyVerifier:
+    check = ToolCallVerifier(tools, expected=expected)
+    if model is None:
+        if settings:
+            name = sorted(settings)[0]
+            raise ConfigurationError(f"preset tool-call: {name!r} is a setting of a judge; give its model too")
+        return check
+    return Veto(LLMJudge(model, **{"rubric": RIGHT_TOOL, **settings}), by=check)
+
+
+def _sql(database: Any, **settings: Any) -> AnyVerifier:
+    if callable(database):
+        return SQLVerifier(database, **settings)
+    path = _file("sql", "database", database).resolve()
+    connect = functools.partial(sqlite3.connect, f"{path.as_uri()}?mode=ro", uri=True)
+    return SQLVerifier(connect, **settings)
+
+
+def _json_schema(schema: Any, **settings: Any) -> AnyVerifier:
+    if not isinstance(schema, str | Path):
+        return JSONSchemaVerifier(schema, **settings)
+    path = _file("json-schema", "schema", schema)
+    try:
+        return JSONSchemaVerifier(json.loads(path.read_text(encoding="utf-8")), **settings)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"preset json-schema: {path} is not JSON: {error}") from error
+
+
+def _code_tests(tests: Any = None, **settings: Any) -> AnyVerifier:
+    if tests is None and not {"io", "generated", "examples"} & set(settings):
+        settings["examples"] = "docstring"
+    if isinstance(tests, Path) or (isinstance(tests, str) and tests.endswith(".py")):
+        tests = [_file("code-tests", "tests", tests).read_text(encoding="utf-8")]
+    made: Any = CodeTests([tests] if isinstance(tests, str) else tests, **settings)
+    verifier: AnyVerifier = made
+    return verifier
+
+
+def _file(name: str, field: str, given: Any) -> Path:
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise ConfigurationError(f"preset {name}: {field}={str(given)!r} is not a file here; give the path of one")
+    return path
+
+
+def _agreement() -> AnyVerifier:
+    return AnswerAgreement()
+
+
+PRESETS: Mapping[str, Callable[..., AnyVerifier]] = {
+    "rubric": _rubric,
+    "judge": _rubric,
+    "grounded": Grounded,
+    "tool-call": _tool_call,
+    "sql": _sql,
+    "json-schema": _json_schema,
+    "code-tests": _code_tests,
+    "math": MathAnswer,
+    "regex": RegexVerifier,
+    "similar": Similar,
+    "agreement": _agreement,
+}
