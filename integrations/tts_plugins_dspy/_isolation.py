@@ -191,6 +191,6 @@ def _is_plain(value: Any) -> bool:
         return hasattr(value, "__dict__")
     if not hasattr(value, "__dict__") or (type(kind) is not type and not isinstance(value, types.SimpleNamespace)):
         return False
-    made = (object.__new__, types.SimpleNamespace.__new__)
+    makers: tuple[Any, ...] = (object.__new__, types.SimpleNamespace.__new__)
     closed = any(hasattr(kind, name) for name in ("__del__", "__enter__", "__aenter__", "close", "__deepcopy__"))
-    return kind.__new__ in made and not closed and all("__slots__" not in vars(k) for k in kind.__mro__[:-1])
+    return kind.__new__ in makers and not closed and all("__slots__" not in vars(k) for k in kind.__mro__[:-1])

@@ -57,7 +57,7 @@ def cover_later() -> None:
     base: Any = dspy.BaseLM
     own = vars(base).get("__init_subclass__")
 
-    def __init_subclass__(cls: type, **options: Any) -> None:
+    def __init_subclass__(cls: type, /, **options: Any) -> None:
         if own is None:
             super(base, cls).__init_subclass__(**options)
         else:

@@ -6,13 +6,14 @@ making at that moment, then fails with a KeyError as it takes itself out of the 
 
 from __future__ import annotations
 
+from typing import Any
 from weakref import WeakSet
 
-import tqdm
+import tqdm  # type: ignore[import-untyped]  # DSPy depends on it
 
 
-class _Bars(WeakSet["tqdm.tqdm[object]"]):
-    def remove(self, item: tqdm.tqdm[object]) -> None:
+class _Bars(WeakSet[Any]):
+    def remove(self, item: Any) -> None:
         """Remove it, if it is there."""
         self.discard(item)
 
