@@ -89,7 +89,12 @@ async def _crowd(callers: int, limit: int, faults: Any) -> _Crowd:
             "request = { tokens = 400, seconds = 20 }\n"
         )
         with LoopbackServer(
-            reply="a b c d", latency=(0.01, 0.1), faults=faults, process=True, record=False
+            # As long as max_tokens: that the usage counts both choices is certain then, and nothing is charged above it.
+            reply="a b c d e f g h",
+            latency=(0.01, 0.1),
+            faults=faults,
+            process=True,
+            record=False,
         ) as upstream:
             settings: dict[str, Any] = {
                 "base_url": upstream.base_url, "tenants": f"{folder}/tenants.toml", "store": f"{folder}/usage.sqlite",
