@@ -186,9 +186,9 @@ class ComputeOptimal(BaseStrategy):
         self._check_name("model", self.model, model, self.any_model)
         self._check_name("verifier", self.verifier, verifier, self.any_verifier)
 
-    def _check_name(self, kind: str, mine: str | None, theirs: str | None, told: bool) -> None:
+    def _check_name(self, kind: str, mine: str | None, theirs: str | None, warned: bool) -> None:
         # A replay counts as the model or the verifier that it replays.
-        if told or mine is None or theirs is None or theirs.removeprefix("replay of ") == mine:
+        if warned or mine is None or theirs is None or theirs.removeprefix("replay of ") == mine:
             return
         flag = "any_verifier" if kind == "verifier" else "any_model"
         raise ConfigurationError(
