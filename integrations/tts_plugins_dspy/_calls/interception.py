@@ -173,15 +173,10 @@ class LMCall:
             self._charge_own()
             return outputs
         said = outputs if isinstance(outputs, list) else []
-<<<<<<< HEAD
-        counted = self._tap.counts
-        # DSPy reports every call that it made, even if the usage is empty.
-=======
         if self._shows_hints:
             self._scope.written.extend(text for output in said if (text := text_of(output).strip()))
-        told = self._tap.told
-        # A call that DSPy made is told of, even where its usage is empty.
->>>>>>> main
+        counted = self._tap.counts
+        # DSPy reports every call that it made, even if the usage is empty.
         cached = self._entries.cached or (self._entries.usage is None and tells_usage(self.lm))
         usage = counted or self._entries.usage or {}
         self._meter.end(
