@@ -55,6 +55,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.viewer": (6, "viewer"),
     "tts_plugins.testing": (8, "testing"),
     "tts_plugins.bench": (8, "bench"),
+    "tts_plugins.batch": (8, "batch"),
     "tts_plugins.demo": (8, "demo"),
     "tts_plugins.adapters": (8, "adapters"),
     "tts_plugins.server": (8, "server"),

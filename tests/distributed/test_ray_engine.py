@@ -186,7 +186,7 @@ async def test_a_file_that_is_no_account_is_named(tmp_path: Path) -> None:
     path = tmp_path / "account.sqlite"
     path.write_bytes(b"no database" * 100)
     engine = RayEngine(workers=1, budget=Budget(calls=5), account=path)
-    with pytest.raises(TTSError, match="the account cannot be kept"):
+    with pytest.raises(TTSError, match="it is not a file of this kind"):
         await solve_many("a", model=Factory(work.model), engine=engine, **FOUR)
 
 
