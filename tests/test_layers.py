@@ -29,6 +29,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins._internal.values": (0, "values"),
     "tts_plugins._internal.request_sent": (1, "request_sent"),
     "tts_plugins._internal": (2, "pure"),
+    "tts_plugins._storage": (2, "storage"),
     "tts_plugins.budget": (2, "pure"),
     "tts_plugins.ledger": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),

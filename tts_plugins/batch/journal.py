@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from tts_plugins._internal.files import connect, explained, lock_file, named
+from tts_plugins._storage.sqlite_files import connect, explained, lock_file, named
 from tts_plugins.batch.rows import Row
 from tts_plugins.errors import ConfigurationError, DataError
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tts_plugins._internal.files import named
+from tts_plugins._storage.sqlite_files import named
 from tts_plugins.budget import DIMENSIONS, Amount, Budget
 from tts_plugins.distributed._open_calls import Alive, used_by_dead
 from tts_plugins.errors import BudgetExhausted, TTSError

@@ -1,0 +1,101 @@
+"""Files of SQLite that a long run keeps, and what their errors mean: each names the file and says what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.types import well_formed
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Filed(Protocol):
+    path: Path
+
+
+_Owner = TypeVar("_Owner", bound=_Filed)
+
+# By SQLite's primary result code: what has happened, and what to do.
+_MEANINGS = {
+    sqlite3.SQLITE_FULL: ("the disk is full", "make room and run the same command again: what was paid for is kept"),
+    sqlite3.SQLITE_IOERR: ("the disk fails", "check it and the room on it, then run the same command again"),
+    sqlite3.SQLITE_CORRUPT: ("the file is damaged or was cut", "restore a copy, or start again in another file"),
+    sqlite3.SQLITE_NOTADB: ("it is not a file of this kind, or is damaged", "choose another file"),
+    sqlite3.SQLITE_BUSY: ("another process has locked it", "let that one end, then run the same command again"),
+    sqlite3.SQLITE_LOCKED: ("another process has locked it", "let that one end, then run the same command again"),
+    sqlite3.SQLITE_READONLY: ("it may not be written", "check the permissions of the file and of its folder"),
+    sqlite3.SQLITE_CANTOPEN: ("it cannot be opened", "check that its folder is there, and yours to write"),
+}
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Raise SQLite's errors of this file as `DataError`: its name, what has happened, and what to do."""
+    try:
+        yield
+    except sqlite3.ProgrammingError:
+        raise  # a defect in this package, such as a file that was closed before
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None) or 0
+        what, fix = _MEANINGS.get(code & 0xFF, ("SQLite cannot use it", "check the file, or choose another"))
+        raise DataError(f"{path}: {what} ({error}); {fix}") from error
+
+
+def explained(
+    method: Callable[Concatenate[_Owner, P], T],
+) -> Callable[Concatenate[_Owner, P], T]:
+    """Wrap a method of an object with a `path`, so that SQLite's errors name the file."""
+
+    @functools.wraps(method)
+    def call(self: _Owner, *args: P.args, **keywords: P.kwargs) -> T:
+        with named(self.path):
+            return method(self, *args, **keywords)
+
+    return call  # type: ignore[return-value]  # wraps() names what is called by place alone
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file.
+
+    Raises:
+        ConfigurationError: it cannot be opened.
+    """
+    try:
+        return sqlite3.connect(path, timeout=10.0)
+    except sqlite3.Error as error:
+        raise ConfigurationError(
+            f"{path} cannot be opened: {error}; is its folder there, and yours to write?"
+        ) from error
+
+
+def lock_file(path: Path) -> sqlite3.Connection:
+    """Take a lock that every platform has, and that ends with its process however that ends.
+
+    Raises:
+        ConfigurationError: another process has it.
+    """
+    lock = connect(path.with_name(f"{path.name}.lock"))
+    try:
+        lock.execute("PRAGMA busy_timeout=500")
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        if (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise ConfigurationError(
+                f"{path}: another process is writing to it ({error}); let it end, or choose another --out"
+            ) from error
+        with named(path.with_name(f"{path.name}.lock")):
+            raise
+    return lock
+
+
+def clean(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return the values as SQLite can store them: it takes no lone surrogates."""
+    return tuple(well_formed(value) if isinstance(value, str) else value for value in values)
