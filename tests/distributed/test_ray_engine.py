@@ -15,7 +15,7 @@ from tests.distributed import work
 from tts_plugins import BestOfN, Budget, Ledger, Problem, Result, SelfConsistency, solve_many, solve_stream
 from tts_plugins.budget import Limits
 from tts_plugins.distributed import Factory, RayEngine
-from tts_plugins.distributed._connection import check_versions, versions
+from tts_plugins.distributed.connection import check_versions, versions
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, RequestRefused, TTSError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.testing.scripted import ScriptedModel

@@ -9,8 +9,8 @@ from typing import Any
 
 from tts_plugins.budget import Budget
 from tts_plugins.distributed._actors import AccountActor, node_id
-from tts_plugins.distributed._connection import NAMESPACE, ray_module
 from tts_plugins.distributed.account import Account
+from tts_plugins.distributed.connection import NAMESPACE, ray_module
 from tts_plugins.errors import ConfigurationError
 
 
