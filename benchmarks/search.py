@@ -1,7 +1,8 @@
-"""Search and revision, measured: `python -m benchmarks.search [--short] [--live [--task NAME]] [--pools DIR]`.
+"""Search and revision: `python -m benchmarks.search [--short] [--live [--task NAME] | --prompt] [--pools DIR]`.
 
 The calls that each algorithm makes, the wall time beside the same requests bare, weighted selection beside naive on
-recorded beams, and with --live the embedded model on tasks that a program checks, at equal tokens.
+recorded beams, and with --live the embedded model on tasks that a program checks, at equal tokens. With --prompt, the
+embedded model and two wordings of the prompt that asks for one step.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from benchmarks._pools.beams import by_choice
 from benchmarks._rows import Row, table
 from benchmarks._serving.search_live import TASKS, live
 from benchmarks._serving.search_wall_time import calls, wall
+from benchmarks._serving.step_prompt import step_prompt
 from tts_plugins.pools import Pool
 
 RECORDED = {"weighted": 0.630, "best by score": 0.558}
@@ -42,7 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
     parser.add_argument("--short", action="store_true", help="tiny sizes, to see that it runs; timings mean nothing")
     parser.add_argument("--live", action="store_true", help="the embedded model, for several minutes, and nothing else")
-    parser.add_argument("--problems", type=int, default=24, help="problems of each live task")
+    parser.add_argument("--prompt", action="store_true", help="two wordings of the prompt for one step, nothing else")
+    parser.add_argument("--problems", type=int, default=24, help="problems of each live task, or for the prompt")
     parser.add_argument(
         "--task", action="append", choices=sorted(TASKS), metavar="NAME",
         help=f"a live task to run, may be given again: {', '.join(f'{k} ({t.name})' for k, t in TASKS.items())}",
@@ -51,6 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.live:
         asyncio.run(live(2 if given.short else given.problems, given.task or list(TASKS)))
+        return 0
+    if given.prompt:
+        asyncio.run(step_prompt(2 if given.short else given.problems))
         return 0
     rows = asyncio.run(calls()) + asyncio.run(wall(given.short))
     if given.pools.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from tts_plugins._internal.values import is_number
@@ -29,13 +30,13 @@ class Amount(NamedTuple):
     @classmethod
     def of(cls, *, calls: int = 0, tokens: int = 0, usd: float | None = 0.0) -> Amount:
         """Return an amount with money in dollars; an unknown price holds no money (a `usd` limit refuses it)."""
-        return cls(calls, tokens, _pico(usd or 0.0, _ROUNDING))
+        return cls(calls, tokens, _pico(usd, _ROUNDING) if usd else 0)
 
     @classmethod
     def used(cls, usage: Usage) -> Amount:
         """Return what a usage takes from a ledger."""
         # With more allowance than `of`: in floats, the price of n calls may be above n times the price of one.
-        return cls(usage.calls, usage.tokens, _pico(usage.usd or 0.0, 3 * _ROUNDING))
+        return cls(usage.calls, usage.tokens, _pico(usage.usd, 3 * _ROUNDING) if usage.usd else 0)
 
     def plus(self, other: Amount) -> Amount:
         """Return the sum."""
@@ -69,18 +70,21 @@ def _pico(usd: float, rounding: float) -> int:
     return math.ceil(usd * PICO * (1 - rounding))
 
 
+ZERO = Amount()
+
+
 class Need(NamedTuple):
     """What a request for several choices takes at most: `each` of them, and `once` for all, such as the prompt."""
 
     each: Amount
-    once: Amount = Amount()
+    once: Amount = ZERO
 
     def times(self, choices: int) -> Amount:
         """Return what `count` choices take together."""
         each, once = self
         if choices != 1:
             each = each.times(choices)
-        return each.plus(once) if any(once) else each
+        return each.plus(once) if once != ZERO else each
 
     def plus(self, after: Amount) -> Need:
         """Return the same, with what follows each choice."""
@@ -150,15 +154,17 @@ class Bound:
     shared_tokens: int = 0
     shared_usd: float = 0.0
 
-    @property
+    @cached_property
     def amount(self) -> Amount:
         """What to hold for it; an unbounded part holds nothing, which only an unlimited account may accept."""
         return Amount.of(calls=self.calls, tokens=self.prompt_tokens + (self.completion_tokens or 0), usd=self.usd)
 
-    @property
+    @cached_property
     def need(self) -> Need:
         """What to hold for a request for several choices."""
         whole = self.amount
+        if not self.shared_tokens and not self.shared_usd:
+            return Need(whole)
         # Rounded down, since it is left out of each choice but one: the sum must not come out below the price.
         once = Amount(0, self.shared_tokens, math.floor(self.shared_usd * PICO))
         return Need(whole.minus(once), once)

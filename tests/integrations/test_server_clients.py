@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tts_plugins.testing.loopback import LoopbackServer, Reply
-
-ROOT = Path(__file__).resolve().parents[2]
-CALLS = [{"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 17, "b": 25}'}}]
-# Where `npm install openai` was run; .ci/run does so.
-NODE_MODULES = os.environ.get("TTS_PLUGINS_NODE_MODULES", str(ROOT / "node_modules"))
-
-
-def answer(body: Any, index: int) -> Any:
-    """A tool call where there is a tool and no result yet; 42 for most, else."""
-    said = [m for m in body.get("messages", []) if m["role"] == "tool"]
-    if body.get("tools") and not said:
-        return Reply(text="", tool_calls=CALLS)
-    if "[[ ## answer ## ]]" in json.dumps(body):
-        return "[[ ## answer ## ]]\n42\n\n[[ ## completed ## ]]"
-    return "41" if index % 4 == 0 else "42"
+from tests.client_transcripts import COMMANDS, KEPT, NODE_MODULES, answer, command_serving, run, script_of
+from tts_plugins.testing.loopback import LoopbackServer
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +23,8 @@ def upstream() -> Iterator[LoopbackServer]:
 
 @pytest.fixture(scope="module")
 def base_url(upstream: LoopbackServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("serve")
-    (folder / "tts-plugins.toml").write_text('[profiles.vote]\nstrategy = { type = "self-consistency", n = 4 }\n')
-    command = [sys.executable, "-m", "tts_plugins", "serve", "--base-url", upstream.base_url, "--model", "loopback",
-               "--port", "0"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'integrations'}"}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    try:
-        found = re.search(r"http://[\d.]+:\d+/v1$", process.stderr.readline().strip())
-        assert found is not None
-        yield found[0]
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) in (0, -signal.SIGTERM)
-        process.stderr.close()
+    with command_serving(upstream.base_url, tmp_path_factory.mktemp("serve")) as url:
+        yield url
 
 
 ASK: dict[str, Any] = {"model": "vote/loopback", "messages": [{"role": "user", "content": "What is 17 + 25?"}]}
@@ -127,7 +96,7 @@ console.log(JSON.stringify({ one: one.choices[0].message.content, tts: one.tts.c
 
 def test_the_openai_client_of_javascript(base_url: str, tmp_path: Path) -> None:
     node = shutil.which("node")
-    if node is None or not (Path(NODE_MODULES) / "openai").is_dir():
+    if node is None or not (NODE_MODULES / "openai").is_dir():
         pytest.skip("node, or the package openai of npm, is not installed")
     (tmp_path / "node_modules").symlink_to(NODE_MODULES)
     (tmp_path / "try.mjs").write_text(SCRIPT)
@@ -211,3 +180,19 @@ def test_the_agents_sdk_with_a_tool(base_url: str) -> None:
 
     assert asyncio.run(all_ways()) == ["42"] * 4
     assert seen == [(17, 25)] * 4
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_transcripts_show_the_scripts_as_they_are(name: str) -> None:
+    kept = (KEPT / f"{Path(name).stem}.txt").read_text("utf-8")
+    assert kept.endswith(script_of(name)), "run python -m tests.client_transcripts"
+    assert "42" in kept.partition("----")[0]
+
+
+@pytest.mark.parametrize("name", ["curl.sh", "openai_python.py"])
+def test_the_clients_scripts_run(name: str, base_url: str, tmp_path: Path) -> None:
+    if name == "curl.sh" and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    done = run(name, base_url, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "42" in done.stdout and "vote/loopback" in done.stdout

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tts_plugins._calls.limiter import Limiter, Place, Places
+from tts_plugins._calls.limiter import Limiter
+from tts_plugins._calls.places import Place, Places
 from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait
 from tts_plugins.budget import Amount, Budget, Limits
 from tts_plugins.errors import BudgetExhausted

@@ -141,7 +141,7 @@ async def test_what_the_machine_lost_is_told(error: Exception) -> None:
 
     result = await solve("2 + 2?", model=CallableModel(fails_at_times, concurrency=1), strategy=SelfConsistency(n=8))
     assert result.stopped == "complete" and len(result.candidates) == 4
-    assert result.warnings[0].startswith("4 candidates lost for want of what this machine has")
+    assert result.warnings[0].startswith("4 candidates failed, since this machine lacks something")
     assert str(error) in result.warnings[0]
 
 

@@ -412,7 +412,7 @@ async def test_a_wait_that_is_no_time_is_not_kept_to(wait: float) -> None:
 
 # Deadlines ------------------------------------------------------------------------------------------------------------
 
-LIMIT, SLACK = 0.3, 0.3
+LIMIT, SLACK = 0.3, 1.0  # all of the code below takes longer than both together
 
 
 async def swallows(*_: Any) -> str:

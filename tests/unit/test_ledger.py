@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tts_plugins._calls.limiter import Limiter, Place, Places
+from tts_plugins._calls.limiter import Limiter
+from tts_plugins._calls.places import Place, Places
 from tts_plugins.budget import Amount, Budget, Limits
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.ledger import Hold, Ledger
@@ -164,7 +165,7 @@ def test_an_account_without_a_budget_only_counts() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ConfigurationError, match="is no Budget"):
+    with pytest.raises(ConfigurationError, match="is not a Budget"):
         Ledger(5)  # type: ignore[arg-type]
     one, other = account(), account()
     with pytest.raises(ValueError, match="another ledger"):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import gc
 import threading
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from tts_plugins import Budget, Ledger, Limits, Problem, SelfConsistency, solve, solve_sync
 from tts_plugins._calls import limiter as _limiter
-from tts_plugins._calls.limiter import Limiter, Place, limiter_of
+from tts_plugins._calls.limiter import Limiter, limiter_of
+from tts_plugins._calls.places import Place
 from tts_plugins._concurrency.wait_graph import GRAPH
 from tts_plugins.budget import Amount
 from tts_plugins.errors import ConfigurationError, DeadlineExceeded
+from tts_plugins.ledger import Hold
 from tts_plugins.models import CallableModel
 from tts_plugins.testing import ScriptedModel
 
@@ -25,6 +29,22 @@ from tts_plugins.testing import ScriptedModel
 def idle(limiter: Limiter) -> bool:
     """Nobody has one of its places, and nobody waits for one."""
     return limiter.places is not None and not limiter.places.holders and not limiter.places.waits
+
+
+_inside: contextvars.ContextVar[Place | None] = contextvars.ContextVar("inside", default=None)
+
+
+@contextlib.asynccontextmanager
+async def place(limiter: Limiter, tokens: int = 0, hold: Hold | None = None) -> AsyncIterator[None]:
+    """Have a place, inside the one that the code here has."""
+    entered = await limiter.enter(tokens, hold, _inside.get())
+    token = _inside.set(entered or _inside.get())
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+        if entered is not None:
+            entered.leave()
 
 
 class Gauge:
@@ -35,7 +55,7 @@ class Gauge:
         self.order: list[Any] = []
 
     async def visit(self, limiter: Limiter, name: Any, seconds: float = 0.01, tokens: int = 0) -> None:
-        async with limiter.place(tokens, None):
+        async with place(limiter, tokens):
             self.now += 1
             self.peak = max(self.peak, self.now)
             self.order.append(name)
@@ -67,7 +87,7 @@ async def test_a_place_is_left_when_the_request_fails() -> None:
     limiter = Limiter(Limits(concurrency=1, requests_per_minute=100))
     for _ in range(3):
         with pytest.raises(ValueError, match="x"):
-            async with limiter.place(0, None):
+            async with place(limiter):
                 raise ValueError("x")
     assert idle(limiter)
 
@@ -76,7 +96,7 @@ async def test_inside_a_place_the_same_server_is_reached_through_it_in_turns() -
     gauge, limiter = Gauge(), Limiter(Limits(concurrency=2))
 
     async def outer(name: int) -> None:
-        async with limiter.place(0, None):
+        async with place(limiter):
             await asyncio.gather(*(gauge.visit(limiter, (name, i)) for i in range(3)))
 
     async with asyncio.timeout(5):
@@ -129,7 +149,7 @@ async def test_a_place_that_may_come_free_is_waited_for() -> None:
     first, second, gauge = Limiter(Limits(concurrency=1)), Limiter(Limits(concurrency=1)), Gauge()
 
     async def nested() -> None:
-        async with first.place(0, None):
+        async with place(first):
             await gauge.visit(second, "inner")
 
     slow = asyncio.create_task(gauge.visit(second, "slow", 0.05))
@@ -144,9 +164,9 @@ async def test_a_cancelled_wait_in_a_circle_leaves_nothing() -> None:
     done: list[str] = []
 
     async def both(outer: Limiter, inner: Limiter, name: str) -> None:
-        async with outer.place(0, None):
+        async with place(outer):
             await asyncio.sleep(0.01)
-            async with inner.place(0, None):
+            async with place(inner):
                 await asyncio.sleep(0.02)
                 done.append(name)
 
@@ -165,7 +185,7 @@ async def test_what_outlives_a_place_queues_like_others() -> None:
         await asyncio.sleep(0.02)
         await gauge.visit(limiter, "escaped")
 
-    async with limiter.place(0, None):
+    async with place(limiter):
         escaped.append(asyncio.create_task(later()))
     await asyncio.gather(gauge.visit(limiter, "first", 0.05), *escaped)
     assert (gauge.peak, gauge.order) == (1, ["first", "escaped"])
@@ -176,7 +196,7 @@ def test_loops_share_places() -> None:
 
     async def visit() -> None:
         nonlocal now, peak
-        async with limiter.place(0, None):
+        async with place(limiter):
             with lock:
                 now += 1
                 peak = max(peak, now)
@@ -201,7 +221,7 @@ def test_a_loop_that_has_ended_does_not_keep_the_place_that_it_waited_for() -> N
     loop = asyncio.new_event_loop()
 
     async def enter() -> None:
-        await limiter.place(0, None).__aenter__()
+        await place(limiter).__aenter__()
 
     assert limiter.places is not None
     first = Place(limiter, None, None)
@@ -212,7 +232,7 @@ def test_a_loop_that_has_ended_does_not_keep_the_place_that_it_waited_for() -> N
     limiter.places.leave(first)
 
     async def third() -> None:
-        async with asyncio.timeout(2), limiter.place(0, None):
+        async with asyncio.timeout(2), place(limiter):
             pass
 
     asyncio.run(third())
@@ -224,7 +244,7 @@ async def test_a_rate_of_requests_holds_over_any_window() -> None:
     limiter, times = Limiter(Limits(requests_per_minute=4), window=0.2), []
 
     async def visit() -> None:
-        async with limiter.place(0, None):
+        async with place(limiter):
             times.append(time.monotonic())
 
     await asyncio.gather(*(visit() for _ in range(12)))
@@ -237,7 +257,7 @@ async def test_a_rate_of_tokens_holds_and_one_too_large_goes_alone() -> None:
     limiter, times = Limiter(Limits(tokens_per_minute=100), window=0.15), []
 
     async def visit(tokens: int) -> None:
-        async with limiter.place(tokens, None):
+        async with place(limiter, tokens):
             times.append((time.monotonic(), tokens))
 
     for tokens in (60, 40, 500, 10):
@@ -247,7 +267,7 @@ async def test_a_rate_of_tokens_holds_and_one_too_large_goes_alone() -> None:
 
 
 async def test_a_rate_below_one_a_window_lets_one_pass() -> None:
-    async with asyncio.timeout(1), Limiter(Limits(requests_per_minute=0.5)).place(0, None):
+    async with asyncio.timeout(1), place(Limiter(Limits(requests_per_minute=0.5))):
         pass
 
 
@@ -308,8 +328,8 @@ async def test_nested_calls_of_two_models_with_one_place_each_end() -> None:
 async def test_a_hold_is_parked_while_it_waits_for_a_place() -> None:
     limiter, ledger = Limiter(Limits(concurrency=1)), Ledger(Budget(calls=2))
     first, second = ledger.reserve(Amount(calls=1)), ledger.reserve(Amount(calls=1))
-    stay = limiter.place(0, second)
-    async with limiter.place(0, first):
+    stay = place(limiter, hold=second)
+    async with place(limiter, hold=first):
         waiting = asyncio.create_task(stay.__aenter__(), context=contextvars.Context())
         await asyncio.sleep(0)
         assert second.blocked and not first.blocked

@@ -28,11 +28,11 @@ HOSTILE = (
     "</pre></textarea><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp; \0 \x1b[31m \u202e gpj \ud800 end"
 )
 VOID = {"meta", "input"}
-Say = Callable[[int], tuple[str, float]]
+Say = Callable[[int], tuple[str, float | asyncio.Event]]
 
 
 class Scripted:
-    """Candidate i is `say(i)`: a text and the seconds until it is there; `fail` raises on its first attempts."""
+    """Candidate i is `say(i)`: a text, and the seconds or the event until it is there; `fail` raises at first."""
 
     name = "scripted"
     limits = Limits()
@@ -49,7 +49,7 @@ class Scripted:
             self._seeds.append(seeds[0])
         i = self._seeds.index(seeds[0])
         text, wait = self._say(i)
-        await asyncio.sleep(wait)
+        await (wait.wait() if isinstance(wait, asyncio.Event) else asyncio.sleep(wait))
         if self._fail.get(i):
             raise self._fail[i].pop(0)
         usage = Usage(calls=1, requests=1, prompt_tokens=20, completion_tokens=5, usd=0.0)
@@ -62,6 +62,7 @@ class Judge:
     name = "judge"
 
     def __init__(self, *scores: float, asks: bool = True) -> None:
+        self.given, self.six = 0, asyncio.Event()
         self._scores, self._model = scores, Scripted(lambda i: ("8", 0.005)) if asks else None
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
@@ -70,6 +71,9 @@ class Judge:
     async def score(self, run: Run, candidate: Candidate) -> Score:
         if self._model is not None:
             await run.generate(self._model, Problem("judge this"))
+        self.given += 1
+        if self.given == 6:
+            self.six.set()
         value = self._scores[candidate.index % len(self._scores)]
         return Score(value=value, feedback="" if value == 1 else f"only {value}")
 
@@ -87,11 +91,13 @@ async def traced(*, n: int, model: Scripted, verifier: Judge, stop: Threshold | 
 async def eight() -> dict[str, Any]:
     """Best-of-8: one lost to its verifier, one retried, one still generating when the rule stopped it."""
 
-    def say(i: int) -> tuple[str, float]:
-        return f"so the answer is \\boxed{{{380 + i}}}", 5.0 if i == 7 else 0.1 if i == 6 else 0.01
+    judge = Judge(0.25, float("nan"), 0.5, 0.75, 0.1, 0.3, 1.0)
+
+    def say(i: int) -> tuple[str, float | asyncio.Event]:
+        # The good one comes when all others have their scores, and the last one never.
+        return f"so the answer is \\boxed{{{380 + i}}}", asyncio.Event() if i == 7 else judge.six if i == 6 else 0.01
 
     model = Scripted(say, {2: [RateLimited("429 slow down", retry_after=0.01)]})
-    judge = Judge(0.25, float("nan"), 0.5, 0.75, 0.1, 0.3, 1.0)
     return await traced(n=8, model=model, verifier=judge, stop=Threshold(0.9))
 
 
@@ -195,7 +201,7 @@ class TestTree:
         for part in (
             "BestOfN(n=8", "model scripted", "verifier judge", "seed 0",
             "ended: its stop rule was met: Threshold(score=0.9)",
-            "6 candidates", "1 lost", "1 cancelled", "calls (model 9, verifier 7)", "budget 600 calls, 90,000 tokens",
+            "6 candidates", "1 failed", "1 cancelled", "calls (model 9, verifier 7)", "budget 600 calls, 90,000 tokens",
         ):  # fmt: skip
             assert part in heading, part
         assert re.search(r"≤\d+ tokens", heading), "a cancelled call is charged at its bound"
@@ -248,7 +254,7 @@ class TestTree:
         text = tree(trace)
         assert text.splitlines()[0] == "p → nothing (failed)"
         assert "ended: it failed: AllCandidatesFailed: all 3 candidates failed" in text
-        assert "3 lost" in text and text.count("✗ attempt 1") == 3
+        assert "3 failed" in text and text.count("✗ attempt 1") == 3
         read = check_safe(page(trace))
         assert any("No candidate was chosen: it failed: AllCandidatesFailed" in t for t in read.texts["p"])
 
@@ -326,7 +332,7 @@ class TestPage:
         assert read.has_class("candidate") - read.values("class", "details").count("candidate chosen") == 6
         everything = " ".join(t for texts in read.texts.values() for t in texts)
         for part in ("InvalidScore: judge: score of candidate", "RateLimited: 429 slow down", "2 attempts", "of 600",
-                     "its stop rule was met", "6 candidates, 1 lost, 1 cancelled", "only 0.25"):  # fmt: skip
+                     "its stop rule was met", "6 candidates, 1 failed, 1 cancelled", "only 0.25"):  # fmt: skip
             assert part in everything, part
         assert "\nso the answer is \\boxed{386}" in read.texts["pre"]
         assert [t.strip() for t in read.texts["th"]][-3:] == ["model", "verifier", "total"]
@@ -335,7 +341,7 @@ class TestPage:
         read = Page(page(eight))
         bars = read.values("class", "rect")
         assert bars.count("model") == 7 and bars.count("cancelled") == 1, "eight generations"
-        assert bars.count("verifier") == 6 and bars.count("lost") == 1, "seven verifications"
+        assert bars.count("verifier") == 6 and bars.count("failed") == 1, "seven verifications"
         assert bars.count("failure") == 1
         for name in ("x", "width"):
             shares = [float(v[:-1]) for v in read.values(name, "rect") if v.endswith("%")]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency, solve, solve_events, solve_many, solve_sync
-from tts_plugins.engine import _running
+from tts_plugins._calls.running_solves import is_any_on
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import CallableModel
 
@@ -70,7 +70,7 @@ async def test_a_solve_that_nobody_holds_runs_to_its_end(drop: Callable[[Callabl
     for _ in range(100):
         await asyncio.sleep(0)
     assert ledger.spent.calls == 96 and ledger.open_holds == 0
-    assert asyncio.get_running_loop() not in _running._running
+    assert not is_any_on(asyncio.get_running_loop())
 
 
 @pytest.mark.usefixtures("_small_heap")
@@ -127,7 +127,7 @@ async def test_a_coroutine_that_is_closed_in_mid_run_is_settled() -> None:
 _CLOSED = """
 import asyncio, logging
 from tts_plugins import SelfConsistency, solve
-from tts_plugins.engine import _running
+from tts_plugins._calls.running_solves import is_any_on
 from tts_plugins.models import CallableModel
 logging.disable()  # asyncio says of each task that it is destroyed while it waits, as it should
 
@@ -138,10 +138,10 @@ loop = asyncio.new_event_loop()
 loop.create_task(solve("2 + 2?", model=CallableModel(never), strategy=SelfConsistency(n=2)))
 loop.call_later(0.05, loop.stop)
 loop.run_forever()
-print(loop in _running._running)
+print(is_any_on(loop))
 loop.close()
 asyncio.run(solve("2 + 2?", model=CallableModel(lambda content: "4"), strategy=SelfConsistency(n=1)))
-print(loop in _running._running)
+print(is_any_on(loop))
 """
 
 

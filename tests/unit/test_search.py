@@ -20,6 +20,7 @@ from tts_plugins import (
     solve,
     solve_many,
 )
+from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, RequestRefused, VerifierError
 from tts_plugins.strategies.particle_filter import multinomial, softmax, systematic
 from tts_plugins.testing import ScriptedModel, ScriptedStepModel, TableVerifier
@@ -99,6 +100,23 @@ async def test_lookahead_reserves_all_of_its_calls() -> None:
     # Two children hold 3 calls each; a third would need 9. What they do not use lets others in later.
     assert result.usage.calls <= 7 and result.stopped == "budget"
     assert result.usage.overshoot == 0
+
+
+@pytest.mark.parametrize("k", [0, 2])
+async def test_the_verifier_is_reserved_for_all_that_is_written_ahead(k: int) -> None:
+    """Regression: it was reserved for one step, and shown all of them."""
+    lengths: list[int | None] = []
+
+    class Measured(CallableVerifier):
+        async def bound(self, problem: Problem, tokens: int | None) -> Bound:
+            lengths.append(tokens)
+            return FREE
+
+    strategy = BeamSearch(n=2, beam_width=2, lookahead=k, max_steps=1)
+    model = stepping()
+    await solve("?", model=model, strategy=strategy, verifier=Measured(value, inline=True))
+    step = await model.step_bound(Candidate(Problem("?")))
+    assert step is not None and step.completion_tokens and set(lengths) == {step.completion_tokens * (1 + k)}
 
 
 async def test_equal_texts_are_scored_and_looked_ahead_from_once() -> None:

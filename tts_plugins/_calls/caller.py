@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -14,11 +13,11 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from tts_plugins._calls.cancellation import End
 from tts_plugins._calls.charging import counted, failure, unreported
-from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._calls.limiter import limiter_of
+from tts_plugins._calls.places import Place
 from tts_plugins._calls.reservation import acquire
 from tts_plugins._concurrency.thread_pool import NoThread
-from tts_plugins._internal.request_sent import Departure
 from tts_plugins._trace.recorder import Trace, compact
 from tts_plugins.budget import Amount, Bound, Need
 from tts_plugins.errors import (
@@ -47,29 +46,47 @@ _full_jitter = wait_random_exponential(multiplier=0.5, max=20)
 Send = Callable[[Sequence[int | None]], Awaitable[Reply]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Sent:
-    """A request in flight: what it may cost, what it was drawn from, and who asked."""
+class _Request:
+    """One request: what it asks for, what it may cost, and what it is drawn from. Settled once for each attempt.
 
-    bound: Bound
-    count: int
-    hold: Hold
-    role: Role
+    Attributes:
+        unit: what one choice takes in all, from which a retry reserves anew.
+        hold: what is left of what was reserved for it and for what follows.
+        alone: nothing follows, so that the hold is the request's own.
+        failed: the last attempt's error, as long as there are further ones.
+    """
+
+    __slots__ = ("alone", "bound", "event", "failed", "hold", "model", "role", "seeds", "send", "unit", "within")
+
+    def __init__(
+        self,
+        model: Model,
+        send: Send,
+        seeds: Sequence[int | None],
+        bound: Bound | None,
+        unit: Need,
+        hold: Hold,
+        within: Hold | None,
+        role: Role,
+        event: int,
+        alone: bool,
+    ) -> None:
+        self.model, self.send, self.seeds, self.bound, self.unit = model, send, seeds, bound, unit
+        self.hold, self.within, self.role, self.event, self.alone = hold, within, role, event, alone
+        self.failed: ModelError | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Caller:
     """Sends requests for one solve. `unit` is what candidates hold: their generation and their verification.
 
     Nothing is sent after its `end`, even by code that ignored its cancellation.
     """
 
-    ledger: Ledger
-    trace: Trace
-    deadline: float | None
-    attempts: int
-    end: End
-    _flying: dict[Hold, _Sent] = field(default_factory=dict)
+    __slots__ = ("_flying", "attempts", "deadline", "end", "ledger", "trace")
+
+    def __init__(self, *, ledger: Ledger, trace: Trace, deadline: float | None, attempts: int, end: End) -> None:
+        self.ledger, self.trace, self.deadline, self.attempts, self.end = ledger, trace, deadline, attempts, end
+        self._flying: dict[Hold, _Request] = {}
 
     async def request(
         self,
@@ -85,11 +102,13 @@ class Caller:
         parent: int | None,
         send: Send | None = None,
         indices: Sequence[int] = (),
+        alone: bool = False,
     ) -> tuple[Reply, Hold, int]:
         """Send a request; return the reply, the hold that is left for what follows, and the request's event.
 
-        The hold is closed when this raises. `send` asks for something other than whole solutions of the problem;
-        `indices` are the places of the candidates that it asks for, for the trace.
+        The hold is closed when this raises, and where the request is `alone`: nothing follows it. `send` asks for
+        something other than whole solutions of the problem; `indices` are the places of the candidates that it asks
+        for, for the trace.
 
         Raises:
             ModelError: the last attempt's error.
@@ -99,42 +118,30 @@ class Caller:
         event = self.trace.open(
             "request", parent, role=role, model=model.name, n=len(seeds), seeds=compact(seeds), **places
         )
-        failed: ModelError | None = None
-        call = send or partial(model.generate, problem)
-
-        async def once() -> Reply:
-            nonlocal failed, hold, seeds
-            self.end.check()
-            if failed is not None:
-                hold = await acquire(self.ledger, unit, at_most=len(seeds), within=within)
-                seeds = seeds[: hold.units]
-            try:
-                return await self._attempt(model, call, seeds, bound, hold, role, event)
-            except ModelError as error:
-                failed = error
-                # Nobody waits while holding a reservation: release what was kept for the verifier too.
-                hold.release()
-                raise
-
+        request = _Request(
+            model, send or partial(model.generate, problem), seeds, bound, unit, hold, within, role, event, alone
+        )
         try:
             try:
-                reply = await once()
+                reply = await self._attempt(request)
             except ModelError as error:
+                request.hold.release()  # as in `_once_more`
                 if not (_retryable(error) or _asked_wait(error) > LONGEST_WAIT):
                     raise  # without the machinery of retries, whose frames refer to the error
-                reply = await self._again(once, error)
-            self.trace.close(event, usage=(reply.usage or NOTHING).to_dict(), n=len(seeds))
-            return reply, hold, event
+                request.failed = error
+                reply = await self._again(request, error)
+            self.trace.close(event, usage=(reply.usage or NOTHING).to_dict(), n=len(request.seeds))
+            return reply, request.hold, event
         except BaseException as error:
-            hold.release()
+            request.hold.release()
             self.trace.close(event, error=words(error))
-            if isinstance(error, BudgetExhausted) and failed is not None:
-                raise error from failed
+            if isinstance(error, BudgetExhausted) and request.failed is not None:
+                raise error from request.failed
             raise
         finally:
-            failed = None  # its traceback has this frame, and would keep the whole call in a reference cycle
+            request.failed = None  # its traceback has this frame, and would keep the whole call in a reference cycle
 
-    async def _again(self, once: Callable[[], Awaitable[Reply]], first: ModelError) -> Reply:
+    async def _again(self, request: _Request, first: ModelError) -> Reply:
         """Retry after a failure. It is separate because tenacity costs more than the rest of a call that succeeds."""
         known: ModelError | None = first
         # Some of tenacity's objects refer to each other, so none of them gets a reference to the solve.
@@ -147,7 +154,7 @@ class Caller:
                     if known is not None:
                         known = None
                         raise first
-                    return await once()
+                    return await self._once_more(request)
         except ModelError as error:
             if self.deadline is None and _asked_wait(error) > LONGEST_WAIT:
                 error.args = (
@@ -159,55 +166,71 @@ class Caller:
             del first, known, retrying  # the errors' tracebacks have this frame: a reference cycle, as in `request`
         raise AssertionError("tenacity raises the last error")
 
+    async def _once_more(self, request: _Request) -> Reply:
+        """Make an attempt after one that failed, whose reservation was given back."""
+        self.end.check()
+        request.hold = await acquire(self.ledger, request.unit, at_most=len(request.seeds), within=request.within)
+        request.seeds = request.seeds[: request.hold.units]
+        try:
+            return await self._attempt(request)
+        except ModelError as error:
+            request.failed = error
+            # Nobody waits while holding a reservation: release what was kept for the verifier too.
+            request.hold.release()
+            raise
+
     def abandon(self) -> None:
         """Charge what is still in flight at its bound: its server may work on it, though nobody waits now."""
-        for inner, sent in list(self._flying.items()):
-            self._settle(inner, unreported(sent.bound, inner, sent.count), sent.role)
-            sent.hold.release()
+        for inner, request in list(self._flying.items()):
+            self._settle(inner, unreported(request.bound, inner, len(request.seeds)), request.role)
+            request.hold.release()
 
-    async def _attempt(
-        self,
-        model: Model,
-        call: Send,
-        seeds: Sequence[int | None],
-        bound: Bound | None,
-        hold: Hold,
-        role: Role,
-        event: int,
-    ) -> Reply:
-        count, departure = len(seeds), Departure(model)
+    async def _attempt(self, request: _Request) -> Reply:
+        self.end.check()
+        model, bound, hold, count = request.model, request.bound, request.hold, len(request.seeds)
         usage: Usage | None = NOTHING  # until it is sent
         failed: BaseException | None = None
-        inner = None if bound is None else self.ledger.reserve(bound.need.times(count), within=hold)
-        token = SCOPE.set(Scope(self.ledger, inner or hold, self.deadline, role, event, seeds_of(seeds[0] or 0, "in")))
+        inner = None if bound is None else hold
+        if bound is not None and not request.alone:
+            inner = self.ledger.reserve(bound.need.times(count), within=hold)
+        scope = Scope(
+            self.ledger, inner or hold, self.deadline, request.role, request.event,
+            (request.seeds[0] or 0, "in"), model,
+        )  # fmt: skip
+        token = SCOPE.set(scope)
+        place: Place | None = None
         try:
-            async with limiter_of(model).place(0 if inner is None else inner.size.tokens, inner or hold):
-                self.ledger.check_sound()
-                usage, started = None, time.monotonic()
-                if bound is not None and inner is not None:
-                    self._flying[inner] = _Sent(bound=bound, count=count, hold=hold, role=role)
-                with departure:
-                    reply = await _generate(model, call, seeds)
-                usage = counted(reply, bound, inner, count).timed(time.monotonic() - started)
+            size = 0 if inner is None else inner.size.tokens
+            place = await limiter_of(model).enter(size, inner or hold, scope.place)
+            scope.place = place or scope.place
+            self.ledger.check_sound()
+            usage, started = None, time.monotonic()
+            if inner is not None:
+                self._flying[inner] = request
+            reply = await _generate(model, request.send, request.seeds)
+            usage = counted(reply, bound, inner, count).timed(time.monotonic() - started)
             return Reply(generations=reply.generations, usage=usage)
         except ModelError as error:
-            unsent = departure.waiting and error.charge == "reserve"
+            unsent = scope.waiting and error.charge == "reserve"
             failed, usage = error, NOTHING if unsent else failure(error, bound, inner, count)
             raise
         except (ConfigurationError, BudgetExhausted, DeadlineExceeded, AllCandidatesFailed):
             usage = NOTHING  # refused before it was sent, or raised by a solve inside, which has paid for itself
             raise
         except BaseException as error:
-            failed, usage = error, NOTHING if departure.waiting else usage
+            failed, usage = error, NOTHING if scope.waiting else usage
             raise
         finally:
+            if place is not None:
+                place.leave()
             charged = usage or unreported(bound, inner, count)
             if failed is not None:
-                self._tell(event, failed, charged)
+                self._tell(request.event, failed, charged)
             if inner is not None and inner.open:
-                over = self._settle(inner, charged, role, bounded=bound is None or bound.completion_tokens is not None)
+                bounded = bound is None or bound.completion_tokens is not None
+                over = self._settle(inner, charged, request.role, bounded=bounded)
                 if over.tokens or over.calls:
-                    self.trace.note("overshoot", event, tokens=over.tokens, calls=over.calls)
+                    self.trace.note("overshoot", request.event, tokens=over.tokens, calls=over.calls)
             failed = None  # as in `request`
             SCOPE.reset(token)  # last: it raises where the coroutine is closed by another task or thread
 

@@ -8,9 +8,11 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
+from tts_plugins._calls.places import Place
+from tts_plugins._concurrency import forks
+from tts_plugins._internal.request_sent import CALL, Departure
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.protocols import Role
 
@@ -18,24 +20,53 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Scope:
-    """`hold` belongs to `ledger`; `deadline` is on the loop's monotonic clock; `event` is the trace's parent event.
+class Scope(Departure):
+    """What a call is made inside of. One context variable has it all, since each of them costs a task its own nodes.
 
-    `seeds` are for what runs inside: its requests and solves take the next one each, in the order of its own calls,
-    so that they do not depend on which candidate arrives first.
+    `hold` belongs to `ledger`; `deadline` is on the loop's monotonic clock; `event` is the trace's parent event.
+
+    `path` begins with a seed: what runs inside, requests and solves, takes the next seed that follows from it, in the
+    order of its own calls, so that none depends on which candidate arrives first. `model` is who is called, where this
+    is one call; `place` is the innermost one at a server that this is inside of.
     """
 
-    ledger: Ledger
-    hold: Hold | None
-    deadline: float | None
-    role: Role
-    event: int | None
-    seeds: Iterator[int]
+    __slots__ = ("_taken", "deadline", "event", "hold", "ledger", "path", "place", "role")
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        hold: Hold | None,
+        deadline: float | None,
+        role: Role,
+        event: int | None,
+        path: tuple[object, ...],
+        model: object = None,
+    ) -> None:
+        super().__init__(model)
+        self.ledger, self.hold, self.deadline = ledger, hold, deadline
+        self.role, self.event, self.path = role, event, path
+        outer = SCOPE.get()
+        self.place: Place | None = None if outer is None else outer.place
+        self._taken = 0
+
+    def next_seed(self) -> int:
+        """Return the next seed; several threads may take one."""
+        seed, *path = self.path
+        assert isinstance(seed, int)
+        with _numbers:
+            number, self._taken = self._taken, self._taken + 1
+        return derive(seed, *path, number)
+
+    def paying(self, hold: Hold) -> Scope:
+        """Return the same for work that goes on from here and pays from another hold."""
+        other = Scope(self.ledger, hold, self.deadline, self.role, self.event, self.path)
+        other._taken = self._taken
+        return other
 
 
-# Set inside a task or a Context.run, never across a yield: a generator's body runs in whoever's context asks.
-SCOPE: ContextVar[Scope | None] = ContextVar("tts_plugins_scope", default=None)
+_numbers = forks.lock()
+# The engine sets it, and to nothing else.
+SCOPE = cast("ContextVar[Scope | None]", CALL)
 
 
 def current_ledger() -> Ledger | None:
@@ -78,23 +109,6 @@ def derived(seed: int, *path: object) -> Callable[[int], int]:
     return of
 
 
-class Seeds:
-    """Return an endless iterator of seeds, from which several threads may take."""
-
-    __slots__ = ("_numbers", "_path")
-
-    def __init__(self, *path: object) -> None:
-        self._path, self._numbers = path, itertools.count()
-
-    def __iter__(self) -> Iterator[int]:
-        return self
-
-    def __next__(self) -> int:
-        seed, *path = self._path
-        assert isinstance(seed, int)
-        return derive(seed, *path, next(self._numbers))
-
-
 def seeds_of(seed: int, *path: object) -> Iterator[int]:
     """Yield the seeds that follow from a seed and a path: `derive(seed, *path, 0)`, and so on."""
-    return Seeds(seed, *path)
+    return (derive(seed, *path, number) for number in itertools.count())

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator
 from weakref import WeakKeyDictionary
 
 from tts_plugins._calls.context import SCOPE, Scope
-from tts_plugins._calls.orphans import give_up_orphans
+from tts_plugins._calls.running_solves import give_up_orphans
 from tts_plugins._concurrency import forks, running_code
 from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait, deliver
 from tts_plugins._internal.threads import calling_thread

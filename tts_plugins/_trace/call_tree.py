@@ -21,7 +21,7 @@ from tts_plugins._trace.wording import (
     stop_words,
 )
 
-_TOLD = ("candidate", "index", "text", "finish_reason", "truncated", "answer", "score", "feedback", "error", "pruned")
+_SHOWN = ("candidate", "index", "text", "finish_reason", "truncated", "answer", "score", "feedback", "error", "pruned")
 
 
 def calls(view: View, prefix: str) -> Html | None:
@@ -55,7 +55,7 @@ def _item(view: View, node: Node, prefix: str) -> Html:
         cost = f" · {paid}" if (paid := charged(event.get("usage"))) else ""
         when = el("span", final, cost, " · ", _timing(view, event), class_="quiet")
         line = el("p", f"✗ attempt {node.attempt}: ", el("bdi", event.get("error")), when)
-        return el("li", line, below, class_="at-lost")
+        return el("li", line, below, class_="at-failed")
     if kind == "stop":
         return el(
             "li",
@@ -64,11 +64,11 @@ def _item(view: View, node: Node, prefix: str) -> Html:
             class_="note",
         )
     if kind == "score_set":
-        told = f"{event.get('verifier')} · {event.get('n')} candidates"
+        text = f"{event.get('verifier')} · {event.get('n')} candidates"
     else:
-        told = str(event["error"]) if event.get("error") and kind in NOTES else rest(event)
+        text = str(event["error"]) if event.get("error") and kind in NOTES else rest(event)
     name = "Scored together" if kind == "score_set" else capital(NOTES.get(kind, oneline(kind) or "event"))
-    line = el("p", el("b", name), ": " if told else None, el("bdi", told), " · ", _timing(view, event))
+    line = el("p", el("b", name), ": " if text else None, el("bdi", text), " · ", _timing(view, event))
     return el("li", line, below, class_="note" if kind in NOTES else "other")
 
 
@@ -79,12 +79,12 @@ def _timing(view: View, event: Event) -> Html:
     return el("span", " ".join(filter(None, words)), class_="quiet")
 
 
-_FAILED = {"lost": "failed", "roomless": "no room"}
+_FAILED = {"failed": "failed", "out_of_budget": "out of budget"}
 
 
 def _request(view: View, node: Node) -> Html:
     event, failures, mark = node.event, node.of("failure"), view.mark(node.event)
-    usage, tries = event.get("usage") or {}, len(failures) + (mark != "lost" or not failures)
+    usage, tries = event.get("usage") or {}, len(failures) + (mark != "failed" or not failures)
     seeds = ", ".join(oneline(s) for s in event.get("seeds") or ())
     facts = [
         f"×{event['n']}" if event.get("n") not in (None, 1) else "",
@@ -93,7 +93,7 @@ def _request(view: View, node: Node) -> Html:
         plural(tries, "attempt") if tries > 1 else "",
         f"seed {seeds}" if seeds else "",
     ]
-    told = mark != "lost" or any(f.event.get("error") == event.get("error") for f in failures)
+    shown_beneath = mark != "failed" or any(f.event.get("error") == event.get("error") for f in failures)
     role = "verifier" if event.get("role") == "verifier" else "model"
     return el(
         "div",
@@ -101,7 +101,7 @@ def _request(view: View, node: Node) -> Html:
         el("b", event.get("model")),
         el("span", "".join(f" · {fact}" for fact in facts if fact), " · ", _timing(view, event), class_="quiet"),
         [" ", el("span", _FAILED.get(mark, mark), class_=f"badge {mark}")] if mark != "plain" else None,
-        None if told else el("p", "✗ ", el("bdi", event.get("error")), class_="cause"),
+        None if shown_beneath else el("p", "✗ ", el("bdi", event.get("error")), class_="cause"),
         class_="request",
     )
 
@@ -120,7 +120,7 @@ def _candidate(view: View, node: Node, prefix: str, below: Html | None) -> Html:
     )
     text = str(event.get("text") or "")
     laid_out = pretty(text)
-    cause = el("p", "✗ ", el("bdi", event.get("error")), class_="cause") if mark == "lost" else None
+    cause = el("p", "✗ ", el("bdi", event.get("error")), class_="cause") if mark == "failed" else None
     body = [
         cause,
         _steps(event),
@@ -129,7 +129,7 @@ def _candidate(view: View, node: Node, prefix: str, below: Html | None) -> Html:
         below,
     ]
     # Losses and the winner are what one looks for; the others are a click away.
-    opened = mark in ("chosen", "lost")
+    opened = mark in ("chosen", "failed")
     return el("details", head, body, id=f"{prefix}e{node.place}", class_=f"candidate {mark}", open=opened)
 
 
@@ -144,10 +144,10 @@ def _steps(event: Event) -> Html | None:
 
 def _more(view: View, event: Event, laid_out: str) -> Html:
     answer, finish = event.get("answer"), event.get("finish_reason")
-    told = answer is not None and str(answer) not in (event.get("text"), laid_out)
-    others = rest(event, *_TOLD, "step_scores", "parent_candidate")
+    show_answer = answer is not None and str(answer) not in (event.get("text"), laid_out)
+    others = rest(event, *_SHOWN, "step_scores", "parent_candidate")
     facts = [
-        el("span", "answer ", el("code", el("bdi", answer))) if told else None,
+        el("span", "answer ", el("code", el("bdi", answer))) if show_answer else None,
         el("span", f"continues {oneline(event['parent_candidate'])}") if event.get("parent_candidate") else None,
         el("span", f"finish reason {oneline(finish)}") if finish not in (None, "", "stop") else None,
         el("span", others) if others else None,

@@ -74,7 +74,7 @@ def _table(view: View) -> Html | None:
 def _row(view: View, event: Event) -> Html:
     mark, text = view.mark(event), pretty(str(event.get("text") or ""))
     cut = el("pre", shorten(text, LONGEST), dir="auto")
-    remark = event.get("error") if mark == "lost" else event.get("feedback") or ""
+    remark = event.get("error") if mark == "failed" else event.get("feedback") or ""
     return el(
         "tr",
         el("td", MARKS[mark]),
@@ -87,8 +87,8 @@ def _row(view: View, event: Event) -> Html:
 
 
 def _losses(view: View) -> Html | None:
-    lost = [n.event for n in view.all() if n.kind == "request" and view.mark(n.event) == "lost"]
-    if not lost:
+    failed = [n.event for n in view.all() if n.kind == "request" and view.mark(n.event) == "failed"]
+    if not failed:
         return None
-    rows = [el("li", el("bdi", shorten(str(e.get("error")), 300))) for e in lost[:10]]
-    return el("details", el("summary", plural(len(lost), "failed request")), el("ul", rows))
+    rows = [el("li", el("bdi", shorten(str(e.get("error")), 300))) for e in failed[:10]]
+    return el("details", el("summary", plural(len(failed), "failed request")), el("ul", rows))

@@ -146,16 +146,16 @@ def _begun(event: Event) -> dict[str, Any]:
 
 def _ended(event: Event) -> dict[str, Any]:
     usage = event.get("usage")
-    told: Mapping[str, Any] = usage.to_dict() if isinstance(usage, Usage) else usage or {}
+    counts: Mapping[str, Any] = usage.to_dict() if isinstance(usage, Usage) else usage or {}
     out: dict[str, Any] = {}
-    if event["kind"] == "request" and told:
+    if event["kind"] == "request" and counts:
         out = {
-            "gen_ai.usage.input_tokens": told.get("prompt_tokens"),
-            "gen_ai.usage.output_tokens": told.get("completion_tokens"),
-            "gen_ai.usage.cache_read.input_tokens": told.get("cached_tokens") or None,
+            "gen_ai.usage.input_tokens": counts.get("prompt_tokens"),
+            "gen_ai.usage.output_tokens": counts.get("completion_tokens"),
+            "gen_ai.usage.cache_read.input_tokens": counts.get("cached_tokens") or None,
         }
     if event["kind"] == "solve":
-        out["tts_plugins.usage"] = json.dumps(told)
+        out["tts_plugins.usage"] = json.dumps(counts)
     if event["kind"] == "candidate" and event.get("finish_reason"):
         out["gen_ai.response.finish_reasons"] = [str(event["finish_reason"])]
     return {key: value for key, value in out.items() if value is not None} | _carried(event)

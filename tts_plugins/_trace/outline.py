@@ -58,7 +58,7 @@ def forest(events: Iterable[Event], name: Callable[[Event], Any], parent: Callab
 
 
 _LONG_START = 0.15  # of the whole time
-_UNMADE = ("lost", "roomless", "cancelled")  # requests that brought no candidates
+_UNMADE = ("failed", "out_of_budget", "cancelled")  # requests that brought no candidates
 
 
 class View:
@@ -102,8 +102,8 @@ class View:
             return "chosen"
         if event.get("error"):
             if self._short and event.get("kind") == "request" and str(event["error"]).startswith("BudgetExhausted"):
-                return "roomless"  # nothing failed: the budget had no room for it
-            return "cancelled" if event["error"] in ("cancelled", "CancelledError") else "lost"
+                return "out_of_budget"  # nothing failed: the budget had no room for it
+            return "cancelled" if event["error"] in ("cancelled", "CancelledError") else "failed"
         if event.get("pruned"):
             return "pruned"
         return "running" if "end" in event and event["end"] is None else "plain"
@@ -141,7 +141,7 @@ class View:
 
     @property
     def tally(self) -> str:
-        """How many candidates came, were lost, were cancelled."""
+        """Return how many candidates came, failed, and were cancelled."""
         counts: dict[str, int] = {}
         for node in self.all():
             mark = self.mark(node.event)

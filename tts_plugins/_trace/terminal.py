@@ -126,9 +126,9 @@ def _folded(view: View, nodes: Sequence[Node], share: int) -> list[Node | list[N
     for i, node in enumerate(nodes):
         known = node.kind in ("request", "candidate")
         marks = {view.mark(n.event) for n in node.walk() if n.kind in ("request", "candidate")}
-        losses += "lost" in marks
+        losses += "failed" in marks
         shown = len(nodes) <= share or not known or i < share * 2 // 3 or i >= len(nodes) - share // 3
-        if shown or "chosen" in marks or ("lost" in marks and losses <= 3):
+        if shown or "chosen" in marks or ("failed" in marks and losses <= 3):
             out.append(node)
         elif out and isinstance(out[-1], list):
             out[-1].append(node)
@@ -137,7 +137,7 @@ def _folded(view: View, nodes: Sequence[Node], share: int) -> list[Node | list[N
     return out
 
 
-_TOLD: tuple[Mark, ...] = ("lost", "roomless", "cancelled", "pruned")
+_COUNTED: tuple[Mark, ...] = ("failed", "out_of_budget", "cancelled", "pruned")
 
 
 def _summary(view: View, nodes: Sequence[Node]) -> str:
@@ -146,7 +146,7 @@ def _summary(view: View, nodes: Sequence[Node]) -> str:
     marks = [view.mark(node.event) for node in inside if node.kind in ("request", "candidate")]
     said = [f"{len(nodes)} more", plural(sum(n.kind == "candidate" for n in inside), "candidate")]
     said += [f"scores {min(scores):.2f} to {max(scores):.2f}"] if scores else []
-    return " · ".join(said + [f"{marks.count(m)} {TALLIED[m]}" for m in _TOLD if m in marks])
+    return " · ".join(said + [f"{marks.count(m)} {TALLIED[m]}" for m in _COUNTED if m in marks])
 
 
 def _entry(view: View, node: Node, room: int) -> list[str]:
@@ -181,7 +181,7 @@ def _entry(view: View, node: Node, room: int) -> list[str]:
 def _request(view: View, node: Node) -> list[str]:
     event, failures, mark = node.event, node.of("failure"), view.mark(node.event)
     usage, seeds = event.get("usage") or {}, event.get("seeds") or []
-    tries = len(failures) + (mark != "lost" or not failures)
+    tries = len(failures) + (mark != "failed" or not failures)
     said = [
         ("" if mark == "plain" else MARKS[mark] + " ") + oneline(event.get("model")),
         "verifier" if event.get("role") == "verifier" else "",
@@ -190,14 +190,13 @@ def _request(view: View, node: Node) -> list[str]:
         money(usage),
         _timing(view, event),
         plural(tries, "attempt") if tries > 1 else "",
-        {"lost": "failed", "roomless": "(no room)", "cancelled": "(cancelled)"}.get(mark, ""),
+        {"failed": "failed", "out_of_budget": "(out of budget)", "cancelled": "(cancelled)"}.get(mark, ""),
         f"seed {oneline(seeds[0])}" + (" …" if len(seeds) > 1 else "")
         if event.get("role") != "verifier" and seeds
         else "",
     ]
-    # The last attempt's failure is told beneath already.
-    told = mark != "lost" or any(f.event.get("error") == event.get("error") for f in failures)
-    return [" · ".join(filter(None, said)), *([] if told else [f"✗ {oneline(event['error'])}"])]
+    shown_beneath = mark != "failed" or any(f.event.get("error") == event.get("error") for f in failures)
+    return [" · ".join(filter(None, said)), *([] if shown_beneath else [f"✗ {oneline(event['error'])}"])]
 
 
 def _candidate(view: View, node: Node, room: int, brief: bool = False) -> list[str]:
@@ -212,7 +211,7 @@ def _candidate(view: View, node: Node, room: int, brief: bool = False) -> list[s
     steps = " ".join(f"{s:.2f}" for s in numbers(event.get("step_scores")))
     if brief:
         return [f"{head}  {said}" + (f"  steps {steps}" if steps else "")]
-    tail = f"✗ {oneline(event['error'])}" if mark == "lost" else oneline(event.get("feedback") or "")
+    tail = f"✗ {oneline(event['error'])}" if mark == "failed" else oneline(event.get("feedback") or "")
     space, beside = room - columns(head) - 2, bool(tail) and columns(tail) <= room // 3
     said = fit(said, space - columns(tail) - 3 if beside else space)
     first = f"{head}  {said}" + (f" · {tail}" if beside else "")

@@ -36,7 +36,7 @@ def timeline(view: View) -> Html | None:
         drawn.append(el("li", f"and {len(rows) - MOST} more", class_="more"))
     legend = [
         el("span", el("i", class_=f"key {name}"), text, class_="legend")
-        for name, text in (("model", "generation"), ("verifier", "verification"), ("lost", "failed"),
+        for name, text in (("model", "generation"), ("verifier", "verification"), ("failed", "failed"),
                            ("cancelled", "cancelled"), ("event", "end of the search"))
     ]  # fmt: skip
     waited = f" Nothing was asked in the first {seconds(view.begun)}, which are left out." if view.begun else ""
@@ -83,7 +83,7 @@ def _request_rows(view: View, node: Node) -> Iterator[Row]:
 def _with_check(view: View, row: Row, candidate: Node) -> Row:
     if view.top.get("verifier") is not None or candidate.children:
         mark = view.mark(candidate.event)
-        row.bars.append((mark if mark in ("lost", "cancelled") else "verifier", candidate.event))
+        row.bars.append((mark if mark in ("failed", "cancelled") else "verifier", candidate.event))
     return row
 
 

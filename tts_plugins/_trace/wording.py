@@ -12,7 +12,7 @@ from typing import Any, Literal
 from tts_plugins._internal.values import is_number
 
 Event = Mapping[str, Any]
-Mark = Literal["chosen", "lost", "roomless", "cancelled", "pruned", "running", "plain"]
+Mark = Literal["chosen", "failed", "out_of_budget", "cancelled", "pruned", "running", "plain"]
 
 STOPPED = {
     "complete": "complete: nothing was left to do",
@@ -26,11 +26,12 @@ STOPPED = {
 }
 
 MARKS: Mapping[str, str] = {
-    "chosen": "★", "lost": "✗", "roomless": "–", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•",
+    "chosen": "★", "failed": "✗", "out_of_budget": "–", "cancelled": "–", "pruned": "▽", "running": "…", "plain": "•",
 }  # fmt: skip
 
 TALLIED: Mapping[str, str] = {
-    "pruned": "pruned", "lost": "lost", "roomless": "without room", "cancelled": "cancelled", "running": "running",
+    "pruned": "pruned", "failed": "failed", "out_of_budget": "out of budget", "cancelled": "cancelled",
+    "running": "running",
 }  # fmt: skip
 
 NOTES = {
@@ -162,25 +163,25 @@ def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
     Events of other kinds say nothing of it.
     """
     said: dict[str, None] = {}
-    lost: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
     for event in events:
         if event.get("kind") == "shortage":
-            lost[oneline(event.get("error"))] += 1
+            failed[oneline(event.get("error"))] += 1
         elif event.get("kind") == "max_steps":
             left = number(event.get("unfinished", 1))
             said[f"max_steps={event.get('steps')} ended it before {plural(left or 1, 'candidate')} had an end"] = None
         elif event.get("kind") == "doubt":
             said[oneline(event.get("said"))] = None
-        elif event.get("kind") in _ENDED and not str(event.get("error")).startswith(_TOLD):
+        elif event.get("kind") in _ENDED and not str(event.get("error")).startswith(_SHOWN_BY_STOPPED):
             said[f"it went no further: {oneline(event.get('error'))}"] = None
     said |= dict.fromkeys(
-        f"{plural(n, 'candidate')} lost for want of what this machine has: {x}" for x, n in lost.items()
+        f"{plural(n, 'candidate')} failed, since this machine lacks something: {x}" for x, n in failed.items()
     )
     return tuple(said)
 
 
 _ENDED = ("search_ended", "larger_failed", "escalation_failed")
-_TOLD = ("BudgetExhausted", "DeadlineExceeded", "SolveCancelled")  # by `stopped`
+_SHOWN_BY_STOPPED = ("BudgetExhausted", "DeadlineExceeded", "SolveCancelled")
 
 
 def numbers(values: object) -> list[float]:
@@ -190,7 +191,7 @@ def numbers(values: object) -> list[float]:
 
 
 def rest(event: Event, *known: str) -> str:
-    """Every field that is not told elsewhere, for kinds and fields that are not known here."""
+    """Return every field that is not shown elsewhere, for kinds and fields that are not known here."""
     skipped = {"id", "kind", "parent", "at", "end", *known}
     return ", ".join(f"{oneline(k)}={oneline(v)}" for k, v in event.items() if k not in skipped and v not in (None, ""))
 

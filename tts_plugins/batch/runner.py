@@ -69,7 +69,7 @@ class BatchWork:
 
 class _Handler:
     def __init__(self, work: BatchWork, ledger: Ledger | None) -> None:
-        self._work, self._solve = work, Solver(cast(ManyOptions, dict(work.settings)), ledger)
+        self._work, self._solve = work, Solver(cast(ManyOptions, {"profile": None, **work.settings}), ledger)
 
     async def __call__(self, row: Row) -> dict[str, Any]:
         seed = int.from_bytes(hashlib.sha256(f"{self._work.seed}/{row.id}".encode()).digest()[:4]) >> 1

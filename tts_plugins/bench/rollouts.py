@@ -207,7 +207,9 @@ class RolloutWork:
             tree = _MonteCarlo(solutions=self.solutions, rollouts=self.rollouts, max_steps=self.max_steps)
             # By its id, so that problems may be added to a file or change their order.
             own = zlib.crc32(f"{self.seed} {problem.id}".encode())
-            result = await solve(problem, model=self.model, strategy=tree, seed=own, answer=self.answer, budget=ledger)
+            result = await solve(
+                problem, model=self.model, strategy=tree, seed=own, answer=self.answer, budget=ledger, profile=None
+            )
             if result.stopped != "complete":
                 raise BudgetExhausted(f"the budget ended at problem {problem.id!r}")
             return await _labelled(problem, tree, self.grade)

@@ -1,6 +1,6 @@
 """The command line; it needs the extra `cli` (typer and rich).
 
-`tts-plugins demo | solve | record | bench | report | calibrate | rollouts | train-verifier | doctor`.
+`tts-plugins demo | solve | record | bench | report | calibrate | export | rollouts | train-verifier | doctor`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from tts_plugins.cli._commands.bench import bench
 from tts_plugins.cli._commands.calibrate import calibrate_command
 from tts_plugins.cli._commands.demo import demo
 from tts_plugins.cli._commands.doctor import doctor
+from tts_plugins.cli._commands.export import export_command
 from tts_plugins.cli._commands.record import record
 from tts_plugins.cli._commands.report import report
 from tts_plugins.cli._commands.rollouts import rollouts
@@ -37,6 +38,7 @@ app.command("bench")(bench)
 app.command("batch")(batch)
 app.command("report")(report)
 app.command("calibrate")(calibrate_command)
+app.command("export")(export_command)
 app.command("rollouts")(rollouts)
 app.command("train-verifier")(train_verifier)
 app.command("serve")(serve)

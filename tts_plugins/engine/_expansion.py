@@ -13,6 +13,7 @@ from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._jobs import Ask, Job, NextStep
 from tts_plugins.engine._sampling import Sampling
 from tts_plugins.engine._scoring import failing_alone, scored_by, with_answer
+from tts_plugins.engine._sending import Cost, bounds
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._stragglers import Stragglers, TooLate
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, VerifierError
@@ -46,25 +47,19 @@ class Expansion(Sampling):
         self._waiting: Counter[asyncio.Future[Score]] = Counter()
 
     async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
-        gen, after = await super()._bounds(ask)
+        gen, after = await bounds(self._state, ask, 1 + self._lookahead)
         assert isinstance(ask, NextStep)
         for ahead in range(1, self._lookahead + 1):
             bound = await self._model.step_bound(ask.parent, ahead)
             after = after.plus((bound or FREE).amount)
         return gen, after
 
-    def _length(self, ask: Ask, gen: Bound | None) -> int | None:
-        if gen is None or gen.completion_tokens is None:
-            return None
-        return ask.written + gen.completion_tokens * (self._lookahead + 1)
-
     async def _request(
-        self, jobs: Sequence[Job], hold: Hold, gen: Bound | None, after: Amount, event: int, send: Send
+        self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int, send: Send
     ) -> tuple[Reply, Hold, int]:
         late = self._stragglers
         if late is None:
-            return await super()._request(jobs, hold, gen, after, event, send)
-        indices = [job.index for job in jobs]
+            return await super()._request(ask, indices, seeds, hold, cost, event, send)
         late.waiting(indices)
 
         async def timed(seeds: Sequence[int | None]) -> Reply:
@@ -73,7 +68,7 @@ class Expansion(Sampling):
 
         try:
             async with late.within(indices):
-                return await super()._request(jobs, hold, gen, after, event, timed)
+                return await super()._request(ask, indices, seeds, hold, cost, event, timed)
         except TooLate as error:
             raise CallTimedOut(self._too_late(self._state.model.name, event, late, indices, error)) from error
         except Exception:
@@ -198,7 +193,7 @@ class Expansion(Sampling):
         assert scope is not None
 
         async def work() -> Score:
-            SCOPE.set(replace(scope, hold=own))
+            SCOPE.set(scope.paying(own))
             return await self._ahead(candidate, verifier, own, event)
 
         return self._state.tasks.spawn(work(), self._tasks, own)

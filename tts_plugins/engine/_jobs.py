@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,7 +34,7 @@ class Ask(Protocol):
         """The worst that one generation can cost; None for a metered model."""
         ...
 
-    async def send(self, seeds: Sequence[int | None]) -> Reply:
+    def send(self, seeds: Sequence[int | None]) -> Awaitable[Reply]:
         """The request."""
         ...
 
@@ -83,9 +83,9 @@ class Whole:
         """The model's."""
         return await self.model.bound(self.problem)
 
-    async def send(self, seeds: Sequence[int | None]) -> Reply:
+    def send(self, seeds: Sequence[int | None]) -> Awaitable[Reply]:
         """The model's."""
-        return await self.model.generate(self.problem, seeds)
+        return self.model.generate(self.problem, seeds)
 
     def make(self, generation: Generation, index: int, seed: int) -> Candidate:
         """Finished, whatever it says."""
@@ -106,9 +106,9 @@ class Revised:
         """The model's."""
         return await self.model.revise_bound(self.problem, self.history, merge=self.merge)
 
-    async def send(self, seeds: Sequence[int | None]) -> Reply:
+    def send(self, seeds: Sequence[int | None]) -> Awaitable[Reply]:
         """The model's."""
-        return await self.model.revise(self.problem, self.history, seeds, merge=self.merge)
+        return self.model.revise(self.problem, self.history, seeds, merge=self.merge)
 
     def make(self, generation: Generation, index: int, seed: int) -> Candidate:
         """Its parent is the latest attempt."""
@@ -141,9 +141,9 @@ class NextStep:
         """The model's."""
         return await self.model.step_bound(self.parent)
 
-    async def send(self, seeds: Sequence[int | None]) -> Reply:
+    def send(self, seeds: Sequence[int | None]) -> Awaitable[Reply]:
         """The model's."""
-        return await self.model.expand(self.parent, seeds, greedy=self.greedy)
+        return self.model.expand(self.parent, seeds, greedy=self.greedy)
 
     def make(self, generation: Generation, index: int, seed: int) -> Candidate:
         """Return the parent with one further step, or with none if the step is blank."""
@@ -152,7 +152,7 @@ class NextStep:
         before = steps_of(parent)
         steps = before if empty else (*before, Step(said))
         text = parent.text if empty else self.model.separator.join(step.text for step in steps)
-        answered = marked(said) and not unfinished(text)  # what is thought is no answer yet
+        answered = marked(said) and not unfinished(text)  # what is thought is not an answer yet
         return Candidate(
             problem=parent.problem,
             text=text,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tts_plugins._calls import running_solves
 from tts_plugins._calls.caller import check_bounds
-from tts_plugins._calls.context import SCOPE, Scope, seeds_of
-from tts_plugins._calls.orphans import keep_in_view
+from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._calls.unknown_waits import escape_warnings, note_escape
 from tts_plugins._internal.config import Configured
 from tts_plugins._trace.otel import live_spans
@@ -21,7 +20,6 @@ from tts_plugins._trace.wording import CUT_SHORT, cut_short
 from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.budget import Budget
 from tts_plugins.engine._run import SolveRun
-from tts_plugins.engine._running import held
 from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, LowConfidence, ModelError, SolveCancelled, TTSError
 from tts_plugins.ledger import Ledger
@@ -56,6 +54,7 @@ class Solving:
         self._trace = Trace(settings.listener, live_spans())
         self._state: SolveState | None = None
         self._halt_first = False
+        self._timers: list[asyncio.TimerHandle] = []
 
     def halt(self) -> None:
         if self._state is not None:
@@ -76,10 +75,11 @@ class Solving:
             deadline=deadline, attempts=s.attempts, answer=s.answer,
         )  # fmt: skip
         try:
-            with held():
-                keep_in_view(state)
-                scope = Scope(ledger, None, deadline, "model", root, seeds_of(s.seed, "strategy"))
-                best = await self._search(state, scope)
+            loop = running_solves.begun(state)
+            try:
+                best = await self._search(state, Scope(ledger, None, deadline, "model", root, (s.seed, "strategy")))
+            finally:
+                running_solves.ended(state, loop)
             if SCOPE.get() is None:
                 note_escape()
         except BaseException as error:
@@ -119,36 +119,52 @@ class Solving:
 
     async def _search(self, state: SolveState, scope: Scope) -> Scored:
         loop = asyncio.get_running_loop()
-        timers: list[asyncio.TimerHandle] = []
-        over: asyncio.Future[None] = loop.create_future()
-
-        def give_up(task: asyncio.Task[Scored]) -> None:
-            timers.append(loop.call_later(_GRACE, task.cancel))
-            timers.append(loop.call_later(_LAST, _wake, over))
-
-        task = state.tasks.spawn(_in_scope(self._settings, SolveRun(state), self._problem, scope), set())
-        task.add_done_callback(functools.partial(_wake, over))
-        state.on_halt = functools.partial(give_up, task)
+        self._over: asyncio.Future[None] = loop.create_future()
+        self._strategy = state.tasks.spawn(self._in_scope(SolveRun(state), scope), set(), owner=self)
+        state.on_halt = self._end_soon
         try:
             if scope.deadline is not None:
                 left = scope.deadline - time.monotonic()
                 if left > 0:
-                    timers.append(loop.call_later(left, state.halt, "deadline"))
+                    self._timers.append(loop.call_later(left, state.halt, "deadline"))
                 else:
                     state.halt("deadline")
             if self._halt_first:
                 state.halt("cancelled")
             # The task itself is not awaited: a strategy that swallows its cancellation must not delay the caller.
-            await over
-            return self._outcome(state, task)
+            await self._over
+            return self._outcome(state, self._strategy)
         finally:
-            for timer in timers:
+            for timer in self._timers:
                 timer.cancel()
             if isinstance(sys.exception(), GeneratorExit):
                 state.give_up()  # nobody runs this any more, so that nothing can be waited for
             else:
                 await state.close()
-            del task  # which has the error, whose traceback has this frame
+            del self._strategy  # which has the error, whose traceback has this frame
+
+    async def _in_scope(self, run: SolveRun, scope: Scope) -> Scored:
+        SCOPE.set(scope)
+        abstaining, problem = self._settings.abstaining, self._problem
+        try:
+            larger = abstaining.escalation
+            if larger is not None and larger.model is not None:  # refused before anything is paid for
+                check_bounds(larger.model, await larger.model.bound(problem), scope.ledger)
+            return await abstaining.around(self._settings.strategy)(run, problem)
+        finally:
+            self._wake()  # here already, which saves a turn of the loop
+
+    def _end_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers += [loop.call_later(_GRACE, self._strategy.cancel), loop.call_later(_LAST, self._wake)]
+
+    def task_failed(self, task: asyncio.Task[Any]) -> None:
+        """Go on where the strategy was cancelled before its first step."""
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._over.done() and not self._over.get_loop().is_closed():
+            self._over.set_result(None)
 
     def _outcome(self, state: SolveState, task: asyncio.Task[Scored]) -> Scored:
         """Return what the strategy chose, or the best candidate seen if it was cut short."""
@@ -185,11 +201,6 @@ class Solving:
         return prefer_content(best, state.seen)
 
 
-def _wake(future: asyncio.Future[None], _: object = None) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
 def _cut_short(error: BaseException) -> bool:
     return isinstance(error, BudgetExhausted | DeadlineExceeded | SolveCancelled | asyncio.CancelledError)
 
@@ -203,14 +214,6 @@ def _for_caller(error: BaseException, state: SolveState, strategy: Strategy) -> 
     if state.halted == "cancelled":
         return SolveCancelled("the solve was cancelled before the first candidate was complete")
     return TTSError(f"strategy {strategy!r} ended by a cancellation from inside")
-
-
-async def _in_scope(settings: Settings, run: SolveRun, problem: Problem, scope: Scope) -> Scored:
-    SCOPE.set(scope)
-    larger = settings.abstaining.escalation
-    if larger is not None and larger.model is not None:  # refused before anything is paid for
-        check_bounds(larger.model, await larger.model.bound(problem), scope.ledger)
-    return await settings.abstaining.around(settings.strategy)(run, problem)
 
 
 def _in_words(event: Mapping[str, Any]) -> str:

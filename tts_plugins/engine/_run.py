@@ -16,7 +16,8 @@ from tts_plugins._internal.values import is_whole
 from tts_plugins.budget import FREE
 from tts_plugins.engine._expansion import expansion
 from tts_plugins.engine._jobs import Job, Jobs, Revised, Whole
-from tts_plugins.engine._sampling import Sampling, bounds
+from tts_plugins.engine._sampling import Sampling
+from tts_plugins.engine._sending import bounds
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Group
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
@@ -127,8 +128,7 @@ class SolveRun:
         role, within = ("model", None) if scope is None else (scope.role, scope.hold if inside else None)
         parent = scope.event if scope is not None and inside else state.root
         # Taken before anything is waited for: whose turn comes first must not change who gets which.
-        source = state.seeds if scope is None else scope.seeds
-        seeds = [next(source) for _ in range(n)]
+        seeds = [next(state.seeds) if scope is None else scope.next_seed() for _ in range(n)]
         bound = await model.bound(problem)
         check_bounds(model, bound, state.ledger)
         unit = (bound or FREE).need
@@ -138,7 +138,7 @@ class SolveRun:
                 hold = await acquire(state.ledger, unit, at_most=min(len(seeds), max(1, model.batch)), within=within)
                 reply, rest, _ = await state.caller.request(
                     model, problem, seeds[: hold.units], bound=bound, unit=unit, hold=hold, within=within, role=role,
-                    parent=parent,
+                    parent=parent, alone=True,
                 )  # fmt: skip
             except BudgetExhausted:
                 if not made:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-from collections import deque
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
 
-from tts_plugins._calls.caller import Send, acquire, check_bounds, words
+from tts_plugins._calls.caller import words
 from tts_plugins._calls.charging import shortage
-from tts_plugins._calls.context import SCOPE, Scope, seeds_of
-from tts_plugins.budget import FREE, Amount, Bound, Need
-from tts_plugins.engine._jobs import Ask, Job, Jobs
-from tts_plugins.engine._scoring import failing_alone, is_ours, score_together, scored_by, with_answer
+from tts_plugins.engine._jobs import Job, Jobs
+from tts_plugins.engine._scoring import score_together
+from tts_plugins.engine._sending import Sending
 from tts_plugins.engine._state import SolveState, is_fatal
-from tts_plugins.engine._tasks import Failure, Group, Inbox
+from tts_plugins.engine._tasks import Failure
 from tts_plugins.errors import (
     AllCandidatesFailed,
     BudgetExhausted,
@@ -24,24 +19,20 @@ from tts_plugins.errors import (
     SolveCancelled,
     TTSError,
 )
-from tts_plugins.ledger import Hold
-from tts_plugins.protocols import Model, Run, SetVerifier, StopRule, Verifier, is_set_verifier, is_verifier
+from tts_plugins.protocols import Model, Run, SetVerifier, StopRule
 from tts_plugins.selection import with_content
 from tts_plugins.stopping import should_stop
-from tts_plugins.types import Candidate, Reply, Score, Scored
+from tts_plugins.types import Scored
 
 # Candidates of one wave at most: more than any server bears, so that a huge n costs nothing by itself.
 _MOST = 4096
-# Requests that are begun before others get a turn on the loop: each runs for about 0.1 ms until it waits.
-_AT_ONCE = 16
 
 
-class Sampling:
+class Sampling(Sending):
     """One `sample` or `revise` of a run; `_expansion` has what steps need besides.
 
-    A wave is fed by one task, which reserves for as many candidates as fit and starts a task for each request. What a
-    request brings is scored, and goes into the inbox, from which `candidates` hands it on. So nothing waits for the
-    slowest, and `candidates` is never blocked by anything but its inbox, where a deadline arrives too.
+    `candidates` hands on what comes into the inbox, and is never blocked by anything but that, where a deadline arrives
+    too.
     """
 
     def __init__(
@@ -52,25 +43,12 @@ class Sampling:
         stop: StopRule | None = None,
         wave: int | None = None,
     ) -> None:
-        self._state, self._run, self._jobs, self._stop, self._wave = state, run, jobs, stop, wave
-        self._inbox = Inbox()
-        self._tasks: Group = set()
+        super().__init__(state, run)
+        self._jobs, self._stop, self._wave = jobs, stop, wave
         self._seen: list[Scored] = []
         self._failures: list[BaseException] = []
         self._attempts: list[Scored] = []  # what there is of those that failed
-        self._unscored = 0  # of the failures, those of a verification
         self._refused: BudgetExhausted | None = None
-        self._closed = False
-        self._kept: dict[str, Hold] = {}  # what is held for scoring all of them together, by candidate
-        # Asked once: what a protocol is, is slow to find out.
-        self._alone = state.verifier if is_verifier(state.verifier) else None
-        self._whole = state.verifier if is_set_verifier(state.verifier) else None
-        # A single candidate waits for nothing: it needs no task for itself, and no hold where its verifier is free.
-        self._at_once = (
-            is_ours(state.answer)
-            and not hasattr(state.answer, "relate")
-            and (state.verifier is None or getattr(self._alone, "inline", False))
-        )
 
     async def candidates(self) -> AsyncGenerator[Scored, None]:
         """Each candidate as it arrives. When this ends, however it does, nothing is in flight any more."""
@@ -113,12 +91,6 @@ class Sampling:
         finally:
             await self.close()
 
-    async def _begin(self, jobs: Sequence[Job] | Jobs, event: int) -> None:
-        """Send a wave: at once as much as there is room for, and the rest by a task that may wait for room."""
-        sent = await self._feed(jobs, event, waits=False)
-        if sent < len(jobs):
-            self._spawn(self._feed(jobs[sent:], event))
-
     async def close(self) -> None:
         """Cancel what is in flight, and wait until it is settled."""
         try:
@@ -133,19 +105,6 @@ class Sampling:
         self._closed = True
         self._state.inboxes.discard(self._inbox)
         await self._state.tasks.cancel(self._tasks)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any], hold: Hold | None = None) -> None:
-        self._state.tasks.spawn(coroutine, self._tasks, hold, self._ended)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        """Report a task that ended without an arrival: it is a defect, and nobody may wait for it."""
-        if not self._closed:
-            cause = None if task.cancelled() else task.exception()
-            error: BaseException = RuntimeError(
-                f"a task of the engine ended by {'cancellation' if cause is None else words(cause)}"
-            )
-            error.__cause__ = cause
-            self._inbox.put(cause if isinstance(cause, SystemExit | KeyboardInterrupt) else error)
 
     def _wave_size(self, left: int, before: int) -> int:
         if self._wave is not None:
@@ -211,175 +170,6 @@ class Sampling:
         error.__cause__ = first
         return error
 
-    async def _feed(self, jobs: Sequence[Job] | Jobs, event: int, *, waits: bool = True) -> int:
-        """Reserve for as many candidates as fit, and send a request for each group of them that asks the same.
-
-        Args:
-            waits: whether to wait for room; else it ends where there is none, and where others should get a turn.
-
-        Returns:
-            How many were sent, or are lost.
-        """
-        source, left = iter(jobs), len(jobs)
-        pending = deque(itertools.islice(source, 1))
-        asked: Ask | None = None
-        try:
-            while pending:
-                if pending[0].ask is not asked:
-                    asked = pending[0].ask
-                    gen, after, unit = await self._unit(asked)
-                batch = max(1, asked.model.batch)
-                pending.extend(itertools.islice(source, max(batch - len(pending), 0)))
-                try:
-                    hold = await self._room(unit, _alike(pending, batch), left, waits)
-                except BudgetExhausted:
-                    # While it waited, what the first prompts took may have become known: it may need less room now.
-                    before = unit
-                    gen, after, unit = await self._unit(asked)
-                    if not any(before.times(1).excess(unit.times(1))):
-                        raise
-                    continue
-                if hold is None:
-                    break
-                group = [pending.popleft() for _ in range(hold.units)]
-                left -= len(group)
-                self._spawn(self._group(group, hold, gen, after, event), hold)
-                if left % _AT_ONCE < len(group) and left:
-                    if not waits:
-                        break
-                    await asyncio.sleep(0)
-                if not pending:
-                    pending.extend(itertools.islice(source, 1))
-        except Exception as error:  # noqa: BLE001 - each candidate that was not sent is lost to it, whatever it is
-            self._unsent(left)
-            for _ in range(left):
-                self._inbox.put(error)
-            left = 0
-        return len(jobs) - left
-
-    async def _room(self, unit: Need, at_most: int, waiting: int, waits: bool) -> Hold | None:
-        """Reserve room for some of the `waiting` candidates; None if there is none, and `waits` is False."""
-        ledger = self._state.ledger
-        if waits:
-            return await acquire(ledger, unit, at_most=at_most)
-        try:
-            return ledger.reserve(unit, at_most=at_most) if ledger.idle_queue else None
-        except BudgetExhausted:
-            return None
-
-    def _unsent(self, jobs: int) -> None:
-        """Say that so many jobs will never be sent."""
-
-    async def _bounds(self, ask: Ask) -> tuple[Bound | None, Amount]:
-        return await bounds(self._state, ask)
-
-    async def _unit(self, ask: Ask) -> tuple[Bound | None, Amount, Need]:
-        """The bound of a generation, what its verification may take, and what candidates take in all."""
-        gen, after = await self._bounds(ask)
-        return gen, after, (gen or FREE).need.plus(after)
-
-    async def _group(self, jobs: Sequence[Job], hold: Hold, gen: Bound | None, after: Amount, event: int) -> None:
-        state, ask = self._state, jobs[0].ask
-        try:
-            reply, rest, request = await self._request(jobs, hold, gen, after, event, ask.send)
-        except Exception as error:  # noqa: BLE001 - `_failed` decides what becomes of it
-            for job in jobs:
-                lost = Candidate(problem=ask.problem, index=job.index, seed=job.seed)
-                self._inbox.put(Failure(error, lost))
-            return
-        made = [ask.make(g, job.index, job.seed) for job, g in zip(jobs, reply.generations, strict=False)]
-        if len(jobs) == 1:
-            # The generation has drawn its part, so that the rest of the hold is the verification's. On in this task:
-            # through another one, its connection would lie idle while others take the pool's time.
-            if rest is not hold:
-                state.tasks.carry(rest)
-            await self._verify(self._kept_until_all(made[0], rest), rest, request)
-            return
-        at_once = self._at_once and after == FREE.amount
-        # Each candidate's verification draws from what the request still holds, and then stands alone.
-        holds = [] if at_once else [state.ledger.reserve(after, within=rest) for _ in made]
-        rest.release()
-        if missing := jobs[len(made) :]:
-            state.trace.note("top_up", request, missing=len(missing))
-            self._spawn(self._feed(missing, event))
-        for candidate, own in zip(made, holds, strict=False):
-            self._kept_until_all(candidate, own)
-            self._spawn(self._verify(candidate, own, request), None if candidate.id in self._kept else own)
-        if at_once:
-            await self._verify_all(made, request)
-
-    async def _verify_all(self, candidates: Sequence[Candidate], request: int) -> None:
-        """Verify one after the other what takes no time, with a turn for others now and then."""
-        for i, candidate in enumerate(candidates, 1):
-            await self._verify(candidate, None, request)
-            if i % _AT_ONCE == 0:
-                await asyncio.sleep(0)
-
-    def _kept_until_all(self, candidate: Candidate, own: Hold) -> Candidate:
-        """Where all are scored together, keep what is held for that. It can end no call, so nobody waits for it."""
-        if self._whole is not None:
-            self._kept[candidate.id] = own
-            own.park()
-            self._state.tasks.carry(None)
-        return candidate
-
-    async def _request(
-        self, jobs: Sequence[Job], hold: Hold, gen: Bound | None, after: Amount, event: int, send: Send
-    ) -> tuple[Reply, Hold, int]:
-        return await self._state.caller.request(
-            jobs[0].ask.model, jobs[0].ask.problem, [job.seed for job in jobs], bound=gen,
-            unit=(gen or FREE).need.plus(after), hold=hold, within=None, role="model", parent=event, send=send,
-            indices=[job.index for job in jobs],
-        )  # fmt: skip
-
-    async def _verify(self, candidate: Candidate, hold: Hold | None, parent: int) -> None:
-        trace = self._state.trace
-        before = {} if candidate.parent is None else {"parent_candidate": candidate.parent}
-        event = trace.open(
-            "candidate", parent, candidate=candidate.id, index=candidate.index, text=candidate.text,
-            finish_reason=candidate.finish_reason, **before,
-        )  # fmt: skip
-        self._state.events[candidate.id] = event
-        try:
-            scored = await self._judge(candidate, hold, event)
-        except Exception as error:  # noqa: BLE001 - `_failed` decides what becomes of it
-            self._unscored += 1
-            trace.close(event, error=words(error))
-            self._inbox.put(Failure(error, candidate))
-        except BaseException:
-            trace.close(event, error="cancelled")
-            raise
-        else:
-            trace.close(
-                event, answer=scored.answer, score=scored.score, feedback=scored.feedback,
-                **({"step_scores": scored.step_scores} if scored.step_scores else {}),
-            )  # fmt: skip
-            self._inbox.put(scored)
-            if candidate.id in self._kept:
-                return  # its hold is for scoring all of them
-        self._kept.pop(candidate.id, None)
-        if hold is not None:
-            hold.release()
-
-    async def _judge(self, candidate: Candidate, hold: Hold | None, event: int) -> Scored:
-        """Return the candidate with its answer and its score."""
-        state, verifier = self._state, self._alone
-        if verifier is not None or not self._at_once:
-            self._enter(candidate, hold, event)
-        candidate = await with_answer(candidate, state.answer, self._run)
-        if verifier is None:
-            return Scored.of(candidate)
-        with failing_alone(verifier.name):
-            return scored_by(verifier.name, candidate, await self._asked(verifier, candidate))
-
-    async def _asked(self, verifier: Verifier, candidate: Candidate) -> Score:
-        return await self._state.blocking.ask(verifier, verifier.score, self._run, candidate)
-
-    def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
-        """Say that what this task asks for from here on is for the candidate's verification."""
-        state, seeds = self._state, seeds_of(self._state.seed, "verify", candidate.index)
-        SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, seeds))
-
     async def _score_set(self, verifier: SetVerifier) -> list[Scored]:
         """Score all candidates together. One whose score is invalid is lost alone."""
         state, ordered = self._state, sorted(self._seen, key=lambda c: c.index)
@@ -405,22 +195,3 @@ class Sampling:
         )
         error.__cause__ = first
         return error
-
-
-def _alike(pending: Iterable[Job], most: int) -> int:
-    """How many of the first ones ask the same; `most` at most."""
-    asks = [job.ask for job in itertools.islice(pending, most)]
-    return next((i for i, ask in enumerate(asks) if ask is not asks[0]), len(asks))
-
-
-async def bounds(state: SolveState, ask: Ask) -> tuple[Bound | None, Amount]:
-    """What one generation can cost, and what follows it."""
-    gen = await ask.bound()
-    check_bounds(ask.model, gen, state.ledger)
-    if state.verifier is None:
-        return gen, FREE.amount
-    # Tokens at most of what the verifier is shown.
-    length = None if gen is None or gen.completion_tokens is None else ask.written + gen.completion_tokens
-    ver = await state.verifier.bound(ask.problem, length)
-    check_bounds(state.verifier, ver, state.ledger)
-    return gen, ver.amount

@@ -9,7 +9,7 @@ import numbers
 from collections.abc import Sequence
 
 from tts_plugins._calls.caller import asked_to_cancel, words
-from tts_plugins._calls.context import SCOPE, Scope, seeds_of
+from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.answers import Answer, AnswerKey, extract, unfinished
@@ -29,8 +29,8 @@ async def score_together(
         VerifierError: there are no scores at all.
     """
     event = state.trace.open("score_set", state.root, verifier=verifier.name, n=len(candidates))
-    seeds = seeds_of(state.seed, "score_set", candidates[0].index)
-    token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, seeds))
+    path = (state.seed, "score_set", candidates[0].index)
+    token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, path))
     try:
         with failing_alone(verifier.name):
             scores = await state.blocking.ask(verifier, verifier.score_set, run, candidates)
@@ -72,7 +72,7 @@ class failing_alone:
             if not asked_to_cancel():
                 raise VerifierError(f"{self._verifier}: it was cancelled from inside") from error
             return
-        # It may be no Exception either, such as a test framework's.
+        # It need not be an Exception either: an example is a test framework's.
         raise VerifierError(f"{self._verifier}: {words(error)}") from error
 
 
@@ -85,7 +85,7 @@ def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
     given: object = score
     if not isinstance(given, Score):
         raise InvalidScore(
-            f"{verifier}: of candidate {candidate.id} it returned {given!r}, which is no Score; return Score(value=…)"
+            f"{verifier}: of candidate {candidate.id} it returned {given!r}, not a Score; return Score(value=…)"
         )
     value = _in_unit(verifier, candidate, "score", given.value)
     steps = tuple([_in_unit(verifier, candidate, f"step score {i}", v) for i, v in enumerate(given.steps)])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, Protocol
 
 from tts_plugins._calls.caller import words
 from tts_plugins._calls.cancellation import End, Halt
@@ -21,7 +22,14 @@ _PATIENCE, _AT_DEADLINE = 0.5, 0.1
 _AT_ONCE = 64
 
 Group = set["asyncio.Task[Any]"]
-Ended = Callable[["asyncio.Task[Any]"], None]
+
+
+class Owner(Protocol):
+    """Who has started tasks."""
+
+    def task_failed(self, task: asyncio.Task[Any]) -> None:
+        """Hear of one that failed or was cancelled."""
+        ...
 
 
 class Tasks:
@@ -33,18 +41,19 @@ class Tasks:
 
     def __init__(self, end: End, deadline: float | None) -> None:
         self._end, self._deadline = end, deadline
-        # Of each task: its group, the hold that it pays from, and who is told that it failed.
-        self._running: dict[asyncio.Task[Any], tuple[Group, Hold | None, Ended | None]] = {}
+        # Of each task: its group, the hold that it pays from, and who hears that it failed.
+        self._running: dict[asyncio.Task[Any], tuple[Group, Hold | None, Owner | None]] = {}
         self._left_behind: Group = set()
 
     def spawn(
-        self, coroutine: Coroutine[Any, Any, Any], group: Group, hold: Hold | None = None, ended: Ended | None = None
+        self, coroutine: Coroutine[Any, Any, Any], group: Group, hold: Hold | None = None, owner: Owner | None = None
     ) -> asyncio.Task[Any]:
-        """Start a task of a group; `ended` is told where it fails or is cancelled."""
-        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
-        self._running[task] = group, hold, ended
+        """Start a task of a group; `owner` hears where it fails or is cancelled."""
+        context = contextvars.copy_context()  # one for both; they would take one each
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine, context=context)
+        self._running[task] = group, hold, owner
         group.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._done, context=context)
         if self._end.closed:
             task.cancel()
         return task
@@ -56,15 +65,15 @@ class Tasks:
             self._running[task] = entry[0], hold, entry[2]
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        group, hold, ended = self._running.pop(task)
+        group, hold, owner = self._running.pop(task)
         group.discard(task)
         if self._left_behind:
             self._left_behind.discard(task)
         if hold is not None:
             hold.release()
         failed = task.cancelled() or task.exception() is not None  # asked, so that asyncio does not complain
-        if failed and ended is not None:
-            ended(task)
+        if failed and owner is not None:
+            owner.task_failed(task)
 
     async def cancel(self, group: Group) -> None:
         """Cancel a group and wait until it has ended; what swallows its cancellation is left behind."""
@@ -90,7 +99,7 @@ class Tasks:
 
     def give_up(self) -> None:
         """Cancel all that is left without waiting for it, and let go of what it holds."""
-        for task, (group, hold, ended) in list(self._running.items()):
+        for task, (group, hold, owner) in list(self._running.items()):
             try:
                 task.cancel()
             except RuntimeError:  # its loop is closed, so that nothing of it runs again but what is closed here
@@ -98,7 +107,7 @@ class Tasks:
                     task.get_coro().close()
             if hold is not None:
                 hold.release()
-            self._running[task] = group, None, ended
+            self._running[task] = group, None, owner
 
     def release_left_behind(self) -> None:
         """Let go of what those hold that swallowed their cancellation."""

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from tts_plugins._concurrency import forks
 from tts_plugins._concurrency.wait_graph import GRAPH, Wait, deliver
-from tts_plugins.budget import Amount, Budget
-from tts_plugins.ledger._balance import ZERO, Balance, Tally
+from tts_plugins.budget import ZERO, Amount, Budget
+from tts_plugins.ledger._balance import Balance, Tally
 from tts_plugins.ledger._hold import NOTHING, Account, Hold
 from tts_plugins.ledger._ticket import Ticket
 from tts_plugins.types import EMPTY, Usage
@@ -84,7 +84,8 @@ class TreeAccount(Account):
         if within is not None and within.open:
             fresh = amount.excess(within.amount)
             within.amount = within.amount.excess(amount)
-        self.balance.hold(fresh)
+        if fresh != ZERO:
+            self.balance.hold(fresh)
         hold = Hold(self, amount, within, mirror, units)
         GRAPH.opened(hold)
         return hold
@@ -106,8 +107,8 @@ class TreeAccount(Account):
                 ledger = h.ledger
                 assert isinstance(ledger, TreeAccount)
                 ledger.balance.close(h.amount, used, over)
-                if h.within is not None:
-                    h.within.inside += h.inside if free else [*h.inside, usage]
+                if h.within is not None and (h.inside or not free):
+                    h.within.charged_inside(h.inside if free else (*h.inside, usage))
                 if not free:
                     ledger._tally.add(usage)
                     if ledger._role is not None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget, Need
+from tts_plugins.budget import DIMENSIONS, PICO, ZERO, Amount, Budget, Need
 from tts_plugins.types import Usage
 
-__all__ = ["ZERO", "Balance", "Tally"]
+__all__ = ["Balance", "Tally"]
 
-ZERO = Amount()
 _NO_LIMITS = (None,) * len(DIMENSIONS)
 
 
@@ -69,7 +68,8 @@ class Balance:
 
     def close(self, amount: Amount, used: Amount, over: Amount) -> None:
         """Give back what was held and count what was used, `over` of which was not held."""
-        self.held = self.held.minus(amount)
+        if amount != ZERO:
+            self.held = self.held.minus(amount)
         if used is not ZERO:
             self.spent = self.spent.plus(used)
             if over != ZERO:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Resource, deliver
-from tts_plugins.budget import Amount
-from tts_plugins.ledger._balance import ZERO, Balance
+from tts_plugins.budget import ZERO, Amount
+from tts_plugins.ledger._balance import Balance
 from tts_plugins.types import Usage
 
 NOTHING = Usage()
@@ -61,7 +61,7 @@ class Hold(Holder):
         self.units = units
         self.open = True
         self.blocked = 0
-        self.inside: list[Usage] = []  # what was charged for what was drawn from it
+        self.inside: Sequence[Usage] = ()  # what was charged for what was drawn from it
         self.place: Holder | None = None  # where its call has one at its server
 
     @property
@@ -86,6 +86,12 @@ class Hold(Holder):
         if over is None:
             raise ValueError("a hold is settled once, and this one is closed already")
         return over
+
+    def charged_inside(self, usages: Sequence[Usage]) -> None:
+        """Note what was charged for what was drawn from it."""
+        if not isinstance(self.inside, list):  # most have nothing inside, and no list either
+            self.inside = []
+        self.inside.extend(usages)
 
     def release(self) -> None:
         """Give back all that was not drawn; nothing happens where it is closed already."""

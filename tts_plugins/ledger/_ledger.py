@@ -13,10 +13,9 @@ from typing import NoReturn
 
 from tts_plugins._concurrency import forks
 from tts_plugins._concurrency.wait_graph import GRAPH, deliver
-from tts_plugins.budget import Amount, Budget, Need
+from tts_plugins.budget import ZERO, Amount, Budget, Need
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.ledger._account import TreeAccount
-from tts_plugins.ledger._balance import ZERO
 from tts_plugins.ledger._hold import Hold
 from tts_plugins.ledger._ticket import Claim, Ticket
 from tts_plugins.types import Usage
@@ -46,7 +45,7 @@ class Ledger(TreeAccount):
         around: Hold | None = None,
     ) -> None:
         if budget is not None and not isinstance(budget, Budget):
-            raise ConfigurationError(f"Ledger: budget={budget!r} is no Budget; pass Budget(calls=32), or None")
+            raise ConfigurationError(f"Ledger: budget={budget!r} is not a Budget; pass Budget(calls=32), or None")
         hold = inside if isinstance(inside, Hold) else None
         payer = inside.ledger if isinstance(inside, Hold) else inside
         assert payer is None or isinstance(payer, Ledger)

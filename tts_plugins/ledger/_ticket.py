@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tts_plugins._concurrency.wait_graph import Wait
-from tts_plugins.budget import Amount, Need
+from tts_plugins.budget import ZERO, Amount, Need
 from tts_plugins.errors import BudgetExhausted
-from tts_plugins.ledger._balance import ZERO
 from tts_plugins.ledger._hold import Account, Hold
 
 

@@ -51,12 +51,12 @@ class Observation:
         self.solves = Solves(settings.keep) if settings.view else None
         self.viewer = None if self.solves is None else Viewer(self.solves, _sees)
 
-    def begin(self, name: str, tenant: Tenant, search: Search, ledger: Ledger) -> Listener:
+    def begin(self, name: str, tenant: Tenant, search: Search, ledger: Ledger) -> Listener | None:
         """A solve begins."""
         self._running.inc()
         self._begun[name] = time.monotonic()
         if self.solves is None:
-            return _ignore
+            return None
         return self.solves.begin(name, owner=tenant.name, profile=search.profile or "", account=ledger)
 
     def end(self, name: str, search: Search, usage: Usage, result: Result | None, error: BaseException | None) -> None:
@@ -94,10 +94,6 @@ class Observation:
         """End the viewers' streams."""
         if self.solves is not None:
             self.solves.close()
-
-
-def _ignore(event: Mapping[str, Any]) -> None:
-    pass
 
 
 def _sees(scope: Mapping[str, Any]) -> str | None:

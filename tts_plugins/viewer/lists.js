@@ -24,7 +24,7 @@ const bar = (value) => {
   box.append(svg, make("b", "", value.toFixed(2)));
   return box;
 };
-const MARKS = { chosen: "★", lost: "✗", roomless: "–", out_of_budget: "–", cancelled: "–", pruned: "▽", running: "…", plain: "•" };
+const MARKS = { chosen: "★", failed: "✗", out_of_budget: "–", cancelled: "–", pruned: "▽", running: "…", plain: "•" };
 const base = location.pathname.replace(/\/$/, "");
 let key = sessionStorage.getItem("key") || "";
 

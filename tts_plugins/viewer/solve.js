@@ -22,7 +22,7 @@ class Pool {
     this.count = make("span", "quiet"); this.compare = make("button", "", "Compare two"); this.compare.type = "button"; this.compare.disabled = true;
     this.compare.addEventListener("click", () => { location.hash = `#/solve/${named(id)}/diff/${named(...this.picked)}`; });
     tools.append(make("b", "", "Candidates"), this.count, this.select("Order", { index: "as they came", score: "best score first" }, (v) => { this.order = v; }),
-      this.select("Show", { "": "all", plain: "finished", lost: "failed", pruned: "pruned", t: "truncated", i: "injected" }, (v) => { this.only = v; }), this.compare);
+      this.select("Show", { "": "all", plain: "finished", failed: "failed", pruned: "pruned", t: "truncated", i: "injected" }, (v) => { this.only = v; }), this.compare);
     this.box.append(tools, box);
     this.list = new Windowed(box, 32, (row) => row[1], (row) => this.line(row), (row) => { location.hash = `#/solve/${named(id)}/c/${named(row[1])}`; });
   }
@@ -47,7 +47,7 @@ class Pool {
     num.append(bar(score));
     line.append(pick, make("span", "no", `${MARKS[mark] || "•"} #${index ?? "?"}`), num, make("span", "grow", said));
     if (flags.includes("t")) line.append(make("span", "badge truncated", "truncated"));
-    if (flags.includes("i")) line.append(make("span", "badge lost", "injected"));
+    if (flags.includes("i")) line.append(make("span", "badge failed", "injected"));
     return line;
   }
   pick(id) {

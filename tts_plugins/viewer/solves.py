@@ -113,19 +113,19 @@ class Solve:
         return known
 
     def _counts(self) -> dict[str, Any]:
-        candidates, truncated, lost, injected, tokens, calls = 0, False, 0, False, 0, 0
+        candidates, truncated, failed, injected, tokens, calls = 0, False, 0, False, 0, 0
         for event in self.events.values():
             kind = event.get("kind")
             if kind == "candidate":
                 candidates += event.get("end") is not None
                 truncated |= event.get("finish_reason") == "length" or bool(event.get("truncated"))
-                lost += bool(event.get("error"))
+                failed += bool(event.get("error"))
                 injected = injected or self.suspicious(event)
             elif kind == "request":
                 usage = event.get("usage") or {}
                 tokens += int(number(usage.get("tokens")) or 0)
                 calls += int(number(usage.get("calls")) or 0)
-        flags = {"truncated": truncated, "lost": lost, "injected": injected}
+        flags = {"truncated": truncated, "failed": failed, "injected": injected}
         return {"candidates": candidates, "tokens": tokens, "calls": calls, "flags": flags}
 
 

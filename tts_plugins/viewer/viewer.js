@@ -6,15 +6,15 @@ const list = new Windowed($("rows"), 58, (solve) => solve.id, (solve) => {
   const line = make("div", "two"), top = make("div"), below = make("div", "quiet");
   top.append(make("span", "grow", solve.title || solve.id), bar(solve.score));
   below.append(make("span", `badge ${solve.stopped}`, solve.stopped.replace("_", " ")));
-  for (const flag of ["truncated", "injected"]) if (solve[flag]) below.append(make("span", `badge ${flag === "injected" ? "lost" : flag}`, flag));
-  if (solve.abstained) below.append(make("span", "badge lost", "no answer"));
+  for (const flag of ["truncated", "injected"]) if (solve[flag]) below.append(make("span", `badge ${flag === "injected" ? "failed" : flag}`, flag));
+  if (solve.abstained) below.append(make("span", "badge failed", "no answer"));
   if (solve.escalated) below.append(make("span", "badge", "escalated"));
   below.append(make("span", "grow", [solve.profile, solve.model, `${solve.candidates} cand.`, `${Math.round(solve.spent.tokens || 0).toLocaleString("en")} tok.`].filter(Boolean).join(" · ")));
   line.append(top, below);
   return line;
 }, (solve) => { location.hash = `#/solve/${named(solve.id)}`; });
 
-const TESTS = { failed: (s) => s.stopped === "failed" || s.lost > 0, truncated: (s) => s.truncated, low: (s) => s.score !== null && s.score < 0.5, injected: (s) => s.injected, abstained: (s) => Boolean(s.abstained), running: (s) => s.stopped === "running" };
+const TESTS = { failed: (s) => s.stopped === "failed" || s.failed > 0, truncated: (s) => s.truncated, low: (s) => s.score !== null && s.score < 0.5, injected: (s) => s.injected, abstained: (s) => Boolean(s.abstained), running: (s) => s.stopped === "running" };
 const refresh = () => {
   const words = $("find").value.toLowerCase(), test = TESTS[$("only").value] || (() => true);
   const wanted = [...solves.values()].filter((s) => test(s) && (!$("profile").value || s.profile === $("profile").value) && (!$("owner").value || s.owner === $("owner").value)

@@ -31,8 +31,8 @@ Listener = Callable[[Mapping[str, Any]], None]
 class Observer(Protocol):
     """Who watches requests: metrics, and the viewer."""
 
-    def begin(self, name: str, tenant: Tenant, search: Search, ledger: Ledger) -> Listener:
-        """A solve begins, on this account; what it returns hears its events."""
+    def begin(self, name: str, tenant: Tenant, search: Search, ledger: Ledger) -> Listener | None:
+        """A solve begins, on this account; what it returns, if anything, hears its events."""
         ...
 
     def end(self, name: str, search: Search, usage: Usage, result: Result | None, error: BaseException | None) -> None:
@@ -112,17 +112,11 @@ class ChatCall:
         grant = await self.service.accounts.grant(self.tenant, limits)
         ledger = Ledger(grant.budget)
         exchange = Exchange(tap=tap if search.single else None, seed=request.seed if search.single else None)
-        hears = self.service.observer.begin(self.name, self.tenant, search, ledger)
+        listening = _together(self.service.observer.begin(self.name, self.tenant, search, ledger), listener)
         result, failed = None, None
-
-        def listen(event: Mapping[str, Any]) -> None:
-            hears(event)
-            if listener is not None:
-                listener(event)
-
         token = EXCHANGE.set(exchange)
         try:
-            result = await self._solve(ledger, listen)
+            result = await self._solve(ledger, listening)
             return Outcome(result, ledger.usage, exchange)
         except BaseException as error:
             failed = error
@@ -133,7 +127,7 @@ class ChatCall:
             failed = None
             await self._settle(grant, ledger)
 
-    async def _solve(self, ledger: Ledger, listener: Listener) -> Result:
+    async def _solve(self, ledger: Ledger, listener: Listener | None) -> Result:
         request, search = self.request, self.search
         model = await self.service.upstream.model(
             Kind(
@@ -146,7 +140,7 @@ class ChatCall:
         try:
             return await solve(
                 Problem(request.messages, metadata=metadata), model=model, strategy=search.strategy,
-                verifier=search.verifier, budget=ledger, seed=search.seed, listener=listener,
+                verifier=search.verifier, budget=ledger, seed=search.seed, profile=None, listener=listener,
                 on_exhausted="raise" if request.on_exhausted == "raise" else "return",
             )  # fmt: skip
         except TTSError as error:
@@ -181,6 +175,18 @@ class ChatCall:
     def tts(self, outcome: Outcome, best: Scored) -> dict[str, Any]:
         """What became of the search, for the answer."""
         return tts_of(outcome.result, best, self.search.profile)
+
+
+def _together(one: Listener | None, other: Listener | None) -> Listener | None:
+    """One listener of both; None where nobody listens, since events are prepared for whoever does."""
+    if one is None or other is None:
+        return one or other
+
+    def listen(event: Mapping[str, Any]) -> None:
+        one(event)
+        other(event)
+
+    return listen
 
 
 def _own(error: BaseException) -> BaseException | None:
