@@ -110,6 +110,7 @@ class Search(BaseSearch[Sample]):
     def arguments(self) -> dict[str, Any]:
         """Those of any search, with DSPy's account, seed and vote."""
         s = self.settings
+        cover(type(dspy.settings.get("lm")))
         return {
             **super().arguments(),
             "budget": _account(s.budget),
@@ -188,7 +189,6 @@ class Search(BaseSearch[Sample]):
     def _scope(self, **values: Any) -> Scope:
         meter = METER.get()
         assert meter is not None
-        cover(type(dspy.settings.get("lm")))
         return Scope(meter=meter, ledger=current_ledger(), temperature=self._temperature, **values)
 
     def call(self, sample: Sample) -> Any:

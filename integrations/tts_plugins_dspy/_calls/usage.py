@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from tts_plugins.adapters import is_whole
 from tts_plugins.metering import Call
+from tts_plugins_dspy._isolation import modules_of
 
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _OWN = ("dspy.clients.", "tts_plugins_dspy.")
@@ -36,13 +37,18 @@ def output_tokens_of(program: Any) -> int | None:
 
     A program that is a language model itself has its own limit.
     """
-    if hasattr(program, "predictors"):
-        models = [getattr(predictor, "lm", None) or dspy.settings.lm for predictor in program.predictors()]
+    if isinstance(program, dspy.Module):
+        models = [getattr(predictor, "lm", None) or dspy.settings.lm for predictor in predictors_of(program)]
     else:
         models = [getattr(program, "lm", None)]
     limits = [_limit(getattr(lm, "kwargs", {}), None) for lm in models]
     known = [limit for limit in limits if limit is not None]
     return sum(known) if known and len(known) == len(limits) else None
+
+
+def predictors_of(program: Any) -> list[Any]:
+    """Return the predictors of a program, those of frozen modules too, which `dspy.Module.predictors` leaves out."""
+    return [module for module in modules_of(program) if isinstance(module, dspy.Predict)]
 
 
 def tells_usage(lm: Any) -> bool:

@@ -98,7 +98,7 @@ def ahead(s: State, select: Select) -> Any:
     return s.first if select == "best" else s.first - s.second
 
 
-def decided(s: State, n: int, select: Select) -> Any:
+def decided(s: State, n: Any, select: Select) -> Any:
     """Return whether the `n - count` candidates to come cannot change the choice."""
     if select == "best":
         return s.first >= 1.0  # a later candidate with an equal score does not win
