@@ -195,7 +195,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: bound.invoke(asked, inner, **kwargs),
                 ainvoke=lambda asked, inner: bound.ainvoke(asked, inner, **kwargs),
-                output_tokens=output_tokens_of(bound, kwargs),
+                output_tokens=lambda: output_tokens_of(bound, kwargs),
             ),
             problem=problem_of(input),
             settings=settings,
