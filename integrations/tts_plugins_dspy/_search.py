@@ -117,7 +117,7 @@ class Search(BaseSearch[Sample]):
             "budget": _account(s.budget),
             "seed": self._seed(),
             "answer": answer_key(s.answer or self._vote),
-            "listener": None if self._stream is None or self._alone else self._told,
+            "listener": None if self._stream is None or self._alone else self._listen,
         }
 
     @property
@@ -130,7 +130,7 @@ class Search(BaseSearch[Sample]):
         """Whether there is one candidate only, whose chunks can be streamed as they come."""
         return self._count == 1
 
-    def _told(self, event: Mapping[str, Any]) -> None:
+    def _listen(self, event: Mapping[str, Any]) -> None:
         """Stream how far the search is."""
         done = event["kind"] == "candidate" and event.get("end") is not None and event.get("error") is None
         if done and not event.get("pruned") and self._stream is not None:
