@@ -178,15 +178,9 @@ class ScaledChatModel(SearchFields, BaseChatModel):
                 name=self._chain_model.name,
                 input=Asked(messages=messages, arguments=kwargs),
                 carrier=self._carrier,
-<<<<<<< HEAD
                 invoke=lambda asked, inner: varied(model).invoke(asked.messages, inner, **asked.arguments),
                 ainvoke=lambda asked, inner: varied(model).ainvoke(asked.messages, inner, **asked.arguments),
-                output_tokens=output_tokens_of(self.bound, kwargs),
-=======
-                invoke=lambda asked, inner: model.invoke(asked.messages, inner, **asked.arguments),
-                ainvoke=lambda asked, inner: model.ainvoke(asked.messages, inner, **asked.arguments),
                 output_tokens=lambda: output_tokens_of(self.bound, kwargs),
->>>>>>> main
             ),
             problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
             settings=settings,
