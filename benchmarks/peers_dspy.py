@@ -151,7 +151,7 @@ def measure(place: Path, python: str, kinds: list[str], timeout: float) -> list[
         rows.append(
             Row(
                 number=number, what=f"DSPy's tests, {kind}: new failures of {len(passed)} that pass bare",
-                must="documented refusals alone", ours=f"{len(new)}, of which {len(unexplained)} are none",
+                must="documented refusals alone", ours=f"{len(new)}, of which {len(unexplained)} are not",
                 met=bool(passed) and not unexplained, figures={"new": new},
             )
         )  # fmt: skip

@@ -22,6 +22,8 @@ from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.types import OnAbstain
 
 OnExhausted = Literal["return", "raise"]
+PROFILE_VARIABLE = "TTS_PLUGINS_PROFILE"
+"""The environment variable that names the profile of solves and wrappers which are given none."""
 
 
 class CommonOptions(TypedDict, total=False):
@@ -42,6 +44,7 @@ class SolveOptions(CommonOptions, total=False):
     verifier: Verifier | SetVerifier | Callable[..., Any] | None
     budget: Budget | Ledger | None
     answer: AnswerKey
+    profile: str | None
     attempts: int
     listener: Listener | None
 

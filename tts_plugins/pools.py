@@ -284,7 +284,9 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _header(where: str, value: Mapping[str, Any]) -> PoolHeader:
     if value.get("format") != FORMAT:
-        raise DataError(f'{where}, format: {value.get("format")!r} is no pool; the first line has "format": "{FORMAT}"')
+        raise DataError(
+            f'{where}, format: {value.get("format")!r} is not a pool; the first line has "format": "{FORMAT}"'
+        )
     version = value.get("version")
     if not is_whole(version, 1):
         raise DataError(f"{where}, version: {version!r} must be a whole number of at least 1")

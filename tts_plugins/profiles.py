@@ -11,18 +11,22 @@ in environment variables; each overrides those before it, field by field:
 
     TTS_PLUGINS_PROFILES__CAREFUL__STRATEGY__N=8
     TTS_PLUGINS_PROFILES__CAREFUL__BUDGET__USD=0.05
+
+TTS_PLUGINS_PROFILE=careful makes it the profile of every solve and wrapper that is given none. A profile fills what is
+not set otherwise.
 """
 
 from __future__ import annotations
 
 import codecs
 import difflib
+import functools
 import importlib
 import json
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +34,21 @@ from tts_plugins._internal.values import is_whole
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.options import check_common
 from tts_plugins.protocols import SetVerifier, Strategy, Verifier
 from tts_plugins.strategies import BaseStrategy
+from tts_plugins.types import OnAbstain
 
 _ENVIRONMENT = "the environment"  # as a source, beside files
 PREFIX = "TTS_PLUGINS_PROFILES__"
-_FIELDS = ("strategy", "policy", "verifier", "budget", "seed", "answer")
+_FIELDS = ("strategy", "policy", "verifier", "budget", "seed", "answer", "abstain_below", "on_abstain")
 _LIMITS = ("calls", "tokens", "usd", "seconds")
 _Table = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A strategy, a verifier, a budget and a seed under one name; None where the profile does not say.
+    """Settings of `solve` under one name; None where the profile does not say.
 
     A policy is a strategy that chooses among strategies: `policy = …` in a file is `strategy` here.
     """
@@ -53,10 +59,12 @@ class Profile:
     budget: Budget | None = None
     seed: int | None = None
     answer: AnswerKey | None = None
+    abstain_below: float | None = None
+    on_abstain: OnAbstain | None = None
 
     def settings(self) -> dict[str, Any]:
         """What is set, as the arguments of `solve`."""
-        given = {name: getattr(self, name) for name in ("strategy", "verifier", "budget", "seed", "answer")}
+        given = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -77,9 +85,18 @@ def load_profile(
     if name not in tables:
         raise ConfigurationError(f"profile={name!r} is not known; {_instead(name, tables, sources)}")
     try:
-        return _profile(name, tables[name])
+        return _made(name, json.dumps(tables[name], sort_keys=True, default=str), os.getcwd())
     except ConfigurationError as error:
         raise ConfigurationError(f"{', '.join(sources[name])}: profile {name}: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _made(name: str, table: str, directory: str) -> Profile:
+    """The profile of a table, made once: its verifier may hold connections, workers, and what it has judged.
+
+    `directory` is the working directory, where the table's own paths begin.
+    """
+    return _profile(name, json.loads(table))
 
 
 def profile_names(*, directory: str | Path | None = None, environ: Mapping[str, str] | None = None) -> list[str]:
@@ -209,6 +226,8 @@ def _profile(name: str, table: Mapping[str, Any]) -> Profile:
     if seed is not None and not is_whole(seed):
         raise ConfigurationError(f"seed={seed!r} must be a whole number")
     field = "policy" if "policy" in table else "strategy"
+    abstaining = {name: table[name] for name in ("abstain_below", "on_abstain") if name in table}
+    check_common("profile", abstaining)
     return Profile(
         name=name,
         strategy=_strategy(table.get(field), field),
@@ -216,6 +235,7 @@ def _profile(name: str, table: Mapping[str, Any]) -> Profile:
         budget=_budget(table.get("budget")),
         seed=seed,
         answer=_answer(table.get("answer")),
+        **abstaining,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 DRAW = """async ([name, source]) => {
-  const flowchart = {htmlLabels: false, wrappingWidth: 560, rankSpacing: 24};
+  const flowchart = {htmlLabels: false, wrappingWidth: 640, rankSpacing: 24};
   mermaid.initialize({startOnLoad: false, theme: "neutral", htmlLabels: false, flowchart});
   return (await mermaid.render(name, source)).svg;
 }"""

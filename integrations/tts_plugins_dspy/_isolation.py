@@ -39,7 +39,7 @@ def isolated(program: Any, *, deep: bool = False) -> tuple[Any, dict[int, Any], 
     """Return a copy of a program, its modules by the ids of their copies, and the copies by the ids of the modules.
 
     Args:
-        deep: copy objects too that are no modules, where they can be copied.
+        deep: copy objects too that are not modules, where they can be copied.
     """
     copies: dict[int, Any] = {}
     originals: dict[int, Any] = {}

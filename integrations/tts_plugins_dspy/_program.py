@@ -51,7 +51,7 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
             models, tools and clients; with True, other objects are copied too, as `dspy.Module.deepcopy` does it.
 
     Raises:
-        ConfigurationError: it is no module, or a setting is wrong.
+        ConfigurationError: it is not a module, or a setting is wrong.
     """
 
     def __init__(self, module: Any, **options: Unpack[ProgramOptions]) -> None:
@@ -59,13 +59,13 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         who, given = type(self).__name__, dict[str, Any](**options)
         check_names(who, given, ProgramOptions.__annotations__)
         if not isinstance(module, dspy.Module):
-            raise ConfigurationError(f"{who}: module={module!r} is no dspy.Module; pass dspy.Predict(...) or such")
+            raise ConfigurationError(f"{who}: module={module!r} is not a dspy.Module; pass dspy.Predict(...) or such")
         self.module = module
         self._temperature = check_temperature(who, given.pop("temperature", 1.0))
         self._copy = check_copy(who, given.pop("copy", "auto"))
         self._fail_count: int | None = None
         concurrency = given.pop("concurrency", None)
-        self._settings = Held().changed(who, given)
+        self._settings = Held.of(who, given)
         check_verifier(who, self._settings.verifier)
         if isinstance(self._settings.strategy, REVISING):
             self._check_revision()

@@ -36,7 +36,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         strategy, budget, seed, profile, n, price, temperature, on_exhausted, concurrency: as for `Scaled`.
 
     Raises:
-        ConfigurationError: it is no language model, or a setting is wrong.
+        ConfigurationError: it is not a language model, or a setting is wrong.
     """
 
     _tts_plugins_searches = True
@@ -45,7 +45,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         given = dict[str, Any](**options)
         check_names("ScaledLM", given, LMOptions.__annotations__)
         if not isinstance(lm, dspy.BaseLM):
-            raise ConfigurationError(f"ScaledLM: lm={lm!r} is no language model; pass dspy.LM(...)")
+            raise ConfigurationError(f"ScaledLM: lm={lm!r} is not a language model; pass dspy.LM(...)")
         if isinstance(verifier := given.get("verifier"), dspy.Module):
             raise ConfigurationError(
                 f"ScaledLM: verifier={type(verifier).__name__}(…) is a module, which judges predictions, and a "
@@ -56,7 +56,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         self.kwargs = lm.kwargs
         self._temperature = check_temperature("ScaledLM", given.pop("temperature", 1.0))
         concurrency = given.pop("concurrency", None)
-        self._settings = Held().changed("ScaledLM", given)
+        self._settings = Held.of("ScaledLM", given)
         as_verifier("ScaledLM", self._settings.verifier)
         self._model = MeteredModel(str(lm.model), concurrency)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 
-from tts_plugins.adapters import LIMITS, SearchSettings, signature_of, takes
+from tts_plugins.adapters import LIMITS, PROFILE_VARIABLE, SearchSettings, signature_of, takes
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.verifiers import CallableVerifier
@@ -66,7 +67,7 @@ def resolve(
         known = ", ".join(sorted(_KEYS))
         raise ConfigurationError(f"{owner}: configurable {unknown[0]!r} is not known; use one of {known}")
     limits = {name: asked[f"tts_budget_{name}"] for name in LIMITS if f"tts_budget_{name}" in asked}
-    base = base.changed(owner, {"profile": asked.get("tts_profile", profile)})
+    base = base.changed(owner, {"profile": asked.get("tts_profile", profile) or os.environ.get(PROFILE_VARIABLE)})
     return base.changed(
         owner,
         {
@@ -94,13 +95,13 @@ def as_verifier(owner: str, value: Any) -> AnyVerifier | None:
     """A verifier: one of `tts_plugins.verifiers`, a function, or a runnable.
 
     Raises:
-        ConfigurationError: it is none, takes other arguments, or is a graph with a checkpointer of its own.
+        ConfigurationError: it is not a verifier, takes other arguments, or is a graph with a checkpointer of its own.
     """
     known = isinstance(value, Verifier | SetVerifier | Runnable) or (callable(value) and not isinstance(value, type))
     if value is not None and not known:
         raise ConfigurationError(
-            f"{owner}: verifier={value!r} is no verifier; pass one of tts_plugins.verifiers, a function of the output, "
-            "a function of (problem, candidate), or a Runnable"
+            f"{owner}: verifier={value!r} is not a verifier; pass one of tts_plugins.verifiers, a function of the "
+            "output, a function of (problem, candidate), or a Runnable"
         )
     if isinstance(value, Runnable):
         check_memory(f"{owner}: verifier", value, "compile it without one")

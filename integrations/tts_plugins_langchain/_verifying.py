@@ -60,7 +60,7 @@ def _read(value: Any, who: str) -> Any:
     """A runnable's output in a form that `CallableVerifier` takes: numbers in texts, and `score` with `feedback`.
 
     Raises:
-        InvalidScore: a text that is no number, or an object without a score.
+        InvalidScore: a text that is not a number, or an object without a score.
     """
     if isinstance(value, BaseMessage):
         value = str(value.text)

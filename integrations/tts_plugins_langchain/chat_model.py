@@ -258,7 +258,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
 
         Raises:
             NotImplementedError: that model has no tools.
-            ConfigurationError: it gives something that is no chat model, with or without arguments bound.
+            ConfigurationError: it gives something that is not a chat model, with or without arguments bound.
         """
         bound = self.bound.bind_tools(tools, **kwargs, **({} if tool_choice is None else {"tool_choice": tool_choice}))
         if isinstance(bound, BaseChatModel):
@@ -373,7 +373,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
 
 def _no_model(found: Any) -> str:
     """Why it is refused, by its kind: a chain's whole repr would hide what to do."""
-    said = f"ScaledChatModel: model is a {type(found).__name__}, which is no chat model; "
+    said = f"ScaledChatModel: model is a {type(found).__name__}, which is not a chat model; "
     if isinstance(found, RunnableBinding) and isinstance(found.bound, BaseChatModel):
         return said + "wrap the model, and bind on the ScaledChatModel: ScaledChatModel(model).bind(...)"
     if isinstance(found, Runnable):

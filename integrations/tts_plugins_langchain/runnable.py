@@ -278,6 +278,6 @@ def scale(
             has a checkpointer of its own: all candidates would be written to the caller's one thread.
     """
     if not isinstance(runnable, Runnable) and not callable(runnable):
-        raise ConfigurationError(f"scale: runnable={runnable!r} is no runnable; pass a chain, a model, or a function")
+        raise ConfigurationError(f"scale: runnable={runnable!r} is not a runnable; pass a chain, a model or a function")
     check_names("scale", options, ScaleOptions.__annotations__)
     return ScaledRunnable(bound=coerce_to_runnable(cast(Any, runnable)), **options)

@@ -67,7 +67,7 @@ def scale(client: C, **options: Unpack[ScaleOptions]) -> C:
     check_names("scale", options, ScaleOptions.__annotations__)
     given: dict[str, Any] = {**options}
     concurrency = given.pop("concurrency", 128)
-    settings = SearchSettings().changed("scale", given)
+    settings = SearchSettings.of("scale", given)
     as_verifier("scale", settings.verifier)
     return cast(C, ScaledClient(client, settings, concurrency))
 

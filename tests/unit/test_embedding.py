@@ -17,6 +17,7 @@ from tts_plugins.errors import AuthenticationFailed, CallTimedOut, Configuration
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
 from tts_plugins.protocols import Model
 from tts_plugins.testing.loopback import Fault, LoopbackServer
+from tts_plugins.verifiers._vectors import cosine
 
 pytestmark = pytest.mark.usefixtures("transport")
 TEXTS = ("one", "two words", "three words here")
@@ -128,3 +129,17 @@ async def test_the_local_model_embeds() -> None:
     assert len(a) == 576 and a == pytest.approx(b, abs=1e-3)
     assert sum(x * y for x, y in zip(a, b, strict=True)) > sum(x * y for x, y in zip(a, c, strict=True))
     assert reply.usage is not None and reply.usage.prompt_tokens > 10
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+async def test_the_vector_of_a_text_does_not_depend_on_what_is_computed_beside_it(pooling: Any) -> None:
+    text = "The bridge opened on Monday after three years of work, and many people came."
+    others = ["Hi.", "A longer text about something else entirely. " * 8, "King.", "Ghent is a city in Belgium."]
+    pytest.importorskip("xllamacpp")
+    with LocalEmbeddingModel(pooling=pooling, context=256, slots=4, threads=1) as model:
+        (alone,) = (await model.generate(Problem((text,)), [0])).generations[0].output
+        mixed = [each for other in others for each in (text, other)]  # more tokens than one batch holds
+        found = (await model.generate(Problem(tuple(mixed)), [0])).generations[0].output
+    assert all(cosine(alone, vector) > 0.999 for vector in found[::2])
+    assert all(cosine(alone, vector) < 0.99 for vector in found[1::2])

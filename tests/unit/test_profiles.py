@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tts_plugins import BestOfN, Budget, SelfConsistency, solve_sync
+from tts_plugins import BestOfN, Budget, SelfConsistency, solve, solve_many, solve_sync
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.profiles import Profile, load_profile, profile_names
 from tts_plugins.stopping import Threshold
@@ -172,3 +172,55 @@ def test_values_nested_too_deeply_and_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "tts-plugins.toml").unlink()
     with pytest.raises(ConfigurationError, match="SEED is nested too deeply"):
         load(tmp_path, "p", TTS_PLUGINS_PROFILES__P__SEED=deep)
+
+
+class TestInSolve:
+    TOML = """
+        [profiles.three]
+        strategy = { type = "self-consistency", n = 3 }
+        budget = { calls = 5 }
+        seed = 7
+        abstain_below = 0.1
+        [profiles.two]
+        strategy = { type = "self-consistency", n = 2 }
+    """
+
+    @pytest.fixture(autouse=True)
+    def _there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "tts-plugins.toml").write_text(self.TOML)
+        (tmp_path / "inner").mkdir()
+        monkeypatch.chdir(tmp_path / "inner")  # found from a folder below
+
+    async def test_it_gives_what_is_not_set(self) -> None:
+        result = await solve("?", model=ScriptedModel(["a"]), profile="three")
+        assert result.usage.calls == 3 and result.seed == 7
+        own = await solve("?", model=ScriptedModel(["a"]), profile="three", strategy=SelfConsistency(n=1), seed=1)
+        assert own.usage.calls == 1 and own.seed == 1
+        many = await solve_many(["?", "!"], model=ScriptedModel(["a"]), profile="three")
+        again = await solve_many(["?", "!"], model=ScriptedModel(["a"]), profile="three")
+        assert [r.seed for r in many] == [r.seed for r in again] and many[0].seed != many[1].seed
+
+    async def test_its_budget_holds(self) -> None:
+        result = await solve("?", model=ScriptedModel(["a"]), profile="three", strategy=SelfConsistency(n=9))
+        assert result.usage.calls == 5 and result.stopped == "budget"
+
+    async def test_the_environment_names_a_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TTS_PLUGINS_PROFILE", "two")
+        assert (await solve("?", model=ScriptedModel(["a"]))).usage.calls == 2
+        assert (await solve("?", model=ScriptedModel(["a"]), profile="three")).usage.calls == 3
+        assert (await solve("?", model=ScriptedModel(["a"]), profile=None)).usage.calls == 8
+        monkeypatch.setenv("TTS_PLUGINS_PROFILE", "four")
+        with pytest.raises(ConfigurationError, match="profile='four' is not known"):
+            await solve("?", model=ScriptedModel(["a"]))
+
+    def test_every_adapter_takes_the_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from tts_plugins.adapters import SearchSettings
+
+        monkeypatch.setenv("TTS_PLUGINS_PROFILE", "two")
+        assert SearchSettings.of("scale", {}).strategy == SelfConsistency(n=2)
+        given = SearchSettings.of("scale", {"profile": "three"})
+        assert given.strategy == SelfConsistency(n=3) and given.arguments()["profile"] is None
+        assert given.changed("scale", {"seed": 2}).strategy == SelfConsistency(n=3)
+
+    def test_it_is_made_once(self) -> None:
+        assert load_profile("two") is load_profile("two")

@@ -76,8 +76,11 @@ async def test_a_process_s_limiters_are_shared_from_now_on() -> None:
     try:
         share_limits(lambda model: (Limits(concurrency=2), pace))
         limiter = limiter_of(model)
-        async with limiter.place(7, None), limiter.place(8, None):
-            assert asked == [7, 8]
-            assert limiter.places is not None
+        places = [await limiter.enter(tokens, None, None) for tokens in (7, 8)]
+        assert asked == [7, 8]
+        assert limiter.places is not None and limiter.places.holders == 2
+        for place in places:
+            assert place is not None
+            place.leave()
     finally:
         share_limits(None)

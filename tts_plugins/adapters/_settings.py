@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
@@ -13,7 +14,7 @@ from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 from tts_plugins.metering import Prices
-from tts_plugins.options import CommonSettings, check_common, check_names
+from tts_plugins.options import PROFILE_VARIABLE, CommonSettings, check_common, check_names
 from tts_plugins.profiles import load_profile
 from tts_plugins.protocols import Strategy
 from tts_plugins.strategies import (
@@ -51,6 +52,15 @@ class SearchSettings(CommonSettings):
     budget: Budget | Ledger | None = None
     answer: Callable[[Any], str | None] | None = None
     price: Prices = None
+
+    @classmethod
+    def of(cls, owner: str, given: Mapping[str, Any]) -> Self:
+        """The settings that an adapter is set up with; without a `profile`, the environment's default fills them.
+
+        Raises:
+            ConfigurationError: as for `changed`.
+        """
+        return cls().changed(owner, {"profile": os.environ.get(PROFILE_VARIABLE), **given})
 
     def changed(self, owner: str, asked: Mapping[str, Any]) -> Self:
         """With what `asked` says: the fields, `n`, and `profile`, which gives what is not set otherwise.
@@ -102,6 +112,7 @@ class SearchSettings(CommonSettings):
         """The keyword arguments of `solve`, but for the model and the verifier."""
         return {
             **self.common(),
+            "profile": None,  # it was read when these were made
             "strategy": self.strategy,
             "budget": self.budget,
             "answer": answer_key(self.answer),
@@ -130,7 +141,7 @@ def as_strategy(owner: str, value: Any) -> Strategy:
     """A strategy, from itself, its name, or its `to_dict`.
 
     Raises:
-        ConfigurationError: it is none, or is not known.
+        ConfigurationError: it is not a strategy, or its name is not known.
     """
     if isinstance(value, str):
         if value.strip().replace("_", "-") == "compute-optimal":
@@ -142,7 +153,7 @@ def as_strategy(owner: str, value: Any) -> Strategy:
     if isinstance(value, Mapping):
         return BaseStrategy.from_dict(value)
     if isinstance(value, type) or not callable(value):
-        raise ConfigurationError(f"{owner}: strategy={value!r} is no strategy; pass BestOfN(n=8), or 'best-of-n'")
+        raise ConfigurationError(f"{owner}: strategy={value!r} is not a strategy; pass BestOfN(n=8), or 'best-of-n'")
     return cast(Strategy, value)
 
 
@@ -150,7 +161,7 @@ def as_budget(owner: str, value: Any, standing: Budget | Ledger | None = None) -
     """A budget, from itself or from limits, which are laid over those that stand.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not a budget, or a limit is not known.
     """
     if not isinstance(value, Mapping):
         if not isinstance(value, Budget | Ledger):

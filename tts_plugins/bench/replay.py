@@ -113,8 +113,9 @@ async def replay(
     async def one(model: ReplayModel, p: PoolProblem, own: int) -> tuple[float, float, float]:
         async with places:
             result = await solve(
-                p.problem(), model=model, strategy=strategy, verifier=verifier, budget=budget, seed=own, answer=answer
-            )
+                p.problem(), model=model, strategy=strategy, verifier=verifier, budget=budget, seed=own, answer=answer,
+                profile=None,
+            )  # fmt: skip
         return float(marked(result)), float(result.usage.calls), float(result.usage.tokens)
 
     for order in range(orders):

@@ -172,7 +172,9 @@ async def make_rollouts(
             try:
                 # By its id, so that problems may be added to a file or change their order.
                 own = zlib.crc32(f"{seed} {problem.id}".encode())
-                result = await solve(problem, model=model, strategy=tree, seed=own, answer=answer, budget=ledger)
+                result = await solve(
+                    problem, model=model, strategy=tree, seed=own, answer=answer, budget=ledger, profile=None
+                )
             except AllCandidatesFailed:
                 return  # asked again when the file is taken up again
         if result.stopped != "complete":

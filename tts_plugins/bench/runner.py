@@ -163,7 +163,7 @@ class _Work:
         try:
             result = await solve(
                 own, model=model, strategy=arm.strategy, verifier=self._verifier, budget=ledger,
-                seed=_seed(key), answer=self._answer, attempts=self._attempts,
+                seed=_seed(key), answer=self._answer, profile=None, attempts=self._attempts,
             )  # fmt: skip
         except (AllCandidatesFailed, BudgetExhausted, DeadlineExceeded) as error:
             if _server_down(error):

@@ -149,7 +149,12 @@ async def _outcome(example: task.Example, model: Model, strategy: Strategy, seed
     problem = Problem(task.messages(example.text), id=example.id, metadata={"text": example.text})
     try:
         result = await solve(
-            problem, model=model, strategy=strategy, verifier=CallableVerifier(_check, inline=True), seed=seed
+            problem,
+            model=model,
+            strategy=strategy,
+            verifier=CallableVerifier(_check, inline=True),
+            seed=seed,
+            profile=None,
         )
     except AllCandidatesFailed as error:  # no answer counts as a wrong one
         return Outcome(

@@ -69,7 +69,7 @@ class RayEngine:
         if address is not None and not isinstance(address, str):
             raise ConfigurationError(f"RayEngine: address={address!r} must be a text, such as '10.0.0.5:6379'")
         if budget is not None and not isinstance(budget, Budget):
-            raise ConfigurationError(f"RayEngine: budget={budget!r} is no Budget; pass Budget(calls=32), or None")
+            raise ConfigurationError(f"RayEngine: budget={budget!r} is not a Budget; pass Budget(calls=32), or None")
         self.address, self.workers, self.in_flight, self.budget = address, workers, in_flight, budget
         self.account, self.options = account, {"num_cpus": cpus, **(options or {})}
         self.stats = RayStats()

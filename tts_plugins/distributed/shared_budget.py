@@ -29,7 +29,7 @@ class SharedBudget:
 
     def __init__(self, budget: Budget | None, *, path: str | Path | None = None, workers: int = 1) -> None:
         if budget is not None and not isinstance(budget, Budget):
-            raise ConfigurationError(f"SharedBudget: budget={budget!r} is no Budget; pass Budget(calls=32), or None")
+            raise ConfigurationError(f"SharedBudget: budget={budget!r} is not a Budget; pass Budget(calls=32), or None")
         ray = ray_module()
         self.limits = None if budget is None else budget.to_dict()
         self.name = f"tts-plugins-account-{uuid.uuid4().hex[:12]}"

@@ -21,7 +21,7 @@ from tts_plugins._internal.config import check_count
 from tts_plugins._trace.recorder import Listener
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
-from tts_plugins.engine.solve import seed_or_drawn, solve
+from tts_plugins.engine.solve import filled, profile_of, seed_or_drawn, solve
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.options import CommonOptions, check_common, check_names
@@ -55,7 +55,7 @@ class LocalEngine:
     """Runs jobs on this event loop, at most `concurrency` at a time.
 
     Raises:
-        ConfigurationError: `concurrency` is no whole number of at least 1.
+        ConfigurationError: `concurrency` is not a whole number of at least 1.
     """
 
     concurrency: int = 64
@@ -155,6 +155,7 @@ class ManyOptions(CommonOptions, total=False):
     verifier: Verifier | SetVerifier | Callable[..., Any] | Factory | None
     budget: Budget | Ledger | None
     answer: AnswerKey
+    profile: str | None
     attempts: int
     listener: Listener | None
 
@@ -187,11 +188,13 @@ async def solve_many(
 ) -> list[Result] | list[Result | TTSError]:
     """Solve many problems; results are in the order of the problems.
 
-    Each problem gets a fresh `Budget`; pass a `Ledger` to share one. Each has its own seed, derived from `seed`. With
-    `return_errors`, the error of a problem that fails stands in its place; otherwise the first error ends the rest.
+    Each problem gets a fresh `Budget`; pass a `Ledger` to share one. Each has its own seed, derived from `seed`.
 
     Args:
+        problems: as for `solve`; taken as there is room for them.
         concurrency: solves under way at once on this event loop; an engine has settings of its own.
+        return_errors: let the error of a problem that fails stand in its place; otherwise the first error ends the
+            rest.
         engine: where the solves run, such as `tts_plugins.distributed.RayEngine(…)`; here if left out.
     """
     found = dict[int, Result | TTSError]()
@@ -214,10 +217,10 @@ async def solve_stream(
 ) -> AsyncGenerator[tuple[int, Result | TTSError], None]:
     """Solve many problems, and yield each result with its problem's number, from 0, as it comes.
 
-    Problems are taken as there is room for them, so neither they nor the results need fit into memory. The arguments
-    are those of `solve_many`.
+    Problems are taken as there is room for them, so neither they nor the results need fit into memory.
 
     Args:
+        problems, concurrency, return_errors, engine: as for `solve_many`.
         ordered: yield in the order of the problems; results that come early are kept until their turn.
     """
     early, turn = dict[int, Result | TTSError](), 0
@@ -239,10 +242,11 @@ def _stream(problems: Iterable[object], concurrency: int, engine: Engine | None,
     check_names("solve_many", settings, {*ManyOptions.__annotations__, "concurrency", "return_errors", "engine"})
     check_common("solve_many", settings)
     if engine is not None and not isinstance(engine, Engine):
-        raise ConfigurationError(f"solve_many: engine={engine!r} is no engine; pass a RayEngine(…), or leave it out")
+        raise ConfigurationError(f"solve_many: engine={engine!r} is not an engine; pass a RayEngine(…) or leave it out")
     running_loop()  # raises where there is none
-    seeds = seeds_of(seed_or_drawn(settings.get("seed")), "problem")
     ledger, own = settings.get("budget"), settings.copy()
+    own["profile"] = profile = profile_of(settings)  # where the jobs run, the environment may name another one
+    seeds = seeds_of(seed_or_drawn(filled({"seed": settings.get("seed")}, profile)["seed"]), "problem")
     if isinstance(ledger, Ledger):
         own["budget"] = None
     jobs = ((problem, next(seeds)) for problem in problems)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -17,7 +18,7 @@ from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
-from tts_plugins.options import SolveOptions, check_common, check_names
+from tts_plugins.options import PROFILE_VARIABLE, SolveOptions, check_common, check_names
 from tts_plugins.protocols import SetVerifier, Verifier, is_model, is_set_verifier, is_verifier
 from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.strategies.abstaining import Abstaining
@@ -38,6 +39,8 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
             of the enclosing solve; the result tells it.
         answer: a function from a candidate's text to the value that votes; None for a text without one.
         on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
+        profile: a named bundle that gives what is not set here, see `tts_plugins.profiles`; where it is left out, the
+            one that the environment variable TTS_PLUGINS_PROFILE names. None takes none.
         attempts: attempts for each request, the first included. The wait between them honours Retry-After; without a
             deadline, at most 120 s.
         abstain_below: the least confidence with which the question is answered, from 0 to 1; see `Result.confidence`.
@@ -131,26 +134,22 @@ def solve_events(problem: object, **options: Unpack[SolveOptions]) -> SolveEvent
 def _settings(options: SolveOptions) -> Settings:
     check_names("solve", options, SolveOptions.__annotations__)
     check_common("solve", options)
-    model, strategy = options.get("model"), options.get("strategy")
+    whole = filled(options, profile_of(options))
+    model, strategy = whole.get("model"), whole.get("strategy")
     if not is_model(model):
         raise ConfigurationError(
             f"solve: model={model!r} must be a model; wrap a function with CallableModel(function)"
         )
-    verifier = _verifier(options.get("verifier"))
+    verifier = _verifier(whole.get("verifier"))
     if strategy is None:
         strategy = SelfConsistency(n=8) if verifier is None else BestOfN(n=8)
     elif isinstance(strategy, type) or not callable(strategy):
         raise ConfigurationError(
             f"solve: strategy={strategy!r} must be a strategy; pass an object such as BestOfN(n=8)"
         )
-    given: dict[str, Any] = {
-        **options,
-        "strategy": strategy,
-        "verifier": verifier,
-        "seed": seed_or_drawn(options.get("seed")),
-    }
+    given = {**whole, "strategy": strategy, "verifier": verifier, "seed": seed_or_drawn(whole.get("seed"))}
     given["abstaining"] = Abstaining.of(
-        "solve", options.get("abstain_below"), options.get("on_abstain", "none"), options.get("escalate"), strategy
+        "solve", whole.get("abstain_below"), whole.get("on_abstain", "none"), whole.get("escalate"), strategy
     )
     made = Settings(**given)
     if made.budget is not None and not isinstance(made.budget, Budget | Ledger):
@@ -165,6 +164,23 @@ def _settings(options: SolveOptions) -> Settings:
     if made.listener is not None and not callable(made.listener):
         raise ConfigurationError(f"solve: listener={made.listener!r} cannot be called; pass a function of one event")
     return made
+
+
+def profile_of(options: Mapping[str, Any]) -> str | None:
+    """Return the name of the profile: the one that is given, else the environment's default."""
+    name = options["profile"] if "profile" in options else os.environ.get(PROFILE_VARIABLE)
+    return name or None
+
+
+def filled(options: Mapping[str, Any], profile: str | None) -> dict[str, Any]:
+    """Return the options, and what they leave out as the profile of that name has it."""
+    given = {name: value for name, value in options.items() if name != "profile"}
+    if profile is None:
+        return given
+    from tts_plugins.profiles import load_profile  # with all that its verifiers need
+
+    lacking = load_profile(profile).settings()
+    return {**lacking, **{key: value for key, value in given.items() if value is not None or key not in lacking}}
 
 
 def _verifier(given: Any) -> Verifier | SetVerifier | None:

@@ -45,7 +45,7 @@ class Ledger(TreeAccount):
         around: Hold | None = None,
     ) -> None:
         if budget is not None and not isinstance(budget, Budget):
-            raise ConfigurationError(f"Ledger: budget={budget!r} is no Budget; pass Budget(calls=32), or None")
+            raise ConfigurationError(f"Ledger: budget={budget!r} is not a Budget; pass Budget(calls=32), or None")
         hold = inside if isinstance(inside, Hold) else None
         payer = inside.ledger if isinstance(inside, Hold) else inside
         assert payer is None or isinstance(payer, Ledger)

@@ -36,7 +36,7 @@ class ComputeOptimal(BaseStrategy):
         larger: the name of a larger model that some problems go to; give the model itself by `with_larger`.
         any_model, any_verifier: whether others may be used.
         scores: low, middle and high (1 %, 50 %, 99 %) of the scores of the fit, for `check_scores`.
-        aggregate: how step scores became one in the fit; None where they were no step scores.
+        aggregate: how step scores became one in the fit; None where they were not step scores.
         version: of the file format.
 
     Raises:

@@ -88,7 +88,7 @@ class Plan(Part):
         budget: samples a problem at most, of both models together.
         price: of a token in accuracy, by which bins were chosen.
         fixed: the strategy that is best for all problems, with which every run begins.
-        stages: where bins of difficulty depart from it, by rising count; empty if that was no gain.
+        stages: where bins of difficulty depart from it, by rising count; empty if that gained nothing.
         expected, expected_fixed, expected_full: figures of the plan, of `fixed` alone, and of all samples without a
             stop rule, on held-out problems.
         gain: the plan's accuracy above that of `fixed`, paired.

@@ -140,7 +140,7 @@ class ChatCall:
         try:
             return await solve(
                 Problem(request.messages, metadata=metadata), model=model, strategy=search.strategy,
-                verifier=search.verifier, budget=ledger, seed=search.seed, listener=listener,
+                verifier=search.verifier, budget=ledger, seed=search.seed, profile=None, listener=listener,
                 on_exhausted="raise" if request.on_exhausted == "raise" else "return",
             )  # fmt: skip
         except TTSError as error:

@@ -23,7 +23,7 @@ class Cascade:
     Its worst case is both. `Veto(verifier, by)` is the cascade in which a cheap check can only refuse.
 
     Raises:
-        ConfigurationError: a part is no verifier of single candidates, or `low` is not below `high`.
+        ConfigurationError: a part is not a verifier of single candidates, or `low` is not below `high`.
     """
 
     def __init__(

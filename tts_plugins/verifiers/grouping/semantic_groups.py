@@ -142,5 +142,5 @@ class _Known:
 def _entails(generation: Generation, key: str) -> bool:
     said = read_verdict(generation.text, key).get("relation")
     if not isinstance(said, str) or said.strip().casefold() not in _RELATIONS:
-        raise Unreadable("relation is none of 'entailment', 'neutral' and 'contradiction'", said)
+        raise Unreadable("relation must be 'entailment', 'neutral' or 'contradiction'", said)
     return said.strip().casefold() == "entailment"

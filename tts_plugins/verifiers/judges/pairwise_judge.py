@@ -191,5 +191,5 @@ def _read(generation: Generation, key: str) -> tuple[float, str]:
     better = verdict.get("better")
     shares = {"A": 1.0, "B": 0.0, "tie": 0.5}
     if not isinstance(better, str) or better not in shares:
-        raise Unreadable("better is none of 'A', 'B' and 'tie'", better)
+        raise Unreadable("better must be 'A', 'B' or 'tie'", better)
     return shares[better], text_of(verdict, "critique")
