@@ -7,6 +7,7 @@ try:
 
     check_version()
     from tts_plugins_dspy._calls.interception import cover
+    from tts_plugins_dspy._outputs.withheld import Withheld, metadata_of
     from tts_plugins_dspy.lm import ScaledLM
     from tts_plugins_dspy.module import BestOfN, Refine, Scaled
 except ImportError as error:
@@ -15,4 +16,4 @@ except ImportError as error:
     raise MissingExtraError("tts_plugins_dspy needs dspy: pip install 'tts-plugins[dspy]'") from error
 
 cover()
-__all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM"]
+__all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM", "Withheld", "metadata_of"]

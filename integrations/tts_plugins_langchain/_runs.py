@@ -39,6 +39,7 @@ class Sample:
         place: which sample it is for a cache: of those that have the same earlier attempts, say.
         parent: the index of the one that it revises or continues.
         recorder: what streams were not told of it.
+        target: what it is asked of; None for what the search is over.
     """
 
     index: int
@@ -52,6 +53,7 @@ class Sample:
     metadata: dict[str, Any] = field(default_factory=dict)
     run_id: UUID | None = None
     recorder: EventRecorder | None = None
+    target: Any = None
 
     def begin(self, run: ChainRun) -> None:
         """Its run was started."""
