@@ -292,7 +292,7 @@ class Usage:
         return _made(Usage, sums)
 
     def of_role(self, role: str) -> Usage:
-        """The same, told as what a role took."""
+        """Return the same usage as that of a role."""
         return _made(Usage, {**vars(self), "by_role": {role: self}})
 
     def timed(self, seconds: float, *, overshoot: int | None = None) -> Usage:

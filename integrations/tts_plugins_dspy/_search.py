@@ -117,12 +117,13 @@ class Search(BaseSearch[Sample]):
     def arguments(self) -> dict[str, Any]:
         """Those of any search, with DSPy's account, seed and vote."""
         s = self.settings
+        cover(type(dspy.settings.get("lm")))
         return {
             **super().arguments(),
             "budget": _account(s.budget),
             "seed": self._seed(),
             "answer": answer_key(s.answer or self._vote),
-            "listener": None if self._stream is None or self._alone else self._told,
+            "listener": None if self._stream is None or self._alone else self._listen,
         }
 
     @property
@@ -135,7 +136,7 @@ class Search(BaseSearch[Sample]):
         """Whether there is one candidate only, whose chunks can be streamed as they come."""
         return self._count == 1
 
-    def _told(self, event: Mapping[str, Any]) -> None:
+    def _listen(self, event: Mapping[str, Any]) -> None:
         """Stream how far the search is."""
         done = event["kind"] == "candidate" and event.get("end") is not None and event.get("error") is None
         if done and not event.get("pruned") and self._stream is not None:
@@ -212,9 +213,6 @@ class Search(BaseSearch[Sample]):
     def _scope(self, **values: Any) -> Scope:
         meter = METER.get()
         assert meter is not None
-        cover(type(dspy.settings.get("lm")))
-        if isinstance(self._further, dspy.BaseLM):
-            cover(type(self._further))
         return Scope(meter=meter, ledger=current_ledger(), temperature=self._temperature, **values)
 
     def call(self, sample: Sample) -> Any:

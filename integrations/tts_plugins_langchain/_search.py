@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
@@ -40,7 +40,7 @@ from tts_plugins_langchain._io.graph_checks import check_finished
 from tts_plugins_langchain._io.usage import UsageDetails
 from tts_plugins_langchain._io.values import vote_of
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
-from tts_plugins_langchain._verifying import verifier_of
+from tts_plugins_langchain._verifying import is_verifier, verifier_of
 from tts_plugins_langchain.caching import SAMPLE, samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
@@ -52,7 +52,7 @@ class Target:
     Attributes:
         input: that of a first answer.
         carrier: how attempts are put into it.
-        output_tokens: tokens that an output can have at most, as far as known.
+        output_tokens: finds the tokens that an output can have at most, as far as known.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Target:
     carrier: Carrier
     invoke: Callable[[Any, RunnableConfig], Any]
     ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
-    output_tokens: int | None = None
+    output_tokens: Callable[[], int | None]
 
     def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
         """The input for an answer, or for a better one."""
@@ -114,7 +114,12 @@ class Search(BaseSearch[Sample]):
 
     def output_tokens(self) -> int | None:
         """What the target's models may write."""
-        return self._target.output_tokens
+        return self._output_tokens
+
+    @cached_property
+    def _output_tokens(self) -> int | None:
+        # A function is free, however long a text it reads.
+        return self._target.output_tokens() if is_verifier(self.settings.verifier) else None
 
     def escalation(self, value: Any) -> Any:
         """What `solve` is given: a runnable is asked once, in this search."""
@@ -174,19 +179,14 @@ class Search(BaseSearch[Sample]):
 
     def call(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
-        manager = self._runs.manager(sample)
-        assert isinstance(manager, CallbackManager)
-        sample.begin(manager.on_chain_start(None, self._runs.asked, name=f"candidate {sample.index}"))
+        self._runs.start(sample)
         return within(self._runs.inside(sample), lambda config: self._asked_of(sample).invoke(sample.asked(), config))
 
     async def acall(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
-        manager = self._runs.manager(sample)
-        assert isinstance(manager, AsyncCallbackManager)
-        sample.begin(await manager.on_chain_start(None, self._runs.asked, name=f"candidate {sample.index}"))
-        return await awithin(
-            self._runs.inside(sample), lambda config: self._asked_of(sample).ainvoke(sample.asked(), config)
-        )
+        await self._runs.astart(sample)
+        target = self._asked_of(sample)
+        return await awithin(self._runs.inside(sample), lambda config: target.ainvoke(sample.asked(), config))
 
     def _asked_of(self, sample: Sample) -> Target:
         target: Target | None = sample.target
@@ -292,4 +292,4 @@ class Search(BaseSearch[Sample]):
     def _verifier_config(self, candidate: Candidate) -> RunnableConfig:
         """The config for a runnable that scores a candidate: inside of the candidate's run."""
         sample = self.sample_of(candidate)
-        return ensure_config() if sample is None or sample.run is None else self._runs.inside(sample, "verifier")
+        return ensure_config() if sample is None or sample.inner is None else self._runs.inside(sample, "verifier")

@@ -179,7 +179,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: model.invoke(asked.messages, inner, **asked.arguments),
                 ainvoke=lambda asked, inner: model.ainvoke(asked.messages, inner, **asked.arguments),
-                output_tokens=output_tokens_of(self.bound, kwargs),
+                output_tokens=lambda: output_tokens_of(self.bound, kwargs),
             ),
             problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
             larger=lambda chat: Target(
@@ -188,7 +188,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: candidates_of(chat).invoke(asked.messages, inner, **asked.arguments),
                 ainvoke=lambda asked, inner: candidates_of(chat).ainvoke(asked.messages, inner, **asked.arguments),
-                output_tokens=output_tokens_of(chat, kwargs),
+                output_tokens=lambda: output_tokens_of(chat, kwargs),
             ),
             settings=settings,
             runs=Runs(announced, config, messages, replayed=False),

@@ -210,7 +210,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 carrier=self._carrier,
                 invoke=lambda asked, _: invoke(asked),
                 ainvoke=lambda asked, _: ainvoke(asked),
-                output_tokens=output_tokens_of(request.model, request.model_settings),
+                output_tokens=lambda: output_tokens_of(request.model, request.model_settings),
             ),
             problem=problem_of(messages, request=request, tools=list(request.tools)),
             larger=lambda chat: Target(
@@ -219,7 +219,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 carrier=self._carrier,
                 invoke=lambda asked, _: invoke(asked),
                 ainvoke=lambda asked, _: ainvoke(asked),
-                output_tokens=output_tokens_of(chat, request.model_settings),
+                output_tokens=lambda: output_tokens_of(chat, request.model_settings),
             ),
             settings=self._left(settings, request),
             runs=Runs(manager, config, messages),

@@ -195,7 +195,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: bound.invoke(asked, inner, **kwargs),
                 ainvoke=lambda asked, inner: bound.ainvoke(asked, inner, **kwargs),
-                output_tokens=output_tokens_of(bound, kwargs),
+                output_tokens=lambda: output_tokens_of(bound, kwargs),
             ),
             problem=problem_of(input),
             larger=lambda chain: Target(
@@ -204,7 +204,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: chain.invoke(asked, inner),
                 ainvoke=lambda asked, inner: chain.ainvoke(asked, inner),
-                output_tokens=output_tokens_of(chain, {}),
+                output_tokens=lambda: output_tokens_of(chain, {}),
             ),
             settings=settings,
             runs=Runs(run_manager.get_child(), config, input),

@@ -169,7 +169,10 @@ def test_planted_keys_are_found_nowhere(
         keep(served.post("/v1/completions", {"model": "loopback", "prompt": "hi"}, key=ALICE))
         keep(served.post("/v1/embeddings", {"model": "loopback", "input": "hi"}, key=ALICE))
         keep(served.get("/v1/models", key=ALICE))
-    upstream.configure(faults=None)
+    upstream.stop()  # nobody there at all
+    for extra in ({}, {"stream": True}):
+        keep(served.post(CHAT, {**ASK, **extra}, key=ALICE))
+    keep(served.post("/v1/embeddings", {"model": "loopback", "input": "hi"}, key=ALICE))
     for path in ("/metrics", "/view/", "/view/api/solves", "/health"):
         keep(served.get(path, key=ROOT))
     for solve in served.get("/view/api/solves", key=ROOT)[1]:
@@ -177,6 +180,9 @@ def test_planted_keys_are_found_nowhere(
         keep(served.get(f"/view/api/solve/{solve['id']}/trace.json", key=ROOT))
     seen += [record.getMessage() + str(record.exc_info) for record in caplog.records if "tts_plugins" in record.name]
     seen += [repr(served.server.settings), served.server.settings.to_json(), repr(vars(served.server.tenants))]
+    own = (repr(served.server.settings), served.server.settings.to_json())
+    address = upstream.base_url.removeprefix("http://").partition("/")[0]
+    assert not [text[:200] for text in seen if address in text and text not in own], "the upstream's address"
     for secret in SECRETS:
         assert not [text[:200] for text in seen if secret in text]
     assert all(ALICE not in json.dumps(r.headers) for r in upstream.requests)

@@ -189,7 +189,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             body = self._body(prompt, seeds, max_tokens, fixes.now)
             asked = Asked(
                 prompt=prompt, choices=body.get("n", 1), max_tokens=max_tokens or self.max_tokens, requests=requests,
-                shape=shape, new=lambda text: self._new(prompt, text),
+                shape=shape,
             )  # fmt: skip
             made = await self._attempt(asked, body, fixes, adapt)
             if isinstance(made, Reply):
@@ -257,7 +257,7 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     async def _read(self, asked: Asked, response: Any) -> Reply:
         reader = ReplyReader(
-            who=self.server, prompts=self._prompts, trust=self._trust, price=self._price,
+            who=self._who, new=self._new, prompts=self._prompts, trust=self._trust, price=self._price,
             secrets=Secrets(self._clients),
         )  # fmt: skip
         if (doubt := reader.doubt(asked, response)) is not None:
@@ -340,6 +340,9 @@ class OpenAICompatibleModel(Stepping, Revising):
             return generations
         self._accepted = replace(self._accepted, batch=1)
         return generations[:1]
+
+    def _who(self) -> str:
+        return self.server
 
     @property
     def server(self) -> str:

@@ -12,7 +12,7 @@ from tts_plugins._internal.config import build, find, registered, spoken
 from tts_plugins.cli._arguments.verifier import named
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel
-from tts_plugins.policies import ComputeOptimal, Larger
+from tts_plugins.policies import ComputeOptimal, Ladder
 from tts_plugins.profiles import load_profile
 from tts_plugins.protocols import Strategy
 from tts_plugins.stopping import AnyOf, Rule, ShippedRule
@@ -114,9 +114,8 @@ def _asked(policy: ComputeOptimal) -> Iterator[BaseStrategy]:
     """Return the strategies that it may run."""
     plans = [p for p in policy.plans if policy.budget is None or p.budget <= policy.budget]
     parts = [part for p in plans for part in (p.fixed, *(c for stage in p.stages for c in stage.choices))]
-    for part in parts:
-        if part is not None:
-            yield part.strategy if isinstance(part, Larger) else part
+    for part in (part for part in parts if part is not None):
+        yield from (rung.strategy for rung in part.rungs) if isinstance(part, Ladder) else (part,)
 
 
 def with_larger(strategy: Strategy, model: OpenAICompatibleModel) -> ComputeOptimal:
