@@ -133,6 +133,10 @@ class _Sampled:
     def __init__(self, lm: Any) -> None:
         self.lm = lm
 
+    def with_lm(self, lm: Any) -> _Sampled:
+        """Return the same for the language model that a rung of a ladder asks."""
+        return _Sampled(lm)
+
     def __call__(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
         prompt, messages = _turned(prompt, messages)
         with message_call(self.lm, messages):

@@ -15,10 +15,12 @@ from tts_plugins.adapters._error_messages import described
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._metered import (
     METER,
+    VARIANT,
     Attempts,
     CandidateLost,
     LargerModel,
     MeteredModel,
+    Variant,
     search_here,
     searching,
     setting,
@@ -46,6 +48,7 @@ __all__ = [
     "PROFILE_VARIABLE",
     "REVISING",
     "STEPWISE",
+    "VARIANT",
     "AdapterOptions",
     "Attempts",
     "BaseSearch",
@@ -62,6 +65,7 @@ __all__ = [
     "StrategyOptions",
     "Text",
     "Unparsed",
+    "Variant",
     "answer_key",
     "as_budget",
     "as_score",
