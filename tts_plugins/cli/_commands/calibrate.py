@@ -10,7 +10,8 @@ import typer
 from rich.table import Table
 
 from tts_plugins._internal.files import writing
-from tts_plugins.cli._display.console import Debug, Json, brief, check_writable, emit, errors, say, stdout, warn_of
+from tts_plugins.cli._display.console import Debug, Json, check_writable, emit, errors, say, stdout, warn_of
+from tts_plugins.engine.dry_run import brief
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import ComputeOptimal, Expected, calibrate
 from tts_plugins.policies.difficulty import Signal
