@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     parts = given.only.split(",")
     if "pools" in parts and not given.pools.is_dir():
-        parser.error(f"--pools {given.pools} is no folder; the pools are not part of this repository")
+        parser.error(f"--pools {given.pools} is not a folder; the pools are not part of this repository")
     rows: list[Row] = list(pools(given.pools)) if "pools" in parts else []
     if "attacks" in parts:
         rows += asyncio.run(scripted())

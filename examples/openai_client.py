@@ -42,9 +42,9 @@ def plausible(message) -> tuple[float, str]:
     try:
         data = json.loads(message.content)
     except (TypeError, ValueError):
-        return 0.0, "it is no JSON"
+        return 0.0, "it is not JSON"
     if not isinstance(data, dict):
-        return 0.0, "it is no JSON object"
+        return 0.0, "it is not JSON object"
     count, each, total = (data.get(name) for name in ("count", "each", "total"))
     checks = {
         "other fields": set(data) == {"seller", "count", "each", "total"},

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 from typing import Any
 
 import dspy
 
+from tests.imitations import said
 from tts_plugins.testing.loopback import LoopbackServer
 
 VERSION = tuple(int(part) for part in dspy.__version__.split(".")[:2])
@@ -29,3 +31,23 @@ async def aclose(lm: Any) -> None:
         closed = lm.aclose()
         if inspect.isawaitable(closed):
             await closed
+
+
+def numbered(body: dict[str, Any], index: int) -> str:
+    """The number of the request as `answer`, in the form that is asked for."""
+    asked = str(body)
+    if "<answer>" in asked:
+        return f"<answer>{index}</answer>"
+    if "[[ ## " not in asked:
+        return str(index)
+    return json.dumps({"answer": index}) if "JSON" in asked or "Answer in this schema" in asked else said(answer=index)
+
+
+def program() -> Any:
+    """A predictor of a number."""
+    return dspy.Predict("question -> answer: int")
+
+
+def score(prediction: Any) -> tuple[float, str]:
+    """The higher the number, the better; the feedback says which one it was."""
+    return int(prediction.answer) / 100, f"more than {prediction.answer}"

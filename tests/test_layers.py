@@ -29,6 +29,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins._internal.values": (0, "values"),
     "tts_plugins._internal.request_sent": (1, "request_sent"),
     "tts_plugins._internal": (2, "pure"),
+    "tts_plugins._storage": (2, "storage"),
     "tts_plugins.budget": (2, "pure"),
     "tts_plugins.ledger": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),
@@ -56,6 +57,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.engine": (8, "engine"),  # `solve` takes a profile by its name
     "tts_plugins.testing": (9, "testing"),
     "tts_plugins.bench": (9, "bench"),
+    "tts_plugins.batch": (9, "batch"),
     "tts_plugins.demo": (9, "demo"),
     "tts_plugins.adapters": (9, "adapters"),
     "tts_plugins.server": (9, "server"),

@@ -15,7 +15,7 @@ from tts_plugins.engine import (
     solve_sync,
 )
 from tts_plugins.ledger import Ledger
-from tts_plugins.policies import ComputeOptimal
+from tts_plugins.policies import ComputeOptimal, Ladder
 from tts_plugins.strategies import (
     DVTS,
     BeamSearch,
@@ -39,6 +39,7 @@ __all__ = [
     "ComputeOptimal",
     "Escalation",
     "Generation",
+    "Ladder",
     "Ledger",
     "Limits",
     "ParticleFilter",

@@ -31,7 +31,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
         ValueError: the series differ in length.
     """
     if len(first) != len(second):
-        raise ValueError(f"mcnemar: {len(first)} and {len(second)} outcomes are no pairs")
+        raise ValueError(f"mcnemar: {len(first)} and {len(second)} outcomes are not pairs")
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     n = only_first + only_second
@@ -89,7 +89,7 @@ def paired_bootstrap(
         ValueError: they differ in the number of problems, there is none, or a ratio has a zero below.
     """
     if len(first) != len(second):
-        raise ValueError(f"paired_bootstrap: {len(first)} and {len(second)} problems are no pairs")
+        raise ValueError(f"paired_bootstrap: {len(first)} and {len(second)} problems are not pairs")
     a, b = _cluster_means(first, "paired_bootstrap"), _cluster_means(second, "paired_bootstrap")
     drawn_a, drawn_b = _resampled([a, b], resamples, seed)
     mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)

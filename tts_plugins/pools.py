@@ -6,9 +6,11 @@ line is a problem with its candidates. Keys that this version does not know are 
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import io
 import json
+import math
 import os
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,6 +55,11 @@ class PoolCandidate:
     score: float | None = None
     truncated: bool = False
     extra: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)
+
+    @property
+    def blank(self) -> bool:
+        """Whether it says nothing: an empty text and no answer. A text that was not kept is not known to be empty."""
+        return self.text is not None and not self.text.strip() and not (self.answer and self.answer.strip())
 
     def scored(self, how: Aggregate = "last") -> float | None:
         """Return the recorded score: that of the whole, else the combined step scores; None if there is neither."""
@@ -117,14 +124,20 @@ class Pool:
             seen.add(p.id)
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Pool:
+    def read(cls, path: str | os.PathLike[str], *, squash: str | None = None) -> Pool:
         """Read the pool in a file, gzipped or plain.
+
+        Args:
+            squash: how raw reward scores come into [0, 1]: "sigmoid", 1 / (1 + exp(-score)), for logits; or "rank", the
+                share of the pool's scores that are no higher, for any other scale. None where they are in it.
 
         Raises:
             DataError: the file cannot be read, is not a pool, is of a newer version, or has a malformed line; names
                 file, line and field.
         """
-        return _read(Path(path))
+        if squash not in (None, *SQUASHES):
+            raise ConfigurationError(f"Pool.read: squash={squash!r} is not known; use {' or '.join(SQUASHES)}")
+        return _read(Path(path), squash)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write it; the file appears whole or not at all."""
@@ -237,8 +250,8 @@ def _plain(value: PoolCandidate | PoolProblem | PoolHeader, keep: Sequence[str])
     return {**out, **value.extra}
 
 
-def _read(path: Path) -> Pool:
-    lines = _lines(path)
+def _read(path: Path, squash: str | None = None) -> Pool:
+    lines = _lines(path) if squash is None else _squashed(_lines(path), squash)
     first = next(lines, None)
     if first is None:
         raise DataError(f"{path}: the file is empty; its first line has to describe the pool")
@@ -282,9 +295,39 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise DataError(f"{path}: the pool cannot be read: {error.strerror or error}") from error
 
 
+SQUASHES = ("sigmoid", "rank")
+
+
+def _squashed(lines: Iterator[tuple[int, Mapping[str, Any]]], how: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Bring the raw scores of all lines into [0, 1]; what is no number is left for the reader to refuse."""
+    found = list(lines)
+    rows = [c for _, value in found for c in value.get("candidates") or () if isinstance(c, dict)]
+    known = sorted(s for row in rows for s in (row.get("score"), *(row.get("step_scores") or ())) if _finite(s))
+
+    def one(score: Any) -> Any:
+        if not _finite(score):
+            return score
+        if how == "rank":
+            return bisect.bisect_right(known, score) / len(known)
+        return 0.5 * (1 + math.tanh(score / 2))
+
+    for row in rows:
+        if "score" in row:
+            row["score"] = one(row["score"])
+        if isinstance(row.get("step_scores"), list):
+            row["step_scores"] = [one(s) for s in row["step_scores"]]
+    return iter(found)
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _header(where: str, value: Mapping[str, Any]) -> PoolHeader:
     if value.get("format") != FORMAT:
-        raise DataError(f'{where}, format: {value.get("format")!r} is no pool; the first line has "format": "{FORMAT}"')
+        raise DataError(
+            f'{where}, format: {value.get("format")!r} is not a pool; the first line has "format": "{FORMAT}"'
+        )
     version = value.get("version")
     if not is_whole(version, 1):
         raise DataError(f"{where}, version: {version!r} must be a whole number of at least 1")
@@ -369,5 +412,8 @@ def _share(where: str, name: str, content: object) -> float:
     if not is_number(content):
         raise DataError(f"{where}, {name}: {content!r} must be a number from 0 to 1")
     if (share := in_unit(content)) is None:
-        raise DataError(f"{where}, {name}: {content!r} is outside of 0 to 1")
+        raise DataError(
+            f"{where}, {name}: {content!r} is outside of 0 to 1; for raw rewards fit a verifiers.Calibration and "
+            "record with verifiers.Calibrated, or read the pool with squash='sigmoid' (logits) or 'rank' (--squash)"
+        )
     return share

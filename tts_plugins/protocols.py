@@ -165,7 +165,7 @@ def is_set_verifier(value: object) -> TypeGuard[SetVerifier]:
 
 
 def _members(protocol: type) -> tuple[str, ...]:
-    # The rarest first: what is none of them mostly has a name.
+    # The rarest first: most objects of other kinds have a name.
     return tuple(sorted((n for n in dir(protocol) if not n.startswith("_")), key=lambda n: n == "name"))
 
 

@@ -1,6 +1,6 @@
 """Texts in steps, and back. Pure.
 
-A step's text leaves its separator out, and `join` puts it back. `split` never loses a word: whatever is no separator
+A step's text leaves its separator out, and `join` puts it back. `split` never loses a word: whatever is not a separator
 stands in some step.
 """
 
@@ -110,7 +110,7 @@ def _fences(text: str) -> list[tuple[int, int]]:
 
 
 def _formulas(text: str) -> list[tuple[int, int]]:
-    """Where displayed formulas and environments are; one that is never closed is none."""
+    """Where displayed formulas and environments are; one that is never closed does not count."""
     if "$$" not in text and "\\" not in text:
         return []
     spans, opened = list[tuple[int, int]](), dict[str, int]()

@@ -59,7 +59,7 @@ class Problem:
         metadata: anything that verifiers or functions of yours need besides the content.
 
     Raises:
-        ConfigurationError: the content is empty, or is a sequence of things that are no messages.
+        ConfigurationError: the content is empty, or is a sequence of things that are not messages.
     """
 
     content: Any
@@ -292,7 +292,7 @@ class Usage:
         return _made(Usage, sums)
 
     def of_role(self, role: str) -> Usage:
-        """The same, told as what a role took."""
+        """Return the same usage as that of a role."""
         return _made(Usage, {**vars(self), "by_role": {role: self}})
 
     def timed(self, seconds: float, *, overshoot: int | None = None) -> Usage:
@@ -375,7 +375,7 @@ class Candidate:
         answer_key: the form in which equal answers compare equal; None where `answer` is compared as it stands.
         steps: its steps, where it was searched or cut in steps.
         finished: nothing is to be added.
-        truncated: it was cut by a length limit; that is no wrong answer.
+        truncated: it was cut by a length limit; such an answer is unfinished rather than wrong.
         tokens: its completion tokens, where they are known singly.
         logprobs: log-probability of each token, where they were asked for.
         index: its place among the candidates of its run, from 0; it fixes the seed.

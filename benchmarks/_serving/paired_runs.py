@@ -80,7 +80,7 @@ def crowded(number: int, what: str, *, limit: int, counted: int, spent: int, ove
 
 
 async def all_of(calls: Iterable[Awaitable[object]]) -> None:
-    """Make the calls at once; that the budget ends some is no failure here, and anything else is."""
+    """Make the calls at once; that the budget ends some is not a failure here, and anything else is."""
     for end in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(end, BaseException) and not isinstance(end, BudgetExhausted):
             raise end

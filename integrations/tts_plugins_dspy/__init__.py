@@ -6,7 +6,8 @@ try:
     from tts_plugins_dspy._calls.versions import check_version
 
     check_version()
-    from tts_plugins_dspy._calls.interception import cover
+    from tts_plugins_dspy._calls.interception import cover, cover_later
+    from tts_plugins_dspy._calls.progress_bars import allow_side_by_side
     from tts_plugins_dspy.lm import ScaledLM
     from tts_plugins_dspy.module import BestOfN, Refine, Scaled
 except ImportError as error:
@@ -15,4 +16,6 @@ except ImportError as error:
     raise MissingExtraError("tts_plugins_dspy needs dspy: pip install 'tts-plugins[dspy]'") from error
 
 cover()
+cover_later()
+allow_side_by_side()
 __all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM"]

@@ -10,6 +10,7 @@ from tts_plugins import Result
 from tts_plugins.adapters import REVISING, MeteredModel, check_names
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_dspy._calls.scope import HINT
+from tts_plugins_dspy._calls.usage import predictors_of
 from tts_plugins_dspy._isolation import keeps_state
 from tts_plugins_dspy._outputs.verifying import check_verifier
 from tts_plugins_dspy._search import Search
@@ -47,11 +48,12 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         on_exhausted: when the budget ends a search, answer with the best so far, or raise `BudgetExhausted`.
         concurrency: candidates at once, over all calls of this object.
         copy: whether each candidate has a copy of the module, so that what `forward` keeps in `self` stays its own:
-            "auto" where the code of the module's classes changes attributes, or what they hold. A copy shares language
-            models, tools and clients; with True, other objects are copied too, as `dspy.Module.deepcopy` does it.
+            "auto" where it holds what can change, or its code does more with `self` than read it. A copy has its own
+            modules, containers, and objects that hold nothing but data; it shares language models, clients, and
+            attributes of classes. With True, other objects are copied too, as `dspy.Module.deepcopy` does it.
 
     Raises:
-        ConfigurationError: it is no module, or a setting is wrong.
+        ConfigurationError: it is not a module, or a setting is wrong.
     """
 
     def __init__(self, module: Any, **options: Unpack[ProgramOptions]) -> None:
@@ -59,7 +61,7 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         who, given = type(self).__name__, dict[str, Any](**options)
         check_names(who, given, ProgramOptions.__annotations__)
         if not isinstance(module, dspy.Module):
-            raise ConfigurationError(f"{who}: module={module!r} is no dspy.Module; pass dspy.Predict(...) or such")
+            raise ConfigurationError(f"{who}: module={module!r} is not a dspy.Module; pass dspy.Predict(...) or such")
         self.module = module
         self._temperature = check_temperature(who, given.pop("temperature", 1.0))
         self._copy = check_copy(who, given.pop("copy", "auto"))
@@ -104,7 +106,7 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         )  # fmt: skip
 
     def _check_revision(self) -> None:
-        if not self.module.predictors():
+        if not predictors_of(self.module):
             raise ConfigurationError(
                 f"{type(self).__name__}: {type(self.module).__name__} has no predictor that could be shown earlier "
                 f"attempts (they come in an input field {HINT!r}), which revision needs; give it a dspy.Predict as an "

@@ -50,7 +50,7 @@ def check_temperature(owner: str, value: Any) -> float | None:
     """Return the temperature for calls that set none, or None, with which none is sent.
 
     Raises:
-        ConfigurationError: it is no number above 0 and at most 2: samples at 0 would all be the same.
+        ConfigurationError: it is not a number above 0 and at most 2: samples at 0 would all be the same.
     """
     if value is None:
         return None
@@ -77,7 +77,7 @@ def check_fail_count(owner: str, value: Any) -> int | None:
     """Return how many attempts may fail before the failure is raised; None for all but the last one.
 
     Raises:
-        ConfigurationError: it is no whole number of at least 0.
+        ConfigurationError: it is not a whole number of at least 0.
     """
     if value is not None and not is_whole(value, 0):
         raise ConfigurationError(f"{owner}: fail_count={value!r} must be a whole number of at least 0, or left out")

@@ -126,7 +126,7 @@ class RefineProgram(_ShortForm):
                 is one.
 
         Raises:
-            ConfigurationError: there is neither or both of two, `N` is no multiple of `chains`, the module has no
+            ConfigurationError: there is neither or both of two, `N` is not a multiple of `chains`, the module has no
                 predictor, or a setting is wrong.
         """
 

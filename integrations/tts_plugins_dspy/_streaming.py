@@ -62,7 +62,7 @@ class Stream:
     def soon(self, item: Any) -> None:
         """Have it sent, in order, from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads the stream any more
-            self._sent.append(submit(self._loop, lambda: self._stream.send(item)))
+            self._sent.append(submit(self._loop, lambda: _send_if_read(self._stream, item)))
 
     def wait(self) -> None:
         """Wait on a thread until all is sent."""
@@ -75,8 +75,6 @@ class Stream:
         for sent in self._taken():
             while not sent.done() and self._loop.is_running():
                 await asyncio.wait([asyncio.wrap_future(sent)], timeout=0.5)
-            if sent.done() and not sent.cancelled():
-                sent.exception()  # asked, so that asyncio does not complain: nobody reads the stream any more
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -133,6 +131,13 @@ class Relay:
             mine.predict = modules.get(id(listener.predict), listener.predict)
             made.append(mine)
         return made
+
+
+async def _send_if_read(stream: Any, item: Any) -> None:
+    import anyio
+
+    with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # its reader has left
+        await stream.send(item)
 
 
 def in_worker_thread(work: Callable[[], T]) -> T:

@@ -36,7 +36,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         strategy, budget, seed, profile, n, price, temperature, on_exhausted, concurrency: as for `Scaled`.
 
     Raises:
-        ConfigurationError: it is no language model, or a setting is wrong.
+        ConfigurationError: it is not a language model, or a setting is wrong.
     """
 
     _tts_plugins_searches = True
@@ -45,7 +45,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         given = dict[str, Any](**options)
         check_names("ScaledLM", given, LMOptions.__annotations__)
         if not isinstance(lm, dspy.BaseLM):
-            raise ConfigurationError(f"ScaledLM: lm={lm!r} is no language model; pass dspy.LM(...)")
+            raise ConfigurationError(f"ScaledLM: lm={lm!r} is not a language model; pass dspy.LM(...)")
         if isinstance(verifier := given.get("verifier"), dspy.Module):
             raise ConfigurationError(
                 f"ScaledLM: verifier={type(verifier).__name__}(…) is a module, which judges predictions, and a "
@@ -128,6 +128,10 @@ class _Sampled:
 
     def __init__(self, lm: Any) -> None:
         self.lm = lm
+
+    def with_lm(self, lm: Any) -> _Sampled:
+        """Return the same for the language model that a rung of a ladder asks."""
+        return _Sampled(lm)
 
     def __call__(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
         prompt, messages = _turned(prompt, messages)

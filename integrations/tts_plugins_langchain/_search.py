@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
@@ -39,7 +39,7 @@ from tts_plugins_langchain._io.graph_checks import check_finished
 from tts_plugins_langchain._io.usage import UsageDetails
 from tts_plugins_langchain._io.values import vote_of
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
-from tts_plugins_langchain._verifying import verifier_of
+from tts_plugins_langchain._verifying import is_verifier, verifier_of
 from tts_plugins_langchain.caching import SAMPLE, samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
@@ -51,7 +51,7 @@ class Target:
     Attributes:
         input: that of a first answer.
         carrier: how attempts are put into it.
-        output_tokens: tokens that an output can have at most, as far as known.
+        output_tokens: finds the tokens that an output can have at most, as far as known.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Target:
     carrier: Carrier
     invoke: Callable[[Any, RunnableConfig], Any]
     ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
-    output_tokens: int | None = None
+    output_tokens: Callable[[], int | None]
 
     def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
         """The input for an answer, or for a better one."""
@@ -109,7 +109,12 @@ class Search(BaseSearch[Sample]):
 
     def output_tokens(self) -> int | None:
         """What the target's models may write."""
-        return self._target.output_tokens
+        return self._output_tokens
+
+    @cached_property
+    def _output_tokens(self) -> int | None:
+        # A function is free, however long a text it reads.
+        return self._target.output_tokens() if is_verifier(self.settings.verifier) else None
 
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to the target."""
@@ -156,16 +161,12 @@ class Search(BaseSearch[Sample]):
 
     def call(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
-        manager = self._runs.manager(sample)
-        assert isinstance(manager, CallbackManager)
-        sample.begin(manager.on_chain_start(None, self._runs.asked, name=f"candidate {sample.index}"))
+        self._runs.start(sample)
         return within(self._runs.inside(sample), lambda config: self._target.invoke(sample.asked(), config))
 
     async def acall(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
-        manager = self._runs.manager(sample)
-        assert isinstance(manager, AsyncCallbackManager)
-        sample.begin(await manager.on_chain_start(None, self._runs.asked, name=f"candidate {sample.index}"))
+        await self._runs.astart(sample)
         return await awithin(self._runs.inside(sample), lambda config: self._target.ainvoke(sample.asked(), config))
 
     def read(self, sample: Sample, output: Any) -> Generation:
@@ -268,4 +269,4 @@ class Search(BaseSearch[Sample]):
     def _verifier_config(self, candidate: Candidate) -> RunnableConfig:
         """The config for a runnable that scores a candidate: inside of the candidate's run."""
         sample = self.sample_of(candidate)
-        return ensure_config() if sample is None or sample.run is None else self._runs.inside(sample, "verifier")
+        return ensure_config() if sample is None or sample.inner is None else self._runs.inside(sample, "verifier")

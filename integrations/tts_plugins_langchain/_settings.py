@@ -95,13 +95,13 @@ def as_verifier(owner: str, value: Any) -> AnyVerifier | None:
     """A verifier: one of `tts_plugins.verifiers`, a function, or a runnable.
 
     Raises:
-        ConfigurationError: it is none, takes other arguments, or is a graph with a checkpointer of its own.
+        ConfigurationError: it is not a verifier, takes other arguments, or is a graph with a checkpointer of its own.
     """
     known = isinstance(value, Verifier | SetVerifier | Runnable) or (callable(value) and not isinstance(value, type))
     if value is not None and not known:
         raise ConfigurationError(
-            f"{owner}: verifier={value!r} is no verifier; pass one of tts_plugins.verifiers, a function of the output, "
-            "a function of (problem, candidate), or a Runnable"
+            f"{owner}: verifier={value!r} is not a verifier; pass one of tts_plugins.verifiers, a function of the "
+            "output, a function of (problem, candidate), or a Runnable"
         )
     if isinstance(value, Runnable):
         check_memory(f"{owner}: verifier", value, "compile it without one")

@@ -22,7 +22,7 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from tts_plugins_langchain._io.messages import chunk_of
 
 _RUNTIME, _STREAM = "__pregel_runtime", "__pregel_stream"  # langgraph's CONFIG_KEY_RUNTIME and CONFIG_KEY_STREAM
-_TAPPED, _GRAPH = "tapped", "graph"  # events that are no callbacks
+_TAPPED, _GRAPH = "tapped", "graph"  # events that are not callbacks
 _NO_STREAM = "prompt"  # a run of this type streams nothing in a bare chain either
 
 
@@ -40,7 +40,7 @@ class Event:
         return self.named.get("run_id")
 
     def tell(self, handlers: Sequence[BaseCallbackHandler]) -> bool:
-        """Tell the handlers, if it is no callback; whether it is none."""
+        """Tell the handlers unless it is a callback; return whether it is not one."""
         if self.name == _GRAPH:
             self.arguments[0](self.arguments[1])
         elif self.name == _TAPPED:

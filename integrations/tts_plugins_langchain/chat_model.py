@@ -30,6 +30,7 @@ from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported, streamed
 from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
+from tts_plugins_langchain._io.variants import varied
 from tts_plugins_langchain._runs import Runs, children_of
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import search_arguments
@@ -177,9 +178,9 @@ class ScaledChatModel(SearchFields, BaseChatModel):
                 name=self._chain_model.name,
                 input=Asked(messages=messages, arguments=kwargs),
                 carrier=self._carrier,
-                invoke=lambda asked, inner: model.invoke(asked.messages, inner, **asked.arguments),
-                ainvoke=lambda asked, inner: model.ainvoke(asked.messages, inner, **asked.arguments),
-                output_tokens=output_tokens_of(self.bound, kwargs),
+                invoke=lambda asked, inner: varied(model).invoke(asked.messages, inner, **asked.arguments),
+                ainvoke=lambda asked, inner: varied(model).ainvoke(asked.messages, inner, **asked.arguments),
+                output_tokens=lambda: output_tokens_of(self.bound, kwargs),
             ),
             problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
             settings=settings,
@@ -258,7 +259,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
 
         Raises:
             NotImplementedError: that model has no tools.
-            ConfigurationError: it gives something that is no chat model, with or without arguments bound.
+            ConfigurationError: it gives something that is not a chat model, with or without arguments bound.
         """
         bound = self.bound.bind_tools(tools, **kwargs, **({} if tool_choice is None else {"tool_choice": tool_choice}))
         if isinstance(bound, BaseChatModel):
@@ -373,7 +374,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
 
 def _no_model(found: Any) -> str:
     """Why it is refused, by its kind: a chain's whole repr would hide what to do."""
-    said = f"ScaledChatModel: model is a {type(found).__name__}, which is no chat model; "
+    said = f"ScaledChatModel: model is a {type(found).__name__}, which is not a chat model; "
     if isinstance(found, RunnableBinding) and isinstance(found.bound, BaseChatModel):
         return said + "wrap the model, and bind on the ScaledChatModel: ScaledChatModel(model).bind(...)"
     if isinstance(found, Runnable):

@@ -29,7 +29,7 @@ from tts_plugins_langchain._io.usage import UsageDetails, choice_was_cut, counts
 
 METERED: ContextVar[MeterHandler | None] = ContextVar("tts_plugins_langchain_meter", default=None)
 SCALED = "tts-plugins-scaled"
-"""The `_llm_type` of a model that searches inside: its own run is no call, those inside it are."""
+"""The `_llm_type` of a model that searches inside: its own run is not a call, those inside it are."""
 
 
 class MeterHandler(BaseCallbackHandler):
@@ -135,7 +135,7 @@ register_configure_hook(METERED, inheritable=True)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    # LangChain logs whatever a handler raises. A refusal is no error of the handler, and is raised anyway.
+    # LangChain logs whatever a handler raises. A refusal is not an error of the handler, and is raised anyway.
     args = record.args
     starts = [("MeterHandler", "on_chat_model_start"), ("MeterHandler", "on_llm_start")]
     return not (isinstance(args, tuple) and args[:2] in starts)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NotRequired, Self, Unpack, cast
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import OmitFromInput
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import get_async_callback_manager_for_config, get_callback_manager_for_config
@@ -17,7 +18,7 @@ from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
 from tts_plugins import Budget, Result, Usage
-from tts_plugins.adapters import LIMITS, MeteredModel, SearchSettings, check_names, setting
+from tts_plugins.adapters import LIMITS, VARIANT, MeteredModel, SearchSettings, check_names, setting
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins_langchain._fields import MiddlewareOptions
 from tts_plugins_langchain._io.agent_commands import CommandsApart
@@ -27,6 +28,7 @@ from tts_plugins_langchain._io.messages import charged, summarised
 from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
+from tts_plugins_langchain._io.variants import arguments_of
 from tts_plugins_langchain._runs import Runs, shows_candidates
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import as_verifier, resolve
@@ -176,11 +178,11 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     ) -> Search:
         def invoke(asked: ModelRequest[Any]) -> _Answered:
             handler, own = commands.for_candidate()
-            return _Answered.of(handler(asked), own)
+            return _Answered.of(handler(_varied(asked)), own)
 
         async def ainvoke(asked: ModelRequest[Any]) -> _Answered:
             handler, own = commands.for_candidate()
-            return _Answered.of(await handler(asked), own)
+            return _Answered.of(await handler(_varied(asked)), own)
 
         settings = self._settings(config)
         check_sampling(self._name, settings, temperatures_of(request.model, request.model_settings))
@@ -196,7 +198,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 carrier=self._carrier,
                 invoke=lambda asked, _: invoke(asked),
                 ainvoke=lambda asked, _: ainvoke(asked),
-                output_tokens=output_tokens_of(request.model, request.model_settings),
+                output_tokens=lambda: output_tokens_of(request.model, request.model_settings),
             ),
             problem=problem_of(messages, request=request, tools=list(request.tools)),
             settings=self._left(settings, request),
@@ -279,3 +281,13 @@ def _added(spent: Mapping[str, float], usage: Usage) -> dict[str, float]:
     """The sum; without `usd` where the price of any call is unknown."""
     given = {name: getattr(usage, name) for name in LIMITS if not spent or name in spent}
     return {name: spent.get(name, 0) + amount for name, amount in given.items() if amount is not None}
+
+
+def _varied(request: ModelRequest[Any]) -> ModelRequest[Any]:
+    """Return the request with the model and the effort that a rung of a ladder asks for."""
+    variant = VARIANT.get()
+    if variant is None:
+        return request
+    model = variant.model if isinstance(variant.model, BaseChatModel) else request.model
+    settings = {**request.model_settings, **arguments_of(variant)}
+    return dataclasses.replace(request, model=candidates_of(model), model_settings=settings)

@@ -23,6 +23,7 @@ from tts_plugins_langchain._io.graph_checks import check_memory
 from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
+from tts_plugins_langchain._io.variants import varied
 from tts_plugins_langchain._runs import Runs
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import SPECS
@@ -193,9 +194,9 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 name=self._model.name,
                 input=input,
                 carrier=self._carrier,
-                invoke=lambda asked, inner: bound.invoke(asked, inner, **kwargs),
-                ainvoke=lambda asked, inner: bound.ainvoke(asked, inner, **kwargs),
-                output_tokens=output_tokens_of(bound, kwargs),
+                invoke=lambda asked, inner: varied(bound).invoke(asked, inner, **kwargs),
+                ainvoke=lambda asked, inner: varied(bound).ainvoke(asked, inner, **kwargs),
+                output_tokens=lambda: output_tokens_of(bound, kwargs),
             ),
             problem=problem_of(input),
             settings=settings,
@@ -278,6 +279,6 @@ def scale(
             has a checkpointer of its own: all candidates would be written to the caller's one thread.
     """
     if not isinstance(runnable, Runnable) and not callable(runnable):
-        raise ConfigurationError(f"scale: runnable={runnable!r} is no runnable; pass a chain, a model, or a function")
+        raise ConfigurationError(f"scale: runnable={runnable!r} is not a runnable; pass a chain, a model or a function")
     check_names("scale", options, ScaleOptions.__annotations__)
     return ScaledRunnable(bound=coerce_to_runnable(cast(Any, runnable)), **options)

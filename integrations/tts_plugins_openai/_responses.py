@@ -77,6 +77,9 @@ class ResponsesModel(ClientModel):
             while len(self._sizes) > _KNOWN:
                 self._sizes.popitem(last=False)
 
+    def _effort(self, effort: str) -> dict[str, Any]:
+        return {"reasoning": {**(self._request.get("reasoning") or {}), "effort": effort}}
+
     def _new(self, prompt: Mapping[str, Any], text: str) -> str:
         return text  # nothing is continued, so nothing is repeated
 

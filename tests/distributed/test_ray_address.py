@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tts_plugins.distributed._connection import _probe, connect
+from tts_plugins.distributed.connection import _probe, connect
 from tts_plugins.errors import ConfigurationError
 
 
@@ -63,7 +63,7 @@ def test_a_server_of_another_kind(silent: socket.socket) -> None:
 
 @pytest.mark.parametrize("address", ["here", "host:", ":6379", "host:port", "host:99999", "ray://"])
 def test_what_is_no_address(address: str) -> None:
-    assert "is no address" in refused(address)
+    assert "is not an address" in refused(address)
 
 
 def test_auto_without_a_cluster(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_copies_and_direct_calls(server: LoopbackServer, lm: Any) -> None:
 
 
 def test_errors(lm: Any) -> None:
-    with pytest.raises(ConfigurationError, match="is no language model"):
+    with pytest.raises(ConfigurationError, match="is not a language model"):
         ScaledLM("openai/small")
     with pytest.raises(ConfigurationError, match="is a module, which judges predictions"):
         ScaledLM(lm, verifier=dspy.Predict("answer -> score: float"))

@@ -153,15 +153,33 @@ async def test_what_cannot_be_streamed_is_said_once(server: LoopbackServer, capl
     await aclose(lm)
 
 
-async def test_a_reader_that_leaves_early_ends_the_search(server: LoopbackServer) -> None:
+async def test_a_reader_that_leaves_early_ends_the_search(server: LoopbackServer, caplog: Any) -> None:
+    running: list[str] = []
+
+    class Noted(Tooled):
+        def forward(self, question: str) -> Any:
+            running.append(question)
+            try:
+                return super().forward(question)
+            finally:
+                running.pop()
+
     server.configure(latency=0.05)
-    lm, program = language_model(server, temperature=1.0), Tooled()
+    lm = language_model(server, temperature=1.0)
     with dspy.context(lm=lm):
-        stream = dspy.streamify(Scaled(program, n=3, verifier=second))
-        async with asyncio.timeout(60):
+        stream = dspy.streamify(Scaled(Noted(), n=3, verifier=second))
+
+        async def first_item() -> None:  # DSPy's streams cancel the task that leaves them, so it has one to itself
             async for _ in stream(question="it"):
                 break
+
+        async with asyncio.timeout(60):
+            await asyncio.wait([asyncio.create_task(first_item())])
+            # Threads cannot be stopped; a connection that they open later would stay open.
+            while running:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
     await aclose(lm)
+    assert "MemoryObjectSendStream" not in caplog.text, "what could not be sent is nothing to tell of"
 
 
 def test_what_comes_after_the_readers_loop_has_ended_is_dropped_without_a_word() -> None:

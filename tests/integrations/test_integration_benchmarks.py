@@ -1,4 +1,4 @@
-"""The integrations' benchmarks in their short form: they run, and what is no timing holds."""
+"""The integrations' benchmarks in their short form: they run, and what is not a timing holds."""
 
 from __future__ import annotations
 

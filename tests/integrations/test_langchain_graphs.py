@@ -1,4 +1,4 @@
-"""Graphs as what is wrapped: the conversation is the caller's, and an interrupt is no answer."""
+"""Graphs as what is wrapped: the conversation is the caller's, and an interrupt is not an answer."""
 
 from __future__ import annotations
 

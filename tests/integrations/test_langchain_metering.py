@@ -219,7 +219,7 @@ def test_a_budget_of_calls_holds(server: LoopbackServer, how: str, caplog: pytes
     with caplog.at_level(logging.WARNING):
         result = scaled.solve({"x": 1}) if how == "sync" else asyncio.run(scaled.asolve({"x": 1}))
     assert (result.stopped, len(result.candidates), server.wait().choices) == ("budget", 5, 5)
-    assert not caplog.records, "a refusal is no error of a handler"
+    assert not caplog.records, "a refusal is not an error of a handler"
 
 
 @pytest.mark.parametrize("how", ["sync", "async"])

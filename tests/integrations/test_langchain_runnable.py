@@ -508,8 +508,8 @@ def test_concurrency_is_one_limit_over_all_calls() -> None:
     ("settings", "says"),
     [
         ({"strategy": "nope"}, "type='nope' is not known"),
-        ({"strategy": BestOfN}, "is no strategy"),
-        ({"verifier": 3}, "verifier=3 is no verifier"),
+        ({"strategy": BestOfN}, "is not a strategy"),
+        ({"verifier": 3}, "verifier=3 is not a verifier"),
         ({"verifier": lambda: 1.0}, r"verifier <lambda>\(\): it must take \(problem, candidate\), or the candidate's"),
         (
             {"verifier": RunnableLambda(lambda a, b: 1.0)},
@@ -525,7 +525,7 @@ def test_concurrency_is_one_limit_over_all_calls() -> None:
 def test_bad_settings_fail_when_wrapping(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         scale(RunnableLambda(lambda x: x), **settings)
-    with pytest.raises(ConfigurationError, match="is no runnable"):
+    with pytest.raises(ConfigurationError, match="is not a runnable"):
         scale(3)  # type: ignore[arg-type]
 
 
@@ -580,7 +580,7 @@ def test_each_candidate_is_a_child_run_with_index_and_score(how: str) -> None:
     for i, run in enumerate(runs):
         assert run.extra["metadata"]["tts_candidate"] == i
         added = {key for key in run.extra["metadata"] if key.startswith("tts_")}
-        assert added == {"tts_candidate", "tts_score"}, "metadata goes to LangSmith: the settings are no part of it"
+        assert added == {"tts_candidate", "tts_score"}, "metadata goes to LangSmith: the settings are not part of it"
         score = run.outputs["score"]
         assert run.extra["metadata"]["tts_score"] == score == number(run.outputs["output"])
         assert [c.name for c in run.child_runs] == ["step", "verifier"]

@@ -465,7 +465,7 @@ def test_an_output_that_the_verifier_cannot_read_is_shown_with_what_to_change(se
 def test_what_is_no_client_or_setting(server: LoopbackServer) -> None:
     with pytest.raises(ConfigurationError, match="is not an OpenAI client; pass OpenAI"):
         scale("gpt-4")  # type: ignore[type-var]
-    with pytest.raises(ConfigurationError, match="verifier=3 is no verifier"):
+    with pytest.raises(ConfigurationError, match="verifier=3 is not a verifier"):
         scale(sync_client(server), verifier=3)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"verifier <lambda>\(\): it must take \(problem, candidate\), or"):
         scale(sync_client(server), verifier=lambda: 1.0)

@@ -721,7 +721,7 @@ async def test_a_storm_of_faults_ends_with_a_balanced_account(server: LoopbackSe
 @pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("batch", [128, 1])
 def test_arguments_that_the_client_refuses_cost_nothing(server: LoopbackServer, own: bool, batch: int) -> None:
-    """They are no answer that could not be read: no other attempt can do better."""
+    """They are not answers that could not be read: no other attempt can do better."""
     before, ledger = server.counts.requests, Ledger(Budget(calls=50, tokens=9_000))
     given: dict[str, Any] = {"base_url": server.base_url, "api_key": "-"}
     where = given if own else {"client": openai.AsyncOpenAI(**given)}

@@ -268,7 +268,7 @@ async def test_the_median_is_that_of_all_children() -> None:
     await asyncio.sleep(0.02)
     for index in (0, 1):
         late.scored(index)
-    assert late.limit is None  # two of five are no half
+    assert late.limit is None  # two of five are not half
     await asyncio.sleep(0.05)
     late.scored(2)
     assert late.limit is not None and late.limit >= 0.14

@@ -138,7 +138,7 @@ def test_thousands_separators_mean_nothing(number: int) -> None:
     assert extract(f"The answer is {number:,}.") == extract(f"Die Antwort ist {number:,}.".replace(",", "."))
 
 
-# Different whole numbers never share a key, however they are grouped: a list of numbers is no number.
+# Different whole numbers never share a key, however they are grouped: a list of numbers is not a number.
 @given(st.lists(st.integers(0, 999), min_size=2, max_size=4))
 def test_a_list_of_numbers_is_never_one_number(parts: list[int]) -> None:
     for opening, closing in ("()", "[]"):

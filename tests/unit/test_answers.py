@@ -77,7 +77,7 @@ def test_extract(text: str, answer: str | None) -> None:
         ("Answer: 41\n\nOn reflection:\n\n#### 42", "42"),
         ('```json\n{"answer": 41}\n```\nCorrection: the answer is 42.', "42"),
         ('The answer is 41. As JSON: {"x": 42}', '{"x":42}'),
-        # What is said about an answer is none.
+        # A remark about an answer does not count as one.
         ("The answer is 42. The answer is reasonable.", "42"),
         ("The answer is 42. The answer is in dollars.", "42"),
         ("The answer is 42, and the answer is unique.", "42"),

@@ -27,7 +27,7 @@ ALL = attacks(QUESTION, WRONG)
 
 
 class Judged:
-    """A strategy that has every attack judged; an error is no score."""
+    """A strategy that has every attack judged; an error is not a score."""
 
     def __init__(self) -> None:
         self.scores: dict[int, Score | CandidateError] = {}

@@ -84,7 +84,7 @@ async def test_the_page_is_whole_and_needs_nothing_else(stored: Path) -> None:
     assert reader.links == []
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org)", text)
     assert "default-src 'none'" in unescape(text)
-    assert reader.tags.count("script") == 1 and ODD not in text  # the house's own; a name is no markup
+    assert reader.tags.count("script") == 1 and ODD not in text  # the house's own; a name is not markup
     said = " ".join(reader.texts)
     for part in ("Accuracy against compute", "Accuracy by difficulty", "What became of the solves", "When they stopped",
                  "What G chose", "Figures", "Choosing among the candidates", "pass@k", "How they ended",

@@ -1,4 +1,4 @@
-"""The foundation's benchmark in its short form: it runs, its table has every row, and what is no timing holds."""
+"""The foundation's benchmark in its short form: it runs, its table has every row, and what is not a timing holds."""
 
 from __future__ import annotations
 

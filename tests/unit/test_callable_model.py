@@ -33,7 +33,7 @@ async def made(function: Any, seeds: Any = (7,), **settings: Any) -> tuple[Gener
         (SimpleNamespace(text=lambda: "t", content="c"), "c", ...),  # regression: it was the object's repr
         (SimpleNamespace(text="", content="c"), "c", ...),
         (SimpleNamespace(content=""), "", ...),
-        ({"a": [1, "é"]}, '{"a": [1, "é"]}', ...),  # regression: Python's repr, which is no JSON
+        ({"a": [1, "é"]}, '{"a": [1, "é"]}', ...),  # regression: Python's repr, which is not JSON
         ([1, 2], "[1, 2]", ...),
         ({"a": {1, 2}}, "{'a': {1, 2}}", ...),
     ],

@@ -31,7 +31,7 @@ from tts_plugins.cli._display.progress import Seen
 from tts_plugins.cli._display.solve_view import SolveView
 from tts_plugins.engine.dry_run import brief
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.policies import Larger, Plan
+from tts_plugins.policies import Ladder, Plan, Rung
 from tts_plugins.stopping import AnyOf, Threshold, VoteDecided, VoteLead
 from tts_plugins.testing.loopback import Fault, LoopbackServer
 from tts_plugins.testing.synthetic import synthetic_pool
@@ -536,7 +536,7 @@ def test_a_demo_of_few_texts_says_that_it_proves_nothing(of: int, few: bool) -> 
 
 def test_a_policy_asks_the_larger_model_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "policy.json"
-    plan = Plan(budget=4, fixed=Larger(strategy=SelfConsistency(n=2)))
+    plan = Plan(budget=4, fixed=Ladder([Rung(strategy=SelfConsistency(n=2), model="large")]))
     ComputeOptimal(plans=(plan,), model="small", larger="large").save(path)
     with LoopbackServer() as server:
         command = ["solve", "x", "--model", "small", "--base-url", server.base_url]
@@ -547,7 +547,6 @@ def test_a_policy_asks_the_larger_model_that_is_named(tmp_path: Path, capsys: py
         assert main([*command, *policy, "--larger-model", "large", "--dry-run"]) == 0
         assert "may be large's" in capsys.readouterr().out
         for options, said in (
-            (policy, "asks a larger model, large"),
             (["--larger-model", "large"], "is for a policy"),
             ([*policy, "--larger-model", "other"], "larger 'large', and runs with 'other'"),
         ):
@@ -566,7 +565,7 @@ def test_calibrate_writes_a_policy_and_shows_what_to_expect(
         main(["calibrate", str(pool), "--out", str(out), "--budgets", "2,4", "--price", "1e-5", "--orders", "2"]) == 0
     )
     shown, told = capsys.readouterr()
-    assert "for synthetic" in shown and "no gain" in shown and str(out) in told
+    assert "of synthetic, measured on 7 others" in shown and "one sample" in shown and str(out) in told
     assert max(map(len, shown.splitlines())) <= 130  # the table has its place on a screen
     assert [plan.budget for plan in ComputeOptimal.from_file(out, model="synthetic").plans] == [2, 4]
     for options, said in (
@@ -583,7 +582,7 @@ def test_calibrate_writes_a_policy_and_shows_what_to_expect(
     two = ["calibrate", str(pool), "--out", str(out), "--larger", str(large), "--budgets", "4", "--orders", "2"]
     assert main([*two, "--larger-price", "0.01", "--price", "1e-3"]) == 0
     assert "--larger-model synthetic-50" in capsys.readouterr().err
-    assert ComputeOptimal.from_file(out).plans[0].asks_larger
+    assert ComputeOptimal.from_file(out).plans[0].models
     assert main(two) == 2 and "larger_price=None" in capsys.readouterr().err
     assert main([*two, "--larger-price", "2", "--confidence", "1"]) == 2 and "confidence=1.0" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "none"), "--out", str(out)]) == 2

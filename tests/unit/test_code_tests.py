@@ -333,7 +333,7 @@ async def test_a_function_that_gives_no_program_is_an_error(opened: Any) -> None
 @pytest.mark.parametrize(("settings", "says"), [
     ({}, "nothing to test with"),
     ({"tests": "assert True"}, "tests='assert True' must be a list"),
-    ({"tests": ["assert f( =="]}, r"tests\[0\]='assert f\( ==' is no Python"),
+    ({"tests": ["assert f( =="]}, r"tests\[0\]='assert f\( ==' is not Python"),
     ({"tests": [1]}, "must be a list of texts"),
     ({"examples": "readme"}, "examples='readme'"),
     ({"tests": ["x"], "timeout": 0}, "timeout=0"),

@@ -105,7 +105,7 @@ def test_named_ways(way: str, reply: str, key: str | None) -> None:
 
 
 def test_unknown_ways_are_named() -> None:
-    for way, says in (("nothing", "is not known"), ("regex:(", "is no regular expression")):
+    for way, says in (("nothing", "is not known"), ("regex:(", "is not a regular expression")):
         with pytest.raises(ConfigurationError, match=says):
             named_answer(way, "--answer")
 

@@ -165,7 +165,7 @@ def test_an_account_without_a_budget_only_counts() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(ConfigurationError, match="is no Budget"):
+    with pytest.raises(ConfigurationError, match="is not a Budget"):
         Ledger(5)  # type: ignore[arg-type]
     one, other = account(), account()
     with pytest.raises(ValueError, match="another ledger"):

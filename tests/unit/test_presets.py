@@ -146,7 +146,7 @@ class TestGrounded:
             Grounded(model=embedder(), threshold=2)
         with pytest.raises(ConfigurationError, match="Grounded: context=7"):
             Grounded(7, model=embedder())  # type: ignore[arg-type]
-        with pytest.raises(ConfigurationError, match="model='gpt' is no model"):
+        with pytest.raises(ConfigurationError, match="model='gpt' is not a model"):
             Grounded(model="gpt")  # type: ignore[arg-type]
 
     async def test_no_context(self) -> None:
@@ -230,7 +230,7 @@ class TestSmallOnes:
         assert (await checked(Similar(model=embedder()), "opened bridge", problem=known)).score == pytest.approx(1.0)
         with pytest.raises(ConfigurationError, match="gives no vectors"):
             Similar("x", model=ScriptedModel(["x"]))
-        with pytest.raises((ConfigurationError, AllCandidatesFailed), match="no text to compare with"):
+        with pytest.raises((ConfigurationError, AllCandidatesFailed), match="must be a text to compare with"):
             await checked(Similar(model=embedder()), "x")
 
     async def test_sql(self, tmp_path: Path) -> None:

@@ -28,11 +28,11 @@ HOSTILE = (
     "</pre></textarea><script>alert(1)</script><img src=x onerror=alert(2)>\"'&amp; \0 \x1b[31m \u202e gpj \ud800 end"
 )
 VOID = {"meta", "input"}
-Say = Callable[[int], tuple[str, float]]
+Say = Callable[[int], tuple[str, float | asyncio.Event]]
 
 
 class Scripted:
-    """Candidate i is `say(i)`: a text and the seconds until it is there; `fail` raises on its first attempts."""
+    """Candidate i is `say(i)`: a text, and the seconds or the event until it is there; `fail` raises at first."""
 
     name = "scripted"
     limits = Limits()
@@ -49,7 +49,7 @@ class Scripted:
             self._seeds.append(seeds[0])
         i = self._seeds.index(seeds[0])
         text, wait = self._say(i)
-        await asyncio.sleep(wait)
+        await (wait.wait() if isinstance(wait, asyncio.Event) else asyncio.sleep(wait))
         if self._fail.get(i):
             raise self._fail[i].pop(0)
         usage = Usage(calls=1, requests=1, prompt_tokens=20, completion_tokens=5, usd=0.0)
@@ -62,6 +62,7 @@ class Judge:
     name = "judge"
 
     def __init__(self, *scores: float, asks: bool = True) -> None:
+        self.given, self.six = 0, asyncio.Event()
         self._scores, self._model = scores, Scripted(lambda i: ("8", 0.005)) if asks else None
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
@@ -70,6 +71,9 @@ class Judge:
     async def score(self, run: Run, candidate: Candidate) -> Score:
         if self._model is not None:
             await run.generate(self._model, Problem("judge this"))
+        self.given += 1
+        if self.given == 6:
+            self.six.set()
         value = self._scores[candidate.index % len(self._scores)]
         return Score(value=value, feedback="" if value == 1 else f"only {value}")
 
@@ -87,11 +91,13 @@ async def traced(*, n: int, model: Scripted, verifier: Judge, stop: Threshold | 
 async def eight() -> dict[str, Any]:
     """Best-of-8: one lost to its verifier, one retried, one still generating when the rule stopped it."""
 
-    def say(i: int) -> tuple[str, float]:
-        return f"so the answer is \\boxed{{{380 + i}}}", 5.0 if i == 7 else 0.1 if i == 6 else 0.01
+    judge = Judge(0.25, float("nan"), 0.5, 0.75, 0.1, 0.3, 1.0)
+
+    def say(i: int) -> tuple[str, float | asyncio.Event]:
+        # The good one comes when all others have their scores, and the last one never.
+        return f"so the answer is \\boxed{{{380 + i}}}", asyncio.Event() if i == 7 else judge.six if i == 6 else 0.01
 
     model = Scripted(say, {2: [RateLimited("429 slow down", retry_after=0.01)]})
-    judge = Judge(0.25, float("nan"), 0.5, 0.75, 0.1, 0.3, 1.0)
     return await traced(n=8, model=model, verifier=judge, stop=Threshold(0.9))
 
 

@@ -120,7 +120,7 @@ async def test_other_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"line 1: it was started with rollouts=4 \(now 2\)"):
         await made(path, rollouts=2)
     path.write_text("{}\n")
-    with pytest.raises(DataError, match="is no pool"):
+    with pytest.raises(DataError, match="is not a pool"):
         await made(path)
 
 

@@ -126,5 +126,5 @@ def test_wrong_settings_are_named() -> None:
     for name, value in (("most", 1), ("threshold", 2), ("read", 5), ("limit", 5)):
         with pytest.raises(ConfigurationError, match=f"{name}={value}"):
             SemanticGroups(model, **{name: value})  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="is no model"):
+    with pytest.raises(ConfigurationError, match="is not a model"):
         SemanticGroups("gpt")  # type: ignore[arg-type]

@@ -117,7 +117,7 @@ async def test_a_function_is_a_verifier(function: Any) -> None:
     ("changes", "words"),
     [
         ({"model": print}, "wrap a function with CallableModel"),
-        ({"verifier": 3}, "solve: verifier=3 is no verifier"),
+        ({"verifier": 3}, "solve: verifier=3 is not a verifier"),
         ({"verifier": BestOfN}, "a function of the output, or a function of"),
         ({"verifier": lambda: 1.0}, r"verifier <lambda>\(\): it must take \(problem, candidate\)"),
         ({"strategy": BestOfN}, "pass an object such as BestOfN"),

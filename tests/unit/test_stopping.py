@@ -61,7 +61,7 @@ def test_vote_decided_by_weight() -> None:
     rule = VoteDecided(weighted=True)
     assert rule(votes("aab", [1.0, 1.0, 0.5]), 1) and not rule(votes("aab", [1.0, 0.5, 0.5]), 1)
     assert rule(votes("aab", [1.0, 1.0, None]), 1)
-    # 0.1 * 3 - 0.3 in rounded sums is no lead, and neither is what rounding adds to a lead of exactly 1.
+    # 0.1 * 3 - 0.3 in rounded sums is not a lead, and neither is what rounding adds to a lead of exactly 1.
     assert not rule(votes("aaaab", [1.0, 0.1, 0.1, 0.1, 0.3]), 1)
 
 

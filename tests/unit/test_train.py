@@ -191,7 +191,7 @@ def test_wrong_options(problems: Path, tmp_path: Path, capsys: Any) -> None:
         assert run(*arguments) == 2, arguments
         assert "tts-plugins: " in capsys.readouterr().err
     for path, says in (
-        (problems, "is no pool"),
+        (problems, "is not a pool"),
         (tmp_path / "none", "there is no such file"),
         (tmp_path, "cannot be read"),
     ):

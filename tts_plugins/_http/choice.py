@@ -35,7 +35,7 @@ def uses_aiohttp(address: str) -> bool:
     proxy = proxy_for(address)
     try:
         return proxy is None or urlsplit(proxy).scheme in ("http", "https")
-    except ValueError:  # it is no address, of which the client will tell
+    except ValueError:  # it is not an address, of which the client will tell
         return False
 
 

@@ -45,7 +45,7 @@ class StatusFailed(Exception):
 def exchange_error(
     error: BaseException, who: str, secrets: Iterable[str], now: float, *, names: str | None = None
 ) -> TTSError | None:
-    """The error of this package for a failed exchange; None for what is none.
+    """The error of this package for a failed exchange; None for any other error.
 
     Args:
         who: the model, and where it was asked.

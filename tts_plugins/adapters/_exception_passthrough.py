@@ -1,4 +1,4 @@
-"""Exceptions that are no failure of a candidate and leave a search unchanged: LangGraph's interrupts, and Ctrl-C."""
+"""Exceptions that are not failures of a candidate, and leave a search unchanged: LangGraph's interrupts, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Passing:
     def take(self, error: BaseException, where: str) -> PassedThrough | None:
         """What to raise instead, to end the search; None where it is a failure like any other."""
         if type(error) is RuntimeError and error.__cause__ is not None and not isinstance(error.__cause__, Exception):
-            error = error.__cause__  # a thread wraps what is no Exception, since that would end the loop
+            error = error.__cause__  # a thread wraps what is not an Exception, since that would end the loop
         return None if isinstance(error, TTSError) or not _passes(error) else self.end(error, where)
 
     def end(self, error: BaseException, where: str) -> PassedThrough:

@@ -209,7 +209,7 @@ class BaseSearch(Generic[S]):
         """The answer as a generation.
 
         Raises:
-            CandidateLost: it is none.
+            CandidateLost: it is not a valid output.
         """
 
     # What it may say.

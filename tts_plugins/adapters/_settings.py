@@ -141,7 +141,7 @@ def as_strategy(owner: str, value: Any) -> Strategy:
     """A strategy, from itself, its name, or its `to_dict`.
 
     Raises:
-        ConfigurationError: it is none, or is not known.
+        ConfigurationError: it is not a strategy, or its name is not known.
     """
     if isinstance(value, str):
         if value.strip().replace("_", "-") == "compute-optimal":
@@ -153,7 +153,7 @@ def as_strategy(owner: str, value: Any) -> Strategy:
     if isinstance(value, Mapping):
         return BaseStrategy.from_dict(value)
     if isinstance(value, type) or not callable(value):
-        raise ConfigurationError(f"{owner}: strategy={value!r} is no strategy; pass BestOfN(n=8), or 'best-of-n'")
+        raise ConfigurationError(f"{owner}: strategy={value!r} is not a strategy; pass BestOfN(n=8), or 'best-of-n'")
     return cast(Strategy, value)
 
 
@@ -161,7 +161,7 @@ def as_budget(owner: str, value: Any, standing: Budget | Ledger | None = None) -
     """A budget, from itself or from limits, which are laid over those that stand.
 
     Raises:
-        ConfigurationError: it is none.
+        ConfigurationError: it is not a budget, or a limit is not known.
     """
     if not isinstance(value, Mapping):
         if not isinstance(value, Budget | Ledger):

@@ -28,7 +28,7 @@ def shaped(owner: str, strategy: Any, n: Any) -> BaseStrategy | None:
     width that divides n, up to its own.
 
     Raises:
-        ConfigurationError: n is no whole number of at least 1.
+        ConfigurationError: n is not a whole number of at least 1.
     """
     check_count(owner, "n", n)
     if isinstance(strategy, Revision):

@@ -52,7 +52,7 @@ def find(text: str) -> Statement | None:
     for source in (*certain(text, low), _tables(text)):
         for each in source:
             if any(a <= each.at < b for a, b in inside):
-                continue  # a member of a document is no statement
+                continue  # a member of a document is not a statement
             (doubtful if each.doubtful else sure).append(each)
             if not each.doubtful:
                 break  # they come from the end
@@ -102,7 +102,7 @@ def _inner(value: str) -> str:
 
 
 def _hashes(text: str) -> Iterator[Statement]:
-    """What stands behind ####, as in GSM8K, where it is no heading."""
+    """What stands behind ####, as in GSM8K, where it is not a heading."""
     for match in reversed(deque(_HASHES.finditer(text), maxlen=_MOST) if "####" in text else ()):
         value = match["value"].strip()
         more = bool(text[match.end() :].strip())
@@ -158,7 +158,7 @@ def _tables(text: str) -> Iterator[Statement]:
 def _unmarked(text: str, low: str) -> Statement | None:
     """The answer of a text that names none: its last line, its subject, or all of it where it is short."""
     value = text.strip()
-    shows = "$" in value[-40:] or value.endswith(("\\]", "\\)", "\\)."))  # a formula is no refusal
+    shows = "$" in value[-40:] or value.endswith(("\\]", "\\)", "\\)."))  # a formula is not a refusal
     if not value or (_REFUSAL.match(value) and not shows):
         return None
     if _names_an_answer(low.strip()):

@@ -69,7 +69,7 @@ def loads(text: str) -> Any:
     """The JSON value that the text is.
 
     Raises:
-        ValueError: it is none; NaN, Infinity and what is nested too deeply are none either.
+        ValueError: it is not JSON. NaN, Infinity and what is nested too deeply do not count as JSON either.
     """
     try:
         return json.loads(text, parse_constant=_refuse)

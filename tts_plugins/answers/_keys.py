@@ -69,7 +69,7 @@ def normalise(answer: str, style: Style | None = None) -> str:
 
 
 def canonical_json(text: str) -> str | None:
-    """JSON in one form; None for what is no object or array."""
+    """JSON in one form; None for what is not an object or array."""
     text = text.strip()
     if text[:1] + text[-1:] not in ("{}", "[]"):
         return None
@@ -138,7 +138,7 @@ def _plain(value: str) -> str:
 
 
 def _undressed(value: str) -> str:
-    """Without what stands around an answer and is none of it: bold type, quotes, a dollar sign, the sentence's end."""
+    """Return the answer without what surrounds it: bold type, quotes, a dollar sign, the sentence's end."""
     before = None
     while value != before:
         before = value

@@ -32,7 +32,7 @@ _WIDE = 40  # places by which an exponent is written out
 
 
 def number(text: str, style: Style | None = None) -> str | None:
-    """The one form of a number; None for what is none, or could be more than one.
+    """Return the one form of a number; None for a text that is not a number, or could be more than one.
 
     >>> number("1,200.50"), number("3*10^8"), number("2 1/3"), number("1,234"), number("1,234", "point")
     ('1200.5', '300000000', '7/3', None, '1234')
@@ -108,7 +108,7 @@ def _grouped(text: str, style: Style | None) -> str | None:
 
 
 def _thousands(head: str, groups: list[str], *, blank: bool = False) -> bool:
-    """Whether groups of three digits can be no list: one begins with 0, or the number is round or long."""
+    """Return whether groups of three digits cannot be a list: one begins with 0, or the number is round or long."""
     if head.startswith("0"):
         return False
     if any(group[0] == "0" for group in groups):

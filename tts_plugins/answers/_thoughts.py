@@ -1,4 +1,4 @@
-"""What a model thought before it answered, taken off: it is no part of its answer. Pure."""
+"""What a model thought before it answered, taken off: it is not part of its answer. Pure."""
 
 from __future__ import annotations
 

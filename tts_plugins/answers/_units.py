@@ -71,7 +71,7 @@ def unit(text: str) -> str:
 
 
 def date(text: str) -> str | None:
-    """A day as year-month-day; None for what is none. `07/04/1776` is read as in the United States."""
+    """Return a day as year-month-day; None for other texts. `07/04/1776` is read as in the United States."""
     if match := _DAY_MONTH.fullmatch(text):
         return _day(match[3], _month(match[2]), match[1])
     if match := _MONTH_DAY.fullmatch(text):

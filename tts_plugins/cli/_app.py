@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tts_plugins._version import __version__
+from tts_plugins.cli._commands.batch import batch
 from tts_plugins.cli._commands.bench import bench
 from tts_plugins.cli._commands.calibrate import calibrate_command
 from tts_plugins.cli._commands.demo import demo
@@ -35,6 +36,7 @@ app.command("demo")(demo)
 app.command("solve")(solve)
 app.command("record")(record)
 app.command("bench")(bench)
+app.command("batch")(batch)
 app.command("report")(report)
 app.command("calibrate")(calibrate_command)
 app.command("export")(export_command)

@@ -11,9 +11,9 @@ from typing import Any
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget
-from tts_plugins.distributed._connection import connect, ray_module
 from tts_plugins.distributed._fleet import Fleet, pickled
 from tts_plugins.distributed.account import ZERO
+from tts_plugins.distributed.connection import connect, ray_module
 from tts_plugins.distributed.shared_budget import SharedBudget
 from tts_plugins.engine.many import Outcomes, Work
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
@@ -69,7 +69,7 @@ class RayEngine:
         if address is not None and not isinstance(address, str):
             raise ConfigurationError(f"RayEngine: address={address!r} must be a text, such as '10.0.0.5:6379'")
         if budget is not None and not isinstance(budget, Budget):
-            raise ConfigurationError(f"RayEngine: budget={budget!r} is no Budget; pass Budget(calls=32), or None")
+            raise ConfigurationError(f"RayEngine: budget={budget!r} is not a Budget; pass Budget(calls=32), or None")
         self.address, self.workers, self.in_flight, self.budget = address, workers, in_flight, budget
         self.account, self.options = account, {"num_cpus": cpus, **(options or {})}
         self.stats = RayStats()

@@ -152,7 +152,7 @@ class NextStep:
         before = steps_of(parent)
         steps = before if empty else (*before, Step(said))
         text = parent.text if empty else self.model.separator.join(step.text for step in steps)
-        answered = marked(said) and not unfinished(text)  # what is thought is no answer yet
+        answered = marked(said) and not unfinished(text)  # what is thought is not an answer yet
         return Candidate(
             problem=parent.problem,
             text=text,

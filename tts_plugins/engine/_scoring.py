@@ -72,7 +72,7 @@ class failing_alone:
             if not asked_to_cancel():
                 raise VerifierError(f"{self._verifier}: it was cancelled from inside") from error
             return
-        # It may be no Exception either, such as a test framework's.
+        # It need not be an Exception either: an example is a test framework's.
         raise VerifierError(f"{self._verifier}: {words(error)}") from error
 
 
@@ -85,7 +85,7 @@ def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
     given: object = score
     if not isinstance(given, Score):
         raise InvalidScore(
-            f"{verifier}: of candidate {candidate.id} it returned {given!r}, which is no Score; return Score(value=…)"
+            f"{verifier}: of candidate {candidate.id} it returned {given!r}, not a Score; return Score(value=…)"
         )
     value = _in_unit(verifier, candidate, "score", given.value)
     steps = tuple([_in_unit(verifier, candidate, f"step score {i}", v) for i, v in enumerate(given.steps)])
@@ -116,7 +116,7 @@ def _read(key: AnswerKey, text: str) -> object:
 
 def is_ours(key: AnswerKey) -> bool:
     """Whether an answer key is one of this package's, which are quick."""
-    return str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
+    return key is extract or str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
 
 
 async def with_answer(candidate: Candidate, key: AnswerKey, run: Run) -> Candidate:

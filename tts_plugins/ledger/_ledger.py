@@ -45,7 +45,7 @@ class Ledger(TreeAccount):
         around: Hold | None = None,
     ) -> None:
         if budget is not None and not isinstance(budget, Budget):
-            raise ConfigurationError(f"Ledger: budget={budget!r} is no Budget; pass Budget(calls=32), or None")
+            raise ConfigurationError(f"Ledger: budget={budget!r} is not a Budget; pass Budget(calls=32), or None")
         hold = inside if isinstance(inside, Hold) else None
         payer = inside.ledger if isinstance(inside, Hold) else inside
         assert payer is None or isinstance(payer, Ledger)
@@ -193,6 +193,10 @@ class Ledger(TreeAccount):
         self._check_process()
         with GRAPH.lock:
             return claim.room()
+
+    def has_room(self, amount: Amount) -> bool:
+        """Return whether an amount can be reserved."""
+        return self.fits(amount, 1) > 0
 
     def ask(
         self,

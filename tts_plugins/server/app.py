@@ -204,10 +204,10 @@ async def metrics(server: Server, request: Request) -> Response:
 
 
 async def body_of(request: Request) -> Any:
-    """The request's JSON.
+    """Return the request's body, read as JSON.
 
     Raises:
-        APIError: it is none.
+        APIError: it is not JSON.
     """
     raw = await request.body()
     try:

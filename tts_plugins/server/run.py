@@ -75,7 +75,7 @@ def bind(settings: ServerSettings) -> socket.socket:
     """A listening socket for the settings' address.
 
     Raises:
-        ConfigurationError: the address is taken, or is none of this machine.
+        ConfigurationError: the address is taken, or is not this machine's.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # Named as TCP: asyncio sets TCP_NODELAY on such only, and else an answer waits 40 ms for an acknowledgement.

@@ -131,7 +131,7 @@ def _literal(node: ast.expr) -> Any:
         return [_literal(part) for part in node.elts]
     value = ast.literal_eval(node)
     if not isinstance(value, str | int | float | None) or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError("it is no JSON")
+        raise ValueError("it is not JSON")
     return value
 
 

@@ -11,7 +11,7 @@ from tts_plugins.errors import ConfigurationError, RequestRefused, VerifierError
 from tts_plugins.prompts import LIMIT, Messages
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Generation, Problem
-from tts_plugins.verifiers._verdicts import Unreadable, excerpt
+from tts_plugins.verifiers._judge_replies import Unreadable, excerpt
 
 T = TypeVar("T")
 
@@ -39,7 +39,9 @@ class Asker:
         self, model: Model, who: str, *, schema: Mapping[str, Any] | None = None, logprobs: bool = False
     ) -> None:
         if not isinstance(model, Model):
-            raise ConfigurationError(f"{who}: model={model!r} is no model; pass one such as OpenAICompatibleModel(…)")
+            raise ConfigurationError(
+                f"{who}: model={model!r} is not a model; pass an OpenAICompatibleModel(…) or another"
+            )
         self.model, self.who = model, who
         self._schema, self._logprobs = schema, logprobs
         self._formless = False
@@ -83,7 +85,7 @@ class Asker:
 
         Args:
             messages: what to ask; its argument is the trouble with an earlier reply, or empty.
-            read: raises `Unreadable` for what is no verdict.
+            read: raises `Unreadable` for what is not a verdict.
 
         Returns:
             What could be read, and why the others could not.

@@ -31,7 +31,7 @@ class CallableVerifier:
         inline: call a synchronous function where the engine runs, which saves the hop to a thread: for functions of
             microseconds only, since nothing else happens meanwhile.
 
-    What is no score in [0, 1], or raises, is an error of that candidate, and stands in the trace.
+    What is not a score in [0, 1], or raises, is an error of that candidate, and stands in the trace.
 
     Raises:
         ConfigurationError: `function` cannot be called, or not with these arguments, or `aggregate` is not known.
@@ -71,7 +71,7 @@ class CallableVerifier:
         """What the function says.
 
         Raises:
-            InvalidScore: it returned something that is no score.
+            InvalidScore: it returned something that is not a score.
         """
         given = (_said(candidate),) if self._alone else (candidate.problem, candidate)
         if self._inline:
@@ -86,14 +86,14 @@ def as_verifier(owner: str, value: Any) -> Verifier | SetVerifier | None:
     """A verifier, from itself, or from a function that `CallableVerifier` takes.
 
     Raises:
-        ConfigurationError: it is none; begins with the `owner` that was given it.
+        ConfigurationError: it is not a verifier. The message begins with `owner`.
     """
     if value is None or ((is_verifier(value) or is_set_verifier(value)) and not isinstance(value, type)):
         return value
     if isinstance(value, type) or not callable(value):
         raise ConfigurationError(
-            f"{owner}: verifier={value!r} is no verifier; pass one of tts_plugins.verifiers, a function of the output, "
-            "or a function of (problem, candidate)"
+            f"{owner}: verifier={value!r} is not a verifier; pass one of tts_plugins.verifiers, a function of the "
+            "output, or a function of (problem, candidate)"
         )
     return CallableVerifier(value)
 
@@ -116,7 +116,7 @@ def as_score(result: Any, who: str, how: Aggregate = "last") -> Score:
     """A function's result as a `Score`.
 
     Raises:
-        InvalidScore: it is none of the forms that `CallableVerifier` names.
+        InvalidScore: it has none of the forms that `CallableVerifier` names.
     """
     if isinstance(result, Score):
         return result
@@ -140,7 +140,7 @@ def as_score(result: Any, who: str, how: Aggregate = "last") -> Score:
 
 
 def _number(value: Any) -> float | None:
-    """Booleans are 1 and 0; None for what is no number."""
+    """Booleans are 1 and 0; None for what is not a number."""
     if isinstance(value, str | bytes) or not hasattr(value, "__float__") or hasattr(value, "__len__"):
         return None
     return float(value)

@@ -85,7 +85,7 @@ class MathAnswer:
         if "error" in reply:
             raise VerifierError(f"MathAnswer: {given[:80]!r} against {gold[:80]!r}: {reply['error']}")
         if not reply["gold"]:
-            return Score(value=0.0, feedback="it differs from the known answer, which is no formula")
+            return Score(value=0.0, feedback="it differs from the known answer, which is not a formula")
         equal = reply["equal"] and may_be_equal(known, given, strict=False)
         said = str(reply["said"])
         # What math-verify itself finds in the text counts where no other answer was read in it.

@@ -70,7 +70,7 @@ class Similar:
         texts = (given,) if isinstance(given, str) else tuple(given or ())
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ConfigurationError(
-                f"Similar: reference={given!r:.80} is no text to compare with; pass reference=…, or put it into the "
+                f"Similar: reference={given!r:.80} must be a text to compare with; pass reference=…, or put it in the "
                 "problem's metadata as 'reference'"
             )
         return tuple(map(self._cut, texts))

@@ -1,6 +1,6 @@
 """Every call of a language model in a candidate: made as the candidate makes it, on the account of its search.
 
-DSPy has no hook that every call passes, that sees what it is asked, may refuse it, and is told what it used: callbacks
+DSPy has no hook that every call passes, that sees what it is asked, may refuse it, and sees what it used: callbacks
 and usage trackers are settings, which programs replace, and adapters can be called past. So the methods that are called
 themselves, `__call__` and `acall` of `dspy.BaseLM` and of the classes that override them, are wrapped once. Outside of
 a search they do what they did.
@@ -11,11 +11,10 @@ takes it for a failed attempt. What a call used is what DSPy tells its usage tra
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from typing import Any
 
 import dspy
@@ -26,7 +25,7 @@ from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._calls.prompting import prompted
 from tts_plugins_dspy._calls.scope import Scope, scope_here, scoped
 from tts_plugins_dspy._calls.usage import Entries, Tap, cached_tokens_of, call_of, tells_usage, text_of
-from tts_plugins_dspy._calls.versions import message_call, told_from_cache
+from tts_plugins_dspy._calls.versions import from_cache, message_call
 
 _METHODS = ("__call__", "acall")
 _COVERED, _SEARCHES = "_tts_plugins_covered", "_tts_plugins_searches"
@@ -39,7 +38,8 @@ class Refused(BaseException):
 def cover(*kinds: type) -> None:
     """Wrap the methods of these classes, and of all language models that are known so far.
 
-    `ScaledLM` makes no call of its own: the model that it asks is covered.
+    `ScaledLM` makes no call of its own: the model that it asks is covered. Classes that are defined later are wrapped
+    when they are defined; a method that is set on a class, by the next search.
     """
     for kind in (*kinds, *_with_subclasses(dspy.BaseLM)):
         if _SEARCHES in vars(kind):
@@ -50,6 +50,23 @@ def cover(*kinds: type) -> None:
                 wrapped = _acovered(method) if inspect.iscoroutinefunction(method) else _covered(method)
                 setattr(wrapped, _COVERED, True)
                 setattr(kind, name, wrapped)
+
+
+def cover_later() -> None:
+    """Wrap the methods of each class of language models as it is defined, be it inside of a search."""
+    base: Any = dspy.BaseLM
+    own = vars(base).get("__init_subclass__")
+
+    def __init_subclass__(cls: type, /, **options: Any) -> None:
+        if own is None:
+            super(base, cls).__init_subclass__(**options)
+        else:
+            own.__func__(cls, **options)
+        cover(cls)
+
+    if not hasattr(getattr(own, "__func__", None), _COVERED):
+        setattr(__init_subclass__, _COVERED, True)
+        base.__init_subclass__ = classmethod(__init_subclass__)
 
 
 def _with_subclasses(kind: Any) -> Iterator[Any]:
@@ -109,10 +126,11 @@ class LMCall:
         self.args, self.kwargs = prompted(scope, lm, args, kwargs)
         self._messages = kwargs.get("messages")
         self._outer: LMCall | None = scope.running
-        # A model that this one asks in turn has been shown the hints already.
-        self._scope = dataclasses.replace(scope, running=self, hints=())
+        self._shows_hints = bool(scope.hints)
+        self._scope = scope.calling(self)
         self._tap, self._entries = Tap(dspy.settings.get("usage_tracker")), Entries()
         self._handed_over = False
+        self._announced: AbstractContextManager[Any] | None = None
 
     def __enter__(self) -> LMCall:
         if self._outer is not None:
@@ -124,22 +142,24 @@ class LMCall:
         except (BudgetExhausted, ConfigurationError, MeterClosed) as error:
             raise Refused(str(error)) from error
         modules = [*(dspy.settings.get("caller_modules") or []), self._entries]
-        with ExitStack() as context:
-            context.enter_context(scoped(self._scope, usage_tracker=self._tap, caller_modules=modules))
-            messages = self.kwargs.get("messages")
-            if messages is not self._messages:  # with hints; the adapter's own that it knows are others
-                context.enter_context(message_call(self.lm, messages))
-            self._context = context.pop_all()
+        self._settings = scoped(self._scope, usage_tracker=self._tap, caller_modules=modules)
+        self._settings.__enter__()
+        messages = self.kwargs.get("messages")
+        if messages is not self._messages:  # with hints; the adapter's own that it knows are others
+            self._announced = message_call(self.lm, messages)
+            self._announced.__enter__()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        self._context.__exit__(kind, error, traceback)
+        if self._announced is not None:
+            self._announced.__exit__(kind, error, traceback)
+        self._settings.__exit__(kind, error, traceback)
         if error is None:
             return
         if self._handed_over:
             self._charge_own()
         else:
-            self._meter.fail(self, "reserve" if self._tap.told else _charge(error))
+            self._meter.fail(self, "reserve" if self._tap.counts else _charge(error))
 
     def hand_over(self) -> None:
         """Free what is reserved: this model passes the call on to another one, whose call pays."""
@@ -153,10 +173,12 @@ class LMCall:
             self._charge_own()
             return outputs
         said = outputs if isinstance(outputs, list) else []
-        told = self._tap.told
-        # A call that DSPy made is told of, even where its usage is empty.
+        if self._shows_hints:
+            self._scope.written.extend(text for output in said if (text := text_of(output).strip()))
+        counted = self._tap.counts
+        # DSPy reports every call that it made, even if the usage is empty.
         cached = self._entries.cached or (self._entries.usage is None and tells_usage(self.lm))
-        usage = told or self._entries.usage or {}
+        usage = counted or self._entries.usage or {}
         self._meter.end(
             self,
             prompt_tokens=usage.get("prompt_tokens"),
@@ -165,13 +187,13 @@ class LMCall:
             texts=[text_of(output) for output in said],
             truncated=[False] * len(said),
             requests=self._entries.requests or self._choices,
-            cached=cached and told_from_cache(told),
+            cached=cached and from_cache(counted),
         )
         return outputs
 
     def _charge_own(self) -> None:
         """Charge what a model used itself that passed a part of its call on."""
-        counts = {name: (self._tap.told or {}).get(name) for name in ("prompt_tokens", "completion_tokens")}
+        counts = {name: (self._tap.counts or {}).get(name) for name in ("prompt_tokens", "completion_tokens")}
         if any(counts.values()):
             self._meter.unreserved(**counts, model=str(getattr(self.lm, "model", type(self.lm).__name__)))
 

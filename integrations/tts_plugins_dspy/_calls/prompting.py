@@ -23,8 +23,8 @@ def prompted(scope: Scope, lm: Any, args: tuple[Any, ...], kwargs: dict[str, Any
         return args, kwargs  # it takes neither settings nor messages
     prompt, messages, rest = _read(args, kwargs)
     if _is_request(prompt):
-        return (_hinted_request(prompt, _hints(scope, lm)),), {**rest, **_sample(scope, lm, rest, bare=True)}
-    hints = _hints(scope, lm)
+        return (_hinted_request(prompt, _hints(scope, lm, prompt)),), {**rest, **_sample(scope, lm, rest, bare=True)}
+    hints = _hints(scope, lm, messages or prompt)
     if hints and messages is not None:
         messages = _hinted(messages, hints)
     elif hints:
@@ -56,12 +56,23 @@ def _sample(scope: Scope, lm: Any, asked: Mapping[str, Any], *, bare: bool = Fal
     return changes
 
 
-def _hints(scope: Scope, lm: Any) -> str:
+def _hints(scope: Scope, lm: Any, asked: Any) -> str:
     """The hints as one text; none for a model of the adapter's own, which reads an output and writes none."""
-    adapter = dspy.settings.get("adapter")
-    if adapter is not None and any(value is lm for value in vars(adapter).values()):
+    if not scope.hints or _reads(scope, lm, asked):
         return ""
     return "\n\n".join(f"{HINT}:\n{text}" for text in scope.hints)
+
+
+def _reads(scope: Scope, lm: Any, asked: Any) -> bool:
+    """Whether it is the adapter's own model; where that is the program's model too, whether it is shown an output."""
+    adapter = dspy.settings.get("adapter")
+    if adapter is None or not any(value is lm for value in vars(adapter).values()):
+        return False
+    if lm is not dspy.settings.get("lm"):
+        return True
+    messages = asked if isinstance(asked, list) else [asked]
+    shown = "\n".join(str(message.get("content") if isinstance(message, Mapping) else message) for message in messages)
+    return any(text in shown for text in scope.written)
 
 
 _NOTE = f"The input `{HINT}` shows attempts at the whole program so far, and what was said of them."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
@@ -36,6 +36,7 @@ class Scope:
         attempts: earlier candidates that this one is to improve on.
         hints: texts that every prompt of the candidate shows: attempts at the whole program.
         running: the call of a language model (`interception.LMCall`) that this code is part of.
+        written: what the candidate's calls wrote so far.
     """
 
     meter: Meter
@@ -45,6 +46,14 @@ class Scope:
     attempts: Attempts | None = None
     hints: tuple[str, ...] = ()
     running: Any = None
+    written: list[str] = field(default_factory=list)
+
+    def calling(self, call: Any) -> Scope:
+        """Return the scope inside of a call; a model that this one asks in turn has been shown the hints already."""
+        return Scope(
+            meter=self.meter, ledger=self.ledger, sample=self.sample, temperature=self.temperature,
+            attempts=self.attempts, running=call, written=self.written,
+        )  # fmt: skip
 
 
 NO_CALLS = object()

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from tts_plugins.adapters import is_whole
 from tts_plugins.metering import Call
+from tts_plugins_dspy._isolation import modules_of
 
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _OWN = ("dspy.clients.", "tts_plugins_dspy.")
@@ -36,13 +37,18 @@ def output_tokens_of(program: Any) -> int | None:
 
     A program that is a language model itself has its own limit.
     """
-    if hasattr(program, "predictors"):
-        models = [getattr(predictor, "lm", None) or dspy.settings.lm for predictor in program.predictors()]
+    if isinstance(program, dspy.Module):
+        models = [getattr(predictor, "lm", None) or dspy.settings.lm for predictor in predictors_of(program)]
     else:
         models = [getattr(program, "lm", None)]
     limits = [_limit(getattr(lm, "kwargs", {}), None) for lm in models]
     known = [limit for limit in limits if limit is not None]
     return sum(known) if known and len(known) == len(limits) else None
+
+
+def predictors_of(program: Any) -> list[Any]:
+    """Return the predictors of a program, those of frozen modules too, which `dspy.Module.predictors` leaves out."""
+    return [module for module in modules_of(program) if isinstance(module, dspy.Predict)]
 
 
 def tells_usage(lm: Any) -> bool:
@@ -67,22 +73,22 @@ def text_of(output: Any) -> str:
 
 
 class Tap:
-    """A usage tracker for one call: it remembers what it is told, and tells the tracker that was there.
+    """A usage tracker for one call: it keeps what is reported, and passes it on to the tracker that was there.
 
     Attributes:
-        told: the token counts; None where nothing was told, as after an answer from the cache.
+        counts: the token counts; None if nothing was reported, as after an answer from the cache.
     """
 
     def __init__(self, standing: Any) -> None:
         self._standing: Any = standing._standing if isinstance(standing, Tap) else standing
-        self.told: dict[str, Any] | None = None
+        self.counts: dict[str, Any] | None = None
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
         """Remember it: a call of several requests may tell of each."""
-        before, self.told = self.told or {}, dict(usage_entry)
+        before, self.counts = self.counts or {}, dict(usage_entry)
         for name in ("prompt_tokens", "completion_tokens"):
             if before.get(name):
-                self.told[name] = before[name] + (usage_entry.get(name) or 0)
+                self.counts[name] = before[name] + (usage_entry.get(name) or 0)
         if self._standing is not None:
             self._standing.add_usage(lm, usage_entry)
 

@@ -38,7 +38,7 @@ def read_verdict(value: Any, who: str) -> Any:
     """Return a verifier's verdict in a form that `CallableVerifier` takes.
 
     Raises:
-        InvalidScore: a prediction without a score, or a score that is no number.
+        InvalidScore: a prediction without a score, or a score that is not a number.
     """
     if not isinstance(value, dspy.Example | Mapping):
         return value
@@ -76,7 +76,7 @@ class Reward:
         """Return what the function gave as a score.
 
         Raises:
-            InvalidScore: it is no number.
+            InvalidScore: it is not a number.
         """
         score, feedback = verdict(value, self.__name__)
         if isinstance(score, str) or not hasattr(score, "__float__") or math.isnan(float(score)):

@@ -25,8 +25,8 @@ def check_verifier(owner: str, value: Any) -> None:
         return
     if isinstance(value, type) or not callable(value):
         raise ConfigurationError(
-            f"{owner}: verifier={value!r} is no verifier; pass a metric, a function of the prediction, a dspy.Module "
-            "that gives a score, or one of tts_plugins.verifiers"
+            f"{owner}: verifier={value!r} is not a verifier; pass a metric, a function of the prediction, a "
+            "dspy.Module that gives a score, or one of tts_plugins.verifiers"
         )
     reward = isinstance(value, Reward)
     function = value.function if reward else value
@@ -88,7 +88,7 @@ def _function(function: Any, search: Judged) -> Verifier:
 
 
 class _Asked(dspy.Example):  # type: ignore[misc]
-    """The example of a metric: the inputs alone. A metric that reads a gold answer is told why there is none."""
+    """The example of a metric: the inputs alone. If the metric reads a gold answer, the error says why it cannot."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -157,7 +157,7 @@ def _module(judge: Any, search: Judged) -> Verifier:
 
 def _fitting(judge: Any, known: Mapping[str, Any], name: str) -> dict[str, Any]:
     predictors = judge.predictors()
-    # Past DSPy's own access to `forward`, which warns of a call by that name; this is none.
+    # Past DSPy's own access to `forward`, which warns of direct calls; nothing is called here.
     parameters = inspect.signature(object.__getattribute__(judge, "forward")).parameters
     wanted = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if not wanted and predictors:

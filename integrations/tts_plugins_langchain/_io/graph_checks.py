@@ -39,7 +39,7 @@ def check_memory(owner: str, runnable: Any, fix: str) -> None:
 
 
 def check_finished(owner: str, output: Any) -> None:
-    """Refuse a state that waits for a human: it is no answer, and nobody can resume one candidate of several.
+    """Refuse a state that waits for a human: it is not an answer, and nobody can resume one candidate of several.
 
     Raises:
         ConfigurationError: a graph gave it.

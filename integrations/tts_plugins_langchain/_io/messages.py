@@ -22,7 +22,7 @@ _DETAILS: tuple[Literal["input_token_details"], Literal["output_token_details"]]
 
 def chosen(result: Result, run: Any, details: UsageDetails) -> AIMessage:
     """The chosen candidate's message, without its own usage; `response_metadata["tts"]` tells of the search."""
-    # An answer that was put together of steps is no one message of the model.
+    # An answer that was put together of steps is not one message of the model.
     given = result.output if isinstance(result.output, AIMessage) else AIMessage(str(result.text))
     if result.abstained is not None:
         given = withheld(result.abstained)

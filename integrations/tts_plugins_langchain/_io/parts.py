@@ -87,7 +87,7 @@ def main_part(runnable: Any) -> Any:
 def output_tokens_of(runnable: Any, arguments: Mapping[str, Any] | None = None) -> int | None:
     """Tokens that an output can have at most: all that its models may write; None if one of them does not say.
 
-    A function may repeat a text, so that this is no bound there; it is what an answer usually keeps to.
+    A function may repeat a text, so that this is not a bound there; it is what an answer usually keeps to.
     """
     limits = [
         limit_in({**_own_fields(part.runnable), **part.arguments})
@@ -143,7 +143,7 @@ def _own_fields(model: Any) -> Mapping[str, Any]:
 
 
 def _fields(runnable: Any) -> Iterator[Any]:
-    """The runnables, and the nodes of graphs, in an object's own fields; the verifier of a search is no part of it."""
+    """The runnables, and the nodes of graphs, in an object's own fields; the verifier of a search is not part of it."""
     own = dict(getattr(runnable, "__dict__", {}))
     own.pop("verifier", None)
     yield from _found(own.values())

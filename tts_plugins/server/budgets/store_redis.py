@@ -39,7 +39,7 @@ class RedisStore:
 
     Raises:
         MissingExtraError: the package `redis` is not installed.
-        ConfigurationError: the address is none of Redis.
+        ConfigurationError: the address is not one of Redis.
     """
 
     def __init__(self, url: str) -> None:
@@ -50,7 +50,7 @@ class RedisStore:
         try:
             self._client: Any = redis.from_url(url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5)
         except ValueError as error:
-            raise ConfigurationError(f"store: it is no address of Redis ({error}); use redis://host:6379/0") from error
+            raise ConfigurationError(f"store: not an address of Redis ({error}); use redis://host:6379/0") from error
         self._take = self._client.register_script(_TAKE)
 
     async def take(self, tenant: str, periods: tuple[Period, ...], wanted: Amount, *, whole: bool) -> Amount | None:

@@ -40,7 +40,7 @@ class JSONSchemaVerifier:
     is not checked. The feedback is the errors in words.
 
     Raises:
-        ConfigurationError: the schema is no valid schema, or refers to what it does not hold.
+        ConfigurationError: the schema is not a valid schema, or refers to what it does not hold.
         MissingExtraError: `jsonschema` is not installed.
     """
 
@@ -55,7 +55,7 @@ class JSONSchemaVerifier:
             raise MissingExtraError("JSONSchemaVerifier needs jsonschema: pip install 'tts-plugins[schema]'") from error
         given: object = schema
         if not isinstance(given, Mapping | bool):
-            raise ConfigurationError(f"JSONSchemaVerifier: schema={given!r} is no schema; pass it as a mapping")
+            raise ConfigurationError(f"JSONSchemaVerifier: schema={given!r} is not a schema; pass it as a mapping")
         kind: Any = validator_for(schema)
         try:
             kind.check_schema(schema)

@@ -21,7 +21,7 @@ _SESSION = re.compile(r"^[ \t]*(?:>>> |\$ |In \[\d*\]:|C:\\|# ?pip )", re.MULTIL
 def fenced(text: str) -> str:
     """The program in a text: its blocks of Python that belong together; all of the text where it has no block.
 
-    Left out are thoughts, sessions of a shell or an interpreter, what is no Python where something else is, drafts of
+    Left out are thoughts, sessions of a shell or an interpreter, what is not Python where something else is, drafts of
     what a later block defines again, and examples of use.
     """
     text = without_thoughts(text.replace("\r\n", "\n"))

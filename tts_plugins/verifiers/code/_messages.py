@@ -48,7 +48,7 @@ def check_tests(name: str, tests: object, *, parse: bool = True) -> None:
         raise ConfigurationError(f"CodeTests: {name}={str(tests)[:80]!r} must be a list of texts, one a test")
     for i, test in enumerate(tests if parse else ()):
         if not parses(test):
-            raise ConfigurationError(f"CodeTests: {name}[{i}]={test[:80]!r} is no Python; write it as an assert")
+            raise ConfigurationError(f"CodeTests: {name}[{i}]={test[:80]!r} is not Python; write it as an assert")
         if not tests_something(test):
             raise ConfigurationError(
                 f"CodeTests: {name}[{i}]={test[:80]!r} tests nothing; write an assert, a call, or a function test_…"

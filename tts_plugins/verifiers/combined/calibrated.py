@@ -66,7 +66,7 @@ class Calibration:
         """The map that fits a recorded pool: its candidates' `score`, or their `step_scores` by `aggregate`.
 
         Raises:
-            DataError: a line is no record of the pool format; the file and the line are named.
+            DataError: a line is not a record of the pool format; the file and the line are named.
         """
         scores, right = read_pool(path, aggregate)
         return cls.fit(scores, right, method=method)
@@ -98,7 +98,7 @@ class Calibration:
         """Read what `save` wrote; never a pickle.
 
         Raises:
-            DataError: the file is no calibration, or of a newer version.
+            DataError: the file is not a calibration, or of a newer version.
         """
         import zipfile
 
@@ -132,7 +132,9 @@ class Calibrated:
     def __init__(self, verifier: Verifier, calibration: Calibration, *, name: str = "Calibrated") -> None:
         check_verifier(name, "verifier", verifier)
         if not isinstance(calibration, Calibration):
-            raise ConfigurationError(f"{name}: calibration={calibration!r} is none; use Calibration.fit(scores, right)")
+            raise ConfigurationError(
+                f"{name}: calibration={calibration!r} must be a Calibration; use Calibration.fit(scores, right)"
+            )
         self.name, self.verifier, self.calibration = name, verifier, calibration
 
     def __repr__(self) -> str:
@@ -157,7 +159,7 @@ def read_pool(path: str | os.PathLike[str], how: Aggregate) -> tuple[list[float]
     """The scores and outcomes of a recorded pool's scored candidates.
 
     Raises:
-        DataError: a line is no record, named with its file.
+        DataError: a line is not a record, named with its file.
     """
     scores, right = list[float](), list[bool]()
     opener: Any = gzip.open if str(path).endswith(".gz") else open

@@ -21,7 +21,7 @@ def named_answer(text: str, owner: str) -> AnswerKey:
     pattern, of which the first group of the last match counts, or all of it.
 
     Raises:
-        ConfigurationError: it is none of these; begins with the `owner` that was given it.
+        ConfigurationError: it is none of these. The message begins with `owner`.
     """
     if text.startswith("/"):
         return lambda reply: _pointed(_plain(reply), text)
@@ -29,7 +29,7 @@ def named_answer(text: str, owner: str) -> AnswerKey:
         try:
             pattern = re.compile(text.removeprefix("regex:"))
         except re.error as error:
-            raise ConfigurationError(f"{owner}={text!r} is no regular expression: {error}") from error
+            raise ConfigurationError(f"{owner}={text!r} is not a regular expression: {error}") from error
         return lambda reply: _matched(_plain(reply), pattern)
     if text == "math":
         return MathGroups()

@@ -111,7 +111,7 @@ class Canaries:
             value = (await self.verifier.score(run, canary)).value
         except CandidateError as error:
             run.note("canary", verifier=self.verifier.name, text=key, score=None, error=str(error)[:200])
-            return 0.0  # no score is no reward
+            return 0.0  # without a score there is no reward
         run.note("canary", verifier=self.verifier.name, text=key, score=value, unreliable=value >= self.threshold)
         return value
 

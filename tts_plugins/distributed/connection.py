@@ -42,7 +42,7 @@ def connect(address: str | None, **options: Any) -> None:
         options: for `ray.init`.
 
     Raises:
-        ConfigurationError: nothing answers there, or it is no Ray, or one of another version.
+        ConfigurationError: nothing answers there, or what answers is not Ray, or is another version of it.
     """
     ray = ray_module()
     if ray.is_initialized():
@@ -85,7 +85,7 @@ def _probe(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
         raise ConfigurationError(
-            f"RayEngine: address={address!r} is no address; give host:port of the cluster's head, such as "
+            f"RayEngine: address={address!r} is not an address; give host:port of the cluster's head, such as "
             "10.0.0.5:6379, or leave it out to run on this machine"
         )
     try:

@@ -1,4 +1,4 @@
-"""What a judge said: a verdict that is whole, in range and can be read in one way only, or it is none. Pure."""
+"""Read what a judge said: a verdict must be whole, in range, and readable in one way only. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Alternatives = Sequence[Sequence[tuple[str, float]]]
 
 
 class Unreadable(ValueError):
-    """A reply that is no verdict.
+    """A reply that is not a verdict.
 
     `reason` is in words of this package only, so that it may stand in the prompt of a repair, outside of all quotes;
     what came may be an attacker's, and stands in the message.
@@ -101,7 +101,7 @@ def _check_rest(body: str, found: Sequence[Found], verdict: Mapping[str, Any]) -
 
 
 def _decoded(body: str) -> str:
-    """The text that a reply holds as one JSON string; the reply itself where it is none."""
+    """Return the text that a reply holds as one JSON string; the reply itself if it is not one."""
     try:
         value = json.loads(body, strict=False)
     except (ValueError, RecursionError):

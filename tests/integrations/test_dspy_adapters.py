@@ -1,0 +1,261 @@
+"""Samples, hints and votes, whatever adapter a program sets and however it calls its models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pydantic
+import pytest
+
+pytest.importorskip("dspy")
+pytest.importorskip("aiohttp")
+
+import dspy
+from tts_plugins_dspy import Scaled, ScaledLM
+
+from tests.dspy_models import aclose, close, language_model, program, score
+from tests.imitations import said
+from tts_plugins import Budget, Revision, SelfConsistency
+from tts_plugins.testing.loopback import LoopbackServer
+
+try:
+    from dspy.adapters.baml_adapter import BAMLAdapter
+except ImportError:  # before DSPy 3.0.4
+    BAMLAdapter = None
+
+ONE_CHAIN = Revision(chains=1, rounds=2, select="best")
+
+
+def set_adapter(module: Any, question: str) -> Any:
+    """Sets an adapter of its own, as programs of several steps do."""
+    kinds = {"json": dspy.JSONAdapter, "xml": dspy.XMLAdapter, "chat": dspy.ChatAdapter, "baml": BAMLAdapter}
+    with dspy.context(adapter=kinds[module.how]()):
+        return module.ask(question=question)
+
+
+def called_adapter(module: Any, question: str) -> Any:
+    (fields,) = dspy.ChatAdapter()(dspy.settings.lm, {}, module.ask.signature, [], {"question": question})
+    return dspy.Prediction(**fields)
+
+
+def copied_model(module: Any, question: str) -> Any:
+    with dspy.context(lm=dspy.settings.lm.copy(temperature=0.5)):
+        return module.ask(question=question)
+
+
+def other_predictor(module: Any, question: str) -> Any:
+    mine = module.ask.deepcopy()
+    mine.set_lm(dspy.settings.lm)
+    return mine(question=question)
+
+
+def with_picture(module: Any, question: str) -> Any:
+    ask = dspy.Predict("question, image: dspy.Image -> answer: int")
+    return ask(question=question, image=dspy.Image(url="data:image/png;base64,iVBORw0KGgo="))
+
+
+def with_history(module: Any, question: str) -> Any:
+    ask = dspy.Predict("question, history: dspy.History -> answer: int")
+    return ask(question=question, history=dspy.History(messages=[{"question": "before?", "answer": 1}]))
+
+
+def in_threads(module: Any, question: str) -> Any:
+    pairs = [(module.ask, {"question": question})]
+    return dspy.Parallel(num_threads=2, disable_progress_bar=True)(pairs)[0]
+
+
+def messages_called(module: Any, question: str) -> Any:
+    asked = [{"role": "system", "content": "count"}, {"role": "user", "content": question}]
+    return dspy.Prediction(answer=dspy.settings.lm(messages=asked)[0])
+
+
+WAYS: dict[str, Callable[[Any, str], Any]] = {
+    "json": set_adapter,
+    "xml": set_adapter,
+    "chat": set_adapter,
+    "baml": set_adapter,
+    "adapter called": called_adapter,
+    "model called": lambda module, question: dspy.Prediction(answer=dspy.settings.lm(question)[0]),
+    "model called with messages": messages_called,
+    "model copied": copied_model,
+    "predictor copied": other_predictor,
+    "rollout_id": lambda module, question: module.ask(question=question, config={"rollout_id": 7, "temperature": 0.9}),
+    "picture": with_picture,
+    "history": with_history,
+    "threads": in_threads,
+    "own loop": lambda module, question: asyncio.run(module.ask.acall(question=question)),
+    "asyncify": lambda module, question: asyncio.run(dspy.asyncify(module.ask)(question=question)),
+}
+
+
+class Asking(dspy.Module):  # type: ignore[misc]
+    """Asks its model in one of many ways."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.ask, self.how = program(), how
+
+    def forward(self, question: str) -> Any:
+        return WAYS[self.how](self, question)
+
+
+@pytest.mark.filterwarnings("ignore:Passing OpenAI-style message")
+@pytest.mark.parametrize("how", WAYS)
+def test_samples_are_distinct_replayed_and_hinted_whatever_the_program_sets(
+    dspy_server: LoopbackServer, dspy_lm: Any, how: str
+) -> None:
+    if how == "baml" and BAMLAdapter is None:
+        pytest.skip("this version has no BAMLAdapter")
+    scaled = Scaled(Asking(how), n=4, verifier=score, budget=Budget(calls=8))
+    first = scaled.solve(question="q")
+    assert sorted(int(c.output.answer) for c in first.candidates) == [0, 1, 2, 3] and first.usage.calls == 4
+    again = scaled.solve(question="q")
+    assert again.usage.calls == 0 and dspy_server.counts.requests == 4
+    assert [c.output.answer for c in again.candidates] == [c.output.answer for c in first.candidates]
+    dspy_server.reset()
+    Scaled(Asking(how), strategy=ONE_CHAIN, verifier=score, seed=1)(question="hints?")
+    before, after = (json.dumps(request.body) for request in dspy_server.requests)
+    assert "hint_" not in before and "hint_" in after and "more than 0" in after
+
+
+def test_the_model_of_an_adapter_reads_and_sees_no_hints(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    reader = language_model(dspy_server, "openai/reader")
+    with dspy.context(adapter=dspy.TwoStepAdapter(reader)):
+        Scaled(program(), strategy=ONE_CHAIN, verifier=score)(question="q")
+    hinted = {r.body["model"]: [] for r in dspy_server.requests}  # type: ignore[var-annotated]
+    for request in dspy_server.requests:
+        hinted[request.body["model"]].append("hint_" in json.dumps(request.body))
+    assert hinted == {"small": [False, True], "reader": [False, False]}
+    close(reader)
+
+
+def test_the_programs_model_may_be_the_adapters_too(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    with dspy.context(adapter=dspy.TwoStepAdapter(dspy_lm)):
+        Scaled(program(), strategy=ONE_CHAIN, verifier=score)(question="q")
+    assert ["hint_" in json.dumps(request.body) for request in dspy_server.requests] == [False, False, True, False]
+
+
+async def test_asynchronous_programs_set_adapters_too(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    class Two(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = program(), program()
+
+        async def aforward(self, question: str) -> Any:
+            with dspy.context(adapter=dspy.JSONAdapter()):
+                made = await self.first.acall(question=question)
+            return await self.second.acall(question=f"{question} {made.answer}")
+
+    scaled = Scaled(Two(), n=3, verifier=score, budget=Budget(calls=6))
+    answers = [(await scaled.acall(question="q")).answer for _ in range(2)]
+    assert dspy_server.counts.requests == 6 and answers == [5, 5]
+    await aclose(dspy_lm)
+
+
+def test_agents_are_searched_and_shown_hints(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    async def look(topic: str) -> str:
+        return f"about {topic}"
+
+    def acting(body: dict[str, Any], index: int) -> str:
+        if "next_tool_name" not in str(body):
+            return said(reasoning="so", answer=index)
+        tool = "finish" if "[[ ## observation_0 ## ]]" in str(body) else "look"
+        arguments = {} if tool == "finish" else {"topic": f"{index}"}
+        return said(next_thought="well", next_tool_name=tool, next_tool_args=json.dumps(arguments))
+
+    dspy_server.configure(reply=acting)
+    agent = dspy.ReAct("question -> answer: int", tools=[look])
+    with dspy.context(allow_tool_async_sync_conversion=True):
+        result = Scaled(agent, n=3, verifier=score, budget=Budget(calls=9)).solve(question="q")
+        assert len({c.output.answer for c in result.candidates}) == 3 and result.usage.calls == 9
+        dspy_server.reset()
+        Scaled(agent, strategy=ONE_CHAIN, verifier=score)(question="r")
+    assert ["hint_" in json.dumps(request.body) for request in dspy_server.requests] == [False] * 3 + [True] * 3
+
+
+FORMS = {
+    "xml": (dspy.XMLAdapter, lambda i, answer: f"<answer>\n{answer}\n</answer>"),
+    "fenced json": (dspy.JSONAdapter, lambda i, answer: f'```json\n{{"answer": {answer}}}\n```'),
+    "json after prose": (dspy.JSONAdapter, lambda i, answer: f'Let me see, {i}.\n{{"answer": {answer}}}'),
+    "baml": (BAMLAdapter, lambda i, answer: f'It is {i}.\n{{"answer": {answer}}}'),
+    "chat": (dspy.ChatAdapter, lambda i, answer: f"{i}\n\n[[ ## answer ## ]]\n{answer}\n\n[[ ## completed ## ]]"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_language_model_votes_as_the_adapter_reads(dspy_server: LoopbackServer, dspy_lm: Any, form: str) -> None:
+    kind, write = FORMS[form]
+    if kind is None:
+        pytest.skip("this version has no BAMLAdapter")
+    dspy_server.configure(reply=lambda body, i: write(i, 7 if i % 3 else i + 100))
+    with dspy.context(lm=ScaledLM(dspy_lm, strategy=SelfConsistency(n=3)), adapter=kind()):
+        answers = [program()(question=f"question {k}").answer for k in range(4)]
+    assert answers == [7, 7, 7, 7] and dspy_server.counts.requests == 12
+
+
+def test_reading_votes_asks_no_language_model(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    reader = language_model(dspy_server, "openai/reader")
+    dspy_server.configure(reply=lambda body, i: said(answer=7) if body["model"] == "reader" else f"Answer: {i // 2}")
+    with dspy.context(lm=ScaledLM(dspy_lm, n=3), adapter=dspy.TwoStepAdapter(reader)):
+        program()(question="q")
+    asked = re.findall("reader|small", str([request.body["model"] for request in dspy_server.requests]))
+    assert asked == ["small", "small", "small", "reader"]
+    close(reader)
+
+
+class Thing(pydantic.BaseModel):
+    """What a typed signature asks for."""
+
+    name: str
+    size: int
+
+
+TYPED: dict[str, tuple[str, list[str], str, Any]] = {
+    "bool": ("bool", ["True", "true"], "False", True),
+    "literal": ("Literal['yes', 'no']", ["yes", '"yes"'], "no", "yes"),
+    "models": (
+        "list[Thing]",
+        ['[{"name": "a", "size": 1}]', '[{"size": 1, "name": "a"}]'],
+        '[{"name": "b", "size": %d}]',
+        [Thing(name="a", size=1)],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TYPED)
+def test_votes_agree_on_typed_values(dspy_server: LoopbackServer, dspy_lm: Any, kind: str) -> None:
+    annotation, ways, other, expected = TYPED[kind]
+
+    def reply(body: dict[str, Any], index: int) -> str:
+        return f"{index}\n\n" + said(answer=ways[index % 2] if index % 3 else other.replace("%d", str(index)))
+
+    dspy_server.configure(reply=reply)
+    signature = dspy.Signature(f"question -> answer: {annotation}", custom_types={"Thing": Thing})
+    with dspy.context(lm=ScaledLM(dspy_lm, strategy=SelfConsistency(n=3))):
+        answers = [dspy.Predict(signature)(question=f"question {k}").answer for k in range(4)]
+    assert answers == [expected] * 4 and dspy_server.counts.requests == 12
+
+
+async def test_votes_are_read_with_the_adapter_that_an_asynchronous_program_sets(
+    dspy_server: LoopbackServer, dspy_lm: Any
+) -> None:
+    class Asks(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = dspy.Predict("question -> note, answer: int")
+
+        async def aforward(self, question: str) -> Any:
+            with dspy.context(adapter=dspy.JSONAdapter()):
+                return await self.ask.acall(question=question)
+
+    def reply(body: dict[str, Any], index: int) -> str:
+        return f'```json\n{{"answer": {7 if index % 3 else index + 100}, "note": "{index}"}}\n```'
+
+    dspy_server.configure(reply=reply)
+    with dspy.context(lm=ScaledLM(dspy_lm, strategy=SelfConsistency(n=3))):
+        assert [(await Asks().acall(question=f"question {k}")).answer for k in range(4)] == [7] * 4
+    await aclose(dspy_lm)

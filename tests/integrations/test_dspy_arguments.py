@@ -1,0 +1,84 @@
+"""The arguments of programs that search, the feedback that functions give, and what optimisers are shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("dspy")
+pytest.importorskip("aiohttp")
+
+import dspy
+from tts_plugins_dspy import BestOfN, Refine, Scaled, ScaledLM
+
+from tests.dspy_models import language_model, program, score
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.testing.loopback import LoopbackServer
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda score, text: (score, text),
+        lambda score, text: {"score": score, "feedback": text},
+        lambda score, text: dspy.Prediction(score=score, feedback=text),
+    ],
+    ids=["pair", "dict", "prediction"],
+)
+@pytest.mark.parametrize("given", ["reward_fn", "verifier"])
+def test_feedback_beside_a_score(dspy_server: LoopbackServer, dspy_lm: Any, form: Any, given: str) -> None:
+    function = (
+        (lambda args, pred: form(7.0, "say more")) if given == "reward_fn" else lambda pred: form(0.5, "say more")
+    )
+    best = Refine(program(), N=2, **{given: function}).solve(question="q").best
+    assert best.feedback == "say more" and "say more" in str(dspy_server.requests[1].body)
+    assert (best.details["reward"] == 7.0) if given == "reward_fn" else (best.score == 0.5)
+
+
+def test_no_temperature_is_sent_where_none_is_wanted(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    with dspy.context(lm=language_model(dspy_server, temperature=None)):
+        Scaled(program(), n=2, temperature=None, verifier=score)(question="q")
+        ScaledLM(language_model(dspy_server, temperature=None), n=2, temperature=None)("r")
+    assert dspy_server.counts.requests == 4 and not any(
+        request.body.get("temperature") for request in dspy_server.requests
+    )
+
+
+@pytest.mark.parametrize("value", [0, -1, "hot", 2.5, True])
+def test_the_model_checks_its_settings_as_programs_do(dspy_lm: Any, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"ScaledLM: temperature={value!r} must be above 0"):
+        ScaledLM(dspy_lm, temperature=value)
+
+
+def test_a_threshold_need_not_cost_rounds_of_latency(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    def waves(**settings: Any) -> list[int]:
+        result = BestOfN(program(), 8, lambda args, pred: 0.0, 1.0, **settings).solve(question=f"q{settings}")
+        return [event["n"] for event in result.trace if event["kind"] == "wave"]
+
+    assert waves() == [1, 2, 4, 1] and waves(wave=8) == [8] and waves(wave=4) == [4, 4]
+    with pytest.raises(ConfigurationError, match="wave= is for BestOfN; attempts run side by side with chains="):
+        Refine(program(), 8, lambda args, pred: 0.0, 1.0, wave=8)
+
+
+class Drafting(dspy.Module):  # type: ignore[misc]
+    """A program of the user's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.write = program()
+
+    def forward(self, question: str) -> Any:
+        return self.write(question=question)
+
+
+def test_optimisers_are_shown_the_users_program() -> None:
+    from dspy.propose.utils import get_dspy_source_code
+
+    module = Drafting()
+    bare = get_dspy_source_code(module)
+    wrapped = [Scaled(module), BestOfN(module, 2, lambda args, pred: 1.0), Refine(module, 2, lambda args, pred: 1.0)]
+    for searched in wrapped:
+        shown = get_dspy_source_code(searched)
+        assert bare.strip() in shown and len(shown) - len(bare) < 250
+        assert searched.__doc__ is not None and "Args:" in searched.__doc__, "people read what it takes all the same"
