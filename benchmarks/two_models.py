@@ -21,7 +21,7 @@ from benchmarks._files import write_json
 from tts_plugins import ComputeOptimal, SelfConsistency, solve
 from tts_plugins.metrics import Estimate, clustered_bootstrap, paired_bootstrap
 from tts_plugins.models.replay import ReplayModel, recorded_answer
-from tts_plugins.policies import Larger, Plan, calibrate
+from tts_plugins.policies import Ladder, Plan, Rung, calibrate
 from tts_plugins.policies._calibration.calibration import Calibration
 from tts_plugins.policies._calibration.larger_model import LargerPool
 from tts_plugins.policies._calibration.selection import cascades
@@ -80,7 +80,9 @@ def study(case: Case) -> list[dict[str, Any]]:
     print(f"{case.name}: {said}")
     plain = {
         "smaller, 1": ComputeOptimal(plans=(Plan(budget=1, fixed=SelfConsistency(n=1)),)),
-        "larger, 1": ComputeOptimal(plans=(Plan(budget=1, fixed=Larger(strategy=SelfConsistency(n=1))),)),
+        "larger, 1": ComputeOptimal(
+            plans=(Plan(budget=1, fixed=Ladder([Rung(strategy=SelfConsistency(n=1), model="larger")])),)
+        ),
     }
     rows = []
     single = {name: _run(case, [policy, policy]) for name, policy in plain.items()}
@@ -90,9 +92,7 @@ def study(case: Case) -> list[dict[str, Any]]:
         fitted = [_fit(case, i, price) for i in (0, 1)]
         rows.append(_row(f"policy at {price:.0e}", _run(case, fitted), price, single))
         for policy in fitted:
-            plan = policy.plans[0]
-            looks = [f"after {s.count}: {s.difficulty.signal} {s.difficulty.edges} -> {s.choices}" for s in plan.stages]
-            print(f"    {plan.fixed}; {'; '.join(looks) or 'no look pays'}")
+            print(f"    {policy.plans[0].fixed}")
         rows[-1]["limit"] = _limit(case, price)
     return rows
 
@@ -119,7 +119,14 @@ def _halves(case: Case) -> Sequence[tuple[Pool, Pool]]:
 def _fit(case: Case, test: int, price: float) -> ComputeOptimal:
     small, large = _halves(case)[1 - test]
     return calibrate(
-        small, budgets=(case.budget,), price=price, larger=large, larger_price=case.price, orders=4, aggregate="last"
+        small,
+        budgets=(case.budget,),
+        price=price,
+        larger=large,
+        larger_price=case.price,
+        orders=4,
+        aggregate="last",
+        hold_out=0,
     )
 
 

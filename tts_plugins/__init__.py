@@ -6,14 +6,16 @@ from tts_plugins.engine import (
     SolveEvents,
     carry_account,
     current_ledger,
+    dry_run,
     solve,
     solve_events,
     solve_many,
+    solve_many_sync,
     solve_stream,
     solve_sync,
 )
 from tts_plugins.ledger import Ledger
-from tts_plugins.policies import ComputeOptimal
+from tts_plugins.policies import ComputeOptimal, Ladder
 from tts_plugins.strategies import (
     DVTS,
     BeamSearch,
@@ -37,6 +39,7 @@ __all__ = [
     "ComputeOptimal",
     "Escalation",
     "Generation",
+    "Ladder",
     "Ledger",
     "Limits",
     "ParticleFilter",
@@ -54,9 +57,11 @@ __all__ = [
     "__version__",
     "carry_account",
     "current_ledger",
+    "dry_run",
     "solve",
     "solve_events",
     "solve_many",
+    "solve_many_sync",
     "solve_stream",
     "solve_sync",
 ]

@@ -135,11 +135,14 @@ def tally(candidates: Sequence[Scored], *, weighted: bool = False) -> dict[str, 
 
     Candidates whose answer could not be read do not vote.
     """
-    votes: dict[str, list[float]] = {}
     groups = grouped(candidates)
+    if not weighted:
+        counts = Counter([groups[vote] for c in candidates if (vote := c.vote) is not None])
+        return {answer: float(count) for answer, count in counts.items()}
+    votes: dict[str, list[float]] = {}
     for c in candidates:
-        if c.vote is not None:
-            votes.setdefault(groups[c.vote], []).append(_score(c) if weighted else 1.0)
+        if (vote := c.vote) is not None:
+            votes.setdefault(groups[vote], []).append(_score(c))
     # fsum: 0.1 + 0.2 + 0.3 must equal 0.6 in any order, else the order of arrival decides close votes.
     return {answer: math.fsum(shares) for answer, shares in votes.items()}
 
@@ -150,10 +153,11 @@ def grouped(candidates: Sequence[Candidate]) -> dict[str, str]:
     Votes form a group where each means the same as each other one in it (a clique): "means the same" is not transitive.
     The order of the candidates changes nothing.
     """
-    counts = Counter(c.vote for c in candidates if c.vote is not None)
-    relation = next((c.vote.relation for c in candidates if isinstance(c.vote, RelatedKey)), None)
+    votes = [vote for c in candidates if (vote := c.vote) is not None]
+    relation = next((vote.relation for vote in votes if isinstance(vote, RelatedKey)), None)
     if relation is None:
-        return {vote: vote for vote in counts}
+        return {vote: vote for vote in votes}
+    counts = Counter(votes)
     cliques: list[list[str]] = []
     for vote in sorted(counts, key=lambda vote: (-counts[vote], vote)):
         home = next((clique for clique in cliques if all(relation.same(vote, other) for other in clique)), None)

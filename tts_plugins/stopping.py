@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -40,6 +40,10 @@ class Rule(Configured, ABC):
         Raises:
             ConfigurationError: it does not suit.
         """
+
+    def doubts(self, model: str, verifier: object) -> Iterator[str]:
+        """Say what the rule was fitted to and does not run with, for `Result.warnings`; most rules are not fitted."""
+        yield from ()
 
     @property
     def needs_scores(self) -> bool:
@@ -101,6 +105,10 @@ class _Combined(Rule):
     def suits(self, n: int, select: Select) -> None:
         for rule in self.rules:
             rule.suits(n, select)
+
+    def doubts(self, model: str, verifier: object) -> Iterator[str]:
+        for rule in self.rules:
+            yield from rule.doubts(model, verifier) if isinstance(rule, Rule) else ()
 
     @property
     def needs_scores(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks._pools.frontier import Measured, cheapest, frontier, joined
 from tts_plugins.bench import replay
 from tts_plugins.metrics import Estimate
-from tts_plugins.policies import ComputeOptimal, LearnedStopping
+from tts_plugins.policies import ComputeOptimal
 from tts_plugins.policies._calibration.calibration import Calibration
 from tts_plugins.policies._calibration.replayed_trials import Outcome, Trials, select_of
 from tts_plugins.policies._calibration.selection import choose
@@ -42,7 +42,7 @@ class Half:
     def simple(self, goal: Goal) -> Choice:
         """The best rule that has learned nothing, for all alike; chosen on the other fold, as ours is."""
         plain = [o for o in self.fitted.options if not _is_learned(o)]
-        few = replace(self.fitted, options=plain, counts=(), _outcomes={})
+        few = replace(self.fitted, options=plain, counts=(), _outcomes={}, _paid={})
         found = choose(few, np.ones(len(self.calibration.pool.problems), dtype=bool), goal)
         return replace(found, fixed=list(self.fitted.options).index(plain[found.fixed]))
 
@@ -56,23 +56,13 @@ def half(train: Pool, test: Pool, n: int, *, orders: int, seed: int) -> Half:
     fitted = calibration.table(n)
     selects = list(fitted.trials.paths)
     trials = Trials(test.problems, n, selects, how="last", orders=orders, seed=seed, extra=0.0)
-    rules: dict[tuple[str, float], LearnedStopping] = {}
-    for select in selects:
-        prices = [o.strategy.stop.price for o in fitted.options if _is_learned(o) and select_of(o.strategy) == select]
-        if not prices:
-            continue  # where there are scores, none is learned on bare votes
-        made = LearnedStopping.frontier(train, n=n, prices=prices, select=select, orders=min(orders, 10), seed=7)
-        rules |= {(select, rule.price): rule for rule in made}
 
     def moved(o: Option) -> Option:
-        strategy = o.strategy
-        if _is_learned(o):
-            strategy = replace(strategy, stop=rules[select_of(strategy), strategy.stop.price])
-        return replace(o, strategy=strategy, sampling=strategy, at=trials.stops_at(strategy))
+        return replace(o, at=trials.stops_at(o.strategy))
 
     options = [moved(o) for o in fitted.options]
     return Half(calibration=calibration, fitted=fitted, test=test,
-                table=replace(fitted, trials=trials, options=options, _eases={}, _outcomes={}))  # fmt: skip
+                table=replace(fitted, trials=trials, options=options, _eases={}, _outcomes={}, _paid={}))  # fmt: skip
 
 
 def _is_learned(o: Option) -> bool:
@@ -107,7 +97,7 @@ def policies(folds: Sequence[Pool], full: Measured, n: int, *, orders: int) -> d
 
 def _target(halves: Sequence[Half], target: float, full: Measured, orders: int) -> dict[str, Any]:
     goal = Goal(target=target)
-    chosen = [h.calibration.decide(h.fitted, goal)[0] for h in halves]
+    chosen = [h.calibration.decide(h.fitted, goal) for h in halves]
     alike = [c.alike for c in chosen]
     rows = {
         "ComputeOptimal": _measured("policy", [h.run(c) for h, c in zip(halves, chosen, strict=True)], orders),
@@ -148,7 +138,7 @@ def _frontiers(halves: Sequence[Half], orders: int) -> tuple[list[Measured], lis
         chosen, alike, best = list[Outcome](), list[Outcome](), list[Outcome]()
         for h in halves:
             goal = Goal(price=price / max(_unit(h), 1e-9))
-            choice = h.calibration.decide(h.fitted, goal)[0]
+            choice = h.calibration.decide(h.fitted, goal)
             chosen.append(h.run(choice))
             alike.append(h.run(choice.alike))
             best.append(_oracle(h, choice.price))
@@ -189,7 +179,7 @@ def _bars(halves: Sequence[Half], orders: int) -> dict[str, Any]:
         if s is not None and s.stop is None and s.n in (1, 4, 16, n) and (s.n > 1 or "1" not in rows):
             rows["1" if s.n == 1 else f"{select_of(s)} of {s.n}"] = [h.table.outcome(i, 0) for h in halves]
     goal = Goal(target=0.01)
-    rows["ComputeOptimal, target 0.01"] = [h.run(h.calibration.decide(h.fitted, goal)[0]) for h in halves]
+    rows["ComputeOptimal, target 0.01"] = [h.run(h.calibration.decide(h.fitted, goal)) for h in halves]
     print(f"  accuracy and (samples) by difficulty, the easiest first; bins of {sizes} problems by pass@1")
     told: dict[str, Any] = {"sizes": sizes}
     for name, outcomes in rows.items():

@@ -73,11 +73,12 @@ def test_what_it_promises_is_what_comes(policy: ComputeOptimal) -> None:
 
 def test_bins_that_differ_get_strategies_of_their_own() -> None:
     options = (SelfConsistency(n=2), SelfConsistency(n=4), SelfConsistency(n=16))
-    found = calibrate(split_pool(), budgets=(16,), price=1e-5, options=options, bins=2)
+    found = calibrate(split_pool(), budgets=(16,), price=1e-5, options=options, bins=2, hold_out=0)
     (plan,) = found.plans
     assert plan.fixed == SelfConsistency(n=16) and plan.stages
     assert plan.stages[0].choices[0] in options[:2] and plan.stages[0].choices[-1] is None
-    assert plan.saved is not None and plan.saved[1] > 1.2 and plan.gain is not None and plan.gain[0] > -0.03
+    assert plan.over_fixed is not None and plan.over_fixed.tokens is not None
+    assert plan.over_fixed.tokens[1] > 1.1 and plan.over_fixed.accuracy[0] > -0.03
     fixed, ours = (replay_sync(split_pool(), p, orders=3) for p in (without_bins(found), found))
     assert ours.tokens_saved(fixed).low > 1.2
 
@@ -88,7 +89,7 @@ def test_bins_that_say_nothing_gain_nothing() -> None:
     noise = replace(pool, problems=tuple(noisy))
     options = (SelfConsistency(n=4), SelfConsistency(n=16))
     (plan,) = calibrate(noise, budgets=(16,), price=1e-6, options=options, signal="score").plans
-    assert plan.stages == () and plan.gain == (0.0, 0.0, 0.0) and plan.expected == plan.expected_fixed
+    assert plan.stages == () and plan.expected == plan.expected_fixed
 
 
 def test_the_same_pool_and_seed_give_the_same_policy(policy: ComputeOptimal) -> None:
@@ -180,7 +181,7 @@ def test_outcomes_from_elsewhere_can_be_chosen() -> None:
     assert calibrate(FIT, budgets=(N,), price=1e-5, options=SIMPLE, measured=[cheap]).plans[0].fixed == revision
     dear = replace(cheap, tokens=dict.fromkeys(every, 1e9))
     assert calibrate(FIT, budgets=(N,), price=1e-5, options=SIMPLE, measured=[dear]).plans[0].fixed != revision
-    with pytest.raises(DataError, match=f"problem '{FIT.problems[0].id}' of the pool is missing"):
+    with pytest.raises(DataError, match=r"problem 'p\d+' of the pool is missing"):
         calibrate(FIT, budgets=(N,), price=1e-5, options=SIMPLE, measured=[replace(cheap, right={})])
     with pytest.raises(ConfigurationError, match="cannot be tried on recorded samples"):
         calibrate(FIT, budgets=(N,), price=1e-5, options=[revision])
@@ -189,7 +190,7 @@ def test_outcomes_from_elsewhere_can_be_chosen() -> None:
 def test_the_cost_of_prompts_counts() -> None:
     options = (SelfConsistency(n=1), BestOfN(n=N, select="weighted"))
     plain, shared, single = (
-        calibrate(pool, budgets=(N,), price=1e-5, options=options, batch=batch).plans[0]
+        calibrate(pool, budgets=(N,), price=2e-5, options=options, batch=batch).plans[0]
         for pool, batch in ((FIT, None), (PROMPTED, None), (PROMPTED, 1))
     )
     assert plain.expected and shared.expected and single.expected
@@ -237,14 +238,10 @@ def test_pools_that_do_not_serve_are_refused() -> None:
         for p in FIT.problems))  # fmt: skip
     with pytest.raises(DataError, match=r"all candidates of the pool are truncated.*larger max_tokens"):
         calibrate(cut, price=1e-5)
-    p = FIT.problems[2]
-    odd = replace(p, candidates=(*p.candidates[:-1], replace(p.candidates[-1], step_scores=(), score=None)))
     for problems, said in (((), "the pool has no problems"), (FIT.problems[:1], "the pool has 1 problem;"),
                            (FIT.problems[:3], "3 problems; .* record at least 4")):  # fmt: skip
         with pytest.raises(ConfigurationError, match=said):
             calibrate(replace(FIT, problems=problems), price=1e-5)
-    with pytest.raises(DataError, match=rf"'{p.id}', candidates\[5\], score: is null, and others have one"):
-        calibrate(replace(FIT, problems=(*FIT.problems[:2], odd, *FIT.problems[3:])), price=1e-5)
     bare = replace(FIT, problems=tuple(
         replace(p, candidates=(PoolCandidate(tokens=1, correct=True),) * 4) for p in FIT.problems))  # fmt: skip
     with pytest.raises(DataError, match="neither answers nor scores"):

@@ -22,7 +22,7 @@ from tts_plugins import (
     solve_sync,
 )
 from tts_plugins.errors import ConfigurationError, DataError, RequestRefused
-from tts_plugins.policies import Difficulty, Expected, Plan, Stage
+from tts_plugins.policies import Compared, Difficulty, Expected, Plan, Stage
 from tts_plugins.stopping import Threshold, VoteLead
 from tts_plugins.testing import ScriptedModel, ScriptedStepModel, TableVerifier
 from tts_plugins.testing.scripted import ScriptedReviseModel
@@ -173,7 +173,7 @@ def test_scores_of_another_scale_are_refused() -> None:
 
 WHOLE = replace(
     POLICY, model="scripted", verifier="table", scores=(0.1, 0.3, 0.6),
-    plans=(replace(PLAN, price=1e-5, gain=(0.1, 0.0, 0.2), expected=Expected(
+    plans=(replace(PLAN, price=1e-5, over_full=Compared(accuracy=(0.1, 0.0, 0.2)), expected=Expected(
         accuracy=(0.5, 0.4, 0.6), samples=(5.0, 4.0, 6.0), tokens=(50.0, 40.0, 60.0))),),
 )  # fmt: skip
 

@@ -13,7 +13,7 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import LearnedStopping, calibrate
 from tts_plugins.policies._calibration.replayed_trials import learned_stops
 from tts_plugins.policies._stopping.fitting import Fitter
-from tts_plugins.policies._stopping.risk_bounds import Settings, cheapest, least_problems, lost_at_most
+from tts_plugins.policies._stopping.risk_bounds import least_problems, lost_at_most
 from tts_plugins.policies._stopping.threshold_rules import ladders
 from tts_plugins.policies._stopping.walks import Samples, walk
 from tts_plugins.pools import Pool
@@ -45,7 +45,7 @@ def test_a_promise_takes_a_least_number_of_problems() -> None:
     assert [least_problems(target) for target in (0.5, 0.05, 0.02, 0.01, 0.005)] == [20, 20, 25, 50, 100]
     assert least_problems(0.0) > 10**9
     few, enough = (LearnedStopping.fit(synthetic_pool(k, 8, seed=5), n=8, target=0.01) for k in (49, 400))
-    assert (few.enough, few.at_most, few.begin, few.lost_at_most) == (None, None, 8, 0.0)
+    assert (few.enough, few.at_most, few.weights, few.lost_at_most) == (None, None, (), 0.0)
     assert enough.enough is not None and 0 < (enough.lost_at_most or 0) <= 0.01
 
 
@@ -68,7 +68,7 @@ def test_a_climb_ends_at_the_first_rule_that_fails() -> None:
     fitter = Fitter(pool.problems, 16, "majority", how="last", orders=20, seed=0, extra=0.0)
     found = fitter.within(0.02, 0.9, [1e-6])
     for ladder in ladders("majority", 16):
-        bounds = [fitter._fitted(1e-6, fitter._thresholds.totals_of(rule), 0.95, simple=rule) for rule in ladder]
+        bounds = [fitter._fitted(1e-6, fitter._thresholds.ends_of(rule), 0.95, simple=rule) for rule in ladder]
         passed = next((i for i, f in enumerate(bounds) if f.lost_at_most > 0.02 + 1e-9), len(bounds))
         if found.simple in ladder:
             assert ladder.index(found.simple) < passed
@@ -94,28 +94,10 @@ def test_a_fit_does_not_flip_with_its_seed() -> None:
     assert max(tokens) < 1.15 * min(tokens)
 
 
-def drawn(rng: np.random.Generator, loss: float, problems: int = 60, settings: int = 30) -> Settings:
-    """One that loses nothing, and cheaper ones whose true loss is `loss`, beside noise that has none."""
-    lost = np.concatenate([np.zeros((1, problems)), loss + rng.normal(0, 0.15, (settings, problems))])
-    tokens = np.repeat(np.linspace(100, 10, settings + 1)[:, None], problems, axis=1)
-    lossless = np.arange(settings + 1) == 0
-    return Settings(lost=lost, tokens=tokens, lossless=lossless, rare=np.zeros_like(lossless))
-
-
-def test_the_cheapest_of_many_keeps_the_target_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(3)
-    broken = [cheapest(drawn(rng, 0.03), 0.02, 0.9) > 0 for _ in range(150)]
-    assert np.mean(broken) < 0.15
-    naive = [bool((drawn(rng, 0.03).lost.mean(1)[1:] <= 0.02).any()) for _ in range(50)]
-    assert np.mean(naive) > 0.9  # the luckiest of thirty looks as if it kept it
-    saved = [cheapest(drawn(rng, -0.03), 0.02, 0.9) for _ in range(30)]
-    assert np.median(saved) > 20  # what loses nothing is found
-
-
 def test_on_few_exact_checks_nothing_is_promised_but_the_first_that_passes() -> None:
     pool = synthetic_pool(40, 8, seed=6, exact=True)
     rule = LearnedStopping.fit(pool, n=8, select="best", target=0.02, orders=4)
-    assert (rule.begin, rule.enough, rule.at_most, rule.lost_at_most) == (8, None, None, 0.0)
+    assert (rule.weights, rule.enough, rule.at_most, rule.lost_at_most) == ((), None, None, 0.0)
     (plan,) = calibrate(pool, budgets=(8,), target=0.02, orders=3).plans
     assert plan.expected is not None and plan.expected_full is not None
     assert plan.expected.accuracy[0] == plan.expected_full.accuracy[0]
@@ -133,15 +115,13 @@ def test_more_confidence_saves_less() -> None:
             calibrate(pool, confidence=wrong)
 
 
-PLAIN = dict(n=8, price=0.0, reference=100.0, begin=8)
-WIDTHS: dict[Select, int] = {"majority": 19, "weighted": 21, "best": 17}
+PLAIN = dict(n=8, price=0.0, reference=100.0)
 
 
 @pytest.mark.parametrize("select", ["majority", "weighted", "best"])
 @pytest.mark.parametrize(("enough", "at_most"), [(1.0, None), (None, 3), (0.75, 5)])
 def test_rules_of_two_numbers_are_the_simple_rules(select: Select, enough: float | None, at_most: int | None) -> None:
-    never = (1.0, *[0.0] * (WIDTHS[select] - 1))
-    rule = LearnedStopping(select=select, weights=never, enough=enough, at_most=at_most, **PLAIN)  # type: ignore[arg-type]
+    rule = LearnedStopping(select=select, enough=enough, at_most=at_most, **PLAIN)  # type: ignore[arg-type]
     pool = synthetic_pool(12, 8, seed=9)
     samples = Samples.of(pool.problems, 8, select, "last")
     paths = walk(samples, 8, select, orders=2, seed=0, reference=1.0)
@@ -164,11 +144,9 @@ def test_rules_of_two_numbers_are_the_simple_rules(select: Select, enough: float
 
 
 def test_their_fields_are_checked() -> None:
-    good = LearnedStopping(select="best", weights=(1.0, *[0.0] * 16), **PLAIN)  # type: ignore[arg-type]
+    good = LearnedStopping(select="best", **PLAIN)  # type: ignore[arg-type]
     assert "enough" not in repr(good)
     for wrong in ({"enough": float("nan")}, {"at_most": 0}):
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):
-            LearnedStopping(select="best", weights=good.weights, **PLAIN, **wrong)  # type: ignore[arg-type]
-    assert "enough=1, at_most=3" in repr(
-        LearnedStopping(select="best", weights=good.weights, enough=1, at_most=3, **PLAIN)
-    )  # type: ignore[arg-type]
+            LearnedStopping(select="best", **PLAIN, **wrong)  # type: ignore[arg-type]
+    assert "enough=1, at_most=3" in repr(LearnedStopping(select="best", enough=1, at_most=3, **PLAIN))  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ class Scope(Departure):
         path: tuple[object, ...],
         model: object = None,
     ) -> None:
-        super().__init__(model)
+        self._model, self._left, self.waiting = id(model), False, False  # as `Departure`, a call the less
         self.ledger, self.hold, self.deadline = ledger, hold, deadline
         self.role, self.event, self.path = role, event, path
         outer = SCOPE.get()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 __all__ = ["PromptBound", "Written"]
@@ -37,15 +38,41 @@ class Written(NamedTuple):
         """Read messages with tools and the like; return what was read before as it is."""
         if isinstance(prompt, Written):
             return prompt
+        if (texts := _plain_texts(prompt)) is not None:
+            frame, around = _plain_frame(tuple([message["role"] for message in prompt["messages"]]))
+            content = sum([_bytes(text) for text in texts])
+            return cls(hash((frame, *texts)), frame, content, content + around)
         ids = prompt.get("prompt") if isinstance(prompt, Mapping) else None
         if isinstance(ids, list):
             return cls(hash(_ENCODER.encode(prompt)), None, 0, len(ids))  # they are tokens already
-        frame, texts = _parted(prompt)
-        shape = _ENCODER.encode(frame)
+        bare, texts = _parted(prompt)
+        shape = _ENCODER.encode(bare)
         content = sum(_bytes(text) for text in texts)
         messages = len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1
         around = _bytes(shape) + _PER_MESSAGE * messages
-        return cls(hash((shape, *texts)), hash(shape), content, content + around)
+        return cls(hash((hash(shape), *texts)), hash(shape), content, content + around)
+
+
+def _plain_texts(prompt: Any) -> list[str] | None:
+    """Return the texts of a prompt that is only messages of a role and a text, as most are; else None."""
+    if type(prompt) is not dict or len(prompt) != 1 or type(messages := prompt.get("messages")) is not list:
+        return None
+    texts = list[str]()
+    for message in messages:
+        if type(message) is not dict or len(message) != 2 or type(message.get("role")) is not str:
+            return None
+        text = message.get("content")
+        if type(text) is not str:
+            return None
+        texts.append(text)
+    return texts
+
+
+@lru_cache(maxsize=256)
+def _plain_frame(roles: tuple[str, ...]) -> tuple[int, int]:
+    """Return the shape of such a prompt, and the most tokens around its texts."""
+    shape = _ENCODER.encode({"messages": [{"role": role, "content": None} for role in roles]})
+    return hash(shape), _bytes(shape) + _PER_MESSAGE * len(roles)
 
 
 def _parted(prompt: Any) -> tuple[Any, list[str]]:
@@ -68,7 +95,7 @@ def _parted(prompt: Any) -> tuple[Any, list[str]]:
 
 
 def _bytes(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 class _Shape:
@@ -119,6 +146,8 @@ class PromptBound:
     def saw(self, prompt: Any, tokens: int) -> None:
         """Learn the server's count of this prompt; if counts differ (caches, modes), the largest binds."""
         written = Written.of(prompt)
+        if self._seen.get(written.key) == tokens:
+            return  # as of all samples of one prompt but the first
         # A template that adds more than expected does so for every prompt.
         self._allowance += max(0, tokens - written.tokens - self._allowance)
         if written.shape is not None:

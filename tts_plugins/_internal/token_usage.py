@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tts_plugins._internal.config import check_price
 from tts_plugins._internal.values import field, is_whole
@@ -52,6 +52,30 @@ class Trust:
             self.saw(claimed, int(1.2 * max(counts)) + 4)
 
 
+class Report(NamedTuple):
+    """What a server says that one request used, as far as it can be read; None where it does not say."""
+
+    prompt: int | None
+    completion: int | None
+    thought: int  # of the completion's tokens, those that are not shown
+    cached: int
+    every_choice: bool  # it is known to cover all choices
+    upper_bound: bool
+
+    @classmethod
+    def of(cls, reported: Any) -> Report:
+        """Read a server's usage object, whatever it is."""
+        details, read = field(reported, "completion_tokens_details"), field(reported, "prompt_tokens_details")
+        return cls(
+            _count(field(reported, "prompt_tokens"), 1),
+            _count(field(reported, "completion_tokens"), 0),
+            0 if details is None else _count(field(details, "reasoning_tokens"), 1) or 0,
+            0 if read is None else _count(field(read, "cached_tokens"), 1) or 0,
+            bool(field(reported, "every_choice")),
+            bool(field(reported, "upper_bound")),
+        )
+
+
 def measure(
     reported: Any,
     texts: Sequence[str],
@@ -62,6 +86,8 @@ def measure(
     hidden: bool,
     price: Price | None,
     trust: Trust | None = None,
+    calls: int | None = None,
+    requests: int = 1,
 ) -> Usage:
     """Return the usage of one request: as reported, or bounded if the report is missing or plainly wrong.
 
@@ -72,28 +98,30 @@ def measure(
         hidden: the choices may hold tokens that are not shown, so that texts bound nothing.
         price: dollars for prompt and completion tokens; None if unknown.
         trust: what is known of the server's counts for several choices; it learns from this one.
+        calls: choices that were asked for; those that nobody asked for cost their tokens, but are not calls of ours.
+        requests: HTTP attempts.
     """
-    prompt, trust = _count(reported, "prompt_tokens"), trust or Trust()
-    kept = kept_limit(reported, texts, max_tokens, trust)
-    claimed = completion = completion_count(reported, texts, truncated, max_tokens, hidden)
-    if claimed is not None and len(texts) > 1 and not field(reported, "every_choice"):
-        trust.saw(claimed, most_of_one(claimed, reported, texts, kept))
+    report, trust, sizes = Report.of(reported), trust or Trust(), [size_of(text) for text in texts]
+    claimed = completion = completion_count(report, sizes, truncated, max_tokens, hidden)
+    several = claimed is not None and len(texts) > 1 and not report.every_choice
+    # It is not needed for a single choice's count.
+    kept = kept_limit(report, sizes, max_tokens, trust) if several or completion is None else None
+    if several and claimed is not None:
+        trust.saw(claimed, most_of_one(claimed, report, sizes, kept))
         completion = claimed if trust.proven else None
-    exact = prompt is not None and completion is not None and not field(reported, "upper_bound")
-    if prompt is None:
-        prompt = prompt_bound
+    prompt = prompt_bound if report.prompt is None else report.prompt
+    exact = report.prompt is not None and completion is not None and not report.upper_bound
     if completion is None:
-        sizes = [
-            _bound(t, cut or hidden, kept, trust.limit(max_tokens)) for t, cut in zip(texts, truncated, strict=True)
-        ]
-        completion = _bound_of_all(texts, sizes, kept, claimed or 0)
-    _learn(trust, _count(reported, "completion_tokens"), completion, len(texts), max_tokens)
+        limit = trust.limit(max_tokens)
+        bounds = [_bound(n, cut or hidden, kept, limit) for n, cut in zip(sizes, truncated, strict=True)]
+        completion = _bound_of_all(sizes, bounds, kept, claimed or 0)
+    _learn(trust, report.completion, completion, len(texts), max_tokens)
     return Usage(
-        calls=len(texts),
-        requests=1,
+        calls=len(texts) if calls is None else min(calls, len(texts)),
+        requests=requests,
         prompt_tokens=prompt,
         completion_tokens=completion,
-        cached_tokens=min(_cached(reported), prompt) if exact else 0,
+        cached_tokens=min(report.cached, prompt) if exact else 0,
         usd=None if price is None else price(prompt, completion),
         exact=exact,
     )
@@ -106,82 +134,78 @@ def _learn(trust: Trust, said: int | None, charged: int, choices: int, max_token
 
 
 def completion_count(
-    reported: Any, texts: Sequence[str], truncated: Sequence[bool], max_tokens: int | None, hidden: bool = False
+    report: Report, sizes: Sequence[int], truncated: Sequence[bool], max_tokens: int | None, hidden: bool = False
 ) -> int | None:
-    """Return the completion tokens as reported; None if they are missing or cannot be true."""
-    claimed = _count(reported, "completion_tokens")
-    if claimed is None or not _plausible(claimed, texts, truncated, max_tokens):
+    """Return the completion tokens as reported; None if they are missing or cannot be true.
+
+    Args:
+        sizes: of the choices' texts, see `size_of`.
+    """
+    claimed = report.completion
+    if claimed is None or not _plausible(claimed, sizes, truncated, max_tokens):
         return None
     # Not every server keeps `max_tokens`. Past it, the texts must be long enough for so many, or not be all there is.
-    within = max_tokens is None or claimed <= max_tokens * len(texts)
-    return claimed if within or hidden or claimed <= sum(map(_size, texts)) + _thought(reported) else None
+    within = max_tokens is None or claimed <= max_tokens * len(sizes)
+    return claimed if within or hidden or claimed <= sum(sizes) + report.thought else None
 
 
-def kept_limit(reported: Any, texts: Sequence[str], max_tokens: int | None, trust: Trust) -> int | None:
+def kept_limit(report: Report, sizes: Sequence[int], max_tokens: int | None, trust: Trust) -> int | None:
     """Return `max_tokens` as long as nothing shows that the server exceeds it, now or earlier; else None."""
     if max_tokens is None or trust.limit(max_tokens) != max_tokens:
         return None
-    claimed, sizes = _count(reported, "completion_tokens") or 0, [_size(t) for t in texts]
-    past = claimed > max_tokens * len(texts) or max(sizes) - 2 > _BYTES_OF_ONE * max_tokens
+    claimed = report.completion or 0
+    past = claimed > max_tokens * len(sizes) or max(sizes) - 2 > _BYTES_OF_ONE * max_tokens
     # If it is too small for all texts, it is the count of one.
     return None if past or max_tokens < claimed < sum(sizes) / _BYTES_A_TOKEN else max_tokens
 
 
-def most_of_one(claimed: int, reported: Any, texts: Sequence[str], kept: int | None) -> int:
+def most_of_one(claimed: int, report: Report, sizes: Sequence[int], kept: int | None) -> int:
     """Return the most tokens that one choice alone can have; `claimed` if that is not known.
 
     Args:
         kept: the limit of each choice, if the server keeps it.
     """
-    sizes = [_size(t) + _thought(reported) for t in texts]
+    with_thought = [size + report.thought for size in sizes]
     # More than all texts can have: there are hidden tokens, and any choice may have most of them.
-    shown = claimed if claimed > sum(sizes) else max(sizes)
+    shown = claimed if claimed > sum(with_thought) else max(with_thought)
     return shown if kept is None else min(shown, kept)
 
 
-def _thought(reported: Any) -> int:
-    return _count(field(reported, "completion_tokens_details"), "reasoning_tokens") or 0
-
-
-def _bound_of_all(texts: Sequence[str], sizes: Sequence[int], kept: int | None, claimed: int) -> int:
-    if claimed <= sum(_size(t) for t in texts):
-        return sum(sizes)
+def _bound_of_all(sizes: Sequence[int], bounds: Sequence[int], kept: int | None, claimed: int) -> int:
+    if claimed <= sum(sizes):
+        return sum(bounds)
     # One choice has more tokens than all texts show, so each choice may have that many.
-    return max(sum(sizes), len(texts) * (claimed if kept is None else kept))
+    return max(sum(bounds), len(sizes) * (claimed if kept is None else kept))
 
 
-def _cached(reported: Any) -> int:
-    return _count(field(reported, "prompt_tokens_details"), "cached_tokens") or 0
+def _count(value: Any, least: int) -> int | None:
+    if type(value) is not int:
+        if (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10) or (
+            isinstance(value, float) and value.is_integer()
+        ):
+            value = int(value)
+        if not is_whole(value):
+            return None
+    return value if least <= value < 10**9 else None
 
 
-def _count(reported: Any, name: str) -> int | None:
-    value = field(reported, name)
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not is_whole(value) or not 0 <= value < 10**9:
-        return None
-    return value if value > 0 or name == "completion_tokens" else None
-
-
-def _plausible(tokens: int, texts: Sequence[str], truncated: Sequence[bool], max_tokens: int | None) -> bool:
-    size = sum(len(t.encode("utf-8", "replace")) for t in texts)
+def _plausible(tokens: int, sizes: Sequence[int], truncated: Sequence[bool], max_tokens: int | None) -> bool:
+    length = sum(sizes) - 2 * len(sizes)  # without the ends of turns
     if max_tokens is not None and tokens < max_tokens * sum(truncated):
         return False  # some were cut at the limit, so they alone have more
-    if size == 0:
+    if length == 0:
         return True
     # Some servers count the first choice only. Few tokens may represent a long text once, but not a whole batch.
-    return tokens > 0 and (size / tokens <= _BYTES_A_TOKEN or (len(texts) == 1 and size / tokens <= _BYTES_OF_ONE))
+    return tokens > 0 and (length / tokens <= _BYTES_A_TOKEN or (len(sizes) == 1 and length / tokens <= _BYTES_OF_ONE))
 
 
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", "replace")) + 2  # the end of turn is a token too
+def size_of(text: str) -> int:
+    """Return the tokens that a choice with this text has at most, none hidden: its bytes, and the end of its turn."""
+    return (len(text) if text.isascii() else len(text.encode("utf-8", "replace"))) + 2
 
 
-def _bound(text: str, unseen: bool, kept: int | None, limit: int | None) -> int:
+def _bound(size: int, unseen: bool, kept: int | None, limit: int | None) -> int:
     """Return tokens of one choice at most; `unseen`: it may hold more than is shown."""
-    size = _size(text)
     if kept is not None:
         return kept if unseen else min(size, kept)
     return max(size, limit or 0) if unseen else size

@@ -79,13 +79,15 @@ def _timing(view: View, event: Event) -> Html:
     return el("span", " ".join(filter(None, words)), class_="quiet")
 
 
+_MOST_SEEDS = 3
 _FAILED = {"failed": "failed", "out_of_budget": "out of budget"}
 
 
 def _request(view: View, node: Node) -> Html:
     event, failures, mark = node.event, node.of("failure"), view.mark(node.event)
     usage, tries = event.get("usage") or {}, len(failures) + (mark != "failed" or not failures)
-    seeds = ", ".join(oneline(s) for s in event.get("seeds") or ())
+    given = [oneline(s) for s in event.get("seeds") or ()]
+    seeds = ", ".join(given) if len(given) <= _MOST_SEEDS else f"{given[0]} and {len(given) - 1} more"
     facts = [
         f"×{event['n']}" if event.get("n") not in (None, 1) else "",
         f"{bounded(usage, usage.get('tokens'))} tokens" if usage else "",
@@ -149,7 +151,7 @@ def _more(view: View, event: Event, laid_out: str) -> Html:
     facts = [
         el("span", "answer ", el("code", el("bdi", answer))) if show_answer else None,
         el("span", f"continues {oneline(event['parent_candidate'])}") if event.get("parent_candidate") else None,
-        el("span", f"finish reason {oneline(finish)}") if finish not in (None, "", "stop") else None,
+        el("span", f"finish reason {oneline(finish)}") if finish not in (None, "", "stop", "step") else None,
         el("span", others) if others else None,
     ]
     shown = [fact for fact in (*facts, _timing(view, event)) if fact is not None]

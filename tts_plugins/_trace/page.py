@@ -191,8 +191,10 @@ def _verdict(view: View, prefix: str) -> Html:
     if len(problem) > 400:
         whole = el("details", el("summary", "the whole problem"), el("pre", problem, dir="auto"))
         short = markup(el("p", el("bdi", shorten(problem, 300)), class_="problem"), whole)
-    if chosen is None:
-        answer: list[object] = [el("p", f"No candidate was chosen: {view.why}.", class_="answer none")]
+    if chosen is None and view.outcome == "running":
+        answer: list[object] = [el("p", "None is chosen yet: the search is still running.", class_="quiet")]
+    elif chosen is None:
+        answer = [el("p", f"No candidate was chosen: {view.why}.", class_="answer none")]
     else:
         value = top.get("answer")
         text = pretty(str(chosen.event.get("text") if value is None else value))
@@ -211,7 +213,7 @@ def _facts(view: View) -> Html:
     top = view.top
     budget = limits(top) or "none of its own"
     pairs = [
-        ("Ended", view.why),
+        ("State" if view.outcome == "running" else "Ended", view.why),
         ("How sure", sureness(top) or None),
         ("Candidates", view.tally),
         ("Strategy", top.get("strategy")),

@@ -43,6 +43,8 @@ NOTES = {
     "straggler": "too slow for its level, which went on without it",
     "shortage": "this machine had no thread, descriptor or memory for it",
     "doubt": "the choice is doubtful",
+    "circles": "this chain repeats itself, and ends",
+    "steps": "how single steps are asked for",
     "top_up": "fewer choices than asked for; the rest is asked again",
     "escalated": "not sure enough, so more was asked",
 }

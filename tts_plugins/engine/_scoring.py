@@ -116,7 +116,7 @@ def _read(key: AnswerKey, text: str) -> object:
 
 def is_ours(key: AnswerKey) -> bool:
     """Whether an answer key is one of this package's, which are quick."""
-    return str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
+    return key is extract or str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
 
 
 async def with_answer(candidate: Candidate, key: AnswerKey, run: Run) -> Candidate:

@@ -82,7 +82,8 @@ class Tally:
     __slots__ = ("_new", "_sum")
 
     def __init__(self) -> None:
-        self._sum, self._new = Usage(), list[Usage]()
+        self._sum: Usage | None = None
+        self._new: list[Usage] = []
 
     def add(self, usage: Usage) -> None:
         """Add one."""
@@ -93,9 +94,9 @@ class Tally:
     def total(self) -> Usage:
         """Return the sum."""
         if self._new:
-            new, self._new = self._new, []
-            self._sum = Usage.sum((self._sum, *new))
-        return self._sum
+            parts, self._new = self._new if self._sum is None else [self._sum, *self._new], []
+            self._sum = parts[0] if len(parts) == 1 else Usage.sum(parts)
+        return self._sum or Usage()
 
 
 _MANY = 64

@@ -17,6 +17,11 @@ class RecordedText(str):
 
     recorded: PoolCandidate
 
+    @property
+    def blank(self) -> bool:
+        """Whether the record says nothing."""
+        return self.recorded.blank
+
     def __new__(cls, recorded: PoolCandidate) -> RecordedText:
         text = super().__new__(cls, recorded.text or recorded.answer or "")
         text.recorded = recorded

@@ -3,22 +3,27 @@
 from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies.abstention import Abstention
 from tts_plugins.policies.aggregates import aggregates
-from tts_plugins.policies.calibrate import calibrate
+from tts_plugins.policies.calibrate import calibrate, held_out
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import Difficulty
+from tts_plugins.policies.ladder import Ladder, Rung
 from tts_plugins.policies.learned_stopping import LearnedStopping
-from tts_plugins.policies.plan import Expected, Larger, Plan, Stage
+from tts_plugins.policies.plan import Alternative, Compared, Expected, Plan, Stage
 
 __all__ = [
     "Abstention",
+    "Alternative",
+    "Compared",
     "ComputeOptimal",
     "Difficulty",
     "Expected",
-    "Larger",
+    "Ladder",
     "LearnedStopping",
     "Measured",
     "Plan",
+    "Rung",
     "Stage",
     "aggregates",
     "calibrate",
+    "held_out",
 ]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tts_plugins.policies._resumed_run import OVER, Resumed, SeededRun, satisfied
-from tts_plugins.policies.plan import Larger, Plan
-from tts_plugins.protocols import Model, Run, StopRule
+from tts_plugins.policies.plan import Plan
+from tts_plugins.protocols import Run, StopRule
 from tts_plugins.stopping import should_stop
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 from tts_plugins.types import Problem, Scored
@@ -15,10 +15,8 @@ from tts_plugins.types import Problem, Scored
 Sampling = BestOfN | SelfConsistency
 
 
-async def follow(run: Run, problem: Problem, plan: Plan, larger: Model | None) -> Scored:
+async def follow(run: Run, problem: Problem, plan: Plan) -> Scored:
     """Sample to each stage with the strategy chosen before it, then continue with the last choice."""
-    if isinstance(plan.fixed, Larger):
-        return await plan.fixed.strategy(SeededRun(run, [], larger), problem)
     current, seen = plan.fixed, list[Scored]()
     for stage in plan.stages:
         if not isinstance(current, BestOfN | SelfConsistency) or current.n < stage.count:
@@ -30,26 +28,10 @@ async def follow(run: Run, problem: Problem, plan: Plan, larger: Model | None) -
         place = stage.difficulty(seen)
         chosen = None if place is None else stage.choices[place]
         run.note("difficulty", seen=len(seen), bin=place, bins=stage.difficulty.bins, chosen=repr(chosen or current))
-        if isinstance(chosen, Larger):
-            return await _ask_larger(run, problem, chosen, larger, current, seen)
         if chosen is not None and not isinstance(chosen, BestOfN | SelfConsistency):
             return await _search(run, problem, chosen, current, seen)
         current = chosen or current
     return await current(SeededRun(run, seen), problem)
-
-
-async def _ask_larger(
-    run: Run, problem: Problem, chosen: Larger, larger: Model | None, before: Sampling, seen: Sequence[Scored]
-) -> Scored:
-    strategy = chosen.strategy
-    if chosen.beside and isinstance(strategy, BestOfN | SelfConsistency):
-        both = replace(strategy, n=len(seen) + strategy.n)
-        return await both(SeededRun(run, seen, larger), problem)
-    try:
-        return await strategy(SeededRun(run, [], larger), problem)
-    except OVER as error:
-        run.note("larger_failed", error=f"{type(error).__name__}: {error}")
-    return await _among(run, problem, before, seen)
 
 
 async def _search(run: Run, problem: Problem, chosen: BaseStrategy, before: Sampling, seen: Sequence[Scored]) -> Scored:

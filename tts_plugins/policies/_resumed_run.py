@@ -40,12 +40,13 @@ class SeededRun(ForwardingRun):
     """A `Run` whose first whole solutions are those given; each is handed out once, whoever samples.
 
     Steps and revisions are the run's own: a `Revision` starts its chains from the given solutions, a search over
-    steps starts anew. With another `model`, whole solutions are that one's.
+    steps starts anew. With another `model`, whole solutions are that one's. `seen` has all that were handed out.
     """
 
     def __init__(self, run: Run, given: Sequence[Scored], model: Model | None = None) -> None:
         super().__init__(run)
         self._given, self._model = list(given), model
+        self.seen: list[Scored] = []
 
     @property
     def model(self) -> Model:
@@ -65,6 +66,7 @@ class SeededRun(ForwardingRun):
         # All are paid for, so all are handed out, even if the rule would have stopped before the last of them.
         stopped = satisfied(stop, given, n)
         for candidate in given:
+            self.seen.append(candidate)
             yield candidate
         if stopped:
             self._run.note("stop", rule=repr(stop), seen=len(given), left=left)
@@ -74,6 +76,7 @@ class SeededRun(ForwardingRun):
         rest = self._run.sample(problem, left, stop=rule, wave=wave, model=model or self._model)
         try:
             async for candidate in rest:
+                self.seen.append(candidate)
                 yield candidate
         except OVER as error:
             if not given:

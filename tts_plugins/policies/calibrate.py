@@ -39,6 +39,8 @@ def calibrate(
     extra_tokens: float = 0.0,
     larger: Pool | None = None,
     larger_price: float | None = None,
+    larger_effort: str | None = None,
+    hold_out: float = 0.3,
     orders: int = 10,
     wave: int | Literal["auto"] | None = "auto",
     batch: int | None = None,
@@ -47,34 +49,44 @@ def calibrate(
 ) -> ComputeOptimal:
     """Fit a policy to a pool of graded samples; needs numpy. The same pool and seed give the same policy.
 
-    For each budget it takes the strategy that is best for all problems. A bin of difficulty gets a strategy of its own
-    only if that is a gain on problems that it was not chosen on (two folds, paired, with an interval).
+    For each budget it takes the strategy that is best for all problems. With a price, a bin of difficulty gets a
+    strategy of its own only if that is a gain on problems that it was not chosen on (two folds, paired, with an
+    interval). The expected figures are of problems that were held out of the fit.
 
     Args:
-        pool: at least four problems. It reads `correct` here, so measure the policy on other problems.
+        pool: at least four problems; it reads `correct` here. Problems that lack a score while others have one are
+            left out.
         budgets: samples a problem at most, a plan for each; by default powers of two from 4 and all of the samples.
         price: of a token in accuracy: 1e-5 gives up a point of accuracy to save 1,000 tokens a problem; or
-        target: the most accuracy to lose against all samples of a budget without a stop rule: the cheapest strategy
-            that loses no more, with the confidence. 0.01 where neither is given. The fewer problems, the less can be
-            promised; where nothing can, all samples are taken until the choice is decided, which loses nothing.
+        target: the most accuracy to lose against all samples of a budget without a stop rule, chosen from in the way
+            that is best: the cheapest strategy that loses no more, with the confidence. Ladders of simple rules are
+            tested from cautious to bold, as in `LearnedStopping.fit`. 0.01 where neither is given. Below
+            max(20, 0.5 / target) problems nothing can be promised: then all samples are taken until the choice is
+            decided, which loses nothing, and `Plan.notes` says how many problems would do.
         confidence: with which a target is kept, from 0.5 (an even chance) to below 1.
         signal: of difficulty; "score" where there are scores, else "agreement".
         bins: of difficulty, quantiles of what a probe sees. The paper has five, for 500 problems.
         options: strategies to choose among, `BestOfN` or `SelfConsistency`; by default those without a rule, with
-            the simple rules, and with learned ones, for each way to choose that the pool has records for.
+            the simple rules, and with learned ones, for each way to choose that the pool has records for. Each that
+            is given takes its share of the error level of a target.
         measured: outcomes of strategies that samples cannot replay: beams, revisions.
         aggregate: how recorded step scores become one; "auto" takes the one that tells right from wrong best in this
             pool. The policy keeps it, and refuses a verifier that makes its scores in another way.
         extra_tokens: what a sample costs besides its own tokens and its request's prompt, such as its verification. A
             prompt (the pool's `prompt_tokens`) is paid for once a request, as the engine pays for it.
         larger: a larger model's samples of the same problems, scored by the same verifier where there is one. Then a
-            plan may ask that model: at once, or where the smaller one's first samples look hard. Its samples are chosen
-            among alone, and `budgets` counts both.
+            plan may be a `Ladder` to that model: at once, or where the smaller one's first samples look hard. Its
+            samples are chosen among alone, or beside the smaller one's where equal answers mean the same in both
+            pools. `budgets` counts both.
         larger_price: what a token of the larger model costs, in tokens of the smaller one: the ratio of their prices,
             or of their parameters for FLOPs. All expected tokens and `price` are in tokens of the smaller one.
+        larger_effort: where the larger pool is of the same model at a higher reasoning effort, that effort.
+        hold_out: the share of the problems that figures are measured on and nothing is fitted to; `held_out` says
+            which. With 0, figures are those of the fit, a little too good.
         orders: shuffled orders in which each problem is walked through.
-        wave: of the strategies with a rule: 1 asks one by one, and pays for a prompt each time; None sends as many
-            samples in a request as the rule needs, then twice as many; "auto" tries both where prompts cost anything.
+        wave: of the strategies with a rule: 1 asks one by one, which waits longest and pays for a prompt each time;
+            None sends as many samples in a request as the rule needs, then twice as many; "auto" takes the cheaper of
+            the two, and `Plan.others` has the other.
         batch: samples that one request gives at most, 1 for a server without `n`; None for any number.
         seed: of the shuffled orders and of the folds.
         abstain_risk: of the questions that the policy answers, at most this share may be wrong, with the confidence; it
@@ -109,23 +121,32 @@ def calibrate(
         raise ConfigurationError(
             f"calibrate: signal={signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
         )
+    if isinstance(hold_out, bool) or not isinstance(hold_out, int | float) or not 0 <= hold_out < 1:
+        raise ConfigurationError(f"calibrate: hold_out={hold_out!r} must be a share of the problems, from 0 to below 1")
     _check(pool)
-    beside = _beside(pool, larger, larger_price, extra_tokens)
+    beside = _beside(pool, larger, larger_price, extra_tokens, larger_effort)
     sizes = _budgets(pool.fewest + (larger.fewest if larger is not None else 0), budgets)
     how: Aggregate = best_aggregate(pool) if aggregate == "auto" else aggregate
     combine([1.0], how)  # raises where the name is not known
+    usable, notes = usable_problems(pool, how)
+    fitted, rest = held_apart(usable, hold_out, seed)
     work = Calibration(
-        pool, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
-        extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside,
+        fitted, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
+        extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, priced=price is not None,
+        held_out=rest,
     )  # fmt: skip
+    if beside is not None and not beside.same_labels:
+        notes += ("equal answers do not mean the same in the two pools, so their samples are not voted on together",)
     goal = Goal(price=price, target=0.01 if target is None else target, confidence=confidence)
-    plans = tuple(work.plan(goal, work.table(size)) for size in sizes)
+    plans = [work.plan(goal, work.table(size)) for size in sizes]
     policy = ComputeOptimal(
-        plans=plans, model=pool.header.model, verifier=pool.header.verifier if work.scored else None,
-        larger=None if larger is None else larger.header.model, scores=work.scores,
-        aggregate=how if _stepwise(pool) else None,
+        plans=tuple(replace(plan, notes=(*notes, *plan.notes)) for plan in plans), model=pool.header.model,
+        verifier=pool.header.verifier if work.scored else None,
+        larger=None if larger is None or larger_effort is not None else larger.header.model, scores=work.scores,
+        aggregate=how if work.scored and _stepwise(pool) else None, problems=len(fitted.problems),
+        held_out=0 if rest is None else len(rest.problems),
     )  # fmt: skip
-    return policy if abstain_risk is None else _abstaining(policy, pool, abstain_risk, confidence, how)
+    return policy if abstain_risk is None else _abstaining(policy, usable, abstain_risk, confidence, how)
 
 
 def _abstaining(policy: ComputeOptimal, pool: Pool, risk: float, confidence: float, how: Aggregate) -> ComputeOptimal:
@@ -136,6 +157,37 @@ def _abstaining(policy: ComputeOptimal, pool: Pool, risk: float, confidence: flo
         found = Abstention.of_pool(pool, alone, risk=risk, confidence=confidence, aggregate=how)
         plans.append(replace(plan, abstain=found))
     return replace(policy, plans=tuple(plans))
+
+
+def held_apart(pool: Pool, share: float, seed: int) -> tuple[Pool, Pool | None]:
+    """Split a pool into the problems to fit to and those to measure on; None where nothing is held out."""
+    problems = len(pool.problems)
+    count = min(max(1, round(share * problems)), problems - 4) if share else 0
+    if count <= 0:
+        return pool, None
+    order = pool.split(1, seed=seed)[0].problems  # shuffled
+    return tuple(replace(pool, problems=part) for part in (order[count:], order[:count]))  # type: ignore[return-value]
+
+
+def held_out(pool: Pool, *, hold_out: float = 0.3, seed: int = 0) -> Pool | None:
+    """Return the problems of a pool that `calibrate` does not fit to at these settings; None if there are none."""
+    return held_apart(usable_problems(pool, "last")[0], hold_out, seed)[1]
+
+
+def usable_problems(pool: Pool, how: Aggregate) -> tuple[Pool, tuple[str, ...]]:
+    """Leave out the problems that lack a score, or all scores where most problems lack one; say so."""
+    unscored = {p.id for p in pool.problems if any(c.scored(how) is None for c in p.candidates)}
+    some = any(c.scored(how) is not None for p in pool.problems for c in p.candidates)
+    if not unscored or not some:
+        return pool, ()
+    kept = tuple(p for p in pool.problems if p.id not in unscored)
+    total = len(pool.problems)
+    if len(kept) < max(4, total / 2):
+        said = f"{len(unscored)} of {total} problems lack a score, so scores are not used; score all of them"
+        return pool, (said,)
+    shown = ", ".join(sorted(unscored)[:3]) + (", ..." if len(unscored) > 3 else "")
+    said = f"{len(unscored)} of {total} problems lack a score and were left out ({shown}); score them to use them"
+    return replace(pool, problems=kept), (said,)
 
 
 def without_bins(policy: ComputeOptimal) -> ComputeOptimal:
@@ -167,7 +219,9 @@ def _check(pool: Pool) -> None:
         )
 
 
-def _beside(pool: Pool, larger: Pool | None, price: float | None, extra: float) -> LargerPool | None:
+def _beside(
+    pool: Pool, larger: Pool | None, price: float | None, extra: float, effort: str | None
+) -> LargerPool | None:
     from tts_plugins.policies._calibration.larger_model import LargerPool  # numpy
     from tts_plugins.pools import Pool
 
@@ -183,7 +237,7 @@ def _beside(pool: Pool, larger: Pool | None, price: float | None, extra: float) 
             f"calibrate: larger_price={price!r} must be a number above 0: what a token of the larger model costs, in "
             "tokens of the smaller one"
         )
-    return LargerPool.beside(pool, larger, price=price, extra=extra)
+    return LargerPool.beside(pool, larger, price=price, extra=extra, effort=effort)
 
 
 def _budgets(most: int, budgets: Sequence[int] | None) -> list[int]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_count, check_flag
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
+from tts_plugins.policies._base import name_of, same_name
 from tts_plugins.policies._execute_plan import follow
+from tts_plugins.policies.ladder import Ladder
 from tts_plugins.policies.plan import Interval, Plan
 from tts_plugins.protocols import Model, Run, SetVerifier, Verifier
 from tts_plugins.selection import Aggregate
 from tts_plugins.strategies import BaseStrategy
 from tts_plugins.types import Problem, Scored
 
-FORMAT, VERSION = "tts-policy", 1
+FORMAT, VERSION = "tts-policy", 2
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -37,6 +39,7 @@ class ComputeOptimal(BaseStrategy):
         any_model, any_verifier: whether others may be used.
         scores: low, middle and high (1 %, 50 %, 99 %) of the scores of the fit, for `check_scores`.
         aggregate: how step scores became one in the fit; None where they were not step scores.
+        problems, held_out: how many problems it was fitted to, and on how many others its figures were measured.
         version: of the file format.
 
     Raises:
@@ -53,8 +56,9 @@ class ComputeOptimal(BaseStrategy):
     any_verifier: bool = False
     scores: Interval | None = None
     aggregate: Aggregate | None = None
+    problems: int | None = None
+    held_out: int = 0
     version: int = VERSION
-    _larger: Model | None = field(init=False, default=None, compare=False)
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -108,7 +112,7 @@ class ComputeOptimal(BaseStrategy):
         )
         made._check_names(
             model if isinstance(model, str) else getattr(model, "name", None),
-            verifier if verifier is None or isinstance(verifier, str) else _stands_for(verifier),
+            verifier if isinstance(verifier, str) else name_of(verifier),
         )
         return made if larger is None else made.with_larger(larger)
 
@@ -122,9 +126,14 @@ class ComputeOptimal(BaseStrategy):
         if not isinstance(given, Model):
             raise ConfigurationError(f"ComputeOptimal: larger={model!r} is not a model; pass one of tts_plugins.models")
         self._check_name("larger", self.larger, model.name, self.any_model)
-        made = replace(self)
-        object.__setattr__(made, "_larger", model)
-        return made
+
+        def with_it(plan: Plan) -> Plan:
+            ladder = plan.fixed
+            if not isinstance(ladder, Ladder):
+                return plan
+            return replace(plan, fixed=ladder.with_models(dict.fromkeys(ladder.names, model)))
+
+        return replace(self, plans=tuple(map(with_it, self.plans)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON; the file appears whole or not at all."""
@@ -160,35 +169,29 @@ class ComputeOptimal(BaseStrategy):
         return self.plans[-1].budget if self.budget is None else self.budget
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
-        self._check_names(run.model.name, None if run.verifier is None else _stands_for(run.verifier))
+        self._check_names(run.model.name, name_of(run.verifier))
         self._check_aggregate(getattr(run.verifier, "aggregate", None))
         room = await run.room(problem, self._cap)
         fitting = [plan for plan in self.plans if plan.budget <= room]
         plan = fitting[-1] if fitting else self.plans[0]
-        if not fitting and not plan.asks_larger:
+        if not fitting:
             plan = replace(plan, stages=())
         run.note("plan", budget=plan.budget, room=room, fixed=repr(plan.fixed), stages=len(plan.stages))
         if plan.abstain is not None and plan.abstain.below is not None:
             run.note("threshold", below=plan.abstain.below)
-        if plan.asks_larger and self._larger is None:
-            raise ConfigurationError(
-                f"ComputeOptimal: its plan asks a larger model, {self.larger or 'of any name'}; give it by "
-                "policy.with_larger(model)"
-            )
         if plan.stages and isinstance(run.verifier, SetVerifier):
             raise ConfigurationError(
                 f"ComputeOptimal: {run.verifier.name} scores candidates against each other, and the probe's scores "
                 "would mean something else later; use one that scores one at a time, or the plan's fixed strategy"
             )
-        return await follow(run, problem, plan, self._larger)
+        return await follow(run, problem, plan)
 
     def _check_names(self, model: str | None, verifier: str | None) -> None:
         self._check_name("model", self.model, model, self.any_model)
         self._check_name("verifier", self.verifier, verifier, self.any_verifier)
 
-    def _check_name(self, kind: str, mine: str | None, theirs: str | None, told: bool) -> None:
-        # A replay counts as the model or the verifier that it replays.
-        if told or mine is None or theirs is None or theirs.removeprefix("replay of ") == mine:
+    def _check_name(self, kind: str, mine: str | None, theirs: str | None, allowed: bool) -> None:
+        if allowed or same_name(mine, theirs):
             return
         flag = "any_verifier" if kind == "verifier" else "any_model"
         raise ConfigurationError(
@@ -202,9 +205,3 @@ class ComputeOptimal(BaseStrategy):
                 f"ComputeOptimal: it was fitted to the {self.aggregate!r} of step scores, and the verifier takes "
                 f"{theirs!r}; give the verifier aggregate={self.aggregate!r}, or say any_verifier=True"
             )
-
-
-def _stands_for(verifier: Verifier | SetVerifier) -> str | None:
-    """Return the verifier's name; for recorded scores, the name of the verifier that gave them."""
-    name: str | None = getattr(verifier, "stands_for", None) or getattr(verifier, "name", None)
-    return name

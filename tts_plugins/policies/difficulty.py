@@ -17,8 +17,8 @@ from tts_plugins.types import Scored
 if TYPE_CHECKING:
     from tts_plugins.pools import PoolProblem
 
-Signal = Literal["score", "agreement", "entropy", "logprob"]
-SIGNALS: tuple[Signal, ...] = ("score", "agreement", "entropy", "logprob")
+Signal = Literal["score", "best", "agreement", "entropy", "logprob"]
+SIGNALS: tuple[Signal, ...] = ("score", "best", "agreement", "entropy", "logprob")
 
 
 def oracle(problem: PoolProblem) -> float:
@@ -38,9 +38,9 @@ def oracle(problem: PoolProblem) -> float:
 def predicted(seen: Sequence[Scored], signal: Signal) -> float | None:
     """Predict how easy a problem is from a few samples, in [0, 1]; None if they say nothing.
 
-    "score" is the verifier's mean score, "agreement" the leading answer's share of the samples, "entropy" 1
-    less the semantic entropy of the answers as a share of the most there can be (Farquhar et al. 2024), "logprob" the
-    geometric mean probability of a token. Truncated samples are left out: they show that the limit
+    "score" is the verifier's mean score, "best" its highest, "agreement" the leading answer's share of the samples,
+    "entropy" 1 less the semantic entropy of the answers as a share of the most there can be (Farquhar et al. 2024),
+    "logprob" the geometric mean probability of a token. Truncated samples are left out: they show that the limit
     is short, not that the problem is hard.
 
     Raises:
@@ -53,11 +53,11 @@ def predicted(seen: Sequence[Scored], signal: Signal) -> float | None:
         return max(tally(whole).values(), default=0.0) / len(whole)
     if signal == "entropy":
         return min(1.0, max(0.0, 1.0 - semantic_entropy(whole) / math.log(max(2, len(whole)))))
-    if signal == "score":
+    if signal in ("score", "best"):
         scores = [c.score for c in whole if c.score is not None]
         if len(scores) < len(whole):
-            raise ConfigurationError("difficulty: signal='score' needs scores; pass verifier=…, or use 'agreement'")
-        return math.fsum(scores) / len(scores)
+            raise ConfigurationError(f"difficulty: signal={signal!r} needs scores; pass verifier=…, or use 'agreement'")
+        return max(scores) if signal == "best" else math.fsum(scores) / len(scores)
     means = [math.fsum(c.logprobs) / len(c.logprobs) for c in whole if c.logprobs]
     if len(means) < len(whole):
         raise ConfigurationError("difficulty: signal='logprob' needs log-probabilities; ask the model for logprobs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +12,7 @@ from tts_plugins._internal.config import check_count
 from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
+from tts_plugins.policies._base import name_of, same_name
 from tts_plugins.policies._stopping.features import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import Rule
@@ -19,7 +20,7 @@ from tts_plugins.types import Scored
 
 if TYPE_CHECKING:
     from tts_plugins.policies._stopping.fitting import Fitted, Fitter
-    from tts_plugins.pools import Pool, PoolProblem
+    from tts_plugins.pools import Pool, PoolHeader, PoolProblem
 
 FORMAT = "tts-stop-rule"
 _SELECTS: tuple[Select, ...] = ("majority", "weighted", "best")
@@ -41,7 +42,7 @@ class LearnedStopping(Rule):
         price: what a token costs, in accuracy: 1e-5 gives up 0.01 of accuracy to save 1,000 tokens a problem.
         reference: mean tokens of a candidate in the fit.
         begin: the fewest candidates after which the weights may stop.
-        weights: of the constant, then of each function of the state.
+        weights: of the constant, then of each function of the state; none where it goes by its two numbers alone.
         enough: the lead (votes, summed scores) at which it stops; for "best", the score.
         at_most: the number of candidates after which it stops.
         expected_accuracy, expected_tokens, expected_samples: means over the problems of the fit, cross-validated for
@@ -57,10 +58,10 @@ class LearnedStopping(Rule):
 
     n: int
     select: Select
-    price: float
-    reference: float
-    begin: int
-    weights: tuple[float, ...]
+    price: float = 0.0
+    reference: float = 0.0
+    begin: int = 1
+    weights: tuple[float, ...] = ()
     enough: float | None = None
     at_most: int | None = None
     expected_accuracy: float | None = None
@@ -82,8 +83,10 @@ class LearnedStopping(Rule):
         check_count("LearnedStopping", "begin", self.begin)
         object.__setattr__(self, "weights", tuple(self.weights))
         wanted = 1 + len(basis(_START, self.n, self.select))
-        if len(self.weights) != wanted or not all(map(_finite, self.weights)):
-            raise ConfigurationError(f"LearnedStopping: weights must be {wanted} numbers for select={self.select!r}")
+        if len(self.weights) not in (0, wanted) or not all(map(_finite, self.weights)):
+            raise ConfigurationError(
+                f"LearnedStopping: weights must be {wanted} numbers for select={self.select!r}, or none"
+            )
         if self.at_most is not None:
             check_count("LearnedStopping", "at_most", self.at_most)
         if self.enough is not None and not _finite(self.enough):
@@ -93,11 +96,11 @@ class LearnedStopping(Rule):
                 raise ConfigurationError(f"LearnedStopping: {name}={getattr(self, name)!r} must be a number from 0")
 
     def __repr__(self) -> str:
-        given = (("enough", self.enough), ("at_most", self.at_most))
-        simple = "".join(f", {name}={value!r}" for name, value in given if value is not None)
-        return (
-            f"LearnedStopping(n={self.n}, select={self.select!r}, price={self.price:.3g}, begin={self.begin}{simple})"
-        )
+        given = {"enough": self.enough, "at_most": self.at_most}
+        if self.weights:
+            given = {"price": float(f"{self.price:.3g}"), "begin": self.begin, **given}
+        shown = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
+        return f"LearnedStopping(n={self.n}, select={self.select!r}{shown})"
 
     @classmethod
     def fit(
@@ -148,7 +151,7 @@ class LearnedStopping(Rule):
             raise ConfigurationError(f"LearnedStopping.fit: target={target!r} must be a number from 0 and below 1")
         fitter = _fitter(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
         prices = [p / max(fitter.reference + extra_tokens, 1e-9) for p in _LADDER]
-        return cls._made(records, fitter, fitter.within(target or 0.0, confidence, prices))
+        return cls.of_fit(fitter.within(target or 0.0, confidence, prices), fitter, _header(records))
 
     @classmethod
     def frontier(
@@ -172,11 +175,11 @@ class LearnedStopping(Rule):
         fitter = _fitter(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
         unit = max(fitter.reference + extra_tokens, 1e-9)
         given = [p / unit for p in _PRICES] if prices is None else sorted(prices)
-        return tuple(cls._made(records, fitter, found) for found in fitter.fit(given, confidence))
+        return tuple(cls.of_fit(found, fitter, _header(records)) for found in fitter.fit(given, confidence))
 
     @classmethod
-    def _made(cls, records: Pool | Sequence[PoolProblem], fitter: Fitter, found: Fitted) -> Self:
-        header = getattr(records, "header", None)
+    def of_fit(cls, found: Fitted, fitter: Fitter, header: PoolHeader | None) -> Self:
+        """Return the rule that a fitter found, for the model and verifier of a pool's header."""
         return cls(
             n=fitter.n, select=fitter.select, price=found.price, reference=fitter.reference, begin=found.begin,
             weights=found.weights, enough=found.simple.enough, at_most=found.simple.at_most,
@@ -199,6 +202,16 @@ class LearnedStopping(Rule):
                     "use the same, or fit it again"
                 )
 
+    def doubts(self, model: str, verifier: object) -> Iterator[str]:
+        for kind, mine, theirs in (
+            ("model", self.model, model), ("verifier", self.verifier, name_of(verifier)),
+        ):  # fmt: skip
+            if not same_name(mine, theirs):
+                yield (
+                    f"the stop rule was fitted to {kind} {mine!r}, and ran with {theirs!r}: what it promises does not "
+                    "hold; fit it to that one's samples"
+                )
+
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
         if not seen:
             return False
@@ -211,13 +224,14 @@ class LearnedStopping(Rule):
             return True
         if self.enough is not None and ahead(state, self.select) >= self.enough - TIE:
             return True
-        return len(seen) >= self.begin and self.value(state) <= 0
+        return bool(self.weights) and len(seen) >= self.begin and self.value(state) <= 0
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         """Return the fewest further candidates after which the rule could stop."""
         self._check_left(seen, left)
         state = observe(seen, self.select, self.reference) if seen else None
-        counts = [self.begin - len(seen), least_decided(state, len(seen) + left, self.select)]
+        counts = [self.begin - len(seen)] if self.weights else []
+        counts.append(least_decided(state, len(seen) + left, self.select))
         if self.at_most is not None:
             counts.append(self.at_most - len(seen))
         if self.enough is not None:
@@ -249,6 +263,10 @@ class LearnedStopping(Rule):
             raise ConfigurationError(
                 f"LearnedStopping: it was fitted to n={self.n}, and {len(seen) + left} may come; use the same n"
             )
+
+
+def _header(records: object) -> PoolHeader | None:
+    return getattr(records, "header", None)
 
 
 _START = State(*([1.0] * len(State._fields)))

@@ -4,54 +4,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tts_plugins._internal.config import check_count, check_flag
+from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies._base import Part
 from tts_plugins.policies.abstention import Abstention
 from tts_plugins.policies.difficulty import Difficulty
-from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
+from tts_plugins.policies.ladder import Ladder
+from tts_plugins.strategies import BaseStrategy
 
 Interval = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected(Part):
-    """Expected figures of a plan for one problem, each with its 95 % interval over problems (value, low, high).
+    """Expected figures of a strategy for one problem, each with its 95 % interval over problems (value, low, high).
 
     Attributes:
         accuracy: share of right answers; samples, tokens: paid for, a problem. A token of the larger model counts as
             many of the smaller one's as the fit was told.
+        rounds: requests that wait for each other, so that their times add up; None where that is not known.
     """
 
     accuracy: Interval
     samples: Interval
     tokens: Interval
+    rounds: Interval | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Larger(Part):
-    """Asks the policy's larger model.
+class Compared(Part):
+    """A plan beside another strategy on the same problems, paired; each with its 95 % interval.
 
-    If it gives nothing (budget, time, failures), the smaller model's answer is kept.
-
-    Args:
-        strategy: `BestOfN` or `SelfConsistency`, how the larger model is sampled; its `n` counts that one's samples.
-        beside: choose among the samples of both, and not of the larger model alone.
-
-    Raises:
-        ConfigurationError: the strategy is another one; a second model gives whole answers only.
+    Attributes:
+        accuracy: the plan's less the other's.
+        tokens: the other's divided by the plan's.
     """
 
-    strategy: BaseStrategy
-    beside: bool = False
+    accuracy: Interval
+    tokens: Interval | None = None
 
-    def __post_init__(self) -> None:
-        check_flag("Larger", "beside", self.beside)
-        if not isinstance(self.strategy, BestOfN | SelfConsistency):
-            raise ConfigurationError(
-                f"Larger: strategy={self.strategy!r} is neither BestOfN nor SelfConsistency; only whole answers come "
-                "from a second model"
-            )
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative(Part):
+    """What else would do: the cheapest strategy in other waves, with its figures."""
+
+    strategy: BaseStrategy
+    expected: Expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ class Stage(Part):
     Args:
         count: samples of the probe, which the strategy that follows uses.
         difficulty: how ease is predicted from them, and its bins.
-        choices: for each bin, the easiest first: a strategy or the larger model to go on with; None goes on as before.
+        choices: for each bin, the easiest first: a strategy to go on with; None goes on as before.
 
     Raises:
         ConfigurationError: not one choice for each bin.
@@ -69,7 +67,7 @@ class Stage(Part):
 
     count: int
     difficulty: Difficulty
-    choices: tuple[BaseStrategy | Larger | None, ...]
+    choices: tuple[BaseStrategy | None, ...]
 
     def __post_init__(self) -> None:
         check_count("Stage", "count", self.count)
@@ -87,12 +85,14 @@ class Plan(Part):
     Args:
         budget: samples a problem at most, of both models together.
         price: of a token in accuracy, by which bins were chosen.
-        fixed: the strategy that is best for all problems, with which every run begins.
+        fixed: the strategy that is best for all problems, with which every run begins; a `Ladder` may ask others.
         stages: where bins of difficulty depart from it, by rising count; empty if that gained nothing.
-        expected, expected_fixed, expected_full: figures of the plan, of `fixed` alone, and of all samples without a
-            stop rule, on held-out problems.
-        gain: the plan's accuracy above that of `fixed`, paired.
-        saved: the tokens of `fixed` divided by the plan's, paired.
+        expected, expected_fixed, expected_full, expected_one: figures of the plan, of `fixed` alone, of all samples
+            without a stop rule, and of one sample, on problems that were held out of the fit.
+        over_full, over_fixed: the plan beside all samples, and beside `fixed` alone.
+        target, lost_at_most: the most accuracy to lose that was asked for, and the bound that the plan passed.
+        others: the cheapest that does as well in other waves.
+        notes: what to know before it is trusted.
         abstain: how sure its answers have to be, if it was calibrated with `abstain_risk`.
 
     Raises:
@@ -100,19 +100,25 @@ class Plan(Part):
     """
 
     budget: int
-    fixed: BaseStrategy | Larger
+    fixed: BaseStrategy
     price: float = 0.0
     stages: tuple[Stage, ...] = ()
     expected: Expected | None = None
     expected_fixed: Expected | None = None
     expected_full: Expected | None = None
-    gain: Interval | None = None
-    saved: Interval | None = None
+    expected_one: Expected | None = None
+    over_full: Compared | None = None
+    over_fixed: Compared | None = None
+    target: float | None = None
+    lost_at_most: float | None = None
+    others: tuple[Alternative, ...] = ()
+    notes: tuple[str, ...] = ()
     abstain: Abstention | None = None
 
     def __post_init__(self) -> None:
         check_count("Plan", "budget", self.budget)
-        object.__setattr__(self, "stages", tuple(self.stages))
+        for name in ("stages", "others", "notes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         counts = [stage.count for stage in self.stages]
         if counts != sorted(set(counts)):
             raise ConfigurationError(f"Plan: stages after {counts} samples; their counts have to rise")
@@ -123,6 +129,6 @@ class Plan(Part):
             )
 
     @property
-    def asks_larger(self) -> bool:
-        """Whether the plan may ask the larger model."""
-        return any(isinstance(c, Larger) for c in (self.fixed, *(c for s in self.stages for c in s.choices)))
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that it may ask besides the run's own."""
+        return self.fixed.names if isinstance(self.fixed, Ladder) else ()

@@ -108,8 +108,10 @@ class UpstreamModel(OpenAICompatibleModel):
         """Use the connections of another model of the same server."""
         self._clients = other._clients
 
-    def _where(self) -> str:
-        return self.name  # callers are not told the upstream's address
+    @property
+    def server(self) -> str:
+        """Its name alone: callers are not told the upstream's address."""
+        return self.name
 
 
 def _with_calls(generation: Generation) -> Generation:

@@ -7,19 +7,22 @@ from collections.abc import Iterator, Sequence
 from tts_plugins.confidence import Support, support
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, choose, grouped, leaders, tally
+from tts_plugins.stopping import Rule
 from tts_plugins.types import Scored
 
 _SHOWN, _LONG = 3, 40
 
 
-def chosen(run: Run, candidates: Sequence[Scored], how: Select) -> Scored:
+def chosen(run: Run, candidates: Sequence[Scored], how: Select, stop: object = None) -> Scored:
     """Choose a candidate, and say how sure the choice is.
 
-    A tie, or votes without a readable answer, goes to the trace and to `Result.warnings`.
+    What makes it doubtful goes to the trace and to `Result.warnings`: a tie, votes without a readable answer, or a stop
+    rule that was fitted to another model or verifier.
     """
     best = choose(candidates, how)
     note_choice(run, best, support(candidates, best, how))
-    for doubt in doubts(candidates, how):
+    unlike = stop.doubts(run.model.name, run.verifier) if isinstance(stop, Rule) else ()
+    for doubt in (*unlike, *doubts(candidates, how)):
         run.note("doubt", said=doubt)
     return best
 

@@ -67,4 +67,4 @@ class BestOfN(BaseStrategy):
         candidates = [c async for c in run.sample(problem, self.n, stop=self.stop, wave=self.wave)]
         if run.verifier is None:
             return chosen(run, candidates, "majority")
-        return chosen(run, sorted(candidates, key=lambda c: c.index), self.select)
+        return chosen(run, sorted(candidates, key=lambda c: c.index), self.select, self.stop)

@@ -54,4 +54,4 @@ class SelfConsistency(BaseStrategy):
                 "pass verifier=…, or a rule by votes such as VoteLead(3)"
             )
         candidates = [c async for c in run.sample(problem, self.n, stop=self.stop, wave=self.wave)]
-        return chosen(run, sorted(candidates, key=lambda c: c.index), "majority")
+        return chosen(run, sorted(candidates, key=lambda c: c.index), "majority", self.stop)

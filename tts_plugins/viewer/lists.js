@@ -64,10 +64,13 @@ class Windowed {
     const wanted = new Map();
     for (let i = first; i < last; i++) wanted.set(this.name(this.items[i]), i);
     for (const [name, line] of this.lines) if (!wanted.has(name)) { line.remove(); this.lines.delete(name); }
+    let before = this.space;
     for (const [name, i] of wanted) {
       const item = this.items[i], stamp = JSON.stringify(item);
       let line = this.lines.get(name);
-      if (!line) { line = make("div"); line.setAttribute("role", "option"); line.style.height = `${this.height}px`; this.lines.set(name, line); this.box.append(line); }
+      if (!line) { line = make("div"); line.setAttribute("role", "option"); line.style.height = `${this.height}px`; this.lines.set(name, line); }
+      if (before.nextSibling !== line) before.after(line); // in their order, for whoever hears the list read out
+      before = line;
       if (line.stamp !== stamp) { const fresh = this.draw(item); line.className = `line ${fresh.className}`; line.title = fresh.title; line.replaceChildren(...fresh.childNodes); line.stamp = stamp; }
       if (line.place !== i) { line.place = i; line.style.transform = `translateY(${i * this.height}px)`; }
       line.classList.toggle("here", i === this.here); line.setAttribute("aria-selected", i === this.here);

@@ -58,7 +58,7 @@ class Pool {
 }
 const sheet = (c, id) => {
   const box = make("div", "sheet"), head = make("p");
-  head.append(make("b", "", `${MARKS[c.mark] || "•"} #${c.index ?? "?"} `), make("span", "quiet", `${c.id} · `), bar(c.score), make("span", "quiet", c.finish && c.finish !== "stop" ? ` · ended by ${c.finish}` : ""));
+  head.append(make("b", "", `${MARKS[c.mark] || "•"} #${c.index ?? "?"} `), make("span", "quiet", `${c.id} · `), bar(c.score), make("span", "quiet", c.finish && !["stop", "step"].includes(c.finish) ? ` · ended by ${c.finish}` : ""));
   box.append(head);
   if (c.answer !== null) box.append(make("p", "", `answer: ${c.answer}`));
   if (c.error) box.append(make("p", "cause", c.error));

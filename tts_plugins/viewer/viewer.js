@@ -1,4 +1,5 @@
 // The list of solves
+const counted = (count, what) => `${Math.round(count).toLocaleString("en")} ${what}${Math.round(count) === 1 ? "" : "s"}`;
 const solves = new Map();
 let current = null; // the id of the solve that is open
 const shown = { summary: "", stamp: 0, timer: 0, changed: false, reading: 0 };
@@ -9,7 +10,7 @@ const list = new Windowed($("rows"), 58, (solve) => solve.id, (solve) => {
   for (const flag of ["truncated", "injected"]) if (solve[flag]) below.append(make("span", `badge ${flag === "injected" ? "failed" : flag}`, flag));
   if (solve.abstained) below.append(make("span", "badge failed", "no answer"));
   if (solve.escalated) below.append(make("span", "badge", "escalated"));
-  below.append(make("span", "grow", [solve.profile, solve.model, `${solve.candidates} cand.`, `${Math.round(solve.spent.tokens || 0).toLocaleString("en")} tok.`].filter(Boolean).join(" · ")));
+  below.append(make("span", "grow", [counted(solve.candidates, "candidate"), counted(solve.spent.tokens || 0, "token"), solve.profile, solve.model].filter(Boolean).join(" · ")));
   line.append(top, below);
   return line;
 }, (solve) => { location.hash = `#/solve/${named(solve.id)}`; });

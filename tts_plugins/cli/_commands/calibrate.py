@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from tts_plugins._internal.files import writing
-from tts_plugins.cli._display.console import Debug, Json, brief, check_writable, emit, errors, say, stdout, warn_of
+from tts_plugins.cli._display.console import Debug, Json, check_writable, emit, errors, say, stdout, warn_of
+from tts_plugins.cli._display.policy_view import in_words, policy_lines, policy_table
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.policies import ComputeOptimal, Expected, calibrate
+from tts_plugins.policies import ComputeOptimal, calibrate, held_out
 from tts_plugins.policies.difficulty import Signal
-from tts_plugins.policies.plan import Interval
 from tts_plugins.pools import Pool
 
 
@@ -39,6 +38,22 @@ def calibrate_command(
     larger_price: Annotated[
         float | None, typer.Option(help="What its token costs, in tokens of the smaller model; needed with --larger.")
     ] = None,
+    larger_effort: Annotated[
+        str | None, typer.Option(metavar="EFFORT", help="It is the same model at this reasoning effort, such as high.")
+    ] = None,
+    hold_out: Annotated[
+        float, typer.Option(min=0, max=0.9, help="The share of problems to measure on, which nothing is fitted to.")
+    ] = 0.3,
+    wave: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|doubling|N",
+            help="Samples sent at once while a rule watches: 1 is cheapest and slowest, doubling waits little.",
+        ),
+    ] = "auto",
+    squash: Annotated[
+        str | None, typer.Option(metavar="sigmoid|rank", help="Bring raw reward scores into 0 to 1, by this function.")
+    ] = None,
     abstain_risk: Annotated[
         float | None,
         typer.Option(help="Share of answered questions that may be wrong, such as 0.05; unsure ones get no answer."),
@@ -52,7 +67,8 @@ def calibrate_command(
         typer.Option(min=1, help="Samples of one request at most, which share its prompt; 1 for a server without n."),
     ] = None,
     signal: Annotated[
-        str | None, typer.Option(metavar="score|agreement|logprob", help="What says how hard a problem is.")
+        str | None,
+        typer.Option(metavar="score|best|agreement|entropy|logprob", help="What says how hard a problem is."),
     ] = None,
     bins: Annotated[int, typer.Option(min=1, help="Bins of difficulty.")] = 3,
     aggregate: Annotated[
@@ -63,10 +79,10 @@ def calibrate_command(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Fit a policy to recorded samples: which strategy for which difficulty and budget.
+    """Fit a policy to recorded samples: the cheapest strategy that loses no more than you allow.
 
-    A bin of difficulty gets a strategy of its own only if that is a gain on held-out problems. Otherwise one strategy
-    serves all problems, and the table says "no gain".
+    Part of the problems is held out, and the table's figures are of those. A bin of difficulty gets a strategy of its
+    own only with --price, and only if that is a gain on problems that it was not chosen on.
 
     [dim]tts-plugins calibrate samples.jsonl.gz --out policy.json --budgets 4,8,16[/]
 
@@ -83,18 +99,17 @@ def calibrate_command(
             if path is not None and not path.is_file():
                 raise ConfigurationError(f"{name} {path}: there is no such file; record one, or give another path")
         chosen: Signal | None = signal  # type: ignore[assignment]  # `calibrate` says which there are
-        samples = Pool.read(pool)
+        samples = Pool.read(pool, squash=squash)
         warn_of(samples, pool)
         policy = calibrate(
             samples, budgets=sizes, price=price, target=target, confidence=confidence,
-            larger=None if larger is None else Pool.read(larger), larger_price=larger_price, signal=chosen, bins=bins,
-            orders=orders, batch=batch, seed=seed, abstain_risk=abstain_risk, aggregate=aggregate,  # type: ignore[arg-type]  # `calibrate` says which there are
+            larger=None if larger is None else Pool.read(larger, squash=squash), larger_price=larger_price,
+            larger_effort=larger_effort, hold_out=hold_out, signal=chosen, bins=bins, orders=orders, batch=batch,
+            wave=_wave(wave), seed=seed, abstain_risk=abstain_risk,
+            aggregate=aggregate,  # type: ignore[arg-type]  # `calibrate` says which there are
         )  # fmt: skip
         policy.save(out)
-        say(f"policy: {out}")
-        for plan in policy.plans:
-            if plan.abstain is not None:
-                say(f"budget {plan.budget}: {plan.abstain.words}")
+        rest = _keep_apart(out, held_out(samples, hold_out=hold_out, seed=seed))
         if abstain_page is not None:
             with writing(abstain_page):
                 abstain_page.write_text(_curves(policy), encoding="utf-8")
@@ -102,28 +117,45 @@ def calibrate_command(
         if as_json:
             emit(policy.to_dict())
         else:
-            stdout().print(_table(policy))
-        if any(plan.asks_larger for plan in policy.plans):
+            _show(policy)
+        say(f"policy: {out}")
+        for plan in policy.plans:
+            if plan.abstain is not None:
+                say(f"at {plan.budget} samples: {plan.abstain.words}")
+        if rest is not None:
+            say(f"problems that it was not fitted to: {rest}")
+        if policy.larger is not None and any(plan.models for plan in policy.plans):
             say(f"use it: tts-plugins solve … --strategy compute-optimal:file={out} --larger-model {policy.larger}")
-        else:
-            say(f"use it: {_use(policy, pool, out)}")
+        elif rest is not None:
+            say(f"measure it there: {_bench(policy, rest, out)}")
+
+
+def _show(policy: ComputeOptimal) -> None:
+    console = stdout()
+    for line in policy_lines(policy):
+        console.print(line, highlight=False)
+    console.print(policy_table(policy))
+    said: dict[str, list[int]] = {}
+    for plan in policy.plans:
+        for note in plan.notes:
+            said.setdefault(note, []).append(plan.budget)
+    for note, budgets in said.items():
+        where = "" if len(budgets) == len(policy.plans) else f"at {', '.join(map(str, budgets))} samples: "
+        console.print(f"[yellow]note:[/] {where}{note}", highlight=False)
 
 
 def _curves(policy: ComputeOptimal) -> str:
     from tts_plugins.bench.report.abstention import abstention_page
 
-    plans = [(f"budget {p.budget}: {brief(p.fixed)}", p.abstain) for p in policy.plans]
+    plans = [(f"budget {p.budget}: {in_words(p.fixed)}", p.abstain) for p in policy.plans]
     return abstention_page([(name, found) for name, found in plans if found is not None], policy.model or "any model")
 
 
-def _use(policy: ComputeOptimal, pool: Path, out: Path) -> str:
+def _bench(policy: ComputeOptimal, pool: Path, out: Path) -> str:
     check = "recorded" if policy.aggregate is None else f"recorded:{policy.aggregate}"
     scored = [] if policy.scores is None else ["--verifier", check]  # a pool without scores has nothing to replay
     chosen = f"compute-optimal:file={out}"
     return shlex.join(["tts-plugins", "bench", "--pool", str(pool), *scored, "--strategy", chosen])
-
-
-_WIDEST = 28  # of a strategy, so that a table has its place on a screen
 
 
 def _sizes(text: str) -> list[int]:
@@ -133,27 +165,19 @@ def _sizes(text: str) -> list[int]:
         raise ConfigurationError(f"--budgets {text}: give whole numbers, such as 4,8,16") from None
 
 
-def _table(policy: ComputeOptimal) -> Table:
-    shown = Table(title=f"expected on other problems, for {policy.model} (95 %)", title_justify="left")
-    for head in ("budget", "strategy", "accuracy", "samples", "tokens", "all samples:\naccuracy", "\ntokens", "bins"):
-        shown.add_column(head, overflow="fold", max_width=_WIDEST if head == "strategy" else None)
-    for plan in policy.plans:
-        assert plan.expected is not None and plan.expected_full is not None
-        bins = "no gain" if not plan.stages else f"{_words(plan.gain, sign=True)}\ntokens / {_words(plan.saved)}"
-        full = plan.expected_full
-        shown.add_row(
-            str(plan.budget), brief(plan.fixed), *_cells(plan.expected), _words(full.accuracy), _words(full.tokens, 0),
-            bins,
-        )  # fmt: skip
-    return shown
+def _wave(text: str) -> int | Literal["auto"] | None:
+    if text in ("auto", "doubling"):
+        return "auto" if text == "auto" else None
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigurationError(f"--wave {text}: give auto, doubling, or a number of samples such as 1") from None
 
 
-def _cells(e: Expected) -> tuple[str, str, str]:
-    return _words(e.accuracy), _words(e.samples, 1), _words(e.tokens, 0)
-
-
-def _words(interval: Interval | None, digits: int = 3, *, sign: bool = False) -> str:
-    if interval is None:
-        return "-"
-    value, low, high = (f"{x:{'+' if sign else ''}.{digits}f}" for x in interval)
-    return f"{value}\n{low} to {high}"
+def _keep_apart(out: Path, rest: Pool | None) -> Path | None:
+    """Write the problems that were held out beside the policy, so that it can be measured on them."""
+    if rest is None:
+        return None
+    path = out.with_name(f"{out.stem}.held-out.jsonl.gz")
+    rest.write(path)
+    return path

@@ -44,10 +44,15 @@ def error_of(choice: Any) -> object:
 
 def generation(choice: Any, *, empty: bool = False) -> Generation | None:
     """Return the choice; None if it has neither text nor tool call although it was not cut, and may not be `empty`."""
-    message = field(choice, "message")
+    message, finish = field(choice, "message"), finish_of(choice)
+    if _is_plain(message) and finish in ("stop", "length") and not field(choice, "error"):
+        return Generation(
+            text=message["content"], output=native(message), finish_reason=finish, logprobs=_logprobs(choice),
+            top_logprobs=_top(choice),
+        )  # fmt: skip
     if message is None or error_of(choice) is not None:
         return None
-    content, finish = field(message, "content"), finish_of(choice)
+    content = field(message, "content")
     text, refusal = _text(content), field(message, "refusal")
     calls = listed(field(message, "tool_calls")) or field(message, "function_call")
     none = not isinstance(content, str | list)  # a number or a mapping carries no text, like null
@@ -65,7 +70,8 @@ def generation(choice: Any, *, empty: bool = False) -> Generation | None:
 
 def native(message: Any) -> Any:
     """Return the message as the client's class; return a plain mapping as it is, whatever its values are."""
-    return Deferred(_message, message) if isinstance(message, Mapping) else message
+    mapping = type(message) is dict or isinstance(message, Mapping)
+    return Deferred(_message, message) if mapping else message
 
 
 def _message(fields: Mapping[str, Any]) -> Any:
@@ -136,12 +142,16 @@ def _reasoning(message: Any) -> str:
 
 
 def _logprobs(choice: Any) -> tuple[float, ...] | None:
+    if field(choice, "logprobs") is None:
+        return None
     values = [field(token, "logprob") for token in _tokens(choice)]
     return tuple(map(float, values)) if values and all(map(_is_number, values)) else None
 
 
 def _top(choice: Any) -> tuple[tuple[tuple[str, float], ...], ...] | None:
     """Return each token followed by its alternatives; None if no alternatives were sent."""
+    if field(choice, "logprobs") is None:
+        return None
     tokens = _tokens(choice)
     if not any(listed(field(token, "top_logprobs")) for token in tokens):
         return None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tts_plugins.policies._stopping.features import TIE, ahead, basis, decided
-from tts_plugins.policies._stopping.token_costs import Bill, prompts_of
-from tts_plugins.policies._stopping.walks import Floats, Ints, Paths, Samples, walk
+from tts_plugins.policies._stopping.features import TIE, ahead, basis
+from tts_plugins.policies._stopping.token_costs import Bill, Least, prompts_of
+from tts_plugins.policies._stopping.walks import Bools, Floats, Ints, Paths, Samples, walk
 from tts_plugins.policies.difficulty import Signal, predicted
 from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.pools import PoolCandidate, PoolProblem
@@ -20,29 +19,33 @@ from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.types import Problem, Scored
 
 Sampling = BestOfN | SelfConsistency
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A strategy's outcome on every walk: whether it was right (or the share), and the tokens and samples paid for."""
+    """A strategy's outcome on every walk: whether it was right (or the share), and what was paid for.
+
+    Attributes:
+        rounds: requests that wait for each other, so that their times add up; NaN where it is not known.
+    """
 
     right: Floats
     tokens: Floats
     samples: Floats
+    rounds: Floats
 
     def where(self, mask: Bools, other: Outcome) -> Outcome:
         """Take the other outcome where the mask is true, else this one."""
-        return Outcome(
-            right=np.where(mask, other.right, self.right), tokens=np.where(mask, other.tokens, self.tokens),
-            samples=np.where(mask, other.samples, self.samples),
-        )  # fmt: skip
+        return Outcome(**{name: np.where(mask, theirs, mine) for name, mine, theirs in self._with(other)})
 
     def after(self, before: Outcome) -> Outcome:
         """Add what was paid for before."""
-        return Outcome(
-            right=self.right, tokens=before.tokens + self.tokens, samples=before.samples + self.samples
-        )  # fmt: skip
+        paid = {name: mine + theirs for name, mine, theirs in self._with(before)}
+        return Outcome(**{**paid, "right": self.right})
+
+    def _with(self, other: Outcome) -> Iterator[tuple[str, Floats, Floats]]:
+        for f in fields(self):
+            yield f.name, getattr(self, f.name), getattr(other, f.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,7 @@ class Recorded:
     right: Floats
     tokens: Floats
     samples: Floats
+    rounds: Floats
 
 
 def select_of(strategy: Sampling) -> Select:
@@ -62,17 +66,43 @@ def select_of(strategy: Sampling) -> Select:
 def learned_stops(rule: LearnedStopping, paths: Paths) -> Bools:
     """Return where a learned rule stops, (walks, n); `paths` were walked with a reference of 1."""
     counted = paths.tokens.cumsum(1) > 0
+    if not rule.weights:
+        return _by_numbers(rule, paths) | paths.decided(rule.n, rule.select)
     state = paths.state._replace(
         length=np.where(counted & (rule.reference > 0), paths.state.length / (rule.reference or 1.0), 1.0)
     )
     functions = np.stack(np.broadcast_arrays(*basis(state, rule.n, rule.select, np)), axis=-1)
     worth = rule.weights[0] + functions @ np.array(rule.weights[1:])
-    stops: Bools = ((worth <= 0) & (state.count >= rule.begin)) | np.asarray(decided(state, rule.n, rule.select))
+    stops: Bools = (worth <= 0) & (state.count >= rule.begin) & paths.heard
+    return stops | _by_numbers(rule, paths) | paths.decided(rule.n, rule.select)
+
+
+def _by_numbers(rule: LearnedStopping, paths: Paths) -> Bools:
+    stops = np.zeros(paths.blanks.shape, dtype=np.bool_)
     if rule.enough is not None:
-        stops |= ahead(state, rule.select) >= rule.enough - TIE
+        stops |= ahead(paths.state, rule.select) >= rule.enough - TIE
     if rule.at_most is not None:
-        stops |= state.count >= rule.at_most
-    return stops
+        stops |= paths.state.count >= rule.at_most
+    return stops & paths.heard
+
+
+def least_after(rule: LearnedStopping, paths: Paths) -> Ints:
+    """Return the fewest further samples after which a learned rule could stop, (walks, 0 to n samples so far)."""
+    walks, n = paths.blanks.shape
+    start = np.zeros((walks, 1))
+    heard = np.concatenate([start, np.arange(1, n + 1) - paths.blanks], axis=1)
+    lead = np.concatenate([start, np.where(paths.heard, ahead(paths.state, rule.select), 0.0)], axis=1)
+    needs = [rule.begin - heard] if rule.weights else []
+    if rule.select == "best":
+        needs.append(np.ones_like(heard))
+    else:  # after k more for the leader its lead is lead + k, and left - k may follow
+        needs.append(np.floor((rule.n - np.arange(n + 1) - lead) / 2) + 1)
+    if rule.at_most is not None:
+        needs.append(rule.at_most - heard)
+    if rule.enough is not None:
+        needs.append(np.ones_like(heard) if rule.select == "best" else np.ceil(rule.enough - lead - TIE))
+    found: Ints = np.maximum(np.minimum.reduce(needs), 1).astype(np.int64)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +125,7 @@ class Beside:
         chosen = [choose([*small.seen(r, floor), *self.trials.seen(r, self.n)], self.select) for r in rows]
         paid = self.trials.paid(SelfConsistency(n=self.n), np.full(len(rows), self.n), 0, self.n)
         right = np.array([float(bool(c.output.correct)) for c in chosen])
-        return Outcome(right=right, tokens=self.price * paid.tokens, samples=paid.samples)
+        return replace(paid, right=right, tokens=self.price * paid.tokens)
 
 
 class Trials:
@@ -117,6 +147,7 @@ class Trials:
         self._right: dict[Select, Floats] = {}
         for select in selects:
             samples = Samples.of(problems, n, select, how)
+            self.graded = samples.graded  # whether scores are more than a yes or a no, of the last way to choose
             paths = walk(samples, n, select, orders=orders, seed=seed, reference=1.0)
             self.paths = {**self.paths, select: paths}
             self._right[select] = paths.labels(samples.correct)
@@ -136,18 +167,20 @@ class Trials:
         if rule is None:
             return np.full(rows, strategy.n)
         if isinstance(rule, LearnedStopping) and rule.n == self.n:
-            stops = learned_stops(rule, self.paths[rule.select])
-            stops[:, -1] = True
-            ends: Ints = stops.argmax(1) + 1
-            return ends
-        return np.array([_first_stop(rule, self.seen(row, strategy.n)) for row in range(rows)])
+            return _first(learned_stops(rule, self.paths[rule.select]))
+        return np.array([self._first_stop(rule, row, strategy.n) for row in range(rows)])
+
+    def _first_stop(self, rule: StopRule, row: int, n: int) -> int:
+        said = [(i, c) for i, c in enumerate(self.seen(row, n), 1) if not c.output.blank]
+        seen = [c for _, c in said]
+        for i, (count, _) in enumerate(said, 1):
+            if count < n and rule(seen[:i], n - count):
+                return count
+        return n
 
     def decided_at(self, select: Select, n: int) -> Ints:
         """Return the number of samples, of `n`, after which the choice can no longer change, for each walk."""
-        over = np.asarray(decided(self.paths[select].state, n, select)).copy()
-        over[:, n - 1] = True
-        ends: Ints = over.argmax(1) + 1
-        return ends
+        return _first(self.paths[select].decided(n, select)[:, :n])
 
     def outcome(self, strategy: Sampling, at: Ints, floor: int) -> Outcome:
         """Return the outcome of stopping at `at`, but not before `floor` samples, which are already paid for."""
@@ -157,18 +190,29 @@ class Trials:
 
     def paid(self, strategy: Sampling, at: Ints, start: int, until: int) -> Outcome:
         """Return what the strategy pays from `start` samples to its stop, or to `until`; `right` is left open."""
-        tokens, samples = self._bill.paid(strategy, at, start, until, self.seen)
-        return Outcome(right=np.zeros(len(at)), tokens=tokens, samples=samples)
+        paid = self._bill.paid(strategy, at, start, until, self._least(strategy))
+        return Outcome(right=np.zeros(len(at)), **paid._asdict())
+
+    def _least(self, strategy: Sampling) -> Least:
+        rule = strategy.stop
+        if isinstance(rule, LearnedStopping) and rule.n == self.n:
+            needs = least_after(rule, self.paths[rule.select])
+            return lambda rows, sent: needs[rows, sent]
+
+        def asked(row: int, sent: int) -> int:
+            said = [c for c in self.seen(row, sent) if not c.output.blank]
+            return rule.least(said, strategy.n - sent) if rule is not None else 1
+
+        return lambda rows, sent: np.array([asked(r, k) for r, k in zip(rows, sent, strict=True)])
 
     def nothing(self) -> Outcome:
         """Return the outcome before the first sample: nothing paid."""
         none = np.zeros(len(self.problem))
-        return Outcome(right=none, tokens=none, samples=none)
+        return Outcome(right=none, tokens=none, samples=none, rounds=none)
 
     def elsewhere(self, recorded: Recorded) -> Outcome:
         """Return the outcome of a strategy that was measured elsewhere and uses none of these samples."""
-        return Outcome(right=recorded.right[self.problem], tokens=recorded.tokens[self.problem],
-                       samples=recorded.samples[self.problem])  # fmt: skip
+        return Outcome(**{f.name: getattr(recorded, f.name)[self.problem] for f in fields(recorded)})
 
     def eases(self, signal: Signal, count: int) -> Floats:
         """Return the predicted ease of each walk's problem after `count` samples; NaN if they say nothing."""
@@ -180,11 +224,12 @@ class Trials:
         return [list(map(float, row)) for row in values.reshape(-1, self.orders)]
 
 
-def _first_stop(rule: StopRule, seen: Sequence[Scored]) -> int:
-    for count in range(1, len(seen)):
-        if rule(seen[:count], len(seen) - count):
-            return count
-    return len(seen)
+def _first(stops: Bools) -> Ints:
+    """Return the number of samples at the first stop of each walk; all of them where there is none."""
+    stops = stops.copy()
+    stops[:, -1] = True
+    ends: Ints = stops.argmax(1) + 1
+    return ends
 
 
 def _scored(c: PoolCandidate, how: Aggregate, index: int) -> Scored:

@@ -7,12 +7,12 @@ strategy of its own only if that strategy, chosen on one half of the problems, b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from tts_plugins.policies._calibration.replayed_trials import Bools, select_of
 from tts_plugins.policies._calibration.table import (
     Checkpoint,
     Choice,
@@ -26,9 +26,10 @@ from tts_plugins.policies._calibration.table import (
     follow,
     value,
 )
-from tts_plugins.policies._stopping.risk_bounds import Settings, cheapest
-from tts_plugins.policies._stopping.walks import Floats
+from tts_plugins.policies._stopping.risk_bounds import least_problems, lost_at_most, problems_needed, within
+from tts_plugins.policies._stopping.walks import Bools, Floats
 from tts_plugins.policies.difficulty import Difficulty, quantile_edges
+from tts_plugins.selection import Select
 
 _EDGES = 5  # a cascade may split the problems at the cuts between so many quantiles
 _LEAST = 10  # the fewest problems in a bin for a bootstrap
@@ -38,8 +39,8 @@ _DOUBT = 0.05  # the error level, shared by all the bins that are tested
 def choose(table: Table, train: Bools, goal: Goal) -> Choice:
     """Return the best option for all problems of `train`, and for each bin at each checkpoint what beats it."""
     choice = _for_all(table, train, goal)
-    if choice.checkpoints:
-        return choice  # a cascade
+    if choice.checkpoints or goal.price is None:
+        return choice  # a cascade, or what keeps a target: the promise is for that alone
     rows, course = train[table.trials.problem], table.begun(choice.fixed)
     made = []
     for count in table.counts:
@@ -55,17 +56,22 @@ def choose(table: Table, train: Bools, goal: Goal) -> Choice:
 
 
 def full_of(table: Table, train: Bools) -> int:
-    """Return the option that takes all samples without a rule and chooses in the way that is best on `train`."""
+    """Return the option that takes all samples without a rule and chooses in the way that is best on `train`.
+
+    Of equals it takes the choice by best score, which an exact check ends earliest.
+    """
     rows = train[table.trials.problem]
     plain = [i for i, o in enumerate(table.options) if o.full] or range(table.singles)
-    return max(plain, key=lambda i: float(table.outcome(i, 0).right[rows].mean()))
+    return max(
+        plain, key=lambda i: (float(table.outcome(i, 0).right[rows].mean()), table.options[i].select == "best", -i)
+    )
 
 
 def _for_all(table: Table, train: Bools, goal: Goal) -> Choice:
     """Return what is best for all problems together: an option, or a cascade to the larger model."""
     looks = cascades(table, train)
     if goal.price is None:
-        return _cheapest(table, train, goal, looks)
+        return promised(table, train, goal, looks)
     first = Choice(fixed=_worthiest(table, train, goal.price), price=goal.price)
     if looks:
         base = value(table.outcome(first.fixed, 0), goal.price)
@@ -77,25 +83,25 @@ def _for_all(table: Table, train: Bools, goal: Goal) -> Choice:
 
 
 def cascades(table: Table, train: Bools) -> list[Choice]:
-    """Return the cascades: the smaller model's first samples, then the larger model where they look hard."""
+    """Return the cascades: the smaller model's first samples, then the larger model where they look hard.
+
+    Those of the same first samples and the same larger strategy stand together, those first that ask it most often.
+    """
     rows, found = train[table.trials.problem], list[Choice]()
     options = list(enumerate(table.options))
     thens = _undominated(table, [i for i, o in options if o.larger and o.beside is None], rows)
     thens += [i for i, o in options if o.beside is not None]
-    if not thens:
-        return []
-    for i, o in enumerate(table.options):
+    for i, o in options if thens else ():
         first = o.sampling
         if first is None or first.stop is not None or np.isnan(table.eases(first.n)[rows]).all():
             continue
         eases = table.eases(first.n)[rows]
-        for edge in quantile_edges(list(map(float, eases[~np.isnan(eases)])), _EDGES):
-            look = Difficulty(signal=table.signal, edges=(edge,))
-            for j in thens:
-                if first.n + table.options[j].larger <= table.budget:
-                    gates = (Gate(option=None, problems=0), Gate(option=j, problems=0))
-                    point = Checkpoint(count=first.n, difficulty=look, gates=gates)
-                    found.append(Choice(fixed=i, price=0.0, checkpoints=(point,)))
+        edges = quantile_edges(list(map(float, eases[~np.isnan(eases)])), _EDGES)
+        looks = [Difficulty(signal=table.signal, edges=(edge,)) for edge in reversed(edges)]
+        for j in (j for j in thens if first.n + table.options[j].larger <= table.budget):
+            gates = (Gate(option=None, problems=0), Gate(option=j, problems=0))
+            points = (Checkpoint(count=first.n, difficulty=look, gates=gates) for look in looks)
+            found += [Choice(fixed=i, price=0.0, checkpoints=(point,)) for point in points]
     return found
 
 
@@ -129,25 +135,72 @@ def _apart(option: Option, price: float) -> float:
     return abs(math.log(max(option.learned_at or 0.0, 1e-15) / max(price, 1e-15)))
 
 
-def _cheapest(table: Table, train: Bools, goal: Goal, looks: Sequence[Choice]) -> Choice:
-    """Return the choice of fewest tokens that keeps the target."""
-    full_at = full_of(table, train)
+def promised(table: Table, train: Bools, goal: Goal, looks: Sequence[Choice]) -> Choice:
+    """Return the choice of fewest tokens that keeps the target, with the confidence.
+
+    All that is tested is compared with all samples, chosen from in the best way. Ladders share the error level, and
+    each is climbed to its first rung that may lose more than the target: what passed keeps the promise, so that the
+    cheapest of it may be taken.
+    """
+    rows, full_at = train[table.trials.problem], full_of(table, train)
     full = table.outcome(full_at, 0)
-    choices = [*(Choice(fixed=i, price=0.0) for i in range(table.singles)), *looks]
-    outcomes = [follow(table, c) for c in choices]
-    own = [table.options[c.fixed].sampling for c in choices]
-    settings = Settings(
-        lost=table.by_problem([full.right - o.right for o in outcomes], train),
-        tokens=table.by_problem([o.tokens for o in outcomes], train),
-        lossless=np.array([not c.checkpoints and table.never_loses(c.fixed, full_at) for c in choices]),
-        rare=np.array([s is not None and select_of(s) == "best" for s in own]),
+    climbs = _ladders(table, table.options[full_at].select, looks)
+    level = 1 - (1 - goal.confidence) / max(1, len(climbs))
+
+    def lost(choice: Choice) -> dict[str, Any]:
+        each = table.by_problem([full.right - follow(table, choice).right], train)[0]
+        return {"lost": each, "rare": table.options[choice.fixed].select == "best"}
+
+    def bound(choice: Choice) -> float:
+        return lost_at_most(**lost(choice), confidence=level)
+
+    lossless = [i for i in range(table.singles) if i == full_at or table.never_loses(i, full_at)]
+    passed = {Choice(fixed=i, price=0.0): 0.0 for i in lossless}
+    if train.sum() >= least_problems(goal.target):
+        passed |= {choice: bound(choice) for ladder in climbs for choice in within(goal.target, ladder, bound)}
+    needed = None
+    if len(passed) == len(lossless):  # nothing was promised: how many problems would do?
+        found = (problems_needed(**lost(c[0]), target=goal.target, confidence=level) for c in climbs)
+        needed = min((k for k in found if k is not None), default=None)
+    best, single = (
+        min(among, key=lambda choice: _tokens(table, choice, rows))
+        for among in (passed, [choice for choice in passed if not choice.checkpoints])
     )
-    found = cheapest(settings, goal.target, goal.confidence)
-    single = found if found < table.singles else cheapest(settings.first(table.singles), goal.target,
-                                                               goal.confidence)  # fmt: skip
     # The accuracy that the target gives up, divided by the tokens that it saves, is the price it puts on a token.
-    saved = float((full.tokens - outcomes[found].tokens)[train[table.trials.problem]].mean())
-    return replace(choices[found], price=goal.target / saved if saved > 0 else 0.0, instead=single)
+    saved = float(full.tokens[rows].mean()) - _tokens(table, best, rows)
+    return replace(
+        best, price=goal.target / saved if saved > 0 else 0.0, instead=single.fixed, lost_at_most=passed[best],
+        problems=needed, others=_other_waves(table, best, passed, rows),
+    )  # fmt: skip
+
+
+def _ladders(table: Table, select: Select | None, looks: Sequence[Choice]) -> list[list[Choice]]:
+    """Return the sequences that are tested: those that choose as all samples do, or by exact checks; and the looks."""
+    made: dict[object, list[Choice]] = {}
+    exact = "best" in table.trials.paths and not table.trials.graded
+    for i, o in enumerate(table.options[: table.singles]):
+        if o.ladder is not None and (o.given or o.select == select or (exact and o.select == "best")):
+            made.setdefault(o.ladder, []).append(Choice(fixed=i, price=0.0))
+    for look in looks:
+        first, then = table.options[look.fixed], table.options[look.checkpoints[0].gates[-1].option or 0]
+        if first.select == then.select == select and (then.full or then.beside is not None):
+            made.setdefault((look.fixed, then.name), []).append(look)
+    return list(made.values())
+
+
+def _tokens(table: Table, choice: Choice, rows: Bools) -> float:
+    return float(follow(table, choice).tokens[rows].mean())
+
+
+def _other_waves(table: Table, best: Choice, passed: Iterable[Choice], rows: Bools) -> tuple[int, ...]:
+    """Return the cheapest of what passed in each other kind of waves."""
+    found: dict[int | None, Choice] = {}
+    for choice in sorted(passed, key=lambda choice: _tokens(table, choice, rows)):
+        own = table.options[choice.fixed].sampling
+        if own is not None and own.stop is not None and not choice.checkpoints:
+            found.setdefault(own.wave, choice)
+    mine = table.options[best.fixed].sampling
+    return tuple(c.fixed for wave, c in found.items() if mine is None or mine.stop is None or wave != mine.wave)
 
 
 def _checkpoint(table: Table, train: Bools, price: float, paused: Course, active: Bools) -> Checkpoint:
@@ -155,7 +208,7 @@ def _checkpoint(table: Table, train: Bools, price: float, paused: Course, active
     seen = active & train[trials.problem]
     difficulty = Difficulty.fit(list(map(float, table.eases(count)[seen])), signal=table.signal, bins=table.bins)
     bins, now = bins_of(table.eases(count), difficulty), value(paused.current, price)
-    open_ = [i for i in range(len(table.options)) if table.open_at(i, count)]
+    open_ = [i for i in range(len(table.options)) if not table.options[i].larger and table.open_at(i, count)]
     more = np.stack([value(table.outcome(i, count).after(paused.spent), price) - now for i in open_])
     gates = []
     for number in range(difficulty.bins):

@@ -10,7 +10,6 @@ import numpy as np
 
 from tts_plugins.policies._calibration.replayed_trials import (
     Beside,
-    Bools,
     Outcome,
     Recorded,
     Sampling,
@@ -18,8 +17,11 @@ from tts_plugins.policies._calibration.replayed_trials import (
     select_of,
 )
 from tts_plugins.policies._stopping.risk_bounds import CONFIDENCE
-from tts_plugins.policies._stopping.walks import Floats, Ints
+from tts_plugins.policies._stopping.walks import Bools, Floats, Ints
 from tts_plugins.policies.difficulty import Difficulty, Signal
+from tts_plugins.policies.ladder import Ladder
+from tts_plugins.selection import Select
+from tts_plugins.strategies import BestOfN, SelfConsistency
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,11 @@ class Option:
     Attributes:
         at: (walks,), the number of samples after which it stops.
         recorded: its outcomes, if it was measured elsewhere instead.
-        learned_at: the price of a learned rule, which is fitted again to all problems once it is chosen.
+        learned_at: the price of a learned rule.
         full: whether it takes all samples without a rule.
+        ladder: the ladder it is a rung of: a sequence from cautious to bold, in the order of the options. The same
+            rung in other waves loses the same.
+        given: whether the user named it: it is tested whatever the way to choose.
         larger: the most samples that it asks of the larger model.
     """
 
@@ -42,7 +47,15 @@ class Option:
     beside: Beside | None = None
     learned_at: float | None = None
     full: bool = False
+    ladder: str | None = None
+    given: bool = False
     larger: int = 0
+
+    @property
+    def select(self) -> Select | None:
+        """How it chooses among the samples of one model; None if it was measured elsewhere."""
+        strategy = self.strategy.rungs[-1].strategy if isinstance(self.strategy, Ladder) else self.strategy
+        return select_of(strategy) if isinstance(strategy, BestOfN | SelfConsistency) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +81,19 @@ class Choice:
     """The best option for all problems, and the checkpoints where bins depart from it.
 
     In a cascade, `instead` is the best option that never asks the larger model.
+
+    Attributes:
+        lost_at_most: the bound on its loss, where a target was the goal; problems: how many would do for a bolder one.
+        others: the best option in each other kind of waves.
     """
 
     fixed: int
     price: float
     checkpoints: tuple[Checkpoint, ...] = ()
     instead: int | None = None
+    lost_at_most: float | None = None
+    problems: int | None = None
+    others: tuple[int, ...] = ()
 
     @property
     def alike(self) -> Choice:

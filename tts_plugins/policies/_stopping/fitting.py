@@ -18,10 +18,10 @@ from typing import Self
 
 import numpy as np
 
-from tts_plugins.policies._stopping.features import State, ahead, basis, decided
-from tts_plugins.policies._stopping.risk_bounds import Bools, least_problems, lost_at_most
-from tts_plugins.policies._stopping.threshold_rules import NEVER, ThresholdRule, ThresholdRules, Totals, ladders, summed
-from tts_plugins.policies._stopping.walks import Floats, Ints, Samples, walk
+from tts_plugins.policies._stopping.features import ahead, basis
+from tts_plugins.policies._stopping.risk_bounds import least_problems, lost_at_most, within
+from tts_plugins.policies._stopping.threshold_rules import NEVER, ThresholdRule, ThresholdRules, Totals, ladders
+from tts_plugins.policies._stopping.walks import Bools, Floats, Ints, Samples, walk
 from tts_plugins.pools import PoolProblem
 from tts_plugins.selection import Aggregate, Select
 
@@ -33,7 +33,10 @@ _LEARNED_ORDERS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """A fitted rule: weights of the basis (the constant first), the earliest stop, and its outcomes."""
+    """A fitted rule: weights of the basis (the constant first) or none, the earliest stop, and its outcomes.
+
+    `ends` is where it stops each walk of the fit: by weights or a grid, as fitted without the walk's problem.
+    """
 
     price: float
     weights: tuple[float, ...]
@@ -44,6 +47,7 @@ class Fitted:
     tokens: float
     samples: float
     lost_at_most: float
+    ends: Ints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +73,15 @@ class Fitter:
         used = np.arange(self.samples.tokens.shape[1]) < self.samples.sizes[:, None]
         self.reference = float(self.samples.tokens[used].mean())
         self._paths = walk(self.samples, n, select, orders=orders, seed=seed, reference=self.reference)
-        self._width = len(basis(State(*(1.0 for _ in State._fields)), n, select))
-        self._decided = np.asarray(decided(self._paths.state, n, select))
+        self._decided = self._paths.decided(n, select)
         self._cost = self._paths.tokens + extra
         self._cumulated = self._cost.cumsum(1)
         self._right = self._paths.labels(self.samples.correct)
         self._full = self._right[:, -1].reshape(-1, orders).mean(1)
         self._thresholds = ThresholdRules(
-            ahead(self._paths.state, select), self._decided, self._right, self._cumulated, orders, select
-        )
+            ahead(self._paths.state, select), np.arange(1, n + 1) - self._paths.blanks, self._decided, self._right,
+            self._cumulated, orders, select,
+        )  # fmt: skip
         rows = np.random.default_rng(seed + 1).permutation(len(problems))
         self._fold = np.empty(len(problems), dtype=np.int64)
         self._fold[rows] = np.arange(len(problems)) % min(5, len(problems))
@@ -99,22 +103,23 @@ class Fitter:
     def fit(self, prices: Sequence[float], confidence: float) -> list[Fitted]:
         """Fit a rule for each price; smoothing and ridge are chosen once, by cross-validation over all the prices."""
         tried = sorted({p * f for p in prices for f in ((0.5, 1.0, 2.0) if len(prices) < 3 else (1.0,))})
-        outcomes = self._validate(tried)
-        # Average over the prices, each on its own scale.
+        few = tried[:: max(1, len(tried) // 3)]
+        # Average over some of the prices, each on its own scale.
         worth = {
-            key: float(np.mean([_worth(t, p) for p, t in zip(tried, found, strict=True)]))
-            for key, found in outcomes.items()
+            (smoothing, ridge): float(np.mean([_worth(self._thresholds.totals_at(ends), p) for p, ends in each]))
+            for smoothing in SMOOTHINGS
+            for ridge, each in self._validate(few, smoothing, RIDGES).items()
         }
         smoothing, ridge = max(worth, key=lambda key: worth[key])
         hard, soft = self._labels(np.arange(len(self.samples.sizes)))
         label = (1 - smoothing) * hard + smoothing * soft
         solver = _Solver(self._features.z, self._decided, self._features.counts).with_ridge(ridge)
-        found = dict(zip(tried, outcomes[smoothing, ridge], strict=True))
+        found = dict(self._validate(prices, smoothing, (ridge,))[ridge])
         return [self._rule(solver, label, price, found[price], confidence) for price in prices]
 
     def patient(self, price: float, confidence: float) -> Fitted:
         """Return the rule that goes on until the choice is decided, which loses nothing."""
-        return self._fitted(price, self._patient(), confidence, lossless=True)
+        return self._fitted(price, self._thresholds.ends_of(NEVER), confidence, lossless=True)
 
     def within(self, target: float, confidence: float, prices: Sequence[float]) -> Fitted:
         """Return the cheapest rule that loses at most `target` accuracy, with the confidence.
@@ -132,24 +137,20 @@ class Fitter:
         safe = self.patient(prices[0], confidence)
         if len(self._fold) < least_problems(target):
             return safe
-        learned = self.select != "majority" and self._scores_inform()
+        learned = self.select != "majority" and self.samples.graded
         climbs = ladders(self.select, self.n)
         level = 1 - (1 - confidence) / (len(climbs) + learned)
-        passed = [safe]
-        for ladder in climbs:
-            for rule in ladder:
-                found = self._fitted(prices[0], self._thresholds.totals_of(rule), level, simple=rule)
-                if found.lost_at_most > target + 1e-9:
-                    break
-                passed.append(found)
+
+        simple = (
+            (self._fitted(prices[0], self._thresholds.ends_of(rule), level, simple=rule) for rule in ladder)
+            for ladder in climbs
+        )
+        passed = [safe, *(found for ladder in simple for found in within(target, ladder, _bound))]
         best = min(passed, key=lambda found: found.tokens)
-        if learned:
-            for found in self._shorter().fit(prices, level):
-                if found.lost_at_most > target + 1e-9:
-                    break
-                # The tokens of a price that was chosen are slightly optimistic, so the price must be clearly cheaper.
-                if found.tokens < 0.9 * best.tokens:
-                    best = found
+        for found in within(target, self._shorter().fit(prices, level), _bound) if learned else ():
+            # The tokens of a price that was chosen are slightly optimistic, so the price must be clearly cheaper.
+            if found.tokens < 0.9 * best.tokens:
+                best = found
         return best
 
     def _shorter(self) -> Fitter:
@@ -159,30 +160,25 @@ class Fitter:
         problems, how, seed, extra = self._made_of
         return Fitter(problems, self.n, self.select, how=how, orders=_LEARNED_ORDERS, seed=seed, extra=extra)
 
-    def _scores_inform(self) -> bool:
-        """Return whether scores are more than a yes or a no, for which a threshold is enough."""
-        there = np.arange(self.samples.tokens.shape[1]) < self.samples.sizes[:, None]
-        return len(np.unique(self.samples.scores[there])) > 2
-
-    def _rule(self, solver: _Solver, label: Floats, price: float, seen: Totals, confidence: float) -> Fitted:
+    def _rule(self, solver: _Solver, label: Floats, price: float, ends: Ints, confidence: float) -> Fitted:
         """Return the kind of rule that was worth most on held-out problems."""
-        plain = self._thresholds.validated(price, self._fold)
-        best = max(_worth(seen, price), _worth(plain, price))
+        every, grid_ends = np.arange(len(self._fold)), self._thresholds.validated(price, self._fold)
+        learned, grid = self._thresholds.totals_at(ends), self._thresholds.totals_at(grid_ends)
+        best = max(_worth(learned, price), _worth(grid, price))
         # By best score, stopping before the choice is decided can only lose accuracy. That none of a few problems was
         # lost is weak evidence, so count half a problem as lost.
         doubt = 0.5 / len(self._fold) if self.select == "best" else 0.0
-        if _worth(self._patient(), price) >= best - doubt:
+        if _worth(self._thresholds.totals_of(NEVER), price) >= best - doubt:
             return self.patient(price, confidence)
-        if _worth(plain, price) >= _worth(seen, price) - self._parsimony(seen, plain, price):
-            every = np.arange(len(self._fold))
+        if _worth(grid, price) >= _worth(learned, price) - self._parsimony(learned, grid, price):
             rule = self._thresholds.rules[self._thresholds.best(price, every)]
-            return self._fitted(price, plain, confidence, simple=rule)
+            return self._fitted(price, grid_ends, confidence, simple=rule)
         weights = solver.improve(label, price * self._cost)
         stops = (self._features.z @ weights <= 0) | self._decided
         stops[:, -1] = True
         raw = weights[1:] / self._features.scale
         return self._fitted(
-            price, seen, confidence, weights=(float(weights[0] - raw @ self._features.centre), *map(float, raw)),
+            price, ends, confidence, weights=(float(weights[0] - raw @ self._features.centre), *map(float, raw)),
             begin=int(stops.argmax(1).min()) + 1,
         )  # fmt: skip
 
@@ -199,46 +195,47 @@ class Fitter:
         return error
 
     def _fitted(
-        self, price: float, seen: Totals, confidence: float, *, simple: ThresholdRule = NEVER,
-        weights: tuple[float, ...] | None = None, begin: int | None = None, lossless: bool = False,
+        self, price: float, ends: Ints, confidence: float, *, simple: ThresholdRule = NEVER,
+        weights: tuple[float, ...] = (), begin: int | None = None, lossless: bool = False,
     ) -> Fitted:  # fmt: skip
         """Build the result; without weights, the rule stops by its two numbers only."""
+        seen = self._thresholds.totals_at(ends)
         lost = 0.0 if lossless else lost_at_most(self._full - seen.right, confidence, rare=self.select == "best")
         return Fitted(
-            price=price, weights=weights or (1.0, *[0.0] * self._width), begin=begin or self.n,
+            price=price, weights=weights, begin=begin or 1,
             simple=simple, accuracy=float(seen.right.mean()), tokens=float(seen.cost.mean()),
             samples=float(seen.samples.mean()), full_accuracy=float(self._full.mean()), lost_at_most=lost,
+            ends=ends,
         )  # fmt: skip
-
-    def _patient(self) -> Totals:
-        return Totals(*(table[-1] for table in self._thresholds.totals))  # the last rule has no lead and no cap
 
     def _labels(self, train: Ints) -> tuple[Floats, Floats]:
         return self._right, self._paths.labels(calibrated(self.samples, self.select, train))
 
-    def _validate(self, prices: Sequence[float]) -> dict[tuple[float, float], list[Totals]]:
-        """Return each problem's outcome under rules fitted without it: by smoothing and ridge, one for each price."""
-        problems = len(self.samples.sizes)
-        made = {(s, r): [Totals(*(np.zeros(problems) for _ in Totals._fields)) for _ in prices]
-                for s in SMOOTHINGS for r in RIDGES}  # fmt: skip
+    def _validate(
+        self, prices: Sequence[float], smoothing: float, ridges: Sequence[float]
+    ) -> dict[float, list[tuple[float, Ints]]]:
+        """Return where rules stop each walk that were fitted without its problem: for each ridge, by price."""
+        walks = len(self._paths.problem)
+        made = {ridge: [(price, np.empty(walks, dtype=np.int64)) for price in prices] for ridge in ridges}
         for fold in range(int(self._fold.max()) + 1):
             out = self._fold[self._paths.problem] == fold
             train = np.flatnonzero(self._fold != fold) if self._fold.max() else np.arange(1)
             inside = np.isin(self._paths.problem, train)
             hard, soft = self._labels(train)
+            label = ((1 - smoothing) * hard + smoothing * soft)[inside]
             solver = _Solver(self._features.z[inside], self._decided[inside], self._features.counts)
-            for (smoothing, ridge), outcomes in made.items():
-                label = ((1 - smoothing) * hard + smoothing * soft)[inside]
+            for ridge, by_price in made.items():
                 ridged = solver.with_ridge(ridge)
-                for price, totals in zip(prices, outcomes, strict=True):
+                for price, ends in by_price:
                     weights = ridged.improve(label, price * self._cost[inside])
-                    stops = (self._features.z[out] @ weights <= 0) | self._decided[out]
+                    stops = ((self._features.z[out] @ weights <= 0) & self._paths.heard[out]) | self._decided[out]
                     stops[:, -1] = True
-                    at, rows = stops.argmax(1), np.arange(int(out.sum()))
-                    found = summed(hard[out][rows, at], self._cumulated[out][rows, at], at + 1.0, self._orders)
-                    for whole, part in zip(totals, found, strict=True):
-                        whole[self._fold == fold] = part
+                    ends[out] = stops.argmax(1) + 1
         return made
+
+
+def _bound(found: Fitted) -> float:
+    return found.lost_at_most
 
 
 def _worth(totals: Totals, price: float) -> float:

@@ -1,28 +1,28 @@
-"""Bounds on the accuracy that stopping early may lose, and the choice of the cheapest setting within a target.
+"""Bounds on the accuracy that stopping early may lose, and the ladders of settings that are tested against them.
 
 The observed loss of the cheapest of many settings is biased: it was chosen because it looked small. So a promise is
 made for an upper confidence bound on the loss. Settings are tested in an order that was fixed beforehand, from the
 safest on, until the first that fails (fixed-sequence testing; Angelopoulos et al. 2021, 2110.01052, "Learn then
-Test"); then the probability that the chosen setting loses more than the target is that of a single test.
+Test"); then the probability that a setting which passed loses more than the target is that of a single test. Several
+such ladders share the error level.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from statistics import NormalDist
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tts_plugins.policies._stopping.walks import Floats, Ints
+from tts_plugins.policies._stopping.walks import Floats
 
 CONFIDENCE = 0.9
-_PARTS = 5
-_STEPS = tuple(3.0 - 0.5 * i for i in range(7))  # safety margins in standard errors, beyond the confidence
-Bools = NDArray[np.bool_]
+_MOST = 100_000  # problems; who needs more is told that none would do
+T = TypeVar("T")
 
 
 def quantile(confidence: float, problems: int) -> float:
@@ -31,7 +31,7 @@ def quantile(confidence: float, problems: int) -> float:
     return z + z * (z * z + 1) / (4 * max(problems - 1, 1))
 
 
-def lost_at_most(lost: Any, confidence: float = CONFIDENCE, *, rare: bool, more: float = 0.0) -> float:
+def lost_at_most(lost: Any, confidence: float = CONFIDENCE, *, rare: bool) -> float:
     """Return a one-sided upper bound on the mean loss of accuracy.
 
     One pessimistic problem is added to those observed. With votes, an early stop gains on some problems and loses on
@@ -41,7 +41,6 @@ def lost_at_most(lost: Any, confidence: float = CONFIDENCE, *, rare: bool, more:
 
     Args:
         lost: (problems,), each problem's loss.
-        more: standard errors added to those of the confidence.
     """
     values: Floats = np.asarray(lost, dtype=float)
     if not len(values):
@@ -49,7 +48,7 @@ def lost_at_most(lost: Any, confidence: float = CONFIDENCE, *, rare: bool, more:
     worst = 1.0 if rare and (values >= 0).all() else max(float(np.abs(values).max()), 1 / len(values))
     values = np.append(values, worst)
     error = float(values.std(ddof=1)) / len(values) ** 0.5
-    bound: float = float(values.mean()) + (quantile(confidence, len(values)) + more) * error
+    bound: float = float(values.mean()) + quantile(confidence, len(values)) * error
     return min(1.0, bound)
 
 
@@ -62,52 +61,23 @@ def least_problems(target: float) -> int:
     return max(20, math.ceil(0.5 / target - 1e-9)) if target > 0 else sys.maxsize
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The settings to choose from: lost accuracy and tokens, each (settings, problems).
+def within(target: float, ladder: Iterable[T], bound: Callable[[T], float]) -> Iterator[T]:
+    """Climb a ladder from cautious to bold, and return its rungs up to the first whose bound is above the target."""
+    return itertools.takewhile(lambda rung: bound(rung) <= target + 1e-9, ladder)
 
-    At least one setting is `lossless`: it cannot lose on any problem. For `rare` see `lost_at_most`.
+
+def problems_needed(lost: Any, target: float, confidence: float, *, rare: bool) -> int | None:
+    """Return about how many problems would keep a setting within the target; None if no number would.
+
+    It supposes that further problems lose as these do.
     """
-
-    lost: Floats
-    tokens: Floats
-    lossless: Bools
-    rare: Bools
-
-    def first(self, count: int) -> Settings:
-        """Return the first `count` settings."""
-        return Settings(**{name: values[:count] for name, values in vars(self).items()})
-
-
-def cheapest(settings: Settings, target: float, confidence: float) -> int:
-    """Return the setting of fewest tokens whose loss stays within the target, with the confidence.
-
-    Choosing the cheapest of many settings uses the losses themselves. So the choice is what is tested: it is made on
-    four fifths of the problems with a safety margin, and measured on the held-out fifth. Margins shrink until one
-    fails; the smallest that kept the target chooses.
-    """
-    problems = settings.lost.shape[1]
-    part: Ints = np.random.default_rng(problems).permutation(problems) % min(_PARTS, problems)
-    chosen = _pick(settings, np.ones(problems, dtype=bool), target, confidence, None)
-    for more in _STEPS if problems > 1 else ():
-        unseen, found = np.zeros(problems), list[int]()
-        for out in range(int(part.max()) + 1):
-            found.append(_pick(settings, part != out, target, confidence, more))
-            unseen[part == out] = settings.lost[found[-1], part == out]
-        rare = bool(settings.rare[found].any())
-        if not settings.lossless[found].all() and lost_at_most(unseen, confidence, rare=rare) > target + 1e-9:
-            break
-        chosen = _pick(settings, np.ones(problems, dtype=bool), target, confidence, more)
-    return chosen
-
-
-def _pick(s: Settings, rows: Bools, target: float, confidence: float, more: float | None) -> int:
-    """Return the cheapest setting whose own bound is within the target; without `more`, the cheapest lossless one."""
-    for i in map(int, np.argsort(s.tokens[:, rows].mean(1), kind="stable")):
-        if s.lossless[i]:
-            return i
-        if more is not None:
-            bound = lost_at_most(s.lost[i, rows], confidence, rare=bool(s.rare[i]), more=more)
-            if bound <= target + 1e-9:
-                return i
-    raise AssertionError("no setting is lossless")  # taking all samples is
+    values: Floats = np.asarray(lost, dtype=float)
+    least = least_problems(target)
+    if not len(values) or values.mean() >= target:
+        return None
+    size = max(least, len(values))
+    while size <= _MOST:
+        if lost_at_most(np.resize(values, size), confidence, rare=rare) <= target:
+            return size
+        size = math.ceil(size * 1.2)
+    return None

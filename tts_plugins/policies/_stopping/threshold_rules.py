@@ -10,8 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tts_plugins.policies._stopping.features import TIE
-from tts_plugins.policies._stopping.risk_bounds import Bools
-from tts_plugins.policies._stopping.walks import Floats, Ints
+from tts_plugins.policies._stopping.walks import Bools, Floats, Ints
 from tts_plugins.selection import Select
 
 _LEVELS: dict[Select, tuple[float, ...]] = {
@@ -70,13 +69,17 @@ class ThresholdRules:
 
     Args:
         ahead: (walks, n), how far the choice is ahead after each candidate.
+        count: (walks, n), candidates so far that say something; 0 where no rule is asked yet.
         over: (walks, n), whether nothing to come can change the choice.
         right, cost: (walks, n), whether the choice is right then, and the tokens so far.
         orders: walks of each problem, which stand together.
     """
 
-    def __init__(self, ahead: Floats, over: Bools, right: Floats, cost: Floats, orders: int, select: Select) -> None:
-        self._ahead, self._over, self._right, self._cost, self._orders = ahead, over, right, cost, orders
+    def __init__(
+        self, ahead: Floats, count: Ints, over: Bools, right: Floats, cost: Floats, orders: int, select: Select
+    ) -> None:
+        self._ahead, self._count, self._over = np.where(count > 0, ahead, -np.inf), count, over
+        self._right, self._cost, self._orders = right, cost, orders
         ends = [k for k in _ENDS if k < ahead.shape[1]] + [None]
         self.rules = [ThresholdRule(level, end) for level in (*_LEVELS[select], None) for end in ends]
         self._grid: Totals | None = None
@@ -89,32 +92,36 @@ class ThresholdRules:
             self._grid = Totals(*(np.stack(each) for each in zip(*found, strict=True)))
         return self._grid
 
+    def ends_of(self, rule: ThresholdRule) -> Ints:
+        """Return the number of samples after which a rule stops, (walks,)."""
+        stops = self._over.copy() if rule.enough is None else self._over | (self._ahead >= rule.enough - TIE)
+        if rule.at_most is not None:
+            stops |= self._count >= rule.at_most
+        stops[:, -1] = True
+        ends: Ints = stops.argmax(1) + 1
+        return ends
+
     def totals_of(self, rule: ThresholdRule) -> Totals:
         """Return the outcome of one rule, (problems,)."""
-        stops = self._over.copy() if rule.enough is None else self._over | (self._ahead >= rule.enough - TIE)
-        stops[:, -1] = True
-        at: Ints = stops.argmax(1)
-        if rule.at_most is not None:
-            at = np.minimum(at, rule.at_most - 1)
-        rows = np.arange(len(at))
-        return summed(self._right[rows, at], self._cost[rows, at], (at + 1).astype(float), self._orders)
+        return self.totals_at(self.ends_of(rule))
+
+    def totals_at(self, ends: Ints) -> Totals:
+        """Return the outcome of stopping after so many samples of each walk, (problems,)."""
+        rows = np.arange(len(ends))
+        found = (self._right[rows, ends - 1], self._cost[rows, ends - 1], ends.astype(float))
+        return Totals(*(values.reshape(-1, self._orders).mean(1) for values in found))
 
     def best(self, price: float, train: Ints) -> int:
         """Return the rule of the grid that is worth most on the problems of `train`, at a price."""
         t = self.totals
         return int((t.right[:, train] - price * t.cost[:, train]).mean(1).argmax())
 
-    def validated(self, price: float, fold: Ints) -> Totals:
-        """Return the cross-validated outcome of choosing a rule: chosen on all folds but one, run on that one."""
-        out = Totals(*(np.zeros(len(fold)) for _ in Totals._fields))
+    def validated(self, price: float, fold: Ints) -> Ints:
+        """Return where the best rule of the grid stops each walk, chosen on all folds but that of its problem."""
+        ends = np.empty(len(self._right), dtype=np.int64)
         for part in range(int(fold.max()) + 1):
-            inside, rest = np.flatnonzero(fold == part), np.flatnonzero(fold != part)
-            rule = self.best(price, rest if len(rest) else inside)
-            for made, table in zip(out, self.totals, strict=True):
-                made[inside] = table[rule, inside]
-        return out
-
-
-def summed(right: Floats, cost: Floats, samples: Floats, orders: int) -> Totals:
-    """Average over each problem's walks, which are adjacent."""
-    return Totals(*(values.reshape(-1, orders).mean(1) for values in (right, cost, samples)))
+            rest = np.flatnonzero(fold != part)
+            rule = self.rules[self.best(price, rest if len(rest) else np.flatnonzero(fold == part))]
+            rows = np.repeat(fold == part, self._orders)
+            ends[rows] = self.ends_of(rule)[rows]
+        return ends

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from tts_plugins.policies._stopping.walks import Floats, Ints
 from tts_plugins.pools import PoolProblem
-from tts_plugins.protocols import StopRule
 from tts_plugins.strategies import BestOfN, SelfConsistency
-from tts_plugins.types import Scored
 
-Waves = tuple[Ints, Ints]  # for each walk: how many samples it has paid for, and how many requests it made
+Least = Callable[[Ints, Ints], Ints]  # rows, samples of each so far -> the fewest further ones before it could stop
+
+
+class Paid(NamedTuple):
+    """What walks pay for, (walks,) each: tokens, samples, and rounds, which wait for each other."""
+
+    tokens: Floats
+    samples: Floats
+    rounds: Floats
 
 
 def prompts_of(problems: Sequence[PoolProblem]) -> Floats:
@@ -37,48 +43,27 @@ class Bill:
         self._upto = np.concatenate([np.zeros((len(tokens), 1)), (tokens + extra).cumsum(1)], axis=1)
         self._prompts, self._batch = prompts, batch
 
-    def paid(
-        self, strategy: BestOfN | SelfConsistency, at: Ints, start: int, until: int,
-        seen: Callable[[int, int], Sequence[Scored]],
-    ) -> tuple[Floats, Floats]:  # fmt: skip
-        """Return tokens and samples of a strategy that has `start` samples and goes on to its stop `at`, or to `until`.
+    def paid(self, strategy: BestOfN | SelfConsistency, at: Ints, start: int, until: int, least: Least) -> Paid:
+        """Return the bill of a strategy that has `start` samples and goes on to its stop `at`, or to `until`.
 
-        A wave is paid for as a whole, including samples after the stop.
-
-        Args:
-            seen: the first samples of a walk: (walk, how many).
+        It follows the engine's waves: of a fixed size, or the first as large as the rule needs at least, and then
+        twice as large each time. A wave is paid for as a whole, including samples after the stop.
         """
         stops, end = np.minimum(at, until), min(until, strategy.n)
-        ends, requests = self._waves(strategy, stops, start, end, seen)
-        rows = np.arange(len(at))
-        tokens = self._upto[rows, ends] - self._upto[:, start] + requests * self._prompts
-        return tokens, (ends - start).astype(float)
-
-    def _waves(
-        self, strategy: BestOfN | SelfConsistency, stops: Ints, start: int, end: int,
-        seen: Callable[[int, int], Sequence[Scored]],
-    ) -> Waves:  # fmt: skip
-        open_ = np.maximum(stops - start, 0)  # the fewest further samples
-        if strategy.stop is not None and strategy.wave is None:
-            walks = [self._doubling(strategy.stop, strategy.n, int(stop), start, end, partial(seen, row))
-                     for row, stop in enumerate(stops)]  # fmt: skip
-            return np.array([w[0] for w in walks]), np.array([w[1] for w in walks])
-        size = max(end - start, 1) if strategy.stop is None else int(strategy.wave or 1)
-        waves = -(-open_ // size)
-        ends = np.minimum(start + waves * size, max(end, start))
-        last = np.where(waves > 0, ends - start - (waves - 1) * size, 0)
-        return ends, np.maximum(waves - 1, 0) * self._requests(size) + np.vectorize(self._requests, otypes=[int])(last)
-
-    def _doubling(
-        self, rule: StopRule, n: int, stop: int, start: int, end: int, seen: Callable[[int], Sequence[Scored]]
-    ) -> tuple[int, int]:
-        """Follow the engine's waves: the first has the size that the rule needs at least, and sizes double."""
-        sent, size, requests = start, 0, 0
-        while sent < stop:
-            size = min(end - sent, max(rule.least(seen(sent), n - sent), 2 * size, 1))
-            sent += size
-            requests += self._requests(size)
-        return sent, requests
-
-    def _requests(self, size: int) -> int:
-        return min(size, 1) if self._batch is None else -(-size // self._batch)
+        sent = np.full(len(at), start)
+        size, requests, rounds = np.zeros_like(sent), np.zeros_like(sent), np.zeros_like(sent)
+        while len(rows := np.flatnonzero(sent < stops)):
+            left = end - sent[rows]
+            if strategy.stop is None:
+                wave = left
+            elif strategy.wave is not None:
+                wave = np.minimum(left, strategy.wave)
+            else:
+                needed = np.maximum(least(rows, sent[rows]), 2 * size[rows])
+                wave = np.minimum(left, np.maximum(needed, 1))
+            size[rows], rounds[rows] = wave, rounds[rows] + 1
+            sent[rows] += wave
+            requests[rows] += 1 if self._batch is None else -(-wave // self._batch)
+        every = np.arange(len(at))
+        tokens = self._upto[every, sent] - self._upto[:, start] + requests * self._prompts
+        return Paid(tokens, (sent - start).astype(float), rounds.astype(float))

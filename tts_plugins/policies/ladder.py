@@ -1,0 +1,226 @@
+"""One ladder of compute: a few cheap answers first; more samples, more effort or a larger model where they disagree.
+
+Source: model cascades that go by the agreement of the weaker model's answers (Yue et al. 2023, 2310.03094).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Self, get_args
+
+from tts_plugins._internal.config import check_flag, check_share
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.policies._base import Part
+from tts_plugins.policies._resumed_run import OVER, SeededRun
+from tts_plugins.policies.difficulty import SIGNALS, Signal, predicted
+from tts_plugins.protocols import Model, Run, is_model
+from tts_plugins.stopping import ShippedRule
+from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
+from tts_plugins.types import Problem, Scored
+
+# The share of the answers that agree, or the score, at which a ladder ends that was not fitted.
+_ENOUGH: Mapping[str, float] = {"careful": 1.0, "balanced": 0.75, "bold": 0.6}
+_OF_SEVERAL = ("agreement", "entropy")  # one answer always agrees with itself
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung(Part):
+    """One step of a ladder.
+
+    Args:
+        strategy: how this rung samples. `BestOfN` or `SelfConsistency` where it asks another model.
+        model: the model to ask: its name, or the model itself; None for the one of the run. In an adapter, what that
+            adapter wraps serves too: a chain, an LM.
+        effort: the reasoning effort to ask for, as the server knows it: "low", "medium", "high".
+        price: what a token costs here, in tokens of the first rung: for fits and tables.
+        enough: how easy the problem must look after this rung for the ladder to end; the ladder's own if left out.
+        beside: choose among the samples of the earlier rungs too, though another model gave them. A rung that asks the
+            same model at the same effort always goes on from them; its `n` then counts all of them.
+
+    Raises:
+        ConfigurationError: a field is out of range, or the strategy does not suit another model.
+    """
+
+    strategy: BaseStrategy
+    model: Any = None
+    effort: str | None = None
+    price: float = 1.0
+    enough: float | None = None
+    beside: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("Rung", "beside", self.beside)
+        if self.enough is not None:
+            check_share("Rung", "enough", self.enough)
+        if self.effort is not None and (not isinstance(self.effort, str) or not self.effort):
+            raise ConfigurationError(f"Rung: effort={self.effort!r} must be a text such as 'high'")
+        if isinstance(self.price, bool) or not isinstance(self.price, int | float) or not 0 < self.price < float("inf"):
+            raise ConfigurationError(f"Rung: price={self.price!r} must be a number above 0, such as 8")
+        if not isinstance(self.strategy, BaseStrategy):
+            raise ConfigurationError(
+                f"Rung: strategy={self.strategy!r} is not a strategy, such as SelfConsistency(n=3)"
+            )
+        if (self.model, self.effort) != (None, None) and not isinstance(self.strategy, BestOfN | SelfConsistency):
+            raise ConfigurationError(
+                f"Rung: strategy={self.strategy!r} is neither BestOfN nor SelfConsistency; another model, or another "
+                "effort, gives whole answers only"
+            )
+
+    def same_model(self, other: Rung) -> bool:
+        """Whether both ask the same model at the same effort."""
+        return self.model == other.model and self.effort == other.effort
+
+
+@dataclass(frozen=True)
+class Ladder(BaseStrategy):
+    """Climbs from cheap to dear until the answers so far agree.
+
+    Each rung is asked only if the one before did not settle the problem. Where a rung cannot be paid or fails, the
+    answer of the one before stands. All draw on the one budget, each model at its own prices.
+
+    Args:
+        rungs: from cheap to dear; a bare strategy is a rung of the run's own model.
+        signal: what says that a problem is settled, see `difficulty.predicted`; by default the best score after a
+            `BestOfN` by best score, else the share of the answers that agree.
+        enough: the signal at which it ends: a number, or "careful", "balanced", "bold" (1, 0.75, 0.6).
+
+    Raises:
+        ConfigurationError: there are no rungs, or one that cannot tell whether its answers agree; at the call, a rung's
+            model is not given.
+    """
+
+    rungs: tuple[Rung, ...]
+    signal: Signal | None = field(default=None, kw_only=True)
+    enough: float | ShippedRule = field(default="balanced", kw_only=True)
+    _models: Mapping[str, Model] = field(init=False, default_factory=dict, compare=False, repr=False)
+
+    if TYPE_CHECKING:  # bare strategies become rungs
+
+        def __init__(
+            self,
+            rungs: Sequence[Rung | BaseStrategy],
+            *,
+            signal: Signal | None = None,
+            enough: float | ShippedRule = "balanced",
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        given: Any = self.rungs
+        if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+            raise ConfigurationError(f"Ladder: rungs={given!r} must be a list of at least one strategy or Rung")
+        rungs = tuple(rung if isinstance(rung, Rung) else Rung(strategy=rung) for rung in given)
+        object.__setattr__(self, "rungs", rungs)
+        if self.signal is not None and self.signal not in SIGNALS:
+            raise ConfigurationError(
+                f"Ladder: signal={self.signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
+            )
+        if isinstance(self.enough, str) and self.enough not in get_args(ShippedRule):
+            raise ConfigurationError(
+                f"Ladder: enough={self.enough!r} is not known; use 'careful', 'balanced' or 'bold'"
+            )
+        if not isinstance(self.enough, str):
+            check_share("Ladder", "enough", self.enough)
+        for i, rung in enumerate(rungs[:-1]):
+            if self._signal_of(rung) in _OF_SEVERAL and self._most(i) < 2:
+                raise ConfigurationError(
+                    f"Ladder: rung {i + 1}, {rung.strategy!r}, gives one answer, which always agrees with itself; use "
+                    "n=2 or more, or signal='best' with a verifier"
+                )
+
+    def calls(self) -> tuple[int, int]:
+        """Return the least and the most generations that it asks for."""
+        first: Any = self.rungs[0].strategy
+        least = first.calls()[0] if hasattr(first, "calls") else 1
+        carried = [i and self.rungs[i].same_model(self.rungs[i - 1]) for i in range(len(self.rungs))]
+        asked = [self._most(i) - (self._most(i - 1) if same else 0) for i, same in enumerate(carried)]
+        return least, sum(max(0, k) for k in asked)
+
+    def with_models(self, models: Mapping[str, Model]) -> Self:
+        """Return the same ladder with the models that its rungs name.
+
+        Raises:
+            ConfigurationError: one of them is not a model.
+        """
+        for name, model in models.items():
+            if not is_model(model):
+                raise ConfigurationError(f"Ladder: {name}={model!r} is not a model; pass one of tts_plugins.models")
+        made = replace(self)
+        object.__setattr__(made, "_models", {**self._models, **models})
+        return made
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the models that it asks besides the run's own."""
+        return tuple(dict.fromkeys(rung.model for rung in self.rungs if isinstance(rung.model, str)))
+
+    async def __call__(self, run: Run, problem: Problem) -> Scored:
+        models = [self._model_of(rung, run) for rung in self.rungs]  # before anything is paid
+        best, seen = None, list[Scored]()
+        for i, (rung, model) in enumerate(zip(self.rungs, models, strict=True)):
+            same = i > 0 and rung.same_model(self.rungs[i - 1])
+            inner = SeededRun(run, seen if same or rung.beside else (), model)
+            try:
+                best = await self._strategy(rung, seen, same)(inner, problem)
+            except OVER as error:
+                if best is None:
+                    raise
+                run.note("rung_failed", rung=i + 1, error=f"{type(error).__name__}: {error}")
+                break
+            seen = inner.seen
+            if i + 1 < len(self.rungs) and self._settled(run, i, rung, seen):
+                break
+        assert best is not None
+        return best
+
+    def _strategy(self, rung: Rung, seen: Sequence[Scored], same: bool) -> BaseStrategy:
+        strategy = rung.strategy
+        if rung.beside and not same and isinstance(strategy, BestOfN | SelfConsistency):
+            return replace(strategy, n=len(seen) + strategy.n, stop=None, wave=None)
+        return strategy
+
+    def _settled(self, run: Run, number: int, rung: Rung, seen: Sequence[Scored]) -> bool:
+        signal = self._signal_of(rung)
+        several = signal not in _OF_SEVERAL or sum(not c.truncated for c in seen) > 1
+        ease = predicted(seen, signal) if several and seen else None
+        enough = rung.enough if rung.enough is not None else self.enough
+        needed = _ENOUGH[enough] if isinstance(enough, str) else enough
+        settled = ease is not None and ease >= needed - 1e-9
+        run.note("rung", rung=number + 1, of=len(self.rungs), signal=signal, ease=ease, enough=needed, settled=settled)
+        if settled:
+            run.note("stop", rule=f"{signal} >= {needed:g}", seen=len(seen), left=0)
+        return settled
+
+    def _signal_of(self, rung: Rung) -> Signal:
+        if self.signal is not None:
+            return self.signal
+        by_score = isinstance(rung.strategy, BestOfN) and rung.strategy.select == "best"
+        return "best" if by_score else "agreement"
+
+    def _most(self, number: int) -> int:
+        """Return how many answers there can be after a rung."""
+        strategy: Any = self.rungs[number].strategy
+        return strategy.calls()[1] if hasattr(strategy, "calls") else 1
+
+    def _model_of(self, rung: Rung, run: Run) -> Model | None:
+        """Return the model that a rung asks; None for the run's own.
+
+        Raises:
+            ConfigurationError: its name stands for nothing here, or the model has no reasoning effort to set.
+        """
+        named = self._models.get(rung.model, rung.model) if isinstance(rung.model, str) else rung.model
+        other = None if named is None or named == run.model.name else named
+        if other is None and rung.effort is None:
+            return None
+        if is_model(other) and rung.effort is None:
+            return other
+        asked = other if is_model(other) else run.model
+        vary = getattr(asked, "variant", None)
+        if vary is None:
+            effort = "" if rung.effort is None else f" at effort {rung.effort!r}"
+            raise ConfigurationError(
+                f"Ladder: a rung asks model {rung.model or asked.name!r}{effort}, which {asked.name} cannot become; "
+                "give the model itself: Rung(model=…), ladder.with_models({name: model}), or policy.with_larger(model)"
+            )
+        varied: Model = vary(model=None if is_model(other) else other, effort=rung.effort)
+        return varied
