@@ -67,6 +67,8 @@ class Search(BaseSearch[Sample]):
         isolate: whether each candidate has a copy of the module; `deep`, of the other objects in it too.
     """
 
+    larger = (dspy.Module, dspy.BaseLM)
+
     def __init__(
         self,
         *,
@@ -270,8 +272,8 @@ class Search(BaseSearch[Sample]):
 
     def chosen(self, result: Result) -> Result:
         """The winner's trace is the program's, as if it alone had run."""
-        self._winner = self._samples.get(result.best.seed)
-        if self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
+        self._winner = None if result.abstained is not None else self._samples.get(result.best.seed)
+        if result.abstained is None and self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
             self._trace.extend(self.trace_of(result.best.seed))
             del self._trace[: max(len(self._trace) - most, 0)]
         return result

@@ -266,6 +266,11 @@ def scale(
         budget: limits for each call, or a `Ledger` that all calls share.
         seed: fixes each candidate's seed, and the place of samples in a cache.
         profile: a named bundle of settings.
+        abstain_below: the least confidence with which an input is answered, 0 to 1 (see `Result.confidence`).
+        on_abstain: below it, the output is None ("none"), `LowConfidence` is raised ("raise"), or what `escalate` names
+            is asked within the same budget ("escalate").
+        escalate: a larger chain, or a chat model in the place of the chain's own, asked once; a strategy; or "person",
+            where the result says that a person is to be asked (`TestTimeScaling` interrupts the graph for it).
         n, answer, price, concurrency, on_exhausted, name, revision: as for `ScaledRunnable`.
 
     Strategies that revise show earlier attempts, with what the verifier said of them, to the chain: a chat model as

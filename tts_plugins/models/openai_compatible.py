@@ -314,6 +314,11 @@ class OpenAICompatibleModel(Stepping, Revising):
         once = (0.0 if self._price is None else self._price(tokens, 0)) or 0.0
         return Bound(prompt_tokens=tokens, completion_tokens=limit, usd=price, shared_tokens=tokens, shared_usd=once)
 
+    @property
+    def price(self) -> Price | None:
+        """From prompt and completion tokens to US dollars; None while it is unknown."""
+        return self._price
+
     async def _know_price(self) -> None:
         if not self._priced:
             self._price = await in_thread(self._find_price, None)
