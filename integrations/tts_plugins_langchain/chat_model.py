@@ -13,7 +13,7 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
-from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
@@ -30,6 +30,7 @@ from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported, streamed
 from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
+from tts_plugins_langchain._io.values import said_in
 from tts_plugins_langchain._runs import Runs, children_of
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import search_arguments
@@ -116,7 +117,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         message = chosen(search.run(), run_manager, search.details)
         if run_manager is not None:
             chunk = ChatGenerationChunk(message=chunk_of(charged(message)))
-            run_manager.on_llm_new_token(str(message.text), chunk=chunk)
+            run_manager.on_llm_new_token(said_in(message), chunk=chunk)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
@@ -130,7 +131,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         message = chosen(await search.arun(), run_manager, search.details)
         if run_manager is not None:
             chunk = ChatGenerationChunk(message=chunk_of(charged(message)))
-            await run_manager.on_llm_new_token(str(message.text), chunk=chunk)
+            await run_manager.on_llm_new_token(said_in(message), chunk=chunk)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _should_stream(self, **kwargs: Any) -> bool:
@@ -329,7 +330,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
     def _profile_name(self) -> str | None:
         return self.tts_profile
 
-    def _resolve_model_profile(self) -> ModelProfile | None:
+    def _resolve_model_profile(self) -> Any:
         return self.bound.profile
 
     @property
