@@ -31,8 +31,8 @@ def temperatures_of(
         config: what can be configured is taken as it is under this.
     """
     for part in leaves_of(runnable, arguments, config):
-        quiet = isinstance(part.runnable, BasePromptTemplate | BaseOutputParser | RunnablePick) or _parses(part.runnable)
-        if part.instead or quiet or type(part.runnable) is RunnablePassthrough:
+        quiet = isinstance(part.runnable, BasePromptTemplate | BaseOutputParser | RunnablePick)
+        if part.instead or quiet or _parses(part.runnable) or type(part.runnable) is RunnablePassthrough:
             continue
         model = isinstance(part.runnable, BaseLanguageModel)
         yield part.arguments.get(_NAME, getattr(part.runnable, _NAME, None)) if model else None
