@@ -284,3 +284,8 @@ class AllCandidatesFailed(TTSError):
     ) -> None:
         super().__init__(message)
         self.errors, self.unscored, self.attempts = tuple(errors), unscored, tuple(attempts)
+
+    @property
+    def may_succeed_later(self) -> bool:
+        """Whether all failed only because of the server's state, such as one that is down."""
+        return bool(self.errors) and all(isinstance(e, ModelError) and e.retryable for e in self.errors)

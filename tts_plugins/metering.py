@@ -187,7 +187,7 @@ class Meter:
         )
         if usage.exact:
             prompts.saw(opened.written, math.ceil(usage.prompt_tokens / requests))
-        self._settle(opened, replace(usage, requests=requests))
+        self._settle(opened, usage if usage.requests == requests else replace(usage, requests=requests))
 
     def knows(self, key: Hashable) -> bool:
         """Return whether a call that was started under this key is under way, be it after this was closed."""

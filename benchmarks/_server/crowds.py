@@ -53,7 +53,7 @@ async def one_budget(short: bool) -> list[Row]:
 
     Whatever a request cost that was broken off, the upstream alone knows: it is charged at its reserve.
     """
-    callers, limit = (64, 4_000) if short else (512, 30_000)
+    callers, limit = (64, 2_000) if short else (512, 15_000)
     reserve = (await _crowd(1, 4_000, Fault.reset())).each  # nothing but broken requests: what one is charged
     seen = await _crowd(callers, limit, Fault.random(0.3, seed=7))
     apart, at_most = seen.spent - seen.counted, math.ceil(seen.faults * reserve)
@@ -89,7 +89,12 @@ async def _crowd(callers: int, limit: int, faults: Any) -> _Crowd:
             "request = { tokens = 400, seconds = 20 }\n"
         )
         with LoopbackServer(
-            reply="a b c d", latency=(0.01, 0.1), faults=faults, process=True, record=False
+            # As long as max_tokens: it is certain then that the usage counts both choices, and no more is charged.
+            reply="a b c d e f g h",
+            latency=(0.01, 0.1),
+            faults=faults,
+            process=True,
+            record=False,
         ) as upstream:
             settings: dict[str, Any] = {
                 "base_url": upstream.base_url, "tenants": f"{folder}/tenants.toml", "store": f"{folder}/usage.sqlite",

@@ -9,12 +9,14 @@ from typing import Any
 
 import dspy
 
-from tts_plugins import Generation, Ledger, Problem, Result, current_ledger
+from tts_plugins import Escalation, Generation, Ledger, Problem, Result, current_ledger
 from tts_plugins.adapters import (
     METER,
+    VARIANT,
     Attempts,
     BaseSearch,
     CandidateLost,
+    LargerModel,
     MeteredModel,
     SearchSettings,
     answer_key,
@@ -22,7 +24,7 @@ from tts_plugins.adapters import (
     causes_of,
     metered_verifier,
 )
-from tts_plugins.errors import CandidateError, TTSError
+from tts_plugins.errors import CandidateError, ConfigurationError, TTSError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.interception import Refused, cover
 from tts_plugins_dspy._calls.scope import Scope, derive, ledger_around, scope_here, scoped
@@ -40,6 +42,7 @@ class Sample:
     Attributes:
         attempts: those that it is to improve on.
         module: the program, or the candidate's own copy of it.
+        larger: whether it is asked of what unsure questions go to.
         originals, copies: the program's modules by the ids of their copies, and the other way round.
         trace: of its program.
         relay: what its program streams to, where the caller reads a stream.
@@ -48,6 +51,7 @@ class Sample:
     seed: int | None
     attempts: Attempts | None = None
     module: Any = None
+    larger: bool = False
     originals: dict[int, Any] = field(default_factory=dict)
     copies: dict[int, Any] = field(default_factory=dict)
     trace: list[Any] = field(default_factory=list)
@@ -61,6 +65,7 @@ class Search(BaseSearch[Sample]):
         read: from the module's output to a generation.
         verify: from what the user gave as `verifier`, and this search, to the verifier.
         vote: what votes of an output, unless the settings say.
+        with_lm: the module, for a language model that is to answer in place of its own.
         hints: whether the prompts of a candidate show the attempts that it is to improve on.
         fail_count: how many candidates may fail before the failure is raised; None for all but the last one.
         isolate: whether each candidate has a copy of the module; `deep`, of the other objects in it too.
@@ -80,6 +85,7 @@ class Search(BaseSearch[Sample]):
         verify: Callable[[Any, Any], Verifier | SetVerifier] = verifier_of,
         vote: Callable[[Any], str | None] = last_field,
         check_revision: Callable[[], None] = lambda: None,
+        with_lm: Callable[[Any], Any] | None = None,
         hints: bool = True,
         fail_count: int | None = None,
         isolate: bool = False,
@@ -96,6 +102,8 @@ class Search(BaseSearch[Sample]):
         self._isolate, self._deep = isolate, deep
         self._stream: Stream | None = None
         self._winner: Sample | None = None
+        self._further: Any = None  # what unsure questions go to
+        self._with_lm = with_lm or (lambda lm: module)
 
     def run(self) -> Result:
         """Search on this thread; the module's `forward` runs on threads of its own."""
@@ -116,7 +124,7 @@ class Search(BaseSearch[Sample]):
             "budget": _account(s.budget),
             "seed": self._seed(),
             "answer": answer_key(s.answer or self._vote),
-            "listener": None if self._stream is None or self._alone else self._told,
+            "listener": None if self._stream is None or self._alone else self._listen,
         }
 
     @property
@@ -129,7 +137,7 @@ class Search(BaseSearch[Sample]):
         """Whether there is one candidate only, whose chunks can be streamed as they come."""
         return self._count == 1
 
-    def _told(self, event: Mapping[str, Any]) -> None:
+    def _listen(self, event: Mapping[str, Any]) -> None:
         """Stream how far the search is."""
         done = event["kind"] == "candidate" and event.get("end") is not None and event.get("error") is None
         if done and not event.get("pruned") and self._stream is not None:
@@ -155,6 +163,18 @@ class Search(BaseSearch[Sample]):
         """What the program's language models may write, a call of each predictor."""
         return output_tokens_of(self._module)
 
+    def escalation(self, value: Any) -> Any:
+        """What `solve` is given: a module or a language model is asked once, in this search."""
+        if not isinstance(value, dspy.Module | dspy.BaseLM):
+            return value
+        self._further = value
+        name = value.model if isinstance(value, dspy.BaseLM) else type(value).__name__
+        return Escalation(model=LargerModel(str(name)))
+
+    def escalated(self, sample: Sample) -> None:
+        """Ask the larger one."""
+        sample.larger = True
+
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to the module."""
         self._check_revision()
@@ -166,14 +186,47 @@ class Search(BaseSearch[Sample]):
 
     def context(self, sample: Sample) -> Any:
         """DSPy's settings for one candidate."""
-        sample.trace, sample.module, sample.originals, sample.copies = [], self._module, {}, {}
+        module, lm = self._module, {}
+        if sample.larger and isinstance(self._further, dspy.Module):
+            module = self._further
+        elif sample.larger:
+            module, lm = self._with_lm(self._further), {"lm": self._further}
+        sample.trace, sample.module, sample.originals, sample.copies = [], module, {}, {}
         if self._isolate:
-            sample.module, sample.originals, sample.copies = isolated(self._module, deep=self._deep)
+            sample.module, sample.originals, sample.copies = isolated(module, deep=self._deep)
         hints = () if self._outer is None else self._outer.hints
         if self._hints and sample.attempts is not None:
             hints = (*hints, sample.attempts.text())
         scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints)
-        return scoped(scope, trace=sample.trace, **self._streaming(sample))
+        return scoped(scope, trace=sample.trace, **self._streaming(sample), **{**lm, **self._varied(sample)})
+
+    def _varied(self, sample: Sample) -> dict[str, Any]:
+        """Return the settings with the language model that a rung of a ladder asks; a program of its own stands in.
+
+        Raises:
+            ConfigurationError: there is no language model whose name or effort could be set.
+        """
+        variant = VARIANT.get()
+        if variant is None:
+            return {}
+        given, own = variant.model, getattr(sample.module, "lm", None)
+        if given is not None and not isinstance(given, str | dspy.BaseLM):
+            sample.module, given = given, None  # a whole program
+            if variant.effort is None:
+                return {}
+        lm = given if isinstance(given, dspy.BaseLM) else own or dspy.settings.get("lm")
+        if lm is None:
+            raise ConfigurationError(
+                f"{self.model.name}: a rung asks model={variant.model!r}, effort={variant.effort!r}, and there is no "
+                "language model to ask so; call dspy.configure(lm=...), or give the rung a dspy.LM"
+            )
+        changes = {"model": given if isinstance(given, str) else None, "reasoning_effort": variant.effort}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        lm = lm.copy(**changes) if changes else lm
+        cover(type(lm))
+        if hasattr(sample.module, "with_lm"):
+            sample.module = sample.module.with_lm(lm)
+        return {"lm": lm}
 
     def _streaming(self, sample: Sample) -> dict[str, Any]:
         if self._stream is None:
@@ -241,8 +294,8 @@ class Search(BaseSearch[Sample]):
 
     def chosen(self, result: Result) -> Result:
         """The winner's trace is the program's, as if it alone had run."""
-        self._winner = self._samples.get(result.best.seed)
-        if self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
+        self._winner = None if result.abstained is not None else self._samples.get(result.best.seed)
+        if result.abstained is None and self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
             self._trace.extend(self.trace_of(result.best.seed))
             del self._trace[: max(len(self._trace) - most, 0)]
         return result

@@ -38,7 +38,9 @@ class Sample:
         asked: makes the input that what is wrapped is called with.
         place: which sample it is for a cache: of those that have the same earlier attempts, say.
         parent: the index of the one that it revises or continues.
+        inner: makes managers for what runs inside it, for as long as its run is open.
         recorder: what streams were not told of it.
+        target: what it is asked of; None for what the search is over.
     """
 
     index: int
@@ -48,18 +50,22 @@ class Sample:
     parent: int | None = None
     children: int = 0
     run: ChainRun | None = None
+    inner: Manager | None = None
     output: Any = None
     metadata: dict[str, Any] = field(default_factory=dict)
     run_id: UUID | None = None
     recorder: EventRecorder | None = None
+    target: Any = None
 
-    def begin(self, run: ChainRun) -> None:
-        """Its run was started."""
-        self.run, self.run_id, self.output, self.metadata = run, run.run_id, None, run.metadata
+    def begin(self, inner: Manager, run: ChainRun | None) -> None:
+        """Its run was started, if anybody listens."""
+        self.inner, self.run, self.output = inner, run, None
+        if run is not None:
+            self.run_id, self.metadata = run.run_id, run.metadata
 
     def take(self) -> ChainRun | None:
         """Its run, for who ends it; None where it was ended, or where nobody listens."""
-        run, self.run = self.run, None
+        run, self.run, self.inner = self.run, None, None
         return run if run is not None and run.handlers else None
 
 
@@ -77,33 +83,49 @@ class Runs:
         self._parent, self._config, self._inputs = parent, without(config), inputs
         self._show = shows_candidates(config)
         self._writer, self._config = (None, self._config) if self._show else without_writer(self._config)
+        # Configured, as LangChain does for each run: handlers of context variables, such as `collect_runs`, are not
+        # inherited, and would take the runs inside of a candidate for roots.
+        self._made: Manager = type(parent).configure(inheritable_callbacks=parent)
         handlers = {id(handler): handler for handler in (*parent.handlers, *parent.inheritable_handlers)}
         self._streams = [] if self._show or not replayed else [h for h in handlers.values() if is_stream(h)]
+        _keep(self._made, self._show)
+        self._heard = bool(self._made.handlers or self._streams)
 
     def tell(self, sample: Sample, **said: Any) -> None:
         """Progress for `stream_mode="custom"` of the graph around the search, if there is one."""
         if self._writer is not None:
             self._writer({"tts": {"candidate": sample.index, **said}})
 
-    def manager(self, sample: Sample) -> Manager:
-        """The manager that a candidate's run is started with."""
-        # Configured, as LangChain does for each run: handlers of context variables, such as `collect_runs`, are not
-        # inherited, and would take the runs inside of a candidate for roots.
-        manager: Manager = type(self._parent).configure(inheritable_callbacks=self._parent)
-        _keep(manager, self._show)
+    def start(self, sample: Sample) -> None:
+        """Start a candidate's run, from synchronous code."""
+        manager, run = self._manager(sample), None
+        if self._heard:
+            assert isinstance(manager, CallbackManager)
+            run = manager.on_chain_start(None, self._asked, name=f"candidate {sample.index}")
+        sample.begin(manager if run is None else run.get_child(), run)
+
+    async def astart(self, sample: Sample) -> None:
+        """Start a candidate's run, from a loop."""
+        manager, run = self._manager(sample), None
+        if self._heard:
+            assert isinstance(manager, AsyncCallbackManager)
+            run = await manager.on_chain_start(None, self._asked, name=f"candidate {sample.index}")
+        sample.begin(manager if run is None else run.get_child(), run)
+
+    def _manager(self, sample: Sample) -> Manager:
+        manager = self._made.copy()
         parent = {} if sample.parent is None else {"tts_parent": sample.parent}
         manager.add_metadata({"tts_candidate": sample.index, **parent}, inherit=True)
         return manager
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """A candidate's run's inputs."""
+    def _asked(self) -> dict[str, Any]:
         return self._inputs if isinstance(self._inputs, dict) else {"input": self._inputs}
 
     def inside(self, sample: Sample, name: str | None = None) -> RunnableConfig:
         """The config for what runs as part of a candidate: its meter first, then whoever listens."""
-        assert sample.run is not None
-        manager: BaseCallbackManager = sample.run.get_child()
+        assert sample.inner is not None
+        manager: BaseCallbackManager = sample.inner.copy()
         handler = METERED.get()
         if handler is not None:
             manager.handlers.insert(0, handler)

@@ -7,18 +7,19 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from tts_plugins import Candidate, Problem, Result, Score, Scored
+from tts_plugins import Candidate, Escalation, Problem, Result, Score, Scored
 from tts_plugins.adapters import (
     Attempts,
     BaseSearch,
     CandidateLost,
+    LargerModel,
     MeteredModel,
     SearchSettings,
     Text,
@@ -39,7 +40,7 @@ from tts_plugins_langchain._io.graph_checks import check_finished
 from tts_plugins_langchain._io.usage import UsageDetails
 from tts_plugins_langchain._io.values import vote_of
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
-from tts_plugins_langchain._verifying import verifier_of
+from tts_plugins_langchain._verifying import is_verifier, verifier_of
 from tts_plugins_langchain.caching import SAMPLE, samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
@@ -51,7 +52,7 @@ class Target:
     Attributes:
         input: that of a first answer.
         carrier: how attempts are put into it.
-        output_tokens: tokens that an output can have at most, as far as known.
+        output_tokens: finds the tokens that an output can have at most, as far as known.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Target:
     carrier: Carrier
     invoke: Callable[[Any, RunnableConfig], Any]
     ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
-    output_tokens: int | None = None
+    output_tokens: Callable[[], int | None]
 
     def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
         """The input for an answer, or for a better one."""
@@ -74,6 +75,7 @@ class Search(BaseSearch[Sample]):
     Args:
         shown: from what the target gives to what is verified, voted on, and the result's output.
         unparsed: why what the target gave is not what was asked for; None if it is.
+        larger: from a runnable to the target that unsure questions go to.
     """
 
     def __init__(
@@ -86,9 +88,12 @@ class Search(BaseSearch[Sample]):
         runs: Runs,
         shown: Callable[[Any], Any] = lambda output: output,
         unparsed: Callable[[Any], str | None] = lambda output: None,
+        larger: Callable[[Any], Target] | None = None,
     ) -> None:
         super().__init__(model=model, problem=problem, settings=settings)
         self._target, self._shown, self._unparsed, self._runs = target, shown, unparsed, runs
+        self._larger = larger
+        self._further: Target | None = None
         self._salt = SAMPLE.get()
         self._samples: dict[int | None, Sample] = {}
         self._apart = False
@@ -109,7 +114,25 @@ class Search(BaseSearch[Sample]):
 
     def output_tokens(self) -> int | None:
         """What the target's models may write."""
-        return self._target.output_tokens
+        return self._output_tokens
+
+    @cached_property
+    def _output_tokens(self) -> int | None:
+        # A function is free, however long a text it reads.
+        return self._target.output_tokens() if is_verifier(self.settings.verifier) else None
+
+    def escalation(self, value: Any) -> Any:
+        """What `solve` is given: a runnable is asked once, in this search."""
+        if not isinstance(value, Runnable) or self._larger is None:
+            return value
+        self._further = self._larger(value)
+        return Escalation(model=LargerModel(self._further.name))
+
+    def escalated(self, sample: Sample) -> None:
+        """Ask the larger one, with the input of a first answer."""
+        assert self._further is not None
+        target = sample.target = self._further
+        sample.asked = lambda: target.asked(self.problem, None)
 
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to the target."""
@@ -156,17 +179,18 @@ class Search(BaseSearch[Sample]):
 
     def call(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
-        manager = self._runs.manager(sample)
-        assert isinstance(manager, CallbackManager)
-        sample.begin(manager.on_chain_start(None, self._runs.asked, name=f"candidate {sample.index}"))
-        return within(self._runs.inside(sample), lambda config: self._target.invoke(sample.asked(), config))
+        self._runs.start(sample)
+        return within(self._runs.inside(sample), lambda config: self._asked_of(sample).invoke(sample.asked(), config))
 
     async def acall(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
-        manager = self._runs.manager(sample)
-        assert isinstance(manager, AsyncCallbackManager)
-        sample.begin(await manager.on_chain_start(None, self._runs.asked, name=f"candidate {sample.index}"))
-        return await awithin(self._runs.inside(sample), lambda config: self._target.ainvoke(sample.asked(), config))
+        await self._runs.astart(sample)
+        target = self._asked_of(sample)
+        return await awithin(self._runs.inside(sample), lambda config: target.ainvoke(sample.asked(), config))
+
+    def _asked_of(self, sample: Sample) -> Target:
+        target: Target | None = sample.target
+        return self._target if target is None else target
 
     def read(self, sample: Sample, output: Any) -> Generation:
         """The answer, as verifiers and votes see it."""
@@ -200,12 +224,12 @@ class Search(BaseSearch[Sample]):
 
     def show(self, result: Result, message: AIMessage | None = None) -> None:
         """Tell streams what happened inside the candidate that was chosen; `message` stands for its model's own."""
-        if (sample := self.sample_of(result.best)) is not None:
+        if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             self._runs.show(sample, message)
 
     async def ashow(self, result: Result, message: AIMessage | None = None) -> None:
         """The same, from a loop."""
-        if (sample := self.sample_of(result.best)) is not None:
+        if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             await self._runs.ashow(sample, message)
 
     def metering(self, meter: Meter, sample: Sample | None) -> AbstractContextManager[None]:
@@ -268,4 +292,4 @@ class Search(BaseSearch[Sample]):
     def _verifier_config(self, candidate: Candidate) -> RunnableConfig:
         """The config for a runnable that scores a candidate: inside of the candidate's run."""
         sample = self.sample_of(candidate)
-        return ensure_config() if sample is None or sample.run is None else self._runs.inside(sample, "verifier")
+        return ensure_config() if sample is None or sample.inner is None else self._runs.inside(sample, "verifier")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from types import FunctionType, MethodType
+from typing import Any, TypeGuard, cast
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -28,7 +29,12 @@ def verifier_of(value: Any, config_of: ConfigOf, *, sync: bool) -> Verifier | Se
     """
     if isinstance(value, Runnable):
         return _runnable(value, config_of, sync=sync)
-    return value if isinstance(value, Verifier | SetVerifier) else CallableVerifier(value)
+    return value if is_verifier(value) else CallableVerifier(value)
+
+
+def is_verifier(value: Any) -> TypeGuard[Verifier | SetVerifier]:
+    """Whether it is a verifier of `tts_plugins`; a plain function is known at once, a protocol takes longer."""
+    return not isinstance(value, FunctionType | MethodType) and isinstance(value, Verifier | SetVerifier)
 
 
 def _runnable(runnable: Runnable[Any, Any], config_of: ConfigOf, *, sync: bool) -> Verifier:

@@ -30,6 +30,7 @@ from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported, streamed
 from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
+from tts_plugins_langchain._io.variants import varied
 from tts_plugins_langchain._runs import Runs, children_of
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import search_arguments
@@ -177,11 +178,19 @@ class ScaledChatModel(SearchFields, BaseChatModel):
                 name=self._chain_model.name,
                 input=Asked(messages=messages, arguments=kwargs),
                 carrier=self._carrier,
-                invoke=lambda asked, inner: model.invoke(asked.messages, inner, **asked.arguments),
-                ainvoke=lambda asked, inner: model.ainvoke(asked.messages, inner, **asked.arguments),
-                output_tokens=output_tokens_of(self.bound, kwargs),
+                invoke=lambda asked, inner: varied(model).invoke(asked.messages, inner, **asked.arguments),
+                ainvoke=lambda asked, inner: varied(model).ainvoke(asked.messages, inner, **asked.arguments),
+                output_tokens=lambda: output_tokens_of(self.bound, kwargs),
             ),
             problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
+            larger=lambda chat: Target(
+                name=chat.get_name(),
+                input=Asked(messages=messages, arguments=kwargs),
+                carrier=self._carrier,
+                invoke=lambda asked, inner: candidates_of(chat).invoke(asked.messages, inner, **asked.arguments),
+                ainvoke=lambda asked, inner: candidates_of(chat).ainvoke(asked.messages, inner, **asked.arguments),
+                output_tokens=lambda: output_tokens_of(chat, kwargs),
+            ),
             settings=settings,
             runs=Runs(announced, config, messages, replayed=False),
         )

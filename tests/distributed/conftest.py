@@ -23,7 +23,7 @@ def cluster() -> Iterator[None]:
     """A local Ray, ended with the session."""
     import ray
 
-    from tts_plugins.distributed._connection import NAMESPACE
+    from tts_plugins.distributed.connection import NAMESPACE
 
     ray.init(address="local", namespace=NAMESPACE, **SMALL)
     yield

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tts_plugins.distributed._connection import _probe, connect
+from tts_plugins.distributed.connection import _probe, connect
 from tts_plugins.errors import ConfigurationError
 
 

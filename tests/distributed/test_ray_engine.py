@@ -15,7 +15,7 @@ from tests.distributed import work
 from tts_plugins import BestOfN, Budget, Ledger, Problem, Result, SelfConsistency, solve_many, solve_stream
 from tts_plugins.budget import Limits
 from tts_plugins.distributed import Factory, RayEngine
-from tts_plugins.distributed._connection import check_versions, versions
+from tts_plugins.distributed.connection import check_versions, versions
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, RequestRefused, TTSError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.testing.scripted import ScriptedModel
@@ -186,7 +186,7 @@ async def test_a_file_that_is_no_account_is_named(tmp_path: Path) -> None:
     path = tmp_path / "account.sqlite"
     path.write_bytes(b"no database" * 100)
     engine = RayEngine(workers=1, budget=Budget(calls=5), account=path)
-    with pytest.raises(TTSError, match="the account cannot be kept"):
+    with pytest.raises(TTSError, match="it is not a file of this kind"):
         await solve_many("a", model=Factory(work.model), engine=engine, **FOUR)
 
 

@@ -253,5 +253,5 @@ async def test_an_overshoot_is_charged_and_what_is_left_stays_usable() -> None:
 def test_a_file_that_is_no_account_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     path.write_bytes(b"not a database at all" * 100)
-    with pytest.raises(TTSError, match=r"a\.sqlite: the account cannot be kept"):
+    with pytest.raises(TTSError, match=r"a\.sqlite: it is not a file of this kind"):
         Account(Budget(calls=1), path)

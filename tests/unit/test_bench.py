@@ -261,7 +261,7 @@ def test_what_is_no_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         Store.read(tmp_path / "none")
     (tmp_path / "text").write_text("hello " * 100)
-    with pytest.raises(DataError, match="not a benchmark's file"):
+    with pytest.raises(DataError, match="not a file of this kind"):
         Store.read(tmp_path / "text")
     with sqlite3.connect(tmp_path / "newer") as db:
         db.execute("CREATE TABLE about (key TEXT, value TEXT)")

@@ -58,7 +58,7 @@ def test_what_is_no_database(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "runs.db"
     path.write_bytes(content)
     for use in (opened, Store.read):
-        with pytest.raises(DataError, match=r"runs\.db: it is not a benchmark's file, or is damaged .*choose another"):
+        with pytest.raises(DataError, match=r"runs\.db: it is not a file of this kind, or is damaged .*choose another"):
             use(path)
 
 

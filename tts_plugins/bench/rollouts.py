@@ -8,19 +8,20 @@ made again.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import inspect
 import os
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.bench.grading import equal_answers, truth
+from tts_plugins.engine.many import Engine, Handler, LocalEngine, Work
 from tts_plugins.engine.solve import solve
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, DataError
 from tts_plugins.ledger import Ledger
@@ -139,6 +140,8 @@ async def make_rollouts(
     answer: AnswerKey = extract,
     dataset: str = "rollouts",
     on_problem: Callable[[PoolProblem], None] | None = None,
+    engine: Engine | None = None,
+    recipe: Callable[[], RolloutWork] | None = None,
 ) -> Pool:
     """Label solutions of these problems by rollouts, and add them to the pool in a file.
 
@@ -151,6 +154,8 @@ async def make_rollouts(
             unfinished (never ended, or failed), unread (no grade), or unlabelled (nothing that followed was graded).
         rollouts: sampled from each step but the last, whose label is whether the solution is right.
         ledger: an account for all of it; when it is used up, what is there stays.
+        engine: where the solves run; here, `concurrency` at a time, if left out.
+        recipe: makes the same work on other machines, model and grade included; it is pickled.
 
     Raises:
         ConfigurationError: a setting is wrong, an id is missing or occurs twice.
@@ -162,34 +167,62 @@ async def make_rollouts(
     _check_ids(problems)
     settings = {"solutions": solutions, "rollouts": rollouts, "max_steps": max_steps, "separator": model.separator}
     log = RolloutLog(path, PoolHeader(model=model.name, dataset=dataset, extra={**settings, "seed": seed}))
-    there, places = {p.id for p in log.pool.problems}, asyncio.Semaphore(concurrency)
-
-    async def one(problem: Problem) -> None:
-        if problem.id in there:
-            return
-        async with places:
-            tree = _MonteCarlo(solutions=solutions, rollouts=rollouts, max_steps=max_steps)
-            try:
-                # By its id, so that problems may be added to a file or change their order.
-                own = zlib.crc32(f"{seed} {problem.id}".encode())
-                result = await solve(
-                    problem, model=model, strategy=tree, seed=own, answer=answer, budget=ledger, profile=None
-                )
-            except AllCandidatesFailed:
-                return  # asked again when the file is taken up again
-        if result.stopped != "complete":
-            raise BudgetExhausted(f"make_rollouts: the budget ended at problem {problem.id!r}; {path} has those before")
-        log.add(await _labelled(problem, tree, grade))
-        if on_problem is not None:
-            on_problem(log.pool.problems[-1])
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for problem in problems:
-                group.create_task(one(problem))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first to fail; the others were cancelled because of it
+    there = {p.id for p in log.pool.problems}
+    here = RolloutWork(
+        model, grade, solutions=solutions, rollouts=rollouts, max_steps=max_steps, seed=seed, answer=answer
+    )
+    work: Work = here if recipe is None else _Recipe(recipe)
+    todo = (problem for problem in problems if problem.id not in there)
+    async with contextlib.aclosing((engine or LocalEngine(concurrency)).run(todo, work, ledger=ledger)) as outcomes:
+        async for _, made in outcomes:
+            if isinstance(made, AllCandidatesFailed):
+                continue  # asked again when the file is taken up again
+            if isinstance(made, BudgetExhausted):
+                raise BudgetExhausted(f"make_rollouts: {made}; {path} has the problems before")
+            if isinstance(made, BaseException):
+                raise made
+            log.add(made)
+            if on_problem is not None:
+                on_problem(made)
     return log.pool
+
+
+@dataclass(frozen=True)
+class RolloutWork:
+    """The work of rollouts: a job is a problem, and comes to its line of the pool. The fields: see `make_rollouts`."""
+
+    model: StepModel
+    grade: Grade = by_answer
+    _: KW_ONLY
+    solutions: int = 8
+    rollouts: int = 8
+    max_steps: int = 40
+    seed: int = 0
+    answer: AnswerKey = extract
+
+    def __call__(self, ledger: Ledger | None) -> Handler:
+        """Return the function that labels one problem's solutions."""
+
+        async def one(problem: Problem) -> PoolProblem:
+            tree = _MonteCarlo(solutions=self.solutions, rollouts=self.rollouts, max_steps=self.max_steps)
+            # By its id, so that problems may be added to a file or change their order.
+            own = zlib.crc32(f"{self.seed} {problem.id}".encode())
+            result = await solve(
+                problem, model=self.model, strategy=tree, seed=own, answer=self.answer, budget=ledger, profile=None
+            )
+            if result.stopped != "complete":
+                raise BudgetExhausted(f"the budget ended at problem {problem.id!r}")
+            return await _labelled(problem, tree, self.grade)
+
+        return one
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    make: Callable[[], RolloutWork]
+
+    def __call__(self, ledger: Ledger | None) -> Handler:
+        return self.make()(ledger)
 
 
 async def _labelled(problem: Problem, tree: _MonteCarlo, grade: Grade) -> PoolProblem:

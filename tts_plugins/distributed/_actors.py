@@ -17,10 +17,10 @@ from typing import Any
 
 from tts_plugins._calls.limiter import Pace, share_limits
 from tts_plugins.budget import Amount, Budget, Limits
-from tts_plugins.distributed._connection import versions
 from tts_plugins.distributed._open_calls import Alive, OpenCalls, used_by_dead
 from tts_plugins.distributed._rates import RateAsk, RateGrant, Rates, SharedPace
 from tts_plugins.distributed.account import Account, Ask, Grant
+from tts_plugins.distributed.connection import versions
 from tts_plugins.distributed.lease import LeasedLedger
 from tts_plugins.engine.many import outcome
 from tts_plugins.errors import ConfigurationError, TTSError

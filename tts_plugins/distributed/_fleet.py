@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import Any
 
 from tts_plugins.distributed._actors import Crash, WorkerActor
-from tts_plugins.distributed._connection import check_versions, ray_module
+from tts_plugins.distributed.connection import check_versions, ray_module
 from tts_plugins.distributed.shared_budget import SharedBudget
 from tts_plugins.engine.many import Work
 from tts_plugins.errors import ConfigurationError, TTSError

@@ -12,13 +12,15 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from tts_plugins._storage.sqlite_files import named
 from tts_plugins.budget import DIMENSIONS, Amount, Budget
 from tts_plugins.distributed._open_calls import Alive, used_by_dead
-from tts_plugins.errors import TTSError
+from tts_plugins.errors import BudgetExhausted, TTSError
 
 ZERO = Amount()
 Limits = tuple[int | None, ...]
@@ -87,7 +89,7 @@ class Account:
         used_by: reads the file of open calls of another node: `used_by(node, path)`, as `used_by_dead`.
 
     Raises:
-        TTSError: the file cannot be used.
+        DataError: the file cannot be used.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class Account:
 
         Raises:
             WorkerLost: the worker was taken for dead.
-            TTSError: the file cannot be written; nothing is granted.
+            DataError: the file cannot be written; nothing is granted.
         """
         self.messages += 1
         lease = self._leases.get(ask.worker)
@@ -145,6 +147,16 @@ class Account:
     def bury(self) -> int:
         """Charge workers that died what they had spent and held open; return how many there were."""
         return self._bury(at_once=True)
+
+    def check_left(self, name: str) -> None:
+        """Raise if a limit is used up.
+
+        Raises:
+            BudgetExhausted: it is; names the account and the limit.
+        """
+        for what, limit, used in zip(("calls", "tokens", "picodollars"), self._limits, self.spent, strict=True):
+            if limit is not None and used >= limit:
+                raise BudgetExhausted(f"{name}: {used:,} {what} are spent, of {limit:,}; raise the limit to go on")
 
     def close(self) -> None:
         """Close the file."""
@@ -243,24 +255,8 @@ class _File:
     def close(self) -> None:
         self._db.close()
 
-    def _named(self) -> _Named:
-        return _Named(self._path)
-
-
-class _Named:
-    """Says which file SQLite's error is of, and what to do."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, at: object) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise TTSError(
-                f"{self._path}: the account cannot be kept ({error}); check the file and the room on its disk, then "
-                "run the same again: what was spent is kept"
-            ) from error
+    def _named(self) -> AbstractContextManager[None]:
+        return named(Path(self._path))
 
 
 def _sum(amounts: list[Amount]) -> Amount:

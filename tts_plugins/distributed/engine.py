@@ -11,9 +11,9 @@ from typing import Any
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget
-from tts_plugins.distributed._connection import connect, ray_module
 from tts_plugins.distributed._fleet import Fleet, pickled
 from tts_plugins.distributed.account import ZERO
+from tts_plugins.distributed.connection import connect, ray_module
 from tts_plugins.distributed.shared_budget import SharedBudget
 from tts_plugins.engine.many import Outcomes, Work
 from tts_plugins.errors import BudgetExhausted, ConfigurationError

@@ -103,6 +103,10 @@ class LeasedLedger(Ledger):
             self._mover = self.take(ZERO, None, 0)
             self._loop.call_soon_threadsafe(self._start)
 
+    def has_room(self, amount: Amount) -> bool:
+        """Return whether an amount can be reserved, here or after more was drawn."""
+        return self.balance.can_ever_fit(amount)
+
     async def return_idle(self) -> None:
         """Return what is neither spent nor held: there is nothing to do here for now."""
         while self._drawing:

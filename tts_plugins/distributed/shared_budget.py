@@ -9,9 +9,9 @@ from typing import Any
 
 from tts_plugins.budget import Budget
 from tts_plugins.distributed._actors import AccountActor, node_id
-from tts_plugins.distributed._connection import NAMESPACE, ray_module
 from tts_plugins.distributed.account import Account
-from tts_plugins.errors import BudgetExhausted, ConfigurationError
+from tts_plugins.distributed.connection import NAMESPACE, ray_module
+from tts_plugins.errors import ConfigurationError
 
 
 class SharedBudget:
@@ -75,10 +75,6 @@ def _check(budget: Budget | None, path: Path) -> None:
     account = Account(budget, path)
     try:
         account.bury()
-        spent = account.spent
+        account.check_left(str(path))
     finally:
         account.close()
-    for name, used in (("calls", spent.calls), ("tokens", spent.tokens), ("usd", spent.usd)):
-        limit = None if budget is None else getattr(budget, name)
-        if limit is not None and used >= limit:
-            raise BudgetExhausted(f"{path}: {used:g} {name} are spent, of {limit:g}; raise the limit to go on")

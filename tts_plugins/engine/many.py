@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Required, Unpack, overload, runtime_checkable
@@ -18,15 +19,16 @@ from typing import Any, Literal, Protocol, Required, Unpack, overload, runtime_c
 from tts_plugins._calls.context import seeds_of
 from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Listener
 from tts_plugins.answers import AnswerKey
-from tts_plugins.budget import Budget
+from tts_plugins.budget import FREE, Budget
 from tts_plugins.engine.solve import filled, profile_of, seed_or_drawn, solve
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.options import CommonOptions, check_common, check_names
-from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
-from tts_plugins.types import Result
+from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_set_verifier, is_verifier
+from tts_plugins.types import Problem, Result
 
 Handler = Callable[[Any], Awaitable[Any]]
 Work = Callable[[Ledger | None], Handler]
@@ -206,6 +208,29 @@ async def solve_many(
     return [found[number] for number in range(len(found))]
 
 
+@overload
+def solve_many_sync(
+    problems: Iterable[object],
+    *,
+    concurrency: int = ...,
+    return_errors: Literal[False] = ...,
+    engine: Engine | None = ...,
+    **settings: Unpack[ManyOptions],
+) -> list[Result]: ...
+@overload
+def solve_many_sync(
+    problems: Iterable[object],
+    *,
+    concurrency: int = ...,
+    return_errors: Literal[True],
+    engine: Engine | None = ...,
+    **settings: Unpack[ManyOptions],
+) -> list[Result | TTSError]: ...
+def solve_many_sync(problems: Iterable[object], **settings: Any) -> list[Any]:
+    """Call `solve_many` from synchronous code: on any thread, and inside a running event loop too."""
+    return run_sync(lambda: solve_many(problems, **settings))
+
+
 async def solve_stream(
     problems: Iterable[object],
     *,
@@ -261,16 +286,46 @@ class Solves:
     settings: ManyOptions
 
     def __call__(self, ledger: Ledger | None) -> Handler:
-        """Make what is given as factories, and return the function that solves one problem."""
-        given: dict[str, Any] = {name: made(value) for name, value in self.settings.items()}
-        budget = given.pop("budget", None)
+        """Make what is given as factories, and return what solves one problem."""
+        return Solver(self.settings, ledger)
 
-        async def one(job: tuple[object, int]) -> Result:
-            problem, seed = job
-            account = budget if ledger is None else ledger if budget is None else Ledger(budget, inside=ledger)
-            return await solve(problem, **{**given, "budget": account, "seed": seed})
 
-        return one
+class Solver:
+    """Solves problems with settings of which the factories have been made, within an account that all share."""
+
+    def __init__(self, settings: ManyOptions, ledger: Ledger | None) -> None:
+        self.given: dict[str, Any] = {name: made(value) for name, value in settings.items()}
+        self._own = [self.given[name] for name, value in settings.items() if isinstance(value, Factory)]
+        self._budget, self._ledger = self.given.pop("budget", None), ledger
+
+    async def __call__(self, job: tuple[object, int]) -> Result:
+        """Solve a problem with a seed."""
+        problem, seed = job
+        budget = self._ledger or self._budget
+        if self._ledger is not None and self._budget is not None:
+            budget = Ledger(self._budget, inside=self._ledger)
+        return await solve(problem, **{**self.given, "budget": budget, "seed": seed})
+
+    async def ended_by_all(self, problem: Problem) -> bool:
+        """Return whether the limit that ended a solve was that of all, and not its own."""
+        if self._ledger is None or self._budget is None:
+            return self._ledger is not None
+        limit = self._ledger.deadline(now := time.monotonic())
+        if limit is not None and limit <= now:
+            return True
+        bound = await self.given["model"].bound(problem) or FREE
+        check = self.given.get("verifier")
+        more = FREE
+        if is_verifier(check) or is_set_verifier(check):
+            more = await check.bound(problem, bound.completion_tokens)
+        return not self._ledger.has_room(bound.amount.plus(more.amount))
+
+    async def aclose(self) -> None:
+        """Close what was made here."""
+        for each in self._own:
+            close = getattr(each, "aclose", None)
+            if close is not None:
+                await close()
 
 
 def _key(variable: str) -> str:

@@ -194,6 +194,10 @@ class Ledger(TreeAccount):
         with GRAPH.lock:
             return claim.room()
 
+    def has_room(self, amount: Amount) -> bool:
+        """Return whether an amount can be reserved."""
+        return self.fits(amount, 1) > 0
+
     def ask(
         self,
         unit: Amount | Need,

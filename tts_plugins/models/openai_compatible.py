@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -138,6 +139,37 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._turns = revision
         self._checked_seeds = False
         self._prompts, self._trust = PromptBound(), Trust()
+        self._variants: dict[tuple[str, str | None], OpenAICompatibleModel] = {}
+
+    def variant(self, *, model: str | None = None, effort: str | None = None) -> OpenAICompatibleModel:
+        """Return this model under another name of the same server, or at another reasoning effort, for a `Ladder`.
+
+        Another name has its published price, if one is known. The same arguments give the same object, whose limits
+        are counted apart from this one's.
+
+        Raises:
+            ConfigurationError: `model` is not a name.
+        """
+        if model is not None and (not isinstance(model, str) or not model.strip()):
+            raise ConfigurationError(f"{_WHO}: model={model!r} must be the server's name for the model")
+        key = model or self.name, effort
+        if key not in self._variants:
+            self._variants[key] = self._varied(*key)
+        return self._variants[key]
+
+    def _varied(self, name: str, effort: str | None) -> OpenAICompatibleModel:
+        made = copy.copy(self)
+        made._variants = {}
+        if effort is not None:
+            made._request = {**self._request, **self._effort(effort)}
+        if name != self.name:
+            made.name, made._accepted = name, Accepted(self._accepted.batch)
+            made._prompts, made._trust, made._priced, made._price = PromptBound(), Trust(), False, None
+        return made
+
+    def _effort(self, effort: str) -> dict[str, Any]:
+        """Return the fields of a request that ask for a reasoning effort."""
+        return {"reasoning_effort": effort}
 
     def __repr__(self) -> str:
         where = f", base_url={shown_address(self._base_url)!r}" if self._base_url else ""
@@ -284,6 +316,11 @@ class OpenAICompatibleModel(Stepping, Revising):
         price = None if self._price is None else self._price(tokens, limit or 0)
         once = (0.0 if self._price is None else self._price(tokens, 0)) or 0.0
         return Bound(prompt_tokens=tokens, completion_tokens=limit, usd=price, shared_tokens=tokens, shared_usd=once)
+
+    @property
+    def price(self) -> Price | None:
+        """From prompt and completion tokens to US dollars; None while it is unknown."""
+        return self._price
 
     async def _know_price(self) -> None:
         if not self._priced:

@@ -190,8 +190,8 @@ class ComputeOptimal(BaseStrategy):
         self._check_name("model", self.model, model, self.any_model)
         self._check_name("verifier", self.verifier, verifier, self.any_verifier)
 
-    def _check_name(self, kind: str, mine: str | None, theirs: str | None, told: bool) -> None:
-        if told or same_name(mine, theirs):
+    def _check_name(self, kind: str, mine: str | None, theirs: str | None, allowed: bool) -> None:
+        if allowed or same_name(mine, theirs):
             return
         flag = "any_verifier" if kind == "verifier" else "any_model"
         raise ConfigurationError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
@@ -20,7 +20,7 @@ _NAME = "temperature"
 
 def temperatures_of(
     runnable: Any, arguments: Mapping[str, Any] | None = None, config: RunnableConfig | None = None
-) -> list[Any]:
+) -> Iterator[Any]:
     """The temperatures of all its models.
 
     None stands for what may differ by itself: a function, a graph, a model that does not say. Fallbacks do not count,
@@ -30,17 +30,15 @@ def temperatures_of(
         arguments: those of the call, which come before a model's own.
         config: what can be configured is taken as it is under this.
     """
-    found = list[Any]()
     for part in leaves_of(runnable, arguments, config):
         quiet = isinstance(part.runnable, BasePromptTemplate | BaseOutputParser | RunnablePick)
         if part.instead or quiet or type(part.runnable) is RunnablePassthrough:
             continue
         model = isinstance(part.runnable, BaseLanguageModel)
-        found.append(part.arguments.get(_NAME, getattr(part.runnable, _NAME, None)) if model else None)
-    return found
+        yield part.arguments.get(_NAME, getattr(part.runnable, _NAME, None)) if model else None
 
 
-def check_sampling(owner: str, settings: SearchSettings, temperatures: Sequence[Any]) -> None:
+def check_sampling(owner: str, settings: SearchSettings, temperatures: Iterable[Any]) -> None:
     """Refuse to pay several times for one sample.
 
     Raises:
@@ -49,11 +47,16 @@ def check_sampling(owner: str, settings: SearchSettings, temperatures: Sequence[
     n = settings.n
     if n is None:  # attempts that follow each other differ by what they are shown
         n = next((count for name in ("chains", "population") if (count := getattr(settings.strategy, name, None))), 1)
-    if n > 1 and temperatures and all(_is_zero(value) for value in temperatures):
+    if n > 1 and _all_zero(temperatures):
         raise ConfigurationError(
             f"{owner}: n={n} samples at temperature=0 are all the same; set temperature=0.8 on the model"
         )
 
 
-def _is_zero(value: Any) -> bool:
-    return is_number(value) and value == 0
+def _all_zero(temperatures: Iterable[Any]) -> bool:
+    some = False
+    for value in temperatures:
+        if not is_number(value) or value != 0:
+            return False
+        some = True
+    return some

@@ -72,8 +72,8 @@ def vote_of(output: Any) -> str | None:
     if isinstance(output, BaseMessage):
         output = str(output.text)
     if isinstance(output, str):
-        found = None if marked(output) else _json_in(output)
-        return extract(output) if found is None else _canonical(found)
+        found = _json_in(output)
+        return extract(output) if found is None or marked(output) else _canonical(found)
     if isinstance(output, Mapping) and set(output) == RAW:
         return None if output["parsed"] is None else vote_of(output["parsed"])
     return None if output is None else _canonical(output)

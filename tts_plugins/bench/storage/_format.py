@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tts_plugins.bench.storage._access import clean
+from tts_plugins._storage.sqlite_files import clean
 from tts_plugins.bench.storage._config_diff import differences, grown, in_grade_alone
 from tts_plugins.bench.storage.rows import ProblemRow
 from tts_plugins.errors import ConfigurationError, DataError

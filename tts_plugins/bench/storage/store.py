@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tts_plugins.bench.storage._access import clean, connect, explained, lock_file, named
+from tts_plugins._storage.sqlite_files import clean, connect, explained, lock_file, named
 from tts_plugins.bench.storage._format import SINCE_1, begin, is_current, is_empty, read_config, upgrade
 from tts_plugins.bench.storage.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
 from tts_plugins.errors import DataError

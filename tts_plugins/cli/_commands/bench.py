@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ from tts_plugins.bench.runner import bench as run_bench
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.budget import Budget
 from tts_plugins.cli._arguments import build as _build
+from tts_plugins.cli._arguments import engine as _engine
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments.bench_setup import Setup, texts
 from tts_plugins.cli._arguments.verifier import learned_head
@@ -33,6 +36,7 @@ from tts_plugins.cli._display.console import (
     stderr,
     warn_of,
 )
+from tts_plugins.engine.many import Engine
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.pools import Pool
@@ -98,6 +102,9 @@ def bench(
     judge_api_key_env: options.JudgeApiKeyEnv = None,
     answer: options.AnswerKey = None,
     concurrency: options.Concurrency = 8,
+    engine: _engine.EngineName = "local",
+    address: _engine.Address = None,
+    workers: _engine.Workers = 2,
     model: options.Model = None,
     base_url: options.BaseUrl = None,
     api_key_env: options.ApiKeyEnv = None,
@@ -150,11 +157,15 @@ def bench(
         plan = setup.plan(generator)
         if isinstance(plan.model, Pool) and not quiet:
             warn_of(plan.model, setup.pool)
+        where = _engine.engine_of(engine, address, workers, concurrency)
         with plan.open(out) as store:
             if store.regraded and not quiet:
                 say(f"{store.regraded:,} solves are graded again, and none is asked again")
-            done = asyncio.run(run_plan(plan, store, generator, concurrency, total, quiet))
+            done = asyncio.run(
+                run_plan(plan, store, generator, concurrency, total, quiet, engine=where, recipe=_Recipe(setup))
+            )
             run = load(store)
+        _engine.say_repeated(where)
         if not quiet and not as_json:
             show(run, place)
         deliver(run, place, html=html, as_json=as_json, quiet=quiet)
@@ -172,8 +183,20 @@ def bench(
             raise typer.Exit(1)
 
 
-def generator_of(setup: Setup, download: Download, **more: Any) -> OpenAICompatibleModel | None:
+@dataclass(frozen=True)
+class _Recipe:
+    """Makes the plan on another machine."""
+
+    setup: Setup
+
+    def __call__(self) -> Plan:
+        return self.setup.plan(generator_of(self.setup, None))
+
+
+def generator_of(setup: Setup, download: Download | None, **more: Any) -> OpenAICompatibleModel | None:
     """Open the model that a setup names; None if a pool takes its place.
+
+    A local model is started here, and its progress shown, if there is a `download` to show.
 
     Raises:
         ConfigurationError: it has both, or a value that the model refuses.
@@ -187,22 +210,32 @@ def generator_of(setup: Setup, download: Download, **more: Any) -> OpenAICompati
     if (head := learned_head(setup.verifier)) is not None and head.logprobs:
         more["logprobs"] = True
     made = _build.model_of(
-        setup.model.get("name"), max_tokens=setup.model.get("max_tokens", 1024), progress=download, **given, **more
+        setup.model.get("name"),
+        max_tokens=setup.model.get("max_tokens", 1024),
+        progress=download or _unseen,
+        **given,
+        **more,
     )
     _build.check_key(made, setup.model.get("base_url"), setup.model.get("api_key_env"))
-    if isinstance(made, LocalModel):
+    if isinstance(made, LocalModel) and download is not None:
         start_local(made, download)
     return made
 
 
+def _unseen(done: int, total: int) -> None: ...
+
+
 async def run_plan(
-    plan: Plan, store: Store, model: OpenAICompatibleModel | None, concurrency: int, total: Budget | None, quiet: bool
-) -> bool:
+    plan: Plan, store: Store, model: OpenAICompatibleModel | None, concurrency: int, total: Budget | None, quiet: bool,
+    *, engine: Engine | None = None, recipe: Callable[[], Plan] | None = None,
+) -> bool:  # fmt: skip
     """Run the rest of a plan with a live view; return whether all is done."""
     view = BenchView(stderr(), plan, store, quiet=quiet)
     try:
         with no_key_echo(), view:
-            return await run_bench(plan, store, concurrency=concurrency, total=total, on_solve=view.add)
+            return await run_bench(
+                plan, store, concurrency=concurrency, total=total, on_solve=view.add, engine=engine, recipe=recipe
+            )
     except asyncio.CancelledError:
         say(f"what is done is kept in {store.path}; the same command goes on")
         raise

@@ -10,10 +10,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from tts_plugins.cli import _doctor_checks as checks
 from tts_plugins.cli._arguments.build import key_of
-from tts_plugins.cli._commands import doctor_checks as checks
-from tts_plugins.cli._commands.doctor_checks import Check
 from tts_plugins.cli._display.console import Debug, Download, Json, emit, errors, say, stderr, stdout
+from tts_plugins.cli._doctor_checks import Check
 from tts_plugins.errors import ConfigurationError
 
 _MARKS = {"ok": ("✓", "green"), "absent": ("–", "yellow"), "skipped": ("–", "dim"), "failed": ("✗", "bold red")}

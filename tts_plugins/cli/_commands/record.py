@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,11 +14,13 @@ from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.recording import ARM, Recorder, Samples
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.cli._arguments import build as _build
+from tts_plugins.cli._arguments import engine as _engine
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments.bench_setup import Setup, grade_of
 from tts_plugins.cli._commands.bench import generator_of, run_plan
 from tts_plugins.cli._display.console import Debug, Download, check_writable, complain, errors, say, stderr
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.pools import Pool
 
 Problems = Annotated[
@@ -48,6 +51,9 @@ def record(
     judge_api_key_env: options.JudgeApiKeyEnv = None,
     answer: options.AnswerKey = None,
     concurrency: options.Concurrency = 2,
+    engine: _engine.EngineName = "local",
+    address: _engine.Address = None,
+    workers: _engine.Workers = 2,
     model: options.Model = None,
     base_url: options.BaseUrl = None,
     api_key_env: options.ApiKeyEnv = None,
@@ -83,33 +89,59 @@ def record(
             judge={"name": judge_model, "base_url": judge_base_url, "api_key_env": judge_api_key_env},
         )  # fmt: skip
         total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
-        found, _ = setup.problem_set()
         path = out.with_name(f".{out.name}.recording")
         _refuse_other(out, path)
-        # One choice in each request, so that the tokens of each are known; log-probabilities count them too.
-        generator = generator_of(
-            setup, Download(stderr(), quiet=quiet), logprobs=logprobs, **({} if logprobs else {"batch": 1})
-        )
+        generator = generator_of(setup, Download(stderr(), quiet=quiet), **_requests(logprobs))
         assert generator is not None  # no pool replaces it
-        check = setup.checker(generator)
-        plan = Plan(
-            problems=found.problems, strategies={ARM: Samples(n=n)}, model=generator, verifier=check,
-            grade=grade_of(grade, found.grade), answer=setup.reader(),
-            settings={**setup.fingerprint(), "logprobs": logprobs},
-        )  # fmt: skip
+        plan = _plan(setup, n, logprobs, generator)
+        where = _engine.engine_of(engine, address, workers, concurrency)
         extra = {
             p.id or "": {k: v for k, v in p.metadata.items() if k not in ("answer", "level")} for p in plan.problems
         }
         recorder = Recorder(dataset=problems, licence=licence, extra=extra)
         with _opened(plan, path) as store:
-            done = asyncio.run(run_plan(plan, store, generator, concurrency, total, quiet))
+            done = asyncio.run(
+                run_plan(plan, store, generator, concurrency, total, quiet, engine=where,
+                         recipe=_Recipe(setup, n, logprobs))
+            )  # fmt: skip
             pool = recorder.pool(store)
         pool.write(out)
+        _engine.say_repeated(where)
         _tell(pool, out, n, quiet=quiet)
         if not done:
             complain(f"the budget ended it; run the same command with a larger one to continue from {path}")
             raise typer.Exit(3)
         Store.remove(path)
+
+
+def _requests(logprobs: bool) -> dict[str, Any]:
+    """Return how samples are asked for: one in each request, so that the tokens of each are known, unless
+    log-probabilities count them.
+    """
+    return {"logprobs": True} if logprobs else {"logprobs": False, "batch": 1}
+
+
+def _plan(setup: Setup, n: int, logprobs: bool, generator: OpenAICompatibleModel) -> Plan:
+    found, _ = setup.problem_set()
+    return Plan(
+        problems=found.problems, strategies={ARM: Samples(n=n)}, model=generator, verifier=setup.checker(generator),
+        grade=grade_of(setup.grade, found.grade), answer=setup.reader(),
+        settings={**setup.fingerprint(), "logprobs": logprobs},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """Makes the plan on another machine."""
+
+    setup: Setup
+    n: int
+    logprobs: bool
+
+    def __call__(self) -> Plan:
+        generator = generator_of(self.setup, None, **_requests(self.logprobs))
+        assert generator is not None
+        return _plan(self.setup, self.n, self.logprobs, generator)
 
 
 def _opened(plan: Plan, path: Path) -> Store:

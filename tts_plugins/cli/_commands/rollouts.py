@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
-from tts_plugins.bench.rollouts import Grade, by_answer, make_rollouts
+from tts_plugins.bench.rollouts import Grade, RolloutWork, by_answer, make_rollouts
 from tts_plugins.cli._arguments import build as _build
+from tts_plugins.cli._arguments import engine as _engine
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments.verifier import function_of
 from tts_plugins.cli._display.console import (
@@ -74,6 +77,9 @@ def rollouts(
         bool, typer.Option("--logprobs/--no-logprobs", help="Keep how sure the model was of each token.")
     ] = True,
     concurrency: Annotated[int, typer.Option(min=1, help="Problems side by side.")] = 2,
+    engine: _engine.EngineName = "local",
+    address: _engine.Address = None,
+    workers: _engine.Workers = 2,
     seed: options.Seed = None,
     budget_calls: options.BudgetCalls = None,
     budget_tokens: options.BudgetTokens = None,
@@ -97,26 +103,46 @@ def rollouts(
         asked = read_problems(problems)[:limit]
         grade: Grade = by_answer if check is None else function_of(check, "--check")
         download = Download(stderr())
-        writer = _build.model_of(
-            model, base_url=base_url, api_key_env=api_key_env, temperature=temperature, max_tokens=max_tokens,
-            system=system, price=price, threads=threads, progress=download, logprobs=logprobs,
-            steps=StepSettings(by=steps, max_tokens=step_tokens),  # type: ignore[arg-type]  # checked above
-        )  # fmt: skip
+        named: dict[str, Any] = {
+            "name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
+            "max_tokens": max_tokens, "system": system, "price": price, "threads": threads, "logprobs": logprobs,
+            "steps": StepSettings(by=cast(Any, steps), max_tokens=step_tokens),
+        }  # fmt: skip
+        writer = _build.model_of(progress=download, **named)
         _build.check_key(writer, base_url, api_key_env)
         budget = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         if isinstance(writer, LocalModel):
             start_local(writer, download)
-        settings = {
+        settings: dict[str, Any] = {
             "solutions": solutions, "rollouts": count, "max_steps": max_steps, "concurrency": concurrency,
             "seed": 0 if seed is None else seed, "dataset": problems.name,
         }  # fmt: skip
+        where = _engine.engine_of(engine, address, workers, concurrency)
+        if where is not None:
+            counts = {name: settings[name] for name in ("solutions", "rollouts", "max_steps", "seed")}
+            settings |= {"engine": where, "recipe": _Recipe(named, check, counts)}
         pool = asyncio.run(_make(asked, writer, out, grade, Ledger(budget), settings))
+        _engine.say_repeated(where)
         made = sum(len(p.candidates) for p in pool.problems)
         dropped = sum((_dropped(p) for p in pool.problems), Counter[str]())
         said = {"problems": len(pool.problems), "solutions": made, "dropped": dropped, "out": str(out)}
         emit(said) if as_json else say(
             f"{said['problems']} problems, {made} labelled solutions{_left_out(dropped)}: {out}"
         )
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """Makes the work on another machine."""
+
+    named: Mapping[str, Any]
+    check: str | None
+    counts: Mapping[str, Any]
+
+    def __call__(self) -> RolloutWork:
+        model = _build.model_of(progress=lambda done, total: None, **self.named)
+        grade = by_answer if self.check is None else function_of(self.check, "--check")
+        return RolloutWork(model, grade, **self.counts)
 
 
 async def _make(

@@ -1,4 +1,4 @@
-"""Opening a benchmark's file, and what its errors mean: each names the file and says what to do."""
+"""Files of SQLite that a long run keeps, and what their errors mean: each names the file and says what to do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MEANINGS = {
     sqlite3.SQLITE_FULL: ("the disk is full", "make room and run the same command again: what was paid for is kept"),
     sqlite3.SQLITE_IOERR: ("the disk fails", "check it and the room on it, then run the same command again"),
     sqlite3.SQLITE_CORRUPT: ("the file is damaged or was cut", "restore a copy, or start again in another file"),
-    sqlite3.SQLITE_NOTADB: ("it is not a benchmark's file, or is damaged", "choose another file"),
+    sqlite3.SQLITE_NOTADB: ("it is not a file of this kind, or is damaged", "choose another file"),
     sqlite3.SQLITE_BUSY: ("another process has locked it", "let that one end, then run the same command again"),
     sqlite3.SQLITE_LOCKED: ("another process has locked it", "let that one end, then run the same command again"),
     sqlite3.SQLITE_READONLY: ("it may not be written", "check the permissions of the file and of its folder"),

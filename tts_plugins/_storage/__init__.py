@@ -1,0 +1,1 @@
+"""Files that a long run keeps, and that survive its process."""

@@ -1,0 +1,64 @@
+"""Where the solves of a command run: here, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tts_plugins.budget import Budget
+from tts_plugins.cli._display.console import say
+from tts_plugins.engine.many import Engine
+from tts_plugins.errors import ConfigurationError
+
+_PANEL = "Machines"
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="local|ray",
+        help="Where solves run: in this process, or on a Ray cluster, whose workers make the model and the verifier "
+        "anew: files and environment variables that are named must be there too.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="The cluster's head, host:port, or auto; a cluster of its own on this machine if left out.",
+        rich_help_panel=_PANEL,
+        metavar="HOST:PORT",
+    ),
+]
+Workers = Annotated[int, typer.Option(help="Worker processes, each with --concurrency.", rich_help_panel=_PANEL, min=1)]
+
+
+def engine_of(
+    name: str, address: str | None, workers: int, concurrency: int, *, budget: Budget | None = None,
+    account: Path | None = None,
+) -> Engine | None:  # fmt: skip
+    """Make the engine, and join its cluster; None for this process.
+
+    Raises:
+        ConfigurationError: it is not known, options do not go together, or nothing answers at the address.
+        MissingExtraError: `ray` is not installed.
+    """
+    if name not in ("local", "ray"):
+        raise ConfigurationError(f"--engine {name} is not known; use local or ray")
+    if name == "local":
+        if address is not None:
+            raise ConfigurationError("--address is for --engine ray; add it, or leave the address out")
+        return None
+    from tts_plugins.distributed import RayEngine
+    from tts_plugins.distributed.connection import connect
+
+    connect(address)  # here, on the main thread, where Ctrl-C ends the wait for it
+    return RayEngine(address, workers=workers, in_flight=concurrency, budget=budget, account=account)
+
+
+def say_repeated(engine: Engine | None) -> None:
+    """Say what a cluster's deaths have cost, if there were any."""
+    stats = getattr(engine, "stats", None)
+    if stats is not None and stats.workers_lost:
+        say(f"{stats.workers_lost} workers died; {stats.repeated} solves under way there may have been paid twice")
