@@ -472,6 +472,24 @@ def test_temperature_zero_is_an_error_in_a_chain_that_can_be_seen_whole(server: 
     assert server.requests == []
 
 
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+def test_a_structured_output_at_temperature_zero_is_an_error_too(
+    server: LoopbackServer, method: str, raw: bool
+) -> None:
+    """What LangChain's own functions read of a reply differs no more than the reply does."""
+    schema = {"title": "L", "description": "a label", "type": "object", "properties": {"label": {"type": "string"}}}
+    cold = chat(server, temperature=0)
+    made: list[Any] = [
+        scale(cold.with_structured_output(schema, method=method, include_raw=raw), n=2),
+        ScaledChatModel(cold, n=2).with_structured_output(schema, method=method, include_raw=raw),
+    ]
+    for each in made:
+        with pytest.raises(ConfigurationError, match="temperature=0 "):
+            each.invoke("hi")
+    assert server.requests == []
+
+
 def test_what_may_differ_at_temperature_zero_is_asked(server: LoopbackServer) -> None:
     cold, prompt = chat(server, temperature=0), ChatPromptTemplate.from_template("{q}")
     drawn = iter("abc")
@@ -493,7 +511,7 @@ def test_arguments_for_every_call(server: LoopbackServer) -> None:
 
 
 def test_bad_settings(server: LoopbackServer) -> None:
-    with pytest.raises(ConfigurationError, match="no chat model"):
+    with pytest.raises(ConfigurationError, match="not a chat model"):
         ScaledChatModel("gpt")  # type: ignore[arg-type]
     chain: Any = chat(server) | StrOutputParser()
     for wrong, fix in ((chain, r"scale\(chain\)"), (chat(server).bind(stop=["x"]), r"bind on the ScaledChatModel")):
