@@ -31,6 +31,7 @@ from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.person import ask_person
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
+from tts_plugins_langchain._io.values import said_in
 from tts_plugins_langchain._io.variants import arguments_of
 from tts_plugins_langchain._runs import Runs, shows_candidates
 from tts_plugins_langchain._search import Search, Target
@@ -215,14 +216,6 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 output_tokens=lambda: output_tokens_of(request.model, request.model_settings),
             ),
             problem=problem_of(messages, request=request, tools=list(request.tools)),
-            larger=lambda chat: Target(
-                name=chat.get_name(),
-                input=dataclasses.replace(inner, model=candidates_of(chat)),
-                carrier=self._carrier,
-                invoke=lambda asked, _: invoke(asked),
-                ainvoke=lambda asked, _: ainvoke(asked),
-                output_tokens=lambda: output_tokens_of(chat, request.model_settings),
-            ),
             settings=self._left(settings, request),
             runs=Runs(manager, config, messages),
             shown=_message_of,
@@ -312,7 +305,7 @@ def _unparsed(output: Any) -> str | None:
     """The error that the agent would show its model: a structured response that did not parse."""
     if output.structured_response is not None:
         return None
-    errors = [str(message.text) for message in output.result if isinstance(message, ToolMessage)]
+    errors = [said_in(message) for message in output.result if isinstance(message, ToolMessage)]
     return "; ".join(errors) or None
 
 

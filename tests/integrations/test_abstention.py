@@ -80,11 +80,11 @@ def models_asked(server: LoopbackServer, since: int = 0) -> list[str]:
 def test_langchain_tells_and_withholds(server: LoopbackServer) -> None:
     model = ScaledChatModel(chat(server), **UNSURE)
     message = model.invoke("What is 6 * 7?")
-    told = message.response_metadata["tts"]
-    assert (told["confidence"], told["agreement"]) == (0.5, 0.5)
-    assert message.content == "" and told["abstained"]["below"] == 0.9 and not message.tool_calls
+    reported = message.response_metadata["tts"]
+    assert (reported["confidence"], reported["agreement"]) == (0.5, 0.5)
+    assert message.content == "" and reported["abstained"]["below"] == 0.9 and not message.tool_calls
     assert "the confidence is 0.50, below 0.9" in message.additional_kwargs["refusal"]
-    assert "withheld" not in told and message.usage_metadata is not None
+    assert "withheld" not in reported and message.usage_metadata is not None
     streamed = list(ScaledChatModel(chat(server), **UNSURE).stream("What is 6 * 7?"))
     assert "".join(str(chunk.content) for chunk in streamed) == ""
     with pytest.raises(LowConfidence) as caught:
@@ -107,6 +107,8 @@ async def test_langchain_chains_escalate_within_the_budget(server: LoopbackServe
     short = scale_chain(chain, budget=Budget(calls=2), **settings).solve({"question": "What is 6 * 7?"})
     assert short.output is None and short.abstained is not None and "BudgetExhausted" in short.abstained.reason
     assert models_asked(server, before) == ["small", "small"]
+    inside = scale_chain(chain, **{**settings, "escalate": chat(server, "large")})
+    assert inside.invoke({"question": "?"}).content == "The answer is 42", "the chain, with another model in it"
     wide = ScaledChatModel(chat(server), on_abstain="escalate", escalate=chat(server, "large"), **UNSURE)
     message = wide.invoke("What is 6 * 7?")
     assert message.content == "The answer is 42" and message.response_metadata["tts"]["escalated"]
