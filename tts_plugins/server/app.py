@@ -84,9 +84,9 @@ class Server:
                 status = response.status_code
                 return response
             except (APIError, TTSError, TimeoutError) as error:
-                answer = api_error(error, self.upstream.secrets)
-                status = answer.status
-                return _json(answer.body(), answer.status, answer.headers)
+                reported = api_error(error, self.upstream.secrets)
+                status = reported.status
+                return _json(reported.body(), reported.status, reported.headers)
             finally:
                 self.observation.answered(path, status)
 

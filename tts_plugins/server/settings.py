@@ -1,4 +1,4 @@
-"""The settings of a server. They have a form in JSON, in which worker processes are given them."""
+"""The settings of a server. All of them have a form in JSON, so that worker processes can be given them."""
 
 from __future__ import annotations
 
