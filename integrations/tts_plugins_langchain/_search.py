@@ -11,14 +11,15 @@ from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from tts_plugins import Candidate, Problem, Result, Score, Scored
+from tts_plugins import Candidate, Escalation, Problem, Result, Score, Scored
 from tts_plugins.adapters import (
     Attempts,
     BaseSearch,
     CandidateLost,
+    LargerModel,
     MeteredModel,
     SearchSettings,
     Text,
@@ -74,6 +75,7 @@ class Search(BaseSearch[Sample]):
     Args:
         shown: from what the target gives to what is verified, voted on, and the result's output.
         unparsed: why what the target gave is not what was asked for; None if it is.
+        larger: from a runnable to the target that unsure questions go to.
     """
 
     def __init__(
@@ -86,9 +88,12 @@ class Search(BaseSearch[Sample]):
         runs: Runs,
         shown: Callable[[Any], Any] = lambda output: output,
         unparsed: Callable[[Any], str | None] = lambda output: None,
+        larger: Callable[[Any], Target] | None = None,
     ) -> None:
         super().__init__(model=model, problem=problem, settings=settings)
         self._target, self._shown, self._unparsed, self._runs = target, shown, unparsed, runs
+        self._larger = larger
+        self._further: Target | None = None
         self._salt = SAMPLE.get()
         self._samples: dict[int | None, Sample] = {}
         self._apart = False
@@ -115,6 +120,19 @@ class Search(BaseSearch[Sample]):
     def _output_tokens(self) -> int | None:
         # A function is free, however long a text it reads.
         return self._target.output_tokens() if is_verifier(self.settings.verifier) else None
+
+    def escalation(self, value: Any) -> Any:
+        """What `solve` is given: a runnable is asked once, in this search."""
+        if not isinstance(value, Runnable) or self._larger is None:
+            return value
+        self._further = self._larger(value)
+        return Escalation(model=LargerModel(self._further.name))
+
+    def escalated(self, sample: Sample) -> None:
+        """Ask the larger one, with the input of a first answer."""
+        assert self._further is not None
+        target = sample.target = self._further
+        sample.asked = lambda: target.asked(self.problem, None)
 
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to the target."""
@@ -162,12 +180,17 @@ class Search(BaseSearch[Sample]):
     def call(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
         self._runs.start(sample)
-        return within(self._runs.inside(sample), lambda config: self._target.invoke(sample.asked(), config))
+        return within(self._runs.inside(sample), lambda config: self._asked_of(sample).invoke(sample.asked(), config))
 
     async def acall(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
         await self._runs.astart(sample)
-        return await awithin(self._runs.inside(sample), lambda config: self._target.ainvoke(sample.asked(), config))
+        target = self._asked_of(sample)
+        return await awithin(self._runs.inside(sample), lambda config: target.ainvoke(sample.asked(), config))
+
+    def _asked_of(self, sample: Sample) -> Target:
+        target: Target | None = sample.target
+        return self._target if target is None else target
 
     def read(self, sample: Sample, output: Any) -> Generation:
         """The answer, as verifiers and votes see it."""
@@ -201,12 +224,12 @@ class Search(BaseSearch[Sample]):
 
     def show(self, result: Result, message: AIMessage | None = None) -> None:
         """Tell streams what happened inside the candidate that was chosen; `message` stands for its model's own."""
-        if (sample := self.sample_of(result.best)) is not None:
+        if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             self._runs.show(sample, message)
 
     async def ashow(self, result: Result, message: AIMessage | None = None) -> None:
         """The same, from a loop."""
-        if (sample := self.sample_of(result.best)) is not None:
+        if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             await self._runs.ashow(sample, message)
 
     def metering(self, meter: Meter, sample: Sample | None) -> AbstractContextManager[None]:

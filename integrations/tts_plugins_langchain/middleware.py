@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -20,18 +21,20 @@ from langgraph.types import Command
 from tts_plugins import Budget, Result, Usage
 from tts_plugins.adapters import LIMITS, VARIANT, MeteredModel, SearchSettings, check_names, setting
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
+from tts_plugins.strategies.escalation import Escalation
 from tts_plugins_langchain._fields import MiddlewareOptions
 from tts_plugins_langchain._io.agent_commands import CommandsApart
 from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
-from tts_plugins_langchain._io.messages import charged, summarised
+from tts_plugins_langchain._io.messages import charged, summarised, withheld
 from tts_plugins_langchain._io.parts import output_tokens_of
+from tts_plugins_langchain._io.person import ask_person
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.variants import arguments_of
 from tts_plugins_langchain._runs import Runs, shows_candidates
 from tts_plugins_langchain._search import Search, Target
-from tts_plugins_langchain._settings import as_verifier, resolve
+from tts_plugins_langchain._settings import as_escalation, as_verifier, resolve
 from tts_plugins_langchain._streams import silent
 from tts_plugins_langchain.caching import candidates_of
 
@@ -87,6 +90,9 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         budget: limits for a whole run of the agent, kept in its state; or a `Ledger` that all runs share.
         when_exhausted: where there is no room for a single candidate: raise `BudgetExhausted`, or end the run with a
             message that says so.
+        abstain_below, on_abstain, escalate: as for `scale`; an empty message ends the agent's turn where nothing is
+            answered. With `escalate="person"`, the graph is interrupted there (it needs a checkpointer), and goes on
+            with the answer that it is resumed with: `Command(resume="…")`.
         concurrency: candidates in flight at most, over all runs.
         revision: instead of further messages, a function of (problem, attempts) that returns all of the request's.
         name: another one for each instance in an agent.
@@ -99,6 +105,12 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     __test__ = False  # no test class, whatever pytest thinks of its name
     state_schema = ScalingState
     tools: list[BaseTool] = []  # noqa: RUF012 - as the base class declares it
+
+    def __new__(cls, **options: Unpack[MiddlewareOptions]) -> TestTimeScaling:
+        """Return one whose agent has a node for a person, where one is to be asked."""
+        further = as_escalation("TestTimeScaling", options.get("escalate"))
+        asks = isinstance(further, Escalation) and further.person
+        return super().__new__(_AskingPerson if asks and cls is TestTimeScaling else cls)
 
     def __init__(self, **options: Unpack[MiddlewareOptions]) -> None:
         super().__init__()
@@ -113,7 +125,9 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             )
         concurrency, revision = given.pop("concurrency", None), given.pop("revision", None)
         check_names("TestTimeScaling", options, MiddlewareOptions.__annotations__)
-        self._base = SearchSettings().changed(name, {**given, "verifier": as_verifier(name, given.get("verifier"))})
+        given["verifier"] = as_verifier(name, given.get("verifier"))
+        given["escalate"] = as_escalation(name, given.get("escalate"))
+        self._base = SearchSettings().changed(name, given)
         self._model = MeteredModel(name, concurrency, no_steps=_NO_STEPS)
         if revision is not None and not callable(revision):
             raise ConfigurationError(f"{name}: revision={revision!r} must be a function of (problem, attempts)")
@@ -201,6 +215,14 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 output_tokens=lambda: output_tokens_of(request.model, request.model_settings),
             ),
             problem=problem_of(messages, request=request, tools=list(request.tools)),
+            larger=lambda chat: Target(
+                name=chat.get_name(),
+                input=dataclasses.replace(inner, model=candidates_of(chat)),
+                carrier=self._carrier,
+                invoke=lambda asked, _: invoke(asked),
+                ainvoke=lambda asked, _: ainvoke(asked),
+                output_tokens=lambda: output_tokens_of(chat, request.model_settings),
+            ),
             settings=self._left(settings, request),
             runs=Runs(manager, config, messages),
             shown=_message_of,
@@ -231,17 +253,26 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         return dataclasses.replace(settings, budget=Budget(**left))
 
     def _answer(self, request: ModelRequest[Any], search: Search, result: Result, commands: CommandsApart) -> Answer:
-        sample = search.sample_of(result.best)
-        assert sample is not None
-        response, message = sample.output, result.output
-        commands.apply(response.commands)
-        messages = [charged(summarised(m, result, search.details)) if m is message else m for m in response.result]
-        kept = ModelResponse(result=messages, structured_response=response.structured_response)
+        kept = self._withheld(search, result) if result.abstained is not None else self._kept(search, result, commands)
         if _inside(request):
             return ExtendedModelResponse(model_response=kept)  # the one around it tells what all candidates spent
         state: Any = request.state
         spent = _added((state.get("tts_spent") or {}).get(self._name) or {}, result.usage)
         return ExtendedModelResponse(model_response=kept, command=Command(update={"tts_spent": {self._name: spent}}))
+
+    def _kept(self, search: Search, result: Result, commands: CommandsApart) -> ModelResponse[Any]:
+        sample = search.sample_of(result.best)
+        assert sample is not None
+        response, message = sample.output, result.output
+        commands.apply(response.commands)
+        messages = [charged(summarised(m, result, search.details)) if m is message else m for m in response.result]
+        return ModelResponse(result=messages, structured_response=response.structured_response)
+
+    def _withheld(self, search: Search, result: Result) -> ModelResponse[Any]:
+        """An empty message: neither the tools nor the commands of a candidate that is not sure enough are used."""
+        assert result.abstained is not None
+        message = charged(summarised(withheld(result.abstained), result, search.details))
+        return ModelResponse(result=[message.model_copy(update={"id": f"tts-{uuid.uuid4()}"})])
 
     def _end(self, error: BudgetExhausted) -> Answer:
         if self._when_exhausted == "raise":
@@ -251,6 +282,14 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             response_metadata={"tts": {"stopped": "budget", "reason": str(error)}},
         )
         return ExtendedModelResponse(model_response=ModelResponse(result=[message]))
+
+
+class _AskingPerson(TestTimeScaling):
+    """It has a hook of its own, and with it a node in the agent's graph, which others do not need."""
+
+    def after_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Ask a person for an answer that was withheld."""
+        return ask_person(self.name, state["messages"])
 
 
 def _messages_of(request: ModelRequest[Any]) -> list[AnyMessage]:

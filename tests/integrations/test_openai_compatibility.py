@@ -282,6 +282,22 @@ def test_what_a_response_asks_for_goes_along(server: RawServer, bare: OpenAI) ->
     assert server.bodies == [wanted, wanted]
 
 
+def test_a_response_that_is_not_sure_enough_refuses_and_another_model_is_asked(server: RawServer, bare: OpenAI) -> None:
+    def reply(request: RawRequest) -> RawReply:
+        large = request.body["model"] == "large"
+        return RawReply(response("The answer is " + ("9" if large else str(request.number)), request.number))
+
+    server.reply = reply
+    answer = scaled(bare, abstain_below=0.9).responses.create(**ASK, max_output_tokens=9)
+    part = answer.output[0].content[0]
+    assert answer.output_text == "" and part.type == "refusal" and "below 0.9" in part.refusal
+    assert answer.usage.total_tokens == 32 and result_of(answer).abstained is not None
+    further = scaled(bare, abstain_below=0.9, on_abstain="escalate", escalate="large")
+    answer = further.responses.create(**ASK, max_output_tokens=9)
+    assert answer.output_text == "The answer is 9" and result_of(answer).escalated
+    assert [request.body["model"] for request in server.requests] == ["m", "m", "m", "m", "large"]
+
+
 def test_tool_calls_of_responses_are_voted_on(server: RawServer, bare: OpenAI) -> None:
     said = ['{"city": "Rome"}', '{"city":  "Paris"}', '{"city": "Paris"}']
     server.reply = lambda request: RawReply(call(said[request.number % 3], request.number))

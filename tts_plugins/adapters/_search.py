@@ -43,6 +43,7 @@ class BaseSearch(Generic[S]):
     - `context`: what is set around `call` and `read`, such as a framework's settings.
     - `metering`: how the framework's callbacks find the meter of what runs; `METER` has it in any case.
     - `verifier`: what scores the candidates; put it into `metered_verifier`, so that its calls are counted.
+    - `escalation` and `escalated`: a larger one of the framework's own, which unsure questions go to.
     - `chosen`: what becomes of the result; `instead`: one where no candidate came through.
     - `failed`, `afailed`, `ended`, `aended`, `scored` and `unscored`: what goes to the framework's traces.
     - `output_tokens`: how long an output can be, so that a judge need not reserve for the longest text there is.
@@ -93,7 +94,13 @@ class BaseSearch(Generic[S]):
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `solve`."""
         self._judge = self.verifier()
-        return {**self.settings.arguments(), "model": self.model, "verifier": self._judge}
+        further = self.settings.escalate
+        return {
+            **self.settings.arguments(),
+            "model": self.model,
+            "verifier": self._judge,
+            "escalate": None if further is None else self.escalation(further),
+        }
 
     @contextmanager
     def _around(self) -> Iterator[None]:
@@ -113,6 +120,12 @@ class BaseSearch(Generic[S]):
     async def generate(self, problem: Problem, seed: int | None, attempts: Attempts | None = None) -> Reply:
         """One candidate, on the account of this search."""
         return await self.candidate(self.begin(problem, seed, attempts))
+
+    async def escalate(self, problem: Problem, seed: int | None) -> Reply:
+        """One candidate of what unsure questions go to, on the account of this search."""
+        sample = self.begin(problem, seed, None)
+        self.escalated(sample)
+        return await self.candidate(sample)
 
     async def candidate(self, sample: S) -> Reply:
         """The framework's answer for a candidate that was begun."""
@@ -241,6 +254,13 @@ class BaseSearch(Generic[S]):
     def output_tokens(self) -> int | None:
         """Tokens at most of one candidate's output, as far as known: what a verifier has to read. None if it is not."""
         return None
+
+    def escalation(self, value: Any) -> Any:
+        """The `escalate` of `solve`, from what the user gave: the framework's own objects become a `LargerModel`."""
+        return value
+
+    def escalated(self, sample: S) -> None:
+        """A candidate that was begun is asked of what unsure questions go to."""
 
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to what is wrapped."""

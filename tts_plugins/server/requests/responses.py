@@ -250,7 +250,7 @@ class ResponseStream(ChatStream):
             failed = {**_frame(self.call, self._asked, "failed"), "error": {"code": told["code"] or "server_error",
                                                                             "message": told["message"]}}  # fmt: skip
             return [self._event("response.failed", response=failed)]
-        if self._sent:
+        if self._sent and outcome.result.abstained is None:
             best = outcome.chosen(self._sent)
             completion["choices"][0]["message"]["content"] = best.text
         response = response_of(self.call, self._asked, completion)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tts_plugins.server.errors import APIError, api_error
 from tts_plugins.server.requests.chat import ChatCall, Outcome
-from tts_plugins.server.requests.forms import base_of, choice_of, deltas_of, ranked, usage_of
+from tts_plugins.server.requests.forms import base_of, deltas_of, usage_of
 from tts_plugins.server.upstream import dumps
 
 DONE = b"data: [DONE]\n\n"
@@ -126,8 +126,7 @@ class ChatStream:
         if self._held is not None or outcome.exchange.tapped:
             choices = [[self._held or {"index": 0, "delta": {}, "finish_reason": "stop"}]]
         else:
-            chosen = ranked(outcome.result, best)[: request.n]
-            whole = [choice_of(candidate, i, origin) for i, candidate in enumerate(chosen)]
+            whole = self.call.choices(outcome, best)
             choices = [[delta] for choice in whole for delta in deltas_of(choice, len(self._sent))]
         chunks = [{**self._chunk(choice), **base_of(origin, best)} for choice in choices]
         last: dict[str, Any] = {"tts": self.call.tts(outcome, best)}
