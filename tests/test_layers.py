@@ -73,7 +73,7 @@ PURE_BUT = {"tts_plugins.answers": {"threading"},
             "tts_plugins._internal.http_errors": {"urllib"},  # its parser of addresses only
             "tts_plugins._internal.http_limits": {"urllib"},
             "tts_plugins._internal.secrets": {"urllib"},
-            "tts_plugins.pools": {"random"}}  # fmt: skip
+            "tts_plugins.pools._pool": {"random"}}  # fmt: skip
 LEAVES = {"forks", "running_code", "thread_pool", "threads", "wait_graph", "untrusted", "signatures", "request_sent"}
 BELOW_LEAVES = {"forks", "running_code", "thread_pool"}
 FRAMEWORKS = {"langchain", "langchain_core", "langchain_openai", "langgraph", "dspy", "litellm"}

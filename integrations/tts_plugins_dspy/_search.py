@@ -9,14 +9,13 @@ from typing import Any
 
 import dspy
 
-from tts_plugins import Escalation, Generation, Ledger, Problem, Result, current_ledger
+from tts_plugins import Generation, Ledger, Problem, Result, current_ledger
 from tts_plugins.adapters import (
     METER,
     VARIANT,
     Attempts,
     BaseSearch,
     CandidateLost,
-    LargerModel,
     MeteredModel,
     SearchSettings,
     answer_key,
@@ -42,7 +41,6 @@ class Sample:
     Attributes:
         attempts: those that it is to improve on.
         module: the program, or the candidate's own copy of it.
-        larger: whether it is asked of what unsure questions go to.
         originals, copies: the program's modules by the ids of their copies, and the other way round.
         trace: of its program.
         relay: what its program streams to, where the caller reads a stream.
@@ -51,7 +49,6 @@ class Sample:
     seed: int | None
     attempts: Attempts | None = None
     module: Any = None
-    larger: bool = False
     originals: dict[int, Any] = field(default_factory=dict)
     copies: dict[int, Any] = field(default_factory=dict)
     trace: list[Any] = field(default_factory=list)
@@ -65,11 +62,12 @@ class Search(BaseSearch[Sample]):
         read: from the module's output to a generation.
         verify: from what the user gave as `verifier`, and this search, to the verifier.
         vote: what votes of an output, unless the settings say.
-        with_lm: the module, for a language model that is to answer in place of its own.
         hints: whether the prompts of a candidate show the attempts that it is to improve on.
         fail_count: how many candidates may fail before the failure is raised; None for all but the last one.
         isolate: whether each candidate has a copy of the module; `deep`, of the other objects in it too.
     """
+
+    larger = (dspy.Module, dspy.BaseLM)
 
     def __init__(
         self,
@@ -85,7 +83,6 @@ class Search(BaseSearch[Sample]):
         verify: Callable[[Any, Any], Verifier | SetVerifier] = verifier_of,
         vote: Callable[[Any], str | None] = last_field,
         check_revision: Callable[[], None] = lambda: None,
-        with_lm: Callable[[Any], Any] | None = None,
         hints: bool = True,
         fail_count: int | None = None,
         isolate: bool = False,
@@ -102,8 +99,6 @@ class Search(BaseSearch[Sample]):
         self._isolate, self._deep = isolate, deep
         self._stream: Stream | None = None
         self._winner: Sample | None = None
-        self._further: Any = None  # what unsure questions go to
-        self._with_lm = with_lm or (lambda lm: module)
 
     def run(self) -> Result:
         """Search on this thread; the module's `forward` runs on threads of its own."""
@@ -163,18 +158,6 @@ class Search(BaseSearch[Sample]):
         """What the program's language models may write, a call of each predictor."""
         return output_tokens_of(self._module)
 
-    def escalation(self, value: Any) -> Any:
-        """What `solve` is given: a module or a language model is asked once, in this search."""
-        if not isinstance(value, dspy.Module | dspy.BaseLM):
-            return value
-        self._further = value
-        name = value.model if isinstance(value, dspy.BaseLM) else type(value).__name__
-        return Escalation(model=LargerModel(str(name)))
-
-    def escalated(self, sample: Sample) -> None:
-        """Ask the larger one."""
-        sample.larger = True
-
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to the module."""
         self._check_revision()
@@ -186,19 +169,14 @@ class Search(BaseSearch[Sample]):
 
     def context(self, sample: Sample) -> Any:
         """DSPy's settings for one candidate."""
-        module, lm = self._module, {}
-        if sample.larger and isinstance(self._further, dspy.Module):
-            module = self._further
-        elif sample.larger:
-            module, lm = self._with_lm(self._further), {"lm": self._further}
-        sample.trace, sample.module, sample.originals, sample.copies = [], module, {}, {}
+        sample.trace, sample.module, sample.originals, sample.copies = [], self._module, {}, {}
         if self._isolate:
-            sample.module, sample.originals, sample.copies = isolated(module, deep=self._deep)
+            sample.module, sample.originals, sample.copies = isolated(self._module, deep=self._deep)
         hints = () if self._outer is None else self._outer.hints
         if self._hints and sample.attempts is not None:
             hints = (*hints, sample.attempts.text())
         scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints)
-        return scoped(scope, trace=sample.trace, **self._streaming(sample), **{**lm, **self._varied(sample)})
+        return scoped(scope, trace=sample.trace, **self._streaming(sample), **self._varied(sample))
 
     def _varied(self, sample: Sample) -> dict[str, Any]:
         """Return the settings with the language model that a rung of a ladder asks; a program of its own stands in.

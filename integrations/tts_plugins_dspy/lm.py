@@ -123,7 +123,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
             model=self._model, module=_Sampled(self.lm), settings=self._settings, temperature=self._temperature,
             args=(), inputs={"prompt": prompt, "messages": messages, **kwargs}, problem=Problem(asked),
             read=_generation, verify=_verifier_of, vote=vote_here(), hints=False,
-            check_revision=lambda: _check_revision(prompt, messages), with_lm=_Sampled,
+            check_revision=lambda: _check_revision(prompt, messages),
         )  # fmt: skip
 
 

@@ -40,7 +40,6 @@ class Sample:
         parent: the index of the one that it revises or continues.
         inner: makes managers for what runs inside it, for as long as its run is open.
         recorder: what streams were not told of it.
-        target: what it is asked of; None for what the search is over.
     """
 
     index: int
@@ -55,7 +54,6 @@ class Sample:
     metadata: dict[str, Any] = field(default_factory=dict)
     run_id: UUID | None = None
     recorder: EventRecorder | None = None
-    target: Any = None
 
     def begin(self, inner: Manager, run: ChainRun | None) -> None:
         """Its run was started, if anybody listens."""

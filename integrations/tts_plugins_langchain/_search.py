@@ -14,12 +14,11 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from tts_plugins import Candidate, Escalation, Problem, Result, Score, Scored
+from tts_plugins import Candidate, Problem, Result, Score, Scored
 from tts_plugins.adapters import (
     Attempts,
     BaseSearch,
     CandidateLost,
-    LargerModel,
     MeteredModel,
     SearchSettings,
     Text,
@@ -75,8 +74,9 @@ class Search(BaseSearch[Sample]):
     Args:
         shown: from what the target gives to what is verified, voted on, and the result's output.
         unparsed: why what the target gave is not what was asked for; None if it is.
-        larger: from a runnable to the target that unsure questions go to.
     """
+
+    larger = (Runnable,)
 
     def __init__(
         self,
@@ -88,12 +88,9 @@ class Search(BaseSearch[Sample]):
         runs: Runs,
         shown: Callable[[Any], Any] = lambda output: output,
         unparsed: Callable[[Any], str | None] = lambda output: None,
-        larger: Callable[[Any], Target] | None = None,
     ) -> None:
         super().__init__(model=model, problem=problem, settings=settings)
         self._target, self._shown, self._unparsed, self._runs = target, shown, unparsed, runs
-        self._larger = larger
-        self._further: Target | None = None
         self._salt = SAMPLE.get()
         self._samples: dict[int | None, Sample] = {}
         self._apart = False
@@ -120,19 +117,6 @@ class Search(BaseSearch[Sample]):
     def _output_tokens(self) -> int | None:
         # A function is free, however long a text it reads.
         return self._target.output_tokens() if is_verifier(self.settings.verifier) else None
-
-    def escalation(self, value: Any) -> Any:
-        """What `solve` is given: a runnable is asked once, in this search."""
-        if not isinstance(value, Runnable) or self._larger is None:
-            return value
-        self._further = self._larger(value)
-        return Escalation(model=LargerModel(self._further.name))
-
-    def escalated(self, sample: Sample) -> None:
-        """Ask the larger one, with the input of a first answer."""
-        assert self._further is not None
-        target = sample.target = self._further
-        sample.asked = lambda: target.asked(self.problem, None)
 
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to the target."""
@@ -180,17 +164,12 @@ class Search(BaseSearch[Sample]):
     def call(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
         self._runs.start(sample)
-        return within(self._runs.inside(sample), lambda config: self._asked_of(sample).invoke(sample.asked(), config))
+        return within(self._runs.inside(sample), lambda config: self._target.invoke(sample.asked(), config))
 
     async def acall(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
         await self._runs.astart(sample)
-        target = self._asked_of(sample)
-        return await awithin(self._runs.inside(sample), lambda config: target.ainvoke(sample.asked(), config))
-
-    def _asked_of(self, sample: Sample) -> Target:
-        target: Target | None = sample.target
-        return self._target if target is None else target
+        return await awithin(self._runs.inside(sample), lambda config: self._target.ainvoke(sample.asked(), config))
 
     def read(self, sample: Sample, output: Any) -> Generation:
         """The answer, as verifiers and votes see it."""

@@ -183,14 +183,6 @@ class ScaledChatModel(SearchFields, BaseChatModel):
                 output_tokens=lambda: output_tokens_of(self.bound, kwargs),
             ),
             problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
-            larger=lambda chat: Target(
-                name=chat.get_name(),
-                input=Asked(messages=messages, arguments=kwargs),
-                carrier=self._carrier,
-                invoke=lambda asked, inner: candidates_of(chat).invoke(asked.messages, inner, **asked.arguments),
-                ainvoke=lambda asked, inner: candidates_of(chat).ainvoke(asked.messages, inner, **asked.arguments),
-                output_tokens=lambda: output_tokens_of(chat, kwargs),
-            ),
             settings=settings,
             runs=Runs(announced, config, messages, replayed=False),
         )

@@ -199,14 +199,6 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 output_tokens=lambda: output_tokens_of(bound, kwargs),
             ),
             problem=problem_of(input),
-            larger=lambda chain: Target(
-                name=chain.get_name(),
-                input=input,
-                carrier=self._carrier,
-                invoke=lambda asked, inner: chain.invoke(asked, inner),
-                ainvoke=lambda asked, inner: chain.ainvoke(asked, inner),
-                output_tokens=lambda: output_tokens_of(chain, {}),
-            ),
             settings=settings,
             runs=Runs(run_manager.get_child(), config, input),
         )
@@ -277,8 +269,8 @@ def scale(
         abstain_below: the least confidence with which an input is answered, 0 to 1 (see `Result.confidence`).
         on_abstain: below it, the output is None ("none"), `LowConfidence` is raised ("raise"), or what `escalate` names
             is asked within the same budget ("escalate").
-        escalate: a larger chain or chat model, which is asked once; a strategy; or "person", where the result says that
-            a person is to be asked (`TestTimeScaling` interrupts the graph for it).
+        escalate: a larger chain, or a chat model in the place of the chain's own, asked once; a strategy; or "person",
+            where the result says that a person is to be asked (`TestTimeScaling` interrupts the graph for it).
         n, answer, price, concurrency, on_exhausted, name, revision: as for `ScaledRunnable`.
 
     Strategies that revise show earlier attempts, with what the verifier said of them, to the chain: a chat model as

@@ -107,6 +107,8 @@ async def test_langchain_chains_escalate_within_the_budget(server: LoopbackServe
     short = scale_chain(chain, budget=Budget(calls=2), **settings).solve({"question": "What is 6 * 7?"})
     assert short.output is None and short.abstained is not None and "BudgetExhausted" in short.abstained.reason
     assert models_asked(server, before) == ["small", "small"]
+    inside = scale_chain(chain, **{**settings, "escalate": chat(server, "large")})
+    assert inside.invoke({"question": "?"}).content == "The answer is 42", "the chain, with another model in it"
     wide = ScaledChatModel(chat(server), on_abstain="escalate", escalate=chat(server, "large"), **UNSURE)
     message = wide.invoke("What is 6 * 7?")
     assert message.content == "The answer is 42" and message.response_metadata["tts"]["escalated"]

@@ -59,10 +59,6 @@ class Searching(Protocol):
         """One candidate; a better one than the attempts, where there are some."""
         ...
 
-    async def escalate(self, problem: Problem, seed: int | None) -> Reply:
-        """One candidate of the larger one, which unsure questions go to."""
-        ...
-
     def check_revision(self) -> None:
         """That what is wrapped can be shown attempts.
 
@@ -173,14 +169,6 @@ class MeteredModel:
             f"{self.name} gives whole answers and writes no single steps, which a search over steps needs; "
             f"{self._no_steps}"
         )
-
-
-class LargerModel(MeteredModel):
-    """What unsure questions go to: a larger chain, module or model, in the search of the smaller one."""
-
-    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """One candidate of the larger one."""
-        return await search_here().escalate(problem, seeds[0])
 
 
 class setting:

@@ -12,6 +12,7 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._base import name_of, same_name
 from tts_plugins.policies._execute_plan import follow
+from tts_plugins.policies.difficulty import OF_SCORES
 from tts_plugins.policies.ladder import Ladder
 from tts_plugins.policies.plan import Interval, Plan
 from tts_plugins.protocols import Model, Run, SetVerifier, Verifier
@@ -142,6 +143,16 @@ class ComputeOptimal(BaseStrategy):
     def calls(self) -> tuple[int, int]:
         """Return the least and the most generations that whole-answer strategies ask for."""
         return 1, self._cap
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether a plan, or what it looks at, goes by scores."""
+        stages = [stage for plan in self.plans for stage in plan.stages]
+        chosen = [
+            *(plan.fixed for plan in self.plans),
+            *(c for stage in stages for c in stage.choices if c is not None),
+        ]
+        return any(s.difficulty.signal in OF_SCORES for s in stages) or any(c.needs_scores for c in chosen)
 
     def check_scores(self, scores: Sequence[float]) -> None:
         """Compare some scores of a verifier with the scale that the policy was fitted to.
