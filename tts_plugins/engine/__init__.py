@@ -8,8 +8,8 @@ from tts_plugins.engine.solve import SolveEvents, solve, solve_events, solve_syn
 
 __all__ = [
     "Cost",
-    "Engine",
     "CostEstimate",
+    "Engine",
     "Factory",
     "LocalEngine",
     "SolveEvents",

@@ -37,7 +37,7 @@ def preset(name: str, *argument: Any, **settings: Any) -> AnyVerifier:
 
     - `rubric` (or `judge`): does it meet this sentence? The sentence; `model`, a judge.
     - `grounded`: is each claim in the context? The context, or the problem's; `model`, a judge or an `EmbeddingModel`.
-    - `tool-call`: can its tool calls be made, and are they right? The tools, or the request's; `model`, a judge, or none.
+    - `tool-call`: can its tool calls be made? The tools, or the request's; with a `model`, a judge: are they right?
     - `sql`: does the query run? An SQLite file, or a function that connects.
     - `json-schema`: does it meet the schema? The schema, or its file.
     - `code-tests`: does the program pass? Tests, their file, or the problem's own examples.
