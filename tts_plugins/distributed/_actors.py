@@ -6,6 +6,7 @@ Of Ray these use nothing but their own context, so that they can be tried withou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import tempfile
@@ -125,7 +126,7 @@ class WorkerActor:
         return versions(), node_id()
 
     async def start(
-        self, work: bytes, account: Any, budget: dict[str, Any] | None, in_flight: int, workers: int
+        self, work: bytes, account: Any, budget: dict[str, Any] | None, in_flight: int, workers: int, folder: str
     ) -> None:
         """Make what the jobs need.
 
@@ -135,7 +136,10 @@ class WorkerActor:
             budget: its limits; None if nothing limits the jobs together.
             in_flight: jobs at once.
             workers: how many workers there are.
+            folder: the driver's working directory, which relative names of files are meant in; kept where it is not.
         """
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
         self._in_flight = in_flight
         make: Callable[..., Any] = pickle.loads(work)
         share_limits(sharing(workers, account.pace.remote))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import uuid
 from collections import deque
@@ -105,7 +106,7 @@ class Fleet:
                 theirs, node = await worker.actor.about.remote()
                 check_versions(theirs, node)
                 await worker.actor.start.remote(
-                    self._work, self._account.actor, self._account.limits, self._in_flight, self._count
+                    self._work, self._account.actor, self._account.limits, self._in_flight, self._count, os.getcwd()
                 )
         except TimeoutError:
             raise TTSError(
