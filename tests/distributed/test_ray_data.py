@@ -37,7 +37,7 @@ def test_a_data_set_is_solved_within_one_budget() -> None:
         found = (
             ray.data.from_items([{"prompt": f"q{i}", "id": i} for i in range(48)])
             .map_batches(
-                Solve, batch_size=12, concurrency=1, num_cpus=0.5,
+                Solve, batch_size=12, compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.5,
                 fn_constructor_kwargs={"model": Factory(work.model, 0.002), "strategy": BestOfN(n=4), "id": "id",
                                        "verifier": work.perfect, "budget": shared},
             )

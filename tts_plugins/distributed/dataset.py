@@ -24,15 +24,15 @@ class Solve:
     """Solves the rows of a batch side by side, and adds columns to it.
 
         dataset.map_batches(
-            Solve, batch_size=64, concurrency=4,
+            Solve, batch_size=64, compute=ray.data.ActorPoolStrategy(size=4),
             fn_constructor_kwargs={"model": Factory(OpenAICompatibleModel, "qwen3-4b", base_url=…),
                                    "strategy": BestOfN(n=8), "verifier": check, "budget": shared, "workers": 4},
         )
 
     A batch ends with the slowest of its rows, so that an actor waits for it; several batches at a time in one actor
-    fill the gap: `compute=ray.data.ActorPoolStrategy(size=4, max_concurrent_calls_per_actor=4,
-    enable_true_multi_threading=True)`. Ray repeats whole batches of an actor that dies, without limit unless it is told
-    otherwise, and they are paid again: `tts-plugins batch` acknowledges row by row.
+    fill the gap: `ActorPoolStrategy(size=4, max_concurrent_calls_per_actor=4, enable_true_multi_threading=True)`. Ray
+    repeats whole batches of an actor that dies, without limit unless it is told otherwise, and they are paid again:
+    `tts-plugins batch` acknowledges row by row.
 
     Args:
         model, strategy, verifier, answer, attempts: as for `solve_many`.
