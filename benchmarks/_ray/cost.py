@@ -13,6 +13,8 @@ from typing import Any
 from benchmarks._ray.work import Timed, over_http, perfect, scripted
 from benchmarks._rows import Row, Spread
 from tts_plugins import BestOfN
+from tts_plugins.batch import BatchWork
+from tts_plugins.batch import Row as Problem_
 from tts_plugins.distributed import Factory, RayEngine, Solve
 from tts_plugins.engine import LocalEngine
 from tts_plugins.engine.many import Solves
@@ -65,7 +67,7 @@ async def _local(base_url: str, count: int) -> tuple[float, float]:
 def cpu_row(count: int, pairs: int) -> Row:
     """One worker beside the local engine, taking turns."""
     ratios, walls, drivers, each = [], [], [], []
-    with LoopbackServer(reply="The answer is 4.", latency=0.05) as server:
+    with LoopbackServer(process=True, reply="The answer is 4.", latency=0.05) as server:
         for number in range(pairs):
             parts: dict[str, Any] = {}
             for name in ("local", "ray") if number % 2 else ("ray", "local"):
@@ -85,14 +87,22 @@ def cpu_row(count: int, pairs: int) -> Row:
     )  # fmt: skip
 
 
+def replays() -> BatchWork:
+    """Solves without a server that come to rows, as those of a batch or of a benchmark do."""
+    given = {name: value for name, value in settings(Factory(scripted)).items() if name != "profile"}
+    return BatchWork(given)
+
+
 async def replay(count: int) -> float:
     """Solves a second here, without a server, after the first tenth."""
-    return await _rate(LocalEngine(64), Solves(settings(Factory(scripted))), count)
+    return await _rate(LocalEngine(64), replays(), count)
 
 
 async def _rate(engine: Any, work: Any, count: int) -> float:
     warm, seen, since = count // 10, 0, 0.0
-    async for _ in engine.run(jobs(count), work):
+    rows = [Problem_(f"q{i}", problem, {}, "") for i, (problem, _) in enumerate(jobs(count))]
+    async for _, value in engine.run(rows, work):
+        assert value["calls"] == 4
         seen += 1
         if seen == warm:
             since = time.monotonic()
@@ -106,8 +116,7 @@ def replay_row(count: int, pairs: int) -> Row:
         found = {}
         for name in ("bare", "ray") if number % 2 else ("ray", "bare"):
             if name == "ray":
-                work = Solves(settings(Factory(scripted)))
-                found[name] = asyncio.run(_rate(RayEngine(workers=2, in_flight=64), work, count))
+                found[name] = asyncio.run(_rate(RayEngine(workers=2, in_flight=64), replays(), count))
             else:
                 found[name] = _bare(count // 2)
         ratios.append(found["ray"] / found["bare"])
@@ -137,18 +146,12 @@ def data_row(count: int) -> Row:
     import ray
 
     ray.data.DataContext.get_current().enable_progress_bars = False
-    with LoopbackServer(reply="The answer is 4.", latency=0.05) as server:
+    with LoopbackServer(process=True, reply="The answer is 4.", latency=0.05) as server:
         given = {key: value for key, value in settings(Factory(over_http, server.base_url)).items() if key != "profile"}
         started, one = time.monotonic(), ray.data.ActorPoolStrategy(size=1)
         found = (
             ray.data.from_items([{"prompt": problem} for problem, _ in jobs(count)])
-            .map_batches(
-                Solve,
-                batch_size=64,
-                compute=ray.data.ActorPoolStrategy(size=1),
-                num_cpus=1,
-                fn_constructor_kwargs=given,
-            )
+            .map_batches(Solve, batch_size=64, compute=one, num_cpus=1, fn_constructor_kwargs=given)
             .take_all()
         )
         wall = time.monotonic() - started

@@ -126,7 +126,14 @@ class WorkerActor:
         return versions(), node_id()
 
     async def start(
-        self, work: bytes, account: Any, budget: dict[str, Any] | None, in_flight: int, workers: int, folder: str
+        self,
+        work: bytes,
+        account: Any,
+        budget: dict[str, Any] | None,
+        in_flight: int,
+        workers: int,
+        folder: str,
+        counted: bool,
     ) -> None:
         """Make what the jobs need.
 
@@ -136,6 +143,7 @@ class WorkerActor:
             budget: its limits; None if nothing limits the jobs together.
             in_flight: jobs at once.
             workers: how many workers there are.
+            counted: whether anybody asks what was spent; each call costs less where nobody does.
             folder: the driver's working directory, which relative names of files are meant in; kept where it is not.
         """
         with contextlib.suppress(OSError):
@@ -143,7 +151,8 @@ class WorkerActor:
         self._in_flight = in_flight
         make: Callable[..., Any] = pickle.loads(work)
         share_limits(sharing(workers, account.pace.remote))
-        self._ledger = leased(self._name, account, budget)
+        if counted:
+            self._ledger = leased(self._name, account, budget)
         self._handle = make(self._ledger)
 
     async def put(self, jobs: Sequence[tuple[int, bytes]]) -> None:
