@@ -86,7 +86,8 @@ class ResponsesModel(ClientModel):
     async def _respond(self, body: dict[str, Any]) -> Any:
         bridge: Any = await self._clients.get()
         sent = {key: value for key, value in body.items() if key not in ("max_tokens", "max_completion_tokens")}
-        response = await bridge.respond(**sent)
+        with self._outgoing(bridge):
+            response = await bridge.respond(**sent)
         self._remember(field(response, "id"), field(field(response, "usage"), "total_tokens"))
         return as_chat(response)
 

@@ -31,13 +31,13 @@ class Blocking:
     def __init__(self) -> None:
         self._longest: dict[str, float] = {}
 
-    async def ask(
+    def ask(
         self, verifier: Verifier | SetVerifier, method: Callable[[Run, Any], Coroutine[Any, Any, T]], run: Run, of: Any
-    ) -> T:
-        """Call a method of the verifier on a candidate, or on several, and return its result."""
+    ) -> Awaitable[T]:
+        """Call a method of the verifier on a candidate, or on several; it returns its result."""
         if getattr(verifier, "blocking", False):
-            return await in_thread(_run_there, method, _RunFromThread(run, asyncio.get_running_loop()), of)
-        return await _Timed(method(run, of), self, verifier.name)
+            return in_thread(_run_there, method, _RunFromThread(run, asyncio.get_running_loop()), of)
+        return _Timed(method(run, of), self, verifier.name)
 
     def warnings(self) -> tuple[str, ...]:
         """Return the warnings for the result."""

@@ -24,7 +24,7 @@ from tts_plugins.models._chat.revising import Revising
 from tts_plugins.models._chat.step_format import StepSettings, Way
 from tts_plugins.models._chat.stepping import Stepping
 from tts_plugins.models._chat.templates import Templates
-from tts_plugins.models._clients.transport import Outgoing
+from tts_plugins.models._clients.transport import ArgumentsRefused, Outgoing
 from tts_plugins.models._openai.accepted import Accepted, Fixes
 from tts_plugins.models._openai.clients import Clients, Secrets, is_official
 from tts_plugins.models._openai.error_mapping import refusal, translate
@@ -234,23 +234,22 @@ class OpenAICompatibleModel(Stepping, Revising):
         self, asked: Asked, body: dict[str, Any], fixes: Fixes, adapt: Callable[[Exception], bool]
     ) -> Reply | TTSError | None:
         """Return the reply to one request, or its error; None if it can be sent again, changed."""
-        outgoing = Outgoing()
         try:
             async with asyncio.timeout(self._timeout):
-                with outgoing:
-                    response = await self._respond(body)
-            self._accepted = self._accepted.joined(fixes.now)
+                response = await self._respond(body)
+            if fixes.now != self._accepted:
+                self._accepted = self._accepted.joined(fixes.now)
             return await self._read(asked, response)
+        except ArgumentsRefused as error:
+            wrong = RequestNotSent(f"{self.server}: {error}", model=self)
+            wrong.__cause__ = error.__cause__
+            return wrong
         except TTSError as error:
             return self._failed(error, error.__cause__, asked.requests)
         except TimeoutError as error:
             late = CallTimedOut(f"{self.name}: no complete answer within timeout={self._timeout:g} s for one call")
             return self._failed(late, error, asked.requests)
         except Exception as error:  # noqa: BLE001 - whatever the client raises
-            if outgoing.refused(self._clients.here, error):
-                wrong = RequestNotSent(f"{self.server}: {error}", model=self)
-                wrong.__cause__ = error
-                return wrong
             refused = self._refusal_of(error)
             changed = refused is not None and (adapt(error) or fixes.change(*refused, body))
             if changed and asked.requests < _MOST_REQUESTS:
@@ -282,6 +281,10 @@ class OpenAICompatibleModel(Stepping, Revising):
             leaving()
         hear = self._listener()
         return await send(client, body, stream=self._stream or hear is not None, hear=hear)
+
+    def _outgoing(self, client: Any) -> Outgoing:
+        """Return a context for a call of a client's method, in which a refusal of its arguments is told from others."""
+        return Outgoing(client)
 
     def _listener(self) -> Callable[[Any], None] | None:
         """Return who receives each chunk of the running call's answer, which is then streamed; here nobody."""
