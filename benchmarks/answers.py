@@ -94,7 +94,7 @@ def _as_read(case: dict[str, Any]) -> bool:
 
 
 def _verdict(case: dict[str, Any]) -> bool:
-    from tts_plugins.verifiers._verdicts import Unreadable, number, read_verdict
+    from tts_plugins.verifiers._judge_replies import Unreadable, number, read_verdict
 
     reply = case["reply"].replace("KEYUP", KEY.upper()).replace("KEY", KEY)
     try:

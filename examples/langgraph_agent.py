@@ -50,8 +50,8 @@ def main() -> None:
         for message in state["messages"]:
             print(f"{message.type:>6}: {message.text or getattr(message, 'tool_calls', '')}")
             if isinstance(message, AIMessage) and "tts" in message.response_metadata:
-                told = message.response_metadata["tts"]
-                print(f"        one of {told.get('candidates', 0)} candidates ({told['stopped']})")
+                search = message.response_metadata["tts"]
+                print(f"        one of {search.get('candidates', 0)} candidates ({search['stopped']})")
         print("spent:", state["tts_spent"]["TestTimeScaling"])
 
 

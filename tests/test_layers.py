@@ -73,7 +73,7 @@ PURE_BUT = {"tts_plugins.answers": {"threading"},
             "tts_plugins._internal.http_errors": {"urllib"},  # its parser of addresses only
             "tts_plugins._internal.http_limits": {"urllib"},
             "tts_plugins._internal.secrets": {"urllib"},
-            "tts_plugins.pools": {"random"}}  # fmt: skip
+            "tts_plugins.pools._pool": {"random"}}  # fmt: skip
 LEAVES = {"forks", "running_code", "thread_pool", "threads", "wait_graph", "untrusted", "signatures", "request_sent"}
 BELOW_LEAVES = {"forks", "running_code", "thread_pool"}
 FRAMEWORKS = {"langchain", "langchain_core", "langchain_openai", "langgraph", "dspy", "litellm"}
@@ -273,14 +273,17 @@ def test_private_modules_stay_in_their_package() -> None:
 
 
 # A public package's own names stand over it, so its folder may be fuller: it is the table of contents.
-MOST_FILES, MOST_AT_THE_TOP = 14, 17
+MOST_FILES, MOST_AT_THE_TOP = 15, 18
+COMMANDS = PACKAGE / "cli" / "_commands"  # a file for each command: a table of contents too
 
 
 def test_a_folder_can_be_taken_in_at_a_glance() -> None:
     for root in (PACKAGE, *(f for f in INTEGRATIONS.iterdir() if (f / "__init__.py").exists())):
         for folder in (root, *(f for f in root.rglob("*") if f.is_dir())):
             count = len(list(folder.glob("*.py")))
-            assert count <= (MOST_AT_THE_TOP if folder == PACKAGE else MOST_FILES), f"{folder} has {count} files"
+            assert count <= (MOST_AT_THE_TOP if folder in (PACKAGE, COMMANDS) else MOST_FILES), (
+                f"{folder} has {count} files"
+            )
 
 
 def test_integrations_use_public_names_only() -> None:

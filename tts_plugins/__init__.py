@@ -6,9 +6,11 @@ from tts_plugins.engine import (
     SolveEvents,
     carry_account,
     current_ledger,
+    dry_run,
     solve,
     solve_events,
     solve_many,
+    solve_many_sync,
     solve_stream,
     solve_sync,
 )
@@ -55,9 +57,11 @@ __all__ = [
     "__version__",
     "carry_account",
     "current_ledger",
+    "dry_run",
     "solve",
     "solve_events",
     "solve_many",
+    "solve_many_sync",
     "solve_stream",
     "solve_sync",
 ]

@@ -104,6 +104,13 @@ def profile_names(*, directory: str | Path | None = None, environ: Mapping[str, 
     return sorted(_read(directory, environ)[0])
 
 
+def profile_sources(
+    *, directory: str | Path | None = None, environ: Mapping[str, str] | None = None
+) -> dict[str, list[str]]:
+    """The files that each profile is written in, and "the environment" where it says something of it."""
+    return _read(directory, environ)[1]
+
+
 def _instead(name: str, tables: Mapping[str, _Table], sources: Mapping[str, Sequence[str]]) -> str:
     """Say which profiles there are, the nearest name first, and where to write this one: into a file that was read."""
     files = sorted({source for found in sources.values() for source in found if source != _ENVIRONMENT})

@@ -292,7 +292,7 @@ class Usage:
         return _made(Usage, sums)
 
     def of_role(self, role: str) -> Usage:
-        """The same, told as what a role took."""
+        """Return the same usage as that of a role."""
         return _made(Usage, {**vars(self), "by_role": {role: self}})
 
     def timed(self, seconds: float, *, overshoot: int | None = None) -> Usage:
@@ -571,5 +571,43 @@ class Result:
         """The score of the chosen candidate, where a verifier gave one."""
         return self.best.score
 
+    def to_dict(self) -> dict[str, Any]:
+        """What came of it, as JSON: the choice, the usage, and each candidate; the trace has a form of its own."""
+        names = ("id", "index", "text", "answer", "score", "feedback", "truncated")
+        return {
+            "output": _plain(self.output, self.text),
+            "text": self.text,
+            "answer": self.answer,
+            "score": self.score,
+            "confidence": self.confidence,
+            "agreement": self.agreement,
+            "abstained": None if self.abstained is None else self.abstained.to_dict(),
+            "escalated": self.escalated,
+            "stopped": self.stopped,
+            "warnings": list(self.warnings),
+            "seed": self.seed,
+            "chosen": self.best.id,
+            "usage": self.usage.to_dict(),
+            "candidates": [{name: getattr(c, name) for name in names} for c in self.candidates],
+        }
+
+    def __repr__(self) -> str:
+        text = " ".join(self.text.split())
+        said = {
+            "answer": self.answer, "text": text if len(text) <= 60 else f"{text[:59]}…", "score": self.score,
+            "confidence": self.confidence, "abstained": self.abstained and self.abstained.reason,
+        }  # fmt: skip
+        parts = [f"{name}={value!r}" for name, value in said.items() if value is not None]
+        spent = f"{len(self.candidates)} candidates, {self.usage.tokens} tokens, stopped={self.stopped!r}"
+        return f"Result({', '.join([*parts, spent])})"
+
     def _repr_html_(self) -> str:
         return self.trace._repr_html_()
+
+
+def _plain(output: Any, text: str) -> Any:
+    """A native output as JSON has it; a message of a chat model as its text, unless it calls tools."""
+    if output is None or isinstance(output, dict | list | str | int | float):
+        return output
+    dump = getattr(output, "model_dump", None)
+    return dump(mode="json", exclude_none=True) if callable(dump) and getattr(output, "tool_calls", None) else text

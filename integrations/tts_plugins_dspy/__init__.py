@@ -8,6 +8,7 @@ try:
     check_version()
     from tts_plugins_dspy._calls.interception import cover, cover_later
     from tts_plugins_dspy._calls.progress_bars import allow_side_by_side
+    from tts_plugins_dspy._outputs.withheld import Withheld, metadata_of
     from tts_plugins_dspy.lm import ScaledLM
     from tts_plugins_dspy.module import BestOfN, Refine, Scaled
 except ImportError as error:
@@ -18,4 +19,4 @@ except ImportError as error:
 cover()
 cover_later()
 allow_side_by_side()
-__all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM"]
+__all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM", "Withheld", "metadata_of"]

@@ -13,6 +13,7 @@ from tts_plugins_dspy._calls.scope import HINT
 from tts_plugins_dspy._calls.usage import predictors_of
 from tts_plugins_dspy._isolation import keeps_state
 from tts_plugins_dspy._outputs.verifying import check_verifier
+from tts_plugins_dspy._outputs.withheld import check_escalation, prediction_of
 from tts_plugins_dspy._search import Search
 from tts_plugins_dspy._settings import Held, ProgramOptions, check_copy, check_temperature
 
@@ -46,6 +47,11 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         price: dollars per million prompt and completion tokens, or a dict of these by the name of the model.
         temperature: for calls that set none, or 0; None sends none, for models that refuse it.
         on_exhausted: when the budget ends a search, answer with the best so far, or raise `BudgetExhausted`.
+        abstain_below: the least confidence with which it answers, 0 to 1 (see `Result.confidence`).
+        on_abstain: below it, a `Withheld` prediction ("none"), `LowConfidence` ("raise"), or what `escalate` names is
+            asked within the same budget ("escalate").
+        escalate: another module, asked once; a language model, by which the module answers once; a strategy; or
+            "person", where `prediction.abstained.person` says that a person is to be asked.
         concurrency: candidates at once, over all calls of this object.
         copy: whether each candidate has a copy of the module, so that what `forward` keeps in `self` stays its own:
             "auto" where it holds what can change, or its code does more with `self` than read it. A copy has its own
@@ -69,6 +75,7 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         concurrency = given.pop("concurrency", None)
         self._settings = Held.of(who, given)
         check_verifier(who, self._settings.verifier)
+        check_escalation(who, self._settings.escalate, module)
         if isinstance(self._settings.strategy, REVISING):
             self._check_revision()
         self._model = MeteredModel(type(module).__name__, concurrency, no_steps=_NO_STEPS)
@@ -78,12 +85,12 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         return f"{type(self).__name__}({type(self.module).__name__}, {self._settings.shown()}): {inside}"
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
-        """The chosen prediction."""
-        return self.solve(*args, **inputs).output
+        """The chosen prediction; a `Withheld` one, whose fields are None, where nothing is sure enough."""
+        return prediction_of(self.solve(*args, **inputs))
 
     async def aforward(self, *args: Any, **inputs: Any) -> Any:
         """The chosen prediction, through the module's `acall`."""
-        return (await self.asolve(*args, **inputs)).output
+        return prediction_of(await self.asolve(*args, **inputs))
 
     def solve(self, *args: Any, **inputs: Any) -> Result:
         """The whole result: score, candidates, usage, trace; its `output` is the prediction."""

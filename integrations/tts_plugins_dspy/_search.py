@@ -12,6 +12,7 @@ import dspy
 from tts_plugins import Generation, Ledger, Problem, Result, current_ledger
 from tts_plugins.adapters import (
     METER,
+    VARIANT,
     Attempts,
     BaseSearch,
     CandidateLost,
@@ -22,7 +23,7 @@ from tts_plugins.adapters import (
     causes_of,
     metered_verifier,
 )
-from tts_plugins.errors import CandidateError, TTSError
+from tts_plugins.errors import CandidateError, ConfigurationError, TTSError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.interception import Refused, cover
 from tts_plugins_dspy._calls.scope import Scope, derive, ledger_around, scope_here, scoped
@@ -65,6 +66,8 @@ class Search(BaseSearch[Sample]):
         fail_count: how many candidates may fail before the failure is raised; None for all but the last one.
         isolate: whether each candidate has a copy of the module; `deep`, of the other objects in it too.
     """
+
+    larger = (dspy.Module, dspy.BaseLM)
 
     def __init__(
         self,
@@ -116,7 +119,7 @@ class Search(BaseSearch[Sample]):
             "budget": _account(s.budget),
             "seed": self._seed(),
             "answer": answer_key(s.answer or self._vote),
-            "listener": None if self._stream is None or self._alone else self._told,
+            "listener": None if self._stream is None or self._alone else self._listen,
         }
 
     @property
@@ -129,7 +132,7 @@ class Search(BaseSearch[Sample]):
         """Whether there is one candidate only, whose chunks can be streamed as they come."""
         return self._count == 1
 
-    def _told(self, event: Mapping[str, Any]) -> None:
+    def _listen(self, event: Mapping[str, Any]) -> None:
         """Stream how far the search is."""
         done = event["kind"] == "candidate" and event.get("end") is not None and event.get("error") is None
         if done and not event.get("pruned") and self._stream is not None:
@@ -173,7 +176,35 @@ class Search(BaseSearch[Sample]):
         if self._hints and sample.attempts is not None:
             hints = (*hints, sample.attempts.text())
         scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints)
-        return scoped(scope, trace=sample.trace, **self._streaming(sample))
+        return scoped(scope, trace=sample.trace, **self._streaming(sample), **self._varied(sample))
+
+    def _varied(self, sample: Sample) -> dict[str, Any]:
+        """Return the settings with the language model that a rung of a ladder asks; a program of its own stands in.
+
+        Raises:
+            ConfigurationError: there is no language model whose name or effort could be set.
+        """
+        variant = VARIANT.get()
+        if variant is None:
+            return {}
+        given, own = variant.model, getattr(sample.module, "lm", None)
+        if given is not None and not isinstance(given, str | dspy.BaseLM):
+            sample.module, given = given, None  # a whole program
+            if variant.effort is None:
+                return {}
+        lm = given if isinstance(given, dspy.BaseLM) else own or dspy.settings.get("lm")
+        if lm is None:
+            raise ConfigurationError(
+                f"{self.model.name}: a rung asks model={variant.model!r}, effort={variant.effort!r}, and there is no "
+                "language model to ask so; call dspy.configure(lm=...), or give the rung a dspy.LM"
+            )
+        changes = {"model": given if isinstance(given, str) else None, "reasoning_effort": variant.effort}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        lm = lm.copy(**changes) if changes else lm
+        cover(type(lm))
+        if hasattr(sample.module, "with_lm"):
+            sample.module = sample.module.with_lm(lm)
+        return {"lm": lm}
 
     def _streaming(self, sample: Sample) -> dict[str, Any]:
         if self._stream is None:
@@ -241,8 +272,8 @@ class Search(BaseSearch[Sample]):
 
     def chosen(self, result: Result) -> Result:
         """The winner's trace is the program's, as if it alone had run."""
-        self._winner = self._samples.get(result.best.seed)
-        if self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
+        self._winner = None if result.abstained is not None else self._samples.get(result.best.seed)
+        if result.abstained is None and self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
             self._trace.extend(self.trace_of(result.best.seed))
             del self._trace[: max(len(self._trace) - most, 0)]
         return result

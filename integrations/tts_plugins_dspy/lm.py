@@ -16,6 +16,7 @@ from tts_plugins_dspy._calls.scope import scope_here
 from tts_plugins_dspy._calls.versions import message_call
 from tts_plugins_dspy._outputs.verifying import Judged, scoring
 from tts_plugins_dspy._outputs.votes import said_by, vote_here
+from tts_plugins_dspy._outputs.withheld import check_escalation, output_of
 from tts_plugins_dspy._search import Search
 from tts_plugins_dspy._settings import Held, LMOptions, check_temperature
 
@@ -33,6 +34,8 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         verifier: a function of the text, or of (problem, candidate), or one of `tts_plugins.verifiers`.
         answer: from a model's output (a list of texts or dicts) to what votes; by default the last field that the
             active adapter reads from the text, or else the answer that `tts_plugins.answers` finds in it.
+        abstain_below, on_abstain, escalate: as for `Scaled`. A language model has no form for "no answer", so that
+            `LowConfidence` is raised in any case.
         strategy, budget, seed, profile, n, price, temperature, on_exhausted, concurrency: as for `Scaled`.
 
     Raises:
@@ -58,15 +61,16 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         concurrency = given.pop("concurrency", None)
         self._settings = Held.of("ScaledLM", given)
         as_verifier("ScaledLM", self._settings.verifier)
+        check_escalation("ScaledLM", self._settings.escalate)
         self._model = MeteredModel(str(lm.model), concurrency)
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """The chosen output, in the form that the language model gives."""
-        return self._search(prompt, messages, kwargs).run().output
+        return output_of(self._search(prompt, messages, kwargs).run())
 
     async def acall(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """`__call__`, through the language model's `acall`."""
-        return (await self._search(prompt, messages, kwargs).arun()).output
+        return output_of(await self._search(prompt, messages, kwargs).arun())
 
     def copy(self, **changes: Any) -> ScaledLM:
         """The same search over a changed language model; its history and its list of callbacks are its own."""
@@ -128,6 +132,10 @@ class _Sampled:
 
     def __init__(self, lm: Any) -> None:
         self.lm = lm
+
+    def with_lm(self, lm: Any) -> _Sampled:
+        """Return the same for the language model that a rung of a ladder asks."""
+        return _Sampled(lm)
 
     def __call__(self, *, prompt: Any, messages: Any, **kwargs: Any) -> Any:
         prompt, messages = _turned(prompt, messages)

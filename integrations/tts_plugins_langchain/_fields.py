@@ -9,7 +9,7 @@ from typing import Any, Literal
 from langchain_core.caches import BaseCache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from tts_plugins import Problem, Scored
 from tts_plugins.adapters import (
@@ -22,9 +22,9 @@ from tts_plugins.adapters import (
 )
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import StepSettings
-from tts_plugins.types import OnAbstain
+from tts_plugins.options import check_common
 from tts_plugins_langchain._io.revision import Revised, check_revision
-from tts_plugins_langchain._settings import AnyVerifier, OnExhausted, as_verifier, resolve
+from tts_plugins_langchain._settings import AnyVerifier, OnExhausted, as_escalation, as_verifier, resolve
 
 
 class LangChainOptions(AdapterOptions, StrategyOptions, total=False):
@@ -95,9 +95,9 @@ class SearchFields(BaseModel):
     """Candidates in flight at most, over all calls of this object together."""
     on_exhausted: OnExhausted = "return"
     """When the budget ends the search: return the best answer so far, or raise."""
-    abstain_below: float | None = None
+    abstain_below: Any = None
     """The least confidence with which an input is answered, from 0 to 1."""
-    on_abstain: OnAbstain = "none"
+    on_abstain: Any = "none"
     """Below it: give no answer, raise `LowConfidence`, or ask what `escalate` says."""
     escalate: Any = None
     """A larger model or chain, a strategy, or "person"."""
@@ -128,6 +128,17 @@ class SearchFields(BaseModel):
     @classmethod
     def _verifier(cls, value: Any) -> Any:
         return as_verifier(cls.__name__, value)
+
+    @field_validator("abstain_below", "on_abstain", mode="before")
+    @classmethod
+    def _abstain(cls, value: Any, info: ValidationInfo) -> Any:
+        check_common(cls.__name__, {str(info.field_name): value})
+        return value
+
+    @field_validator("escalate", mode="before")
+    @classmethod
+    def _escalate(cls, value: Any) -> Any:
+        return as_escalation(cls.__name__, value)
 
     @field_validator("revision", mode="before")
     @classmethod

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
 from tts_plugins import Candidate, Problem, Result, Score, Scored
@@ -75,6 +75,8 @@ class Search(BaseSearch[Sample]):
         shown: from what the target gives to what is verified, voted on, and the result's output.
         unparsed: why what the target gave is not what was asked for; None if it is.
     """
+
+    larger = (Runnable,)
 
     def __init__(
         self,
@@ -201,12 +203,12 @@ class Search(BaseSearch[Sample]):
 
     def show(self, result: Result, message: AIMessage | None = None) -> None:
         """Tell streams what happened inside the candidate that was chosen; `message` stands for its model's own."""
-        if (sample := self.sample_of(result.best)) is not None:
+        if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             self._runs.show(sample, message)
 
     async def ashow(self, result: Result, message: AIMessage | None = None) -> None:
         """The same, from a loop."""
-        if (sample := self.sample_of(result.best)) is not None:
+        if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             await self._runs.ashow(sample, message)
 
     def metering(self, meter: Meter, sample: Sample | None) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec
 from tts_plugins.adapters import LIMITS, PROFILE_VARIABLE, SearchSettings, signature_of, takes
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
+from tts_plugins.strategies.escalation import Escalation
 from tts_plugins.verifiers import CallableVerifier
 from tts_plugins_langchain._io.graph_checks import check_memory
 
@@ -89,6 +90,23 @@ def search_arguments(config: RunnableConfig | None) -> dict[str, Any]:
     """What a call's `configurable` says for a search, as an argument for models, which get no config."""
     found = {key: value for key, value in ((config or {}).get("configurable") or {}).items() if key in _KEYS}
     return {"tts": found} if found else {}
+
+
+def as_escalation(owner: str, value: Any) -> Any:
+    """What `escalate` may be: a runnable, a strategy, or a person.
+
+    Raises:
+        ConfigurationError: it is none, or is a model of `tts_plugins`, whose answers are not LangChain's.
+    """
+    if value is None or isinstance(value, Runnable):
+        return value
+    made = Escalation.of(owner, value)
+    if made.model is not None:
+        raise ConfigurationError(
+            f"{owner}: escalate={value!r} is a model of tts_plugins, whose answers are not LangChain's messages; pass "
+            "a chat model or a chain"
+        )
+    return made
 
 
 def as_verifier(owner: str, value: Any) -> AnyVerifier | None:

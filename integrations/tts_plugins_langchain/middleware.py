@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Annotated, Any, NotRequired, Self, Unpack, cast
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import OmitFromInput
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import get_async_callback_manager_for_config, get_callback_manager_for_config
@@ -17,19 +19,23 @@ from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
 from tts_plugins import Budget, Result, Usage
-from tts_plugins.adapters import LIMITS, MeteredModel, SearchSettings, check_names, setting
+from tts_plugins.adapters import LIMITS, VARIANT, MeteredModel, SearchSettings, check_names, setting
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
+from tts_plugins.strategies.escalation import Escalation
 from tts_plugins_langchain._fields import MiddlewareOptions
 from tts_plugins_langchain._io.agent_commands import CommandsApart
 from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
-from tts_plugins_langchain._io.messages import charged, summarised
+from tts_plugins_langchain._io.messages import charged, summarised, withheld
 from tts_plugins_langchain._io.parts import output_tokens_of
+from tts_plugins_langchain._io.person import ask_person
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
+from tts_plugins_langchain._io.values import said_in
+from tts_plugins_langchain._io.variants import arguments_of
 from tts_plugins_langchain._runs import Runs, shows_candidates
 from tts_plugins_langchain._search import Search, Target
-from tts_plugins_langchain._settings import as_verifier, resolve
+from tts_plugins_langchain._settings import as_escalation, as_verifier, resolve
 from tts_plugins_langchain._streams import silent
 from tts_plugins_langchain.caching import candidates_of
 
@@ -85,6 +91,9 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         budget: limits for a whole run of the agent, kept in its state; or a `Ledger` that all runs share.
         when_exhausted: where there is no room for a single candidate: raise `BudgetExhausted`, or end the run with a
             message that says so.
+        abstain_below, on_abstain, escalate: as for `scale`; an empty message ends the agent's turn where nothing is
+            answered. With `escalate="person"`, the graph is interrupted there (it needs a checkpointer), and goes on
+            with the answer that it is resumed with: `Command(resume="…")`.
         concurrency: candidates in flight at most, over all runs.
         revision: instead of further messages, a function of (problem, attempts) that returns all of the request's.
         name: another one for each instance in an agent.
@@ -97,6 +106,12 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     __test__ = False  # no test class, whatever pytest thinks of its name
     state_schema = ScalingState
     tools: list[BaseTool] = []  # noqa: RUF012 - as the base class declares it
+
+    def __new__(cls, **options: Unpack[MiddlewareOptions]) -> TestTimeScaling:
+        """Return one whose agent has a node for a person, where one is to be asked."""
+        further = as_escalation("TestTimeScaling", options.get("escalate"))
+        asks = isinstance(further, Escalation) and further.person
+        return super().__new__(_AskingPerson if asks and cls is TestTimeScaling else cls)
 
     def __init__(self, **options: Unpack[MiddlewareOptions]) -> None:
         super().__init__()
@@ -111,7 +126,9 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             )
         concurrency, revision = given.pop("concurrency", None), given.pop("revision", None)
         check_names("TestTimeScaling", options, MiddlewareOptions.__annotations__)
-        self._base = SearchSettings().changed(name, {**given, "verifier": as_verifier(name, given.get("verifier"))})
+        given["verifier"] = as_verifier(name, given.get("verifier"))
+        given["escalate"] = as_escalation(name, given.get("escalate"))
+        self._base = SearchSettings().changed(name, given)
         self._model = MeteredModel(name, concurrency, no_steps=_NO_STEPS)
         if revision is not None and not callable(revision):
             raise ConfigurationError(f"{name}: revision={revision!r} must be a function of (problem, attempts)")
@@ -176,11 +193,11 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     ) -> Search:
         def invoke(asked: ModelRequest[Any]) -> _Answered:
             handler, own = commands.for_candidate()
-            return _Answered.of(handler(asked), own)
+            return _Answered.of(handler(_varied(asked)), own)
 
         async def ainvoke(asked: ModelRequest[Any]) -> _Answered:
             handler, own = commands.for_candidate()
-            return _Answered.of(await handler(asked), own)
+            return _Answered.of(await handler(_varied(asked)), own)
 
         settings = self._settings(config)
         check_sampling(self._name, settings, temperatures_of(request.model, request.model_settings))
@@ -229,17 +246,26 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         return dataclasses.replace(settings, budget=Budget(**left))
 
     def _answer(self, request: ModelRequest[Any], search: Search, result: Result, commands: CommandsApart) -> Answer:
-        sample = search.sample_of(result.best)
-        assert sample is not None
-        response, message = sample.output, result.output
-        commands.apply(response.commands)
-        messages = [charged(summarised(m, result, search.details)) if m is message else m for m in response.result]
-        kept = ModelResponse(result=messages, structured_response=response.structured_response)
+        kept = self._withheld(search, result) if result.abstained is not None else self._kept(search, result, commands)
         if _inside(request):
             return ExtendedModelResponse(model_response=kept)  # the one around it tells what all candidates spent
         state: Any = request.state
         spent = _added((state.get("tts_spent") or {}).get(self._name) or {}, result.usage)
         return ExtendedModelResponse(model_response=kept, command=Command(update={"tts_spent": {self._name: spent}}))
+
+    def _kept(self, search: Search, result: Result, commands: CommandsApart) -> ModelResponse[Any]:
+        sample = search.sample_of(result.best)
+        assert sample is not None
+        response, message = sample.output, result.output
+        commands.apply(response.commands)
+        messages = [charged(summarised(m, result, search.details)) if m is message else m for m in response.result]
+        return ModelResponse(result=messages, structured_response=response.structured_response)
+
+    def _withheld(self, search: Search, result: Result) -> ModelResponse[Any]:
+        """An empty message: neither the tools nor the commands of a candidate that is not sure enough are used."""
+        assert result.abstained is not None
+        message = charged(summarised(withheld(result.abstained), result, search.details))
+        return ModelResponse(result=[message.model_copy(update={"id": f"tts-{uuid.uuid4()}"})])
 
     def _end(self, error: BudgetExhausted) -> Answer:
         if self._when_exhausted == "raise":
@@ -249,6 +275,14 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             response_metadata={"tts": {"stopped": "budget", "reason": str(error)}},
         )
         return ExtendedModelResponse(model_response=ModelResponse(result=[message]))
+
+
+class _AskingPerson(TestTimeScaling):
+    """It has a hook of its own, and with it a node in the agent's graph, which others do not need."""
+
+    def after_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Ask a person for an answer that was withheld."""
+        return ask_person(self.name, state["messages"])
 
 
 def _messages_of(request: ModelRequest[Any]) -> list[AnyMessage]:
@@ -271,7 +305,7 @@ def _unparsed(output: Any) -> str | None:
     """The error that the agent would show its model: a structured response that did not parse."""
     if output.structured_response is not None:
         return None
-    errors = [str(message.text) for message in output.result if isinstance(message, ToolMessage)]
+    errors = [said_in(message) for message in output.result if isinstance(message, ToolMessage)]
     return "; ".join(errors) or None
 
 
@@ -279,3 +313,13 @@ def _added(spent: Mapping[str, float], usage: Usage) -> dict[str, float]:
     """The sum; without `usd` where the price of any call is unknown."""
     given = {name: getattr(usage, name) for name in LIMITS if not spent or name in spent}
     return {name: spent.get(name, 0) + amount for name, amount in given.items() if amount is not None}
+
+
+def _varied(request: ModelRequest[Any]) -> ModelRequest[Any]:
+    """Return the request with the model and the effort that a rung of a ladder asks for."""
+    variant = VARIANT.get()
+    if variant is None:
+        return request
+    model = variant.model if isinstance(variant.model, BaseChatModel) else request.model
+    settings = {**request.model_settings, **arguments_of(variant)}
+    return dataclasses.replace(request, model=candidates_of(model), model_settings=settings)

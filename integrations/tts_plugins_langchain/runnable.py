@@ -20,9 +20,10 @@ from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_sett
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
-from tts_plugins_langchain._io.parts import output_tokens_of
+from tts_plugins_langchain._io.parts import leaves_of, output_tokens_of
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
+from tts_plugins_langchain._io.variants import varied
 from tts_plugins_langchain._runs import Runs
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import SPECS
@@ -186,6 +187,9 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         bound, cap = self.bound, config.get("max_concurrency")
         settings = self._checked(config)
         check_sampling(self.get_name(), settings, temperatures_of(bound, kwargs, config))
+        if config.get("configurable"):  # it may choose an alternative that is made only then
+            for part in leaves_of(bound, kwargs, config):
+                check_memory(self.get_name(), part.runnable, _NO_MEMORY)
         return Search(
             # LangChain's limit is one for each level; `concurrency` is one for all calls.
             model=self._model if cap is None or self.concurrency is not None else self._of(cap),
@@ -193,8 +197,8 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 name=self._model.name,
                 input=input,
                 carrier=self._carrier,
-                invoke=lambda asked, inner: bound.invoke(asked, inner, **kwargs),
-                ainvoke=lambda asked, inner: bound.ainvoke(asked, inner, **kwargs),
+                invoke=lambda asked, inner: varied(bound).invoke(asked, inner, **kwargs),
+                ainvoke=lambda asked, inner: varied(bound).ainvoke(asked, inner, **kwargs),
                 output_tokens=lambda: output_tokens_of(bound, kwargs),
             ),
             problem=problem_of(input),
@@ -265,6 +269,11 @@ def scale(
         budget: limits for each call, or a `Ledger` that all calls share.
         seed: fixes each candidate's seed, and the place of samples in a cache.
         profile: a named bundle of settings.
+        abstain_below: the least confidence with which an input is answered, 0 to 1 (see `Result.confidence`).
+        on_abstain: below it, the output is None ("none"), `LowConfidence` is raised ("raise"), or what `escalate` names
+            is asked within the same budget ("escalate").
+        escalate: a larger chain, or a chat model in the place of the chain's own, asked once; a strategy; or "person",
+            where the result says that a person is to be asked (`TestTimeScaling` interrupts the graph for it).
         n, answer, price, concurrency, on_exhausted, name, revision: as for `ScaledRunnable`.
 
     Strategies that revise show earlier attempts, with what the verifier said of them, to the chain: a chat model as

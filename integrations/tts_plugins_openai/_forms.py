@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletio
 from openai.types.chat.chat_completion import Choice
 from pydantic import BaseModel
 
-from tts_plugins import Candidate, Result, Scored, Usage
+from tts_plugins import Abstained, Candidate, Result, Scored, Usage
 from tts_plugins.adapters import field, fields_of, is_number, listed, signature_of
 from tts_plugins.errors import ConfigurationError
 
@@ -123,6 +123,8 @@ def completion_of(
     chosen = ranked(result)[:n]
     found = origin(chosen[0].output)
     made = [_choice(candidate, i, origin(candidate.output)) for i, candidate in enumerate(chosen)]
+    if result.abstained is not None:
+        made = [_refusal(made[0], refusal_of(result.abstained))]
     usage = usage_of(result.usage, requests)
     if found is not None:
         return found[0].model_copy(update={"choices": made, "usage": usage})
@@ -137,6 +139,20 @@ def _choice(candidate: Candidate, index: int, found: tuple[ChatCompletion, Choic
         return found[1].model_copy(update={"index": index})
     message = ChatCompletionMessage(role="assistant", content=str(candidate.text))
     return Choice(index=index, finish_reason="length" if candidate.truncated else "stop", message=message)
+
+
+def refusal_of(abstained: Abstained) -> str:
+    """Return what a search says that gives no answer."""
+    return f"No answer: {abstained.reason}."
+
+
+def _refusal(choice: Choice, said: str) -> Choice:
+    """Return the choice as a refusal, of the same types: without its text, its tool calls, or what was parsed of it."""
+    fields: dict[str, Any] = {"role": "assistant", "content": None, "refusal": said}
+    if hasattr(choice.message, "parsed"):
+        fields["parsed"] = None
+    message = type(choice.message).construct(**fields)
+    return choice.model_copy(update={"message": message, "finish_reason": "stop", "logprobs": None, "index": 0})
 
 
 def usage_of(usage: Usage, requests: Sequence[Any] = ()) -> CompletionUsage:

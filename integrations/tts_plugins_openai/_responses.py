@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from openai.types.responses import Response, ResponseUsage
+from openai.types.responses import Response, ResponseOutputMessage, ResponseOutputRefusal, ResponseUsage
 from pydantic import BaseModel
 
 from tts_plugins import Problem, Result, Scored
@@ -17,7 +17,7 @@ from tts_plugins.errors import ConfigurationError, UnboundedCallError
 from tts_plugins.models.openai_compatible import REQUEST
 from tts_plugins.types import Generation, Reply
 from tts_plugins_openai._events import events_of
-from tts_plugins_openai._forms import summed, text_of
+from tts_plugins_openai._forms import refusal_of, summed, text_of
 from tts_plugins_openai._model import Client, ClientModel
 from tts_plugins_openai._search import OWNER, Models, Search, check, parts_of, split
 
@@ -77,13 +77,17 @@ class ResponsesModel(ClientModel):
             while len(self._sizes) > _KNOWN:
                 self._sizes.popitem(last=False)
 
+    def _effort(self, effort: str) -> dict[str, Any]:
+        return {"reasoning": {**(self._request.get("reasoning") or {}), "effort": effort}}
+
     def _new(self, prompt: Mapping[str, Any], text: str) -> str:
         return text  # nothing is continued, so nothing is repeated
 
     async def _respond(self, body: dict[str, Any]) -> Any:
         bridge: Any = await self._clients.get()
         sent = {key: value for key, value in body.items() if key not in ("max_tokens", "max_completion_tokens")}
-        response = await bridge.respond(**sent)
+        with self._outgoing(bridge):
+            response = await bridge.respond(**sent)
         self._remember(field(response, "id"), field(field(response, "usage"), "total_tokens"))
         return as_chat(response)
 
@@ -147,6 +151,12 @@ class ResponseSearch(Search):
             total_tokens=usage.tokens,
             **details,
         )
+        if result.abstained is not None:
+            refusal = ResponseOutputRefusal(type="refusal", refusal=refusal_of(result.abstained))
+            message = ResponseOutputMessage(
+                id=f"msg-{chosen.id}", content=[refusal], role="assistant", status="completed", type="message"
+            )
+            return chosen.model_copy(update={"usage": total, "output": [message]})
         return chosen.model_copy(update={"usage": total})
 
     def chunks(self, answer: Any) -> list[Any]:
@@ -173,7 +183,7 @@ def responses_search(
     return ResponseSearch(
         model=models.get(request, settings.price, ResponsesModel),
         problem=Problem(_messages(items, request.get("instructions")), metadata=metadata),
-        n=1, with_usage=True, **parts_of(client, settings, request),
+        n=1, with_usage=True, **parts_of(client, models, settings, request, ResponsesModel),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import openai
 from openai import AsyncOpenAI, NotGiven
 
-from tts_plugins import Candidate, Problem, Result, Score, solve, solve_sync
+from tts_plugins import Candidate, Escalation, Problem, Result, Score, solve, solve_sync
 from tts_plugins.adapters import (
     Passing,
     SearchSettings,
@@ -158,13 +158,14 @@ def search_for(
         model=models.get(request, settings.price), problem=Problem(messages, metadata=metadata),
         n=request.get("n") or 1,
         with_usage=bool((request.get("stream_options") or {}).get("include_usage")),
-        **parts_of(client, settings, request, parser),
+        **parts_of(client, models, settings, request, ClientModel, parser),
     )  # fmt: skip
 
 
 def parts_of(
-    client: Client, settings: SearchSettings, request: Mapping[str, Any], parser: Parser | None = None
-) -> dict[str, Any]:
+    client: Client, models: Models, settings: SearchSettings, request: Mapping[str, Any], kind: type[ClientModel],
+    parser: Parser | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Return the arguments of `Search` that all searches of a client have in common."""
     arguments, passing = settings.arguments(), Passing()
     if parser is not None:
@@ -172,6 +173,10 @@ def parts_of(
     verifier = as_verifier(OWNER, settings.verifier)
     arguments["verifier"] = None if verifier is None else metered_verifier(verifier, _Judge(passing))
     arguments["attempts"] = client.max_retries + 1
+    if isinstance(further := settings.escalate, str) and further != PERSON:
+        check_escalation(OWNER, settings)
+        larger = models.get({**request, "model": further}, settings.price, kind)
+        arguments["escalate"] = Escalation(model=larger)
     stream = bool(request.get("stream"))
     return {
         "arguments": arguments,
@@ -179,6 +184,32 @@ def parts_of(
         "recorder": Recorder(parser=parser, raw=stream),
         "passing": passing,
     }
+
+
+PERSON = "person"
+
+
+def check_escalation(owner: str, settings: SearchSettings) -> None:
+    """Raise unless `escalate` is a model's name, a strategy, or a person.
+
+    Raises:
+        ConfigurationError: it is something else, or a model's name under a price that is said to be that of one model.
+    """
+    further, price = settings.escalate, settings.price
+    if further is None or further == PERSON:
+        return
+    if isinstance(further, str):
+        if price is not None and not isinstance(price, Mapping):
+            raise ConfigurationError(
+                f"{owner}: escalate={further!r} names another model, and price={price!r} is that of one; pass a dict "
+                "of prices by the models' names"
+            )
+        return
+    if Escalation.of(owner, further).model is not None:
+        raise ConfigurationError(
+            f"{owner}: escalate={further!r} is a model of tts_plugins, whose answers are not the client's; pass the "
+            "name of one of the client's models"
+        )
 
 
 @dataclass(frozen=True)

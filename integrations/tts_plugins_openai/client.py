@@ -16,7 +16,7 @@ from tts_plugins_openai._forms import takes_request
 from tts_plugins_openai._model import Client
 from tts_plugins_openai._parsing import Parser
 from tts_plugins_openai._responses import UNSEARCHED, ResponseSearch, responses_search
-from tts_plugins_openai._search import Models, Search, search_for, split
+from tts_plugins_openai._search import Models, Search, check_escalation, search_for, split
 from tts_plugins_openai._unsearched import Part, Through, passes
 
 C = TypeVar("C", OpenAI, AsyncOpenAI)
@@ -54,6 +54,11 @@ def scale(client: C, **options: Unpack[ScaleOptions]) -> C:
         n: the number of candidates, in place of the strategy's own.
         price: dollars per million prompt and completion tokens, or a dict of these by model name.
         on_exhausted: when the budget ends a search, answer with the best so far, or raise `BudgetExhausted`.
+        abstain_below: the least confidence with which a request is answered, 0 to 1 (see `Result.confidence`).
+        on_abstain: below it, the message has no content but a `refusal`, and `result_of(completion).abstained` says why
+            ("none"); `LowConfidence` is raised ("raise"); or what `escalate` names is asked within the same budget.
+        escalate: the name of another model of the client, which is asked once; a strategy; or "person", where
+            `result_of(completion).abstained.person` says that a person is to be asked.
         concurrency: requests in flight at most, over all calls for one kind of request.
 
     Raises:
@@ -69,6 +74,7 @@ def scale(client: C, **options: Unpack[ScaleOptions]) -> C:
     concurrency = given.pop("concurrency", 128)
     settings = SearchSettings.of("scale", given)
     as_verifier("scale", settings.verifier)
+    check_escalation("scale", settings)
     return cast(C, ScaledClient(client, settings, concurrency))
 
 

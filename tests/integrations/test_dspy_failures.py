@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import pydantic
 import pytest
 
 pytest.importorskip("dspy")
@@ -12,7 +14,7 @@ pytest.importorskip("aiohttp")
 import dspy
 from tts_plugins_dspy import BestOfN, Refine, Scaled
 
-from tests.dspy_models import aclose, program
+from tests.dspy_models import LATER, aclose, program
 from tests.imitations import said
 from tts_plugins.errors import AllCandidatesFailed
 from tts_plugins.testing.loopback import Fault, LoopbackServer
@@ -100,3 +102,101 @@ def test_more_failures_than_fail_count_are_raised(dspy_server: LoopbackServer, d
         kind(Failing(), 4, reward, None, 1, **settings)(question="q")
     assert kind(Failing(), 4, reward, None, 2, **settings)(question="r").answer >= 2
     assert kind(Failing(), 4, reward, **settings)(question="s").answer >= 2
+
+
+@LATER
+async def test_values_of_the_wrong_type_are_shown_to_the_next_attempt(
+    dspy_server: LoopbackServer, dspy_lm: Any
+) -> None:
+    def reply(body: dict[str, Any], index: int) -> str:
+        if "hint_" in str(body):
+            return said(things='[{"name": "a", "size": 3}]')
+        return said(things='[{"name": "a", "size": "big"}]') if "JSON" not in str(body) else "neither in JSON"
+
+    dspy_server.configure(reply=reply)
+    typed = dspy.Signature("question -> things: list[Thing]", custom_types={"Thing": Thing})
+    refine = Refine(dspy.Predict(typed), N=3, reward_fn=lambda args, pred: float(pred.things[0].size), threshold=3.0)
+    assert (await refine.acall(question="q")).things == [Thing(name="a", size=3)]
+    assert "hint_" in str(dspy_server.requests[-1].body) and len(dspy_server.requests) == 3
+    await aclose(dspy_lm)
+
+
+class Thing(pydantic.BaseModel):
+    """What a typed signature asks for."""
+
+    name: str
+    size: int
+
+
+def test_frozen_programs_are_refined(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    class Outer(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.compiled = program()
+            self.compiled._compiled = True
+
+        def forward(self, question: str) -> Any:
+            return self.compiled(question=question)
+
+    refined = Refine(Outer(), N=4, chains=2, reward_fn=lambda args, pred: float(pred.answer)).solve(question="q")
+    assert sum("hint_" in str(request.body) for request in dspy_server.requests) == 2 and len(refined.candidates) == 4
+
+
+class Overflow(KeyError):
+    """An exception of the user's."""
+
+
+class Overflowing(dspy.Module):  # type: ignore[misc]
+    """Asks its model, and fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = program()
+
+    def forward(self, question: str) -> Any:
+        self.ask(question=question)
+        raise Overflow(question)
+
+
+def test_evaluation_and_threads_see_the_programs_own_exception(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    scaled, example = Scaled(Overflowing(), n=2), dspy.Example(question="q", answer=1).with_inputs("question")
+    evaluate = dspy.Evaluate(
+        devset=[example], metric=lambda *_: 1.0, num_threads=2, display_progress=False, failure_score=0.25
+    )
+    assert evaluate(scaled).score == 25.0
+    parallel = dspy.Parallel(num_threads=2, disable_progress_bar=True, return_failed_examples=True)
+    *_, errors = parallel([(scaled, {"question": "r"})])
+    assert [type(error) for error in errors] == [Overflow]
+
+
+def test_failed_parses_are_found_by_optimisers(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    from dspy.teleprompt.bootstrap_trace import FailedPrediction, bootstrap_trace_data
+
+    dspy_server.configure(reply="nothing that can be read")
+    data = [dspy.Example(question="q", answer=1).with_inputs("question")]
+    for module in (program(), Scaled(program(), n=1), Scaled(program(), n=2)):
+        (found,) = bootstrap_trace_data(
+            module, data, metric=lambda *_, **__: 0.0, num_threads=1, capture_failed_parses=True, raise_on_error=False
+        )
+        assert isinstance(found["prediction"], FailedPrediction)
+
+
+@pytest.mark.parametrize("n", [None, 1, 2])
+def test_an_agent_shortens_what_is_too_long(dspy_server: LoopbackServer, dspy_lm: Any, n: int | None) -> None:
+    too_long = {"message": "This model's maximum context length is 10 tokens.", "code": "context_length_exceeded"}
+
+    def acting(body: dict[str, Any], index: int) -> str:
+        if "next_tool_name" in str(body):
+            return said(next_thought="on", next_tool_name="look", next_tool_args="{}")
+        return said(reasoning="so", answer=1)
+
+    def look() -> str:
+        return "nothing new"
+
+    third = {2: Fault.status(400, body=json.dumps({"error": too_long}))}
+    dspy_server.configure(reply=acting, faults=third)
+    agent = dspy.ReAct("question -> answer: int", tools=[look], max_iters=3)
+    asked = agent if n is None else Scaled(agent, n=n, concurrency=1)
+    assert asked(question="q").answer == 1
+    shown = [str(request.body).count("[[ ## observation_") for request in dspy_server.requests]
+    assert shown[2] > shown[3], "the longest turn was asked again, without its oldest part"

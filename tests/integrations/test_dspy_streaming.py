@@ -16,7 +16,7 @@ pytest.importorskip("aiohttp")
 import anyio
 import dspy
 from dspy.streaming import StatusMessage, StreamListener, StreamResponse
-from tts_plugins_dspy import Scaled, ScaledLM
+from tts_plugins_dspy import Refine, Scaled, ScaledLM
 from tts_plugins_dspy._streaming import Stream, _said
 
 from tests.dspy_models import aclose, language_model
@@ -87,9 +87,9 @@ async def test_the_programs_messages_come_and_the_winners_chunks(server: Loopbac
         messages, text, prediction = await streamed(scaled, program.ask, is_async_program=way == "aforward")
     assert prediction.answer == WORDS[1] == text.strip() and server.counts.requests == 3
     assert sum("look" in message for message in messages) == 3, "each candidate calls the tool"
-    told = sorted(m for m in messages if m.startswith("Candidate"))
-    assert [m.split(",")[0] for m in told] == [f"Candidate {i} of 3 is done" for i in (1, 2, 3)]
-    assert sorted(m.split(",")[1] for m in told) == [" score 0.00.", " score 0.00.", " score 1.00."]
+    reported = sorted(m for m in messages if m.startswith("Candidate"))
+    assert [m.split(",")[0] for m in reported] == [f"Candidate {i} of 3 is done" for i in (1, 2, 3)]
+    assert sorted(m.split(",")[1] for m in reported) == [" score 0.00.", " score 0.00.", " score 1.00."]
     await aclose(lm)
 
 
@@ -193,3 +193,55 @@ def test_what_comes_after_the_readers_loop_has_ended_is_dropped_without_a_word()
     sending.close()
     receiving.close()
     gc.collect()  # a coroutine that nobody awaited would be a warning, and so an error, here
+
+
+class Chained(dspy.Module):  # type: ignore[misc]
+    """Two predictors, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draft, self.ask = dspy.Predict("question -> draft"), dspy.Predict("draft -> answer")
+
+    def forward(self, question: str) -> Any:
+        return self.ask(draft=self.draft(question=question).draft)
+
+
+async def test_several_listeners_hear_the_winner(server: LoopbackServer) -> None:
+    def chained(body: dict[str, Any], index: int) -> str:
+        asked = str(body["messages"][-1]["content"])
+        return said(draft=f"the draft is {index} words long") if "## question" in asked else said(answer=asked[20:60])
+
+    server.configure(reply=chained)
+    lm, program = language_model(server, temperature=1.0), Chained()
+    listeners = [StreamListener(signature_field_name=name) for name in ("draft", "answer")]
+    with dspy.context(lm=lm):
+        scaled = Scaled(program, n=3, verifier=lambda prediction: float(" 1 words" in prediction.answer))
+        items = [item async for item in dspy.streamify(scaled, stream_listeners=listeners)(question="it")]
+    heard = {
+        name: "".join(i.chunk for i in items if isinstance(i, StreamResponse) and i.signature_field_name == name)
+        for name in ("draft", "answer")
+    }
+    assert heard["draft"].strip() == "the draft is 1 words long" and heard["answer"].strip() == items[-1].answer
+    await aclose(lm)
+
+
+async def test_refined_programs_stream_in_other_forms_and_with_other_messages(server: LoopbackServer) -> None:
+    class Messages(dspy.streaming.StatusMessageProvider):  # type: ignore[misc]
+        def lm_start_status_message(self, instance: Any, inputs: Any) -> str:
+            return "asking"
+
+    server.configure(reply=lambda body, index: f"<answer>\n{WORDS[index % 3]}\n</answer>")
+    lm = language_model(server, temperature=1.0)
+    with dspy.context(lm=lm, adapter=dspy.XMLAdapter()):
+        refine = Refine(dspy.Predict("question -> answer"), N=2, reward_fn=lambda args, pred: second(pred))
+        stream = dspy.streamify(
+            refine,
+            stream_listeners=[StreamListener(signature_field_name="answer")],
+            status_message_provider=Messages(),
+            include_final_prediction_in_output_stream=False,
+        )
+        items = [item async for item in stream(question="it")]
+    messages = [item.message for item in items if isinstance(item, StatusMessage)]
+    assert messages.count("asking") == 2 and len(messages) == 4
+    assert "".join(item.chunk for item in items if isinstance(item, StreamResponse)).strip() == WORDS[1]
+    await aclose(lm)

@@ -10,9 +10,9 @@ pytest.importorskip("dspy")
 pytest.importorskip("aiohttp")
 
 import dspy
-from tts_plugins_dspy import Scaled
+from tts_plugins_dspy import Scaled, ScaledLM
 
-from tests.dspy_models import VERSION, program, score
+from tests.dspy_models import LATER, VERSION, aclose, program, score
 from tts_plugins import Budget, Ledger
 from tts_plugins.testing.loopback import LoopbackServer
 
@@ -81,3 +81,62 @@ def test_a_model_that_passes_calls_on_is_counted_once(dspy_server: LoopbackServe
     counted = dspy_server.wait()
     assert len({c.output.answer for c in result.candidates}) == 3
     assert (account.usage.calls, account.spent.tokens) == (counted.requests, counted.tokens) and counted.requests == 3
+
+
+@LATER
+async def test_trackers_within_trackers_under_acall(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    class Twice(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = program()
+
+        async def aforward(self, question: str) -> Any:
+            with dspy.track_usage() as outer:
+                await self.ask.acall(question=question)
+                with dspy.track_usage() as inner:
+                    last = await self.ask.acall(question=f"{question} again")
+            told = [tracker.get_total_tokens().get("openai/small", {}) for tracker in (outer, inner)]
+            return dspy.Prediction(told=told, answer=last.answer)
+
+    account = Ledger(Budget(tokens=100_000))
+    scaled = Scaled(Twice(), n=3, verifier=score, budget=account)
+    for _ in range(2):
+        await scaled.acall(question="q")
+    counted = dspy_server.wait()
+    assert (account.usage.calls, account.spent.tokens) == (counted.requests, counted.tokens) and counted.requests == 6
+    assert account.usage.exact
+    await aclose(dspy_lm)
+
+
+def test_a_tracker_around_threads_of_a_program(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    class Wide(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.ask = program()
+
+        def forward(self, question: str) -> Any:
+            with dspy.track_usage():
+                asked = [(self.ask, {"question": f"{question} {i}"}) for i in range(3)]
+                return dspy.Parallel(num_threads=2, disable_progress_bar=True)(asked)[0]
+
+    account = Ledger(Budget(tokens=100_000))
+    scaled = Scaled(Wide(), n=4, verifier=score, budget=account)
+    for _ in range(2):
+        assert len(scaled.solve(question="q").candidates) == 4, "none is lost, though each shows progress of its own"
+    counted = dspy_server.wait()
+    assert (account.usage.calls, account.spent.tokens) == (counted.requests, counted.tokens) and counted.requests == 12
+
+
+def test_a_prediction_knows_the_usage_of_a_searching_model(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    with dspy.context(track_usage=True, lm=ScaledLM(dspy_lm, n=3)):
+        usage = program()(question="q").get_lm_usage()["openai/small"]
+    counted = dspy_server.wait()
+    assert usage["prompt_tokens"] + usage["completion_tokens"] == counted.tokens and counted.requests == 3
+
+
+def test_bars_may_be_made_while_others_clear_them() -> None:
+    import tqdm
+
+    bar = tqdm.tqdm.__new__(tqdm.tqdm, total=1, disable=True)
+    tqdm.tqdm._instances.clear()  # as another `dspy.Parallel` does at this moment
+    bar.__init__(total=1, disable=True)

@@ -178,8 +178,8 @@ def test_tool_calls_reasoning_and_logprobs_are_streamed_too(server: LoopbackServ
     assert "".join(d.content or "" for d in deltas) == "so it is"
     assert [d.reasoning_content for d in deltas if hasattr(d, "reasoning_content")] == ["hm"]
     assert [d.tool_calls[0].function.name for d in deltas if d.tool_calls] == ["f"]  # type: ignore[union-attr]
-    told = [chunk.choices[0].logprobs for chunk in chunks if chunk.choices[0].logprobs]
-    assert [token.logprob for each in told for token in each.content or ()] == [-0.1, -0.2, -0.3]
+    reported = [chunk.choices[0].logprobs for chunk in chunks if chunk.choices[0].logprobs]
+    assert [token.logprob for each in reported for token in each.content or ()] == [-0.1, -0.2, -0.3]
 
 
 # one call's settings
@@ -191,7 +191,7 @@ def test_settings_of_one_call_are_not_sent(server: LoopbackServer) -> None:
     one = client.chat.completions.create(**ASKED, tts={"strategy": {"type": "best_of_n", "n": 1}, "verifier": length})
     assert [len(result_of(c).candidates) for c in (two, one)] == [2, 1]
     assert server.requests[0].body["top_k"] == 5 and not any("tts" in r.body for r in server.requests)
-    with pytest.raises(ConfigurationError, match="'m' is not a setting; use one of answer, budget"):
+    with pytest.raises(ConfigurationError, match="'m' is not a setting; use one of abstain_below, answer, budget"):
         client.chat.completions.create(**ASKED, tts={"m": 2})
     with pytest.raises(ConfigurationError, match="budget 'token' is not known"):
         client.chat.completions.create(**ASKED, tts={"budget": {"token": 2}})
@@ -560,7 +560,7 @@ def test_what_is_no_list_of_messages_is_said(server: LoopbackServer, messages: A
 
 
 def test_settings_that_are_not_known_name_the_one_that_is_meant(server: LoopbackServer) -> None:
-    wanted = r"scale: 'verfier' is not a setting; did you mean 'verifier'\? Or use one of answer, budget, concurrency"
+    wanted = r"scale: 'verfier' is not a setting; did you mean 'verifier'\? Or use one of abstain_below, answer"
     with pytest.raises(ConfigurationError, match=wanted):
         scale(sync_client(server), verfier=length)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"did you mean 'budget'\? Or use one of"):

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving import ASK, serving
+from tests.serving import ASK, free_port, serving
 from tts_plugins.budget import Amount, Budget
 from tts_plugins.server.budgets.accounts import Accounts, StoreFailed, UsageStore, periods_of
 from tts_plugins.server.budgets.store_sqlite import SQLiteStore
@@ -215,7 +215,6 @@ serve(ServerSettings.from_json(sys.argv[1]))
 
 
 def test_what_is_spent_survives_kill_9(tmp_path: Path, where: str) -> None:
-    from tests.serving import free_port
 
     with LoopbackServer(reply="4", latency=0.01) as upstream:
         port = free_port()
@@ -361,6 +360,25 @@ def test_a_store_that_cannot_be_written(tmp_path: Path, way: str) -> None:
             status, body, _ = served.post("/v1/chat/completions", ASK, key=KEY)
             assert status == 503 and body["error"]["code"] == "store_unavailable" and str(path) not in json.dumps(body)
         assert upstream.counts.requests == 1
+
+
+def test_a_redis_that_is_full_or_gone(tmp_path: Path, redis_url: str) -> None:
+    redis = pytest.importorskip("redis").from_url(redis_url)
+    with LoopbackServer(reply="4") as upstream:
+        with serving(**_settings(tmp_path, upstream, redis_url, "day = { calls = 50 }")) as served:
+            assert served.post("/v1/chat/completions", ASK, key=KEY)[0] == 200
+            redis.config_set("maxmemory", 1)
+            try:
+                full = served.post("/v1/chat/completions", ASK, key=KEY)
+            finally:
+                redis.config_set("maxmemory", 0)
+            assert served.post("/v1/chat/completions", ASK, key=KEY)[0] == 200
+        nowhere = f"redis://127.0.0.1:{free_port()}/0"
+        with serving(**_settings(tmp_path, upstream, nowhere, "day = { calls = 50 }")) as served:
+            gone = served.post("/v1/chat/completions", ASK, key=KEY)
+        assert upstream.counts.requests == 2
+    for status, body, _ in (full, gone):
+        assert status == 503 and body["error"]["code"] == "store_unavailable" and "127.0.0.1" not in json.dumps(body)
 
 
 def test_the_tightest_limits_hold() -> None:

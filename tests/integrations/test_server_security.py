@@ -6,7 +6,10 @@ import hashlib
 import http.client
 import json
 import logging
+import socket
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +210,45 @@ def test_every_answer_has_the_headers_of_safety(keyed: tuple[Serving, LoopbackSe
         policy = headers["content-security-policy"]
         assert policy.startswith("default-src 'none'") and "unsafe" not in policy and "frame-ancestors 'none'" in policy
         assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer", status
+
+
+# What holds a place
+
+
+def _half(served: Serving) -> socket.socket:
+    """A request whose body does not come."""
+    sock = socket.create_connection(("127.0.0.1", served.port), timeout=60)
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nContent-Type: application/json\r\n"
+    sock.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    return sock
+
+
+def test_bodies_that_do_not_come_lose_their_places() -> None:
+    with (
+        LoopbackServer(reply="4") as upstream,
+        serving(base_url=upstream.base_url, max_requests=2, max_queue=4, queue_seconds=1.0) as served,
+        _half(served) as one,
+        _half(served) as other,
+    ):
+        for sock in (one, other):
+            answer = sock.makefile("rb").read()
+            assert answer.startswith(b"HTTP/1.1 408 ") and b"request_timeout" in answer
+        assert served.post(CHAT, ASK)[0] == 200 and upstream.counts.requests == 1
+
+
+def test_places_and_the_queue_for_them_are_limited() -> None:
+    with (
+        LoopbackServer(faults=Fault.hang()) as upstream,
+        serving(base_url=upstream.base_url, max_requests=2, max_queue=1, queue_seconds=1.0, timeout=6) as served,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        answers = [answer.result() for answer in [pool.submit(served.post, CHAT, ASK) for _ in range(8)]]
+        assert Counter(status for status, _, _ in answers) == {504: 2, 429: 6}
+        refused = [(body["error"]["code"], headers) for status, body, headers in answers if status == 429]
+        assert all(code == "rate_limit_exceeded" and int(headers["retry-after"]) >= 1 for code, headers in refused)
+        assert upstream.counts.peak == 2
+        upstream.configure(faults=None)
+        assert served.post(CHAT, ASK)[0] == 200
 
 
 # What is refused at the start

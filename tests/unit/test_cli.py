@@ -25,11 +25,11 @@ from tts_plugins import BestOfN, ComputeOptimal, Ledger, SelfConsistency, __vers
 from tts_plugins.cli import main
 from tts_plugins.cli._arguments import strategy as typed
 from tts_plugins.cli._arguments.verifier import verifier_of
-from tts_plugins.cli._display.console import brief
 from tts_plugins.cli._display.demo_view import DemoView
 from tts_plugins.cli._display.interrupt import watch
 from tts_plugins.cli._display.progress import Seen
 from tts_plugins.cli._display.solve_view import SolveView
+from tts_plugins.engine.dry_run import brief
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import Ladder, Plan, Rung
 from tts_plugins.stopping import AnyOf, Threshold, VoteDecided, VoteLead
@@ -220,11 +220,21 @@ class TestErrors:
         code, out, err = ask(prompt="  ")
         assert (code, out) == (2, "") and "empty" in err
 
-    @pytest.mark.parametrize(("status", "said"), [(401, "--api-key-env"), (404, "doctor"), (400, "refused")])
-    def test_a_server_that_refuses(self, ask: Any, server: LoopbackServer, status: int, said: str) -> None:
+    @pytest.mark.parametrize(
+        ("status", "said", "kind"), [(401, "--api-key-env", 4), (404, "doctor", 5), (400, "refused", 5)]
+    )
+    def test_a_server_that_refuses(self, ask: Any, server: LoopbackServer, status: int, said: str, kind: int) -> None:
         server.configure(faults=Fault.status(status))
         code, out, err = ask("--n", "2", "--attempts", "1")
-        assert (code, out) == (1, "") and said in err and err.count("\n") == 1
+        assert (code, out) == (kind, "") and said in err and err.count("\n") == 1
+
+    def test_json_has_the_error_too(self, ask: Any, server: LoopbackServer, capsys: Any) -> None:
+        server.configure(faults=Fault.status(401))
+        code, out, err = ask("--n", "2", "--attempts", "1", "--json")
+        said = json.loads(out)["error"]
+        assert code == said["exit_code"] == 4 and said["type"] == "AuthenticationFailed" and said["message"] in err
+        assert main(["solve", "x", "--json", "--n", "two"]) == 2
+        assert json.loads(capsys.readouterr().out)["error"]["type"] == "UsageError"
 
     def test_debug_shows_where(self, ask: Any) -> None:
         with pytest.raises(ConfigurationError):
@@ -252,7 +262,7 @@ class TestErrors:
         assert f"--model {name}: " in err and said in err and "OPENAI_API_KEY" not in err
 
     def test_a_gguf_that_is_not_there(self, capsys: Any) -> None:
-        assert main(["solve", "x", "--model", "nowhere.gguf"]) == 1
+        assert main(["solve", "x", "--model", "nowhere.gguf"]) == 6
         assert "nowhere.gguf" in capsys.readouterr().err
 
     def test_a_server_without_a_model(self, capsys: Any) -> None:
@@ -420,7 +430,7 @@ def _start(server: LoopbackServer, *options: str) -> subprocess.Popen[str]:
 
 @posix
 @pytest.mark.parametrize(("to", "code", "said"), [(">&-", 0, ""), (">/dev/full", 1, "No space left"), ("2>&-", 0, "")])
-def test_where_nobody_can_be_told(server: LoopbackServer, to: str, code: int, said: str) -> None:
+def test_where_nobody_can_see_it(server: LoopbackServer, to: str, code: int, said: str) -> None:
     """Regression: a closed stdout ended in an AttributeError after all the work."""
     command = f"{sys.executable} -W error -m tts_plugins solve x --n 2 --model m --base-url {server.base_url} {to}"
     ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=_environment(), timeout=60)
@@ -554,8 +564,8 @@ def test_calibrate_writes_a_policy_and_shows_what_to_expect(
     assert (
         main(["calibrate", str(pool), "--out", str(out), "--budgets", "2,4", "--price", "1e-5", "--orders", "2"]) == 0
     )
-    shown, told = capsys.readouterr()
-    assert "of synthetic, measured on 7 others" in shown and "one sample" in shown and str(out) in told
+    shown, reported = capsys.readouterr()
+    assert "of synthetic, measured on 7 others" in shown and "one sample" in shown and str(out) in reported
     assert max(map(len, shown.splitlines())) <= 130  # the table has its place on a screen
     assert [plan.budget for plan in ComputeOptimal.from_file(out, model="synthetic").plans] == [2, 4]
     for options, said in (
@@ -577,3 +587,53 @@ def test_calibrate_writes_a_policy_and_shows_what_to_expect(
     assert main([*two, "--larger-price", "2", "--confidence", "1"]) == 2 and "confidence=1.0" in capsys.readouterr().err
     assert main(["calibrate", str(tmp_path / "none"), "--out", str(out)]) == 2
     assert main(["calibrate", str(pool), "--out", str(tmp_path / "no" / "policy.json")]) == 2
+
+
+class TestProfilesAndFiles:
+    @pytest.fixture(autouse=True)
+    def _here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("tts-plugins.toml").write_text(
+            '[profiles.pair]\nstrategy = { type = "self-consistency", n = 2 }\nbudget = { calls = 3 }\n'
+        )
+
+    def test_a_profile_gives_what_is_not_typed(self, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert json.loads(ask("--profile", "pair", "--json")[1])["usage"]["calls"] == 2
+        assert json.loads(ask("--profile", "pair", "--n", "9", "--json")[1])["usage"]["calls"] == 3
+        monkeypatch.setenv("TTS_PLUGINS_PROFILE", "pair")
+        assert json.loads(ask("--json")[1])["usage"]["calls"] == 2
+        code, _, err = ask("--profile", "pear")
+        assert code == 2 and "did you mean 'pair'" in err
+
+    def test_they_are_listed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["profiles"]) == 0
+        out = capsys.readouterr().out
+        assert "pair" in out and "SelfConsistency(n=2)" in out and "tts-plugins.toml" in out
+        assert main(["profiles", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["pair"]["strategy"] == "SelfConsistency(n=2)"
+        Path("tts-plugins.toml").write_text("[profiles.odd]\nstrategie = 1\n")
+        assert main(["profiles"]) == 2
+        assert "unknown field 'strategie'" in capsys.readouterr().err
+        Path("tts-plugins.toml").unlink()
+        assert main(["profiles"]) == 0 and "There are no profiles here" in capsys.readouterr().out
+
+    def test_problems_of_a_file(self, server: LoopbackServer, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("q.jsonl").write_text('{"id": "a", "prompt": "One?"}\n{"id": "b", "prompt": "Two?"}\n')
+        typed = ["solve", "--problems", "q.jsonl", "--model", "m", "--base-url", server.base_url, "--n", "2"]
+        assert main(typed) == 0
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert sorted(line["id"] for line in lines) == ["a", "b"] and all(line["text"] for line in lines)
+        server.configure(faults=Fault.status(401))
+        assert main(typed) == 4
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [line["error"]["exit_code"] for line in lines] == [4, 4]
+        assert main([*typed, "and a prompt"]) == 2
+
+    def test_not_sure_enough(self, ask: Any, server: LoopbackServer) -> None:
+        server.configure(reply=["Answer: 1", "Answer: 2", "Answer: 3", "Answer: 4"])
+        code, out, err = ask("--n", "4", "--abstain-below", "0.9", "--json")
+        assert code == 8 and json.loads(out)["abstained"] and "no answer" in err
+
+    def test_version_and_completion(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["-V"]) == 0 and "tts-plugins 0." in capsys.readouterr().out
+        assert main(["--show-completion", "bash"]) == 0

@@ -150,7 +150,7 @@ def test_a_malformed_line_of_a_pool_is_named(said: Any) -> None:
         '{"id": "a", "candidates": [{"answer": "1", "correct": true}, {"answer": "1", "correct": "yes"}]}\n'
     )
     code, _, err = said("bench", "--pool", "pool.jsonl")
-    assert code == 1 and "pool.jsonl, line 2, candidates[1], correct: 'yes' must be true, false or null" in err
+    assert code == 6 and "pool.jsonl, line 2, candidates[1], correct: 'yes' must be true, false or null" in err
 
 
 def test_a_recording_goes_on_after_its_budget_and_makes_a_pool(said: Any, server: LoopbackServer) -> None:
@@ -185,7 +185,7 @@ def test_a_run_can_stand_beside_another(said: Any) -> None:
     assert code == 0 and "FLOPs" in out and re.search(r"\d\.\d\de\+1[0-9]", out), "parameters alone count too"
     code, _, err = said(*beside, "small")
     assert code == 2 and "no strategy there takes a single answer" in err
-    assert said("report", "nowhere")[0] == 1
+    assert said("report", "nowhere")[0] == 6
     with Store.read("small") as store:
         assert store.config["seeds"] == [0, 1]
 
@@ -218,7 +218,7 @@ def test_a_grade_that_raises_is_named_with_its_problem(said: Any, server: Loopba
     Path("grade.py").write_text("def g(problem, candidate):\n    return problem.metadata['gold'] == 4\n")
     code, _, err = said("bench", "--problems", "problems.jsonl", *live(server), "--strategy", "self-consistency:n=1",
                         "--grade", "python:grade.py:g", "--concurrency", "1")  # fmt: skip
-    assert code == 1 and "--grade python:grade.py:g: problem 'p0': KeyError: 'gold'" in err
+    assert code == 6 and "--grade python:grade.py:g: problem 'p0': KeyError: 'gold'" in err
     assert "should not have happened" not in err
 
 
@@ -255,7 +255,7 @@ def test_a_grade_that_raised_is_mended_without_paying_twice(said: Any, server: L
     asked = ["bench", "--problems", "problems.jsonl", *live(server), "--strategy", "self-consistency:n=2",
              "--grade", "python:grade.py:g", "--concurrency", "1"]  # fmt: skip
     Path("grade.py").write_text("def g(problem, candidate):\n    return candidate.text == problem.metadata['gold']\n")
-    assert said(*asked)[0] == 1
+    assert said(*asked)[0] == 6
     paid = server.counts.choices
     Path("grade.py").write_text("def g(problem, candidate):\n    return True\n")
     code, _, err = said(*asked)

@@ -30,7 +30,9 @@ async def post(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]) ->
         Unreadable: it is too large, or packed in a way that was not asked for.
         ConfigurationError: it redirects to another server.
     """
-    response = await _answered(pool, url, data, headers)
+    response = await _request(pool, url, data, headers)
+    if response.status >= 300:
+        response = await _followed(response, pool, url, data, headers)
     try:
         return await _body(response)
     except (aiohttp.ClientError, OSError) as error:
@@ -49,7 +51,9 @@ async def post_for_pieces(
     Raises:
         As `post`.
     """
-    response = await _answered(pool, url, data, headers)
+    response = await _request(pool, url, data, headers)
+    if response.status >= 300:
+        response = await _followed(response, pool, url, data, headers)
     try:
         async with contextlib.aclosing(_pieces(response)) as pieces:
             yield pieces
@@ -58,10 +62,11 @@ async def post_for_pieces(
         response.release()
 
 
-async def _answered(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-    """The answer, of a status below 300; redirects are followed within the same origin only."""
+async def _followed(
+    response: aiohttp.ClientResponse, pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
+) -> aiohttp.ClientResponse:
+    """Return the answer that redirects lead to, of a status below 300; within the same origin only."""
     for _ in range(_REDIRECTS):
-        response = await _request(pool, url, data, headers)
         if response.status < 300:
             return response
         try:
@@ -77,6 +82,7 @@ async def _answered(pool: Pool, url: str, data: bytes, headers: Mapping[str, str
         if response.status not in (307, 308):
             break  # it wants another method, which has no body
         url = following
+        response = await _request(pool, url, data, headers)
     raise StatusFailed(response.status, f"it redirects to {shown_address(following)}".encode(), {})
 
 

@@ -15,9 +15,11 @@ from tts_plugins.adapters._error_messages import described
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._metered import (
     METER,
+    VARIANT,
     Attempts,
     CandidateLost,
     MeteredModel,
+    Variant,
     search_here,
     searching,
     setting,
@@ -45,6 +47,7 @@ __all__ = [
     "PROFILE_VARIABLE",
     "REVISING",
     "STEPWISE",
+    "VARIANT",
     "AdapterOptions",
     "Attempts",
     "BaseSearch",
@@ -60,6 +63,7 @@ __all__ = [
     "StrategyOptions",
     "Text",
     "Unparsed",
+    "Variant",
     "answer_key",
     "as_budget",
     "as_score",

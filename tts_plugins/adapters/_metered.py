@@ -85,6 +85,23 @@ def search_here() -> Searching:
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What a rung of a `Ladder` asks instead of what is wrapped.
+
+    Attributes:
+        model: a name, or what the adapter wraps: a chain, a language model; None for what is wrapped.
+        effort: the reasoning effort.
+    """
+
+    model: Any = None
+    effort: str | None = None
+
+
+VARIANT: ContextVar[Variant | None] = ContextVar("tts_plugins_variant", default=None)
+"""What the candidate that this runs in asks instead of what is wrapped."""
+
+
 class MeteredModel:
     """The model as the engine sees it. One object for each wrapper, so that its limits span all its searches.
 
@@ -101,6 +118,11 @@ class MeteredModel:
 
     def __deepcopy__(self, memo: Any) -> Any:
         return self  # optimisers copy programs; the server behind them is one
+
+    def variant(self, *, model: Any = None, effort: str | None = None) -> MeteredModel:
+        """Return a model whose candidates are asked of another model, or at another reasoning effort."""
+        name = model if isinstance(model, str) else self.name if model is None else _name_of(model)
+        return _Varied(name, Variant(model=model, effort=effort), self)
 
     async def bound(self, problem: Problem) -> None:
         """Metered: the framework's callbacks reserve."""
@@ -163,3 +185,29 @@ class setting:
     def __exit__(self, *_: object) -> None:
         for (variable, _), token in zip(self._pairs, self._tokens, strict=True):
             variable.reset(token)
+
+
+class _Varied(MeteredModel):
+    """A metered model that says in its context what its candidates are to ask."""
+
+    def __init__(self, name: str, variant: Variant, of: MeteredModel) -> None:
+        super().__init__(name, of.limits.concurrency, no_steps=of._no_steps)
+        self._variant = variant
+
+    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+        with setting((VARIANT, self._variant)):
+            return await super().generate(problem, seeds)
+
+    async def revise(
+        self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
+    ) -> Reply:
+        with setting((VARIANT, self._variant)):
+            return await super().revise(problem, history, seeds, merge=merge)
+
+
+def _name_of(model: Any) -> str:
+    """Return what an object of a framework is called in traces."""
+    for name in ("model_name", "model", "name"):
+        if isinstance(found := getattr(model, name, None), str):
+            return found
+    return type(model).__name__

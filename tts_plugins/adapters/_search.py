@@ -10,7 +10,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from tts_plugins._internal.threads import call_user
 from tts_plugins.adapters._error_messages import described
@@ -21,6 +21,7 @@ from tts_plugins.engine.solve import solve, solve_sync
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, TTSError
 from tts_plugins.metering import Meter
 from tts_plugins.protocols import Role, SetVerifier, Verifier
+from tts_plugins.strategies.escalation import Escalation
 from tts_plugins.types import Candidate, Generation, Problem, Reply, Result, Score, Usage
 
 T = TypeVar("T")
@@ -43,6 +44,7 @@ class BaseSearch(Generic[S]):
     - `context`: what is set around `call` and `read`, such as a framework's settings.
     - `metering`: how the framework's callbacks find the meter of what runs; `METER` has it in any case.
     - `verifier`: what scores the candidates; put it into `metered_verifier`, so that its calls are counted.
+    - `larger`: the framework's classes of what unsure questions may go to, in place of what is wrapped.
     - `chosen`: what becomes of the result; `instead`: one where no candidate came through.
     - `failed`, `afailed`, `ended`, `aended`, `scored` and `unscored`: what goes to the framework's traces.
     - `output_tokens`: how long an output can be, so that a judge need not reserve for the longest text there is.
@@ -56,6 +58,7 @@ class BaseSearch(Generic[S]):
 
     sync = True
     over = False
+    larger: ClassVar[tuple[type, ...]] = ()
 
     def __init__(self, *, model: MeteredModel, problem: Problem, settings: SearchSettings) -> None:
         self.model, self.problem, self.settings = model, problem, settings
@@ -93,7 +96,17 @@ class BaseSearch(Generic[S]):
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `solve`."""
         self._judge = self.verifier()
-        return {**self.settings.arguments(), "model": self.model, "verifier": self._judge}
+        return {
+            **self.settings.arguments(),
+            "model": self.model,
+            "verifier": self._judge,
+            "escalate": self.escalation(),
+        }
+
+    def escalation(self) -> Any:
+        """The `escalate` of `solve`: what the framework has itself is asked in the place of what is wrapped."""
+        value = self.settings.escalate
+        return Escalation(model=self.model.variant(model=value)) if isinstance(value, self.larger) else value
 
     @contextmanager
     def _around(self) -> Iterator[None]:

@@ -28,6 +28,7 @@ from tts_plugins.strategies import (
     SelfConsistency,
     TreeSearch,
 )
+from tts_plugins.strategies.abstaining import check_together
 
 STEPWISE = (BeamSearch, DVTS, ParticleFilter)
 """Strategies that need a model which writes single steps: adapters refuse them early where there is none."""
@@ -88,7 +89,9 @@ class SearchSettings(CommonSettings):
         made = replace(self, **given)
         if profile is not None:
             made = made._filled(profile)
-        return made if n is None else replace(made, strategy=made._with_n(owner, n))
+        made = made if n is None else replace(made, strategy=made._with_n(owner, n))
+        check_together(owner, made.abstain_below, made.on_abstain, made.escalate, made.strategy)
+        return made
 
     def shown(self) -> str:
         """The strategy, and what else was set, as an object that searches shows them in its `repr`."""

@@ -29,7 +29,7 @@ from tts_plugins.ledger import Ledger
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.pools import Pool
-from tts_plugins.protocols import Model
+from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.types import Problem
 from tts_plugins.verifiers.recorded import RecordedVerifier
 
@@ -63,11 +63,15 @@ class BenchSolver:
         if not isinstance(plan.model, Pool):
             self._model = plan.model if store is None else journaled(plan.model, store)
         self._grade = plan.grade or (by_answer if self._pool is None else by_record)
-        self._verifier = plan.verifier
-        if self._pool is not None and isinstance(plan.verifier, RecordedVerifier):
-            self._verifier = plan.verifier.of(self._pool)
+        self._verifiers = {arm.name: self._verifier_for(arm.strategy) for arm in plan.arms}
         self._answer = plan.answer or (extract if self._pool is None else recorded_answer)
         self._replays: dict[int, ReplayModel] = {}
+
+    def _verifier_for(self, strategy: Strategy) -> Verifier | SetVerifier | None:
+        given = self._plan.verifier
+        if self._pool is None or not isinstance(given, RecordedVerifier):
+            return given
+        return given.where_needed(self._pool, getattr(strategy, "needs_scores", True))
 
     async def warm(self) -> None:
         """Have a model that starts with its first call start now, in no solve's time."""
@@ -92,7 +96,7 @@ class BenchSolver:
         started = time.monotonic()
         try:
             result = await solve(
-                own, model=model, strategy=arm.strategy, verifier=self._verifier, budget=ledger,
+                own, model=model, strategy=arm.strategy, verifier=self._verifiers[arm.name], budget=ledger,
                 seed=_seed(key), answer=self._answer, profile=None, attempts=self._attempts,
             )  # fmt: skip
         except (AllCandidatesFailed, BudgetExhausted, DeadlineExceeded) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ class ReplayResult:
         accuracy: share of right answers.
         samples: generations paid for, a problem; tokens: all tokens paid for, a problem.
         exact: whether the tokens are counts; else the pool's figures are estimates.
+        counted: whether all tokens are known; else `tokens` are NaN: null in a pool means unknown, and not 0.
         by_problem: the single solves, by problem id.
 
     Intervals are for 95 %, from resampling whole problems: the orders of one problem are not independent.
@@ -49,6 +51,7 @@ class ReplayResult:
     tokens: Estimate
     exact: bool
     by_problem: Mapping[str, Replayed]
+    counted: bool = True
 
     def accuracy_over(self, other: ReplayResult) -> Estimate:
         """Return the difference in accuracy to another strategy's result on the same problems, paired.
@@ -60,7 +63,17 @@ class ReplayResult:
         return paired_bootstrap([r.correct for r in mine], [r.correct for r in theirs])
 
     def tokens_saved(self, other: ReplayResult) -> Estimate:
-        """Return how many times the tokens of this one the other took, paired; above 1 if this one is cheaper."""
+        """Return how many times the tokens of this one the other took, paired; above 1 if this one is cheaper.
+
+        Raises:
+            ConfigurationError: the problems are not the same.
+            DataError: the pool does not say how many tokens some candidates have.
+        """
+        if not (self.counted and other.counted):
+            raise DataError(
+                "tokens of some candidates are null in the pool, which means unknown and not 0, so that nothing can be "
+                "said of what was saved; count them and write the pool again"
+            )
         mine, theirs = self._pairs(other)
         return paired_bootstrap([r.tokens for r in theirs], [r.tokens for r in mine], ratio=True)
 
@@ -105,7 +118,8 @@ async def replay(
     check_count("replay", "orders", orders)
     check_count("replay", "concurrency", concurrency)
     chosen = _chosen(pool, problems)
-    verifier = verifier.of(pool) if isinstance(verifier, RecordedVerifier) else verifier
+    if isinstance(verifier, RecordedVerifier):
+        verifier = verifier.where_needed(pool, getattr(strategy, "needs_scores", True))
     marked = grade or recorded_grade
     places = asyncio.Semaphore(concurrency)
     rows: dict[str, list[tuple[float, float, float]]] = {p.id: [] for p in chosen}
@@ -132,7 +146,8 @@ async def replay(
             )
         for p, task in zip(chosen, tasks, strict=True):
             rows[p.id].append(task.result())
-    return _result(rows, exact=pool.exact_tokens)
+    counted = all(c.tokens is not None for p in chosen for c in p.candidates)
+    return _result(rows, exact=pool.exact_tokens and counted, counted=counted)
 
 
 def replay_sync(
@@ -180,10 +195,10 @@ def _chosen(pool: Pool, problems: Iterable[str] | None) -> list[PoolProblem]:
     return [by_id[name] for name in wanted]
 
 
-def _result(rows: Mapping[str, Sequence[tuple[float, float, float]]], *, exact: bool) -> ReplayResult:
+def _result(rows: Mapping[str, Sequence[tuple[float, float, float]]], *, exact: bool, counted: bool) -> ReplayResult:
     by_problem = {
         key: Replayed(correct=tuple(r[0] for r in runs), samples=tuple(r[1] for r in runs),
-                      tokens=tuple(r[2] for r in runs))
+                      tokens=tuple(r[2] if counted else math.nan for r in runs))
         for key, runs in rows.items()
     }  # fmt: skip
     return ReplayResult(
@@ -192,4 +207,5 @@ def _result(rows: Mapping[str, Sequence[tuple[float, float, float]]], *, exact: 
         tokens=clustered_bootstrap([r.tokens for r in by_problem.values()]),
         exact=exact,
         by_problem=by_problem,
+        counted=counted,
     )

@@ -14,6 +14,7 @@ from tts_plugins.cli._commands.calibrate import calibrate_command
 from tts_plugins.cli._commands.demo import demo
 from tts_plugins.cli._commands.doctor import doctor
 from tts_plugins.cli._commands.export import export_command
+from tts_plugins.cli._commands.profiles import profiles
 from tts_plugins.cli._commands.record import record
 from tts_plugins.cli._commands.report import report
 from tts_plugins.cli._commands.rollouts import rollouts
@@ -21,12 +22,12 @@ from tts_plugins.cli._commands.serve import serve
 from tts_plugins.cli._commands.solve import solve
 from tts_plugins.cli._commands.train import train_verifier
 from tts_plugins.cli._commands.view import view
-from tts_plugins.cli._display.console import complain
+from tts_plugins.cli._display.console import fail
 from tts_plugins.cli._display.error_messages import TYPED
 
 app = typer.Typer(
     name="tts-plugins",
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -43,6 +44,7 @@ app.command("rollouts")(rollouts)
 app.command("train-verifier")(train_verifier)
 app.command("serve")(serve)
 app.command("view")(view)
+app.command("profiles")(profiles)
 app.command("doctor")(doctor)
 
 
@@ -56,7 +58,7 @@ def _show_version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Test-time scaling: let a small model sample, check and choose, under a hard budget.
@@ -74,6 +76,8 @@ def run(arguments: Sequence[str]) -> int:
         code = app(list(arguments), standalone_mode=False, prog_name="tts-plugins")
     except typer.Abort:
         return 130
+    except SystemExit as done:  # of typer's own options, such as --show-completion
+        return done.code if isinstance(done.code, int) else 0
     except Exception as error:
         # Usage errors of typer (of click in older versions) have both; anything else is a defect of ours.
         format_message, exit_code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
@@ -81,6 +85,6 @@ def run(arguments: Sequence[str]) -> int:
             raise
         context = getattr(error, "ctx", None)
         command = "tts-plugins" if context is None else context.command_path
-        complain(f"{format_message().rstrip('.')}; see {command} --help")
+        fail(f"{format_message().rstrip('.')}; see {command} --help", int(exit_code), "UsageError")
         return int(exit_code)
     return code if isinstance(code, int) else 0

@@ -1,4 +1,4 @@
-"""Verifiers and the event loop: one that blocks it is told of, and one that says that it blocks gets a thread.
+"""Verifiers that block the event loop: they are reported, or run on a thread if they say that they block.
 
 All solves on one event loop share it: those of one `asyncio.run`, and all of `solve_sync`, which run on one loop in the
 background. A verifier whose `score` is a coroutine runs there too, and whatever it does without an `await` (a request
@@ -20,9 +20,9 @@ from tts_plugins.types import Problem, Reply
 
 T = TypeVar("T")
 
-LIMIT = 0.1  # seconds without an await, from which on it is told
+LIMIT = 0.1  # seconds without an await before it is reported
 _log = logging.getLogger(__name__)
-_told: set[str] = set()
+_reported: set[str] = set()
 
 
 class Blocking:
@@ -31,28 +31,28 @@ class Blocking:
     def __init__(self) -> None:
         self._longest: dict[str, float] = {}
 
-    async def ask(
+    def ask(
         self, verifier: Verifier | SetVerifier, method: Callable[[Run, Any], Coroutine[Any, Any, T]], run: Run, of: Any
-    ) -> T:
-        """What a method of the verifier says of a candidate, or of several."""
+    ) -> Awaitable[T]:
+        """Call a method of the verifier on a candidate, or on several; it returns its result."""
         if getattr(verifier, "blocking", False):
-            return await in_thread(_run_there, method, _RunFromThread(run, asyncio.get_running_loop()), of)
-        return await _Timed(method(run, of), self, verifier.name)
+            return in_thread(_run_there, method, _RunFromThread(run, asyncio.get_running_loop()), of)
+        return _Timed(method(run, of), self, verifier.name)
 
     def warnings(self) -> tuple[str, ...]:
-        """What there is to say of it in the result."""
+        """Return the warnings for the result."""
         return tuple(_warning(name, seconds) for name, seconds in self._longest.items())
 
     def held(self, name: str, seconds: float) -> None:
-        """A verifier held the loop for so long."""
+        """Note that a verifier held the loop for so many seconds."""
         self._longest[name] = max(seconds, self._longest.get(name, 0.0))
-        if name not in _told:
-            _told.add(name)
+        if name not in _reported:
+            _reported.add(name)
             _log.warning("%s", _warning(name, seconds))
 
 
 class _Timed(Awaitable[T]):
-    """A coroutine that is watched: how long does each step of it take, from one wait to the next?"""
+    """A coroutine whose steps are timed, from one `await` to the next."""
 
     __slots__ = ("_blocking", "_coroutine", "_name")
 
@@ -106,6 +106,6 @@ def _run_there(method: Callable[[Run, Any], Coroutine[Any, Any, T]], run: Run, o
 
 def _warning(name: str, seconds: float) -> str:
     return (
-        f"{name} held the event loop for {seconds:.1f} s, during which no other solve on it went on, and no deadline "
-        "was kept; make it a synchronous function, which gets a thread, or give its class blocking = True"
+        f"{name} held the event loop for {seconds:.1f} s, which stopped all other solves on it and their deadlines; "
+        "make it a synchronous function, which runs on a thread, or give its class blocking = True"
     )

@@ -1,4 +1,4 @@
-"""Steps: children of candidates, with lookahead; equal texts are looked ahead from, and scored, once."""
+"""Steps: children of candidates, with lookahead. Equal texts are continued and scored once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Run, SetVerifier, StepModel, Verifier
 from tts_plugins.types import Candidate, Reply, Score, Scored
 
-_THOSE_THAT_DO = (
+_STEP_VERIFIERS = (
     "ProcessJudge (any chat model), ProcessVerifierHTTP (a process reward model), or a CallableVerifier whose function "
     "returns a list with a score for each of candidate.steps"
 )
@@ -76,23 +76,23 @@ class Expansion(Sampling):
             raise
 
     async def _room(self, unit: Need, at_most: int, waiting: int, waits: bool) -> Hold | None:
-        late, told = self._stragglers, False
+        late, queued = self._stragglers, False
         if late is None or not waits:
             return await super()._room(unit, at_most, waiting, waits)
 
-        def tell() -> None:
-            nonlocal told
-            told = True
+        def note() -> None:
+            nonlocal queued
+            queued = True
             late.without(waiting)
 
         # If there is room, it is taken before anything else runs. If there is none, the children that would free some
         # may be the ones that hang, and the level must not wait for those before it sends the others.
-        soon = asyncio.get_running_loop().call_soon(tell)
+        soon = asyncio.get_running_loop().call_soon(note)
         try:
             return await super()._room(unit, at_most, waiting, waits)
         finally:
             soon.cancel()
-            if told:
+            if queued:
                 late.without(-waiting)
 
     def _unsent(self, jobs: int) -> None:
@@ -143,12 +143,12 @@ class Expansion(Sampling):
         scored = scored_by(verifier.name, candidate, score)
         if not scored.step_scores:
             raise ConfigurationError(
-                f"{verifier.name} gives no step scores, which a search over steps needs; use {_THOSE_THAT_DO}"
+                f"{verifier.name} gives no step scores, which a search over steps needs; use {_STEP_VERIFIERS}"
             )
         return scored
 
     async def _shared(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
-        """The score of the candidate's text, asked for once however many children have this text."""
+        """Return the score of the candidate's text. It is computed once, however many children have this text."""
         key = (id(candidate.problem), candidate.text, candidate.finished)
         known = self._judging.get(key)
         if known is None and self._stragglers is None:
@@ -172,7 +172,7 @@ class Expansion(Sampling):
         finally:
             self._waiting[known] -= 1
             if isinstance(known, asyncio.Task) and not known.done() and not self._waiting[known]:
-                del self._judging[key]  # whoever comes later asks anew
+                del self._judging[key]  # a later child starts anew
                 known.cancel()
 
     @staticmethod
@@ -188,7 +188,7 @@ class Expansion(Sampling):
             raise
 
     def _apart(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> asyncio.Task[Score]:
-        """Score it in a task of its own, which outlives the child that began it: that one may be late, others not."""
+        """Score it in a task of its own, which outlives the child that started it: only that child may be too late."""
         own, scope = self._state.ledger.reserve(hold.amount, within=hold), SCOPE.get()
         assert scope is not None
 
@@ -199,7 +199,7 @@ class Expansion(Sampling):
         return self._state.tasks.spawn(work(), self._tasks, own)
 
     async def _ahead(self, candidate: Candidate, verifier: Verifier, hold: Hold, event: int) -> Score:
-        """The verifier's score at the end of the steps that are written ahead."""
+        """Write the steps of the lookahead, and return the verifier's score at their end."""
         state, end = self._state, candidate
         for ahead in range(1, self._lookahead + 1):
             if end.finished:
@@ -245,7 +245,7 @@ async def expansion(
         )
     if isinstance(verifier, SetVerifier):
         raise ConfigurationError(
-            f"{verifier.name} compares whole solutions and does not score steps; use {_THOSE_THAT_DO}"
+            f"{verifier.name} compares whole solutions and does not score steps; use {_STEP_VERIFIERS}"
         )
     if not candidates:
         raise ConfigurationError("Run.expand: candidates is empty; begin with Candidate(problem)")

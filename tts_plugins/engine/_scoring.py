@@ -101,7 +101,10 @@ def _in_unit(verifier: str, candidate: Candidate, name: str, value: object) -> f
     if isinstance(value, bool) or not isinstance(value, int | float | numbers.Real) or not math.isfinite(value):
         raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}, not a finite number")
     if (score := in_unit(float(value))) is None:
-        raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}; scores are from 0 to 1")
+        raise InvalidScore(
+            f"{verifier}: {name} of candidate {candidate.id} is {value!r}; scores are from 0 to 1. For raw "
+            "rewards fit a verifiers.Calibration and use verifiers.Calibrated, or return 1 / (1 + exp(-reward))"
+        )
     return score
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from tts_plugins._calls.caller import Send, acquire, check_bounds, words
@@ -32,12 +32,14 @@ class Cost(NamedTuple):
         after: what its verification may take.
         unit: both.
         alone: nothing follows a request that needs what is left of its reservation.
+        send: sends a request for candidates that cost this.
     """
 
     gen: Bound | None
     after: Amount
     unit: Need
     alone: bool
+    send: Send
 
 
 class Sending:
@@ -149,14 +151,14 @@ class Sending:
         gen, after = await self._bounds(ask)
         free = after == FREE.amount
         need = (gen or FREE).need
-        return Cost(gen, after, need if free else need.plus(after), free and self._at_once)
+        return Cost(gen, after, need if free else need.plus(after), free and self._at_once, ask.send)
 
     async def _group(
         self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int
     ) -> None:
         """Send one request, and verify what it brings."""
         try:
-            reply, rest, request = await self._request(ask, indices, seeds, hold, cost, event, ask.send)
+            reply, rest, request = await self._request(ask, indices, seeds, hold, cost, event, cost.send)
         except Exception as error:  # noqa: BLE001 - `_failed` decides what becomes of it
             for index, seed in zip(indices, seeds, strict=True):
                 self._inbox.put(Failure(error, Candidate(problem=ask.problem, index=index, seed=seed)))
@@ -253,8 +255,8 @@ class Sending:
         with failing_alone(verifier.name):
             return scored_by(verifier.name, candidate, await self._asked(verifier, candidate))
 
-    async def _asked(self, verifier: Verifier, candidate: Candidate) -> Score:
-        return await self._state.blocking.ask(verifier, verifier.score, self._run, candidate)
+    def _asked(self, verifier: Verifier, candidate: Candidate) -> Awaitable[Score]:
+        return self._state.blocking.ask(verifier, verifier.score, self._run, candidate)
 
     def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
         """Say that what this task asks for from here on is for the candidate's verification."""

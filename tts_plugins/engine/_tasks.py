@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
 from tts_plugins._calls.caller import words
@@ -44,6 +44,7 @@ class Tasks:
         # Of each task: its group, the hold that it pays from, and who hears that it failed.
         self._running: dict[asyncio.Task[Any], tuple[Group, Hold | None, Owner | None]] = {}
         self._left_behind: Group = set()
+        self._callback: Callable[[asyncio.Task[Any]], None] | None = None  # one for all tasks, as long as it is open
 
     def spawn(
         self, coroutine: Coroutine[Any, Any, Any], group: Group, hold: Hold | None = None, owner: Owner | None = None
@@ -53,8 +54,11 @@ class Tasks:
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine, context=context)
         self._running[task] = group, hold, owner
         group.add(task)
-        task.add_done_callback(self._done, context=context)
+        if self._callback is None:
+            self._callback = self._done
+        task.add_done_callback(self._callback, context=context)
         if self._end.closed:
+            self._callback = None  # it refers to this
             task.cancel()
         return task
 
@@ -94,11 +98,13 @@ class Tasks:
 
     async def close(self) -> None:
         """Cancel all that is left, and wait until it has ended."""
+        self._callback = None
         if self._running:
             await self.cancel(set(self._running))
 
     def give_up(self) -> None:
         """Cancel all that is left without waiting for it, and let go of what it holds."""
+        self._callback = None
         for task, (group, hold, owner) in list(self._running.items()):
             try:
                 task.cancel()

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, Required, Unpack, overload, runtime_c
 from tts_plugins._calls.context import seeds_of
 from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Listener
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import FREE, Budget
@@ -205,6 +206,29 @@ async def solve_many(
                 raise outcome
             found[number] = outcome
     return [found[number] for number in range(len(found))]
+
+
+@overload
+def solve_many_sync(
+    problems: Iterable[object],
+    *,
+    concurrency: int = ...,
+    return_errors: Literal[False] = ...,
+    engine: Engine | None = ...,
+    **settings: Unpack[ManyOptions],
+) -> list[Result]: ...
+@overload
+def solve_many_sync(
+    problems: Iterable[object],
+    *,
+    concurrency: int = ...,
+    return_errors: Literal[True],
+    engine: Engine | None = ...,
+    **settings: Unpack[ManyOptions],
+) -> list[Result | TTSError]: ...
+def solve_many_sync(problems: Iterable[object], **settings: Any) -> list[Any]:
+    """Call `solve_many` from synchronous code: on any thread, and inside a running event loop too."""
+    return run_sync(lambda: solve_many(problems, **settings))
 
 
 async def solve_stream(

@@ -64,7 +64,7 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
         AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
         LowConfidence: the choice is not sure enough, and `on_abstain` is "raise".
     """
-    return await Solving(Problem.of(problem), _settings(options)).run()
+    return await Solving(Problem.of(problem), settings_of(options)).run()
 
 
 def solve_sync(problem: object, **options: Unpack[SolveOptions]) -> Result:
@@ -80,7 +80,7 @@ class SolveEvents:
 
     def __init__(self, problem: object, **options: Unpack[SolveOptions]) -> None:
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        settings = _settings(options)
+        settings = settings_of(options)
         self._listener = settings.listener
         self._solve = Solving(Problem.of(problem), replace(settings, listener=self._heard))
         self._task: asyncio.Task[Result] | None = None
@@ -131,7 +131,8 @@ def solve_events(problem: object, **options: Unpack[SolveOptions]) -> SolveEvent
     return SolveEvents(problem, **options)
 
 
-def _settings(options: SolveOptions) -> Settings:
+def settings_of(options: SolveOptions) -> Settings:
+    """Check the options, and fill them from the profile and with the defaults."""
     check_names("solve", options, SolveOptions.__annotations__)
     check_common("solve", options)
     whole = filled(options, profile_of(options))

@@ -80,6 +80,17 @@ class LocalModel(Served, OpenAICompatibleModel):
             self._way = "plain"  # llama.cpp continues a last turn of the assistant, so there is nothing to find out
         self._serve(path, context=context, slots=slots, threads=threads, progress=progress)
 
+    def variant(self, *, model: str | None = None, effort: str | None = None) -> OpenAICompatibleModel:
+        """Refuse: its server has one model.
+
+        Raises:
+            ConfigurationError: always.
+        """
+        raise ConfigurationError(
+            f"LocalModel: {self.name} cannot become model={model!r}, effort={effort!r}: its server has one model; give "
+            "the rung a model of its own: Rung(model=LocalModel(path))"
+        )
+
     async def bound(self, problem: Problem) -> Bound:
         """Do as for any server, once this one runs."""
         await self._started()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from tts_plugins.models._chat.revising import Revising
 from tts_plugins.models._chat.step_format import StepSettings, Way
 from tts_plugins.models._chat.stepping import Stepping
 from tts_plugins.models._chat.templates import Templates
-from tts_plugins.models._clients.transport import Outgoing
+from tts_plugins.models._clients.transport import ArgumentsRefused, Outgoing
 from tts_plugins.models._openai.accepted import Accepted, Fixes
 from tts_plugins.models._openai.clients import Clients, Secrets, is_official
 from tts_plugins.models._openai.error_mapping import refusal, translate
@@ -138,6 +139,37 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._turns = revision
         self._checked_seeds = False
         self._prompts, self._trust = PromptBound(), Trust()
+        self._variants: dict[tuple[str, str | None], OpenAICompatibleModel] = {}
+
+    def variant(self, *, model: str | None = None, effort: str | None = None) -> OpenAICompatibleModel:
+        """Return this model under another name of the same server, or at another reasoning effort, for a `Ladder`.
+
+        Another name has its published price, if one is known. The same arguments give the same object, whose limits
+        are counted apart from this one's.
+
+        Raises:
+            ConfigurationError: `model` is not a name.
+        """
+        if model is not None and (not isinstance(model, str) or not model.strip()):
+            raise ConfigurationError(f"{_WHO}: model={model!r} must be the server's name for the model")
+        key = model or self.name, effort
+        if key not in self._variants:
+            self._variants[key] = self._varied(*key)
+        return self._variants[key]
+
+    def _varied(self, name: str, effort: str | None) -> OpenAICompatibleModel:
+        made = copy.copy(self)
+        made._variants = {}
+        if effort is not None:
+            made._request = {**self._request, **self._effort(effort)}
+        if name != self.name:
+            made.name, made._accepted = name, Accepted(self._accepted.batch)
+            made._prompts, made._trust, made._priced, made._price = PromptBound(), Trust(), False, None
+        return made
+
+    def _effort(self, effort: str) -> dict[str, Any]:
+        """Return the fields of a request that ask for a reasoning effort."""
+        return {"reasoning_effort": effort}
 
     def __repr__(self) -> str:
         where = f", base_url={shown_address(self._base_url)!r}" if self._base_url else ""
@@ -202,23 +234,22 @@ class OpenAICompatibleModel(Stepping, Revising):
         self, asked: Asked, body: dict[str, Any], fixes: Fixes, adapt: Callable[[Exception], bool]
     ) -> Reply | TTSError | None:
         """Return the reply to one request, or its error; None if it can be sent again, changed."""
-        outgoing = Outgoing()
         try:
             async with asyncio.timeout(self._timeout):
-                with outgoing:
-                    response = await self._respond(body)
-            self._accepted = self._accepted.joined(fixes.now)
+                response = await self._respond(body)
+            if fixes.now != self._accepted:
+                self._accepted = self._accepted.joined(fixes.now)
             return await self._read(asked, response)
+        except ArgumentsRefused as error:
+            wrong = RequestNotSent(f"{self.server}: {error}", model=self)
+            wrong.__cause__ = error.__cause__
+            return wrong
         except TTSError as error:
             return self._failed(error, error.__cause__, asked.requests)
         except TimeoutError as error:
             late = CallTimedOut(f"{self.name}: no complete answer within timeout={self._timeout:g} s for one call")
             return self._failed(late, error, asked.requests)
         except Exception as error:  # noqa: BLE001 - whatever the client raises
-            if outgoing.refused(self._clients.here, error):
-                wrong = RequestNotSent(f"{self.server}: {error}", model=self)
-                wrong.__cause__ = error
-                return wrong
             refused = self._refusal_of(error)
             changed = refused is not None and (adapt(error) or fixes.change(*refused, body))
             if changed and asked.requests < _MOST_REQUESTS:
@@ -251,6 +282,10 @@ class OpenAICompatibleModel(Stepping, Revising):
         hear = self._listener()
         return await send(client, body, stream=self._stream or hear is not None, hear=hear)
 
+    def _outgoing(self, client: Any) -> Outgoing:
+        """Return a context for a call of a client's method, in which a refusal of its arguments is told from others."""
+        return Outgoing(client)
+
     def _listener(self) -> Callable[[Any], None] | None:
         """Return who receives each chunk of the running call's answer, which is then streamed; here nobody."""
         return None
@@ -281,6 +316,11 @@ class OpenAICompatibleModel(Stepping, Revising):
         price = None if self._price is None else self._price(tokens, limit or 0)
         once = (0.0 if self._price is None else self._price(tokens, 0)) or 0.0
         return Bound(prompt_tokens=tokens, completion_tokens=limit, usd=price, shared_tokens=tokens, shared_usd=once)
+
+    @property
+    def price(self) -> Price | None:
+        """From prompt and completion tokens to US dollars; None while it is unknown."""
+        return self._price
 
     async def _know_price(self) -> None:
         if not self._priced:

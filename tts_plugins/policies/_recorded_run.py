@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from tts_plugins.confidence import support_when_unknown
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.pools import PoolProblem
 from tts_plugins.protocols import Model, Run, StopRule, Strategy
 from tts_plugins.selection import Aggregate
 from tts_plugins.stopping import should_stop
@@ -16,6 +15,8 @@ from tts_plugins.types import Candidate, Problem, Reply, Scored
 
 if TYPE_CHECKING:
     from random import Random
+
+    from tts_plugins.pools import PoolProblem
 
 T = TypeVar("T")
 

@@ -12,6 +12,7 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._base import name_of, same_name
 from tts_plugins.policies._execute_plan import follow
+from tts_plugins.policies.difficulty import OF_SCORES
 from tts_plugins.policies.ladder import Ladder
 from tts_plugins.policies.plan import Interval, Plan
 from tts_plugins.protocols import Model, Run, SetVerifier, Verifier
@@ -143,6 +144,16 @@ class ComputeOptimal(BaseStrategy):
         """Return the least and the most generations that whole-answer strategies ask for."""
         return 1, self._cap
 
+    @property
+    def needs_scores(self) -> bool:
+        """Whether a plan, or what it looks at, goes by scores."""
+        stages = [stage for plan in self.plans for stage in plan.stages]
+        chosen = [
+            *(plan.fixed for plan in self.plans),
+            *(c for stage in stages for c in stage.choices if c is not None),
+        ]
+        return any(s.difficulty.signal in OF_SCORES for s in stages) or any(c.needs_scores for c in chosen)
+
     def check_scores(self, scores: Sequence[float]) -> None:
         """Compare some scores of a verifier with the scale that the policy was fitted to.
 
@@ -190,8 +201,8 @@ class ComputeOptimal(BaseStrategy):
         self._check_name("model", self.model, model, self.any_model)
         self._check_name("verifier", self.verifier, verifier, self.any_verifier)
 
-    def _check_name(self, kind: str, mine: str | None, theirs: str | None, told: bool) -> None:
-        if told or same_name(mine, theirs):
+    def _check_name(self, kind: str, mine: str | None, theirs: str | None, allowed: bool) -> None:
+        if allowed or same_name(mine, theirs):
             return
         flag = "any_verifier" if kind == "verifier" else "any_model"
         raise ConfigurationError(

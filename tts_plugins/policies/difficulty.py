@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Signal = Literal["score", "best", "agreement", "entropy", "logprob"]
 SIGNALS: tuple[Signal, ...] = ("score", "best", "agreement", "entropy", "logprob")
 
+OF_SCORES: tuple[Signal, ...] = ("score", "best")
+
 
 def oracle(problem: PoolProblem) -> float:
     """Return the share of a problem's recorded samples that are right (pass@1), the paper's oracle; 1 is easy.
@@ -53,7 +55,7 @@ def predicted(seen: Sequence[Scored], signal: Signal) -> float | None:
         return max(tally(whole).values(), default=0.0) / len(whole)
     if signal == "entropy":
         return min(1.0, max(0.0, 1.0 - semantic_entropy(whole) / math.log(max(2, len(whole)))))
-    if signal in ("score", "best"):
+    if signal in OF_SCORES:
         scores = [c.score for c in whole if c.score is not None]
         if len(scores) < len(whole):
             raise ConfigurationError(f"difficulty: signal={signal!r} needs scores; pass verifier=…, or use 'agreement'")

@@ -13,7 +13,7 @@ from tts_plugins._internal.config import check_flag, check_share
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies._base import Part
 from tts_plugins.policies._resumed_run import OVER, SeededRun
-from tts_plugins.policies.difficulty import SIGNALS, Signal, predicted
+from tts_plugins.policies.difficulty import OF_SCORES, SIGNALS, Signal, predicted
 from tts_plugins.protocols import Model, Run, is_model
 from tts_plugins.stopping import ShippedRule
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
@@ -148,6 +148,12 @@ class Ladder(BaseStrategy):
         made = replace(self)
         object.__setattr__(made, "_models", {**self._models, **models})
         return made
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether a rung, or what ends it, goes by scores."""
+        signals = {self._signal_of(rung) for rung in self.rungs[:-1]}
+        return bool(signals & set(OF_SCORES)) or any(rung.strategy.needs_scores for rung in self.rungs)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ class Guard:
             return
         headers = {key: value.decode("latin-1") for key, value in scope["headers"]}
         sender = _Sender(send, _cross_origin(headers.get(b"origin"), self._settings))
-        limited = _Limited(receive, headers, self._settings.max_body)
+        limited = _Limited(receive, headers, self._settings)
         try:
             self._check(scope, headers)
             if scope["method"] == "OPTIONS":
@@ -178,16 +178,22 @@ class _Sender:
 
 
 class _Limited:
-    """The way of the request's body, which may not be longer than a limit."""
+    """The way of the request's body, which may neither be longer than a limit nor take for ever.
 
-    def __init__(self, receive: Receive, headers: dict[bytes, str], most: int) -> None:
-        self._receive, self._most, self._read, self._more = receive, most, 0, True
+    A request has its place while its body arrives: callers that send a part of one and then nothing would take all
+    places.
+    """
+
+    def __init__(self, receive: Receive, headers: dict[bytes, str], settings: ServerSettings) -> None:
+        self._receive, self._most = receive, settings.max_body
+        self._read, self._more = 0, True
+        self._silence, self._until = settings.queue_seconds, asyncio.get_running_loop().time() + settings.timeout
         length = headers.get(b"content-length", "0")
-        self._too_long = not length.isdigit() or int(length) > most
+        self._too_long = not length.isdigit() or int(length) > self._most
 
     async def __call__(self) -> Message:
         if not self._too_long:
-            message = await self._next()
+            message = await self._awaited() if self._more else await self._receive()
             self._too_long = self._read > self._most
         if self._too_long:
             await self.drain()
@@ -200,6 +206,16 @@ class _Limited:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while self._more and self._read < _DRAIN_TIMES * self._most:
                     await self._next()
+
+    async def _awaited(self) -> Message:
+        try:
+            async with asyncio.timeout_at(min(self._until, asyncio.get_running_loop().time() + self._silence)):
+                return await self._next()
+        except TimeoutError:
+            self._more = False
+            raise APIError(
+                408, "The rest of the request's body did not come in time.", code="request_timeout"
+            ) from None
 
     async def _next(self) -> Message:
         message = await self._receive()

@@ -1,4 +1,4 @@
-"""What a server is told when it starts. All of it has a form in JSON, so that worker processes can be given it."""
+"""The settings of a server. All of them have a form in JSON, so that worker processes can be given them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class ServerSettings:
         max_candidates: candidates that a caller may ask for.
         max_calls: generations that a caller's own strategy may come to.
         max_body: bytes of a request.
-        max_requests: requests worked on at once; `max_queue` more wait for up to `queue_seconds`.
+        max_requests: requests worked on at once; `max_queue` more wait for up to `queue_seconds`, which is also how
+            long the next part of a body may be in coming.
         timeout: seconds for one request.
         concurrency: requests to the upstream in flight at once.
         heartbeat: seconds between a stream's heartbeats.

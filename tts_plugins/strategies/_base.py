@@ -13,6 +13,11 @@ class BaseStrategy(Configured, ABC):
 
     family: ClassVar[str] = "strategies"
 
+    @property
+    def needs_scores(self) -> bool:
+        """Whether it goes by a verifier's scores; where not, candidates without one serve it as well."""
+        return True
+
     @abstractmethod
     async def __call__(self, run: Run, problem: Problem) -> Scored:
         """The chosen candidate."""

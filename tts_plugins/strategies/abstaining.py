@@ -27,21 +27,12 @@ class Abstaining:
 
     @classmethod
     def of(cls, owner: str, below: Any, on: Any, escalate: Any, strategy: Any) -> Abstaining:
-        """Check that the settings go together; `options.check_common` has checked each by itself.
+        """Return the settings, checked; `options.check_common` has checked each by itself.
 
         Raises:
-            ConfigurationError: they do not go together, or `escalate` is none.
+            ConfigurationError: they do not go together, or `escalate` is not a way to escalate.
         """
-        if (on == "escalate") != (escalate is not None):
-            missing = (
-                "escalate= a larger model, a strategy or 'person'" if escalate is None else "on_abstain='escalate'"
-            )
-            raise ConfigurationError(f"{owner}: on_abstain={on!r} and escalate={escalate!r}; pass {missing} too")
-        if on != "none" and below is None and not getattr(strategy, "abstains", False):
-            raise ConfigurationError(
-                f"{owner}: on_abstain={on!r} without abstain_below, so that nothing is ever withheld; pass "
-                "abstain_below= a confidence from 0 to 1, or a policy that was calibrated with abstain_risk="
-            )
+        check_together(owner, below, on, escalate, strategy)
         return cls(below=below, on=on, escalation=None if escalate is None else Escalation.of(owner, escalate))
 
     def around(self, strategy: Strategy) -> Strategy:
@@ -49,6 +40,18 @@ class Abstaining:
         if self.escalation is None or not self.escalation.asks:
             return strategy
         return Escalating(first=strategy, then=self.escalation, below=self.below)
+
+
+def check_together(owner: str, below: Any, on: Any, escalate: Any, strategy: Any) -> None:
+    """Raise unless `abstain_below`, `on_abstain` and `escalate` go together, with this strategy."""
+    if (on == "escalate") != (escalate is not None):
+        missing = "escalate= a larger model, a strategy or 'person'" if escalate is None else "on_abstain='escalate'"
+        raise ConfigurationError(f"{owner}: on_abstain={on!r} and escalate={escalate!r}; pass {missing} too")
+    if on != "none" and below is None and not getattr(strategy, "abstains", False):
+        raise ConfigurationError(
+            f"{owner}: on_abstain={on!r} without abstain_below, so that nothing is ever withheld; pass "
+            "abstain_below= a confidence from 0 to 1, or a policy that was calibrated with abstain_risk="
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,11 @@ class SelfConsistency(BaseStrategy):
         if self.stop is not None:
             object.__setattr__(self, "stop", rule_for("SelfConsistency", self.stop, self.n, "majority"))
 
+    @property
+    def needs_scores(self) -> bool:
+        """Whether its stop rule goes by scores; votes do not."""
+        return isinstance(self.stop, Rule) and self.stop.needs_scores
+
     def calls(self) -> tuple[int, int]:
         """The least and the most generations that it asks for, before any stands to be lost."""
         return (self.n if self.stop is None else min(self.n, self.stop.least((), self.n)), self.n)

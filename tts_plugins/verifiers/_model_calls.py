@@ -11,7 +11,7 @@ from tts_plugins.errors import ConfigurationError, RequestRefused, VerifierError
 from tts_plugins.prompts import LIMIT, Messages
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Generation, Problem
-from tts_plugins.verifiers._verdicts import Unreadable, excerpt
+from tts_plugins.verifiers._judge_replies import Unreadable, excerpt
 
 T = TypeVar("T")
 

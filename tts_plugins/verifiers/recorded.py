@@ -37,6 +37,11 @@ class RecordedVerifier:
         """The same, standing for the verifier that the pool's header names."""
         return type(self)(aggregate=self.aggregate, stands_for=self.stands_for or pool.header.verifier)
 
+    def where_needed(self, pool: Pool, needs_scores: bool) -> Self | None:
+        """The same for a pool; None for a strategy that needs no scores where some of them are missing."""
+        missing = any(c.scored(self.aggregate) is None for p in pool.problems for c in p.candidates)
+        return None if missing and not needs_scores else self.of(pool)
+
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
         """Free: pools do not say what a score cost."""
         return FREE

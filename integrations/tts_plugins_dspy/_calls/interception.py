@@ -1,6 +1,6 @@
 """Every call of a language model in a candidate: made as the candidate makes it, on the account of its search.
 
-DSPy has no hook that every call passes, that sees what it is asked, may refuse it, and is told what it used: callbacks
+DSPy has no hook that every call passes, that sees what it is asked, may refuse it, and sees what it used: callbacks
 and usage trackers are settings, which programs replace, and adapters can be called past. So the methods that are called
 themselves, `__call__` and `acall` of `dspy.BaseLM` and of the classes that override them, are wrapped once. Outside of
 a search they do what they did.
@@ -25,7 +25,7 @@ from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._calls.prompting import prompted
 from tts_plugins_dspy._calls.scope import Scope, scope_here, scoped
 from tts_plugins_dspy._calls.usage import Entries, Tap, cached_tokens_of, call_of, tells_usage, text_of
-from tts_plugins_dspy._calls.versions import message_call, told_from_cache
+from tts_plugins_dspy._calls.versions import from_cache, message_call
 
 _METHODS = ("__call__", "acall")
 _COVERED, _SEARCHES = "_tts_plugins_covered", "_tts_plugins_searches"
@@ -159,7 +159,7 @@ class LMCall:
         if self._handed_over:
             self._charge_own()
         else:
-            self._meter.fail(self, "reserve" if self._tap.told else _charge(error))
+            self._meter.fail(self, "reserve" if self._tap.counts else _charge(error))
 
     def hand_over(self) -> None:
         """Free what is reserved: this model passes the call on to another one, whose call pays."""
@@ -175,10 +175,10 @@ class LMCall:
         said = outputs if isinstance(outputs, list) else []
         if self._shows_hints:
             self._scope.written.extend(text for output in said if (text := text_of(output).strip()))
-        told = self._tap.told
-        # A call that DSPy made is told of, even where its usage is empty.
+        counted = self._tap.counts
+        # DSPy reports every call that it made, even if the usage is empty.
         cached = self._entries.cached or (self._entries.usage is None and tells_usage(self.lm))
-        usage = told or self._entries.usage or {}
+        usage = counted or self._entries.usage or {}
         self._meter.end(
             self,
             prompt_tokens=usage.get("prompt_tokens"),
@@ -187,13 +187,13 @@ class LMCall:
             texts=[text_of(output) for output in said],
             truncated=[False] * len(said),
             requests=self._entries.requests or self._choices,
-            cached=cached and told_from_cache(told),
+            cached=cached and from_cache(counted),
         )
         return outputs
 
     def _charge_own(self) -> None:
         """Charge what a model used itself that passed a part of its call on."""
-        counts = {name: (self._tap.told or {}).get(name) for name in ("prompt_tokens", "completion_tokens")}
+        counts = {name: (self._tap.counts or {}).get(name) for name in ("prompt_tokens", "completion_tokens")}
         if any(counts.values()):
             self._meter.unreserved(**counts, model=str(getattr(self.lm, "model", type(self.lm).__name__)))
 

@@ -73,22 +73,22 @@ def text_of(output: Any) -> str:
 
 
 class Tap:
-    """A usage tracker for one call: it remembers what it is told, and tells the tracker that was there.
+    """A usage tracker for one call: it keeps what is reported, and passes it on to the tracker that was there.
 
     Attributes:
-        told: the token counts; None where nothing was told, as after an answer from the cache.
+        counts: the token counts; None if nothing was reported, as after an answer from the cache.
     """
 
     def __init__(self, standing: Any) -> None:
         self._standing: Any = standing._standing if isinstance(standing, Tap) else standing
-        self.told: dict[str, Any] | None = None
+        self.counts: dict[str, Any] | None = None
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
         """Remember it: a call of several requests may tell of each."""
-        before, self.told = self.told or {}, dict(usage_entry)
+        before, self.counts = self.counts or {}, dict(usage_entry)
         for name in ("prompt_tokens", "completion_tokens"):
             if before.get(name):
-                self.told[name] = before[name] + (usage_entry.get(name) or 0)
+                self.counts[name] = before[name] + (usage_entry.get(name) or 0)
         if self._standing is not None:
             self._standing.add_usage(lm, usage_entry)
 

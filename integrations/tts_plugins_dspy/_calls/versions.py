@@ -36,7 +36,7 @@ def sample_arguments(sample: int, standing: Mapping[str, Any]) -> dict[str, Any]
     return {"metadata": {**(standing.get("metadata") or {}), "rollout_id": sample}}
 
 
-def told_from_cache(usage: Mapping[str, Any] | None) -> bool:
+def from_cache(usage: Mapping[str, Any] | None) -> bool:
     """Return whether this usage, or none, is what DSPy tells its usage tracker of an answer from its cache."""
     return usage is None or (not usage and _installed() < (3, 0, 3))
 

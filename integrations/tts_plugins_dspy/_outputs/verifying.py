@@ -88,7 +88,7 @@ def _function(function: Any, search: Judged) -> Verifier:
 
 
 class _Asked(dspy.Example):  # type: ignore[misc]
-    """The example of a metric: the inputs alone. A metric that reads a gold answer is told why there is none."""
+    """The example of a metric: the inputs alone. If the metric reads a gold answer, the error says why it cannot."""
 
     def __getattr__(self, name: str) -> Any:
         try:

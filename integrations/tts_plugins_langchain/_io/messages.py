@@ -53,7 +53,7 @@ def summary(result: Result, details: UsageDetails) -> dict[str, Any]:
         "confidence": result.confidence,
         "agreement": result.agreement,
         **({"escalated": True} if result.escalated else {}),
-        **({"abstained": result.abstained.to_dict()} if result.abstained is not None else {}),
+        **_abstained(result),
         "candidates": len(result.candidates),
         "stopped": result.stopped,
         **({"warnings": list(result.warnings)} if result.warnings else {}),
@@ -61,6 +61,14 @@ def summary(result: Result, details: UsageDetails) -> dict[str, Any]:
         "usage": result.usage.to_dict(),
         **{f"{name}_token_details": found for name in ("input", "output") if (found := details.of(name))},
     }
+
+
+def _abstained(result: Result) -> dict[str, Any]:
+    """Why there is no answer, and for a person who is to give one, what it would have been."""
+    if result.abstained is None:
+        return {}
+    shown = {"withheld": str(result.best.text)} if result.abstained.person else {}
+    return {"abstained": result.abstained.to_dict(), **shown}
 
 
 def charged(message: M) -> M:

@@ -54,7 +54,12 @@ class Larger:
 
     @classmethod
     def of_arm(cls, arm: Arm, name: str, parameters: float) -> Larger:
-        """Read a larger model's answers from a benchmark of its own, such as one greedy answer."""
+        """Read a larger model's answers from a benchmark of its own, such as one greedy answer.
+
+        Raises:
+            DataError: tokens of some answers are not known.
+        """
+        arm.check_known()
         return cls(name=name, parameters=parameters, correct=arm.rights, tokens=arm.tokens.value)
 
     @property

@@ -75,6 +75,17 @@ class Arm:
         """Whether the tokens of all solves were counted; else some are bounds or estimates."""
         return all(s.exact for s in self.all)
 
+    @cached_property
+    def unknown(self) -> bool:
+        """Whether tokens of some solves are not known at all: a pool has null for them. They are not zero."""
+        return any(not s.exact and self._unknown(self._of(s), s.completion_tokens) for s in self.all)
+
+    @staticmethod
+    def _unknown(candidates: Sequence[CandidateRow], charged: int) -> bool:
+        # What could not be counted live is charged at its bound, and so more than what is known of it.
+        known = sum(c.tokens for c in candidates if c.tokens is not None)
+        return any(c.tokens is None for c in candidates) and charged <= known
+
     @property
     def failed(self) -> list[SolveRow]:
         """Solves that ended with an error instead of an answer."""
@@ -115,8 +126,25 @@ class Arm:
         return clustered_bootstrap([[figure(s) for s in solves] for solves in self.solves.values()])
 
     def flops(self, costs: Costs) -> Estimate:
-        """Return FLOPs of a solve."""
+        """Return FLOPs of a solve.
+
+        Raises:
+            DataError: they are not known, since some tokens are not.
+        """
+        self.check_known()
         return self.mean(costs.of)
+
+    def check_known(self) -> None:
+        """Raise unless its tokens are known.
+
+        Raises:
+            DataError: some are null in the pool that was replayed.
+        """
+        if self.unknown:
+            raise DataError(
+                f"{self.name}: tokens of some candidates are null in its pool, which means unknown and not 0, so that "
+                "nothing can be said of its tokens or FLOPs; count them, or leave out --params"
+            )
 
     def over(self, other: Arm, figure: Figure | None = None) -> Estimate:
         """Return the difference to the other arm, paired by problem; of the accuracy unless a figure is given."""
@@ -226,7 +254,7 @@ class Summary:
     def frontier(self, cost: Callable[[Arm], float]) -> list[Arm]:
         """Return the arms on the frontier of accuracy and cost, cheapest first, without those that were never right."""
         kept: list[Arm] = []
-        graded = [a for a in self.arms if a.accuracy is not None and a.accuracy.value > 0]
+        graded = [a for a in self.arms if a.accuracy is not None and a.accuracy.value > 0 and not a.unknown]
         for arm in sorted(graded, key=lambda a: (cost(a), -_value(a))):
             if not kept or _value(arm) > _value(kept[-1]):
                 kept.append(arm)

@@ -76,12 +76,12 @@ def figures(summary: Summary, frontier: Sequence[Arm], costs: Costs | None) -> H
 
 def tokens_of(arm: Arm) -> str:
     """Return tokens of a solve, marked if some are bounds."""
-    return bounded({"exact": arm.exact}, arm.tokens.value)
+    return "unknown" if arm.unknown else bounded({"exact": arm.exact}, arm.tokens.value)
 
 
 def flops_of(arm: Arm, costs: Costs) -> str:
     """Return FLOPs of a solve, marked if they follow from bounds."""
-    return ("" if arm.exact else "≤") + f"{arm.flops(costs).value:.2e}"
+    return "unknown" if arm.unknown else ("" if arm.exact else "≤") + f"{arm.flops(costs).value:.2e}"
 
 
 def choosing(summary: Summary) -> Html | None:

@@ -179,7 +179,7 @@ def _arm(arm: Arm, first: Arm, frontier: bool, place: Placing | None) -> dict[st
         "over_the_first": _plain(arm.gain(first)),
         "candidates": _plain(arm.samples),
         "calls": _plain(arm.calls),
-        "tokens": _plain(arm.tokens),
+        "tokens": None if arm.unknown else _plain(arm.tokens),
         "usd": _plain(arm.usd),
         "seconds": _plain(arm.seconds),
         "flops": None if place is None else _plain(arm.flops(place.costs)),

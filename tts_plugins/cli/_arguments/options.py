@@ -9,7 +9,33 @@ import typer
 
 _MODEL, _SEARCH, _BUDGET, _OUTPUT, _TASK = "Model", "Search", "Budget", "Output", "Problems"
 
-Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What is asked; - reads it from stdin.")]
+Prompt = Annotated[str | None, typer.Argument(metavar="[PROMPT]", help="What is asked; - reads it from stdin.")]
+ProblemsFile = Annotated[
+    str | None,
+    typer.Option(
+        "--problems",
+        metavar="SOURCE",
+        help="Many problems instead, as bench reads them: a JSONL file, hf:NAME or gym:TASK. One JSON object for each "
+        "goes to stdout.",
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        envvar="TTS_PLUGINS_PROFILE",
+        help="A named bundle that gives what is not set here; `tts-plugins profiles` lists them.",
+        rich_help_panel=_SEARCH,
+    ),
+]
+AbstainBelow = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="The least confidence with which to answer, from 0 to 1; below it, none is given (exit code 8).",
+        rich_help_panel=_SEARCH,
+    ),
+]
 
 Model = Annotated[
     str | None,

@@ -12,7 +12,7 @@ from tts_plugins._internal.config import build, find, registered, spoken
 from tts_plugins.cli._arguments.verifier import named
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel
-from tts_plugins.policies import ComputeOptimal, Ladder
+from tts_plugins.policies import ComputeOptimal, Ladder, Rung
 from tts_plugins.profiles import load_profile
 from tts_plugins.protocols import Strategy
 from tts_plugins.stopping import AnyOf, Rule, ShippedRule
@@ -39,6 +39,8 @@ def strategy_of(text: str | None, settings: Mapping[str, Any], *, verified: bool
                 f"--strategy {text} has its settings itself; leave out {_spelled(next(iter(settings)))}"
             )
         return _of_profile(own, text) if name == "profile" else _object(own, text)
+    if name == "ladder":
+        return _ladder(own, settings, verified=verified)
     given = settings_of(list(filter(None, own.split(","))), f"--strategy {name}:")
     if "stop" in given:
         given["stop"] = stop_of(str(given["stop"]).split("|"))
@@ -64,6 +66,32 @@ def strategy_of(text: str | None, settings: Mapping[str, Any], *, verified: bool
     if isinstance(made, BestOfN) and made.n > 1 and not verified:
         raise ConfigurationError("--strategy best-of-n needs a --verifier to choose by; or use self-consistency")
     return made
+
+
+_OF_RUNG = ("model", "effort", "price", "enough", "beside")
+
+
+def _ladder(text: str, settings: Mapping[str, Any], *, verified: bool) -> Ladder:
+    """Read `ladder: SETTINGS > NAME:FIELD=VALUE,… > …`: strategies from cheap to dear, with a rung's own fields."""
+    parts = [part.strip() for part in text.split(">") if part.strip()]
+    own: dict[str, Any] = dict(settings)
+    if parts and ":" not in parts[0] and "=" in parts[0]:
+        own |= settings_of(list(filter(None, parts.pop(0).split(","))), "--strategy ladder:")
+    if unknown := sorted(set(own) - {"signal", "enough"}):
+        raise ConfigurationError(f"--strategy ladder has no setting {unknown[0]!r}; it has signal and enough")
+    if not parts:
+        raise ConfigurationError(
+            '--strategy ladder needs its rungs: --strategy "ladder: self-consistency:n=2 > self-consistency:n=8"'
+        )
+    rungs = []
+    for part in parts:
+        name, _, fields = part.partition(":")
+        pairs = list(filter(None, fields.split(",")))
+        mine = [pair for pair in pairs if pair.partition("=")[0].strip() in _OF_RUNG]
+        rest = ",".join(pair for pair in pairs if pair not in mine)
+        strategy: Any = strategy_of(f"{name.strip()}:{rest}", {}, verified=verified)
+        rungs.append(Rung(strategy=strategy, **settings_of(mine, f"--strategy ladder: {name.strip()}:")))
+    return Ladder(rungs, **own)
 
 
 def _spelled(field: str) -> str:
@@ -118,15 +146,18 @@ def _asked(policy: ComputeOptimal) -> Iterator[BaseStrategy]:
         yield from (rung.strategy for rung in part.rungs) if isinstance(part, Ladder) else (part,)
 
 
-def with_larger(strategy: Strategy, model: OpenAICompatibleModel) -> ComputeOptimal:
-    """Give a policy the larger model that it may use.
+def with_larger(strategy: Strategy, model: OpenAICompatibleModel) -> ComputeOptimal | Ladder:
+    """Give a policy or a ladder the larger model that it may use.
 
     Raises:
-        ConfigurationError: it is not a policy, or was fitted to another larger model.
+        ConfigurationError: it asks no other model, or was fitted to another larger model.
     """
+    if isinstance(strategy, Ladder) and model.name in strategy.names:
+        return strategy.with_models({model.name: model})
     if not isinstance(strategy, ComputeOptimal):
         raise ConfigurationError(
-            f"--larger-model {model.name} is for a policy that may ask it: --strategy compute-optimal:file=policy.json"
+            f"--larger-model {model.name} is for a policy that may ask it, compute-optimal:file=policy.json, or for a "
+            f"ladder with a rung of model={model.name}"
         )
     return strategy.with_larger(model)
 

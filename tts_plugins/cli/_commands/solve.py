@@ -7,21 +7,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 
+from tts_plugins.budget import Budget
 from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments import strategy as _strategy
-from tts_plugins.cli._arguments.cost_estimate import plan
 from tts_plugins.cli._arguments.verifier import answer_of, learned_head, verifier_of
+from tts_plugins.cli._commands.solve_file import solve_file
 from tts_plugins.cli._display.console import (
     Debug,
     Download,
     Html,
     Json,
-    brief,
     check_writable,
     complain,
     emit,
@@ -34,12 +34,18 @@ from tts_plugins.cli._display.console import (
     stdout,
     write_file,
 )
+from tts_plugins.cli._display.estimate import rendered
 from tts_plugins.cli._display.interrupt import watch
-from tts_plugins.cli._display.result import as_dict, summary
+from tts_plugins.cli._display.result import summary
 from tts_plugins.cli._display.solve_view import SolveView
 from tts_plugins.engine import SolveEvents, solve_events
+from tts_plugins.engine.dry_run import brief
+from tts_plugins.engine.dry_run import dry_run as _dry_run
+from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 from tts_plugins.models import EmbeddingModel, LocalModel, OpenAICompatibleModel
+from tts_plugins.options import SolveOptions
+from tts_plugins.profiles import Profile, load_profile
 from tts_plugins.types import Problem, Result
 
 
@@ -52,7 +58,9 @@ class _Output:
 
 
 def solve(
-    prompt: options.Prompt,
+    prompt: options.Prompt = None,
+    problems: options.ProblemsFile = None,
+    profile: options.Profile = None,
     model: options.Model = None,
     base_url: options.BaseUrl = None,
     api_key_env: options.ApiKeyEnv = None,
@@ -73,6 +81,7 @@ def solve(
     judge_model: options.JudgeModel = None,
     judge_base_url: options.JudgeBaseUrl = None,
     judge_api_key_env: options.JudgeApiKeyEnv = None,
+    abstain_below: options.AbstainBelow = None,
     seed: options.Seed = None,
     attempts: options.Attempts = 4,
     budget_calls: options.BudgetCalls = None,
@@ -80,6 +89,7 @@ def solve(
     budget_usd: options.BudgetUsd = None,
     budget_seconds: options.BudgetSeconds = None,
     dry_run: options.DryRun = False,
+    concurrency: options.Concurrency = 8,
     as_json: Json = False,
     html: Html = None,
     trace: options.Tree = False,
@@ -96,11 +106,16 @@ def solve(
 
     [dim]tts-plugins solve "Order: 3 lamps. As JSON:" --verifier json-schema:order.json --stop threshold:1[/]
 
-    Exit code: 0 answered, 1 error, 2 wrong option, 3 out of budget or time, 130 interrupted; the last two unanswered.
+    [dim]tts-plugins solve --problems questions.jsonl --profile careful > answers.jsonl[/]
+
+    Exit code: 0 answered, 2 wrong option, 3 out of budget or time, 4 key refused, 5 model or verifier failed, 6 a file
+    is wrong, 7 a package is missing, 8 not sure enough to answer, 130 interrupted, 1 anything else.
     """
     with errors(debug):
         check_writable(html, "--html")
-        problem = Problem(sys.stdin.read() if prompt == "-" else prompt)
+        if (prompt is None) == (problems is None):
+            raise ConfigurationError("solve: give a PROMPT, or --problems SOURCE, and not both")
+        bundle = Profile(name="none") if profile is None else load_profile(profile)
         head = learned_head(verifier)
         more = {"logprobs": True} if head is not None and head.logprobs else {}
         download = Download(stderr(), quiet=quiet)
@@ -112,31 +127,44 @@ def solve(
         judge = _build.judge_of(
             judge_model, base_url=judge_base_url, api_key_env=judge_api_key_env, generator=generator
         )
-        check = verifier_of(verifier, base_url=base_url, api_key_env=api_key_env, judge=judge)
+        check = verifier_of(verifier, base_url=base_url, api_key_env=api_key_env, judge=judge) or bundle.verifier
         given = {"n": n, "select": select, "stop": _strategy.stop_of(stop or ())}
         fields = {**_strategy.settings_of(settings or ()), **{k: v for k, v in given.items() if v is not None}}
-        chosen = _strategy.strategy_of(strategy, fields, verified=check is not None)
+        chosen = bundle.strategy if strategy is None and not fields else None
+        chosen = chosen or _strategy.strategy_of(strategy, fields, verified=check is not None)
         larger = None if larger_model is None else _build.model_of(larger_model, price=larger_model_price, **made)
         if larger is not None:
             chosen = _strategy.with_larger(chosen, larger)
         budget = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
-        ledger = Ledger(budget)
-        events = solve_events(
-            problem, model=generator, strategy=chosen, verifier=check, budget=ledger, seed=seed, attempts=attempts,
-            answer=answer_of(answer),
-        )  # fmt: skip
+        asked: SolveOptions = {
+            **cast(SolveOptions, bundle.settings()), "model": generator, "strategy": chosen, "verifier": check,
+            "attempts": attempts, "profile": None,
+        }  # fmt: skip
+        typed: dict[str, Any] = {
+            "budget": budget, "seed": seed, "abstain_below": abstain_below,
+            "answer": None if answer is None else answer_of(answer),
+        }  # fmt: skip
+        asked.update(cast(SolveOptions, {name: value for name, value in typed.items() if value is not None}))
+        models = [generator, *(m for m in (larger, judge) if m is not None and m is not generator)]
+        if problems is not None:
+            if dry_run:
+                raise ConfigurationError("--dry-run is for a PROMPT; try one of the problems")
+            _build.check_key(generator, base_url, api_key_env)
+            raise typer.Exit(solve_file(problems, asked, models, concurrency, download))
+        problem = Problem(sys.stdin.read() if prompt == "-" else prompt)
         if dry_run:
-            shown = asyncio.run(plan(problem, generator, chosen, check, budget, attempts, price, base_url))
+            shown = _dry_run(problem, **asked)
             if larger is not None:
                 said = f"Some of them may be {larger.name}'s, which are counted here as {generator.name}'s."
                 shown = replace(shown, notes=(*shown.notes, said))
-            emit(shown.to_dict()) if as_json else stdout().print(shown)
+            emit(shown.to_dict()) if as_json else stdout().print(rendered(shown))
             return
         _build.check_key(generator, base_url, api_key_env)
-        models = [generator, *(m for m in (larger, judge) if m is not None and m is not generator)]
         for each in models:
             if isinstance(each, LocalModel):
                 start_local(each, download)
+        ledger = asked["budget"] = Ledger(cast(Budget | None, asked.get("budget")))
+        events = solve_events(problem, **asked)
         view = SolveView(stderr(), f"{generator.name} · {brief(chosen)}", ledger, scored=check is not None, quiet=quiet)
         result = asyncio.run(_run(events, problem, models, view))
         _deliver(result, _Output(as_json=as_json, html=html, trace=trace, quiet=quiet))
@@ -161,7 +189,7 @@ def _deliver(result: Result | None, output: _Output) -> None:
     if not output.quiet:
         summary(stderr(), result)
     if output.as_json:
-        emit(as_dict(result))
+        emit(result.to_dict())
     else:
         emit_text(result.text)
     if output.trace:
@@ -172,3 +200,5 @@ def _deliver(result: Result | None, output: _Output) -> None:
         write_file(output.html, result.trace.html())
         if not output.quiet:
             say(f"trace: {output.html}")
+    if result.abstained is not None:
+        raise typer.Exit(8)

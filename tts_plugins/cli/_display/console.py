@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -19,13 +18,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from tts_plugins._trace.wording import oneline, visible
 from tts_plugins.bench.assignment import check_assignment
-from tts_plugins.cli._display.error_messages import words_of
+from tts_plugins.cli._display.error_messages import TYPED, code_of, words_of
 from tts_plugins.errors import (
-    BudgetExhausted,
     ConfigurationError,
     DataError,
-    DeadlineExceeded,
-    MissingExtraError,
     TTSError,
 )
 from tts_plugins.models.llama_cpp import Served
@@ -52,15 +48,6 @@ def stdout() -> Console:
 def stderr() -> Console:
     """Return the console for progress."""
     return Console(stderr=True, highlight=False)
-
-
-def brief(thing: object) -> str:
-    """Return a configured object in a few words: its class and the settings that are set."""
-    if not dataclasses.is_dataclass(thing):
-        return oneline(repr(thing))
-    pairs = [(f.name, getattr(thing, f.name)) for f in dataclasses.fields(thing) if f.init]
-    said = (f"{name}={brief(value)}" for name, value in pairs if value is not None and value is not False)
-    return f"{type(thing).__name__}({', '.join(said)})"
 
 
 def say(text: str) -> None:
@@ -106,7 +93,7 @@ def errors(debug: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        complain("interrupted")
+        fail("interrupted", 130, "KeyboardInterrupt")
         raise typer.Exit(130) from None
     except (typer.Exit, BrokenPipeError):
         raise
@@ -116,14 +103,15 @@ def errors(debug: bool) -> Iterator[None]:
         first: BaseException = error
         while isinstance(first, BaseExceptionGroup):  # of tasks that ran side by side; the first to fail ended them
             first = first.exceptions[0]
-        complain(words_of(first))
-        raise typer.Exit(_code(first)) from None
+        fail(words_of(first), code_of(first), type(first).__name__)
+        raise typer.Exit(code_of(first)) from None
 
 
-def _code(error: BaseException) -> int:
-    if isinstance(error, BudgetExhausted | DeadlineExceeded):
-        return 3
-    return 2 if isinstance(error, ConfigurationError) and not isinstance(error, MissingExtraError) else 1
+def fail(text: str, code: int, kind: str) -> None:
+    """Print an error on stderr, in one line; and as one JSON object on stdout, where --json was typed."""
+    complain(text)
+    if "--json" in TYPED.get():
+        emit({"error": {"type": kind, "message": oneline(text), "exit_code": code}})
 
 
 @contextmanager

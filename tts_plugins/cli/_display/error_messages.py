@@ -6,7 +6,22 @@ import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 
-from tts_plugins.errors import AuthenticationFailed, ConfigurationError, ModelNotFound, TTSError, UnknownPriceError
+from tts_plugins.errors import (
+    AllCandidatesFailed,
+    AuthenticationFailed,
+    BudgetExhausted,
+    CandidateError,
+    ConfigurationError,
+    DataError,
+    DeadlineExceeded,
+    LowConfidence,
+    MissingExtraError,
+    ModelNotFound,
+    QuotaExhausted,
+    TTSError,
+    UnknownPriceError,
+    WeightsError,
+)
 
 TYPED: ContextVar[Sequence[str]] = ContextVar("typed", default=())  # the command line
 
@@ -26,6 +41,14 @@ def words_of(error: BaseException) -> str:
     return " ".join([text or type(error).__name__, *hints])
 
 
+def code_of(error: BaseException) -> int:
+    """Return the exit code of a failure: one for each kind, as docs/cli.md lists them."""
+    if isinstance(error, AllCandidatesFailed):  # of the first cause, where that says more
+        cause = error.__cause__
+        return 5 if cause is None or isinstance(cause, AllCandidatesFailed) else max(code_of(cause), 4)
+    return next((code for kinds, code in _CODES if isinstance(error, kinds)), 1)
+
+
 def _as_option(match: re.Match[str]) -> str:
     owner, name, value = match["owner"], match["name"].replace("_", "-"), match["value"]
     option = f"--{'budget-' if owner == 'Budget' else ''}{name}"
@@ -40,6 +63,16 @@ _OPTION = re.compile(
 _FIXES = (
     (re.compile(r"pass verifier=…, or use SelfConsistency"), "give --verifier, or --strategy self-consistency"),
     (re.compile(r"say (any_\w+)=True"), r"add ,\1=true to --strategy compute-optimal:file=…"),
+)
+# The first that fits: a missing package is a wrong setting by its class, and a used-up account is a failed model.
+_CODES: Sequence[tuple[tuple[type[BaseException], ...], int]] = (
+    ((BudgetExhausted, DeadlineExceeded), 3),
+    ((MissingExtraError,), 7),
+    ((ConfigurationError,), 2),
+    ((AuthenticationFailed, QuotaExhausted), 4),
+    ((CandidateError,), 5),
+    ((DataError, WeightsError), 6),
+    ((LowConfidence,), 8),
 )
 _HINTS: Mapping[type[TTSError], str] = {
     UnknownPriceError: "(here: --price IN,OUT)",

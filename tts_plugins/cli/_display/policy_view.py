@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from tts_plugins.cli._display.console import brief
+from tts_plugins.engine.dry_run import brief
 from tts_plugins.policies import ComputeOptimal, Expected, Ladder, LearnedStopping, Plan
 from tts_plugins.policies.plan import Interval
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency

@@ -1,8 +1,6 @@
-"""A result for a person, and for a program."""
+"""A result for a person."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -10,42 +8,9 @@ from rich.text import Text
 from tts_plugins._trace.wording import STOPPED, bounded, money, oneline, plural, seconds
 from tts_plugins.cli._display.progress import Row, Seen
 from tts_plugins.cli._display.solve_view import candidates
-from tts_plugins.types import Result, Scored
+from tts_plugins.types import Result
 
 SHOWN = 20
-
-
-def as_dict(result: Result) -> dict[str, Any]:
-    """Return the result as one JSON object."""
-    return {
-        "output": _output(result),
-        "text": result.text,
-        "answer": result.answer,
-        "score": result.score,
-        "confidence": result.confidence,
-        "agreement": result.agreement,
-        "abstained": None if result.abstained is None else result.abstained.to_dict(),
-        "escalated": result.escalated,
-        "stopped": result.stopped,
-        "warnings": list(result.warnings),
-        "seed": result.seed,
-        "chosen": result.best.id,
-        "usage": result.usage.to_dict(),
-        "candidates": [_candidate(c) for c in result.candidates],
-    }
-
-
-def _output(result: Result) -> Any:
-    output = result.output
-    # A chat model's message says no more than its text, unless it calls tools.
-    if isinstance(output, dict | list | str | int | float) or getattr(output, "tool_calls", None):
-        return output
-    return result.text
-
-
-def _candidate(candidate: Scored) -> dict[str, Any]:
-    names = ("id", "index", "text", "answer", "score", "feedback", "truncated")
-    return {name: getattr(candidate, name) for name in names}
 
 
 def summary(console: Console, result: Result) -> None:

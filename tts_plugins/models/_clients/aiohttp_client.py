@@ -18,7 +18,6 @@ from tts_plugins._internal.http_limits import ENCODINGS
 from tts_plugins._internal.json_bytes import decode, encode
 from tts_plugins._internal.secrets import Hidden
 from tts_plugins._version import __version__
-from tts_plugins.models._clients.transport import sending
 
 _KNOWN = {
     "chat/completions": {
@@ -47,12 +46,10 @@ class Request:
 
     def body(self) -> Awaitable[bytes]:
         """Return the body of the answer."""
-        sending()
         return post(self.pool, self.url, self.data, self.headers)
 
     def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Stream the body of the answer in pieces, as they arrive."""
-        sending()
         return post_for_pieces(self.pool, self.url, self.data, self.headers)
 
 

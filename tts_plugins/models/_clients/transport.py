@@ -8,30 +8,39 @@ from contextvars import ContextVar, Token
 from typing import Any
 
 
+class ArgumentsRefused(Exception):
+    """The client refused the arguments, by the error that is the cause, and has sent nothing."""
+
+
 class Outgoing:
     """One request, from the call of the client's method on.
 
     Attributes:
         sent: the client has put it together, and what follows may reach a server.
+
+    Raises:
+        ArgumentsRefused: as it ends.
     """
 
-    def __init__(self) -> None:
-        self.sent = False
+    def __init__(self, client: Any) -> None:
+        self._client, self.sent = client, False
 
     def __enter__(self) -> Outgoing:
         self._token: Token[Outgoing | None] = _REQUEST.set(self)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         _REQUEST.reset(self._token)
+        if error is not None and self._refused(error):
+            raise ArgumentsRefused(str(error)) from error
 
-    def refused(self, client: Any, error: Exception) -> bool:
+    def _refused(self, error: BaseException) -> bool:
         """Return whether the client raised this over the arguments: it tells when it sends, and has sent nothing.
 
         A JSON error is not about the arguments: it comes from an answer, perhaps that of a token provider.
         """
         about = isinstance(error, TypeError | ValueError) and not isinstance(error, json.JSONDecodeError)
-        return about and not self.sent and isinstance(getattr(core(client), _HOOK, None), _Telling)
+        return about and not self.sent and isinstance(getattr(core(self._client), _HOOK, None), _Telling)
 
 
 def sending() -> None:

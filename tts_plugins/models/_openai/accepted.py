@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tts_plugins._internal.error_bodies import ErrorBody, json_of
@@ -52,7 +52,7 @@ class Accepted:
         return Accepted(min(self.batch, other.batch), self.without | other.without, other.limit or self.limit)
 
 
-@dataclass
+@dataclass(slots=True)
 class Fixes:
     """The changes that one call tries, one after the other.
 
@@ -61,7 +61,7 @@ class Fixes:
     """
 
     now: Accepted
-    _tried: set[str] = field(default_factory=set)
+    _tried: tuple[str, ...] = ()
     _before: Accepted | None = None
     _said: str = ""
 
@@ -78,7 +78,7 @@ class Fixes:
         named = Named(said, body)
         for name, changed in self._possible(status, named, body):
             if name not in self._tried:
-                self._tried.add(name)
+                self._tried += (name,)
                 self._before, self._said, self.now = self.now, said.text, changed
                 return True
         return False

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from tts_plugins._internal.error_bodies import decoded
 from tts_plugins._internal.http_limits import Unreadable
+from tts_plugins.models._clients.transport import Outgoing
 from tts_plugins.models._openai.completions import as_chat, as_chat_chunks, completion_body
 from tts_plugins.models._openai.sse import EventReader, events
 from tts_plugins.models._openai.stream import gather
@@ -44,31 +45,43 @@ async def send(client: Any, body: Mapping[str, Any], *, stream: bool, hear: Hear
 
     Raises:
         Exception: the client's own errors, as they are.
+        ArgumentsRefused: the client does not take the body.
         Unreadable, ErrorInReply: as `read_whole` and `read_stream`.
     """
+    chat, prepare = "prompt" not in body, getattr(client, "prepared", None)
+    if prepare is None:
+        return await _through(client, body, stream=stream, hear=hear)
+    request = body if chat else completion_body(body)
+    if stream:
+        request = {**request, "stream": True}
+    made: Prepared | None = prepare("chat/completions" if chat else "completions", request)
+    if made is None:
+        return await _through(await client.real(), body, stream=stream, hear=hear)
+    if stream:
+        async with made.pieces() as pieces:
+            return await read_stream(pieces, chat=chat, asked=request.get("n") or 1, hear=hear)
+    answer = made.body()
+    del made, prepare, request, client, body  # what many requests at once need not keep
+    return read_whole(await answer, chat=chat)
+
+
+async def _through(client: Any, body: Mapping[str, Any], *, stream: bool, hear: Hear | None) -> Any:
+    """Return the answer that the client's own method gets."""
     chat = "prompt" not in body
     sent = dict(body) if chat else completion_body(body)
-    if (prepared := getattr(client, "prepared", None)) is not None:
-        request = {**sent, "stream": True} if stream else sent
-        made: Prepared | None = prepared("chat/completions" if chat else "completions", request)
-        if made is not None and not stream:
-            return read_whole(await made.body(), chat=chat)
-        if made is not None:
-            async with made.pieces() as pieces:
-                return await read_stream(pieces, chat=chat, asked=sent.get("n") or 1, hear=hear)
-        client = await client.real()
     endpoint = client.chat.completions if chat else client.completions
-    if not stream:
-        raw = getattr(endpoint, "with_raw_response", None)
-        if raw is None:
-            answer = await endpoint.create(**sent)
-            return answer if chat else as_chat(answer)
-        return read_whole((await raw.create(**sent)).http_response.content, chat=chat)
-    async with (
-        endpoint.with_streaming_response.create(**sent, stream=True) as response,
-        contextlib.aclosing(response.iter_bytes()) as pieces,
-    ):
-        return await read_stream(pieces, chat=chat, asked=sent.get("n") or 1, hear=hear)
+    with Outgoing(client):
+        if not stream:
+            raw = getattr(endpoint, "with_raw_response", None)
+            if raw is None:
+                answer = await endpoint.create(**sent)
+                return answer if chat else as_chat(answer)
+            return read_whole((await raw.create(**sent)).http_response.content, chat=chat)
+        async with (
+            endpoint.with_streaming_response.create(**sent, stream=True) as response,
+            contextlib.aclosing(response.iter_bytes()) as pieces,
+        ):
+            return await read_stream(pieces, chat=chat, asked=sent.get("n") or 1, hear=hear)
 
 
 def read_whole(body: bytes, *, chat: bool = True) -> Any:

@@ -72,7 +72,7 @@ def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> 
         chosen = max(masses, key=lambda answer: masses[answer]) if masses else None
         first = masses[chosen] if chosen is not None else 0.0
         second = max((mass for answer, mass in masses.items() if answer != chosen), default=0.0)
-    told = [c.tokens for c in seen if c.tokens is not None]
+    lengths = [c.tokens for c in seen if c.tokens is not None]
     groups = grouped(seen)
     of_chosen = [
         s for s, c in zip(scores, seen, strict=True)
@@ -86,7 +86,7 @@ def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> 
         others=max((v for answer, v in votes.items() if answer != chosen), default=0.0),
         distinct=len(votes),
         unread=len(seen) - sum(votes.values()),
-        length=sum(told) / len(told) / reference if told and reference and sum(told) else 1.0,
+        length=sum(lengths) / len(lengths) / reference if lengths and reference and sum(lengths) else 1.0,
         best=max(scores),
         mean=sum(scores) / len(scores),
         leading=sum(of_chosen) / len(of_chosen) if of_chosen else 0.0,

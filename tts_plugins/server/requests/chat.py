@@ -18,7 +18,7 @@ from tts_plugins.selection import fallback
 from tts_plugins.server.budgets.accounts import Accounts, StoreFailed
 from tts_plugins.server.budgets.tenants import Tenant, tightest
 from tts_plugins.server.requests.fields import ChatRequest
-from tts_plugins.server.requests.forms import base_of, choice_of, completion_of, ranked, tts_of
+from tts_plugins.server.requests.forms import base_of, choice_of, completion_of, ranked, tts_of, withheld
 from tts_plugins.server.requests.profiles import Profiles, Search
 from tts_plugins.server.settings import ServerSettings
 from tts_plugins.server.upstream import EXCHANGE, Exchange, Kind, Upstream
@@ -165,12 +165,17 @@ class ChatCall:
     def completion(self, outcome: Outcome) -> dict[str, Any]:
         """The answer in one piece."""
         best = outcome.chosen()
-        origin = outcome.exchange.choice_of
-        chosen = ranked(outcome.result, best)[: self.request.n]
         return completion_of(
-            self.name, self.request.model, [choice_of(c, i, origin) for i, c in enumerate(chosen)], outcome.usage,
-            self.tts(outcome, best), base_of(origin, best),
+            self.name, self.request.model, self.choices(outcome, best), outcome.usage, self.tts(outcome, best),
+            base_of(outcome.exchange.choice_of, best),
         )  # fmt: skip
+
+    def choices(self, outcome: Outcome, best: Scored) -> list[dict[str, Any]]:
+        """The choices that are asked for, the best first; a refusal where the search gives no answer."""
+        if outcome.result.abstained is not None:
+            return [withheld(outcome.result.abstained)]
+        chosen = ranked(outcome.result, best)[: self.request.n]
+        return [choice_of(c, i, outcome.exchange.choice_of) for i, c in enumerate(chosen)]
 
     def tts(self, outcome: Outcome, best: Scored) -> dict[str, Any]:
         """What became of the search, for the answer."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tts_plugins._internal.values import field
-from tts_plugins.types import Candidate, Result, Scored, Usage
+from tts_plugins.types import Abstained, Candidate, Result, Scored, Usage
 
 Origin = Callable[[Any], tuple[Any, Any] | None]
 Json = dict[str, Any]
@@ -94,6 +94,12 @@ def choice_of(candidate: Candidate, index: int, origin: Origin) -> Json:
     finish = "length" if candidate.truncated else "stop"
     message = {"role": "assistant", "content": str(candidate.text)}
     return {"index": index, "message": message, "finish_reason": finish, "logprobs": None}
+
+
+def withheld(abstained: Abstained) -> Json:
+    """The choice of a search that gives no answer: it refuses, as a model's message does."""
+    message = {"role": "assistant", "content": None, "refusal": f"No answer: {abstained.reason}."}
+    return {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
 
 
 def _calls_or_refuses(message: Json) -> bool:

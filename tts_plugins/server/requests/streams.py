@@ -10,7 +10,7 @@ from typing import Any
 
 from tts_plugins.server.errors import APIError, api_error
 from tts_plugins.server.requests.chat import ChatCall, Outcome
-from tts_plugins.server.requests.forms import base_of, choice_of, deltas_of, ranked, usage_of
+from tts_plugins.server.requests.forms import base_of, deltas_of, usage_of
 from tts_plugins.server.upstream import dumps
 
 DONE = b"data: [DONE]\n\n"
@@ -108,15 +108,15 @@ class ChatStream:
         """What follows when the solve has ended: the rest of the answer, the usage, and the end mark."""
         try:
             made = self._rest(self._task.result())
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told in the stream, in OpenAI's form
-            return [self._encode({"error": self._told(error)}), DONE]
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it goes into the stream, in OpenAI's form
+            return [self._encode({"error": self._error_body(error)}), DONE]
         return [*map(self._encode, made), DONE]
 
-    def _told(self, error: BaseException) -> dict[str, Any]:
+    def _error_body(self, error: BaseException) -> dict[str, Any]:
         if isinstance(error, asyncio.CancelledError):
             error = APIError(503, "The server is being stopped.", code="shutting_down")
-        told: dict[str, Any] = api_error(error, self.call.service.upstream.secrets).body()["error"]
-        return told
+        reported: dict[str, Any] = api_error(error, self.call.service.upstream.secrets).body()["error"]
+        return reported
 
     def _encode(self, chunk: dict[str, Any]) -> bytes:
         return b"data: " + dumps(chunk) + b"\n\n"
@@ -126,8 +126,7 @@ class ChatStream:
         if self._held is not None or outcome.exchange.tapped:
             choices = [[self._held or {"index": 0, "delta": {}, "finish_reason": "stop"}]]
         else:
-            chosen = ranked(outcome.result, best)[: request.n]
-            whole = [choice_of(candidate, i, origin) for i, candidate in enumerate(chosen)]
+            whole = self.call.choices(outcome, best)
             choices = [[delta] for choice in whole for delta in deltas_of(choice, len(self._sent))]
         chunks = [{**self._chunk(choice), **base_of(origin, best)} for choice in choices]
         last: dict[str, Any] = {"tts": self.call.tts(outcome, best)}

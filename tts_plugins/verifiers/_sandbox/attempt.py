@@ -1,4 +1,4 @@
-"""One check's process: forked, confined, followed until it ends or must end; then nothing is left of it."""
+"""The process of one check: it is forked, confined, watched until it ends or is killed, and removed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOOK = 0.05  # seconds between looks at what has been written to disk
 
 
 class Host(Protocol):
-    """What an attempt needs of the process that forks it."""
+    """What an attempt needs from the process that forks it."""
 
     base: str
     confined: bool
@@ -35,7 +35,7 @@ class Host(Protocol):
 
 
 class Attempt:
-    """One forked process, from its start until nothing is left of it."""
+    """One forked process, from its start until it is removed."""
 
     def __init__(self, zygote: Host, request: dict[str, Any], first: int, end: float) -> None:
         self.zygote, self.request, self.first, self.end = zygote, request, first, end
@@ -90,7 +90,7 @@ class Attempt:
                 return
 
     def _read(self, chunk: bytes) -> bool:
-        """Whether there was a verdict in it."""
+        """Read what it wrote; return whether there was a verdict in it."""
         news = False
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
@@ -123,13 +123,13 @@ class Attempt:
             self.trouble = f"it ended the process ({how})"
 
     def _child(self, into: int) -> NoReturn:
-        """In the forked process: restrict, run, end. It never returns into the zygote's own code."""
+        """Restrict this process, run the check, and end. It never returns into the code of the zygote."""
         code = 70
         try:
             send = child.sender(lambda data: write(3, data), self._key)
             try:
                 self._settle(into)
-            except BaseException as error:  # noqa: BLE001 - no program runs where a restriction could not be had
+            except BaseException as error:  # noqa: BLE001 - without all restrictions, no program runs
                 send(["refused", f"{type(error).__name__}: {error}"])
             else:
                 program, tests = self.request["program"], self.request["tests"]
@@ -144,7 +144,7 @@ class Attempt:
         null = os.open("/dev/null", os.O_RDWR)
         for place in (0, 1, 2):
             os.dup2(null, place)
-        os.dup2(into, 3)  # where it stands already it stays as it is
+        os.dup2(into, 3)  # if it has that number already, this changes nothing
         os.closerange(4, 256)
         os.chdir(self._folder)
         os.environ.clear()
@@ -159,7 +159,7 @@ class Attempt:
 
 
 def too_much(folder: str) -> bool:
-    """Whether a folder holds more files, or more bytes, than a check may leave there."""
+    """Return whether a folder holds more files, or more bytes, than a check may leave there."""
     size = entries = 0
     for path, folders, files in os.walk(folder):
         entries += len(folders) + len(files)
@@ -195,6 +195,6 @@ def clear(folder: str) -> None:
 
 
 def write(place: int, data: bytes) -> None:
-    """All of the data."""
+    """Write all of the data."""
     while data:
         data = data[os.write(place, data) :]

@@ -1,4 +1,4 @@
-"""What runs a candidate's program against tests, inside of the sandbox; what it finds goes out line by line."""
+"""Run a candidate's program against tests inside of the sandbox, and report each outcome as a line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(program: str, tests: Sequence[str], first: int, send: Send) -> None:
     sys.modules["candidate"] = module  # dataclasses and pickles look for it
     try:
         exec(compile(program, "<program>", "exec"), module.__dict__)
-    except BaseException as error:  # noqa: BLE001 - whatever somebody's program raises is what is to be told
+    except BaseException as error:  # noqa: BLE001 - whatever the program raises is the report
         send(["broken", said(error)])
         return
     send(["loaded"])
@@ -36,7 +36,7 @@ def run(program: str, tests: Sequence[str], first: int, send: Send) -> None:
 
 
 def trial(test: str, names: dict[str, Any]) -> str | None:
-    """Why a test fails, or None where it passes; raises what the test raises."""
+    """Return why a test fails, or None if it passes; raise what the test raises."""
     tree = ast.parse(test, "<test>")
     (only,) = tree.body if len(tree.body) == 1 else (None,)
     comparison = only.test if isinstance(only, ast.Assert) else None
@@ -54,7 +54,7 @@ def trial(test: str, names: dict[str, Any]) -> str | None:
 
 
 def said(error: BaseException) -> str:
-    """An error in words, with the line of the program where it arose."""
+    """Return an error in words, with the line of the program where it arose."""
     if isinstance(error, SystemExit):
         return f"it ended the process (exit {shown(error.code)})"
     place, lines = error.__traceback__, []
@@ -69,7 +69,7 @@ def said(error: BaseException) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as it is told, cut where it is long."""
+    """Return a value as text, cut if it is long."""
     try:
         text = repr(value)
     except BaseException as error:  # noqa: BLE001 - a `__repr__` of the program
@@ -97,7 +97,7 @@ def _is_literal(node: ast.expr) -> bool:
 
 
 def _own_equality(value: object, names: dict[str, Any]) -> bool:
-    """Whether the program itself says what the value is equal to: that would pass every test."""
+    """Return whether the program itself defines what the value is equal to: that would pass every test."""
     equality = getattr(type(value), "__eq__", None)
     code = getattr(equality, "__code__", None)
     if code is not None and code.co_filename == "<program>":

@@ -1,4 +1,4 @@
-"""What the Linux kernel is asked to refuse a process: Landlock, seccomp, capabilities, resource limits.
+"""What the Linux kernel refuses a process: Landlock, seccomp, capabilities, resource limits.
 
 Only the standard library, through ctypes; it runs inside of the sandbox, too, where this package is not to be seen.
 Nothing here can be taken back by the process that it is applied to.
@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-# Of landlock.h. What a version of the kernel knows of these is `(1 << count) - 1`.
+# From landlock.h. A version of the kernel knows the first `count` of these: `(1 << count) - 1`.
 _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 _EXECUTE, _WRITE, _READ, _LIST = 1, 2, 4, 8
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_FILE, _REFER, _TRUNCATE = 1 << 4, 1 << 5, 1 << 7, 1 << 8, 1 << 13, 1 << 14
@@ -25,7 +25,7 @@ DROP = _REMOVE_DIR
 USE = _READ | _WRITE
 _SCOPES = 3  # abstract unix sockets and signals, from version 6 on
 
-# What a program of one process and one thread, without network, may ask: numbers on x86-64 and on aarch64.
+# The system calls of a program of one process and one thread, without network: numbers on x86-64 and on aarch64.
 # Not here, and so refused: clone, fork, execve, kill, ptrace, socket, connect, chmod, chown, link, symlink, mount,
 # shmget, mq_open, memfd_create, io_uring_setup, keyctl, bpf, perf_event_open, process_vm_readv, setrlimit, …
 _CALLS: Mapping[str, tuple[int | None, int | None]] = {
@@ -69,7 +69,7 @@ _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # the colum
 _SECCOMP, _NO_NEW_PRIVS, _DEATH_SIGNAL, _DUMPABLE, _DROP_BOUND = 22, 38, 1, 4, 24
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _ALLOW, _KILL, _EPERM, _ENOSYS = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 38
-_NEWEST = 462  # what is newer than this list was never weighed
+_NEWEST = 462  # newer calls than this were not considered
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -89,7 +89,7 @@ def _prctl(option: int, *arguments: int | ctypes.Array[ctypes.c_char]) -> None:
 
 
 def landlock_version() -> int:
-    """The version of Landlock that the kernel offers; 0 where there is none."""
+    """Return the version of Landlock that the kernel offers; 0 if it offers none."""
     try:
         return _call(444, None, 0, 1)
     except OSError:
@@ -124,7 +124,7 @@ def landlock(version: int, allowed: Iterable[tuple[str, int]]) -> None:
 
 
 def no_privileges(*, mortal: bool) -> None:
-    """No more rights than now, ever; no capabilities; `mortal`: it dies with its parent."""
+    """Give up all capabilities and the right to gain rights; with `mortal`, the process dies with its parent."""
     _prctl(_NO_NEW_PRIVS, 1)
     for capability in range(64):
         try:
@@ -137,7 +137,7 @@ def no_privileges(*, mortal: bool) -> None:
 
 
 def limits(*, memory: int, seconds: int, file_size: int, files: int) -> None:
-    """Bytes of address space, seconds of processor, bytes of a file, open files; no core dumps. For good."""
+    """Limit, for good, bytes of address space, seconds of processor, bytes of a file, and open files; no core dumps."""
     for what, most in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CPU, seconds),
@@ -147,14 +147,14 @@ def limits(*, memory: int, seconds: int, file_size: int, files: int) -> None:
         (resource.RLIMIT_MEMLOCK, 0),
     ):
         if what == resource.RLIMIT_AS and sys.platform == "darwin":
-            continue  # it refuses to set what it does not keep to
+            continue  # the kernel refuses to set limits that it does not enforce
         hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(what, (most, most))
 
 
 def seccomp_filter() -> bytes:
-    """The filter as the kernel reads it.
+    """Return the filter in the form that the kernel reads.
 
     Raises:
         OSError: the machine is neither x86-64 nor aarch64.
@@ -179,19 +179,19 @@ def seccomp_filter() -> bytes:
 
 
 def seccomp(program: bytes) -> None:
-    """From now on only what the filter allows."""
+    """Allow only what the filter allows from now on."""
     lines = ctypes.create_string_buffer(program, len(program))
     head = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(lines))
     _prctl(_SECCOMP, 2, ctypes.create_string_buffer(head, len(head)))
 
 
 def not_dumpable() -> None:
-    """No other process may look into this one."""
+    """Keep other processes from looking into this one."""
     _prctl(_DUMPABLE, 0)
 
 
 def confine(paths: Sequence[tuple[str, int]], *, version: int, program: bytes, mortal: bool = True) -> None:
-    """All of it, on this process: what a candidate's program runs under.
+    """Apply all restrictions to this process, before it runs a candidate's program.
 
     Raises:
         OSError: something of it cannot be had; nothing must run then.

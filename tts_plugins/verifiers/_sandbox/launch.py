@@ -16,7 +16,7 @@ Kind = Literal["bubblewrap", "landlock", "none"]
 KINDS: tuple[Kind, ...] = ("bubblewrap", "landlock")
 MEBI = 1 << 20
 
-# Runs the sources that come as the first line of its input, under the names that they have in this package.
+# It runs the sources from the first line of its input, under the names that they have in this package.
 _BOOT = """
 import json, sys, types
 first = json.loads(sys.stdin.buffer.readline())
@@ -32,7 +32,7 @@ sys.modules[name].main(first["settings"])
 
 
 def command(kind: Kind) -> list[str]:
-    """How a process of this kind is started."""
+    """Return the command that starts a process of this kind."""
     python = [os.path.realpath(sys.executable), "-s", "-S", "-E", "-P", "-B", "-c", _BOOT]
     if kind != "bubblewrap":
         return python
@@ -44,7 +44,7 @@ def command(kind: Kind) -> list[str]:
 
 
 def first_line(kind: Kind, base: str, memory: int) -> dict[str, Any]:
-    """What a new process is told: its sources and its settings."""
+    """Return what a new process is sent first: its sources and its settings."""
     modules = [("tts_plugins", ""), ("tts_plugins.verifiers", ""), ("tts_plugins.verifiers._sandbox", "")]
     for part in ("kernel", "child", "attempt", "zygote"):
         source = Path(__file__).with_name(f"{part}.py").read_text(encoding="utf-8")
@@ -54,7 +54,7 @@ def first_line(kind: Kind, base: str, memory: int) -> dict[str, Any]:
 
 
 def readable() -> list[str]:
-    """What a program may read: Python's own library, the system's libraries, time zones. Nothing of a user's."""
+    """Return what a program may read: Python's library, the system's libraries, time zones; nothing of a user's."""
     python = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), f"{sys.base_prefix}/lib"]
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime"]
     paths = dict.fromkeys(os.path.realpath(p) if p.startswith(sys.base_prefix) else p for p in python)

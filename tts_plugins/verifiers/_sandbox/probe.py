@@ -1,4 +1,4 @@
-"""Which sandbox works on this machine, found by running it: bubblewrap or Landlock, both with seccomp and limits."""
+"""Find the sandbox that works on this machine by trying it: bubblewrap or Landlock, with seccomp and limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tts_plugins.errors import SandboxUnavailable
 from tts_plugins.verifiers._sandbox.launch import KINDS, MEBI, Kind
 from tts_plugins.verifiers._sandbox.worker_process import Broken, SandboxProcess
 
-# Each must pass where a sandbox holds. SECRET is a file that the process which asks can read.
+# Each must pass if a sandbox holds. SECRET is a file that this process, which starts the sandbox, can read.
 _HOLDS = (
     "assert add(1, 2) == 3",
     "assert refused(lambda: open(SECRET).read())",
@@ -39,7 +39,7 @@ def refused(action):
 
 @dataclass(frozen=True, kw_only=True)
 class Sandbox:
-    """What programs run in.
+    """What programs run in, on this machine.
 
     Attributes:
         kind: "bubblewrap", "landlock", or "none".
@@ -60,7 +60,7 @@ class Sandbox:
 
 
 def sandbox_kind() -> Kind | None:
-    """The kind of sandbox that works here, best first; None where there is none. It is tried once a process."""
+    """Return the best kind of sandbox that works here, or None. Each process tries once."""
     try:
         return find_sandbox().kind
     except SandboxUnavailable:
@@ -68,7 +68,7 @@ def sandbox_kind() -> Kind | None:
 
 
 def find_sandbox(kinds: Sequence[Kind] = KINDS) -> Sandbox:
-    """The first of these that works here. It takes some tenths of a second the first time.
+    """Return the first of these kinds that works here. The first call takes some tenths of a second.
 
     Raises:
         SandboxUnavailable: none does.
@@ -91,7 +91,7 @@ _lock = forks.lock()
 
 
 def probe(kind: Kind) -> Sandbox | str:
-    """The sandbox of this kind, or why it does not work here."""
+    """Return the sandbox of this kind, or why it does not work here."""
     with _lock:
         if kind not in _probed:
             _probed[kind] = _probe(kind)

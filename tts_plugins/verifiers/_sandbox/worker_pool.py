@@ -26,7 +26,7 @@ class _Job:
         self.unwanted = False
 
     def cancel(self) -> None:
-        """Nobody waits any more: it does not start, or is killed where it has started."""
+        """Keep it from starting, or kill it if it has started: nobody waits for it any more."""
         with self.lock:
             self.unwanted = True
             if self.process is not None:
@@ -34,7 +34,7 @@ class _Job:
 
 
 class Pool:
-    """Up to `workers` processes, started when they are needed.
+    """A pool of up to `workers` processes, which are started when they are needed.
 
     They end with `close`, when the pool is collected, and with the program, however that ends.
     """
@@ -45,7 +45,7 @@ class Pool:
         forks.renew(self)
 
     def renew(self) -> None:
-        """Begin without a process, as a forked child must: the parent's own answer to the parent alone."""
+        """Start without a process, as a forked child must: the processes of the parent answer only the parent."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = list[_Worker]()
@@ -53,7 +53,7 @@ class Pool:
         weakref.finalize(self, _stop, self._jobs, self._threads)
 
     async def check(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The outcome of one check; cancelled, it kills what runs.
+        """Run one check and return its outcome. If it is cancelled, kill what runs.
 
         Raises:
             Broken: the sandbox failed.
@@ -71,7 +71,7 @@ class Pool:
             raise
 
     def close(self) -> None:
-        """End the processes, and what they check; a later check starts new ones."""
+        """End the processes and their checks; a later check starts new ones."""
         with self._lock:
             threads = list(self._threads)
             for job in list(self._open):
@@ -111,7 +111,7 @@ class _Worker(threading.Thread):
             job.process = self._process
         try:
             result = self._process.ask(job.request)
-        except BaseException as error:  # noqa: BLE001 - it belongs to who asked
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller
             job.future.set_exception(error)
         else:
             job.future.set_result(result)

@@ -1,4 +1,4 @@
-"""One process of a sandbox, as it is seen from outside: started, asked one thing at a time, ended."""
+"""One process of a sandbox, seen from outside: start it, send it one check at a time, end it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tts_plugins.verifiers._sandbox.launch import Kind, command, first_line
 
 _START, _SLACK, _LEAVE = 30.0, 10.0, 2.0  # seconds to start, past a check's own limit, and to end by itself
 _MOST = 8 << 20  # bytes of a reply
-# Of this process's environment it gets nothing; hashes are the same in each.
+# It gets nothing of this process's environment; hashes are the same in each process.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
 
 
 class Broken(Exception):
-    """The process could not be started, or did not answer. No program's doing: it says nothing of a candidate."""
+    """The process could not be started, or did not answer. This says nothing about a candidate."""
 
 
 class Cancelled(Exception):
@@ -46,11 +46,11 @@ class SandboxProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process; None where it is not running."""
+        """The id of the process; None if it is not running."""
         return None if self._process is None else self._process.pid
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The outcome of one check; it starts the process where it is not running.
+        """Run one check and return its outcome. Start the process if it is not running.
 
         Raises:
             Broken: there is no answer. The next call starts a new process.
@@ -67,11 +67,11 @@ class SandboxProcess:
         if reply.get("cancelled"):
             raise Cancelled
         if "refused" in reply:
-            raise Broken(f"a restriction could not be had: {reply['refused']}")
+            raise Broken(f"the sandbox could not set a restriction: {reply['refused']}")
         return reply
 
     def cancel(self) -> None:
-        """Stop what is being checked. It does not wait."""
+        """Stop the check that runs, without waiting for its end."""
         with contextlib.suppress(OSError):
             os.write(self._wake[1], b"x")
 
@@ -81,7 +81,7 @@ class SandboxProcess:
             os.read(self._wake[0], 1 << 10)
 
     def end(self) -> None:
-        """End it and what it forked, and remove its folder. A later `ask` starts it again."""
+        """End it and what it forked, and remove its folder. The next check starts it again."""
         process, self._process, self._pending = self._process, None, b""
         if process is not None:
             assert process.stdin is not None and process.stdout is not None
@@ -111,7 +111,7 @@ class SandboxProcess:
         base = "/tmp"  # a file system of its own
         if self.kind != "bubblewrap":
             base = self._folder = os.path.realpath(tempfile.mkdtemp(prefix="tts-plugins-checks-"))
-        # A session of its own: what a terminal sends to its foreground does not end it in the middle of a check.
+        # It gets a session of its own, so that Ctrl-C in a terminal does not end it in the middle of a check.
         self._process = subprocess.Popen(
             command(self.kind), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env=_ENVIRONMENT, cwd="/", start_new_session=True,
@@ -135,7 +135,7 @@ class SandboxProcess:
         assert process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            if number is not None:  # while it starts there is nothing to cancel: that is read afterwards
+            if number is not None:  # while it starts there is nothing to cancel
                 selector.register(self._wake[0], selectors.EVENT_READ)
             while b"\n" not in self._pending:
                 ready = {key.fd for key, _ in selector.select(max(0.0, end - time.monotonic()))}

@@ -25,7 +25,7 @@ _WARM = (
 
 
 class Zygote:
-    """What it was told at its start, and how it checks."""
+    """The settings that came at its start, and its checks."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.confined, self.memory, self.base = bool(settings["confined"]), int(settings["memory"]), settings["base"]
@@ -36,7 +36,7 @@ class Zygote:
         self.pending, self.cancelled, self.ended = b"", False, False
 
     def restrict(self) -> None:
-        """What holds for this process, and so for all of its children."""
+        """Set what holds for this process, and so for all of its children."""
         os.makedirs(self.base, mode=0o700, exist_ok=True)
         if self.confined:
             kernel.no_privileges(mortal=False)
@@ -74,7 +74,7 @@ class Zygote:
         return line
 
     def _check(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Outcomes of all tests: None where passed, else why not. A test that ends its process costs itself only."""
+        """Return the outcomes of all tests: None if passed, else why not. A test that ends its process fails alone."""
         tests: list[str] = request["tests"]
         outcomes: list[str | None] = []
         end = time.monotonic() + request["timeout"]
@@ -104,7 +104,7 @@ class Zygote:
         return {"outcomes": outcomes}
 
     def listen(self, request: dict[str, Any]) -> None:
-        """What arrives while a check runs: that it is not wanted any more, or the end."""
+        """Read what arrives while a check runs: a cancellation, or the end of the input."""
         chunk = os.read(0, 1 << 16)
         self.pending += chunk
         self.ended = self.ended or not chunk
@@ -112,8 +112,8 @@ class Zygote:
 
     def _heed(self, request: dict[str, Any]) -> None:
         *lines, self.pending = self.pending.split(b"\n")
-        told = any(json.loads(line).get("cancel") == request["id"] for line in lines if line)
-        self.cancelled = self.cancelled or self.ended or told
+        wanted_stop = any(json.loads(line).get("cancel") == request["id"] for line in lines if line)
+        self.cancelled = self.cancelled or self.ended or wanted_stop
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ def main(settings: dict[str, Any]) -> None:
     try:
         zygote = Zygote(settings)
         zygote.restrict()
-    except Exception as error:  # noqa: BLE001 - told to who started it, who decides
+    except Exception as error:  # noqa: BLE001 - the process that started it decides
         write(1, json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n")
         sys.exit(1)
     write(1, json.dumps({"ready": True, "landlock": zygote.version}).encode() + b"\n")

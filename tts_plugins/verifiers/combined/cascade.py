@@ -1,4 +1,4 @@
-"""A cheap verifier decides what it can; the dear one sees the rest."""
+"""Verifiers in a row: a cheap one decides if it is sure, and an expensive one decides the rest."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tts_plugins.verifiers._model_calls import total
 
 
 class Cascade:
-    """Scores by the first verifier where it is sure, else by the second.
+    """Scores by the first verifier if it is sure, else by the second.
 
     Args:
-        cheap: asked first. An error of it is not hidden: the second decides, and `details` says why.
-        dear: asked where the first one's score lies strictly between `low` and `high`.
+        cheap: the first verifier. If it fails, the second decides, and `details` has the error.
+        dear: the second verifier, for first scores strictly between `low` and `high`.
         low: a first score of at most this is final; negative for never.
         high: a first score of at least this is final; above 1 for never.
         name: as it appears in traces.
 
-    Its worst case is both. `Veto(verifier, by)` is the cascade in which a cheap check can only refuse.
+    Its worst case is the cost of both. `Veto(verifier, by)` is the cascade in which a cheap check can only refuse.
 
     Raises:
-        ConfigurationError: a part is not a verifier of single candidates, or `low` is not below `high`.
+        ConfigurationError: a part does not score single candidates, or `low` is not below `high`.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Cascade:
         return f"{self.name}({self.cheap!r}, {self.dear!r})"
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Both together."""
+        """Return the bound of both together."""
         return total([await self.cheap.bound(problem, tokens), await self.dear.bound(problem, tokens)])
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """The deciding verifier's score; `details["decided_by"]` names it.
+        """Return the score of the verifier that decides; `details["decided_by"]` names it.
 
         Raises:
             VerifierError: the second one failed.
@@ -52,17 +52,17 @@ class Cascade:
             first = await self.cheap.score(run, candidate)
         except VerifierError as error:
             second = await self.dear.score(run, candidate)
-            return _told(second, self.dear.name, {"first_error": str(error)})
+            return _decided(second, self.dear.name, {"first_error": str(error)})
         if first.value <= self.low or first.value >= self.high:
-            return _told(first, self.cheap.name, {})
-        return _told(await self.dear.score(run, candidate), self.dear.name, {"first_score": first.value})
+            return _decided(first, self.cheap.name, {})
+        return _decided(await self.dear.score(run, candidate), self.dear.name, {"first_score": first.value})
 
 
 class Veto:
-    """A local check that can only refuse: its refusal is final, and everything else is the verifier's to say.
+    """A local check that can only refuse. Its refusal is final; the verifier scores everything else.
 
     Args:
-        verifier: scores what is not refused, and is not asked about the rest.
+        verifier: scores what is not refused.
         by: a cheap verifier, such as a `CallableVerifier`, `JSONSchemaVerifier` or `Screen`.
         below: a score of `by` under this refuses.
         name: as it appears in traces.
@@ -80,11 +80,11 @@ class Veto:
         return f"{self.name}({self.verifier!r}, by={self.by!r})"
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """Both together."""
+        """Return the bound of both together."""
         return total([await self.verifier.bound(problem, tokens), await self.by.bound(problem, tokens)])
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """0 where it is refused, else the verifier's score.
+        """Return 0 if the check refuses, else the verifier's score.
 
         Raises:
             VerifierError: the check or the verifier failed.
@@ -96,7 +96,7 @@ class Veto:
 
 
 def check_verifier(who: str, field: str, value: object) -> None:
-    """Refuse what cannot score a single candidate."""
+    """Raise unless `value` can score a single candidate."""
     if not isinstance(value, Verifier):
         raise ConfigurationError(
             f"{who}: {field}={value!r} does not score single candidates; wrap a function "
@@ -104,7 +104,7 @@ def check_verifier(who: str, field: str, value: object) -> None:
         )
 
 
-def _told(score: Score, who: str, more: dict[str, object]) -> Score:
+def _decided(score: Score, who: str, more: dict[str, object]) -> Score:
     return Score(
         value=score.value, steps=score.steps, feedback=score.feedback,
         details={**score.details, "decided_by": who, **more},

@@ -1,4 +1,4 @@
-"""Several verifiers, one score."""
+"""One score from several verifiers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Ensemble:
         verifiers: two or more that score single candidates.
         combine: "mean"; "min", by which each can refuse; "median", which one outlier does not move; "vote", the share
             of them that give at least 0.5.
-        weights: how much each counts in "mean", "median" and "vote"; equally where left out.
-        quorum: how many must have given a score; all of them where left out. The others' errors stand in `details`.
+        weights: how much each counts in "mean", "median" and "vote"; equally if left out.
+        quorum: how many must give a score; all of them if left out. The errors of the others are in `details`.
         name: as it appears in traces.
 
     Raises:
@@ -62,11 +62,11 @@ class Ensemble:
         return f"{self.name}({', '.join(map(repr, self.verifiers))}, {self.combine})"
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        """All of them together."""
+        """Return the bound of all of them together."""
         return total([await verifier.bound(problem, tokens) for verifier in self.verifiers])
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
-        """The combined score; `details` has each one's, and the feedback of the lowest is the feedback.
+        """Return the combined score; `details` has the parts, and the feedback is that of the lowest.
 
         Raises:
             VerifierError: fewer than the quorum gave a score.
@@ -95,7 +95,7 @@ class Ensemble:
 
 
 def combined(values: Sequence[float], weights: Sequence[float], how: Combine) -> float:
-    """Scores and their weights as one score."""
+    """Combine scores and their weights into one score."""
     whole = math.fsum(weights)
     if how == "min":
         return min(values)

@@ -13,9 +13,9 @@ from tts_plugins.prompts import entailment_messages, entailment_schema, make_key
 from tts_plugins.protocols import Model, Run
 from tts_plugins.selection import RelatedKey, Relation
 from tts_plugins.types import Generation, Problem
+from tts_plugins.verifiers._judge_replies import Unreadable, read_verdict
 from tts_plugins.verifiers._model_calls import Asker
 from tts_plugins.verifiers._vectors import cosine, embeds, vectors_of
-from tts_plugins.verifiers._verdicts import Unreadable, read_verdict
 
 _RELATIONS = ("entailment", "neutral", "contradiction")
 

@@ -12,9 +12,9 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import LIMIT, make_key, problem_text, verification_messages
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Generation, Problem, Score
+from tts_plugins.verifiers._judge_replies import Unreadable, p_yes, top_logprobs, word_at
 from tts_plugins.verifiers._memo import Once
 from tts_plugins.verifiers._model_calls import Asker, shown, worst_text, worst_trouble
-from tts_plugins.verifiers._verdicts import Unreadable, p_yes, top_logprobs, word_at
 
 
 class GenerativeVerifier:

@@ -14,10 +14,10 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import LIMIT, Messages, grounded_messages, grounded_schema, make_key, problem_text
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Generation, Problem, Score
+from tts_plugins.verifiers._judge_replies import Unreadable, read_verdict
 from tts_plugins.verifiers._memo import Once
 from tts_plugins.verifiers._model_calls import Asker, shown, worst_text, worst_trouble
 from tts_plugins.verifiers._vectors import Vector, embeds, vectors_of
-from tts_plugins.verifiers._verdicts import Unreadable, read_verdict
 from tts_plugins.verifiers.similar import nearness
 
 # A sentence ends with its mark and a blank (none follows in Chinese and Japanese), or with its line.

@@ -13,9 +13,9 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import LIMIT, Messages, judge_messages, judge_schema, make_key, problem_text
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Generation, Problem, Score
+from tts_plugins.verifiers._judge_replies import Unreadable, expectation, number, read_verdict, text_of, unit
 from tts_plugins.verifiers._memo import Once
 from tts_plugins.verifiers._model_calls import Asker, shown, worst_text, worst_trouble
-from tts_plugins.verifiers._verdicts import Unreadable, expectation, number, read_verdict, text_of, unit
 from tts_plugins.verifiers.judges.canaries import Canaries
 
 Rubric = str | Mapping[str, str] | Sequence[str]

@@ -13,8 +13,8 @@ from tts_plugins.errors import BudgetExhausted, CandidateError, ConfigurationErr
 from tts_plugins.prompts import LIMIT, Messages, make_key, pairwise_messages, pairwise_schema, problem_text
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Generation, Problem, Score
+from tts_plugins.verifiers._judge_replies import Unreadable, read_verdict, text_of
 from tts_plugins.verifiers._model_calls import Asker, shown, worst_text, worst_trouble
-from tts_plugins.verifiers._verdicts import Unreadable, read_verdict, text_of
 from tts_plugins.verifiers.judges._bradley_terry import Outcome, bradley_terry, knockout_pairs, swiss_pairs, win_rates
 
 RUBRIC = "The better one is the one that is right; of two that are right, the one that answers more completely."
@@ -116,7 +116,7 @@ class PairwiseJudge:
     async def _play(
         self, run: Run, candidates: Sequence[Candidate], pairs: Sequence[tuple[int, int]], table: _Table
     ) -> None:
-        """A round: all its comparisons at once; the budget's end is told after those that it allowed."""
+        """A round: all its comparisons at once; if the budget ends, this is raised after those that it allowed."""
         played = await asyncio.gather(
             *(self._compare(run, candidates[i], candidates[j]) for i, j in pairs), return_exceptions=True
         )

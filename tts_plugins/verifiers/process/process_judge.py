@@ -15,9 +15,7 @@ from tts_plugins.protocols import Model, Run
 from tts_plugins.selection import Aggregate, aggregate, check_aggregate
 from tts_plugins.steps import By, steps_of
 from tts_plugins.types import Candidate, Generation, Problem, Score
-from tts_plugins.verifiers._memo import Memory, prefix_keys
-from tts_plugins.verifiers._model_calls import Asker, total, worst_text, worst_trouble
-from tts_plugins.verifiers._verdicts import (
+from tts_plugins.verifiers._judge_replies import (
     Unreadable,
     in_range,
     p_yes,
@@ -27,6 +25,8 @@ from tts_plugins.verifiers._verdicts import (
     unit,
     word_at,
 )
+from tts_plugins.verifiers._memo import Memory, prefix_keys
+from tts_plugins.verifiers._model_calls import Asker, total, worst_text, worst_trouble
 
 _TOKENS_A_STEP = 8  # the steps of a candidate are reserved for by this; a text of shorter ones draws on what is left
 _REPAIRS = 2  # that are reserved for in "yes_no"

@@ -1,0 +1,125 @@
+"""A ladder through the adapters: more effort, another model of the same server, and what the framework itself has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("aiohttp")
+
+from tts_plugins import Ladder, Ledger, SelfConsistency
+from tts_plugins.budget import Budget
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.policies import Rung
+from tts_plugins.testing.loopback import LoopbackServer
+
+TWO = SelfConsistency(n=2)
+EFFORT = Ladder([TWO, Rung(strategy=TWO, effort="high")])
+NAMED = Ladder([TWO, Rung(strategy=TWO, model="large")])
+
+
+def reply(body: dict[str, Any], index: int) -> str:
+    sure = body["model"].endswith("large") or body.get("reasoning_effort") == "high"
+    said = 9 if sure else index
+    return f"[[ ## answer ## ]]\n{said}\n\n[[ ## completed ## ]]" if "[[ ##" in str(body) else f"#### {said}"
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    with LoopbackServer(reply=reply, indexing="arrival") as running:
+        yield running
+
+
+def asked(server: LoopbackServer) -> list[tuple[str, str | None]]:
+    return [(r.body["model"].removeprefix("openai/"), r.body.get("reasoning_effort")) for r in server.requests]
+
+
+FIRST = [("small", None)] * 2
+SEEN = {"effort": [*FIRST, *[("small", "high")] * 2], "named": [*FIRST, *[("large", None)] * 2]}
+LADDERS = pytest.mark.parametrize(("kind", "ladder"), [("effort", EFFORT), ("named", NAMED)])
+
+
+@LADDERS
+def test_openai(server: LoopbackServer, kind: str, ladder: Ladder) -> None:
+    openai, adapter = pytest.importorskip("openai"), pytest.importorskip("tts_plugins_openai")
+    with openai.OpenAI(base_url=server.base_url, api_key="-", max_retries=0) as client:
+        ledger = Ledger(Budget(tokens=10_000))
+        scaled = adapter.scale(client, strategy=ladder, budget=ledger)
+        messages = [{"role": "user", "content": "?"}]
+        made = scaled.chat.completions.create(model="small", messages=messages, max_tokens=20)
+    assert made.choices[0].message.content == "#### 9"
+    assert list(dict.fromkeys(asked(server))) == list(dict.fromkeys(SEEN[kind]))
+    assert server.counts.tokens <= ledger.usage.tokens <= 10_000  # few tokens of n choices prove no count
+
+
+def chat(server: LoopbackServer, name: str = "small") -> Any:
+    return pytest.importorskip("langchain_openai").ChatOpenAI(
+        model=name, base_url=server.base_url, api_key="-", max_retries=0, temperature=0.8
+    )
+
+
+@LADDERS
+def test_a_chain(server: LoopbackServer, kind: str, ladder: Ladder) -> None:
+    adapter, core = pytest.importorskip("tts_plugins_langchain"), pytest.importorskip("langchain_core")
+    prompt = core.prompts.ChatPromptTemplate.from_template("{q}")
+    chain = prompt | chat(server) | core.output_parsers.StrOutputParser()
+    ledger = Ledger(Budget(calls=100))
+    assert adapter.scale(chain, strategy=ladder, budget=ledger).invoke({"q": "?"}) == "#### 9"
+    assert asked(server) == SEEN[kind] and ledger.usage.tokens == server.counts.tokens
+
+
+async def test_a_chain_asks_another_chat_model_and_a_whole_chain(server: LoopbackServer) -> None:
+    adapter, core = pytest.importorskip("tts_plugins_langchain"), pytest.importorskip("langchain_core")
+    prompt, parser = core.prompts.ChatPromptTemplate.from_template("{q}"), core.output_parsers.StrOutputParser()
+    for given in (chat(server, "large"), prompt | chat(server, "large") | parser):
+        ladder = Ladder([TWO, Rung(strategy=TWO, model=given)])
+        scaled = adapter.scale(prompt | chat(server) | parser, strategy=ladder)
+        assert await scaled.ainvoke({"q": "?"}) == "#### 9"
+        assert asked(server)[-4:] == SEEN["named"]
+    hidden = core.runnables.RunnableLambda(lambda q: f"#### {len(server.requests)}{id(object())}")
+    with pytest.raises(ConfigurationError, match="no chat model can be seen"):
+        adapter.scale(hidden, strategy=Ladder([Rung(strategy=TWO, effort="high")])).invoke("?")
+
+
+@LADDERS
+def test_a_chat_model(server: LoopbackServer, kind: str, ladder: Ladder) -> None:
+    adapter = pytest.importorskip("tts_plugins_langchain")
+    assert adapter.ScaledChatModel(bound=chat(server), strategy=ladder).invoke("?").content == "#### 9"
+    assert asked(server) == SEEN[kind]
+
+
+@LADDERS
+def test_an_agent(server: LoopbackServer, kind: str, ladder: Ladder) -> None:
+    adapter, agents = pytest.importorskip("tts_plugins_langchain"), pytest.importorskip("langchain.agents")
+    agent = agents.create_agent(chat(server), middleware=[adapter.TestTimeScaling(strategy=ladder)])
+    made = agent.invoke({"messages": [("user", "?")]})
+    assert made["messages"][-1].content == "#### 9" and asked(server) == SEEN[kind]
+
+
+@pytest.fixture
+def lm(server: LoopbackServer) -> Iterator[Any]:
+    dspy, models = pytest.importorskip("dspy"), pytest.importorskip("tests.dspy_models")
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
+    made = models.language_model(server)
+    yield made
+    models.close(made)
+
+
+@LADDERS
+def test_a_dspy_program(server: LoopbackServer, lm: Any, kind: str, ladder: Ladder) -> None:
+    dspy, adapter = pytest.importorskip("dspy"), pytest.importorskip("tts_plugins_dspy")
+    ladder = ladder if kind == "effort" else Ladder([TWO, Rung(strategy=TWO, model="openai/large")])
+    ledger = Ledger(Budget(calls=100))
+    with dspy.context(lm=lm):
+        made = adapter.Scaled(dspy.Predict("question -> answer: int"), strategy=ladder, budget=ledger)(question="?")
+    assert made.answer == 9 and asked(server) == SEEN[kind]
+    assert ledger.usage.tokens == server.counts.tokens
+
+
+def test_a_dspy_model(server: LoopbackServer, lm: Any) -> None:
+    dspy, adapter = pytest.importorskip("dspy"), pytest.importorskip("tts_plugins_dspy")
+    with dspy.context(lm=adapter.ScaledLM(lm, strategy=EFFORT)):
+        assert dspy.Predict("question -> answer: int")(question="?").answer == 9
+    assert asked(server) == SEEN["effort"]

@@ -1,0 +1,59 @@
+"""What a solve may take, before it takes it; many problems from synchronous code; a result as JSON and in one line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from tts_plugins import BestOfN, Budget, SelfConsistency, dry_run, solve_many_sync, solve_sync
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.models import LocalModel, OpenAICompatibleModel
+from tts_plugins.testing import ScriptedModel
+from tts_plugins.testing.loopback import LoopbackServer
+from tts_plugins.verifiers import CallableVerifier, LLMJudge
+
+
+def test_nothing_is_sent_and_the_figures_are_those_of_the_bounds() -> None:
+    with LoopbackServer() as server:
+        model = OpenAICompatibleModel("m", base_url=server.base_url, max_tokens=100, price=(1.0, 2.0))
+        found = dry_run("x" * 40, model=model, strategy=BestOfN(n=4), verifier=CallableVerifier(lambda p, c: 1.0))
+        judged = dry_run("x" * 40, model=model, verifier=LLMJudge(model))
+        assert not server.requests
+    assert found.costs["minimum"].calls == found.costs["worst_case"].calls == 4
+    assert found.costs["worst_case"].completion_tokens == 400
+    assert found.costs["worst_case"].usd is not None and found.costs["worst_case"].usd > 4 * 100 * 2e-6
+    assert judged.costs["worst_case"].calls == 8 * 3  # a verdict may be asked for once more
+    assert json.loads(json.dumps(found.to_dict()))["strategy"] == "BestOfN(n=4, select='best')"
+
+
+def test_room_is_how_many_candidates_surely_fit() -> None:
+    model = ScriptedModel(["a"], max_tokens=10)
+    found = dry_run("?", model=model, strategy=SelfConsistency(n=8), budget=Budget(tokens=50))
+    assert found.room == 3 and any("room for 3 of 8" in note for note in found.notes)
+    result = solve_sync("?", model=model, strategy=SelfConsistency(n=8), budget=Budget(tokens=50))
+    assert len(result.candidates) >= 3
+    with pytest.raises(ConfigurationError, match="cannot hold"):
+        dry_run("?", model=ScriptedModel(["a"], max_tokens=None), budget=Budget(tokens=50))
+
+
+def test_a_local_model_is_not_started() -> None:
+    model = LocalModel("nowhere.gguf", max_tokens=10)
+    assert dry_run("?", model=model).costs["expected"].usd == 0.0
+
+
+async def test_inside_a_running_loop() -> None:
+    assert dry_run("?", model=ScriptedModel(["a"])).costs["minimum"].calls == 8
+    results = solve_many_sync(["?", "!"], model=ScriptedModel(["a"]), strategy=SelfConsistency(n=1))
+    assert [r.text for r in results] == ["a", "a"]
+    await asyncio.sleep(0)
+
+
+def test_a_result_in_one_line_and_as_json() -> None:
+    result = solve_sync("?", model=ScriptedModel(["Answer: 391"]), strategy=SelfConsistency(n=2), seed=1)
+    assert repr(result) == (
+        "Result(answer='391', text='Answer: 391', confidence=1.0, 2 candidates, 30 tokens, stopped='complete')"
+    )
+    said = json.loads(json.dumps(result.to_dict()))
+    assert said["answer"] == "391" and len(said["candidates"]) == 2 and said["usage"]["tokens"] == 30

@@ -1,0 +1,180 @@
+"""A ladder of compute: who is asked when, what is kept, where it ends, and the forms that it can be written in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tts_plugins import BestOfN, Budget, Ladder, Revision, SelfConsistency, solve_sync
+from tts_plugins.cli import main
+from tts_plugins.cli._arguments.strategy import strategy_of
+from tts_plugins.errors import ConfigurationError, RequestRefused
+from tts_plugins.models import LocalModel, OpenAICompatibleModel
+from tts_plugins.policies import Rung
+from tts_plugins.profiles import load_profile
+from tts_plugins.strategies import BaseStrategy
+from tts_plugins.testing import ScriptedModel
+from tts_plugins.testing.loopback import LoopbackServer
+
+TWO = SelfConsistency(n=2)
+
+
+def model(answers: list[Any], name: str) -> ScriptedModel:
+    return ScriptedModel([f"#### {a}" if isinstance(a, int) else a for a in answers], name=name)
+
+
+def asked(*models: ScriptedModel) -> list[int]:
+    return [sum(map(len, each.requests)) for each in models]
+
+
+def test_answers_that_agree_end_it() -> None:
+    small, large = model([7], "small"), model([8], "large")
+    result = solve_sync("?", model=small, strategy=Ladder([TWO, Rung(strategy=TWO, model=large)]))
+    assert (result.answer, asked(small, large), result.stopped) == ("7", [2, 0], "stop_rule")
+    rungs = [event for event in result.trace if event["kind"] == "rung"]
+    assert [(r["rung"], r["ease"], r["settled"]) for r in rungs] == [(1, 1.0, True)]
+
+
+def test_a_rung_of_the_same_model_goes_on_from_the_samples_before() -> None:
+    small = model([1, 2, 2, 2], "small")
+    result = solve_sync("?", model=small, strategy=Ladder([TWO, SelfConsistency(n=4)]))
+    assert (result.answer, asked(small), len(result.candidates)) == ("2", [4], 4)
+
+
+def test_three_models_in_a_row_each_asked_only_where_the_one_before_disagrees() -> None:
+    models = [model([1, 2], "a"), model([3, 4], "b"), model([9], "c")]
+    ladder = Ladder([TWO, Rung(strategy=TWO, model=models[1]), Rung(strategy=SelfConsistency(n=1), model=models[2])])
+    result = solve_sync("?", model=models[0], strategy=ladder)
+    assert (result.answer, asked(*models)) == ("9", [2, 2, 1]) and ladder.calls() == (2, 5)
+
+
+def test_a_best_score_ends_it_too() -> None:
+    small, large = model([1, 2], "small"), model([9], "large")
+    ladder = Ladder([BestOfN(n=2), Rung(strategy=BestOfN(n=1), model=large)])
+
+    def check(problem: Any, candidate: Any) -> bool:
+        return bool(candidate.answer == "2")
+
+    assert solve_sync("?", model=small, strategy=ladder, verifier=check).answer == "2"
+    assert asked(small, large) == [2, 0]
+    result = solve_sync("?", model=model([1, 3], "small"), strategy=ladder, verifier=check)
+    assert result.answer == "9" and asked(large) == [1]
+
+
+@pytest.mark.parametrize(("enough", "calls"), [("careful", 6), ("balanced", 3), (0.5, 3), (0.9, 6)])
+def test_how_much_has_to_agree(enough: Any, calls: int) -> None:
+    first = Rung(strategy=SelfConsistency(n=4))
+    small = model([1, 1, 1, 2, 3, 3], "small")
+    strategy = Ladder([first, SelfConsistency(n=6)], enough=enough)
+    assert solve_sync("?", model=small, strategy=strategy).usage.calls == (4 if calls == 3 else 6)
+
+
+@pytest.mark.parametrize("second", [[RequestRefused("400")], [RequestRefused("503")]])
+def test_where_a_rung_fails_the_answer_before_stands(second: list[Any]) -> None:
+    result = solve_sync(
+        "?", model=model([1, 2], "small"), strategy=Ladder([TWO, Rung(strategy=TWO, model=model(second, "large"))])
+    )
+    assert result.answer == "1" and any(event["kind"] == "rung_failed" for event in result.trace)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 4])
+def test_a_budget_holds_over_all_rungs(calls: int) -> None:
+    small, large = model([1, 2], "small"), model([9], "large")
+    ladder = Ladder([TWO, Rung(strategy=TWO, model=large)])
+    result = solve_sync("?", model=small, strategy=ladder, budget=Budget(calls=calls))
+    # One answer alone agrees with nobody, so that it settles nothing.
+    assert result.usage.calls == calls == sum(asked(small, large))
+
+
+@pytest.fixture
+def server() -> Iterator[LoopbackServer]:
+    def reply(body: dict[str, Any], index: int) -> str:
+        sure = body["model"] == "large" or body.get("reasoning_effort") == "high"
+        return "#### 9" if sure else f"#### {index}"
+
+    with LoopbackServer(reply=reply, indexing="arrival") as running:
+        yield running
+
+
+def test_a_server_is_asked_for_more_effort_and_for_a_larger_model(server: LoopbackServer) -> None:
+    own = OpenAICompatibleModel("small", base_url=server.base_url, api_key="-", max_tokens=20)
+    effort = Ladder([TWO, Rung(strategy=TWO, effort="high")])
+    assert solve_sync("?", model=own, strategy=effort, budget=Budget(tokens=10_000)).answer == "9"
+    sent = [(r.body["model"], r.body.get("reasoning_effort")) for r in server.requests]
+    assert sent[0] == ("small", None) and sent[-1] == ("small", "high")
+    larger = Ladder([TWO, Rung(strategy=TWO, model="large")])
+    assert solve_sync("?", model=own, strategy=larger).answer == "9"
+    assert server.requests[-1].body["model"] == "large" and "reasoning_effort" not in server.requests[-1].body
+    assert own.variant(effort="high") is own.variant(effort="high") and own.name == "small"
+
+
+def test_a_money_budget_over_a_model_of_unknown_price_is_refused(server: LoopbackServer) -> None:
+    own = OpenAICompatibleModel("small", base_url=server.base_url, api_key="-", max_tokens=20, price=(1.0, 1.0))
+    ladder = Ladder([TWO, Rung(strategy=TWO, model="large")])
+    with pytest.raises(Exception, match="price"):
+        solve_sync("?", model=own, strategy=ladder, budget=Budget(usd=1.0))
+
+
+FORMS = {"type": "ladder", "enough": "careful", "rungs": [
+    {"type": "rung", "strategy": {"type": "self-consistency", "n": 2}},
+    {"type": "rung", "strategy": {"type": "self-consistency", "n": 3}, "model": "large", "price": 8},
+]}  # fmt: skip
+SAME = Ladder([TWO, Rung(strategy=SelfConsistency(n=3), model="large", price=8)], enough="careful")
+
+
+def test_its_forms_are_one() -> None:
+    assert BaseStrategy.from_dict(FORMS) == SAME == BaseStrategy.from_dict(SAME.to_dict())
+    typed = "ladder: enough=careful > self-consistency:n=2 > self-consistency:n=3,model=large,price=8"
+    assert strategy_of(typed, {}, verified=False) == SAME
+
+
+def test_a_profile_holds_one(tmp_path: Path) -> None:
+    (tmp_path / "tts-plugins.toml").write_text(
+        '[profiles.climb]\nstrategy = { type = "ladder", enough = "careful", rungs = [\n'
+        '  { type = "rung", strategy = { type = "self-consistency", n = 2 } },\n'
+        '  { type = "rung", strategy = { type = "self-consistency", n = 3 }, model = "large", price = 8 },\n] }\n'
+    )
+    assert load_profile("climb", directory=tmp_path, environ={}).strategy == SAME
+
+
+def test_the_command_line_climbs(server: LoopbackServer, capsys: pytest.CaptureFixture[str]) -> None:
+    typed = "ladder: self-consistency:n=2 > self-consistency:n=2,effort=high > self-consistency:n=1,model=large"
+    command = ["solve", "?", "--model", "small", "--base-url", server.base_url, "--strategy", typed]
+    assert main(command) == 0 and "9" in capsys.readouterr().out
+    assert [r.body.get("reasoning_effort") for r in server.requests][-1] == "high"
+    alone = "ladder: self-consistency:n=1 > self-consistency:n=2"
+    for wrong, said in (("ladder:", "needs its rungs"), ("ladder: luck=1 > revision", "no setting 'luck'"),
+                        (alone, "always agrees with itself")):  # fmt: skip
+        assert main([*command[:-1], wrong]) == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda: Ladder([]), "at least one strategy"),
+        (lambda: Ladder(TWO), "must be a list"),  # type: ignore[arg-type]
+        (lambda: Ladder([SelfConsistency(n=1), TWO]), "always agrees with itself"),
+        (lambda: Ladder([TWO, "best"]), "is not a strategy"),  # type: ignore[list-item]
+        (lambda: Ladder([TWO], enough="brave"), "enough='brave'"),  # type: ignore[arg-type]
+        (lambda: Ladder([TWO], enough=1.5), "enough=1.5"),
+        (lambda: Ladder([TWO], signal="luck"), "signal='luck'"),  # type: ignore[arg-type]
+        (lambda: Rung(strategy=TWO, price=0), "price=0"),
+        (lambda: Rung(strategy=TWO, effort=""), "effort=''"),
+        (lambda: Rung(strategy=Revision(chains=1, rounds=2), effort="high"), "gives whole answers only"),
+        (lambda: Ladder([TWO]).with_models({"x": 3}), "is not a model"),  # type: ignore[dict-item]
+        (lambda: LocalModel().variant(effort="high"), "its server has one model"),
+    ],
+)
+def test_what_cannot_be_climbed_is_refused(wrong: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        wrong()
+
+
+def test_a_model_that_cannot_be_another_says_so_before_anything_is_paid() -> None:
+    small = model([1, 2], "small")
+    with pytest.raises(ConfigurationError, match=r"at effort 'high', which small cannot become; give the model itself"):
+        solve_sync("?", model=small, strategy=Ladder([TWO, Rung(strategy=TWO, effort="high")]))
+    assert asked(small) == [0]

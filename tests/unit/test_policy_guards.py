@@ -1,0 +1,227 @@
+"""What a fit and a report must not claim: from unknown tokens, other models, foreign labels, blanks, raw scores."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tts_plugins import BestOfN, Ladder, SelfConsistency, solve_sync
+from tts_plugins.bench import replay_sync
+from tts_plugins.cli import main
+from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.models.replay import ReplayModel, recorded_answer
+from tts_plugins.policies import LearnedStopping, calibrate, held_out
+from tts_plugins.policies._calibration.larger_model import LargerPool, classes
+from tts_plugins.policies._calibration.options import sampling
+from tts_plugins.policies._calibration.replayed_trials import Trials
+from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
+from tts_plugins.stopping import VoteLead
+from tts_plugins.testing import ScriptedModel
+from tts_plugins.testing.synthetic import synthetic_pool
+from tts_plugins.verifiers.recorded import RecordedVerifier
+
+POOL = synthetic_pool(60, 6, seed=3)
+
+
+def changed(pool: Pool, number: int, **change: Any) -> Pool:
+    """The pool with one candidate of a problem changed."""
+    p = pool.problems[number]
+    odd = replace(p, candidates=(*p.candidates[:-1], replace(p.candidates[-1], **change)))
+    return replace(pool, problems=(*pool.problems[:number], odd, *pool.problems[number + 1 :]))
+
+
+# Unknown tokens
+
+
+def test_tokens_that_were_not_counted_are_unknown_and_not_zero() -> None:
+    known = replay_sync(POOL, SelfConsistency(n=2))
+    unknown = replay_sync(changed(POOL, 5, tokens=None), SelfConsistency(n=2))
+    assert unknown.tokens.value != unknown.tokens.value and not unknown.exact  # NaN
+    for first, second in ((known, unknown), (unknown, known)):
+        with pytest.raises(DataError, match="unknown and not 0"):
+            first.tokens_saved(second)
+    assert unknown.accuracy == known.accuracy
+    for fit in (calibrate, lambda pool: LearnedStopping.fit(pool, n=4, target=0.1)):
+        with pytest.raises(DataError, match=r"problem '.*', candidates\[5\], tokens: is null"):
+            fit(changed(POOL, 5, tokens=None))
+
+
+def test_flops_are_not_claimed_from_unknown_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none = [replace(p, candidates=tuple(replace(c, tokens=None) for c in p.candidates)) for p in POOL.problems[:6]]
+    bare = replace(POOL, problems=tuple(none))
+    path = tmp_path / "pool.jsonl.gz"
+    bare.write(path)
+    command = ["bench", "--pool", str(path), "--strategy", "self-consistency:n=2", "--out", str(tmp_path / "run.bench")]
+    assert main(command) == 0 and "unknown" in capsys.readouterr().out
+    assert main([*command, "--params", "8e9"]) == 0 and capsys.readouterr().out.count("unknown") >= 2
+    large = tmp_path / "large.jsonl.gz"
+    POOL.write(large)
+    assert main([*command, "--params", "8e9", "--larger", str(large), "--larger-params", "7e10"]) != 0
+    assert "unknown and not 0" in " ".join(capsys.readouterr().err.split())
+
+
+# Another model, verifier, n or selection
+
+
+def test_a_rule_that_runs_with_another_model_says_so() -> None:
+    rule = LearnedStopping.fit(POOL, n=4, target=0.3)
+    assert rule.model == "synthetic"
+    other = solve_sync("?", model=ScriptedModel(["#### 1"], name="other"), strategy=SelfConsistency(n=4, stop=rule))
+    assert any("fitted to model 'synthetic', and ran with 'other'" in said for said in other.warnings)
+    both = SelfConsistency(n=4, stop=rule | VoteLead(4))
+    assert solve_sync("?", model=ScriptedModel(["#### 1"], name="other"), strategy=both).warnings
+    same = solve_sync(POOL.problems[0].problem(), model=ReplayModel(POOL), strategy=SelfConsistency(n=4, stop=rule),
+                      answer=recorded_answer)  # fmt: skip
+    assert not any("fitted to" in said for said in same.warnings)
+    for wrong in (lambda: SelfConsistency(n=5, stop=rule), lambda: BestOfN(n=4, stop=rule)):
+        with pytest.raises(ConfigurationError, match="it was fitted to"):
+            wrong()
+
+
+# Labels of a pool's own
+
+
+def labelled(name: str, right: str, labels: tuple[str, ...], gold: str | None = None) -> Pool:
+    made = tuple(PoolCandidate(answer=label, tokens=9, correct=label == right) for label in labels)
+    return Pool(header=PoolHeader(model=name, dataset="d"), problems=tuple(
+        PoolProblem(id=f"p{i}", prompt=f"{i}?", answer=gold, candidates=made) for i in range(12)))  # fmt: skip
+
+
+def test_labels_of_a_pool_s_own_are_not_voted_on_together() -> None:
+    groups = labelled("a", "g1", ("g0", "g1", "g1"))
+    for label in ("g0", "class_3", "#1", "group 2"):
+        assert classes(labelled("a", label, (label,)))
+    for plain in ("391", "Paris", "x1 + x2"):
+        assert not classes(labelled("a", plain, (plain,)))
+    assert not classes(labelled("a", "B2", ("B2",), gold="B2"))  # the gold answer is written so
+    declared = replace(labelled("a", "red", ("red",)), header=PoolHeader(model="a", dataset="d",
+                                                                         extra={"answers": "classes"}))  # fmt: skip
+    assert classes(declared)
+    for small, large in (
+        (groups, groups),
+        (declared, labelled("b", "red", ("red",))),
+        (labelled("a", "x", ("x", "y")), labelled("b", "y", ("x", "y"))),
+    ):  # graded otherwise
+        assert not LargerPool.beside(small, large, price=2.0, extra=0.0).same_labels  # fmt: skip
+    alike = labelled("a", "x", ("x", "y"))
+    assert LargerPool.beside(alike, alike, price=2.0, extra=0.0).same_labels
+    (plan,) = calibrate(groups, budgets=(6,), larger=labelled("b", "g0", ("g0", "g1", "g0")), larger_price=2.0).plans
+    assert any("not voted on together" in note for note in plan.notes)
+    assert not (isinstance(plan.fixed, Ladder) and any(rung.beside for rung in plan.fixed.rungs))
+
+
+# Problems without a score
+
+
+def test_one_unscored_problem_blocks_neither_a_fit_nor_votes() -> None:
+    odd = changed(POOL, 7, score=None, step_scores=())
+    (plan,) = calibrate(odd, budgets=(4,), orders=2).plans
+    assert any("1 of 60 problems lack a score and were left out" in note for note in plan.notes)
+    found = replay_sync(odd, SelfConsistency(n=6), RecordedVerifier())
+    assert found.accuracy == replay_sync(odd, SelfConsistency(n=6)).accuracy
+    bare = replace(POOL, problems=tuple(
+        replace(p, candidates=tuple(replace(c, score=None, step_scores=()) for c in p.candidates)) if i < 50 else p
+        for i, p in enumerate(POOL.problems)))  # fmt: skip
+    policy = calibrate(bare, budgets=(4,), orders=2)
+    assert policy.verifier is None and any("scores are not used" in note for note in policy.plans[0].notes)
+
+
+# Candidates that say nothing
+
+
+def test_walks_leave_out_what_says_nothing_as_a_run_does() -> None:
+    said = [PoolCandidate(text="x", answer=a, tokens=9, correct=a == "1") for a in ("1", "1", "2", "1")]
+    blank = PoolCandidate(text=" ", answer=None, tokens=9, correct=False)
+    assert blank.blank and not PoolCandidate(answer=None).blank and not PoolCandidate(text="", answer="1").blank
+    orders = [(blank, *said), (said[0], blank, *said[1:]), (said[0], said[2], blank, said[1], said[3])]
+    pool = Pool(header=PoolHeader(model="m", dataset="d"), problems=tuple(
+        PoolProblem(id=str(i), prompt=f"{i}?", candidates=order) for i, order in enumerate(orders)))  # fmt: skip
+    for rule in (LearnedStopping(n=5, select="majority", enough=2), LearnedStopping(n=5, select="majority", at_most=2),
+                 VoteLead(2)):  # fmt: skip
+        for wave in (1, None):
+            strategy = sampling("majority", 5, rule, wave)
+            trials = Trials(pool.problems, 5, ["majority"], how="last", orders=4, seed=1, extra=0.0)
+            at = trials.stops_at(strategy)
+            outcome = trials.outcome(strategy, at, 0)
+            for row in range(len(at)):
+                p = pool.problems[trials.problem[row]]
+                order = tuple(c.output for c in trials.seen(row, 5))
+                one = replace(pool, problems=(replace(p, candidates=order),))
+                result = solve_sync(one.problems[0].problem(), model=ReplayModel(one, seed=None), strategy=strategy,
+                                    answer=recorded_answer, seed=0)  # fmt: skip
+                assert result.usage.calls == outcome.samples[row], (rule, wave, [c.answer for c in order])
+                assert float(bool(result.output.correct)) == outcome.right[row]
+
+
+# Raw rewards
+
+
+@pytest.mark.parametrize(("how", "low", "high"), [("sigmoid", 0.01, 0.99), ("rank", 0.4, 1.0)])
+def test_raw_rewards_are_refused_and_a_named_squash_is_offered(
+    tmp_path: Path, how: str, low: float, high: float
+) -> None:
+    path = tmp_path / "raw.jsonl.gz"
+    lines = [{"format": "tts-pool", "version": 1, "model": "m", "dataset": "d"}]
+    lines += [{"id": str(i), "candidates": [
+        {"text": "a", "answer": "a", "tokens": 3, "correct": True, "score": 7.5},
+        {"text": "b", "answer": "b", "tokens": 3, "correct": False, "score": -800.0, "step_scores": [-3.0, 2.0]},
+    ]} for i in range(3)]  # fmt: skip
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    with pytest.raises(DataError, match=r"7\.5 is outside of 0 to 1; for raw rewards .*Calibrated.*squash='sigmoid'"):
+        Pool.read(path)
+    good, bad = Pool.read(path, squash=how).problems[0].candidates
+    assert good.score is not None and good.score >= high and bad.score is not None and bad.score <= low
+    assert all(0 <= s <= 1 for s in bad.step_scores) and bad.step_scores[0] < bad.step_scores[1]
+    with pytest.raises(ConfigurationError, match="squash='cut' is not known; use sigmoid or rank"):
+        Pool.read(path, squash="cut")
+
+
+# What is held out
+
+
+def test_what_is_measured_on_was_not_fitted_to() -> None:
+    policy, rest = calibrate(POOL, budgets=(4,), target=0.3, orders=20), held_out(POOL)
+    assert rest is not None and policy.problems is not None
+    assert policy.held_out == len(rest.problems) == 18 and policy.problems == 42
+    spoiled = replace(POOL, problems=tuple(
+        replace(p, candidates=tuple(replace(c, correct=not c.correct) for c in p.candidates)) if p in rest.problems
+        else p for p in POOL.problems))  # fmt: skip
+    other = calibrate(spoiled, budgets=(4,), target=0.3, orders=20).plans[0]
+    (plan,) = policy.plans
+    assert other.fixed == plan.fixed and other.lost_at_most == plan.lost_at_most
+    assert other.expected and plan.expected and other.expected.accuracy != plan.expected.accuracy
+    found = replay_sync(rest, plan.fixed, RecordedVerifier(), orders=20)
+    assert found.accuracy.value == pytest.approx(plan.expected.accuracy[0], abs=0.08)
+    assert found.samples.value == pytest.approx(plan.expected.samples[0], abs=0.5)
+    whole = calibrate(POOL, budgets=(4,), target=0.3, orders=2, hold_out=0)
+    assert whole.problems == 60 and not whole.held_out and held_out(POOL, hold_out=0) is None
+    assert any("a little too good" in note for note in whole.plans[0].notes)
+
+
+def test_too_few_problems_are_told_how_many_would_do() -> None:
+    (plan,) = calibrate(POOL, budgets=(6,), target=0.01, orders=2).plans
+    (said,) = [note for note in plan.notes if "too few to promise" in note]
+    assert "42 problems are too few" in said and "would do" in said and "in all" in said
+    assert plan.lost_at_most == 0 and plan.over_full is not None
+    enough = calibrate(synthetic_pool(300, 4, seed=3), budgets=(4,), target=0.1, orders=2).plans[0]
+    assert not any("too few to promise" in note for note in enough.notes)
+    assert enough.lost_at_most is not None and enough.lost_at_most <= 0.1
+
+
+def test_rounds_are_told_at_the_wave_that_is_used() -> None:
+    rule = VoteLead(2)
+    options = [*(SelfConsistency(n=6, stop=rule, wave=wave) for wave in (1, None)), SelfConsistency(n=6)]
+    (plan,) = calibrate(POOL, budgets=(6,), target=0.3, orders=2, options=options).plans
+    assert plan.expected and plan.expected.rounds and plan.expected_full and plan.expected_full.rounds == (1, 1, 1)
+    assert plan.fixed.wave == 1 and plan.expected.rounds == plan.expected.samples  # type: ignore[attr-defined]
+    (other,) = plan.others
+    assert other.strategy.wave is None and other.expected.rounds is not None  # type: ignore[attr-defined]
+    assert other.expected.rounds[0] < plan.expected.rounds[0] and other.expected.tokens[0] > plan.expected.tokens[0]
+    waves = {wave: calibrate(POOL, budgets=(6,), target=0.3, orders=2, wave=wave).plans[0].fixed for wave in (1, None)}
+    assert all(getattr(fixed, "stop", None) is None or fixed.wave == wave for wave, fixed in waves.items())  # type: ignore[attr-defined]

@@ -1,0 +1,88 @@
+"""The records of a pool: its header, a problem, a candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tts_plugins.selection import Aggregate, aggregate
+from tts_plugins.types import EMPTY, Problem
+
+FORMAT, VERSION = "tts-pool", 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolCandidate:
+    """One recorded sample.
+
+    Attributes:
+        text: what the model wrote; None where only its answer was kept.
+        answer: its answer or the class of equal answers; None where none could be read.
+        tokens: completion tokens; None where they were not counted.
+        correct: for measuring only; None where it was not graded.
+        step_scores, score: a verifier's scores of the steps and of the whole, in [0, 1].
+        truncated: whether a length limit cut it.
+        extra: what else the line holds.
+    """
+
+    text: str | None = None
+    answer: str | None = None
+    tokens: int | None = None
+    correct: bool | None = None
+    step_scores: tuple[float, ...] = ()
+    score: float | None = None
+    truncated: bool = False
+    extra: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)
+
+    @property
+    def blank(self) -> bool:
+        """Whether it says nothing: an empty text and no answer. A text that was not kept is not known to be empty."""
+        return self.text is not None and not self.text.strip() and not (self.answer and self.answer.strip())
+
+    def scored(self, how: Aggregate = "last") -> float | None:
+        """Return the recorded score: that of the whole, else the combined step scores; None if there is neither."""
+        if self.score is not None:
+            return self.score
+        return aggregate(self.step_scores, how) if self.step_scores else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolProblem:
+    """A problem with its recorded samples.
+
+    Attributes:
+        id: unique in the pool.
+        prompt: as it was asked; None where it was not kept.
+        answer: the gold answer.
+        level: difficulty as the dataset gives it.
+        candidates: in the order of recording.
+        prompt_tokens: of one request; None if they were not counted.
+    """
+
+    id: str
+    prompt: str | None = None
+    answer: str | None = None
+    level: int | str | None = None
+    candidates: tuple[PoolCandidate, ...] = ()
+    prompt_tokens: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)
+
+    def problem(self) -> Problem:
+        """Return a new `Problem` for `solve`; a `ReplayModel` starts over for each one."""
+        content = self.prompt if self.prompt and self.prompt.strip() else f"problem {self.id}"
+        return Problem(content, id=self.id, metadata={"answer": self.answer, "level": self.level, **self.extra})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolHeader:
+    """The first line: the model, the data set, the licence. `tokens` says how tokens were counted."""
+
+    model: str
+    dataset: str
+    source: str | None = None
+    licence: str | None = None
+    verifier: str | None = None
+    tokens: str | None = None
+    note: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)
