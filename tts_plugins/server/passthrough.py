@@ -54,9 +54,7 @@ def _model(service: Service, name: Any) -> str:
     upstream = service.profiles.split(name)[1]
     models = service.upstream.models
     if upstream is None:
-        raise bad_field(
-            "model", f"{name} is a profile, and nothing is searched here; name a model of the upstream"
-        )
+        raise bad_field("model", f"{name} is a profile, and nothing is searched here; name a model of the upstream")
     if models and upstream not in models:
         raise unknown_model(name, models, "model")
     return upstream
