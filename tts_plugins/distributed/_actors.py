@@ -238,7 +238,8 @@ def leased(name: str, account: Any, budget: dict[str, Any] | None) -> LeasedLedg
     """Return a ledger that draws on the actor of an account; one that only counts, without a budget."""
     file = None
     if budget is not None:
-        file = OpenCalls(Path(tempfile.gettempdir()) / "tts-plugins-open-calls" / name)
+        user = os.getuid() if hasattr(os, "getuid") else ""  # others may not write into the folder of one of them
+        file = OpenCalls(Path(tempfile.gettempdir()) / f"tts-plugins-open-calls-{user}" / name)
     return LeasedLedger(
         None if budget is None else Budget(**budget), account.ask.remote, account.leave.remote, worker=name,
         node=node_id(), file=file,
