@@ -269,3 +269,19 @@ async def test_what_is_not_on_disk_was_not_granted(tmp_path: Path) -> None:
     account.close()
     again = Account(Budget(calls=100), tmp_path / "a.sqlite", workers=1)
     assert again.leased == granted.granted
+
+
+async def test_what_is_idle_comes_back_and_small_parts_do_not_ask_each_time() -> None:
+    budget = Budget(calls=10_000)
+    account = Account(budget, workers=1)
+    ledger = LeasedLedger(budget, sender(account), worker="w")
+    for _ in range(20):
+        await solve("q", model=ScriptedModel(["42"]), strategy=BestOfN(n=4), verifier=perfect, budget=ledger)
+        ledger.return_soon()
+    assert account.messages < 20
+    for _ in range(6000):
+        if not any(account.leased):
+            break
+        await asyncio.sleep(0.01)
+    assert account.leased == Amount()
+    assert account.spent.calls == 80

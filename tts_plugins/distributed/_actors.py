@@ -119,7 +119,7 @@ class WorkerActor:
         self._news = asyncio.Event()
         self._ledger: LeasedLedger | None = None
         self._handle: Any = None
-        self._closing, self._tidying = False, set[asyncio.Task[None]]()
+        self._closing = False
 
     async def about(self) -> tuple[dict[str, str], str]:
         """Return the versions here, and the node."""
@@ -204,9 +204,7 @@ class WorkerActor:
             self._news.set()
         self._fill()
         if not self._running and not self._closing and self._ledger is not None:
-            tidy = asyncio.create_task(self._ledger.return_idle())
-            self._tidying.add(tidy)
-            tidy.add_done_callback(self._tidying.discard)
+            self._ledger.return_soon()
 
 
 class Crash:
