@@ -6,7 +6,7 @@ Each problem is solved in each way by both models, one after the other, on as ma
 orders with their `record`, checked by a program that sees the message alone; or those of HumanEval (`prompt`, `test`,
 `entry_point`), checked by the examples of the docstring. Right is what equals the record, or passes the hidden tests.
 
-FLOPs are 2 N a token, the prompt's tokens included as often as the server read them in; N comes from the GGUF. Joules
+FLOPs are 2 N a token, a prompt counted once for each request, also where the server had it; N is the GGUF's. Joules
 are the processor's, where the machine tells (RAPL). A line is written for each solve: run the command again to go on.
 """
 
@@ -144,8 +144,8 @@ async def _solved(question: Question, arm: Arm, stage: Stage, seed: int) -> Line
     before, started, error, result = _energy(), time.perf_counter(), "", None
     try:
         result = await solve(
-            question.problem(), model=model, strategy=arm.strategy(stage.models["large", True], question.checkable),
-            verifier=verifier, answer=question.answer, seed=seed,
+            question.problem(), model=model, verifier=verifier, answer=question.answer, seed=seed,
+            strategy=arm.strategy(stage.models["large", True], stage.models["small", False], question.checkable),
         )  # fmt: skip
     except ConfigurationError:
         raise
@@ -164,7 +164,7 @@ async def _solved(question: Question, arm: Arm, stage: Stage, seed: int) -> Line
 
 
 def _tokens(result: Result | None, stage: Stage) -> dict[str, int]:
-    """Return the tokens that each model read and wrote; a prompt that is in its cache already is not read again."""
+    """Return the tokens that each model read and wrote; a prompt counts once for each request, cached or not."""
     names = {model.name: size for (size, _), model in stage.models.items()}
     out: dict[str, int] = {}
     for event in result.trace if result is not None else ():

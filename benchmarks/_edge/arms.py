@@ -36,29 +36,34 @@ class Arm:
 
     Attributes:
         checked: whether the program that checks is the verifier; else answers vote, or the only one stands.
-        make: the strategy, from the larger model.
+        make: the strategy, from the larger model (greedy) and the small one (sampled).
     """
 
     name: str
     size: Size
-    make: Callable[[Any], Any]
+    make: Callable[[Any, Any], Any]
     greedy: bool = False
     checked: bool = False
 
-    def strategy(self, large: Any, checkable: bool) -> Any:
+    def strategy(self, large: Any, sampled: Any, checkable: bool) -> Any:
         """The strategy; where a problem has nothing to check by, answers vote instead."""
-        return self.make(large) if checkable or not self.checked else SelfConsistency(n=4)
+        return self.make(large, sampled) if checkable or not self.checked else SelfConsistency(n=4)
 
 
-def _one(_: Any) -> Any:
+def _one(*_: Any) -> Any:
     return SelfConsistency(n=1)
 
 
-def _first(n: int) -> Callable[[Any], Any]:
-    return lambda _: BestOfN(n=n, stop=Threshold(1.0))
+def _first(n: int) -> Callable[[Any, Any], Any]:
+    return lambda *_: BestOfN(n=n, stop=Threshold(1.0))
 
 
-def _handed_on(large: Any) -> Any:
+def _greedy_first(_: Any, sampled: Any) -> Any:
+    then = Escalation(model=sampled, strategy=BestOfN(n=15, stop=Threshold(1.0)))
+    return Escalating(first=BestOfN(n=1), then=then, below=1.0)
+
+
+def _handed_on(large: Any, _: Any) -> Any:
     return Escalating(first=BestOfN(n=4, stop=Threshold(1.0)), then=Escalation(model=large), below=1.0)
 
 
@@ -67,12 +72,13 @@ ARMS: tuple[Arm, ...] = (
     Arm(name="large, one sample", size="large", make=_one),
     Arm(name="small, greedy", size="small", make=_one, greedy=True),
     Arm(name="small, one sample", size="small", make=_one),
-    Arm(name="small, vote of 4", size="small", make=lambda _: SelfConsistency(n=4)),
+    Arm(name="small, vote of 4", size="small", make=lambda *_: SelfConsistency(n=4)),
     Arm(name="small, first of 4 that passes", size="small", make=_first(4), checked=True),
     Arm(name="small, first of 16", size="small", make=_first(16), checked=True),
     Arm(name="small, first of 16, gives up", size="small", checked=True,
-        make=lambda _: BestOfN(n=16, stop=PassOrGiveUp(patience=4))),
+        make=lambda *_: BestOfN(n=16, stop=PassOrGiveUp(patience=4))),
     Arm(name="small, revises up to 4 times", size="small", checked=True,
-        make=lambda _: Revision(chains=1, rounds=4, select="best", stop=Threshold(1.0))),
+        make=lambda *_: Revision(chains=1, rounds=4, select="best", stop=Threshold(1.0))),
+    Arm(name="small, greedy, then first of 15", size="small", make=_greedy_first, greedy=True, checked=True),
     Arm(name="small, first of 4, then large", size="small", make=_handed_on, checked=True),
 )  # fmt: skip

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tts_plugins import Candidate, Problem
+from tts_plugins import BestOfN, Candidate, Problem, solve
 from tts_plugins.answers import extract
 from tts_plugins.demo import task
 from tts_plugins.errors import DataError
+from tts_plugins.testing.scripted import ScriptedModel
 from tts_plugins.verifiers import CallableVerifier, CodeTests
 from tts_plugins.verifiers.code._program_text import examples_of
 
@@ -40,13 +42,13 @@ class Question:
         """Whether an answer is right, by what no verifier sees."""
         if "record" in self.metadata:
             return task.matches(self.metadata["record"], text)
-        return await _passes(self.metadata["hidden"], self.metadata["prompt"], text)
+        return await _passes(self, "hidden", text)
 
     async def passes(self, text: str) -> bool:
         """Whether an answer passes what its verifier checks."""
         if "record" in self.metadata:
             return task.check(self.metadata["text"], text)[0] >= 1.0
-        return self.checkable and await _passes(self.metadata["examples"], self.metadata["prompt"], text)
+        return self.checkable and await _passes(self, "examples", text)
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -83,7 +85,7 @@ def _question(value: dict[str, Any]) -> Question:
     examples = examples_of(prompt)
     return Question(
         id=str(value["task_id"]), content=f"Complete this Python function. Answer with the whole function.\n\n{prompt}",
-        verifier=CodeTests(examples="docstring", workers=1) if examples else None, checkable=bool(examples),
+        verifier=_code_tests("docstring") if examples else None, checkable=bool(examples),
         metadata={"prompt": prompt, "examples": list(examples),
                   "hidden": [f"{value['test']}\ncheck({value['entry_point']})"]},
     )  # fmt: skip
@@ -93,12 +95,16 @@ def _checked(problem: Problem, candidate: Candidate) -> tuple[float, str]:
     return task.check(problem.metadata["text"], candidate.text)
 
 
-async def _passes(tests: list[str], prompt: str, text: str) -> bool:
-    with CodeTests(tests=tests, workers=1) as verifier:
-        from tts_plugins import BestOfN, solve
-        from tts_plugins.testing.scripted import ScriptedModel  # a run is needed for the verifier alone
+@cache
+def _code_tests(kind: str) -> CodeTests:
+    """The programs' verifier: by the docstring's examples, or by the tests of one kind in the problem's metadata."""
+    if kind == "docstring":
+        return CodeTests(examples="docstring", workers=1)
+    return CodeTests(tests=lambda problem: problem.metadata[kind], workers=1)
 
-        result = await solve(
-            prompt, model=ScriptedModel([text or "pass"], max_tokens=None), strategy=BestOfN(n=1), verifier=verifier
-        )
+
+async def _passes(question: Question, kind: str, text: str) -> bool:
+    """Whether a text passes tests: as the only sample of a solve, since verifiers score within one."""
+    model = ScriptedModel([text or "pass"], max_tokens=None)
+    result = await solve(question.problem(), model=model, strategy=BestOfN(n=1), verifier=_code_tests(kind))
     return result.score == 1.0

@@ -15,6 +15,7 @@ from tts_plugins.adapters import FunctionVerifier
 from tts_plugins.errors import InvalidScore
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.verifiers import CallableVerifier
+from tts_plugins_langchain._io.values import said_in
 from tts_plugins_langchain._runs import awithin, within
 
 ConfigOf = Callable[[Candidate], RunnableConfig]
@@ -69,7 +70,7 @@ def _read(value: Any, who: str) -> Any:
         InvalidScore: a text that is not a number, or an object without a score.
     """
     if isinstance(value, BaseMessage):
-        value = str(value.text)
+        value = said_in(value)
     if isinstance(value, str):
         try:
             return float(value)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import Any, Unpack, cast
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Unpack
 
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import (
@@ -13,13 +13,11 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
-from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
-from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
-from langchain_core.tools import BaseTool
 from pydantic import Field, PrivateAttr
 
 from tts_plugins.errors import ConfigurationError, UnknownSettingError
@@ -30,10 +28,12 @@ from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported, streamed
 from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
+from tts_plugins_langchain._io.values import said_in
 from tts_plugins_langchain._io.variants import varied
 from tts_plugins_langchain._runs import Runs, children_of
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import search_arguments
+from tts_plugins_langchain._stand_in import StandIn, not_a_model
 from tts_plugins_langchain._steps import Asked, ChatModel
 from tts_plugins_langchain.caching import candidates_of
 from tts_plugins_langchain.metering import SCALED
@@ -42,7 +42,7 @@ from tts_plugins_langchain.runnable import scale
 _SENT = ("temperature", "max_tokens", "stop")
 
 
-class ScaledChatModel(SearchFields, BaseChatModel):
+class ScaledChatModel(SearchFields, StandIn):
     """A chat model that asks another one several times, and answers with the best it said.
 
         ScaledChatModel(ChatOpenAI(...), strategy=BestOfN(n=8), verifier=check, budget=Budget(tokens=20_000))
@@ -62,12 +62,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         ConfigurationError: a setting is wrong, or several samples are asked for at temperature 0.
     """
 
-    bound: BaseChatModel
-    """The model that is asked; `model` is its name, as it is for other chat models."""
     tts_profile: str | None = None
     """A named bundle of settings; it gives those that are not set here. (`profile` is LangChain's, of the model.)"""
-    sent: dict[str, Any] = Field(default_factory=dict)
-    """Arguments sent with every call: `temperature`, `max_tokens` and `stop` may be given by their own names."""
     steps: StepSettings | None = None
     """How searches over steps cut and continue an answer."""
     streaming: bool = False
@@ -84,7 +80,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         if (model := model or given) is not None:
             settings["bound"] = model
         if not isinstance(settings.get("bound"), BaseChatModel):
-            raise ConfigurationError(_no_model(settings.get("bound")))
+            raise ConfigurationError(not_a_model(settings.get("bound")))
         sent = {key: settings.pop(key) for key in _SENT if key in settings}
         if unknown := sorted(set(settings) - set(type(self).model_fields)):
             raise UnknownSettingError(
@@ -117,7 +113,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         message = chosen(search.run(), run_manager, search.details)
         if run_manager is not None:
             chunk = ChatGenerationChunk(message=chunk_of(charged(message)))
-            run_manager.on_llm_new_token(str(message.text), chunk=chunk)
+            run_manager.on_llm_new_token(said_in(message), chunk=chunk)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     async def _agenerate(
@@ -131,7 +127,7 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         message = chosen(await search.arun(), run_manager, search.details)
         if run_manager is not None:
             chunk = ChatGenerationChunk(message=chunk_of(charged(message)))
-            await run_manager.on_llm_new_token(str(message.text), chunk=chunk)
+            await run_manager.on_llm_new_token(said_in(message), chunk=chunk)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _should_stream(self, **kwargs: Any) -> bool:
@@ -246,40 +242,6 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         kwargs.pop("tts_run", None)
         return super()._get_invocation_params(stop=stop, **kwargs)
 
-    # What it has in common with the model inside.
-
-    def bind_tools(
-        self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
-        *,
-        tool_choice: Any = None,
-        **kwargs: Any,
-    ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The same tools, in the words of the model inside.
-
-        Raises:
-            NotImplementedError: that model has no tools.
-            ConfigurationError: it gives something that is not a chat model, with or without arguments bound.
-        """
-        bound = self.bound.bind_tools(tools, **kwargs, **({} if tool_choice is None else {"tool_choice": tool_choice}))
-        if isinstance(bound, BaseChatModel):
-            return cast(Runnable[LanguageModelInput, AIMessage], self._around(bound))
-        if not isinstance(bound, RunnableBinding) or not isinstance(bound.bound, BaseChatModel):
-            raise ConfigurationError(
-                f"ScaledChatModel: bind_tools of {type(self.bound).__name__} gave a {type(bound).__name__} that cannot "
-                "be searched from here; bind the tools first and wrap the result with scale(...)"
-            )
-        around = self._around(bound.bound)
-        return cast(Runnable[LanguageModelInput, AIMessage], bound.model_copy(update={"bound": around}))
-
-    def _around(self, model: BaseChatModel) -> ScaledChatModel:
-        """The same search over what `bind_tools` made of the model: itself, or a copy with tools in it."""
-        if model is self.bound:
-            return self
-        made = self.model_copy(update={"bound": model})
-        made._streams = {}
-        return made
-
     def with_structured_output(
         self, schema: Any, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, Any]:
@@ -294,44 +256,8 @@ class ScaledChatModel(SearchFields, BaseChatModel):
         scaled: Runnable[LanguageModelInput, Any] = scale(inner, profile=self.tts_profile, **settings)
         return scaled.bind(**self.sent) if self.sent else scaled
 
-    @property
-    def model(self) -> str | None:
-        """The name of the model that is asked, as other chat models have it."""
-        names = (getattr(self.bound, name, None) for name in ("model_name", "model", "model_id"))
-        return next((name for name in names if isinstance(name, str) and name), None)
-
-    @property
-    def model_name(self) -> str | None:
-        """The same, by another name that chat models give it."""
-        return self.model
-
-    @property
-    def temperature(self) -> Any:
-        """What is sent: this object's own, else that of the model that is asked."""
-        return self.sent.get("temperature", getattr(self.bound, "temperature", None))
-
-    @property
-    def max_tokens(self) -> int | None:
-        """What is sent: this object's own, else that of the model that is asked."""
-        return output_tokens_of(self.bound, self.sent)
-
-    def get_token_ids(self, text: str) -> list[int]:
-        """Those of the model that is asked."""
-        return self.bound.get_token_ids(text)
-
-    def get_num_tokens(self, text: str) -> int:
-        """As the model that is asked counts them."""
-        return self.bound.get_num_tokens(text)
-
-    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
-        """As the model that is asked counts them."""
-        return self.bound.get_num_tokens_from_messages(messages, tools)
-
     def _profile_name(self) -> str | None:
         return self.tts_profile
-
-    def _resolve_model_profile(self) -> ModelProfile | None:
-        return self.bound.profile
 
     @property
     def _llm_type(self) -> str:
@@ -353,10 +279,6 @@ class ScaledChatModel(SearchFields, BaseChatModel):
             "steps": repr(self.steps),
         }
 
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        sent = {**self.sent, **kwargs}
-        return self.bound._get_ls_params(stop=stop or sent.pop("stop", None), **sent)
-
     @classmethod
     def is_lc_serializable(cls) -> bool:
         """It is, as far as its parts are: functions are not."""
@@ -370,13 +292,3 @@ class ScaledChatModel(SearchFields, BaseChatModel):
     def to_json(self) -> Any:
         """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
         return plain_settings(super().to_json())
-
-
-def _no_model(found: Any) -> str:
-    """Why it is refused, by its kind: a chain's whole repr would hide what to do."""
-    said = f"ScaledChatModel: model is a {type(found).__name__}, which is not a chat model; "
-    if isinstance(found, RunnableBinding) and isinstance(found.bound, BaseChatModel):
-        return said + "wrap the model, and bind on the ScaledChatModel: ScaledChatModel(model).bind(...)"
-    if isinstance(found, Runnable):
-        return said + "wrap a chain by scale(chain), or the chat model inside it"
-    return said + "pass ChatOpenAI(...) or such"

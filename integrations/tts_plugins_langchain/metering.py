@@ -26,6 +26,7 @@ from tts_plugins.metering import Call, Meter
 from tts_plugins_langchain._io.conversion import openai_messages
 from tts_plugins_langchain._io.parts import LIMITS, limit_in
 from tts_plugins_langchain._io.usage import UsageDetails, choice_was_cut, counts_of, from_cache, message_of
+from tts_plugins_langchain._io.values import said_in
 
 METERED: ContextVar[MeterHandler | None] = ContextVar("tts_plugins_langchain_meter", default=None)
 SCALED = "tts-plugins-scaled"
@@ -158,7 +159,7 @@ def _said(choice: Generation) -> str:
     if message is None:
         return choice.text
     calls = "".join(f"{call['name']}{json.dumps(call['args'], default=str)}" for call in message.tool_calls)
-    return f"{message.text}{message.additional_kwargs.get('reasoning_content') or ''}{calls}"
+    return f"{said_in(message)}{message.additional_kwargs.get('reasoning_content') or ''}{calls}"
 
 
 def _charge(error: BaseException) -> Charge:

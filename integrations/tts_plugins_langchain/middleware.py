@@ -31,6 +31,7 @@ from tts_plugins_langchain._io.parts import output_tokens_of
 from tts_plugins_langchain._io.person import ask_person
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
+from tts_plugins_langchain._io.values import said_in
 from tts_plugins_langchain._io.variants import arguments_of
 from tts_plugins_langchain._runs import Runs, shows_candidates
 from tts_plugins_langchain._search import Search, Target
@@ -304,7 +305,7 @@ def _unparsed(output: Any) -> str | None:
     """The error that the agent would show its model: a structured response that did not parse."""
     if output.structured_response is not None:
         return None
-    errors = [str(message.text) for message in output.result if isinstance(message, ToolMessage)]
+    errors = [said_in(message) for message in output.result if isinstance(message, ToolMessage)]
     return "; ".join(errors) or None
 
 

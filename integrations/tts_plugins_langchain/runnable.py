@@ -20,7 +20,7 @@ from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_sett
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
-from tts_plugins_langchain._io.parts import output_tokens_of
+from tts_plugins_langchain._io.parts import leaves_of, output_tokens_of
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.variants import varied
@@ -187,6 +187,9 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         bound, cap = self.bound, config.get("max_concurrency")
         settings = self._checked(config)
         check_sampling(self.get_name(), settings, temperatures_of(bound, kwargs, config))
+        if config.get("configurable"):  # it may choose an alternative that is made only then
+            for part in leaves_of(bound, kwargs, config):
+                check_memory(self.get_name(), part.runnable, _NO_MEMORY)
         return Search(
             # LangChain's limit is one for each level; `concurrency` is one for all calls.
             model=self._model if cap is None or self.concurrency is not None else self._of(cap),

@@ -132,3 +132,12 @@ def test_interrupts_of_a_set_verifier_pass_through(how: str) -> None:
         run(scaled(GraphInterrupt(("wait",))), how, "?")
     with pytest.raises(TTSError, match=r"judges: ValueError: no"):
         run(scaled(ValueError("no")), how, "?")
+
+
+def test_an_alternative_that_is_made_when_it_is_chosen_is_looked_at_then() -> None:
+    graph = graph_of(counting(), checkpointer=InMemorySaver())
+    chain = RunnablePassthrough().configurable_alternatives(ConfigurableField(id="which"), other=lambda: graph)
+    scaled = scale(chain, n=2)
+    assert scaled.invoke("q") == "q"
+    with pytest.raises(ConfigurationError, match="checkpointer"):
+        scaled.invoke(ask("q"), {"configurable": {"which": "other", "thread_id": "t"}})

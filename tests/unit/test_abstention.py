@@ -34,7 +34,7 @@ from tts_plugins import (
 )
 from tts_plugins._trace.page import pages
 from tts_plugins.confidence import support, support_when_unknown
-from tts_plugins.errors import AuthenticationFailed, ConfigurationError, LowConfidence, UnboundedCallError
+from tts_plugins.errors import AuthenticationFailed, ConfigurationError, LowConfidence, TTSError, UnboundedCallError
 from tts_plugins.protocols import Run
 from tts_plugins.testing.scripted import ScriptedModel, ScriptedReviseModel, ScriptedStepModel, TableVerifier
 from tts_plugins.viewer.solves import Solves
@@ -309,3 +309,25 @@ async def test_a_person_is_asked_by_whoever_called() -> None:
     large = Escalation(model=says("7", "8", name="large"), strategy=SelfConsistency(n=2), person=True)
     both = await solve(ASKED, model=says("1", "2"), escalate=large, **ESCALATE)
     assert both.escalated and both.abstained is not None and both.abstained.person
+
+
+async def test_an_escalation_that_answers_leaves_no_doubt_of_the_first_choice() -> None:
+    result = await solve(ASKED, model=says("1", "2"), escalate=says("7", name="large"), **ESCALATE)
+    assert result.answer == "7" and result.warnings == () and "a tie" not in result.trace.tree()
+
+
+async def test_strategies_that_return_something_else_say_so() -> None:
+    async def odd(run: Run, problem: Problem) -> Any:
+        return 7
+
+    with pytest.raises(TTSError, match="returned 7; it must return a Scored"):
+        await solve(ASKED, model=says("1", "2"), escalate=odd, **ESCALATE)
+    with pytest.raises(TTSError, match="returned 7; it must return a Scored"):
+        await solve(ASKED, model=says("1", "2"), escalate=says("1"), **{**ESCALATE, "strategy": odd})
+
+
+async def test_the_deadline_holds_over_the_escalation() -> None:
+    slow = says("7", name="large", latency=600)
+    result = await solve(ASKED, model=says("1", "2"), escalate=slow, budget=Budget(seconds=1), **ESCALATE)
+    assert result.stopped == "deadline" and result.abstained is not None and result.usage.calls == 3
+    assert "DeadlineExceeded" in result.abstained.reason

@@ -115,43 +115,56 @@ class Escalating:
         check_threshold("Escalating", self.below)
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
-        heard = _Heard(run)
+        heard, again = _Heard(run), _Heard(run)
         best = await self.first(heard, problem)
         below = heard.below if self.below is None else self.below
         confidence = heard.confidence_of(best)
-        if below is None or (confidence is not None and confidence >= below):
+        stands = below is None or (confidence is not None and confidence >= below)
+        if stands or not isinstance(best, Scored):  # the solve says what is wrong with something else
+            heard.tell_doubts()
             return best
         run.note("escalated", confidence=confidence, below=below, to=str(self.then))
-        again = _Heard(run)
         try:
             found = await self.then.ask(again, problem)
         except (*OVER, ModelError) as error:
+            heard.tell_doubts()
             run.note("escalation_failed", error=f"{type(error).__name__}: {error}")
             return best
-        if found.id not in again.supports:
-            note_choice(run, found, Support(found.score))
-        run.note("choice", candidate=found.id, escalated=True)
+        again.tell_doubts()
+        if isinstance(found, Scored):
+            if found.id not in again.supports:
+                note_choice(run, found, Support(found.score))
+            run.note("choice", candidate=found.id, escalated=True)
         return found
 
 
 class _Heard(ForwardingRun):
-    """Passes everything on, and remembers how sure the strategy is."""
+    """Passes everything on, and remembers how sure the strategy is; doubts only once its choice stands."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self.below: float | None = None
         self.supports: dict[str, float | None] = {}
+        self._doubts: list[dict[str, Any]] = []
 
     def note(self, kind: str, **data: Any) -> None:
         if kind == "choice":
             self.supports[data["candidate"]] = data.get("confidence")
         elif kind == "threshold":
             self.below = data["below"]
+        elif kind == "doubt":
+            self._doubts.append(data)
+            return
         super().note(kind, **data)
 
-    def confidence_of(self, best: Scored) -> float | None:
+    def tell_doubts(self) -> None:
+        """Pass on what makes the choice doubtful."""
+        for data in self._doubts:
+            self._run.note("doubt", **data)
+
+    def confidence_of(self, best: object) -> float | None:
         """As the strategy said; the score where it did not say anything."""
-        return self.supports.get(best.id, best.score)
+        return self.supports.get(best.id, best.score) if isinstance(best, Scored) else None
 
 
 class _OtherModel(ForwardingRun):

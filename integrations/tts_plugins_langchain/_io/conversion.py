@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from tts_plugins import Generation, Problem
 from tts_plugins.adapters import Text
 from tts_plugins_langchain._io.usage import ended_by
-from tts_plugins_langchain._io.values import RAW, as_json
+from tts_plugins_langchain._io.values import RAW, as_json, said_in
 
 _PLAIN: Mapping[type[BaseMessage], str] = {HumanMessage: "user", SystemMessage: "system"}
 """Messages that are nothing but their text, for which LangChain's own way takes several times as long."""
@@ -74,7 +74,7 @@ def text_of(output: Any) -> str:
     if isinstance(output, str):
         return output
     if isinstance(output, BaseMessage):
-        said = str(output.text)
+        said = said_in(output)
         calls: list[Any] = [*(getattr(output, "tool_calls", None) or ())]
         calls += getattr(output, "invalid_tool_calls", None) or ()
         if not calls:

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.output_parsers import BaseOutputParser
 from langchain_core.prompts import BasePromptTemplate
-from langchain_core.runnables import RunnableConfig, RunnablePassthrough
+from langchain_core.runnables import RunnableConfig, RunnableGenerator, RunnableLambda, RunnablePassthrough
 from langchain_core.runnables.passthrough import RunnablePick
 
 from tts_plugins.adapters import SearchSettings, is_number
@@ -32,7 +32,7 @@ def temperatures_of(
     """
     for part in leaves_of(runnable, arguments, config):
         quiet = isinstance(part.runnable, BasePromptTemplate | BaseOutputParser | RunnablePick)
-        if part.instead or quiet or type(part.runnable) is RunnablePassthrough:
+        if part.instead or quiet or _parses(part.runnable) or type(part.runnable) is RunnablePassthrough:
             continue
         model = isinstance(part.runnable, BaseLanguageModel)
         yield part.arguments.get(_NAME, getattr(part.runnable, _NAME, None)) if model else None
@@ -51,6 +51,20 @@ def check_sampling(owner: str, settings: SearchSettings, temperatures: Iterable[
         raise ConfigurationError(
             f"{owner}: n={n} samples at temperature=0 are all the same; set temperature=0.8 on the model"
         )
+
+
+def _parses(runnable: Any) -> bool:
+    """Whether it runs functions of LangChain's own and no others, such as those that read a structured output."""
+    if not isinstance(runnable, RunnableLambda | RunnableGenerator):
+        return False
+    found = (vars(runnable).get(name) for name in ("func", "afunc", "_transform", "_atransform"))
+    modules = [_module(function) for function in found if function is not None]
+    return bool(modules) and all(name.startswith("langchain_") or name in ("operator", "_operator") for name in modules)
+
+
+def _module(function: Any) -> str:
+    inner = getattr(function, "func", function)  # of a partial
+    return str(getattr(inner, "__module__", None) or type(inner).__module__)
 
 
 def _all_zero(temperatures: Iterable[Any]) -> bool:

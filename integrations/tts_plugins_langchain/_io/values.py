@@ -19,6 +19,12 @@ RAW = frozenset({"raw", "parsed", "parsing_error"})
 """The keys of what `with_structured_output(include_raw=True)` gives."""
 
 
+def said_in(message: BaseMessage) -> str:
+    """The text of a message; up to langchain-core 0.3 `text` is a method."""
+    text: Any = message.text
+    return str(text) if isinstance(text, str) else str(text())
+
+
 def plain(value: Any, text: Callable[[BaseMessage], Any], *, numbers: bool = False, depth: int = 0) -> Any:
     """A value as JSON can hold it, whatever it is: a lock, an array, bytes, tuples as keys.
 
@@ -70,7 +76,7 @@ def vote_of(output: Any) -> str | None:
         calls = [_canonical([call["name"], call["args"]]) for call in output.tool_calls]
         return "[" + ",".join(sorted(calls)) + "]"
     if isinstance(output, BaseMessage):
-        output = str(output.text)
+        output = said_in(output)
     if isinstance(output, str):
         found = _json_in(output)
         return extract(output) if found is None or marked(output) else _canonical(found)
