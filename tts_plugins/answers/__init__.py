@@ -30,6 +30,7 @@ __all__ = [
     "marker_pattern",
     "normalise",
     "number_value",
+    "prepare",
     "read_json",
     "unfinished",
     "without_thoughts",
