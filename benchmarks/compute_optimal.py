@@ -66,18 +66,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no folder {folder}; give the recorded samples' place with --pools DIR", file=sys.stderr)
         return 1
     only = {name for name in given.only.split(",") if name}
-    told: dict[str, Any] = {}
+    reported: dict[str, Any] = {}
     for case in CASES:
         if (only and case.pool not in only) or (given.short and not only and case.pool == "humaneval_codegen16b"):
             continue
         start = time.perf_counter()
-        told[case.pool] = study(case, _pool(case, folder, given.cache), orders=4 if given.short else 40)
+        reported[case.pool] = study(case, _pool(case, folder, given.cache), orders=4 if given.short else 40)
         print(f"  ({time.perf_counter() - start:.0f} s)\n", flush=True)
     if not only or "beams" in only:
-        lines, told["beams"] = beams(folder)
+        lines, reported["beams"] = beams(folder)
         print("\n".join(lines))
     if given.json:
-        write_json(given.json, {"short": given.short, **told})
+        write_json(given.json, {"short": given.short, **reported})
     return 0
 
 
@@ -159,10 +159,10 @@ def _ratios(
             row["learned/simple"] = vars(other.saved(one))
             span = one.cost - seer.cost
             row["closed"] = (one.cost - other.cost) / span if span > 0 else None
-            told = joined("told", [g.knows_hopeless(t[one.name], one.name)
+            reported = joined("told", [g.knows_hopeless(t[one.name], one.name)
                                    for g, t in zip(grounds, tables, strict=True)])  # fmt: skip
-            row["told hopeless"] = vars(told.saved(full))
-            parts.append(f"simple/learned {other.saved(one)}; simple told the hopeless {told.saved(full)}; ")
+            row["told hopeless"] = vars(reported.saved(full))
+            parts.append(f"simple/learned {other.saved(one)}; simple told the hopeless {reported.saved(full)}; ")
             parts.append(f"of the way from simple to clairvoyant {row['closed'] or 0:.0%}")
         print(" ".join(parts))
         out.append(row)

@@ -119,7 +119,7 @@ async def live(
     """Fitted to each half, run on the other one."""
     by_id = {e.id: (number, e) for number, e in enumerate(examples)}
     halves = pool.split(2, seed=seed)
-    told: dict[str, list[tuple[str, float, float, float]]] = {}
+    reported: dict[str, list[tuple[str, float, float, float]]] = {}
     for i, half in enumerate(halves):
         ways = plans(halves[1 - i])
         for done, p in enumerate(half.problems[:limit]):
@@ -127,12 +127,12 @@ async def live(
             for name, strategy in ways.items():  # one after the other, so that each finds the machine alike
                 result = await answer(model, example, strategy, seed * 1_000_003 + LIVE + number)
                 right = float(task.matches(example.record, result.text))
-                told.setdefault(name, []).append((p.id, right, result.usage.calls, result.usage.tokens))
+                reported.setdefault(name, []).append((p.id, right, result.usage.calls, result.usage.tokens))
             print(f"  half {i + 1}: {done + 1} of {len(half.problems)}", file=sys.stderr, flush=True)
     return [
         Row(name=name, right={r[0]: r[1] for r in rows}, samples={r[0]: r[2] for r in rows},
             tokens={r[0]: r[3] for r in rows})
-        for name, rows in told.items()
+        for name, rows in reported.items()
     ]  # fmt: skip
 
 
@@ -177,12 +177,12 @@ async def main(given: argparse.Namespace) -> int:
             print(f"no file {given.pool}; record it with --record", file=sys.stderr)
             return 1
         pool = Pool.read(given.pool)
-        told = show(await live(model, examples, pool, given.seed, given.limit))
+        reported = show(await live(model, examples, pool, given.seed, given.limit))
     finally:
         await model.aclose()
     if given.json is not None:
         partial = given.json.with_name(given.json.name + ".partial")
-        partial.write_text(json.dumps({"model": model.name, "messages": given.messages, "rows": told}, indent=1))
+        partial.write_text(json.dumps({"model": model.name, "messages": given.messages, "rows": reported}, indent=1))
         partial.replace(given.json)
     return 0
 

@@ -41,8 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{machine['cores']} cores, Python {machine['python']}, load {machine['load']:.1f}; medians (quartiles)\n")
     print(table(rows))
     if given.json:
-        told = {"machine": machine, "short": given.short, "rows": [row.to_dict() for row in rows]}
-        write_json(given.json, told)
+        reported = {"machine": machine, "short": given.short, "rows": [row.to_dict() for row in rows]}
+        write_json(given.json, reported)
     return 0 if given.short or all(row.met is not False for row in rows) else 1
 
 

@@ -57,9 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not folder.is_dir():
         print(f"no folder {folder}; give the recorded samples' place with --pools DIR", file=sys.stderr)
         return 1
-    told = {case.name: study(case) for case in _cases(folder)}
+    reported = {case.name: study(case) for case in _cases(folder)}
     if given.json:
-        write_json(given.json, told)
+        write_json(given.json, reported)
     return 0
 
 
@@ -105,9 +105,9 @@ def _limit(case: Case, price: float) -> dict[str, float]:
     table = work.table(case.budget)
     found = [follow(table, c) for c in cascades(table, np.ones(len(case.small.problems), dtype=bool))]
     best = max(found, key=lambda o: float(value(o, price).mean()))
-    told = {"accuracy": float(best.right.mean()), "tokens": float(best.tokens.mean())}
-    print(f"    in hindsight the best look: right {told['accuracy']:.3f}, tokens {told['tokens']:.0f}")
-    return told
+    reported = {"accuracy": float(best.right.mean()), "tokens": float(best.tokens.mean())}
+    print(f"    in hindsight the best look: right {reported['accuracy']:.3f}, tokens {reported['tokens']:.0f}")
+    return reported
 
 
 def _halves(case: Case) -> Sequence[tuple[Pool, Pool]]:

@@ -107,7 +107,7 @@ def run(end: str, arguments: Sequence[str], *, venvs: Path | None = None) -> int
     python = install(end, venvs)
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "integrations")))
     files = sorted(str(file.relative_to(ROOT)) for pattern in requirements(end)[1] for file in ROOT.glob(pattern))
-    # The warnings of older releases are not ours to mend, and turned into errors they break LiteLLM's logging.
+    # The warnings of older releases are not ours to fix, and turned into errors they break LiteLLM's logging.
     quiet = ["-o", "filterwarnings="] if end == "lowest" or end.startswith("dspy-") else []
     command = [python, "-m", "pytest", *quiet, *files, *arguments]
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, check=False).returncode

@@ -85,8 +85,8 @@ def policies(folds: Sequence[Pool], full: Measured, n: int, *, orders: int) -> d
     for below in TARGETS:
         kinds = (("ComputeOptimal", lines), ("one for all", fixed), ("limit: best in each oracle bin", limit))
         found = {kind: cheapest(settings, full.accuracy - below) for kind, settings in kinds}
-        told = [f"{kind} {m.saved(full)} at {m.accuracy:.4f}" if m else f"{kind} none" for kind, m in found.items()]
-        print(f"  -{below}: {'; '.join(told)}")
+        reported = [f"{kind} {m.saved(full)} at {m.accuracy:.4f}" if m else f"{kind} none" for kind, m in found.items()]
+        print(f"  -{below}: {'; '.join(reported)}")
         out.setdefault("frontier", []).append(
             {"below": below, **{k: None if m is None else vars(m.saved(full)) for k, m in found.items()}}
         )
@@ -104,12 +104,12 @@ def _target(halves: Sequence[Half], target: float, full: Measured, orders: int) 
         "best for all alike": _measured("alike", [h.run(c) for h, c in zip(halves, alike, strict=True)], orders),
         "best simple rule": _measured("simple", [h.run(h.simple(goal)) for h in halves], orders),
     }
-    told: dict[str, Any] = {"target": target}
+    reported: dict[str, Any] = {"target": target}
     for name, m in rows.items():
         over, saved = m.over(full), m.saved(full)
         print(f"  {target:<6} {name:20}{m.accuracy:9.4f}{m.samples.mean():8.2f} samples; to fixed {_signed(over)}; "
               f"fixed/it in tokens {saved}")  # fmt: skip
-        told[name] = {"accuracy": m.accuracy, "samples": float(m.samples.mean()), "tokens": m.cost,
+        reported[name] = {"accuracy": m.accuracy, "samples": float(m.samples.mean()), "tokens": m.cost,
                       "over fixed": vars(over), "saved": vars(saved)}  # fmt: skip
     ours, same = rows["ComputeOptimal"], rows["best for all alike"]
     bins = sum(len(c.checkpoints) for c in chosen)
@@ -120,7 +120,7 @@ def _target(halves: Sequence[Half], target: float, full: Measured, orders: int) 
     print(
         f"         bins: {gain}; for all alike: {', '.join(_named(h, c) for h, c in zip(halves, chosen, strict=True))}"
     )
-    return {**told, "checkpoints": bins, "bins": gain}
+    return {**reported, "checkpoints": bins, "bins": gain}
 
 
 def _named(h: Half, choice: Choice) -> str:
@@ -181,13 +181,13 @@ def _bars(halves: Sequence[Half], orders: int) -> dict[str, Any]:
     goal = Goal(target=0.01)
     rows["ComputeOptimal, target 0.01"] = [h.run(h.calibration.decide(h.fitted, goal)) for h in halves]
     print(f"  accuracy and (samples) by difficulty, the easiest first; bins of {sizes} problems by pass@1")
-    told: dict[str, Any] = {"sizes": sizes}
+    reported: dict[str, Any] = {"sizes": sizes}
     for name, outcomes in rows.items():
         m = _measured(name, outcomes, orders)
         cells = [(float(m.right[bins == b].mean()), float(m.samples[bins == b].mean())) for b in range(len(sizes))]
         print(f"    {name:30}" + "".join(f"{a:7.3f} ({k:4.1f})" for a, k in cells))
-        told[name] = cells
-    return told
+        reported[name] = cells
+    return reported
 
 
 def _engine(halves: Sequence[Half], orders: int) -> dict[str, float]:

@@ -49,12 +49,12 @@ async def measure(callers: int) -> dict[str, Any]:
 
 def rows(short: bool) -> list[Row]:
     """Two rows: how many were in flight at once, and what went over."""
-    told = asyncio.run(measure(16 if short else CALLERS))
+    reported = asyncio.run(measure(16 if short else CALLERS))
     what = f"{16 if short else CALLERS} callers, n=4 in one request, an account of half their need"
     return [
-        Row(number=0, what=f"{what}: peak in flight", must="" if short else ">= 64", figures=told,
-            met=None if short else told["peak"] >= 64,
-            ours=f"{told['peak']}; {told['requests']} requests in {told['seconds']:.1f} s"),
-        Row(number=0, what=f"{what}: overshoot", must="0", met=told["overshoot"] == 0,
-            ours=f"{told['overshoot']} of {told['limit']}, {told['spent'] / told['limit']:.0%} used"),
+        Row(number=0, what=f"{what}: peak in flight", must="" if short else ">= 64", figures=reported,
+            met=None if short else reported["peak"] >= 64,
+            ours=f"{reported['peak']}; {reported['requests']} requests in {reported['seconds']:.1f} s"),
+        Row(number=0, what=f"{what}: overshoot", must="0", met=reported["overshoot"] == 0,
+            ours=f"{reported['overshoot']} of {reported['limit']}, {reported['spent'] / reported['limit']:.0%} used"),
     ]  # fmt: skip

@@ -105,6 +105,6 @@ def command(name: str, doc: str | None, measure: Callable[[bool], list[Row]], ar
     print(f"{machine['cores']} cores, Python {machine['python']}, load {machine['load']:.1f}; medians (quartiles)\n")
     print(table(rows))
     if given.json:
-        told = {"machine": machine, "short": given.short, "rows": [row.to_dict() for row in rows]}
-        write_json(given.json, told)
+        reported = {"machine": machine, "short": given.short, "rows": [row.to_dict() for row in rows]}
+        write_json(given.json, reported)
     return 0 if given.short or all(row.met is not False for row in rows) else 1

@@ -52,8 +52,8 @@ def _probe(tree: Path, scale: float) -> dict[str, float]:
 
 
 def _row(what: str, must: str, met: bool | None, ours: str, base: str | None, figures: Figures) -> Row:
-    told = ours if base is None else f"{ours}; before {base}"
-    return Row(number=1, what=f"engine alone: {what}", must=must, met=met, ours=told, figures=dict(figures))
+    reported = ours if base is None else f"{ours}; before {base}"
+    return Row(number=1, what=f"engine alone: {what}", must=must, met=met, ours=reported, figures=dict(figures))
 
 
 def _under(

@@ -39,7 +39,7 @@ class Sample:
         place: which sample it is for a cache: of those that have the same earlier attempts, say.
         parent: the index of the one that it revises or continues.
         inner: makes managers for what runs inside it, for as long as its run is open.
-        recorder: what streams were not told of it.
+        recorder: keeps the events that streams have not seen.
     """
 
     index: int

@@ -1,7 +1,7 @@
-"""What streams are told of a search: nothing while candidates compete, and then the events of the chosen one.
+"""What streams see of a search: nothing while candidates compete, and then the events of the chosen one.
 
 A stream is a handler of `astream_events`, `astream_log` or LangGraph's stream modes. Told of every candidate, it would
-mix the tokens of all; told of none, it would show a chain without its model. So each candidate's events are kept, and
+mix the tokens of all; without any, it would show a chain without its model. So each candidate's events are kept, and
 those of the chosen one are replayed as if it had been called alone.
 """
 
@@ -52,7 +52,7 @@ class Event:
 
 
 class EventRecorder(BaseCallbackHandler):
-    """Keeps what handlers are told of the runs inside one candidate."""
+    """Keeps the events of the runs inside one candidate."""
 
     run_inline = True
 
@@ -95,7 +95,7 @@ def _shows_messages(handler: BaseCallbackHandler) -> bool:
 
 @dataclass
 class Replay:
-    """The events of the chosen candidate, for the streams that were not told of any candidate.
+    """The events of the chosen candidate, for the streams that saw no candidate.
 
     Args:
         events: those inside the candidate's run.

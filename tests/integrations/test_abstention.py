@@ -80,11 +80,11 @@ def models_asked(server: LoopbackServer, since: int = 0) -> list[str]:
 def test_langchain_tells_and_withholds(server: LoopbackServer) -> None:
     model = ScaledChatModel(chat(server), **UNSURE)
     message = model.invoke("What is 6 * 7?")
-    told = message.response_metadata["tts"]
-    assert (told["confidence"], told["agreement"]) == (0.5, 0.5)
-    assert message.content == "" and told["abstained"]["below"] == 0.9 and not message.tool_calls
+    reported = message.response_metadata["tts"]
+    assert (reported["confidence"], reported["agreement"]) == (0.5, 0.5)
+    assert message.content == "" and reported["abstained"]["below"] == 0.9 and not message.tool_calls
     assert "the confidence is 0.50, below 0.9" in message.additional_kwargs["refusal"]
-    assert "withheld" not in told and message.usage_metadata is not None
+    assert "withheld" not in reported and message.usage_metadata is not None
     streamed = list(ScaledChatModel(chat(server), **UNSURE).stream("What is 6 * 7?"))
     assert "".join(str(chunk.content) for chunk in streamed) == ""
     with pytest.raises(LowConfidence) as caught:

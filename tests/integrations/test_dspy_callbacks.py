@@ -75,15 +75,15 @@ def server() -> Iterator[LoopbackServer]:
 @pytest.mark.parametrize("where", ["settings", "module", "model"])
 def test_the_users_callbacks_hear_what_they_hear_without_a_search(server: LoopbackServer, where: str) -> None:
     def heard(wrap: Any, times: int) -> Counter[str]:
-        told, lm = Heard(), language_model(server)
-        module = Outer(callbacks=[told]) if where == "module" else Outer()
+        reported, lm = Heard(), language_model(server)
+        module = Outer(callbacks=[reported]) if where == "module" else Outer()
         if where == "model":
-            lm.callbacks.append(told)
-        with dspy.context(lm=lm, callbacks=[told] if where == "settings" else []):
+            lm.callbacks.append(reported)
+        with dspy.context(lm=lm, callbacks=[reported] if where == "settings" else []):
             for _ in range(times):
                 wrap(module)(question="q")
         close(lm)
-        return told.of
+        return reported.of
 
     bare = heard(lambda module: module, 3)
     searched = heard(lambda module: Scaled(module, strategy=BestOfN(n=3), verifier=lambda p: 0.5), 1)
@@ -126,32 +126,34 @@ def test_a_program_that_remembers_much_is_not_searched_through(server: LoopbackS
 class Joined(dspy.Module):  # type: ignore[misc]
     """Adds callbacks of its own to those that there are."""
 
-    def __init__(self, how: str, told: Heard) -> None:
+    def __init__(self, how: str, reported: Heard) -> None:
         super().__init__()
-        self.ask, self.how, self.told = dspy.Predict("question -> answer: int"), how, told
+        self.ask, self.how, self.reported = dspy.Predict("question -> answer: int"), how, reported
 
     def forward(self, question: str) -> Any:
         standing = dspy.settings.callbacks
         if self.how == "appended":
-            standing.append(self.told)
+            standing.append(self.reported)
             return self.ask(question=question)
-        own = {"added": standing + self.callbacks, "listed": [*standing, self.told], "instead": [self.told]}[self.how]
+        own = {"added": standing + self.callbacks, "listed": [*standing, self.reported], "instead": [self.reported]}[
+            self.how
+        ]
         with dspy.context(callbacks=own):
             return self.ask(question=question)
 
 
 @pytest.mark.parametrize("how", ["added", "listed", "appended", "instead"])
 def test_callbacks_that_a_program_sets_leave_the_account_right(server: LoopbackServer, how: str) -> None:
-    lm, told, account = language_model(server), Heard(), Ledger(Budget(tokens=100_000))
+    lm, reported, account = language_model(server), Heard(), Ledger(Budget(tokens=100_000))
     with dspy.context(lm=lm, callbacks=[]):
-        result = Scaled(Joined(how, told), strategy=BestOfN(n=3), verifier=lambda p: 0.5, budget=account).solve(
+        result = Scaled(Joined(how, reported), strategy=BestOfN(n=3), verifier=lambda p: 0.5, budget=account).solve(
             question="q"
         )
     close(lm)
     counted = server.wait()
     assert (account.usage.calls, account.spent.tokens) == (counted.requests, counted.tokens) and counted.requests == 3
     assert result.usage.exact and result.usage.overshoot == 0, "every call was reserved before it was made"
-    assert (told.of["Predict"] > 0) is (how != "added")
+    assert (reported.of["Predict"] > 0) is (how != "added")
 
 
 def test_a_usage_tracker_inside_a_program(server: LoopbackServer) -> None:

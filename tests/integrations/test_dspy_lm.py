@@ -76,9 +76,9 @@ def test_inside_a_scaled_program_it_has_samples_of_its_own(server: LoopbackServe
     scaled = Scaled(dspy.ChainOfThought("question -> answer: int"), n=3)
     with dspy.context(lm=ScaledLM(lm, n=2, verifier=latest)), dspy.track_usage() as tracker:
         result = scaled.solve(question="?")
-    told = tracker.get_total_tokens()["openai/small"]
+    reported = tracker.get_total_tokens()["openai/small"]
     assert server.counts.requests == 6 == result.usage.calls and result.usage.tokens == server.counts.tokens
-    assert told["prompt_tokens"] + told["completion_tokens"] == server.counts.tokens
+    assert reported["prompt_tokens"] + reported["completion_tokens"] == server.counts.tokens
 
 
 def test_copies_and_direct_calls(server: LoopbackServer, lm: Any) -> None:

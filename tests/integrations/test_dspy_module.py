@@ -246,8 +246,8 @@ def test_the_trace_is_the_winners_alone(server: LoopbackServer, lm: Any) -> None
 def test_a_callers_usage_tracker_hears_everything_once(server: LoopbackServer, lm: Any) -> None:
     with dspy.track_usage() as tracker:
         best(best(program(), n=2), n=2)(question="?")
-    told = tracker.get_total_tokens()["openai/small"]
-    assert told["prompt_tokens"] + told["completion_tokens"] == server.counts.tokens
+    reported = tracker.get_total_tokens()["openai/small"]
+    assert reported["prompt_tokens"] + reported["completion_tokens"] == server.counts.tokens
     with dspy.context(track_usage=True):
         prediction = best(program(), n=2)(question="another?")
     assert prediction.get_lm_usage()["openai/small"]["completion_tokens"] > 0

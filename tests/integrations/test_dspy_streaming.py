@@ -87,9 +87,9 @@ async def test_the_programs_messages_come_and_the_winners_chunks(server: Loopbac
         messages, text, prediction = await streamed(scaled, program.ask, is_async_program=way == "aforward")
     assert prediction.answer == WORDS[1] == text.strip() and server.counts.requests == 3
     assert sum("look" in message for message in messages) == 3, "each candidate calls the tool"
-    told = sorted(m for m in messages if m.startswith("Candidate"))
-    assert [m.split(",")[0] for m in told] == [f"Candidate {i} of 3 is done" for i in (1, 2, 3)]
-    assert sorted(m.split(",")[1] for m in told) == [" score 0.00.", " score 0.00.", " score 1.00."]
+    reported = sorted(m for m in messages if m.startswith("Candidate"))
+    assert [m.split(",")[0] for m in reported] == [f"Candidate {i} of 3 is done" for i in (1, 2, 3)]
+    assert sorted(m.split(",")[1] for m in reported) == [" score 0.00.", " score 0.00.", " score 1.00."]
     await aclose(lm)
 
 

@@ -320,8 +320,8 @@ def test_configurable_reaches_it_directly_and_in_a_chain(server: LoopbackServer)
 @pytest.mark.parametrize("strategy", ["revision", "self-consistency"])
 def test_strategy_and_budget_of_one_call_by_name(server: LoopbackServer, strategy: str) -> None:
     config: Any = {"configurable": {"tts_strategy": strategy, "tts_n": 2, "tts_budget_tokens": 5000}}
-    told = scaled(server).invoke("hi", config).response_metadata["tts"]
-    assert told["candidates"] == server.wait().choices == 2
+    reported = scaled(server).invoke("hi", config).response_metadata["tts"]
+    assert reported["candidates"] == server.wait().choices == 2
     del config["configurable"]["tts_budget_tokens"]
     config["configurable"]["tts_budget_calls"] = 1
     assert scaled(server).invoke("hi", config).response_metadata["tts"]["stopped"] == "budget"
@@ -360,8 +360,12 @@ def test_each_candidate_is_a_child_run_of_the_models_own(server: LoopbackServer,
     assert (root.run_type, root.name) == ("llm", "ScaledChatModel")
     assert [child.name for child in children] == ["candidate 0", "candidate 1", "candidate 2"]
     for i, child in enumerate(children):
-        told = child.extra["metadata"]
-        assert told["tts_candidate"] == i and told["tts_score"] == child.outputs["score"] and told["user"] == "me"
+        reported = child.extra["metadata"]
+        assert (
+            reported["tts_candidate"] == i
+            and reported["tts_score"] == child.outputs["score"]
+            and reported["user"] == "me"
+        )
         (call,) = child.child_runs
         assert call.run_type == "llm" and call.extra["metadata"]["tts_candidate"] == i
 
@@ -510,8 +514,8 @@ def test_bad_settings(server: LoopbackServer) -> None:
     with pytest.raises(ConfigurationError, match="not a chat model"):
         ScaledChatModel("gpt")  # type: ignore[arg-type]
     chain: Any = chat(server) | StrOutputParser()
-    for wrong, mend in ((chain, r"scale\(chain\)"), (chat(server).bind(stop=["x"]), r"bind on the ScaledChatModel")):
-        with pytest.raises(ConfigurationError, match=mend) as caught:
+    for wrong, fix in ((chain, r"scale\(chain\)"), (chat(server).bind(stop=["x"]), r"bind on the ScaledChatModel")):
+        with pytest.raises(ConfigurationError, match=fix) as caught:
             ScaledChatModel(wrong)
         assert "base_url" not in str(caught.value) and len(str(caught.value)) < 200
     with pytest.raises(ConfigurationError, match="no_such") as caught:

@@ -117,7 +117,7 @@ def test_a_cut_answer_never_wins_a_tie(make: tuple[Callable[..., Any], Callable[
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [
         {"finish_reason": "length"},
         {"stop_reason": "max_tokens"},
@@ -131,16 +131,16 @@ def test_a_cut_answer_never_wins_a_tie(make: tuple[Callable[..., Any], Callable[
         {"finish_reason": "REASON_MAX_LEN"},
     ],
 )
-def test_truncation_in_any_providers_words(told: dict[str, Any]) -> None:
-    assert was_cut(told) and ended_by(told) == "length"
+def test_truncation_in_any_providers_words(reported: dict[str, Any]) -> None:
+    assert was_cut(reported) and ended_by(reported) == "length"
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reported",
     [{}, {"finish_reason": "stop"}, {"stop_reason": "end_turn"}, {"incomplete_details": None}, {"finish_reason": 1}],
 )
-def test_other_ends_are_no_truncation(told: dict[str, Any]) -> None:
-    assert not was_cut(told) and ended_by(told) != "length"
+def test_other_ends_are_no_truncation(reported: dict[str, Any]) -> None:
+    assert not was_cut(reported) and ended_by(reported) != "length"
 
 
 @pytest.mark.parametrize(

@@ -289,11 +289,11 @@ async def test_verifiers_of_every_kind() -> None:
         assert problem.metadata["input"] == {"q": "?"}
         return number(candidate.output)
 
-    def told(asked: dict[str, Any], config: RunnableConfig) -> float:
+    def reported(asked: dict[str, Any], config: RunnableConfig) -> float:
         assert config["callbacks"] is not None
         return number(asked["output"])
 
-    kinds = [number, both, slow, judge, text_judge, RunnableLambda(told), CallableVerifier(both)]
+    kinds = [number, both, slow, judge, text_judge, RunnableLambda(reported), CallableVerifier(both)]
     for verifier in kinds:
         assert best(Counter().chain, verifier=verifier).invoke({"q": "?"}) == "answer 3"
         assert await best(Counter().chain, verifier=verifier).ainvoke({"q": "?"}) == "answer 3"

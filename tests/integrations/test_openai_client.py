@@ -178,8 +178,8 @@ def test_tool_calls_reasoning_and_logprobs_are_streamed_too(server: LoopbackServ
     assert "".join(d.content or "" for d in deltas) == "so it is"
     assert [d.reasoning_content for d in deltas if hasattr(d, "reasoning_content")] == ["hm"]
     assert [d.tool_calls[0].function.name for d in deltas if d.tool_calls] == ["f"]  # type: ignore[union-attr]
-    told = [chunk.choices[0].logprobs for chunk in chunks if chunk.choices[0].logprobs]
-    assert [token.logprob for each in told for token in each.content or ()] == [-0.1, -0.2, -0.3]
+    reported = [chunk.choices[0].logprobs for chunk in chunks if chunk.choices[0].logprobs]
+    assert [token.logprob for each in reported for token in each.content or ()] == [-0.1, -0.2, -0.3]
 
 
 # one call's settings

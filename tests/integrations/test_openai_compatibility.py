@@ -12,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from tts_plugins_openai import result_of, scale
 
-from tests.integrations.test_server_replies import KEY, chat, part, told, used
+from tests.integrations.test_server_replies import KEY, chat, part, reported, used
 from tts_plugins import BestOfN, Budget, Revision, SelfConsistency
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError
 from tts_plugins.testing.loopback import RawReply, RawRequest, RawServer, event_stream
@@ -62,7 +62,7 @@ async def test_the_clients_own_error_is_raised(
     error: Any = caught.value
     assert type(error) is kind and error.status_code == status and error.code == "c1" and error.request_id == "r7"
     assert error.response.status_code == status and isinstance(error.__cause__, AllCandidatesFailed)
-    assert str(status) in error.__notes__[0] and KEY not in told(error)
+    assert str(status) in error.__notes__[0] and KEY not in reported(error)
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "invalid_api_key"), (402, None), (429, "insufficient_quota")])
@@ -82,7 +82,7 @@ def test_a_refused_key_or_used_up_account_ends_the_search_at_once(
         if not after:
             with pytest.raises(openai.APIStatusError) as caught:
                 wrapped.chat.completions.create(**ASKED)
-            assert caught.value.status_code == status and KEY not in told(caught.value)
+            assert caught.value.status_code == status and KEY not in reported(caught.value)
         else:
             completion = wrapped.chat.completions.create(**ASKED)
             result = result_of(completion)

@@ -229,8 +229,8 @@ async def test_choices_that_nobody_asked_for_are_no_calls_and_cost_their_tokens(
 @asynccontextmanager
 async def past_the_limit() -> AsyncIterator[OpenAICompatibleModel]:
     """A model of at most 20 tokens whose server makes 500, and says so; asked one by one."""
-    told = {"prompt_tokens": 10, "completion_tokens": 500, "total_tokens": 510}
-    bodies = [{"choices": [choice(0, "word " * 500)], "usage": told} for _ in range(10)]
+    reported = {"prompt_tokens": 10, "completion_tokens": 500, "total_tokens": 510}
+    bodies = [{"choices": [choice(0, "word " * 500)], "usage": reported} for _ in range(10)]
     async with (
         answering(*bodies) as other,
         serving(other, base_url=str(other.make_url("/v1")), max_tokens=20, batch=1, concurrency=1) as model,

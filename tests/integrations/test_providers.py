@@ -14,7 +14,7 @@ pytest.importorskip("anthropic")
 pytest.importorskip("google.genai")
 pytest.importorskip("boto3")
 
-from tests.integrations.test_server_replies import told
+from tests.integrations.test_server_replies import reported
 from tts_plugins import BeamSearch, BestOfN, Budget, Ledger, Problem, Result, SelfConsistency, solve, solve_sync
 from tts_plugins.errors import (
     AllCandidatesFailed,
@@ -126,7 +126,7 @@ async def test_failures_have_their_kinds_and_each_attempt_counts(
     assert len(server.requests) == (3 if retried else 1), "no hidden retries"
     assert ledger.spent.calls == len(server.requests)
     assert kind is ServerFailed or ledger.spent.tokens == 0
-    assert KEY not in told(end) and KEY not in str(end)
+    assert KEY not in reported(end) and KEY not in str(end)
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)

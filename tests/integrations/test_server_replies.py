@@ -213,7 +213,7 @@ QUOTES: list[tuple[str, Any, int]] = [
 ]
 
 
-def told(error: BaseException) -> str:
+def reported(error: BaseException) -> str:
     """All that a report of the error can show: causes, variables of frames, its pickle."""
     frames = traceback.TracebackException.from_exception(error, capture_locals=True)
     frames.stack = traceback.StackSummary.from_list([f for f in frames.stack if "/tests/" not in f.filename])
@@ -236,7 +236,7 @@ async def test_no_key_shows_whatever_quotes_it(
         with pytest.raises(Exception) as caught:
             await solve(QUESTION, model=model, strategy=SelfConsistency(n=2), attempts=2)
         error = caught.value
-        report = told(error) + repr(model) + caplog.text
+        report = reported(error) + repr(model) + caplog.text
         assert server.requests[0].headers["x-gateway"] == HEADER, "it is sent all the same"
         assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
         await model.aclose()
@@ -611,7 +611,7 @@ async def test_a_redirect_to_another_server_is_not_followed(status: int) -> None
         away = raw("", status=status, headers={"Location": f"{stranger.origin}/v1/chat/completions?token={KEY}"})
         end, _, _ = await ended(away, headers={"X-Gateway": HEADER}, attempts=3)
         assert stranger.requests == []
-    assert isinstance(end, ConfigurationError) and stranger.origin in str(end) and KEY not in told(end)
+    assert isinstance(end, ConfigurationError) and stranger.origin in str(end) and KEY not in reported(end)
 
 
 @pytest.mark.parametrize("status", [307, 308])
@@ -719,7 +719,7 @@ async def test_no_key_shows_in_what_verifiers_ask(body: Any, status: int, kind: 
                 writer = CallableModel(lambda content: "a\n\nb", max_tokens=5)
                 await solve(QUESTION, model=writer, strategy=BestOfN(n=2), verifier=verifier, attempts=1)
         await model.aclose()
-    report = told(caught.value)
+    report = reported(caught.value)
     assert KEY not in report and (kind == "embedding" or HEADER not in report)
 
 

@@ -38,7 +38,7 @@ class Search(BaseSearch[Sample]):
         strategy = SelfConsistency(n=4) if settings.get("verifier") is None else BestOfN(n=4)
         asked = {"strategy": strategy, **settings}
         super().__init__(model=MeteredModel("it"), problem=Problem("2 + 2?"), settings=SearchSettings(**asked))
-        self._function, self.told = function, list[str]()
+        self._function, self.reported = function, list[str]()
 
     def begin(self, problem: Problem, seed: int | None, attempts: Any) -> Sample:
         return Sample(seed)
@@ -57,10 +57,10 @@ class Search(BaseSearch[Sample]):
         return None if given is None else metered_verifier(CallableVerifier(given), self)
 
     def failed(self, sample: Sample, error: BaseException) -> None:
-        self.told.append(type(error).__name__)
+        self.reported.append(type(error).__name__)
 
     async def afailed(self, sample: Sample, error: BaseException) -> None:
-        self.told.append(type(error).__name__)
+        self.reported.append(type(error).__name__)
 
 
 def outcome(search: Search, how: str) -> Result:
@@ -94,7 +94,7 @@ def test_an_answer_after_a_swallowed_refusal_is_none(program: Callable[[], str],
     search = Search(program, budget=Budget(calls=3))
     result = outcome(search, how)
     assert {c.text for c in result.candidates} == {"4"} and result.usage.calls <= 3
-    assert result.stopped == "budget" and set(search.told) == {"BudgetExhausted"}
+    assert result.stopped == "budget" and set(search.reported) == {"BudgetExhausted"}
 
 
 @BOTH

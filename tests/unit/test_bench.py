@@ -298,9 +298,9 @@ async def test_a_refused_plan_has_no_claim_on_its_file(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="more samples than problem"):
             await bench(plan, store, concurrency=1)
         assert not store.done()
-    mended = on_pool(strategies={"one": SelfConsistency(n=1), "many": SelfConsistency(n=8)}, problems=plan.problems[:3])
-    with mended.open(tmp_path / "run") as store:
-        assert await bench(mended, store)
+    fixed = on_pool(strategies={"one": SelfConsistency(n=1), "many": SelfConsistency(n=8)}, problems=plan.problems[:3])
+    with fixed.open(tmp_path / "run") as store:
+        assert await bench(fixed, store)
         assert len(store.problems()) == 3 and store.config["arms"]["many"]["strategy"]["n"] == 8
 
 

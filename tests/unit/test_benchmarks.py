@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     """What one run prints, and what it writes."""
     file = tmp_path_factory.mktemp("benchmark") / "rows.json"
     command = [sys.executable, "-m", "benchmarks.foundation", "--short", "--json", str(file)]
@@ -25,14 +25,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]
     return done.stdout, json.loads(file.read_text())
 
 
-def figures(told: tuple[str, dict[str, Any]], number: int, part: str = "") -> dict[str, Any]:
-    (row,) = [r for r in told[1]["rows"] if r["number"] == number and part in r["what"]]
+def figures(reported: tuple[str, dict[str, Any]], number: int, part: str = "") -> dict[str, Any]:
+    (row,) = [r for r in reported[1]["rows"] if r["number"] == number and part in r["what"]]
     found: dict[str, Any] = row["figures"]
     return found
 
 
-def test_prints_every_row_and_writes_the_same(told: tuple[str, dict[str, Any]]) -> None:
-    printed, written = told
+def test_prints_every_row_and_writes_the_same(reported: tuple[str, dict[str, Any]]) -> None:
+    printed, written = reported
     assert {row["number"] for row in written["rows"]} == set(range(1, 9))
     assert written["short"] is True
     assert written["machine"]["cores"] == os.cpu_count()
@@ -42,22 +42,22 @@ def test_prints_every_row_and_writes_the_same(told: tuple[str, dict[str, Any]]) 
         assert (row["met"] is None) == (row["must"] == "")
 
 
-def test_walls_are_no_shorter_than_their_critical_path(told: tuple[str, dict[str, Any]]) -> None:
+def test_walls_are_no_shorter_than_their_critical_path(reported: tuple[str, dict[str, Any]]) -> None:
     for form in ("8 requests", "one of n=8"):
-        ratios = figures(told, 1, form)
+        ratios = figures(reported, 1, form)
         assert ratios["pairs"] == 2
         assert ratios["ours_s"]["low"] >= 0.1
         assert ratios["bare_s"]["low"] >= 0.1
-        assert figures(told, 2, form)["ratio"]["low"] >= 1
+        assert figures(reported, 2, form)["ratio"]["low"] >= 1
 
 
-def test_a_decided_vote_asks_for_nine_of_sixteen(told: tuple[str, dict[str, Any]]) -> None:
+def test_a_decided_vote_asks_for_nine_of_sixteen(reported: tuple[str, dict[str, Any]]) -> None:
     for form in ("16 requests", "one of n=16"):
-        assert figures(told, 3, form)["samples"] == [9]
+        assert figures(reported, 3, form)["samples"] == [9]
 
 
-def test_a_crowd_never_spends_more_than_the_account_holds(told: tuple[str, dict[str, Any]]) -> None:
-    crowd = figures(told, 4, "overshoot")
+def test_a_crowd_never_spends_more_than_the_account_holds(reported: tuple[str, dict[str, Any]]) -> None:
+    crowd = figures(reported, 4, "overshoot")
     assert crowd["counted_without_limit"] == crowd["need"]  # without faults, ours is the server's count to the token
     assert crowd["overshoot"] == 0
     assert crowd["server_tokens"] <= crowd["spent"] <= crowd["limit"]
@@ -65,8 +65,8 @@ def test_a_crowd_never_spends_more_than_the_account_holds(told: tuple[str, dict[
     assert sum(crowd["ends"].values()) == 12
 
 
-def test_nothing_is_left_after_cancelling(told: tuple[str, dict[str, Any]]) -> None:
-    left = figures(told, 6)
+def test_nothing_is_left_after_cancelling(reported: tuple[str, dict[str, Any]]) -> None:
+    left = figures(reported, 6)
     assert left["in_flight"] > 0
     names = ("tasks", "holds", "held", "connections_closed", "active_before_close", "not_cancelled")
     assert {name: left[name] for name in names} == dict.fromkeys(names, 0)
@@ -74,19 +74,19 @@ def test_nothing_is_left_after_cancelling(told: tuple[str, dict[str, Any]]) -> N
     assert left["server_tokens"] <= left["charged"]
 
 
-def test_budgets_that_exactly_fit_come_to_an_end(told: tuple[str, dict[str, Any]]) -> None:
-    nested = figures(told, 7, "nested")
+def test_budgets_that_exactly_fit_come_to_an_end(reported: tuple[str, dict[str, Any]]) -> None:
+    nested = figures(reported, 7, "nested")
     assert nested["ends"] == {"inner complete": 3, "outer complete": 1}
     assert nested["server_choices"] == nested["spent_calls"] == 9
-    resets = figures(told, 7, "reset")
+    resets = figures(reported, 7, "reset")
     assert sum(resets["ends"].values()) == resets["requests"] == 8
-    refused = figures(told, 7, "refused")
+    refused = figures(reported, 7, "refused")
     assert refused["ends"] == {"complete": 8}
     assert refused["requests"] == 16
 
 
-def test_importing_the_package_leaves_openai_alone(told: tuple[str, dict[str, Any]]) -> None:
-    (row,) = [r for r in told[1]["rows"] if "import" in r["what"]]
+def test_importing_the_package_leaves_openai_alone(reported: tuple[str, dict[str, Any]]) -> None:
+    (row,) = [r for r in reported[1]["rows"] if "import" in r["what"]]
     assert "without" in row["ours"].split(";")[1]
 
 

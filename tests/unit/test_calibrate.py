@@ -65,8 +65,12 @@ def test_what_it_promises_is_what_comes(policy: ComputeOptimal) -> None:
     for plan in policy.plans:
         assert plan.expected is not None and plan.expected_full is not None
         found = replay_sync(REST, replace(policy, any_verifier=True, budget=plan.budget), RecordedVerifier(), orders=5)
-        told = plan.expected.accuracy
-        assert told[1] <= told[0] <= told[2] and told[1] <= found.accuracy.high and found.accuracy.low <= told[2]
+        reported = plan.expected.accuracy
+        assert (
+            reported[1] <= reported[0] <= reported[2]
+            and reported[1] <= found.accuracy.high
+            and found.accuracy.low <= reported[2]
+        )
         assert abs(plan.expected.samples[0] - found.samples.value) < 0.2 * plan.budget
         assert found.samples.value <= plan.budget and plan.expected_full.samples == (plan.budget,) * 3
 
@@ -219,8 +223,10 @@ def test_one_by_one_is_offered_beside_waves() -> None:
 
 def test_the_signal_logprob_reads_what_record_writes() -> None:
     def kept(**extra: Any) -> Pool:
-        told = (tuple(replace(c, extra=extra) for c in p.candidates) for p in FIT.problems)
-        return replace(FIT, problems=tuple(replace(p, candidates=c) for p, c in zip(FIT.problems, told, strict=True)))
+        reported = (tuple(replace(c, extra=extra) for c in p.candidates) for p in FIT.problems)
+        return replace(
+            FIT, problems=tuple(replace(p, candidates=c) for p, c in zip(FIT.problems, reported, strict=True))
+        )
 
     def eases(pool: Pool) -> list[float]:
         work = Calibration(pool, signal="logprob", bins=2, options=SIMPLE, measured=(), aggregate="last", orders=1,

@@ -430,7 +430,7 @@ def _start(server: LoopbackServer, *options: str) -> subprocess.Popen[str]:
 
 @posix
 @pytest.mark.parametrize(("to", "code", "said"), [(">&-", 0, ""), (">/dev/full", 1, "No space left"), ("2>&-", 0, "")])
-def test_where_nobody_can_be_told(server: LoopbackServer, to: str, code: int, said: str) -> None:
+def test_where_nobody_can_see_it(server: LoopbackServer, to: str, code: int, said: str) -> None:
     """Regression: a closed stdout ended in an AttributeError after all the work."""
     command = f"{sys.executable} -W error -m tts_plugins solve x --n 2 --model m --base-url {server.base_url} {to}"
     ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=_environment(), timeout=60)
@@ -564,8 +564,8 @@ def test_calibrate_writes_a_policy_and_shows_what_to_expect(
     assert (
         main(["calibrate", str(pool), "--out", str(out), "--budgets", "2,4", "--price", "1e-5", "--orders", "2"]) == 0
     )
-    shown, told = capsys.readouterr()
-    assert "of synthetic, measured on 7 others" in shown and "one sample" in shown and str(out) in told
+    shown, reported = capsys.readouterr()
+    assert "of synthetic, measured on 7 others" in shown and "one sample" in shown and str(out) in reported
     assert max(map(len, shown.splitlines())) <= 130  # the table has its place on a screen
     assert [plan.budget for plan in ComputeOptimal.from_file(out, model="synthetic").plans] == [2, 4]
     for options, said in (

@@ -145,7 +145,7 @@ def test_budgets_that_cannot_be_are_refused() -> None:
         replace(EASY_STOPS, choices=(None, None))
 
 
-def test_another_model_or_verifier_is_refused_unless_told() -> None:
+def test_another_model_or_verifier_is_refused_unless_allowed() -> None:
     mine = replace(POLICY, model="large", verifier="graded")
     with pytest.raises(ConfigurationError, match=r"model 'large', and runs with 'scripted'.*any_model=True"):
         solved([7], mine)

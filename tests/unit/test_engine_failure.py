@@ -382,7 +382,7 @@ async def test_what_may_succeed_later_is_tried_again_with_the_same_seed(error: A
     assert result.usage.requests == 2
 
 
-async def test_attempts_are_limited_and_the_last_error_is_told() -> None:
+async def test_attempts_are_limited_and_the_last_error_is_raised() -> None:
     model = ScriptedModel([RateLimited("one", retry_after=0.0), RateLimited("two", retry_after=0.0)])
     with pytest.raises(AllCandidatesFailed, match="RateLimited: two"):
         await solve("q", model=model, strategy=SelfConsistency(n=1), attempts=2)

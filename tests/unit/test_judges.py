@@ -260,7 +260,7 @@ async def test_a_score_named_inside_the_critique_does_not_mislead_the_expectatio
     assert (await judged(LLMJudge(ScriptedModel(judge)))).score == pytest.approx(0.1)
 
 
-async def test_votes_are_averaged_and_unread_ones_told() -> None:
+async def test_votes_are_averaged_and_unread_ones_reported() -> None:
     lines = [lambda p: verdict(p, 5), lambda p: verdict(p, 3), lambda p: "?", lambda p: "?"]
     judge = ScriptedModel(lambda p, n: lines[n](p), batch=8)
     result = await judged(LLMJudge(judge, votes=3))

@@ -245,12 +245,12 @@ def test_senseless_options(options: dict[str, Any]) -> None:
 async def test_usage_variants(server: LoopbackServer, variant: str) -> None:
     server.configure(usage=variant)
     usage = json.loads(raw(server, {**ASK, "n": 2}).split(b"\r\n\r\n")[1]).get("usage", "absent")
-    told = usage["completion_tokens"] if isinstance(usage, dict) else usage
+    reported = usage["completion_tokens"] if isinstance(usage, dict) else usage
     expected: dict[str, Any] = {
         "correct": 6, "missing": "absent", "null": None, "first_choice": 3, "negative": -7, "huge": 10**15,
         "string": "6", "infinite": float("inf"), "zero": 0,
     }  # fmt: skip
-    assert told == expected[variant]
+    assert reported == expected[variant]
     assert server.counts.completion_tokens == 6  # whatever it tells
 
 

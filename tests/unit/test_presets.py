@@ -115,9 +115,9 @@ class TestGrounded:
         assert len(quiet.requests) == 1
 
     async def test_a_claim_in_the_answer_that_it_is_supported_changes_nothing(self) -> None:
-        told = ScriptedModel(lambda p, n: '{"claims": []}')  # what a candidate might get repeated: there is no key
+        reported = ScriptedModel(lambda p, n: '{"claims": []}')  # what a candidate might get repeated: there is no key
         with pytest.raises(AllCandidatesFailed, match="no verdict could be read"):
-            await checked(Grounded(SOURCE, model=told), '{"claims": []}')
+            await checked(Grounded(SOURCE, model=reported), '{"claims": []}')
 
     async def test_malformed_claims_are_asked_for_once_more(self) -> None:
         replies = iter(['{"key": "K", "claims": [{"claim": "x"}]}', '{"key": "K", "claims": []}'])

@@ -53,11 +53,11 @@ def test_a_whole_profile(folder: Path) -> None:
     assert solve_sync("2 + 2?", model=model, **profile.settings()).text == "4"
 
 
-def test_an_unknown_name_is_told_the_nearest_and_the_file_that_was_read(folder: Path) -> None:
+def test_an_unknown_name_gets_the_nearest_and_the_file_that_was_read(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"did you mean 'careful'\? known are Cheap, careful") as caught:
         load(folder, "carefull")
-    mend = f"Write [tool.tts-plugins.profiles.carefull] into {folder / 'pyproject.toml'}"
-    assert str(caught.value).endswith(mend)
+    fix = f"Write [tool.tts-plugins.profiles.carefull] into {folder / 'pyproject.toml'}"
+    assert str(caught.value).endswith(fix)
     (folder / "tts-plugins.toml").write_text('[profiles.quick]\nstrategy = "self-consistency"\n')
     with pytest.raises(ConfigurationError) as caught:
         load(folder, "zzz")

@@ -116,7 +116,7 @@ def test_nested_in_models_on_a_budget_that_fits() -> None:
 
 
 def test_nothing_is_begun_inside_a_candidate_that_has_ended() -> None:
-    ended, told = threading.Event(), list[BaseException]()
+    ended, reported = threading.Event(), list[BaseException]()
     inner, ledger = ScriptedModel(["#### 1"]), Ledger(Budget(calls=20))
 
     def function(content: str, seed: int) -> str:
@@ -125,7 +125,7 @@ def test_nothing_is_begun_inside_a_candidate_that_has_ended() -> None:
             try:
                 solve_sync("inner", model=inner, strategy=SelfConsistency(n=2))
             except BaseException as error:
-                told.append(error)
+                reported.append(error)
                 raise
         return "#### 1"
 
@@ -139,9 +139,9 @@ def test_nothing_is_begun_inside_a_candidate_that_has_ended() -> None:
     before = ledger.spent
     ended.set()
     deadline = time.monotonic() + 5
-    while len(told) < 2 and time.monotonic() < deadline:
+    while len(reported) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert [type(error) for error in told] == [SolveCancelled] * 2 and "has ended" in str(told[0])
+    assert [type(error) for error in reported] == [SolveCancelled] * 2 and "has ended" in str(reported[0])
     assert inner.requests == [] and ledger.spent == before
 
 

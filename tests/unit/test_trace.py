@@ -122,12 +122,12 @@ async def test_a_note_cannot_take_the_fields_of_every_event(name: str) -> None:
         await solve("q", model=ScriptedModel(["a"]), strategy=strategy)
 
 
-async def test_a_listener_is_told_of_every_start_and_end() -> None:
-    told: list[Mapping[str, Any]] = []
-    result = await solve("q", model=ScriptedModel(["a"]), strategy=SelfConsistency(n=2), listener=told.append)
-    ended = [e["id"] for e in told if e["end"] is not None]
+async def test_a_listener_hears_every_start_and_end() -> None:
+    reported: list[Mapping[str, Any]] = []
+    result = await solve("q", model=ScriptedModel(["a"]), strategy=SelfConsistency(n=2), listener=reported.append)
+    ended = [e["id"] for e in reported if e["end"] is not None]
     assert sorted(ended) == [e["id"] for e in result.trace]
-    told[0]["id"] = "changed"  # type: ignore[index]
+    reported[0]["id"] = "changed"  # type: ignore[index]
     assert next(iter(result.trace))["id"] == 0
 
 
@@ -185,8 +185,8 @@ async def test_requests_name_their_candidates_and_failures_what_they_were_charge
     bound = await model.bound(Problem("q"))
     charged = {f["error"][:5]: (f["usage"]["calls"], f["usage"]["tokens"], f["usage"]["exact"]) for f in failures}
     assert charged == {"RateL": (1, 0, True), "Serve": (1, bound.amount.tokens, False)}
-    told = sum(e["usage"]["tokens"] for e in [*requests, *failures] if "usage" in e)
-    assert told == result.usage.tokens
+    reported = sum(e["usage"]["tokens"] for e in [*requests, *failures] if "usage" in e)
+    assert reported == result.usage.tokens
     assert f"charged 1 call, ≤{bound.amount.tokens} tokens" in result.trace.tree()
     assert f"charged 1 call, ≤{bound.amount.tokens} tokens" in result.trace.html()
 
@@ -202,11 +202,11 @@ async def test_a_cancelled_request_says_what_it_was_charged() -> None:
         "q", model=CallableModel(speak, max_tokens=10), verifier=TableVerifier({"1": 1.0}),
         strategy=BestOfN(n=2, stop=Threshold(0.5), wave=2),
     )  # fmt: skip
-    told = [e["usage"]["tokens"] for e in by_kind(result.trace, "request")]
-    assert len(told) == 2 and sum(told) == result.usage.tokens > 0
+    reported = [e["usage"]["tokens"] for e in by_kind(result.trace, "request")]
+    assert len(reported) == 2 and sum(reported) == result.usage.tokens > 0
 
 
-async def test_the_limits_of_a_shared_account_are_told() -> None:
+async def test_the_limits_of_a_shared_account_are_shown() -> None:
     model, account = ScriptedModel(["#### 1"]), Ledger(Budget(calls=20))
     result = await solve("q", model=model, strategy=SelfConsistency(n=2), budget=account)
     (root,) = by_kind(result.trace, "solve")
@@ -230,14 +230,14 @@ async def test_an_inner_solve_has_a_trace_of_its_own() -> None:
 
 
 async def test_errors_stand_in_the_root() -> None:
-    told: list[Mapping[str, Any]] = []
+    reported: list[Mapping[str, Any]] = []
     verifier = CallableVerifier(lambda p, c: 1 / 0)
     with pytest.raises(Exception, match="all 1 candidates failed"):
-        await solve("q", model=ScriptedModel(["a"]), verifier=verifier, strategy=BestOfN(n=1), listener=told.append)
-    root = told[-1]
+        await solve("q", model=ScriptedModel(["a"]), verifier=verifier, strategy=BestOfN(n=1), listener=reported.append)
+    root = reported[-1]
     assert (root["kind"], root["error"], root["stopped"]) == ("solve", "AllCandidatesFailed", "complete")
     assert "ZeroDivisionError" in root["message"] and root["usage"]["calls"] == 1
-    ends = {e["id"]: e["end"] for e in told}
+    ends = {e["id"]: e["end"] for e in reported}
     assert all(end is not None for end in ends.values())
 
 

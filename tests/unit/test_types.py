@@ -142,8 +142,8 @@ def test_equal_usages_have_equal_hashes() -> None:
     assert hash(one) == hash(other) and hash(Usage()) == hash(Usage(usd=0, seconds=0))
     both = [usage.of_role("model") + Usage(calls=1).of_role("verifier") for usage in (one, other)]
     assert both[0] == both[1] and {*both, one} == {both[1], one} and len({*both, one}) == 2
-    told = one.of_role("model")
-    assert told != one and len({told, one}) == 2, "who took it tells them apart"
+    reported = one.of_role("model")
+    assert reported != one and len({reported, one}) == 2, "who took it tells them apart"
 
 
 def test_the_sum_of_many_usages_is_that_of_one_after_the_other() -> None:

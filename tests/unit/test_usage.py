@@ -102,19 +102,19 @@ def test_tokens_that_nobody_shows_prove_nothing() -> None:
     usage = of(report(12, 40), ["w" * 8] * 2)
     assert (usage.completion_tokens, usage.exact) == (100, False)
     assert of(report(12, 40), ["w" * 8] * 2, max_tokens=None).completion_tokens == 80
-    told = SimpleNamespace(
+    figures = SimpleNamespace(
         prompt_tokens=12, completion_tokens=40, completion_tokens_details=SimpleNamespace(reasoning_tokens=32)
     )
-    assert not of(told, ["w" * 8] * 2).exact
+    assert not of(figures, ["w" * 8] * 2).exact
 
 
 @pytest.mark.parametrize(
-    ("told", "counts", "proven"),
+    ("figures", "counts", "proven"),
     [(120, [60, 60], True), (60, [60, 60], False), (12, [10, 2], False), (100, [99, 1], False), (500, [60, 60], False)],
 )
-def test_the_server_s_tokeniser_tells_one_choice_from_all(told: int, counts: list[int], proven: bool) -> None:
+def test_the_server_s_tokeniser_tells_one_choice_from_all(figures: int, counts: list[int], proven: bool) -> None:
     trust = Trust()
-    trust.saw_counts(told, counts)
+    trust.saw_counts(figures, counts)
     assert trust.proven is proven
 
 
@@ -143,8 +143,8 @@ def test_a_server_that_goes_past_the_limit_is_charged_for_what_it_made() -> None
 
 def test_thought_past_the_limit_is_charged_where_the_server_tells_of_it() -> None:
     thought = SimpleNamespace(reasoning_tokens=490)
-    told = SimpleNamespace(prompt_tokens=12, completion_tokens=495, completion_tokens_details=thought)
-    assert of(told, ["yes"]).completion_tokens == 495
+    figures = SimpleNamespace(prompt_tokens=12, completion_tokens=495, completion_tokens_details=thought)
+    assert of(figures, ["yes"]).completion_tokens == 495
     assert of(report(12, 495), ["yes"], hidden=True).completion_tokens == 495
 
 

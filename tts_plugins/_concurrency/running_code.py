@@ -1,8 +1,8 @@
 """The user's functions that run now, and which of them wait for a thread, as far as their frames tell.
 
-A function may hand work to an executor of its own and wait for it. The thread that works for it has none of its context
-variables, so nobody told that thread whose call it is part of. Their frames tell: the one stands in `Future.result` or
-`Thread.join`, or awaits a future that `run_in_executor` made, and the other one runs that very future or thread.
+A function may hand work to an executor of its own and wait for it. The thread that does the work has none of the
+function's context variables, so it does not know whose call it is part of. The frames show it: the waiting thread is in
+`Future.result` or `Thread.join`, or awaits a future of `run_in_executor`; the other one runs this future or thread.
 """
 
 from __future__ import annotations

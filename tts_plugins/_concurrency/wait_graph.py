@@ -32,7 +32,7 @@ Why nothing waits for ever
     - else the first wait for room in an account is refused.
 
 What is not known here: code of the user may itself wait for a thread that asks for room. That thread's wait then has
-enclosers that nobody has told of; `_calls.unknown_waits` finds them out and adds them by `enclose`.
+enclosers that nobody has named; `_calls.unknown_waits` finds them out and adds them by `enclose`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ Job = tuple[int, bytes]
 
 
 class _Worker:
-    """One worker process, and the jobs that it has been given and has not told the end of."""
+    """One worker process, and the jobs that it was given and has not reported as ended."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
@@ -80,12 +80,12 @@ class Fleet:
         """Stop all workers; return what they say that they have spent."""
         ray = ray_module()
         usages = [self._stopped(worker) for worker in self._workers]
-        told = [usage for usage in await asyncio.gather(*usages) if usage is not None]
+        reported = [usage for usage in await asyncio.gather(*usages) if usage is not None]
         for worker in self._workers:
             if worker.reader is not None:
                 worker.reader.cancel()
             ray.kill(worker.actor)
-        return Usage.sum(told)
+        return Usage.sum(reported)
 
     async def _stopped(self, worker: _Worker) -> Usage | None:
         try:

@@ -126,7 +126,7 @@ def _all_of(ledger: Ledger) -> tuple[Hold, Budget | None]:
 
 
 def _whole(usage: Usage, spent: Amount, limits: Budget | None) -> Usage:
-    """Return the usage that workers told, and what those spent that died before they could."""
+    """Return the usage that workers reported, and what those spent that died before they could report."""
     if limits is None:
         return usage
     lost = spent.excess(Amount.used(usage))

@@ -76,13 +76,13 @@ class Expansion(Sampling):
             raise
 
     async def _room(self, unit: Need, at_most: int, waiting: int, waits: bool) -> Hold | None:
-        late, waits_for_room = self._stragglers, False
+        late, queued = self._stragglers, False
         if late is None or not waits:
             return await super()._room(unit, at_most, waiting, waits)
 
         def note() -> None:
-            nonlocal waits_for_room
-            waits_for_room = True
+            nonlocal queued
+            queued = True
             late.without(waiting)
 
         # If there is room, it is taken before anything else runs. If there is none, the children that would free some
@@ -92,7 +92,7 @@ class Expansion(Sampling):
             return await super()._room(unit, at_most, waiting, waits)
         finally:
             soon.cancel()
-            if waits_for_room:
+            if queued:
                 late.without(-waiting)
 
     def _unsent(self, jobs: int) -> None:

@@ -21,7 +21,7 @@ class Expected(Part):
 
     Attributes:
         accuracy: share of right answers; samples, tokens: paid for, a problem. A token of the larger model counts as
-            many of the smaller one's as the fit was told.
+            many of the smaller one's as was given to the fit.
         rounds: requests that wait for each other, so that their times add up; None where that is not known.
     """
 

@@ -84,9 +84,9 @@ class Server:
                 status = response.status_code
                 return response
             except (APIError, TTSError, TimeoutError) as error:
-                told = api_error(error, self.upstream.secrets)
-                status = told.status
-                return _json(told.body(), told.status, told.headers)
+                reported = api_error(error, self.upstream.secrets)
+                status = reported.status
+                return _json(reported.body(), reported.status, reported.headers)
             finally:
                 self.observation.answered(path, status)
 

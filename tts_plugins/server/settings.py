@@ -1,4 +1,4 @@
-"""What a server is told when it starts. All of it has a form in JSON, so that worker processes can be given it."""
+"""The settings of a server. All of them have a form in JSON, so that worker processes can be given them."""
 
 from __future__ import annotations
 

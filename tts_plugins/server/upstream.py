@@ -110,7 +110,7 @@ class UpstreamModel(OpenAICompatibleModel):
 
     @property
     def server(self) -> str:
-        """Its name alone: callers are not told the upstream's address."""
+        """Its name alone: callers must not see the upstream's address."""
         return self.name
 
 

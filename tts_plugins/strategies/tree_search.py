@@ -139,7 +139,7 @@ class _Node:
             node = node.parent
 
     def add_failed(self, attempts: Sequence[Scored]) -> None:
-        """Add those that wrote something, which a revision may mend; of the others there is nothing to build on."""
+        """Add those that wrote something, which a revision may improve; the others offer nothing to build on."""
         for attempt in attempts:
             if attempt.text:
                 self.add(attempt)

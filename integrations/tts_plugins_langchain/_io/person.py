@@ -21,9 +21,9 @@ def ask_person(owner: str, messages: Sequence[BaseMessage]) -> dict[str, Any] | 
         ConfigurationError: it is resumed with something else.
     """
     last = messages[-1] if messages else None
-    told = last.response_metadata.get("tts") if isinstance(last, AIMessage) else None
-    abstained = told.get("abstained") if isinstance(told, Mapping) else None
-    if last is None or told is None or not abstained or not abstained.get("person"):
+    reported = last.response_metadata.get("tts") if isinstance(last, AIMessage) else None
+    abstained = reported.get("abstained") if isinstance(reported, Mapping) else None
+    if last is None or reported is None or not abstained or not abstained.get("person"):
         return None
     asked = next((str(m.text) for m in reversed(messages) if isinstance(m, HumanMessage)), "")
     answer: object = interrupt(
@@ -31,7 +31,7 @@ def ask_person(owner: str, messages: Sequence[BaseMessage]) -> dict[str, Any] | 
             "question": asked,
             "reason": abstained["reason"],
             "confidence": abstained["confidence"],
-            "withheld": told.get("withheld", ""),
+            "withheld": reported.get("withheld", ""),
         }
     )
     given = answer if isinstance(answer, AIMessage) else AIMessage(answer) if isinstance(answer, str) else None
@@ -39,5 +39,5 @@ def ask_person(owner: str, messages: Sequence[BaseMessage]) -> dict[str, Any] | 
         raise ConfigurationError(
             f"{owner}: resumed with {answer!r}; resume with the answer as a text or an AIMessage: Command(resume='…')"
         )
-    metadata = {**given.response_metadata, "tts": {**told, "answered_by": "person"}}
+    metadata = {**given.response_metadata, "tts": {**reported, "answered_by": "person"}}
     return {"messages": [given.model_copy(update={"id": last.id, "response_metadata": metadata})]}

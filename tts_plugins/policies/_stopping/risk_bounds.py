@@ -21,7 +21,7 @@ import numpy as np
 from tts_plugins.policies._stopping.walks import Floats
 
 CONFIDENCE = 0.9
-_MOST = 100_000  # problems; who needs more is told that none would do
+_MOST = 100_000  # problems; a bound that needs more counts as out of reach
 T = TypeVar("T")
 
 

@@ -245,10 +245,10 @@ class ResponseStream(ChatStream):
         try:
             outcome = self._task.result()
             completion = self.call.completion(outcome)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told in the stream
-            told = self._told(error)
-            failed = {**_frame(self.call, self._asked, "failed"), "error": {"code": told["code"] or "server_error",
-                                                                            "message": told["message"]}}  # fmt: skip
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it goes into the stream
+            shown = self._error_body(error)
+            failed = {**_frame(self.call, self._asked, "failed"), "error": {"code": shown["code"] or "server_error",
+                                                                            "message": shown["message"]}}  # fmt: skip
             return [self._event("response.failed", response=failed)]
         if self._sent and outcome.result.abstained is None:
             best = outcome.chosen(self._sent)

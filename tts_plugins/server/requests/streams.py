@@ -108,15 +108,15 @@ class ChatStream:
         """What follows when the solve has ended: the rest of the answer, the usage, and the end mark."""
         try:
             made = self._rest(self._task.result())
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - told in the stream, in OpenAI's form
-            return [self._encode({"error": self._told(error)}), DONE]
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it goes into the stream, in OpenAI's form
+            return [self._encode({"error": self._error_body(error)}), DONE]
         return [*map(self._encode, made), DONE]
 
-    def _told(self, error: BaseException) -> dict[str, Any]:
+    def _error_body(self, error: BaseException) -> dict[str, Any]:
         if isinstance(error, asyncio.CancelledError):
             error = APIError(503, "The server is being stopped.", code="shutting_down")
-        told: dict[str, Any] = api_error(error, self.call.service.upstream.secrets).body()["error"]
-        return told
+        reported: dict[str, Any] = api_error(error, self.call.service.upstream.secrets).body()["error"]
+        return reported
 
     def _encode(self, chunk: dict[str, Any]) -> bytes:
         return b"data: " + dumps(chunk) + b"\n\n"
