@@ -20,12 +20,14 @@ import numpy as np
 
 from benchmarks._files import write_json
 from benchmarks._pools.drawn import KINDS, VOTES, draw
-from tts_plugins.policies import LearnedStopping
+from tts_plugins.policies import LearnedStopping, calibrate
 from tts_plugins.policies._calibration.options import sampling
-from tts_plugins.policies._calibration.replayed_trials import Trials
+from tts_plugins.policies._calibration.replayed_trials import Sampling, Trials, select_of
+from tts_plugins.policies._stopping.threshold_rules import ladders
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Select
 from tts_plugins.stopping import Rule, ShippedRule, VoteLead, shipped_rule
+from tts_plugins.strategies import BestOfN, SelfConsistency
 
 Row = dict[str, Any]
 
@@ -41,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--n", type=int, default=40, metavar="N", help="candidates of a problem")
     parser.add_argument("--orders", type=int, default=40, metavar="N", help="walks through each problem in a fit")
     parser.add_argument("--shipped", type=Path, metavar="DIR", help="the shipped rules on the recorded pools there")
+    parser.add_argument("--calibrate", action="store_true", help="fit by `calibrate`, with its way to choose")
     parser.add_argument("--recorded", type=Path, metavar="DIR", help="problems drawn from the recorded pools there")
     parser.add_argument("--short", action="store_true", help="a few draws, to see that it works")
     parser.add_argument("--json", metavar="FILE", help="write every figure there, too")
@@ -59,7 +62,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _on_drawn(given: argparse.Namespace) -> Iterator[Row]:
     names: Sequence[str] = given.kind or list(KINDS)
     sizes, targets = [int(x) for x in given.problems.split(",")], [float(x) for x in given.targets.split(",")]
-    grounds = {name: Ground(draw(name, 300 if given.short else 1500, given.n, 1), given.n) for name in names}
+    every: tuple[Select, ...] = ("majority", "weighted", "best")
+    grounds = {
+        name: Ground(
+            draw(name, 300 if given.short else 1500, given.n, 1), given.n,
+            every if given.calibrate and KINDS[name].select != "majority" else None,
+        )
+        for name in names
+    }  # fmt: skip
     print(f"{'problems':>8} {'target':>6}  {'kind':15}{'kept':>6}{'saved':>7}{'lost':>9}  VoteLead(3) saved, lost")
     for size in sizes:
         for target in targets:
@@ -71,6 +81,8 @@ def _on_drawn(given: argparse.Namespace) -> Iterator[Row]:
             if votes:
                 worst, mean = min(row["kept"] for row in votes), geometric([row["saved"] for row in votes])
                 print(_beside_a_lead(votes))
+                limits = [grounds[row["kind"]].limit("majority", target) for row in votes]
+                print(f"{'':16}in hindsight the boldest rung that loses no more: saved {geometric(limits):.2f} times")
                 print(f"{size:8} {target:6}  votes: kept {worst:.0%} in the worst kind; saved {mean:.2f} times "
                       f"({time.perf_counter() - start:.0f} s)", flush=True)  # fmt: skip
             yield from rows
@@ -80,10 +92,13 @@ def _promise(name: str, ground: Ground, size: int, target: float, given: argpars
     select, lost, saved = KINDS[name].select, list[float](), list[float]()
     for seed in range(given.draws):
         pool = draw(name, size, given.n, 1000 + seed)
-        rule = LearnedStopping.fit(
-            pool, n=given.n, select=select, target=target, confidence=given.confidence, orders=given.orders
-        )
-        result = ground.measure(select, rule)
+        if given.calibrate:
+            result = ground.beside_the_best(_calibrated(pool, target, given))
+        else:
+            rule = LearnedStopping.fit(
+                pool, n=given.n, select=select, target=target, confidence=given.confidence, orders=given.orders
+            )
+            result = ground.measure(select, rule)
         lost.append(result[0])
         saved.append(result[1])
     beside = ground.measure(select, VoteLead(3)) if select == "majority" else None
@@ -91,6 +106,17 @@ def _promise(name: str, ground: Ground, size: int, target: float, given: argpars
         "kind": name, "problems": size, "target": target, "kept": float(np.mean(np.array(lost) <= target + 1e-9)),
         "saved": geometric(saved), "lost": float(np.mean(lost)), "most lost": max(lost), "vote_lead_3": beside,
     }  # fmt: skip
+
+
+def _calibrated(pool: Pool, target: float, given: argparse.Namespace) -> Sampling:
+    """What `calibrate` takes for all of the samples: it chooses the way to choose, too."""
+    policy = calibrate(
+        pool, budgets=(given.n,), target=target, confidence=given.confidence, hold_out=0, wave=1, aggregate="last",
+        orders=min(given.orders, 10),
+    )  # fmt: skip
+    fixed = policy.plans[0].fixed
+    assert isinstance(fixed, BestOfN | SelfConsistency)
+    return fixed
 
 
 def _line(row: Row) -> str:
@@ -125,6 +151,23 @@ class Ground:
     def measure(self, select: Select, rule: Rule) -> tuple[float, float]:
         """Accuracy lost to all samples chosen from in the same way, and how many times fewer tokens the rule took."""
         full, own = self._run(select, None), self._run(select, rule)
+        return full[0] - own[0], full[1] / own[1]
+
+    def limit(self, select: Select, target: float) -> float:
+        """What the cheapest rung of the ladders saves whose loss here is within the target: no fit does better."""
+        rules = [LearnedStopping(n=self.n, select=select, enough=rule.enough, at_most=rule.at_most)
+                 for ladder in ladders(select, self.n) for rule in ladder]  # fmt: skip
+        found = [self.measure(select, rule) for rule in rules]
+        return max((saved for lost, saved in found if lost <= target), default=1.0)
+
+    def beside_the_best(self, strategy: Sampling) -> tuple[float, float]:
+        """The same for a strategy, beside all samples chosen from in whichever way is best here."""
+        full = max((self._run(select, None) for select in self._trials.paths), key=lambda found: found[0])
+        if strategy.stop is None:
+            found = self._trials.outcome(strategy, self._trials.stops_at(strategy), 0)
+            own = float(found.right.mean()), float(found.tokens.mean())
+        else:
+            own = self._run(select_of(strategy), strategy.stop)
         return full[0] - own[0], full[1] / own[1]
 
     def _run(self, select: Select, rule: Rule | None) -> tuple[float, float]:
@@ -177,7 +220,7 @@ def _from_recorded(given: argparse.Namespace) -> Iterator[Row]:
                                         for c in p.candidates):  # fmt: skip
             continue
         for select in _selects(pool):
-            ground = Ground(pool, given.n, [select], orders=20)
+            ground = Ground(pool, given.n, [select], orders=200)  # few problems, so all but without noise
             lead = ground.measure(select, VoteLead(3, weighted=select == "weighted"))
             for size in map(int, given.problems.split(",")):
                 for target in map(float, given.targets.split(",")):

@@ -14,7 +14,7 @@ pytest.importorskip("aiohttp")
 import dspy
 from tts_plugins_dspy import BestOfN, Refine, Scaled
 
-from tests.dspy_models import aclose, program
+from tests.dspy_models import LATER, aclose, program
 from tests.imitations import said
 from tts_plugins.errors import AllCandidatesFailed
 from tts_plugins.testing.loopback import Fault, LoopbackServer
@@ -104,6 +104,7 @@ def test_more_failures_than_fail_count_are_raised(dspy_server: LoopbackServer, d
     assert kind(Failing(), 4, reward, **settings)(question="s").answer >= 2
 
 
+@LATER
 async def test_values_of_the_wrong_type_are_shown_to_the_next_attempt(
     dspy_server: LoopbackServer, dspy_lm: Any
 ) -> None:

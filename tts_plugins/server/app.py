@@ -43,19 +43,27 @@ Handler = Callable[["Server", Request], Awaitable[Response]]
 class Server:
     """The parts of one server process.
 
+    Args:
+        store: where spending is kept, instead of what the settings name.
+
     Raises:
         ConfigurationError: a setting, a profile or a tenant is wrong.
         StoreFailed: the account of spending cannot be opened.
     """
 
-    def __init__(self, settings: ServerSettings, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self, settings: ServerSettings, progress: Callable[[int, int], None] | None = None,
+        store: UsageStore | None = None,
+    ) -> None:  # fmt: skip
         tenants = Tenants.of(settings)
+        if not tenants.limited:
+            store = None
         self.settings = settings
         self.upstream = Upstream(settings, progress)
         self.observation = Observation(settings)
         self.service = Service(
             settings=settings, upstream=self.upstream, profiles=Profiles(settings),
-            accounts=Accounts(store_of(settings, tenants), settings.queue_seconds), observer=self.observation,
+            accounts=Accounts(store or store_of(settings, tenants), settings.queue_seconds), observer=self.observation,
         )  # fmt: skip
         self.tenants = tenants
 

@@ -124,10 +124,9 @@ def calibrate_command(
                 say(f"at {plan.budget} samples: {plan.abstain.words}")
         if rest is not None:
             say(f"problems that it was not fitted to: {rest}")
-        if policy.larger is not None and any(plan.models for plan in policy.plans):
-            say(f"use it: tts-plugins solve … --strategy compute-optimal:file={out} --larger-model {policy.larger}")
-        elif rest is not None:
+        if rest is not None:
             say(f"measure it there: {_bench(policy, rest, out)}")
+        say(f"use it: {_solve(policy, out)}")
 
 
 def _show(policy: ComputeOptimal) -> None:
@@ -149,6 +148,15 @@ def _curves(policy: ComputeOptimal) -> str:
 
     plans = [(f"budget {p.budget}: {in_words(p.fixed)}", p.abstain) for p in policy.plans]
     return abstention_page([(name, found) for name, found in plans if found is not None], policy.model or "any model")
+
+
+def _solve(policy: ComputeOptimal, out: Path) -> str:
+    larger = policy.larger is not None and any(plan.models for plan in policy.plans)
+    more = [
+        *(["--verifier …"] if policy.needs_scores else []),
+        *([f"--larger-model {policy.larger}"] if larger else []),
+    ]
+    return " ".join(["tts-plugins solve …", f"--strategy {shlex.quote(f'compute-optimal:file={out}')}", *more])
 
 
 def _bench(policy: ComputeOptimal, pool: Path, out: Path) -> str:

@@ -126,7 +126,8 @@ def _worthiest(table: Table, train: Bools, price: float) -> int:
     # mostly the luckiest. Another option replaces it only if its gain passes the test of a bin.
     near = min(_apart(table.options[i], price) for i in learned)
     made = [i for i in learned if _apart(table.options[i], price) <= near + 1e-9]
-    first = max(made, key=lambda i: float(values[i].mean()))
+    rows = train[table.trials.problem]
+    first = max(made, key=lambda i: (round(float(values[i].mean()), 9), -table.outcome(i, 0).rounds[rows].mean()))
     gate = _gate(values - values[first], range(len(values)), tests=1)
     return first if gate.option is None else gate.option
 
@@ -163,7 +164,7 @@ def promised(table: Table, train: Bools, goal: Goal, looks: Sequence[Choice]) ->
         found = (problems_needed(**lost(c[0]), target=goal.target, confidence=level) for c in climbs)
         needed = min((k for k in found if k is not None), default=None)
     best, single = (
-        min(among, key=lambda choice: _tokens(table, choice, rows))
+        min(among, key=lambda choice: _cost(table, choice, rows))
         for among in (passed, [choice for choice in passed if not choice.checkpoints])
     )
     # The accuracy that the target gives up, divided by the tokens that it saves, is the price it puts on a token.
@@ -192,10 +193,16 @@ def _tokens(table: Table, choice: Choice, rows: Bools) -> float:
     return float(follow(table, choice).tokens[rows].mean())
 
 
+def _cost(table: Table, choice: Choice, rows: Bools) -> tuple[float, float]:
+    """Return tokens, then rounds: of equally cheap choices the one that waits least."""
+    outcome = follow(table, choice)
+    return round(float(outcome.tokens[rows].mean()), 6), float(np.nan_to_num(outcome.rounds[rows]).mean())
+
+
 def _other_waves(table: Table, best: Choice, passed: Iterable[Choice], rows: Bools) -> tuple[int, ...]:
     """Return the cheapest of what passed in each other kind of waves."""
     found: dict[int | None, Choice] = {}
-    for choice in sorted(passed, key=lambda choice: _tokens(table, choice, rows)):
+    for choice in sorted(passed, key=lambda choice: _cost(table, choice, rows)):
         own = table.options[choice.fixed].sampling
         if own is not None and own.stop is not None and not choice.checkpoints:
             found.setdefault(own.wave, choice)
