@@ -88,7 +88,7 @@ class _Handler:
             raise OutOfBudget("the budget of the whole batch ended a solve")
         if result.stopped == "error":
             raise TTSError(f"{row.where}: {'; '.join(result.warnings)}")
-        return _as_row(row.id, result, self._work.candidates)
+        return result_row(row.id, result, self._work.candidates)
 
     async def aclose(self) -> None:
         """Close the model's connections."""
@@ -177,7 +177,8 @@ class _Sink:
             self._failed = error
 
 
-def _as_row(name: str, result: Result, candidates: bool) -> dict[str, Any]:
+def result_row(name: str, result: Result, candidates: bool) -> dict[str, Any]:
+    """Return a result as a row of the output."""
     usage = result.usage
     row: dict[str, Any] = {
         "id": name, "text": result.text, "answer": result.answer, "score": result.score,

@@ -4,8 +4,9 @@ results = await solve_many(problems, model=Factory(OpenAICompatibleModel, "qwen3
                            budget=Ledger(Budget(usd=20)), engine=RayEngine(workers=8))
 """
 
+from tts_plugins.distributed.dataset import Solve
 from tts_plugins.distributed.engine import RayEngine, RayStats
 from tts_plugins.distributed.shared_budget import SharedBudget
 from tts_plugins.engine.many import Factory
 
-__all__ = ["Factory", "RayEngine", "RayStats", "SharedBudget"]
+__all__ = ["Factory", "RayEngine", "RayStats", "SharedBudget", "Solve"]

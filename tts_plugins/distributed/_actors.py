@@ -6,6 +6,7 @@ Of Ray these use nothing but their own context, so that they can be tried withou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pickle
 import tempfile
@@ -125,7 +126,14 @@ class WorkerActor:
         return versions(), node_id()
 
     async def start(
-        self, work: bytes, account: Any, budget: dict[str, Any] | None, in_flight: int, workers: int
+        self,
+        work: bytes,
+        account: Any,
+        budget: dict[str, Any] | None,
+        in_flight: int,
+        workers: int,
+        folder: str,
+        counted: bool,
     ) -> None:
         """Make what the jobs need.
 
@@ -135,11 +143,16 @@ class WorkerActor:
             budget: its limits; None if nothing limits the jobs together.
             in_flight: jobs at once.
             workers: how many workers there are.
+            counted: whether anybody asks what was spent; each call costs less where nobody does.
+            folder: the driver's working directory, which relative names of files are meant in; kept where it is not.
         """
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
         self._in_flight = in_flight
         make: Callable[..., Any] = pickle.loads(work)
         share_limits(sharing(workers, account.pace.remote))
-        self._ledger = leased(self._name, account, budget)
+        if counted:
+            self._ledger = leased(self._name, account, budget)
         self._handle = make(self._ledger)
 
     async def put(self, jobs: Sequence[tuple[int, bytes]]) -> None:

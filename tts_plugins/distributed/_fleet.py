@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import uuid
 from collections import deque
@@ -33,9 +34,12 @@ class _Worker:
 class Fleet:
     """Starts workers, keeps each of them busy, and replaces those that die."""
 
-    def __init__(self, account: SharedBudget, work: bytes, count: int, in_flight: int, options: dict[str, Any]) -> None:
+    def __init__(
+        self, account: SharedBudget, work: bytes, count: int, in_flight: int, options: dict[str, Any],
+        *, counted: bool,
+    ) -> None:  # fmt: skip
         self._account, self._work, self._count, self._in_flight = account, work, count, in_flight
-        self._options = options
+        self._options, self._counted = options, counted
         self.lost = self.repeated = 0  # workers that died, and jobs that were under way there
         self._workers: list[_Worker] = []
         self._news: asyncio.Queue[tuple[_Worker, Any]] = asyncio.Queue()
@@ -105,7 +109,13 @@ class Fleet:
                 theirs, node = await worker.actor.about.remote()
                 check_versions(theirs, node)
                 await worker.actor.start.remote(
-                    self._work, self._account.actor, self._account.limits, self._in_flight, self._count
+                    self._work,
+                    self._account.actor,
+                    self._account.limits,
+                    self._in_flight,
+                    self._count,
+                    os.getcwd(),
+                    self._counted,
                 )
         except TimeoutError:
             raise TTSError(

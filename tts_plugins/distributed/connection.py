@@ -14,7 +14,7 @@ from tts_plugins._version import __version__
 from tts_plugins.errors import ConfigurationError, MissingExtraError
 
 NAMESPACE = "tts_plugins"
-_SECONDS = 5.0  # for a server to accept a connection, and again to answer
+_SECONDS = 3.0  # for a server to accept a connection, and again to answer
 # What a client of HTTP/2 begins with, and an empty SETTINGS frame; every gRPC server answers with one of its own.
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 _SETTINGS = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class RayStats:
     Attributes:
         workers_lost: workers that died and were replaced.
         repeated: jobs that were under way in one of them, and were done again: these may have been paid twice.
-        spent: calls, tokens and money of all workers, those included that died.
+        spent: calls, tokens and money of all workers, those included that died; counted where there is a budget.
         messages: to the account.
     """
 
@@ -83,16 +83,16 @@ class RayEngine:
         await asyncio.to_thread(connect, self.address)
         hold, limits = (None, self.budget) if ledger is None else _all_of(ledger)
         try:
-            async for each in self._run(jobs, sent, limits):
+            async for each in self._run(jobs, sent, limits, counted=hold is not None or limits is not None):
                 yield each
         finally:
             if hold is not None:
                 hold.settle(self._usage)
 
-    async def _run(self, jobs: Iterable[Any], work: bytes, limits: Budget | None) -> AsyncGenerator[tuple[int, Any]]:
+    async def _run(self, jobs: Iterable[Any], work: bytes, limits: Budget | None, *, counted: bool) -> Outcomes:
         self._usage = Usage()
         account = await asyncio.to_thread(SharedBudget, limits, path=self.account, workers=self.workers)
-        fleet = Fleet(account, work, self.workers, self.in_flight, self.options)
+        fleet = Fleet(account, work, self.workers, self.in_flight, self.options, counted=counted)
         try:
             await fleet.begin()
             async for each in fleet.outcomes(jobs):

@@ -43,24 +43,32 @@ Handler = Callable[["Server", Request], Awaitable[Response]]
 class Server:
     """The parts of one server process.
 
+    Args:
+        store: where spending is kept, instead of what the settings name.
+
     Raises:
         ConfigurationError: a setting, a profile or a tenant is wrong.
         StoreFailed: the account of spending cannot be opened.
     """
 
-    def __init__(self, settings: ServerSettings, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self, settings: ServerSettings, progress: Callable[[int, int], None] | None = None,
+        store: UsageStore | None = None,
+    ) -> None:  # fmt: skip
         tenants = Tenants.of(settings)
+        if not tenants.limited:
+            store = None
         self.settings = settings
         self.upstream = Upstream(settings, progress)
         self.observation = Observation(settings)
         self.service = Service(
             settings=settings, upstream=self.upstream, profiles=Profiles(settings),
-            accounts=Accounts(store_of(settings, tenants), settings.queue_seconds), observer=self.observation,
+            accounts=Accounts(store or store_of(settings, tenants), settings.queue_seconds), observer=self.observation,
         )  # fmt: skip
         self.tenants = tenants
 
     def application(self) -> Guard:
-        """The ASGI application."""
+        """Return the ASGI application."""
         routes = [
             Route("/v1/chat/completions", self._endpoint(chat), methods=["POST"]),
             Route("/v1/responses", self._endpoint(responses), methods=["POST"]),
@@ -108,7 +116,7 @@ class Server:
 
 
 def create_app(settings: ServerSettings) -> Guard:
-    """The ASGI application of a server.
+    """Return the ASGI application of a server.
 
     Raises:
         ConfigurationError: a setting, a profile or a tenant is wrong.
@@ -117,7 +125,7 @@ def create_app(settings: ServerSettings) -> Guard:
 
 
 def store_of(settings: ServerSettings, tenants: Tenants) -> UsageStore | None:
-    """Where spending is kept; None where nobody's is.
+    """Return where spending is kept, or None if nobody's is.
 
     Raises:
         StoreFailed: it cannot be opened.
