@@ -14,6 +14,7 @@ from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Event
+from tts_plugins.answers import extract, prepare
 from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
 from tts_plugins.errors import ConfigurationError
@@ -164,6 +165,8 @@ def settings_of(options: SolveOptions) -> Settings:
     check_count("solve", "attempts", made.attempts)
     if made.listener is not None and not callable(made.listener):
         raise ConfigurationError(f"solve: listener={made.listener!r} cannot be called; pass a function of one event")
+    if made.answer is extract:
+        prepare()
     return made
 
 
