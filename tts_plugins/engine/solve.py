@@ -62,7 +62,7 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
         DeadlineExceeded: the time was up before there was a single candidate.
         TTSError: the strategy returned no candidate, or cancelled itself.
         ModelError: no candidate can succeed: a wrong key, an unknown model.
-        AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
+        AllCandidatesFailed: every candidate failed; the first cause is its `__cause__`.
         LowConfidence: the choice is not sure enough, and `on_abstain` is "raise".
     """
     return await Solving(Problem.of(problem), settings_of(options)).run()
