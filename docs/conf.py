@@ -32,7 +32,10 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"  # a notebook that fails, fails the site
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
-suppress_warnings = ["myst.header"]  # a changelog starts at the second level
+suppress_warnings = [
+    "myst.header",  # a changelog starts at the second level
+    "ref.python",  # types in signatures are shown by their short names, of which there may be two
+]
 
 # --- reference -------------------------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def test_a_broken_off_write_leaves_the_old_file(tmp_path: Path) -> None:
     [
         ([], "empty"),
         (["{"], "line 1: not JSON"),
-        ([[1]], "line 1: list where an object"),
+        ([[1]], "line 1: list, but an object"),
         ([{**HEAD, "format": "x"}], "line 1, format: 'x'"),
         ([{**HEAD, "version": 2}], "line 1, version: 2 is newer"),
         ([{**HEAD, "version": True}], "line 1, version: True"),

@@ -98,7 +98,7 @@ def test_what_was_trained_is_a_verifier_of_solve(made: Path, tmp_path: Path, cap
     assert embedded.body["model"] == "e" and len(embedded.body["input"]) == 2, "a text for each line"
     assert run("solve", "x", "--verifier", out) == 2
     assert "it was trained on vectors of 'e'; give --base-url" in capsys.readouterr().err
-    assert run("solve", "x", "--verifier", tmp_path / "none.npz") == 1
+    assert run("solve", "x", "--verifier", tmp_path / "none.npz") == 6
     assert "no learned verifier" in capsys.readouterr().err
 
 
@@ -174,7 +174,7 @@ def test_a_check_of_ones_own(problems: Path, tmp_path: Path, capsys: Any) -> Non
 def test_problems_that_are_none(text: str, says: str, tmp_path: Path, capsys: Any) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text(text)
-    assert run("rollouts", path, "--out", tmp_path / "r.jsonl", "--model", "m", "--base-url", "http://127.0.0.1:9") == 1
+    assert run("rollouts", path, "--out", tmp_path / "r.jsonl", "--model", "m", "--base-url", "http://127.0.0.1:9") == 6
     assert says in capsys.readouterr().err and not (tmp_path / "r.jsonl").exists()
 
 
@@ -195,6 +195,6 @@ def test_wrong_options(problems: Path, tmp_path: Path, capsys: Any) -> None:
         (tmp_path / "none", "there is no such file"),
         (tmp_path, "cannot be read"),
     ):
-        assert run("train-verifier", path, "--out", out) == 1
+        assert run("train-verifier", path, "--out", out) == 6
         assert says in capsys.readouterr().err
     assert not out.exists()

@@ -1,14 +1,16 @@
-"""Files of the user: an error in writing one names it."""
+"""Files of the user: an error in reading or writing one names it."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from tts_plugins.errors import DataError
+from tts_plugins.errors import DataError, TTSError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -28,3 +30,41 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise DataError(
             f"{path} cannot be written: {error.strerror or error}; {fix}, or choose another file"
         ) from error
+
+
+def json_objects(path: Path, unreadable: type[TTSError] = DataError) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a file of JSON lines, gzipped or plain, each with the number of its line.
+
+    Raises:
+        DataError: a line is not a JSON object; names file and line.
+        unreadable: the file cannot be read.
+    """
+    import gzip
+
+    number = 0
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield number, _object(line, f"{path}, line {number}")
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise unreadable(
+            f"{path}: the file cannot be read: after line {number} it is broken or cut ({error})"
+        ) from error
+    except OSError as error:
+        raise unreadable(f"{path}: the file cannot be read: {error.strerror or error}; check its name") from error
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: {type(value).__name__}, but an object is needed")
+    return value

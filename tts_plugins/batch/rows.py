@@ -7,10 +7,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from tts_plugins._internal.files import partial, writing
+from tts_plugins._internal.files import json_objects, partial, writing
 from tts_plugins.errors import ConfigurationError, DataError, MissingExtraError
 from tts_plugins.types import Problem, well_formed
 
@@ -68,13 +69,12 @@ def read_rows(path: Path, *, limit: int | None = None) -> Iterator[Row]:
         ConfigurationError: the file cannot be read.
         MissingExtraError: it is Parquet, and pyarrow is not installed.
     """
-    found = _lines(path) if kind_of(path, "batch") == "lines" else _parquet(path)
+    lines = kind_of(path, "batch") == "lines"
+    found = json_objects(path, ConfigurationError) if lines else _parquet(path)
     first: dict[str, Any] | None = None
-    for number, (where, value) in enumerate(found):
-        if limit is not None and number >= limit:
-            return
+    for number, value in islice(found, limit):
         first = value if first is None else first
-        yield _row(where, value, first)
+        yield _row(f"{path}, {'line' if lines else 'row'} {number}", value, first)
 
 
 def _row(where: str, value: dict[str, Any], first: dict[str, Any]) -> Row:
@@ -101,31 +101,7 @@ def _row(where: str, value: dict[str, Any], first: dict[str, Any]) -> Row:
     return row
 
 
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        with _opened(path) as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                where = f"{path}, line {number}"
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{where}: not JSON ({error})") from error
-                if not isinstance(value, dict):
-                    raise DataError(f"{where}: {type(value).__name__}, but an object is needed")
-                yield where, value
-    except (OSError, EOFError) as error:
-        raise ConfigurationError(
-            f"{path}: the file cannot be read: {error}; check its name and that it is whole"
-        ) from error
-
-
-def _opened(path: Path) -> IO[bytes]:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     parquet = _pyarrow()
     try:
         number = 0
@@ -133,7 +109,7 @@ def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             for batch in file.iter_batches(batch_size=_TOGETHER):
                 for value in batch.to_pylist():
                     number += 1
-                    yield f"{path}, row {number}", value
+                    yield number, value
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         if isinstance(error, DataError):
             raise

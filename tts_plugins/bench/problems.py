@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.files import json_objects
 from tts_plugins.answers import extract
 from tts_plugins.bench.grading import Grade, by_answer
 from tts_plugins.errors import ConfigurationError, DataError, MissingExtraError
@@ -74,22 +75,11 @@ def _set(source: str, problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def _file(path: Path) -> Iterator[Problem]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"problems={path}: the file cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield _line(f"{path}, line {number}", line, number)
+    for number, value in json_objects(path, ConfigurationError):
+        yield _line(f"{path}, line {number}", value, number)
 
 
-def _line(where: str, line: str, number: int) -> Problem:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: {type(value).__name__}, but an object is needed")
+def _line(where: str, value: Mapping[str, Any], number: int) -> Problem:
     if ("prompt" in value) == ("messages" in value):
         raise DataError(f'{where}, prompt: give either "prompt", a text, or "messages", a list of chat messages')
     field = "prompt" if "prompt" in value else "messages"

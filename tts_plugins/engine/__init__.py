@@ -2,14 +2,14 @@
 
 from tts_plugins._calls.context import carry_account, current_ledger
 from tts_plugins._trace.recorder import Trace
-from tts_plugins.engine.dry_run import Cost, Estimate, dry_run
+from tts_plugins.engine.dry_run import Cost, CostEstimate, dry_run
 from tts_plugins.engine.many import Engine, Factory, LocalEngine, solve_many, solve_many_sync, solve_stream
 from tts_plugins.engine.solve import SolveEvents, solve, solve_events, solve_sync
 
 __all__ = [
     "Cost",
+    "CostEstimate",
     "Engine",
-    "Estimate",
     "Factory",
     "LocalEngine",
     "SolveEvents",

@@ -43,11 +43,13 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class CostEstimate:
     """What a solve may take, and in words what was assumed and what the budget would cut.
 
     Attributes:
-        model, strategy, verifier: what it is for, by name.
+        model: by name, as are the next two.
+        strategy: with its settings.
+        verifier: None where there is none.
         costs: the "minimum", the "expected" and the "worst_case".
         budget: the limits that it was made for.
         room: how many candidates surely fit into the budget; None without one.
@@ -76,8 +78,8 @@ class Estimate:
         }
 
 
-def dry_run(problem: object, **options: Unpack[SolveOptions]) -> Estimate:
-    """Estimate the least, the expected and the most that `solve` would take; nothing is sent, no model is started.
+def dry_run(problem: object, **options: Unpack[SolveOptions]) -> CostEstimate:
+    """CostEstimate the least, the expected and the most that `solve` would take; nothing is sent, no model is started.
 
     Args:
         problem: as for `solve`, and so are the other arguments.
@@ -88,7 +90,7 @@ def dry_run(problem: object, **options: Unpack[SolveOptions]) -> Estimate:
     return run_sync(lambda: estimate(problem, **options))
 
 
-async def estimate(problem: object, **options: Unpack[SolveOptions]) -> Estimate:
+async def estimate(problem: object, **options: Unpack[SolveOptions]) -> CostEstimate:
     """Do as `dry_run`, in asynchronous code."""
     settings, asked = settings_of(options), Problem.of(problem)
     model, strategy, verifier = settings.model, settings.strategy, settings.verifier
@@ -101,7 +103,7 @@ async def estimate(problem: object, **options: Unpack[SolveOptions]) -> Estimate
     costs = _costs(least, most, prompt, bound, extra, max(1, model.batch), price)
     room = None if limits is None or most is None else _room(limits, _unit(bound, extra), most)
     notes = [*_assumptions(least, most, bound, settings.attempts), *_cuts(limits, room, most, costs["expected"])]
-    return Estimate(
+    return CostEstimate(
         model=model.name, strategy=brief(strategy), verifier=None if verifier is None else verifier.name,
         costs=costs, budget=limits, room=room, notes=tuple(notes),
     )  # fmt: skip

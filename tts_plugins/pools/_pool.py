@@ -32,6 +32,7 @@ class Pool:
         """Read the pool in a file, gzipped or plain.
 
         Args:
+            path: of the file.
             squash: how raw reward scores come into [0, 1]: "sigmoid", 1 / (1 + exp(-score)), for logits; or "rank", the
                 share of the pool's scores that are no higher, for any other scale. None where they are in it.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tts_plugins._internal.config import in_unit
+from tts_plugins._internal.files import json_objects
 from tts_plugins._internal.values import is_number, is_whole
 from tts_plugins.errors import DataError
 from tts_plugins.pools._records import FORMAT, VERSION, PoolCandidate, PoolHeader, PoolProblem
@@ -38,31 +38,9 @@ def read_file(path: Path, squash: str | None) -> tuple[PoolHeader, tuple[PoolPro
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    import gzip
-
-    number = 0
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
-            for number, line in enumerate(stream, 1):
-                if not line.strip():
-                    continue
-                value = json.loads(line)
-                if not isinstance(value, dict):
-                    raise DataError(f"{path}, line {number}: {type(value).__name__} where an object is wanted")
-                yield number, value
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file; `tts-plugins record` makes a pool") from error
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}, after line {number}: the gzip file is broken or cut ({error})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}, line {number}: not UTF-8 ({error})") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{path}, line {number}: not JSON ({error})") from error
-    except OSError as error:
-        raise DataError(f"{path}: the pool cannot be read: {error.strerror or error}") from error
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file; `tts-plugins record` makes a pool")
+    return json_objects(path)
 
 
 SQUASHES = ("sigmoid", "rank")

@@ -33,8 +33,10 @@ def tools_of(problem: Problem) -> list[dict[str, Any]]:
 
 def tool_form(tool: Any) -> dict[str, Any]:
     """One tool as `tools_of` gives it, from OpenAI's, Anthropic's or LangChain's form."""
-    if not isinstance(tool, Mapping):  # LangChain's
-        tool = {name: getattr(tool, name, None) for name in ("name", "description", "args")}
+    if not isinstance(tool, Mapping):  # LangChain's, which tells its schema apart from what is injected into its calls
+        schema: Any = getattr(tool, "tool_call_schema", None)
+        made = schema.model_json_schema() if hasattr(schema, "model_json_schema") else schema
+        tool = {**{name: getattr(tool, name, None) for name in ("name", "description", "args")}, "parameters": made}
     inner = tool.get("function")
     said: Mapping[str, Any] = inner if isinstance(inner, Mapping) else tool
     form: Any = next((said[name] for name in ("parameters", "input_schema") if said.get(name)), None)

@@ -68,7 +68,7 @@ class Server:
         self.tenants = tenants
 
     def application(self) -> Guard:
-        """The ASGI application."""
+        """Return the ASGI application."""
         routes = [
             Route("/v1/chat/completions", self._endpoint(chat), methods=["POST"]),
             Route("/v1/responses", self._endpoint(responses), methods=["POST"]),
@@ -116,7 +116,7 @@ class Server:
 
 
 def create_app(settings: ServerSettings) -> Guard:
-    """The ASGI application of a server.
+    """Return the ASGI application of a server.
 
     Raises:
         ConfigurationError: a setting, a profile or a tenant is wrong.
@@ -125,7 +125,7 @@ def create_app(settings: ServerSettings) -> Guard:
 
 
 def store_of(settings: ServerSettings, tenants: Tenants) -> UsageStore | None:
-    """Where spending is kept; None where nobody's is.
+    """Return where spending is kept, or None if nobody's is.
 
     Raises:
         StoreFailed: it cannot be opened.

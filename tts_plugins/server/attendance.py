@@ -1,4 +1,4 @@
-"""Callers that go away: their work is cancelled, whether they wait for an answer or read a stream."""
+"""Cancel the work of callers that disconnect, whether they wait for an answer or read a stream."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tts_plugins.server.errors import APIError
 
 
 async def attended(request: Request, work: Awaitable[Any]) -> Any:
-    """Return what the work returns; cancel it when the caller goes away.
+    """Return what the work returns; cancel it when the caller disconnects.
 
     Raises:
-        APIError: the caller went away.
+        APIError: the caller disconnected.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
@@ -43,7 +43,7 @@ class Stream(StreamingResponse):
         self._ended = ended
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send it."""
+        """Send the answer."""
         try:
             await super().__call__(scope, receive, send)
         finally:

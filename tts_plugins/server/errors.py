@@ -56,7 +56,7 @@ class APIError(Exception):
         return self.message
 
     def body(self) -> dict[str, Any]:
-        """The answer's JSON."""
+        """Return the answer's JSON."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": error}
 
@@ -72,22 +72,22 @@ def _kind(status: int) -> str:
 
 
 def bad_field(name: str, why: str, *, code: str = "invalid_value") -> APIError:
-    """A request field that cannot be honoured."""
+    """Return the error for a request field that cannot be honoured."""
     return APIError(400, f"{name}: {why}", code=code, param=name)
 
 
 def used_up(message: str) -> APIError:
-    """A budget that has nothing left."""
+    """Return the error for a budget that has nothing left."""
     return APIError(429, message, code="insufficient_quota", kind="insufficient_quota")
 
 
 def busy(message: str, after: float = 1.0) -> APIError:
-    """A limit that time alone lifts."""
+    """Return the error for a limit that time alone lifts."""
     return APIError(429, message, code="rate_limit_exceeded", headers={"retry-after": f"{max(1, round(after))}"})
 
 
 def api_error(error: BaseException, secrets: Iterable[str] = ()) -> APIError:
-    """The answer for whatever a solve raised; `secrets` are taken out of its text."""
+    """Return the answer for whatever a solve raised, without the `secrets` in its text."""
     made = _mapped(error)
     for secret in secrets:
         if len(secret) > 3:
@@ -115,7 +115,7 @@ def _mapped(error: BaseException) -> APIError:
 
 
 def _failed(error: AllCandidatesFailed) -> APIError:
-    """Every candidate was lost: the first cause decides on the status, since most have the same."""
+    """Return the answer where every candidate failed: the first cause decides, since most have the same."""
     cause = next((e for e in error.errors if isinstance(e, CandidateError)), None) or error.__cause__
     if isinstance(cause, BudgetExhausted | DeadlineExceeded | CandidateError):
         return _mapped(cause)
@@ -144,13 +144,13 @@ def _candidate(error: CandidateError) -> APIError:
 
 
 def _field_of(message: str) -> str | None:
-    """The request field that a message of ours begins with, such as `BestOfN: n=0 must be …`."""
+    """Return the request field that a message of this package begins with, such as `BestOfN: n=0 must be …`."""
     words = message.partition(": ")[2].partition("=")
     return words[0] if words[1] and words[0].isidentifier() else None
 
 
 def log_failure(error: BaseException) -> None:
-    """Log where a defect of ours is. Without its message, which may quote a prompt or a key."""
+    """Log where an unexpected error arose, without its message, which may quote a prompt or a key."""
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     where = " > ".join(f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames)
     _log.error("a request failed: %s at %s", type(error).__name__, where)

@@ -107,13 +107,13 @@ class Guard:
 
 
 def tenant_of(scope: Scope) -> Tenant:
-    """Whose request it is."""
+    """Return the tenant whose request this is."""
     tenant: Tenant = scope[TENANT]
     return tenant
 
 
 def _hosts(settings: ServerSettings) -> set[str]:
-    """The values that the Host header may have, exactly."""
+    """Return the values that the Host header may have, exactly."""
     port = settings.port
     names = {"127.0.0.1", "localhost", "[::1]"} if settings.loopback or settings.host in ("0.0.0.0", "::") else set()
     names.add(f"[{settings.host}]" if ":" in settings.host else settings.host)
@@ -161,7 +161,7 @@ class Gate:
 
 
 class _Sender:
-    """The way of the answer, with further headers."""
+    """Sends the answer, with the headers of safety."""
 
     def __init__(self, send: Send, more: tuple[tuple[bytes, bytes], ...]) -> None:
         self._send, self._more, self.started = send, more, False
@@ -178,7 +178,7 @@ class _Sender:
 
 
 class _Limited:
-    """The way of the request's body, which may neither be longer than a limit nor take for ever.
+    """Receives the request's body, which may neither be longer than a limit nor take for ever.
 
     A request has its place while its body arrives: callers that send a part of one and then nothing would take all
     places.
@@ -225,7 +225,7 @@ class _Limited:
 
 
 async def refuse(send: _Sender, error: APIError) -> None:
-    """Answer with an error; an answer that has begun is broken off instead."""
+    """Answer with an error, or break off an answer that has begun."""
     if send.started:
         raise ConnectionAbortedError("the answer broke off")
     await _answer(send, error.status, json.dumps(error.body()).encode(), error.headers)

@@ -1,4 +1,4 @@
-"""What is seen of requests: counts for Prometheus, without keys and prompts, and the solves that the viewer shows."""
+"""What is observed of requests: counts for Prometheus, without keys and prompts, and the viewer's solves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class Observation:
-    """Who watches requests. Labels have few values: a caller can make no new ones."""
+    """Watches requests. Labels have few values: a caller can make no new ones."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._registry = prometheus.CollectorRegistry()
@@ -52,7 +52,7 @@ class Observation:
         self.viewer = None if self.solves is None else Viewer(self.solves, _sees)
 
     def begin(self, name: str, tenant: Tenant, search: Search, ledger: Ledger) -> Listener | None:
-        """A solve begins."""
+        """Count a solve that begins, and return what hears its events for the viewer."""
         self._running.inc()
         self._begun[name] = time.monotonic()
         if self.solves is None:
@@ -60,7 +60,7 @@ class Observation:
         return self.solves.begin(name, owner=tenant.name, profile=search.profile or "", account=ledger)
 
     def end(self, name: str, search: Search, usage: Usage, result: Result | None, error: BaseException | None) -> None:
-        """It has ended."""
+        """Count a solve that has ended."""
         profile = search.profile or ""
         self._running.dec()
         self._seconds.labels(profile).observe(time.monotonic() - self._begun.pop(name, time.monotonic()))
@@ -72,18 +72,18 @@ class Observation:
             self.solves.end(name)
 
     def counted(self, profile: str, usage: Usage) -> None:
-        """A request has taken this."""
+        """Count what a request has spent."""
         self._tokens.labels(profile, "prompt").inc(usage.prompt_tokens)
         self._tokens.labels(profile, "completion").inc(usage.completion_tokens)
         self._calls.labels(profile).inc(usage.calls)
         self._usd.labels(profile).inc(usage.usd or 0.0)
 
     def answered(self, path: str, status: int) -> None:
-        """A request was answered, or has been cancelled."""
+        """Count an answer."""
         self._answers.labels(path if path in _PATHS else "other", str(status)).inc()
 
     def metrics(self) -> tuple[bytes, str]:
-        """All counts, in Prometheus' form; those of all worker processes together."""
+        """Return all counts in Prometheus' form, those of all worker processes together."""
         registry = self._registry
         if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             registry = prometheus.CollectorRegistry()
@@ -97,6 +97,6 @@ class Observation:
 
 
 def _sees(scope: Mapping[str, Any]) -> str | None:
-    """Whose solves the caller may see: its own; all of them, None, for an administrator."""
+    """Return whose solves the caller may see: its own name, or None, which is everybody, for an administrator."""
     tenant: Tenant = scope[TENANT]
     return None if tenant.admin else tenant.name

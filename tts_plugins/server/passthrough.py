@@ -34,7 +34,7 @@ _PER_PROMPT, _LONGEST_LINE = 64, 1 << 20
 
 
 async def pass_through(service: Service, tenant: Tenant, kind: Kind, body: Any) -> Response:
-    """The upstream's answer, within the tenant's budget.
+    """Return the upstream's answer, within the tenant's budget.
 
     Raises:
         APIError, TTSError: the request is refused, or the upstream's answer is an error.
@@ -54,14 +54,14 @@ def _model(service: Service, name: Any) -> str:
     upstream = service.profiles.split(name)[1]
     models = service.upstream.models
     if upstream is None:
-        raise bad_field("model", f"{name} is a profile, and there is no search here; name a model of the upstream")
+        raise bad_field("model", f"{name} is a profile, and nothing is searched here; name a model of the upstream")
     if models and upstream not in models:
         raise unknown_model(name, models, "model")
     return upstream
 
 
 class _Passing:
-    """One request on its way. It is settled once, at what it took; at its bound where that is not known."""
+    """One request under way. It is settled once: at what it took, or at its bound where that is not known."""
 
     def __init__(self, service: Service, tenant: Tenant, kind: Kind, body: dict[str, Any]) -> None:
         self._service, self._tenant, self._kind, self._body = service, tenant, kind, body

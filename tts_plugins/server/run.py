@@ -67,12 +67,12 @@ def serve(
 
 
 def worker() -> Guard:
-    """The application of one worker process."""
+    """Return the application of one worker process."""
     return Server(ServerSettings.from_json(os.environ[_VARIABLE])).application()
 
 
 def bind(settings: ServerSettings) -> socket.socket:
-    """A listening socket for the settings' address.
+    """Return a listening socket for the settings' address.
 
     Raises:
         ConfigurationError: the address is taken, or is not this machine's.

@@ -114,7 +114,7 @@ class ServerSettings:
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether only this machine can reach the server."""
         if self.host == "localhost":
             return True
         try:
@@ -129,7 +129,7 @@ class ServerSettings:
 
     @property
     def request_budget(self) -> Budget | None:
-        """Limits on each request of a caller without limits of its own."""
+        """The limits on each request of a caller that has none of its own."""
         return None if not self.budget else Budget(**self.budget)
 
     @property
@@ -142,18 +142,18 @@ class ServerSettings:
         return secret("api_key_env", self.api_key_env)
 
     def to_json(self) -> str:
-        """All of it, without any key: those are named by their environment variables."""
+        """Return the settings as JSON, without any key: keys are named by their environment variables."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The inverse of `to_json`."""
+        """Read what `to_json` wrote."""
         known = {f.name for f in fields(cls)}
         return cls(**{key: value for key, value in json.loads(text).items() if key in known})
 
 
 def secret(field: str, variable: str | None) -> str | None:
-    """What an environment variable holds; None where none is named.
+    """Return what an environment variable holds, or None where none is named.
 
     Raises:
         ConfigurationError: it is not set.

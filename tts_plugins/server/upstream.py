@@ -43,7 +43,7 @@ class Exchange:
         self._choices: dict[int, tuple[Any, Any, Any]] = {}
 
     def hear(self, chunk: Any) -> None:
-        """A chunk of the single sample."""
+        """Pass on a chunk of the single sample."""
         if self.tap is not None and field(chunk, "choices"):
             self.tapped = True
             self.tap(chunk)
@@ -61,7 +61,7 @@ class Exchange:
                     break
 
     def choice_of(self, message: Any) -> tuple[Any, Any] | None:
-        """The completion and the choice that a message came in."""
+        """Return the completion and the choice that a message came in."""
         found = self._choices.get(id(message))
         return None if found is None else found[1:]
 
@@ -155,12 +155,12 @@ class Upstream:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no caller may see."""
+        """The texts that no caller may see."""
         return () if self._key is None else (self._key,)
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that callers may name; any where empty."""
+        """The models that callers may name; if empty, any."""
         if self._local is not None:
             return (self._local.name,)
         return self._settings.models
@@ -175,14 +175,14 @@ class Upstream:
             self._local.start()
 
     async def base_url(self) -> str:
-        """Where the upstream is."""
+        """Return the upstream's address."""
         if self._local is not None:
             return (await in_thread(self._local.start)).base_url
         assert self._settings.base_url is not None
         return self._settings.base_url
 
     async def model(self, kind: Kind) -> UpstreamModel:
-        """The model for a kind of request; the same one as before, which has learned what its server honours."""
+        """Return the model for a kind of request: the same one as before, which has learned what its server honours."""
         made = self._made.pop(kind, None) or await self._make(kind)
         self._made[kind] = made
         while len(self._made) > _MODELS:
@@ -208,14 +208,14 @@ class Upstream:
         return made
 
     async def price(self, model: str) -> Price | None:
-        """What its tokens cost, for endpoints that pass through."""
+        """Return what its tokens cost, for endpoints that pass through."""
         if model not in self._prices and len(self._prices) < _MODELS:
             own = (0.0, 0.0) if self.local else self._settings.price
             self._prices[model] = await in_thread(pricing, own, model, self._settings.base_url)
         return self._prices.get(model)
 
     async def list(self) -> list[dict[str, Any]]:
-        """The upstream's models, as it lists them; kept for a while.
+        """Return the upstream's models, as it lists them; they are kept for a while.
 
         Raises:
             APIError: it cannot be reached.
@@ -241,7 +241,7 @@ class Upstream:
         return found
 
     def send(self, method: str, path: str, body: bytes | None = None) -> Any:
-        """One request to the upstream: an async context manager of aiohttp's response. Its key stays on its side."""
+        """Send one request to the upstream: an async context manager of aiohttp's response."""
         return _Sending(self, method, path, body)
 
     async def aclose(self) -> None:
@@ -287,7 +287,7 @@ class _Sending:
 
 
 def dumps(value: Any) -> bytes:
-    """Compact JSON; lone surrogates of a model's text stay escaped, so that it can always be encoded."""
+    """Return compact JSON; lone surrogates of a model's text stay escaped, so that it can always be encoded."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except UnicodeEncodeError:

@@ -35,22 +35,20 @@ RIGHT_TOOL = (
 def preset(name: str, *argument: Any, **settings: Any) -> AnyVerifier:
     """Make a verifier by the name of the job that it does.
 
-    | name | asks | argument | model |
-    |---|---|---|---|
-    | `rubric` (or `judge`) | does it meet this sentence? | the sentence | a judge |
-    | `grounded` | is each claim in the context? | the context, or the problem's | a judge, or an `EmbeddingModel` |
-    | `tool-call` | can its tool calls be made? is it the right tool? | the tools, or the request's | a judge, or none |
-    | `sql` | does the query run? | an SQLite file, or a function that connects | |
-    | `json-schema` | does it meet the schema? | the schema, or its file | |
-    | `code-tests` | does the program pass? | tests, their file, or the problem's examples | |
-    | `math` | is it the known answer? | the answer, or `metadata["answer"]` | |
-    | `regex` | does it match? | the pattern | |
-    | `similar` | is it near to this text? | the text, or `metadata["reference"]` | an `EmbeddingModel` |
-    | `agreement` | do the others say the same? | | |
+    - `rubric` (or `judge`): does it meet this sentence? The sentence; `model`, a judge.
+    - `grounded`: is each claim in the context? The context, or the problem's; `model`, a judge or an `EmbeddingModel`.
+    - `tool-call`: can its tool calls be made? The tools, or the request's; with a `model`, a judge: are they right?
+    - `sql`: does the query run? An SQLite file, or a function that connects.
+    - `json-schema`: does it meet the schema? The schema, or its file.
+    - `code-tests`: does the program pass? Tests, their file, or the problem's own examples.
+    - `math`: is it the known answer? The answer, or `metadata["answer"]`.
+    - `regex`: does it match? The pattern.
+    - `similar`: is it near to this text? The text, or `metadata["reference"]`; `model`, an `EmbeddingModel`.
+    - `agreement`: do the others say the same?
 
     Args:
         name: one of these, in kebab or snake case.
-        argument: as in the table; at most one.
+        argument: what stands after the question above; at most one.
         settings: of the verifier behind it, `model` among them.
 
     Raises:

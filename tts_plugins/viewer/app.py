@@ -129,7 +129,7 @@ class Viewer(Router):
 
 
 def differences(one: str, other: str) -> list[list[str]]:
-    """Where two texts differ, word by word: [kind, of the one, of the other], kind "equal" or "other"."""
+    """Return where two texts differ, word by word: [kind, of the one, of the other], kind "equal" or "other"."""
     a, b = _WORD.findall(one), _WORD.findall(other)
     if max(len(a), len(b)) > _LONGEST_DIFF:
         a, b = one.splitlines(keepends=True), other.splitlines(keepends=True)
@@ -143,7 +143,7 @@ def differences(one: str, other: str) -> list[list[str]]:
 
 
 def _row(solve: Solve, view: View, event: Mapping[str, Any]) -> list[Any]:
-    """One candidate in the list, short: there may be ten thousand."""
+    """Return one candidate as a short row of the list: there may be ten thousand."""
     said = event.get("answer") if event.get("answer") is not None else str(event.get("text") or "")[:200]
     cut = event.get("finish_reason") == "length" or bool(event.get("truncated"))
     flags = "t" * cut + "i" * solve.suspicious(event)
@@ -177,7 +177,7 @@ def _whole(view: View, event: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def page() -> tuple[str, str]:
-    """The page, and the policy that lets it run its own script and load its own data only."""
+    """Return the page, and the policy that lets it run only its own script and load only its own data."""
     root, trace = files(__package__), files("tts_plugins._trace")
     style = trace.joinpath("page.css").read_text("utf-8") + root.joinpath("viewer.css").read_text("utf-8")
     script = "".join(root.joinpath(name).read_text("utf-8") for name in _SCRIPTS)

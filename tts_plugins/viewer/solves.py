@@ -65,17 +65,17 @@ class Solve:
         self._suspicious: dict[int, bool] = {}
 
     def trace(self) -> dict[str, Any]:
-        """As `Trace.to_dict()` has it."""
+        """Return the trace in the form of `Trace.to_dict()`."""
         return {"version": 1, "started": self.started, "events": [self.events[i] for i in sorted(self.events)]}
 
     def view(self) -> View:
-        """The trace, ready to be read; read once for each change."""
+        """Return the trace, ready to be read; it is prepared once for each change."""
         if self._view is None or self._view[0] != self.changed:
             self._view = (self.changed, View(self.trace()))
         return self._view[1]
 
     def summary(self) -> dict[str, Any]:
-        """One row of the list."""
+        """Return one row of the list."""
         top = self.events.get(0, {})
         counts = self._counts()
         spent, held = self._spending(top.get("usage") or counts)
@@ -106,7 +106,7 @@ class Solve:
             self._spent, self._account = _figures(self._account.spent), None
 
     def suspicious(self, event: Event) -> bool:
-        """Whether a candidate speaks to its reader; read once."""
+        """Return whether a candidate speaks to its reader; each is read once."""
         known = self._suspicious.get(event["id"])
         if known is None:
             known = self._suspicious[event["id"]] = suspicious(str(event.get("text") or ""))
@@ -134,7 +134,7 @@ def _figures(amount: Amount) -> Figures:
 
 
 def suspicious(text: str) -> bool:
-    """Whether a candidate speaks to its reader: control tokens of chat templates, or orders to a judge."""
+    """Return whether a candidate speaks to its reader: control tokens of chat templates, or orders to a judge."""
     if _ORDERS.search(text):
         return True
     return _SIGNS.search(text) is not None and neutralise(text).count(REMOVED) > text.count(REMOVED)
@@ -223,7 +223,7 @@ class Solves:
         return watcher
 
     def unwatch(self, watcher: Watcher) -> None:
-        """Hear no more."""
+        """Stop watching."""
         self._watchers.discard(watcher)
 
     def close(self) -> None:

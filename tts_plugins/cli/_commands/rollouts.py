@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from tts_plugins._internal.files import json_objects
 from tts_plugins.bench.rollouts import Grade, RolloutWork, by_answer, make_rollouts
 from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import engine as _engine
@@ -182,20 +182,10 @@ def read_problems(path: Path) -> list[Problem]:
     Raises:
         DataError: a line is not a problem; names file, line and field.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: it cannot be read: {error}") from error
     made = list[Problem]()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, value in json_objects(path):
         where = f"{path}, line {number}"
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not JSON ({error})") from error
-        if not isinstance(value, dict) or not (value.get("prompt") or value.get("messages")):
+        if not (value.get("prompt") or value.get("messages")):
             raise DataError(f'{where}: it has neither "prompt" nor "messages"; write one of them')
         if "answer" not in value:
             raise DataError(f"{where}, answer: is missing; write the gold answer, or null where --check needs none")

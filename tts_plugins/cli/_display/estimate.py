@@ -8,10 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tts_plugins._trace.wording import money
-from tts_plugins.engine.dry_run import Estimate
+from tts_plugins.engine.dry_run import CostEstimate
 
 
-def rendered(estimate: Estimate) -> Group:
+def rendered(estimate: CostEstimate) -> Group:
     """Return the estimate as a table between sentences."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "calls", "prompt tokens", "completion tokens", "tokens", "cost"):

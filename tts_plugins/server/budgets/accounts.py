@@ -68,7 +68,7 @@ class UsageStore(Protocol):
         ...
 
     async def balances(self, tenant: str, periods: tuple[Period, ...]) -> dict[str, Balance]:
-        """What stands in each period, by its key."""
+        """Return the balance of each period, by its key."""
         ...
 
     async def close(self) -> None:
@@ -79,7 +79,7 @@ class UsageStore(Protocol):
 def grantable(
     periods: tuple[Period, ...], balances: Mapping[str, Balance], wanted: Amount, whole: bool
 ) -> Amount | None:
-    """How much of `wanted` every period can bear. Pure: stores that decide by themselves decide the same."""
+    """Return how much of `wanted` every period can bear. Pure: stores that decide by themselves decide the same."""
     grant = list(wanted)
     for period in periods:
         charged = balances.get(period.key, Balance()).charged
@@ -113,7 +113,7 @@ class Accounts:
         self._store, self._patience = store, patience
 
     async def grant(self, tenant: Tenant, asked: Budget | None) -> Grant:
-        """A budget for one request of the tenant: all that `asked`, the tenant's limits and the periods leave it.
+        """Return a budget for one request: all that `asked`, the tenant's limits and the periods leave it.
 
         Raises:
             APIError: 429 where a period is used up, 503 where the store fails.
@@ -179,7 +179,7 @@ async def _taken(
 
 
 def periods_of(tenant: Tenant, now: datetime) -> tuple[Period, ...]:
-    """The day and the month, in UTC, for which the tenant has limits."""
+    """Return the day and the month, in UTC, for which the tenant has limits."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp() + 86400
     later = now.replace(day=28, hour=0, minute=0, second=0, microsecond=0).timestamp() + 5 * 86400
     ends = {"day": (f"{now:%Y-%m-%d}", midnight), "month": (f"{now:%Y-%m}", later)}
@@ -194,7 +194,7 @@ def _limits(budget: Budget) -> Limits:
 
 
 def _wanted(budget: Budget | None, periods: tuple[Period, ...]) -> Amount:
-    """The most that a request may spend, in the dimensions that a period limits."""
+    """Return the most that a request may spend, in the dimensions that a period limits."""
     own = (None, None, None) if budget is None else _limits(budget)
     wanted = [0, 0, 0]
     for i in range(3):

@@ -61,7 +61,7 @@ class Tenants:
 
     @classmethod
     def of(cls, settings: ServerSettings) -> Tenants:
-        """Those that the settings name.
+        """Return the callers that the settings name.
 
         Raises:
             ConfigurationError: naming the file, the tenant and the field.
@@ -77,7 +77,7 @@ class Tenants:
         return cls(found, everybody)
 
     def find(self, authorization: str) -> Tenant | None:
-        """The caller that an Authorization header names; None where it names none."""
+        """Return the caller that an Authorization header names, or None."""
         if self._everybody is not None:
             return self._everybody
         scheme, _, key = authorization.partition(" ")
@@ -95,7 +95,7 @@ class Tenants:
 
 
 def read_tenants(path: str, default: Budget | None = None) -> list[Tenant]:
-    """The tenants of a file; `default` limits the requests of those without limits of their own.
+    """Return the tenants of a file; `default` limits the requests of those without limits of their own.
 
     Raises:
         ConfigurationError: naming the file, the tenant and the field.
@@ -164,7 +164,7 @@ def _budget(name: str, table: Any) -> Budget:
 
 
 def tightest(*budgets: Budget | None) -> Budget | None:
-    """The limits that keep all of the given ones; None where there are none."""
+    """Return the limits that keep all of the given ones, or None if there are none."""
     limits: dict[str, Any] = {}
     for name in ("calls", "tokens", "usd", "seconds"):
         given = [getattr(b, name) for b in budgets if b is not None and getattr(b, name) is not None]

@@ -29,18 +29,18 @@ Listener = Callable[[Mapping[str, Any]], None]
 
 
 class Observer(Protocol):
-    """Who watches requests: metrics, and the viewer."""
+    """Watches requests: metrics, and the viewer."""
 
     def begin(self, name: str, tenant: Tenant, search: Search, ledger: Ledger) -> Listener | None:
-        """A solve begins, on this account; what it returns, if anything, hears its events."""
+        """Note that a solve begins on this account; what is returned, if anything, hears its events."""
         ...
 
     def end(self, name: str, search: Search, usage: Usage, result: Result | None, error: BaseException | None) -> None:
-        """It has ended."""
+        """Note that a solve has ended."""
         ...
 
     def counted(self, endpoint: str, usage: Usage) -> None:
-        """A request without a search has taken this."""
+        """Note what a request without a search has spent."""
         ...
 
 
@@ -56,7 +56,7 @@ class Service:
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def start(self, coroutine: Any) -> asyncio.Task[Any]:
-        """A task that is not forgotten: it settles what it took, whoever goes away."""
+        """Start a task that is kept until it has settled what it took, even if its caller disconnects."""
         task: asyncio.Task[Any] = asyncio.ensure_future(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self._done)
@@ -77,7 +77,7 @@ class Outcome:
     exchange: Exchange
 
     def chosen(self, prefix: str = "") -> Scored:
-        """The chosen candidate; where `prefix` was sent already, the best of those that begin with it."""
+        """Return the chosen candidate; if `prefix` was sent already, the best of those that begin with it."""
         best = self.result.best
         if best.text.startswith(prefix):
             return best
@@ -102,10 +102,10 @@ class ChatCall:
         self.name = f"chatcmpl-tts-{uuid.uuid4().hex}"
 
     async def run(self, tap: Callable[[Any], None] | None = None, listener: Listener | None = None) -> Outcome:
-        """Solve it.
+        """Solve the request.
 
         Raises:
-            APIError, TTSError: there is no answer.
+            APIError, TTSError: the search failed.
         """
         settings, request, search = self.service.settings, self.request, self.search
         limits = tightest(search.budget, Budget(seconds=settings.timeout))
@@ -141,6 +141,7 @@ class ChatCall:
             return await solve(
                 Problem(request.messages, metadata=metadata), model=model, strategy=search.strategy,
                 verifier=search.verifier, budget=ledger, seed=search.seed, profile=None, listener=listener,
+                abstain_below=search.abstain_below,
                 on_exhausted="raise" if request.on_exhausted == "raise" else "return",
             )  # fmt: skip
         except TTSError as error:
@@ -163,7 +164,7 @@ class ChatCall:
             _log.error("what a request of %s did not use could not be given back, and stays charged", self.tenant.name)
 
     def completion(self, outcome: Outcome) -> dict[str, Any]:
-        """The answer in one piece."""
+        """Return the whole answer."""
         best = outcome.chosen()
         return completion_of(
             self.name, self.request.model, self.choices(outcome, best), outcome.usage, self.tts(outcome, best),
@@ -178,12 +179,12 @@ class ChatCall:
         return [choice_of(c, i, outcome.exchange.choice_of) for i, c in enumerate(chosen)]
 
     def tts(self, outcome: Outcome, best: Scored) -> dict[str, Any]:
-        """What became of the search, for the answer."""
+        """Return what the answer says of the search."""
         return tts_of(outcome.result, best, self.search.profile)
 
 
 def _together(one: Listener | None, other: Listener | None) -> Listener | None:
-    """One listener of both; None where nobody listens, since events are prepared for whoever does."""
+    """Return one listener of both, or None if nobody listens: events are prepared only for whoever does."""
     if one is None or other is None:
         return one or other
 
@@ -195,7 +196,7 @@ def _together(one: Listener | None, other: Listener | None) -> Listener | None:
 
 
 def _own(error: BaseException) -> BaseException | None:
-    """The server's own error, where the engine wrapped one that was raised inside a call."""
+    """Return the server's own error if the engine wrapped one that was raised inside a call."""
     from tts_plugins.server.errors import APIError
 
     seen: set[int] = set()

@@ -17,7 +17,7 @@ _PIECE = re.compile(r"\s*\S+\s*|\s+")
 
 
 def plain(value: Any) -> Any:
-    """An object of OpenAI's client, or of our own reading of a stream, as JSON has it."""
+    """Return an object of OpenAI's client, or one read from a stream, as JSON."""
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return dump(mode="json", exclude_unset=True)
@@ -29,7 +29,7 @@ def plain(value: Any) -> Any:
 
 
 def text_of(message: Any, text: str) -> str:
-    """What a message says, for votes and verifiers: its text, and then its tool calls as JSON.
+    """Return what a message says, for votes and verifiers: its text, and then its tool calls as JSON.
 
     Two candidates that call the same tools with the same arguments agree.
     """
@@ -56,7 +56,7 @@ def _arguments(text: str) -> Any:
 
 
 def ranked(result: Result, best: Scored) -> list[Scored]:
-    """The candidates, best first: the chosen one, those that say something else, and then those that repeat."""
+    """Return the candidates, best first: the chosen one, those that say something else, and then those that repeat."""
     votes = [c.answer for c in result.candidates if c.answer is not None]
 
     def worth(candidate: Scored) -> tuple[float, int, int]:
@@ -71,7 +71,7 @@ def ranked(result: Result, best: Scored) -> list[Scored]:
 
 
 def completion_of(name: str, model: str, choices: Sequence[Json], usage: Usage, tts: Json, base: Json) -> Json:
-    """A whole completion; `base` holds what the upstream said besides, such as its fingerprint."""
+    """Return a whole completion; `base` holds what the upstream said besides, such as its fingerprint."""
     return {
         "id": name, "object": "chat.completion", "created": int(time.time()), "model": model, **base,
         "choices": list(choices), "usage": usage_of(usage), "tts": tts,
@@ -79,7 +79,7 @@ def completion_of(name: str, model: str, choices: Sequence[Json], usage: Usage, 
 
 
 def choice_of(candidate: Candidate, index: int, origin: Origin) -> Json:
-    """The choice that a candidate came in; one made for it where a strategy put it together of several calls."""
+    """Return the choice that a candidate came in, or make one if a strategy put it together from several calls."""
     found = origin(candidate.output)
     if found is not None:
         made = plain(found[1])
@@ -97,7 +97,7 @@ def choice_of(candidate: Candidate, index: int, origin: Origin) -> Json:
 
 
 def withheld(abstained: Abstained) -> Json:
-    """The choice of a search that gives no answer: it refuses, as a model's message does."""
+    """Return the choice of a search that gives no answer: it refuses, as a model's message does."""
     message = {"role": "assistant", "content": None, "refusal": f"No answer: {abstained.reason}."}
     return {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
 
@@ -107,7 +107,7 @@ def _calls_or_refuses(message: Json) -> bool:
 
 
 def usage_of(usage: Usage) -> Json:
-    """The tokens of a whole search, verification included."""
+    """Return the tokens of a whole search, verification included."""
     out: Json = {
         "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.tokens,
@@ -118,7 +118,7 @@ def usage_of(usage: Usage) -> Json:
 
 
 def tts_of(result: Result, best: Scored, profile: str | None) -> Json:
-    """What became of the search."""
+    """Return what became of the search."""
     return {
         "profile": profile,
         "score": best.score,
@@ -138,19 +138,19 @@ def tts_of(result: Result, best: Scored, profile: str | None) -> Json:
 
 
 def rounded(value: float | None) -> float | None:
-    """A share to four digits; None where there is none."""
+    """Return a share to four digits, or None if there is none."""
     return None if value is None else round(value, 4)
 
 
 def base_of(origin: Origin, best: Candidate) -> Json:
-    """What the upstream said beside the choices."""
+    """Return what the upstream said beside the choices."""
     found = origin(best.output)
     said = {} if found is None else {key: field(found[0], key) for key in ("service_tier", "system_fingerprint")}
     return {key: value for key, value in said.items() if value is not None}
 
 
 def deltas_of(choice: Json, skip: int = 0) -> Iterator[Json]:
-    """A choice as a server would stream it; `skip` characters of its content were sent before."""
+    """Return a choice as a server would stream it; `skip` characters of its content were sent before."""
     message = dict(choice["message"])
     content, calls = message.pop("content", None), message.pop("tool_calls", None) or []
     index, logprobs = choice["index"], (choice.get("logprobs") or {}).get("content") or ()

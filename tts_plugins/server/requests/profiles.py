@@ -33,6 +33,7 @@ class Search:
     budget: Budget | None
     seed: int | None
     single: bool
+    abstain_below: float | None = None
 
 
 class Profiles:
@@ -50,7 +51,7 @@ class Profiles:
             load_profile(settings.profile, directory=directory)  # which has the words for it
 
     def named(self, name: str) -> Profile:
-        """A profile.
+        """Return a profile.
 
         Raises:
             APIError: 404, with the nearest name.
@@ -60,14 +61,14 @@ class Profiles:
         return self.known[name]
 
     def split(self, model: str) -> tuple[str | None, str | None]:
-        """The profile and the upstream's model that a name means; None for what it does not say."""
+        """Return the profile and the upstream's model that a name means; None for what it does not say."""
         if model in self.known:
             return model, None
         head, _, rest = model.partition("/")
         return (head, rest) if rest and head in self.known else (self._settings.profile, model)
 
     def search(self, request: ChatRequest, models: Sequence[str]) -> Search:
-        """How a request is answered; `models` are those that callers may name, any where there are none.
+        """Return how a request is answered; `models` are those that callers may name, any where there are none.
 
         Raises:
             APIError: 404 for a profile or model that is not there; 400 for settings that do not go together.
@@ -86,7 +87,9 @@ class Profiles:
         return Search(
             upstream=upstream, profile=name, strategy=strategy, verifier=profile.verifier,
             budget=tightest(profile.budget, request.budget),
-            seed=profile.seed if request.seed is None else request.seed, single=single,
+            seed=profile.seed if request.seed is None else request.seed,
+            single=single and profile.abstain_below is None,  # what was passed on cannot be withheld
+            abstain_below=profile.abstain_below,
         )  # fmt: skip
 
     def _strategy(self, request: ChatRequest, profile: Profile) -> tuple[Strategy, bool]:
@@ -116,7 +119,7 @@ class Profiles:
 
 
 def with_candidates(strategy: Any, n: int) -> Strategy:
-    """The strategy with another number of candidates.
+    """Return the strategy with another number of candidates.
 
     Raises:
         APIError: 400 where it has no such number.
@@ -148,7 +151,7 @@ def _count(strategy: Any) -> int | None:
 
 
 def unknown_model(name: str, known: Sequence[str], what: str) -> APIError:
-    """404, with the nearest name."""
+    """Return a 404 with the nearest name."""
     near = difflib.get_close_matches(name, known, 1, 0.5)
     meant = f" Did you mean {near[0]!r}?" if near else ""
     listed = f" There are {', '.join(sorted(known)[:20])}." if known else ""

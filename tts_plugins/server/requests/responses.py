@@ -176,7 +176,7 @@ def _reasoning(value: Any) -> Json:
 
 
 def response_of(call: ChatCall, asked: ResponsesRequest, completion: Json) -> Json:
-    """The whole response for a whole completion."""
+    """Return the whole response for a whole completion."""
     choice, usage = completion["choices"][0], completion["usage"]
     return {
         **_frame(call, asked, "incomplete" if choice["finish_reason"] == "length" else "completed"),
@@ -203,7 +203,7 @@ def _frame(call: ChatCall, asked: ResponsesRequest, status: str) -> Json:
 
 
 def _items(asked: ResponsesRequest, message: Json) -> Iterator[Json]:
-    """A message as the items of a response: its text, then its calls."""
+    """Return a message as the items of a response: its text, then its calls."""
     calls = message.get("tool_calls") or []
     content, refusal = message.get("content"), message.get("refusal")
     if content or refusal or not calls:
@@ -219,7 +219,7 @@ def _items(asked: ResponsesRequest, message: Json) -> Iterator[Json]:
 
 
 class ResponseStream(ChatStream):
-    """The same as events of a response. The text goes out once it is chosen; what is shared goes out early."""
+    """Streams the events of a response. The text goes out once it is chosen; what all beams share goes out early."""
 
     def __init__(self, call: ChatCall, asked: ResponsesRequest) -> None:
         self._asked, self._number, self._opened = asked, 0, False
@@ -227,7 +227,7 @@ class ResponseStream(ChatStream):
         super().__init__(call)
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """The events, as they go over the wire."""
+        """Yield the events, as they go over the wire."""
         begun = _frame(self.call, self._asked, "in_progress")
         yield self._event("response.created", response=begun)
         yield self._event("response.in_progress", response=begun)

@@ -20,7 +20,7 @@ _Item = dict[str, Any] | str | None
 
 
 class ChatStream:
-    """The stream of one request. Whoever leaves it calls `cancel`."""
+    """The stream of one request. Call `cancel` when it is left early."""
 
     def __init__(self, call: ChatCall) -> None:
         self.call = call
@@ -38,7 +38,7 @@ class ChatStream:
         """Wait a moment for the first text, or for an error, which then has a status of its own.
 
         Raises:
-            APIError, TTSError: there is no answer.
+            APIError, TTSError: the search failed.
         """
         try:
             with contextlib.suppress(TimeoutError):
@@ -51,11 +51,11 @@ class ChatStream:
             raise
 
     def cancel(self) -> None:
-        """Cancel the request's work, where it has not ended."""
+        """Cancel the request's work if it has not ended."""
         self._task.cancel()
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """The events, as they go over the wire."""
+        """Yield the events, as they go over the wire."""
         heartbeat = self.call.service.settings.heartbeat
         yield b": tts-plugins\n\n"
         while True:
@@ -105,7 +105,7 @@ class ChatStream:
         return made
 
     def _last(self) -> list[bytes]:
-        """What follows when the solve has ended: the rest of the answer, the usage, and the end mark."""
+        """Return what follows once the solve has ended: the rest of the answer, the usage, and the end mark."""
         try:
             made = self._rest(self._task.result())
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it goes into the stream, in OpenAI's form
@@ -145,7 +145,7 @@ class ChatStream:
 
 
 def shared_prefix(steps: Any, texts: Mapping[str, str]) -> str:
-    """The text that these steps are the beginning of, separators included; empty where no candidate has them all."""
+    """Return the beginning of a text that has these steps, separators included; empty if no text has all."""
     for text in texts.values():
         at = 0
         for step in steps:
