@@ -168,6 +168,11 @@ class Deferred:
     def __init__(self, build: Callable[[Any], Any], data: Any) -> None:
         self._build, self._data = build, data
 
+    @property
+    def data(self) -> Any:
+        """What it is built from."""
+        return self._data
+
     def __call__(self) -> Any:
         """The object; the same one each time."""
         if not hasattr(self, "_made"):

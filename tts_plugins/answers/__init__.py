@@ -12,6 +12,7 @@ Words of other languages go into `markers.txt`, one line each.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -29,6 +30,7 @@ __all__ = [
     "marker_pattern",
     "normalise",
     "number_value",
+    "prepare",
     "read_json",
     "unfinished",
     "without_thoughts",
@@ -51,6 +53,12 @@ class Answer(str):
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
         return type(self), (str(self), self.raw)
+
+
+@functools.cache
+def prepare() -> None:
+    """Load what reads: whoever has a clock to keep does it first, so that no text has to wait for it."""
+    from tts_plugins.answers import _boxes, _find, _fold, _json_text, _keys, _markers, _numbers, _thoughts  # noqa: F401
 
 
 def extract(text: str) -> Answer | None:

@@ -141,6 +141,7 @@ class ChatCall:
             return await solve(
                 Problem(request.messages, metadata=metadata), model=model, strategy=search.strategy,
                 verifier=search.verifier, budget=ledger, seed=search.seed, profile=None, listener=listener,
+                abstain_below=search.abstain_below,
                 on_exhausted="raise" if request.on_exhausted == "raise" else "return",
             )  # fmt: skip
         except TTSError as error:

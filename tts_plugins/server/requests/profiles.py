@@ -33,6 +33,7 @@ class Search:
     budget: Budget | None
     seed: int | None
     single: bool
+    abstain_below: float | None = None
 
 
 class Profiles:
@@ -86,7 +87,9 @@ class Profiles:
         return Search(
             upstream=upstream, profile=name, strategy=strategy, verifier=profile.verifier,
             budget=tightest(profile.budget, request.budget),
-            seed=profile.seed if request.seed is None else request.seed, single=single,
+            seed=profile.seed if request.seed is None else request.seed,
+            single=single and profile.abstain_below is None,  # what was passed on cannot be withheld
+            abstain_below=profile.abstain_below,
         )  # fmt: skip
 
     def _strategy(self, request: ChatRequest, profile: Profile) -> tuple[Strategy, bool]:
