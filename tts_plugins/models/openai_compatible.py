@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -184,13 +184,13 @@ class OpenAICompatibleModel(Stepping, Revising):
         """Return the prompt's tokens at most, `max_tokens`, and their price if one is known."""
         return await self._bounded(self._prompt(problem), self.max_tokens)
 
-    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+    def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Coroutine[Any, Any, Reply]:
         """Ask for as many choices as there are seeds, in one request; it carries the first one's seed.
 
         A parameter that the server refuses by name (`temperature`, `seed`, `n`, `max_tokens`) is left out or
         renamed, from then on too.
         """
-        return await self._ask(self._prompt(problem), seeds)
+        return self._ask(self._prompt(problem), seeds)
 
     async def _ask(
         self,
