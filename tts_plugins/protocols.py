@@ -56,7 +56,7 @@ class StepModel(Model, Protocol):
 
     @property
     def separator(self) -> str:
-        """What stands between two steps of a text."""
+        """The text between two steps."""
         ...
 
     async def prepare(self, run: Run) -> None:

@@ -471,7 +471,7 @@ class Score:
 
 
 class TraceView(Protocol):
-    """What can be done with a trace, whoever recorded it."""
+    """What can be done with a trace."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Mapping[str, Any]]: ...

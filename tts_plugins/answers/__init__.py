@@ -57,7 +57,7 @@ class Answer(str):
 
 @functools.cache
 def prepare() -> None:
-    """Load what reads: whoever has a clock to keep does it first, so that no text has to wait for it."""
+    """Load the modules that read answers, so that the first text does not have to wait for them."""
     from tts_plugins.answers import _boxes, _find, _fold, _json_text, _keys, _markers, _numbers, _thoughts  # noqa: F401
 
 
@@ -78,7 +78,7 @@ def extract(text: str) -> Answer | None:
 
 
 def marked(text: str) -> bool:
-    r"""Whether an answer stands in it with a marker: `\boxed{…}`, or what follows `####`, `Answer:` or "answer is".
+    r"""Return whether an answer in it has a marker: `\boxed{…}`, or what follows `####`, `Answer:` or "answer is".
 
     A text that is one short line is an answer to `extract`, but no sign that a solution ends with it.
     """
@@ -114,7 +114,7 @@ def boxed(text: str) -> str | None:
 
 
 def without_thoughts(text: str) -> str:
-    """What stands outside of the thoughts in a text; nothing where a thought was never closed.
+    """Return the text outside of the thoughts; nothing if a thought was never closed.
 
     Read are `<think>` and its kin, `[THINK]`, Harmony's channels, and a thought whose opening tag stood in the
     prompt. A tag behind a quote or a backtick is only mentioned.

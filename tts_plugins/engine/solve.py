@@ -90,7 +90,7 @@ class SolveEvents:
         task = self._start()
         while (event := await self._queue.get()) is not None:
             yield event
-        self._queue.put_nowait(None)  # for whoever else iterates
+        self._queue.put_nowait(None)  # for other iterators
         await asyncio.shield(task)
 
     @property

@@ -299,7 +299,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             await weigh(self._trust, doubt[0], await self._clients.get(), self.name, doubt[1])
         choices = len(field(response, "choices") or ())
         if field(response, "several") is False or choices == 1 < asked.choices:
-            self._accepted = replace(self._accepted, batch=1)  # it ignores n; the rest are asked for singly
+            self._accepted = replace(self._accepted, batch=1)  # it ignores n; the rest are requested one by one
         reply = reader.read(asked, response)
         kept = self._distinct(reply.generations)
         return reply if kept is reply.generations else replace(reply, generations=kept)
@@ -386,7 +386,7 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     @property
     def server(self) -> str:
-        """Its name and its server's address, for messages and for whoever shares a server's limits."""
+        """Its name and its server's address, for messages and for limits that models share."""
         return f"{self.name} at {shown_address(self._base_url)}" if self._base_url else self.name
 
 

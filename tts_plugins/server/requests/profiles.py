@@ -1,4 +1,4 @@
-"""Which search stands behind a model's name, and what a caller changes of it. Pure, but for reading the profiles."""
+"""The search behind a model's name, and what a caller may change of it. Pure, except that it reads profiles."""
 
 from __future__ import annotations
 
