@@ -43,6 +43,7 @@ REFUSED = {
     "test_tool_calls": _OUTER,
     "test_nested_optimizer_and_module_callbacks_preserve_hierarchy": _OUTER,
     "test_parallel_program_callbacks_are_children_of_evaluate_callback": _OUTER,
+    "test_parallel_children_inherit_parent_callback_call_id": "callbacks hear of a candidate's own copy of the program",
     "test_batch_evaluate_is_parallel_and_preserves_context": "the configured model is the one that searches",
     "test_python_interpreter_lm_request_bytes": "candidates are sampled, at temperature 1.0",
 }

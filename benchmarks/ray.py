@@ -34,7 +34,7 @@ class Sizes:
     messages: int
 
 
-FULL = Sizes(solves=2000, pairs=5, replays=4000, raced=2000, kills=10, killed=2000, streamed=100_000, messages=2000)
+FULL = Sizes(solves=2000, pairs=5, replays=20_000, raced=2000, kills=10, killed=2000, streamed=100_000, messages=2000)
 SHORT = Sizes(solves=60, pairs=1, replays=300, raced=300, kills=1, killed=800, streamed=2000, messages=100)
 
 

@@ -56,6 +56,7 @@ napoleon_use_ivar = True  # fields of dataclasses, which autodoc lists too
 # --- appearance ------------------------------------------------------------------------------------------------------
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # Furo's own underlines names as if they were links
 html_title = f"tts-plugins {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

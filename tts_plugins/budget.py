@@ -162,7 +162,7 @@ class Bound:
     @cached_property
     def need(self) -> Need:
         """What to hold for a request for several choices."""
-        whole = self.amount
+        whole = Amount.of(calls=self.calls, tokens=self.prompt_tokens + (self.completion_tokens or 0), usd=self.usd)
         if not self.shared_tokens and not self.shared_usd:
             return Need(whole)
         # Rounded down, since it is left out of each choice but one: the sum must not come out below the price.

@@ -15,9 +15,9 @@
     ├── BudgetExhausted (RuntimeError)    a reservation does not fit, and nothing will make room
     ├── DeadlineExceeded (TimeoutError)   the time is up and there is no candidate at all
     ├── SolveCancelled                    its own cancel() ended it, and there is no candidate at all
-    ├── AllCandidatesFailed               every candidate was lost: names the first cause
+    ├── AllCandidatesFailed               every candidate failed: names the first cause
     ├── LowConfidence                     the choice is not sure enough, with on_abstain="raise"
-    └── CandidateError                    one candidate is lost, the others go on
+    └── CandidateError                    one candidate failed, the others go on
         ├── ModelError                    a generation failed
         │   ├── AuthenticationFailed      401, 403
         │   ├── ModelNotFound             404
@@ -155,7 +155,7 @@ class LowConfidence(TTSError):
 
 
 class CandidateError(TTSError):
-    """One candidate is lost; the solve goes on with the others.
+    """One candidate failed; the solve goes on with the others.
 
     Attributes:
         written: what the model wrote for it, where an adapter knows that; a revision is shown it.
@@ -268,7 +268,7 @@ class AllCandidatesFailed(TTSError):
 
     Attributes:
         errors: each one's error; the first is the `__cause__`.
-        unscored: how many of them were generated, and lost because their score could not be had.
+        unscored: how many of them were generated, and failed because they could not be scored.
         attempts: what is known of each of them, as a `Scored` whose feedback is the failure: a revision builds on it.
     """
 

@@ -88,7 +88,7 @@ def check_names(owner: str, given: Collection[str], known: Collection[str]) -> N
     Raises:
         UnknownSettingError: one is not known; the message has the one that may be meant, and all that are known.
     """
-    for name in sorted(set(given) - set(known)):
+    for name in sorted([name for name in given if name not in known]):
         near = difflib.get_close_matches(name, sorted(known), 1)
         meant = f"did you mean {near[0]!r}? Or " if near else ""
         raise UnknownSettingError(f"{owner}: {name!r} is not a setting; {meant}use one of {', '.join(sorted(known))}")

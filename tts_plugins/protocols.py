@@ -56,7 +56,7 @@ class StepModel(Model, Protocol):
 
     @property
     def separator(self) -> str:
-        """What stands between two steps of a text."""
+        """The text between two steps."""
         ...
 
     async def prepare(self, run: Run) -> None:
@@ -128,7 +128,7 @@ class Verifier(Protocol):
         """The score in [0, 1].
 
         Raises:
-            VerifierError: no score could be had; the candidate is lost, and the cause is in the trace.
+            VerifierError: no score could be had; the candidate fails, and the cause is in the trace.
         """
         ...
 

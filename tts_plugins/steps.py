@@ -82,7 +82,7 @@ def _separator(by: str) -> re.Pattern[str]:
 
 
 def _outside(text: str, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Those places that stand in no block of code and in no formula."""
+    """Return the places outside of blocks of code and formulas."""
     spans = sorted([*_fences(text), *_formulas(text)])
     kept, at, end = [], 0, 0
     for place in places:

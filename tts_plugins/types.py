@@ -168,6 +168,11 @@ class Deferred:
     def __init__(self, build: Callable[[Any], Any], data: Any) -> None:
         self._build, self._data = build, data
 
+    @property
+    def data(self) -> Any:
+        """What it is built from."""
+        return self._data
+
     def __call__(self) -> Any:
         """The object; the same one each time."""
         if not hasattr(self, "_made"):
@@ -466,7 +471,7 @@ class Score:
 
 
 class TraceView(Protocol):
-    """What can be done with a trace, whoever recorded it."""
+    """What can be done with a trace."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Mapping[str, Any]]: ...

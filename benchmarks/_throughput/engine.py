@@ -39,7 +39,15 @@ def engine_rows(*, short: bool = False, base: Path | None = None) -> list[Row]:
         _replays(ours, theirs),
         _flat(ours, theirs, "candidate, n=10", "candidate, n=1000", "us", "CPU a candidate, n = 10 and 1000"),
         _flat(ours, theirs, "candidate, n=10", "candidate, n=10000", "us", "CPU a candidate, n = 10 and 10000"),
-        _under(ours, theirs, "stall", "ms", 20.0, "longest stall of the loop at n=4096", take=max),
+        _under(
+            ours,
+            theirs,
+            "stall",
+            "ms",
+            20.0,
+            "longest stall of the loop at n=4096, as CPU time of its thread",
+            take=max,
+        ),
     ]
 
 

@@ -245,7 +245,7 @@ class ScaledChatModel(SearchFields, StandIn):
     def with_structured_output(
         self, schema: Any, *, include_raw: bool = False, **kwargs: Any
     ) -> Runnable[LanguageModelInput, Any]:
-        """The same search over parsed outputs: verifiers and votes see objects, and what fails to parse is lost.
+        """Search over parsed outputs: verifiers and votes see objects, and a candidate that cannot be parsed fails.
 
         With `include_raw`, where nothing parses, the first output is returned with its `parsing_error`.
         """

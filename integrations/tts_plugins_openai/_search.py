@@ -139,7 +139,7 @@ def search_for(
     """Return the search for a request; None if it cannot be searched, and goes to the client unchanged.
 
     Args:
-        parser: reads each candidate as a type; one that it cannot read is lost.
+        parser: reads each candidate as a type; one that it cannot read fails.
 
     Raises:
         ConfigurationError: a setting is wrong, or several samples are asked for at temperature 0.

@@ -35,7 +35,7 @@ def scale(client: C, **options: Unpack[ScaleOptions]) -> C:
 
     What it returns is what the client returns: a `ChatCompletion` with the chosen message, `n` choices (the n best
     distinct ones), and the usage of all calls; with `stream=True` a stream of its chunks, once it is chosen; from
-    `parse` a `ParsedChatCompletion`: verifiers and votes see messages with `parsed`, and what cannot be parsed is lost.
+    `parse` a `ParsedChatCompletion`: verifiers and votes see messages with `parsed`, and what cannot be parsed fails.
     The whole result is `result_of(completion)`. Everything else of the client passes through, `stream` and raw
     responses of chat completions with a warning. One call's settings are given as
     `extra_body={"tts": {"n": 4, "budget": {"tokens": 5_000}}}`, or `tts={…}`; they are not sent.
@@ -191,7 +191,7 @@ class _Completions(Part):
         return self._target.create(**split(request)[0]) if search is None else search.run()
 
     def parse(self, **request: Any) -> Any:
-        """Do what the client's own method does, by a search; candidates that cannot be parsed are lost."""
+        """Do what the client's own method does, by a search; candidates that cannot be parsed fail."""
         search = self._parsing(request)
         return self._target.parse(**split(request)[0]) if search is None else search.run()
 
@@ -223,7 +223,7 @@ class _AsyncCompletions(_Completions):
         return await self._target.create(**split(request)[0]) if search is None else await search.arun()
 
     async def parse(self, **request: Any) -> Any:
-        """Do what the client's own method does, by a search; candidates that cannot be parsed are lost."""
+        """Do what the client's own method does, by a search; candidates that cannot be parsed fail."""
         search = self._parsing(request)
         return await self._target.parse(**split(request)[0]) if search is None else await search.arun()
 

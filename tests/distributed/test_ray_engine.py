@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
@@ -66,7 +67,7 @@ async def test_one_ledger_pays_for_all_workers_and_is_used_up() -> None:
     assert 396 <= ledger.spent.calls <= 400
     assert not any(ledger.held)
     assert all(isinstance(r, Result | BudgetExhausted) for r in found)
-    assert ledger.usage.exact
+    assert ledger.usage.exact and not any(ledger.overshoot)
     with pytest.raises(BudgetExhausted):
         await solve_many(["q"], model=Factory(work.model), engine=engine, budget=Ledger(Budget(tokens=1)), **FOUR)
 
@@ -147,6 +148,8 @@ async def test_what_cannot_be_pickled_is_named_with_its_fix() -> None:
 def test_a_factory_takes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="api_key_env"):
         Factory(OpenAICompatibleModel, "m", api_key="sk-secret")
+    with pytest.raises(ConfigurationError, match="api_key_env"):
+        Factory(functools.partial(OpenAICompatibleModel, api_key="sk-secret"), "m")
     recipe = Factory(dict, api_key_env="TTS_TEST_KEY")
     with pytest.raises(ConfigurationError, match="TTS_TEST_KEY"):
         recipe()

@@ -437,3 +437,22 @@ def test_responses_text_tools_and_streams(folder: str) -> None:
 def test_what_responses_cannot_honour_is_refused_by_name(served: Serving, field: str, value: Any) -> None:
     status, body, _ = served.post("/v1/responses", {"model": "loopback", "input": "hi", field: value})
     assert status == 400 and field in str(body["error"])
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_profile_that_abstains_refuses_and_says_how_sure_it_was(
+    upstream: LoopbackServer, tmp_path: Path, streamed: bool
+) -> None:
+    (tmp_path / "tts-plugins.toml").write_text(
+        '[profiles.sure]\nstrategy = { type = "self-consistency", n = 4 }\nabstain_below = 0.9\n'
+    )
+    with serving(base_url=upstream.base_url, directory=str(tmp_path)) as served:
+        if streamed:
+            said = stream(served, model="sure/loopback")
+            assert '"refusal":"No answer: the confidence is' in said and '"content":"' not in said.replace('""', "")
+            return
+        status, body = chat(served, model="sure/loopback")
+    assert status == 200
+    (choice,) = body["choices"]
+    assert choice["message"]["content"] is None and choice["message"]["refusal"].startswith("No answer")
+    assert body["tts"]["abstained"]["below"] == 0.9 and body["tts"]["confidence"] == body["tts"]["agreement"] == 0.5

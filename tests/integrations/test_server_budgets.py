@@ -147,37 +147,53 @@ from tts_plugins.server.budgets.tenants import Tenant
 from tts_plugins.server.errors import APIError
 from tests.integrations.test_server_budgets import store_at
 
-async def main(where, seed):
-    rng, spent = random.Random(seed), 0
+async def main(where, name, seed):
+    rng = random.Random(seed)
     accounts = Accounts(store_at(where), patience=0.2)
-    who = Tenant(name="race", day=Budget(tokens=20_000), month=Budget(tokens=30_000), request=Budget(tokens=300))
+    who = Tenant(name=name, day=Budget(tokens=20_000), month=Budget(tokens=30_000), request=Budget(tokens=300))
     async def one():
-        nonlocal spent
         try:
             grant = await accounts.grant(who, None)
         except APIError:
             return False
         used = rng.randint(0, grant.budget.tokens)
         await asyncio.sleep(rng.random() * 0.003)
-        spent += used
+        print(used, flush=True)  # spent from now on, whatever becomes of this process
         await accounts.settle(grant, Amount(1, used, 0))
         return True
     while any(await asyncio.gather(*(one() for _ in range(8)))):
         pass
-    print(spent)
-asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 """
 
 
-def test_four_processes_racing_never_spend_too_much(where: str) -> None:
-    command = [sys.executable, "-c", _RACER, where]
-    racers = [
+def _race(where: str, name: str) -> list[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", _RACER, where, name]
+    return [
         subprocess.Popen([*command, str(i)], stdout=subprocess.PIPE, cwd=ROOT, env=_environment(), text=True)
         for i in range(4)
     ]
-    spent = [int(racer.communicate(timeout=120)[0]) for racer in racers]
+
+
+def test_four_processes_racing_never_spend_too_much(where: str) -> None:
+    spent = [sum(map(int, racer.communicate(timeout=120)[0].split())) for racer in _race(where, "race")]
     assert 20_000 * 0.99 <= sum(spent) <= 20_000
     assert sum(each > 0 for each in spent) >= 2  # one that is started late may find nothing left
+
+
+def test_racers_that_are_killed_leave_nobody_room_for_too_much(where: str) -> None:
+    racers = _race(where, "killed")
+    spent = 0
+    for racer in racers[:2]:  # in the middle of their work: 8 requests of each are under way, or it has ended
+        assert racer.stdout is not None
+        spent += sum(int(line or 0) for line in (racer.stdout.readline() for _ in range(10)))
+        racer.kill()
+    for racer in racers:
+        assert racer.stdout is not None
+        with racer.stdout as rest:  # read on: `communicate` would leave out what is buffered already
+            spent += sum(map(int, rest.read().split()))
+        racer.wait(120)
+    assert 20_000 * 0.99 - 2 * 8 * 300 <= spent <= 20_000
 
 
 def _environment() -> dict[str, str]:
@@ -215,7 +231,6 @@ serve(ServerSettings.from_json(sys.argv[1]))
 
 
 def test_what_is_spent_survives_kill_9(tmp_path: Path, where: str) -> None:
-
     with LoopbackServer(reply="4", latency=0.01) as upstream:
         port = free_port()
         settings = _settings(tmp_path, upstream, where, "day = { calls = 40 }\nrequest = { calls = 4 }")

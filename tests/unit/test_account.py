@@ -20,7 +20,7 @@ from tts_plugins.budget import Amount
 from tts_plugins.distributed._open_calls import Alive, used_by_dead
 from tts_plugins.distributed.account import Account, Ask, Grant, WorkerLost
 from tts_plugins.distributed.lease import LeasedLedger
-from tts_plugins.errors import BudgetExhausted, TTSError
+from tts_plugins.errors import BudgetExhausted, DataError, TTSError
 from tts_plugins.testing.scripted import ScriptedModel
 
 ONE = Amount(1)
@@ -255,3 +255,33 @@ def test_a_file_that_is_no_account_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"not a database at all" * 100)
     with pytest.raises(TTSError, match=r"a\.sqlite: it is not a file of this kind"):
         Account(Budget(calls=1), path)
+
+
+async def test_what_is_not_on_disk_was_not_granted(tmp_path: Path) -> None:
+    account = Account(Budget(calls=100), tmp_path / "a.sqlite", workers=1)
+    db = account._file._db
+    db.execute("PRAGMA query_only = 1")
+    ask = Ask("w", 1, Amount(), Amount(), ONE)
+    with pytest.raises(DataError, match=r"a\.sqlite: it may not be written"):
+        account.ask(ask)
+    db.execute("PRAGMA query_only = 0")
+    granted = account.ask(ask)
+    account.close()
+    again = Account(Budget(calls=100), tmp_path / "a.sqlite", workers=1)
+    assert again.leased == granted.granted
+
+
+async def test_what_is_idle_comes_back_and_small_parts_do_not_ask_each_time() -> None:
+    budget = Budget(calls=10_000)
+    account = Account(budget, workers=1)
+    ledger = LeasedLedger(budget, sender(account), worker="w")
+    for _ in range(20):
+        await solve("q", model=ScriptedModel(["42"]), strategy=BestOfN(n=4), verifier=perfect, budget=ledger)
+        ledger.return_soon()
+    assert account.messages < 20
+    for _ in range(6000):
+        if not any(account.leased):
+            break
+        await asyncio.sleep(0.01)
+    assert account.leased == Amount()
+    assert account.spent.calls == 80

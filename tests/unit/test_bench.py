@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -328,3 +330,23 @@ async def test_a_solve_s_own_limit_is_not_taken_for_the_whole_run_s(tmp_path: Pa
     with plan.open(tmp_path / "run") as store:
         assert await bench(plan, store, total=Budget(calls=100, usd=1.0))
         assert [(s.stopped, s.calls) for s in store.solves()] == [("budget", 2)] * 3
+
+
+_JOURNAL = """
+import sys
+from tts_plugins.bench._reply_journal import _read, _written
+from tts_plugins.models._openai.choices import generation
+from tts_plugins.types import Reply, Usage
+
+choice = {"message": {"role": "assistant", "content": "4", "refusal": None}, "finish_reason": "stop"}
+made = generation(choice)
+_, reply = _read(_written([1], Reply(generations=(made,), usage=Usage(calls=1))))
+early = "openai" in sys.modules
+print(early, reply.generations[0].text, reply.generations[0].output.content, type(made.output).__name__)
+"""
+
+
+def test_a_journal_is_written_and_read_without_loading_the_client_s_package() -> None:
+    """Regression: the first reply of a benchmark loaded it on the event loop, for half a second."""
+    done = subprocess.run([sys.executable, "-c", _JOURNAL], capture_output=True, text=True, timeout=100, check=False)
+    assert (done.stdout.split(), done.stderr) == (["False", "4", "4", "ChatCompletionMessage"], "")

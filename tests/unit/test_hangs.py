@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks._reliability.hangs import LIMIT, SCRIPTS, run
 from tts_plugins import Budget, Ledger, SelfConsistency, carry_account, solve, solve_sync
+from tts_plugins._calls.unknown_waits import longest_wait
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import CallableModel, OpenAICompatibleModel
 from tts_plugins.testing import ScriptedModel
@@ -30,6 +31,51 @@ def test_it_ends(name: str) -> None:
         pytest.importorskip("gevent")
     passed, said, seconds = run(name)
     assert passed, f"{name}: {said} after {seconds:.0f} s of {LIMIT:.0f}"
+
+
+UNEXPLAINED = """
+import queue, threading
+from tts_plugins import Budget, Ledger, SelfConsistency, solve_sync
+from tts_plugins.errors import BudgetExhausted
+from tts_plugins.models import CallableModel
+
+ledger, work, ends = Ledger(Budget(calls=1)), queue.Queue(), []
+
+def answer(content):
+    done = threading.Event()
+    work.put(done)
+    done.wait()  # no frame tells whom this waits for
+    return "4"
+
+def worker():
+    done = work.get()
+    try:
+        solve_sync("inner", model=INNER, strategy=SelfConsistency(n=1), budget=ledger)
+    except BudgetExhausted:
+        ends.append("refused")
+    done.set()
+
+INNER, OUTER = CallableModel(lambda content: "4"), CallableModel(answer)
+threading.Thread(target=worker, daemon=True).start()
+result = solve_sync("outer", model=OUTER, strategy=SelfConsistency(n=1), budget=ledger)
+print(result.answer, *ends)
+"""
+
+
+def test_a_wait_that_nothing_explains_ends_after_the_longest_wait() -> None:
+    """Regression: the bound of 120 seconds was not tested, since nothing could set it."""
+    done = subprocess.run(
+        [sys.executable, "-c", UNEXPLAINED], capture_output=True, text=True, timeout=100, check=False,
+        env={**os.environ, "TTS_PLUGINS_LONGEST_WAIT": "0.5"},
+    )  # fmt: skip
+    assert (done.stdout.split(), done.stderr) == (["4", "refused"], "")
+
+
+@pytest.mark.parametrize("given", ["soon", "0", "-1", "nan", "inf"])
+def test_a_longest_wait_that_is_not_one_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTS_PLUGINS_LONGEST_WAIT", given)
+    with pytest.raises(ConfigurationError, match=rf"TTS_PLUGINS_LONGEST_WAIT='{given}' must be"):
+        longest_wait()
 
 
 # The account of another process
@@ -48,6 +94,7 @@ FORKED = """
 import os, sys
 from tts_plugins import Budget, Ledger, SelfConsistency, solve_sync
 from tts_plugins.budget import Amount
+from tts_plugins._calls.unknown_waits import longest_wait
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.testing import ScriptedModel
 

@@ -236,6 +236,7 @@ def _without(pool: Pool, **change: Any) -> Pool:
         (LARGE, {}, r"larger_price=None must be a number above 0"),
         (LARGE, {"larger_price": 0.0}, "larger_price=0.0"),
         (None, {"larger_price": 2.0}, "is for a larger= pool"),
+        (None, {"larger_effort": "high"}, "is for a larger= pool"),
         (LARGE.problems, {"larger_price": 2.0}, "is not a Pool"),
         (_without(LARGE, id="other"), {"larger_price": 2.0}, "problem 'p119' of the smaller model's pool is missing"),
         (_without(LARGE, prompt="?"), {"larger_price": 2.0}, "problem 'p119', prompt: is not that of"),
@@ -246,3 +247,11 @@ def _without(pool: Pool, **change: Any) -> Pool:
 def test_what_does_not_fit_together_is_refused(large: Any, settings: dict[str, Any], said: str) -> None:
     with pytest.raises((ConfigurationError, DataError), match=said):
         calibrate(SMALL, **{"price": 1e-5, "larger": large, **settings})
+
+
+def test_the_same_model_at_a_higher_effort_is_fitted_too() -> None:
+    small, large = of_two_kinds("small", 0.2), of_two_kinds("small", 0.9)
+    (plan,) = calibrate(small, budgets=(2 * N,), price=2e-4, options=OPTIONS[:3], larger=large, larger_price=10,
+                        larger_effort="high", orders=4).plans  # fmt: skip
+    assert isinstance(plan.fixed, Ladder) and plan.models == ()
+    assert (plan.fixed.rungs[-1].model, plan.fixed.rungs[-1].effort) == (None, "high")

@@ -3,14 +3,16 @@
 Such a solve carries no account and no enclosers, so the wait graph would assume that the function's own reservation
 will be released. Here the frames of functions and threads are compared while something waits (see
 `_concurrency.running_code`), and the enclosers that are found are added to the graph, whose proof then covers them.
-A wait that frames do not explain ends too: after `LONGEST` seconds in which nothing was reserved or released, all
-functions of the user are assumed to wait.
+A wait that frames do not explain ends too: after 120 seconds in which nothing was reserved or released, all functions
+of the user are assumed to wait. The environment's `TTS_PLUGINS_LONGEST_WAIT` gives another number of seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import os
 import time
 from collections.abc import Collection, Iterator
 from weakref import WeakKeyDictionary
@@ -20,10 +22,29 @@ from tts_plugins._calls.running_solves import give_up_orphans
 from tts_plugins._concurrency import forks, running_code
 from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait, deliver
 from tts_plugins._internal.threads import calling_thread
+from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 
 LOOK = 0.25  # seconds between looks, one for all waits on a loop
-LONGEST = 120.0
+LONGEST = 120.0  # seconds
+
+
+def longest_wait() -> float:
+    """Return the seconds after which a wait that nothing explains ends.
+
+    Raises:
+        ConfigurationError: the environment's setting is not a number of seconds above 0.
+    """
+    given = os.environ.get("TTS_PLUGINS_LONGEST_WAIT")
+    if not given:
+        return LONGEST
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise ConfigurationError(f"TTS_PLUGINS_LONGEST_WAIT={given!r} must be a number of seconds above 0")
+    return seconds
 
 
 class _Watch:
@@ -32,7 +53,7 @@ class _Watch:
     def __init__(self) -> None:
         self.waits: dict[Wait, int] = {}
         self.timer: asyncio.TimerHandle | None = None
-        self._changes, self._since = -1, 0.0
+        self._changes, self._since, self._longest = -1, 0.0, longest_wait()
 
     def look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Add enclosers that have become known, and end what has waited too long without a chance."""
@@ -50,7 +71,7 @@ class _Watch:
                 deliver(answers)
         if self._changes != GRAPH.changes:
             self._changes, self._since = GRAPH.changes, time.monotonic()
-        elif time.monotonic() - self._since > LONGEST:
+        elif time.monotonic() - self._since > self._longest:
             self._end_one()
 
     def _end_one(self) -> None:

@@ -72,7 +72,7 @@ def waiting_for(thread: int, waiting: Collection[int] = ()) -> list[Context]:
 
 
 def _work_of(frame: FrameType | None) -> Sequence[object]:
-    """What a thread does for whoever waits: its executor's future, what is chained to that, and the thread itself."""
+    """Return what others may wait for of a thread: its executor's future, futures chained to it, and the thread."""
     out = list[object]()
     while frame is not None:
         if frame.f_code is _WORK:

@@ -150,7 +150,7 @@ class Inbox:
     """What threads have for a loop. It is woken once for all that came meanwhile: waking it takes system calls."""
 
     def __init__(self) -> None:
-        # Weakly: whoever waits has the future; and a loop that was closed must not be kept alive by what came late.
+        # Weakly: the code that waits has the future, and a loop that was closed must not be kept alive.
         self._arrived: collections.deque[tuple[ref[asyncio.Future[Any]], Any, Exception | None]] = collections.deque()
         self._woken = False
 
@@ -234,7 +234,7 @@ def as_exception(error: BaseException) -> Exception:
         return error
     try:
         text = str(error)
-    except Exception as broken:  # noqa: BLE001 - whoever waits has to hear of it all the same
+    except Exception as broken:  # noqa: BLE001 - the code that waits must get it
         text = f"(its text cannot be read: {type(broken).__name__})"
     raised = RuntimeError(f"the function raised {type(error).__name__}: {text}")
     raised.__cause__ = error

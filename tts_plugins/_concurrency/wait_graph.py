@@ -99,7 +99,7 @@ class Wait:
 
     def __init__(self, ready: Callable[[object], None], enclosers: Iterable[Holder]) -> None:
         self.number = next(_numbers)
-        self.at: Resource | None = None  # where it stands in the queue; None before and after
+        self.at: Resource | None = None  # in whose queue it is; None before and after
         self.enclosers: Sequence[Holder] = tuple(dict.fromkeys(enclosers))
         self.ready = ready
 
@@ -193,7 +193,7 @@ class WaitGraph:
         wait.ended()
 
     def answer(self, wait: Wait, answer: object) -> None:
-        """End the wait, if it stands in a queue, and tell its answer once the lock is free."""
+        """End the wait, if it is in a queue, and deliver its answer once the lock is free."""
         if wait.at is not None:
             self.end(wait)
         self.changes += 1

@@ -1,1 +1,1 @@
-"""JSON over HTTP for whoever sends requests: pools of connections, proxies, TLS, event streams, and what can fail."""
+"""JSON over HTTP for models and verifiers: pools of connections, proxies, TLS, event streams, and what can fail."""

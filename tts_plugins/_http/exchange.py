@@ -146,7 +146,7 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
 
 
 def _failure(error: Exception) -> ExchangeFailed:
-    """The failure that stands for one of aiohttp's or the system's, in words that name no password of a proxy."""
+    """Return the failure for an error of aiohttp or the system; its text has no password of a proxy."""
     name = type(error).__name__
     if isinstance(error, aiohttp.ClientResponseError):
         said = f"{name}: {error.status}, {error.message}"

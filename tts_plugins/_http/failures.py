@@ -14,7 +14,7 @@ from tts_plugins.errors import MalformedResponse, TTSError
 
 
 class ExchangeFailed(Exception):
-    """No answer came, or only a part of it. What stands behind it is the `__cause__`, where that is the system's.
+    """No answer came, or only a part of it. The `__cause__` is the system's error, if there is one.
 
     Attributes:
         kinds: the names of the classes of the library's error, from which `connection_error` knows what happened.

@@ -91,7 +91,7 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
     async def _create_connection(self, *args: Any, **keywords: Any) -> Any:
-        # A connection keeps the context that it was opened in, and outlives whoever opened it.
+        # A connection keeps the context that it was opened in, and outlives the code that opened it.
         opening = super()._create_connection(*args, **keywords)
         task = asyncio.get_running_loop().create_task(opening, context=contextvars.Context())
         try:

@@ -31,7 +31,7 @@ class Departure:
         self._left, self.waiting = True, False
 
 
-# Set inside a task or a Context.run, never across a yield: a generator's body runs in whoever's context asks.
+# Set inside a task or a Context.run, never across a yield: a generator's body runs in the context of its caller.
 CALL: ContextVar[Departure | None] = ContextVar("tts_plugins_call", default=None)
 
 

@@ -103,7 +103,7 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
 
 
 def _clean_request(request: Any, secrets: list[str]) -> None:
-    """Remove the headers from an HTTP client's error: whoever pickles or prints its parts would see them."""
+    """Remove the headers from an HTTP client's error, since its parts may be pickled or printed."""
     headers: Any = getattr(request, "headers", {})
     try:
         for name, value in list(headers.items()):

@@ -28,7 +28,7 @@ LONGEST = 4000  # characters of one text
 
 
 def fragment(trace: Mapping[str, Any]) -> str:
-    """A piece of HTML that stands inside another page: what came of the trace, and a row for each candidate."""
+    """Return a piece of HTML for another page: the outcome of the trace, and a row for each candidate."""
     view = View(trace)
     top, usage = view.top, view.top.get("usage") or {}
     answer = top.get("answer")

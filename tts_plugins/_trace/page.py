@@ -103,7 +103,7 @@ def _digest(text: str) -> str:
 
 
 def article(view: View, prefix: str = "", *, listed: bool = True) -> Html:
-    """One trace, to stand in a page that has the styles.
+    """Return one trace as HTML, for a page that has the styles.
 
     Args:
         prefix: of the names that links lead to.

@@ -44,7 +44,7 @@ NOTES = {
     "shortage": "this machine had no thread, descriptor or memory for it",
     "doubt": "the choice is doubtful",
     "circles": "this chain repeats itself, and ends",
-    "steps": "how single steps are asked for",
+    "steps": "how single steps are requested",
     "top_up": "fewer choices than asked for; the rest is asked again",
     "escalated": "not sure enough, so more was asked",
 }

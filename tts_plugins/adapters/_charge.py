@@ -39,7 +39,7 @@ def _fatal_status(error: BaseException) -> bool:
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """An error and its causes, each once: whoever raises one may make it its own cause."""
+    """Return an error and its causes, each once: an error may be its own cause."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:

@@ -156,7 +156,7 @@ class BaseSearch(Generic[S]):
         work: Callable[[], Awaitable[T]],
         kind_of: Callable[[BaseException], Callable[[str], TTSError]],
     ) -> T:
-        """The verification of candidates, metered; `kind_of` makes the error that stands for one of the user's."""
+        """Return the metered verification of candidates; `kind_of` makes our error from one of the user's."""
 
         async def judged() -> T:
             try:

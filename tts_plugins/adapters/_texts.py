@@ -10,7 +10,7 @@ from tts_plugins.errors import VerifierError
 
 
 class Unparsed(VerifierError):
-    """A candidate's output could not be read as what was asked for. It is lost; a revision is shown the reason."""
+    """A candidate's output could not be read as what was requested. It fails, and a revision is shown the reason."""
 
 
 class Text(str):

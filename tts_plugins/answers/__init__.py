@@ -12,6 +12,7 @@ Words of other languages go into `markers.txt`, one line each.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -29,6 +30,7 @@ __all__ = [
     "marker_pattern",
     "normalise",
     "number_value",
+    "prepare",
     "read_json",
     "unfinished",
     "without_thoughts",
@@ -53,6 +55,12 @@ class Answer(str):
         return type(self), (str(self), self.raw)
 
 
+@functools.cache
+def prepare() -> None:
+    """Load the modules that read answers, so that the first text does not have to wait for them."""
+    from tts_plugins.answers import _boxes, _find, _fold, _json_text, _keys, _markers, _numbers, _thoughts  # noqa: F401
+
+
 def extract(text: str) -> Answer | None:
     r"""The normalised answer in `text`, which knows how it was written; None where there is none to be read.
 
@@ -70,7 +78,7 @@ def extract(text: str) -> Answer | None:
 
 
 def marked(text: str) -> bool:
-    r"""Whether an answer stands in it with a marker: `\boxed{…}`, or what follows `####`, `Answer:` or "answer is".
+    r"""Return whether an answer in it has a marker: `\boxed{…}`, or what follows `####`, `Answer:` or "answer is".
 
     A text that is one short line is an answer to `extract`, but no sign that a solution ends with it.
     """
@@ -106,7 +114,7 @@ def boxed(text: str) -> str | None:
 
 
 def without_thoughts(text: str) -> str:
-    """What stands outside of the thoughts in a text; nothing where a thought was never closed.
+    """Return the text outside of the thoughts; nothing if a thought was never closed.
 
     Read are `<think>` and its kin, `[THINK]`, Harmony's channels, and a thought whose opening tag stood in the
     prompt. A tag behind a quote or a backtick is only mentioned.

@@ -74,7 +74,7 @@ def certain(text: str, low: str) -> list[Iterator[Statement]]:
 
 
 def _tagged(text: str) -> Iterator[Statement]:
-    """What stands in the last `<answer>`, or behind it where it is never closed."""
+    """Return the text in the last `<answer>`, or all that follows it if it is never closed."""
     if "<" not in text or not (tags := list(_TAG.finditer(text))):
         return
     last = next((i for i in range(len(tags) - 1, -1, -1) if not tags[i]["closes"]), None)
@@ -102,7 +102,7 @@ def _inner(value: str) -> str:
 
 
 def _hashes(text: str) -> Iterator[Statement]:
-    """What stands behind ####, as in GSM8K, where it is not a heading."""
+    """Return the text after ####, as in GSM8K, unless it is a heading."""
     for match in reversed(deque(_HASHES.finditer(text), maxlen=_MOST) if "####" in text else ()):
         value = match["value"].strip()
         more = bool(text[match.end() :].strip())

@@ -26,7 +26,7 @@ _SINGLE = {
 
 
 class _Table(dict[int, str]):
-    """What stands for each character; found out when it first comes up."""
+    """The replacement of each character, which is computed when it first occurs."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)

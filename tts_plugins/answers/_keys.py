@@ -253,7 +253,7 @@ def _sides(value: str) -> str:
 
 
 def _split(text: str, at: str) -> list[str]:
-    """The parts between separators that stand in no brackets."""
+    """Return the parts between separators outside of brackets."""
     parts, depth, start = [], 0, 0
     for place, char in enumerate(text):
         depth += 1 if char in "([{" else -1 if char in ")]}" else 0

@@ -50,7 +50,7 @@ class _Reader:
         self.tokens, self.at, self.depth = tokens, 0, 0
 
     def until(self, end: str | None) -> str:
-        """What stands before the token `end`, which is taken too; all the rest where there is none."""
+        """Take everything up to the token `end`, and that token; all the rest if it does not occur."""
         self.depth += 1
         if self.depth > _DEEP:
             raise TooDeep(f"{self.depth} levels")
@@ -214,7 +214,7 @@ class _Reader:
         return "".join(out)
 
     def _parenthesised(self) -> str:
-        """What stands in the parentheses that open next; of those that never close, the opening one."""
+        """Take the content of the parentheses that open next; only the opening one if they never close."""
         depth, end = 0, self.at
         for end in range(self.at, min(len(self.tokens), self.at + MOST)):
             depth += {"(": 1, ")": -1}.get(self.tokens[end], 0)

@@ -22,7 +22,7 @@ _CLAUSE = re.compile(r"[.!?;:\n,]")
 _LINE_START = re.compile(r"[\s>#*_|\-•\d.)(]*(?:[^\W\d_]+[ \t]+){0,3}\Z")
 _LABEL_LINE = re.compile(r"[*_\"'`)\]:]{0,6}[ \t]*(?=\n|\Z)")
 _DIRECT = re.compile(r"[\]*_]{0,3}[ \t]{0,3}[*_(]{0,3}(?=[-+$\\(]{0,3}\d|[A-J](?!\w))")
-# "The answer is 12:30", "is B: 42": the colon stands in the answer, not before it.
+# "The answer is 12:30", "is B: 42": the colon is part of the answer.
 _VALUE_AND_COLON = re.compile(r"[ \t*_$(]{0,6}(?:[-+]?\d[\d.,]*|[A-J]\)?)[*_]{0,3}:[ \t]?(?=\S)")
 _DASH = re.compile(r"[*_]{0,3}[ \t]{1,3}-[ \t]{1,3}(?=\S)")
 _NEGATION = re.compile(r"(?:not|n't|never|nicht|pas|no es|не|ليس|नहीं)\b|不")
@@ -158,7 +158,7 @@ def _doubtful(low: str, start: int, at: int, raw: str, languages: tuple[str, ...
 
 @cache
 def _negated(languages: tuple[str, ...]) -> re.Pattern[str]:
-    """What stands right before "is" where an answer is denied: "no es", "不是"."""
+    """The words right before "is" that deny an answer: "no es", "不是"."""
     close = any(unspaced(w) for code in languages for w in words()["not"].get(code, ()))
     return re.compile(("" if close else r"(?<!\w)") + alternatives("not", languages) + r"[ \t]{0,3}\Z")
 

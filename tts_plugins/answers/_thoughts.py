@@ -22,7 +22,7 @@ _TURN = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text)\|>|<(?:
 
 
 def said(text: str) -> str | None:
-    """What stands outside of the thoughts; None where the last one is open. A next turn is not the model's."""
+    """Return the text outside of the thoughts; None if the last one is open. A next turn is not the model's."""
     if "<" in text and (end := _TURN.search(text)) and text[: end.start()].strip():
         text = text[: end.start()]
     if "<|channel|>" in text:

@@ -15,7 +15,17 @@ from tts_plugins.bench.storage.store import Store
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import DataError, ModelError, TTSError
 from tts_plugins.protocols import Model, ReviseModel, Run, StepModel
-from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Usage, well_formed
+from tts_plugins.types import (
+    Candidate,
+    Deferred,
+    Generation,
+    Problem,
+    Reply,
+    Scored,
+    Usage,
+    held_output,
+    well_formed,
+)
 
 _MESSAGE = "chat message"
 
@@ -127,7 +137,7 @@ class _Both(_Steps, _Revises):
 
 def _written(seeds: Sequence[int | None], reply: Reply) -> str:
     usage = None if reply.usage is None else _fields(reply.usage, without="by_role")
-    choices = [{**_fields(g, without="output"), "output": _output(g.output)} for g in reply.generations]
+    choices = [{**_fields(g, without="output"), "output": _output(held_output(g))} for g in reply.generations]
     return well_formed(json.dumps({"seeds": list(seeds), "generations": choices, "usage": usage}, ensure_ascii=False))
 
 
@@ -137,6 +147,9 @@ def _fields(value: Generation | Usage, *, without: str) -> dict[str, Any]:
 
 def _output(value: object) -> Any:
     """Return a native object as JSON has it: a message as its mapping, others by their text alone."""
+    if isinstance(value, Deferred):  # a message that is not built for this, which would load a package on the loop
+        said: dict[str, Any] = value.data
+        return {_MESSAGE: {name: each for name, each in said.items() if each is not None}}
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         return {_MESSAGE: dump(mode="json", exclude_none=True)}
@@ -149,12 +162,16 @@ def _read(text: str) -> tuple[list[int | None], Reply]:
     return value["seeds"], Reply(generations=tuple(_generation(g) for g in value["generations"]), usage=usage)
 
 
+def _message(fields: dict[str, Any]) -> Any:
+    from openai.types.chat import ChatCompletionMessage
+
+    return ChatCompletionMessage.model_validate(fields)
+
+
 def _generation(value: dict[str, Any]) -> Generation:
     output, logprobs, tops = value["output"], value["logprobs"], value["top_logprobs"]
     if isinstance(output, dict) and _MESSAGE in output:
-        from openai.types.chat import ChatCompletionMessage
-
-        output = ChatCompletionMessage.model_validate(output[_MESSAGE])
+        output = Deferred(_message, output[_MESSAGE])
     return Generation(
         **{
             **value,

@@ -119,7 +119,7 @@ class WorkerActor:
         self._news = asyncio.Event()
         self._ledger: LeasedLedger | None = None
         self._handle: Any = None
-        self._closing, self._tidying = False, set[asyncio.Task[None]]()
+        self._closing = False
 
     async def about(self) -> tuple[dict[str, str], str]:
         """Return the versions here, and the node."""
@@ -204,9 +204,7 @@ class WorkerActor:
             self._news.set()
         self._fill()
         if not self._running and not self._closing and self._ledger is not None:
-            tidy = asyncio.create_task(self._ledger.return_idle())
-            self._tidying.add(tidy)
-            tidy.add_done_callback(self._tidying.discard)
+            self._ledger.return_soon()
 
 
 class Crash:
@@ -238,7 +236,8 @@ def leased(name: str, account: Any, budget: dict[str, Any] | None) -> LeasedLedg
     """Return a ledger that draws on the actor of an account; one that only counts, without a budget."""
     file = None
     if budget is not None:
-        file = OpenCalls(Path(tempfile.gettempdir()) / "tts-plugins-open-calls" / name)
+        user = os.getuid() if hasattr(os, "getuid") else ""  # others may not write into the folder of one of them
+        file = OpenCalls(Path(tempfile.gettempdir()) / f"tts-plugins-open-calls-{user}" / name)
     return LeasedLedger(
         None if budget is None else Budget(**budget), account.ask.remote, account.leave.remote, worker=name,
         node=node_id(), file=file,

@@ -137,7 +137,11 @@ class Account:
             granted = self._granted(ask)
         lease.granted = lease.granted.plus(granted or ZERO)
         lease.reply = Grant(lease.granted, self._ceiling(lease))
-        self._file.write(lease)
+        try:
+            self._file.write(lease)
+        except BaseException:
+            lease.reply = None  # what is not on disk was not granted; asked again, it is granted anew
+            raise
         return lease.reply
 
     def leave(self, worker: str, spent: Amount) -> None:
@@ -191,6 +195,8 @@ class Account:
             except Alive:
                 continue
             self._close(lease.worker, lease.taken if used is None else _most(used, lease.spent))
+            if lease.node == self._node:
+                Path(lease.path).unlink(missing_ok=True)
             count += 1
         self.lost += count
         return count

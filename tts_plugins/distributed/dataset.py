@@ -88,7 +88,7 @@ class Solve:
         finally:
             self._running -= 1
             if self._ledger is not None and not self._running:
-                await self._ledger.return_idle()
+                self._ledger.return_soon()
 
     async def _one(self, row: Row) -> dict[str, Any]:
         try:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget
@@ -73,6 +73,7 @@ class RayEngine:
         self.address, self.workers, self.in_flight, self.budget = address, workers, in_flight, budget
         self.account, self.options = account, {"num_cpus": cpus, **(options or {})}
         self.stats = RayStats()
+        self._usage = Usage()
 
     async def run(self, jobs: Iterable[Any], work: Work, *, ledger: Ledger | None = None) -> Outcomes:
         """See `Engine.run`."""
@@ -81,13 +82,13 @@ class RayEngine:
             raise ConfigurationError("RayEngine: give the budget to the engine or as a Ledger, not both")
         ray_module()
         await asyncio.to_thread(connect, self.address)
-        hold, limits = (None, self.budget) if ledger is None else _all_of(ledger)
+        taken, limits = (None, self.budget) if ledger is None else _all_of(ledger)
         try:
-            async for each in self._run(jobs, sent, limits, counted=hold is not None or limits is not None):
+            async for each in self._run(jobs, sent, limits, counted=ledger is not None or limits is not None):
                 yield each
         finally:
-            if hold is not None:
-                hold.settle(self._usage)
+            if taken is not None:
+                _settle(taken, self._usage)
 
     async def _run(self, jobs: Iterable[Any], work: bytes, limits: Budget | None, *, counted: bool) -> Outcomes:
         self._usage = Usage()
@@ -106,7 +107,15 @@ class RayEngine:
             await asyncio.to_thread(account.close)
 
 
-def _all_of(ledger: Ledger) -> tuple[Hold, Budget | None]:
+class _Taken(NamedTuple):
+    """All that was left in a ledger: its hold, and the room that it was; None where there is no limit."""
+
+    ledger: Ledger
+    hold: Hold
+    room: list[int | None]
+
+
+def _all_of(ledger: Ledger) -> tuple[_Taken, Budget | None]:
     """Reserve all that is left in a ledger, and return it as limits."""
     room: list[int | None] = [None, None, None]
     for account, _ in ledger.chain(None):
@@ -122,7 +131,16 @@ def _all_of(ledger: Ledger) -> tuple[Hold, Budget | None]:
              "seconds": None if until is None else max(until - now, 0.001)}  # fmt: skip
     hold = ledger.reserve(Amount(*(left or 0 for left in room)))
     limits = {name: value for name, value in given.items() if value is not None}
-    return hold, Budget(**limits) if limits else None
+    return _Taken(ledger, hold, room), Budget(**limits) if limits else None
+
+
+def _settle(taken: _Taken, usage: Usage) -> None:
+    """Charge what was used. Nothing was held of what has no limit, and it went beyond nothing."""
+    used, hold = Amount.used(usage), taken.hold
+    unlimited = Amount(*(n if left is None else 0 for n, left in zip(used, taken.room, strict=True)))
+    if any(unlimited):
+        hold = taken.ledger.join([hold, taken.ledger.reserve(unlimited)])
+    hold.settle(usage)
 
 
 def _whole(usage: Usage, spent: Amount, limits: Budget | None) -> Usage:

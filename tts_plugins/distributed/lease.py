@@ -21,6 +21,7 @@ from tts_plugins.ledger import Balance, Hold, Ledger, Ticket
 Send = Callable[[Ask], Awaitable[Grant]]
 Leave = Callable[[str, Amount], Awaitable[Any]]
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_IDLE = 0.5  # seconds without anything in flight, after which what is left is returned
 
 
 class _LeasedBalance(Balance):
@@ -94,6 +95,8 @@ class LeasedLedger(Ledger):
         self._drawing = False
         self._mover: Hold | None = None
         self._turn = asyncio.Lock()  # one message at a time
+        self._idle: asyncio.TimerHandle | None = None
+        self._returning: asyncio.Task[None] | None = None
         self.failed: TTSError | None = None  # why the account cannot be asked any more
 
     def wanted(self) -> None:
@@ -117,8 +120,20 @@ class LeasedLedger(Ledger):
             if self.failed is None and self._number and not self.balance.unlimited:
                 await self._exchange(returns=True, more=False)
 
+    def return_soon(self) -> None:
+        """Return what is idle, if nothing is in flight in a moment: work in small parts would ask each time."""
+        if self._idle is None:
+            self._idle = self._loop.call_later(_IDLE, self._return)
+
+    def _return(self) -> None:
+        self._idle = None
+        if not self.open_holds and not self._drawing:
+            self._returning = self._loop.create_task(self.return_idle())
+
     async def aclose(self) -> None:
         """Tell the account that nothing will be spent here any more; to be called when nothing is in flight."""
+        if self._idle is not None:
+            self._idle.cancel()
         async with self._turn:
             if self._number and self.failed is None:
                 await self._leave(self._worker, self.spent.plus(self.held))

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class SolveRun:
-    """`Run` as `solve` makes it, and nothing besides: see `protocols.Run`. What it needs stands in `SolveState`."""
+    """The `Run` of a solve: only the methods of `protocols.Run`. Its data is in `SolveState`."""
 
     def __init__(self, state: SolveState) -> None:
         self._state = state

@@ -171,7 +171,7 @@ class Sampling(Sending):
         return error
 
     async def _score_set(self, verifier: SetVerifier) -> list[Scored]:
-        """Score all candidates together. One whose score is invalid is lost alone."""
+        """Score all candidates together. One whose score is invalid fails alone."""
         state, ordered = self._state, sorted(self._seen, key=lambda c: c.index)
         state.seen += ordered  # without scores, they are what there is if scoring does not come to an end
         hold = state.ledger.join([self._kept[c.id] for c in ordered])

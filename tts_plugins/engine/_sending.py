@@ -43,7 +43,7 @@ class Cost(NamedTuple):
 
 
 class Sending:
-    """Sends requests for candidates, and puts each one into the inbox once it is scored, or why it is lost.
+    """Sends requests for candidates, and puts each one into the inbox once it is scored, or why it failed.
 
     A wave is fed by one task, which reserves for as many candidates as fit and starts a task for each request. Nothing
     waits for the slowest.
@@ -92,7 +92,7 @@ class Sending:
             waits: whether to wait for room; else it ends where there is none, and where others should get a turn.
 
         Returns:
-            How many were sent, or are lost.
+            How many were sent, or failed.
         """
         source, left = iter(jobs), len(jobs)
         pending = deque(itertools.islice(source, 1))
@@ -124,7 +124,7 @@ class Sending:
                     await asyncio.sleep(0)
                 if not pending:
                     pending.extend(itertools.islice(source, 1))
-        except Exception as error:  # noqa: BLE001 - each candidate that was not sent is lost to it, whatever it is
+        except Exception as error:  # noqa: BLE001 - it fails each candidate that was not sent, whatever it is
             self._unsent(left)
             for _ in range(left):
                 self._inbox.put(error)

@@ -112,7 +112,7 @@ class SolveState:
             self.stopped = "complete"
 
     def halt(self, why: Halt) -> None:
-        """End as soon as possible with what was seen: wakes whoever waits for candidates."""
+        """End as soon as possible with what was seen: wake the code that waits for candidates."""
         if self._end.halted is None and not self._end.closed:
             self._end.halted = self.stopped = why
             self.note(why)

@@ -138,7 +138,7 @@ _TOLD = 2_000  # characters of a failure's text that a revision is shown
 
 
 class Failure(NamedTuple):
-    """A candidate that is lost: why, and what there is of it."""
+    """A candidate that failed: why, and what there is of it."""
 
     error: BaseException
     candidate: Candidate

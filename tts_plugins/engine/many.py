@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import os
 import time
@@ -121,7 +122,8 @@ class Factory:
     def _check(self) -> None:
         if not callable(self.make):
             raise ConfigurationError(f"Factory: make={self.make!r} cannot be called; pass a class or a function")
-        named = [name for name, value in self.keywords.items() if "key" in name and name != "api_key_env" and value]
+        given = {**(self.make.keywords if isinstance(self.make, functools.partial) else {}), **self.keywords}
+        named = [name for name, value in given.items() if "key" in name and name != "api_key_env" and value]
         if named:
             raise ConfigurationError(
                 f"Factory: {named[0]}=… would be sent and stored with the jobs; give api_key_env, the name of the "

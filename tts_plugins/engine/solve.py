@@ -14,6 +14,7 @@ from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Event
+from tts_plugins.answers import extract, prepare
 from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
 from tts_plugins.errors import ConfigurationError
@@ -61,7 +62,7 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
         DeadlineExceeded: the time was up before there was a single candidate.
         TTSError: the strategy returned no candidate, or cancelled itself.
         ModelError: no candidate can succeed: a wrong key, an unknown model.
-        AllCandidatesFailed: every candidate was lost; the first cause is its `__cause__`.
+        AllCandidatesFailed: every candidate failed; the first cause is its `__cause__`.
         LowConfidence: the choice is not sure enough, and `on_abstain` is "raise".
     """
     return await Solving(Problem.of(problem), settings_of(options)).run()
@@ -89,7 +90,7 @@ class SolveEvents:
         task = self._start()
         while (event := await self._queue.get()) is not None:
             yield event
-        self._queue.put_nowait(None)  # for whoever else iterates
+        self._queue.put_nowait(None)  # for other iterators
         await asyncio.shield(task)
 
     @property
@@ -164,6 +165,8 @@ def settings_of(options: SolveOptions) -> Settings:
     check_count("solve", "attempts", made.attempts)
     if made.listener is not None and not callable(made.listener):
         raise ConfigurationError(f"solve: listener={made.listener!r} cannot be called; pass a function of one event")
+    if made.answer is extract:
+        prepare()
     return made
 
 

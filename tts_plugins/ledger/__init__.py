@@ -1,4 +1,4 @@
-"""The account: nothing is spent that was not reserved, whoever spends it and on whichever thread."""
+"""The account: nothing is spent that was not reserved first, on any thread."""
 
 from tts_plugins.ledger._balance import Balance
 from tts_plugins.ledger._hold import NOTHING, Hold

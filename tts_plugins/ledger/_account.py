@@ -77,7 +77,7 @@ class TreeAccount(Account):
         GRAPH.answer(wait, wait.claim.refusal())
 
     def take(self, amount: Amount, within: Hold | None, units: int) -> Hold:
-        """Hold an amount for which there is room, here and for whoever pays."""
+        """Hold an amount for which there is room, here and in the accounts that pay for this one."""
         outer = self.inside if within is None else within.mirror
         mirror = None if self.payer is None else self.payer.take(amount, outer, units)
         fresh = amount

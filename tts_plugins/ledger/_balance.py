@@ -77,7 +77,7 @@ class Balance:
 
 
 class Tally:
-    """The sum of usages, by role too. It is made when it is asked for: most are added and never looked at."""
+    """The sum of usages, by role too. It is computed when it is read: most are added and never looked at."""
 
     __slots__ = ("_new", "_sum")
 

@@ -30,7 +30,7 @@ class Account(Resource):
         raise NotImplementedError
 
     def take(self, amount: Amount, within: Hold | None, units: int) -> Hold:
-        """Hold an amount for which there is room, here and for whoever pays."""
+        """Hold an amount for which there is room, here and in the accounts that pay for this one."""
         raise NotImplementedError
 
     def enclosing(self) -> Hold | None:
@@ -42,7 +42,7 @@ class Account(Resource):
         account: Account | None = self
         while account is not None:
             yield account, ZERO if within is None or not within.open else within.amount
-            # What is drawn from a hold here is drawn, for whoever pays, from what mirrors that hold there.
+            # What is drawn from a hold here is drawn from its mirror in each account that pays.
             within = account.inside if within is None else within.mirror
             account = account.payer
 

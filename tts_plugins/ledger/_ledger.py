@@ -188,7 +188,7 @@ class Ledger(TreeAccount):
             del answer  # its traceback has this frame: it would refer to itself, and be freed late
 
     def fits(self, unit: Amount | Need, at_most: int) -> int:
-        """How many times `unit` fits now, here and for whoever pays; `at_most` at most."""
+        """Return how many times `unit` fits now, here and in the accounts that pay; at most `at_most`."""
         claim = Claim(self, unit, at_most, None)
         self._check_process()
         with GRAPH.lock:

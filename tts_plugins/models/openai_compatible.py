@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -184,13 +184,13 @@ class OpenAICompatibleModel(Stepping, Revising):
         """Return the prompt's tokens at most, `max_tokens`, and their price if one is known."""
         return await self._bounded(self._prompt(problem), self.max_tokens)
 
-    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+    def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Coroutine[Any, Any, Reply]:
         """Ask for as many choices as there are seeds, in one request; it carries the first one's seed.
 
         A parameter that the server refuses by name (`temperature`, `seed`, `n`, `max_tokens`) is left out or
         renamed, from then on too.
         """
-        return await self._ask(self._prompt(problem), seeds)
+        return self._ask(self._prompt(problem), seeds)
 
     async def _ask(
         self,
@@ -299,7 +299,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             await weigh(self._trust, doubt[0], await self._clients.get(), self.name, doubt[1])
         choices = len(field(response, "choices") or ())
         if field(response, "several") is False or choices == 1 < asked.choices:
-            self._accepted = replace(self._accepted, batch=1)  # it ignores n; the rest are asked for singly
+            self._accepted = replace(self._accepted, batch=1)  # it ignores n; the rest are requested one by one
         reply = reader.read(asked, response)
         kept = self._distinct(reply.generations)
         return reply if kept is reply.generations else replace(reply, generations=kept)
@@ -386,7 +386,7 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     @property
     def server(self) -> str:
-        """Its name and its server's address, for messages and for whoever shares a server's limits."""
+        """Its name and its server's address, for messages and for limits that models share."""
         return f"{self.name} at {shown_address(self._base_url)}" if self._base_url else self.name
 
 

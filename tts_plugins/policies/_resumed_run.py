@@ -37,7 +37,7 @@ def satisfied(rule: StopRule | None, seen: Sequence[Scored], n: int) -> bool:
 
 
 class SeededRun(ForwardingRun):
-    """A `Run` whose first whole solutions are those given; each is handed out once, whoever samples.
+    """A `Run` whose first whole solutions are those given; each is handed out once.
 
     Steps and revisions are the run's own: a `Revision` starts its chains from the given solutions, a search over
     steps starts anew. With another `model`, whole solutions are that one's. `seen` has all that were handed out.

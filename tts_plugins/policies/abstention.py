@@ -58,12 +58,17 @@ class Abstention(Part):
         return self.answered / self.problems if self.problems else 0.0
 
     @property
+    def threshold(self) -> str:
+        """The threshold in four digits, rounded up: a lower one would answer more than was tested."""
+        return "no threshold" if self.below is None else f"{math.ceil(self.below * 1e4 - 1e-6) / 1e4:.4g}"
+
+    @property
     def words(self) -> str:
         """What it says, for people."""
         promise = f"at most {self.risk:.3g} of the answered questions are wrong, with {self.confidence:.0%} confidence"
         if self.below is not None:
             return (
-                f"answer from a confidence of {self.below:.4g} on: {promise}; of {self.problems} problems it answers "
+                f"answer from a confidence of {self.threshold} on: {promise}; of {self.problems} problems it answers "
                 f"{self.answered} ({self.coverage:.0%}), {self.wrong} of them wrongly"
             )
         if self.problems < self.needed:

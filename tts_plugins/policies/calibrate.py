@@ -226,8 +226,9 @@ def _beside(
     from tts_plugins.pools import Pool
 
     if larger is None:
-        if price is not None:
-            raise ConfigurationError(f"calibrate: larger_price={price!r} is for a larger= pool, which is not given")
+        for name, value in (("larger_price", price), ("larger_effort", effort)):
+            if value is not None:
+                raise ConfigurationError(f"calibrate: {name}={value!r} is for a larger= pool, which is not given")
         return None
     given: Any = larger
     if not isinstance(given, Pool):

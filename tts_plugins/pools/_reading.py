@@ -20,7 +20,7 @@ T = TypeVar("T", bound="PoolCandidate | PoolProblem | PoolHeader")
 
 
 def read_file(path: Path, squash: str | None) -> tuple[PoolHeader, tuple[PoolProblem, ...]]:
-    """Return what stands in the file; see `Pool.read`."""
+    """Return the header and the problems of a file; see `Pool.read`."""
     lines = _lines(path) if squash is None else _squashed(_lines(path), squash)
     first = next(lines, None)
     if first is None:

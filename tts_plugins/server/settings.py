@@ -108,7 +108,7 @@ class ServerSettings:
         self.request_budget  # noqa: B018 - it is checked here
         if not (self.loopback or self.keyed or self.allow_open):
             raise ConfigurationError(
-                f"{_WHO}: host={self.host!r} is open to other machines, and no key is asked for; set tenants= or "
+                f"{_WHO}: host={self.host!r} is open to other machines, and no key is required; set tenants= or "
                 "key_env=, or allow_open=True if everybody who reaches it may spend"
             )
 

@@ -34,7 +34,7 @@ class BeamSearch(BaseStrategy):
     Raises:
         ConfigurationError: a field is out of range; at the call, the model writes no steps, or the verifier gives no
             step scores.
-        AllCandidatesFailed: a whole level was lost before anything was finished, to the verifier, or with no step yet.
+        AllCandidatesFailed: a whole level failed, in the verifier or before its first step, and nothing was finished.
     """
 
     n: int = 16

@@ -56,7 +56,7 @@ class BestOfN(BaseStrategy):
             object.__setattr__(self, "stop", rule_for("BestOfN", self.stop, self.n, self.select))
 
     def calls(self) -> tuple[int, int]:
-        """The least and the most generations that it asks for, before any stands to be lost."""
+        """The least and the most generations that it requests, if none fails."""
         return (self.n if self.stop is None else min(self.n, self.stop.least((), self.n)), self.n)
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:

@@ -31,7 +31,7 @@ class DVTS(BaseStrategy):
 
     Raises:
         ConfigurationError: as for `BeamSearch`.
-        AllCandidatesFailed: every subtree was lost, to the verifier or with no step yet.
+        AllCandidatesFailed: every subtree failed, in the verifier or before its first step.
     """
 
     n: int = 16

@@ -49,7 +49,7 @@ class SelfConsistency(BaseStrategy):
         return isinstance(self.stop, Rule) and self.stop.needs_scores
 
     def calls(self) -> tuple[int, int]:
-        """The least and the most generations that it asks for, before any stands to be lost."""
+        """The least and the most generations that it requests, if none fails."""
         return (self.n if self.stop is None else min(self.n, self.stop.least((), self.n)), self.n)
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:

@@ -33,7 +33,7 @@ _PYTHON = {"True": "true", "False": "false", "None": "null"}
 
 @dataclass(frozen=True)
 class Found:
-    """What stands in a text from `start` to `end`: an object; None where it begins like one and cannot be read."""
+    """Return the object in a text from `start` to `end`; None if it begins like one and cannot be read."""
 
     start: int
     end: int

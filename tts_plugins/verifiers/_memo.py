@@ -49,13 +49,13 @@ def prefix_keys(problem: str, steps: Sequence[str]) -> list[str]:
 
 
 class Once(Generic[T]):
-    """What was found out once in a run, for whoever asks for the same again: identical candidates are judged once."""
+    """What was computed once in a run, for later calls with the same key: identical candidates are judged once."""
 
     def __init__(self) -> None:
         self._runs: WeakKeyDictionary[Any, dict[str, tuple[asyncio.Lock, list[T]]]] = WeakKeyDictionary()
 
     async def get(self, run: Any, key: str, find: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
-        """The value for a key, and whether it was known; what raised is tried again by whoever asks next."""
+        """Return the value for a key, and whether it was known; after an error the next call tries again."""
         lock, found = self._runs.setdefault(run, {}).setdefault(key, (asyncio.Lock(), []))
         async with lock:
             known = bool(found)

@@ -81,7 +81,7 @@ class Asker:
         n: int = 1,
         schema: Mapping[str, Any] | None = None,
     ) -> tuple[list[T], list[str]]:
-        """`n` replies, read; each that cannot be read is asked for once more, with the reason.
+        """Return `n` replies, read; each that cannot be read is requested once more, with the reason.
 
         Args:
             messages: what to ask; its argument is the trouble with an earlier reply, or empty.

@@ -1,4 +1,4 @@
-"""Scores that stand in a pool, given out again: a verifier for replays."""
+"""A verifier for replays, which gives the scores that a pool has."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Viewer(Router):
         return StreamingResponse(self._changes(owner), media_type="text/event-stream")
 
     async def _changes(self, owner: str | None) -> AsyncIterator[bytes]:
-        # The first frame says that changes are heard from now on: whoever reads the list after it misses none.
+        # The first frame says that changes are reported from now on: a list that is read after it misses none.
         watcher = self._solves.watch()
         try:
             yield b": watching\n\n"

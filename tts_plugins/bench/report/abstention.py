@@ -13,6 +13,7 @@ from tts_plugins.bench.report._charts import (
     _TOP,
     WIDTH,
     _line,
+    _marker,
     _nice,
     _percent,
     _rule,
@@ -38,8 +39,12 @@ def abstention_page(found: Sequence[tuple[str, Abstention]], title: str) -> str:
             "dot is the threshold that keeps this promise on other questions of the same kind. It stands left of where "
             "the curve crosses the line, because the curve is that of a limited number of problems.",
         ),
-        el("div", el("figure", risk_coverage(found, risk)), class_="charts"),
-        el("ul", [el("li", badge(i), f"{name}: {each.words}.") for i, (name, each) in enumerate(found)]),
+        el(
+            "div",
+            risk_coverage(found, risk),
+            el("div", [el("p", badge(i), f"{name}: {each.words}.") for i, (name, each) in enumerate(found)]),
+            class_="charts",
+        ),
         _table(found),
     ]
     return document(f"{title} · when to answer", [el("main", body)], _style())
@@ -51,7 +56,7 @@ def risk_coverage(found: Sequence[tuple[str, Abstention]], risk: float) -> Html:
     _, top, marks = _nice(0.0, highest)
 
     def x(value: float) -> float:
-        return _LEFT + value * (WIDTH - _LEFT - _RIGHT)
+        return _LEFT + value * (WIDTH - _LEFT - _RIGHT - 12)
 
     def y(value: float) -> float:
         return _TOP + (top - value) / top * (_HEIGHT - _TOP - _BOTTOM)
@@ -59,7 +64,7 @@ def risk_coverage(found: Sequence[tuple[str, Abstention]], risk: float) -> Html:
     out = [_rule(y(m), _percent(m)) for m in marks]
     out += [_text(x(m), _HEIGHT - _BOTTOM + 16, _percent(m), anchor="middle") for m in (0, 0.25, 0.5, 0.75, 1)]
     out.append(_text((_LEFT + WIDTH) / 2, _HEIGHT - 6, "questions answered", anchor="middle"))
-    out.append(_text(_LEFT + 4, _TOP + 2, "answers that are wrong", anchor="start"))
+    out.append(_text(_LEFT + 6, _TOP + 14, "answers that are wrong", anchor="start"))
     out.append(_line(x(0), y(risk), x(1), y(risk), "frontier"))
     for i, (name, each) in enumerate(found):
         points = [f"{x(coverage):.1f} {y(wrong):.1f}" for _, coverage, wrong in each.curve]
@@ -67,8 +72,7 @@ def risk_coverage(found: Sequence[tuple[str, Abstention]], risk: float) -> Html:
             out.append(el("path", el("title", name), d=f"M{'L'.join(points)}", class_=f"curve k{i % 8}"))
         if each.below is not None:
             said = el("title", f"{name}: {each.words}")
-            at = {"cx": f"{x(each.coverage):.1f}", "cy": f"{y(each.wrong / max(each.answered, 1)):.1f}"}
-            out.append(el("circle", said, r="6", class_=f"dot f{i % 8}", **at))
+            out.append(el("g", said, _marker(x(each.coverage), y(each.wrong / max(each.answered, 1)), i)))
     return _svg(out, _HEIGHT, "Share of wrong answers against the share of questions answered")
 
 
@@ -78,7 +82,7 @@ def _table(found: Sequence[tuple[str, Abstention]]) -> Html:
         el(
             "tr",
             el("th", badge(i), name, scope="row"),
-            el("td", "no threshold" if each.below is None else f"{each.below:.4g}"),
+            el("td", each.threshold),
             el("td", f"{each.answered} ({each.coverage:.0%})"),
             el("td", str(each.wrong)),
             el("td", f"{each.risk:.3g}, with {each.confidence:.0%} confidence"),

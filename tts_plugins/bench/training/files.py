@@ -78,7 +78,7 @@ def export(
             _write(path, lines[name])
             files.append(path)
         else:
-            path.unlink(missing_ok=True)  # of an earlier export: it would stand beside other data
+            path.unlink(missing_ok=True)  # of an earlier export: it does not belong to the new data
     return Exported(train=len(lines["train"]), test=len(lines["test"]), files=tuple(files), problems=len(made),
                     dropped=dict(dropped))  # fmt: skip
 
@@ -134,7 +134,7 @@ def _stored(path: Path) -> Pool:
             if c.finished
         )  # fmt: skip
     if rows and not any(c.text for each in rows.values() for c in each):
-        raise DataError(f"{path}: its candidates have no texts, which stand in the pool it replayed; export that pool")
+        raise DataError(f"{path}: its candidates have no texts, since it replayed a pool; export that pool")
     made = tuple(
         PoolProblem(id=p.id, prompt=p.text, answer=p.answer, level=p.level, candidates=tuple(rows.get(p.id, ())))
         for p in problems

@@ -115,7 +115,7 @@ def record(
 
 
 def _requests(logprobs: bool) -> dict[str, Any]:
-    """Return how samples are asked for: one in each request, so that the tokens of each are known, unless
+    """Return how samples are requested: one in each request, so that the tokens of each are known, unless
     log-probabilities count them.
     """
     return {"logprobs": True} if logprobs else {"logprobs": False, "batch": 1}

@@ -171,7 +171,7 @@ def promised(table: Table, train: Bools, goal: Goal, looks: Sequence[Choice]) ->
     saved = float(full.tokens[rows].mean()) - _tokens(table, best, rows)
     return replace(
         best, price=goal.target / saved if saved > 0 else 0.0, instead=single.fixed, lost_at_most=passed[best],
-        problems=needed, others=_other_waves(table, best, passed, rows),
+        problems=needed, others=_other_waves(table, best, passed, rows, float(full.tokens[rows].mean())),
     )  # fmt: skip
 
 
@@ -199,12 +199,15 @@ def _cost(table: Table, choice: Choice, rows: Bools) -> tuple[float, float]:
     return round(float(outcome.tokens[rows].mean()), 6), float(np.nan_to_num(outcome.rounds[rows]).mean())
 
 
-def _other_waves(table: Table, best: Choice, passed: Iterable[Choice], rows: Bools) -> tuple[int, ...]:
-    """Return the cheapest of what passed in each other kind of waves."""
+def _other_waves(
+    table: Table, best: Choice, passed: Iterable[Choice], rows: Bools, most: float
+) -> tuple[int, ...]:  # fmt: skip
+    """Return the cheapest of what passed in each other kind of waves, if it takes fewer tokens than all samples do."""
     found: dict[int | None, Choice] = {}
     for choice in sorted(passed, key=lambda choice: _cost(table, choice, rows)):
         own = table.options[choice.fixed].sampling
-        if own is not None and own.stop is not None and not choice.checkpoints:
+        cheaper = own is not None and own.stop is not None and _tokens(table, choice, rows) < most
+        if own is not None and cheaper and not choice.checkpoints:
             found.setdefault(own.wave, choice)
     mine = table.options[best.fixed].sampling
     return tuple(c.fixed for wave, c in found.items() if mine is None or mine.stop is None or wave != mine.wave)

@@ -38,7 +38,7 @@ class Period:
 
 @dataclass(frozen=True)
 class Balance:
-    """What stands in a period: charged (with what requests in flight have taken), and truly spent."""
+    """The amounts of a period: charged (with what requests in flight have taken), and truly spent."""
 
     charged: Amount = NONE
     spent: Amount = NONE

@@ -141,6 +141,7 @@ class ChatCall:
             return await solve(
                 Problem(request.messages, metadata=metadata), model=model, strategy=search.strategy,
                 verifier=search.verifier, budget=ledger, seed=search.seed, profile=None, listener=listener,
+                abstain_below=search.abstain_below,
                 on_exhausted="raise" if request.on_exhausted == "raise" else "return",
             )  # fmt: skip
         except TTSError as error:
@@ -171,7 +172,7 @@ class ChatCall:
         )  # fmt: skip
 
     def choices(self, outcome: Outcome, best: Scored) -> list[dict[str, Any]]:
-        """The choices that are asked for, the best first; a refusal where the search gives no answer."""
+        """Return the choices that were requested, the best first; a refusal if the search gives no answer."""
         if outcome.result.abstained is not None:
             return [withheld(outcome.result.abstained)]
         chosen = ranked(outcome.result, best)[: self.request.n]

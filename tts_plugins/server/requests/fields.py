@@ -244,7 +244,7 @@ def _strategy(value: Any, settings: ServerSettings) -> Strategy | str:
 
 
 def _check_inner(name: str, value: Any) -> None:
-    """Only stop rules of this package stand inside a strategy: other types may read files or import code."""
+    """Allow only stop rules of this package inside a strategy: other types may read files or import code."""
     for part in value if isinstance(value, list) else [value]:
         if isinstance(part, list):
             raise bad_field(name, "it is nested too deeply")

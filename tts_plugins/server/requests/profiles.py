@@ -1,4 +1,4 @@
-"""Which search stands behind a model's name, and what a caller changes of it. Pure, but for reading the profiles."""
+"""The search behind a model's name, and what a caller may change of it. Pure, except that it reads profiles."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Search:
     budget: Budget | None
     seed: int | None
     single: bool
+    abstain_below: float | None = None
 
 
 class Profiles:
@@ -86,7 +87,9 @@ class Profiles:
         return Search(
             upstream=upstream, profile=name, strategy=strategy, verifier=profile.verifier,
             budget=tightest(profile.budget, request.budget),
-            seed=profile.seed if request.seed is None else request.seed, single=single,
+            seed=profile.seed if request.seed is None else request.seed,
+            single=single and profile.abstain_below is None,  # what was passed on cannot be withheld
+            abstain_below=profile.abstain_below,
         )  # fmt: skip
 
     def _strategy(self, request: ChatRequest, profile: Profile) -> tuple[Strategy, bool]:

@@ -28,7 +28,7 @@ _ECHOED = ("instructions", "temperature", "top_p", "max_output_tokens", "tools",
 
 @dataclass(frozen=True)
 class ResponsesRequest:
-    """A request that was read: the chat request that it stands for, and what the response repeats of it."""
+    """A request that was read: the chat request that it means, and what the response repeats of it."""
 
     chat: Json
     echo: Json

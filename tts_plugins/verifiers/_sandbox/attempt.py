@@ -172,7 +172,7 @@ def too_much(folder: str) -> bool:
 
 
 def clear(folder: str) -> None:
-    """Empty a folder, however deep: what stands in a folder within is moved up before that one is removed."""
+    """Empty a folder, however deep: the content of a folder inside it is moved up before that one is removed."""
     moved = 0
     while names := os.listdir(folder):
         for name in names:

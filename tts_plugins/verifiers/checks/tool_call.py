@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from tts_plugins._internal.values import field, listed
@@ -50,6 +51,8 @@ class ToolCallVerifier:
                 f"ToolCallVerifier: expected={expected!r} must be a tool's name, names, or a function of the problem"
             )
         self._expected = expected
+        with suppress(ImportError):
+            import jsonschema.validators  # noqa: F401 - it takes long, and the first score holds the event loop
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
         """Free: it runs here."""

@@ -25,7 +25,7 @@ def first_failure(tests: Sequence[str], outcomes: Sequence[str | None]) -> str:
 
 
 def writing_messages(problem: Problem) -> Messages:
-    """What a model is asked for tests with."""
+    """The messages that ask a model for tests."""
     system = (
         "You write tests for a function before it is written. Reply with one block of Python that holds ten "
         "statements of the form `assert f(arguments) == value`, one a line: usual cases first, then edge cases. "

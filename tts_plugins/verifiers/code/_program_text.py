@@ -11,7 +11,7 @@ from tts_plugins.verifiers.code._blocks import fenced
 
 _PROMPT = re.compile(r"^[ \t]*>>> ?(.*)$")
 _MORE = re.compile(r"^[ \t]*\.\.\. ?(.*)$")
-# What stands between a call and its value in a docstring: f(1) == 2, f(1) -> 2, f(1) => 2, f(1) ➞ 2, f(1) returns 2.
+# The signs between a call and its value in a docstring: f(1) == 2, f(1) -> 2, f(1) => 2, f(1) ➞ 2, f(1) returns 2.
 # What makes of a literal the beginning of an expression: 3 in "3 + 1", "3 if x else 4", "3.real".
 _GOES_ON = re.compile(r"[ \t]*(?:[-+*/%<>=!&|^@]|(?:if|and|in|is|not)\b)|[.\w(\[](?!\s|\Z)")
 _MEANS = re.compile(r"[ \t]*(?:==?>?|->|➞|→|⇒|returns|should return|should be|gives)[ \t]*")

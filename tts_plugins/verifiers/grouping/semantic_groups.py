@@ -80,7 +80,7 @@ class SemanticGroups:
     async def relate(self, run: Run, key: str, raw: str, problem: Problem) -> str:
         """The key, compared with those that were seen in the run before."""
         known = self._runs.setdefault(run, _Known())
-        # No lock is held while a comparison waits for the budget: whoever waited for it might be what holds the budget.
+        # No lock is held while a comparison waits for the budget: a task that waits for the lock might hold the budget.
         if key not in known.raws and len(known.raws) < self._most:
             others = dict(known.raws)
             known.raws[key] = raw
@@ -88,7 +88,7 @@ class SemanticGroups:
                 await self._compare(run, problem, key, others, known)
             except BaseException as error:
                 if isinstance(error, SolveCancelled) or not isinstance(error, TTSError):
-                    del known.raws[key]  # whoever comes next with this answer compares it
+                    del known.raws[key]  # the next candidate with this answer compares it
                     raise
                 # The candidate is paid for, and votes for itself.
                 run.note("doubt", said=f"some answers were not compared by meaning: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Whether what an answer claims stands in the texts that it was given."""
+"""Check whether the claims of an answer are in the texts that it was given."""
 
 from __future__ import annotations
 
