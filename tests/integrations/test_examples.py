@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -92,6 +93,9 @@ def run(name: str, *arguments: str) -> str:
 
 # --- what the server says, and what has to be printed then -----------------------------------------------------------
 
+# The server numbers a judge's requests too, which come in between: what a generator says is counted here.
+PROPOSALS, ANSWERS = itertools.count(), itertools.count()
+
 Speak = Callable[[dict[str, Any], int], str | Reply]
 
 
@@ -117,14 +121,14 @@ def cafe(body: dict[str, Any], index: int) -> str | Reply:
     if last["role"] == "tool":
         return f"It costs {last['content']} euros."
     calls = [("menu", {}), ("opening_hours", {"day": "Monday"}), ("price_of", {"item": "coffee"})]
-    name, arguments = calls[index % 3]
+    name, arguments = calls[next(PROPOSALS) % 3]
     return Reply(None, tool_calls=[{"name": name, "arguments": arguments}])
 
 
 def retrieved(body: dict[str, Any], index: int) -> str:
     """A generator that invents something each second time, and a judge that looks each sentence up."""
     if "<<<" not in asked(body):
-        return ["It took three years to build. The king came.", "It took three years to build."][index % 2]
+        return ["It took three years to build. The king came.", "It took three years to build."][next(ANSWERS) % 2]
     context, answer = re.findall(r"<<<(?:CONTEXT|ANSWER).*?>>>\n(.*?)\n<<<END", asked(body), re.DOTALL)[-2:]
     said = [text.strip(" |") for text in answer.split(".") if text.strip(" |")]
     return json.dumps({"key": key_of(body), "claims": [{"claim": c, "supported": c in context} for c in said]})
@@ -159,7 +163,7 @@ RUNS: dict[str, tuple[Speak, list[str]]] = {
     ),
     "code_with_tests": (
         in_turn(VOWELS.format("aeiou"), VOWELS.format("aeiouAEIOU")),
-        ["0.75  1 of 4 tests failed", "passes every test", "score 1.00", "stop_rule"],
+        ["passes every test", "score 1.00", "stop_rule"],
     ),
     "dspy_program": (in_turn("A bridge.", "Ghent opens it", "Ghent opens a bridge"), ["opens a bridge 1.00 stop_rule"]),
     "escalation": (capitals, ["Paris (100% of the votes, 6 calls)", "Ouagadougou (escalated, 7 calls)"]),
