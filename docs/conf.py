@@ -1,11 +1,14 @@
-"""The documentation site: `sphinx-build -W docs build/site`, with the extra `docs`."""
+"""The documentation site: `sphinx-build -W docs build/site`, with the extra `dev`, since its notebooks run."""
 
+import os
 import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "integrations")]
+FOLDERS = [str(ROOT), str(ROOT / "integrations")]
+sys.path[:0] = FOLDERS
+os.environ["PYTHONPATH"] = os.pathsep.join([*FOLDERS, os.environ.get("PYTHONPATH", "")])  # for notebooks' kernels
 
 from tts_plugins import __version__  # noqa: E402  (found on the path that is set above)
 
