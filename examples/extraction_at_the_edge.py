@@ -47,7 +47,7 @@ def main() -> None:
         ASK,
         model=model,
         strategy=BestOfN(n=given.n, stop=Threshold(1.0), wave=4),  # the first record that passes is enough
-        verifier=Veto(CallableVerifier(stands_in_the_message), by=preset("json-schema", SCHEMA)),
+        verifier=Veto(CallableVerifier(stands_in_the_message), by=preset("json-schema", SCHEMA), below=1.0),
         budget=Budget(calls=given.n, tokens=8_000),
         abstain_below=0.99,  # a record with a value from elsewhere is for a larger model, or for a person
         seed=0,

@@ -167,7 +167,10 @@ RUNS: dict[str, tuple[Speak, list[str]]] = {
     ),
     "dspy_program": (in_turn("A bridge.", "Ghent opens it", "Ghent opens a bridge"), ["opens a bridge 1.00 stop_rule"]),
     "escalation": (capitals, ["Paris (100% of the votes, 6 calls)", "Ouagadougou (escalated, 7 calls)"]),
-    "extraction_at_the_edge": (in_turn("Marta", ORDER.replace("4", "9"), ORDER), [ORDER, "score 1.00", "stop_rule"]),
+    "extraction_at_the_edge": (
+        in_turn(ORDER.replace("4}", '4, "reference": "QL-2210"}'), ORDER.replace("4", "9"), ORDER),
+        [ORDER, "score 1.00", "stop_rule"],
+    ),
     "langchain_chain": (in_turn("A bird", '"Kestrel: more"', "Kestrel sees more"), ["score 1.00", "stop_rule"]),
     "maths_with_votes": (sums, ["3 of 3 right", "stop_rule"]),
     "openai_client": (in_turn("Kestrel", '{"seller": "Kestrel Ltd"}', INVOICE), [INVOICE, "1.00 stop_rule"]),
