@@ -1,4 +1,4 @@
-"""The documentation site: `sphinx-build -W docs build/site`, with the extra `dev`, since its notebooks run."""
+"""The documentation site: `sphinx-build -W docs build/site`, with the extra `docs`."""
 
 import os
 import re
