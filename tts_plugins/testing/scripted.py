@@ -49,9 +49,7 @@ class ScriptedModel:
         if not callable(script) and not script:
             raise ConfigurationError("ScriptedModel: script is empty; give at least one text")
         if price is not None and not (is_number(price) and 0 <= price < math.inf):
-            raise ConfigurationError(
-                f"ScriptedModel: price={price!r} must be dollars per token, at least 0, or None"
-            )
+            raise ConfigurationError(f"ScriptedModel: price={price!r} must be dollars per token, at least 0, or None")
         self.name, self.batch = name, batch
         self.limits = limits or Limits()
         self.requests: list[tuple[int | None, ...]] = []
