@@ -1,11 +1,14 @@
 """The documentation site: `sphinx-build -W docs build/site`, with the extra `docs`."""
 
+import os
 import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "integrations")]
+FOLDERS = [str(ROOT), str(ROOT / "integrations")]
+sys.path[:0] = FOLDERS
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*FOLDERS, os.environ.get("PYTHONPATH")]))  # for notebooks
 
 from tts_plugins import __version__  # noqa: E402  (found on the path that is set above)
 
@@ -53,6 +56,7 @@ napoleon_use_ivar = True  # fields of dataclasses, which autodoc lists too
 # --- appearance ------------------------------------------------------------------------------------------------------
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # Furo's own underlines names as if they were links
 html_title = f"tts-plugins {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("sphinx")
+    for needed in ("sphinx", "myst_nb", "dspy", "langchain_openai", "xllamacpp"):  # its notebooks run on these
+        pytest.importorskip(needed)
     made = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-d", str(made / "trees")]
     built = subprocess.run(
@@ -46,6 +47,13 @@ def test_links_within_the_site_lead_somewhere(site: Path) -> None:
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     sources = r'(?:<script[^>]+src|<link[^>]+rel="stylesheet"[^>]+href|<img[^>]+src)="(https?://[^"]+)"'
     assert not {u for page in site.rglob("*.html") for u in re.findall(sources, page.read_text("utf-8"))}
+
+
+@pytest.mark.parametrize("name", ["dspy", "langchain", "openai"])
+def test_notebooks_ran_and_show_their_traces(site: Path, name: str) -> None:
+    page = (site / "notebooks" / f"{name}.html").read_text("utf-8")
+    assert page.count('class="tts-trace"') == 1 and "chosen" in page
+    assert "Traceback" not in page and "WARNING" not in page
 
 
 def test_it_speaks_to_models_too(site: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tts_plugins import BestOfN, Budget, ComputeOptimal, Ledger, SelfConsistency, solve_sync
 from tts_plugins.errors import BudgetExhausted
-from tts_plugins.policies import Difficulty, Larger, Plan, Stage
+from tts_plugins.policies import Difficulty, Ladder, Plan, Rung, Stage
 from tts_plugins.policies._stopping.features import basis, decided, least_decided, observe
 from tts_plugins.policies._stopping.walks import Samples, walk
 from tts_plugins.pools import PoolCandidate, PoolProblem
@@ -94,25 +94,25 @@ def test_a_policy_never_overspends_and_pays_for_each_sample_once(
 
 
 cascades = st.builds(
-    lambda n, then, edge, beside: Plan(budget=9, fixed=SelfConsistency(n=n), stages=(Stage(
-        count=n, difficulty=Difficulty(signal="agreement", edges=(edge,)),
-        choices=(None, Larger(strategy=then, beside=beside))),)),
-    st.integers(1, 4), wholes, st.sampled_from([0.6, 1.0]), st.booleans(),
-) | st.builds(lambda then: Plan(budget=9, fixed=Larger(strategy=then)), wholes)  # fmt: skip
+    lambda n, then, enough, beside: Ladder(
+        [SelfConsistency(n=n), Rung(strategy=then, model="large", price=10, beside=beside)], enough=enough
+    ),
+    st.integers(2, 4), wholes, st.sampled_from([0.6, 1.0]), st.booleans(),
+) | st.builds(lambda then: Ladder([Rung(strategy=then, model="large", price=10)]), wholes)  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)
 @given(cascades, st.lists(st.integers(0, 4), min_size=1, max_size=9), st.integers(1, 40), st.sampled_from("ctu"))
-def test_two_models_never_overspend_the_one_budget(plan: Plan, answers: list[int], units: int, limit: str) -> None:
+def test_two_models_never_overspend_the_one_budget(ladder: Ladder, answers: list[int], units: int, limit: str) -> None:
     small, large = (ScriptedModel([f"#### {a}" for a in answers], name=name, price=price)
                     for name, price in (("small", 1e-6), ("large", 1e-5)))  # fmt: skip
     budgets = {"c": Budget(calls=units), "t": Budget(tokens=15 * units), "u": Budget(usd=15e-6 * units)}
     ledger, scores = Ledger(budgets[limit]), TableVerifier({str(i): i / 5 for i in range(5)})
-    policy = ComputeOptimal(plans=(plan,)).with_larger(large)
+    policy = ComputeOptimal(plans=(Plan(budget=9, fixed=ladder),), larger="large").with_larger(large)
     try:
         result = solve_sync("?", model=small, strategy=policy, verifier=scores, budget=ledger, seed=1)
     except BudgetExhausted:
-        assert isinstance(plan.fixed, Larger) and limit == "u" and not large.requests and not small.requests
+        assert len(ladder.rungs) == 1 and limit == "u" and not large.requests and not small.requests
         return
     asked = [sum(map(len, m.requests)) for m in (small, large)]
     assert sum(asked) == ledger.spent.calls == result.usage.calls and ledger.open_holds == 0

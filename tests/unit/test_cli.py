@@ -637,3 +637,13 @@ class TestProfilesAndFiles:
     def test_version_and_completion(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["-V"]) == 0 and "tts-plugins 0." in capsys.readouterr().out
         assert main(["--show-completion", "bash"]) == 0
+
+    def test_doctor_looks_at_them(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        assert main(["doctor", "--no-run", "--json"]) == 0
+        checks = {c["name"]: c for c in json.loads(capsys.readouterr().out)["checks"]}
+        assert checks["profile pair"]["status"] == "ok" and "tts-plugins.toml" in checks["profile pair"]["said"]
+        monkeypatch.setenv("TTS_PLUGINS_PROFILE", "pear")
+        Path("tts-plugins.toml").write_text("[profiles.odd]\nstrategie = 1\n")
+        assert main(["doctor", "--no-run", "--json"]) == 1
+        checks = {c["name"]: c for c in json.loads(capsys.readouterr().out)["checks"]}
+        assert checks["profile odd"]["status"] == checks["profile pear"]["status"] == "failed"

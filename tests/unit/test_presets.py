@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,13 @@ class TestGrounded:
 
 
 class TestToolCalls:
+    def test_jsonschema_is_imported_before_the_first_score_which_holds_the_event_loop(self) -> None:
+        code = (
+            "import sys; from tts_plugins.verifiers import ToolCallVerifier; ToolCallVerifier(); "
+            "sys.exit('jsonschema.validators' not in sys.modules)"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
     @pytest.mark.parametrize(
         ("calls", "said"),
         [

@@ -15,10 +15,12 @@ from typing import Any, Literal
 from tts_plugins._trace.wording import plural
 from tts_plugins._version import __version__
 from tts_plugins.cli._display.console import Download
-from tts_plugins.errors import RequestRefused, SandboxUnavailable, TTSError
+from tts_plugins.errors import ConfigurationError, RequestRefused, SandboxUnavailable, TTSError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.models.listing import list_models
 from tts_plugins.models.llama_cpp import NAME, cache_folder, default_threads, usable_cores
+from tts_plugins.options import PROFILE_VARIABLE
+from tts_plugins.profiles import load_profile, profile_sources
 from tts_plugins.types import Problem, Reply
 from tts_plugins.verifiers import find_sandbox
 
@@ -63,7 +65,33 @@ def surroundings() -> list[Check]:
     less = "" if threads == cores else "; the others are busy now"
     said = f"{os.cpu_count()} logical, {cores} usable; {threads} for a local model{less}"
     found.append(Check(name="CPU cores", status="ok", said=said, data={"cores": cores, "threads": threads}))
-    return [*found, _sandbox(), *(_extra(extra, package, use) for extra, (package, use) in EXTRAS.items())]
+    return [
+        *found,
+        _sandbox(),
+        *_profiles(),
+        *(_extra(extra, package, use) for extra, (package, use) in EXTRAS.items()),
+    ]
+
+
+def _profiles() -> list[Check]:
+    """Load the profiles that are found from this folder."""
+    found = list[Check]()
+    try:
+        sources = profile_sources()
+    except ConfigurationError as error:
+        return [Check(name="profiles", status="failed", said=str(error))]
+    if (default := os.environ.get(PROFILE_VARIABLE)) and default not in sources:
+        said = f"{PROFILE_VARIABLE} names it, and there is no such profile"
+        found.append(Check(name=f"profile {default}", status="failed", said=said))
+    for name, files in sorted(sources.items()):
+        try:
+            load_profile(name)
+        except ConfigurationError as error:
+            found.append(Check(name=f"profile {name}", status="failed", said=str(error)))
+        else:
+            more = f"; the default, by {PROFILE_VARIABLE}" if name == default else ""
+            found.append(Check(name=f"profile {name}", status="ok", said=", ".join(files) + more))
+    return found
 
 
 def _sandbox() -> Check:

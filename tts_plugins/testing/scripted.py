@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tts_plugins._internal.values import is_number
 from tts_plugins.budget import FREE, Bound, Limits
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.protocols import Run
@@ -46,6 +48,8 @@ class ScriptedModel:
     ) -> None:
         if not callable(script) and not script:
             raise ConfigurationError("ScriptedModel: script is empty; give at least one text")
+        if price is not None and not (is_number(price) and 0 <= price < math.inf):
+            raise ConfigurationError(f"ScriptedModel: price={price!r} must be dollars per token, at least 0, or None")
         self.name, self.batch = name, batch
         self.limits = limits or Limits()
         self.requests: list[tuple[int | None, ...]] = []

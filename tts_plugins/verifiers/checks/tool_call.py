@@ -6,6 +6,7 @@ import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from tts_plugins._internal.config import check_seconds
@@ -64,6 +65,8 @@ class ToolCallVerifier:
                 f"ToolCallVerifier: expected={expected!r} must be a tool's name, names, or a function of the problem"
             )
         self._expected = expected
+        with suppress(ImportError):
+            import jsonschema.validators  # noqa: F401 - it takes long, and the first score holds the event loop
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
         """Free: it runs here."""
