@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tts_plugins import BestOfN, Budget, SelfConsistency, solve, solve_many, solve_sync
+from tts_plugins.cli import main
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.profiles import Profile, load_profile, profile_names
 from tts_plugins.stopping import Threshold
@@ -282,3 +284,15 @@ async def test_a_verifier_that_solves_does_not_get_the_environments_profile(
     monkeypatch.setenv("TTS_PLUGINS_PROFILE", "p")
     result = await solve("2 + 2?", model=ScriptedModel(["Answer: 4"]))
     assert result.score == 1 and result.usage.calls == 16
+
+
+def test_the_command_prints_one_json_object_where_a_profile_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tts-plugins.toml").write_text('[profiles.good]\nseed = 1\n[profiles.bad]\nseed = "x"\n')
+    monkeypatch.chdir(tmp_path)
+    assert main(["profiles", "--json"]) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert "seed='x'" in said["bad"]["error"] and said["good"]["seed"] == "1"
+    assert main(["profiles", "--json", "--nope"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == 2

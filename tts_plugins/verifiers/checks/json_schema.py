@@ -72,8 +72,8 @@ class JSONSchemaVerifier:
         self._validator = kind(schema, registry=REGISTRY)  # with a registry of its own it fetches nothing
         self._count = _Count(self._validator, schema)
         try:
-            for value in (None, {}, []):
-                self.errors(value)
+            for probe in (None, dict[str, Any](), list[Any]()):
+                self.errors(probe)
         except RecursionError:
             raise ConfigurationError(
                 f"JSONSchemaVerifier: schema={schema!r:.200} refers to itself without end; a $ref to a schema that "
