@@ -30,7 +30,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tts_plugins._internal.values import is_whole
+from tts_plugins._internal.values import is_whole, variable_shown
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
@@ -42,6 +42,7 @@ from tts_plugins.types import OnAbstain
 _ENVIRONMENT = "the environment"  # as a source, beside files
 PREFIX = "TTS_PLUGINS_PROFILES__"
 _FIELDS = ("strategy", "policy", "verifier", "budget", "seed", "answer", "abstain_below", "on_abstain")
+_WITH_FILES = {"json-schema": "schema", "sql": "database", "code-tests": "tests"}  # presets, and their argument
 _LIMITS = ("calls", "tokens", "usd", "seconds")
 _Table = dict[str, Any]
 
@@ -85,18 +86,52 @@ def load_profile(
     if name not in tables:
         raise ConfigurationError(f"profile={name!r} is not known; {_instead(name, tables, sources)}")
     try:
-        return _made(name, json.dumps(tables[name], sort_keys=True, default=str), os.getcwd())
+        table = _placed(tables[name], sources[name], Path(directory or Path.cwd()))
+        return _made(name, json.dumps(table, sort_keys=True, default=str), os.getcwd(), _stamp(table))
     except ConfigurationError as error:
         raise ConfigurationError(f"{', '.join(sources[name])}: profile {name}: {error}") from error
 
 
 @functools.lru_cache(maxsize=64)
-def _made(name: str, table: str, directory: str) -> Profile:
+def _made(name: str, table: str, directory: str, stamp: object) -> Profile:
     """The profile of a table, made once: its verifier may hold connections, workers, and what it has judged.
 
-    `directory` is the working directory, where the table's own paths begin.
+    It is made again in another working directory, and where the verifier's own file has another `stamp`.
     """
     return _profile(name, json.loads(table))
+
+
+def _placed(table: _Table, sources: Sequence[str], directory: Path) -> _Table:
+    """The table with its verifier's file as a whole path: it stands beside the profile's file, or in `directory`."""
+    given = table.get("verifier")
+    kind = given.get("type") if isinstance(given, dict) else given
+    name, _, argument = kind.partition(":") if isinstance(kind, str) else ("", "", "")
+    if name.replace("_", "-") not in _WITH_FILES:
+        return table
+    field = "" if argument else _WITH_FILES[name.replace("_", "-")]
+    path = given.get(field) if field and isinstance(given, dict) else argument
+    folders = [Path(source).parent for source in reversed(sources) if source != _ENVIRONMENT]
+    for folder in (*folders, directory):
+        if isinstance(path, str) and path and _is_file(found := folder / path):
+            whole = str(found.resolve())
+            placed = {**given, field: whole} if field and isinstance(given, dict) else f"{name}:{whole}"
+            return {**table, "verifier": {**given, "type": placed} if argument and isinstance(given, dict) else placed}
+    return table
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that is no path
+        return False
+
+
+def _stamp(table: _Table) -> object:
+    """What changes with the file of a verifier: tests and schemas are read when it is made."""
+    given = table.get("verifier")
+    texts = given.values() if isinstance(given, dict) else (given,)
+    files = [Path(part) for text in texts if isinstance(text, str) for part in (text, text.partition(":")[2])]
+    return tuple((str(f), (s := f.stat()).st_mtime_ns, s.st_size) for f in files if f.is_absolute() and _is_file(f))
 
 
 def profile_names(*, directory: str | Path | None = None, environ: Mapping[str, str] | None = None) -> list[str]:
@@ -275,7 +310,8 @@ def _verifier(value: Any) -> Verifier | SetVerifier | None:
     settings = dict(value) if isinstance(value, Mapping) else {"type": value}
     kind = settings.pop("type", None)
     if not isinstance(kind, str):
-        raise ConfigurationError(f'verifier={value!r} must be "package.module:name" or a table with a type')
+        shown = f"verifier with {', '.join(sorted(settings))}" if isinstance(value, Mapping) else f"verifier={value!r}"
+        raise ConfigurationError(f'{shown} must be "package.module:name" or a table with a type')
     if "model" in settings:
         settings["model"] = _model(settings["model"])
     name, _, argument = kind.partition(":")
@@ -312,7 +348,9 @@ def _model(value: Any) -> Any:
         raise ConfigurationError('model: api_key would stand in a file; name its variable: api_key_env = "NAME"')
     if (variable := settings.pop("api_key_env", None)) is not None:
         if not os.environ.get(str(variable)):
-            raise ConfigurationError(f"model: api_key_env={variable!r}: that environment variable is not set")
+            raise ConfigurationError(
+                f"model: api_key_env={variable_shown(variable)}: that environment variable is not set; export it first"
+            )
         settings["api_key"] = os.environ[str(variable)]
     try:
         return kinds[kind](**settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
@@ -580,7 +581,7 @@ class Result:
         """What came of it, as JSON: the choice, the usage, and each candidate; the trace has a form of its own."""
         names = ("id", "index", "text", "answer", "score", "feedback", "truncated")
         return {
-            "output": _plain(self.output, self.text),
+            "output": _native(self.output, self.text),
             "text": self.text,
             "answer": self.answer,
             "score": self.score,
@@ -597,10 +598,9 @@ class Result:
         }
 
     def __repr__(self) -> str:
-        text = " ".join(self.text.split())
         said = {
-            "answer": self.answer, "text": text if len(text) <= 60 else f"{text[:59]}…", "score": self.score,
-            "confidence": self.confidence, "abstained": self.abstained and self.abstained.reason,
+            "answer": _short(self.answer), "text": _short(self.text), "score": self.score,
+            "confidence": self.confidence, "abstained": self.abstained and _short(self.abstained.reason, 200),
         }  # fmt: skip
         parts = [f"{name}={value!r}" for name, value in said.items() if value is not None]
         spent = f"{len(self.candidates)} candidates, {self.usage.tokens} tokens, stopped={self.stopped!r}"
@@ -610,9 +610,47 @@ class Result:
         return self.trace._repr_html_()
 
 
-def _plain(output: Any, text: str) -> Any:
+def _short(text: str | None, size: int = 60) -> str | None:
+    flat = None if text is None else " ".join(text[: 100 * size].split())
+    return flat if flat is None or len(flat) <= size else f"{flat[: size - 1]}…"
+
+
+def _native(output: Any, text: str) -> Any:
     """A native output as JSON has it; a message of a chat model as its text, unless it calls tools."""
-    if output is None or isinstance(output, dict | list | str | int | float):
-        return output
     dump = getattr(output, "model_dump", None)
-    return dump(mode="json", exclude_none=True) if callable(dump) and getattr(output, "tool_calls", None) else text
+    try:
+        if callable(dump):
+            output = dump(mode="json", exclude_none=True) if getattr(output, "tool_calls", None) else text
+        plain = isinstance(output, dict | list | tuple | set | frozenset | str | numbers.Real) or output is None
+        return json_form(output) if plain else text
+    except Exception:  # noqa: BLE001 - it may hold itself, or what its own dump refuses
+        return text
+
+
+_JSON = frozenset({int, bool, type(None)})  # most of what is recorded: looked up before anything is called
+
+
+def json_form(value: Any) -> Any:
+    """The value as JSON has it: verifiers, servers and strategies bring what they like."""
+    if type(value) in _JSON:
+        return value
+    if type(value) is str:
+        return well_formed(value)
+    if type(value) is float:
+        return value if math.isfinite(value) else repr(value)
+    if type(value) is Usage:
+        return value.to_dict()
+    # The usual types first: whether something is a Mapping is slow to find out.
+    if type(value) in (list, tuple, range):
+        return [item if type(item) in _JSON else json_form(item) for item in value]
+    if type(value) is dict or isinstance(value, Mapping):
+        return {well_formed(str(key)): item if type(item) in _JSON else json_form(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [json_form(item) for item in value]
+    if isinstance(value, str):
+        return well_formed(str(value))
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return json_form(float(value))
+    return repr(value)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 
-from tts_plugins.adapters import LIMITS, PROFILE_VARIABLE, SearchSettings, signature_of, takes
+from tts_plugins.adapters import LIMITS, SearchSettings, default_profile, signature_of, takes
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.strategies.escalation import Escalation
@@ -68,7 +67,7 @@ def resolve(
         known = ", ".join(sorted(_KEYS))
         raise ConfigurationError(f"{owner}: configurable {unknown[0]!r} is not known; use one of {known}")
     limits = {name: asked[f"tts_budget_{name}"] for name in LIMITS if f"tts_budget_{name}" in asked}
-    base = base.changed(owner, {"profile": asked.get("tts_profile", profile) or os.environ.get(PROFILE_VARIABLE)})
+    base = base.changed(owner, {"profile": asked.get("tts_profile", profile) or default_profile()})
     return base.changed(
         owner,
         {

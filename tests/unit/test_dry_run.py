@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from decimal import Decimal
+from typing import Any
 
+import pydantic
 import pytest
 
-from tts_plugins import BestOfN, Budget, SelfConsistency, dry_run, solve_many_sync, solve_sync
+from tts_plugins import BestOfN, Budget, Generation, SelfConsistency, dry_run, solve_many_sync, solve_sync
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.testing import ScriptedModel
@@ -57,3 +60,33 @@ def test_a_result_in_one_line_and_as_json() -> None:
     )
     said = json.loads(json.dumps(result.to_dict()))
     assert said["answer"] == "391" and len(said["candidates"]) == 2 and said["usage"]["tokens"] == 30
+
+
+def holding_itself() -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    made["self"] = made
+    return made
+
+
+class Row(pydantic.BaseModel):
+    tool_calls: Any = None
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {"bytes": b"\xff", "keys": {1: {2, 3}}, "nan": float("nan"), "\ud800": "\ud800", "row": Row()},
+        holding_itself(), Row(tool_calls=object()), Row(tool_calls=[b"\xff"]), b"x", float("inf"), (1, 2), object(),
+        Decimal("NaN"), range(3),
+    ],
+)  # fmt: skip
+def test_any_output_as_json(output: Any) -> None:
+    model = ScriptedModel([Generation(text="said", output=output)])
+    result = solve_sync("Q?", model=model, strategy=BestOfN(n=1), verifier=lambda candidate: 1.0)
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False).encode())["text"] == "said"
+
+
+def test_hostile_text_in_one_line() -> None:
+    model = ScriptedModel(["Answer: \x1b]0;x\x07\u202e" + "9" * 100_000])
+    result = solve_sync("Q?", model=model, strategy=BestOfN(n=1), verifier=lambda candidate: 1.0)
+    assert len(repr(result)) < 400 and repr(result).isprintable()

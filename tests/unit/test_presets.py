@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sqlite3
@@ -141,7 +142,7 @@ class TestGrounded:
             verifier = Grounded("word. " * 500, model=EmbeddingModel("vectors", base_url=server.base_url))
             with pytest.raises(BudgetExhausted):
                 await checked(verifier, "One.", budget=Budget(tokens=1_000))
-            assert not server.requests
+            assert server.counts.requests == 0
 
     def test_bad_settings(self) -> None:
         with pytest.raises(ConfigurationError, match=r"Grounded: threshold=2"):
@@ -344,3 +345,112 @@ class TestByName:
 
     def test_each_has_a_row_in_its_docstring(self) -> None:
         assert {name for name in PRESETS if f"`{name}`" in (preset.__doc__ or "")} == set(PRESETS)
+
+
+def tool(parameters: Any, name: str = "find") -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+
+async def test_a_tools_schema_is_never_fetched() -> None:
+    with LoopbackServer() as server:
+        for parameters in ({"$ref": server.base_url}, {"properties": {"a": {"$ref": f"{server.base_url}/x.json"}}}):
+            with pytest.raises(ConfigurationError, match="remote ones are not fetched"):
+                ToolCallVerifier([tool(parameters)])
+            with pytest.raises(ConfigurationError, match="remote ones are not fetched"):
+                problem = Problem("Q?", metadata={"tools": [tool(parameters)]})
+                await checked(ToolCallVerifier(), calling(("find", '{"a": 1}')), problem=problem)
+        assert server.counts.requests == 0
+
+
+@pytest.mark.parametrize(
+    "parameters", [5, "x", {"type": "no"}, {"properties": 5}, {"pattern": "("}, {"$ref": "#/no"}, {"$ref": "#"}]
+)
+def test_a_tools_schema_that_cannot_be_checked(parameters: Any) -> None:
+    with pytest.raises(ConfigurationError, match="ToolCallVerifier: tool 'find'"):
+        ToolCallVerifier([tool(parameters)])
+
+
+def test_a_schema_that_refers_to_itself_without_end() -> None:
+    for schema in ({"$ref": "#"}, {"anyOf": [{"$ref": "#"}]}):
+        with pytest.raises(ConfigurationError, match="refers to itself without end"):
+            preset("json-schema", schema)
+
+
+async def test_hostile_arguments_of_a_tool() -> None:
+    deep = {"properties": {"a": {"$ref": "#"}}}
+    for arguments in ('{"a": NaN}', '{"a":' * 100_000, '{"a":' * 900 + "1" + "}" * 900, "9" * 10_000):
+        result = await checked(ToolCallVerifier([tool(deep)]), calling(("find", arguments)))
+        assert result.score == 0 and result.best.feedback
+    for tools in ("find", tool({}), [tool({}, "")], 5):
+        with pytest.raises(ConfigurationError, match="ToolCallVerifier: tools="):
+            ToolCallVerifier(tools)  # type: ignore[arg-type]
+    for expected in (5, [[]]):
+        with pytest.raises(ConfigurationError, match="expected gave"):
+            given: Any = expected
+            await checked(ToolCallVerifier([tool({})], expected=lambda p, given=given: given), "Hi")
+
+
+@pytest.mark.parametrize("kind", ["regex", "json-schema", "tool-call"])
+async def test_a_pattern_that_backtracks_without_end_holds_no_other_solve_up(kind: str) -> None:
+    evil = {"properties": {"a": {"pattern": "^(a+)+$"}}}
+    said = json.dumps({"a": "a" * 40 + "!"})
+    verifiers = {
+        "regex": lambda: preset("regex", "(a+)+!$", timeout=2),
+        "json-schema": lambda: preset("json-schema", evil, timeout=2),
+        "tool-call": lambda: preset("tool-call", [tool(evil)], timeout=2),
+    }
+    text: Any = {"regex": "a" * 40, "json-schema": said, "tool-call": calling(("find", said))}[kind]
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    with pytest.raises(AllCandidatesFailed, match="no answer within timeout=2 s"):
+        await checked(verifiers[kind](), text)
+    assert ticks > 100
+    ticking.cancel()
+
+
+async def test_patterns_with_repetitions_and_flags() -> None:
+    assert (await checked(preset("regex", "^(a+)+$"), "aaa")).score == 1
+    assert (
+        await checked(preset("regex", re.compile("(sec|ret)+", re.IGNORECASE), forbidden=True), "SECRET")
+    ).score == 0
+    assert (await checked(preset("regex", "[0-9]+$"), "x" * 100_000 + "7")).score == 1
+    schema = {"type": "object", "properties": {"a": {"pattern": "^(a|b)+$"}}}
+    assert (await checked(preset("json-schema", schema), '{"a": "ab"}')).score == 1
+    result = await checked(preset("json-schema", schema), '{"a": "c"}')
+    assert result.score == 0.5 and "does not match" in result.best.feedback
+    for timeout in (0, float("nan"), "1", None):
+        with pytest.raises(ConfigurationError, match="timeout="):
+            preset("regex", "x", timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [((1.0, 2.0), (1.0,)), ((float("nan"),), (1.0,)), ((float("inf"),), (1.0,)), ("ab", "cd"), (None, None), ((), ())],
+)
+async def test_vectors_that_are_none(rows: Any) -> None:
+    model = ScriptedModel(lambda problem, number: Generation(text="", output=rows))
+    model.embeds = True  # type: ignore[attr-defined]
+    with pytest.raises(AllCandidatesFailed, match="vectors that are not of numbers, or not of one length"):
+        await checked(Similar("ref", model=model), "hello")
+
+
+async def test_texts_that_utf8_cannot_hold_and_limits() -> None:
+    said = Generation(text="", output="The bridge\ud800 opened.")
+    assert (await checked(Grounded(SOURCE + "\ud800", model=embedder(), threshold=0.1), said)).score is not None
+    for limit in (0, -5, "x", None):
+        with pytest.raises(ConfigurationError, match="Similar: limit="):
+            Similar("ref", model=embedder(), limit=limit)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x", "x" * 5_000, "a\0b", ""])
+def test_files_that_cannot_be_named(name: str) -> None:
+    for job in ("sql", "json-schema"):
+        with pytest.raises(ConfigurationError, match=f"preset {job}: .* is not a file here"):
+            preset(job, name)

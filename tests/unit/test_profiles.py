@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tts_plugins import BestOfN, Budget, SelfConsistency, solve, solve_many, solve_sync
+from tts_plugins.cli import main
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.profiles import Profile, load_profile, profile_names
 from tts_plugins.stopping import Threshold
@@ -224,3 +226,73 @@ class TestInSolve:
 
     def test_it_is_made_once(self) -> None:
         assert load_profile("two") is load_profile("two")
+
+
+def test_a_key_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
+    key = "sk-secret-0123456789"
+    for line in (
+        f'verifier = {{ model = {{ api_key = "{key}" }} }}',
+        f'verifier = {{ type = "rubric", rubric = "Good?", model = {{ model = "m", api_key = "{key}" }} }}',
+        f'verifier = {{ type = "rubric", rubric = "Good?", model = {{ model = "m", api_key_env = "{key}" }} }}',
+        f'verifier = {{ type = "rubric", rubric = "Good?", model = {{ model = "m", nope = "{key}" }} }}',
+        f'verifier = {{ type = "rubric", rubric = "Good?", model = {{ type = "openai", key = "{key}" }} }}',
+    ):
+        (tmp_path / "tts-plugins.toml").write_text(f"[profiles.p]\n{line}\n")
+        with pytest.raises(ConfigurationError) as caught:
+            load(tmp_path, "p")
+        seen: BaseException | None = caught.value
+        while seen is not None:
+            assert key not in str(seen)
+            seen = seen.__cause__
+
+
+@pytest.mark.parametrize("verifier", ['"json-schema:order.json"', '{ type = "json-schema", schema = "order.json" }'])
+def test_a_verifiers_file_stands_beside_the_profiles_and_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verifier: str
+) -> None:
+    (tmp_path / "tts-plugins.toml").write_text(f"[profiles.p]\nverifier = {verifier}\n")
+    (tmp_path / "order.json").write_text('{"type": "object"}')
+    below = tmp_path / "below"
+    below.mkdir()
+    monkeypatch.chdir(below)
+    first = load_profile("p").verifier
+    assert first is load_profile("p").verifier
+    (tmp_path / "order.json").write_text('{"type": "array", "items": {"type": "integer"}}')
+    second: Any = load_profile("p").verifier
+    assert second is not first and second.schema["type"] == "array"
+    (tmp_path / "order.json").unlink()
+    with pytest.raises(ConfigurationError, match=r"'order\.json' is not a file here"):
+        load_profile("p")
+
+
+async def test_a_verifier_that_solves_does_not_get_the_environments_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nested_check.py").write_text(
+        "from tts_plugins import solve, SelfConsistency\n"
+        "from tts_plugins.testing import ScriptedModel\n"
+        "async def check(problem, candidate):\n"
+        "    model = ScriptedModel(['Answer: 4'])\n"
+        "    inner = await solve('Right?', model=model, strategy=SelfConsistency(n=1))\n"
+        "    return inner.score is None\n"
+    )
+    (tmp_path / "tts-plugins.toml").write_text(
+        '[profiles.p]\nverifier = "nested_check:check"\nstrategy = "best-of-n"\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TTS_PLUGINS_PROFILE", "p")
+    result = await solve("2 + 2?", model=ScriptedModel(["Answer: 4"]))
+    assert result.score == 1 and result.usage.calls == 16
+
+
+def test_the_command_prints_one_json_object_where_a_profile_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tts-plugins.toml").write_text('[profiles.good]\nseed = 1\n[profiles.bad]\nseed = "x"\n')
+    monkeypatch.chdir(tmp_path)
+    assert main(["profiles", "--json"]) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert "seed='x'" in said["bad"]["error"] and said["good"]["seed"] == "1"
+    assert main(["profiles", "--json", "--nope"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == 2

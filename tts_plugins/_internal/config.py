@@ -174,6 +174,12 @@ def in_unit(value: float) -> float | None:
     return float(round(value)) if -_ROUNDING <= value <= 1 + _ROUNDING else None
 
 
+def check_seconds(owner: str, name: str, value: object) -> None:
+    """Raise unless `value` is a number of seconds."""
+    if not is_number(value) or not 0 < value < 86_400:
+        raise ConfigurationError(f"{owner}: {name}={value!r} must be a number of seconds above 0, and below a day")
+
+
 def check_flag(owner: str, name: str, value: object) -> None:
     """Raise unless `value` is True or False: the text "false" would count as true."""
     if not isinstance(value, bool):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import numbers
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,14 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.types import Usage, well_formed
+from tts_plugins.types import json_form
 
 Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 
 _log = logging.getLogger(__name__)
 _OWN = frozenset({"id", "kind", "parent", "at", "end"})
-_JSON = frozenset({int, bool, type(None)})  # most of what is recorded: looked up before anything is called
 
 
 class Trace:
@@ -65,7 +62,7 @@ class Trace:
     def mark(self, event_id: int, /, **data: Any) -> None:
         """Add to an event later, and tell the listener again: a candidate is pruned by what comes after it."""
         event = self._events[event_id]
-        event.update(_plain(data))
+        event.update(json_form(data))
         self._tell(event)
 
     def note(self, kind: str, parent: int | None, /, **data: Any) -> None:
@@ -76,7 +73,7 @@ class Trace:
         """
         if taken := _OWN & data.keys():
             raise ConfigurationError(f"note: {min(taken)}= is a field of every event; choose another name")
-        self._add(kind, parent, _plain(data), ended=True)
+        self._add(kind, parent, json_form(data), ended=True)
 
     def of_kind(self, *kinds: str) -> list[Event]:
         """The events of these kinds, without the work of reading all others."""
@@ -151,30 +148,4 @@ def _shaped(event: Mapping[str, Any]) -> dict[str, Any]:
     raw = dict(event)
     own = {name: raw.pop(name) for name in ("id", "kind", "parent", "at", "end")}
     own["at"], own["end"] = round(own["at"], 6), None if own["end"] is None else round(own["end"], 6)
-    return {**own, **_plain(raw)}
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON has it: verifiers, servers and strategies bring what they like."""
-    if type(value) in _JSON:
-        return value
-    if type(value) is str:
-        return well_formed(value)
-    if type(value) is float:
-        return value if math.isfinite(value) else repr(value)
-    if type(value) is Usage:
-        return value.to_dict()
-    # The usual types first: whether something is a Mapping is slow to find out.
-    if type(value) in (list, tuple, range):
-        return [item if type(item) in _JSON else _plain(item) for item in value]
-    if type(value) is dict or isinstance(value, Mapping):
-        return {well_formed(str(key)): item if type(item) in _JSON else _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if isinstance(value, str):
-        return well_formed(str(value))
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return _plain(float(value))
-    return repr(value)
+    return {**own, **json_form(raw)}

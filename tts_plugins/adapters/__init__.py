@@ -37,14 +37,14 @@ from tts_plugins.adapters._settings import (
 from tts_plugins.adapters._shapes import candidates_of
 from tts_plugins.adapters._texts import Text, Unparsed, answer_key, parsed_only
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
+from tts_plugins.engine.solve import default_profile
 from tts_plugins.models.stepping import Stepping
-from tts_plugins.options import PROFILE_VARIABLE, check_names
+from tts_plugins.options import check_names
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
     "LIMITS",
     "METER",
-    "PROFILE_VARIABLE",
     "REVISING",
     "STEPWISE",
     "VARIANT",
@@ -76,6 +76,7 @@ __all__ = [
     "charge_of",
     "check_count",
     "check_names",
+    "default_profile",
     "described",
     "field",
     "fields_of",

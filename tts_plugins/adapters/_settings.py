@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
@@ -11,10 +10,11 @@ from typing import Any, Self, cast
 from tts_plugins.adapters._shapes import candidates_of, shaped
 from tts_plugins.adapters._texts import answer_key
 from tts_plugins.budget import Budget
+from tts_plugins.engine.solve import default_profile
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 from tts_plugins.metering import Prices
-from tts_plugins.options import PROFILE_VARIABLE, CommonSettings, check_common, check_names
+from tts_plugins.options import CommonSettings, check_common, check_names
 from tts_plugins.profiles import load_profile
 from tts_plugins.protocols import Strategy
 from tts_plugins.strategies import (
@@ -61,7 +61,7 @@ class SearchSettings(CommonSettings):
         Raises:
             ConfigurationError: as for `changed`.
         """
-        return cls().changed(owner, {"profile": os.environ.get(PROFILE_VARIABLE), **given})
+        return cls().changed(owner, {"profile": default_profile(), **given})
 
     def changed(self, owner: str, asked: Mapping[str, Any]) -> Self:
         """With what `asked` says: the fields, `n`, and `profile`, which gives what is not set otherwise.

@@ -22,8 +22,7 @@ from tts_plugins.cli._commands.serve import serve
 from tts_plugins.cli._commands.solve import solve
 from tts_plugins.cli._commands.train import train_verifier
 from tts_plugins.cli._commands.view import view
-from tts_plugins.cli._display.console import fail
-from tts_plugins.cli._display.error_messages import TYPED
+from tts_plugins.cli._display.console import begin, fail
 
 app = typer.Typer(
     name="tts-plugins",
@@ -71,7 +70,7 @@ def _root(
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command that the arguments name, and return its exit code."""
-    TYPED.set(tuple(arguments))
+    begin(arguments)
     try:
         code = app(list(arguments), standalone_mode=False, prog_name="tts-plugins")
     except typer.Abort:

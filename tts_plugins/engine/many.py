@@ -21,6 +21,7 @@ from tts_plugins._calls.context import seeds_of
 from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.threads import run_sync
+from tts_plugins._internal.values import variable_shown
 from tts_plugins._trace.recorder import Listener
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import FREE, Budget
@@ -332,5 +333,7 @@ class Solver:
 
 def _key(variable: str) -> str:
     if not os.environ.get(variable):
-        raise ConfigurationError(f"api_key_env={variable!r}: that environment variable is not set where the jobs run")
+        raise ConfigurationError(
+            f"api_key_env={variable_shown(variable)}: that environment variable is not set where the jobs run"
+        )
     return os.environ[variable]

@@ -41,7 +41,8 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
         answer: a function from a candidate's text to the value that votes; None for a text without one.
         on_exhausted: when the budget ends the search, return the best answer seen, or raise `BudgetExhausted`.
         profile: a named bundle that gives what is not set here, see `tts_plugins.profiles`; where it is left out, the
-            one that the environment variable TTS_PLUGINS_PROFILE names. None takes none.
+            one that the environment variable TTS_PLUGINS_PROFILE names, unless this is inside of another solve. None
+            takes none.
         attempts: attempts for each request, the first included. The wait between them honours Retry-After; without a
             deadline, at most 120 s.
         abstain_below: the least confidence with which the question is answered, from 0 to 1; see `Result.confidence`.
@@ -172,8 +173,17 @@ def settings_of(options: SolveOptions) -> Settings:
 
 def profile_of(options: Mapping[str, Any]) -> str | None:
     """Return the name of the profile: the one that is given, else the environment's default."""
-    name = options["profile"] if "profile" in options else os.environ.get(PROFILE_VARIABLE)
+    name = options["profile"] if "profile" in options else default_profile()
     return name or None
+
+
+def default_profile() -> str | None:
+    """Return the profile that the environment names, if it does.
+
+    It is for what an application asks. What a verifier, a model or a strategy solves inside of that is part of that
+    search: the profile's own verifier would else call itself without end.
+    """
+    return (os.environ.get(PROFILE_VARIABLE) or None) if SCOPE.get() is None else None
 
 
 def filled(options: Mapping[str, Any], profile: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_count, check_price
-from tts_plugins._internal.values import is_number
+from tts_plugins._internal.values import is_number, variable_shown
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 
@@ -161,5 +161,7 @@ def secret(field: str, variable: str | None) -> str | None:
     if variable is None:
         return None
     if not os.environ.get(variable):
-        raise ConfigurationError(f"{field}={variable!r}: that environment variable is not set; export it first")
+        raise ConfigurationError(
+            f"{field}={variable_shown(variable)}: that environment variable is not set; export it first"
+        )
     return os.environ[variable]

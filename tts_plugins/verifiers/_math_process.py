@@ -1,4 +1,4 @@
-"""math-verify in processes that can be killed: some comparisons take for ever, and it sets alarms."""
+"""Checks in processes that can be killed: some patterns and comparisons take for ever, and math-verify sets alarms."""
 
 from __future__ import annotations
 
@@ -20,28 +20,23 @@ from tts_plugins.errors import MissingExtraError
 _START = 60.0  # seconds for a worker to import math-verify and sympy, on a busy machine
 
 
-class MathProcesses:
+class WorkerProcesses:
     """A few processes, started when they are needed; they end with the program.
 
     Args:
-        who: what uses them, for errors.
+        module: what runs in them: it writes a line when it is ready, and then a line for each that it reads.
         timeout: seconds for one comparison; a process that takes longer is ended, and another is started.
         workers: how many there may be.
-
-    Raises:
-        MissingExtraError: math-verify is not installed.
     """
 
-    def __init__(self, who: str, *, timeout: float, workers: int) -> None:
-        if importlib.util.find_spec("math_verify") is None:
-            raise MissingExtraError(f"{who} needs math-verify: pip install 'tts-plugins[math]'")
-        self.timeout, self._workers = timeout, workers
+    def __init__(self, module: str, *, timeout: float, workers: int) -> None:
+        self._module, self.timeout, self._workers = module, timeout, workers
         self.renew()
         forks.renew(self)
 
     def renew(self) -> None:
         """Begin without a worker, as a forked child must: the parent's own answers to the parent alone."""
-        self._idle: list[_Worker] = [_Worker() for _ in range(self._workers)]
+        self._idle: list[_Worker] = [_Worker(self._module) for _ in range(self._workers)]
         self._free = threading.Semaphore(self._workers)
         self._lock = threading.Lock()
 
@@ -73,7 +68,8 @@ class MathProcesses:
 class _Worker:
     """One process, asked one thing at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: str) -> None:
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
@@ -102,12 +98,12 @@ class _Worker:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self.end()
-            command = [sys.executable, "-m", "tts_plugins.verifiers._math_worker"]
+            command = [sys.executable, "-m", self._module]
             # A worker ends with its stdin, and so with this program, however that ends.
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()
             )
-            ready = self._line(self._process, _START, "math-verify could not be loaded in time")
+            ready = self._line(self._process, _START, "the worker could not be started in time")
             if "ready" not in ready:
                 raise OSError(str(ready.get("error")))
         return self._process
@@ -126,6 +122,23 @@ class _Worker:
             return {"error": "the worker ended"}
         reply: dict[str, Any] = json.loads(line)
         return reply
+
+
+class MathProcesses(WorkerProcesses):
+    """Processes that run math-verify.
+
+    Args:
+        who: what uses them, for errors.
+        timeout, workers: as for `WorkerProcesses`.
+
+    Raises:
+        MissingExtraError: math-verify is not installed.
+    """
+
+    def __init__(self, who: str, *, timeout: float, workers: int) -> None:
+        if importlib.util.find_spec("math_verify") is None:
+            raise MissingExtraError(f"{who} needs math-verify: pip install 'tts-plugins[math]'")
+        super().__init__("tts_plugins.verifiers._math_worker", timeout=timeout, workers=workers)
 
 
 def _environment() -> dict[str, str]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tts_plugins._internal.values import is_number
 from tts_plugins.errors import VerifierError
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Problem
@@ -29,7 +30,15 @@ async def vectors_of(run: Run, model: Model, texts: Sequence[str], who: str) -> 
     found: Any = reply.generations[0].output
     if not isinstance(found, Sequence) or len(found) != len(texts):
         raise VerifierError(f"{who}: {model.name} gave no vector for each of {len(texts)} texts; is it for embeddings?")
+    if not all(_is_vector(vector) for vector in found) or len({len(vector) for vector in found}) != 1:
+        raise VerifierError(
+            f"{who}: {model.name} gave vectors that are not of numbers, or not of one length: {found!r:.80}"
+        )
     return list(found)
+
+
+def _is_vector(value: Any) -> bool:
+    return isinstance(value, Sequence) and bool(value) and all(is_number(x) and math.isfinite(x) for x in value)
 
 
 def cosine(a: Vector, b: Vector) -> float:

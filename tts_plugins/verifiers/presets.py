@@ -69,7 +69,7 @@ def preset(name: str, *argument: Any, **settings: Any) -> AnyVerifier:
 
 def needs_model(name: str) -> bool:
     """Whether a preset asks a model."""
-    made = PRESETS.get(name.replace("_", "-"))
+    made = PRESETS.get(name.strip().replace("_", "-"))
     return made is not None and "model" in inspect.signature(made).parameters
 
 
@@ -77,8 +77,10 @@ def _rubric(rubric: str | Mapping[str, str], *, model: Model, **settings: Any) -
     return LLMJudge(model, rubric=rubric, **settings)
 
 
-def _tool_call(tools: Any = None, *, model: Model | None = None, expected: Any = None, **settings: Any) -> AnyVerifier:
-    check = ToolCallVerifier(tools, expected=expected)
+def _tool_call(
+    tools: Any = None, *, model: Model | None = None, expected: Any = None, timeout: float = 10.0, **settings: Any
+) -> AnyVerifier:
+    check = ToolCallVerifier(tools, expected=expected, timeout=timeout)
     if model is None:
         if settings:
             name = sorted(settings)[0]
@@ -100,26 +102,39 @@ def _json_schema(schema: Any, **settings: Any) -> AnyVerifier:
         return JSONSchemaVerifier(schema, **settings)
     path = _file("json-schema", "schema", schema)
     try:
-        return JSONSchemaVerifier(json.loads(path.read_text(encoding="utf-8")), **settings)
+        read = json.loads(_text("json-schema", path))
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"preset json-schema: {path} is not JSON: {error}") from error
+    return JSONSchemaVerifier(read, **settings)
 
 
 def _code_tests(tests: Any = None, **settings: Any) -> AnyVerifier:
     if tests is None and not {"io", "generated", "examples"} & set(settings):
         settings["examples"] = "docstring"
     if isinstance(tests, Path) or (isinstance(tests, str) and tests.endswith(".py")):
-        tests = [_file("code-tests", "tests", tests).read_text(encoding="utf-8")]
+        tests = [_text("code-tests", _file("code-tests", "tests", tests))]
     made: Any = CodeTests([tests] if isinstance(tests, str) else tests, **settings)
     verifier: AnyVerifier = made
     return verifier
 
 
 def _file(name: str, field: str, given: Any) -> Path:
-    path = Path(given).expanduser()
-    if not path.is_file():
-        raise ConfigurationError(f"preset {name}: {field}={str(given)!r} is not a file here; give the path of one")
-    return path
+    try:
+        path = Path(given).expanduser()
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError, ValueError):  # too long, or below the home of nobody
+        pass
+    raise ConfigurationError(f"preset {name}: {field}={str(given)!r:.200} is not a file here; give the path of one")
+
+
+def _text(name: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"preset {name}: {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"preset {name}: {path} is not a text in UTF-8: {error}") from error
 
 
 def _agreement() -> AnyVerifier:

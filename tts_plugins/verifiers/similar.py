@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tts_plugins._internal.config import check_count
 from tts_plugins.answers import without_thoughts
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
@@ -42,6 +43,7 @@ class Similar:
     ) -> None:
         if not embeds(model):
             raise ConfigurationError(f"Similar: model={model!r} gives no vectors; pass an EmbeddingModel")
+        check_count("Similar", "limit", limit)
         self._reference, self._model, self._limit = reference, model, limit
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
+from tts_plugins._internal.values import variable_shown
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel, ProviderModel
@@ -136,7 +137,9 @@ def key_of(variable: str | None) -> str | None:
     if variable is None:
         return None
     if not os.environ.get(variable):
-        raise ConfigurationError(f"--api-key-env {variable}: that environment variable is not set; export it first")
+        raise ConfigurationError(
+            f"--api-key-env {variable_shown(variable)}: that environment variable is not set; export it first"
+        )
     return os.environ[variable]
 
 

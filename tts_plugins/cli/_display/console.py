@@ -7,8 +7,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from tts_plugins.errors import (
 from tts_plugins.models.llama_cpp import Served
 from tts_plugins.pools import Pool
 
+_EMITTED: ContextVar[bool] = ContextVar("emitted", default=False)  # whether the command has printed its JSON object
 EVERY = 5.0  # seconds between two lines of progress, if no terminal can show it live
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
@@ -69,8 +71,15 @@ def warn_of(pool: Pool, path: object) -> None:
         complain(f"warning: {str(error).replace('pool', str(path), 1)}")
 
 
+def begin(arguments: Sequence[str]) -> None:
+    """Begin a command: remember what was typed, and that nothing has been printed."""
+    TYPED.set(tuple(arguments))
+    _EMITTED.set(False)
+
+
 def emit(value: Any) -> None:
-    """Print one JSON object on stdout."""
+    """Print the JSON object of this command on stdout."""
+    _EMITTED.set(True)
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n")
     sys.stdout.flush()
 
@@ -108,9 +117,9 @@ def errors(debug: bool) -> Iterator[None]:
 
 
 def fail(text: str, code: int, kind: str) -> None:
-    """Print an error on stderr, in one line; and as one JSON object on stdout, where --json was typed."""
+    """Print an error on stderr, in one line; and as the JSON object on stdout, where --json was typed and none is."""
     complain(text)
-    if "--json" in TYPED.get():
+    if "--json" in TYPED.get() and not _EMITTED.get():  # a program that reads stdout expects one object
         emit({"error": {"type": kind, "message": oneline(text), "exit_code": code}})
 
 

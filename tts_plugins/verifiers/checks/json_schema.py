@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from tts_plugins._internal.config import check_seconds
 from tts_plugins.answers import read_json
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, MissingExtraError
 from tts_plugins.protocols import Run
 from tts_plugins.types import Candidate, Problem, Score
+from tts_plugins.verifiers.checks._limited import limited
 
 _SHOWN, _WIDTH = 5, 200
 # Walked into, place by place; all other keywords are one constraint each, where they apply.
@@ -32,12 +35,14 @@ class JSONSchemaVerifier:
 
     Args:
         schema: a JSON schema; `$ref` within it is followed, remote ones are not fetched.
+        timeout: seconds for one check with patterns.
 
     The JSON is what `tts_plugins.answers.read_json` finds: the whole text, the last fenced block that holds any, or the
     last object in the prose. A text without JSON scores 0. The constraints counted are the keywords of the schema that
     apply to the value, at each place where they apply; each required property is one. A value of the wrong type, and a
     required property that is missing, miss all that would have applied there: half a record scores above none. `format`
-    is not checked. The feedback is the errors in words.
+    is not checked. The feedback is the errors in words. A schema with patterns is checked in a process of its own,
+    which is ended after `timeout` seconds: some patterns backtrack without end.
 
     Raises:
         ConfigurationError: the schema is not a valid schema, or refers to what it does not hold.
@@ -46,7 +51,8 @@ class JSONSchemaVerifier:
 
     name = "JSONSchemaVerifier"
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: Mapping[str, Any], *, timeout: float = 10.0) -> None:
+        check_seconds("JSONSchemaVerifier", "timeout", timeout)
         try:
             from jsonschema.exceptions import SchemaError
             from jsonschema.validators import validator_for
@@ -61,9 +67,18 @@ class JSONSchemaVerifier:
             kind.check_schema(schema)
         except SchemaError as error:
             raise ConfigurationError(f"JSONSchemaVerifier: schema at {error.json_path}: {error.message}") from error
-        self.schema = schema
+        self.schema, self.timeout = schema, timeout
+        self.patterned = '"pattern' in json.dumps(schema, default=str)
         self._validator = kind(schema, registry=REGISTRY)  # with a registry of its own it fetches nothing
         self._count = _Count(self._validator, schema)
+        try:
+            for probe in (None, dict[str, Any](), list[Any]()):
+                self.errors(probe)
+        except RecursionError:
+            raise ConfigurationError(
+                f"JSONSchemaVerifier: schema={schema!r:.200} refers to itself without end; a $ref to a schema that "
+                "holds it belongs under properties or items"
+            ) from None
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
         """Free: it runs here."""
@@ -71,7 +86,14 @@ class JSONSchemaVerifier:
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """The share of constraints met, and what is wrong in words."""
-        return self.check(candidate.text)
+        if not self.patterned:
+            return self.check(candidate.text)
+        said = await limited(self.name, {"do": "schema", "schema": self.schema, "text": candidate.text}, self.timeout)
+        return Score(value=said["value"], feedback=said["feedback"], details=said["details"])
+
+    def errors(self, value: Any) -> list[str]:
+        """What is wrong with a value that was read, in words; a pattern has no time limit here."""
+        return [f"{error.json_path}: {error.message:.{_WIDTH}}" for error in self._validator.iter_errors(value)]
 
     def check(self, text: str) -> Score:
         """The same for a text alone."""
@@ -79,10 +101,13 @@ class JSONSchemaVerifier:
             value = read_json(text)
         except ValueError as error:
             return Score(value=0.0, feedback=f"no JSON could be read: {error}")
-        errors = list(self._validator.iter_errors(value))
-        if not errors:
-            return Score(value=1.0)
-        met, total = self._count.met(value)
+        try:
+            errors = list(self._validator.iter_errors(value))
+            if not errors:
+                return Score(value=1.0)
+            met, total = self._count.met(value)
+        except RecursionError:
+            return Score(value=0.0, feedback="its JSON is nested too deeply")
         # Never 1 with an error: a constraint that the count does not know still counts as missed.
         share = met / total if met < total else total / (total + 1)
         words = [textwrap.shorten(f"{error.json_path}: {error.message}", _WIDTH) for error in errors[:_SHOWN]]

@@ -6,7 +6,6 @@ import ast
 from collections.abc import Sequence
 
 from tts_plugins._internal.untrusted_text import neutralise
-from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import Messages, problem_text
 from tts_plugins.types import Problem
@@ -32,12 +31,6 @@ def writing_messages(problem: Problem) -> Messages:
         "Do not write the function."
     )
     return [{"role": "system", "content": system}, {"role": "user", "content": problem_text(problem)}]
-
-
-def check_seconds(name: str, value: object) -> None:
-    """Raise unless `value` is a number of seconds."""
-    if not is_number(value) or not 0 < value < 86_400:
-        raise ConfigurationError(f"CodeTests: {name}={value!r} must be a number of seconds above 0, and below a day")
 
 
 def check_tests(name: str, tests: object, *, parse: bool = True) -> None:

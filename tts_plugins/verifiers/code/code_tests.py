@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, get_args, overload
 
-from tts_plugins._internal.config import check_count, check_flag
+from tts_plugins._internal.config import check_count, check_flag, check_seconds
 from tts_plugins._internal.threads import call_user
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, SandboxUnavailable, VerifierError
@@ -20,7 +20,7 @@ from tts_plugins.verifiers._sandbox.probe import Sandbox, find_sandbox, probe
 from tts_plugins.verifiers._sandbox.worker_pool import Pool
 from tts_plugins.verifiers._sandbox.worker_process import Broken, Cancelled
 from tts_plugins.verifiers.code._dual_agreement import dual_agreement, known_first
-from tts_plugins.verifiers.code._messages import check_seconds, check_tests, first_failure, parses, writing_messages
+from tts_plugins.verifiers.code._messages import check_tests, first_failure, parses, writing_messages
 from tts_plugins.verifiers.code._program_text import asserts_of, examples_of, program_of
 from tts_plugins.verifiers.code._stdin import as_tests, check_io, harness
 
@@ -100,8 +100,8 @@ class CodeTests:
         if examples not in (None, "docstring"):
             raise ConfigurationError(f"CodeTests: examples={examples!r} is not known; use 'docstring', or tests=[…]")
         check_tests("tests", tests)
-        check_seconds("timeout", timeout)
-        check_seconds("test_timeout", test_timeout)
+        check_seconds("CodeTests", "timeout", timeout)
+        check_seconds("CodeTests", "test_timeout", test_timeout)
         check_count("CodeTests", "memory", memory, least=_LEAST_MEMORY)
         for name, value in (("workers", workers), ("most", most), ("draws", draws)):
             check_count("CodeTests", name, value)

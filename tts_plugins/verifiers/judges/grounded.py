@@ -96,7 +96,7 @@ class Grounded:
         return _score(len(claims), [claim for claim, supported in claims if not supported])
 
     async def _near(self, run: Run, context: str, text: str, key: str) -> Score:
-        model, cut = self._asker.model, text.encode()[: self.limit].decode(errors="ignore")
+        model, cut = self._asker.model, text.encode("utf-8", "replace")[: self.limit].decode(errors="ignore")
         known, _ = await self._vectors.get(run, context, lambda: vectors_of(run, model, sentences(context), self.name))
         said = sentences(cut)
         said = [*said[: _MOST - 1], " ".join(said[_MOST - 1 :])] if len(said) > _MOST else said

@@ -1,0 +1,44 @@
+"""The process in which patterns run, since Python cannot stop one that backtracks. A line of JSON in, a line out."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+
+def main() -> None:
+    """Answer requests until stdin ends.
+
+    A request has `do`: "search" with `pattern`, `flags` and `text` (the reply has what was `found`, or null); or
+    "schema" with a `schema` and a `value`, or a `text` with JSON in it (the reply has the `errors`, or the score).
+    """
+    out = sys.stdout
+    sys.stdout = sys.stderr  # nothing that a library prints may pass for an answer
+    out.write('{"ready": true}\n')
+    out.flush()
+    for line in sys.stdin:
+        try:
+            reply = _done(json.loads(line))
+        except Exception as error:  # noqa: BLE001 - it meets whatever a model wrote
+            reply = {"error": f"{type(error).__name__}: {error}"[:300]}
+        out.write(json.dumps(reply) + "\n")
+        out.flush()
+
+
+def _done(request: dict[str, Any]) -> dict[str, Any]:
+    if request["do"] == "search":
+        match = re.compile(request["pattern"], request["flags"]).search(request["text"])
+        return {"found": None if match is None else match[0][:200]}
+    from tts_plugins.verifiers.checks.json_schema import JSONSchemaVerifier
+
+    verifier = JSONSchemaVerifier(request["schema"])
+    if "text" not in request:
+        return {"errors": verifier.errors(request["value"])}
+    score = verifier.check(request["text"])
+    return {"value": score.value, "feedback": score.feedback, "details": dict(score.details)}
+
+
+if __name__ == "__main__":
+    main()
