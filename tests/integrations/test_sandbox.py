@@ -112,7 +112,7 @@ def test_each_attack_would_succeed_without_a_sandbox(attack: Attack, attacked: W
         pytest.skip("this machine lets no process look into another anyway")
     assert done.returncode == 7, done.stderr
     if attack.shows is not None:
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 60
         while not attack.shows(attacked):
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -222,7 +222,7 @@ def test_a_program_killed_in_the_middle_leaves_nothing(kind: Kind) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while any(running(pid) for pid in left) or not folders() <= there:
         assert time.monotonic() < end, "something was left behind"
         time.sleep(0.02)

@@ -81,7 +81,7 @@ class LoopbackServer:
         self._host.configure(self.settings)
 
     def wait(
-        self, reached: Callable[[Counts], bool] = lambda counts: counts.active == 0, timeout: float = 5.0
+        self, reached: Callable[[Counts], bool] = lambda counts: counts.active == 0, timeout: float = 60.0
     ) -> Counts:
         """Block until the counts are so (by default: nothing in flight), as disconnects are noticed a moment later.
 
