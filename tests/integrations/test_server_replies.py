@@ -652,6 +652,7 @@ _NO_DESCRIPTORS = """
 import asyncio, resource, socket, sys
 
 from tts_plugins import Budget, Ledger, Problem, SelfConsistency, solve
+from tts_plugins.answers import prepare
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel
 
@@ -661,6 +662,7 @@ async def main() -> None:
     await model.generate(Problem("q"), [1])  # what is loaded once, is loaded
     await model.aclose()
     await model._clients.get()
+    prepare()
     ledger, taken = Ledger(Budget(tokens=10_000)), []
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     try:
