@@ -12,6 +12,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tts_plugins import BestOfN, Budget, Generation, Problem, Result, solve
@@ -454,3 +455,14 @@ def test_files_that_cannot_be_named(name: str) -> None:
     for job in ("sql", "json-schema"):
         with pytest.raises(ConfigurationError, match=f"preset {job}: .* is not a file here"):
             preset(job, name)
+
+
+async def test_contexts_that_are_no_texts() -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    judge = ScriptedModel(lambda p, n: json.dumps({"key": key_of(p), "claims": []}))
+    with pytest.raises(ConfigurationError, match="cannot be read as text"):
+        await checked(Grounded(model=judge), "Yes.", problem=Problem("Q?", metadata={"context": itself}))
+    array = np.array(["The bridge opened.", "It is red."])
+    result = await checked(Grounded(model=judge), "Yes.", problem=Problem("Q?", metadata={"context": array}))
+    assert result.score == 1
