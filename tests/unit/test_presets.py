@@ -23,6 +23,7 @@ from tts_plugins.profiles import load_profile
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 from tts_plugins.verifiers import PRESETS, Grounded, LLMJudge, RegexVerifier, Similar, ToolCallVerifier, preset
+from tts_plugins.verifiers.grouping.named import named_answer
 
 SOURCE = "The bridge opened on Monday. It took three years to build."
 
@@ -466,3 +467,9 @@ async def test_contexts_that_are_no_texts() -> None:
     array = np.array(["The bridge opened.", "It is red."])
     result = await checked(Grounded(model=judge), "Yes.", problem=Problem("Q?", metadata={"context": array}))
     assert result.score == 1
+
+
+async def test_an_answers_pattern_that_backtracks_without_end() -> None:
+    key: Any = named_answer("regex:((a|b)+)+$", "answer")
+    assert key("a" * 60 + "!") is None
+    assert key("x ab") == "ab" or key("x ab") == "b"
