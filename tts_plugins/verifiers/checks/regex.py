@@ -10,7 +10,7 @@ from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
 from tts_plugins.types import Candidate, Problem, Score
-from tts_plugins.verifiers.checks._limited import ends_soon, limited
+from tts_plugins.verifiers._limited import ends_soon, limited
 
 
 class RegexVerifier:

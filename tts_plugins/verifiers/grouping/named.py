@@ -7,7 +7,7 @@ from typing import Any
 
 from tts_plugins.answers import Answer, AnswerKey, extract, normalise, read_json, without_thoughts
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.verifiers.checks._limited import ends_soon, last_match, limited_here
+from tts_plugins.verifiers._limited import ends_soon, last_match, limited_here
 from tts_plugins.verifiers.grouping.math_groups import MathGroups
 
 _SECONDS = 2.0  # for a pattern that may backtrack without end; a reply on which it does has no answer

@@ -7,7 +7,7 @@ import re
 import sys
 from typing import Any
 
-from tts_plugins.verifiers.checks._limited import last_match
+from tts_plugins.verifiers._limited import last_match
 
 
 def main() -> None:
