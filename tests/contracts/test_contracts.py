@@ -48,6 +48,7 @@ from tts_plugins.verifiers import (
     Cascade,
     Ensemble,
     GenerativeVerifier,
+    Grounded,
     JSONSchemaVerifier,
     LearnedHead,
     LearnedVerifier,
@@ -55,7 +56,10 @@ from tts_plugins.verifiers import (
     PairwiseJudge,
     ProcessJudge,
     RecordedVerifier,
+    RegexVerifier,
     Screen,
+    Similar,
+    ToolCallVerifier,
     Veto,
 )
 
@@ -147,7 +151,7 @@ def judged(problem: Problem, number: int) -> str:
     return json.dumps(
         {
             "key": key, "critique": "fine", "criteria": {"correctness": 4, "completeness": 4}, "score": 4,
-            "better": "A", "scores": [4, 3],
+            "better": "A", "scores": [4, 3], "claims": [{"claim": "it is so", "supported": True}],
         }
     )  # fmt: skip
 
@@ -165,9 +169,14 @@ async def check_later(problem: Problem, candidate: Candidate) -> tuple[float, st
     return check(problem, candidate), "looked at"
 
 
+def vectors() -> ScriptedModel:
+    made = ScriptedModel(lambda p, n: Generation(text="", output=tuple((0.5, 0.1) for _ in p.content)), name="v")
+    made.embeds = True  # type: ignore[attr-defined]
+    return made
+
+
 def learned() -> LearnedVerifier:
-    vectors = ScriptedModel(lambda p, n: Generation(text="", output=tuple((0.5, 0.1) for _ in p.content)), name="v")
-    return LearnedVerifier(vectors, LearnedHead(weights=(0.3,) * 4, bias=0.0, embedding="v", logprobs=False))
+    return LearnedVerifier(vectors(), LearnedHead(weights=(0.3,) * 4, bias=0.0, embedding="v", logprobs=False))
 
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
@@ -189,6 +198,11 @@ VERIFIERS: dict[str, Callable[[], Any]] = {
     "Screen": Screen,
     "Canaries": lambda: Canaries(LLMJudge(judge()), rate=0.5),
     "Calibrated": lambda: Calibrated(CallableVerifier(check), Calibration.fit([0.1, 0.4, 0.8, 0.9], [0, 0, 1, 1])),
+    "RegexVerifier": lambda: RegexVerifier(r"391$"),
+    "ToolCallVerifier": ToolCallVerifier,
+    "Grounded": lambda: Grounded("17 * 23 = 391", model=judge()),
+    "Grounded, vectors": lambda: Grounded("17 * 23 = 391", model=vectors()),
+    "Similar": lambda: Similar("17 * 23 = 391", model=vectors()),
     "ProcessJudge": lambda: ProcessJudge(judge()),
     "LearnedVerifier": learned,
     "ProcessJudge, yes_no": lambda: ProcessJudge(ScriptedModel(["Yes"], prompt_tokens=400), mode="yes_no"),

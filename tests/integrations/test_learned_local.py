@@ -52,4 +52,4 @@ async def test_a_verifier_of_the_embedded_model_s_own(tmp_path: Path) -> None:
     assert result.score == max(c.score or 0 for c in result.candidates)
     assert all(0 <= s <= 1 for c in result.candidates for s in c.step_scores)
     used = result.usage.by_role["verifier"]
-    assert used.calls == 2 and used.prompt_tokens > 0 and used.exact
+    assert used.requests == 2 and used.prompt_tokens > 0 and used.exact

@@ -28,6 +28,11 @@ Status = Literal["ok", "absent", "skipped", "failed"]
 
 EXTRAS: Mapping[str, tuple[str, str]] = {
     "cli": ("rich", "this command line"),
+    "fast": ("aiohttp", "many solves at once"),
+    "server": ("starlette", "tts-plugins serve, and the viewer"),
+    "redis": ("redis", "budgets of several servers"),
+    "ray": ("ray", "more machines than one"),
+    "providers": ("any-llm-sdk", "Anthropic, Gemini, Bedrock by their own interfaces"),
     "local": ("xllamacpp", "models on this machine"),
     "schema": ("jsonschema", "JSONSchemaVerifier, demo"),
     "prices": ("genai-prices", "published prices"),

@@ -43,8 +43,8 @@ def check_bound(bound: Any) -> None:
     assert bound.usd is None or (math.isfinite(bound.usd) and bound.usd >= 0), f"{bound}: usd is not an amount of money"
 
 
-def check_reply(reply: Any, asked: int) -> None:
-    """Check that it is a reply of at most so many generations."""
+def check_reply(reply: Any, asked: int, *, vectors: bool = False) -> None:
+    """Check that it is a reply of at most so many generations; `vectors` are no generations, and count no calls."""
     assert isinstance(reply, Reply), f"generate returned {reply!r}, which is not a types.Reply"
     assert 1 <= len(reply.generations) <= asked, f"{len(reply.generations)} generations for {asked} seeds"
     for generation in reply.generations:
@@ -52,7 +52,8 @@ def check_reply(reply: Any, asked: int) -> None:
         assert isinstance(generation.text, str), f"its text is {generation.text!r}; give a str, empty for a tool call"
         assert isinstance(generation.finish_reason, str), f"finish_reason is {generation.finish_reason!r}"
     if reply.usage is not None:
-        assert reply.usage.calls >= len(reply.generations), "usage.calls counts generations, and is too low"
+        least = 0 if vectors else len(reply.generations)
+        assert reply.usage.calls >= least, "usage.calls counts generations, and is too low"
 
 
 def check_within(usage: Usage, bound: Bound, count: int) -> None:

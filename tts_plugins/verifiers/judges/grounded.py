@@ -16,7 +16,7 @@ from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Generation, Problem, Score
 from tts_plugins.verifiers._judge_replies import Unreadable, read_verdict
 from tts_plugins.verifiers._memo import Once
-from tts_plugins.verifiers._model_calls import Asker, shown, worst_text, worst_trouble
+from tts_plugins.verifiers._model_calls import Asker, shown, total, worst_text, worst_trouble
 from tts_plugins.verifiers._vectors import Vector, embeds, vectors_of
 from tts_plugins.verifiers.similar import nearness
 
@@ -74,7 +74,8 @@ class Grounded:
             return await self._asker.bound([self._ask(context, text, "x" * 8, t) for t in ("", worst_trouble())])
         size = -(-len(text) // _MOST)
         pieces = tuple(text[i : i + size] for i in range(0, len(text), size))
-        return await self._asker.model.bound(Problem((*sentences(context), *pieces))) or Bound()
+        asked = (tuple(sentences(context)), pieces)  # a request for each
+        return total([await self._asker.model.bound(Problem(texts)) or Bound() for texts in asked])
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """The share of supported claims; `details["unsupported"]` lists the others.
