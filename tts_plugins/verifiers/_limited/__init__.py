@@ -34,7 +34,7 @@ def limited_here(request: Mapping[str, Any], timeout: float) -> dict[str, Any] |
 
 
 async def limited(who: str, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-    """Return what the worker replies (`_limited_worker` says to what).
+    """Return what the worker replies (`worker` says to what).
 
     Raises:
         VerifierError: it took longer than `timeout` seconds, or could not be done.
@@ -47,6 +47,6 @@ async def limited(who: str, request: Mapping[str, Any], timeout: float) -> dict[
 
 @functools.cache
 def _processes(timeout: float) -> WorkerProcesses:
-    made = WorkerProcesses("tts_plugins.verifiers._limited_worker", timeout=timeout, workers=2)
+    made = WorkerProcesses("tts_plugins.verifiers._limited.worker", timeout=timeout, workers=2)
     atexit.register(made.close)
     return made
