@@ -24,6 +24,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -82,9 +83,12 @@ def load_profile(
     Raises:
         ConfigurationError: it is not known, or a field is wrong; the message names the file and the field.
     """
+    given: object = name
+    if not isinstance(given, str):
+        raise ConfigurationError(f"profile={given!r:.80} must be the name of a profile")
     tables, sources = _read(directory, environ)
     if name not in tables:
-        raise ConfigurationError(f"profile={name!r} is not known; {_instead(name, tables, sources)}")
+        raise ConfigurationError(f"profile={name!r:.80} is not known; {_instead(name, tables, sources)}")
     try:
         table = _placed(tables[name], sources[name], Path(directory or Path.cwd()))
         return _made(name, json.dumps(table, sort_keys=True, default=str), os.getcwd(), _stamp(table))
@@ -150,7 +154,8 @@ def _instead(name: str, tables: Mapping[str, _Table], sources: Mapping[str, Sequ
     """Say which profiles there are, the nearest name first, and where to write this one: into a file that was read."""
     files = sorted({source for found in sources.values() for source in found if source != _ENVIRONMENT})
     file = next((file for file in files if file.endswith("tts-plugins.toml")), files[0] if files else "pyproject.toml")
-    table = f"profiles.{name}" if file.endswith("tts-plugins.toml") else f"tool.tts-plugins.profiles.{name}"
+    key = name if re.fullmatch("[A-Za-z0-9_-]{1,80}", name) else '"NAME"'  # as TOML has it without quotes
+    table = f"profiles.{key}" if file.endswith("tts-plugins.toml") else f"tool.tts-plugins.profiles.{key}"
     near = difflib.get_close_matches(name, tables, 1)
     meant = f"did you mean {near[0]!r}? " if near else ""
     known = f"known are {', '.join(sorted(tables))}" if tables else "there are none"
@@ -342,7 +347,7 @@ def _model(value: Any) -> Any:
     }  # fmt: skip
     settings = dict(value) if isinstance(value, Mapping) else {"model": value}
     kind = settings.pop("type", "openai")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ConfigurationError(f"model: type={kind!r} is not known; use one of {', '.join(kinds)}")
     if "api_key" in settings:
         raise ConfigurationError('model: api_key would stand in a file; name its variable: api_key_env = "NAME"')

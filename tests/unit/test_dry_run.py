@@ -90,3 +90,9 @@ def test_hostile_text_in_one_line() -> None:
     model = ScriptedModel(["Answer: \x1b]0;x\x07\u202e" + "9" * 100_000])
     result = solve_sync("Q?", model=model, strategy=BestOfN(n=1), verifier=lambda candidate: 1.0)
     assert len(repr(result)) < 400 and repr(result).isprintable()
+
+
+@pytest.mark.parametrize("problems", ["What is 2 + 2?", b"x", {"content": "x"}, None, 5])
+def test_one_problem_is_not_taken_for_many(problems: Any) -> None:
+    with pytest.raises(ConfigurationError, match="solve_many: problems="):
+        solve_many_sync(problems, model=ScriptedModel(["4"]))

@@ -12,6 +12,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tts_plugins import BestOfN, Budget, Generation, Problem, Result, solve
@@ -22,6 +23,7 @@ from tts_plugins.profiles import load_profile
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.testing.loopback import LoopbackServer, Reply
 from tts_plugins.verifiers import PRESETS, Grounded, LLMJudge, RegexVerifier, Similar, ToolCallVerifier, preset
+from tts_plugins.verifiers.grouping.named import named_answer
 
 SOURCE = "The bridge opened on Monday. It took three years to build."
 
@@ -454,3 +456,20 @@ def test_files_that_cannot_be_named(name: str) -> None:
     for job in ("sql", "json-schema"):
         with pytest.raises(ConfigurationError, match=f"preset {job}: .* is not a file here"):
             preset(job, name)
+
+
+async def test_contexts_that_are_no_texts() -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    judge = ScriptedModel(lambda p, n: json.dumps({"key": key_of(p), "claims": []}))
+    with pytest.raises(ConfigurationError, match="cannot be read as text"):
+        await checked(Grounded(model=judge), "Yes.", problem=Problem("Q?", metadata={"context": itself}))
+    array = np.array(["The bridge opened.", "It is red."])
+    result = await checked(Grounded(model=judge), "Yes.", problem=Problem("Q?", metadata={"context": array}))
+    assert result.score == 1
+
+
+async def test_an_answers_pattern_that_backtracks_without_end() -> None:
+    key: Any = named_answer("regex:((a|b)+)+$", "answer")
+    assert key("a" * 60 + "!") is None
+    assert key("x ab") == "ab" or key("x ab") == "b"

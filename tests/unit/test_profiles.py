@@ -296,3 +296,24 @@ def test_the_command_prints_one_json_object_where_a_profile_is_wrong(
     assert "seed='x'" in said["bad"]["error"] and said["good"]["seed"] == "1"
     assert main(["profiles", "--json", "--nope"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == 2
+
+
+@pytest.mark.parametrize("name", [5, ["x"], float("nan"), b"x"])
+def test_a_profile_is_named_by_a_text(name: Any) -> None:
+    for ask in (load_profile, lambda given: solve_sync("Q?", model=ScriptedModel(["4"]), profile=given)):
+        with pytest.raises(ConfigurationError, match=r"profile=.* must be the name of a profile"):
+            ask(name)
+
+
+@pytest.mark.parametrize("name", ["\x1b[31m", "x" * 5_000, "a.b]"])
+def test_a_hostile_name_is_not_repeated_as_it_is(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, name)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
+
+
+def test_a_models_type_that_is_no_text(tmp_path: Path) -> None:
+    line = 'verifier = { type = "rubric", rubric = "Good?", model = { type = ["a"] } }'
+    (tmp_path / "tts-plugins.toml").write_text(f"[profiles.p]\n{line}\n")
+    with pytest.raises(ConfigurationError, match="is not known; use one of openai"):
+        load(tmp_path, "p")

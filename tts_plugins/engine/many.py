@@ -266,6 +266,9 @@ async def solve_stream(
 
 
 def _stream(problems: Iterable[object], concurrency: int, engine: Engine | None, settings: ManyOptions) -> Outcomes:
+    given: object = problems
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise ConfigurationError(f"solve_many: problems={given!r:.80} must be a list of problems; for one, use solve")
     check_count("solve_many", "concurrency", concurrency)
     check_names("solve_many", settings, {*ManyOptions.__annotations__, "concurrency", "return_errors", "engine"})
     check_common("solve_many", settings)

@@ -13,7 +13,7 @@ from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, MissingExtraError
 from tts_plugins.protocols import Run
 from tts_plugins.types import Candidate, Problem, Score
-from tts_plugins.verifiers.checks._limited import limited
+from tts_plugins.verifiers._limited import limited
 
 _SHOWN, _WIDTH = 5, 200
 # Walked into, place by place; all other keywords are one constraint each, where they apply.

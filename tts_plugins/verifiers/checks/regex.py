@@ -10,9 +10,7 @@ from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
 from tts_plugins.types import Candidate, Problem, Score
-from tts_plugins.verifiers.checks._limited import limited
-
-_SHORT = 2_000  # characters in which a pattern with one repetition ends at once, even where it takes quadratic time
+from tts_plugins.verifiers._limited import ends_soon, limited
 
 
 class RegexVerifier:
@@ -44,7 +42,6 @@ class RegexVerifier:
             raise ConfigurationError(f"RegexVerifier: pattern={pattern!r} must be a text, not bytes")
         check_seconds("RegexVerifier", "timeout", timeout)
         self.forbidden, self.timeout = forbidden, timeout
-        self._repeats = sum(self.pattern.pattern.count(sign) for sign in "*+?{|")
 
     def __repr__(self) -> str:
         return f"RegexVerifier({self.pattern.pattern!r})"
@@ -60,7 +57,7 @@ class RegexVerifier:
             VerifierError: the search took too long.
         """
         text = without_thoughts(candidate.text).strip()
-        if self._repeats == 0 or (self._repeats == 1 and len(text) <= _SHORT):
+        if ends_soon(self.pattern, text):
             match = self.pattern.search(text)
             found = None if match is None else match[0]
         else:

@@ -16,7 +16,7 @@ from tts_plugins.errors import ConfigurationError, MissingExtraError
 from tts_plugins.prompts import tool_form, tools_of
 from tts_plugins.protocols import Run
 from tts_plugins.types import Candidate, Problem, Score
-from tts_plugins.verifiers.checks._limited import limited
+from tts_plugins.verifiers._limited import limited
 from tts_plugins.verifiers.checks.json_schema import JSONSchemaVerifier
 
 Expected = str | Sequence[str]

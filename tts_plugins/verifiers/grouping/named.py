@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from typing import Any
 
 from tts_plugins.answers import Answer, AnswerKey, extract, normalise, read_json, without_thoughts
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.verifiers._limited import ends_soon, last_match, limited_here
 from tts_plugins.verifiers.grouping.math_groups import MathGroups
 
+_SECONDS = 2.0  # for a pattern that may backtrack without end; a reply on which it does has no answer
 _LETTER = re.compile(r"[A-Z]")
 
 
@@ -59,8 +60,12 @@ def _text(reply: str) -> str | None:
 
 
 def _matched(reply: str, pattern: re.Pattern[str]) -> str | None:
-    last = next(iter(deque(pattern.finditer(without_thoughts(reply)), maxlen=1)), None)
-    found = None if last is None else last[1] if pattern.groups else last[0]
+    text = without_thoughts(reply)
+    if ends_soon(pattern, text):
+        found = last_match(pattern, text)
+    else:
+        request = {"do": "last", "pattern": pattern.pattern, "flags": pattern.flags, "text": text}
+        found = (limited_here(request, _SECONDS) or {}).get("found")
     return Answer(normalise(found) or found, found) if found else None
 
 

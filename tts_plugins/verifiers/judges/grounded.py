@@ -112,8 +112,12 @@ class Grounded:
         fields = {**content, **problem.metadata} if isinstance(content, Mapping) else problem.metadata
         found = self._context(problem) if callable(self._context) else self._context
         if found is None:
-            found = next((fields[name] for name in _FIELDS if fields.get(name)), None) or problem_text(problem)
-        text = found if isinstance(found, str) else _joined(found)
+            found = next((fields[name] for name in _FIELDS if _holds_any(fields.get(name))), None)
+            found = problem_text(problem) if found is None else found
+        try:
+            text = found if isinstance(found, str) else _joined(found)
+        except (ValueError, RecursionError) as error:  # it holds itself
+            raise ConfigurationError(f"{self.name}: context={found!r:.80} cannot be read as text: {error}") from error
         if not text.strip():
             raise ConfigurationError(
                 f"{self.name}: context={text!r} has no text; pass context=…, or put it into the problem's metadata as "
@@ -126,6 +130,11 @@ def sentences(text: str) -> list[str]:
     """The sentences and lines of a text, without those that hold no letter or digit."""
     found = [match[0].strip() for match in _SENTENCE.finditer(text)]
     return [sentence for sentence in found if any(map(str.isalnum, sentence))] or [text.strip()]
+
+
+def _holds_any(found: Any) -> bool:
+    """Whether there is a context: an array has no truth of its own."""
+    return found is not None and (len(found) > 0 if hasattr(found, "__len__") else bool(found))
 
 
 def _joined(documents: Any) -> str:

@@ -7,12 +7,14 @@ import re
 import sys
 from typing import Any
 
+from tts_plugins.verifiers._limited import last_match
+
 
 def main() -> None:
     """Answer requests until stdin ends.
 
-    A request has `do`: "search" with `pattern`, `flags` and `text` (the reply has what was `found`, or null); or
-    "schema" with a `schema` and a `value`, or a `text` with JSON in it (the reply has the `errors`, or the score).
+    A request has `do`: "search" or "last" with `pattern`, `flags` and `text` (the reply has what was `found`, or null);
+    or "schema" with a `schema` and a `value`, or a `text` with JSON in it (the reply has the `errors`, or the score).
     """
     out = sys.stdout
     sys.stdout = sys.stderr  # nothing that a library prints may pass for an answer
@@ -31,6 +33,8 @@ def _done(request: dict[str, Any]) -> dict[str, Any]:
     if request["do"] == "search":
         match = re.compile(request["pattern"], request["flags"]).search(request["text"])
         return {"found": None if match is None else match[0][:200]}
+    if request["do"] == "last":
+        return {"found": last_match(re.compile(request["pattern"], request["flags"]), request["text"])}
     from tts_plugins.verifiers.checks.json_schema import JSONSchemaVerifier
 
     verifier = JSONSchemaVerifier(request["schema"])
