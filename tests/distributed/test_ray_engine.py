@@ -74,7 +74,7 @@ async def test_one_ledger_pays_for_all_workers_and_is_used_up() -> None:
 
 async def test_each_solve_has_a_budget_of_its_own_inside_the_engine_s() -> None:
     engine = RayEngine(workers=1, budget=Budget(calls=1000))
-    found = await solve_many("abcdef", model=Factory(work.model), engine=engine, budget=Budget(calls=3), **FOUR)
+    found = await solve_many([*"abcdef"], model=Factory(work.model), engine=engine, budget=Budget(calls=3), **FOUR)
     assert [r.usage.calls for r in found] == [3] * 6
     assert engine.stats.spent.calls == 18
 
@@ -123,13 +123,13 @@ async def test_a_problem_that_kills_each_worker_ends_the_run() -> None:
 async def test_the_first_error_ends_the_rest() -> None:
     model = Factory(ScriptedModel, [RequestRefused("no")])
     with pytest.raises(TTSError, match="no"):
-        await solve_many("abc", model=model, engine=RayEngine(workers=1), **FOUR)
+        await solve_many([*"abc"], model=model, engine=RayEngine(workers=1), **FOUR)
 
 
 async def test_what_cannot_be_pickled_is_named_with_its_fix() -> None:
     own = OpenAICompatibleModel("m", base_url="http://127.0.0.1:9/v1", api_key="sk-secret-secret-secret")
     with pytest.raises(ConfigurationError, match=r"model=OpenAICompatibleModel cannot be pickled.*Factory") as caught:
-        await solve_many("a", model=own, engine=RayEngine(workers=1), **FOUR)
+        await solve_many(["a"], model=own, engine=RayEngine(workers=1), **FOUR)
     assert "sk-secret" not in str(caught.value)
     await own.aclose()
     lock = threading.Lock()
@@ -139,7 +139,7 @@ async def test_what_cannot_be_pickled_is_named_with_its_fix() -> None:
             return 1.0
 
     with pytest.raises(ConfigurationError, match="verifier=function cannot be pickled"):
-        await solve_many("a", model=Factory(work.model), verifier=locked, engine=RayEngine(workers=1))
+        await solve_many(["a"], model=Factory(work.model), verifier=locked, engine=RayEngine(workers=1))
     with pytest.raises(ConfigurationError, match="problem 1 cannot be pickled"):
         await solve_many(["a", Problem("b", metadata={"lock": lock})], model=Factory(work.model),
                          engine=RayEngine(workers=1), **FOUR)  # fmt: skip
@@ -161,13 +161,13 @@ def test_a_factory_takes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_worker_that_cannot_make_its_model_says_why() -> None:
     with pytest.raises(ConfigurationError, match="TTS_NO_SUCH_KEY"):
-        await solve_many("a", model=Factory(dict, api_key_env="TTS_NO_SUCH_KEY"), engine=RayEngine(workers=1))
+        await solve_many(["a"], model=Factory(dict, api_key_env="TTS_NO_SUCH_KEY"), engine=RayEngine(workers=1))
 
 
 async def test_places_are_divided_and_too_few_are_refused() -> None:
     engine = RayEngine(workers=2, in_flight=16)
     with pytest.raises(TTSError, match="at most 1 workers"):
-        await solve_many("ab", model=Factory(work.model, limits=Limits(concurrency=1)), engine=engine, **FOUR)
+        await solve_many([*"ab"], model=Factory(work.model, limits=Limits(concurrency=1)), engine=engine, **FOUR)
 
 
 async def test_workers_with_other_versions_are_named() -> None:
@@ -188,14 +188,14 @@ async def test_a_file_that_is_no_account_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"no database" * 100)
     engine = RayEngine(workers=1, budget=Budget(calls=5), account=path)
     with pytest.raises(TTSError, match="it is not a file of this kind"):
-        await solve_many("a", model=Factory(work.model), engine=engine, **FOUR)
+        await solve_many(["a"], model=Factory(work.model), engine=engine, **FOUR)
 
 
 async def test_an_account_file_remembers_what_was_spent(tmp_path: Path) -> None:
     path = tmp_path / "account.sqlite"
     for calls, expected in ((8, 8), (12, 12)):
         engine = RayEngine(workers=1, budget=Budget(calls=calls), account=path)
-        await solve_many("abc", model=Factory(work.model), engine=engine, return_errors=True, **FOUR)
+        await solve_many([*"abc"], model=Factory(work.model), engine=engine, return_errors=True, **FOUR)
         assert engine.stats.spent.calls == expected
     with pytest.raises(BudgetExhausted, match="12 calls are spent, of 12"):
-        await solve_many("abc", model=Factory(work.model), engine=engine, return_errors=True, **FOUR)
+        await solve_many([*"abc"], model=Factory(work.model), engine=engine, return_errors=True, **FOUR)

@@ -344,7 +344,7 @@ def test_a_pool_under_the_wrong_problems_is_told(said: Any) -> None:
 def test_a_calibrated_policy_is_used_from_its_file(said: Any) -> None:
     code, _, err = said("calibrate", "pool.gz", "--out", "policy.json", "--budgets", "4", "--orders", "2")
     assert code == 0, err
-    line = err.splitlines()[-1]
+    line = next(line for line in err.splitlines() if line.startswith("measure it there: "))
     assert line.endswith("--verifier recorded:last --strategy compute-optimal:file=policy.json")
     code, out, err = said(*line.partition("tts-plugins ")[2].split(), "--strategy", "self-consistency:n=1")
     assert code == 0, err
