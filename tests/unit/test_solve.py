@@ -419,9 +419,9 @@ async def test_many_keep_their_order_and_a_limit() -> None:
 
 async def test_many_have_a_fresh_budget_each_or_share_a_ledger() -> None:
     settings: dict[str, Any] = {"model": echo(), "strategy": SelfConsistency(n=3)}
-    assert [r.usage.calls for r in await solve_many("abc", budget=Budget(calls=2), **settings)] == [2, 2, 2]
+    assert [r.usage.calls for r in await solve_many(list("abc"), budget=Budget(calls=2), **settings)] == [2, 2, 2]
     ledger = Ledger(Budget(calls=5))
-    mixed = await solve_many("abc", budget=ledger, return_errors=True, concurrency=1, **settings)
+    mixed = await solve_many(list("abc"), budget=ledger, return_errors=True, concurrency=1, **settings)
     assert [getattr(r, "stopped", type(r)) for r in mixed] == ["complete", "budget", BudgetExhausted]
     assert ledger.spent.calls == 5
 
@@ -431,7 +431,7 @@ def failing(problem: Problem, number: int) -> Any:
 
 
 async def test_errors_take_their_places_where_that_is_asked_for() -> None:
-    mixed = await solve_many("abc", model=ScriptedModel(failing), strategy=SelfConsistency(n=1), return_errors=True)
+    mixed = await solve_many(list("abc"), model=ScriptedModel(failing), strategy=SelfConsistency(n=1), return_errors=True)
     assert isinstance(mixed[1], AllCandidatesFailed)
     assert [r.text for r in mixed if isinstance(r, Result)] == ["a", "c"]
 
@@ -445,14 +445,14 @@ async def test_the_first_error_ends_the_rest() -> None:
     ledger, before = Ledger(Budget(calls=9)), asyncio.all_tasks()
     async with asyncio.timeout(5):
         with pytest.raises(AllCandidatesFailed):
-            await solve_many("abc", model=Slow(failing), strategy=SelfConsistency(n=1), budget=ledger)
+            await solve_many(list("abc"), model=Slow(failing), strategy=SelfConsistency(n=1), budget=ledger)
     assert ledger.open_holds == 0 and asyncio.all_tasks() == before
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, True, 1.5])
 async def test_a_wrong_concurrency_is_refused(concurrency: Any) -> None:
     with pytest.raises(ConfigurationError, match="concurrency"):
-        await solve_many("ab", model=echo(), concurrency=concurrency)
+        await solve_many(list("ab"), model=echo(), concurrency=concurrency)
 
 
 async def test_none_of_many_is_none() -> None:

@@ -312,15 +312,17 @@ async def test_an_error_without_a_text_ends_who_waits_and_holds_up_nobody_else()
 
 
 def test_an_interrupt_stops_and_settles_what_runs() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     ledger, model = Ledger(Budget(calls=10)), ScriptedModel(["a"], latency=20)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         solve_sync("q", model=model, strategy=SelfConsistency(n=3), budget=ledger)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 15  # of the 20 that the model takes
     assert (ledger.open_holds, ledger.spent.calls) == (0, 3)
     timer.join()
+    signal.signal(signal.SIGINT, before)
 
 
 SCRIPT = """
