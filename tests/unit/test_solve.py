@@ -431,7 +431,9 @@ def failing(problem: Problem, number: int) -> Any:
 
 
 async def test_errors_take_their_places_where_that_is_asked_for() -> None:
-    mixed = await solve_many(list("abc"), model=ScriptedModel(failing), strategy=SelfConsistency(n=1), return_errors=True)
+    mixed = await solve_many(
+        list("abc"), model=ScriptedModel(failing), strategy=SelfConsistency(n=1), return_errors=True
+    )
     assert isinstance(mixed[1], AllCandidatesFailed)
     assert [r.text for r in mixed if isinstance(r, Result)] == ["a", "c"]
 
