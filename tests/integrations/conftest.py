@@ -56,10 +56,13 @@ def dspy_lm(dspy_server: LoopbackServer) -> Iterator[Any]:
     close(made)
 
 
-# Frameworks keep clients of their own (langchain-openai, LiteLLM, the Agents SDK), and leave their connections open when a
-# loop ends. Whoever runs when the collector finds them would be blamed.
-_THEIR_CLIENTS = ("test_langchain_", "test_dspy_", "test_abstention", "test_examples", "test_ladders", "test_server_clients",
-                  "test_integration_benchmarks", "test_real_servers", "test_providers")  # fmt: skip
+# Frameworks keep clients of their own (langchain-openai, LiteLLM, the Agents SDK), and leave their connections open when
+# a loop ends. Whoever runs when the collector finds them would be blamed.
+_THEIR_CLIENTS = tuple(
+    f"test_{name}"
+    for name in ("langchain_", "dspy_", "abstention", "examples", "ladders", "server_clients", "integration_benchmarks",
+                 "real_servers", "providers")
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
