@@ -56,8 +56,8 @@ def dspy_lm(dspy_server: LoopbackServer) -> Iterator[Any]:
     close(made)
 
 
-# Frameworks keep clients of their own (langchain-openai, LiteLLM, the Agents SDK), and leave their connections open when
-# a loop ends. Whoever runs when the collector finds them would be blamed.
+# Frameworks keep clients of their own (langchain-openai, LiteLLM, the Agents SDK), and leave their connections open
+# when a loop ends. Whoever runs when the collector finds them would be blamed.
 _THEIR_CLIENTS = tuple(
     f"test_{name}"
     for name in ("langchain_", "dspy_", "abstention", "examples", "ladders", "server_clients", "integration_benchmarks",
