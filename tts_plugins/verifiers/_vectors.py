@@ -41,6 +41,11 @@ def _is_vector(value: Any) -> bool:
     return isinstance(value, Sequence) and bool(value) and all(is_number(x) and math.isfinite(x) for x in value)
 
 
+def cut(text: str, limit: int) -> str:
+    """The beginning of a text, of at most `limit` bytes of UTF-8; what UTF-8 cannot hold becomes a question mark."""
+    return text.encode("utf-8", "replace")[:limit].decode("utf-8", "ignore")
+
+
 def cosine(a: Vector, b: Vector) -> float:
     """The cosine of the angle between two vectors, from -1 to 1; 0 for vectors of different lengths, or of zeros."""
     if len(a) != len(b):

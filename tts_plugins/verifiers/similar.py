@@ -11,7 +11,7 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Model, Run
 from tts_plugins.types import Candidate, Problem, Score
 from tts_plugins.verifiers._model_calls import worst_text
-from tts_plugins.verifiers._vectors import Vector, cosine, embeds, vectors_of
+from tts_plugins.verifiers._vectors import Vector, cosine, cut, embeds, vectors_of
 
 References = str | Sequence[str]
 
@@ -78,7 +78,7 @@ class Similar:
         return tuple(map(self._cut, texts))
 
     def _cut(self, text: str) -> str:
-        return text.encode("utf-8", "replace")[: self._limit].decode("utf-8", "ignore")
+        return cut(text, self._limit)
 
 
 def nearness(vector: Vector, others: Sequence[Vector]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -19,11 +20,12 @@ def profiles(as_json: Json = False, debug: Debug = False) -> None:
     Exit code: 2 if one of them is wrong, else 0.
     """
     with errors(debug):
-        found = {name: _looked_at(name) for name in sorted(profile_sources())}
+        sources = profile_sources()
+        found = {name: _looked_at(name) for name in sorted(sources)}
         if as_json:
-            emit({name: {"from": profile_sources()[name], **said} for name, said in found.items()})
+            emit({name: {"from": sources[name], **said} for name, said in found.items()})
         else:
-            _print(found)
+            _print(found, sources)
         if wrong := [str(said["error"]) for said in found.values() if "error" in said]:
             raise ConfigurationError(wrong[0])
 
@@ -40,7 +42,7 @@ def _shown(value: Any) -> str:
     return str(getattr(value, "name", None) or brief(value))
 
 
-def _print(found: dict[str, dict[str, Any]]) -> None:
+def _print(found: Mapping[str, Mapping[str, Any]], sources: Mapping[str, Sequence[str]]) -> None:
     if not found:
         stdout().print(
             "There are no profiles here. Write [profiles.NAME] into tts-plugins.toml, or "
@@ -53,9 +55,7 @@ def _print(found: dict[str, dict[str, Any]]) -> None:
         table.add_column(heading, overflow="fold")
     for name, said in found.items():
         row = [str(said.get(field, "")) for field in fields]
-        table.add_row(name, *(["wrong: see below", *row[1:]] if "error" in said and row else row), _from(name))
+        table.add_row(
+            name, *(["wrong: see below", *row[1:]] if "error" in said and row else row), ", ".join(sources[name])
+        )
     stdout().print(table)
-
-
-def _from(name: str) -> str:
-    return ", ".join(profile_sources()[name])

@@ -15,7 +15,7 @@ from tts_plugins.selection import RelatedKey, Relation
 from tts_plugins.types import Generation, Problem
 from tts_plugins.verifiers._judge_replies import Unreadable, read_verdict
 from tts_plugins.verifiers._model_calls import Asker
-from tts_plugins.verifiers._vectors import cosine, embeds, vectors_of
+from tts_plugins.verifiers._vectors import cosine, cut, embeds, vectors_of
 
 _RELATIONS = ("entailment", "neutral", "contradiction")
 
@@ -114,8 +114,7 @@ class SemanticGroups:
             raise error  # a defect or a cancellation, before what only keeps answers apart
 
     async def _vector(self, run: Run, text: str) -> Sequence[float]:
-        shown = text.encode()[: self._limit].decode(errors="ignore")
-        (vector,) = await vectors_of(run, self._asker.model, [shown], "SemanticGroups")
+        (vector,) = await vectors_of(run, self._asker.model, [cut(text, self._limit)], "SemanticGroups")
         return tuple(vector)
 
     async def _follows(self, run: Run, problem: Problem, first: str, second: str) -> bool:

@@ -17,7 +17,7 @@ from tts_plugins.types import Candidate, Generation, Problem, Score
 from tts_plugins.verifiers._judge_replies import Unreadable, read_verdict
 from tts_plugins.verifiers._memo import Once
 from tts_plugins.verifiers._model_calls import Asker, shown, total, worst_text, worst_trouble
-from tts_plugins.verifiers._vectors import Vector, embeds, vectors_of
+from tts_plugins.verifiers._vectors import Vector, cut, embeds, vectors_of
 from tts_plugins.verifiers.similar import nearness
 
 # A sentence ends with its mark and a blank (none follows in Chinese and Japanese), or with its line.
@@ -97,9 +97,9 @@ class Grounded:
         return _score(len(claims), [claim for claim, supported in claims if not supported])
 
     async def _near(self, run: Run, context: str, text: str, key: str) -> Score:
-        model, cut = self._asker.model, text.encode("utf-8", "replace")[: self.limit].decode(errors="ignore")
+        model = self._asker.model
         known, _ = await self._vectors.get(run, context, lambda: vectors_of(run, model, sentences(context), self.name))
-        said = sentences(cut)
+        said = sentences(cut(text, self.limit))
         said = [*said[: _MOST - 1], " ".join(said[_MOST - 1 :])] if len(said) > _MOST else said
         near = [nearness(vector, known) for vector in await vectors_of(run, model, said, self.name)]
         return _score(len(said), [s for s, value in zip(said, near, strict=True) if value < self.threshold])
