@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,11 +42,28 @@ class Trace:
 
     def __getstate__(self) -> dict[str, Any]:
         """What can be pickled and copied: the events, without the lock and without who listens."""
-        return {"started": self.started, "origin": self._origin, "events": [dict(e) for e in self]}
+        # As they are, since to make JSON of them costs more than all else of a result; but for the first, which has
+        # the strategy: its class need not be there where the trace is read.
+        events: list[Any] = list(self._events)
+        events[:1] = [_shaped(event) for event in events[:1]]
+        try:
+            packed = pickle.dumps(events, protocol=5)
+        except Exception:  # noqa: BLE001 - whatever an object of the user's raises
+            packed = pickle.dumps(list(self), protocol=5)
+        return {"started": self.started, "origin": self._origin, "events": packed}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.started, self._origin, self._events = state["started"], state["origin"], state["events"]
+        self.started, self._origin, self._packed = state["started"], state["origin"], state["events"]
         self._lock, self._listener, self._spans = threading.Lock(), None, None
+
+    def __getattr__(self, name: str) -> Any:
+        # Of many results that come from other processes, few traces are ever looked at.
+        if name != "_events" or "_packed" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        with self._lock:
+            if "_packed" in self.__dict__:
+                self._events = pickle.loads(self.__dict__.pop("_packed"))
+        return self._events
 
     def open(self, kind: str, parent: int | None, /, **data: Any) -> int:
         """Record the start of something; returns its id for `close`. Nothing in `data` may change later."""
