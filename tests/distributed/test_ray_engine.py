@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,13 @@ async def test_results_keep_their_order_and_are_those_of_the_local_engine() -> N
     problems = [f"q{i}" for i in range(40)]
     settings: dict[str, Any] = {"strategy": SelfConsistency(n=2), "seed": 7}
     here = await solve_many(problems, model=work.model(), **settings)
-    there = await solve_many(problems, model=Factory(work.model), engine=RayEngine(workers=2), **settings)
+    model = Factory(work.names_its_process)
+    there = await solve_many(problems, model=model, engine=RayEngine(workers=2), **settings)
     assert [r.problem.text for r in there] == problems
     assert [r.seed for r in there] == [r.seed for r in here]
     assert [r.usage.calls for r in there] == [2] * 40
+    # A worker has room for all of them, and gets its part.
+    assert sorted(Counter(r.text for r in there).values()) == [20, 20]
 
 
 async def test_results_stream_in_either_order_and_the_problems_are_taken_as_there_is_room() -> None:
