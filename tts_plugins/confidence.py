@@ -33,9 +33,9 @@ def support(candidates: Sequence[Scored], best: Scored, how: Select) -> Support:
     shared = agreement(candidates, best)
     if how == "majority" and tally(candidates):
         return Support(shared, shared)
-    if how == "weighted" and best.vote is not None and all([c.score is not None for c in candidates]):
-        if (group := group_of(candidates, best.vote)) is not None:
-            return Support(_share(tally(candidates, weighted=True)[group] / len(candidates)), shared)
+    group = group_of(candidates, best.vote)
+    if how == "weighted" and group is not None and all([c.score is not None for c in candidates]):
+        return Support(_share(tally(candidates, weighted=True)[group] / len(candidates)), shared)
     return Support(_share(best.score), shared)
 
 
@@ -45,10 +45,8 @@ def agreement(candidates: Sequence[Scored], best: Scored) -> float | None:
     A candidate without a readable answer counts as one that disagrees. None if the chosen one has no answer, and if
     there are no others to agree with it.
     """
-    if best.vote is None or len(candidates) < 2:
-        return None
     group = group_of(candidates, best.vote)
-    return None if group is None else tally(candidates)[group] / len(candidates)
+    return None if group is None or len(candidates) < 2 else tally(candidates)[group] / len(candidates)
 
 
 def support_when_unknown(candidates: Sequence[Scored], best: Scored) -> Support:

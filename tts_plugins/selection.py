@@ -195,8 +195,10 @@ def _names(candidates: Sequence[Candidate]) -> list[str | None]:
     return names
 
 
-def group_of(candidates: Sequence[Candidate], vote: str) -> str | None:
+def group_of(candidates: Sequence[Candidate], vote: str | None) -> str | None:
     """The group of a vote; None where no candidate gave it."""
+    if vote is None:
+        return None
     return next((name for c, name in zip(candidates, _names(candidates), strict=True) if c.vote == vote), None)
 
 
