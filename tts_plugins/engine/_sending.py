@@ -75,8 +75,9 @@ class Sending:
             return
         if not isinstance(error, SystemExit | KeyboardInterrupt):
             cancelled = isinstance(error, asyncio.CancelledError)
-            cause, error = error, RuntimeError(
-                f"a task of the engine ended by {'cancellation' if cancelled else words(error)}"
+            cause, error = (
+                error,
+                RuntimeError(f"a task of the engine ended by {'cancellation' if cancelled else words(error)}"),
             )
             error.__cause__ = None if cancelled else cause
         self._inbox.put(error)
