@@ -25,39 +25,39 @@ _log = logging.getLogger(__name__)
 _reported: set[str] = set()
 
 
-class Blocking:
-    """What held the loop in one solve: each verifier's longest time, in seconds."""
+Held = dict[str, float]  # each verifier's longest time in one solve, in seconds
 
-    def __init__(self) -> None:
-        self._longest: dict[str, float] = {}
 
-    def ask(
-        self, verifier: Verifier | SetVerifier, method: Callable[[Run, Any], Coroutine[Any, Any, T]], run: Run, of: Any
-    ) -> Awaitable[T]:
-        """Call a method of the verifier on a candidate, or on several; it returns its result."""
-        if getattr(verifier, "blocking", False):
-            return in_thread(_run_there, method, _RunFromThread(run, asyncio.get_running_loop()), of)
-        return _Timed(method(run, of), self, verifier.name)
+def ask_verifier(
+    held: Held, verifier: Verifier | SetVerifier, method: Callable[[Run, Any], Coroutine[Any, Any, T]], run: Run,
+    of: Any,
+) -> Awaitable[T]:  # fmt: skip
+    """Call a method of the verifier on a candidate, or on several; it returns its result."""
+    if getattr(verifier, "blocking", False):
+        return in_thread(_run_there, method, _RunFromThread(run, asyncio.get_running_loop()), of)
+    return _Timed(method(run, of), held, verifier.name)
 
-    def warnings(self) -> tuple[str, ...]:
-        """Return the warnings for the result."""
-        return tuple(_warning(name, seconds) for name, seconds in self._longest.items())
 
-    def held(self, name: str, seconds: float) -> None:
-        """Note that a verifier held the loop for so many seconds."""
-        self._longest[name] = max(seconds, self._longest.get(name, 0.0))
-        if name not in _reported:
-            _reported.add(name)
-            _log.warning("%s", _warning(name, seconds))
+def warnings(held: Held) -> list[str]:
+    """Return the warnings for the result."""
+    return [_warning(name, seconds) for name, seconds in held.items()]
+
+
+def _note(held: Held, name: str, seconds: float) -> None:
+    """Note that a verifier held the loop for so many seconds."""
+    held[name] = max(seconds, held.get(name, 0.0))
+    if name not in _reported:
+        _reported.add(name)
+        _log.warning("%s", _warning(name, seconds))
 
 
 class _Timed(Awaitable[T]):
     """A coroutine whose steps are timed, from one `await` to the next."""
 
-    __slots__ = ("_blocking", "_coroutine", "_name")
+    __slots__ = ("_coroutine", "_held", "_name")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], blocking: Blocking, name: str) -> None:
-        self._coroutine, self._blocking, self._name = coroutine, blocking, name
+    def __init__(self, coroutine: Coroutine[Any, Any, T], held: Held, name: str) -> None:
+        self._coroutine, self._held, self._name = coroutine, held, name
 
     def __await__(self) -> Generator[Any, Any, T]:
         steps = self._coroutine.__await__()
@@ -73,7 +73,7 @@ class _Timed(Awaitable[T]):
             finally:
                 value = None  # an error's traceback has this frame: it would refer to itself
                 if (seconds := time.monotonic() - started) > LIMIT:
-                    self._blocking.held(self._name, seconds)
+                    _note(self._held, self._name, seconds)
             try:
                 value = yield waits_for
                 step = steps.send

@@ -13,7 +13,9 @@ from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.answers import Answer, AnswerKey, extract, unfinished
+from tts_plugins.engine._blocking import ask_verifier
 from tts_plugins.engine._state import SolveState
+from tts_plugins.engine._tasks import Failure
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Run, SetVerifier
@@ -22,7 +24,7 @@ from tts_plugins.types import Candidate, Score, Scored, well_formed
 
 async def score_together(
     state: SolveState, run: Run, verifier: SetVerifier, candidates: Sequence[Scored], hold: Hold
-) -> tuple[list[Scored], list[InvalidScore]]:
+) -> tuple[list[Scored], list[Failure]]:
     """Return the candidates with their scores, and why some have none. `hold` pays, and is closed in any case.
 
     Raises:
@@ -33,7 +35,7 @@ async def score_together(
     token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, path))
     try:
         with failing_alone(verifier.name):
-            scores = await state.blocking.ask(verifier, verifier.score_set, run, candidates)
+            scores = await ask_verifier(state.held, verifier, verifier.score_set, run, candidates)
             if len(scores) != len(candidates):
                 raise InvalidScore(f"{verifier.name} gave {len(scores)} scores for {len(candidates)} candidates")
     except BaseException as error:
@@ -42,12 +44,12 @@ async def score_together(
     finally:
         SCOPE.reset(token)
         hold.release()
-    scored, failures = list[Scored](), list[InvalidScore]()
+    scored, failures = list[Scored](), list[Failure]()
     for candidate, score in zip(candidates, scores, strict=True):
         try:
             scored.append(scored_by(verifier.name, candidate, score))
         except InvalidScore as error:
-            failures.append(error)
+            failures.append(Failure(error, candidate))
             state.trace.note("failure", event, error=words(error), candidate=candidate.id)
     state.trace.close(event, scores=[{"candidate": c.id, "score": c.score} for c in scored])
     return scored, failures
