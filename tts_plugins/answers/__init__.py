@@ -122,17 +122,20 @@ def without_thoughts(text: str) -> str:
     >>> without_thoughts("<think>41?</think>42"), without_thoughts("<think>41"), without_thoughts("41?</think>42")
     ('42', '', '42')
     """
-    from tts_plugins.answers import _thoughts
-
-    said = _thoughts.said(text)
+    said = _reader_of_thoughts()(text)
     return "" if said is None else said
 
 
 def unfinished(text: str) -> bool:
     """Whether the text ends inside of a thought, so that there is no answer yet."""
+    return _reader_of_thoughts()(text) is None
+
+
+@functools.cache
+def _reader_of_thoughts() -> Callable[[str], str | None]:
     from tts_plugins.answers import _thoughts
 
-    return _thoughts.said(text) is None
+    return _thoughts.said
 
 
 def read_json(text: str) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
@@ -35,7 +36,7 @@ def ask_verifier(
     """Call a method of the verifier on a candidate, or on several; it returns its result."""
     if getattr(verifier, "blocking", False):
         return in_thread(_run_there, method, _RunFromThread(run, asyncio.get_running_loop()), of)
-    return _Timed(method(run, of), held, verifier.name)
+    return _timed(method(run, of), held, verifier.name)
 
 
 def warnings(held: Held) -> list[str]:
@@ -51,37 +52,31 @@ def _note(held: Held, name: str, seconds: float) -> None:
         _log.warning("%s", _warning(name, seconds))
 
 
-class _Timed(Awaitable[T]):
-    """A coroutine whose steps are timed, from one `await` to the next."""
-
-    __slots__ = ("_coroutine", "_held", "_name")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, T], held: Held, name: str) -> None:
-        self._coroutine, self._held, self._name = coroutine, held, name
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        steps = self._coroutine.__await__()
-        step: Callable[[Any], Any] = steps.send
-        value: Any = None
-        while True:
-            started = time.monotonic()
-            try:
-                waits_for = step(value)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            finally:
-                value = None  # an error's traceback has this frame: it would refer to itself
-                if (seconds := time.monotonic() - started) > LIMIT:
-                    _note(self._held, self._name, seconds)
-            try:
-                value = yield waits_for
-                step = steps.send
-            except GeneratorExit:
-                steps.close()
-                raise
-            except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle
-                value, step = error, steps.throw
+@types.coroutine
+def _timed(coroutine: Coroutine[Any, Any, T], held: Held, name: str) -> Generator[Any, Any, T]:
+    """Run a coroutine, and time its steps from one `await` to the next."""
+    steps = coroutine.__await__()
+    step: Callable[[Any], Any] = steps.send
+    value: Any = None
+    while True:
+        started = time.monotonic()
+        try:
+            waits_for = step(value)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            value = None  # an error's traceback has this frame: it would refer to itself
+            if (seconds := time.monotonic() - started) > LIMIT:
+                _note(held, name, seconds)
+        try:
+            value = yield waits_for
+            step = steps.send
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle
+            value, step = error, steps.throw
 
 
 class _RunFromThread(ForwardingRun):

@@ -14,7 +14,7 @@ from tts_plugins._trace.recorder import compact
 from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._blocking import ask_verifier
 from tts_plugins.engine._jobs import Ask, Job, Jobs
-from tts_plugins.engine._scoring import failing_alone, is_ours, scored_by, with_answer
+from tts_plugins.engine._scoring import answered, failing_alone, is_ours, scored_by, with_answer
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Failure, Group, Inbox
 from tts_plugins.errors import BudgetExhausted
@@ -201,7 +201,7 @@ class Sending:
         """Verify one after the other what takes no time, with a turn for others now and then."""
         for i, candidate in enumerate(candidates, 1):
             await self._verify(candidate, None, request)
-            if i % _AT_ONCE == 0:
+            if i % _AT_ONCE == 0 and i < len(candidates):
                 await asyncio.sleep(0)
 
     def _kept_until_all(self, candidate: Candidate, own: Hold) -> Candidate:
@@ -254,7 +254,12 @@ class Sending:
         state, verifier = self._state, self._alone
         if verifier is not None or not self._at_once:
             self._enter(candidate, hold, event)
-        candidate = await with_answer(candidate, state.answer, self._run)
+        if not self._at_once:
+            candidate = await with_answer(candidate, state.answer, self._run)
+        elif verifier is None:
+            return Scored.of(candidate, **answered(candidate.text, state.answer))
+        else:
+            candidate = candidate.replace(**answered(candidate.text, state.answer))
         if verifier is None:
             return Scored.of(candidate)
         with failing_alone(verifier.name):
