@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 import pytest
@@ -217,11 +217,11 @@ class Thing(pydantic.BaseModel):
     size: int
 
 
-TYPED: dict[str, tuple[str, list[str], str, Any]] = {
-    "bool": ("bool", ["True", "true"], "False", True),
-    "literal": ("Literal['yes', 'no']", ["yes", '"yes"'], "no", "yes"),
+TYPED: dict[str, tuple[Any, list[str], str, Any]] = {
+    "bool": (bool, ["True", "true"], "False", True),
+    "literal": (Literal["yes", "no"], ["yes", '"yes"'], "no", "yes"),
     "models": (
-        "list[Thing]",
+        list[Thing],
         ['[{"name": "a", "size": 1}]', '[{"size": 1, "name": "a"}]'],
         '[{"name": "b", "size": %d}]',
         [Thing(name="a", size=1)],
@@ -237,7 +237,7 @@ def test_votes_agree_on_typed_values(dspy_server: LoopbackServer, dspy_lm: Any, 
         return f"{index}\n\n" + said(answer=ways[index % 2] if index % 3 else other.replace("%d", str(index)))
 
     dspy_server.configure(reply=reply)
-    signature = dspy.Signature(f"question -> answer: {annotation}", custom_types={"Thing": Thing})
+    signature = dspy.Signature({"question": (str, dspy.InputField()), "answer": (annotation, dspy.OutputField())})
     with dspy.context(lm=ScaledLM(dspy_lm, strategy=SelfConsistency(n=3))):
         answers = [dspy.Predict(signature)(question=f"question {k}").answer for k in range(4)]
     assert answers == [expected] * 4 and dspy_server.counts.requests == 12
@@ -263,3 +263,25 @@ async def test_votes_are_read_with_the_adapter_that_an_asynchronous_program_sets
     with dspy.context(lm=ScaledLM(dspy_lm, strategy=SelfConsistency(n=3))):
         assert [(await Asks().acall(question=f"question {k}")).answer for k in range(4)] == [7] * 4
     await aclose(dspy_lm)
+
+
+@pytest.mark.parametrize("form", ["chat", "json", "xml"])
+@pytest.mark.parametrize("kind", ["program", "model"])
+def test_the_signature_says_which_field_is_the_last(
+    dspy_server: LoopbackServer, dspy_lm: Any, kind: str, form: str
+) -> None:
+    def reply(body: dict[str, Any], index: int) -> str:
+        answer, note = 7 if index % 3 else index + 100, f"note {index}"  # the model writes them the other way round
+        if form == "json":
+            return json.dumps({"answer": answer, "note": note})
+        if form == "xml":
+            return f"<answer>{answer}</answer>\n<note>{note}</note>"
+        return said(answer=answer, note=note)
+
+    dspy_server.configure(reply=reply)
+    ask = dspy.Predict("question -> note, answer: int")
+    adapters = {"chat": dspy.ChatAdapter, "json": dspy.JSONAdapter, "xml": dspy.XMLAdapter}
+    votes = SelfConsistency(n=3)
+    lm, asked = (dspy_lm, Scaled(ask, strategy=votes)) if kind == "program" else (ScaledLM(dspy_lm, strategy=votes), ask)
+    with dspy.context(lm=lm, adapter=adapters[form]()):
+        assert [asked(question=f"question {k}").answer for k in range(4)] == [7] * 4
