@@ -109,6 +109,11 @@ class Meter:
         return self._usage
 
     @property
+    def closed(self) -> bool:
+        """Whether its candidate has ended, so that no further call starts."""
+        return self._closed
+
+    @property
     def untouched(self) -> bool:
         """Whether no call was started, so that nothing is lost by starting again."""
         return self._started == 0

@@ -12,7 +12,7 @@ pytest.importorskip("aiohttp")
 import dspy
 from tts_plugins_dspy import Scaled, ScaledLM
 
-from tests.dspy_models import LATER, VERSION, aclose, program, score
+from tests.dspy_models import VERSION, aclose, program, score
 from tts_plugins import Budget, Ledger
 from tts_plugins.testing.loopback import LoopbackServer
 
@@ -83,7 +83,6 @@ def test_a_model_that_passes_calls_on_is_counted_once(dspy_server: LoopbackServe
     assert (account.usage.calls, account.spent.tokens) == (counted.requests, counted.tokens) and counted.requests == 3
 
 
-@LATER
 async def test_trackers_within_trackers_under_acall(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
     class Twice(dspy.Module):  # type: ignore[misc]
         def __init__(self) -> None:

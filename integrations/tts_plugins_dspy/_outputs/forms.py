@@ -56,7 +56,8 @@ def last_field(output: Any) -> str | None:
     if isinstance(output, dspy.Example):
         completions = output.completions if isinstance(output, dspy.Prediction) else None
         declared = list(getattr(getattr(completions, "signature", None), "output_fields", ()))
-        names = [*(name for name in declared if name in output), *(n for n in output.keys() if n not in declared)]
+        held = list(output.keys())
+        names = [*(name for name in declared if name in held), *(name for name in held if name not in declared)]
         if not names:
             return None
         output = output[names[-1]]
