@@ -337,10 +337,9 @@ def _learnt_of(model: str) -> tuple[PromptBound, Trust]:
 
 
 def _price(prices: Prices, model: str) -> Price | None:
-    if isinstance(prices, tuple):
-        return pricing(prices, model, None)
-    if prices is not None and model in prices:
-        return pricing(prices[model], model, None)
+    own = prices.get(model) if isinstance(prices, Mapping) else prices
+    if own is not None:
+        return pricing(own, model, None)
     with _guard:
         if model not in _published:
             _published[model] = pricing(None, model, None)
