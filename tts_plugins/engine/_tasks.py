@@ -68,6 +68,10 @@ class Tasks:
         if task is not None and (entry := self._running.get(task)) is not None:
             self._running[task] = entry[0], hold, entry[2]
 
+    def holds(self) -> list[Hold]:
+        """What the tasks pay from."""
+        return [hold for _, hold, _ in list(self._running.values()) if hold is not None and hold.open]
+
     def _done(self, task: asyncio.Task[Any]) -> None:
         group, hold, owner = self._running.pop(task)
         group.discard(task)
