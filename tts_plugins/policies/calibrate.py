@@ -197,7 +197,8 @@ def _prompts(pool: Pool) -> tuple[str, ...]:
     lacking, total = sum(p.prompt_tokens is None for p in pool.problems), len(pool.problems)
     if lacking == total:
         return ("the pool has no prompt_tokens, so prompts cost nothing here; asking one by one pays for each again",)
-    return (f"{lacking} of {total} problems have no prompt_tokens; the mean of the others was taken",) if lacking else ()
+    said = f"{lacking} of {total} problems have no prompt_tokens; the mean of the others was taken"
+    return (said,) if lacking else ()
 
 
 def without_bins(policy: ComputeOptimal) -> ComputeOptimal:

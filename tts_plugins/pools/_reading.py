@@ -166,7 +166,7 @@ def _share(where: str, name: str, content: object) -> float:
         raise DataError(f"{where}, {name}: {content!r} must be a number from 0 to 1")
     if (share := in_unit(content)) is None:
         raise DataError(
-            f"{where}, {name}: {repr(content)[:60]} is outside of 0 to 1; for raw rewards fit a verifiers.Calibration and "
-            "record with verifiers.Calibrated, or read the pool with squash='sigmoid' (logits) or 'rank' (--squash)"
+            f"{where}, {name}: {repr(content)[:60]} is outside of 0 to 1; for raw rewards fit a verifiers.Calibration "
+            "and record with verifiers.Calibrated, or read the pool with squash='sigmoid' (logits) or 'rank' (--squash)"
         )
     return share

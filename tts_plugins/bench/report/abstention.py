@@ -29,7 +29,7 @@ _DOTS = (
     "A dot is the threshold that keeps this promise on other questions of the same kind. It stands left of where the "
     "curve crosses the line, because the curve is that of a limited number of problems."
 )
-_NO_DOTS = "No threshold is shown to keep it on other questions, so that there is no dot, and every question is answered."
+_NO_DOTS = "No threshold is shown to keep it on other questions, so there is no dot: every question is answered."
 
 
 def abstention_page(found: Sequence[tuple[str, Abstention]], title: str) -> str:
