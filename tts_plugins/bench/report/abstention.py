@@ -98,4 +98,3 @@ def _table(found: Sequence[tuple[str, Abstention]]) -> Html:
     ]
     table = el("table", el("thead", el("tr", [el("th", n, scope="col") for n in names])), el("tbody", rows))
     return el("div", table, class_="scroll", tabindex="0", role="region", aria_label="Thresholds")
-
