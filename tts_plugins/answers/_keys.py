@@ -18,7 +18,7 @@ _LONG = 1000  # longer answers are compared as they stand: there is no formula i
 _ROUNDS = 12
 _FORMULA = re.compile(r"[\\^_{}√×·÷≤≥≠→⇒∗]|\d\s*\*|\*\s*\d|sqrt")
 _PAIRS = (("**", "**"), ("__", "__"), ('"', '"'), ("'", "'"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
-_LETTER = re.compile(r"\(([A-Za-e])\)|\[([A-Z])\]|([A-Z])[.)]|<([A-Z])>")
+_LETTER = re.compile(r"\(([A-Za-e])\)|\[([A-Z])\]|([A-Z])[.)]|<([A-Z])>|\(?([^\W\d_A-Za-zµμπ])\)")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _SHORT_WORDS = {
     "yes",
