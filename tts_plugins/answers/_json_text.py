@@ -12,6 +12,14 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _OBJECT = re.compile(r'\{\s*(?:"|\})')
+# Members of an object that say how its answer was found, by their names' letters.
+_REASONS = frozenset(
+    "reasoning explanation rationale justification thought thoughts thinking chainofthought thoughtprocess scratchpad "
+    "begründung erklärung raisonnement explication razonamiento explicación raciocínio explicação ragionamento "
+    "spiegazione рассуждение объяснение 推理 解释 理由 説明".split()
+)
+_BESIDE_AN_ANSWER = _REASONS | frozenset("steps reason reasons analysis work working calculation confidence".split())
+_ANSWERS = frozenset(("answer", "finalanswer"))
 _TRIES = 64  # objects looked for in prose: each failed one may cost the rest of the text
 
 
@@ -63,6 +71,21 @@ def objects(text: str) -> list[tuple[int, int, dict[str, Any]]]:
         if value:
             found.append((start.start(), at, value))
     return found
+
+
+def without_reasons(value: Any) -> Any:
+    """The value without the members of objects that say how an answer was found: no two are worded alike.
+
+    Beside a member that is named as the answer, these are steps, an analysis and a confidence too.
+    """
+    if isinstance(value, list):
+        return [without_reasons(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    names = {key: re.sub(r"[\W\d_]", "", str(key)).lower() for key in value}
+    left_out = _REASONS if _ANSWERS.isdisjoint(names.values()) else _BESIDE_AN_ANSWER
+    kept = {key: item for key, item in value.items() if names[key] not in left_out or isinstance(item, bool)}
+    return {key: without_reasons(item) for key, item in (kept or value).items()}
 
 
 def loads(text: str) -> Any:
