@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any
+
+from tts_plugins.answers._markers import words
 
 FENCE = re.compile(
     r"^[ \t]*(?P<mark>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[^\S\n]*(?:\n|(?=[{\[]))(?P<body>.*?)"
@@ -12,13 +15,6 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _OBJECT = re.compile(r'\{\s*(?:"|\})')
-# Members of an object that say how its answer was found, by their names' letters.
-_REASONS = frozenset(
-    "reasoning explanation rationale justification thought thoughts thinking chainofthought thoughtprocess scratchpad "
-    "begründung erklärung raisonnement explication razonamiento explicación raciocínio explicação ragionamento "
-    "spiegazione рассуждение объяснение 推理 解释 理由 説明".split()
-)
-_BESIDE_AN_ANSWER = _REASONS | frozenset("steps reason reasons analysis work working calculation confidence".split())
 _ANSWERS = frozenset(("answer", "finalanswer"))
 _TRIES = 64  # objects looked for in prose: each failed one may cost the rest of the text
 
@@ -82,10 +78,21 @@ def without_reasons(value: Any) -> Any:
         return [without_reasons(item) for item in value]
     if not isinstance(value, dict):
         return value
-    names = {key: re.sub(r"[\W\d_]", "", str(key)).lower() for key in value}
-    left_out = _REASONS if _ANSWERS.isdisjoint(names.values()) else _BESIDE_AN_ANSWER
+    names = {key: _letters(str(key)) for key in value}
+    left_out = _names("reasons")
+    if not _ANSWERS.isdisjoint(names.values()):
+        left_out |= _names("beside")
     kept = {key: item for key, item in value.items() if names[key] not in left_out or isinstance(item, bool)}
     return {key: without_reasons(item) for key, item in (kept or value).items()}
+
+
+@cache
+def _names(kind: str) -> frozenset[str]:
+    return frozenset(_letters(word) for listed in words()[kind].values() for word in listed)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W\d_]", "", name).lower()
 
 
 def loads(text: str) -> Any:
