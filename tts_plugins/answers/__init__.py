@@ -33,6 +33,7 @@ __all__ = [
     "prepare",
     "read_json",
     "unfinished",
+    "without_reasons",
     "without_thoughts",
 ]
 
@@ -152,6 +153,17 @@ def read_json(text: str) -> Any:
     from tts_plugins.answers import _json_text
 
     return _json_text.read_json(without_thoughts(text))
+
+
+def without_reasons(value: Any) -> Any:
+    """A JSON value without the members of objects that say how an answer was found, such as `reasoning`: what votes.
+
+    >>> without_reasons({"reasoning": "17 and 25 make 42", "answer": 42})
+    {'answer': 42}
+    """
+    from tts_plugins.answers import _json_text
+
+    return _json_text.without_reasons(value)
 
 
 def number_value(answer: str) -> Fraction | None:
