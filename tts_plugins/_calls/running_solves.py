@@ -33,8 +33,8 @@ class Solve(Protocol):
         ...
 
 
-# By loop, each with its task. Without a lock, of which a `__del__` that solves might find its own thread the owner: each
-# step is atomic, and the solves of a loop are those of one thread.
+# By loop, each with its task. Without a lock, of which a `__del__` that solves might find its own thread the owner:
+# each step is atomic, and the solves of a loop are those of one thread.
 _running: dict[asyncio.AbstractEventLoop, dict[Solve, asyncio.Task[Any] | None]] = {}
 _threads: dict[asyncio.AbstractEventLoop, int] = {}
 _left_to_the_parent: list[object] = []
