@@ -120,7 +120,7 @@ class Solving:
     async def _search(self, state: SolveState, scope: Scope) -> Scored:
         loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = loop.create_future()
-        self._strategy = state.tasks.spawn(self._in_scope(SolveRun(state), scope), set(), owner=self)
+        self._strategy = state.tasks.spawn(self._in_scope(SolveRun(state), scope), {}, owner=self)
         state.on_halt = self._end_soon
         try:
             if scope.deadline is not None:
@@ -158,7 +158,7 @@ class Solving:
         loop = asyncio.get_running_loop()
         self._timers += [loop.call_later(_GRACE, self._strategy.cancel), loop.call_later(_LAST, self._wake)]
 
-    def task_failed(self, task: asyncio.Task[Any]) -> None:
+    def task_failed(self, error: BaseException) -> None:
         """Go on where the strategy was cancelled before its first step."""
         self._wake()
 

@@ -98,7 +98,7 @@ class SolveRun:
         return revised
 
     async def together(self, parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-        tasks: Group = set()
+        tasks: Group = {}
         started = [self._state.tasks.spawn(part, tasks) for part in parts]
         try:
             if started:

@@ -52,7 +52,7 @@ class Sending:
     def __init__(self, state: SolveState, run: Run) -> None:
         self._state, self._run = state, run
         self._inbox = Inbox()
-        self._tasks: Group = set()
+        self._tasks: Group = {}
         self._closed = False
         self._unscored = 0  # failures of a verification
         self._kept: dict[str, Hold] = {}  # what is held for scoring all of them together, by candidate
@@ -69,15 +69,18 @@ class Sending:
     def _spawn(self, coroutine: Coroutine[Any, Any, Any], hold: Hold | None = None) -> None:
         self._state.tasks.spawn(coroutine, self._tasks, hold, self)
 
-    def task_failed(self, task: asyncio.Task[Any]) -> None:
+    def task_failed(self, error: BaseException) -> None:
         """Report a task that ended without an arrival: it is a defect, and nobody may wait for it."""
-        if not self._closed:
-            cause = None if task.cancelled() else task.exception()
-            error: BaseException = RuntimeError(
-                f"a task of the engine ended by {'cancellation' if cause is None else words(cause)}"
+        if self._closed:
+            return
+        if not isinstance(error, SystemExit | KeyboardInterrupt):
+            cancelled = isinstance(error, asyncio.CancelledError)
+            cause, error = (
+                error,
+                RuntimeError(f"a task of the engine ended by {'cancellation' if cancelled else words(error)}"),
             )
-            error.__cause__ = cause
-            self._inbox.put(cause if isinstance(cause, SystemExit | KeyboardInterrupt) else error)
+            error.__cause__ = None if cancelled else cause
+        self._inbox.put(error)
 
     async def _begin(self, jobs: Sequence[Job] | Jobs, event: int) -> None:
         """Send a wave: at once as much as there is room for, and the rest by a task that may wait for room."""
