@@ -19,7 +19,7 @@ import dspy
 from tts_plugins_dspy import Refine, Scaled
 from tts_plugins_dspy._isolation import isolated, keeps_state
 
-from tests.dspy_models import LATER, aclose, program, score
+from tests.dspy_models import aclose, program, score
 from tts_plugins.testing.loopback import LoopbackServer
 
 meeting = threading.Barrier(3, timeout=60)
@@ -209,7 +209,6 @@ def test_what_a_program_keeps_stays_its_candidates_own(
     assert predictors == [module.write, module.improve] and len(module.write.history) == 3
 
 
-@LATER
 async def test_asynchronous_candidates_have_copies_too(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
     meetings_on_loop.append(asyncio.Barrier(3))
     module = Asynchronous()

@@ -39,7 +39,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
@@ -95,11 +94,12 @@ class Holder:
 class Wait:
     """A wait for a part of a resource. `ready` is called once, on any thread, with the answer."""
 
-    __slots__ = ("at", "enclosers", "number", "ready")
+    __slots__ = ("answer", "at", "enclosers", "number", "ready")
 
     def __init__(self, ready: Callable[[object], None], enclosers: Iterable[Holder]) -> None:
         self.number = next(_numbers)
         self.at: Resource | None = None  # in whose queue it is; None before and after
+        self.answer: object = None  # which may not have been delivered yet
         self.enclosers: Sequence[Holder] = tuple(dict.fromkeys(enclosers))
         self.ready = ready
 
@@ -124,12 +124,11 @@ class WaitGraph:
     """The graph. All of its methods but the constructor run under its lock."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = forks.lock()
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew in a forked child: no other thread waits there, nor holds the lock."""
-        self.lock._at_fork_reinit()  # type: ignore[attr-defined]
+        """Begin anew in a forked child, where no other thread waits."""
         self.changes = 0  # how often something was given or given back
         self.nested: dict[Wait, None] = {}  # the waits that have enclosers
         self.outer: dict[Wait, None] = {}  # the others
@@ -197,6 +196,7 @@ class WaitGraph:
         if wait.at is not None:
             self.end(wait)
         self.changes += 1
+        wait.answer = answer
         self._answers.append((wait, answer))
 
     def enclose(self, wait: Wait, enclosers: Iterable[Holder]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tts_plugins._calls.caller import Caller, words
 from tts_plugins._calls.cancellation import End, Halt
 from tts_plugins._calls.context import derive, seeds_of
+from tts_plugins._concurrency.wait_graph import Holder
 from tts_plugins._trace.recorder import Trace
 from tts_plugins.answers import AnswerKey
 from tts_plugins.confidence import check_threshold
@@ -160,6 +161,11 @@ class SolveState:
             await self.tasks.close()
         finally:
             self._settle()
+
+    def holders(self) -> Iterator[Holder]:
+        """Yield what its calls hold, and all that this is drawn from."""
+        for hold in self.tasks.holds():
+            yield from hold.enclosers()
 
     def give_up(self) -> None:
         """The same where nothing can be waited for, since the loop or a framework has let go of the solve."""

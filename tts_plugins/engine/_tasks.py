@@ -136,6 +136,10 @@ class Tasks:
         if task is not None and isinstance(work := task.get_coro(), Work):
             work.hold = hold
 
+    def holds(self) -> list[Hold]:
+        """What the tasks pay from."""
+        return [hold for work in list(self._running) if (hold := work.hold) is not None and hold.open]
+
     def ended(self, work: Work) -> None:
         """Forget what has ended."""
         self._running.pop(work, None)
