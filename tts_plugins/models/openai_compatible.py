@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import json
 import inspect
+import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
