@@ -17,7 +17,7 @@ from tts_plugins.policies.difficulty import OF_SCORES, SIGNALS, Signal, predicte
 from tts_plugins.protocols import Model, Run, is_model
 from tts_plugins.stopping import ShippedRule
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
-from tts_plugins.strategies._choice import HeldDoubts
+from tts_plugins.strategies.escalation import HeldDoubts
 from tts_plugins.types import Problem, Scored
 
 # The share of the answers that agree, or the score, at which a ladder ends that was not fitted.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from tts_plugins.confidence import Support, support
-from tts_plugins.protocols import ForwardingRun, Run
+from tts_plugins.protocols import Run
 from tts_plugins.selection import Ballots, Select, choose, grouped, leaders, tally
 from tts_plugins.stopping import Rule
 from tts_plugins.types import Scored
@@ -27,25 +26,6 @@ def chosen(run: Run, candidates: Sequence[Scored], how: Select, stop: object = N
     for doubt in (*unlike, *doubts(candidates, how)):
         run.note("doubt", said=doubt)
     return best
-
-
-class HeldDoubts(ForwardingRun):
-    """Holds back what makes a choice doubtful, until it is known whether that choice stands."""
-
-    def __init__(self, run: Run) -> None:
-        super().__init__(run)
-        self._doubts: list[dict[str, Any]] = []
-
-    def note(self, kind: str, **data: Any) -> None:
-        if kind == "doubt":
-            self._doubts.append(data)
-        else:
-            super().note(kind, **data)
-
-    def tell_doubts(self) -> None:
-        """Pass on what makes the choice doubtful."""
-        for data in self._doubts:
-            self._run.note("doubt", **data)
 
 
 def note_choice(run: Run, best: Scored, found: Support) -> None:

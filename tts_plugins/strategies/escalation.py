@@ -10,7 +10,7 @@ from tts_plugins._internal.config import check_flag
 from tts_plugins.confidence import Support, check_threshold
 from tts_plugins.errors import ConfigurationError, ModelError
 from tts_plugins.protocols import ForwardingRun, Model, Run, StopRule, Strategy, is_model
-from tts_plugins.strategies._choice import HeldDoubts, note_choice
+from tts_plugins.strategies._choice import note_choice
 from tts_plugins.strategies._search import OVER
 from tts_plugins.strategies.beam_search import BeamSearch
 from tts_plugins.strategies.best_of_n import BestOfN
@@ -136,6 +136,25 @@ class Escalating:
                 note_choice(run, found, Support(found.score))
             run.note("choice", candidate=found.id, escalated=True)
         return found
+
+
+class HeldDoubts(ForwardingRun):
+    """Holds back what makes a choice doubtful, until it is known whether that choice stands."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self._doubts: list[dict[str, Any]] = []
+
+    def note(self, kind: str, **data: Any) -> None:
+        if kind == "doubt":
+            self._doubts.append(data)
+        else:
+            super().note(kind, **data)
+
+    def tell_doubts(self) -> None:
+        """Pass on what makes the choice doubtful."""
+        for data in self._doubts:
+            self._run.note("doubt", **data)
 
 
 class _Heard(HeldDoubts):
