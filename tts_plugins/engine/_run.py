@@ -128,7 +128,7 @@ class SolveRun:
         role, within = ("model", None) if scope is None else (scope.role, scope.hold if inside else None)
         parent = scope.event if scope is not None and inside else state.root
         # Taken before anything is waited for: whose turn comes first must not change who gets which.
-        seeds = [next(state.seeds) if scope is None else scope.next_seed() for _ in range(n)]
+        seeds = [state.next_seed() if scope is None else scope.next_seed() for _ in range(n)]
         bound = await model.bound(problem)
         check_bounds(model, bound, state.ledger)
         unit = (bound or FREE).need
