@@ -243,7 +243,7 @@ class Caller:
 
     def _settle(self, inner: Hold, charged: Usage, role: Role, *, bounded: bool = True) -> Amount:
         self._flying.pop(inner, None)
-        return inner.settle(charged.of_role(role), bounded=bounded)
+        return inner.settle(charged, bounded=bounded, role=role)
 
 
 async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Reply:
