@@ -208,7 +208,7 @@ class Meter:
             usd=None if price is None else price(prompt, completion),
             exact=prompt_tokens is not None and completion_tokens is not None,
         )  # fmt: skip
-        self._ledger.reserve(Amount()).settle(usage.of_role(self._role))
+        self._ledger.reserve(Amount()).settle(usage, role=self._role)
         with self._lock:
             self._usage = self._usage + usage
 
@@ -285,7 +285,7 @@ class Meter:
         self._settle(opened, usage)
 
     def _settle(self, opened: _Open, usage: Usage) -> None:
-        opened.hold.settle(usage.of_role(self._role), bounded=opened.call.max_tokens is not None)
+        opened.hold.settle(usage, role=self._role, bounded=opened.call.max_tokens is not None)
         with self._lock:
             self._usage = self._usage + usage
 
