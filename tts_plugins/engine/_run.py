@@ -115,9 +115,9 @@ class SolveRun:
             if (event := self._state.events.get(candidate.id)) is not None:
                 self._state.trace.mark(event, pruned=True)
 
-    async def room(self, problem: Problem, at_most: int) -> int:
+    async def room(self, problem: Problem, at_most: int, *, model: Model | None = None) -> int:
         _check_count("room", at_most, "at_most")
-        gen, after = await bounds(self._state, Whole(self.model, problem))
+        gen, after = await bounds(self._state, Whole(model or self.model, problem))
         return self._state.ledger.fits((gen or FREE).amount.plus(after), at_most)
 
     async def generate(self, model: Model, problem: Problem, n: int = 1) -> Reply:

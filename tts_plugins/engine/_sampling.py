@@ -21,7 +21,7 @@ from tts_plugins.errors import (
 )
 from tts_plugins.protocols import Model, Run, SetVerifier, StopRule
 from tts_plugins.selection import with_content
-from tts_plugins.stopping import should_stop
+from tts_plugins.stopping import should_stop, wave_growth
 from tts_plugins.types import Scored
 
 # Candidates of one wave at most: more than any server bears, so that a huge n costs nothing by itself.
@@ -113,7 +113,7 @@ class Sampling(Sending):
         if self._stop is None:
             return min(left, _MOST)
         least = self._stop.least(with_content(self._seen), left)
-        return min(left, _MOST, max(least, 2 * before, 1))
+        return min(left, _MOST, max(least, wave_growth(self._stop) * before, 1))
 
     def _decided(self, stop: StopRule, n: int) -> bool:
         left = n - len(self._seen) - len(self._failures)

@@ -86,7 +86,8 @@ class Verdict:
             said = {**said, **vars(support_when_unknown(seen, best))}
         confidence, escalated, abstained = said["confidence"], bool(said.get("escalated")), None
         # The single answer of a larger model has no confidence: that it was asked is what speaks for it.
-        if below is not None and (not escalated if confidence is None else confidence < below):
+        # A threshold of 0 answers everything, also what nothing is known of.
+        if below and (not escalated if confidence is None else confidence < below):
             again = "after the escalation " if escalated else ""
             reason = "; ".join([again + _reason(confidence, below), *doubts])
             abstained = Abstained(below=below, confidence=confidence, agreement=said["agreement"], reason=reason,

@@ -25,7 +25,8 @@ class BestOfN(BaseStrategy):
             the largest sum and its best candidate.
         stop: a rule from `tts_plugins.stopping` that may end it early; "careful", "balanced" or "bold" takes the one
             that is shipped for `n` and this way to choose.
-        wave: samples sent at once while a rule is watching; by default as many as the rule needs, then doubling.
+        wave: samples sent at once while a rule is watching; by default as many as the rule needs, then
+            doubling; under a `FadingLead`, such as "balanced", always as many as it needs.
 
     Raises:
         ConfigurationError: a field is out of range; at the call, there is no verifier though `n` is above 1.

@@ -23,7 +23,8 @@ class SelfConsistency(BaseStrategy):
         n: samples at most.
         stop: a rule from `tts_plugins.stopping`, such as `VoteDecided()`, that may end it early; "careful",
             "balanced" or "bold" takes the one that is shipped for `n`.
-        wave: samples sent at once while a rule is watching; by default as many as the rule needs, then doubling.
+        wave: samples sent at once while a rule is watching; by default as many as the rule needs, then
+            doubling; under a `FadingLead`, such as "balanced", always as many as it needs.
 
     Raises:
         ConfigurationError: a field is out of range.
