@@ -175,4 +175,3 @@ def _joined(parent: Candidate, generation: Generation) -> tuple[float, ...] | No
     if parent.logprobs is None or generation.logprobs is None:
         return None
     return parent.logprobs + generation.logprobs
-
