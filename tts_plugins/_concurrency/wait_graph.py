@@ -59,7 +59,7 @@ class Resource:
     def __init__(self) -> None:
         self.holders = 0
         self.moving = 0
-        self.waits: list[Wait] = []
+        self.waits: Sequence[Wait] = ()
 
     def serve(self) -> None:
         """Answer the waits that can be answered, in order of arrival."""
@@ -161,8 +161,7 @@ class WaitGraph:
 
     def begin(self, wait: Wait, at: Resource) -> None:
         """Queue the wait at a resource."""
-        wait.at = at
-        bisect.insort(at.waits, wait, key=_number)
+        self._queue(wait, at)
         (self.nested if wait.enclosers else self.outer)[wait] = None
         self._block(wait.enclosers, 1)
         at.wanted()
@@ -172,8 +171,7 @@ class WaitGraph:
     def move(self, wait: Wait, to: Resource) -> None:
         """Queue the wait at another resource, by the order of its arrival."""
         self._unqueue(wait)
-        wait.at = to
-        bisect.insort(to.waits, wait, key=_number)
+        self._queue(wait, to)
         to.wanted()
         if not to.moving:
             self._suspects[to] = None
@@ -282,9 +280,15 @@ class WaitGraph:
         resource = min(resources, key=lambda r: (r.extensible, r.waits[0].number))
         resource.give_up(resource.waits[0])
 
+    def _queue(self, wait: Wait, at: Resource) -> None:
+        wait.at = at
+        if not isinstance(at.waits, list):  # most resources are never waited for, and have no list either
+            at.waits = []
+        bisect.insort(at.waits, wait, key=_number)
+
     def _unqueue(self, wait: Wait) -> None:
         resource = wait.at
-        assert resource is not None
+        assert resource is not None and isinstance(resource.waits, list)
         index = bisect.bisect_left(resource.waits, wait.number, key=_number)
         del resource.waits[index]
         if not index and resource.waits:

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 from tts_plugins._calls.caller import Send, acquire, check_bounds, words
 from tts_plugins._calls.context import SCOPE, Scope
+from tts_plugins._trace.recorder import compact
 from tts_plugins.budget import FREE, Amount, Bound, Need
+from tts_plugins.engine._blocking import ask_verifier
 from tts_plugins.engine._jobs import Ask, Job, Jobs
-from tts_plugins.engine._scoring import failing_alone, is_ours, scored_by, with_answer
+from tts_plugins.engine._scoring import answered, failing_alone, is_ours, scored_by, with_answer
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Failure, Group, Inbox
 from tts_plugins.errors import BudgetExhausted
@@ -22,6 +24,9 @@ from tts_plugins.types import Candidate, Reply, Score, Scored
 
 # Requests that are begun before others get a turn on the loop: each runs for about 0.1 ms until it waits.
 _AT_ONCE = 16
+
+
+_NOBODY = failing_alone("nobody")
 
 
 class Cost(NamedTuple):
@@ -59,6 +64,7 @@ class Sending:
         # Asked once: what a protocol is, is slow to find out.
         self._alone = state.verifier if is_verifier(state.verifier) else None
         self._whole = state.verifier if is_set_verifier(state.verifier) else None
+        self._failing = _NOBODY if self._alone is None else failing_alone(self._alone.name)
         # A single candidate waits for nothing: it needs no task for itself, and no hold where its verifier is free.
         self._at_once = (
             is_ours(state.answer)
@@ -119,7 +125,7 @@ class Sending:
                     break
                 group = [pending.popleft() for _ in range(hold.units)]
                 left -= len(group)
-                indices, seeds = tuple([job.index for job in group]), tuple([job.seed for job in group])
+                indices, seeds = compact([job.index for job in group]), compact([job.seed for job in group])
                 self._spawn(self._group(asked, indices, seeds, hold, cost, event), hold)
                 if left % _AT_ONCE < len(group) and left:
                     if not waits:
@@ -161,12 +167,12 @@ class Sending:
     ) -> None:
         """Send one request, and verify what it brings."""
         try:
-            reply, rest, request = await self._request(ask, indices, seeds, hold, cost, event, cost.send)
+            reply, rest, request = await self._request(ask, indices, tuple(seeds), hold, cost, event, cost.send)
         except Exception as error:  # noqa: BLE001 - `_failed` decides what becomes of it
             for index, seed in zip(indices, seeds, strict=True):
                 self._inbox.put(Failure(error, Candidate(problem=ask.problem, index=index, seed=seed)))
             return
-        made = [ask.make(*each) for each in zip(reply.generations, indices, seeds, strict=False)]
+        made = list(map(ask.make, reply.generations, indices, seeds))
         if len(seeds) == 1 and not cost.alone:
             # The generation has drawn its part, so that the rest of the hold is the verification's. On in this task:
             # through another one, its connection would lie idle while others take the pool's time.
@@ -199,7 +205,7 @@ class Sending:
         """Verify one after the other what takes no time, with a turn for others now and then."""
         for i, candidate in enumerate(candidates, 1):
             await self._verify(candidate, None, request)
-            if i % _AT_ONCE == 0:
+            if i % _AT_ONCE == 0 and i < len(candidates):
                 await asyncio.sleep(0)
 
     def _kept_until_all(self, candidate: Candidate, own: Hold) -> Candidate:
@@ -250,16 +256,21 @@ class Sending:
     async def _judge(self, candidate: Candidate, hold: Hold | None, event: int) -> Scored:
         """Return the candidate with its answer and its score."""
         state, verifier = self._state, self._alone
-        if verifier is not None or not self._at_once:
+        if hold is not None or not self._at_once:  # else it asks for nothing
             self._enter(candidate, hold, event)
-        candidate = await with_answer(candidate, state.answer, self._run)
+        if not self._at_once:
+            candidate = await with_answer(candidate, state.answer, self._run)
+        elif verifier is None:
+            return Scored.of(candidate, **answered(candidate.text, state.answer))
+        else:
+            candidate = candidate.replace(**answered(candidate.text, state.answer))
         if verifier is None:
             return Scored.of(candidate)
-        with failing_alone(verifier.name):
+        with self._failing:
             return scored_by(verifier.name, candidate, await self._asked(verifier, candidate))
 
     def _asked(self, verifier: Verifier, candidate: Candidate) -> Awaitable[Score]:
-        return self._state.blocking.ask(verifier, verifier.score, self._run, candidate)
+        return ask_verifier(self._state.held, verifier, verifier.score, self._run, candidate)
 
     def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
         """Say that what this task asks for from here on is for the candidate's verification."""
@@ -271,7 +282,9 @@ class Sending:
 def _alike(pending: Iterable[Job], most: int) -> int:
     """How many of the first ones ask the same; `most` at most."""
     asks = [job.ask for job in itertools.islice(pending, most)]
-    return next((i for i, ask in enumerate(asks) if ask is not asks[0]), len(asks))
+    if len(set(map(id, asks))) == 1:  # as nearly always
+        return len(asks)
+    return next(i for i, ask in enumerate(asks) if ask is not asks[0])
 
 
 async def bounds(state: SolveState, ask: Ask, generations: int = 1) -> tuple[Bound | None, Amount]:

@@ -116,8 +116,8 @@ class ReplayModel:
 
 
 def _generation(recorded: PoolCandidate) -> Generation:
-    return Generation(
-        text=RecordedText(recorded),
+    return Generation.made(
+        RecordedText(recorded),
         output=recorded,
         finish_reason="length" if recorded.truncated else "stop",
         tokens=recorded.counted,
