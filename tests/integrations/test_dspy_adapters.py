@@ -93,7 +93,8 @@ async def in_a_loops_executor(module: Any, question: str) -> Any:
 
 def in_a_bare_thread(module: Any, question: str) -> Any:
     asked, lm = list[Any](), dspy.settings.lm
-    thread = threading.Thread(target=lambda: asked.append(module.ask(question=question, lm=lm)))
+    thread = threading.Thread()
+    thread.run = lambda: asked.append(module.ask(question=question, lm=lm))  # type: ignore[method-assign]
     thread.start()
     thread.join()
     return asked[0]
@@ -191,6 +192,13 @@ def test_a_thread_that_outlives_its_candidate_serves_the_next_ones(dspy_server: 
     scaled = Scaled(Served(), n=1, verifier=score, budget=Budget(calls=2), copy=False)
     assert [scaled(question=f"question {k}").answer for k in range(3)] == [0, 1, 2]
     work.put(None)
+
+
+def test_a_call_of_a_bare_thread_for_which_there_is_no_room_ends_its_candidate(
+    dspy_server: LoopbackServer, dspy_lm: Any
+) -> None:
+    result = Scaled(Asking("bare thread"), n=4, verifier=score, budget=Budget(calls=2)).solve(question="q")
+    assert result.stopped == "budget" and len(result.candidates) == 2 == dspy_server.counts.requests
 
 
 def test_the_model_of_an_adapter_reads_and_sees_no_hints(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
