@@ -13,9 +13,10 @@ from tts_plugins.bench.storage._config_diff import differences, grown, in_grade_
 from tts_plugins.bench.storage.rows import ProblemRow
 from tts_plugins.errors import ConfigurationError, DataError
 
-FORMAT, VERSION = "tts-bench", 2
-# Version 2 keeps the text of an answer that is not one of its solve's candidates.
-SINCE_1 = "text"
+FORMAT, VERSION = "tts-bench", 3
+# Columns of a solve that earlier versions do not have. Version 2 keeps the text of an answer that is not one of its
+# solve's candidates, version 3 how sure it was, and whether it was withheld.
+_ADDED = {"text": "TEXT", "confidence": "REAL", "abstained": "INTEGER NOT NULL DEFAULT 0"}
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -25,7 +26,8 @@ CREATE TABLE IF NOT EXISTS solves (
   problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, correct INTEGER, answer TEXT, score REAL,
   chosen INTEGER, stopped TEXT NOT NULL, error TEXT, choice TEXT, calls INTEGER NOT NULL, requests INTEGER NOT NULL,
   prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, verifier_tokens INTEGER NOT NULL, usd REAL,
-  seconds REAL NOT NULL, exact INTEGER NOT NULL, text TEXT, PRIMARY KEY (problem, arm, seed)) WITHOUT ROWID;
+  seconds REAL NOT NULL, exact INTEGER NOT NULL, text TEXT, confidence REAL,
+  abstained INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (problem, arm, seed)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS candidates (
   problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, place INTEGER NOT NULL, answer TEXT,
   correct INTEGER, score REAL, tokens INTEGER, truncated INTEGER NOT NULL, finished INTEGER NOT NULL, step_scores TEXT,
@@ -73,16 +75,19 @@ def _describe(db: sqlite3.Connection, config: Mapping[str, Any], problems: Seque
         db.executemany("INSERT INTO problems VALUES (?, ?, ?, ?, ?)", rows)
 
 
-def is_current(db: sqlite3.Connection) -> bool:
-    return any(name == SINCE_1 for _, name, *_ in db.execute("PRAGMA table_info(solves)"))
+def missing(db: sqlite3.Connection) -> list[str]:
+    """Return the columns of a solve that the file lacks, since an earlier release made it."""
+    there = {name for _, name, *_ in db.execute("PRAGMA table_info(solves)")}
+    return [name for name in _ADDED if name not in there]
 
 
 def upgrade(db: sqlite3.Connection) -> None:
     """Make a file of an earlier release one of this version, all of it or nothing."""
-    if not is_current(db):
+    if lacking := missing(db):
         with db:
             db.execute("BEGIN")
-            db.execute(f"ALTER TABLE solves ADD COLUMN {SINCE_1} TEXT")
+            for name in lacking:
+                db.execute(f"ALTER TABLE solves ADD COLUMN {name} {_ADDED[name]}")
             db.execute("UPDATE about SET value = ? WHERE key = 'version'", (json.dumps(VERSION),))
 
 
