@@ -136,6 +136,7 @@ class Caller:
             request.hold.release()
             self.trace.close(event, error=words(error))
             if isinstance(error, BudgetExhausted) and request.failed is not None:
+                error.args = (f"{error}; the call was to be tried again, since it failed: {request.failed}",)
                 raise error from request.failed
             raise
         finally:
