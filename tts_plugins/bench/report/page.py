@@ -148,8 +148,8 @@ def remarks(summary: Summary) -> list[str]:
             given, right = arm.answered
             share = f", {right / given:.3f} of them right" if given else ""
             said.append(
-                f"{arm.name} is sure enough to answer {given} of {len(arm.all)} solves{share}; the other figures are of "
-                "all, those withheld included"
+                f"{arm.name} is sure enough to answer {given} of {len(arm.all)} solves{share}; the other figures "
+                "are of all, those withheld included"
             )
     if bare:
         said.append(f"{bare} of {len(summary.problems)} problems have no answer and are not counted")

@@ -80,9 +80,13 @@ class CandidateRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemRow:
-    """A problem of the benchmark, in the order of its source."""
+    """A problem of the benchmark, in the order of its source.
+
+    `messages` is JSON: the whole conversation, where `text` is only the user's last message of it.
+    """
 
     id: str
     text: str | None = None
     answer: str | None = None
     level: str | None = None
+    messages: str | None = None

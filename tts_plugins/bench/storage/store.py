@@ -96,8 +96,9 @@ class Store:
     @explained
     def problems(self) -> list[ProblemRow]:
         """Return all problems, in their order."""
-        rows = self._db.execute("SELECT id, text, answer, level FROM problems ORDER BY place")
-        return [ProblemRow(id=i, text=t, answer=a, level=v) for i, t, a, v in rows]
+        messages = "NULL" if missing(self._db, "problems") else "messages"
+        rows = self._db.execute(f"SELECT id, text, answer, level, {messages} FROM problems ORDER BY place")
+        return [ProblemRow(id=i, text=t, answer=a, level=v, messages=m) for i, t, a, v, m in rows]
 
     @explained
     def done(self) -> set[tuple[str, str, int]]:
@@ -107,7 +108,7 @@ class Store:
     @explained
     def solves(self) -> list[SolveRow]:
         """Return all solves that have ended, by problem, arm and seed."""
-        lacking = missing(self._db)
+        lacking = missing(self._db, "solves")
         names = [f.name for f in fields(SolveRow) if f.name not in lacking]
         flags = [name for name in ("correct", "exact", "abstained") if name in names]
         rows = self._db.execute(f"SELECT {', '.join(names)} FROM solves ORDER BY problem, arm, seed")
