@@ -157,10 +157,9 @@ def _serve(settings: ServerSettings, workers: int) -> None:
     port = sock.getsockname()[1]
     if settings.port == 0:
         settings = ServerSettings.from_json(settings.to_json().replace('"port": 0', f'"port": {port}'))
-    _greet(settings)
     download = Download(stderr())
     try:
-        serve(settings, workers=workers, sock=sock, progress=download)
+        serve(settings, workers=workers, sock=sock, progress=download, starting=lambda: _greet(settings))
     except (KeyboardInterrupt, asyncio.CancelledError):
         pass
     finally:
