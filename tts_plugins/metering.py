@@ -109,6 +109,11 @@ class Meter:
         return self._usage
 
     @property
+    def closed(self) -> bool:
+        """Whether its candidate has ended, so that no further call starts."""
+        return self._closed
+
+    @property
     def untouched(self) -> bool:
         """Whether no call was started, so that nothing is lost by starting again."""
         return self._started == 0
@@ -203,7 +208,7 @@ class Meter:
             usd=None if price is None else price(prompt, completion),
             exact=prompt_tokens is not None and completion_tokens is not None,
         )  # fmt: skip
-        self._ledger.reserve(Amount()).settle(usage.of_role(self._role))
+        self._ledger.reserve(Amount()).settle(usage, role=self._role)
         with self._lock:
             self._usage = self._usage + usage
 
@@ -280,7 +285,7 @@ class Meter:
         self._settle(opened, usage)
 
     def _settle(self, opened: _Open, usage: Usage) -> None:
-        opened.hold.settle(usage.of_role(self._role), bounded=opened.call.max_tokens is not None)
+        opened.hold.settle(usage, role=self._role, bounded=opened.call.max_tokens is not None)
         with self._lock:
             self._usage = self._usage + usage
 
@@ -332,10 +337,9 @@ def _learnt_of(model: str) -> tuple[PromptBound, Trust]:
 
 
 def _price(prices: Prices, model: str) -> Price | None:
-    if isinstance(prices, tuple):
-        return pricing(prices, model, None)
-    if prices is not None and model in prices:
-        return pricing(prices[model], model, None)
+    own = prices.get(model) if isinstance(prices, Mapping) else prices
+    if own is not None:
+        return pricing(own, model, None)
     with _guard:
         if model not in _published:
             _published[model] = pricing(None, model, None)

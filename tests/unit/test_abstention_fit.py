@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tts_plugins.models import ReplayModel
 from tts_plugins.models.replay import recorded_answer
 from tts_plugins.policies import Abstention, ComputeOptimal, calibrate
 from tts_plugins.policies.abstention import choices_of, least_answered
+from tts_plugins.policies.calibrate import held_out
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.stopping import VoteLead
 from tts_plugins.testing.synthetic import synthetic_pool
@@ -113,9 +115,10 @@ def test_a_replay_is_what_the_engine_does(strategy: Any) -> None:
 
 
 def test_the_promise_is_kept_and_the_policy_abstains() -> None:
-    pool = synthetic_pool(problems=160, candidates=8)
+    pool = synthetic_pool(problems=300, candidates=8)
     policy = calibrate(pool, budgets=(8,), abstain_risk=0.1, orders=2)
     (plan,) = policy.plans
+    assert (policy.problems, policy.held_out) == (90, 210)
     assert plan.abstain is not None and plan.abstain.below is not None and policy.abstains
     assert plan.abstain.wrong / plan.abstain.answered <= 0.1
     same = ComputeOptimal.from_dict(json.loads(json.dumps(policy.to_dict())))
@@ -139,6 +142,18 @@ def test_the_promise_is_kept_and_the_policy_abstains() -> None:
     assert over.abstained is None  # what the caller says comes first
 
 
+def test_a_threshold_is_fitted_to_problems_that_did_not_choose_the_plan() -> None:
+    pool = synthetic_pool(problems=60, candidates=4)
+    rest = held_out(pool, abstain_risk=0.2)
+    policy = calibrate(pool, budgets=(4,), abstain_risk=0.2, orders=2)
+    assert rest is not None and policy.plans[0].abstain == Abstention.of_pool(rest, policy, risk=0.2)
+    assert (policy.problems, policy.held_out) == (18, len(rest.problems)) == (18, 42)
+    assert len(held_out(pool, hold_out=0.5, abstain_risk=0.2).problems) == 30  # type: ignore[union-attr]
+    all_of_it = calibrate(pool, budgets=(4,), abstain_risk=0.2, hold_out=0, orders=2)
+    assert all_of_it.plans[0].abstain == Abstention.of_pool(pool, all_of_it, risk=0.2)
+    assert any("problems that chose the plan" in note for note in all_of_it.plans[0].notes)
+
+
 def test_a_policy_of_too_few_problems_promises_nothing() -> None:
     policy = calibrate(synthetic_pool(problems=12, candidates=4), budgets=(4,), abstain_risk=0.05, orders=2)
     assert not policy.abstains and policy.plans[0].abstain is not None and policy.plans[0].abstain.needed == 45
@@ -150,6 +165,25 @@ def test_a_policy_of_too_few_problems_promises_nothing() -> None:
             calibrate(synthetic_pool(problems=12, candidates=4), abstain_risk=bad)  # type: ignore[arg-type]
 
 
+def test_it_says_how_many_problems_would_do_where_more_of_the_same_would() -> None:
+    some = Abstention.fit([1.0] * 24 + [0.5] * 6, [True] * 23 + [False] * 7, risk=0.1)
+    assert some.below is None and some.enough is not None and f"about {some.enough} problems would do" in some.words
+    k = some.enough
+    more = Abstention.fit([1.0] * 24 * k + [0.5] * 6 * k, ([True] * 23 + [False]) * k + [False] * 6 * k, risk=0.1)
+    assert more.below == 1.0
+    hopeless = Abstention.fit([1.0] * 30, [True, False] * 15, risk=0.1)
+    assert hopeless.enough is None and "would do" not in hopeless.words
+
+
+def test_a_problem_without_a_score_does_not_block_a_threshold() -> None:
+    pool = synthetic_pool(problems=40, candidates=4)
+    bare = replace(pool.problems[3].candidates[1], score=None, step_scores=())
+    odd = replace(pool.problems[3], candidates=(bare, *pool.problems[3].candidates[1:]))
+    pool = replace(pool, problems=(*pool.problems[:3], odd, *pool.problems[4:]))
+    assert Abstention.of_pool(pool, BestOfN(n=4), risk=0.5).problems == 39
+    assert Abstention.of_pool(pool, SelfConsistency(n=4), risk=0.5).problems == 40
+
+
 def test_files_and_pages(tmp_path: Path) -> None:
     found = Abstention.fit([1 - i / 1000 for i in range(300)], [i % 50 != 49 for i in range(300)], risk=0.1)
     found.save(tmp_path / "a.json")
@@ -158,6 +192,8 @@ def test_files_and_pages(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a threshold for abstention"):
         Abstention.load(tmp_path / "b.json")
     page = abstention_page([("one", found), ("<none>", Abstention.fit([], []))], "model")
+    alike = abstention_page([("same", Abstention.fit([0.5] * 30, [True] * 29 + [False]))], "model")
+    assert alike.count('class="curve') == 1 and "there is no dot" in alike and ">-<" in alike
     assert page.count('class="curve') == 1 and "&lt;none&gt;" in page and "questions answered" in page
     assert "no threshold" in page and "http://" not in page.replace("http://www.w3.org", "")
 

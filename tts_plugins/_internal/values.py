@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
+
+
+def once_made(shown: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Have a `__repr__` show an object too whose constructor has failed: a traceback with local variables has it."""
+
+    @functools.wraps(shown)
+    def __repr__(self: Any) -> str:
+        try:
+            return shown(self)
+        except AttributeError:
+            return f"<{type(self).__name__}, not made>"
+
+    return __repr__
 
 
 def field(thing: Any, name: str) -> Any:
@@ -45,3 +59,10 @@ def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
 def is_number(value: object) -> TypeGuard[float]:
     """Return whether the value is a finite number."""
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def effort_fields(effort: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments of a call that ask for a reasoning effort: `reasoning_effort`, or those that are given."""
+    if effort is None:
+        return {}
+    return {"reasoning_effort": effort} if isinstance(effort, str) else dict(effort)

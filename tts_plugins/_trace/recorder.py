@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import pickle
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from tts_plugins._concurrency import forks
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import json_form
 
@@ -17,6 +17,7 @@ Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 
 _log = logging.getLogger(__name__)
+_adding = forks.lock()  # one for all traces, since it is held for an append alone
 _OWN = frozenset({"id", "kind", "parent", "at", "end"})
 
 
@@ -36,12 +37,12 @@ class Trace:
         self.started = datetime.now(UTC)
         self._origin = time.monotonic()
         self._events: list[dict[str, Any]] = []
-        self._lock = threading.Lock()
         self._listener = listener
         self._spans = spans  # hears events as they are kept, and raises nothing
+        self._heard = listener is not None or spans is not None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What can be pickled and copied: the events, without the lock and without who listens."""
+        """What can be pickled and copied: the events, without who listens."""
         # As they are, since to make JSON of them costs more than all else of a result; but for the first, which has
         # the strategy: its class need not be there where the trace is read.
         events: list[Any] = list(self._events)
@@ -54,16 +55,14 @@ class Trace:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.started, self._origin, self._packed = state["started"], state["origin"], state["events"]
-        self._lock, self._listener, self._spans = threading.Lock(), None, None
+        self._listener = self._spans = None
+        self._heard = False
 
     def __getattr__(self, name: str) -> Any:
         # Of many results that come from other processes, few traces are ever looked at.
-        if name != "_events" or "_packed" not in self.__dict__:
+        if name != "_events" or "_packed" not in vars(self):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        with self._lock:
-            if "_packed" in self.__dict__:
-                self._events = pickle.loads(self.__dict__.pop("_packed"))
-        return self._events
+        return vars(self).setdefault("_events", pickle.loads(self._packed))  # of two threads, the first one's
 
     def open(self, kind: str, parent: int | None, /, **data: Any) -> int:
         """Record the start of something; returns its id for `close`. Nothing in `data` may change later."""
@@ -75,7 +74,8 @@ class Trace:
         if event["end"] is None:
             event.update(data)
             event["end"] = time.monotonic() - self._origin
-            self._tell(event)
+            if self._heard:
+                self._tell(event)
 
     def mark(self, event_id: int, /, **data: Any) -> None:
         """Add to an event later, and tell the listener again: a candidate is pruned by what comes after it."""
@@ -105,12 +105,13 @@ class Trace:
 
     def _add(self, kind: str, parent: int | None, data: dict[str, Any], *, ended: bool) -> int:
         data["kind"], data["parent"] = kind, parent
-        with self._lock:
+        with _adding:
             data["at"] = now = time.monotonic() - self._origin
             data["end"] = now if ended else None
             number = data["id"] = len(self._events)
             self._events.append(data)
-        self._tell(data)
+        if self._heard:
+            self._tell(data)
         return number
 
     def __len__(self) -> int:
@@ -155,6 +156,8 @@ class Trace:
 
 def compact(numbers: Sequence[int | None]) -> Any:
     """Whole numbers in a form that the garbage collector need not visit, where one follows the other."""
+    if type(numbers) is range:
+        return numbers
     first = numbers[0] if numbers else None
     if first is None or (len(numbers) > 1 and list(numbers) != list(range(first, first + len(numbers)))):
         return list(numbers)

@@ -21,7 +21,7 @@ from tts_plugins.errors import (
 )
 from tts_plugins.protocols import Model, Run, SetVerifier, StopRule
 from tts_plugins.selection import with_content
-from tts_plugins.stopping import should_stop
+from tts_plugins.stopping import should_stop, wave_growth
 from tts_plugins.types import Scored
 
 # Candidates of one wave at most: more than any server bears, so that a huge n costs nothing by itself.
@@ -45,18 +45,19 @@ class Sampling(Sending):
     ) -> None:
         super().__init__(state, run)
         self._jobs, self._stop, self._wave = jobs, stop, wave
-        self._seen: list[Scored] = []
-        self._failures: list[BaseException] = []
-        self._attempts: list[Scored] = []  # what there is of those that failed
+        self._arrived = 0
+        # Only where they are looked at again, by a rule or to score them together.
+        self._seen: list[Scored] | None = None if stop is None and self._whole is None else []
+        self._failures: Sequence[Failure | BaseException] = ()
         self._refused: BudgetExhausted | None = None
 
     async def candidates(self) -> AsyncGenerator[Scored, None]:
         """Each candidate as it arrives. When this ends, however it does, nothing is in flight any more."""
-        state, n, launched, size, done = self._state, len(self._jobs), 0, 0, False
+        state, inbox, n, launched, size, done = self._state, self._inbox, len(self._jobs), 0, 0, False
         try:
             state.raise_if_halted()
             state.raise_if_fatal(self._asked_model())
-            state.inboxes.add(self._inbox)
+            state.inboxes.add(inbox)
             state.go_on()
             while launched < n and self._refused is None and not done:
                 size = self._wave_size(n - launched, size)
@@ -66,13 +67,17 @@ class Sampling(Sending):
                 try:
                     await self._begin(jobs, event)
                     for _ in range(len(jobs)):
-                        arrival = await self._inbox.get()
+                        while not inbox:
+                            await inbox.filled()
+                        arrival = inbox.popleft()
                         if isinstance(arrival, Scored):
-                            self._seen.append(arrival)
+                            self._arrived += 1
+                            if self._seen is not None:
+                                self._seen.append(arrival)
                             if self._whole is None:
                                 state.seen.append(arrival)
                                 yield arrival
-                            done = self._decided(n)
+                            done = self._stop is not None and self._decided(self._stop, n)
                         elif isinstance(arrival, str):
                             done = True
                         else:
@@ -84,9 +89,9 @@ class Sampling(Sending):
                     state.trace.close(event)
             await self._stop_sending()
             if self._whole is not None and self._seen:
-                for scored in await self._score_set(self._whole):
+                for scored in await self._score_set(self._whole, self._seen):
                     yield scored
-            if not self._seen:
+            if not self._arrived:
                 raise self._nothing()
         finally:
             await self.close()
@@ -99,7 +104,7 @@ class Sampling(Sending):
             for hold in self._kept.values():
                 hold.release()
             # Their tracebacks have frames that refer to this: a circle, which would keep all of the solve.
-            self._failures, self._attempts, self._refused = [], [], None
+            self._failures, self._refused = (), None
 
     async def _stop_sending(self) -> None:
         self._closed = True
@@ -111,16 +116,16 @@ class Sampling(Sending):
             return min(self._wave, left)
         if self._stop is None:
             return min(left, _MOST)
-        least = self._stop.least(with_content(self._seen), left)
-        return min(left, _MOST, max(least, 2 * before, 1))
+        least = self._stop.least(with_content(self._seen or ()), left)
+        return min(left, _MOST, max(least, wave_growth(self._stop) * before, 1))
 
-    def _decided(self, n: int) -> bool:
-        left = n - len(self._seen) - len(self._failures)
-        if left <= 0 or not should_stop(self._stop, self._seen, left):
+    def _decided(self, stop: StopRule, n: int) -> bool:
+        left = n - self._arrived - len(self._failures)
+        if left <= 0 or not should_stop(stop, self._seen or (), left):
             return False
         if self._state.stopped == "complete" or self._refused is not None:
             self._state.stopped = "stop_rule"  # what the budget refused was not needed
-        self._state.note("stop", rule=repr(self._stop), seen=len(self._seen), left=left)
+        self._state.note("stop", rule=repr(stop), seen=self._arrived, left=left)
         return True
 
     def _failed(self, arrival: Failure | BaseException) -> bool:
@@ -129,23 +134,21 @@ class Sampling(Sending):
         Raises:
             BaseException: the error itself, if it is a defect, or if there is no candidate and can be none.
         """
-        error = arrival.error if isinstance(arrival, Failure) else arrival
+        error = _error_of(arrival)
         if isinstance(error, BudgetExhausted) and self._state.exhausted(error):
             self._refused = self._refused or error
             return False
-        self._failures.append(error)
+        self._note_failures(arrival)
         if (lacking := shortage(error)) is not None:
             self._state.note("shortage", error=lacking)
         fatal = is_fatal(error)
         if fatal and isinstance(error, ModelError):
-            self._state.fatal.append((self._asked_model(), error))
-        if not isinstance(error, TTSError) or (fatal and not self._seen):
+            self._state.fatal = (*self._state.fatal, (self._asked_model(), error))
+        if not isinstance(error, TTSError) or (fatal and not self._arrived):
             try:
                 raise error
             finally:
                 del error, arrival
-        if isinstance(arrival, Failure):
-            self._attempts.append(arrival.attempt())
         if fatal:
             self._state.failed_for_all(error)
         return fatal
@@ -153,8 +156,16 @@ class Sampling(Sending):
     def _asked_model(self) -> Model:
         return next(iter(self._jobs)).ask.model
 
+    def _note_failures(self, *failures: Failure | BaseException) -> None:
+        if not isinstance(self._failures, list):  # most samplings have none, and no list either
+            self._failures = []
+        self._failures.extend(failures)
+
+    def _first_failure(self) -> BaseException | None:
+        return _error_of(self._failures[0]) if self._failures else None
+
     def _nothing(self) -> BaseException:
-        halted, first = self._state.halted, next(iter(self._failures), None)
+        halted, first = self._state.halted, self._first_failure()
         if halted == "cancelled":
             error: TTSError = SolveCancelled("the solve was cancelled before the first candidate was complete")
         elif halted == "deadline":
@@ -170,28 +181,31 @@ class Sampling(Sending):
         error.__cause__ = first
         return error
 
-    async def _score_set(self, verifier: SetVerifier) -> list[Scored]:
+    async def _score_set(self, verifier: SetVerifier, seen: Sequence[Scored]) -> list[Scored]:
         """Score all candidates together. One whose score is invalid fails alone."""
-        state, ordered = self._state, sorted(self._seen, key=lambda c: c.index)
+        state, ordered = self._state, sorted(seen, key=lambda c: c.index)
         state.seen += ordered  # without scores, they are what there is if scoring does not come to an end
         hold = state.ledger.join([self._kept[c.id] for c in ordered])
         scored, failures = await score_together(state, self._run, verifier, ordered, hold)
-        self._failures += failures
+        self._note_failures(*failures)
         self._unscored += len(failures)
         if not scored:
-            self._attempts += [Failure(why, c).attempt() for why, c in zip(failures, ordered, strict=True)]
             raise self._all_failed()
         ids = {c.id for c in ordered}
         state.seen[:] = [c for c in state.seen if c.id not in ids] + scored
         return scored
 
     def _all_failed(self) -> AllCandidatesFailed:
-        first = next(iter(self._failures), None)
+        first, errors = self._first_failure(), [_error_of(each) for each in self._failures]
         error = AllCandidatesFailed(
-            f"all {len(self._failures)} candidates failed; the first because of {words(first) if first else '?'}",
-            self._failures,
+            f"all {len(errors)} candidates failed; the first because of {words(first) if first else '?'}",
+            errors,
             unscored=self._unscored,
-            attempts=self._attempts,
+            attempts=[each.attempt() for each in self._failures if isinstance(each, Failure)],
         )
         error.__cause__ = first
         return error
+
+
+def _error_of(failure: Failure | BaseException) -> BaseException:
+    return failure.error if isinstance(failure, Failure) else failure

@@ -8,11 +8,13 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tts_plugins._calls.caller import Send, acquire, check_bounds, words
+from tts_plugins._calls.caller import acquire, check_bounds, words
 from tts_plugins._calls.context import SCOPE, Scope
+from tts_plugins._trace.recorder import compact
 from tts_plugins.budget import FREE, Amount, Bound, Need
+from tts_plugins.engine._blocking import ask_verifier
 from tts_plugins.engine._jobs import Ask, Job, Jobs
-from tts_plugins.engine._scoring import failing_alone, is_ours, scored_by, with_answer
+from tts_plugins.engine._scoring import answered, failing_alone, is_ours, scored_by, with_answer
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Failure, Group, Inbox
 from tts_plugins.errors import BudgetExhausted
@@ -24,22 +26,25 @@ from tts_plugins.types import Candidate, Reply, Score, Scored
 _AT_ONCE = 16
 
 
+_NOBODY = failing_alone("nobody")
+
+
 class Cost(NamedTuple):
     """What one candidate may cost.
 
     Attributes:
         gen: the bound of its generation; None for a metered model.
         after: what its verification may take.
+        need: what its generation takes.
         unit: both.
         alone: nothing follows a request that needs what is left of its reservation.
-        send: sends a request for candidates that cost this.
     """
 
     gen: Bound | None
     after: Amount
+    need: Need
     unit: Need
     alone: bool
-    send: Send
 
 
 class Sending:
@@ -52,13 +57,14 @@ class Sending:
     def __init__(self, state: SolveState, run: Run) -> None:
         self._state, self._run = state, run
         self._inbox = Inbox()
-        self._tasks: Group = set()
+        self._tasks: Group = {}
         self._closed = False
         self._unscored = 0  # failures of a verification
         self._kept: dict[str, Hold] = {}  # what is held for scoring all of them together, by candidate
         # Asked once: what a protocol is, is slow to find out.
         self._alone = state.verifier if is_verifier(state.verifier) else None
         self._whole = state.verifier if is_set_verifier(state.verifier) else None
+        self._failing = _NOBODY if self._alone is None else failing_alone(self._alone.name)
         # A single candidate waits for nothing: it needs no task for itself, and no hold where its verifier is free.
         self._at_once = (
             is_ours(state.answer)
@@ -69,15 +75,18 @@ class Sending:
     def _spawn(self, coroutine: Coroutine[Any, Any, Any], hold: Hold | None = None) -> None:
         self._state.tasks.spawn(coroutine, self._tasks, hold, self)
 
-    def task_failed(self, task: asyncio.Task[Any]) -> None:
+    def task_failed(self, error: BaseException) -> None:
         """Report a task that ended without an arrival: it is a defect, and nobody may wait for it."""
-        if not self._closed:
-            cause = None if task.cancelled() else task.exception()
-            error: BaseException = RuntimeError(
-                f"a task of the engine ended by {'cancellation' if cause is None else words(cause)}"
+        if self._closed:
+            return
+        if not isinstance(error, SystemExit | KeyboardInterrupt):
+            cancelled = isinstance(error, asyncio.CancelledError)
+            cause, error = (
+                error,
+                RuntimeError(f"a task of the engine ended by {'cancellation' if cancelled else words(error)}"),
             )
-            error.__cause__ = cause
-            self._inbox.put(cause if isinstance(cause, SystemExit | KeyboardInterrupt) else error)
+            error.__cause__ = None if cancelled else cause
+        self._inbox.put(error)
 
     async def _begin(self, jobs: Sequence[Job] | Jobs, event: int) -> None:
         """Send a wave: at once as much as there is room for, and the rest by a task that may wait for room."""
@@ -116,7 +125,7 @@ class Sending:
                     break
                 group = [pending.popleft() for _ in range(hold.units)]
                 left -= len(group)
-                indices, seeds = tuple([job.index for job in group]), tuple([job.seed for job in group])
+                indices, seeds = compact([job.index for job in group]), compact([job.seed for job in group])
                 self._spawn(self._group(asked, indices, seeds, hold, cost, event), hold)
                 if left % _AT_ONCE < len(group) and left:
                     if not waits:
@@ -151,19 +160,19 @@ class Sending:
         gen, after = await self._bounds(ask)
         free = after == FREE.amount
         need = (gen or FREE).need
-        return Cost(gen, after, need if free else need.plus(after), free and self._at_once, ask.send)
+        return Cost(gen, after, need, need if free else need.plus(after), free and self._at_once)
 
     async def _group(
         self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int
     ) -> None:
         """Send one request, and verify what it brings."""
         try:
-            reply, rest, request = await self._request(ask, indices, seeds, hold, cost, event, cost.send)
+            reply, rest, request = await self._request(ask, indices, tuple(seeds), hold, cost, event)
         except Exception as error:  # noqa: BLE001 - `_failed` decides what becomes of it
             for index, seed in zip(indices, seeds, strict=True):
                 self._inbox.put(Failure(error, Candidate(problem=ask.problem, index=index, seed=seed)))
             return
-        made = [ask.make(*each) for each in zip(reply.generations, indices, seeds, strict=False)]
+        made = list(map(ask.make, reply.generations, indices, seeds))
         if len(seeds) == 1 and not cost.alone:
             # The generation has drawn its part, so that the rest of the hold is the verification's. On in this task:
             # through another one, its connection would lie idle while others take the pool's time.
@@ -196,7 +205,7 @@ class Sending:
         """Verify one after the other what takes no time, with a turn for others now and then."""
         for i, candidate in enumerate(candidates, 1):
             await self._verify(candidate, None, request)
-            if i % _AT_ONCE == 0:
+            if i % _AT_ONCE == 0 and i < len(candidates):
                 await asyncio.sleep(0)
 
     def _kept_until_all(self, candidate: Candidate, own: Hold) -> Candidate:
@@ -208,11 +217,11 @@ class Sending:
         return candidate
 
     def _request(
-        self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int, send: Send
+        self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int
     ) -> Coroutine[Any, Any, tuple[Reply, Hold, int]]:
         return self._state.caller.request(
-            ask.model, ask.problem, seeds, bound=cost.gen, unit=cost.unit, hold=hold, within=None, role="model",
-            parent=event, send=send, indices=indices, alone=cost.alone,
+            ask.model, ask, seeds, bound=cost.gen, unit=cost.unit, need=cost.need, hold=hold, within=None, role="model",
+            parent=event, indices=indices, alone=cost.alone,
         )  # fmt: skip
 
     async def _verify(self, candidate: Candidate, hold: Hold | None, parent: int) -> None:
@@ -247,16 +256,21 @@ class Sending:
     async def _judge(self, candidate: Candidate, hold: Hold | None, event: int) -> Scored:
         """Return the candidate with its answer and its score."""
         state, verifier = self._state, self._alone
-        if verifier is not None or not self._at_once:
+        if hold is not None or not self._at_once:  # else it asks for nothing
             self._enter(candidate, hold, event)
-        candidate = await with_answer(candidate, state.answer, self._run)
+        if not self._at_once:
+            candidate = await with_answer(candidate, state.answer, self._run)
+        elif verifier is None:
+            return Scored.of(candidate, **answered(candidate.text, state.answer))
+        else:
+            candidate = candidate.replace(**answered(candidate.text, state.answer))
         if verifier is None:
             return Scored.of(candidate)
-        with failing_alone(verifier.name):
+        with self._failing:
             return scored_by(verifier.name, candidate, await self._asked(verifier, candidate))
 
     def _asked(self, verifier: Verifier, candidate: Candidate) -> Awaitable[Score]:
-        return self._state.blocking.ask(verifier, verifier.score, self._run, candidate)
+        return ask_verifier(self._state.held, verifier, verifier.score, self._run, candidate)
 
     def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
         """Say that what this task asks for from here on is for the candidate's verification."""
@@ -268,7 +282,9 @@ class Sending:
 def _alike(pending: Iterable[Job], most: int) -> int:
     """How many of the first ones ask the same; `most` at most."""
     asks = [job.ask for job in itertools.islice(pending, most)]
-    return next((i for i, ask in enumerate(asks) if ask is not asks[0]), len(asks))
+    if len(set(map(id, asks))) == 1:  # as nearly always
+        return len(asks)
+    return next(i for i, ask in enumerate(asks) if ask is not asks[0])
 
 
 async def bounds(state: SolveState, ask: Ask, generations: int = 1) -> tuple[Bound | None, Amount]:

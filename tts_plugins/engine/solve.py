@@ -25,6 +25,8 @@ from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.strategies.abstaining import Abstaining
 from tts_plugins.types import Problem, Result
 
+_drawing = random.SystemRandom()
+
 
 async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
     """Solve one problem.
@@ -66,7 +68,9 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
         AllCandidatesFailed: every candidate failed; the first cause is its `__cause__`.
         LowConfidence: the choice is not sure enough, and `on_abstain` is "raise".
     """
-    return await Solving(Problem.of(problem), settings_of(options)).run()
+    solving = Solving(Problem.of(problem), settings_of(options))
+    del problem, options  # of thousands in flight, none need keep them
+    return await solving.run()
 
 
 def solve_sync(problem: object, **options: Unpack[SolveOptions]) -> Result:
@@ -209,5 +213,5 @@ def seed_or_drawn(given: int | None) -> int:
     """Return the seed, or draw one: from the enclosing solve's if there is one."""
     if given is None:
         outer = SCOPE.get()
-        return random.SystemRandom().getrandbits(31) if outer is None else outer.next_seed()
+        return _drawing.getrandbits(31) if outer is None else outer.next_seed()
     return given

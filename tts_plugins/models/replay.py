@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
+from tts_plugins._internal.values import once_made
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, RequestRefused
 from tts_plugins.pools import Pool, PoolCandidate, PoolProblem
@@ -60,13 +61,14 @@ class ReplayModel:
         self._by_prompt = {p.prompt: p for p in pool.problems if p.prompt}
         self._left: WeakKeyDictionary[Problem, list[PoolCandidate]] = WeakKeyDictionary()
 
+    @once_made
     def __repr__(self) -> str:
         return f"ReplayModel({self.name}, seed={self._seed})"
 
     async def bound(self, problem: Problem) -> Bound:
         """Return the most tokens that any sample of the problem has; without a bound if they were not counted."""
         found = self._find(problem)
-        tokens = [c.tokens for c in found.candidates]
+        tokens = [c.counted for c in found.candidates]
         most = None if None in tokens else max((t for t in tokens if t is not None), default=0)
         return Bound(prompt_tokens=found.prompt_tokens or 0, completion_tokens=most)
 
@@ -95,7 +97,7 @@ class ReplayModel:
                 requests=1,
                 prompt_tokens=found.prompt_tokens or 0,
                 completion_tokens=sum(c.tokens or 0 for c in given),
-                exact=self._pool.exact_tokens and all(c.tokens is not None for c in given),
+                exact=self._pool.exact_tokens and all(c.counted is not None for c in given),
             ),
         )
 
@@ -114,10 +116,10 @@ class ReplayModel:
 
 
 def _generation(recorded: PoolCandidate) -> Generation:
-    return Generation(
-        text=RecordedText(recorded),
+    return Generation.made(
+        RecordedText(recorded),
         output=recorded,
         finish_reason="length" if recorded.truncated else "stop",
-        tokens=recorded.tokens,
+        tokens=recorded.counted,
         logprobs=tuple(map(float, recorded.extra["logprobs"])) if recorded.extra.get("logprobs") else None,
     )

@@ -100,6 +100,11 @@ class Usage:
         sums["by_role"] = {role: each[0] if len(each) == 1 else cls.sum(each) for role, each in parts.items()}
         return from_checked(Usage, sums)
 
+    @classmethod
+    def made(cls, **values: Any) -> Usage:
+        """A new one, of all fields by name, whose values were checked before."""
+        return from_checked(Usage, values)
+
     def of_role(self, role: str) -> Usage:
         """Return the same usage as that of a role."""
         return from_checked(Usage, {**vars(self), "by_role": {role: self}})

@@ -76,6 +76,11 @@ class Arm:
         return all(s.exact for s in self.all)
 
     @cached_property
+    def prompts(self) -> bool:
+        """Whether the tokens of prompts were counted, or charged at their bound."""
+        return any(s.prompt_tokens for s in self.all)
+
+    @cached_property
     def unknown(self) -> bool:
         """Whether tokens of some solves are not known at all: a pool has null for them. They are not zero."""
         return any(not s.exact and self._unknown(self._of(s), s.completion_tokens) for s in self.all)
@@ -90,6 +95,14 @@ class Arm:
     def failed(self) -> list[SolveRow]:
         """Solves that ended with an error instead of an answer."""
         return [s for s in self.all if s.error is not None]
+
+    @property
+    def answered(self) -> tuple[int, int] | None:
+        """How many graded solves were answered, and how many of these answers are right; None if all were answered."""
+        if not any(s.abstained for s in self.all):
+            return None
+        given = [s.correct for s in self.all if s.correct is not None and not s.abstained]
+        return len(given), given.count(True)
 
     @cached_property
     def tokens(self) -> Estimate:
