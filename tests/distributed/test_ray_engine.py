@@ -125,8 +125,8 @@ async def test_a_problem_that_kills_each_worker_fails_alone() -> None:
     model = Factory(work.Deadly, "bad", None)
     found = await solve_many(problems, model=model, engine=engine, return_errors=True, **FOUR)
     assert [isinstance(each, Result) for each in found] == [problem != "bad" for problem in problems]
-    assert isinstance(found[3], JobFailed) and "3 workers died while problem 3 was under way" in str(found[3])
-    assert engine.stats.workers_lost == 3
+    assert isinstance(found[3], JobFailed) and "4 workers died while problem 3 was under way" in str(found[3])
+    assert engine.stats.workers_lost == 4
 
 
 async def test_the_first_error_ends_the_rest() -> None:

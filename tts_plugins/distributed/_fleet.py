@@ -17,8 +17,9 @@ from tts_plugins.errors import JobFailed, TTSError
 from tts_plugins.types import Usage
 
 _START, _STOP = 300.0, 30.0  # seconds that a worker has to start in, and to end in
-_DEATHS = 3  # of workers, with a job under way, that end this job
-_IN_A_ROW = 5  # deaths in one worker's place, without any outcome in between, that end the run
+# After one death its jobs are done again few at a time, after two one alone; a job that is alone at two more has failed.
+_ALONE, _FAILED = 2, 4
+_IN_A_ROW = 8  # deaths in one worker's place, without any outcome in between, that end the run
 
 
 class _Worker:
@@ -150,26 +151,25 @@ class Fleet:
         while lacking:
             worker = lacking.popleft()
             more = self._in_flight + 2 * worker.pace > len(worker.given)
-            if more and (self._give_again(worker) or self._give_next(worker, source)):
+            if more and (job := self._next(worker, source)) is not None:
+                worker.give(job, suspect=job[0] in self._deaths)
                 lacking.append(worker)
             elif worker.given:
                 jobs, worker.fresh = pickled_jobs(worker.fresh), []
                 self._open(worker, lambda worker, jobs=jobs: worker.actor.turn.remote(jobs))  # type: ignore[misc]
 
-    def _give_next(self, worker: _Worker, source: Iterator[Job]) -> bool:
-        job = next(source, None)
-        if job is not None:
-            worker.give(job, suspect=False)
-        return job is not None
-
-    def _give_again(self, worker: _Worker) -> bool:
-        """Give a job that was under way where a worker died: few at a time, then one, until it is known which kills."""
+    def _next(self, worker: _Worker, source: Iterator[Job]) -> Job | None:
+        """Return a worker's next job; None if there is none, or what it has must end first."""
+        if any(self._deaths.get(number, 0) >= _ALONE for number in (worker.given if len(worker.given) == 1 else ())):
+            return None
         for place, job in enumerate(self._again):
-            if worker.suspects < (max(1, self._in_flight // 8) if self._deaths[job[0]] == 1 else 1):
+            alone = self._deaths[job[0]] >= _ALONE
+            if alone and worker.given:
+                return None
+            if alone or worker.suspects < max(1, self._in_flight // 8):
                 del self._again[place]
-                worker.give(job, suspect=True)
-                return True
-        return False
+                return job
+        return next(source, None)
 
     def _replace(self, worker: _Worker, error: BaseException) -> Iterator[tuple[int, Any]]:
         """Start a worker for one that is lost; what it was given is done again, but for what has killed too many."""
@@ -188,8 +188,8 @@ class Fleet:
         self._open(self._new(worker.deaths + 1), self._start)
         for number, job in worker.given.items():
             self._deaths[number] = deaths = self._deaths.get(number, 0) + 1
-            if deaths < _DEATHS:
-                self._again.append((number, job))
+            if deaths < _FAILED:
+                self._again.insert(0 if deaths >= _ALONE else len(self._again), (number, job))
                 continue
             del self._deaths[number]
             said = f"{deaths} workers died while problem {number} was under way ({_plain(error)})"
