@@ -9,15 +9,16 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
+from tts_plugins._version import __version__
 from tts_plugins.distributed._actors import Crash, WorkerActor
 from tts_plugins.distributed._pickling import NOTHING_ENDED, Job, pickled_jobs, unpickled_outcomes
 from tts_plugins.distributed.connection import check_versions, ray_module
 from tts_plugins.distributed.shared_budget import SharedBudget
-from tts_plugins.errors import JobFailed, TTSError
+from tts_plugins.errors import ConfigurationError, JobFailed, TTSError
 from tts_plugins.types import Usage
 
 _START, _STOP = 300.0, 30.0  # seconds that a worker has to start in, and to end in
-# After one death its jobs are done again few at a time, after two one alone; a job that is alone at two more has failed.
+# After one death jobs are done again few at a time, after two each alone; one that is alone at two more has failed.
 _ALONE, _FAILED = 2, 4
 _IN_A_ROW = 8  # deaths in one worker's place, without any outcome in between, that end the run
 
@@ -128,7 +129,7 @@ class Fleet:
         try:
             async with asyncio.timeout(_START):
                 await self._account.actor.bury.remote()  # who died before: it is charged, and the rest is free
-                check_versions(*await worker.actor.about.remote())
+                check_versions(*await self._about(worker))
                 await worker.actor.start.remote(
                     self._work, self._account.actor, self._account.limits, self._in_flight, self._count, os.getcwd(),
                     self._counted,
@@ -141,6 +142,17 @@ class Fleet:
         except ray.exceptions.RayError as error:
             raise _plain(error) from error
         return NOTHING_ENDED
+
+    async def _about(self, worker: _Worker) -> tuple[dict[str, str], str]:
+        try:
+            found: tuple[dict[str, str], str] = await worker.actor.about.remote()
+            return found
+        except ray_module().exceptions.RayActorError as error:
+            said = str(error).strip().splitlines()[-1]  # above it is the traceback of Ray's own code
+            raise ConfigurationError(
+                f"RayEngine: a worker cannot be made ({said}); install tts-plugins {__version__} on each machine, "
+                "with the extra ray"
+            ) from error
 
     def _deal(self, source: Iterator[Job]) -> None:
         """Give workers what they lack, one job after the other, so that none has all that is left; and wait for them.
@@ -160,7 +172,7 @@ class Fleet:
 
     def _next(self, worker: _Worker, source: Iterator[Job]) -> Job | None:
         """Return a worker's next job; None if there is none, or what it has must end first."""
-        if any(self._deaths.get(number, 0) >= _ALONE for number in (worker.given if len(worker.given) == 1 else ())):
+        if len(worker.given) == 1 and self._deaths.get(next(iter(worker.given)), 0) >= _ALONE:
             return None
         for place, job in enumerate(self._again):
             alone = self._deaths[job[0]] >= _ALONE
