@@ -109,8 +109,8 @@ def _judged(home: Path, count: int, hits: int) -> dict[str, int]:
     when = {name: float(at) for at, name in acknowledged}
     rows = set(json.loads((home / "rows").read_text()))
     twice = {name for at, name, _ in calls if name in when and float(at) > when[name]}
-    return {"batches": 1, "kills": hits, "acknowledged": len(when), "lost": len(set(when) - rows), "paid_twice": len(twice),
-            "repeated_calls": len(calls) - 4 * count, "complete": int(len(rows) == count),
+    return {"batches": 1, "kills": hits, "acknowledged": len(when), "lost": len(set(when) - rows),
+            "paid_twice": len(twice), "repeated_calls": len(calls) - 4 * count, "complete": int(len(rows) == count),
             "charged": json.loads((home / "spent").read_text())[0], "sent": len(calls)}  # fmt: skip
 
 
