@@ -66,10 +66,19 @@ class Report(NamedTuple):
     def of(cls, reported: Any) -> Report:
         """Read a server's usage object, whatever it is."""
         details, read = field(reported, "completion_tokens_details"), field(reported, "prompt_tokens_details")
-        return cls(
+        prompt, completion = (
             _count(field(reported, "prompt_tokens"), 1),
             _count(field(reported, "completion_tokens"), 0),
-            0 if details is None else _count(field(details, "reasoning_tokens"), 1) or 0,
+        )
+        thought = 0 if details is None else _count(field(details, "reasoning_tokens"), 1) or 0
+        if prompt is not None and completion is not None:
+            # xAI and Gemini count thoughts in the total only.
+            beside = max(0, (_count(field(reported, "total_tokens"), 1) or 0) - prompt - completion)
+            completion += beside
+        return cls(
+            prompt,
+            completion,
+            thought,
             0 if read is None else _count(field(read, "cached_tokens"), 1) or 0,
             bool(field(reported, "every_choice")),
             bool(field(reported, "upper_bound")),
