@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
@@ -233,11 +234,22 @@ class Search(BaseSearch[Sample]):
 
     def chosen(self, result: Result) -> Result:
         """The winner's trace is the program's, as if it alone had run."""
+        result = self._readable(result)
         self._winner = None if result.abstained is not None else self._samples.get(result.best.seed)
         if result.abstained is None and self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
             self._trace.extend(self.trace_of(result.best.seed))
             del self._trace[: max(len(self._trace) - most, 0)]
         return result
+
+    def _readable(self, result: Result) -> Result:
+        """Let the answer be given by a candidate that the program's adapter can read, where as many votes were for it."""
+        parses, key = getattr(self._vote, "parses", None), result.answer_key
+        if parses is None or key is None or self._judge is not None or parses(result.output):
+            return result
+        votes = Counter(c.vote for c in result.candidates if c.vote is not None)
+        most = [c for c in result.candidates if c.vote is not None and votes[c.vote] == votes[key]]
+        others = [c for c in most if parses(c.output)]
+        return replace(result, best=max(others, key=lambda c: c.vote == key)) if others else result
 
     @property
     def _winners_relay(self) -> Relay | None:
