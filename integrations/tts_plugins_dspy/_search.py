@@ -10,7 +10,7 @@ from typing import Any
 
 import dspy
 
-from tts_plugins import Generation, Ledger, Problem, Result, current_ledger
+from tts_plugins import Generation, Ledger, Problem, Result, SelfConsistency, current_ledger
 from tts_plugins.adapters import (
     METER,
     Attempts,
@@ -242,14 +242,16 @@ class Search(BaseSearch[Sample]):
         return result
 
     def _readable(self, result: Result) -> Result:
-        """Let the answer be given by a candidate that the program's adapter can read, where as many votes were for it."""
+        """Let the chosen answer, or one with as many votes, be given by a candidate that the program's adapter reads."""
         parses, key = getattr(self._vote, "parses", None), result.answer_key
         if parses is None or key is None or self._judge is not None or parses(result.output):
             return result
-        votes = Counter(c.vote for c in result.candidates if c.vote is not None)
-        most = [c for c in result.candidates if c.vote is not None and votes[c.vote] == votes[key]]
-        others = [c for c in most if parses(c.output)]
-        return replace(result, best=max(others, key=lambda c: c.vote == key)) if others else result
+        votes = Counter(c.vote for c in result.candidates)
+        plain = isinstance(self.settings.strategy, SelfConsistency | None) and not result.escalated
+        same = [c for c in result.candidates if c.vote == key]
+        tied = [c for c in result.candidates if plain and c.vote is not None and votes[c.vote] == votes[key]]
+        best = next((c for c in [*same, *tied] if parses(c.output)), result.best)
+        return replace(result, best=best)
 
     @property
     def _winners_relay(self) -> Relay | None:
