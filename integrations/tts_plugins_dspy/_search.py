@@ -242,7 +242,7 @@ class Search(BaseSearch[Sample]):
         return result
 
     def _readable(self, result: Result) -> Result:
-        """Let the chosen answer, or one with as many votes, be given by a candidate that the program's adapter reads."""
+        """Choose a candidate that the program's adapter reads, with the same vote, or with one of as many votes."""
         parses, key = getattr(self._vote, "parses", None), result.answer_key
         if parses is None or key is None or self._judge is not None or parses(result.output):
             return result
