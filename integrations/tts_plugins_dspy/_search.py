@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -230,9 +230,10 @@ class Search(BaseSearch[Sample]):
 
         return predict() if self._stream is None else in_worker_thread(predict)
 
-    async def acall(self, sample: Sample) -> Any:
+    def acall(self, sample: Sample) -> Awaitable[Any]:
         """The module's prediction, by its `acall`."""
-        return await sample.module.acall(*self._args, **self.inputs)
+        called: Awaitable[Any] = sample.module.acall(*self._args, **self.inputs)
+        return called
 
     def read(self, sample: Sample, output: Any) -> Generation:
         """The prediction, as verifiers and votes see it."""
