@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from tts_plugins._internal.values import is_number
+from tts_plugins._internal.values import is_number, is_whole
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Usage
 
@@ -205,3 +205,5 @@ class Limits:
             value = getattr(self, name)
             if value is not None and (not is_number(value) or value <= 0):
                 raise ConfigurationError(f"{name}={value!r} must be above 0; leave it out for no limit")
+        if self.concurrency is not None and not is_whole(self.concurrency, 1):
+            raise ConfigurationError(f"concurrency={self.concurrency!r} must be a whole number of at least 1")

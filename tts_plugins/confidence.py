@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tts_plugins._internal.config import check_share, in_unit
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.selection import Select, grouped, tally
+from tts_plugins.selection import Select, group_of, tally
 from tts_plugins.types import Scored
 
 
@@ -33,9 +33,9 @@ def support(candidates: Sequence[Scored], best: Scored, how: Select) -> Support:
     shared = agreement(candidates, best)
     if how == "majority" and tally(candidates):
         return Support(shared, shared)
-    if how == "weighted" and best.vote is not None and all(c.score is not None for c in candidates):
-        mass = tally(candidates, weighted=True)[grouped(candidates)[best.vote]]
-        return Support(_share(mass / len(candidates)), shared)
+    group = group_of(candidates, best.vote)
+    if how == "weighted" and group is not None and all([c.score is not None for c in candidates]):
+        return Support(_share(tally(candidates, weighted=True)[group] / len(candidates)), shared)
     return Support(_share(best.score), shared)
 
 
@@ -45,10 +45,8 @@ def agreement(candidates: Sequence[Scored], best: Scored) -> float | None:
     A candidate without a readable answer counts as one that disagrees. None if the chosen one has no answer, and if
     there are no others to agree with it.
     """
-    groups = grouped(candidates)
-    if best.vote is None or len(candidates) < 2 or best.vote not in groups:
-        return None
-    return sum(c.vote is not None and groups[c.vote] == groups[best.vote] for c in candidates) / len(candidates)
+    group = group_of(candidates, best.vote)
+    return None if group is None or len(candidates) < 2 else tally(candidates)[group] / len(candidates)
 
 
 def support_when_unknown(candidates: Sequence[Scored], best: Scored) -> Support:

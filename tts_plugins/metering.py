@@ -113,6 +113,11 @@ class Meter:
         return self._usage
 
     @property
+    def closed(self) -> bool:
+        """Whether its candidate has ended, so that no further call starts."""
+        return self._closed
+
+    @property
     def untouched(self) -> bool:
         """Whether no call was started, so that nothing is lost by starting again."""
         return self._started == 0
@@ -209,7 +214,7 @@ class Meter:
             usd=None if price is None else price(prompt, completion),
             exact=prompt_tokens is not None and completion_tokens is not None,
         )  # fmt: skip
-        self._ledger.reserve(Amount()).settle(usage.of_role(self._role))
+        self._ledger.reserve(Amount()).settle(usage, role=self._role)
         self._add(usage)
 
     def fail(self, key: Hashable, charge: Charge) -> None:
@@ -286,7 +291,7 @@ class Meter:
         self._settle(opened, usage)
 
     def _settle(self, opened: _Open, usage: Usage) -> None:
-        opened.hold.settle(usage.of_role(self._role), bounded=opened.call.max_tokens is not None)
+        opened.hold.settle(usage, role=self._role, bounded=opened.call.max_tokens is not None)
         self._add(usage)
 
     def _add(self, usage: Usage) -> None:
@@ -341,10 +346,9 @@ def _learnt_of(model: str) -> tuple[PromptBound, Trust]:
 
 
 def _price(prices: Prices, model: str) -> Price | None:
-    if isinstance(prices, tuple):
-        return pricing(prices, model, None)
-    if prices is not None and model in prices:
-        return pricing(prices[model], model, None)
+    own = prices.get(model) if isinstance(prices, Mapping) else prices
+    if own is not None:
+        return pricing(own, model, None)
     with _guard:
         if model not in _published:
             _published[model] = pricing(None, model, None)

@@ -253,10 +253,14 @@ class Run(Protocol):
         """Say that these are not followed any further: for the trace."""
         ...
 
-    async def room(self, problem: Problem, at_most: int) -> int:
+    async def room(self, problem: Problem, at_most: int, *, model: Model | None = None) -> int:
         """How many more whole solutions the budget is sure to pay for, verification included; `at_most` at most.
 
-        Each is taken at its bound, so that more may come in the end where tokens or money are limited.
+        Each is taken at its bound, so that more may come in the end where tokens or money are limited. Another `model`
+        is asked instead of the run's where one is given.
+
+        Raises:
+            UnboundedCallError, UnknownPriceError: a limit cannot hold over that model.
         """
         ...
 
@@ -334,8 +338,8 @@ class ForwardingRun(Run):
     def prune(self, candidates: Sequence[Candidate]) -> None:
         self._run.prune(candidates)
 
-    async def room(self, problem: Problem, at_most: int) -> int:
-        return await self._run.room(problem, at_most)
+    async def room(self, problem: Problem, at_most: int, *, model: Model | None = None) -> int:
+        return await self._run.room(problem, at_most, model=model)
 
     async def generate(self, model: Model, problem: Problem, n: int = 1) -> Reply:
         return await self._run.generate(model, problem, n)

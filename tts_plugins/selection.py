@@ -130,19 +130,44 @@ def spread(candidates: Sequence[Scored], k: int) -> list[Scored]:
     return chosen
 
 
+class Ballots(list[Scored]):
+    """Candidates whose votes are read and counted once, for all that ask; nothing may be changed in it.
+
+    The functions of this module take it wherever they take candidates.
+    """
+
+    __slots__ = ("_names", "_tallies")
+
+    def __init__(self, candidates: Iterable[Scored]) -> None:
+        super().__init__(candidates)
+        self._names: list[str | None] | None = None
+        self._tallies: dict[bool, dict[str, float]] = {}
+
+
 def tally(candidates: Sequence[Scored], *, weighted: bool = False) -> dict[str, float]:
     """Votes by answer, in order of first appearance; scores instead of ones where `weighted`.
 
     Candidates whose answer could not be read do not vote.
     """
-    groups = grouped(candidates)
+    if not isinstance(candidates, Ballots):
+        return _tallied(candidates, weighted)
+    if weighted not in candidates._tallies:
+        candidates._tallies[weighted] = _tallied(candidates, weighted)
+    return candidates._tallies[weighted]
+
+
+def _tallied(candidates: Sequence[Scored], weighted: bool) -> dict[str, float]:
+    names = _names(candidates)
     if not weighted:
-        counts = Counter([groups[vote] for c in candidates if (vote := c.vote) is not None])
-        return {answer: float(count) for answer, count in counts.items()}
+        counts = dict[str, float]()
+        for name in names:
+            if name is not None:
+                counts[name] = counts.get(name, 0.0) + 1.0
+        return counts
     votes: dict[str, list[float]] = {}
-    for c in candidates:
-        if (vote := c.vote) is not None:
-            votes.setdefault(groups[vote], []).append(_score(c))
+    for c, name in zip(candidates, names, strict=True):
+        if name is not None:
+            votes.setdefault(name, []).append(_score(c))
     # fsum: 0.1 + 0.2 + 0.3 must equal 0.6 in any order, else the order of arrival decides close votes.
     return {answer: math.fsum(shares) for answer, shares in votes.items()}
 
@@ -153,11 +178,41 @@ def grouped(candidates: Sequence[Candidate]) -> dict[str, str]:
     Votes form a group where each means the same as each other one in it (a clique): "means the same" is not transitive.
     The order of the candidates changes nothing.
     """
-    votes = [vote for c in candidates if (vote := c.vote) is not None]
+    votes = [c.vote for c in candidates]
+    groups = _groups(votes)
+    return {vote: vote for vote in votes if vote is not None} if groups is None else groups
+
+
+def _names(candidates: Sequence[Candidate]) -> list[str | None]:
+    """The group of each candidate's vote; None where it has none."""
+    if isinstance(candidates, Ballots) and candidates._names is not None:
+        return candidates._names
+    votes = [c.vote for c in candidates]
+    groups = _groups(votes)
+    names = votes if groups is None else [None if vote is None else groups[vote] for vote in votes]
+    if isinstance(candidates, Ballots):
+        candidates._names = names
+    return names
+
+
+def group_of(candidates: Sequence[Candidate], vote: str | None) -> str | None:
+    """The group of a vote; None where no candidate gave it."""
+    if vote is None:
+        return None
+    return next((name for c, name in zip(candidates, _names(candidates), strict=True) if c.vote == vote), None)
+
+
+_PLAIN = frozenset({str, type(None)})
+
+
+def _groups(votes: Sequence[str | None]) -> dict[str, str] | None:
+    """The group of each vote; None where each is a group of its own, since nothing relates them."""
+    if set(map(type, votes)) <= _PLAIN:  # as nearly all are
+        return None
     relation = next((vote.relation for vote in votes if isinstance(vote, RelatedKey)), None)
     if relation is None:
-        return {vote: vote for vote in votes}
-    counts = Counter(votes)
+        return None
+    counts = Counter([vote for vote in votes if vote is not None])
     cliques: list[list[str]] = []
     for vote in sorted(counts, key=lambda vote: (-counts[vote], vote)):
         home = next((clique for clique in cliques if all(relation.same(vote, other) for other in clique)), None)
@@ -185,10 +240,12 @@ def leaders(candidates: Sequence[Scored], votes: Mapping[str, float]) -> list[st
 
     A group of candidates that were all cut ties with none that has a whole candidate.
     """
-    groups = grouped(candidates)
-    whole = {groups[c.vote] for c in candidates if c.vote is not None and not _cut(c)}
-    most = max(((share, group in whole) for group, share in votes.items()), default=None)
-    tied = [group for group, share in votes.items() if (share, group in whole) == most]
+    most = max(votes.values(), default=None)
+    tied = [group for group, share in votes.items() if share == most]
+    if len(tied) < 2:
+        return tied
+    whole = {name for c, name in zip(candidates, _names(candidates), strict=True) if not _cut(c)}
+    tied = [group for group in tied if group in whole] or tied
     related = any(isinstance(c.vote, RelatedKey) for c in candidates)
     return sorted(tied) if related else tied  # a dict keeps the order of arrival
 
@@ -282,9 +339,8 @@ def _vote(candidates: Sequence[Scored], votes: Mapping[str, float], *, by_score:
         raise ValueError("no candidates to choose from")
     if not votes:
         return min(candidates, key=_cut) if any(c.score is None for c in candidates) else best(candidates)
-    groups = grouped(candidates)
     leader = leaders(candidates, votes)[0]
-    voters = [c for c in candidates if c.vote is not None and groups[c.vote] == leader]
+    voters = [c for c, name in zip(candidates, _names(candidates), strict=True) if name == leader]
     return best(voters) if by_score else min(voters, key=lambda c: (_cut(c), c.vote != leader))
 
 

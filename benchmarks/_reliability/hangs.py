@@ -216,6 +216,99 @@ except BudgetExhausted:
     room = 0
 say("ok" if places.text == "a" and account.spent.calls == 4 and account.open_holds == 0 else repr((room, account)))
 """,
+    "a fork in a function whose child returns from it": """
+def wait_for(pid):
+    for _ in range(400):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return str(os.waitstatus_to_exitcode(status))
+        time.sleep(0.05)
+    os.kill(pid, 9)
+    return "hung"
+
+def sync(content):
+    return wait_for(pid) if (pid := os.fork()) else sys.exit(7)
+
+async def coroutine(content):
+    return await asyncio.to_thread(wait_for, pid) if (pid := os.fork()) else "the child"
+
+settings = {"strategy": SelfConsistency(n=2)}
+ends = [solve_sync("q", model=CallableModel(function), **settings).text for function in (sync, coroutine)]
+say("ok" if ends == ["7", "0"] else repr(ends))
+""",
+    "a solve in a signal handler while the loop that it interrupts has the only place": """
+import signal
+
+async def slow(content):
+    await asyncio.sleep(0.3)
+    return "a"
+
+model, ends = CallableModel(slow, concurrency=1), []
+
+def handle(number, frame):
+    try:
+        ends.append(solve_sync("q", model=model, strategy=SelfConsistency(n=2)).text)
+    except RuntimeError as error:
+        ends.append("a" if "signal handler" in str(error) else repr(error))
+
+async def main():
+    solving = asyncio.create_task(solve("q", model=model, strategy=SelfConsistency(n=2)))
+    while not model_is_asked():
+        await asyncio.sleep(0.001)
+    signal.raise_signal(signal.SIGUSR1)
+    return (await solving).text
+
+def model_is_asked():
+    from tts_plugins._calls.limiter import limiter_of
+    return limiter_of(model).places.holders > 0
+
+signal.signal(signal.SIGUSR1, handle)
+say("ok" if asyncio.run(main()) == "a" and ends == ["a"] else repr(ends))
+""",
+    "a solve while its module is imported, whose function imports that module": """
+import pathlib, tempfile
+with tempfile.TemporaryDirectory() as folder:
+    pathlib.Path(folder, "imported_application.py").write_text('''
+from __main__ import *
+
+def function(content):
+    import imported_application
+    return "a"
+
+try:
+    solve_sync("q", model=CallableModel(function), strategy=SelfConsistency(n=2))
+except RuntimeError as error:
+    said = str(error)
+plain = one()
+''')
+    sys.path.insert(0, folder)
+    import imported_application as made
+    say("ok" if "import" in made.said and made.plain == "aa" else repr(vars(made)))
+""",
+    "solve_sync in a running loop, one of whose calls has the account's last room, or the only place": """
+async def slow(content):
+    await asyncio.sleep(0.3)
+    return "a"
+
+executor, model, ends = ThreadPoolExecutor(2), CallableModel(slow, concurrency=1), []
+
+def by_executor(*args, **keywords):
+    return executor.submit(solve_sync, *args, **keywords).result()
+
+async def main(way, model, budget):
+    solving = asyncio.create_task(solve("q", model=model, strategy=SelfConsistency(n=2), budget=budget))
+    await asyncio.sleep(0.1)
+    try:
+        ends.append(way("q", model=model, strategy=SelfConsistency(n=2), budget=budget).text)
+    except BudgetExhausted:
+        ends.append("refused")
+    ends.append((await solving).text)
+
+for way in (solve_sync, by_executor):
+    asyncio.run(main(way, model, None))
+    asyncio.run(main(way, CallableModel(slow), Ledger(Budget(calls=2))))
+say("ok" if ends == ["a", "a", "refused", "a"] * 2 else repr(ends))
+""",
     "more functions than threads can be started": """
 import resource
 one()

@@ -198,9 +198,7 @@ class Search(BaseSearch[Sample]):
                 f"{self.model.name}: a rung asks model={variant.model!r}, effort={variant.effort!r}, and there is no "
                 "language model to ask so; call dspy.configure(lm=...), or give the rung a dspy.LM"
             )
-        changes = {"model": given if isinstance(given, str) else None, "reasoning_effort": variant.effort}
-        changes = {name: value for name, value in changes.items() if value is not None}
-        lm = lm.copy(**changes) if changes else lm
+        lm = lm.copy(**variant.arguments) if variant.arguments else lm
         cover(type(lm))
         if hasattr(sample.module, "with_lm"):
             sample.module = sample.module.with_lm(lm)

@@ -6,7 +6,6 @@ number is part of the key: the samples of one search differ, and the same search
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -15,6 +14,8 @@ from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
 from langchain_core.globals import get_llm_cache, set_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.outputs import Generation
+
+from tts_plugins.adapters import lock, renew
 
 M = TypeVar("M")
 SAMPLE: ContextVar[str] = ContextVar("tts_plugins_langchain_sample", default="")
@@ -67,8 +68,14 @@ class _Apart:
     """A `SampleCache` around the global cache for as long as any search runs; then the user's own stands there."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = lock()
         self._searches = 0
+        renew(self)
+
+    def renew(self) -> None:
+        """Begin without a search, as a forked child must: those that ran here run in the parent."""
+        self._searches = 0
+        self._restore()
 
     def begin(self) -> None:
         """A search begins."""
@@ -84,9 +91,12 @@ class _Apart:
         """A search that began has ended."""
         with self._lock:
             self._searches -= 1
-            cache = get_llm_cache()
-            if self._searches == 0 and isinstance(cache, SampleCache) and cache.ours:
-                set_llm_cache(cache.cache)
+            self._restore()
+
+    def _restore(self) -> None:
+        cache = get_llm_cache()
+        if self._searches <= 0 and isinstance(cache, SampleCache) and cache.ours:
+            set_llm_cache(cache.cache)
 
 
 samples_apart = _Apart()

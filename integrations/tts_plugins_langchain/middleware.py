@@ -32,7 +32,6 @@ from tts_plugins_langchain._io.person import ask_person
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.values import said_in
-from tts_plugins_langchain._io.variants import arguments_of
 from tts_plugins_langchain._runs import Runs, shows_candidates
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import as_escalation, as_verifier, resolve
@@ -321,5 +320,5 @@ def _varied(request: ModelRequest[Any]) -> ModelRequest[Any]:
     if variant is None:
         return request
     model = variant.model if isinstance(variant.model, BaseChatModel) else request.model
-    settings = {**request.model_settings, **arguments_of(variant)}
+    settings = {**request.model_settings, **variant.arguments}
     return dataclasses.replace(request, model=candidates_of(model), model_settings=settings)

@@ -77,7 +77,9 @@ class ResponsesModel(ClientModel):
             while len(self._sizes) > _KNOWN:
                 self._sizes.popitem(last=False)
 
-    def _effort(self, effort: str) -> dict[str, Any]:
+    def _effort(self, effort: str | Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(effort, str):
+            return super()._effort(effort)
         return {"reasoning": {**(self._request.get("reasoning") or {}), "effort": effort}}
 
     def _new(self, prompt: Mapping[str, Any], text: str) -> str:

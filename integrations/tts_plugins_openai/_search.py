@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from tts_plugins.adapters import (
     described,
     is_number,
     is_whole,
+    lock,
     metered_verifier,
 )
 from tts_plugins.answers import AnswerKey
@@ -55,7 +55,7 @@ class Models:
 
     def __init__(self, client: Client, concurrency: int | None) -> None:
         self._client, self._concurrency = client, concurrency
-        self._lock = threading.Lock()
+        self._lock = lock()
         self._made: OrderedDict[str, ClientModel] = OrderedDict()
 
     def get(self, request: Mapping[str, Any], price: Any, kind: type[ClientModel] = ClientModel) -> ClientModel:

@@ -13,6 +13,7 @@ import dspy
 from tts_plugins_dspy import BestOfN, Refine, Scaled, ScaledLM
 
 from tests.dspy_models import language_model, program, score
+from tts_plugins import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.testing.loopback import LoopbackServer
 
@@ -82,3 +83,31 @@ def test_optimisers_are_shown_the_users_program() -> None:
         shown = get_dspy_source_code(searched)
         assert bare.strip() in shown and len(shown) - len(bare) < 250
         assert searched.__doc__ is not None and "Args:" in searched.__doc__, "people read what it takes all the same"
+
+
+@pytest.mark.parametrize("kind", [Scaled, BestOfN, ScaledLM])
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"price": "cheap"}, "price='cheap' must be two prices"),
+        ({"price": (-1.0, 1.0)}, r"price=\(-1.0, 1.0\) must be two prices"),
+        ({"price": {"openai/small": (1.0,)}}, r"price=\(1.0,\) must be two prices"),
+        ({"concurrency": 1.5}, "concurrency=1.5 must be a whole number of at least 1"),
+        ({"concurrency": 0}, "concurrency=0 must be above 0"),
+        ({"seed": 0.5}, "seed=0.5 must be a whole number"),
+        ({"budget": 5}, "budget=5 must be a Budget or a Ledger"),
+        ({"on_exhausted": "stop"}, "on_exhausted='stop' is not known"),
+        ({"abstain_below": 2}, "abstain_below=2 must be a number from 0 to 1"),
+    ],
+)
+def test_what_all_of_them_take_is_checked_as_they_are_made(
+    dspy_lm: Any, kind: Any, settings: dict[str, Any], told: str
+) -> None:
+    own = {"N": 2, "reward_fn": lambda args, pred: 1.0} if kind is BestOfN else {}
+    with pytest.raises(ConfigurationError, match=told):
+        kind(dspy_lm if kind is ScaledLM else program(), **own, **settings)
+
+
+def test_prices_may_be_a_list_as_files_have_them(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    usage = Scaled(program(), n=2, price=[1.0, 2.0], budget=Budget(usd=1)).solve(question="q").usage
+    assert usage.usd == pytest.approx((usage.prompt_tokens + 2 * usage.completion_tokens) / 1e6)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import abc
+import array
 import asyncio
 import collections
 import dataclasses
 import functools
+import random
 import threading
+import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import numpy as np
+import pydantic
 import pytest
 
 pytest.importorskip("dspy")
@@ -19,8 +25,10 @@ import dspy
 from tts_plugins_dspy import Refine, Scaled
 from tts_plugins_dspy._isolation import isolated, keeps_state
 
-from tests.dspy_models import LATER, aclose, program, score
+from tests.dspy_models import aclose, program, score
 from tts_plugins.testing.loopback import LoopbackServer
+
+T = TypeVar("T")
 
 meeting = threading.Barrier(3, timeout=60)
 """Where candidates meet: none reads what it kept before all have kept theirs."""
@@ -66,6 +74,50 @@ class Notes:
 
     def remember(self, made: Any) -> None:
         self.text = made
+
+
+@dataclasses.dataclass(slots=True)
+class Slots(Notes):
+    __text: Any = None  # a private name
+
+    def remember(self, made: Any) -> None:
+        self.text = self.__text = made
+
+
+class Abstract(abc.ABC):
+    __slots__ = ("text",)
+
+    def __init__(self) -> None:
+        self.text: Any = None
+
+    @abc.abstractmethod
+    def remember(self, made: Any) -> None: ...
+
+
+class Concrete(Abstract):
+    def remember(self, made: Any) -> None:
+        self.text = made
+
+
+class Typed(Generic[T]):
+    def __init__(self) -> None:
+        self.text: Any = None
+        self.chance = random.Random(1)
+
+    def remember(self, made: T) -> None:
+        self.text = made
+
+
+class Private(pydantic.BaseModel):
+    _made: list[Any] = pydantic.PrivateAttr(default_factory=list)
+
+
+class Annotated(list[Any]):
+    """A list with notes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: dict[str, Any] = {}
 
 
 class Memory:
@@ -126,6 +178,24 @@ class Tooled(Drafting):
         return self.noted[-1]
 
 
+class Bound(Drafting):
+    """Holds methods of what it keeps its draft in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        drafts, notes = list[Any](), Notes()
+        self.add, self.latest = drafts.append, functools.partial(drafts.__getitem__, -1)
+        self.remember, self.notes = notes.remember, (notes,)
+
+    def keep(self, made: Any) -> None:
+        self.add(made)
+        self.remember(made)
+
+    def kept(self) -> Any:
+        assert self.notes[0].text == self.latest()
+        return self.latest()
+
+
 class Lazy(Drafting):
     @functools.cached_property
     def first(self) -> Any:
@@ -178,6 +248,23 @@ KINDS: dict[str, Callable[[], Any]] = {
     ),
     "counter": lambda: Holding(collections.Counter, lambda held, made: held.update(a=made), lambda held: held["a"]),
     "dataclass": lambda: Holding(Notes, lambda held, made: held.remember(made), lambda held: held.text),
+    **{
+        kind.__name__: functools.partial(Holding, kind, lambda held, made: held.remember(made), lambda held: held.text)
+        for kind in (Slots, Concrete, Typed)
+    },
+    "bound": Bound,
+    "namespace": lambda: Holding(
+        lambda: types.SimpleNamespace(a=None), lambda held, made: setattr(held, "a", made), lambda held: held.a
+    ),
+    "user dict": lambda: Holding(
+        collections.UserDict, lambda held, made: held.__setitem__("a", made), lambda held: held["a"]
+    ),
+    "private": lambda: Holding(Private, lambda held, made: held._made.append(made), lambda held: held._made[-1]),
+    "subclass": lambda: Holding(Annotated, lambda held, made: held.notes.update(a=made), lambda held: held.notes["a"]),
+    "numbers": lambda: Holding(lambda: array.array("i"), lambda held, made: held.append(made), lambda held: held[-1]),
+    "numpy": lambda: Holding(
+        lambda: np.zeros(1), lambda held, made: held.__setitem__(0, made), lambda held: int(held[0])
+    ),
     "object": lambda: Holding(Memory, lambda held, made: held.remember(made), lambda held: held.latest()),
     "module": lambda: Holding(Remembering, lambda held, made: held.remember(made), lambda held: held.latest),
     "history": lambda: Holding(
@@ -209,7 +296,6 @@ def test_what_a_program_keeps_stays_its_candidates_own(
     assert predictors == [module.write, module.improve] and len(module.write.history) == 3
 
 
-@LATER
 async def test_asynchronous_candidates_have_copies_too(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
     meetings_on_loop.append(asyncio.Barrier(3))
     module = Asynchronous()

@@ -232,7 +232,8 @@ async def test_refined_programs_stream_in_other_forms_and_with_other_messages(se
 
     server.configure(reply=lambda body, index: f"<answer>\n{WORDS[index % 3]}\n</answer>")
     lm = language_model(server, temperature=1.0)
-    with dspy.context(lm=lm, adapter=dspy.XMLAdapter()):
+    # Callbacks of its own: before 3.1.3 the first `streamify` leaves its messages in those that all calls share.
+    with dspy.context(lm=lm, adapter=dspy.XMLAdapter(), callbacks=[]):
         refine = Refine(dspy.Predict("question -> answer"), N=2, reward_fn=lambda args, pred: second(pred))
         stream = dspy.streamify(
             refine,

@@ -80,6 +80,11 @@ class Point(BaseModel):
     note: str = ""
 
 
+class Reasoned(BaseModel):
+    reasoning: str
+    answer: int
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -98,6 +103,8 @@ class Point(BaseModel):
         ({1, 2}, {2, 1}),
         ({(1, 2): "x"}, {(1, 2): "x"}),
         ("The answer is 4.", "Answer: 4"),
+        (Reasoned(reasoning="2 and 2", answer=4), Reasoned(reasoning="twice two", answer=4)),
+        (calling(("buy", {"thought": "It is cheap.", "id": 1})), calling(("buy", {"thought": "Why not?", "id": 1}))),
     ],
 )
 def test_outputs_that_mean_the_same_vote_the_same(one: Any, other: Any) -> None:
@@ -111,6 +118,8 @@ def test_outputs_that_mean_the_same_vote_the_same(one: Any, other: Any) -> None:
         (calling(("f", {"x": 1})), calling(("f", {"x": 1}), ("f", {"x": 1}))),
         (calling(("f", {"x": "1"})), calling(("f", {"x": 1}))),
         (calling(("f", {"x": True})), calling(("f", {"x": 1}))),
+        (calling(("think", {"thought": "a"})), calling(("think", {"thought": "b"}))),
+        (Reasoned(reasoning="2 and 2", answer=4), Reasoned(reasoning="2 and 2", answer=5)),
         (
             {"raw": "a", "parsed": Point(x=1), "parsing_error": None},
             {"raw": "a", "parsed": Point(x=2), "parsing_error": None},

@@ -174,6 +174,16 @@ def test_no_room_for_a_single_candidate_is_insufficient_quota(served: Serving, u
     assert status == 429
 
 
+def test_a_budget_that_the_upstream_s_failures_used_up_is_the_upstream_s_fault(folder: str) -> None:
+    with (
+        LoopbackServer(reply="4", faults=Fault.status(500)) as failing,
+        serving(base_url=failing.base_url, directory=folder) as served,
+    ):
+        status, body = chat(served, max_tokens=50, tts={"n": 4, "budget": {"tokens": 400}})
+        assert status == 502 and body["error"]["code"] == "upstream_error", body
+        assert failing.base_url not in body["error"]["message"]
+
+
 def test_a_caller_s_budget_only_narrows(served: Serving) -> None:
     assert chat(served, model="thrifty/loopback", tts={"budget": {"calls": 99}})[1]["tts"]["calls"] <= 2
 

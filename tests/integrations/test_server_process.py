@@ -44,6 +44,13 @@ def started(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str]
         process.stderr.close()
 
 
+def refused(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The end of a process that does not start to serve."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'integrations'}"}
+    command = [sys.executable, "-m", "tts_plugins", "serve", "--port", "0", *options]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=90)
+
+
 def post(root: str, body: Any, key: str = "-") -> tuple[int, Any]:
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     request = urllib.request.Request(f"{root}/v1/chat/completions", json.dumps(body).encode(), headers)
@@ -110,18 +117,20 @@ def test_workers_share_one_account_and_its_metrics(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_setting_is_one_line(tmp_path: Path, options: list[str], said: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'integrations'}"}
-    command = [sys.executable, "-m", "tts_plugins", "serve", "--port", "0", *options]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90)
+    run = refused(tmp_path, *options)
     assert run.returncode in (1, 2, 6) and said in run.stderr and "Traceback" not in run.stderr
+
+
+def test_a_wrong_profile_is_said_instead_of_an_address(tmp_path: Path) -> None:
+    (tmp_path / "tts-plugins.toml").write_text('[profiles.kind]\nstrategy = "best-of-n"\nverifier = "rubric:polite"\n')
+    run = refused(tmp_path, "--base-url", "http://127.0.0.1:9/v1")
+    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1
+    assert "profile kind: preset rubric" in run.stderr and "pass the model that it asks" in run.stderr
 
 
 def test_an_address_that_is_taken_is_one_line(tmp_path: Path) -> None:
     with LoopbackServer() as upstream, started(tmp_path, "--base-url", upstream.base_url) as (_, root):
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'integrations'}"}
-        port = root.rpartition(":")[2]
-        command = [sys.executable, "-m", "tts_plugins", "serve", "--port", port, "--base-url", upstream.base_url]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+        run = refused(tmp_path, "--port", root.rpartition(":")[2], "--base-url", upstream.base_url)
         assert run.returncode == 2 and "choose another --port" in run.stderr
 
 

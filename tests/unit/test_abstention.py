@@ -181,7 +181,19 @@ async def test_below_the_threshold_nothing_is_answered_and_the_reason_tells_ties
 async def test_what_says_nothing_of_its_confidence_is_not_answered() -> None:
     result = await solve(ASKED, model=says("1"), strategy=BestOfN(n=1), abstain_below=0.1)
     assert result.abstained is not None and "nothing says how sure" in result.abstained.reason
-    assert (await solve(ASKED, model=says("1"), strategy=BestOfN(n=1), abstain_below=0.0)).abstained is not None
+
+
+@pytest.mark.parametrize("on", ["none", "raise", "escalate"])
+async def test_a_threshold_of_0_answers_everything(on: Any) -> None:
+    large = says("2", name="large")
+    escalate = large if on == "escalate" else None
+    for strategy in (SelfConsistency(n=1), SelfConsistency(n=2)):
+        for model in (says("1"), ScriptedModel(["no idea"])):
+            result = await solve(
+                ASKED, model=model, strategy=strategy, abstain_below=0, on_abstain=on, escalate=escalate
+            )
+            assert result.abstained is None and result.text and not result.escalated
+    assert not large.requests
 
 
 async def test_close_to_the_threshold_the_figures_differ_in_what_is_read() -> None:

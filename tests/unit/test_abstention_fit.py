@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,25 @@ def test_a_policy_of_too_few_problems_promises_nothing() -> None:
             calibrate(synthetic_pool(problems=12, candidates=4), abstain_risk=bad)  # type: ignore[arg-type]
 
 
+def test_it_says_how_many_problems_would_do_where_more_of_the_same_would() -> None:
+    some = Abstention.fit([1.0] * 24 + [0.5] * 6, [True] * 23 + [False] * 7, risk=0.1)
+    assert some.below is None and some.enough is not None and f"about {some.enough} problems would do" in some.words
+    k = some.enough
+    more = Abstention.fit([1.0] * 24 * k + [0.5] * 6 * k, ([True] * 23 + [False]) * k + [False] * 6 * k, risk=0.1)
+    assert more.below == 1.0
+    hopeless = Abstention.fit([1.0] * 30, [True, False] * 15, risk=0.1)
+    assert hopeless.enough is None and "would do" not in hopeless.words
+
+
+def test_a_problem_without_a_score_does_not_block_a_threshold() -> None:
+    pool = synthetic_pool(problems=40, candidates=4)
+    bare = replace(pool.problems[3].candidates[1], score=None, step_scores=())
+    odd = replace(pool.problems[3], candidates=(bare, *pool.problems[3].candidates[1:]))
+    pool = replace(pool, problems=(*pool.problems[:3], odd, *pool.problems[4:]))
+    assert Abstention.of_pool(pool, BestOfN(n=4), risk=0.5).problems == 39
+    assert Abstention.of_pool(pool, SelfConsistency(n=4), risk=0.5).problems == 40
+
+
 def test_files_and_pages(tmp_path: Path) -> None:
     found = Abstention.fit([1 - i / 1000 for i in range(300)], [i % 50 != 49 for i in range(300)], risk=0.1)
     found.save(tmp_path / "a.json")
@@ -158,6 +178,8 @@ def test_files_and_pages(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a threshold for abstention"):
         Abstention.load(tmp_path / "b.json")
     page = abstention_page([("one", found), ("<none>", Abstention.fit([], []))], "model")
+    alike = abstention_page([("same", Abstention.fit([0.5] * 30, [True] * 29 + [False]))], "model")
+    assert alike.count('class="curve') == 1 and "there is no dot" in alike and ">-<" in alike
     assert page.count('class="curve') == 1 and "&lt;none&gt;" in page and "questions answered" in page
     assert "no threshold" in page and "http://" not in page.replace("http://www.w3.org", "")
 

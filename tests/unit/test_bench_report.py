@@ -204,6 +204,10 @@ def test_the_small_model_is_matched_at_the_larger_one_s_flops() -> None:
         matches(summary(rows), Costs(parameters=20e9), larger)
     with pytest.raises(DataError, match="no problem in common"):
         matches(summary(rows), Costs(parameters=1e9), replace(larger, correct={"q": [1.0]}))
+    for prompts, bare in ((True, "one"), (False, "L")):  # `solve` counts no prompts
+        counted = [replace(row, prompt_tokens=0 if prompts else 9) for row in rows]
+        with pytest.raises(DataError, match=rf"those of {bare} do not, since its pool has null for prompt_tokens"):
+            matches(summary(counted), Costs(parameters=1e9), replace(larger, prompts=prompts))
 
 
 def test_a_larger_model_needs_grades_and_tokens() -> None:
@@ -211,6 +215,10 @@ def test_a_larger_model_needs_grades_and_tokens() -> None:
         replace(POOL.problems[0].candidates[0], tokens=None),)),))  # fmt: skip
     with pytest.raises(DataError, match=r"problem 'p0', candidates\[0\], tokens: is null"):
         Larger.of_pool(bare, 1e9)
+    assert Larger.of_pool(POOL, 1e9).prompts is False
+    some = replace(POOL, problems=(replace(POOL.problems[0], prompt_tokens=50), *POOL.problems[1:]))
+    with pytest.raises(DataError, match="prompt_tokens are known of some problems only"):
+        Larger.of_pool(some, 1e9)
 
 
 def test_what_has_no_answer_is_counted_nowhere_and_a_failed_solve_is_wrong() -> None:

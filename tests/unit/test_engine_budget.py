@@ -111,6 +111,15 @@ async def test_no_room_at_all_is_an_error_before_anything_is_sent() -> None:
     assert model.requests == []
 
 
+async def test_where_failures_used_the_budget_up_the_error_says_what_failed() -> None:
+    failed = ServerFailed("the server has a fault")
+    with pytest.raises(
+        BudgetExhausted, match=r"tokens=40\).*tried again, since it failed: the server has a fault"
+    ) as caught:
+        await solve("q", model=ScriptedModel([failed]), strategy=SelfConsistency(n=2), budget=Budget(tokens=40))
+    assert caught.value.__cause__ is failed
+
+
 async def test_exhaustion_can_raise_instead() -> None:
     model, ledger = ScriptedModel(["a"]), Ledger(Budget(calls=2))
     with pytest.raises(BudgetExhausted, match="after 2 candidates") as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,19 @@ import pytest
 from tts_plugins import BestOfN, Budget, Ladder, Revision, SelfConsistency, solve_sync
 from tts_plugins.cli import main
 from tts_plugins.cli._arguments.strategy import strategy_of
-from tts_plugins.errors import ConfigurationError, RequestRefused
+from tts_plugins.errors import (
+    AllCandidatesFailed,
+    AuthenticationFailed,
+    ConfigurationError,
+    QuotaExhausted,
+    RequestRefused,
+)
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.policies import Rung
 from tts_plugins.profiles import load_profile
 from tts_plugins.strategies import BaseStrategy
 from tts_plugins.testing import ScriptedModel
-from tts_plugins.testing.loopback import LoopbackServer
+from tts_plugins.testing.loopback import Fault, LoopbackServer
 
 TWO = SelfConsistency(n=2)
 
@@ -72,12 +79,43 @@ def test_how_much_has_to_agree(enough: Any, calls: int) -> None:
     assert solve_sync("?", model=small, strategy=strategy).usage.calls == (4 if calls == 3 else 6)
 
 
-@pytest.mark.parametrize("second", [[RequestRefused("400")], [RequestRefused("503")]])
-def test_where_a_rung_fails_the_answer_before_stands(second: list[Any]) -> None:
-    result = solve_sync(
-        "?", model=model([1, 2], "small"), strategy=Ladder([TWO, Rung(strategy=TWO, model=model(second, "large"))])
-    )
-    assert result.answer == "1" and any(event["kind"] == "rung_failed" for event in result.trace)
+@pytest.mark.parametrize(
+    "second", [RequestRefused("400"), AuthenticationFailed("401"), QuotaExhausted("402"), ValueError("odd")], ids=repr
+)
+def test_where_a_rung_fails_the_answer_before_stands_and_it_is_told(second: Exception) -> None:
+    """Also where no other candidate of that model could succeed: a refused key, a used-up account."""
+    ladder = Ladder([SelfConsistency(n=3), Rung(strategy=TWO, model=model([second], "large"))], enough="careful")
+    result = solve_sync("?", model=model([1, 2, 2], "small"), strategy=ladder)
+    assert result.answer == "2" and result.stopped == "complete" and result.confidence == pytest.approx(2 / 3)
+    assert any(event["kind"] == "rung_failed" for event in result.trace)
+    assert any(str(second) in said for said in result.warnings)
+
+
+def test_what_was_doubtful_on_an_earlier_rung_is_not_told_of_a_later_choice() -> None:
+    settled = solve_sync("?", model=model([1, 2, 2], "small"), strategy=Ladder([TWO, SelfConsistency(n=3)]))
+    assert settled.answer == "2" and settled.warnings == ()
+    (look,) = [event for event in settled.trace if event["kind"] == "rung"]
+    assert look["then"] == "SelfConsistency(n=3, stop=None, wave=None)"
+    failed = Ladder([TWO, Rung(strategy=TWO, model=model([RequestRefused("400")], "large"))])
+    stands = solve_sync("?", model=model([1, 2], "small"), strategy=failed)
+    assert any("a tie: '1', '2'" in said for said in stands.warnings)
+
+
+@pytest.mark.parametrize(
+    ("limit", "large", "said"),
+    [
+        (Budget(usd=1.0), {"price": None}, "its price is not known"),
+        (Budget(tokens=1_000), {"max_tokens": None}, "max_tokens is not set"),
+    ],
+)
+def test_a_limit_that_cannot_hold_over_a_rung_is_refused_before_anything_is_paid(
+    limit: Budget, large: dict[str, Any], said: str
+) -> None:
+    small = model([1, 2], "small")
+    ladder = Ladder([TWO, Rung(strategy=TWO, model=ScriptedModel(["#### 9"], name="large", **large))])
+    with pytest.raises(ConfigurationError, match=f"large: {said}"):
+        solve_sync("?", model=small, strategy=ladder, budget=limit)
+    assert asked(small) == [0]
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 4])
@@ -109,6 +147,40 @@ def test_a_server_is_asked_for_more_effort_and_for_a_larger_model(server: Loopba
     assert solve_sync("?", model=own, strategy=larger).answer == "9"
     assert server.requests[-1].body["model"] == "large" and "reasoning_effort" not in server.requests[-1].body
     assert own.variant(effort="high") is own.variant(effort="high") and own.name == "small"
+
+
+SWITCH = {"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}
+
+
+def test_a_server_that_says_effort_otherwise_gets_its_own_arguments(server: LoopbackServer) -> None:
+    own = OpenAICompatibleModel(
+        "small", base_url=server.base_url, api_key="-", max_tokens=20, params={"extra_body": {"top_k": 5}}
+    )
+    ladder = Ladder([TWO, Rung(strategy=TWO, effort=SWITCH)])
+    assert BaseStrategy.from_dict(json.loads(json.dumps(ladder.to_dict()))) == ladder and hash(ladder)
+    solve_sync("?", model=own, strategy=ladder)
+    first, *_, last = [r.body for r in server.requests]
+    assert last["chat_template_kwargs"] == {"enable_thinking": True} and last["top_k"] == first["top_k"] == 5
+    assert "chat_template_kwargs" not in first and "reasoning_effort" not in last
+    for costly in ({"max_tokens": 99}, {"n": 3}, {"extra_body": {"n": 3}}):
+        with pytest.raises(ConfigurationError, match="what is reserved"):
+            solve_sync("?", model=own, strategy=Ladder([TWO, Rung(strategy=TWO, effort=costly)]))
+
+
+def test_a_model_that_refuses_the_effort_is_told_in_the_server_s_words() -> None:
+    said = "Unsupported parameter: 'reasoning_effort' is not supported with this model."
+    refusal = Fault.status(400, body=json.dumps({"error": {"message": said, "type": "invalid_request_error"}}))
+
+    def faults(number: int) -> Fault | None:
+        return refusal if number else None
+
+    with LoopbackServer(reply=lambda body, index: f"#### {index}", indexing="arrival", faults=faults) as server:
+        own = OpenAICompatibleModel("small", base_url=server.base_url, api_key="-", max_tokens=20)
+        result = solve_sync("?", model=own, strategy=Ladder([TWO, Rung(strategy=TWO, effort="high")]))
+        assert result.answer == "0" and any(said in warning for warning in result.warnings)
+        assert all(r.body.get("reasoning_effort") == "high" for r in server.requests[1:]), "it is never left out"
+        with pytest.raises(AllCandidatesFailed, match="'reasoning_effort' is not supported"):
+            solve_sync("?", model=own, strategy=Ladder([Rung(strategy=TWO, effort="high"), SelfConsistency(n=4)]))
 
 
 def test_a_money_budget_over_a_model_of_unknown_price_is_refused(server: LoopbackServer) -> None:
@@ -163,6 +235,8 @@ def test_the_command_line_climbs(server: LoopbackServer, capsys: pytest.CaptureF
         (lambda: Ladder([TWO], signal="luck"), "signal='luck'"),  # type: ignore[arg-type]
         (lambda: Rung(strategy=TWO, price=0), "price=0"),
         (lambda: Rung(strategy=TWO, effort=""), "effort=''"),
+        (lambda: Rung(strategy=TWO, effort={}), "effort={}"),
+        (lambda: Rung(strategy=TWO, effort=3), "effort=3"),  # type: ignore[arg-type]
         (lambda: Rung(strategy=Revision(chains=1, rounds=2), effort="high"), "gives whole answers only"),
         (lambda: Ladder([TWO]).with_models({"x": 3}), "is not a model"),  # type: ignore[dict-item]
         (lambda: LocalModel().variant(effort="high"), "its server has one model"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,33 @@ def test_tokens_that_were_not_counted_are_unknown_and_not_zero() -> None:
             first.tokens_saved(second)
     assert unknown.accuracy == known.accuracy
     for fit in (calibrate, lambda pool: LearnedStopping.fit(pool, n=4, target=0.1)):
-        with pytest.raises(DataError, match=r"problem '.*', candidates\[5\], tokens: is null"):
-            fit(changed(POOL, 5, tokens=None))
+        for tokens, found in ((None, "is null"), (0, "is 0, though it says something")):
+            with pytest.raises(DataError, match=rf"problem '.*', candidates\[5\], tokens: {found}"):
+                fit(changed(POOL, 5, tokens=tokens))
+    none = replay_sync(changed(POOL, 5, tokens=0), SelfConsistency(n=2))
+    assert none.tokens.value != none.tokens.value and not none.exact
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"), [(60, "has no prompt_tokens, so prompts cost nothing"), (1, "1 of .* the mean of the others")]
+)
+def test_prompts_that_were_not_counted_are_told(lacking: int, said: str) -> None:
+    problems = [replace(p, prompt_tokens=None if i < lacking else 40) for i, p in enumerate(POOL.problems)]
+    policy = calibrate(replace(POOL, problems=tuple(problems)), budgets=(4,), orders=2, hold_out=0)
+    assert re.search(said, "; ".join(policy.plans[0].notes))
+    counted = replace(POOL, problems=tuple(replace(p, prompt_tokens=40) for p in POOL.problems))
+    assert not any("prompt_tokens" in note for note in calibrate(counted, budgets=(4,), orders=2).plans[0].notes)
+
+
+@pytest.mark.parametrize("grade", [True, False])
+def test_step_scores_that_tell_nothing_apart_block_no_fit(grade: bool) -> None:
+    alike = [replace(p, candidates=tuple(replace(c, correct=grade) for c in p.candidates)) for p in POOL.problems]
+    policy = calibrate(replace(POOL, problems=tuple(alike)), budgets=(4,), orders=2)
+    assert policy.aggregate == "last" and policy.plans[0].expected is not None
+    assert policy.plans[0].expected.accuracy[0] == float(grade)
+    bare = [replace(p, candidates=tuple(replace(c, correct=None) for c in p.candidates)) for p in POOL.problems]
+    with pytest.raises(DataError, match=r"candidates\[0\], correct: is null"):
+        calibrate(replace(POOL, problems=tuple(bare)), budgets=(4,))
 
 
 def test_flops_are_not_claimed_from_unknown_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +206,26 @@ def test_raw_rewards_are_refused_and_a_named_squash_is_offered(
     assert all(0 <= s <= 1 for s in bad.step_scores) and bad.step_scores[0] < bad.step_scores[1]
     with pytest.raises(ConfigurationError, match="squash='cut' is not known; use sigmoid or rank"):
         Pool.read(path, squash="cut")
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"candidates": 5}, "line 2, candidates: 5 must be a list"),
+        ({"candidates": [{"answer": "a", "correct": True, "step_scores": 3.0}]}, "step_scores: 3.0 must be a list"),
+        ({"candidates": [{"answer": "a", "correct": True, "score": 10**400}]}, "score: 1000.* is outside of 0 to 1"),
+        ({"candidates": [{"answer": "a", "correct": True, "score": "9"}]}, "score: '9' must be a number"),
+    ],
+    ids=repr,
+)
+def test_lines_that_cannot_be_squashed_say_what_is_wrong(tmp_path: Path, bad: dict[str, Any], said: str) -> None:
+    path = tmp_path / "raw.jsonl"
+    header = {"format": "tts-pool", "version": 1, "model": "m", "dataset": "d"}
+    path.write_text(f"{json.dumps(header)}\n{json.dumps({'id': 'x', **bad})}\n")
+    for squash in (None, "sigmoid", "rank"):
+        with pytest.raises(DataError, match=said) as caught:
+            Pool.read(path, squash=squash)
+        assert len(str(caught.value)) < 500
 
 
 # What is held out

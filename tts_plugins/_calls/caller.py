@@ -136,6 +136,7 @@ class Caller:
             request.hold.release()
             self.trace.close(event, error=words(error))
             if isinstance(error, BudgetExhausted) and request.failed is not None:
+                error.args = (f"{error}; the call was to be tried again, since it failed: {request.failed}",)
                 raise error from request.failed
             raise
         finally:
@@ -243,7 +244,7 @@ class Caller:
 
     def _settle(self, inner: Hold, charged: Usage, role: Role, *, bounded: bool = True) -> Amount:
         self._flying.pop(inner, None)
-        return inner.settle(charged.of_role(role), bounded=bounded)
+        return inner.settle(charged, bounded=bounded, role=role)
 
 
 async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Reply:

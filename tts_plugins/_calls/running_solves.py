@@ -10,25 +10,32 @@ would be held for ever. It is found out while something else waits, or when a so
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 from tts_plugins._concurrency import forks
+from tts_plugins._concurrency.wait_graph import Holder
 from tts_plugins.errors import ConfigurationError
 
-__all__ = ["begun", "ended", "give_up_orphans", "is_any_on", "running_loop"]
+__all__ = ["begun", "ended", "give_up_orphans", "is_any_on", "on_threads", "running_loop", "threads"]
 
 
 class Solve(Protocol):
     """A solve that runs on a loop."""
+
+    def holders(self) -> Iterable[Holder]:
+        """What its calls hold, and all that this is drawn from."""
+        ...
 
     def give_up(self) -> None:
         """Charge what is in flight, and let go of what is held, without waiting for anything."""
         ...
 
 
-# By loop, each with its task. Without a lock, of which a `__del__` that solves might find its own thread the owner:
-# each step is atomic, and the solves of a loop are those of one thread.
-_running: dict[asyncio.AbstractEventLoop, dict[Solve, asyncio.Task[Any] | None]] = {}
+# By loop, each with its task and its thread. Without a lock, of which a `__del__` that solves might find its own thread
+# the owner: each step is atomic, and the solves of a loop are those of one thread.
+_running: dict[asyncio.AbstractEventLoop, dict[Solve, tuple[asyncio.Task[Any] | None, int]]] = {}
 _left_to_the_parent: list[object] = []
 
 
@@ -53,7 +60,7 @@ def begun(solve: Solve) -> asyncio.AbstractEventLoop:
     if solves is None:
         give_up_orphans()
         solves = _running[loop] = {}
-    solves[solve] = asyncio.current_task()
+    solves[solve] = asyncio.current_task(), threading.get_ident()
     return loop
 
 
@@ -69,6 +76,18 @@ def ended(solve: Solve, loop: asyncio.AbstractEventLoop) -> None:
 def is_any_on(loop: asyncio.AbstractEventLoop) -> bool:
     """Return whether a solve runs on this loop."""
     return loop in _running
+
+
+def threads() -> set[int]:
+    """Return the threads of the loops that solves run on."""
+    return {thread for solves in list(_running.values()) for _, thread in list(solves.values())}
+
+
+def on_threads(wanted: Collection[int]) -> list[Solve]:
+    """Return the solves that run on loops of these threads."""
+    return [
+        solve for solves in list(_running.values()) for solve, (_, thread) in list(solves.items()) if thread in wanted
+    ]
 
 
 def give_up_orphans() -> None:

@@ -3,6 +3,7 @@
 Such a solve carries no account and no enclosers, so the wait graph would assume that the function's own reservation
 will be released. Here the frames of functions and threads are compared while something waits (see
 `_concurrency.running_code`), and the enclosers that are found are added to the graph, whose proof then covers them.
+So are all calls of an event loop that is blocked by code which waits for a solve elsewhere.
 A wait that frames do not explain ends too: after 120 seconds in which nothing was reserved or released, all functions
 of the user are assumed to wait. The environment's `TTS_PLUGINS_LONGEST_WAIT` gives another number of seconds.
 """
@@ -13,17 +14,21 @@ import asyncio
 import contextlib
 import math
 import os
+import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import Context
 from weakref import WeakKeyDictionary
 
+from tts_plugins._calls import running_solves
 from tts_plugins._calls.context import SCOPE, Scope
+from tts_plugins._calls.places import Place
 from tts_plugins._calls.running_solves import give_up_orphans
 from tts_plugins._concurrency import forks, running_code
 from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait, deliver
-from tts_plugins._internal.threads import calling_thread
+from tts_plugins._internal.threads import calling_thread, waiting_threads
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.ledger import Ledger
+from tts_plugins.ledger import Hold, Ledger
 
 LOOK = 0.25  # seconds between looks, one for all waits on a loop
 LONGEST = 120.0  # seconds
@@ -48,10 +53,11 @@ def longest_wait() -> float:
 
 
 class _Watch:
-    """The waits on one loop, each with the thread that the solve was called on."""
+    """The waits on one loop, each with the threads that wait for its solve, or the one that it runs on."""
 
     def __init__(self) -> None:
-        self.waits: dict[Wait, int] = {}
+        self.thread = threading.get_ident()
+        self.waits: dict[Wait, tuple[int, ...]] = {}
         self.timer: asyncio.TimerHandle | None = None
         self._changes, self._since, self._longest = -1, 0.0, longest_wait()
 
@@ -59,17 +65,21 @@ class _Watch:
         """Add enclosers that have become known, and end what has waited too long without a chance."""
         self.timer = loop.call_later(LOOK, self.look, loop) if self.waits else None
         give_up_orphans()
-        code = running_code.contexts()
-        if not code or not self.waits:
+        if not self.waits:
             return
-        waiting = {thread for watch in list(_watches.values()) for thread in list(watch.waits.values())}
-        for wait, thread in list(self.waits.items()):
-            if holders := [h for scope in _scopes(thread, waiting) for h in _enclosers(scope)]:
+        waiting = {threads[-1] for watch in list(_watches.values()) for threads in list(watch.waits.values())}
+        mine = {threads[-1] for threads in self.waits.values()}
+        found = running_code.waiting_for(mine, waiting, running_solves.threads() - {self.thread})
+        known: dict[tuple[int, ...], list[Holder]] = {}
+        for wait, threads in list(self.waits.items()):
+            if threads not in known:
+                known[threads] = list(_unknown_enclosers(threads, *found.get(threads[-1], ([], set())), self.thread))
+            if holders := known[threads]:
                 with GRAPH.lock:
                     GRAPH.enclose(wait, holders)
                     answers = GRAPH.settle()
                 deliver(answers)
-        if self._changes != GRAPH.changes:
+        if self._changes != GRAPH.changes or not running_code.contexts():
             self._changes, self._since = GRAPH.changes, time.monotonic()
         elif time.monotonic() - self._since > self._longest:
             self._end_one()
@@ -95,7 +105,7 @@ def watched(wait: Wait, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Look after a wait of the running task as long as it lasts."""
     if (watch := _watches.get(loop)) is None:
         watch = _watches[loop] = _Watch()
-    watch.waits[wait] = calling_thread()
+    watch.waits[wait] = waiting_threads() or (watch.thread,)
     if watch.timer is None:
         watch.timer = loop.call_later(LOOK, watch.look, loop)
     try:
@@ -110,8 +120,9 @@ def watched(wait: Wait, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 def note_escape() -> None:
     """Count a solve that runs here without an account for the solves whose functions wait for this thread."""
-    for scope in _scopes(calling_thread()):
-        scope.ledger.escaped += 1
+    for contexts, _ in running_code.waiting_for([calling_thread()]).values():
+        for scope in _scopes(contexts):
+            scope.ledger.escaped += 1
 
 
 def escape_warnings(ledger: Ledger) -> tuple[str, ...]:
@@ -125,8 +136,40 @@ def escape_warnings(ledger: Ledger) -> tuple[str, ...]:
     )
 
 
-def _scopes(thread: int, waiting: Collection[int] = ()) -> list[Scope]:
-    contexts = running_code.waiting_for(thread, waiting)
+def _unknown_enclosers(
+    threads: Sequence[int], contexts: list[Context], blocked: set[int], here: int
+) -> Iterator[Holder]:
+    """Yield what cannot end before a wait does.
+
+    A thread that waits holds up the loop that runs on it, with all solves and functions there: `solve_sync` inside a
+    running event loop, as in a notebook, holds up what other cells have begun.
+
+    Args:
+        threads: those that wait for the solve whose wait it is, or that it runs on.
+        contexts, blocked: the functions and the threads that wait for the last of these.
+        here: the thread that this runs on, whose loop goes on.
+    """
+    blocked = blocked.union(threads, *map(waiting_threads, contexts)) - {here}
+    if blocked:
+        contexts = contexts + running_code.on_threads(blocked)
+        for solve in running_solves.on_threads(blocked):
+            yield from solve.holders()
+        for watch in list(_watches.values()):
+            if watch.thread in blocked:
+                for wait in list(watch.waits):
+                    yield from _given(wait.answer)
+    for scope in _scopes(contexts):
+        yield from _enclosers(scope)
+
+
+def _given(answer: object) -> Iterator[Holder]:
+    """Yield what a wait got that its loop has not heard of."""
+    if isinstance(answer, Hold | Place) and answer.open:
+        yield answer
+        yield from answer.enclosers()
+
+
+def _scopes(contexts: Iterable[Context]) -> list[Scope]:
     return [scope for context in contexts if (scope := context.get(SCOPE)) is not None]
 
 

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import thread as _executors
 from contextvars import Context
@@ -25,15 +25,15 @@ _WORK, _LOOP = _executors._WorkItem.run.__code__, _executors._worker.__code__
 _DEPTH = 12  # frames between a wait and who called it
 
 _numbers = itertools.count()
-# Where each of them runs: on a thread, or in a task.
-_running: dict[int, tuple[int | asyncio.Task[object] | None, Context]] = {}
+# The thread that each of them runs on, and the task there, if it is in one.
+_running: dict[int, tuple[int, asyncio.Task[object] | None, Context]] = {}
 forks.on_fork(_running.clear)
 
 
-def begun(where: int | asyncio.Task[object] | None, context: Context) -> int:
-    """Remember that a function of the user runs on a thread (its identity) or in a task; return a key for `ended`."""
+def begun(context: Context, task: asyncio.Task[object] | None = None) -> int:
+    """Remember that a function of the user runs on this thread, or in a task of it; return a key for `ended`."""
     key = next(_numbers)
-    _running[key] = where, context
+    _running[key] = threading.get_ident(), task, context
     return key
 
 
@@ -44,31 +44,59 @@ def ended(key: int) -> None:
 
 def contexts() -> list[Context]:
     """The contexts of all functions of the user that run now."""
-    return [context for _, context in list(_running.values())]
+    return [context for *_, context in list(_running.values())]
 
 
-def waiting_for(thread: int, waiting: Collection[int] = ()) -> list[Context]:
-    """The contexts of the functions that wait for what this thread does, or for its turn.
+def on_threads(threads: Collection[int]) -> list[Context]:
+    """The contexts of the functions that run on these threads, or in tasks of their loops."""
+    return [context for thread, _, context in list(_running.values()) if thread in threads]
+
+
+def threads(of: Callable[[Context], bool]) -> set[int]:
+    """The threads that run a function of the user whose context is one of these, tasks left aside."""
+    return {thread for thread, task, context in list(_running.values()) if task is None and of(context)}
+
+
+def waiting_for(
+    threads: Collection[int], waiting: Collection[int] = (), loops: Collection[int] = ()
+) -> dict[int, tuple[list[Context], set[int]]]:
+    """What waits for what each of these threads does, or for its turn, as the frames show at this moment.
 
     Args:
-        waiting: threads that wait themselves. Where these are all the threads of an executor, and this one of them, a
-            function that waits for work which has not begun waits for them too: its work is queued behind theirs.
+        threads: those that are looked at.
+        waiting: threads that wait themselves. Where these are all the threads of an executor, and one of `threads` is
+            among them, a function that waits for work which has not begun waits for that thread too: its work is queued
+            behind theirs.
+        loops: threads that run an event loop.
+
+    Returns:
+        By thread, if anything waits for it: the contexts of functions that do, and the threads of functions and loops
+        that do, each with all that runs on its loop.
     """
-    if not _running:
-        return []
+    functions = list(_running.values())
+    if not functions and not loops:
+        return {}
     frames = sys._current_frames()
     try:
-        work = _work_of(frames.get(thread))
-        full = thread in waiting and _is_full(thread, frames, waiting)
-        if not full and not any(map(_may_be_awaited, work)):
-            return []
-        out = list[Context]()
-        for where, context in list(_running.values()):
-            if any(w in work or (full and _not_begun(w)) for w in _awaited(where, frames)):
-                out.append(context)
+        joins = {each: _joined(frames.get(each)) for each in {*loops, *(ident for ident, *_ in functions)}}
+        joins = {each: awaited for each, awaited in joins.items() if awaited}
+        awaits = [(context, awaited) for _, task, context in functions if (awaited := _awaited(task))]
+        out = {}
+        for thread in threads if joins or awaits else ():
+            work = _work_of(frames.get(thread))
+            full = thread in waiting and _is_full(thread, frames, waiting)
+            if full or any(map(_may_be_awaited, work)):
+                blocked = {each for each, awaited in joins.items() if _any(awaited, work, full)}
+                found = [context for ident, task, context in functions if task is None and ident in blocked]
+                found += [context for context, awaited in awaits if _any(awaited, work, full)]
+                out[thread] = found, blocked
         return out
     finally:
         frames.clear()  # this frame is one of them: a circle
+
+
+def _any(awaited: Sequence[object], work: Sequence[object], full: bool) -> bool:
+    return any(each in work or (full and _not_begun(each)) for each in awaited)
 
 
 def _work_of(frame: FrameType | None) -> Sequence[object]:
@@ -122,13 +150,16 @@ def _may_be_awaited(work: object) -> bool:
     return isinstance(work, asyncio.Future) or bool(getattr(condition, "_waiters", ()))
 
 
-def _awaited(where: int | asyncio.Task[object] | None, frames: Mapping[int, FrameType]) -> Sequence[object]:
-    if isinstance(where, int):
-        frame, depth = frames.get(where), _DEPTH
-        while frame is not None and depth and frame.f_code.co_filename in _WAITING:
-            if frame.f_code in _RESULTS:
-                return (frame.f_locals.get("self"),)
-            frame, depth = frame.f_back, depth - 1
-        return ()
-    future = getattr(where, "_fut_waiter", None)
+def _joined(frame: FrameType | None) -> Sequence[object]:
+    """Return the future or thread that a thread waits for."""
+    depth = _DEPTH
+    while frame is not None and depth and frame.f_code.co_filename in _WAITING:
+        if frame.f_code in _RESULTS:
+            return (frame.f_locals.get("self"),)
+        frame, depth = frame.f_back, depth - 1
+    return ()
+
+
+def _awaited(task: asyncio.Task[object] | None) -> Sequence[object]:
+    future = getattr(task, "_fut_waiter", None)
     return () if future is None else (future, *getattr(future, "_children", ()))

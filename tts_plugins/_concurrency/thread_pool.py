@@ -42,8 +42,7 @@ class Pool:
     """Daemon threads; an idle one is reused."""
 
     def __init__(self) -> None:
-        self._process = forks.process()
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._idle: list[queue.SimpleQueue[_Job]] = []  # the inboxes of idle threads: the last one is the warmest
         self._waiting: collections.deque[_Job] = collections.deque()
         self._threads = 0
@@ -131,8 +130,6 @@ class Pool:
         while True:
             if job is not None:
                 job()
-            if forks.process() != self._process:
-                return  # the function has forked, and this is the child: nobody here waits for it
             with self._lock:
                 if job is not None:
                     self._ended, self._last_end = self._ended + 1, time.monotonic()
@@ -216,12 +213,16 @@ def _work_for(
     call: Callable[[], T],
     context: contextvars.Context,
 ) -> None:
-    key = running_code.begun(threading.get_ident(), context)
+    key, process = running_code.begun(context), forks.process()
     try:
         result = call()
     except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
+        if forks.process() != process:
+            forks.leave(error)
         inbox.put(loop, future, None, as_exception(error))
     else:
+        if forks.process() != process:  # the function has forked, and the loop runs in the parent
+            forks.leave()
         inbox.put(loop, future, result, None)
     finally:
         running_code.ended(key)

@@ -39,7 +39,6 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
@@ -60,7 +59,7 @@ class Resource:
     def __init__(self) -> None:
         self.holders = 0
         self.moving = 0
-        self.waits: list[Wait] = []
+        self.waits: Sequence[Wait] = ()
 
     def serve(self) -> None:
         """Answer the waits that can be answered, in order of arrival."""
@@ -95,11 +94,12 @@ class Holder:
 class Wait:
     """A wait for a part of a resource. `ready` is called once, on any thread, with the answer."""
 
-    __slots__ = ("at", "enclosers", "number", "ready")
+    __slots__ = ("answer", "at", "enclosers", "number", "ready")
 
     def __init__(self, ready: Callable[[object], None], enclosers: Iterable[Holder]) -> None:
         self.number = next(_numbers)
         self.at: Resource | None = None  # in whose queue it is; None before and after
+        self.answer: object = None  # which may not have been delivered yet
         self.enclosers: Sequence[Holder] = tuple(dict.fromkeys(enclosers))
         self.ready = ready
 
@@ -124,12 +124,11 @@ class WaitGraph:
     """The graph. All of its methods but the constructor run under its lock."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = forks.lock()
         self.renew()
 
     def renew(self) -> None:
-        """Begin anew in a forked child: no other thread waits there, nor holds the lock."""
-        self.lock._at_fork_reinit()  # type: ignore[attr-defined]
+        """Begin anew in a forked child, where no other thread waits."""
         self.changes = 0  # how often something was given or given back
         self.nested: dict[Wait, None] = {}  # the waits that have enclosers
         self.outer: dict[Wait, None] = {}  # the others
@@ -162,8 +161,7 @@ class WaitGraph:
 
     def begin(self, wait: Wait, at: Resource) -> None:
         """Queue the wait at a resource."""
-        wait.at = at
-        bisect.insort(at.waits, wait, key=_number)
+        self._queue(wait, at)
         (self.nested if wait.enclosers else self.outer)[wait] = None
         self._block(wait.enclosers, 1)
         at.wanted()
@@ -173,8 +171,7 @@ class WaitGraph:
     def move(self, wait: Wait, to: Resource) -> None:
         """Queue the wait at another resource, by the order of its arrival."""
         self._unqueue(wait)
-        wait.at = to
-        bisect.insort(to.waits, wait, key=_number)
+        self._queue(wait, to)
         to.wanted()
         if not to.moving:
             self._suspects[to] = None
@@ -197,6 +194,7 @@ class WaitGraph:
         if wait.at is not None:
             self.end(wait)
         self.changes += 1
+        wait.answer = answer
         self._answers.append((wait, answer))
 
     def enclose(self, wait: Wait, enclosers: Iterable[Holder]) -> None:
@@ -282,9 +280,15 @@ class WaitGraph:
         resource = min(resources, key=lambda r: (r.extensible, r.waits[0].number))
         resource.give_up(resource.waits[0])
 
+    def _queue(self, wait: Wait, at: Resource) -> None:
+        wait.at = at
+        if not isinstance(at.waits, list):  # most resources are never waited for, and have no list either
+            at.waits = []
+        bisect.insort(at.waits, wait, key=_number)
+
     def _unqueue(self, wait: Wait) -> None:
         resource = wait.at
-        assert resource is not None
+        assert resource is not None and isinstance(resource.waits, list)
         index = bisect.bisect_left(resource.waits, wait.number, key=_number)
         del resource.waits[index]
         if not index and resource.waits:

@@ -18,6 +18,7 @@ import concurrent.futures
 import contextlib
 import contextvars
 import inspect
+import itertools
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -37,18 +38,21 @@ __all__ = [
     "on_user_loop",
     "run_sync",
     "submit",
+    "waiting_threads",
 ]
 
 T = TypeVar("T")
-_PATIENCE = 5.0  # seconds between checks that the loop that one waits for still runs
+_PATIENCE = 1.0, 5.0  # seconds before the first check that what one waits for can end, and between later ones
 
 _pool = Pool()
 # Set where a loop of ours is blocked by what runs here, so that nothing in here may wait for that loop.
 _apart: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_apart", default=False)
 # Set on a thread of the pool, whose function may wait for a solve of its own.
 _pooled: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_pooled", default=False)
-# The thread that waits for what runs here.
-_caller: contextvars.ContextVar[int | None] = contextvars.ContextVar("tts_plugins_caller", default=None)
+# The calls of `run_sync` around what runs here, the innermost last, and the threads of those that still wait.
+_calls: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("tts_plugins_calls", default=())
+_waiting: dict[int, int] = {}
+_numbers = itertools.count()
 # At exit no thread is reliable: the daemons are about to be stopped, and from Python 3.12 on none starts.
 _exiting = threading.Event()
 
@@ -98,11 +102,12 @@ def on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **
     """Return the result of a user's coroutine function, computed off the engine's own loop."""
     if not on_engine_loop() or _green():
         return _noted(function, *args, **keywords)
-    return asyncio.wrap_future(_user.submit(lambda: _contained(function, *args, **keywords)))
+    context = contextvars.copy_context()
+    return asyncio.wrap_future(_user.submit(lambda: _contained(function, *args, **keywords), context))
 
 
 async def _noted(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
-    key = running_code.begun(asyncio.current_task(), contextvars.copy_context())
+    key = running_code.begun(contextvars.copy_context(), asyncio.current_task())
     try:
         return await function(*args, **keywords)
     finally:
@@ -117,10 +122,18 @@ def _green() -> bool:
 
 async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
     """Run the function so that what would end the loop that all share ends the function only."""
+    process = forks.process()
     try:
-        return await _noted(function, *args, **keywords)
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise as_exception(error) from error
+        result = await _noted(function, *args, **keywords)
+    except BaseException as error:
+        if forks.process() != process:
+            forks.leave(error)
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            raise as_exception(error) from error
+        raise
+    if forks.process() != process:  # the function has forked, and the loop runs in the parent
+        forks.leave()
+    return result
 
 
 def on_engine_loop() -> bool:
@@ -128,51 +141,81 @@ def on_engine_loop() -> bool:
     return asyncio.get_running_loop() is _engine.running
 
 
+def waiting_threads(context: contextvars.Context | None = None) -> tuple[int, ...]:
+    """Return the threads that wait in `run_sync` for what runs here, or in a context; the innermost call's last."""
+    calls = _calls.get() if context is None else context.get(_calls, ())
+    return tuple(thread for call in calls if (thread := _waiting.get(call)) is not None)
+
+
 def calling_thread() -> int:
     """Return the thread that called `run_sync` around this, or else the one that this runs on."""
-    return _caller.get() or threading.get_ident()
+    return (waiting_threads() or (threading.get_ident(),))[-1]
 
 
 def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end from synchronous code, inside a running event loop too.
 
     Raises:
-        RuntimeError: the interpreter exits, or has no thread left, and this thread has a running loop already.
+        RuntimeError: the interpreter exits, or has no thread left, and this thread has a running loop already; or what
+            this thread was interrupted in, by a signal handler or a `__del__`, holds up the threads that it would
+            wait for.
     """
     if _exiting.is_set():
         return _run_here(function)
-    if _pooled.get():
-        _pool.waits(1)
-        try:
-            return _run_elsewhere(function)
-        finally:
-            _pool.waits(-1)
-    return _run_elsewhere(function)
+    pool = _pool if _pooled.get() else None
+    call, context = next(_numbers), contextvars.copy_context()
+    context.run(_calls.set, (*_calls.get(), call))
+    context.run(_pooled.set, False)
+    _waiting[call] = threading.get_ident()
+    if pool is not None:
+        pool.waits(1)
+    try:
+        return _run_elsewhere(function, context)
+    finally:
+        _waiting.pop(call, None)  # a child has forgotten it
+        if pool is not None:
+            pool.waits(-1)
 
 
-def _run_elsewhere(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def _run_elsewhere(function: Callable[[], Coroutine[Any, Any, T]], context: contextvars.Context) -> T:
     if _apart.get() or threading.get_ident() in (_user.ident, _engine.ident):
-        return _run_apart(function)
+        return _run_apart(function, context)
     ended = threading.Event()
     try:
-        future = _engine.submit(function, ended)
+        future = _engine.submit(function, context, ended)
     except NoThread:
         return _run_here(function)
+    patience, later = _PATIENCE
     try:
         while True:
             try:
-                return future.result(timeout=_PATIENCE)
+                return future.result(timeout=patience)
             except concurrent.futures.TimeoutError:
                 if future.done():
                     raise  # its own
                 if not _exiting.is_set():  # then this thread, a daemon, is about to be stopped where it waits
                     _engine.check()
+                    _check_lets_go()
+                patience = later
     except BaseException:  # KeyboardInterrupt in the waiting thread: what runs is stopped and settled
         if future.cancel():
             ended.wait(timeout=1.0)
         raise
     finally:
         del future  # as in `in_thread`
+
+
+def _check_lets_go(*threads: int | None) -> None:
+    """Raise if this thread holds up those that work for it, so that nobody waits for ever."""
+    here = threading.get_ident()
+    for_it = running_code.threads(lambda context: here in waiting_threads(context))
+    ours = {ident for ident in (_engine.ident, _user.ident, *threads, *for_it) if ident is not None}
+    if forks.holds_up(ours):
+        raise RuntimeError(
+            "a solve was begun where it cannot run: this thread is in the middle of an import, or of a call of this "
+            "package that a signal handler or a __del__ has interrupted, and the solve's own threads wait for that; "
+            "begin it after the import, or set a flag in the handler and solve where that is read"
+        )
 
 
 def _run_here(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -187,11 +230,10 @@ def _run_here(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
     )
 
 
-def _run_apart(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def _run_apart(function: Callable[[], Coroutine[Any, Any, T]], context: contextvars.Context) -> T:
     """Run it on a loop for itself: one of our own is what would be blocked, or is blocked already."""
-    context, box = contextvars.copy_context(), list[T | BaseException]()
+    box = list[T | BaseException]()
     context.run(_apart.set, True)
-    context.run(_caller.set, threading.get_ident())
 
     def job() -> None:
         try:
@@ -201,7 +243,11 @@ def _run_apart(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     thread = threading.Thread(target=job, daemon=True, name="tts-plugins-nested")
     thread.start()
-    thread.join()
+    patience, later = _PATIENCE
+    thread.join(patience)
+    while thread.is_alive():
+        _check_lets_go(thread.ident)
+        thread.join(later)
     if not isinstance(box[0], BaseException):
         return box[0]
     try:
@@ -215,19 +261,18 @@ class _LoopThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._thread: threading.Thread | None = None
         self.running: asyncio.AbstractEventLoop | None = None
         self.ident: int | None = None
 
     def submit(
-        self, function: Callable[[], Coroutine[Any, Any, T]], ended: threading.Event | None = None
+        self,
+        function: Callable[[], Coroutine[Any, Any, T]],
+        context: contextvars.Context,
+        ended: threading.Event | None = None,
     ) -> concurrent.futures.Future[T]:
-        loop = self._loop()
-        context = contextvars.copy_context()
-        context.run(_pooled.set, False)
-        context.run(_caller.set, threading.get_ident())
-        return submit(loop, function, context, ended)
+        return submit(self._loop(), function, context, ended)
 
     def check(self) -> None:
         """Raise if nothing runs the loop any more, so that nobody waits for it for ever."""
@@ -253,14 +298,17 @@ class _LoopThread:
 
     def _work(self, loop: asyncio.AbstractEventLoop, ready: threading.Event, failed: list[BaseException]) -> None:
         asyncio.set_event_loop(loop)
-        self.ident = threading.get_ident()
+        self.ident, process = threading.get_ident(), forks.process()
         loop.call_soon(ready.set)
         try:
             while not loop.is_closed():
                 try:
-                    return loop.run_forever()
+                    loop.run_forever()
+                    break
                 except (SystemExit, KeyboardInterrupt):  # of one task, which has it; the others go on
                     continue
+            if forks.process() != process:
+                forks.leave(RuntimeError("code on an event loop has forked, and the child came back to that loop"))
         except BaseException as error:
             failed.append(error)
             raise
@@ -356,4 +404,8 @@ def _in_child() -> None:
     global _pool, _engine, _user, _inherited
     # Never collected: to close such a loop would take its descriptors out of the selector that the parent still uses.
     _inherited = (_inherited, _engine, _user)
+    for each in (_engine, _user):
+        if each.running is not None and each.ident == threading.get_ident():
+            each.running.stop()  # it would go on here once the code that forked returns, and take the parent's events
     _pool, _engine, _user = Pool(), _LoopThread("tts-plugins-engine"), _LoopThread("tts-plugins-user")
+    _waiting.clear()

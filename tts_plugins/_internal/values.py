@@ -45,3 +45,10 @@ def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
 def is_number(value: object) -> TypeGuard[float]:
     """Return whether the value is a finite number."""
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def effort_fields(effort: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments of a call that ask for a reasoning effort: `reasoning_effort`, or those that are given."""
+    if effort is None:
+        return {}
+    return {"reasoning_effort": effort} if isinstance(effort, str) else dict(effort)

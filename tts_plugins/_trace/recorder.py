@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from tts_plugins._concurrency import forks
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import json_form
 
@@ -16,6 +16,7 @@ Event = Mapping[str, Any]
 Listener = Callable[[Event], None]
 
 _log = logging.getLogger(__name__)
+_adding = forks.lock()  # one for all traces, since it is held for an append alone
 _OWN = frozenset({"id", "kind", "parent", "at", "end"})
 
 
@@ -35,17 +36,16 @@ class Trace:
         self.started = datetime.now(UTC)
         self._origin = time.monotonic()
         self._events: list[dict[str, Any]] = []
-        self._lock = threading.Lock()
         self._listener = listener
         self._spans = spans  # hears events as they are kept, and raises nothing
 
     def __getstate__(self) -> dict[str, Any]:
-        """What can be pickled and copied: the events, without the lock and without who listens."""
+        """What can be pickled and copied: the events, without who listens."""
         return {"started": self.started, "origin": self._origin, "events": [dict(e) for e in self]}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.started, self._origin, self._events = state["started"], state["origin"], state["events"]
-        self._lock, self._listener, self._spans = threading.Lock(), None, None
+        self._listener = self._spans = None
 
     def open(self, kind: str, parent: int | None, /, **data: Any) -> int:
         """Record the start of something; returns its id for `close`. Nothing in `data` may change later."""
@@ -87,7 +87,7 @@ class Trace:
 
     def _add(self, kind: str, parent: int | None, data: dict[str, Any], *, ended: bool) -> int:
         data["kind"], data["parent"] = kind, parent
-        with self._lock:
+        with _adding:
             data["at"] = now = time.monotonic() - self._origin
             data["end"] = now if ended else None
             number = data["id"] = len(self._events)
@@ -137,6 +137,8 @@ class Trace:
 
 def compact(numbers: Sequence[int | None]) -> Any:
     """Whole numbers in a form that the garbage collector need not visit, where one follows the other."""
+    if type(numbers) is range:
+        return numbers
     first = numbers[0] if numbers else None
     if first is None or (len(numbers) > 1 and list(numbers) != list(range(first, first + len(numbers)))):
         return list(numbers)

@@ -4,6 +4,7 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
+from tts_plugins._concurrency.forks import lock, renew
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
@@ -84,10 +85,12 @@ __all__ = [
     "is_number",
     "is_whole",
     "listed",
+    "lock",
     "metered_verifier",
     "original_of",
     "parsed_only",
     "raised_for",
+    "renew",
     "required_parameters",
     "search_here",
     "searching",

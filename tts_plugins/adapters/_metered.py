@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
+from tts_plugins._internal.values import effort_fields
 from tts_plugins.adapters._charge import is_fatal
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, ModelError
@@ -93,11 +94,17 @@ class Variant:
 
     Attributes:
         model: a name, or what the adapter wraps: a chain, a language model; None for what is wrapped.
-        effort: the reasoning effort.
+        effort: the reasoning effort, as `Rung` has it.
     """
 
     model: Any = None
-    effort: str | None = None
+    effort: str | Mapping[str, Any] | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of a language model's call that ask for a name or an effort."""
+        named = {"model": self.model} if isinstance(self.model, str) else {}
+        return {**named, **effort_fields(self.effort)}
 
 
 VARIANT: ContextVar[Variant | None] = ContextVar("tts_plugins_variant", default=None)
@@ -121,7 +128,7 @@ class MeteredModel:
     def __deepcopy__(self, memo: Any) -> Any:
         return self  # optimisers copy programs; the server behind them is one
 
-    def variant(self, *, model: Any = None, effort: str | None = None) -> MeteredModel:
+    def variant(self, *, model: Any = None, effort: str | Mapping[str, Any] | None = None) -> MeteredModel:
         """Return a model whose candidates are asked of another model, or at another reasoning effort."""
         name = model if isinstance(model, str) else self.name if model is None else _name_of(model)
         return _Varied(name, Variant(model=model, effort=effort), self)

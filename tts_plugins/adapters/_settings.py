@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
+from tts_plugins._internal.config import check_price
 from tts_plugins.adapters._shapes import candidates_of, shaped
 from tts_plugins.adapters._texts import answer_key
 from tts_plugins.budget import Budget
@@ -84,6 +85,10 @@ class SearchSettings(CommonSettings):
         if "budget" in given:
             given["budget"] = as_budget(owner, given["budget"], self.budget)
         check_common(owner, given)
+        if "price" in given:
+            prices = given["price"]
+            for one in prices.values() if isinstance(prices, Mapping) else (prices,):
+                check_price(owner, one)
         if "answer" in given and not callable(given["answer"]):
             raise ConfigurationError(f"{owner}: answer={given['answer']!r} must be a function of a candidate's output")
         made = replace(self, **given)

@@ -34,6 +34,7 @@ __all__ = [
     "read_json",
     "remembered",
     "unfinished",
+    "without_reasons",
     "without_thoughts",
 ]
 
@@ -138,17 +139,20 @@ def without_thoughts(text: str) -> str:
     >>> without_thoughts("<think>41?</think>42"), without_thoughts("<think>41"), without_thoughts("41?</think>42")
     ('42', '', '42')
     """
-    from tts_plugins.answers import _thoughts
-
-    said = _thoughts.said(text)
+    said = _reader_of_thoughts()(text)
     return "" if said is None else said
 
 
 def unfinished(text: str) -> bool:
     """Whether the text ends inside of a thought, so that there is no answer yet."""
+    return _reader_of_thoughts()(text) is None
+
+
+@functools.cache
+def _reader_of_thoughts() -> Callable[[str], str | None]:
     from tts_plugins.answers import _thoughts
 
-    return _thoughts.said(text) is None
+    return _thoughts.said
 
 
 def read_json(text: str) -> Any:
@@ -165,6 +169,17 @@ def read_json(text: str) -> Any:
     from tts_plugins.answers import _json_text
 
     return _json_text.read_json(without_thoughts(text))
+
+
+def without_reasons(value: Any) -> Any:
+    """A JSON value without the members of objects that say how an answer was found, such as `reasoning`: what votes.
+
+    >>> without_reasons({"reasoning": "17 and 25 make 42", "answer": 42})
+    {'answer': 42}
+    """
+    from tts_plugins.answers import _json_text
+
+    return _json_text.without_reasons(value)
 
 
 def number_value(answer: str) -> Fraction | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any
+
+from tts_plugins.answers._markers import words
 
 FENCE = re.compile(
     r"^[ \t]*(?P<mark>`{3,}|~{3,})[ \t]*(?P<language>[\w+#.-]*)[^\S\n]*(?:\n|(?=[{\[]))(?P<body>.*?)"
@@ -12,6 +15,7 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _OBJECT = re.compile(r'\{\s*(?:"|\})')
+_ANSWERS = frozenset(("answer", "finalanswer"))
 _TRIES = 64  # objects looked for in prose: each failed one may cost the rest of the text
 
 
@@ -63,6 +67,32 @@ def objects(text: str) -> list[tuple[int, int, dict[str, Any]]]:
         if value:
             found.append((start.start(), at, value))
     return found
+
+
+def without_reasons(value: Any) -> Any:
+    """The value without the members of objects that say how an answer was found: no two are worded alike.
+
+    Beside a member that is named as the answer, these are steps, an analysis and a confidence too.
+    """
+    if isinstance(value, list):
+        return [without_reasons(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    names = {key: _letters(str(key)) for key in value}
+    left_out = _names("reasons")
+    if not _ANSWERS.isdisjoint(names.values()):
+        left_out |= _names("beside")
+    kept = {key: item for key, item in value.items() if names[key] not in left_out or isinstance(item, bool)}
+    return {key: without_reasons(item) for key, item in (kept or value).items()}
+
+
+@cache
+def _names(kind: str) -> frozenset[str]:
+    return frozenset(_letters(word) for listed in words()[kind].values() for word in listed)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W\d_]", "", name).lower()
 
 
 def loads(text: str) -> Any:

@@ -10,6 +10,7 @@ import json
 import re
 
 from tts_plugins.answers._fold import fold
+from tts_plugins.answers._json_text import without_reasons
 from tts_plugins.answers._latex import TooDeep, linear
 from tts_plugins.answers._numbers import Style, number
 from tts_plugins.answers._units import JOINED, clock, date, money_in_front, unit
@@ -18,7 +19,7 @@ _LONG = 1000  # longer answers are compared as they stand: there is no formula i
 _ROUNDS = 12
 _FORMULA = re.compile(r"[\\^_{}√×·÷≤≥≠→⇒∗]|\d\s*\*|\*\s*\d|sqrt")
 _PAIRS = (("**", "**"), ("__", "__"), ('"', '"'), ("'", "'"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
-_LETTER = re.compile(r"\(([A-Za-e])\)|\[([A-Z])\]|([A-Z])[.)]|<([A-Z])>")
+_LETTER = re.compile(r"\(([A-Za-e])\)|\[([A-Z])\]|([A-Z])[.)]|<([A-Z])>|\(?([^\W\d_A-Za-zµμπ])\)")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _SHORT_WORDS = {
     "yes",
@@ -69,7 +70,7 @@ def normalise(answer: str, style: Style | None = None) -> str:
 
 
 def canonical_json(text: str) -> str | None:
-    """JSON in one form; None for what is not an object or array."""
+    """JSON in one form, without reasons; None for what is not an object or array."""
     text = text.strip()
     if text[:1] + text[-1:] not in ("{}", "[]"):
         return None
@@ -78,7 +79,7 @@ def canonical_json(text: str) -> str | None:
     except (ValueError, RecursionError):
         return None
     try:
-        made = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        made = json.dumps(without_reasons(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     except RecursionError:
         return None
     return made.replace('"\\u0000', "").replace('\\u0000"', "")

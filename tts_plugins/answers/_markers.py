@@ -13,6 +13,9 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3
 # Those that write small words at the front of the next one.
 _JOINED = re.compile("[\u0590-\u05ff\u0600-\u06ff\u0750-\u077f]")
 
+# The letters that choices have, in the scripts in which tests letter them.
+CHOICES = "A-JА-ИΑ-Θא-חأابجدهकखगघঙকখগঘกขคงจアイウエオ가나다라마甲乙丙丁"
+
 Words = Mapping[str, Mapping[str, tuple[str, ...]]]  # by kind, then by language
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import cache
 
 from tts_plugins.answers._json_text import FENCE, objects
-from tts_plugins.answers._markers import alternatives, folded
+from tts_plugins.answers._markers import CHOICES, alternatives, folded
 
 _LINE = 1000
 _SKIP = re.compile(r"(?:(?<=\n)[ \t>]+|\s|[*_]{1,3}(?=\S)|#{1,6}[ \t]|\|[ \t]|[-•][ \t]+(?=\S))*+")
@@ -18,8 +19,8 @@ _SENTENCE = re.compile(r"[.!?](?=[\s*_)\"']|\Z)|(?<=\d)\.(?=[^\W\d_])(?![A-Za-z]
 _FACTORIAL = re.compile(r"\b(?:factorial|permut|arrange|combinat)|[\w)]!(?!=)", re.I)
 _LETTER = re.compile(
     r"(?:\\(?:text|textbf|mathrm|mathbf|mathsf|textit|boxed)\s*\{|[*_$({\[\"'`]|\\\()*"
-    r"(?P<letter>[A-J])"
-    r"(?P<close>[)\]}*_$]|(?<=[\"'`][A-J])[\"'`]|\\\))*(?P<rest>.*)", re.DOTALL,
+    rf"(?P<letter>[{CHOICES}])"
+    rf"(?P<close>[)\]}}*_$]|(?<=[\"'`][{CHOICES}])[\"'`]|\\\))*(?P<rest>.*)", re.DOTALL,
 )  # fmt: skip
 _AFTER_LETTER = re.compile(r"(?:[.:]|\s*[-,;(]|\Z|\s+(?:and|so|or)\b(?!\s+[A-J]\b))|\s*\n")
 _NUMBER_FIRST = re.compile(r"(?:[-+$€£¥₹(≈~]|\\\(|\\\$|\s)*\d")
@@ -94,8 +95,8 @@ def choice_of(line: str, languages: tuple[str, ...] | None = None) -> str | None
         return None
     letter, closed, rest = match["letter"], bool(match["close"]), match["rest"]
     opened = match.start("letter") > 0
-    if rest[:1] == "'" and not opened:
-        return None  # A'
+    if (rest[:1] == "'" and not opened) or unicodedata.category(rest[:1] or " ")[0] == "M":
+        return None  # A'; the beginning of a word in a script that hangs its vowels on consonants
     if not rest.strip(" .*_$)}\"'`!\\]"):
         return letter
     if not closed and not opened:
@@ -106,9 +107,9 @@ def choice_of(line: str, languages: tuple[str, ...] | None = None) -> str | None
             return None  # "A cat"
     elif rest[:1].isalnum() or re.match(r"\s*(?:[=+*/^_]|-\s*\d)", rest):
         return None
-    if re.match(r"[\s.)]*(?:,|and\b|or\b|&|und\b|et\b|y\b)[\s,]*(?:and\s+|or\s+)?[*_(]*[A-J]\b(?!\w)", rest):
+    if re.match(rf"[\s.)]*(?:,|and\b|or\b|&|und\b|et\b|y\b)[\s,]*(?:and\s+|or\s+)?[*_(]*[{CHOICES}]\b(?!\w)", rest):
         return None  # A and C
-    if re.search(r"(?<!\w)[A-J]\s*[:=]", rest):
+    if re.search(rf"(?<!\w)[{CHOICES}]\s*[:=]", rest):
         return None  # A: 5, B: 3
     if re.match(r"\s*,\s*[-(]?\d", rest) or re.match(r"\s*:\s*\(?-?\d", rest):
         return None  # coordinates, (A, 2)
@@ -127,7 +128,8 @@ def _unfilled(line: str, languages: tuple[str, ...] | None) -> str:
         if not (given or _NUMBER_FIRST.match(rest.lstrip("*(")) or re.match(r"[$\\*(]|[A-J]\b|[A-Z][^\W\d_]+", rest)):
             break
         line = rest
-    return line
+    article = _article(languages).match(folded(line[:80]))
+    return line[article.end() :] if article and _NUMBER_FIRST.match(line, article.end()) else line
 
 
 def _sentence(line: str) -> str:
@@ -182,8 +184,15 @@ def _filler(languages: tuple[str, ...] | None) -> re.Pattern[str]:
 
 @cache
 def _option(languages: tuple[str, ...] | None) -> re.Pattern[str]:
-    words = alternatives("option", _languages(languages))
-    return re.compile(rf"(?:the\s)?{words}[\s:]{{0,3}}(?=[*_(\[$\\\"'`]{{0,4}}[a-j](?![^\W\d_]))")
+    words, article = (alternatives(kind, _languages(languages)) for kind in ("option", "article"))
+    letter = rf"[*_(\[$\\\"'`]{{0,4}}[{CHOICES.lower()}](?![^\W\d_])"
+    alone = rf"{letter}[*_)\]$\"'`]{{0,4}}\s?(?:[.,;:(]|\Z)"  # "the B", and not "the A train"
+    return re.compile(rf"(?:{article}[ \t]{{0,3}})?{words}[\s:]{{0,3}}(?={letter})|{article}[ \t]{{0,3}}(?={alone})")
+
+
+@cache
+def _article(languages: tuple[str, ...] | None) -> re.Pattern[str]:
+    return re.compile(rf"{alternatives('article', _languages(languages))}[ \t]{{1,3}}")
 
 
 @cache

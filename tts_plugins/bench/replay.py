@@ -146,7 +146,7 @@ async def replay(
             )
         for p, task in zip(chosen, tasks, strict=True):
             rows[p.id].append(task.result())
-    counted = all(c.tokens is not None for p in chosen for c in p.candidates)
+    counted = all(c.counted is not None for p in chosen for c in p.candidates)
     return _result(rows, exact=pool.exact_tokens and counted, counted=counted)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
@@ -25,63 +26,57 @@ _log = logging.getLogger(__name__)
 _reported: set[str] = set()
 
 
-class Blocking:
-    """What held the loop in one solve: each verifier's longest time, in seconds."""
-
-    def __init__(self) -> None:
-        self._longest: dict[str, float] = {}
-
-    def ask(
-        self, verifier: Verifier | SetVerifier, method: Callable[[Run, Any], Coroutine[Any, Any, T]], run: Run, of: Any
-    ) -> Awaitable[T]:
-        """Call a method of the verifier on a candidate, or on several; it returns its result."""
-        if getattr(verifier, "blocking", False):
-            return in_thread(_run_there, method, _RunFromThread(run, asyncio.get_running_loop()), of)
-        return _Timed(method(run, of), self, verifier.name)
-
-    def warnings(self) -> tuple[str, ...]:
-        """Return the warnings for the result."""
-        return tuple(_warning(name, seconds) for name, seconds in self._longest.items())
-
-    def held(self, name: str, seconds: float) -> None:
-        """Note that a verifier held the loop for so many seconds."""
-        self._longest[name] = max(seconds, self._longest.get(name, 0.0))
-        if name not in _reported:
-            _reported.add(name)
-            _log.warning("%s", _warning(name, seconds))
+Held = dict[str, float]  # each verifier's longest time in one solve, in seconds
 
 
-class _Timed(Awaitable[T]):
-    """A coroutine whose steps are timed, from one `await` to the next."""
+def ask_verifier(
+    held: Held, verifier: Verifier | SetVerifier, method: Callable[[Run, Any], Coroutine[Any, Any, T]], run: Run,
+    of: Any,
+) -> Awaitable[T]:  # fmt: skip
+    """Call a method of the verifier on a candidate, or on several; it returns its result."""
+    if getattr(verifier, "blocking", False):
+        return in_thread(_run_there, method, _RunFromThread(run, asyncio.get_running_loop()), of)
+    return _timed(method(run, of), held, verifier.name)
 
-    __slots__ = ("_blocking", "_coroutine", "_name")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T], blocking: Blocking, name: str) -> None:
-        self._coroutine, self._blocking, self._name = coroutine, blocking, name
+def warnings(held: Held) -> list[str]:
+    """Return the warnings for the result."""
+    return [_warning(name, seconds) for name, seconds in held.items()]
 
-    def __await__(self) -> Generator[Any, Any, T]:
-        steps = self._coroutine.__await__()
-        step: Callable[[Any], Any] = steps.send
-        value: Any = None
-        while True:
-            started = time.monotonic()
-            try:
-                waits_for = step(value)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            finally:
-                value = None  # an error's traceback has this frame: it would refer to itself
-                if (seconds := time.monotonic() - started) > LIMIT:
-                    self._blocking.held(self._name, seconds)
-            try:
-                value = yield waits_for
-                step = steps.send
-            except GeneratorExit:
-                steps.close()
-                raise
-            except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle
-                value, step = error, steps.throw
+
+def _note(held: Held, name: str, seconds: float) -> None:
+    """Note that a verifier held the loop for so many seconds."""
+    held[name] = max(seconds, held.get(name, 0.0))
+    if name not in _reported:
+        _reported.add(name)
+        _log.warning("%s", _warning(name, seconds))
+
+
+@types.coroutine
+def _timed(coroutine: Coroutine[Any, Any, T], held: Held, name: str) -> Generator[Any, Any, T]:
+    """Run a coroutine, and time its steps from one `await` to the next."""
+    steps = coroutine.__await__()
+    step: Callable[[Any], Any] = steps.send
+    value: Any = None
+    while True:
+        started = time.monotonic()
+        try:
+            waits_for = step(value)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            value = None  # an error's traceback has this frame: it would refer to itself
+            if (seconds := time.monotonic() - started) > LIMIT:
+                _note(held, name, seconds)
+        try:
+            value = yield waits_for
+            step = steps.send
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle
+            value, step = error, steps.throw
 
 
 class _RunFromThread(ForwardingRun):

@@ -64,7 +64,8 @@ class Jobs:
         return len(self.indices)
 
     def __getitem__(self, part: slice) -> Jobs:
-        return Jobs(self.ask, self.indices[part], self.seed)
+        indices = self.indices[part]
+        return self if indices == self.indices else Jobs(self.ask, indices, self.seed)
 
     def __iter__(self) -> Iterator[Job]:
         seed_of = derived(self.seed, "candidate")

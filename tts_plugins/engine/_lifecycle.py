@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tts_plugins._calls import running_solves
@@ -19,6 +19,7 @@ from tts_plugins._trace.recorder import Listener, Trace
 from tts_plugins._trace.wording import CUT_SHORT, cut_short
 from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.budget import Budget
+from tts_plugins.engine._blocking import warnings
 from tts_plugins.engine._run import SolveRun
 from tts_plugins.engine._state import SolveState
 from tts_plugins.errors import BudgetExhausted, DeadlineExceeded, LowConfidence, ModelError, SolveCancelled, TTSError
@@ -26,7 +27,7 @@ from tts_plugins.ledger import Ledger
 from tts_plugins.options import CommonSettings
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.selection import fallback, prefer_content
-from tts_plugins.strategies.abstaining import Abstaining, Verdict
+from tts_plugins.strategies.abstaining import ALWAYS_ANSWERING, Abstaining, Verdict
 from tts_plugins.types import Abstained, Problem, Result, Scored, Usage
 
 # Seconds after the deadline in which a strategy may still choose among what it has, and after which it is left behind.
@@ -45,7 +46,7 @@ class Settings(CommonSettings):
     answer: AnswerKey = extract
     attempts: int = 4
     listener: Listener | None = None
-    abstaining: Abstaining = field(default_factory=Abstaining)
+    abstaining: Abstaining = ALWAYS_ANSWERING
 
 
 class Solving:
@@ -54,7 +55,7 @@ class Solving:
         self._trace = Trace(settings.listener, live_spans())
         self._state: SolveState | None = None
         self._halt_first = False
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: Sequence[asyncio.TimerHandle] = ()
 
     def halt(self) -> None:
         if self._state is not None:
@@ -101,7 +102,7 @@ class Solving:
             seed=s.seed,
             warnings=(
                 *cut_short(self._trace.of_kind(*CUT_SHORT)),
-                *state.blocking.warnings(),
+                *warnings(state.held),
                 *escape_warnings(ledger),
             ),
             **vars(verdict),
@@ -120,13 +121,13 @@ class Solving:
     async def _search(self, state: SolveState, scope: Scope) -> Scored:
         loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = loop.create_future()
-        self._strategy = state.tasks.spawn(self._in_scope(SolveRun(state), scope), set(), owner=self)
-        state.on_halt = self._end_soon
+        self._strategy = state.tasks.spawn(self._in_scope(SolveRun(state), scope), {}, owner=self)
+        state.driver = self
         try:
             if scope.deadline is not None:
                 left = scope.deadline - time.monotonic()
                 if left > 0:
-                    self._timers.append(loop.call_later(left, state.halt, "deadline"))
+                    self._timers = (loop.call_later(left, state.halt, "deadline"),)
                 else:
                     state.halt("deadline")
             if self._halt_first:
@@ -154,11 +155,13 @@ class Solving:
         finally:
             self._wake()  # here already, which saves a turn of the loop
 
-    def _end_soon(self) -> None:
+    def end_soon(self) -> None:
+        """Give the strategy a little time to choose among what it has, and then go on without it."""
         loop = asyncio.get_running_loop()
-        self._timers += [loop.call_later(_GRACE, self._strategy.cancel), loop.call_later(_LAST, self._wake)]
+        further = loop.call_later(_GRACE, self._strategy.cancel), loop.call_later(_LAST, self._wake)
+        self._timers = (*self._timers, *further)
 
-    def task_failed(self, task: asyncio.Task[Any]) -> None:
+    def task_failed(self, error: BaseException) -> None:
         """Go on where the strategy was cancelled before its first step."""
         self._wake()
 

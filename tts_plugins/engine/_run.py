@@ -98,7 +98,7 @@ class SolveRun:
         return revised
 
     async def together(self, parts: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-        tasks: Group = set()
+        tasks: Group = {}
         started = [self._state.tasks.spawn(part, tasks) for part in parts]
         try:
             if started:
@@ -115,9 +115,9 @@ class SolveRun:
             if (event := self._state.events.get(candidate.id)) is not None:
                 self._state.trace.mark(event, pruned=True)
 
-    async def room(self, problem: Problem, at_most: int) -> int:
+    async def room(self, problem: Problem, at_most: int, *, model: Model | None = None) -> int:
         _check_count("room", at_most, "at_most")
-        gen, after = await bounds(self._state, Whole(self.model, problem))
+        gen, after = await bounds(self._state, Whole(model or self.model, problem))
         return self._state.ledger.fits((gen or FREE).amount.plus(after), at_most)
 
     async def generate(self, model: Model, problem: Problem, n: int = 1) -> Reply:
@@ -128,7 +128,7 @@ class SolveRun:
         role, within = ("model", None) if scope is None else (scope.role, scope.hold if inside else None)
         parent = scope.event if scope is not None and inside else state.root
         # Taken before anything is waited for: whose turn comes first must not change who gets which.
-        seeds = [next(state.seeds) if scope is None else scope.next_seed() for _ in range(n)]
+        seeds = [state.next_seed() if scope is None else scope.next_seed() for _ in range(n)]
         bound = await model.bound(problem)
         check_bounds(model, bound, state.ledger)
         unit = (bound or FREE).need

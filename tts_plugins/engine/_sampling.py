@@ -46,17 +46,16 @@ class Sampling(Sending):
         super().__init__(state, run)
         self._jobs, self._stop, self._wave = jobs, stop, wave
         self._seen: list[Scored] = []
-        self._failures: list[BaseException] = []
-        self._attempts: list[Scored] = []  # what there is of those that failed
+        self._failures: list[Failure | BaseException] = []
         self._refused: BudgetExhausted | None = None
 
     async def candidates(self) -> AsyncGenerator[Scored, None]:
         """Each candidate as it arrives. When this ends, however it does, nothing is in flight any more."""
-        state, n, launched, size, done = self._state, len(self._jobs), 0, 0, False
+        state, inbox, n, launched, size, done = self._state, self._inbox, len(self._jobs), 0, 0, False
         try:
             state.raise_if_halted()
             state.raise_if_fatal(self._asked_model())
-            state.inboxes.add(self._inbox)
+            state.inboxes.add(inbox)
             state.go_on()
             while launched < n and self._refused is None and not done:
                 size = self._wave_size(n - launched, size)
@@ -66,7 +65,9 @@ class Sampling(Sending):
                 try:
                     await self._begin(jobs, event)
                     for _ in range(len(jobs)):
-                        arrival = await self._inbox.get()
+                        while not inbox:
+                            await inbox.filled()
+                        arrival = inbox.popleft()
                         if isinstance(arrival, Scored):
                             self._seen.append(arrival)
                             if self._whole is None:
@@ -99,7 +100,7 @@ class Sampling(Sending):
             for hold in self._kept.values():
                 hold.release()
             # Their tracebacks have frames that refer to this: a circle, which would keep all of the solve.
-            self._failures, self._attempts, self._refused = [], [], None
+            self._failures, self._refused = [], None
 
     async def _stop_sending(self) -> None:
         self._closed = True
@@ -129,23 +130,21 @@ class Sampling(Sending):
         Raises:
             BaseException: the error itself, if it is a defect, or if there is no candidate and can be none.
         """
-        error = arrival.error if isinstance(arrival, Failure) else arrival
+        error = _error_of(arrival)
         if isinstance(error, BudgetExhausted) and self._state.exhausted(error):
             self._refused = self._refused or error
             return False
-        self._failures.append(error)
+        self._failures.append(arrival)
         if (lacking := shortage(error)) is not None:
             self._state.note("shortage", error=lacking)
         fatal = is_fatal(error)
         if fatal and isinstance(error, ModelError):
-            self._state.fatal.append((self._asked_model(), error))
+            self._state.fatal = (*self._state.fatal, (self._asked_model(), error))
         if not isinstance(error, TTSError) or (fatal and not self._seen):
             try:
                 raise error
             finally:
                 del error, arrival
-        if isinstance(arrival, Failure):
-            self._attempts.append(arrival.attempt())
         if fatal:
             self._state.failed_for_all(error)
         return fatal
@@ -153,8 +152,11 @@ class Sampling(Sending):
     def _asked_model(self) -> Model:
         return next(iter(self._jobs)).ask.model
 
+    def _first_failure(self) -> BaseException | None:
+        return _error_of(self._failures[0]) if self._failures else None
+
     def _nothing(self) -> BaseException:
-        halted, first = self._state.halted, next(iter(self._failures), None)
+        halted, first = self._state.halted, self._first_failure()
         if halted == "cancelled":
             error: TTSError = SolveCancelled("the solve was cancelled before the first candidate was complete")
         elif halted == "deadline":
@@ -179,19 +181,22 @@ class Sampling(Sending):
         self._failures += failures
         self._unscored += len(failures)
         if not scored:
-            self._attempts += [Failure(why, c).attempt() for why, c in zip(failures, ordered, strict=True)]
             raise self._all_failed()
         ids = {c.id for c in ordered}
         state.seen[:] = [c for c in state.seen if c.id not in ids] + scored
         return scored
 
     def _all_failed(self) -> AllCandidatesFailed:
-        first = next(iter(self._failures), None)
+        first, errors = self._first_failure(), [_error_of(each) for each in self._failures]
         error = AllCandidatesFailed(
-            f"all {len(self._failures)} candidates failed; the first because of {words(first) if first else '?'}",
-            self._failures,
+            f"all {len(errors)} candidates failed; the first because of {words(first) if first else '?'}",
+            errors,
             unscored=self._unscored,
-            attempts=self._attempts,
+            attempts=[each.attempt() for each in self._failures if isinstance(each, Failure)],
         )
         error.__cause__ = first
         return error
+
+
+def _error_of(failure: Failure | BaseException) -> BaseException:
+    return failure.error if isinstance(failure, Failure) else failure

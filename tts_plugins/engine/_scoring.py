@@ -6,13 +6,16 @@ import asyncio
 import math
 import numbers
 from collections.abc import Sequence
+from typing import Any
 
 from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.answers import Answer, AnswerKey, extract, remembered, unfinished
+from tts_plugins.engine._blocking import ask_verifier
 from tts_plugins.engine._state import SolveState
+from tts_plugins.engine._tasks import Failure
 from tts_plugins.errors import InvalidScore, TTSError, VerifierError
 from tts_plugins.ledger import Hold
 from tts_plugins.protocols import Run, SetVerifier
@@ -21,7 +24,7 @@ from tts_plugins.types import Candidate, Score, Scored, well_formed
 
 async def score_together(
     state: SolveState, run: Run, verifier: SetVerifier, candidates: Sequence[Scored], hold: Hold
-) -> tuple[list[Scored], list[InvalidScore]]:
+) -> tuple[list[Scored], list[Failure]]:
     """Return the candidates with their scores, and why some have none. `hold` pays, and is closed in any case.
 
     Raises:
@@ -32,7 +35,7 @@ async def score_together(
     token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, path))
     try:
         with failing_alone(verifier.name):
-            scores = await state.blocking.ask(verifier, verifier.score_set, run, candidates)
+            scores = await ask_verifier(state.held, verifier, verifier.score_set, run, candidates)
             if len(scores) != len(candidates):
                 raise InvalidScore(f"{verifier.name} gave {len(scores)} scores for {len(candidates)} candidates")
     except BaseException as error:
@@ -41,12 +44,12 @@ async def score_together(
     finally:
         SCOPE.reset(token)
         hold.release()
-    scored, failures = list[Scored](), list[InvalidScore]()
+    scored, failures = list[Scored](), list[Failure]()
     for candidate, score in zip(candidates, scores, strict=True):
         try:
             scored.append(scored_by(verifier.name, candidate, score))
         except InvalidScore as error:
-            failures.append(error)
+            failures.append(Failure(error, candidate))
             state.trace.note("failure", event, error=words(error), candidate=candidate.id)
     state.trace.close(event, scores=[{"candidate": c.id, "score": c.score} for c in scored])
     return scored, failures
@@ -55,10 +58,10 @@ async def score_together(
 class failing_alone:
     """Turn whatever a verifier raises into a `VerifierError`, even a cancellation that nobody asked for."""
 
-    __slots__ = ("_verifier",)
+    __slots__ = ("_joint", "_verifier")
 
-    def __init__(self, verifier: str) -> None:
-        self._verifier = verifier
+    def __init__(self, verifier: str, joint: str = ": ") -> None:
+        self._verifier, self._joint = verifier, joint
 
     def __enter__(self) -> None:
         pass
@@ -72,7 +75,7 @@ class failing_alone:
                 raise VerifierError(f"{self._verifier}: it was cancelled from inside") from error
             return
         # It need not be an Exception either: an example is a test framework's.
-        raise VerifierError(f"{self._verifier}: {words(error)}") from error
+        raise VerifierError(f"{self._verifier}{self._joint}{words(error)}") from error
 
 
 def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
@@ -86,8 +89,11 @@ def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
         raise InvalidScore(
             f"{verifier}: of candidate {candidate.id} it returned {given!r}, not a Score; return Score(value=…)"
         )
-    value = _in_unit(verifier, candidate, "score", given.value)
-    steps = tuple([_in_unit(verifier, candidate, f"step score {i}", v) for i, v in enumerate(given.steps)])
+    value, steps = given.value, tuple(given.steps)
+    # As nearly all are; else it is found out which is not, and why.
+    if not all([type(v) is float and 0.0 <= v <= 1.0 for v in (value, *steps)]):
+        value = _in_unit(verifier, candidate, "score", value)
+        steps = tuple([_in_unit(verifier, candidate, f"step score {i}", v) for i, v in enumerate(steps)])
     if steps and candidate.steps and len(steps) != len(candidate.steps):
         raise InvalidScore(f"{verifier}: {len(steps)} step scores for {len(candidate.steps)} steps")
     feedback = well_formed(given.feedback) if isinstance(given.feedback, str) else given.feedback
@@ -95,8 +101,6 @@ def scored_by(verifier: str, candidate: Candidate, score: Score) -> Scored:
 
 
 def _in_unit(verifier: str, candidate: Candidate, name: str, value: object) -> float:
-    if type(value) is float and 0.0 <= value <= 1.0:
-        return value  # as nearly all are
     if isinstance(value, bool) or not isinstance(value, int | float | numbers.Real) or not math.isfinite(value):
         raise InvalidScore(f"{verifier}: {name} of candidate {candidate.id} is {value!r}, not a finite number")
     if (score := in_unit(float(value))) is None:
@@ -124,25 +128,38 @@ async def with_answer(candidate: Candidate, key: AnswerKey, run: Run) -> Candida
 
     A key with a method `relate` compares the answer with those of the run by their meaning.
     """
-    candidate = await _answered(candidate, key)
+    if is_ours(key):
+        said = answered(candidate.text, key)
+    else:  # it may take long, and runs on a thread
+        with _reading:
+            answer: object = await in_thread(key, candidate.text)
+        said = _told(answer, candidate.text)
+    candidate = candidate.replace(**said)
     relate = getattr(key, "relate", None)
     if relate is None or candidate.vote is None:
         return candidate
-    key = await relate(run, candidate.vote, candidate.answer or candidate.vote, candidate.problem)
-    return candidate.replace(answer_key=key)
+    related = await relate(run, candidate.vote, candidate.answer or candidate.vote, candidate.problem)
+    return candidate.replace(answer_key=related)
 
 
-async def _answered(candidate: Candidate, key: AnswerKey) -> Candidate:
-    # A key of the user may take long, and runs on a thread; ours are quick.
-    try:
-        answer: object = _read(key, candidate.text) if is_ours(key) else await in_thread(key, candidate.text)
-    except TTSError:
-        raise
-    except Exception as error:
-        raise VerifierError(f"answer: the key function failed, {words(error)}") from error
-    if unfinished(candidate.text):
-        candidate = candidate.replace(truncated=True)  # it was cut while it thought
+def answered(text: str, key: AnswerKey) -> dict[str, Any]:
+    """Return the fields of a candidate that tell the answer in its text, by a key that is ours.
+
+    Raises:
+        VerifierError: the key function failed.
+    """
+    with _reading:
+        answer: object = _read(key, text)
+    return _told(answer, text)
+
+
+_reading = failing_alone("answer: the key function failed", ", ")
+
+
+def _told(answer: object, text: str) -> dict[str, Any]:
+    cut = {"truncated": True} if unfinished(text) else {}  # it was cut while it thought
+    if answer is None:
+        return cut
     if isinstance(answer, Answer):
-        return candidate.replace(answer=well_formed(answer.raw), answer_key=well_formed(str(answer)))
-    # A number votes by its text.
-    return candidate.replace(answer=None if answer is None else well_formed(str(answer)))
+        return {"answer": well_formed(answer.raw), "answer_key": well_formed(str(answer)), **cut}
+    return {"answer": well_formed(str(answer)), **cut}  # a number votes by its text

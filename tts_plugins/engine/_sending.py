@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 from tts_plugins._calls.caller import Send, acquire, check_bounds, words
 from tts_plugins._calls.context import SCOPE, Scope
+from tts_plugins._trace.recorder import compact
 from tts_plugins.budget import FREE, Amount, Bound, Need
+from tts_plugins.engine._blocking import ask_verifier
 from tts_plugins.engine._jobs import Ask, Job, Jobs
-from tts_plugins.engine._scoring import failing_alone, is_ours, scored_by, with_answer
+from tts_plugins.engine._scoring import answered, failing_alone, is_ours, scored_by, with_answer
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Failure, Group, Inbox
 from tts_plugins.errors import BudgetExhausted
@@ -52,7 +54,7 @@ class Sending:
     def __init__(self, state: SolveState, run: Run) -> None:
         self._state, self._run = state, run
         self._inbox = Inbox()
-        self._tasks: Group = set()
+        self._tasks: Group = {}
         self._closed = False
         self._unscored = 0  # failures of a verification
         self._kept: dict[str, Hold] = {}  # what is held for scoring all of them together, by candidate
@@ -69,15 +71,18 @@ class Sending:
     def _spawn(self, coroutine: Coroutine[Any, Any, Any], hold: Hold | None = None) -> None:
         self._state.tasks.spawn(coroutine, self._tasks, hold, self)
 
-    def task_failed(self, task: asyncio.Task[Any]) -> None:
+    def task_failed(self, error: BaseException) -> None:
         """Report a task that ended without an arrival: it is a defect, and nobody may wait for it."""
-        if not self._closed:
-            cause = None if task.cancelled() else task.exception()
-            error: BaseException = RuntimeError(
-                f"a task of the engine ended by {'cancellation' if cause is None else words(cause)}"
+        if self._closed:
+            return
+        if not isinstance(error, SystemExit | KeyboardInterrupt):
+            cancelled = isinstance(error, asyncio.CancelledError)
+            cause, error = (
+                error,
+                RuntimeError(f"a task of the engine ended by {'cancellation' if cancelled else words(error)}"),
             )
-            error.__cause__ = cause
-            self._inbox.put(cause if isinstance(cause, SystemExit | KeyboardInterrupt) else error)
+            error.__cause__ = None if cancelled else cause
+        self._inbox.put(error)
 
     async def _begin(self, jobs: Sequence[Job] | Jobs, event: int) -> None:
         """Send a wave: at once as much as there is room for, and the rest by a task that may wait for room."""
@@ -116,7 +121,7 @@ class Sending:
                     break
                 group = [pending.popleft() for _ in range(hold.units)]
                 left -= len(group)
-                indices, seeds = tuple([job.index for job in group]), tuple([job.seed for job in group])
+                indices, seeds = compact([job.index for job in group]), compact([job.seed for job in group])
                 self._spawn(self._group(asked, indices, seeds, hold, cost, event), hold)
                 if left % _AT_ONCE < len(group) and left:
                     if not waits:
@@ -158,12 +163,12 @@ class Sending:
     ) -> None:
         """Send one request, and verify what it brings."""
         try:
-            reply, rest, request = await self._request(ask, indices, seeds, hold, cost, event, cost.send)
+            reply, rest, request = await self._request(ask, indices, tuple(seeds), hold, cost, event, cost.send)
         except Exception as error:  # noqa: BLE001 - `_failed` decides what becomes of it
             for index, seed in zip(indices, seeds, strict=True):
                 self._inbox.put(Failure(error, Candidate(problem=ask.problem, index=index, seed=seed)))
             return
-        made = [ask.make(*each) for each in zip(reply.generations, indices, seeds, strict=False)]
+        made = list(map(ask.make, reply.generations, indices, seeds))
         if len(seeds) == 1 and not cost.alone:
             # The generation has drawn its part, so that the rest of the hold is the verification's. On in this task:
             # through another one, its connection would lie idle while others take the pool's time.
@@ -196,7 +201,7 @@ class Sending:
         """Verify one after the other what takes no time, with a turn for others now and then."""
         for i, candidate in enumerate(candidates, 1):
             await self._verify(candidate, None, request)
-            if i % _AT_ONCE == 0:
+            if i % _AT_ONCE == 0 and i < len(candidates):
                 await asyncio.sleep(0)
 
     def _kept_until_all(self, candidate: Candidate, own: Hold) -> Candidate:
@@ -249,14 +254,19 @@ class Sending:
         state, verifier = self._state, self._alone
         if verifier is not None or not self._at_once:
             self._enter(candidate, hold, event)
-        candidate = await with_answer(candidate, state.answer, self._run)
+        if not self._at_once:
+            candidate = await with_answer(candidate, state.answer, self._run)
+        elif verifier is None:
+            return Scored.of(candidate, **answered(candidate.text, state.answer))
+        else:
+            candidate = candidate.replace(**answered(candidate.text, state.answer))
         if verifier is None:
             return Scored.of(candidate)
         with failing_alone(verifier.name):
             return scored_by(verifier.name, candidate, await self._asked(verifier, candidate))
 
     def _asked(self, verifier: Verifier, candidate: Candidate) -> Awaitable[Score]:
-        return self._state.blocking.ask(verifier, verifier.score, self._run, candidate)
+        return ask_verifier(self._state.held, verifier, verifier.score, self._run, candidate)
 
     def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
         """Say that what this task asks for from here on is for the candidate's verification."""

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 from tts_plugins._calls.caller import Caller, words
 from tts_plugins._calls.cancellation import End, Halt
-from tts_plugins._calls.context import derive, seeds_of
+from tts_plugins._calls.context import derive
+from tts_plugins._concurrency.wait_graph import Holder
 from tts_plugins._trace.recorder import Trace
 from tts_plugins.answers import AnswerKey
 from tts_plugins.confidence import check_threshold
-from tts_plugins.engine._blocking import Blocking
+from tts_plugins.engine._blocking import Held
 from tts_plugins.engine._tasks import Inbox, Tasks
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, ModelError, TTSError
 from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Verifier
 from tts_plugins.types import Scored, Stopped
+
+
+class Driver(Protocol):
+    """Who waits for the strategy's choice."""
+
+    def end_soon(self) -> None:
+        """Hear that the solve is halted, and is to end with what was seen."""
+        ...
 
 
 class SolveState:
@@ -32,8 +41,8 @@ class SolveState:
         events: the trace's event of each candidate, by the candidate's id.
         children: how many children each candidate has been given.
         inboxes: where samplings that are under way wait for candidates.
-        on_halt: called once when it is halted.
-        blocking: which verifiers held the loop.
+        driver: hears once that it is halted.
+        held: which verifiers held the loop, and for how long.
         choices: what the strategy said of its choices, by the candidate's id.
         below: the confidence below which the strategy itself would not answer; None where it does not say.
     """
@@ -58,22 +67,26 @@ class SolveState:
         self.tasks = Tasks(self._end, deadline)
         self.seen: list[Scored] = []
         self.stopped: Stopped = "complete"
-        self.blocking = Blocking()
+        self.held: Held = {}
         self.choices: dict[str, dict[str, Any]] = {}
         self.below: float | None = None
         self.ended_by_rule = False  # as the strategy itself says, which no later sampling takes back
         self.refused: BudgetExhausted | None = None
-        self.fatal: list[tuple[Model, ModelError]] = []
+        self.fatal: Sequence[tuple[Model, ModelError]] = ()
         self.events: dict[str, int] = {}
         self.children: dict[str, int] = {}
         self.inboxes: set[Inbox] = set()
-        self.on_halt: Callable[[], None] | None = None
-        self.seeds = seeds_of(seed, "generate")
-        self._next = 0
+        self.driver: Driver | None = None
+        self._next = self._generated = 0
 
     def derive(self, *path: object) -> int:
         """A seed that depends on the run's seed and the path, and on nothing else."""
         return derive(self.seed, *path)
+
+    def next_seed(self) -> int:
+        """The next seed of a request that is made outside of any candidate."""
+        self._generated += 1
+        return self.derive("generate", self._generated - 1)
 
     def take_indices(self, n: int) -> range:
         """The next candidates' places."""
@@ -118,8 +131,8 @@ class SolveState:
             self.note(why)
             for inbox in self.inboxes:
                 inbox.put(why)
-            if self.on_halt is not None:
-                self.on_halt()
+            if self.driver is not None:
+                self.driver.end_soon()
 
     @property
     def halted(self) -> Halt | None:
@@ -161,6 +174,11 @@ class SolveState:
         finally:
             self._settle()
 
+    def holders(self) -> Iterator[Holder]:
+        """Yield what its calls hold, and all that this is drawn from."""
+        for hold in self.tasks.holds():
+            yield from hold.enclosers()
+
     def give_up(self) -> None:
         """The same where nothing can be waited for, since the loop or a framework has let go of the solve."""
         self._end.closed = True
@@ -168,12 +186,12 @@ class SolveState:
         self._settle()
 
     def _settle(self) -> None:
-        self.on_halt = None
+        self.driver = None
         self.caller.abandon()
         self.tasks.release_left_behind()
         self.trace.abandon(self.root)
         self.refused = None  # its traceback has frames that refer to this
-        self.fatal = []  # as above
+        self.fatal = ()  # as above
 
 
 def is_fatal(error: BaseException) -> bool:

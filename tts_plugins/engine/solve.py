@@ -25,6 +25,8 @@ from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.strategies.abstaining import Abstaining
 from tts_plugins.types import Problem, Result
 
+_drawing = random.SystemRandom()
+
 
 async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
     """Solve one problem.
@@ -209,5 +211,5 @@ def seed_or_drawn(given: int | None) -> int:
     """Return the seed, or draw one: from the enclosing solve's if there is one."""
     if given is None:
         outer = SCOPE.get()
-        return random.SystemRandom().getrandbits(31) if outer is None else outer.next_seed()
+        return _drawing.getrandbits(31) if outer is None else outer.next_seed()
     return given

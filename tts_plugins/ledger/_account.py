@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from tts_plugins._concurrency import forks
 from tts_plugins._concurrency.wait_graph import GRAPH, Wait, deliver
 from tts_plugins.budget import ZERO, Amount, Budget
 from tts_plugins.ledger._balance import Balance, Tally
 from tts_plugins.ledger._hold import NOTHING, Account, Hold
 from tts_plugins.ledger._ticket import Ticket
-from tts_plugins.types import EMPTY, Usage
+from tts_plugins.types import Usage
 
 
 class TreeAccount(Account):
@@ -90,11 +88,11 @@ class TreeAccount(Account):
         GRAPH.opened(hold)
         return hold
 
-    def close(self, hold: Hold, usage: Usage, *, bounded: bool = True) -> Amount | None:
+    def close(self, hold: Hold, usage: Usage, *, bounded: bool = True, role: str | None = None) -> Amount | None:
         """Charge a hold and give back the rest; return what went beyond it, None where it is closed already."""
         if self._process != forks.process():
             return ZERO  # of a call that the parent process makes, and settles
-        free = usage is NOTHING or usage == NOTHING
+        free = role is None and (usage is NOTHING or usage == NOTHING)
         used = ZERO if free else Amount.used(usage)
         with GRAPH.lock:
             if not hold.open:
@@ -110,9 +108,8 @@ class TreeAccount(Account):
                 if h.within is not None and (h.inside or not free):
                     h.within.charged_inside(h.inside if free else (*h.inside, usage))
                 if not free:
-                    ledger._tally.add(usage)
-                    if ledger._role is not None:
-                        usage = replace(usage, by_role=EMPTY).of_role(ledger._role)
+                    ledger._tally.add(usage, role)
+                    role = ledger._role or role
                 GRAPH.closed(h)
                 h = h.mirror
             answers = GRAPH.settle()

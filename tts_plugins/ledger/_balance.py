@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from operator import add, attrgetter
+
 from tts_plugins.budget import DIMENSIONS, PICO, ZERO, Amount, Budget, Need
-from tts_plugins.types import Usage
+from tts_plugins.types import EMPTY, Usage
 
 __all__ = ["Balance", "Tally"]
 
@@ -76,27 +78,36 @@ class Balance:
                 self.overshoot = self.overshoot.plus(over)
 
 
-class Tally:
-    """The sum of usages, by role too. It is computed when it is read: most are added and never looked at."""
+_COUNTS = ("calls", "requests", "prompt_tokens", "completion_tokens", "cached_tokens", "seconds", "overshoot")
+_counts_of = attrgetter(*_COUNTS)
 
-    __slots__ = ("_new", "_sum")
+
+class Tally:
+    """The sum of usages, by role too. It keeps none of them: there may be thousands, of calls in flight at once."""
+
+    __slots__ = ("_of_none", "_sums")
 
     def __init__(self) -> None:
-        self._sum: Usage | None = None
-        self._new: list[Usage] = []
+        # By role: the counts, whether they are exact, and dollars if the price is known.
+        self._sums: dict[str, tuple[tuple[float, ...], bool, float | None]] = {}
+        self._of_none: Usage | None = None
 
-    def add(self, usage: Usage) -> None:
-        """Add one."""
-        self._new.append(usage)
-        if len(self._new) >= _MANY:
-            self.total()
+    def add(self, usage: Usage, role: str | None) -> None:
+        """Add one, as that of a role; None where it says itself whose it is."""
+        if role is None:
+            self._of_none = usage if self._of_none is None else self._of_none + usage
+            return
+        counts, exact, usd = _counts_of(usage), usage.exact, usage.usd
+        if (before := self._sums.get(role)) is not None:
+            counts = tuple(map(add, before[0], counts))
+            exact = before[1] and exact
+            usd = None if usd is None or before[2] is None else before[2] + usd
+        self._sums[role] = counts, exact, usd
 
     def total(self) -> Usage:
         """Return the sum."""
-        if self._new:
-            parts, self._new = self._new if self._sum is None else [self._sum, *self._new], []
-            self._sum = parts[0] if len(parts) == 1 else Usage.sum(parts)
-        return self._sum or Usage()
-
-
-_MANY = 64
+        parts = [] if self._of_none is None else [self._of_none]
+        for role, (counts, exact, usd) in self._sums.items():
+            part = Usage.made(exact=exact, usd=usd, by_role=EMPTY, **dict(zip(_COUNTS, counts, strict=True)))
+            parts.append(part.of_role(role))
+        return parts[0] if len(parts) == 1 else Usage.sum(parts)

@@ -25,7 +25,7 @@ class Account(Resource):
     payer: Account | None
     inside: Hold | None
 
-    def close(self, hold: Hold, usage: Usage, *, bounded: bool = True) -> Amount | None:
+    def close(self, hold: Hold, usage: Usage, *, bounded: bool = True, role: str | None = None) -> Amount | None:
         """Charge a hold and give back the rest; return what went beyond it, None where it is closed already."""
         raise NotImplementedError
 
@@ -69,12 +69,13 @@ class Hold(Holder):
         """The account: its room is what others wait for."""
         return self.ledger
 
-    def settle(self, usage: Usage, *, bounded: bool = True) -> Amount:
+    def settle(self, usage: Usage, *, bounded: bool = True, role: str | None = None) -> Amount:
         """Charge what was really used and give back the rest.
 
         Args:
             usage: what the calls took.
             bounded: whether the amount was the most that it can take; without `max_tokens` that is so of calls alone.
+            role: what the calls were for, where the usage does not say so by role.
 
         Returns:
             What was used beyond the amount held: recorded as overshoot, zero where bounds are right.
@@ -82,7 +83,7 @@ class Hold(Holder):
         Raises:
             ValueError: the hold was settled or released before.
         """
-        over = self.ledger.close(self, usage, bounded=bounded)
+        over = self.ledger.close(self, usage, bounded=bounded, role=role)
         if over is None:
             raise ValueError("a hold is settled once, and this one is closed already")
         return over

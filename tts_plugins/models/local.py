@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ class LocalModel(Served, OpenAICompatibleModel):
             self._way = "plain"  # llama.cpp continues a last turn of the assistant, so there is nothing to find out
         self._serve(path, context=context, slots=slots, threads=threads, progress=progress)
 
-    def variant(self, *, model: str | None = None, effort: str | None = None) -> OpenAICompatibleModel:
+    def variant(
+        self, *, model: str | None = None, effort: str | Mapping[str, Any] | None = None
+    ) -> OpenAICompatibleModel:
         """Refuse: its server has one model.
 
         Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -17,7 +18,7 @@ from tts_plugins._internal.request_sent import holding, leaving
 from tts_plugins._internal.secrets import cleaned, hidden_headers
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, Trust, pricing
-from tts_plugins._internal.values import field
+from tts_plugins._internal.values import effort_fields, field
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, ModelError, RequestNotSent, TTSError
 from tts_plugins.models._chat.revising import Revising
@@ -139,9 +140,11 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._turns = revision
         self._checked_seeds = False
         self._prompts, self._trust = PromptBound(), Trust()
-        self._variants: dict[tuple[str, str | None], OpenAICompatibleModel] = {}
+        self._variants: dict[tuple[str, str], OpenAICompatibleModel] = {}
 
-    def variant(self, *, model: str | None = None, effort: str | None = None) -> OpenAICompatibleModel:
+    def variant(
+        self, *, model: str | None = None, effort: str | Mapping[str, Any] | None = None
+    ) -> OpenAICompatibleModel:
         """Return this model under another name of the same server, or at another reasoning effort, for a `Ladder`.
 
         Another name has its published price, if one is known. The same arguments give the same object, whose limits
@@ -152,24 +155,28 @@ class OpenAICompatibleModel(Stepping, Revising):
         """
         if model is not None and (not isinstance(model, str) or not model.strip()):
             raise ConfigurationError(f"{_WHO}: model={model!r} must be the server's name for the model")
-        key = model or self.name, effort
+        key = model or self.name, json.dumps(effort, sort_keys=True, default=repr)
         if key not in self._variants:
-            self._variants[key] = self._varied(*key)
+            self._variants[key] = self._varied(model or self.name, effort)
         return self._variants[key]
 
-    def _varied(self, name: str, effort: str | None) -> OpenAICompatibleModel:
+    def _varied(self, name: str, effort: str | Mapping[str, Any] | None) -> OpenAICompatibleModel:
         made = copy.copy(self)
         made._variants = {}
         if effort is not None:
-            made._request = {**self._request, **self._effort(effort)}
+            asked, given = self._effort(effort), self._request.get("extra_body")
+            check_fields(self.name, "effort", asked, self.max_tokens)
+            if given and "extra_body" in asked:
+                asked["extra_body"] = {**given, **asked["extra_body"]}
+            made._request = {**self._request, **asked}
         if name != self.name:
             made.name, made._accepted = name, Accepted(self._accepted.batch)
             made._prompts, made._trust, made._priced, made._price = PromptBound(), Trust(), False, None
         return made
 
-    def _effort(self, effort: str) -> dict[str, Any]:
+    def _effort(self, effort: str | Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of a request that ask for a reasoning effort."""
-        return {"reasoning_effort": effort}
+        return effort_fields(effort)
 
     def __repr__(self) -> str:
         where = f", base_url={shown_address(self._base_url)!r}" if self._base_url else ""

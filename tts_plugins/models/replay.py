@@ -66,7 +66,7 @@ class ReplayModel:
     async def bound(self, problem: Problem) -> Bound:
         """Return the most tokens that any sample of the problem has; without a bound if they were not counted."""
         found = self._find(problem)
-        tokens = [c.tokens for c in found.candidates]
+        tokens = [c.counted for c in found.candidates]
         most = None if None in tokens else max((t for t in tokens if t is not None), default=0)
         return Bound(prompt_tokens=found.prompt_tokens or 0, completion_tokens=most)
 
@@ -95,7 +95,7 @@ class ReplayModel:
                 requests=1,
                 prompt_tokens=found.prompt_tokens or 0,
                 completion_tokens=sum(c.tokens or 0 for c in given),
-                exact=self._pool.exact_tokens and all(c.tokens is not None for c in given),
+                exact=self._pool.exact_tokens and all(c.counted is not None for c in given),
             ),
         )
 
@@ -114,10 +114,10 @@ class ReplayModel:
 
 
 def _generation(recorded: PoolCandidate) -> Generation:
-    return Generation(
-        text=RecordedText(recorded),
+    return Generation.made(
+        RecordedText(recorded),
         output=recorded,
         finish_reason="length" if recorded.truncated else "stop",
-        tokens=recorded.tokens,
+        tokens=recorded.counted,
         logprobs=tuple(map(float, recorded.extra["logprobs"])) if recorded.extra.get("logprobs") else None,
     )

@@ -137,7 +137,7 @@ class RecordedRun(Run):
     def prune(self, candidates: Sequence[Candidate]) -> None:
         """Do nothing: there is no trace."""
 
-    async def room(self, problem: Problem, at_most: int) -> int:
+    async def room(self, problem: Problem, at_most: int, *, model: Model | None = None) -> int:
         return at_most
 
     def note(self, kind: str, **data: Any) -> None:

@@ -52,6 +52,9 @@ class SeededRun(ForwardingRun):
     def model(self) -> Model:
         return self._model or self._run.model
 
+    async def room(self, problem: Problem, at_most: int, *, model: Model | None = None) -> int:
+        return await self._run.room(problem, at_most, model=model or self._model)
+
     async def sample(
         self,
         problem: Problem,

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Self
 
 from tts_plugins.errors import ConfigurationError, DataError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # who imports the package mostly fits nothing
 
 FORMAT = "tts-abstention"
 _MOST_POINTS = 200  # of a curve that is kept
+_FEW = 10  # answers below which a share of wrong ones says little
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +78,28 @@ class Abstention(Part):
                 f"no threshold: that {promise} takes at least {self.needed} answered problems, and there are "
                 f"{self.problems}; record more, or allow a higher risk"
             )
+        more = self.enough
         return (
             f"no threshold of these {self.problems} problems shows that {promise}: among the {self.needed} surest "
-            "answers some are wrong; allow a higher risk, or use a better verifier or model"
+            "answers some are wrong; "
+            + (f"if that stays so, about {more} problems would do; or " if more is not None else "")
+            + "allow a higher risk, or use a better verifier or model"
         )
+
+    @property
+    def enough(self) -> int | None:
+        """About how many problems would show the risk, if answers stay as right as these; None if none would.
+
+        It is what the best point of the curve takes by a normal approximation, of the points with some answers.
+        """
+        level, least = NormalDist().inv_cdf(self.confidence), _FEW / max(self.problems, 1)
+        found = [
+            max(self.needed, level**2 * self.risk * (1 - self.risk) / (self.risk - wrong) ** 2) / coverage
+            for _, coverage, wrong in self.curve
+            if coverage >= least and wrong < self.risk
+        ]
+        fewest = math.ceil(min(found, default=0.0))
+        return fewest if fewest > self.problems else None
 
     @classmethod
     def fit(
@@ -147,14 +167,18 @@ class Abstention(Part):
 
 
 def choices_of(pool: Pool, strategy: Strategy, aggregate: Aggregate = "last") -> tuple[list[float | None], list[bool]]:
-    """Return how sure the strategy is of its choice on each problem of a pool, and whether the choice is right."""
+    """Return how sure the strategy is of its choice on each problem of a pool, and whether the choice is right.
+
+    A strategy that goes by scores has no choice where a sample lacks one: such problems are left out.
+    """
     if not pool.problems:
         raise DataError("the pool has no problems; record and grade some first")
-    records = [c for p in pool.problems for c in p.candidates]
-    scored = all(c.scored(aggregate) is not None for c in records)
-    verifier = (pool.header.verifier or "recorded scores") if scored else None
+    scored = [p for p in pool.problems if all(c.scored(aggregate) is not None for c in p.candidates)]
+    of_scores = bool(scored) and getattr(strategy, "needs_scores", False)
+    problems = scored if of_scores else pool.problems  # one that nobody scored is no reason to refuse the others
+    verifier = (pool.header.verifier or "recorded scores") if scored and len(scored) == len(problems) else None
     confidences, right = list[float | None](), list[bool]()
-    for problem in pool.problems:
+    for problem in problems:
         run = RecordedRun(problem, model=pool.header.model, verifier=verifier, aggregate=aggregate)
         best, confidence = replayed(strategy, run)
         correct = best.output.correct

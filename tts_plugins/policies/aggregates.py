@@ -11,7 +11,7 @@ from tts_plugins.selection import aggregate as combine
 
 if TYPE_CHECKING:  # who imports the package mostly fits nothing
     from tts_plugins.metrics import Estimate
-    from tts_plugins.pools import Pool
+    from tts_plugins.pools import Pool, PoolProblem
 
 
 def aggregates(pool: Pool, *, seed: int = 0) -> Mapping[Aggregate, Estimate]:
@@ -24,14 +24,14 @@ def aggregates(pool: Pool, *, seed: int = 0) -> Mapping[Aggregate, Estimate]:
     Raises:
         DataError: no problem has a right and a wrong candidate with step scores.
     """
-    scored = [[c for c in p.candidates if c.step_scores and c.correct is not None] for p in pool.problems]
-    if not any(len({c.correct for c in each}) == 2 for each in scored):
+    if not any(map(_tells, pool.problems)):
         raise DataError(
             f"the pool of {pool.header.model} has no problem with step scores for a right and for a wrong candidate; "
             "record one with a process verifier, and grade it"
         )
     from tts_plugins.metrics import clustered_auc
 
+    scored = [[c for c in p.candidates if c.step_scores and c.correct is not None] for p in pool.problems]
     found: dict[Aggregate, Estimate] = {}
     for how in AGGREGATES:
         rows = [[(combine(c.step_scores or (), how), bool(c.correct)) for c in each] for each in scored]
@@ -40,7 +40,10 @@ def aggregates(pool: Pool, *, seed: int = 0) -> Mapping[Aggregate, Estimate]:
 
 
 def best_aggregate(pool: Pool) -> Aggregate:
-    """Return the first of `aggregates`, or "last" if the pool has no step scores."""
-    if not any(c.step_scores for p in pool.problems for c in p.candidates):
-        return "last"
-    return next(iter(aggregates(pool)))
+    """Return the first of `aggregates`, or "last" if no step scores of the pool can tell right from wrong."""
+    return next(iter(aggregates(pool))) if any(map(_tells, pool.problems)) else "last"
+
+
+def _tells(problem: PoolProblem) -> bool:
+    """Whether a problem has a right and a wrong candidate with step scores."""
+    return len({c.correct for c in problem.candidates if c.step_scores and c.correct is not None}) == 2

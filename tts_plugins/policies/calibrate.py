@@ -90,7 +90,8 @@ def calibrate(
         batch: samples that one request gives at most, 1 for a server without `n`; None for any number.
         seed: of the shuffled orders and of the folds.
         abstain_risk: of the questions that the policy answers, at most this share may be wrong, with the confidence; it
-            then answers from a confidence on that `Abstention` finds for each plan. None answers all.
+            then answers from a confidence on that `Abstention` finds for each plan, on all problems, those that are
+            held out included. None answers all.
 
     Raises:
         ConfigurationError: a setting is wrong, or a fold would be empty.
@@ -135,6 +136,7 @@ def calibrate(
         extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, priced=price is not None,
         held_out=rest,
     )  # fmt: skip
+    notes += _prompts(fitted)
     if beside is not None and not beside.same_labels:
         notes += ("equal answers do not mean the same in the two pools, so their samples are not voted on together",)
     goal = Goal(price=price, target=0.01 if target is None else target, confidence=confidence)
@@ -188,6 +190,15 @@ def usable_problems(pool: Pool, how: Aggregate) -> tuple[Pool, tuple[str, ...]]:
     shown = ", ".join(sorted(unscored)[:3]) + (", ..." if len(unscored) > 3 else "")
     said = f"{len(unscored)} of {total} problems lack a score and were left out ({shown}); score them to use them"
     return replace(pool, problems=kept), (said,)
+
+
+def _prompts(pool: Pool) -> tuple[str, ...]:
+    """Say what was assumed of prompts that were not counted."""
+    lacking, total = sum(p.prompt_tokens is None for p in pool.problems), len(pool.problems)
+    if lacking == total:
+        return ("the pool has no prompt_tokens, so prompts cost nothing here; asking one by one pays for each again",)
+    said = f"{lacking} of {total} problems have no prompt_tokens; the mean of the others was taken"
+    return (said,) if lacking else ()
 
 
 def without_bins(policy: ComputeOptimal) -> ComputeOptimal:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from tts_plugins._internal.config import check_flag, check_share
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import ConfigurationError, ModelError
 from tts_plugins.policies._base import Part
 from tts_plugins.policies._resumed_run import OVER, SeededRun
 from tts_plugins.policies.difficulty import OF_SCORES, SIGNALS, Signal, predicted
 from tts_plugins.protocols import Model, Run, is_model
 from tts_plugins.stopping import ShippedRule
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
+from tts_plugins.strategies.escalation import HeldDoubts
 from tts_plugins.types import Problem, Scored
 
 # The share of the answers that agree, or the score, at which a ladder ends that was not fitted.
@@ -32,7 +33,9 @@ class Rung(Part):
         strategy: how this rung samples. `BestOfN` or `SelfConsistency` where it asks another model.
         model: the model to ask: its name, or the model itself; None for the one of the run. In an adapter, what that
             adapter wraps serves too: a chain, an LM.
-        effort: the reasoning effort to ask for, as the server knows it: "low", "medium", "high".
+        effort: the reasoning effort to ask for, as the server knows it: "low", "medium", "high", sent as
+            `reasoning_effort`; or the arguments of the call that ask for it, where that is said otherwise, such as
+            `{"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}}` for vLLM.
         price: what a token costs here, in tokens of the first rung: for fits and tables.
         enough: how easy the problem must look after this rung for the ladder to end; the ladder's own if left out.
         beside: choose among the samples of the earlier rungs too, though another model gave them. A rung that asks the
@@ -44,7 +47,7 @@ class Rung(Part):
 
     strategy: BaseStrategy
     model: Any = None
-    effort: str | None = None
+    effort: str | Mapping[str, Any] | None = field(default=None, hash=False)
     price: float = 1.0
     enough: float | None = None
     beside: bool = False
@@ -53,8 +56,12 @@ class Rung(Part):
         check_flag("Rung", "beside", self.beside)
         if self.enough is not None:
             check_share("Rung", "enough", self.enough)
-        if self.effort is not None and (not isinstance(self.effort, str) or not self.effort):
-            raise ConfigurationError(f"Rung: effort={self.effort!r} must be a text such as 'high'")
+        if self.effort is not None and (not isinstance(self.effort, str | Mapping) or not self.effort):
+            raise ConfigurationError(
+                f"Rung: effort={self.effort!r} must be a text such as 'high', or the arguments that ask for it"
+            )
+        if isinstance(self.effort, Mapping):
+            object.__setattr__(self, "effort", dict(self.effort))
         if isinstance(self.price, bool) or not isinstance(self.price, int | float) or not 0 < self.price < float("inf"):
             raise ConfigurationError(f"Rung: price={self.price!r} must be a number above 0, such as 8")
         if not isinstance(self.strategy, BaseStrategy):
@@ -66,6 +73,13 @@ class Rung(Part):
                 f"Rung: strategy={self.strategy!r} is neither BestOfN nor SelfConsistency; another model, or another "
                 "effort, gives whole answers only"
             )
+
+    @property
+    def asked(self) -> str:
+        """Who is asked, and how, in words."""
+        model = None if self.model is None else getattr(self.model, "name", self.model)
+        effort = None if self.effort is None else f"at effort {self.effort!r}"
+        return " ".join(str(part) for part in (model, effort, self.strategy) if part is not None)
 
     def same_model(self, other: Rung) -> bool:
         """Whether both ask the same model at the same effort."""
@@ -162,21 +176,26 @@ class Ladder(BaseStrategy):
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
         models = [self._model_of(rung, run) for rung in self.rungs]  # before anything is paid
-        best, seen = None, list[Scored]()
+        for model in models:
+            if model is not None:
+                await run.room(problem, 1, model=model)  # raises where a limit cannot hold over it
+        best, seen, standing = None, list[Scored](), HeldDoubts(run)
         for i, (rung, model) in enumerate(zip(self.rungs, models, strict=True)):
             same = i > 0 and rung.same_model(self.rungs[i - 1])
-            inner = SeededRun(run, seen if same or rung.beside else (), model)
+            asked = HeldDoubts(run)
+            inner = SeededRun(asked, seen if same or rung.beside else (), model)
             try:
                 best = await self._strategy(rung, seen, same)(inner, problem)
-            except OVER as error:
+            except (*OVER, ModelError) as error:
                 if best is None:
                     raise
                 run.note("rung_failed", rung=i + 1, error=f"{type(error).__name__}: {error}")
                 break
-            seen = inner.seen
+            seen, standing = inner.seen, asked
             if i + 1 < len(self.rungs) and self._settled(run, i, rung, seen):
                 break
         assert best is not None
+        standing.tell_doubts()  # those of rungs that others followed are settled
         return best
 
     def _strategy(self, rung: Rung, seen: Sequence[Scored], same: bool) -> BaseStrategy:
@@ -192,7 +211,8 @@ class Ladder(BaseStrategy):
         enough = rung.enough if rung.enough is not None else self.enough
         needed = _ENOUGH[enough] if isinstance(enough, str) else enough
         settled = ease is not None and ease >= needed - 1e-9
-        run.note("rung", rung=number + 1, of=len(self.rungs), signal=signal, ease=ease, enough=needed, settled=settled)
+        run.note("rung", rung=number + 1, of=len(self.rungs), signal=signal, ease=ease, enough=needed, settled=settled,
+                 then=None if settled else self.rungs[number + 1].asked)  # fmt: skip
         if settled:
             run.note("stop", rule=f"{signal} >= {needed:g}", seen=len(seen), left=0)
         return settled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -49,8 +50,8 @@ SQUASHES = ("sigmoid", "rank")
 def _squashed(lines: Iterator[tuple[int, Mapping[str, Any]]], how: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Bring the raw scores of all lines into [0, 1]; what is no number is left for the reader to refuse."""
     found = list(lines)
-    rows = [c for _, value in found for c in value.get("candidates") or () if isinstance(c, dict)]
-    known = sorted(s for row in rows for s in (row.get("score"), *(row.get("step_scores") or ())) if _finite(s))
+    rows = [c for _, value in found for c in _list(value.get("candidates")) if isinstance(c, dict)]
+    known = sorted(s for row in rows for s in (row.get("score"), *_list(row.get("step_scores"))) if _finite(s))
 
     def one(score: Any) -> Any:
         if not _finite(score):
@@ -67,8 +68,12 @@ def _squashed(lines: Iterator[tuple[int, Mapping[str, Any]]], how: str) -> Itera
     return iter(found)
 
 
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and abs(value) <= sys.float_info.max
 
 
 def _header(where: str, value: Mapping[str, Any]) -> PoolHeader:
@@ -161,7 +166,7 @@ def _share(where: str, name: str, content: object) -> float:
         raise DataError(f"{where}, {name}: {content!r} must be a number from 0 to 1")
     if (share := in_unit(content)) is None:
         raise DataError(
-            f"{where}, {name}: {content!r} is outside of 0 to 1; for raw rewards fit a verifiers.Calibration and "
-            "record with verifiers.Calibrated, or read the pool with squash='sigmoid' (logits) or 'rank' (--squash)"
+            f"{where}, {name}: {repr(content)[:60]} is outside of 0 to 1; for raw rewards fit a verifiers.Calibration "
+            "and record with verifiers.Calibrated, or read the pool with squash='sigmoid' (logits) or 'rank' (--squash)"
         )
     return share

@@ -40,6 +40,11 @@ class PoolCandidate:
         """Whether it says nothing: an empty text and no answer. A text that was not kept is not known to be empty."""
         return self.text is not None and not self.text.strip() and not (self.answer and self.answer.strip())
 
+    @property
+    def counted(self) -> int | None:
+        """Its tokens; None where nobody counted them: null, or 0 though it says something."""
+        return self.tokens if self.tokens or self.blank else None
+
     def scored(self, how: Aggregate = "last") -> float | None:
         """Return the recorded score: that of the whole, else the combined step scores; None if there is neither."""
         if self.score is not None:

@@ -99,6 +99,8 @@ def _mapped(error: BaseException) -> APIError:
     if isinstance(error, APIError):
         return error
     if isinstance(error, BudgetExhausted):
+        if isinstance(error.__cause__, CandidateError):
+            return _candidate(error.__cause__)  # it is the upstream's failures that used it up
         return used_up(f"The budget has no room for a single candidate: {error}")
     if isinstance(error, DeadlineExceeded):
         return APIError(504, f"The time for this request is up: {error}", code="timeout")

@@ -27,6 +27,7 @@ def serve(
     workers: int = 1,
     sock: socket.socket | None = None,
     progress: Callable[[int, int], None] | None = None,
+    starting: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT: then no new request is taken, and those that run have `grace` seconds.
 
@@ -34,6 +35,7 @@ def serve(
         workers: processes; they share the account of spending, and each has its own viewer.
         sock: a socket that listens already.
         progress: called with bytes done and bytes in all while the embedded model's weights are fetched.
+        starting: called once the settings are found to be right.
 
     Raises:
         ConfigurationError: a setting is wrong, or the address is taken.
@@ -52,6 +54,8 @@ def serve(
         "proxy_headers": False,
     }  # fmt: skip
     server = Server(settings, progress)  # what is wrong with the settings is said here, once for all workers
+    if starting is not None:
+        starting()
     if workers == 1:
         server.upstream.start()
         _Server(uvicorn.Config(server.application(), **options)).run(sockets=[sock])

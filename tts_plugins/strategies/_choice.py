@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tts_plugins.confidence import Support, support
 from tts_plugins.protocols import Run
-from tts_plugins.selection import Select, choose, grouped, leaders, tally
+from tts_plugins.selection import Ballots, Select, choose, grouped, leaders, tally
 from tts_plugins.stopping import Rule
 from tts_plugins.types import Scored
 
@@ -19,6 +19,7 @@ def chosen(run: Run, candidates: Sequence[Scored], how: Select, stop: object = N
     What makes it doubtful goes to the trace and to `Result.warnings`: a tie, votes without a readable answer, or a stop
     rule that was fitted to another model or verifier.
     """
+    candidates = Ballots(candidates)
     best = choose(candidates, how)
     note_choice(run, best, support(candidates, best, how))
     unlike = stop.doubts(run.model.name, run.verifier) if isinstance(stop, Rule) else ()

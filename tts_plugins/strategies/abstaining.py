@@ -32,6 +32,8 @@ class Abstaining:
         Raises:
             ConfigurationError: they do not go together, or `escalate` is not a way to escalate.
         """
+        if below is None and on == "none" and escalate is None:
+            return ALWAYS_ANSWERING
         check_together(owner, below, on, escalate, strategy)
         return cls(below=below, on=on, escalation=None if escalate is None else Escalation.of(owner, escalate))
 
@@ -40,6 +42,9 @@ class Abstaining:
         if self.escalation is None or not self.escalation.asks:
             return strategy
         return Escalating(first=strategy, then=self.escalation, below=self.below)
+
+
+ALWAYS_ANSWERING = Abstaining()
 
 
 def check_together(owner: str, below: Any, on: Any, escalate: Any, strategy: Any) -> None:
@@ -81,7 +86,8 @@ class Verdict:
             said = {**said, **vars(support_when_unknown(seen, best))}
         confidence, escalated, abstained = said["confidence"], bool(said.get("escalated")), None
         # The single answer of a larger model has no confidence: that it was asked is what speaks for it.
-        if below is not None and (not escalated if confidence is None else confidence < below):
+        # A threshold of 0 answers everything, also what nothing is known of.
+        if below and (not escalated if confidence is None else confidence < below):
             again = "after the escalation " if escalated else ""
             reason = "; ".join([again + _reason(confidence, below), *doubts])
             abstained = Abstained(below=below, confidence=confidence, agreement=said["agreement"], reason=reason,

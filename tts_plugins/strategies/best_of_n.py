@@ -64,7 +64,9 @@ class BestOfN(BaseStrategy):
             raise ConfigurationError(
                 f"BestOfN: n={self.n} needs a verifier to choose by; pass verifier=…, or use SelfConsistency"
             )
-        candidates = [c async for c in run.sample(problem, self.n, stop=self.stop, wave=self.wave)]
+        candidates = list[Scored]()
+        async for candidate in run.sample(problem, self.n, stop=self.stop, wave=self.wave):
+            candidates.append(candidate)
         if run.verifier is None:
             return chosen(run, candidates, "majority")
         return chosen(run, sorted(candidates, key=lambda c: c.index), self.select, self.stop)

@@ -119,7 +119,7 @@ class Escalating:
         best = await self.first(heard, problem)
         below = heard.below if self.below is None else self.below
         confidence = heard.confidence_of(best)
-        stands = below is None or (confidence is not None and confidence >= below)
+        stands = not below or (confidence is not None and confidence >= below)
         if stands or not isinstance(best, Scored):  # the solve says what is wrong with something else
             heard.tell_doubts()
             return best
@@ -138,29 +138,39 @@ class Escalating:
         return found
 
 
-class _Heard(ForwardingRun):
+class HeldDoubts(ForwardingRun):
+    """Holds back what makes a choice doubtful, until it is known whether that choice stands."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self._doubts: list[dict[str, Any]] = []
+
+    def note(self, kind: str, **data: Any) -> None:
+        if kind == "doubt":
+            self._doubts.append(data)
+        else:
+            super().note(kind, **data)
+
+    def tell_doubts(self) -> None:
+        """Pass on what makes the choice doubtful."""
+        for data in self._doubts:
+            self._run.note("doubt", **data)
+
+
+class _Heard(HeldDoubts):
     """Passes everything on, and remembers how sure the strategy is; doubts only once its choice stands."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self.below: float | None = None
         self.supports: dict[str, float | None] = {}
-        self._doubts: list[dict[str, Any]] = []
 
     def note(self, kind: str, **data: Any) -> None:
         if kind == "choice":
             self.supports[data["candidate"]] = data.get("confidence")
         elif kind == "threshold":
             self.below = data["below"]
-        elif kind == "doubt":
-            self._doubts.append(data)
-            return
         super().note(kind, **data)
-
-    def tell_doubts(self) -> None:
-        """Pass on what makes the choice doubtful."""
-        for data in self._doubts:
-            self._run.note("doubt", **data)
 
     def confidence_of(self, best: object) -> float | None:
         """As the strategy said; the score where it did not say anything."""
@@ -177,6 +187,9 @@ class _OtherModel(ForwardingRun):
     @property
     def model(self) -> Model:
         return self._model
+
+    async def room(self, problem: Problem, at_most: int, *, model: Model | None = None) -> int:
+        return await self._run.room(problem, at_most, model=model or self._model)
 
     def sample(
         self,

@@ -58,5 +58,7 @@ class SelfConsistency(BaseStrategy):
                 f"SelfConsistency: stop={self.stop!r} goes by scores, and there is no verifier to give them; "
                 "pass verifier=…, or a rule by votes such as VoteLead(3)"
             )
-        candidates = [c async for c in run.sample(problem, self.n, stop=self.stop, wave=self.wave)]
+        candidates = list[Scored]()
+        async for candidate in run.sample(problem, self.n, stop=self.stop, wave=self.wave):
+            candidates.append(candidate)
         return chosen(run, sorted(candidates, key=lambda c: c.index), "majority", self.stop)

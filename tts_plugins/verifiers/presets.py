@@ -63,8 +63,11 @@ def preset(name: str, *argument: Any, **settings: Any) -> AnyVerifier:
         inspect.signature(made).bind(*argument, **settings)
         return made(*argument, **settings)
     except TypeError as error:
-        needs = " The model is a judge's or for embeddings." if "'model'" in str(error) else ""
-        raise ConfigurationError(f"preset {name}: {error}.{needs}") from error
+        needs = "; pass the model that it asks: " + _MODEL if "'model'" in str(error) else ""
+        raise ConfigurationError(f"preset {name}: {error}{needs}") from error
+
+
+_MODEL = 'model=OpenAICompatibleModel(…), or in a profile model = { model = "NAME", base_url = "http://…/v1" }'
 
 
 def needs_model(name: str) -> bool:

@@ -1,8 +1,8 @@
 """What a call of a language model has to know of the candidate, or of the verification, that it is part of.
 
 A scope is an entry of DSPy's own settings. DSPy carries these into the threads of `dspy.Parallel` and `dspy.asyncify`,
-which context variables do not reach; and whatever adapter, callbacks, usage tracker or language model a program sets
-there, it leaves this entry as it is.
+which context variables do not reach, and `own_threads` carries the scope into others; and whatever adapter, callbacks,
+usage tracker or language model a program sets there, it leaves this entry as it is.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Scope:
         hints: texts that every prompt of the candidate shows: attempts at the whole program.
         running: the call of a language model (`interception.LMCall`) that this code is part of.
         written: what the candidate's calls wrote so far.
+        lent: it was given to a thread that may outlive the candidate, and is then no part of it any more.
     """
 
     meter: Meter
@@ -47,6 +48,7 @@ class Scope:
     hints: tuple[str, ...] = ()
     running: Any = None
     written: list[str] = field(default_factory=list)
+    lent: bool = False
 
     def calling(self, call: Any) -> Scope:
         """Return the scope inside of a call; a model that this one asks in turn has been shown the hints already."""
@@ -70,7 +72,12 @@ def scope_here() -> Scope | None:
     if found is NO_CALLS:
         raise RuntimeError("no language model may be called here: an output is read for its vote")
     scope: Scope | None = found
-    return scope
+    return None if scope is not None and scope.lent and scope.meter.closed else scope
+
+
+def standing_scope() -> Any:
+    """Return what stands in the place of a scope here, to be handed on as it is."""
+    return dspy.settings.get(_SETTING)
 
 
 def scoped(scope: Scope | object | None, **settings: Any) -> AbstractContextManager[None]:

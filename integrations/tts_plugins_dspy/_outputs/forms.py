@@ -48,12 +48,19 @@ def plain(value: Any) -> str:
 
 
 def last_field(output: Any) -> str | None:
-    """Return what votes of an output: its last field, as in `dspy.majority`."""
+    """Return what votes of an output: its last field, as in `dspy.majority`.
+
+    The signature says which one that is, not the order in which the model wrote. A field that the program added comes
+    after those of the signature.
+    """
     if isinstance(output, dspy.Example):
-        values = list(output.values())
-        if not values:
+        completions = output.completions if isinstance(output, dspy.Prediction) else None
+        declared = list(getattr(getattr(completions, "signature", None), "output_fields", ()))
+        held = list(output.keys())
+        names = [*(name for name in declared if name in held), *(name for name in held if name not in declared)]
+        if not names:
             return None
-        output = values[-1]
+        output = output[names[-1]]
     return None if output is None else vote_of(plain(output))
 
 

@@ -27,7 +27,7 @@ def vote_here() -> Callable[[Any], str | None]:
     def vote(output: Any) -> str | None:
         text = said_by(output)
         fields = None if signature is None else _parsed(adapter, signature, text)
-        return last_field(dspy.Prediction(**fields)) if fields else _last(text)
+        return last_field(dspy.Prediction.from_completions([fields], signature)) if fields else _last(text)
 
     return vote
 

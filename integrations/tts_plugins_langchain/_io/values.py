@@ -11,7 +11,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import BaseModel
 
-from tts_plugins.answers import extract, marked, remembered
+from tts_plugins.answers import extract, marked, remembered, without_reasons
 
 _DEEP = 40
 _LONG, _TRIES = 100_000, 200
@@ -70,7 +70,7 @@ def vote_of(output: Any) -> str | None:
     """What an output votes for, by what it means: 1 and 1.0 are the same, and so are equal calls in another order.
 
     A message with tool calls votes for the calls, whatever it says besides; a structured output with its raw message,
-    for what was parsed; an object, for its value; a text, for the JSON in it or the answer that it gives.
+    for what was parsed; an object, for its value without reasons; a text, for the JSON in it or the answer it gives.
     """
     if isinstance(output, AIMessage) and output.tool_calls:
         calls = [_canonical([call["name"], call["args"]]) for call in output.tool_calls]
@@ -93,7 +93,7 @@ _vote_of_text = remembered(_read_text)
 
 
 def _canonical(value: Any) -> str:
-    return _json(plain(value, lambda message: vote_of(message), numbers=True))
+    return _json(without_reasons(plain(value, lambda message: vote_of(message), numbers=True)))
 
 
 def _json(value: Any) -> str:

@@ -34,18 +34,11 @@ def varied(wrapped: Any) -> Any:
     return made
 
 
-def arguments_of(variant: Variant) -> dict[str, Any]:
-    """Return the arguments of a chat model's call that ask for a name or an effort."""
-    found = {"model": variant.model if isinstance(variant.model, str) else None, "reasoning_effort": variant.effort}
-    return {name: value for name, value in found.items() if value is not None}
-
-
 def _inside(part: Any, variant: Variant) -> Any:
     """Return the same with its chat models varied; None where it has none that can be seen."""
     if isinstance(part, BaseLanguageModel):
         model: Any = variant.model if isinstance(variant.model, BaseLanguageModel) else part
-        arguments = arguments_of(variant)
-        return model.bind(**arguments) if arguments else model
+        return model.bind(**variant.arguments) if variant.arguments else model
     if isinstance(part, RunnableBinding):
         inner = _inside(part.bound, variant)
         return None if inner is None else part.model_copy(update={"bound": inner})

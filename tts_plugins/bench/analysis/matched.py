@@ -26,31 +26,41 @@ class Larger:
     Attributes:
         correct: for each problem, the grades of its answers; each counts as one attempt at a single answer.
         tokens: of one answer, the mean over problems.
+        prompts: whether these include its prompt's; None where that is not known.
     """
 
     name: str
     parameters: float
     correct: Mapping[str, Sequence[float]]
     tokens: float
+    prompts: bool | None = None
 
     @classmethod
     def of_pool(cls, pool: Pool, parameters: float) -> Larger:
         """Read a larger model's answers from recorded samples.
 
         Raises:
-            DataError: an answer was not graded or its tokens were not counted.
+            DataError: an answer was not graded or its tokens were not counted; or some prompts were counted and some
+                were not.
         """
         correct: dict[str, list[float]] = {}
         tokens: list[float] = []
         for p in pool.problems:
             for i, c in enumerate(p.candidates):
-                if c.correct is None or c.tokens is None:
+                if c.correct is None or c.counted is None:
                     name = "correct" if c.correct is None else "tokens"
-                    raise DataError(f"pool of {pool.header.model}, problem {p.id!r}, candidates[{i}], {name}: is null")
+                    found = "is 0, though it says something" if c.tokens == 0 and name == "tokens" else "is null"
+                    where = f"pool of {pool.header.model}, problem {p.id!r}, candidates[{i}]"
+                    raise DataError(f"{where}, {name}: {found}")
                 correct.setdefault(p.id, []).append(float(c.correct))
             if p.candidates:
                 tokens.append(mean(c.tokens or 0 for c in p.candidates) + (p.prompt_tokens or 0))
-        return cls(name=pool.header.model, parameters=parameters, correct=correct, tokens=mean(tokens))
+        prompts = {bool(p.prompt_tokens) for p in pool.problems if p.candidates}
+        if len(prompts) != 1:
+            raise DataError(f"pool of {pool.header.model}: prompt_tokens are known of some problems only, not of all")
+        return cls(
+            name=pool.header.model, parameters=parameters, correct=correct, tokens=mean(tokens), prompts=prompts.pop()
+        )
 
     @classmethod
     def of_arm(cls, arm: Arm, name: str, parameters: float) -> Larger:
@@ -60,7 +70,7 @@ class Larger:
             DataError: tokens of some answers are not known.
         """
         arm.check_known()
-        return cls(name=name, parameters=parameters, correct=arm.rights, tokens=arm.tokens.value)
+        return cls(name=name, parameters=parameters, correct=arm.rights, tokens=arm.tokens.value, prompts=arm.prompts)
 
     @property
     def flops(self) -> float:
@@ -97,13 +107,20 @@ def matches(summary: Summary, costs: Costs, larger: Larger) -> list[Match]:
 
     Raises:
         ConfigurationError: the larger model is the smaller one.
-        DataError: they have no problem in common.
+        DataError: they have no problem in common, or the prompts of one only were counted.
     """
     times = larger.parameters / costs.parameters
     if times < 1:
         raise ConfigurationError(
             f"larger-params={larger.parameters:g} is below params={costs.parameters:g}; swap the two models"
         )
+    for arm in summary.arms:
+        if larger.prompts is not None and arm.prompts != larger.prompts:
+            one, other = (larger.name, arm.name) if larger.prompts else (arm.name, larger.name)
+            raise DataError(
+                f"{one}: its tokens include those of prompts, and those of {other} do not, since its pool has null for "
+                "prompt_tokens, which means unknown and not 0; record it again, or leave prompt_tokens out of both"
+            )
     return [_match(summary, costs, larger, share, times) for share in SHARES]
 
 

@@ -76,6 +76,11 @@ class Arm:
         return all(s.exact for s in self.all)
 
     @cached_property
+    def prompts(self) -> bool:
+        """Whether the tokens of prompts were counted, or charged at their bound."""
+        return any(s.prompt_tokens for s in self.all)
+
+    @cached_property
     def unknown(self) -> bool:
         """Whether tokens of some solves are not known at all: a pool has null for them. They are not zero."""
         return any(not s.exact and self._unknown(self._of(s), s.completion_tokens) for s in self.all)

@@ -25,6 +25,11 @@ from tts_plugins.bench.report.page import _style
 from tts_plugins.policies import Abstention
 
 _HEIGHT = 300.0
+_DOTS = (
+    "A dot is the threshold that keeps this promise on other questions of the same kind. It stands left of where the "
+    "curve crosses the line, because the curve is that of a limited number of problems."
+)
+_NO_DOTS = "No threshold is shown to keep it on other questions, so there is no dot: every question is answered."
 
 
 def abstention_page(found: Sequence[tuple[str, Abstention]], title: str) -> str:
@@ -35,9 +40,8 @@ def abstention_page(found: Sequence[tuple[str, Abstention]], title: str) -> str:
         el(
             "p",
             "A question is answered only if the answer's confidence reaches a threshold. To the right, more questions "
-            "are answered; upwards, more of the answers are wrong. The dashed line is the share that may be wrong; the "
-            "dot is the threshold that keeps this promise on other questions of the same kind. It stands left of where "
-            "the curve crosses the line, because the curve is that of a limited number of problems.",
+            "are answered; upwards, more of the answers are wrong. The dashed line is the share that may be wrong. "
+            + (_DOTS if any(each.below is not None for _, each in found) else _NO_DOTS),
         ),
         el(
             "div",
@@ -68,6 +72,8 @@ def risk_coverage(found: Sequence[tuple[str, Abstention]], risk: float) -> Html:
     out.append(_line(x(0), y(risk), x(1), y(risk), "frontier"))
     for i, (name, each) in enumerate(found):
         points = [f"{x(coverage):.1f} {y(wrong):.1f}" for _, coverage, wrong in each.curve]
+        if len(points) == 1:  # all answers are equally sure
+            points = [f"{x(0):.1f} {y(each.curve[0][2]):.1f}", *points]
         if points:
             out.append(el("path", el("title", name), d=f"M{'L'.join(points)}", class_=f"curve k{i % 8}"))
         if each.below is not None:
@@ -77,16 +83,15 @@ def risk_coverage(found: Sequence[tuple[str, Abstention]], risk: float) -> Html:
 
 
 def _table(found: Sequence[tuple[str, Abstention]]) -> Html:
-    names = ("", "Answer from", "Answered", "Wrong", "May be wrong", "Problems", "Needed")
+    names = ("", "Answer from", "Answered", "Wrong", "May be wrong", "Needed at least")
     rows = [
         el(
             "tr",
-            el("th", badge(i), name, scope="row"),
+            el("th", badge(i), name, scope="row", class_="words"),
             el("td", each.threshold),
-            el("td", f"{each.answered} ({each.coverage:.0%})"),
-            el("td", str(each.wrong)),
+            el("td", "-" if each.below is None else f"{each.answered} of {each.problems} ({each.coverage:.0%})"),
+            el("td", "-" if each.below is None else str(each.wrong)),
             el("td", f"{each.risk:.3g}, with {each.confidence:.0%} confidence"),
-            el("td", str(each.problems)),
             el("td", f"{each.needed} answered"),
         )
         for i, (name, each) in enumerate(found)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from tts_plugins._internal.values import variable_shown
-from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel, ProviderModel
 from tts_plugins.models.llama_cpp import Progress
@@ -156,14 +155,3 @@ def price_of(text: str) -> tuple[float, float]:
             f"--price {text}: give IN,OUT in dollars per million prompt and completion tokens, such as 0.15,0.60"
         ) from None
     return into, out
-
-
-def budget_of(*, calls: int | None, tokens: int | None, usd: float | None, seconds: float | None) -> Budget | None:
-    """Make the budget from the limits that were given; None if there are none.
-
-    Raises:
-        ConfigurationError: one is not above 0.
-    """
-    if calls is tokens is usd is seconds is None:
-        return None
-    return Budget(calls=calls, tokens=tokens, usd=usd, seconds=seconds)

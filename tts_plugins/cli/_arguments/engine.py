@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -34,27 +35,32 @@ Address = Annotated[
 Workers = Annotated[int, typer.Option(help="Worker processes, each with --concurrency.", rich_help_panel=_PANEL, min=1)]
 
 
-def engine_of(
-    name: str, address: str | None, workers: int, concurrency: int, *, budget: Budget | None = None,
-    account: Path | None = None,
-) -> Engine | None:  # fmt: skip
-    """Make the engine, and join its cluster; None for this process.
+@dataclass(frozen=True, kw_only=True)
+class EngineGroup:
+    """Where the solves run."""
 
-    Raises:
-        ConfigurationError: it is not known, options do not go together, or nothing answers at the address.
-        MissingExtraError: `ray` is not installed.
-    """
-    if name not in ("local", "ray"):
-        raise ConfigurationError(f"--engine {name} is not known; use local or ray")
-    if name == "local":
-        if address is not None:
-            raise ConfigurationError("--address is for --engine ray; add it, or leave the address out")
-        return None
-    from tts_plugins.distributed import RayEngine
-    from tts_plugins.distributed.connection import connect
+    engine: EngineName = "local"
+    address: Address = None
+    workers: Workers = 2
 
-    connect(address)  # here, on the main thread, where Ctrl-C ends the wait for it
-    return RayEngine(address, workers=workers, in_flight=concurrency, budget=budget, account=account)
+    def make(self, concurrency: int, *, budget: Budget | None = None, account: Path | None = None) -> Engine | None:
+        """Make the engine, and join its cluster; None for this process.
+
+        Raises:
+            ConfigurationError: it is not known, options do not go together, or nothing answers at the address.
+            MissingExtraError: `ray` is not installed.
+        """
+        if self.engine not in ("local", "ray"):
+            raise ConfigurationError(f"--engine {self.engine} is not known; use local or ray")
+        if self.engine == "local":
+            if self.address is not None:
+                raise ConfigurationError("--address is for --engine ray; add it, or leave the address out")
+            return None
+        from tts_plugins.distributed import RayEngine
+        from tts_plugins.distributed.connection import connect
+
+        connect(self.address)  # here, on the main thread, where Ctrl-C ends the wait for it
+        return RayEngine(self.address, workers=self.workers, in_flight=concurrency, budget=budget, account=account)
 
 
 def say_repeated(engine: Engine | None) -> None:

@@ -65,7 +65,7 @@ Temperature = Annotated[
     float | None,
     typer.Option(help="From 0 to 2; the server's own if left out, 0.8 for a local model.", rich_help_panel=_MODEL),
 ]
-MaxTokens = Annotated[int, typer.Option(help="Tokens of one candidate at most.", rich_help_panel=_MODEL)]
+MaxTokens = Annotated[int | None, typer.Option(help="Tokens of one candidate at most.", rich_help_panel=_MODEL)]
 System = Annotated[str | None, typer.Option(help="A system message.", rich_help_panel=_MODEL, metavar="TEXT")]
 Price = Annotated[
     str | None,

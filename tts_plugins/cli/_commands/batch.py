@@ -16,8 +16,9 @@ from tts_plugins.batch.rows import Row, kind_of, read_rows, write_rows
 from tts_plugins.batch.runner import BatchReport, BatchWork, run_batch
 from tts_plugins.budget import Budget
 from tts_plugins.cli._arguments import build as _build
-from tts_plugins.cli._arguments import engine as _engine
 from tts_plugins.cli._arguments import options
+from tts_plugins.cli._arguments.engine import EngineGroup, say_repeated
+from tts_plugins.cli._arguments.groups import BudgetGroup, ModelGroup, grouped
 from tts_plugins.cli._display.console import (
     EVERY,
     Debug,
@@ -47,6 +48,7 @@ Profile = Annotated[
 ]
 
 
+@grouped
 def batch(
     source: Annotated[
         Path, typer.Argument(metavar="IN", help='JSONL or Parquet: "id", "prompt" or "messages", and other fields.')
@@ -54,26 +56,14 @@ def batch(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="JSONL or Parquet: a row for each problem, in order.")],
     profile: Profile,
     limit: options.Limit = None,
-    model: options.Model = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    temperature: options.Temperature = None,
-    max_tokens: options.MaxTokens = 1024,
-    system: options.System = None,
-    price: options.Price = None,
-    threads: options.Threads = None,
+    model: ModelGroup = ModelGroup(),
     concurrency: options.Concurrency = 64,
     attempts: options.Attempts = 4,
-    engine: _engine.EngineName = "local",
-    address: _engine.Address = None,
-    workers: _engine.Workers = 2,
+    machines: EngineGroup = EngineGroup(),
     candidates: Annotated[
         bool, typer.Option("--candidates", help="Write all candidates, too.", rich_help_panel="Output")
     ] = False,
-    budget_calls: options.BudgetCalls = None,
-    budget_tokens: options.BudgetTokens = None,
-    budget_usd: options.BudgetUsd = None,
-    budget_seconds: options.BudgetSeconds = None,
+    limits: BudgetGroup = BudgetGroup(),
     as_json: Json = False,
     quiet: options.Quiet = False,
     debug: Debug = False,
@@ -93,19 +83,16 @@ def batch(
         for path, option in ((source, "IN"), (out, "OUT")):
             kind_of(path, option)
         check_writable(out, "OUT")
-        named: dict[str, Any] = {
-            "name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
-            "max_tokens": max_tokens, "system": system, "price": price, "threads": threads,
-        }  # fmt: skip
-        total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
+        named = model.settings()
+        total = limits.budget()
         journal_path, account = (out.with_name(f"{out.name}.{end}") for end in ("journal", "account"))
         chosen = load_profile(profile)
         settings = {**chosen.settings(), "attempts": attempts}
         seed = settings.pop("seed", 0)
         download = Download(stderr(), quiet=quiet)
-        if engine == "local":
+        if machines.engine == "local":
             settings["model"] = generator = _build.model_of(progress=download, **named)
-            _build.check_key(generator, base_url, api_key_env)
+            _build.check_key(generator, model.base_url, model.api_key_env)
             if isinstance(generator, LocalModel):
                 start_local(generator, download)
         else:
@@ -119,11 +106,11 @@ def batch(
             if not rows:
                 raise DataError(f"{source}: there is no problem in it; write a row for each")
             view = _View(journal, rows, quiet=quiet)
-            where = _engine.engine_of(engine, address, workers, concurrency, budget=total, account=account)
+            where = machines.make(concurrency, budget=total, account=account)
             todo = read_rows(source, limit=limit)
             report = asyncio.run(_run(todo, journal, work, where, concurrency, total, account, view))
             write_rows(out, journal.results())
-        _engine.say_repeated(where)
+        say_repeated(where)
         _tell(report, out, as_json=as_json, quiet=quiet)
 
 

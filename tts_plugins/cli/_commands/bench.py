@@ -16,9 +16,10 @@ from tts_plugins.bench.runner import bench as run_bench
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.budget import Budget
 from tts_plugins.cli._arguments import build as _build
-from tts_plugins.cli._arguments import engine as _engine
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments.bench_setup import Setup, texts
+from tts_plugins.cli._arguments.engine import EngineGroup, say_repeated
+from tts_plugins.cli._arguments.groups import BudgetGroup, JudgeGroup, ModelGroup, grouped
 from tts_plugins.cli._arguments.verifier import learned_head
 from tts_plugins.cli._commands.report import deliver, placing
 from tts_plugins.cli._display.bench_view import BenchView, failed_line, show
@@ -87,6 +88,14 @@ Out = Annotated[
 ]  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class _ModelGroup(ModelGroup):
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of one candidate at most; 1024 if left out.", rich_help_panel="Model")
+    ] = None  # CONFIG may say it
+
+
+@grouped
 def bench(
     config: Config = None,
     problems: Problems = None,
@@ -97,28 +106,12 @@ def bench(
     budget: Budgets = None,
     seeds: Seeds = None,
     verifier: options.VerifierName = None,
-    judge_model: options.JudgeModel = None,
-    judge_base_url: options.JudgeBaseUrl = None,
-    judge_api_key_env: options.JudgeApiKeyEnv = None,
+    judge: JudgeGroup = JudgeGroup(),
     answer: options.AnswerKey = None,
     concurrency: options.Concurrency = 8,
-    engine: _engine.EngineName = "local",
-    address: _engine.Address = None,
-    workers: _engine.Workers = 2,
-    model: options.Model = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    temperature: options.Temperature = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of one candidate at most; 1024 if left out.", rich_help_panel="Model")
-    ] = None,
-    system: options.System = None,
-    price: options.Price = None,
-    threads: options.Threads = None,
-    budget_calls: options.BudgetCalls = None,
-    budget_tokens: options.BudgetTokens = None,
-    budget_usd: options.BudgetUsd = None,
-    budget_seconds: options.BudgetSeconds = None,
+    machines: EngineGroup = EngineGroup(),
+    model: ModelGroup = _ModelGroup(),
+    limits: BudgetGroup = BudgetGroup(),
     out: Out = Path("bench.sqlite"),
     html: Html = None,
     params: options.Params = None,
@@ -145,19 +138,17 @@ def bench(
         check_writable(html, "--html")
         check_writable(out, "--out")
         place = placing(params, verifier_params, larger, larger_params)
-        given = {"name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
-                 "max_tokens": max_tokens, "system": system, "price": price, "threads": threads}  # fmt: skip
-        judge = {"name": judge_model, "base_url": judge_base_url, "api_key_env": judge_api_key_env}
         setup = Setup.read(
             config, problems=problems, pool=pool, limit=limit, seeds=seeds, verifier=verifier, grade=grade,
-            answer=answer, model=given, judge=judge, strategies=texts(strategy), budgets=texts(budget),
+            answer=answer, model=model.settings(), judge=judge.settings(), strategies=texts(strategy),
+            budgets=texts(budget),
         )  # fmt: skip
-        total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
+        total = limits.budget()
         generator = generator_of(setup, Download(stderr(), quiet=quiet))
         plan = setup.plan(generator)
         if isinstance(plan.model, Pool) and not quiet:
             warn_of(plan.model, setup.pool)
-        where = _engine.engine_of(engine, address, workers, concurrency)
+        where = machines.make(concurrency)
         with plan.open(out) as store:
             if store.regraded and not quiet:
                 say(f"{store.regraded:,} solves are graded again, and none is asked again")
@@ -165,7 +156,7 @@ def bench(
                 run_plan(plan, store, generator, concurrency, total, quiet, engine=where, recipe=_Recipe(setup))
             )
             run = load(store)
-        _engine.say_repeated(where)
+        say_repeated(where)
         if not quiet and not as_json:
             show(run, place)
         deliver(run, place, html=html, as_json=as_json, quiet=quiet)

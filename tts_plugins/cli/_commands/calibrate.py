@@ -122,9 +122,10 @@ def calibrate_command(
         for plan in policy.plans:
             if plan.abstain is not None:
                 say(f"at {plan.budget} samples: {plan.abstain.words}")
+        if abstain_risk is not None and rest is not None:
+            say("note: these thresholds are of all problems, those held out included; measure them on others")
         if rest is not None:
-            say(f"problems that it was not fitted to: {rest}")
-        if rest is not None:
+            say(f"problems that the plans were not fitted to: {rest}")
             say(f"measure it there: {_bench(policy, rest, out)}")
         say(f"use it: {_solve(policy, out)}")
 

@@ -13,10 +13,10 @@ import typer
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.recording import ARM, Recorder, Samples
 from tts_plugins.bench.storage.store import Store
-from tts_plugins.cli._arguments import build as _build
-from tts_plugins.cli._arguments import engine as _engine
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments.bench_setup import Setup, grade_of
+from tts_plugins.cli._arguments.engine import EngineGroup, say_repeated
+from tts_plugins.cli._arguments.groups import BudgetGroup, JudgeGroup, ModelGroup, grouped
 from tts_plugins.cli._commands.bench import generator_of, run_plan
 from tts_plugins.cli._display.console import Debug, Download, check_writable, complain, errors, say, stderr
 from tts_plugins.errors import ConfigurationError
@@ -39,6 +39,7 @@ Logprobs = Annotated[
 Licence = Annotated[str | None, typer.Option(help="Of the samples, for the pool's header.", rich_help_panel="Output")]
 
 
+@grouped
 def record(
     problems: Problems,
     out: Out,
@@ -46,27 +47,13 @@ def record(
     limit: options.Limit = None,
     grade: options.GradeName = None,
     verifier: options.VerifierName = None,
-    judge_model: options.JudgeModel = None,
-    judge_base_url: options.JudgeBaseUrl = None,
-    judge_api_key_env: options.JudgeApiKeyEnv = None,
+    judge: JudgeGroup = JudgeGroup(),
     answer: options.AnswerKey = None,
     concurrency: options.Concurrency = 2,
-    engine: _engine.EngineName = "local",
-    address: _engine.Address = None,
-    workers: _engine.Workers = 2,
-    model: options.Model = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    temperature: options.Temperature = None,
-    max_tokens: options.MaxTokens = 1024,
-    system: options.System = None,
-    price: options.Price = None,
-    threads: options.Threads = None,
+    machines: EngineGroup = EngineGroup(),
+    model: ModelGroup = ModelGroup(),
     logprobs: Logprobs = False,
-    budget_calls: options.BudgetCalls = None,
-    budget_tokens: options.BudgetTokens = None,
-    budget_usd: options.BudgetUsd = None,
-    budget_seconds: options.BudgetSeconds = None,
+    limits: BudgetGroup = BudgetGroup(),
     licence: Licence = None,
     quiet: options.Quiet = False,
     debug: Debug = False,
@@ -82,19 +69,17 @@ def record(
     """
     with errors(debug):
         check_writable(out, "--out")
-        given = {"name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
-                 "max_tokens": max_tokens, "system": system, "price": price, "threads": threads}  # fmt: skip
         setup = Setup.read(
-            None, problems=problems, limit=limit, verifier=verifier, grade=grade, answer=answer, model=given,
-            judge={"name": judge_model, "base_url": judge_base_url, "api_key_env": judge_api_key_env},
+            None, problems=problems, limit=limit, verifier=verifier, grade=grade, answer=answer,
+            model=model.settings(), judge=judge.settings(),
         )  # fmt: skip
-        total = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
+        total = limits.budget()
         path = out.with_name(f".{out.name}.recording")
         _refuse_other(out, path)
         generator = generator_of(setup, Download(stderr(), quiet=quiet), **_requests(logprobs))
         assert generator is not None  # no pool replaces it
         plan = _plan(setup, n, logprobs, generator)
-        where = _engine.engine_of(engine, address, workers, concurrency)
+        where = machines.make(concurrency)
         extra = {
             p.id or "": {k: v for k, v in p.metadata.items() if k not in ("answer", "level")} for p in plan.problems
         }
@@ -106,7 +91,7 @@ def record(
             )  # fmt: skip
             pool = recorder.pool(store)
         pool.write(out)
-        _engine.say_repeated(where)
+        say_repeated(where)
         _tell(pool, out, n, quiet=quiet)
         if not done:
             complain(f"the budget ended it; run the same command with a larger one to continue from {path}")

@@ -14,8 +14,9 @@ import typer
 from tts_plugins._internal.files import json_objects
 from tts_plugins.bench.rollouts import Grade, RolloutWork, by_answer, make_rollouts
 from tts_plugins.cli._arguments import build as _build
-from tts_plugins.cli._arguments import engine as _engine
 from tts_plugins.cli._arguments import options
+from tts_plugins.cli._arguments.engine import EngineGroup, say_repeated
+from tts_plugins.cli._arguments.groups import BudgetGroup, ModelGroup, grouped
 from tts_plugins.cli._arguments.verifier import function_of
 from tts_plugins.cli._display.console import (
     Debug,
@@ -43,6 +44,7 @@ _REASONS = {
 _STEPS = ("paragraph", "line", "numbered")
 
 
+@grouped
 def rollouts(
     problems: Annotated[
         Path,
@@ -52,14 +54,7 @@ def rollouts(
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where they go; what is there already is not made again.")],
     limit: options.Limit = None,
-    model: options.Model = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    temperature: options.Temperature = None,
-    max_tokens: options.MaxTokens = 512,
-    system: options.System = None,
-    price: options.Price = None,
-    threads: options.Threads = None,
+    model: ModelGroup = ModelGroup(max_tokens=512),
     solutions: Annotated[int, typer.Option(min=1, help="Solutions of each problem.")] = 8,
     count: Annotated[int, typer.Option("--rollouts", min=1, help="Continuations from each step.")] = 8,
     steps: Annotated[str, typer.Option(metavar="|".join(_STEPS), help="What ends a step.")] = "paragraph",
@@ -76,15 +71,10 @@ def rollouts(
     logprobs: Annotated[
         bool, typer.Option("--logprobs/--no-logprobs", help="Keep how sure the model was of each token.")
     ] = True,
-    concurrency: Annotated[int, typer.Option(min=1, help="Problems side by side.")] = 2,
-    engine: _engine.EngineName = "local",
-    address: _engine.Address = None,
-    workers: _engine.Workers = 2,
+    concurrency: options.Concurrency = 2,
+    machines: EngineGroup = EngineGroup(),
     seed: options.Seed = None,
-    budget_calls: options.BudgetCalls = None,
-    budget_tokens: options.BudgetTokens = None,
-    budget_usd: options.BudgetUsd = None,
-    budget_seconds: options.BudgetSeconds = None,
+    limits: BudgetGroup = BudgetGroup(),
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -104,25 +94,24 @@ def rollouts(
         grade: Grade = by_answer if check is None else function_of(check, "--check")
         download = Download(stderr())
         named: dict[str, Any] = {
-            "name": model, "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature,
-            "max_tokens": max_tokens, "system": system, "price": price, "threads": threads, "logprobs": logprobs,
+            **model.settings(), "logprobs": logprobs,
             "steps": StepSettings(by=cast(Any, steps), max_tokens=step_tokens),
         }  # fmt: skip
         writer = _build.model_of(progress=download, **named)
-        _build.check_key(writer, base_url, api_key_env)
-        budget = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
+        _build.check_key(writer, model.base_url, model.api_key_env)
+        budget = limits.budget()
         if isinstance(writer, LocalModel):
             start_local(writer, download)
         settings: dict[str, Any] = {
             "solutions": solutions, "rollouts": count, "max_steps": max_steps, "concurrency": concurrency,
             "seed": 0 if seed is None else seed, "dataset": problems.name,
         }  # fmt: skip
-        where = _engine.engine_of(engine, address, workers, concurrency)
+        where = machines.make(concurrency)
         if where is not None:
             counts = {name: settings[name] for name in ("solutions", "rollouts", "max_steps", "seed")}
             settings |= {"engine": where, "recipe": _Recipe(named, check, counts)}
         pool = asyncio.run(_make(asked, writer, out, grade, Ledger(budget), settings))
-        _engine.say_repeated(where)
+        say_repeated(where)
         made = sum(len(p.candidates) for p in pool.problems)
         dropped = sum((_dropped(p) for p in pool.problems), Counter[str]())
         said = {"problems": len(pool.problems), "solutions": made, "dropped": dropped, "out": str(out)}

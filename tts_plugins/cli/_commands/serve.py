@@ -11,6 +11,7 @@ import typer
 
 from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
+from tts_plugins.cli._arguments.groups import BudgetGroup, grouped
 from tts_plugins.cli._display.console import Debug, Download, errors, say, stderr
 from tts_plugins.server import ServerSettings
 
@@ -92,6 +93,7 @@ View = Annotated[
 ]
 
 
+@grouped
 def serve(
     model: Models = None,
     base_url: BaseUrl = None,
@@ -110,10 +112,7 @@ def serve(
     tenants: Tenants = None,
     key_env: KeyEnv = None,
     store: Store = None,
-    budget_calls: options.BudgetCalls = None,
-    budget_tokens: options.BudgetTokens = None,
-    budget_usd: options.BudgetUsd = None,
-    budget_seconds: options.BudgetSeconds = None,
+    limits: BudgetGroup = BudgetGroup(),
     max_candidates: MaxCandidates = 64,
     timeout: Timeout = 600.0,
     host: Host = "127.0.0.1",
@@ -135,7 +134,7 @@ def serve(
     """  # fmt: skip
     with errors(debug):
         local = base_url is None
-        budget = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
+        budget = limits.budget()
         settings: dict[str, Any] = {
             "base_url": base_url, "api_key_env": api_key_env, "models": () if local else tuple(model or ()),
             "embedded": model[0] if local and model else None, "threads": (threads or 1) if local else None,
@@ -158,10 +157,9 @@ def _serve(settings: ServerSettings, workers: int) -> None:
     port = sock.getsockname()[1]
     if settings.port == 0:
         settings = ServerSettings.from_json(settings.to_json().replace('"port": 0', f'"port": {port}'))
-    _greet(settings)
     download = Download(stderr())
     try:
-        serve(settings, workers=workers, sock=sock, progress=download)
+        serve(settings, workers=workers, sock=sock, progress=download, starting=lambda: _greet(settings))
     except (KeyboardInterrupt, asyncio.CancelledError):
         pass
     finally:

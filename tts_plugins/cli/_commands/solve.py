@@ -15,6 +15,7 @@ from tts_plugins.budget import Budget
 from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments import strategy as _strategy
+from tts_plugins.cli._arguments.groups import BudgetGroup, JudgeGroup, ModelGroup, grouped
 from tts_plugins.cli._arguments.verifier import answer_of, learned_head, verifier_of
 from tts_plugins.cli._commands.solve_file import solve_file
 from tts_plugins.cli._display.console import (
@@ -57,18 +58,12 @@ class _Output:
     quiet: bool
 
 
+@grouped
 def solve(
     prompt: options.Prompt = None,
     problems: options.ProblemsFile = None,
     profile: options.Profile = None,
-    model: options.Model = None,
-    base_url: options.BaseUrl = None,
-    api_key_env: options.ApiKeyEnv = None,
-    temperature: options.Temperature = None,
-    max_tokens: options.MaxTokens = 1024,
-    system: options.System = None,
-    price: options.Price = None,
-    threads: options.Threads = None,
+    model: ModelGroup = ModelGroup(),
     larger_model: options.LargerModel = None,
     larger_model_price: options.LargerModelPrice = None,
     strategy: options.Strategy = None,
@@ -78,16 +73,11 @@ def solve(
     settings: options.Set = None,
     answer: options.AnswerKey = None,
     verifier: options.VerifierName = None,
-    judge_model: options.JudgeModel = None,
-    judge_base_url: options.JudgeBaseUrl = None,
-    judge_api_key_env: options.JudgeApiKeyEnv = None,
+    judge: JudgeGroup = JudgeGroup(),
     abstain_below: options.AbstainBelow = None,
     seed: options.Seed = None,
     attempts: options.Attempts = 4,
-    budget_calls: options.BudgetCalls = None,
-    budget_tokens: options.BudgetTokens = None,
-    budget_usd: options.BudgetUsd = None,
-    budget_seconds: options.BudgetSeconds = None,
+    limits: BudgetGroup = BudgetGroup(),
     dry_run: options.DryRun = False,
     concurrency: options.Concurrency = 8,
     as_json: Json = False,
@@ -119,37 +109,33 @@ def solve(
         head = learned_head(verifier)
         more = {"logprobs": True} if head is not None and head.logprobs else {}
         download = Download(stderr(), quiet=quiet)
-        made: dict[str, Any] = {
-            "base_url": base_url, "api_key_env": api_key_env, "temperature": temperature, "max_tokens": max_tokens,
-            "system": system, "threads": threads, "progress": download, **more,
-        }  # fmt: skip
-        generator = _build.model_of(model, price=price, **made)
-        judge = _build.judge_of(
-            judge_model, base_url=judge_base_url, api_key_env=judge_api_key_env, generator=generator
-        )
-        check = verifier_of(verifier, base_url=base_url, api_key_env=api_key_env, judge=judge) or bundle.verifier
+        named = {**model.settings(), "progress": download, **more}
+        generator = _build.model_of(**named)
+        asks = _build.judge_of(**judge.settings(), generator=generator)
+        at = {"base_url": model.base_url, "api_key_env": model.api_key_env}
+        check = verifier_of(verifier, **at, judge=asks) or bundle.verifier
         given = {"n": n, "select": select, "stop": _strategy.stop_of(stop or ())}
         fields = {**_strategy.settings_of(settings or ()), **{k: v for k, v in given.items() if v is not None}}
         chosen = bundle.strategy if strategy is None and not fields else None
         chosen = chosen or _strategy.strategy_of(strategy, fields, verified=check is not None)
-        larger = None if larger_model is None else _build.model_of(larger_model, price=larger_model_price, **made)
-        if larger is not None:
+        larger = None
+        if larger_model is not None:
+            larger = _build.model_of(**{**named, "name": larger_model, "price": larger_model_price})
             chosen = _strategy.with_larger(chosen, larger)
-        budget = _build.budget_of(calls=budget_calls, tokens=budget_tokens, usd=budget_usd, seconds=budget_seconds)
         asked: SolveOptions = {
             **cast(SolveOptions, bundle.settings()), "model": generator, "strategy": chosen, "verifier": check,
             "attempts": attempts, "profile": None,
         }  # fmt: skip
         typed: dict[str, Any] = {
-            "budget": budget, "seed": seed, "abstain_below": abstain_below,
+            "budget": limits.budget(), "seed": seed, "abstain_below": abstain_below,
             "answer": None if answer is None else answer_of(answer),
         }  # fmt: skip
         asked.update(cast(SolveOptions, {name: value for name, value in typed.items() if value is not None}))
-        models = [generator, *(m for m in (larger, judge) if m is not None and m is not generator)]
+        models = [generator, *(m for m in (larger, asks) if m is not None and m is not generator)]
         if problems is not None:
             if dry_run:
                 raise ConfigurationError("--dry-run is for a PROMPT; try one of the problems")
-            _build.check_key(generator, base_url, api_key_env)
+            _build.check_key(generator, **at)
             raise typer.Exit(solve_file(problems, asked, models, concurrency, download))
         problem = Problem(sys.stdin.read() if prompt == "-" else prompt)
         if dry_run:
@@ -159,7 +145,7 @@ def solve(
                 shown = replace(shown, notes=(*shown.notes, said))
             emit(shown.to_dict()) if as_json else stdout().print(rendered(shown))
             return
-        _build.check_key(generator, base_url, api_key_env)
+        _build.check_key(generator, **at)
         for each in models:
             if isinstance(each, LocalModel):
                 start_local(each, download)

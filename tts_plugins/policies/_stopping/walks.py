@@ -63,9 +63,10 @@ class Samples:
             known: dict[str, int] = {}
             for i, c in enumerate(p.candidates):
                 score = 0.0 if select == "majority" else c.scored(how)
-                for name, value in (("correct", c.correct), ("tokens", c.tokens), ("score", score)):
+                for name, value in (("correct", c.correct), ("tokens", c.counted), ("score", score)):
                     if value is None:
-                        raise DataError(f"problem {p.id!r}, candidates[{i}], {name}: is null; fitting needs it")
+                        found = "is 0, though it says something" if name == "tokens" and c.tokens == 0 else "is null"
+                        raise DataError(f"problem {p.id!r}, candidates[{i}], {name}: {found}; fitting needs it")
                 made.answers[row, i] = -1 if c.answer is None else known.setdefault(c.answer, len(known))
                 made.tokens[row, i], made.scores[row, i], made.correct[row, i] = c.tokens, score, c.correct
                 made.blank[row, i] = c.blank
