@@ -59,7 +59,7 @@ class Call:
     max_tokens: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Open:
     call: Call
     written: Written

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import dspy
@@ -33,8 +34,10 @@ from tts_plugins_dspy._outputs.forms import generation_of, last_field, problem_o
 from tts_plugins_dspy._outputs.verifying import verifier_of
 from tts_plugins_dspy._streaming import Relay, Stream, in_worker_thread, progress
 
+_NONE: Mapping[int, Any] = MappingProxyType({})
 
-@dataclass
+
+@dataclass(slots=True)
 class Sample:
     """A candidate on DSPy's side.
 
@@ -49,8 +52,8 @@ class Sample:
     seed: int | None
     attempts: Attempts | None = None
     module: Any = None
-    originals: dict[int, Any] = field(default_factory=dict)
-    copies: dict[int, Any] = field(default_factory=dict)
+    originals: Mapping[int, Any] = field(default_factory=lambda: _NONE)
+    copies: Mapping[int, Any] = field(default_factory=lambda: _NONE)
     trace: list[Any] = field(default_factory=list)
     relay: Relay | None = None
 
@@ -169,13 +172,14 @@ class Search(BaseSearch[Sample]):
 
     def context(self, sample: Sample) -> Any:
         """DSPy's settings for one candidate."""
-        sample.trace, sample.module, sample.originals, sample.copies = [], self._module, {}, {}
+        sample.trace, sample.module, sample.originals, sample.copies = [], self._module, _NONE, _NONE
         if self._isolate:
             sample.module, sample.originals, sample.copies = isolated(self._module, deep=self._deep)
         hints = () if self._outer is None else self._outer.hints
         if self._hints and sample.attempts is not None:
             hints = (*hints, sample.attempts.text())
-        scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints)
+        written: list[str] | None = [] if hints else None
+        scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints, written=written)
         return scoped(scope, trace=sample.trace, **self._streaming(sample), **self._varied(sample))
 
     def _varied(self, sample: Sample) -> dict[str, Any]:
@@ -238,7 +242,7 @@ class Search(BaseSearch[Sample]):
         name = self.model.name
         if output is None:
             raise CandidateLost(f"{name} returned None; its forward has to return a dspy.Prediction")
-        if inspect.isawaitable(output):
+        if not isinstance(output, dspy.Prediction) and inspect.isawaitable(output):
             raise CandidateLost(
                 f"{name} returned {type(output).__name__}, which nobody awaits; give it an aforward, and call it by "
                 "acall"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from langchain_core.callbacks import (
@@ -29,7 +29,7 @@ Manager = CallbackManager | AsyncCallbackManager
 ChainRun = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
 
 
-@dataclass
+@dataclass(slots=True)
 class Sample:
     """A candidate, or one step of it, on LangChain's side.
 
@@ -81,6 +81,7 @@ class Runs:
         self._parent, self._config, self._inputs = parent, without(config), inputs
         self._show = shows_candidates(config)
         self._writer, self._config = (None, self._config) if self._show else without_writer(self._config)
+        self._config = cast(RunnableConfig, {k: v for k, v in self._config.items() if k not in ("run_id", "run_name")})
         # Configured, as LangChain does for each run: handlers of context variables, such as `collect_runs`, are not
         # inherited, and would take the runs inside of a candidate for roots.
         self._made: Manager = type(parent).configure(inheritable_callbacks=parent)
@@ -133,8 +134,6 @@ class Runs:
             manager.add_handler(sample.recorder, inherit=True)
             config = sample.recorder.within(config)
         config = {**config, "callbacks": manager}
-        config.pop("run_id", None)
-        config.pop("run_name", None)
         if name is not None:
             config["run_name"] = name
         return config
@@ -223,7 +222,8 @@ async def _called(function: Callable[[RunnableConfig], Awaitable[T]], config: Ru
 
 def _is_traced(config: RunnableConfig) -> bool:
     """Whether there are handlers besides the meter, one of which may be LangSmith's tracer."""
-    return any(type(handler) is not MeterHandler for handler in getattr(config.get("callbacks"), "handlers", ()))
+    handlers = getattr(config.get("callbacks"), "handlers", ())
+    return len(handlers) > 1 or not all([type(handler) is MeterHandler for handler in handlers])
 
 
 def _metered(manager: Manager, first: list[BaseCallbackHandler]) -> BaseCallbackManager:

@@ -145,8 +145,8 @@ class BaseSearch(Generic[S]):
         return self._replied(sample)
 
     async def _replied(self, sample: S) -> Reply:
-        work = partial(in_thread, self._one) if self.sync else partial(on_user_loop, self._aone)
-        made, usage = await self.metered("model", partial(work, sample), sample)
+        work = partial(in_thread, self._one, sample) if self.sync else partial(on_user_loop, self._aone, sample)
+        made, usage = await self.metered("model", work, sample)
         return Reply(generations=(made,), usage=usage)
 
     async def metered(self, role: Role, work: Callable[[], Awaitable[T]], sample: S | None = None) -> tuple[T, Usage]:

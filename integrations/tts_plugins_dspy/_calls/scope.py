@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import dspy
@@ -23,7 +23,7 @@ HINT = "hint_"
 """What the earlier attempts are called that a prompt shows; `dspy.Refine` calls its input field so."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True, eq=False)
 class Scope:
     """One candidate, or one verification.
 
@@ -36,7 +36,7 @@ class Scope:
         attempts: earlier candidates that this one is to improve on.
         hints: texts that every prompt of the candidate shows: attempts at the whole program.
         running: the call of a language model (`interception.LMCall`) that this code is part of.
-        written: what the candidate's calls wrote so far.
+        written: what the candidate's calls wrote so far, where there are hints.
         lent: it was given to a thread that may outlive the candidate, and is then no part of it any more.
     """
 
@@ -47,7 +47,7 @@ class Scope:
     attempts: Attempts | None = None
     hints: tuple[str, ...] = ()
     running: Any = None
-    written: list[str] = field(default_factory=list)
+    written: list[str] | None = None
     lent: bool = False
 
     def calling(self, call: Any) -> Scope:
