@@ -23,10 +23,11 @@ from benchmarks._pools.drawn import KINDS, VOTES, draw
 from tts_plugins.policies import LearnedStopping, calibrate
 from tts_plugins.policies._calibration.options import sampling
 from tts_plugins.policies._calibration.replayed_trials import Sampling, Trials, select_of
+from tts_plugins.policies._stopping.fitting import Fitter
 from tts_plugins.policies._stopping.threshold_rules import ladders
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Select
-from tts_plugins.stopping import Rule, ShippedRule, VoteLead, shipped_rule
+from tts_plugins.stopping import Rule, ShippedRule, shipped_rule
 from tts_plugins.strategies import BestOfN, SelfConsistency
 
 Row = dict[str, Any]
@@ -65,17 +66,20 @@ def _on_drawn(given: argparse.Namespace) -> Iterator[Row]:
     every: tuple[Select, ...] = ("majority", "weighted", "best")
     grounds = {
         name: Ground(
-            draw(name, 300 if given.short else 1500, given.n, 1), given.n,
-            every if given.calibrate and KINDS[name].select != "majority" else None,
+            draw(name, 300 if given.short else 6000, given.n, 1), given.n,
+            every if given.calibrate and KINDS[name].select != "majority" else None, orders=2,
         )
         for name in names
     }  # fmt: skip
     print(f"{'problems':>8} {'target':>6}  {'kind':15}{'kept':>6}{'saved':>7}{'lost':>9}  VoteLead(3) saved, lost")
     for size in sizes:
+        start = time.perf_counter()
+        found = {(row["kind"], row["target"]): row for name in names
+                 for row in _promises(name, grounds[name], size, targets, given)}  # fmt: skip
         for target in targets:
-            start, rows = time.perf_counter(), list[Row]()
+            rows = list[Row]()
             for name in names:
-                rows.append(_promise(name, grounds[name], size, target, given))
+                rows.append(found[name, target])
                 print(_line(rows[-1]), flush=True)
             votes = [row for row in rows if row["kind"] in VOTES]
             if votes:
@@ -83,29 +87,41 @@ def _on_drawn(given: argparse.Namespace) -> Iterator[Row]:
                 print(_beside_a_lead(votes))
                 limits = [grounds[row["kind"]].limit("majority", target) for row in votes]
                 print(f"{'':16}in hindsight the boldest rung that loses no more: saved {geometric(limits):.2f} times")
-                print(f"{size:8} {target:6}  votes: kept {worst:.0%} in the worst kind; saved {mean:.2f} times "
-                      f"({time.perf_counter() - start:.0f} s)", flush=True)  # fmt: skip
+                print(f"{size:8} {target:6}  votes: kept {worst:.1%} in the worst kind; saved {mean:.2f} times")
             yield from rows
+        print(f"({time.perf_counter() - start:.0f} s)", flush=True)
 
 
-def _promise(name: str, ground: Ground, size: int, target: float, given: argparse.Namespace) -> Row:
-    select, lost, saved = KINDS[name].select, list[float](), list[float]()
+def _promises(
+    name: str, ground: Ground, size: int, targets: Sequence[float], given: argparse.Namespace
+) -> Iterator[Row]:
+    found: dict[float, list[tuple[float, float]]] = {target: [] for target in targets}
     for seed in range(given.draws):
         pool = draw(name, size, given.n, 1000 + seed)
-        if given.calibrate:
-            result = ground.beside_the_best(_calibrated(pool, target, given))
-        else:
-            rule = LearnedStopping.fit(
-                pool, n=given.n, select=select, target=target, confidence=given.confidence, orders=given.orders
-            )
-            result = ground.measure(select, rule)
-        lost.append(result[0])
-        saved.append(result[1])
-    beside = ground.measure(select, VoteLead(3)) if select == "majority" else None
-    return {
-        "kind": name, "problems": size, "target": target, "kept": float(np.mean(np.array(lost) <= target + 1e-9)),
-        "saved": geometric(saved), "lost": float(np.mean(lost)), "most lost": max(lost), "vote_lead_3": beside,
-    }  # fmt: skip
+        for target, results in found.items():
+            if given.calibrate:
+                results.append(ground.beside_the_best(_calibrated(pool, target, given)))
+        if not given.calibrate:
+            for target, rule in _fitted(pool, KINDS[name].select, targets, given):
+                found[target].append(ground.measure(KINDS[name].select, rule))
+    lead = LearnedStopping(n=given.n, select="majority", enough=3)
+    beside = ground.measure("majority", lead) if KINDS[name].select == "majority" else None
+    for target, results in found.items():
+        lost = [result[0] for result in results]
+        yield {
+            "kind": name, "problems": size, "target": target, "kept": float(np.mean(np.array(lost) <= target + 1e-9)),
+            "saved": geometric([result[1] for result in results]), "lost": float(np.mean(lost)),
+            "most lost": max(lost), "vote_lead_3": beside,
+        }  # fmt: skip
+
+
+def _fitted(
+    pool: Pool, select: Select, targets: Sequence[float], given: argparse.Namespace
+) -> Iterator[tuple[float, LearnedStopping]]:
+    """What `LearnedStopping.fit` finds for each target, from the same walks."""
+    fitter = Fitter(pool.problems, given.n, select, how="last", orders=given.orders, seed=0, extra=0.0)
+    for target in targets:
+        yield target, LearnedStopping.promised(target, given.confidence, fitter, pool.header)
 
 
 def _calibrated(pool: Pool, target: float, given: argparse.Namespace) -> Sampling:
@@ -153,10 +169,25 @@ class Ground:
         full, own = self._run(select, None), self._run(select, rule)
         return full[0] - own[0], full[1] / own[1]
 
+    def shipped(self, select: Select, rule: Rule) -> dict[str, float]:
+        """Accuracy lost to all samples; how many times fewer samples and tokens; rounds. In the waves of the rule."""
+        full, own = (
+            self._trials.outcome(s, self._trials.stops_at(s), 0)
+            for s in (sampling(select, self.n, stop, None) for stop in (None, rule))
+        )
+        return {
+            "lost": float(full.right.mean() - own.right.mean()), "rounds": float(own.rounds.mean()),
+            "samples": float(full.samples.mean() / own.samples.mean()),
+            "tokens": float(full.tokens.mean() / own.tokens.mean()),
+        }  # fmt: skip
+
     def limit(self, select: Select, target: float) -> float:
         """What the cheapest rung of the ladders saves whose loss here is within the target: no fit does better."""
-        rules = [LearnedStopping(n=self.n, select=select, enough=rule.enough, at_most=rule.at_most)
-                 for ladder in ladders(select, self.n) for rule in ladder]  # fmt: skip
+        rules = [
+            LearnedStopping(n=self.n, select=select, **rule._asdict())
+            for ladder in ladders(select, self.n)
+            for rule in ladder
+        ]
         found = [self.measure(select, rule) for rule in rules]
         return max((saved for lost, saved in found if lost <= target), default=1.0)
 
@@ -172,7 +203,7 @@ class Ground:
 
     def _run(self, select: Select, rule: Rule | None) -> tuple[float, float]:
         # Rules that differ in nothing but what they report of their fit stop at the same places.
-        key = (rule.enough, rule.at_most, rule.weights) if isinstance(rule, LearnedStopping) else rule
+        key = (rule.enough, rule.fade, rule.at_most, rule.weights) if isinstance(rule, LearnedStopping) else rule
         name = f"{select} {key!r}"
         if name not in self._known:
             strategy = sampling(select, self.n, rule, 1)
@@ -182,32 +213,49 @@ class Ground:
 
 
 def _on_recorded(folder: Path) -> Iterator[Row]:
-    """The shipped rules on every recorded pool that has answers, or exact checks, and enough candidates."""
-    print(f"{'pool':36}{'choice':10}{'n':>4}  {'rule':10}{'saved':>7}{'lost':>9}")
-    found = list[Row]()
+    """The shipped rules in their own waves, on every recorded pool that has answers and enough candidates."""
+    print(f"{'pool':32}{'choice':10}{'n':>3}  {'rule':9}{'samples':>8}{'tokens':>8}{'rounds':>8}{'lost':>9}")
+    found, known = list[Row](), set[int]()
     for path in sorted(folder.glob("*.jsonl.gz")):
         pool = Pool.read(path)
-        if any(c.correct is None or c.tokens is None for p in pool.problems for c in p.candidates):
+        if any(c.correct is None for p in pool.problems for c in p.candidates):
             continue
         for select in _selects(pool):
+            votes = hash((select, *(c.answer for p in pool.problems for c in p.candidates)))
+            if votes in known:
+                continue  # the same samples in another pool, which adds scores
+            known.add(votes)
             for n in (n for n in (8, 16, 40) if pool.fewest >= n):
-                ground = Ground(pool, n, [select], orders=20)
+                ground = Ground(_with_tokens(pool), n, [select], orders=20)
                 for name in get_args(ShippedRule):
-                    lost, saved = ground.measure(select, shipped_rule(name, n, select))
-                    found.append(
-                        {"pool": path.stem, "select": select, "n": n, "rule": name, "saved": saved, "lost": lost}
-                    )
-                    print(f"{path.stem[:34]:36}{select:10}{n:4}  {name:10}{saved:7.2f}{lost:+9.4f}", flush=True)
+                    row = {"pool": path.stem, "select": select, "n": n, "rule": name, "counted": _counted(pool),
+                           **ground.shipped(select, shipped_rule(name, n, select))}  # fmt: skip
+                    found.append(row)
+                    tokens = f"{row['tokens']:8.2f}" if row["counted"] else f"{'-':>8}"
+                    print(f"{path.stem[:30]:32}{select:10}{n:3}  {name:9}{row['samples']:8.2f}{tokens}"
+                          f"{row['rounds']:8.1f}{row['lost']:+9.4f}", flush=True)  # fmt: skip
     yield from found
     for name in get_args(ShippedRule):
         for n in (8, 16, 40):
-            rows = [r for r in found if r["rule"] == name and r["n"] == n and r["select"] != "best"]
-            if rows:
-                mean, least = geometric([r["saved"] for r in rows]), min(r["saved"] for r in rows)
-                lost = max(r["lost"] for r in rows)
-                print(
-                    f"{name:10} n={n}: saved {mean:.2f} times (geometric mean), least {least:.2f}; most lost {lost:.4f}"
-                )
+            rows = [r for r in found if r["rule"] == name and r["n"] == n]
+            for kind, of in (("samples", rows), ("tokens", [r for r in rows if r["counted"]])):
+                if of:
+                    print(
+                        f"{name:9} n={n}: {geometric([r[kind] for r in of]):.2f} times fewer {kind} (geometric mean of "
+                        f"{len(of)}), least {min(r[kind] for r in of):.2f}; most lost {max(r['lost'] for r in of):.4f}"
+                    )
+
+
+def _counted(pool: Pool) -> bool:
+    return all(c.tokens is not None for p in pool.problems for c in p.candidates)
+
+
+def _with_tokens(pool: Pool) -> Pool:
+    """The pool itself, or with a token for each candidate where none were counted: tokens are samples then."""
+    if _counted(pool):
+        return pool
+    made = (replace(p, candidates=tuple(replace(c, tokens=1) for c in p.candidates)) for p in pool.problems)
+    return replace(pool, problems=tuple(made))
 
 
 def _from_recorded(given: argparse.Namespace) -> Iterator[Row]:
@@ -221,17 +269,15 @@ def _from_recorded(given: argparse.Namespace) -> Iterator[Row]:
             continue
         for select in _selects(pool):
             ground = Ground(pool, given.n, [select], orders=200)  # few problems, so all but without noise
-            lead = ground.measure(select, VoteLead(3, weighted=select == "weighted"))
+            lead = ground.measure(select, LearnedStopping(n=given.n, select=select, enough=3))
+            targets = [float(x) for x in given.targets.split(",")]
             for size in map(int, given.problems.split(",")):
-                for target in map(float, given.targets.split(",")):
-                    found = []
-                    for seed in range(given.draws):
-                        rule = LearnedStopping.fit(
-                            resampled(pool, size, seed), n=given.n, select=select, target=target,
-                            confidence=given.confidence, orders=given.orders,
-                        )  # fmt: skip
-                        found.append(ground.measure(select, rule))
-                    lost, saved = [f[0] for f in found], [f[1] for f in found]
+                found: dict[float, list[tuple[float, float]]] = {target: [] for target in targets}
+                for seed in range(given.draws):
+                    for target, rule in _fitted(resampled(pool, size, seed), select, targets, given):
+                        found[target].append(ground.measure(select, rule))
+                for target, results in found.items():
+                    lost, saved = [f[0] for f in results], [f[1] for f in results]
                     kept = float(np.mean(np.array(lost) <= target + 1e-9))
                     print(f"{path.stem[:28]:30}{select:10}{size:8} {target:6}{kept:6.0%}{geometric(saved):7.2f}"
                           f"{np.mean(lost):+9.4f}  {lead[1]:.2f}, {lead[0]:+.4f}", flush=True)  # fmt: skip

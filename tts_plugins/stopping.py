@@ -1,7 +1,7 @@
 """When more candidates are not worth it. Rules combine: `Threshold(0.9) | VoteLead(3)`, `a & b`.
 
 A rule sees the candidates so far and how many may still come. It also says how many further candidates it needs
-at least before it could stop: sampling starts with a wave of that size, and doubles.
+at least before it could stop: sampling starts with a wave of that size, and doubles, or goes on by what it needs.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ class Rule(Configured, ABC):
         """Whether it goes by a verifier's scores, and so never stops without a verifier."""
         return False
 
+    @property
+    def wave_growth(self) -> int:
+        """How many times larger a wave is than the one before, at least; 0 if `least` alone says how large it is."""
+        return 2
+
     def __or__(self, other: Rule) -> Rule:
         """Stop as soon as one of the two says so."""
         return AnyOf(rules=(self, other))
@@ -74,6 +79,11 @@ def check_rule(owner: str, name: str, value: object) -> None:
 def should_stop(rule: Callable[[Sequence[Scored], int], bool] | None, seen: Sequence[Scored], left: int) -> bool:
     """Return whether a rule ends a search that has seen these candidates; those that say nothing do not count."""
     return rule is not None and bool(said := with_content(seen)) and rule(said, left)
+
+
+def wave_growth(rule: object) -> int:
+    """Return the growth of the waves under a rule, which need not be one of this package."""
+    return int(getattr(rule, "wave_growth", 2))
 
 
 def rule_for(owner: str, stop: object, n: int, select: Select) -> Any:
@@ -113,6 +123,10 @@ class _Combined(Rule):
     @property
     def needs_scores(self) -> bool:
         return any(isinstance(rule, Rule) and rule.needs_scores for rule in self.rules)
+
+    @property
+    def wave_growth(self) -> int:
+        return max(map(wave_growth, self.rules))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,7 +212,8 @@ class VoteLead(Rule):
 class FadingLead(Rule):
     """Stops when the leading answer is ahead of the next by `k - fade * (seen / n)`; `weighted` votes are scores.
 
-    A lead of `k` is asked for at first and less later, when fewer candidates can overturn it.
+    A lead of `k` is asked for at first and less later, when fewer candidates can overturn it. Waves are as large as it
+    needs and do not double, so that no candidate is paid for that sampling one by one would have spared.
     """
 
     k: float
@@ -215,17 +230,21 @@ class FadingLead(Rule):
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
         lead, leader = _lead(seen, self.weighted)
-        return leader is not None and lead >= self._asked(len(seen), left) - _ROUNDING
+        return leader is not None and lead >= faded(self.k, self.fade, len(seen), left) - _ROUNDING
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
-        lead, _ = _lead(seen, self.weighted)
-        for more in range(1, left):  # each candidate adds at most 1 to the lead
-            if lead + more >= self._asked(len(seen) + more, left - more) - _ROUNDING:
-                return more
-        return max(1, left)
+        # Each candidate adds at most 1 to the lead, while the lead that it takes fades.
+        short = faded(self.k, self.fade, len(seen), left) - _lead(seen, self.weighted)[0] - _ROUNDING
+        return max(1, min(left, math.ceil(short / (1 + self.fade / max(1, len(seen) + left)))))
 
-    def _asked(self, count: int, left: int) -> float:
-        return self.k - self.fade * count / (count + left)
+    @property
+    def wave_growth(self) -> int:
+        return 0
+
+
+def faded(k: float, fade: float, count: int, left: int) -> float:
+    """Return the lead that it takes after `count` candidates, with `left` more to come."""
+    return k - fade * count / max(1, count + left)
 
 
 # k and fade by n, from votes and from summed scores. They were chosen on recorded pools; `python -m

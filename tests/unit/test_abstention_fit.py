@@ -19,6 +19,7 @@ from tts_plugins.models import ReplayModel
 from tts_plugins.models.replay import recorded_answer
 from tts_plugins.policies import Abstention, ComputeOptimal, calibrate
 from tts_plugins.policies.abstention import choices_of, least_answered
+from tts_plugins.policies.calibrate import held_out
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.stopping import VoteLead
 from tts_plugins.testing.synthetic import synthetic_pool
@@ -114,9 +115,10 @@ def test_a_replay_is_what_the_engine_does(strategy: Any) -> None:
 
 
 def test_the_promise_is_kept_and_the_policy_abstains() -> None:
-    pool = synthetic_pool(problems=160, candidates=8)
+    pool = synthetic_pool(problems=300, candidates=8)
     policy = calibrate(pool, budgets=(8,), abstain_risk=0.1, orders=2)
     (plan,) = policy.plans
+    assert (policy.problems, policy.held_out) == (90, 210)
     assert plan.abstain is not None and plan.abstain.below is not None and policy.abstains
     assert plan.abstain.wrong / plan.abstain.answered <= 0.1
     same = ComputeOptimal.from_dict(json.loads(json.dumps(policy.to_dict())))
@@ -138,6 +140,18 @@ def test_the_promise_is_kept_and_the_policy_abstains() -> None:
         verifier=RecordedVerifier().of(pool), answer=recorded_answer,
     )  # fmt: skip
     assert over.abstained is None  # what the caller says comes first
+
+
+def test_a_threshold_is_fitted_to_problems_that_did_not_choose_the_plan() -> None:
+    pool = synthetic_pool(problems=60, candidates=4)
+    rest = held_out(pool, abstain_risk=0.2)
+    policy = calibrate(pool, budgets=(4,), abstain_risk=0.2, orders=2)
+    assert rest is not None and policy.plans[0].abstain == Abstention.of_pool(rest, policy, risk=0.2)
+    assert (policy.problems, policy.held_out) == (18, len(rest.problems)) == (18, 42)
+    assert len(held_out(pool, hold_out=0.5, abstain_risk=0.2).problems) == 30  # type: ignore[union-attr]
+    all_of_it = calibrate(pool, budgets=(4,), abstain_risk=0.2, hold_out=0, orders=2)
+    assert all_of_it.plans[0].abstain == Abstention.of_pool(pool, all_of_it, risk=0.2)
+    assert any("problems that chose the plan" in note for note in all_of_it.plans[0].notes)
 
 
 def test_a_policy_of_too_few_problems_promises_nothing() -> None:

@@ -18,7 +18,7 @@ from tts_plugins.policies._stopping.threshold_rules import ladders
 from tts_plugins.policies._stopping.walks import Samples, walk
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Select
-from tts_plugins.stopping import Threshold, VoteDecided, VoteLead
+from tts_plugins.stopping import FadingLead, Threshold, VoteDecided
 from tts_plugins.testing.synthetic import synthetic_pool
 from tts_plugins.types import Problem, Scored
 
@@ -60,6 +60,7 @@ def test_ladders_run_from_cautious_to_bold(select: Select) -> None:
         assert len(ladder) >= 7
         for safe, bold in itertools.pairwise(ladder):
             assert (safe.enough or 9) >= (bold.enough or 9) and (safe.at_most or 99) >= (bold.at_most or 99)
+            assert safe.fade <= bold.fade or safe.enough != bold.enough
 
 
 def test_a_climb_ends_at_the_first_rule_that_fails() -> None:
@@ -119,9 +120,13 @@ PLAIN = dict(n=8, price=0.0, reference=100.0)
 
 
 @pytest.mark.parametrize("select", ["majority", "weighted", "best"])
-@pytest.mark.parametrize(("enough", "at_most"), [(1.0, None), (None, 3), (0.75, 5)])
-def test_rules_of_two_numbers_are_the_simple_rules(select: Select, enough: float | None, at_most: int | None) -> None:
-    rule = LearnedStopping(select=select, enough=enough, at_most=at_most, **PLAIN)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("enough", "at_most", "fade"), [(1.0, None, 0), (None, 3, 0), (0.75, 5, 0), (2.5, None, 2)])
+def test_threshold_rules_are_the_simple_rules(
+    select: Select, enough: float | None, at_most: int | None, fade: float
+) -> None:
+    if select == "best" and fade:
+        pytest.skip("a score has no lead that could fade")
+    rule = LearnedStopping(select=select, enough=enough, at_most=at_most, fade=fade, **PLAIN)  # type: ignore[arg-type]
     pool = synthetic_pool(12, 8, seed=9)
     samples = Samples.of(pool.problems, 8, select, "last")
     paths = walk(samples, 8, select, orders=2, seed=0, reference=1.0)
@@ -136,7 +141,7 @@ def test_rules_of_two_numbers_are_the_simple_rules(select: Select, enough: float
             said = rule(seen, left)
             assert said == bool(stops[row, t - 1])
             if enough is not None and at_most is None:
-                lead = Threshold(enough) if select == "best" else VoteLead(1, weighted=select == "weighted")
+                lead = Threshold(min(enough, 1)) if select == "best" else FadingLead(enough, fade, select == "weighted")
                 assert said == (simple(seen, left) or lead(seen, left))
             for before in range(t):
                 if said and not any(rule(run[:k], 8 - k) for k in range(before + 1, t)):

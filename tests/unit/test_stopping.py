@@ -23,6 +23,7 @@ from tts_plugins.stopping import (
     VoteDecided,
     VoteLead,
     shipped_rule,
+    wave_growth,
 )
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 from tts_plugins.testing import ScriptedModel
@@ -162,6 +163,15 @@ def test_the_shipped_rules_go_from_careful_to_bold() -> None:
         made = [replay_sync(pool, SelfConsistency(n=n, stop=name, wave=1), orders=2) for name in names]
         samples = [found.samples.value for found in made]
         assert n > samples[0] > samples[1] > samples[2] > 1
+
+
+@pytest.mark.parametrize("name", ["careful", "balanced", "bold"])
+def test_a_shipped_rule_pays_for_no_sample_that_it_can_do_without(name: Any) -> None:
+    pool = synthetic_pool(40, 16, seed=2)
+    alone, own = (replay_sync(pool, SelfConsistency(n=16, stop=name, wave=wave), orders=2) for wave in (1, None))
+    assert own.samples.value == alone.samples.value and own.accuracy.value == alone.accuracy.value
+    votes = SelfConsistency(n=16, stop=name).stop
+    assert wave_growth(votes) == 0 and wave_growth(votes | Threshold(0.9)) == wave_growth(lambda: None) == 2  # type: ignore[operator]
 
 
 def test_a_fading_lead_asks_for_less_later() -> None:

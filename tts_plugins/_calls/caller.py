@@ -76,16 +76,17 @@ class _Request:
         self.failed: ModelError | None = None
 
 
-class Caller:
+class Caller(End):
     """Sends requests for one solve. `unit` is what candidates hold: their generation and their verification.
 
-    Nothing is sent after its `end`, even by code that ignored its cancellation.
+    Nothing is sent after its end, even by code that ignored its cancellation.
     """
 
-    __slots__ = ("_flying", "attempts", "deadline", "end", "ledger", "trace")
+    __slots__ = ("_flying", "attempts", "deadline", "ledger", "trace")
 
-    def __init__(self, *, ledger: Ledger, trace: Trace, deadline: float | None, attempts: int, end: End) -> None:
-        self.ledger, self.trace, self.deadline, self.attempts, self.end = ledger, trace, deadline, attempts, end
+    def __init__(self, *, ledger: Ledger, trace: Trace, deadline: float | None, attempts: int) -> None:
+        super().__init__()
+        self.ledger, self.trace, self.deadline, self.attempts = ledger, trace, deadline, attempts
         self._flying: dict[Hold, _Request] = {}
 
     async def request(
@@ -169,7 +170,7 @@ class Caller:
 
     async def _once_more(self, request: _Request) -> Reply:
         """Make an attempt after one that failed, whose reservation was given back."""
-        self.end.check()
+        self.check()
         request.hold = await acquire(self.ledger, request.unit, at_most=len(request.seeds), within=request.within)
         request.seeds = request.seeds[: request.hold.units]
         try:
@@ -187,7 +188,7 @@ class Caller:
             request.hold.release()
 
     async def _attempt(self, request: _Request) -> Reply:
-        self.end.check()
+        self.check()
         model, bound, hold, count = request.model, request.bound, request.hold, len(request.seeds)
         usage: Usage | None = NOTHING  # until it is sent
         failed: BaseException | None = None

@@ -38,6 +38,7 @@ class Trace:
         self._events: list[dict[str, Any]] = []
         self._listener = listener
         self._spans = spans  # hears events as they are kept, and raises nothing
+        self._heard = listener is not None or spans is not None
 
     def __getstate__(self) -> dict[str, Any]:
         """What can be pickled and copied: the events, without who listens."""
@@ -46,6 +47,7 @@ class Trace:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.started, self._origin, self._events = state["started"], state["origin"], state["events"]
         self._listener = self._spans = None
+        self._heard = False
 
     def open(self, kind: str, parent: int | None, /, **data: Any) -> int:
         """Record the start of something; returns its id for `close`. Nothing in `data` may change later."""
@@ -57,7 +59,8 @@ class Trace:
         if event["end"] is None:
             event.update(data)
             event["end"] = time.monotonic() - self._origin
-            self._tell(event)
+            if self._heard:
+                self._tell(event)
 
     def mark(self, event_id: int, /, **data: Any) -> None:
         """Add to an event later, and tell the listener again: a candidate is pruned by what comes after it."""
@@ -92,7 +95,8 @@ class Trace:
             data["end"] = now if ended else None
             number = data["id"] = len(self._events)
             self._events.append(data)
-        self._tell(data)
+        if self._heard:
+            self._tell(data)
         return number
 
     def __len__(self) -> int:

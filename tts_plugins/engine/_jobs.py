@@ -11,7 +11,7 @@ from tts_plugins.answers import marked, unfinished
 from tts_plugins.budget import Bound
 from tts_plugins.protocols import Model, ReviseModel, StepModel
 from tts_plugins.steps import steps_of
-from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step, held_output
+from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step
 
 
 class Ask(Protocol):
@@ -90,7 +90,7 @@ class Whole:
 
     def make(self, generation: Generation, index: int, seed: int) -> Candidate:
         """Finished, whatever it says."""
-        return _whole(self.problem, generation, index, seed, None)
+        return Candidate.whole(self.problem, generation, index, seed)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Revised:
 
     def make(self, generation: Generation, index: int, seed: int) -> Candidate:
         """Its parent is the latest attempt."""
-        return _whole(self.problem, generation, index, seed, self.history[-1].id)
+        return Candidate.whole(self.problem, generation, index, seed, self.history[-1].id)
 
 
 @dataclass(frozen=True)
@@ -175,20 +175,3 @@ def _joined(parent: Candidate, generation: Generation) -> tuple[float, ...] | No
     if parent.logprobs is None or generation.logprobs is None:
         return None
     return parent.logprobs + generation.logprobs
-
-
-def _whole(problem: Problem, generation: Generation, index: int, seed: int, parent: str | None) -> Candidate:
-    return Candidate.made(
-        problem,
-        text=generation.text,
-        output=held_output(generation),
-        finished=True,
-        truncated=generation.finish_reason == "length",
-        finish_reason=generation.finish_reason,
-        tokens=generation.tokens,
-        logprobs=generation.logprobs,
-        reasoning=generation.reasoning,
-        index=index,
-        seed=seed,
-        parent=parent,
-    )

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from tts_plugins._calls import running_solves
@@ -95,7 +96,7 @@ class Solving:
         result = Result(
             problem=self._problem,
             best=best,
-            candidates=tuple(sorted(state.seen, key=lambda c: c.index)),
+            candidates=tuple(sorted(state.seen, key=attrgetter("index"))),
             usage=usage,
             stopped=state.stopped,
             trace=self._trace,

@@ -21,7 +21,7 @@ from tts_plugins.errors import (
 )
 from tts_plugins.protocols import Model, Run, SetVerifier, StopRule
 from tts_plugins.selection import with_content
-from tts_plugins.stopping import should_stop
+from tts_plugins.stopping import should_stop, wave_growth
 from tts_plugins.types import Scored
 
 # Candidates of one wave at most: more than any server bears, so that a huge n costs nothing by itself.
@@ -46,7 +46,7 @@ class Sampling(Sending):
         super().__init__(state, run)
         self._jobs, self._stop, self._wave = jobs, stop, wave
         self._seen: list[Scored] = []
-        self._failures: list[Failure | BaseException] = []
+        self._failures: Sequence[Failure | BaseException] = ()
         self._refused: BudgetExhausted | None = None
 
     async def candidates(self) -> AsyncGenerator[Scored, None]:
@@ -73,7 +73,7 @@ class Sampling(Sending):
                             if self._whole is None:
                                 state.seen.append(arrival)
                                 yield arrival
-                            done = self._decided(n)
+                            done = self._stop is not None and self._decided(self._stop, n)
                         elif isinstance(arrival, str):
                             done = True
                         else:
@@ -100,7 +100,7 @@ class Sampling(Sending):
             for hold in self._kept.values():
                 hold.release()
             # Their tracebacks have frames that refer to this: a circle, which would keep all of the solve.
-            self._failures, self._refused = [], None
+            self._failures, self._refused = (), None
 
     async def _stop_sending(self) -> None:
         self._closed = True
@@ -113,15 +113,15 @@ class Sampling(Sending):
         if self._stop is None:
             return min(left, _MOST)
         least = self._stop.least(with_content(self._seen), left)
-        return min(left, _MOST, max(least, 2 * before, 1))
+        return min(left, _MOST, max(least, wave_growth(self._stop) * before, 1))
 
-    def _decided(self, n: int) -> bool:
+    def _decided(self, stop: StopRule, n: int) -> bool:
         left = n - len(self._seen) - len(self._failures)
-        if left <= 0 or not should_stop(self._stop, self._seen, left):
+        if left <= 0 or not should_stop(stop, self._seen, left):
             return False
         if self._state.stopped == "complete" or self._refused is not None:
             self._state.stopped = "stop_rule"  # what the budget refused was not needed
-        self._state.note("stop", rule=repr(self._stop), seen=len(self._seen), left=left)
+        self._state.note("stop", rule=repr(stop), seen=len(self._seen), left=left)
         return True
 
     def _failed(self, arrival: Failure | BaseException) -> bool:
@@ -134,7 +134,7 @@ class Sampling(Sending):
         if isinstance(error, BudgetExhausted) and self._state.exhausted(error):
             self._refused = self._refused or error
             return False
-        self._failures.append(arrival)
+        self._note_failures(arrival)
         if (lacking := shortage(error)) is not None:
             self._state.note("shortage", error=lacking)
         fatal = is_fatal(error)
@@ -151,6 +151,11 @@ class Sampling(Sending):
 
     def _asked_model(self) -> Model:
         return next(iter(self._jobs)).ask.model
+
+    def _note_failures(self, *failures: Failure | BaseException) -> None:
+        if not isinstance(self._failures, list):  # most samplings have none, and no list either
+            self._failures = []
+        self._failures.extend(failures)
 
     def _first_failure(self) -> BaseException | None:
         return _error_of(self._failures[0]) if self._failures else None
@@ -178,7 +183,7 @@ class Sampling(Sending):
         state.seen += ordered  # without scores, they are what there is if scoring does not come to an end
         hold = state.ledger.join([self._kept[c.id] for c in ordered])
         scored, failures = await score_together(state, self._run, verifier, ordered, hold)
-        self._failures += failures
+        self._note_failures(*failures)
         self._unscored += len(failures)
         if not scored:
             raise self._all_failed()

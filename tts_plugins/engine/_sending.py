@@ -26,6 +26,9 @@ from tts_plugins.types import Candidate, Reply, Score, Scored
 _AT_ONCE = 16
 
 
+_NOBODY = failing_alone("nobody")
+
+
 class Cost(NamedTuple):
     """What one candidate may cost.
 
@@ -61,6 +64,7 @@ class Sending:
         # Asked once: what a protocol is, is slow to find out.
         self._alone = state.verifier if is_verifier(state.verifier) else None
         self._whole = state.verifier if is_set_verifier(state.verifier) else None
+        self._failing = _NOBODY if self._alone is None else failing_alone(self._alone.name)
         # A single candidate waits for nothing: it needs no task for itself, and no hold where its verifier is free.
         self._at_once = (
             is_ours(state.answer)
@@ -252,7 +256,7 @@ class Sending:
     async def _judge(self, candidate: Candidate, hold: Hold | None, event: int) -> Scored:
         """Return the candidate with its answer and its score."""
         state, verifier = self._state, self._alone
-        if verifier is not None or not self._at_once:
+        if hold is not None or not self._at_once:  # else it asks for nothing
             self._enter(candidate, hold, event)
         if not self._at_once:
             candidate = await with_answer(candidate, state.answer, self._run)
@@ -262,7 +266,7 @@ class Sending:
             candidate = candidate.replace(**answered(candidate.text, state.answer))
         if verifier is None:
             return Scored.of(candidate)
-        with failing_alone(verifier.name):
+        with self._failing:
             return scored_by(verifier.name, candidate, await self._asked(verifier, candidate))
 
     def _asked(self, verifier: Verifier, candidate: Candidate) -> Awaitable[Score]:
@@ -278,7 +282,9 @@ class Sending:
 def _alike(pending: Iterable[Job], most: int) -> int:
     """How many of the first ones ask the same; `most` at most."""
     asks = [job.ask for job in itertools.islice(pending, most)]
-    return next((i for i, ask in enumerate(asks) if ask is not asks[0]), len(asks))
+    if len(set(map(id, asks))) == 1:  # as nearly always
+        return len(asks)
+    return next(i for i, ask in enumerate(asks) if ask is not asks[0])
 
 
 async def bounds(state: SolveState, ask: Ask, generations: int = 1) -> tuple[Bound | None, Amount]:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, DeadlineExceeded, SolveCancelled
 from tts_plugins.protocols import ForwardingRun, Model, Run, StopRule
 from tts_plugins.selection import with_content
-from tts_plugins.stopping import should_stop
+from tts_plugins.stopping import should_stop, wave_growth
 from tts_plugins.types import Problem, Scored
 
 # What ends a search that has samples: it then chooses among them.
@@ -25,6 +25,11 @@ class Resumed:
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
         return self._rule([*self._before, *seen], left + self._after)
+
+    @property
+    def wave_growth(self) -> int:
+        """The rule's own."""
+        return wave_growth(self._rule)
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         """The rule's own."""

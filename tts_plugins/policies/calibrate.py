@@ -40,7 +40,7 @@ def calibrate(
     larger: Pool | None = None,
     larger_price: float | None = None,
     larger_effort: str | None = None,
-    hold_out: float = 0.3,
+    hold_out: float | None = None,
     orders: int = 10,
     wave: int | Literal["auto"] | None = "auto",
     batch: int | None = None,
@@ -81,8 +81,8 @@ def calibrate(
         larger_price: what a token of the larger model costs, in tokens of the smaller one: the ratio of their prices,
             or of their parameters for FLOPs. All expected tokens and `price` are in tokens of the smaller one.
         larger_effort: where the larger pool is of the same model at a higher reasoning effort, that effort.
-        hold_out: the share of the problems that figures are measured on and nothing is fitted to; `held_out` says
-            which. With 0, figures are those of the fit, a little too good.
+        hold_out: the share of the problems that figures are measured on and no plan is fitted to; `held_out` says
+            which. 0.3 where left out, 0.7 with `abstain_risk`. With 0, figures are those of the fit, a little too good.
         orders: shuffled orders in which each problem is walked through.
         wave: of the strategies with a rule: 1 asks one by one, which waits longest and pays for a prompt each time;
             None sends as many samples in a request as the rule needs, then twice as many; "auto" takes the cheaper of
@@ -90,8 +90,8 @@ def calibrate(
         batch: samples that one request gives at most, 1 for a server without `n`; None for any number.
         seed: of the shuffled orders and of the folds.
         abstain_risk: of the questions that the policy answers, at most this share may be wrong, with the confidence; it
-            then answers from a confidence on that `Abstention` finds for each plan, on all problems, those that are
-            held out included. None answers all.
+            then answers from a confidence on that `Abstention` finds for each plan, on the problems that are held out:
+            the promise would not hold on those that chose the plan. None answers all.
 
     Raises:
         ConfigurationError: a setting is wrong, or a fold would be empty.
@@ -122,15 +122,14 @@ def calibrate(
         raise ConfigurationError(
             f"calibrate: signal={signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
         )
-    if isinstance(hold_out, bool) or not isinstance(hold_out, int | float) or not 0 <= hold_out < 1:
-        raise ConfigurationError(f"calibrate: hold_out={hold_out!r} must be a share of the problems, from 0 to below 1")
+    share = _share(hold_out, abstain_risk)
     _check(pool)
     beside = _beside(pool, larger, larger_price, extra_tokens, larger_effort)
     sizes = _budgets(pool.fewest + (larger.fewest if larger is not None else 0), budgets)
     how: Aggregate = best_aggregate(pool) if aggregate == "auto" else aggregate
     combine([1.0], how)  # raises where the name is not known
     usable, notes = usable_problems(pool, how)
-    fitted, rest = held_apart(usable, hold_out, seed)
+    fitted, rest = held_apart(usable, share, seed)
     work = Calibration(
         fitted, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
         extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, priced=price is not None,
@@ -148,17 +147,35 @@ def calibrate(
         aggregate=how if work.scored and _stepwise(pool) else None, problems=len(fitted.problems),
         held_out=0 if rest is None else len(rest.problems),
     )  # fmt: skip
-    return policy if abstain_risk is None else _abstaining(policy, usable, abstain_risk, confidence, how)
+    return policy if abstain_risk is None else _abstaining(policy, rest or fitted, abstain_risk, confidence, how)
 
 
 def _abstaining(policy: ComputeOptimal, pool: Pool, risk: float, confidence: float, how: Aggregate) -> ComputeOptimal:
-    """Return the policy with a threshold for each of its plans."""
+    """Return the policy with a threshold for each of its plans, fitted to the problems of this pool."""
     plans = []
+    notes = ("thresholds are fitted to the problems that chose the plan, so that more of the answers may "
+             "be wrong than is promised; hold some out",) if not policy.held_out else ()  # fmt: skip
     for plan in policy.plans:
         alone = replace(policy, plans=(plan,))
         found = Abstention.of_pool(pool, alone, risk=risk, confidence=confidence, aggregate=how)
-        plans.append(replace(plan, abstain=found))
+        plans.append(replace(plan, abstain=found, notes=(*plan.notes, *notes)))
     return replace(policy, plans=tuple(plans))
+
+
+def _share(hold_out: Any, abstain_risk: float | None) -> float:
+    """Return the share of the problems to hold out.
+
+    Raises:
+        ConfigurationError: it is not a share.
+    """
+    share = (_HELD_OUT if abstain_risk is None else _HELD_OUT_TO_ABSTAIN) if hold_out is None else hold_out
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise ConfigurationError(f"calibrate: hold_out={hold_out!r} must be a share of the problems, from 0 to below 1")
+    return share
+
+
+_HELD_OUT = 0.3
+_HELD_OUT_TO_ABSTAIN = 0.7  # a threshold takes 45 answered problems at a risk of 0.05, if none of them is wrong
 
 
 def held_apart(pool: Pool, share: float, seed: int) -> tuple[Pool, Pool | None]:
@@ -171,9 +188,11 @@ def held_apart(pool: Pool, share: float, seed: int) -> tuple[Pool, Pool | None]:
     return tuple(replace(pool, problems=part) for part in (order[count:], order[:count]))  # type: ignore[return-value]
 
 
-def held_out(pool: Pool, *, hold_out: float = 0.3, seed: int = 0) -> Pool | None:
-    """Return the problems of a pool that `calibrate` does not fit to at these settings; None if there are none."""
-    return held_apart(usable_problems(pool, "last")[0], hold_out, seed)[1]
+def held_out(
+    pool: Pool, *, hold_out: float | None = None, abstain_risk: float | None = None, seed: int = 0
+) -> Pool | None:
+    """Return the problems of a pool that `calibrate` fits no plan to at these settings; None if there are none."""
+    return held_apart(usable_problems(pool, "last")[0], _share(hold_out, abstain_risk), seed)[1]
 
 
 def usable_problems(pool: Pool, how: Aggregate) -> tuple[Pool, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._base import name_of, same_name
 from tts_plugins.policies._stopping.features import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
 from tts_plugins.selection import Aggregate, Select
-from tts_plugins.stopping import Rule
+from tts_plugins.stopping import Rule, faded
 from tts_plugins.types import Scored
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ _LADDER = _PRICES[::4]  # few, since each is one more test that may fail
 class LearnedStopping(Rule):
     """Stops when another candidate is not worth its tokens, as learned from recorded runs.
 
-    A fit finds two numbers (a lead, a cap on the candidates), or weights of what has been seen: the count, votes or
-    scores of the first two answers, different answers, scores, lengths. The rule also stops once the choice is decided.
-    Make one with `fit` or `load`.
+    A fit finds a lead, which may fade, and a cap on the candidates; or weights of what has been seen: the count, votes
+    or scores of the first two answers, different answers, scores, lengths. The rule also stops once the choice is
+    decided. Make one with `fit` or `load`.
 
     Args:
         n: candidates at most, as in the fit; the strategy's `n` has to be the same.
@@ -42,8 +42,9 @@ class LearnedStopping(Rule):
         price: what a token costs, in accuracy: 1e-5 gives up 0.01 of accuracy to save 1,000 tokens a problem.
         reference: mean tokens of a candidate in the fit.
         begin: the fewest candidates after which the weights may stop.
-        weights: of the constant, then of each function of the state; none where it goes by its two numbers alone.
+        weights: of the constant, then of each function of the state; none where it goes by the lead and the cap alone.
         enough: the lead (votes, summed scores) at which it stops; for "best", the score.
+        fade: how much less of a lead it takes after all `n`: `enough - fade * seen / n`, as in `FadingLead`.
         at_most: the number of candidates after which it stops.
         expected_accuracy, expected_tokens, expected_samples: means over the problems of the fit, cross-validated for
             weights.
@@ -63,6 +64,7 @@ class LearnedStopping(Rule):
     begin: int = 1
     weights: tuple[float, ...] = ()
     enough: float | None = None
+    fade: float = 0.0
     at_most: int | None = None
     expected_accuracy: float | None = None
     expected_tokens: float | None = None
@@ -91,12 +93,12 @@ class LearnedStopping(Rule):
             check_count("LearnedStopping", "at_most", self.at_most)
         if self.enough is not None and not _finite(self.enough):
             raise ConfigurationError(f"LearnedStopping: enough={self.enough!r} must be a number, or None for never")
-        for name in ("price", "reference"):
+        for name in ("price", "reference", "fade"):
             if not _finite(getattr(self, name)) or getattr(self, name) < 0:
                 raise ConfigurationError(f"LearnedStopping: {name}={getattr(self, name)!r} must be a number from 0")
 
     def __repr__(self) -> str:
-        given = {"enough": self.enough, "at_most": self.at_most}
+        given = {"enough": self.enough, "fade": self.fade or None, "at_most": self.at_most}
         if self.weights:
             given = {"price": float(f"{self.price:.3g}"), "begin": self.begin, **given}
         shown = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
@@ -126,7 +128,7 @@ class LearnedStopping(Rule):
             select: how those strategies choose: "majority", "weighted" or "best".
             price: of a token in accuracy; or
             target: the most accuracy to lose against all `n`, such as 0.01. Two ladders of simple rules (a lead; a lead
-                and a cap) are climbed from cautious to bold, each until the first rule whose `lost_at_most` is above
+                that fades) are climbed from cautious to bold, each until the first rule whose `lost_at_most` is above
                 the target, and the cheapest that passed is taken; learned weights only where scores make them a tenth
                 cheaper. It takes max(20, 0.5 / target) problems to promise anything; with fewer, and where nothing
                 passes, the rule goes on until the choice is decided, which loses nothing.
@@ -150,8 +152,15 @@ class LearnedStopping(Rule):
         if not _finite(target) or not 0 <= (target or 0) < 1:
             raise ConfigurationError(f"LearnedStopping.fit: target={target!r} must be a number from 0 and below 1")
         fitter = _fitter(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
-        prices = [p / max(fitter.reference + extra_tokens, 1e-9) for p in _LADDER]
-        return cls.of_fit(fitter.within(target or 0.0, confidence, prices), fitter, _header(records))
+        return cls.promised(target or 0.0, confidence, fitter, _header(records), extra_tokens)
+
+    @classmethod
+    def promised(
+        cls, target: float, confidence: float, fitter: Fitter, header: PoolHeader | None, extra: float = 0.0
+    ) -> Self:
+        """Return what `fit` finds for a target: one fitter serves many."""
+        prices = [p / max(fitter.reference + extra, 1e-9) for p in _LADDER]
+        return cls.of_fit(fitter.within(target, confidence, prices), fitter, header)
 
     @classmethod
     def frontier(
@@ -182,7 +191,7 @@ class LearnedStopping(Rule):
         """Return the rule that a fitter found, for the model and verifier of a pool's header."""
         return cls(
             n=fitter.n, select=fitter.select, price=found.price, reference=fitter.reference, begin=found.begin,
-            weights=found.weights, enough=found.simple.enough, at_most=found.simple.at_most,
+            weights=found.weights, **found.simple._asdict(),
             expected_accuracy=found.accuracy, expected_tokens=found.tokens, expected_samples=found.samples,
             full_accuracy=found.full_accuracy, lost_at_most=found.lost_at_most,
             model=header.model if header else None,
@@ -222,8 +231,10 @@ class LearnedStopping(Rule):
             return True
         if self.at_most is not None and len(seen) >= self.at_most:
             return True
-        if self.enough is not None and ahead(state, self.select) >= self.enough - TIE:
-            return True
+        if self.enough is not None:
+            asked = faded(self.enough, self.fade, len(seen), left)
+            if ahead(state, self.select) >= asked - TIE:
+                return True
         return bool(self.weights) and len(seen) >= self.begin and self.value(state) <= 0
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
@@ -235,9 +246,11 @@ class LearnedStopping(Rule):
         if self.at_most is not None:
             counts.append(self.at_most - len(seen))
         if self.enough is not None:
-            # One candidate adds at most 1 to a lead, and may bring any score.
+            # One candidate adds at most 1 to a lead, while the lead that it takes fades; and may bring any score.
             lead = 0.0 if state is None else ahead(state, self.select)
-            counts.append(1 if self.select == "best" else math.ceil(self.enough - lead - TIE))
+            short = faded(self.enough, self.fade, len(seen), left) - lead - TIE
+            step = 1 + self.fade / max(1, len(seen) + left)
+            counts.append(1 if self.select == "best" else math.ceil(short / step))
         return max(1, min(counts))
 
     def value(self, state: State) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count
@@ -24,7 +25,8 @@ class BestOfN(BaseStrategy):
             the largest sum and its best candidate.
         stop: a rule from `tts_plugins.stopping` that may end it early; "careful", "balanced" or "bold" takes the one
             that is shipped for `n` and this way to choose.
-        wave: samples sent at once while a rule is watching; by default as many as the rule needs, then doubling.
+        wave: samples sent at once while a rule is watching; by default as many as the rule needs, then
+            doubling; under a `FadingLead`, such as "balanced", always as many as it needs.
 
     Raises:
         ConfigurationError: a field is out of range; at the call, there is no verifier though `n` is above 1.
@@ -69,4 +71,4 @@ class BestOfN(BaseStrategy):
             candidates.append(candidate)
         if run.verifier is None:
             return chosen(run, candidates, "majority")
-        return chosen(run, sorted(candidates, key=lambda c: c.index), self.select, self.stop)
+        return chosen(run, sorted(candidates, key=attrgetter("index")), self.select, self.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from tts_plugins._internal.config import check_count
@@ -22,7 +23,8 @@ class SelfConsistency(BaseStrategy):
         n: samples at most.
         stop: a rule from `tts_plugins.stopping`, such as `VoteDecided()`, that may end it early; "careful",
             "balanced" or "bold" takes the one that is shipped for `n`.
-        wave: samples sent at once while a rule is watching; by default as many as the rule needs, then doubling.
+        wave: samples sent at once while a rule is watching; by default as many as the rule needs, then
+            doubling; under a `FadingLead`, such as "balanced", always as many as it needs.
 
     Raises:
         ConfigurationError: a field is out of range.
@@ -61,4 +63,4 @@ class SelfConsistency(BaseStrategy):
         candidates = list[Scored]()
         async for candidate in run.sample(problem, self.n, stop=self.stop, wave=self.wave):
             candidates.append(candidate)
-        return chosen(run, sorted(candidates, key=lambda c: c.index), "majority", self.stop)
+        return chosen(run, sorted(candidates, key=attrgetter("index")), "majority", self.stop)

@@ -42,8 +42,11 @@ def calibrate_command(
         str | None, typer.Option(metavar="EFFORT", help="It is the same model at this reasoning effort, such as high.")
     ] = None,
     hold_out: Annotated[
-        float, typer.Option(min=0, max=0.9, help="The share of problems to measure on, which nothing is fitted to.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            min=0, max=0.9, help="The share of problems to measure on, which no plan is fitted to; 0.3, to abstain 0.7."
+        ),
+    ] = None,
     wave: Annotated[
         str,
         typer.Option(
@@ -109,7 +112,7 @@ def calibrate_command(
             aggregate=aggregate,  # type: ignore[arg-type]  # `calibrate` says which there are
         )  # fmt: skip
         policy.save(out)
-        rest = _keep_apart(out, held_out(samples, hold_out=hold_out, seed=seed))
+        rest = _keep_apart(out, held_out(samples, hold_out=hold_out, abstain_risk=abstain_risk, seed=seed))
         if abstain_page is not None:
             with writing(abstain_page):
                 abstain_page.write_text(_curves(policy), encoding="utf-8")
@@ -123,7 +126,7 @@ def calibrate_command(
             if plan.abstain is not None:
                 say(f"at {plan.budget} samples: {plan.abstain.words}")
         if abstain_risk is not None and rest is not None:
-            say("note: these thresholds are of all problems, those held out included; measure them on others")
+            say("note: the thresholds are fitted to the problems held out, which chose no plan; measure them on others")
         if rest is not None:
             say(f"problems that the plans were not fitted to: {rest}")
             say(f"measure it there: {_bench(policy, rest, out)}")

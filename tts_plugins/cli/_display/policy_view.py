@@ -99,7 +99,9 @@ def _when(rule: LearnedStopping) -> str:
         return f"where one more is not worth its tokens (learned, at {rule.price:.2g} a token)"
     found = []
     if rule.enough is not None:
-        found.append(f"at a score of {rule.enough:g}" if rule.select == "best" else f"at a lead of {rule.enough:g}")
+        fading = f" that fades by {rule.fade:g} over the {rule.n}" if rule.fade else ""
+        kind = "score" if rule.select == "best" else "lead"
+        found.append(f"at a {kind} of {rule.enough:g}{fading}")
     if rule.at_most is not None and rule.at_most < rule.n:
         found.append(f"after {rule.at_most}")
     sure = "at the first that passes" if rule.select == "best" else "once the vote is decided"

@@ -12,6 +12,7 @@ from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies._calibration.replayed_trials import Recorded, Sampling, Trials
 from tts_plugins.policies._calibration.table import Option
 from tts_plugins.policies._stopping.fitting import Fitter
+from tts_plugins.policies._stopping.risk_bounds import LEAST_LEARNED
 from tts_plugins.policies._stopping.threshold_rules import NEVER, ThresholdRule, ladders
 from tts_plugins.policies._stopping.token_costs import prompts_of
 from tts_plugins.policies.learned_stopping import LearnedStopping
@@ -93,7 +94,7 @@ def gather(
         # With scores at hand, a rule that was learned on votes alone knows less.
         scored = "best" in trials.paths
         for select in (select for select in trials.paths if select != "majority" or (s.priced and not scored)):
-            if trials.n > 2 and (s.priced or trials.graded):
+            if trials.n > 2 and (s.priced or (trials.graded and len(pool.problems) >= LEAST_LEARNED)):
                 options += _learned(pool, trials, select, s)
     options += [
         Option(
@@ -122,9 +123,9 @@ def simple(pool: Pool, trials: Trials, select: Select, s: Setting) -> Iterator[O
 
 
 def numbered(pool: Pool, n: int, select: Select, rule: ThresholdRule) -> LearnedStopping:
-    """Return the rule of two numbers for samples of a pool."""
+    """Return the threshold rule for samples of a pool."""
     return LearnedStopping(
-        n=n, select=select, enough=rule.enough, at_most=rule.at_most, model=pool.header.model,
+        n=n, select=select, **rule._asdict(), model=pool.header.model,
         verifier=None if select == "majority" else pool.header.verifier,
     )  # fmt: skip
 

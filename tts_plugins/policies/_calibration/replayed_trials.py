@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 
 from tts_plugins.policies._stopping.features import TIE, ahead, basis
+from tts_plugins.policies._stopping.threshold_rules import share_of
 from tts_plugins.policies._stopping.token_costs import Bill, Least, prompts_of
 from tts_plugins.policies._stopping.walks import Bools, Floats, Ints, Paths, Samples, walk
 from tts_plugins.policies.difficulty import Signal, predicted
@@ -80,7 +82,8 @@ def learned_stops(rule: LearnedStopping, paths: Paths) -> Bools:
 def _by_numbers(rule: LearnedStopping, paths: Paths) -> Bools:
     stops = np.zeros(paths.blanks.shape, dtype=np.bool_)
     if rule.enough is not None:
-        stops |= ahead(paths.state, rule.select) >= rule.enough - TIE
+        share = share_of(np.arange(1, paths.blanks.shape[1] + 1) - paths.blanks)
+        stops |= ahead(paths.state, rule.select) >= rule.enough - rule.fade * share - TIE
     if rule.at_most is not None:
         stops |= paths.state.count >= rule.at_most
     return stops & paths.heard
@@ -100,7 +103,9 @@ def least_after(rule: LearnedStopping, paths: Paths) -> Ints:
     if rule.at_most is not None:
         needs.append(rule.at_most - heard)
     if rule.enough is not None:
-        needs.append(np.ones_like(heard) if rule.select == "best" else np.ceil(rule.enough - lead - TIE))
+        whole = np.maximum(heard + np.arange(n + 1)[::-1], 1)
+        short = rule.enough - rule.fade * heard / whole - lead - TIE
+        needs.append(np.ones_like(heard) if rule.select == "best" else np.ceil(short / (1 + rule.fade / whole)))
     found: Ints = np.maximum(np.minimum.reduce(needs), 1).astype(np.int64)
     return found
 
@@ -154,7 +159,11 @@ class Trials:
         first = next(iter(self.paths.values()))
         self.problem, self._taken = first.problem, first.taken
         self._bill = Bill(first.tokens, prompts_of(problems)[self.problem], extra=extra, batch=batch)
-        self._seen = [[_scored(c, how, i) for i, c in enumerate(p.candidates)] for p in problems]
+        self._problems, self._how = problems, how
+
+    @cached_property
+    def _seen(self) -> list[list[Scored]]:
+        return [[_scored(c, self._how, i) for i, c in enumerate(p.candidates)] for p in self._problems]
 
     def seen(self, row: int, count: int) -> list[Scored]:
         """Return the first samples of a walk."""

@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 
 from tts_plugins.policies._stopping.features import ahead, basis
-from tts_plugins.policies._stopping.risk_bounds import least_problems, lost_at_most, within
+from tts_plugins.policies._stopping.risk_bounds import LEAST_LEARNED, least_problems, lost_at_most, within
 from tts_plugins.policies._stopping.threshold_rules import NEVER, ThresholdRule, ThresholdRules, Totals, ladders
 from tts_plugins.policies._stopping.walks import Bools, Floats, Ints, Samples, walk
 from tts_plugins.pools import PoolProblem
@@ -127,7 +127,8 @@ class Fitter:
         Each ladder is a sequence of tests that was fixed before: it is climbed from the cautious end until the first
         rule whose bound is above the target (fixed-sequence testing), and the ladders share the error level. What
         passed on any ladder keeps the promise, so the cheapest of all of it may be taken. Learned weights are one
-        more ladder, of rising prices, where scores tell something. Where nothing passes, the rule is patient.
+        more ladder, of rising prices, where scores tell something and there are at least `LEAST_LEARNED` problems.
+        Where nothing passes, the rule is patient.
 
         Args:
             target: accuracy to lose against all `n`, at most.
@@ -137,7 +138,7 @@ class Fitter:
         safe = self.patient(prices[0], confidence)
         if len(self._fold) < least_problems(target):
             return safe
-        learned = self.select != "majority" and self.samples.graded
+        learned = self.select != "majority" and self.samples.graded and len(self._fold) >= LEAST_LEARNED
         climbs = ladders(self.select, self.n)
         level = 1 - (1 - confidence) / (len(climbs) + learned)
 

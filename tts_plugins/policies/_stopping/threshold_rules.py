@@ -1,4 +1,4 @@
-"""Stop rules of one or two numbers: stop once the choice is far enough ahead, or after so many candidates.
+"""Stop rules of one to three numbers: stop once the choice is far enough ahead, or after so many candidates.
 
 They compete with the fitted weights, and two ladders of them carry the promises of `risk_bounds`.
 """
@@ -26,11 +26,13 @@ _LEADS: dict[Select, tuple[float, ...]] = {
     "weighted": (6, 4, 3, 2.5, 2, 1.5, 1, 0.75, 0.5),
     "best": (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5),
 }
-_CAPPED_LEADS: dict[Select, tuple[tuple[float | None, float], ...]] = {  # a lead, and a share of n
-    "majority": (
-        (8, 1), (6, 0.8), (5, 0.6), (4, 0.5), (4, 0.4), (3, 0.4), (3, 0.3), (3, 0.25), (2, 0.25), (2, 0.2), (2, 0.15),
-        (1, 0.1),
-    ),
+# Of votes: a lead, and by how much less of it is asked for after all n. A fade above the lead gives up where no answer
+# gets ahead. Of scores: a lead, and a cap on the candidates as a share of n, which saves more than a fade there.
+_FADING_LEADS = (
+    (8, 6), (6, 5), (5, 4.5), (4.5, 4.5), (4, 4), (3.5, 4), (3, 4), (3, 5), (2.5, 5), (2.5, 6.5), (2, 6), (2, 8),
+    (2, 12), (1.5, 12), (1.5, 15), (1, 15),
+)  # fmt: skip
+_CAPPED_LEADS: dict[Select, tuple[tuple[float | None, float], ...]] = {
     "weighted": (
         (6, 1), (4, 0.8), (3, 0.6), (2.5, 0.5), (2.5, 0.4), (2, 0.4), (2, 0.3), (1.5, 0.25), (1, 0.25), (1, 0.2),
         (0.75, 0.15), (0.5, 0.1),
@@ -40,20 +42,25 @@ _CAPPED_LEADS: dict[Select, tuple[tuple[float | None, float], ...]] = {  # a lea
 
 
 class ThresholdRule(NamedTuple):
-    """Stop once the lead is `enough` (for `best`: once a score is so high), and after `at_most`; None for never."""
+    """Stop once the lead is `enough - fade * count / n` (for `best`: once a score is so high), and after `at_most`.
+
+    None for never.
+    """
 
     enough: float | None
     at_most: int | None
+    fade: float = 0.0
 
 
 NEVER = ThresholdRule(None, None)
 
 
 def ladders(select: Select, n: int) -> tuple[tuple[ThresholdRule, ...], ...]:
-    """Return two sequences of rules from cautious to bold: leads, and leads with a cap on the candidates."""
+    """Return two sequences of rules from cautious to bold: leads, and leads that fade or have a cap."""
     leads = tuple(ThresholdRule(lead, None) for lead in _LEADS[select])
-    capped = tuple(ThresholdRule(lead, max(1, round(cap * n))) for lead, cap in _CAPPED_LEADS[select])
-    return leads, capped
+    if select == "majority":
+        return leads, tuple(ThresholdRule(lead, None, fade) for lead, fade in _FADING_LEADS)
+    return leads, tuple(ThresholdRule(lead, max(1, round(cap * n))) for lead, cap in _CAPPED_LEADS[select])
 
 
 class Totals(NamedTuple):
@@ -62,6 +69,17 @@ class Totals(NamedTuple):
     right: Floats
     cost: Floats
     samples: Floats
+
+
+def share_of(count: Ints) -> Floats:
+    """Return the share of the candidates that have come, of those that say something or may still; (walks, n).
+
+    Args:
+        count: (walks, n), candidates so far that say something.
+    """
+    left = np.arange(count.shape[1])[::-1]
+    found: Floats = count / np.maximum(count + left, 1)
+    return found
 
 
 class ThresholdRules:
@@ -80,6 +98,7 @@ class ThresholdRules:
     ) -> None:
         self._ahead, self._count, self._over = np.where(count > 0, ahead, -np.inf), count, over
         self._right, self._cost, self._orders = right, cost, orders
+        self._share = share_of(count)
         ends = [k for k in _ENDS if k < ahead.shape[1]] + [None]
         self.rules = [ThresholdRule(level, end) for level in (*_LEVELS[select], None) for end in ends]
         self._grid: Totals | None = None
@@ -94,7 +113,9 @@ class ThresholdRules:
 
     def ends_of(self, rule: ThresholdRule) -> Ints:
         """Return the number of samples after which a rule stops, (walks,)."""
-        stops = self._over.copy() if rule.enough is None else self._over | (self._ahead >= rule.enough - TIE)
+        stops = self._over.copy()
+        if rule.enough is not None:
+            stops |= self._ahead >= rule.enough - rule.fade * self._share - TIE
         if rule.at_most is not None:
             stops |= self._count >= rule.at_most
         stops[:, -1] = True

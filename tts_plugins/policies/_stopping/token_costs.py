@@ -9,6 +9,7 @@ import numpy as np
 
 from tts_plugins.policies._stopping.walks import Floats, Ints
 from tts_plugins.pools import PoolProblem
+from tts_plugins.stopping import wave_growth
 from tts_plugins.strategies import BestOfN, SelfConsistency
 
 Least = Callable[[Ints, Ints], Ints]  # rows, samples of each so far -> the fewest further ones before it could stop
@@ -46,8 +47,8 @@ class Bill:
     def paid(self, strategy: BestOfN | SelfConsistency, at: Ints, start: int, until: int, least: Least) -> Paid:
         """Return the bill of a strategy that has `start` samples and goes on to its stop `at`, or to `until`.
 
-        It follows the engine's waves: of a fixed size, or the first as large as the rule needs at least, and then
-        twice as large each time. A wave is paid for as a whole, including samples after the stop.
+        It follows the engine's waves: of a fixed size, or each as large as the rule needs at least, and by its growth
+        larger than the one before. A wave is paid for as a whole, including samples after the stop.
         """
         stops, end = np.minimum(at, until), min(until, strategy.n)
         sent = np.full(len(at), start)
@@ -59,7 +60,7 @@ class Bill:
             elif strategy.wave is not None:
                 wave = np.minimum(left, strategy.wave)
             else:
-                needed = np.maximum(least(rows, sent[rows]), 2 * size[rows])
+                needed = np.maximum(least(rows, sent[rows]), wave_growth(strategy.stop) * size[rows])
                 wave = np.minimum(left, np.maximum(needed, 1))
             size[rows], rounds[rows] = wave, rounds[rows] + 1
             sent[rows] += wave
