@@ -68,10 +68,19 @@ class Report(NamedTuple):
         if isinstance(reported, Report):
             return reported
         details, read = field(reported, "completion_tokens_details"), field(reported, "prompt_tokens_details")
-        return cls(
+        prompt, completion = (
             count_of(field(reported, "prompt_tokens"), 1),
             count_of(field(reported, "completion_tokens"), 0),
-            0 if details is None else count_of(field(details, "reasoning_tokens"), 1) or 0,
+        )
+        thought = 0 if details is None else count_of(field(details, "reasoning_tokens"), 1) or 0
+        if prompt is not None and completion is not None:
+            # xAI and Gemini count thoughts in the total only.
+            beside = max(0, (count_of(field(reported, "total_tokens"), 1) or 0) - prompt - completion)
+            completion += beside
+        return cls(
+            prompt,
+            completion,
+            thought,
             0 if read is None else count_of(field(read, "cached_tokens"), 1) or 0,
             bool(field(reported, "every_choice")),
             bool(field(reported, "upper_bound")),

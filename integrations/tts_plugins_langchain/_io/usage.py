@@ -79,9 +79,8 @@ def counts_of(response: LLMResult) -> Counts:
         most = known[0] if len(known) == 1 else max(known, key=lambda usage: _whole(usage.get("total_tokens")) or 0)
         prompt, completion = _whole(most.get("input_tokens")), _whole(most.get("output_tokens"))
         total = _whole(most.get("total_tokens"))
-        thought = _whole(cast(Mapping[str, Any], most.get("output_token_details") or {}).get("reasoning")) or 0
-        if thought and prompt is not None and completion is not None and total == prompt + completion + thought:
-            completion += thought  # some packages count thoughts beside the output
+        if prompt is not None and completion is not None:
+            completion += max(0, (total or 0) - prompt - completion)  # some count thoughts in the total only
         cached = _whole(cast(Mapping[str, Any], most.get("input_token_details") or {}).get("cache_read")) or 0
         return Counts(prompt, completion, cached, most)
     output: Mapping[str, Any] = response.llm_output or {}
@@ -93,6 +92,8 @@ def _raw(reported: Mapping[str, Any]) -> Counts:
     prompt, completion = _first(reported, _PROMPT), _first(reported, _COMPLETION)
     if prompt is not None:
         prompt += sum(_whole(reported.get(name)) or 0 for name in _BESIDES)
+        if completion is not None:
+            completion += max(0, (_whole(reported.get("total_tokens")) or 0) - prompt - completion)
     return Counts(prompt, completion)
 
 
