@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 AnswerKey = Callable[[str], str | None]
-T = TypeVar("T")
+_T = TypeVar("_T")
 _SHORT = 400
 
 _GROUPED = re.compile(r"\d[.,' ]\d")  # then it matters which of them stands before the decimals
@@ -110,14 +110,14 @@ def normalise(answer: str, style: Literal["point", "comma"] | None = None) -> st
     return _keys.normalise(answer, style)
 
 
-def remembered(read: Callable[[str], T]) -> Callable[[str], T]:
+def remembered(read: Callable[[str], _T]) -> Callable[[str], _T]:
     """Return a pure function of a text with a memory of the last short texts that it read.
 
     Samples of one model repeat each other, the more the surer it is, and reading takes longer than looking up.
     """
     known = functools.lru_cache(maxsize=512)(read)
 
-    def recall(text: str) -> T:
+    def recall(text: str) -> _T:
         return known(str(text)) if len(text) <= _SHORT else read(text)  # a text's native object is not kept alive
 
     return recall
