@@ -213,6 +213,17 @@ def choice(index: int, content: Any, **more: Any) -> dict[str, Any]:
     return {"index": index, "message": message, "finish_reason": "stop"}
 
 
+async def test_thoughts_that_only_the_total_counts_are_charged() -> None:
+    xai = {"prompt_tokens": 37, "completion_tokens": 1, "total_tokens": 530,
+           "completion_tokens_details": {"reasoning_tokens": 492}}  # fmt: skip
+    gemini = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 40}
+    async with answering(*({"choices": [choice(0, "4")], "usage": usage} for usage in (xai, gemini))) as running:
+        model = OpenAICompatibleModel("m", base_url=str(running.make_url("/v1")), api_key="-", max_tokens=40)
+        charged = [(await solve("q", model=model, strategy=BestOfN(n=1))).usage for _ in "ab"]
+        await model.aclose()
+    assert [(usage.tokens, usage.exact) for usage in charged] == [(530, True), (40, True)]
+
+
 TOLD = {"prompt_tokens": 5, "completion_tokens": 150, "total_tokens": 155}
 
 
@@ -373,7 +384,7 @@ def http_date(seconds: float) -> str:
 
 
 @pytest.mark.parametrize(
-    ("asked", "least", "most"), [("0.4", 0.4, 1.2), ("0", 0.0, 0.6), (http_date, 0.9, 3.2), ("soon", 0.0, 1.5)]
+    ("asked", "least", "most"), [("0.4", 0.4, 6.0), ("0", 0.0, 6.0), (http_date, 0.9, 9.0), ("soon", 0.0, 6.0)]
 )
 async def test_retry_after_is_honoured(server: LoopbackServer, asked: Any, least: float, most: float) -> None:
     # a date has whole seconds only: two from now is more than one away
