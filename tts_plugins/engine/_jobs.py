@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -118,7 +118,7 @@ class Revised:
 
 @dataclass(frozen=True)
 class NextStep:
-    """One further step of a candidate.
+    """One further step of a candidate; `sent` is called when it is asked for.
 
     A child is finished where the model ended by itself, wrote nothing, or wrote an answer with its marker; cut by a
     length limit, it is truncated; that does not make it wrong.
@@ -127,6 +127,7 @@ class NextStep:
     model: StepModel
     parent: Candidate
     greedy: bool = False
+    sent: Callable[[], None] | None = None
 
     @property
     def problem(self) -> Problem:
@@ -144,6 +145,8 @@ class NextStep:
 
     def send(self, seeds: Sequence[int | None]) -> Awaitable[Reply]:
         """The model's."""
+        if self.sent is not None:
+            self.sent()
         return self.model.expand(self.parent, seeds, greedy=self.greedy)
 
     def make(self, generation: Generation, index: int, seed: int) -> Candidate:

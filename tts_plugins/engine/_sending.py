@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tts_plugins._calls.caller import Send, acquire, check_bounds, words
+from tts_plugins._calls.caller import acquire, check_bounds, words
 from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._trace.recorder import compact
 from tts_plugins.budget import FREE, Amount, Bound, Need
@@ -35,16 +35,16 @@ class Cost(NamedTuple):
     Attributes:
         gen: the bound of its generation; None for a metered model.
         after: what its verification may take.
+        need: what its generation takes.
         unit: both.
         alone: nothing follows a request that needs what is left of its reservation.
-        send: sends a request for candidates that cost this.
     """
 
     gen: Bound | None
     after: Amount
+    need: Need
     unit: Need
     alone: bool
-    send: Send
 
 
 class Sending:
@@ -160,14 +160,14 @@ class Sending:
         gen, after = await self._bounds(ask)
         free = after == FREE.amount
         need = (gen or FREE).need
-        return Cost(gen, after, need if free else need.plus(after), free and self._at_once, ask.send)
+        return Cost(gen, after, need, need if free else need.plus(after), free and self._at_once)
 
     async def _group(
         self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int
     ) -> None:
         """Send one request, and verify what it brings."""
         try:
-            reply, rest, request = await self._request(ask, indices, tuple(seeds), hold, cost, event, cost.send)
+            reply, rest, request = await self._request(ask, indices, tuple(seeds), hold, cost, event)
         except Exception as error:  # noqa: BLE001 - `_failed` decides what becomes of it
             for index, seed in zip(indices, seeds, strict=True):
                 self._inbox.put(Failure(error, Candidate(problem=ask.problem, index=index, seed=seed)))
@@ -217,11 +217,11 @@ class Sending:
         return candidate
 
     def _request(
-        self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int, send: Send
+        self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int
     ) -> Coroutine[Any, Any, tuple[Reply, Hold, int]]:
         return self._state.caller.request(
-            ask.model, ask.problem, seeds, bound=cost.gen, unit=cost.unit, hold=hold, within=None, role="model",
-            parent=event, send=send, indices=indices, alone=cost.alone,
+            ask.model, ask, seeds, bound=cost.gen, unit=cost.unit, need=cost.need, hold=hold, within=None, role="model",
+            parent=event, indices=indices, alone=cost.alone,
         )  # fmt: skip
 
     async def _verify(self, candidate: Candidate, hold: Hold | None, parent: int) -> None:
