@@ -119,7 +119,9 @@ def _read(key: AnswerKey, text: str) -> object:
 
 
 def is_ours(key: AnswerKey) -> bool:
-    """Whether an answer key is one of this package's, which are quick."""
+    """Return whether an answer key is one of this package's, which are quick unless they say that they are `slow`."""
+    if getattr(key, "slow", False):
+        return False
     return key is extract or str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
 
 
