@@ -55,9 +55,9 @@ def rows(sizes: Sizes) -> dict[int, Callable[[], Row]]:
 
 
 def start() -> None:
-    """Start a small Ray, whose workers import this tree."""
+    """Start a small Ray, whose workers import this tree, and have the priority of what they are compared with."""
     for name, value in {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal",
-                        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}.items():  # fmt: skip
+                        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_worker_niceness": "0"}.items():  # fmt: skip
         os.environ.setdefault(name, value)
     paths = [str(ROOT), str(ROOT / "integrations"), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)

@@ -159,7 +159,7 @@ class Bound:
         """What to hold for it; an unbounded part holds nothing, which only an unlimited account may accept."""
         return Amount.of(calls=self.calls, tokens=self.prompt_tokens + (self.completion_tokens or 0), usd=self.usd)
 
-    @cached_property
+    @property
     def need(self) -> Need:
         """What to hold for a request for several choices."""
         whole = Amount.of(calls=self.calls, tokens=self.prompt_tokens + (self.completion_tokens or 0), usd=self.usd)

@@ -16,6 +16,7 @@
     ├── DeadlineExceeded (TimeoutError)   the time is up and there is no candidate at all
     ├── SolveCancelled                    its own cancel() ended it, and there is no candidate at all
     ├── AllCandidatesFailed               every candidate failed: names the first cause
+    ├── JobFailed                         its worker died each time, on a cluster: names the job
     ├── LowConfidence                     the choice is not sure enough, with on_abstain="raise"
     └── CandidateError                    one candidate failed, the others go on
         ├── ModelError                    a generation failed
@@ -136,6 +137,10 @@ class BudgetExhausted(TTSError, RuntimeError):
 
 class DeadlineExceeded(TTSError, TimeoutError):
     """The time limit passed before there was any candidate to return."""
+
+
+class JobFailed(TTSError):
+    """One job of many failed where it ran, each time that it was tried: its worker died."""
 
 
 class LowConfidence(TTSError):

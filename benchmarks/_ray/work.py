@@ -52,13 +52,14 @@ class Timed:
     folder: Path
 
     def __call__(self, ledger: Ledger | None) -> Handler:
-        """Make the work's handler, and start the clock."""
-        return _Timed(self.work(ledger), self.folder)
+        """Start the clock, and make the work's handler."""
+        started = time.process_time()
+        return _Timed(self.work(ledger), self.folder, started)
 
 
 class _Timed:
-    def __init__(self, handler: Handler, folder: Path) -> None:
-        self._handler, self._folder, self._started = handler, folder, time.process_time()
+    def __init__(self, handler: Handler, folder: Path, started: float) -> None:
+        self._handler, self._folder, self._started = handler, folder, started
 
     async def __call__(self, job: Any) -> Any:
         return await self._handler(job)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import dspy
 
-from tts_plugins import Generation, Ledger, Problem, Result, current_ledger
+from tts_plugins import Generation, Ledger, Problem, Result, SelfConsistency, current_ledger
 from tts_plugins.adapters import (
     METER,
-    VARIANT,
     Attempts,
     BaseSearch,
     CandidateLost,
@@ -23,7 +24,7 @@ from tts_plugins.adapters import (
     causes_of,
     metered_verifier,
 )
-from tts_plugins.errors import CandidateError, ConfigurationError, TTSError
+from tts_plugins.errors import CandidateError, TTSError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.interception import Refused, cover
 from tts_plugins_dspy._calls.scope import Scope, derive, ledger_around, scope_here, scoped
@@ -31,10 +32,13 @@ from tts_plugins_dspy._calls.usage import output_tokens_of
 from tts_plugins_dspy._isolation import isolated
 from tts_plugins_dspy._outputs.forms import generation_of, last_field, problem_of, written_of
 from tts_plugins_dspy._outputs.verifying import verifier_of
-from tts_plugins_dspy._streaming import Relay, Stream, in_worker_thread, progress
+from tts_plugins_dspy._streaming import Relay, SearchStream, in_worker_thread
+from tts_plugins_dspy._variants import varied
+
+_NONE: Mapping[int, Any] = MappingProxyType({})
 
 
-@dataclass
+@dataclass(slots=True)
 class Sample:
     """A candidate on DSPy's side.
 
@@ -49,8 +53,8 @@ class Sample:
     seed: int | None
     attempts: Attempts | None = None
     module: Any = None
-    originals: dict[int, Any] = field(default_factory=dict)
-    copies: dict[int, Any] = field(default_factory=dict)
+    originals: Mapping[int, Any] = field(default_factory=lambda: _NONE)
+    copies: Mapping[int, Any] = field(default_factory=lambda: _NONE)
     trace: list[Any] = field(default_factory=list)
     relay: Relay | None = None
 
@@ -97,17 +101,17 @@ class Search(BaseSearch[Sample]):
         self._samples: dict[int | None, Sample] = {}
         self._fail_count, self._failures = fail_count, 0
         self._isolate, self._deep = isolate, deep
-        self._stream: Stream | None = None
+        self._stream: SearchStream | None = None
         self._winner: Sample | None = None
 
     def run(self) -> Result:
         """Search on this thread; the module's `forward` runs on threads of its own."""
-        self._stream = Stream.here(sync=True)
+        self._stream = SearchStream.here(self._count, sync=True)
         return super().run()
 
     async def arun(self) -> Result:
         """Search on this loop; the module's `aforward` runs there too, or its `forward` on threads."""
-        self._stream = Stream.here(sync=False)
+        self._stream = SearchStream.here(self._count, sync=False)
         return await super().arun()
 
     def arguments(self) -> dict[str, Any]:
@@ -119,7 +123,7 @@ class Search(BaseSearch[Sample]):
             "budget": _account(s.budget),
             "seed": self._seed(),
             "answer": answer_key(s.answer or self._vote),
-            "listener": None if self._stream is None or self._alone else self._listen,
+            "listener": None if self._stream is None else self._stream.listener,
         }
 
     @property
@@ -127,16 +131,11 @@ class Search(BaseSearch[Sample]):
         strategy = self.settings.strategy
         return self.settings.n if strategy is None else candidates_of(strategy)
 
-    @property
-    def _alone(self) -> bool:
-        """Whether there is one candidate only, whose chunks can be streamed as they come."""
-        return self._count == 1
-
-    def _listen(self, event: Mapping[str, Any]) -> None:
-        """Stream how far the search is."""
-        done = event["kind"] == "candidate" and event.get("end") is not None and event.get("error") is None
-        if done and not event.get("pruned") and self._stream is not None:
-            self._stream.soon(progress(event["index"], self._count, event.get("score")))
+    def _streamed(self, sample: Sample) -> dict[str, Any]:
+        if self._stream is None:
+            return {"send_stream": None}
+        sample.relay, settings = self._stream.for_candidate(sample.originals, sample.copies)
+        return settings
 
     def _seed(self) -> int | None:
         """The same for the same call in the same place, so that DSPy's cache can answer it again."""
@@ -169,46 +168,15 @@ class Search(BaseSearch[Sample]):
 
     def context(self, sample: Sample) -> Any:
         """DSPy's settings for one candidate."""
-        sample.trace, sample.module, sample.originals, sample.copies = [], self._module, {}, {}
+        sample.trace, sample.module, sample.originals, sample.copies = [], self._module, _NONE, _NONE
         if self._isolate:
             sample.module, sample.originals, sample.copies = isolated(self._module, deep=self._deep)
         hints = () if self._outer is None else self._outer.hints
         if self._hints and sample.attempts is not None:
             hints = (*hints, sample.attempts.text())
-        scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints)
-        return scoped(scope, trace=sample.trace, **self._streaming(sample), **self._varied(sample))
-
-    def _varied(self, sample: Sample) -> dict[str, Any]:
-        """Return the settings with the language model that a rung of a ladder asks; a program of its own stands in.
-
-        Raises:
-            ConfigurationError: there is no language model whose name or effort could be set.
-        """
-        variant = VARIANT.get()
-        if variant is None:
-            return {}
-        given, own = variant.model, getattr(sample.module, "lm", None)
-        if given is not None and not isinstance(given, str | dspy.BaseLM):
-            sample.module, given = given, None  # a whole program
-            if variant.effort is None:
-                return {}
-        lm = given if isinstance(given, dspy.BaseLM) else own or dspy.settings.get("lm")
-        if lm is None:
-            raise ConfigurationError(
-                f"{self.model.name}: a rung asks model={variant.model!r}, effort={variant.effort!r}, and there is no "
-                "language model to ask so; call dspy.configure(lm=...), or give the rung a dspy.LM"
-            )
-        lm = lm.copy(**variant.arguments) if variant.arguments else lm
-        cover(type(lm))
-        if hasattr(sample.module, "with_lm"):
-            sample.module = sample.module.with_lm(lm)
-        return {"lm": lm}
-
-    def _streaming(self, sample: Sample) -> dict[str, Any]:
-        if self._stream is None:
-            return {"send_stream": None}
-        sample.relay = Relay(self._stream, live=self._alone, originals=sample.originals)
-        return {"send_stream": sample.relay, "stream_listeners": sample.relay.listeners(sample.copies)}
+        written: list[str] | None = [] if hints else None
+        scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints, written=written)
+        return scoped(scope, trace=sample.trace, **self._streamed(sample), **varied(sample, self.model.name))
 
     def set(self, **settings: Any) -> Any:
         """DSPy's settings for a verification, whose calls are those of the program around this search."""
@@ -228,16 +196,17 @@ class Search(BaseSearch[Sample]):
 
         return predict() if self._stream is None else in_worker_thread(predict)
 
-    async def acall(self, sample: Sample) -> Any:
+    def acall(self, sample: Sample) -> Awaitable[Any]:
         """The module's prediction, by its `acall`."""
-        return await sample.module.acall(*self._args, **self.inputs)
+        called: Awaitable[Any] = sample.module.acall(*self._args, **self.inputs)
+        return called
 
     def read(self, sample: Sample, output: Any) -> Generation:
         """The prediction, as verifiers and votes see it."""
         name = self.model.name
         if output is None:
             raise CandidateLost(f"{name} returned None; its forward has to return a dspy.Prediction")
-        if inspect.isawaitable(output):
+        if not isinstance(output, dspy.Prediction) and inspect.isawaitable(output):
             raise CandidateLost(
                 f"{name} returned {type(output).__name__}, which nobody awaits; give it an aforward, and call it by "
                 "acall"
@@ -270,28 +239,38 @@ class Search(BaseSearch[Sample]):
 
     def chosen(self, result: Result) -> Result:
         """The winner's trace is the program's, as if it alone had run."""
+        result = self._readable(result)
         self._winner = None if result.abstained is not None else self._samples.get(result.best.seed)
         if result.abstained is None and self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
             self._trace.extend(self.trace_of(result.best.seed))
             del self._trace[: max(len(self._trace) - most, 0)]
         return result
 
+    def _readable(self, result: Result) -> Result:
+        """Choose a candidate that the program's adapter reads, with the same vote, or with one of as many votes."""
+        parses, key = getattr(self._vote, "parses", None), result.answer_key
+        if parses is None or key is None or self._judge is not None or parses(result.output):
+            return result
+        votes = Counter(c.vote for c in result.candidates)
+        plain = isinstance(self.settings.strategy, SelfConsistency | None) and not result.escalated
+        same = [c for c in result.candidates if c.vote == key]
+        tied = [c for c in result.candidates if plain and c.vote is not None and votes[c.vote] == votes[key]]
+        best = next((c for c in [*same, *tied] if parses(c.output)), result.best)
+        return replace(result, best=best)
+
+    @property
+    def _winners_relay(self) -> Relay | None:
+        return None if self._winner is None else self._winner.relay
+
     def ended(self) -> None:
         """Stream what the winner kept, and wait until all is sent."""
         if self._stream is not None:
-            self._send_kept()
-            self._stream.wait()
+            self._stream.end(self._winners_relay)
 
     async def aended(self) -> None:
         """`ended`, on the loop."""
         if self._stream is not None:
-            self._send_kept()
-            await self._stream.await_sent()
-
-    def _send_kept(self) -> None:
-        if self._stream is not None and self._winner is not None and self._winner.relay is not None:
-            for item in self._winner.relay.kept:
-                self._stream.soon(item)
+            await self._stream.aend(self._winners_relay)
 
 
 def _account(budget: Any) -> Any:

@@ -133,6 +133,52 @@ class Relay:
         return made
 
 
+class SearchStream:
+    """What one search sends: how far it is, and what its winner streamed.
+
+    Args:
+        count: its candidates, where that is known; the chunks of a single one are sent as they come.
+    """
+
+    def __init__(self, stream: Stream, count: int | None) -> None:
+        self._stream, self._count = stream, count
+
+    @classmethod
+    def here(cls, count: int | None, *, sync: bool) -> SearchStream | None:
+        """Return that of a search that begins here; None where nothing can be sent."""
+        stream = Stream.here(sync=sync)
+        return None if stream is None else cls(stream, count)
+
+    @property
+    def listener(self) -> Callable[[Mapping[str, Any]], None] | None:
+        """What hears the search's events; None where there is one candidate."""
+        return None if self._count == 1 else self._listen
+
+    def _listen(self, event: Mapping[str, Any]) -> None:
+        done = event["kind"] == "candidate" and event.get("end") is not None and event.get("error") is None
+        if done and not event.get("pruned"):
+            self._stream.soon(_progress(event["index"], self._count, event.get("score")))
+
+    def for_candidate(self, originals: Mapping[int, Any], copies: Mapping[int, Any]) -> tuple[Relay, dict[str, Any]]:
+        """Return a candidate's stream, and DSPy's settings with it."""
+        relay = Relay(self._stream, live=self._count == 1, originals=originals)
+        return relay, {"send_stream": relay, "stream_listeners": relay.listeners(copies)}
+
+    def end(self, winner: Relay | None) -> None:
+        """Send what the winner streamed, and wait until all is sent."""
+        self._send_kept(winner)
+        self._stream.wait()
+
+    async def aend(self, winner: Relay | None) -> None:
+        """`end`, on a loop."""
+        self._send_kept(winner)
+        await self._stream.await_sent()
+
+    def _send_kept(self, winner: Relay | None) -> None:
+        for item in () if winner is None else winner.kept:
+            self._stream.soon(item)
+
+
 async def _send_if_read(stream: Any, item: Any) -> None:
     import anyio
 
@@ -148,7 +194,7 @@ def in_worker_thread(work: Callable[[], T]) -> T:
     return made
 
 
-def progress(index: int, n: int | None, score: float | None) -> StatusMessage:
+def _progress(index: int, n: int | None, score: float | None) -> StatusMessage:
     """Return the status message for a candidate that is done."""
     of = "" if n is None else f" of {n}"
     return StatusMessage(f"Candidate {index + 1}{of} is done" + ("." if score is None else f", score {score:.2f}."))

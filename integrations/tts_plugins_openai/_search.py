@@ -262,7 +262,7 @@ def _translated(model: ClientModel) -> Iterator[None]:
             raise  # it is the verifier's
         raise UnboundedCallError(
             f"{OWNER}: {model.name}: neither max_tokens nor max_completion_tokens is given, so a token or money budget "
-            "cannot hold; pass max_tokens= to create"
+            "cannot hold; pass max_tokens= to create, or max_output_tokens= to responses.create"
         ) from error
 
 

@@ -21,6 +21,10 @@ def model(latency: float = 0.0, limits: Limits | None = None, **more: Any) -> Sc
     return ScriptedModel(lambda problem, number: f"{problem.text}: {number}", latency=latency, limits=limits, **more)
 
 
+def names_its_process() -> ScriptedModel:
+    return ScriptedModel([f"in {os.getpid()}"])
+
+
 class Deadly(ScriptedModel):
     """A model whose process is killed, the first time that it is asked a problem with this text."""
 

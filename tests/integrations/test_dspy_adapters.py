@@ -25,7 +25,7 @@ from tts_plugins_dspy import Scaled, ScaledLM
 from tests.dspy_models import KEEPS_LOOPS, aclose, close, language_model, program, score
 from tests.imitations import said
 from tts_plugins import Budget, Revision, SelfConsistency
-from tts_plugins.testing.loopback import LoopbackServer
+from tts_plugins.testing.loopback import LoopbackServer, Reply
 
 try:
     from dspy.adapters.baml_adapter import BAMLAdapter
@@ -93,7 +93,8 @@ async def in_a_loops_executor(module: Any, question: str) -> Any:
 
 def in_a_bare_thread(module: Any, question: str) -> Any:
     asked, lm = list[Any](), dspy.settings.lm
-    thread = threading.Thread(target=lambda: asked.append(module.ask(question=question, lm=lm)))
+    thread = threading.Thread()
+    thread.run = lambda: asked.append(module.ask(question=question, lm=lm))  # type: ignore[method-assign]
     thread.start()
     thread.join()
     return asked[0]
@@ -193,6 +194,13 @@ def test_a_thread_that_outlives_its_candidate_serves_the_next_ones(dspy_server: 
     work.put(None)
 
 
+def test_a_call_of_a_bare_thread_for_which_there_is_no_room_ends_its_candidate(
+    dspy_server: LoopbackServer, dspy_lm: Any
+) -> None:
+    result = Scaled(Asking("bare thread"), n=4, verifier=score, budget=Budget(calls=2)).solve(question="q")
+    assert result.stopped == "budget" and len(result.candidates) == 2 == dspy_server.counts.requests
+
+
 def test_the_model_of_an_adapter_reads_and_sees_no_hints(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
     reader = language_model(dspy_server, "openai/reader")
     with dspy.context(adapter=dspy.TwoStepAdapter(reader)):
@@ -266,6 +274,17 @@ def test_a_language_model_votes_as_the_adapter_reads(dspy_server: LoopbackServer
     with dspy.context(lm=ScaledLM(dspy_lm, strategy=SelfConsistency(n=3)), adapter=kind()):
         answers = [program()(question=f"question {k}").answer for k in range(4)]
     assert answers == [7, 7, 7, 7] and dspy_server.counts.requests == 12
+
+
+@pytest.mark.parametrize("others", [(said(answer=7), said(answer=8)), ("The answer is 9.", said(answer=7))])
+def test_the_answer_of_the_majority_is_given_by_one_that_the_adapter_can_read(
+    dspy_server: LoopbackServer, dspy_lm: Any, others: tuple[str, str]
+) -> None:
+    first = "The answer is 7." if others[0].startswith("[[") else "The answer is 8."
+    dspy_server.configure(reply=lambda body, i: [first, *others][i % 3])
+    with dspy.context(lm=ScaledLM(dspy_lm, strategy=SelfConsistency(n=3))):
+        assert program()(question="q").answer == 7
+    assert dspy_server.counts.requests == 3, "nothing is asked again in another form"
 
 
 def test_reading_votes_asks_no_language_model(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
@@ -353,3 +372,35 @@ def test_the_signature_says_which_field_is_the_last(
     asked = Scaled(ask, strategy=votes) if kind == "program" else ask
     with dspy.context(lm=lm, adapter=adapters[form]()):
         assert [asked(question=f"question {k}").answer for k in range(4)] == [7] * 4
+
+
+def test_tool_calls_agree_whatever_their_ids_and_spelling(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    def reply(body: dict[str, Any], index: int) -> Reply:
+        name, arguments = ("look", ['{"city": "a", "day": 1}', '{"day":1,"city":"a"}'][index % 2])
+        if index % 3 == 0:
+            name, arguments = "find", f'{{"city": "{index}"}}'
+        function = {"name": name, "arguments": arguments}
+        call = {"id": f"call_{index}", "type": "function", "function": function}
+        return Reply(f"so {index}", finish_reason="tool_calls", tool_calls=[call])
+
+    def look(city: str, day: int = 0) -> str:
+        return city
+
+    def find(city: str) -> str:
+        return city
+
+    dspy_server.configure(reply=reply)
+    signature = dspy.Signature(
+        {
+            "question": (str, dspy.InputField()),
+            "tools": (list[dspy.Tool], dspy.InputField()),
+            "tool_calls": (dspy.ToolCalls, dspy.OutputField()),
+        }
+    )
+    lm = language_model(dspy_server, "openai/gpt-4o-mini")  # which DSPy knows to take tools
+    adapter = dspy.ChatAdapter(use_native_function_calling=True)
+    with dspy.context(lm=ScaledLM(lm, strategy=SelfConsistency(n=3)), adapter=adapter):
+        ask = dspy.Predict(signature)
+        made = [ask(question=f"question {k}", tools=[dspy.Tool(look), dspy.Tool(find)]).tool_calls for k in range(4)]
+    assert [call.name for calls in made for call in calls.tool_calls] == ["look"] * 4
+    close(lm)

@@ -123,3 +123,46 @@ def test_a_dspy_model(server: LoopbackServer, lm: Any) -> None:
     with dspy.context(lm=adapter.ScaledLM(lm, strategy=EFFORT)):
         assert dspy.Predict("question -> answer: int")(question="?").answer == 9
     assert asked(server) == SEEN["effort"]
+
+
+SWITCH = Ladder([TWO, Rung(strategy=TWO, effort={"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}})])
+
+
+def switched(server: LoopbackServer) -> list[Any]:
+    return [r.body.get("chat_template_kwargs") for r in server.requests]
+
+
+def test_effort_that_a_server_wants_said_otherwise_reaches_it(server: LoopbackServer) -> None:
+    openai = pytest.importorskip("openai")
+    pytest.importorskip("langchain_openai")
+    from tts_plugins_langchain import ScaledChatModel, scale
+    from tts_plugins_openai import scale as scale_client
+
+    with openai.OpenAI(base_url=server.base_url, api_key="-", max_retries=0) as client:
+        scale_client(client, strategy=SWITCH).chat.completions.create(
+            model="small", messages=[{"role": "user", "content": "?"}], max_tokens=20
+        )
+    scale(chat(server), strategy=SWITCH).invoke("?")
+    ScaledChatModel(bound=chat(server), strategy=SWITCH).invoke("?")
+    said = switched(server)
+    thinking = [i for i, found in enumerate(said) if found == {"enable_thinking": True}]
+    assert said[0] is None and said[-1] == {"enable_thinking": True}, "as the first rung asks, and as the last"
+    assert len(thinking) >= 3 and not any(r.body.get("reasoning_effort") for r in server.requests)
+
+
+def test_a_budget_of_thinking_reaches_a_chat_model_that_takes_one() -> None:
+    core = pytest.importorskip("langchain_core")
+    from tts_plugins_langchain import scale
+
+    seen: list[Any] = []
+
+    class Thinking(core.language_models.GenericFakeChatModel):  # type: ignore[misc, name-defined]
+        def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
+            seen.append(kwargs.get("thinking"))
+            message = core.messages.AIMessage(f"#### {9 if kwargs.get('thinking') else len(seen)}")
+            return core.outputs.ChatResult(generations=[core.outputs.ChatGeneration(message=message)])
+
+    budget = {"type": "enabled", "budget_tokens": 2048}
+    ladder = Ladder([TWO, Rung(strategy=TWO, effort={"thinking": budget})])
+    assert scale(Thinking(messages=iter(())), strategy=ladder).invoke("?").content == "#### 9"
+    assert seen == [None, None, budget, budget]

@@ -332,10 +332,10 @@ def test_failed_calls_are_charged_by_what_they_may_have_taken(server: LoopbackSe
 
 
 async def test_cancelled_calls_cost_their_reserve(server: LoopbackServer) -> None:
-    server.configure(reply=reply, latency=5.0, indexing="arrival")
+    server.configure(reply=reply, latency=60.0, indexing="arrival")
     account = Ledger(Budget(tokens=100_000))
     task = asyncio.create_task(scale(chain_of(chat(server)), n=3, verifier=last, budget=account).ainvoke({"x": 1}))
-    await asyncio.sleep(0.3)
+    await asyncio.to_thread(server.wait, lambda counts: counts.active == 3, timeout=60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -151,7 +151,7 @@ def test_other_ends_are_no_truncation(reported: dict[str, Any]) -> None:
             {"usage": {"input_tokens": 12}},
             (3012, 20),
         ),
-        ({"input_tokens": 1, "output_tokens": 3, "total_tokens": 13}, {}, (1, 3)),  # a total that is not a sum
+        ({"input_tokens": 1, "output_tokens": 3, "total_tokens": 13}, {}, (1, 12)),  # thoughts in the total only
         (
             {"input_tokens": 9, "output_tokens": 5, "total_tokens": 64, "output_token_details": {"reasoning": 50}},
             {},

@@ -213,6 +213,17 @@ def choice(index: int, content: Any, **more: Any) -> dict[str, Any]:
     return {"index": index, "message": message, "finish_reason": "stop"}
 
 
+async def test_thoughts_that_only_the_total_counts_are_charged() -> None:
+    xai = {"prompt_tokens": 37, "completion_tokens": 1, "total_tokens": 530,
+           "completion_tokens_details": {"reasoning_tokens": 492}}  # fmt: skip
+    gemini = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 40}
+    async with answering(*({"choices": [choice(0, "4")], "usage": usage} for usage in (xai, gemini))) as running:
+        model = OpenAICompatibleModel("m", base_url=str(running.make_url("/v1")), api_key="-", max_tokens=40)
+        charged = [(await solve("q", model=model, strategy=BestOfN(n=1))).usage for _ in "ab"]
+        await model.aclose()
+    assert [(usage.tokens, usage.exact) for usage in charged] == [(530, True), (40, True)]
+
+
 TOLD = {"prompt_tokens": 5, "completion_tokens": 150, "total_tokens": 155}
 
 
@@ -285,6 +296,36 @@ async def test_an_error_within_a_stream_is_told_as_one() -> None:
     async with TestServer(app) as other, serving(other, base_url=str(other.make_url("/v1")), stream=True) as model:
         with pytest.raises(ServerFailed, match=r"broke off with an error: .*500, no room left"):
             await model.generate(Problem(PROBLEM), [1])
+
+
+def chunk(**said: Any) -> str:
+    return json.dumps({"choices": [{"index": 0, "finish_reason": None, **said}]})
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [chunk(delta={"content": "It is 42."}, finish_reason="stop"), "[DONE]", chunk(delta={"content": " Or 43."})],
+        [chunk(message={"role": "assistant", "content": "It is 42."}, finish_reason="stop"), "[DONE]"],
+        [chunk(message={"content": "It"}), chunk(message={"content": "It is 42."}), "[DONE]"],
+        [
+            chunk(delta={"content": "It is 42."}, message={"content": "It is 42."}),
+            chunk(delta={}, message={}),
+            "[DONE]",
+        ],
+    ],
+    ids=["after the end", "a whole message", "growing messages", "both"],
+)
+async def test_a_stream_in_another_form_is_read_as_what_it_says(chunks: list[str]) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        body = "".join(f"data: {each}\n\n" for each in chunks)
+        return web.Response(body=body.encode(), content_type="text/event-stream")
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handle)
+    async with TestServer(app) as other, serving(other, base_url=str(other.make_url("/v1")), stream=True) as model:
+        reply = await model.generate(Problem(PROBLEM), [1])
+    assert [each.text for each in reply.generations] == ["It is 42."]
 
 
 @pytest.mark.parametrize("tokenizer", [False, True])
@@ -373,7 +414,7 @@ def http_date(seconds: float) -> str:
 
 
 @pytest.mark.parametrize(
-    ("asked", "least", "most"), [("0.4", 0.4, 1.2), ("0", 0.0, 0.6), (http_date, 0.9, 3.2), ("soon", 0.0, 1.5)]
+    ("asked", "least", "most"), [("0.4", 0.4, 6.0), ("0", 0.0, 6.0), (http_date, 0.9, 9.0), ("soon", 0.0, 6.0)]
 )
 async def test_retry_after_is_honoured(server: LoopbackServer, asked: Any, least: float, most: float) -> None:
     # a date has whole seconds only: two from now is more than one away

@@ -10,6 +10,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,14 +20,17 @@ import pytest
 
 pytest.importorskip("aiohttp")
 
+import openai
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from openai.types.chat import ChatCompletionMessage
 
-from tts_plugins import Budget, Ledger, Problem, SelfConsistency, solve
+from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve
 from tts_plugins.errors import ConfigurationError, ConnectionFailed, MalformedResponse, ModelError, TTSError
 from tts_plugins.models import OpenAICompatibleModel
+from tts_plugins.testing import ScriptedModel
 from tts_plugins.testing.loopback import LoopbackServer
+from tts_plugins.verifiers import ProcessVerifierHTTP
 
 pytestmark = pytest.mark.usefixtures("transport")
 KEY = "sk-planted-secret-0815"
@@ -153,6 +157,81 @@ async def test_a_redirect_to_another_server_gets_nothing() -> None:
     assert not hits and KEY not in str(caught.value)
 
 
+def shown(error: BaseException) -> str:
+    """Everything that a report of an error may print: its causes, their frames' variables, its notes."""
+    texts, todo, seen = [""], [error], set[int]()
+    while todo:
+        each = todo.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            frames = [
+                f.f_locals for f, _ in traceback.walk_tb(each.__traceback__) if "tests" not in f.f_code.co_filename
+            ]
+            texts += [str(each), repr(each), repr(vars(each)), repr(getattr(each, "__notes__", "")), repr(frames)]
+            todo += [e for e in (each.__cause__, each.__context__, *getattr(each, "exceptions", ())) if e is not None]
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize(
+    ("given", "where"), [(False, "other"), (False, "login"), (True, "other"), (True, "login"), (True, "path")]
+)
+async def test_a_client_of_the_users_follows_no_redirect_in_a_search(given: bool, where: str) -> None:
+    """Regression: on the loop that its connections belong to, the prompt and its headers went to the stranger."""
+    hits: list[str] = []
+
+    async def other(request: web.Request) -> web.Response:
+        hits.append(request.path)
+        return web.json_response(completion())
+
+    async with serving(other) as elsewhere:
+        there = str(elsewhere.make_url("/v1/chat/completions"))
+        targets = {
+            "other": there,
+            "login": there.replace("//", f"//user:{KEY}@"),
+            "path": "/v2",
+            "garbage": "http://[::1",
+        }
+
+        async def handle(request: web.Request) -> web.Response:
+            raise web.HTTPTemporaryRedirect(targets[where])
+
+        async with serving(handle) as server:
+            client = openai.AsyncOpenAI(
+                base_url=str(server.make_url("/v1")), api_key="sk-another-planted-one", default_headers={"X-Team": KEY},
+                http_client=openai.DefaultAsyncHttpxClient() if given else None,
+            )  # fmt: skip
+            ledger, model = Ledger(Budget(calls=5)), OpenAICompatibleModel("m", client=client, max_tokens=9)
+            with pytest.raises(ConfigurationError, match="it redirects to") as caught:
+                await solve("q", model=model, strategy=SelfConsistency(n=2), budget=ledger)
+            await client.close()
+    assert not hits and KEY not in shown(caught.value) and "sk-another" not in shown(caught.value)
+    assert ledger.spent.calls == 0
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_verifier_s_server_may_not_send_us_elsewhere(status: int) -> None:
+    """Regression: without aiohttp, urllib asked the stranger, with all headers."""
+    hits: list[Any] = []
+
+    async def other(request: web.Request) -> web.Response:
+        hits.append(request.headers)
+        return web.json_response({"data": []})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", other)
+    async with TestServer(app) as elsewhere:
+
+        async def handle(request: web.Request) -> web.Response:
+            return web.Response(status=status, headers={"Location": str(elsewhere.make_url("/pooling"))})
+
+        async with serving(handle, "/pooling") as server:
+            verifier = ProcessVerifierHTTP("m", base_url=str(server.make_url("/")), api_key=KEY)
+            with pytest.raises(ConfigurationError, match="redirects to another server") as caught:
+                await solve("q", model=ScriptedModel(["a\n\nb"]), verifier=verifier, strategy=BestOfN(n=1))
+            await verifier.aclose()
+    assert not hits and KEY not in shown(caught.value)
+
+
 async def test_redirects_without_end_are_an_error() -> None:
     async def handle(request: web.Request) -> web.Response:
         raise web.HTTPTemporaryRedirect(request.path)
@@ -231,6 +310,49 @@ async def test_a_proxy_of_the_environment_is_used_and_its_password_never_shows(
     while chain is not None:
         assert KEY not in str(chain) + repr(chain)
         chain = chain.__cause__ or chain.__context__
+
+
+@pytest.mark.parametrize("proxy", ["@@@", "http://", "http://127.0.0 .1:3", f"http://user:{KEY}@127.0.0.1:99999"])
+async def test_what_is_no_proxy_is_not_passed_by(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: requests went to the server directly, which whoever sets a proxy does not want."""
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, proxy)
+    ledger = Ledger(Budget(calls=5))
+    async with model_at("http://model.invalid/v1") as model:
+        with pytest.raises(ConfigurationError, match="HTTP_PROXY") as caught:
+            await solve("q", model=model, strategy=SelfConsistency(n=1), budget=ledger)
+    assert KEY not in shown(caught.value) and ledger.spent.calls == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"base_url": url} for url in ("ftp://h/v1", "http://h:99999/v1", "http://a..b/v1", "http://h/v1\ud800", "http://[::1")),
+        {"base_url": f"http://user:{KEY}@h:99999/v1"}, {"base_url": f"http://h:0/v1?key={KEY}"},
+        {"api_key": f"{KEY}\n"}, {"api_key": f"ü{KEY}"}, {"headers": {"X-Team": f"{KEY}\0"}}, {"headers": {"a b": KEY}},
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_what_cannot_be_sent_is_refused_and_no_variable_shows_a_key(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        OpenAICompatibleModel("m", **{"base_url": "http://h/v1", "api_key": KEY, **settings})
+    assert KEY not in shown(caught.value)
+
+
+@pytest.mark.parametrize("host", ["h:99999", "h:0", "a..b"])
+def test_nor_is_anything_through_a_client_of_the_users(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="client's base_url"):
+        OpenAICompatibleModel("m", client=openai.AsyncOpenAI(base_url=f"http://{host}/v1", api_key=KEY))
+
+
+@pytest.mark.parametrize("sent", [{"api_key": f"ü{KEY}"}, {"api_key": "-", "default_headers": {"X-Team": f"ü{KEY}"}}])
+async def test_a_header_that_a_client_of_the_users_cannot_send_is_not_shown(sent: dict[str, Any]) -> None:
+    ledger = Ledger(Budget(calls=5))
+    async with openai.AsyncOpenAI(base_url="http://127.0.0.1:9/v1", **sent) as client:
+        model = OpenAICompatibleModel("m", client=client, max_tokens=9)
+        with pytest.raises(ConfigurationError) as caught:
+            await solve("q", model=model, strategy=SelfConsistency(n=2), budget=ledger)
+    assert KEY not in shown(caught.value) and ledger.spent.calls == 0
 
 
 async def test_loopback_never_goes_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

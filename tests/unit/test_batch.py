@@ -121,6 +121,21 @@ def test_parquet_in_and_out(said: Said, server: LoopbackServer) -> None:
     assert code == 2 and "torn.parquet: the file cannot be read as Parquet" in err
 
 
+@pytest.mark.parametrize("out", ["out.jsonl", "out.parquet"])
+def test_an_answer_that_is_withheld_says_why(said: Said, out: str) -> None:
+    with Path("tts-plugins.toml").open("a") as file:
+        file.write('[profiles.unsure]\nstrategy = { type = "self-consistency", n = 2 }\nabstain_below = 0.9\n')
+    with LoopbackServer(reply=lambda body, index: f"answer: {index}", indexing="arrival") as server:
+        code, _, err = said(*asked(server, "--limit", "1", profile="unsure", out=out))
+    assert code == 0, err
+    if out.endswith("parquet"):
+        (row,) = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
+    else:
+        (row,) = written(Path(out))
+    assert (row["text"], row["answer"], row["confidence"], row["agreement"]) == ("", None, 0.5, 0.5)
+    assert row["abstained"].startswith("the confidence is 0.50, below 0.9; a tie")
+
+
 def test_names_that_say_nothing_are_refused(said: Said, server: LoopbackServer) -> None:
     code, _, err = said(*asked(server, out="out.csv"))
     assert code == 2 and "OUT out.csv: its name must end in .jsonl" in err

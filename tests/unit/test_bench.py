@@ -270,7 +270,7 @@ def test_what_is_no_store_is_named(tmp_path: Path) -> None:
         about = {"format": "tts-bench", "version": 99, "config": {}}
         db.executemany("INSERT INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()])
     db.close()
-    with pytest.raises(DataError, match="version=99 is newer than 2"):
+    with pytest.raises(DataError, match="version=99 is newer than 3"):
         Store.read(tmp_path / "newer")
 
 

@@ -17,6 +17,7 @@ pytest.importorskip("aiohttp")
 
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.cli import main
+from tts_plugins.policies import ComputeOptimal
 from tts_plugins.pools import Pool
 from tts_plugins.testing.loopback import LoopbackServer
 from tts_plugins.testing.synthetic import synthetic_pool
@@ -355,3 +356,26 @@ def test_a_calibrated_policy_is_used_from_its_file(said: Any) -> None:
         assert code == 2 and words in err
     code, _, err = said("solve", "?", "--strategy", "compute-optimal:file=no")
     assert code == 2 and "cannot be read" in err
+
+
+def test_a_policy_that_abstains_is_measured_by_what_it_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool, policy, store = tmp_path / "pool.jsonl.gz", tmp_path / "policy.json", tmp_path / "run.sqlite"
+    synthetic_pool(problems=160, candidates=8).write(pool)
+    made = ["calibrate", str(pool), "--out", str(policy), "--budgets", "8", "--orders", "2", "--abstain-risk", "0.1"]
+    assert main([*made, "--hold-out", "0"]) == 0
+    capsys.readouterr()
+    found = ComputeOptimal.from_file(policy).plans[0].abstain
+    command = ["bench", "--pool", str(pool), "--verifier", "recorded:last", "--out", str(store), "--seeds", "1"]
+    assert main([*command, "--strategy", f"compute-optimal:file={policy}"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    with Store.read(store) as kept:
+        solves = kept.solves()
+    given = [s for s in solves if not s.abstained]
+    assert found is not None and found.below is not None and 0 < len(given) < 160
+    assert all(s.confidence is not None and s.confidence >= found.below for s in given)
+    assert f"is sure enough to answer {len(given)} of 160 solves, " in shown
+    assert main(["report", str(store), "--json"]) == 0
+    (arm,) = json.loads(capsys.readouterr().out)["arms"]
+    assert arm["answered"] == {"solves": len(given), "right": sum(bool(s.correct) for s in given)}

@@ -8,12 +8,14 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tts_plugins import Problem, SelfConsistency
 from tts_plugins.bench import Plan, Progress, bench
+from tts_plugins.bench.recording import ARM, Recorder
 from tts_plugins.bench.training import FORMATS, Filters, export, pool_of, training_rows
 from tts_plugins.cli import main
 from tts_plugins.errors import ConfigurationError, DataError
@@ -216,3 +218,60 @@ def test_the_command(tmp_path: Path, capsys: Any) -> None:
     assert main(["export", str(source), "--format", "x", "--out", str(tmp_path)]) == 2
     assert main(["export", str(source), "--format", "sft", "--out", str(tmp_path), "--judge", "gold"]) == 2
     assert pool_of(source).fewest == 4
+
+
+TALK = [
+    {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello."},
+    {"role": "assistant", "content": "Hello!"}, {"role": "user", "content": "And now?"},
+]  # fmt: skip
+
+
+async def test_a_conversation_is_exported_whole_from_stores_and_from_recordings(tmp_path: Path) -> None:
+    other = [{**TALK[0], "content": "Be kind."}, *TALK[1:]]  # the last message is the same
+    problems = [Problem(talk, id=f"p{i}", metadata={"answer": "1"}) for i, talk in enumerate((TALK, other))]
+    plan = Plan(problems=problems, strategies={"samples": SelfConsistency(n=2)},
+                model=ScriptedModel(["answer: 1", "answer: 2"]))  # fmt: skip
+    with plan.open(tmp_path / "bench.sqlite") as store:
+        await bench(plan, store)
+        recorded = Recorder(dataset="d").pool(_as_recording(store))
+    recorded.write(tmp_path / "pool.jsonl.gz")
+    for source in (tmp_path / "bench.sqlite", tmp_path / "pool.jsonl.gz"):
+        made = export(source, tmp_path / "out", format="sft", filters=Filters(judge="correct"), test_share=0.5)
+        assert (made.train, made.test) == (1, 1), "two conversations, each on its side"
+        written = [json.loads(line) for path in made.files for line in path.read_text(encoding="utf-8").splitlines()]
+        assert sorted((row["prompt"] for row in written), key=str) == [TALK, other]
+        assert all(row["completion"] == said("answer: 1") for row in written)
+
+
+def _as_recording(store: Any) -> Any:
+    """The store's solves as those of a recording."""
+    kept, rows = store.solves(), store.candidates()
+    return SimpleNamespace(
+        config={"model": "m", "verifier": None, "sampling": {}}, solves=lambda: kept, problems=store.problems,
+        candidates=lambda: {(p, ARM, 0): found for (p, _, _), found in rows.items()},
+    )  # fmt: skip
+
+
+def test_a_candidate_without_a_score_does_not_change_the_judge(tmp_path: Path) -> None:
+    first = question(0)
+    bare = PoolProblem(id="p0", prompt="question 0", candidates=(*first.candidates[:2], candidate("odd", "2")))
+    made = export(pool(bare, question(1)), tmp_path, format="dpo", filters=Filters(min_margin=0.2))
+    assert made.judge == "score" and made.dropped["candidates without a score on record"] == 1
+    bare = PoolProblem(id="p", prompt="q", candidates=tuple(candidate(text, "12"[text == "c"]) for text in "abc"))
+    votes = export(pool(bare), tmp_path, format="dpo")
+    assert votes.judge == "votes"
+
+
+def test_steps_are_cut_as_the_verifier_cut_them() -> None:
+    scores = (0.9, 0.2)
+    lines = PoolProblem(id="p", prompt="q", candidates=(
+        PoolCandidate(text="First.\nThen.", answer="1", step_scores=scores),
+        PoolCandidate(text="One.\n\nTwo.", answer="1", step_scores=scores),
+        PoolCandidate(text="One, two, three.", answer="1", step_scores=scores),
+        PoolCandidate(text="Nothing.", answer="1"),
+    ))  # fmt: skip
+    dropped: Counter[str] = Counter()
+    made = training_rows([lines], "prm", Filters(judge="votes"), dropped)
+    assert [row["completions"] for row in made] == [["First.", "Then."], ["One.", "Two."]]
+    assert all(row["labels"] == [True, False] for row in made)
+    assert dropped == {"candidates whose steps do not match their step scores": 1, "candidates without step scores": 1}

@@ -60,17 +60,18 @@ async def test_an_answer_that_is_none_of_the_candidates_is_graded_by_its_text(tm
         assert all(c.correct for rows in store.candidates().values() for c in rows)
 
 
-def made_by_version_1(path: Path) -> None:
+def made_by_version(version: int, path: Path) -> None:
     with sqlite3.connect(path) as db:
-        db.execute("ALTER TABLE solves DROP COLUMN text")
-        db.execute("UPDATE about SET value = '1' WHERE key = 'version'")
+        for column in ("confidence", "abstained", *(["text"] if version == 1 else [])):
+            db.execute(f"ALTER TABLE solves DROP COLUMN {column}")
+        db.execute(f"UPDATE about SET value = '{version}' WHERE key = 'version'")
     db.close()
 
 
 async def test_a_file_of_an_earlier_release_is_read_and_gone_on_with(tmp_path: Path) -> None:
     path, short = tmp_path / "run", plan_of(is_combined, "a")
     await measured(path, is_combined, "a")
-    made_by_version_1(path)
+    made_by_version(1, path)
     with Store.read(path) as store:
         assert [(s.correct, s.text) for s in store.solves()] == [(True, None)] * 3
     with pytest.raises(ConfigurationError, match=r"problem 'p0', own, seed 0: .* its text was not kept"):
@@ -78,10 +79,20 @@ async def test_a_file_of_an_earlier_release_is_read_and_gone_on_with(tmp_path: P
     with short.open(path) as store:
         assert [s.correct for s in store.solves()] == [True] * 3, "the refused grade has changed nothing"
     with sqlite3.connect(path) as db:
-        assert json.loads(db.execute("SELECT value FROM about WHERE key = 'version'").fetchone()[0]) == 2
+        assert json.loads(db.execute("SELECT value FROM about WHERE key = 'version'").fetchone()[0]) == 3
     db.close()
     with plan_of(None, "answer").open(path) as store:  # it reads answers, and they were kept
         assert store.regraded == 3 and [s.correct for s in store.solves()] == [True] * 3
+
+
+async def test_a_file_of_version_2_is_read_and_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    await measured(path, is_combined, "a")
+    made_by_version(2, path)
+    with Store.read(path) as store:
+        assert [(s.text, s.confidence, s.abstained) for s in store.solves()] == [("combined: 4 4", None, False)] * 3
+    with plan_of(is_combined, "b").open(path) as store:
+        assert [(s.correct, s.abstained) for s in store.solves()] == [(True, False)] * 3
 
 
 async def test_a_grade_without_a_name_grades_anew_each_time(tmp_path: Path) -> None:

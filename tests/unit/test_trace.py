@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
+import pickle
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -250,3 +252,19 @@ def test_the_first_end_counts() -> None:
     (_, ended) = trace
     assert ended["error"].startswith("abandoned") and "usage" not in ended
     assert next(iter(trace))["end"] is None
+
+
+def test_a_trace_is_pickled_with_what_cannot_be_and_copied() -> None:
+    trace = Trace()
+    trace.open("solve", None, strategy=lambda: None)
+    trace.close(trace.open("request", 0, seeds=range(2)), odd=lambda: None)
+    for again in (
+        pickle.loads(pickle.dumps(trace)),
+        copy.deepcopy(trace),
+        pickle.loads(pickle.dumps(copy.copy(trace))),
+    ):
+        assert again.to_dict() == trace.to_dict() and len(again) == 2
+        again.note("more", 0)
+        assert len(again) == 3 and len(trace) == 2
+    with pytest.raises(AttributeError):
+        trace.nothing  # noqa: B018

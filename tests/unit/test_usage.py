@@ -51,6 +51,25 @@ def test_a_plausible_report_is_taken_as_it_is() -> None:
     assert of(report(12.0, 7.0), ["twenty-four bytes of text"]).exact
 
 
+@pytest.mark.parametrize(
+    ("total", "thought", "completion"),
+    [
+        (530, 492, 493),
+        (530, None, 493),
+        (38, None, 1),
+        (12, None, 1),
+        ("530", None, 493),
+        ("many", None, 1),
+        (-3, None, 1),
+    ],
+)
+def test_thoughts_that_only_the_total_counts_are_charged(total: Any, thought: int | None, completion: int) -> None:
+    details = None if thought is None else SimpleNamespace(reasoning_tokens=thought)
+    said = SimpleNamespace(prompt_tokens=37, completion_tokens=1, total_tokens=total, completion_tokens_details=details)
+    usage = of(said, ["4"], max_tokens=1000)
+    assert usage.prompt_tokens == 37 and usage.completion_tokens == completion and usage.exact
+
+
 GARBAGE: list[Any] = [
     None, {}, "usage", report(None, None), report(-5, -7), report(math.inf, math.inf), report(math.nan, math.nan),
     report("12.5", "7 tokens"), report(True, True), report(10**12, 10**12), report(1.5, 1.5), report([1], {}),

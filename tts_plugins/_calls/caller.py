@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -34,16 +34,21 @@ from tts_plugins.errors import (
 )
 from tts_plugins.ledger import NOTHING, Hold, Ledger
 from tts_plugins.protocols import Model, Role
-from tts_plugins.types import Generation, Problem, Reply, Usage
+from tts_plugins.types import Generation, Reply, Usage
 
-__all__ = ["Caller", "Send", "acquire", "asked_to_cancel", "check_bounds", "words"]
+__all__ = ["Ask", "Caller", "acquire", "asked_to_cancel", "check_bounds", "words"]
 
 # Seconds that a server may have us wait (Retry-After) in a solve that has no deadline: with one, that decides.
 LONGEST_WAIT = 120.0
 _full_jitter = wait_random_exponential(multiplier=0.5, max=20)
 
 
-Send = Callable[[Sequence[int | None]], Awaitable[Reply]]
+class Ask(Protocol):
+    """What is asked of a model."""
+
+    def send(self, seeds: Sequence[int | None]) -> Awaitable[Reply]:
+        """The request."""
+        ...
 
 
 class _Request:
@@ -51,47 +56,51 @@ class _Request:
 
     Attributes:
         unit: what one choice takes in all, from which a retry reserves anew.
+        need: what of it is the request's own; all of it where nothing follows.
         hold: what is left of what was reserved for it and for what follows.
         alone: nothing follows, so that the hold is the request's own.
         failed: the last attempt's error, as long as there are further ones.
     """
 
-    __slots__ = ("alone", "bound", "event", "failed", "hold", "model", "role", "seeds", "send", "unit", "within")
+    __slots__ = ("alone", "ask", "bound", "event", "failed", "hold", "model", "need", "role", "seeds", "unit",
+                 "within")  # fmt: skip
 
     def __init__(
         self,
         model: Model,
-        send: Send,
+        ask: Ask,
         seeds: Sequence[int | None],
         bound: Bound | None,
         unit: Need,
+        need: Need,
         hold: Hold,
         within: Hold | None,
         role: Role,
         event: int,
         alone: bool,
     ) -> None:
-        self.model, self.send, self.seeds, self.bound, self.unit = model, send, seeds, bound, unit
-        self.hold, self.within, self.role, self.event, self.alone = hold, within, role, event, alone
+        self.model, self.ask, self.seeds, self.bound, self.unit = model, ask, seeds, bound, unit
+        self.need, self.hold, self.within, self.role, self.event, self.alone = need, hold, within, role, event, alone
         self.failed: ModelError | None = None
 
 
-class Caller:
+class Caller(End):
     """Sends requests for one solve. `unit` is what candidates hold: their generation and their verification.
 
-    Nothing is sent after its `end`, even by code that ignored its cancellation.
+    Nothing is sent after its end, even by code that ignored its cancellation.
     """
 
-    __slots__ = ("_flying", "attempts", "deadline", "end", "ledger", "trace")
+    __slots__ = ("_flying", "attempts", "deadline", "ledger", "trace")
 
-    def __init__(self, *, ledger: Ledger, trace: Trace, deadline: float | None, attempts: int, end: End) -> None:
-        self.ledger, self.trace, self.deadline, self.attempts, self.end = ledger, trace, deadline, attempts, end
+    def __init__(self, *, ledger: Ledger, trace: Trace, deadline: float | None, attempts: int) -> None:
+        super().__init__()
+        self.ledger, self.trace, self.deadline, self.attempts = ledger, trace, deadline, attempts
         self._flying: dict[Hold, _Request] = {}
 
     async def request(
         self,
         model: Model,
-        problem: Problem,
+        ask: Ask,
         seeds: Sequence[int | None],
         *,
         bound: Bound | None,
@@ -100,15 +109,14 @@ class Caller:
         within: Hold | None,
         role: Role,
         parent: int | None,
-        send: Send | None = None,
+        need: Need | None = None,
         indices: Sequence[int] = (),
         alone: bool = False,
     ) -> tuple[Reply, Hold, int]:
         """Send a request; return the reply, the hold that is left for what follows, and the request's event.
 
-        The hold is closed when this raises, and where the request is `alone`: nothing follows it. `send` asks for
-        something other than whole solutions of the problem; `indices` are the places of the candidates that it asks
-        for, for the trace.
+        The hold is closed when this raises, and where the request is `alone`: nothing follows it. `need` is what
+        of the unit it takes itself; `indices` are the places of the candidates that it asks for, for the trace.
 
         Raises:
             ModelError: the last attempt's error.
@@ -118,9 +126,7 @@ class Caller:
         event = self.trace.open(
             "request", parent, role=role, model=model.name, n=len(seeds), seeds=compact(seeds), **places
         )
-        request = _Request(
-            model, send or partial(model.generate, problem), seeds, bound, unit, hold, within, role, event, alone
-        )
+        request = _Request(model, ask, seeds, bound, unit, need or unit, hold, within, role, event, alone)
         try:
             try:
                 reply = await self._attempt(request)
@@ -169,7 +175,7 @@ class Caller:
 
     async def _once_more(self, request: _Request) -> Reply:
         """Make an attempt after one that failed, whose reservation was given back."""
-        self.end.check()
+        self.check()
         request.hold = await acquire(self.ledger, request.unit, at_most=len(request.seeds), within=request.within)
         request.seeds = request.seeds[: request.hold.units]
         try:
@@ -187,13 +193,13 @@ class Caller:
             request.hold.release()
 
     async def _attempt(self, request: _Request) -> Reply:
-        self.end.check()
+        self.check()
         model, bound, hold, count = request.model, request.bound, request.hold, len(request.seeds)
         usage: Usage | None = NOTHING  # until it is sent
         failed: BaseException | None = None
         inner = None if bound is None else hold
         if bound is not None and not request.alone:
-            inner = self.ledger.reserve(bound.need.times(count), within=hold)
+            inner = self.ledger.reserve(request.need.times(count), within=hold)
         scope = Scope(
             self.ledger, inner or hold, self.deadline, request.role, request.event,
             (request.seeds[0] or 0, "in"), model,
@@ -208,7 +214,7 @@ class Caller:
             usage, started = None, time.monotonic()
             if inner is not None:
                 self._flying[inner] = request
-            reply = await _generate(model, request.send, request.seeds)
+            reply = await _generate(model, request.ask, request.seeds)
             usage = counted(reply, bound, inner, count).timed(time.monotonic() - started)
             return Reply(generations=reply.generations, usage=usage)
         except ModelError as error:
@@ -247,9 +253,9 @@ class Caller:
         return inner.settle(charged, bounded=bounded, role=role)
 
 
-async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Reply:
+async def _generate(model: Model, ask: Ask, seeds: Sequence[int | None]) -> Reply:
     try:
-        reply = await call(seeds)
+        reply = await ask.send(seeds)
     except TTSError:
         raise
     except asyncio.CancelledError as error:
@@ -262,7 +268,7 @@ async def _generate(model: Model, call: Send, seeds: Sequence[int | None]) -> Re
         kind = NotBegun if isinstance(error, NoThread) else UserCodeFailed
         raise kind(f"{model.name}: {words(error)}") from error
     made = reply.generations if isinstance(reply, Reply) else None
-    if made is None or not all(isinstance(g, Generation) and isinstance(g.text, str) for g in made):
+    if made is None or not all([isinstance(g, Generation) and isinstance(g.text, str) for g in made]):
         raise UserCodeFailed(f"{model.name} returned {str(reply)[:80]!r}; a model returns a Reply of Generations")
     if not made:
         raise MalformedResponse(f"{model.name} returned no generation for {len(seeds)} seeds")

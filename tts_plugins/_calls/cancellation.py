@@ -12,8 +12,10 @@ Halt = Literal["deadline", "cancelled"]
 class End:
     """Whether one solve has ended or is to end, for all that make its calls.
 
-    It refers to none of them: objects that refer to each other are freed late, and a model's connections with them.
+    It refers to no task: objects that refer to each other are freed late, and a model's connections with them.
     """
+
+    __slots__ = ("closed", "halted")
 
     def __init__(self) -> None:
         self.halted: Halt | None = None

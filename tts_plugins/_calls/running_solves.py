@@ -33,9 +33,10 @@ class Solve(Protocol):
         ...
 
 
-# By loop, each with its task and its thread. Without a lock, of which a `__del__` that solves might find its own thread
-# the owner: each step is atomic, and the solves of a loop are those of one thread.
-_running: dict[asyncio.AbstractEventLoop, dict[Solve, tuple[asyncio.Task[Any] | None, int]]] = {}
+# By loop, each with its task. Without a lock, of which a `__del__` that solves might find its own thread the owner:
+# each step is atomic, and the solves of a loop are those of one thread.
+_running: dict[asyncio.AbstractEventLoop, dict[Solve, asyncio.Task[Any] | None]] = {}
+_threads: dict[asyncio.AbstractEventLoop, int] = {}
 _left_to_the_parent: list[object] = []
 
 
@@ -44,6 +45,7 @@ def _after_fork() -> None:
     global _running
     _left_to_the_parent.append(_running)  # neither given up nor collected: they go on there
     _running = {}
+    _threads.clear()
 
 
 def begun(solve: Solve) -> asyncio.AbstractEventLoop:
@@ -60,7 +62,7 @@ def begun(solve: Solve) -> asyncio.AbstractEventLoop:
     if solves is None:
         give_up_orphans()
         solves = _running[loop] = {}
-    solves[solve] = asyncio.current_task(), threading.get_ident()
+    solves[solve], _threads[loop] = asyncio.current_task(), threading.get_ident()
     return loop
 
 
@@ -70,7 +72,7 @@ def ended(solve: Solve, loop: asyncio.AbstractEventLoop) -> None:
     if solves is not None:
         solves.pop(solve, None)
         if not solves:
-            _running.pop(loop, None)
+            _forget(loop)
 
 
 def is_any_on(loop: asyncio.AbstractEventLoop) -> bool:
@@ -80,22 +82,26 @@ def is_any_on(loop: asyncio.AbstractEventLoop) -> bool:
 
 def threads() -> set[int]:
     """Return the threads of the loops that solves run on."""
-    return {thread for solves in list(_running.values()) for _, thread in list(solves.values())}
+    return set(_threads.copy().values())
 
 
 def on_threads(wanted: Collection[int]) -> list[Solve]:
     """Return the solves that run on loops of these threads."""
-    return [
-        solve for solves in list(_running.values()) for solve, (_, thread) in list(solves.items()) if thread in wanted
-    ]
+    loops = [loop for loop, thread in _threads.copy().items() if thread in wanted]
+    return [solve for loop in loops for solve in list(_running.get(loop, ()))]
 
 
 def give_up_orphans() -> None:
     """Give up the solves whose loops are closed."""
     for loop in list(_running):
         if loop.is_closed():
-            for solve in list(_running.pop(loop, ())):
+            for solve in list(_forget(loop)):
                 solve.give_up()
+
+
+def _forget(loop: asyncio.AbstractEventLoop) -> Iterable[Solve]:
+    _threads.pop(loop, None)
+    return _running.pop(loop, ())
 
 
 def running_loop() -> asyncio.AbstractEventLoop:

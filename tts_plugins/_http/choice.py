@@ -22,17 +22,17 @@ def uses_aiohttp(address: str) -> bool:
     for OpenAI's client, and proxies of SOCKS.
 
     Raises:
-        ConfigurationError: the environment asks for a way that is not known.
+        ConfigurationError: the environment asks for a way that is not known, or through a proxy that is none.
     """
     wanted = os.environ.get(VARIABLE, "") or "aiohttp"
     if wanted not in ("aiohttp", "openai"):
         raise ConfigurationError(f"{VARIABLE}={wanted!r} is not known; use 'aiohttp' or 'openai'")
+    proxy = proxy_for(address)  # whichever way they take, not past a proxy that is none
     if wanted != "aiohttp" or importlib.util.find_spec("aiohttp") is None:
         return False
     parts = urlsplit(address)
     if "@" in parts.netloc or parts.query or parts.fragment or "OPENAI_CUSTOM_HEADERS" in os.environ:
         return False
-    proxy = proxy_for(address)
     try:
         return proxy is None or urlsplit(proxy).scheme in ("http", "https")
     except ValueError:  # it is not an address, of which the client will tell

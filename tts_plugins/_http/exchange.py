@@ -7,14 +7,13 @@ import contextlib
 import io
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from urllib.parse import urljoin
 
 import aiohttp
 
 from tts_plugins._http.failures import ExchangeFailed, StatusFailed
 from tts_plugins._http.pool import Pool
 from tts_plugins._internal.http_errors import shown_address
-from tts_plugins._internal.http_limits import BodyReader, Unreadable, redirect_error, same_origin
+from tts_plugins._internal.http_limits import BodyReader, Unreadable, redirect_error, redirected, same_origin
 
 _REDIRECTS = 5
 _REDIRECTED = (301, 302, 303, 307, 308)
@@ -76,7 +75,7 @@ async def _followed(
             response.release()
         if target is None:
             raise StatusFailed(response.status, said, response.headers)
-        following = urljoin(url, target)
+        following = redirected(url, target)
         if not same_origin(url, following):
             raise redirect_error(shown_address(url), following)
         if response.status not in (307, 308):
@@ -100,6 +99,8 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
         )
     except (aiohttp.ClientError, OSError) as error:
         failed = _failure(error)
+    except (TypeError, ValueError, OverflowError) as error:  # of an address or a header that cannot be sent
+        failed = ExchangeFailed(type(error).__name__, frozenset({"InvalidURL"}))
     raise failed  # out here, so that it does not refer to aiohttp's, which has the request's headers
 
 

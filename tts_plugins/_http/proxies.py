@@ -9,15 +9,27 @@ import ipaddress
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from tts_plugins._internal.http_limits import check_address
+from tts_plugins._internal.secrets import hidden_address
+
 
 def proxy_for(url: str) -> str | None:
-    """The proxy's address for requests to `url`; None where they go there directly."""
+    """The proxy's address for requests to `url`; None where they go there directly.
+
+    Raises:
+        ConfigurationError: the environment has something else in its place, past which no request is to go.
+    """
     parts, known = urlsplit(url), getproxies()
     host = (parts.hostname or "").lower()
     if is_loopback(url) or _excepted(parts.scheme, host, parts.port, known.get("no", "")):
         return None
     found = known.get(parts.scheme) or known.get("all")
-    return None if not found else found if "://" in found else f"http://{found}"
+    if not found:
+        return None
+    proxy = found if "://" in found else f"http://{found}"
+    if proxy.startswith(("http://", "https://")):  # of others the HTTP client tells whether it knows them
+        check_address("HTTP_PROXY, HTTPS_PROXY and ALL_PROXY", hidden_address(proxy), f"the proxy for {parts.scheme}")
+    return proxy
 
 
 def is_loopback(url: str) -> bool:

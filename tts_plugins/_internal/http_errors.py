@@ -29,7 +29,8 @@ _YEAR = 366 * 86400  # more than that is a mistake, not a wait
 # Classes of HTTP clients, by name, since each framework brings its own client.
 _REFUSED = {"ConnectError", "ConnectionRefusedError", "ClientConnectorError", "ClientConnectorDNSError",
             "EndpointConnectionError"}  # fmt: skip
-_UNSENT = {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError", "InvalidUrlClientError", "NonHttpUrlClientError"}
+_UNSENT = {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError", "InvalidUrlClientError", "NonHttpUrlClientError",
+           "OverflowError", "UnicodeEncodeError"}  # fmt: skip
 _TLS = {"SSLError", "SSLCertVerificationError", "ClientConnectorCertificateError", "ClientConnectorSSLError"}
 _PROXY = {"ProxyError", "ClientProxyConnectionError", "ClientHttpProxyError", "SOCKSError", "ProxyConnectionError"}
 
@@ -54,7 +55,7 @@ def reply_error(
         now: seconds of the epoch.
     """
     said = read_error(body)
-    code = said.status if status < 400 or (said.status == 402 and status in (400, 403, 429)) else status
+    code = said.status if status < 300 or (said.status == 402 and status in (400, 403, 429)) else status
     text = cut(without_secrets(said.text, secrets)) or "without a word"
     after = None if headers is None else retry_after(headers, now)
     return status_error(code or 500, who, text, after=after, names=names, overflow=said.overflow)
@@ -150,7 +151,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         # The context counts even if it is suppressed: one client hides what the system said.
-        found = (each.__cause__ or each.__context__, getattr(each, "os_error", None))
+        found = (
+            each.__cause__ or each.__context__, getattr(each, "os_error", None), *getattr(each, "exceptions", ())
+        )  # fmt: skip
         todo += [e for e in found if isinstance(e, BaseException)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from tts_plugins.errors import ConfigurationError
 
@@ -36,21 +36,33 @@ def check_address(owner: str, url: object, field: str = "base_url") -> None:
     Raises:
         ConfigurationError: it has no scheme or host, has blanks, or an invalid port. A password in it is not shown.
     """
-    wanted = "write it as http://host:port/v1"
+    if wrong := _wrong_address(url):
+        shown = "" if not isinstance(url, str) else f"={_shown(url)!r}"
+        raise ConfigurationError(f"{owner}: {field}{shown} {wrong}; write it as http://host:port/v1")
+
+
+def _wrong_address(url: object) -> str:
+    """Return what is wrong with an address. Nothing is raised here, where variables hold its password."""
     if not isinstance(url, str):
-        raise ConfigurationError(f"{owner}: {field} is of type {type(url).__name__}; {wanted}")
-    shown = repr(url.rpartition("@")[2][:80])
-    if re.search(r"[\s\x00-\x1f\x7f]", url):
-        raise ConfigurationError(f"{owner}: {field}={shown} holds blanks or line breaks; {wanted}")
+        return f"is of type {type(url).__name__}"
+    if re.search(r"[\s\x00-\x1f\x7f\ud800-\udfff]", url):
+        return "holds blanks, line breaks or characters that no address can have"
     try:
         parts = urlsplit(url)
-        port = parts.port
+        host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise ConfigurationError(f"{owner}: {field}={shown} is not an address ({error}); {wanted}") from None
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise ConfigurationError(f"{owner}: {field}={shown} is not an address; {wanted}")
-    if port == 0:
-        raise ConfigurationError(f"{owner}: {field}={shown} names port 0; {wanted}")
+        return "is not an address" if "@" in url else f"is not an address ({error})"
+    if parts.scheme not in _PORTS or not host:
+        return "is not an address"
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return "names a host that cannot be one"
+    return "names port 0" if port == 0 else ""
+
+
+def _shown(url: str) -> str:
+    return url.rpartition("@")[2].partition("?")[0][:80]
 
 
 def check_headers(owner: str, headers: Mapping[str, str] | None) -> None:
@@ -87,9 +99,19 @@ def same_origin(url: str, target: str) -> bool:
     return upgrade or (here.scheme == there.scheme and ports[0] == ports[1])
 
 
-def redirect_error(who: str, target: str) -> ConfigurationError:
-    """Return the error for a redirect that is not followed."""
+def redirected(url: str, target: str) -> str:
+    """Return the address that an answer's Location leads to, relative to the one that was asked; "" if it is none."""
+    try:
+        return urljoin(url, target)
+    except ValueError:
+        return ""
+
+
+def redirect_error(who: str, target: str, url: str = "") -> ConfigurationError:
+    """Return the error for a redirect that is not followed: to another server, unless `url` is of the same."""
     parts = urlsplit(target)
+    if url and same_origin(url, target):
+        return ConfigurationError(f"{who}: it redirects to {parts.path!r}; give that as the path of base_url")
     there = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     return ConfigurationError(
         f"{who}: it redirects to another server, {there}, which would get the prompt and the headers; if it is yours, "

@@ -6,8 +6,10 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
+
+from tts_plugins.errors import ConfigurationError
 
 # Headers that clients and proxies set by themselves; their values are words of every message.
 _PLAIN = re.compile(
@@ -15,6 +17,8 @@ _PLAIN = re.compile(
     r"openai-(beta|version)|anthropic-(version|beta)"
 )
 E = TypeVar("E", bound=BaseException)
+T = TypeVar("T")
+_LOGIN = re.compile(r"(?<=://)[^\s/?#@'\"]+@")
 _SCHEMES = {"bearer", "basic", "token", "key", "apikey", "digest"}
 _SHORTEST = 4  # shorter values are part of ordinary words
 _BEGIN = 8
@@ -35,21 +39,39 @@ class Hidden(str):
         return self
 
 
+def hidden(value: T) -> T:
+    """Return the value so that it does not show, if it is a text."""
+    return cast("T", Hidden(value)) if isinstance(value, str) else value
+
+
+def hidden_address(url: T) -> T:
+    """Return an address so that it does not show, if it may hold a password or a key."""
+    return hidden(url) if isinstance(url, str) and re.search("[@?#]", url) else url
+
+
 def hidden_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """Return the headers with values that do not show."""
-    return {name: Hidden(value) if isinstance(value, str) else value for name, value in (headers or {}).items()}
+    if headers is not None and not isinstance(headers, Mapping):
+        raise ConfigurationError(f"headers is of type {type(headers).__name__}; give a dict of texts")
+    return {name: hidden(value) for name, value in (headers or {}).items()}
 
 
 def secrets_in(headers: Any, *keys: str | None, url: str = "") -> frozenset[str]:
     """Return the values that must not show: of all but the plain headers, further keys, passwords in addresses."""
-    values = [str(v) for name, v in dict(headers or {}).items() if not _PLAIN.fullmatch(str(name).lower())]
+    given = [v for name, v in dict(headers or {}).items() if not _PLAIN.fullmatch(str(name).lower())]
+    # A client has objects in the place of headers that it leaves out; their words are those of ordinary messages.
+    values = [v.decode("latin-1") if isinstance(v, bytes) else v for v in given if isinstance(v, str | bytes)]
     address = urlsplit(url) if "@" in url else None
     values += [unquote(address.password)] if address is not None and address.password else []
     return frozenset(v for v in (*values, *(k for k in keys if k)) if len(v.strip()) >= _SHORTEST)
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return the text with every secret replaced by "…", in each form in which servers and clients quote one."""
+    """Return the text with every secret replaced by "…", in each form in which servers and clients quote one.
+
+    So is the login of every address in it, such as one that a server redirects to.
+    """
+    text = _LOGIN.sub("…@", text)
     forms = {form for secret in secrets for form in _forms(secret)}
     for form in sorted(forms, key=len, reverse=True):
         text = _without_begins(text.replace(form, "…"), form)
@@ -93,7 +115,7 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
         seen.add(id(each))
         each.__traceback__ = None
         each.args = tuple(_clean(value, secrets) for value in each.args)
-        _clean_texts(each, ("message", "body", "reason", "msg", "doc", "said"), secrets)
+        _clean_texts(each, ("message", "body", "reason", "msg", "doc", "said", "object"), secrets)
         _clean_request(getattr(each, "request", None), secrets)
         response = getattr(each, "response", None)
         _clean_request(getattr(response, "request", None), secrets)

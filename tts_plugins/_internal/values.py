@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
+
+
+def once_made(shown: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Have a `__repr__` show an object too whose constructor has failed: a traceback with local variables has it."""
+
+    @functools.wraps(shown)
+    def __repr__(self: Any) -> str:
+        try:
+            return shown(self)
+        except AttributeError:
+            return f"<{type(self).__name__}, not made>"
+
+    return __repr__
 
 
 def field(thing: Any, name: str) -> Any:

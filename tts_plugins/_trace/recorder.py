@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -38,14 +39,30 @@ class Trace:
         self._events: list[dict[str, Any]] = []
         self._listener = listener
         self._spans = spans  # hears events as they are kept, and raises nothing
+        self._heard = listener is not None or spans is not None
 
     def __getstate__(self) -> dict[str, Any]:
         """What can be pickled and copied: the events, without who listens."""
-        return {"started": self.started, "origin": self._origin, "events": [dict(e) for e in self]}
+        # As they are, since to make JSON of them costs more than all else of a result; but for the first, which has
+        # the strategy: its class need not be there where the trace is read.
+        events: list[Any] = list(self._events)
+        events[:1] = [_shaped(event) for event in events[:1]]
+        try:
+            packed = pickle.dumps(events, protocol=5)
+        except Exception:  # noqa: BLE001 - whatever an object of the user's raises
+            packed = pickle.dumps(list(self), protocol=5)
+        return {"started": self.started, "origin": self._origin, "events": packed}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.started, self._origin, self._events = state["started"], state["origin"], state["events"]
+        self.started, self._origin, self._packed = state["started"], state["origin"], state["events"]
         self._listener = self._spans = None
+        self._heard = False
+
+    def __getattr__(self, name: str) -> Any:
+        # Of many results that come from other processes, few traces are ever looked at.
+        if name != "_events" or "_packed" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return vars(self).setdefault("_events", pickle.loads(self._packed))  # of two threads, the first one's
 
     def open(self, kind: str, parent: int | None, /, **data: Any) -> int:
         """Record the start of something; returns its id for `close`. Nothing in `data` may change later."""
@@ -57,7 +74,8 @@ class Trace:
         if event["end"] is None:
             event.update(data)
             event["end"] = time.monotonic() - self._origin
-            self._tell(event)
+            if self._heard:
+                self._tell(event)
 
     def mark(self, event_id: int, /, **data: Any) -> None:
         """Add to an event later, and tell the listener again: a candidate is pruned by what comes after it."""
@@ -92,7 +110,8 @@ class Trace:
             data["end"] = now if ended else None
             number = data["id"] = len(self._events)
             self._events.append(data)
-        self._tell(data)
+        if self._heard:
+            self._tell(data)
         return number
 
     def __len__(self) -> int:

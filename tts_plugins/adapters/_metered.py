@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -56,7 +56,9 @@ class Attempts:
 class Searching(Protocol):
     """A search of an adapter: it makes the candidates."""
 
-    async def generate(self, problem: Problem, seed: int | None, attempts: Attempts | None = None) -> Reply:
+    def generate(
+        self, problem: Problem, seed: int | None, attempts: Attempts | None = None
+    ) -> Coroutine[Any, Any, Reply]:
         """One candidate; a better one than the attempts, where there are some."""
         ...
 
@@ -135,9 +137,9 @@ class MeteredModel:
         """Metered: the framework's callbacks reserve."""
         return
 
-    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+    def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Coroutine[Any, Any, Reply]:
         """One candidate of the search that this runs in."""
-        return await search_here().generate(problem, seeds[0])
+        return search_here().generate(problem, seeds[0])
 
     async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> None:
         """Metered too.
@@ -147,12 +149,12 @@ class MeteredModel:
         """
         search_here().check_revision()
 
-    async def revise(
+    def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
-    ) -> Reply:
+    ) -> Coroutine[Any, Any, Reply]:
         """One better candidate of the search that this runs in."""
         attempts = Attempts(history=tuple(history), merge=merge)
-        return await search_here().generate(problem, seeds[0], attempts)
+        return search_here().generate(problem, seeds[0], attempts)
 
     @property
     def separator(self) -> str:

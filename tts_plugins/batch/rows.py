@@ -19,7 +19,8 @@ _TOGETHER = 1000  # rows of a Parquet file that are in memory at once
 _LINES, _PARQUET = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"), ".parquet"
 # The columns of a Parquet file of results; `candidates` is JSON in it.
 COLUMNS = {"id": "string", "text": "string", "answer": "string", "score": "double", "confidence": "double",
-           "stopped": "string", "error": "string", "seed": "int64", "calls": "int64", "requests": "int64",
+           "agreement": "double", "abstained": "string", "stopped": "string", "error": "string", "seed": "int64",
+           "calls": "int64", "requests": "int64",
            "prompt_tokens": "int64", "completion_tokens": "int64", "usd": "double", "seconds": "double",
            "exact": "bool", "candidates": "string"}  # fmt: skip
 

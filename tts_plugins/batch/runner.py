@@ -182,7 +182,9 @@ def result_row(name: str, result: Result, candidates: bool) -> dict[str, Any]:
     usage = result.usage
     row: dict[str, Any] = {
         "id": name, "text": result.text, "answer": result.answer, "score": result.score,
-        "confidence": result.confidence, "stopped": result.stopped, "error": None, "seed": result.seed,
+        "confidence": result.confidence, "agreement": result.agreement,
+        "abstained": None if result.abstained is None else result.abstained.reason,
+        "stopped": result.stopped, "error": None, "seed": result.seed,
         "calls": usage.calls, "requests": usage.requests,
         "prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens, "usd": usage.usd,
         "seconds": round(usage.seconds, 3), "exact": usage.exact,

@@ -22,8 +22,9 @@ def outcome(
     place = places.get(result.best.id)
     row = SolveRow(
         **_key(key), correct=graded(grade, problem, result.best) if place is None else grades[place],
-        answer=result.answer_key, score=result.score, chosen=place, stopped=result.stopped, choice=_choice(result),
+        answer=result.best.vote, score=result.score, chosen=place, stopped=result.stopped, choice=_choice(result),
         text=result.best.text if texts and place is None else None,
+        confidence=result.confidence, abstained=result.abstained is not None,
         **_costs(result.usage, result.usage.seconds),
     )  # fmt: skip
     return row, [_candidate(i, c, grades[i], texts) for i, c in enumerate(result.candidates)]

@@ -19,7 +19,7 @@ from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import Pool, PoolProblem
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
-from tts_plugins.types import EMPTY, Problem
+from tts_plugins.types import EMPTY, Problem, json_form
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class Plan:
         """Return the problems as the store keeps them."""
         return [
             ProblemRow(id=p.id or "", text=p.text, answer=_text(p.metadata.get("answer")),
-                       level=_text(p.metadata.get("level")))
+                       level=_text(p.metadata.get("level")), messages=_conversation(p))
             for p in self.problems
         ]  # fmt: skip
 
@@ -151,3 +151,13 @@ def _pool_row(p: PoolProblem) -> object:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()[:16]
+
+
+def _conversation(problem: Problem) -> str | None:
+    """Return a problem's messages as JSON, where its text does not say all of them."""
+    try:
+        said = problem.messages
+    except ConfigurationError:  # a chain's input
+        return None
+    whole = [(m.get("role"), m.get("content")) for m in said] != [("user", problem.text)]
+    return json.dumps(json_form(said)) if whole else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +69,8 @@ class Recorder:
 def _problem(p: ProblemRow, solve: SolveRow, rows: Sequence[CandidateRow], extra: Mapping[str, Any]) -> PoolProblem:
     # One request's prompt; with a verifier that is a model the two prompts cannot be separated.
     counted = solve.exact and solve.requests > 0 and solve.verifier_tokens == 0
+    if p.messages is not None:
+        extra = {"messages": json.loads(p.messages), **extra}
     return PoolProblem(
         id=p.id,
         prompt=p.text,

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import pickle
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tts_plugins._calls.limiter import Pace, share_limits
 from tts_plugins.budget import Amount, Budget, Limits
 from tts_plugins.distributed._open_calls import Alive, OpenCalls, used_by_dead
+from tts_plugins.distributed._pickling import pickled_outcomes
 from tts_plugins.distributed._rates import RateAsk, RateGrant, Rates, SharedPace
 from tts_plugins.distributed.account import Account, Ask, Grant
 from tts_plugins.distributed.connection import versions
@@ -28,7 +30,8 @@ from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.protocols import Model
 from tts_plugins.types import Usage
 
-_TOGETHER = 0.02  # seconds in which what ends is sent in one message
+# A message waits for so many outcomes, but not longer than so many times so many seconds; a fast worker sends more.
+_ENOUGH, _WAITS, _WAIT = 16, 4, 0.05
 
 
 class AccountActor:
@@ -113,10 +116,10 @@ class WorkerActor:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._pending: deque[tuple[int, bytes]] = deque()
+        self._pending: deque[tuple[int, Any]] = deque()
         self._running: set[asyncio.Task[tuple[int, Any]]] = set()
         self._ended: list[tuple[int, Any]] = []
-        self._news = asyncio.Event()
+        self._news, self._idle = asyncio.Event(), asyncio.Event()
         self._ledger: LeasedLedger | None = None
         self._handle: Any = None
         self._closing = False
@@ -154,21 +157,24 @@ class WorkerActor:
         if counted:
             self._ledger = leased(self._name, account, budget)
         self._handle = make(self._ledger)
+        gc.freeze()  # what Ray has imported is never garbage: to look at it each time costs a tenth of all CPU
 
-    async def put(self, jobs: Sequence[tuple[int, bytes]]) -> None:
-        """Take jobs: their numbers, and what they are, pickled."""
-        self._pending.extend(jobs)
+    async def turn(self, jobs: bytes) -> bytes:
+        """Take jobs, wait until one ends, and return what has ended; both are pickled, with the jobs' numbers.
+
+        A message costs both sides as much CPU as a solve or two, so what ends soon after the first is sent with it.
+        """
+        self._pending.extend(pickle.loads(jobs))
         self._fill()
-
-    async def outcomes(self) -> AsyncIterator[bytes]:
-        """Yield what ends, pickled, several at a time: lists of numbers and outcomes."""
-        while not self._closing:
-            await self._news.wait()
-            await asyncio.sleep(_TOGETHER)
-            self._news.clear()
-            ended, self._ended = self._ended, []
-            if ended:
-                yield packed(ended)
+        await self._news.wait()
+        for _ in range(_WAITS):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), _WAIT)
+            if self._idle.is_set() or len(self._ended) >= _ENOUGH:
+                break
+        self._news.clear()
+        ended, self._ended = self._ended, []
+        return pickled_outcomes(ended)
 
     async def stop(self) -> Usage:
         """End what runs, settle the account, and return what was spent."""
@@ -178,7 +184,6 @@ class WorkerActor:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        self._news.set()
         close = getattr(self._handle, "aclose", None)
         if close is not None:
             await close()
@@ -190,9 +195,10 @@ class WorkerActor:
     def _fill(self) -> None:
         while self._pending and len(self._running) < self._in_flight and not self._closing:
             number, job = self._pending.popleft()
-            task = asyncio.create_task(outcome(number, pickle.loads(job), self._handle))
+            task = asyncio.create_task(outcome(number, job, self._handle))
             self._running.add(task)
             task.add_done_callback(lambda done, number=number: self._note(number, done))  # type: ignore[misc]
+            self._idle.clear()
 
     def _note(self, number: int, task: asyncio.Task[tuple[int, Any]]) -> None:
         self._running.discard(task)
@@ -203,8 +209,10 @@ class WorkerActor:
             self._ended.append(task.result() if error is None else (number, Crash(error)))
             self._news.set()
         self._fill()
-        if not self._running and not self._closing and self._ledger is not None:
-            self._ledger.return_soon()
+        if not self._running:
+            self._idle.set()
+            if not self._closing and self._ledger is not None:
+                self._ledger.return_soon()
 
 
 class Crash:
@@ -212,24 +220,6 @@ class Crash:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error if isinstance(error, TTSError) else TTSError(f"{type(error).__name__}: {error}")
-
-
-def packed(ended: list[tuple[int, Any]]) -> bytes:
-    """Pickle outcomes; one that cannot be is replaced by an error that says so."""
-    try:
-        return pickle.dumps(ended, protocol=5)
-    except Exception:  # noqa: BLE001 - whatever an object of the user raises; below it is found which
-        from ray import cloudpickle
-
-        sent = []
-        for number, value in ended:
-            try:
-                cloudpickle.loads(cloudpickle.dumps(value))
-                sent.append((number, value))
-            except Exception as error:  # noqa: BLE001 - as above
-                reason = f"what job {number} came to cannot be sent: {type(error).__name__}: {error}"
-                sent.append((number, TTSError(reason + "; return plain data, or do what you need inside the job")))
-        return bytes(cloudpickle.dumps(sent))
 
 
 def leased(name: str, account: Any, budget: dict[str, Any] | None) -> LeasedLedger:

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from tts_plugins.distributed._actors import Crash, WorkerActor
+from tts_plugins.distributed._pickling import NOTHING_ENDED, Job, pickled_jobs, unpickled_outcomes
 from tts_plugins.distributed.connection import check_versions, ray_module
 from tts_plugins.distributed.shared_budget import SharedBudget
-from tts_plugins.engine.many import Work
-from tts_plugins.errors import ConfigurationError, TTSError
+from tts_plugins.errors import JobFailed, TTSError
 from tts_plugins.types import Usage
 
 _START, _STOP = 300.0, 30.0  # seconds that a worker has to start in, and to end in
-_DEATHS = 3  # in a row, without any outcome in between
-Job = tuple[int, bytes]
+_DEATHS = 3  # of workers, with a job under way, that end this job
+_IN_A_ROW = 5  # deaths in one worker's place, without any outcome in between, that end the run
 
 
 class _Worker:
     """One worker process, and the jobs that it was given and has not reported as ended."""
 
-    def __init__(self, actor: Any) -> None:
+    def __init__(self, actor: Any, deaths: int) -> None:
         self.actor = actor
-        self.given: dict[int, bytes] = {}
-        self.reader: asyncio.Task[None] | None = None
+        self.deaths = deaths  # of those before it in its place, since there was an outcome
+        self.given: dict[int, Any] = {}
+        self.fresh: list[Job] = []  # of what is given, what is not sent yet
+        self.suspects = 0  # of what is given, what was under way in a worker that died
+        self.turn: asyncio.Future[bytes] | None = None  # its message that is under way; None if it waits for the driver
+        self.pace = 0  # jobs that its latest message has ended
+
+    def give(self, job: Job, *, suspect: bool) -> None:
+        """Note a job that is sent with the next message."""
+        self.given[job[0]] = job[1]
+        self.fresh.append(job)
+        self.suspects += suspect
 
 
 class Fleet:
@@ -40,11 +49,11 @@ class Fleet:
     ) -> None:  # fmt: skip
         self._account, self._work, self._count, self._in_flight = account, work, count, in_flight
         self._options, self._counted = options, counted
-        self.lost = self.repeated = 0  # workers that died, and jobs that were under way there
+        self.lost = self.repeated = 0  # workers that died, and jobs that they had been given
         self._workers: list[_Worker] = []
-        self._news: asyncio.Queue[tuple[_Worker, Any]] = asyncio.Queue()
+        self._news: asyncio.Queue[tuple[_Worker, asyncio.Future[bytes]]] = asyncio.Queue()
         self._again: deque[Job] = deque()
-        self._deaths = 0
+        self._deaths: dict[int, int] = {}  # of jobs, by their numbers
 
     async def begin(self) -> None:
         """Start the workers.
@@ -52,30 +61,33 @@ class Fleet:
         Raises:
             ConfigurationError: they have other versions, or cannot make what jobs need.
         """
-        starting = [asyncio.create_task(self._start()) for _ in range(self._count)]
-        try:
-            await asyncio.gather(*starting)
-        except BaseException:
-            for task in starting:
-                task.cancel()
-            await asyncio.gather(*starting, return_exceptions=True)
-            raise
+        for _ in range(self._count):
+            self._open(self._new(), self._start)
+        for _ in range(self._count):
+            worker, started = await self._news.get()
+            started.result()
+            worker.turn = None
 
     async def outcomes(self, jobs: Iterable[Any]) -> AsyncGenerator[tuple[int, Any]]:
         """Yield the number of each job with what it came to, in the order in which they end."""
-        source = self._pickled(jobs)
+        source = enumerate(jobs)
         while True:
-            await self._fill(source)
-            if not any(worker.given for worker in self._workers):
+            self._deal(source)
+            if all(worker.turn is None for worker in self._workers):
                 return
-            worker, news = await self._news.get()
-            if isinstance(news, BaseException):
-                await self._replace(worker, news)
+            worker, turn = await self._news.get()
+            worker.turn = None
+            try:
+                ended = unpickled_outcomes(turn.result())
+            except ray_module().exceptions.RayError as error:
+                for each in self._replace(worker, error):
+                    yield each
                 continue
-            self._deaths = 0
-            for number, value in news:
-                if worker.given.pop(number, None) is None:
-                    continue  # known already, from a worker that was taken for dead
+            worker.pace = len(ended)
+            for number, value in ended:
+                worker.deaths = 0
+                del worker.given[number]
+                worker.suspects -= self._deaths.pop(number, 0) > 0
                 if isinstance(value, Crash):
                     raise value.error
                 yield number, value
@@ -86,8 +98,8 @@ class Fleet:
         usages = [self._stopped(worker) for worker in self._workers]
         reported = [usage for usage in await asyncio.gather(*usages) if usage is not None]
         for worker in self._workers:
-            if worker.reader is not None:
-                worker.reader.cancel()
+            if worker.turn is not None:
+                worker.turn.cancel()
             ray.kill(worker.actor)
         return Usage.sum(reported)
 
@@ -99,24 +111,27 @@ class Fleet:
         except (TimeoutError, ray_module().exceptions.RayError):
             return None  # its account is charged what it may have spent
 
-    async def _start(self) -> None:
-        ray = ray_module()
+    def _new(self, deaths: int = 0) -> _Worker:
         name = f"worker-{uuid.uuid4().hex[:12]}"
-        worker = _Worker(ray.remote(WorkerActor).options(max_restarts=0, **self._options).remote(name))
-        self._workers.append(worker)
+        actor = ray_module().remote(WorkerActor).options(max_restarts=0, **self._options).remote(name)
+        self._workers.append(worker := _Worker(actor, deaths))
+        return worker
+
+    def _open(self, worker: _Worker, message: Callable[[_Worker], Awaitable[bytes]]) -> None:
+        """Begin what a worker is awaited for; how it ended comes as news."""
+        worker.turn = turn = asyncio.ensure_future(message(worker))
+        turn.add_done_callback(lambda done: None if done.cancelled() else self._news.put_nowait((worker, done)))
+
+    async def _start(self, worker: _Worker) -> bytes:
+        ray = ray_module()
         try:
             async with asyncio.timeout(_START):
-                theirs, node = await worker.actor.about.remote()
-                check_versions(theirs, node)
+                await self._account.actor.bury.remote()  # who died before: it is charged, and the rest is free
+                check_versions(*await worker.actor.about.remote())
                 await worker.actor.start.remote(
-                    self._work,
-                    self._account.actor,
-                    self._account.limits,
-                    self._in_flight,
-                    self._count,
-                    os.getcwd(),
+                    self._work, self._account.actor, self._account.limits, self._in_flight, self._count, os.getcwd(),
                     self._counted,
-                )
+                )  # fmt: skip
         except TimeoutError:
             raise TTSError(
                 f"RayEngine: a worker did not start within {_START:.0f} s; has the cluster the resources for "
@@ -124,52 +139,61 @@ class Fleet:
             ) from None
         except ray.exceptions.RayError as error:
             raise _plain(error) from error
-        worker.reader = asyncio.create_task(self._read(worker))
+        return NOTHING_ENDED
 
-    async def _read(self, worker: _Worker) -> None:
-        try:
-            stream = worker.actor.outcomes.options(num_returns="streaming").remote()
-            async for ref in stream:
-                self._news.put_nowait((worker, pickle.loads(await ref)))
-        except Exception as error:  # noqa: BLE001 - whatever Ray raises: the driver decides what it means
-            self._news.put_nowait((worker, error))
+    def _deal(self, source: Iterator[Job]) -> None:
+        """Give workers what they lack, one job after the other, so that none has all that is left; and wait for them.
 
-    async def _fill(self, source: Iterator[Job]) -> None:
-        """Give each worker what it lacks, and some more, so that it need not wait for the driver."""
-        ahead = self._in_flight + self._in_flight // 2 + 1
-        for worker in self._workers:
-            lacks = ahead - len(worker.given)
-            if lacks <= self._in_flight // 4 and worker.given:
-                continue
-            jobs: list[Job] = []
-            while len(jobs) < lacks:
-                job = self._again.popleft() if self._again else next(source, None)
-                if job is None:
-                    break
-                jobs.append(job)
-            if jobs:
-                worker.given |= dict(jobs)
-                worker.actor.put.remote(jobs)
+        A worker lacks what it works on, and what keeps it busy until the next message.
+        """
+        lacking = deque(worker for worker in self._workers if worker.turn is None)
+        while lacking:
+            worker = lacking.popleft()
+            more = self._in_flight + 2 * worker.pace > len(worker.given)
+            if more and (self._give_again(worker) or self._give_next(worker, source)):
+                lacking.append(worker)
+            elif worker.given:
+                jobs, worker.fresh = pickled_jobs(worker.fresh), []
+                self._open(worker, lambda worker, jobs=jobs: worker.actor.turn.remote(jobs))  # type: ignore[misc]
 
-    async def _replace(self, worker: _Worker, error: BaseException) -> None:
-        """Start a worker for one that died; what it was given is done again."""
-        if not isinstance(error, ray_module().exceptions.RayActorError):
+    def _give_next(self, worker: _Worker, source: Iterator[Job]) -> bool:
+        job = next(source, None)
+        if job is not None:
+            worker.give(job, suspect=False)
+        return job is not None
+
+    def _give_again(self, worker: _Worker) -> bool:
+        """Give a job that was under way where a worker died: few at a time, then one, until it is known which kills."""
+        for place, job in enumerate(self._again):
+            if worker.suspects < (max(1, self._in_flight // 8) if self._deaths[job[0]] == 1 else 1):
+                del self._again[place]
+                worker.give(job, suspect=True)
+                return True
+        return False
+
+    def _replace(self, worker: _Worker, error: BaseException) -> Iterator[tuple[int, Any]]:
+        """Start a worker for one that is lost; what it was given is done again, but for what has killed too many."""
+        ray = ray_module()
+        if isinstance(error, ray.exceptions.RayTaskError):
             raise _plain(error) from error
-        self._deaths += 1
+        ray.kill(worker.actor)  # where it lives, and is only out of reach
         self._workers.remove(worker)
         self.lost += 1
-        self.repeated += min(len(worker.given), self._in_flight)
-        self._again.extendleft(reversed(worker.given.items()))
-        if self._deaths >= _DEATHS:
+        self.repeated += len(worker.given)
+        if worker.deaths + 1 >= _IN_A_ROW:
             raise TTSError(
-                f"RayEngine: {self._deaths} workers died one after the other, and nothing was solved in between: "
+                f"RayEngine: {_IN_A_ROW} workers died one after the other, and nothing was solved in between: "
                 f"{_plain(error)}; does a verifier end its process, or is memory short?"
             ) from error
-        await self._account.actor.bury.remote()
-        await self._start()
-
-    def _pickled(self, jobs: Iterable[Any]) -> Iterator[Job]:
-        return ((number, pickled_job(number, job)) for number, job in enumerate(jobs))
+        self._open(self._new(worker.deaths + 1), self._start)
+        for number, job in worker.given.items():
+            self._deaths[number] = deaths = self._deaths.get(number, 0) + 1
+            if deaths < _DEATHS:
+                self._again.append((number, job))
+                continue
+            del self._deaths[number]
+            said = f"{deaths} workers died while problem {number} was under way ({_plain(error)})"
+            yield number, JobFailed(f"{said}; does its verifier end the process, or need more memory than there is?")
 
 
 def _plain(error: BaseException) -> TTSError:
@@ -178,42 +202,3 @@ def _plain(error: BaseException) -> TTSError:
     if isinstance(cause, TTSError) and type(cause).__module__.startswith("tts_plugins"):
         return cause
     return TTSError(f"RayEngine: {type(cause).__name__}: {' '.join(str(cause).split())[:500]}")
-
-
-def pickled(work: Work) -> bytes:
-    """Pickle what workers need.
-
-    Raises:
-        ConfigurationError: names the part that cannot be pickled, and what to do.
-    """
-    from ray import cloudpickle
-
-    try:
-        return bytes(cloudpickle.dumps(work))
-    except Exception as error:
-        settings = getattr(work, "settings", None) or vars(work)
-        for name, value in settings.items():
-            try:
-                cloudpickle.dumps(value)
-            except Exception as cause:
-                raise ConfigurationError(
-                    f"RayEngine: {name}={type(value).__name__} cannot be pickled, so no worker gets it ({cause}); "
-                    f"give a recipe: {name}=Factory({type(value).__name__}, …), which makes it there"
-                ) from cause
-        raise ConfigurationError(
-            f"RayEngine: the work cannot be pickled, and so not sent to workers ({error})"
-        ) from error
-
-
-def pickled_job(number: int, job: Any) -> bytes:
-    """Pickle one job.
-
-    Raises:
-        ConfigurationError: it cannot be pickled.
-    """
-    try:
-        return pickle.dumps(job, protocol=5)
-    except Exception as error:
-        raise ConfigurationError(
-            f"RayEngine: problem {number} cannot be pickled, and so not sent to a worker ({error}); pass plain data"
-        ) from error

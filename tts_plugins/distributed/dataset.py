@@ -17,7 +17,7 @@ from tts_plugins.distributed.shared_budget import SharedBudget
 from tts_plugins.engine.many import Handler
 from tts_plugins.errors import ConfigurationError, DataError, TTSError
 
-COLUMNS = ("text", "answer", "score", "stopped", "error", "calls", "tokens", "usd")
+COLUMNS = ("text", "answer", "score", "confidence", "abstained", "stopped", "error", "calls", "tokens", "usd")
 
 
 class Solve:
@@ -41,7 +41,7 @@ class Solve:
         workers: how many actors there are to be; they divide a server's places.
         column: the column with the problems: texts, or lists of chat messages.
         id: the column with their ids, from which their seeds are made; their places in a batch if left out.
-        prefix: of the new columns: text, answer, score, stopped, error, calls, tokens and usd.
+        prefix: of the new columns: text, answer, score, confidence, abstained, stopped, error, calls, tokens and usd.
         seed: as for `solve_many`.
 
     Raises:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.budget import DIMENSIONS, PICO, Amount, Budget
-from tts_plugins.distributed._fleet import Fleet, pickled
+from tts_plugins.distributed._fleet import Fleet
+from tts_plugins.distributed._pickling import pickled_work
 from tts_plugins.distributed.account import ZERO
 from tts_plugins.distributed.connection import connect, ray_module
 from tts_plugins.distributed.shared_budget import SharedBudget
@@ -27,7 +28,8 @@ class RayStats:
 
     Attributes:
         workers_lost: workers that died and were replaced.
-        repeated: jobs that were under way in one of them, and were done again: these may have been paid twice.
+        repeated: jobs that they had been given and had not reported, so that they were done again. The calls of those
+            that had begun are paid twice.
         spent: calls, tokens and money of all workers, those included that died; counted where there is a budget.
         messages: to the account.
     """
@@ -77,7 +79,7 @@ class RayEngine:
 
     async def run(self, jobs: Iterable[Any], work: Work, *, ledger: Ledger | None = None) -> Outcomes:
         """See `Engine.run`."""
-        sent = pickled(work)
+        sent = pickled_work(work)
         if ledger is not None and self.budget is not None:
             raise ConfigurationError("RayEngine: give the budget to the engine or as a Ledger, not both")
         ray_module()

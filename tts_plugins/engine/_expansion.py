@@ -6,8 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from tts_plugins._calls.caller import Send, acquire, asked_to_cancel
+from tts_plugins._calls.caller import acquire, asked_to_cancel
 from tts_plugins._calls.context import SCOPE
 from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._jobs import Ask, Job, NextStep
@@ -55,20 +56,17 @@ class Expansion(Sampling):
         return gen, after
 
     async def _request(
-        self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int, send: Send
+        self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int
     ) -> tuple[Reply, Hold, int]:
         late = self._stragglers
         if late is None:
-            return await super()._request(ask, indices, seeds, hold, cost, event, send)
+            return await super()._request(ask, indices, seeds, hold, cost, event)
         late.waiting(indices)
-
-        async def timed(seeds: Sequence[int | None]) -> Reply:
-            late.sent(indices)
-            return await send(seeds)
-
+        assert isinstance(ask, NextStep)
+        ask = replace(ask, sent=partial(late.sent, indices))
         try:
             async with late.within(indices):
-                return await super()._request(ask, indices, seeds, hold, cost, event, timed)
+                return await super()._request(ask, indices, seeds, hold, cost, event)
         except TooLate as error:
             raise CallTimedOut(self._too_late(self._state.model.name, event, late, indices, error)) from error
         except Exception:
@@ -210,8 +208,7 @@ class Expansion(Sampling):
             seed = state.derive("ahead", candidate.seed, ahead)
             own = await acquire(state.ledger, unit, within=hold)
             reply, rest, _ = await state.caller.request(
-                self._model, ask.problem, [seed], bound=bound, unit=unit, hold=own, within=hold, role="model",
-                parent=event, send=ask.send,
+                self._model, ask, [seed], bound=bound, unit=unit, hold=own, within=hold, role="model", parent=event,
             )  # fmt: skip
             rest.release()
             end = ask.make(reply.generations[0], candidate.index, seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from tts_plugins.answers import marked, unfinished
 from tts_plugins.budget import Bound
 from tts_plugins.protocols import Model, ReviseModel, StepModel
 from tts_plugins.steps import steps_of
-from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step, held_output
+from tts_plugins.types import Candidate, Generation, Problem, Reply, Scored, Step
 
 
 class Ask(Protocol):
@@ -90,7 +90,7 @@ class Whole:
 
     def make(self, generation: Generation, index: int, seed: int) -> Candidate:
         """Finished, whatever it says."""
-        return _whole(self.problem, generation, index, seed, None)
+        return Candidate.whole(self.problem, generation, index, seed)
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,12 @@ class Revised:
 
     def make(self, generation: Generation, index: int, seed: int) -> Candidate:
         """Its parent is the latest attempt."""
-        return _whole(self.problem, generation, index, seed, self.history[-1].id)
+        return Candidate.whole(self.problem, generation, index, seed, self.history[-1].id)
 
 
 @dataclass(frozen=True)
 class NextStep:
-    """One further step of a candidate.
+    """One further step of a candidate; `sent` is called when it is asked for.
 
     A child is finished where the model ended by itself, wrote nothing, or wrote an answer with its marker; cut by a
     length limit, it is truncated; that does not make it wrong.
@@ -127,6 +127,7 @@ class NextStep:
     model: StepModel
     parent: Candidate
     greedy: bool = False
+    sent: Callable[[], None] | None = None
 
     @property
     def problem(self) -> Problem:
@@ -144,6 +145,8 @@ class NextStep:
 
     def send(self, seeds: Sequence[int | None]) -> Awaitable[Reply]:
         """The model's."""
+        if self.sent is not None:
+            self.sent()
         return self.model.expand(self.parent, seeds, greedy=self.greedy)
 
     def make(self, generation: Generation, index: int, seed: int) -> Candidate:
@@ -175,20 +178,3 @@ def _joined(parent: Candidate, generation: Generation) -> tuple[float, ...] | No
     if parent.logprobs is None or generation.logprobs is None:
         return None
     return parent.logprobs + generation.logprobs
-
-
-def _whole(problem: Problem, generation: Generation, index: int, seed: int, parent: str | None) -> Candidate:
-    return Candidate.made(
-        problem,
-        text=generation.text,
-        output=held_output(generation),
-        finished=True,
-        truncated=generation.finish_reason == "length",
-        finish_reason=generation.finish_reason,
-        tokens=generation.tokens,
-        logprobs=generation.logprobs,
-        reasoning=generation.reasoning,
-        index=index,
-        seed=seed,
-        parent=parent,
-    )

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from tts_plugins._calls import running_solves
@@ -56,6 +57,7 @@ class Solving:
         self._state: SolveState | None = None
         self._halt_first = False
         self._timers: Sequence[asyncio.TimerHandle] = ()
+        self._strategy: asyncio.Task[Scored] | None = None
 
     def halt(self) -> None:
         if self._state is not None:
@@ -78,24 +80,52 @@ class Solving:
         try:
             loop = running_solves.begun(state)
             try:
-                best = await self._search(state, Scope(ledger, None, deadline, "model", root, (s.seed, "strategy")))
+                self._start(state, Scope(ledger, None, deadline, "model", root, (s.seed, "strategy")), loop)
+                # The task itself is not awaited: a strategy that swallows its cancellation must not delay the caller.
+                await self._over
+                best = self._outcome(state, self._strategy)
             finally:
-                running_solves.ended(state, loop)
+                try:
+                    for timer in self._timers:
+                        timer.cancel()
+                    if isinstance(sys.exception(), GeneratorExit):
+                        state.give_up()  # nobody runs this any more, so that nothing can be waited for
+                    else:
+                        await state.close()
+                finally:
+                    self._strategy = None  # it has the error, whose traceback has this frame
+                    running_solves.ended(state, loop)
             if SCOPE.get() is None:
                 note_escape()
         except BaseException as error:
             usage = _usage(ledger, now)
             self._trace.close(root, error=type(error).__name__, message=str(error), stopped=state.stopped, usage=usage)
             raise
-        usage, verdict = _usage(ledger, now), self._verdict(state, best)
+        return self._result(state, best, _usage(ledger, now))
+
+    def _start(self, state: SolveState, scope: Scope, loop: asyncio.AbstractEventLoop) -> None:
+        self._over: asyncio.Future[None] = loop.create_future()
+        self._strategy = state.tasks.spawn(self._in_scope(SolveRun(state), scope), {}, owner=self)
+        state.driver = self
+        if scope.deadline is not None:
+            left = scope.deadline - time.monotonic()
+            if left > 0:
+                self._timers = (loop.call_later(left, state.halt, "deadline"),)
+            else:
+                state.halt("deadline")
+        if self._halt_first:
+            state.halt("cancelled")
+
+    def _result(self, state: SolveState, best: Scored, usage: Usage) -> Result:
+        s, verdict = self._settings, self._verdict(state, best)
         self._trace.close(
-            root, chosen=best.id, answer=best.vote, score=best.score, confidence=verdict.confidence,
+            state.root, chosen=best.id, answer=best.vote, score=best.score, confidence=verdict.confidence,
             agreement=verdict.agreement, stopped=state.stopped, usage=usage, **_withheld(verdict),
         )  # fmt: skip
         result = Result(
             problem=self._problem,
             best=best,
-            candidates=tuple(sorted(state.seen, key=lambda c: c.index)),
+            candidates=tuple(sorted(state.seen, key=attrgetter("index"))),
             usage=usage,
             stopped=state.stopped,
             trace=self._trace,
@@ -103,7 +133,7 @@ class Solving:
             warnings=(
                 *cut_short(self._trace.of_kind(*CUT_SHORT)),
                 *warnings(state.held),
-                *escape_warnings(ledger),
+                *escape_warnings(state.ledger),
             ),
             **vars(verdict),
         )
@@ -117,32 +147,6 @@ class Solving:
         doubts = () if below is None else map(_in_words, self._trace.of_kind("doubt", "escalation_failed"))
         return Verdict.of(best, state.seen, state.choices.get(best.id), below, tuple(doubts),
                           person=further is not None and further.person)  # fmt: skip
-
-    async def _search(self, state: SolveState, scope: Scope) -> Scored:
-        loop = asyncio.get_running_loop()
-        self._over: asyncio.Future[None] = loop.create_future()
-        self._strategy = state.tasks.spawn(self._in_scope(SolveRun(state), scope), {}, owner=self)
-        state.driver = self
-        try:
-            if scope.deadline is not None:
-                left = scope.deadline - time.monotonic()
-                if left > 0:
-                    self._timers = (loop.call_later(left, state.halt, "deadline"),)
-                else:
-                    state.halt("deadline")
-            if self._halt_first:
-                state.halt("cancelled")
-            # The task itself is not awaited: a strategy that swallows its cancellation must not delay the caller.
-            await self._over
-            return self._outcome(state, self._strategy)
-        finally:
-            for timer in self._timers:
-                timer.cancel()
-            if isinstance(sys.exception(), GeneratorExit):
-                state.give_up()  # nobody runs this any more, so that nothing can be waited for
-            else:
-                await state.close()
-            del self._strategy  # which has the error, whose traceback has this frame
 
     async def _in_scope(self, run: SolveRun, scope: Scope) -> Scored:
         SCOPE.set(scope)
@@ -158,6 +162,7 @@ class Solving:
     def end_soon(self) -> None:
         """Give the strategy a little time to choose among what it has, and then go on without it."""
         loop = asyncio.get_running_loop()
+        assert self._strategy is not None
         further = loop.call_later(_GRACE, self._strategy.cancel), loop.call_later(_LAST, self._wake)
         self._timers = (*self._timers, *further)
 
@@ -169,10 +174,11 @@ class Solving:
         if not self._over.done() and not self._over.get_loop().is_closed():
             self._over.set_result(None)
 
-    def _outcome(self, state: SolveState, task: asyncio.Task[Scored]) -> Scored:
+    def _outcome(self, state: SolveState, task: asyncio.Task[Scored] | None) -> Scored:
         """Return what the strategy chose, or the best candidate seen if it was cut short."""
         refuse = self._settings.on_exhausted == "raise"
         error: BaseException | None = asyncio.CancelledError()
+        assert task is not None
         if task.done() and not task.cancelled():
             error = task.exception()
         if isinstance(error, BudgetExhausted):

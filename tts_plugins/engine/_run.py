@@ -132,12 +132,12 @@ class SolveRun:
         bound = await model.bound(problem)
         check_bounds(model, bound, state.ledger)
         unit = (bound or FREE).need
-        made, usage = list[Generation](), Usage()
+        ask, made, usage = Whole(model, problem), list[Generation](), Usage()
         while seeds:
             try:
                 hold = await acquire(state.ledger, unit, at_most=min(len(seeds), max(1, model.batch)), within=within)
                 reply, rest, _ = await state.caller.request(
-                    model, problem, seeds[: hold.units], bound=bound, unit=unit, hold=hold, within=within, role=role,
+                    model, ask, seeds[: hold.units], bound=bound, unit=unit, hold=hold, within=within, role=role,
                     parent=parent, alone=True,
                 )  # fmt: skip
             except BudgetExhausted:

@@ -20,8 +20,8 @@ from tts_plugins.errors import (
     TTSError,
 )
 from tts_plugins.protocols import Model, Run, SetVerifier, StopRule
-from tts_plugins.selection import with_content
-from tts_plugins.stopping import should_stop, wave_growth
+from tts_plugins.selection import Ballots, has_content
+from tts_plugins.stopping import stops, wave_growth
 from tts_plugins.types import Scored
 
 # Candidates of one wave at most: more than any server bears, so that a huge n costs nothing by itself.
@@ -45,8 +45,11 @@ class Sampling(Sending):
     ) -> None:
         super().__init__(state, run)
         self._jobs, self._stop, self._wave = jobs, stop, wave
-        self._seen: list[Scored] = []
-        self._failures: list[Failure | BaseException] = []
+        self._arrived = 0
+        # Those that say something, for the rule; and all, where they are scored together.
+        self._said = None if stop is None else Ballots()
+        self._seen: list[Scored] | None = None if self._whole is None else []
+        self._failures: Sequence[Failure | BaseException] = ()
         self._refused: BudgetExhausted | None = None
 
     async def candidates(self) -> AsyncGenerator[Scored, None]:
@@ -69,11 +72,13 @@ class Sampling(Sending):
                             await inbox.filled()
                         arrival = inbox.popleft()
                         if isinstance(arrival, Scored):
-                            self._seen.append(arrival)
+                            self._arrived += 1
+                            if self._seen is not None:
+                                self._seen.append(arrival)
                             if self._whole is None:
                                 state.seen.append(arrival)
                                 yield arrival
-                            done = self._decided(n)
+                            done = self._said is not None and self._decided(arrival, self._said, n)
                         elif isinstance(arrival, str):
                             done = True
                         else:
@@ -85,9 +90,9 @@ class Sampling(Sending):
                     state.trace.close(event)
             await self._stop_sending()
             if self._whole is not None and self._seen:
-                for scored in await self._score_set(self._whole):
+                for scored in await self._score_set(self._whole, self._seen):
                     yield scored
-            if not self._seen:
+            if not self._arrived:
                 raise self._nothing()
         finally:
             await self.close()
@@ -100,7 +105,7 @@ class Sampling(Sending):
             for hold in self._kept.values():
                 hold.release()
             # Their tracebacks have frames that refer to this: a circle, which would keep all of the solve.
-            self._failures, self._refused = [], None
+            self._failures, self._refused = (), None
 
     async def _stop_sending(self) -> None:
         self._closed = True
@@ -112,16 +117,18 @@ class Sampling(Sending):
             return min(self._wave, left)
         if self._stop is None:
             return min(left, _MOST)
-        least = self._stop.least(with_content(self._seen), left)
+        least = self._stop.least(list(self._said or ()), left)
         return min(left, _MOST, max(least, wave_growth(self._stop) * before, 1))
 
-    def _decided(self, n: int) -> bool:
-        left = n - len(self._seen) - len(self._failures)
-        if left <= 0 or not should_stop(self._stop, self._seen, left):
+    def _decided(self, arrival: Scored, said: Ballots, n: int) -> bool:
+        stop, left = self._stop, n - self._arrived - len(self._failures)
+        if has_content(arrival):
+            said.append(arrival)
+        if left <= 0 or stop is None or not said or not stops(stop, said, left):
             return False
         if self._state.stopped == "complete" or self._refused is not None:
             self._state.stopped = "stop_rule"  # what the budget refused was not needed
-        self._state.note("stop", rule=repr(self._stop), seen=len(self._seen), left=left)
+        self._state.note("stop", rule=repr(stop), seen=self._arrived, left=left)
         return True
 
     def _failed(self, arrival: Failure | BaseException) -> bool:
@@ -134,13 +141,13 @@ class Sampling(Sending):
         if isinstance(error, BudgetExhausted) and self._state.exhausted(error):
             self._refused = self._refused or error
             return False
-        self._failures.append(arrival)
+        self._note_failures(arrival)
         if (lacking := shortage(error)) is not None:
             self._state.note("shortage", error=lacking)
         fatal = is_fatal(error)
         if fatal and isinstance(error, ModelError):
             self._state.fatal = (*self._state.fatal, (self._asked_model(), error))
-        if not isinstance(error, TTSError) or (fatal and not self._seen):
+        if not isinstance(error, TTSError) or (fatal and not self._arrived):
             try:
                 raise error
             finally:
@@ -151,6 +158,11 @@ class Sampling(Sending):
 
     def _asked_model(self) -> Model:
         return next(iter(self._jobs)).ask.model
+
+    def _note_failures(self, *failures: Failure | BaseException) -> None:
+        if not isinstance(self._failures, list):  # most samplings have none, and no list either
+            self._failures = []
+        self._failures.extend(failures)
 
     def _first_failure(self) -> BaseException | None:
         return _error_of(self._failures[0]) if self._failures else None
@@ -172,13 +184,13 @@ class Sampling(Sending):
         error.__cause__ = first
         return error
 
-    async def _score_set(self, verifier: SetVerifier) -> list[Scored]:
+    async def _score_set(self, verifier: SetVerifier, seen: Sequence[Scored]) -> list[Scored]:
         """Score all candidates together. One whose score is invalid fails alone."""
-        state, ordered = self._state, sorted(self._seen, key=lambda c: c.index)
+        state, ordered = self._state, sorted(seen, key=lambda c: c.index)
         state.seen += ordered  # without scores, they are what there is if scoring does not come to an end
         hold = state.ledger.join([self._kept[c.id] for c in ordered])
         scored, failures = await score_together(state, self._run, verifier, ordered, hold)
-        self._failures += failures
+        self._note_failures(*failures)
         self._unscored += len(failures)
         if not scored:
             raise self._all_failed()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import numbers
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.answers import Answer, AnswerKey, extract, unfinished
+from tts_plugins.answers import Answer, AnswerKey, extract, remembered, unfinished
 from tts_plugins.engine._blocking import ask_verifier
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Failure
@@ -112,17 +111,17 @@ def _in_unit(verifier: str, candidate: Candidate, name: str, value: object) -> f
     return score
 
 
-# Samples of one model repeat each other, the more the surer it is: reading a short text costs more than looking it up.
-_SHORT = 400
-_read_before = functools.lru_cache(maxsize=512)(extract)
+_extracted = remembered(extract)
 
 
 def _read(key: AnswerKey, text: str) -> object:
-    return _read_before(text) if key is extract and len(text) <= _SHORT else key(text)
+    return _extracted(text) if key is extract else key(text)
 
 
 def is_ours(key: AnswerKey) -> bool:
-    """Whether an answer key is one of this package's, which are quick."""
+    """Return whether an answer key is one of this package's, which are quick unless they say that they are `slow`."""
+    if getattr(key, "slow", False):
+        return False
     return key is extract or str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
 
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from tts_plugins._calls.caller import Send, acquire, check_bounds, words
+from tts_plugins._calls.caller import acquire, check_bounds, words
 from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._trace.recorder import compact
 from tts_plugins.budget import FREE, Amount, Bound, Need
@@ -26,22 +26,25 @@ from tts_plugins.types import Candidate, Reply, Score, Scored
 _AT_ONCE = 16
 
 
+_NOBODY = failing_alone("nobody")
+
+
 class Cost(NamedTuple):
     """What one candidate may cost.
 
     Attributes:
         gen: the bound of its generation; None for a metered model.
         after: what its verification may take.
+        need: what its generation takes.
         unit: both.
         alone: nothing follows a request that needs what is left of its reservation.
-        send: sends a request for candidates that cost this.
     """
 
     gen: Bound | None
     after: Amount
+    need: Need
     unit: Need
     alone: bool
-    send: Send
 
 
 class Sending:
@@ -61,6 +64,7 @@ class Sending:
         # Asked once: what a protocol is, is slow to find out.
         self._alone = state.verifier if is_verifier(state.verifier) else None
         self._whole = state.verifier if is_set_verifier(state.verifier) else None
+        self._failing = _NOBODY if self._alone is None else failing_alone(self._alone.name)
         # A single candidate waits for nothing: it needs no task for itself, and no hold where its verifier is free.
         self._at_once = (
             is_ours(state.answer)
@@ -156,14 +160,14 @@ class Sending:
         gen, after = await self._bounds(ask)
         free = after == FREE.amount
         need = (gen or FREE).need
-        return Cost(gen, after, need if free else need.plus(after), free and self._at_once, ask.send)
+        return Cost(gen, after, need, need if free else need.plus(after), free and self._at_once)
 
     async def _group(
         self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int
     ) -> None:
         """Send one request, and verify what it brings."""
         try:
-            reply, rest, request = await self._request(ask, indices, tuple(seeds), hold, cost, event, cost.send)
+            reply, rest, request = await self._request(ask, indices, tuple(seeds), hold, cost, event)
         except Exception as error:  # noqa: BLE001 - `_failed` decides what becomes of it
             for index, seed in zip(indices, seeds, strict=True):
                 self._inbox.put(Failure(error, Candidate(problem=ask.problem, index=index, seed=seed)))
@@ -213,11 +217,11 @@ class Sending:
         return candidate
 
     def _request(
-        self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int, send: Send
+        self, ask: Ask, indices: Sequence[int], seeds: Sequence[int], hold: Hold, cost: Cost, event: int
     ) -> Coroutine[Any, Any, tuple[Reply, Hold, int]]:
         return self._state.caller.request(
-            ask.model, ask.problem, seeds, bound=cost.gen, unit=cost.unit, hold=hold, within=None, role="model",
-            parent=event, send=send, indices=indices, alone=cost.alone,
+            ask.model, ask, seeds, bound=cost.gen, unit=cost.unit, need=cost.need, hold=hold, within=None, role="model",
+            parent=event, indices=indices, alone=cost.alone,
         )  # fmt: skip
 
     async def _verify(self, candidate: Candidate, hold: Hold | None, parent: int) -> None:
@@ -252,7 +256,7 @@ class Sending:
     async def _judge(self, candidate: Candidate, hold: Hold | None, event: int) -> Scored:
         """Return the candidate with its answer and its score."""
         state, verifier = self._state, self._alone
-        if verifier is not None or not self._at_once:
+        if hold is not None or not self._at_once:  # else it asks for nothing
             self._enter(candidate, hold, event)
         if not self._at_once:
             candidate = await with_answer(candidate, state.answer, self._run)
@@ -262,7 +266,7 @@ class Sending:
             candidate = candidate.replace(**answered(candidate.text, state.answer))
         if verifier is None:
             return Scored.of(candidate)
-        with failing_alone(verifier.name):
+        with self._failing:
             return scored_by(verifier.name, candidate, await self._asked(verifier, candidate))
 
     def _asked(self, verifier: Verifier, candidate: Candidate) -> Awaitable[Score]:
@@ -278,7 +282,9 @@ class Sending:
 def _alike(pending: Iterable[Job], most: int) -> int:
     """How many of the first ones ask the same; `most` at most."""
     asks = [job.ask for job in itertools.islice(pending, most)]
-    return next((i for i, ask in enumerate(asks) if ask is not asks[0]), len(asks))
+    if len(set(map(id, asks))) == 1:  # as nearly always
+        return len(asks)
+    return next(i for i, ask in enumerate(asks) if ask is not asks[0])
 
 
 async def bounds(state: SolveState, ask: Ask, generations: int = 1) -> tuple[Bound | None, Amount]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from tts_plugins._calls.caller import Caller, words
-from tts_plugins._calls.cancellation import End, Halt
+from tts_plugins._calls.cancellation import Halt
 from tts_plugins._calls.context import derive
 from tts_plugins._concurrency.wait_graph import Holder
 from tts_plugins._trace.recorder import Trace
@@ -62,9 +62,8 @@ class SolveState:
     ) -> None:
         self.model, self.verifier, self.seed, self.answer = model, verifier, seed, answer
         self.ledger, self.trace, self.root, self.deadline = ledger, trace, root, deadline
-        self._end = End()
-        self.caller = Caller(ledger=ledger, trace=trace, deadline=deadline, attempts=attempts, end=self._end)
-        self.tasks = Tasks(self._end, deadline)
+        self.caller = Caller(ledger=ledger, trace=trace, deadline=deadline, attempts=attempts)
+        self.tasks = Tasks(self.caller, deadline)
         self.seen: list[Scored] = []
         self.stopped: Stopped = "complete"
         self.held: Held = {}
@@ -126,8 +125,8 @@ class SolveState:
 
     def halt(self, why: Halt) -> None:
         """End as soon as possible with what was seen: wake the code that waits for candidates."""
-        if self._end.halted is None and not self._end.closed:
-            self._end.halted = self.stopped = why
+        if self.caller.halted is None and not self.caller.closed:
+            self.caller.halted = self.stopped = why
             self.note(why)
             for inbox in self.inboxes:
                 inbox.put(why)
@@ -137,11 +136,11 @@ class SolveState:
     @property
     def halted(self) -> Halt | None:
         """Why it ends now, if it does."""
-        return self._end.halted
+        return self.caller.halted
 
     def raise_if_halted(self) -> None:
         """Start nothing more once the time is up, or the solve over."""
-        self._end.check()
+        self.caller.check()
 
     def exhausted(self, error: BudgetExhausted) -> bool:
         """Whether it is this solve's budget that has no room, and not that of a solve inside it; then it is noted."""
@@ -149,7 +148,7 @@ class SolveState:
         if isinstance(ledger, Ledger) and not ledger.pays_for(self.ledger):
             return False
         self.refused = self.refused or error
-        if self._end.halted is None and self.stopped not in ("budget", "error"):
+        if self.caller.halted is None and self.stopped not in ("budget", "error"):
             self.stopped = "budget"
             self.note("budget", error=f"BudgetExhausted: {error}")
         return True
@@ -168,7 +167,7 @@ class SolveState:
 
     async def close(self) -> None:
         """Cancel what is left in flight and wait until all of it is settled."""
-        self._end.closed = True
+        self.caller.closed = True
         try:
             await self.tasks.close()
         finally:
@@ -181,7 +180,7 @@ class SolveState:
 
     def give_up(self) -> None:
         """The same where nothing can be waited for, since the loop or a framework has let go of the solve."""
-        self._end.closed = True
+        self.caller.closed = True
         self.tasks.give_up()
         self._settle()
 

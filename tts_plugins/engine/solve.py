@@ -68,7 +68,9 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
         AllCandidatesFailed: every candidate failed; the first cause is its `__cause__`.
         LowConfidence: the choice is not sure enough, and `on_abstain` is "raise".
     """
-    return await Solving(Problem.of(problem), settings_of(options)).run()
+    solving = Solving(Problem.of(problem), settings_of(options))
+    del problem, options  # of thousands in flight, none need keep them
+    return await solving.run()
 
 
 def solve_sync(problem: object, **options: Unpack[SolveOptions]) -> Result:

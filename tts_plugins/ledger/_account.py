@@ -5,7 +5,7 @@ from __future__ import annotations
 from tts_plugins._concurrency import forks
 from tts_plugins._concurrency.wait_graph import GRAPH, Wait, deliver
 from tts_plugins.budget import ZERO, Amount, Budget
-from tts_plugins.ledger._balance import Balance, Tally
+from tts_plugins.ledger._balance import Balance
 from tts_plugins.ledger._hold import NOTHING, Account, Hold
 from tts_plugins.ledger._ticket import Ticket
 from tts_plugins.types import Usage
@@ -20,7 +20,8 @@ class TreeAccount(Account):
        amount.
     2. Spent and held are together at most the limit, and the overshoot: what was charged beyond its hold.
     3. Each hold has a mirror in the account that pays for this one, with the same amount, and is closed with it. So 1
-       and 2 hold there too, and nothing that is spent inside is free outside.
+       and 2 hold there too, and nothing that is spent inside is free outside. Where an account passes, which is that of
+       nearly every solve on a shared ledger, the mirror is the hold itself.
 
     Why no wait for room lasts for ever is the matter of `_concurrency.wait_graph`, whose resource an account is.
     """
@@ -32,8 +33,9 @@ class TreeAccount(Account):
         self.balance, self.payer, self.inside = Balance(budget), payer, inside
         self._around = inside or around
         self._process: int = forks.process() if payer is None else payer._process
-        self._tally = Tally()
-        self._role: str | None = None
+        self.passes = budget is None and payer is not None and inside is None
+        self.passing = 0
+        self.role: str | None = None
 
     # All of it runs under the lock of the graph, but for `close`, which takes it.
 
@@ -76,14 +78,19 @@ class TreeAccount(Account):
 
     def take(self, amount: Amount, within: Hold | None, units: int) -> Hold:
         """Hold an amount for which there is room, here and in the accounts that pay for this one."""
-        outer = self.inside if within is None else within.mirror
-        mirror = None if self.payer is None else self.payer.take(amount, outer, units)
+        bearer = self.bearer()
+        outer = bearer.inside if within is None else within.mirror
+        mirror = None if bearer.payer is None else bearer.payer.take(amount, outer, units)
         fresh = amount
         if within is not None and within.open:
             fresh = amount.excess(within.amount)
             within.amount = within.amount.excess(amount)
-        if fresh != ZERO:
-            self.balance.hold(fresh)
+        account: Account | None = self
+        while account is not None:
+            if fresh != ZERO:
+                account.balance.hold(fresh)
+            account.passing += account.passes
+            account = account.payer if account.passes else None
         hold = Hold(self, amount, within, mirror, units)
         GRAPH.opened(hold)
         return hold
@@ -102,14 +109,16 @@ class TreeAccount(Account):
             over = over if bounded else Amount(over.calls)
             h: Hold | None = hold
             while h is not None:
-                ledger = h.ledger
-                assert isinstance(ledger, TreeAccount)
-                ledger.balance.close(h.amount, used, over)
+                account: Account | None = h.ledger
+                while account is not None:
+                    account.balance.close(h.amount, used, over)
+                    if not free:
+                        account.balance.add(usage, role)
+                        role = account.role or role
+                    account.passing -= account.passes
+                    account = account.payer if account.passes else None
                 if h.within is not None and (h.inside or not free):
                     h.within.charged_inside(h.inside if free else (*h.inside, usage))
-                if not free:
-                    ledger._tally.add(usage, role)
-                    role = ledger._role or role
                 GRAPH.closed(h)
                 h = h.mirror
             answers = GRAPH.settle()

@@ -7,13 +7,46 @@ from operator import add, attrgetter
 from tts_plugins.budget import DIMENSIONS, PICO, ZERO, Amount, Budget, Need
 from tts_plugins.types import EMPTY, Usage
 
-__all__ = ["Balance", "Tally"]
+__all__ = ["Balance"]
 
 _NO_LIMITS = (None,) * len(DIMENSIONS)
+_COUNTS = ("calls", "requests", "prompt_tokens", "completion_tokens", "cached_tokens", "seconds", "overshoot")
+_counts_of = attrgetter(*_COUNTS)
 
 
-class Balance:
-    """Limits, and what is spent and held of them.
+class Tally:
+    """The sum of usages, by role too. It keeps none of them: there may be thousands, of calls in flight at once."""
+
+    __slots__ = ("_of_none", "_sums")
+
+    def __init__(self) -> None:
+        # By role: the counts, whether they are exact, and dollars if the price is known.
+        self._sums: dict[str, tuple[tuple[float, ...], bool, float | None]] = {}
+        self._of_none: Usage | None = None
+
+    def add(self, usage: Usage, role: str | None) -> None:
+        """Add one, as that of a role; None where it says itself whose it is."""
+        if role is None:
+            self._of_none = usage if self._of_none is None else self._of_none + usage
+            return
+        counts, exact, usd = _counts_of(usage), usage.exact, usage.usd
+        if (before := self._sums.get(role)) is not None:
+            counts = tuple(map(add, before[0], counts))
+            exact = before[1] and exact
+            usd = None if usd is None or before[2] is None else before[2] + usd
+        self._sums[role] = counts, exact, usd
+
+    def total(self) -> Usage:
+        """Return the sum."""
+        parts = [] if self._of_none is None else [self._of_none]
+        for role, (counts, exact, usd) in self._sums.items():
+            part = Usage.made(**dict(zip(_COUNTS, counts, strict=True)), exact=exact, usd=usd, by_role=EMPTY)
+            parts.append(part.of_role(role))
+        return Usage() if not parts else parts[0] if len(parts) == 1 else Usage.sum(parts)
+
+
+class Balance(Tally):
+    """Limits, what is spent and held of them, and on which usage.
 
     Invariant: spent + held <= limit + overshoot, in each dimension.
     """
@@ -21,6 +54,7 @@ class Balance:
     __slots__ = ("budget", "held", "limits", "overshoot", "spent", "unlimited")
 
     def __init__(self, budget: Budget | None) -> None:
+        super().__init__()
         self.budget = budget
         self.limits = _NO_LIMITS if budget is None else tuple(budget.limit(d) for d in DIMENSIONS)
         self.unlimited = self.limits == _NO_LIMITS
@@ -76,38 +110,3 @@ class Balance:
             self.spent = self.spent.plus(used)
             if over != ZERO:
                 self.overshoot = self.overshoot.plus(over)
-
-
-_COUNTS = ("calls", "requests", "prompt_tokens", "completion_tokens", "cached_tokens", "seconds", "overshoot")
-_counts_of = attrgetter(*_COUNTS)
-
-
-class Tally:
-    """The sum of usages, by role too. It keeps none of them: there may be thousands, of calls in flight at once."""
-
-    __slots__ = ("_of_none", "_sums")
-
-    def __init__(self) -> None:
-        # By role: the counts, whether they are exact, and dollars if the price is known.
-        self._sums: dict[str, tuple[tuple[float, ...], bool, float | None]] = {}
-        self._of_none: Usage | None = None
-
-    def add(self, usage: Usage, role: str | None) -> None:
-        """Add one, as that of a role; None where it says itself whose it is."""
-        if role is None:
-            self._of_none = usage if self._of_none is None else self._of_none + usage
-            return
-        counts, exact, usd = _counts_of(usage), usage.exact, usage.usd
-        if (before := self._sums.get(role)) is not None:
-            counts = tuple(map(add, before[0], counts))
-            exact = before[1] and exact
-            usd = None if usd is None or before[2] is None else before[2] + usd
-        self._sums[role] = counts, exact, usd
-
-    def total(self) -> Usage:
-        """Return the sum."""
-        parts = [] if self._of_none is None else [self._of_none]
-        for role, (counts, exact, usd) in self._sums.items():
-            part = Usage.made(exact=exact, usd=usd, by_role=EMPTY, **dict(zip(_COUNTS, counts, strict=True)))
-            parts.append(part.of_role(role))
-        return parts[0] if len(parts) == 1 else Usage.sum(parts)

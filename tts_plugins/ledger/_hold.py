@@ -19,11 +19,18 @@ class Account(Resource):
         balance: its figures.
         payer: the account that pays for it, if there is one.
         inside: the hold there that it draws from.
+        role: what all that is spent here is for whoever pays; None where the usages say so.
+        passes: it only counts, without limits and without a hold that it draws from, so that a hold of this account is
+            one of its payer, too.
+        passing: its open holds of that kind.
     """
 
     balance: Balance
     payer: Account | None
     inside: Hold | None
+    role: str | None
+    passes: bool
+    passing: int
 
     def close(self, hold: Hold, usage: Usage, *, bounded: bool = True, role: str | None = None) -> Amount | None:
         """Charge a hold and give back the rest; return what went beyond it, None where it is closed already."""
@@ -43,8 +50,16 @@ class Account(Resource):
         while account is not None:
             yield account, ZERO if within is None or not within.open else within.amount
             # What is drawn from a hold here is drawn from its mirror in each account that pays.
-            within = account.inside if within is None else within.mirror
+            if not account.passes:
+                within = account.inside if within is None else within.mirror
             account = account.payer
+
+    def bearer(self) -> Account:
+        """Return the account whose room a hold of this one takes: the first that does not pass."""
+        account: Account = self
+        while account.passes and account.payer is not None:
+            account = account.payer
+        return account
 
 
 class Hold(Holder):
@@ -66,8 +81,8 @@ class Hold(Holder):
 
     @property
     def resource(self) -> Resource:
-        """The account: its room is what others wait for."""
-        return self.ledger
+        """The account whose room others wait for."""
+        return self.ledger.bearer()
 
     def settle(self, usage: Usage, *, bounded: bool = True, role: str | None = None) -> Amount:
         """Charge what was really used and give back the rest.
@@ -113,7 +128,7 @@ class Hold(Holder):
         deliver(answers)
 
     def mirrors(self) -> Iterator[Hold]:
-        """Yield it, and the same amount in each account that pays for its own."""
+        """Yield it, and the same amount in each account that pays for its own, unless that is the same hold."""
         hold: Hold | None = self
         while hold is not None:
             yield hold

@@ -16,7 +16,7 @@ from tts_plugins._concurrency.wait_graph import GRAPH, deliver
 from tts_plugins.budget import ZERO, Amount, Budget, Need
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.ledger._account import TreeAccount
-from tts_plugins.ledger._hold import Hold
+from tts_plugins.ledger._hold import Account, Hold
 from tts_plugins.ledger._ticket import Claim, Ticket
 from tts_plugins.types import Usage
 
@@ -53,7 +53,7 @@ class Ledger(TreeAccount):
         self.budget = budget
         # Of the root, which all inside share: who waits. It refers to itself nowhere, so it is freed with its last use.
         self._queue: set[Ticket] = set() if payer is None else payer._queue
-        self._role = role
+        self.role = role
         self._started: float | None = None
         self.escaped = 0  # solves that ran on threads of a function of the user's, without this account
 
@@ -96,7 +96,7 @@ class Ledger(TreeAccount):
     def usage(self) -> Usage:
         """All that was settled here, by role too."""
         with GRAPH.lock:
-            return self._tally.total()
+            return self.balance.total()
 
     @property
     def root(self) -> Ledger:
@@ -116,7 +116,7 @@ class Ledger(TreeAccount):
     @property
     def open_holds(self) -> int:
         """Holds that are neither settled nor released: zero when nothing runs."""
-        return self.holders
+        return self.holders + self.passing
 
     def left(self) -> dict[str, float | None]:
         """What is neither spent nor held, for calls, tokens and usd; None where there is no limit."""
@@ -150,18 +150,21 @@ class Ledger(TreeAccount):
         Raises:
             BudgetExhausted: what is spent and what is held are together more than a limit.
         """
-        if not any(any(account.balance.overshoot) for account, _ in self.chain(None)):
+        account: Account | None = self
+        while account is not None and account.balance.overshoot == ZERO:
+            account = account.payer
+        if account is None:
             return  # as long as every bound was right, what is reserved has room
         with GRAPH.lock:
-            for account, _ in self.chain(None):
-                balance = account.balance
+            for payer, _ in self.chain(None):
+                balance = payer.balance
                 if balance.overdrawn():
                     refusal = BudgetExhausted(
                         f"calls took more than was reserved for them, {balance.overshoot} in all, so that others are "
                         f"not sent: of {balance.budget} are {balance.spent} spent and {balance.held} held; does the "
                         "server keep max_tokens?"
                     )
-                    refusal.ledger = account
+                    refusal.ledger = payer
                     raise refusal
 
     def reserve(self, unit: Amount | Need, *, at_most: int = 1, within: Hold | None = None) -> Hold:

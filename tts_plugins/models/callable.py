@@ -11,6 +11,7 @@ from typing import Any
 from tts_plugins._internal.config import check_count, check_price
 from tts_plugins._internal.signatures import signature_of
 from tts_plugins._internal.threads import call_user
+from tts_plugins._internal.values import once_made
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, MalformedResponse
 from tts_plugins.types import Generation, Problem, Reply, Scored, Usage
@@ -67,6 +68,7 @@ class CallableModel:
         self._revise, self._revision = revise, revision
         self._taken: dict[tuple[bool, str], bool] = {}
 
+    @once_made
     def __repr__(self) -> str:
         return f"CallableModel({self.name})"
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.error_bodies import error_in
 from tts_plugins._internal.http_errors import reply_error, shown_address
-from tts_plugins._internal.secrets import cleaned
-from tts_plugins._internal.values import field, fields_of, is_whole, listed
+from tts_plugins._internal.secrets import cleaned, hidden, hidden_address
+from tts_plugins._internal.values import field, fields_of, is_whole, listed, once_made
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 from tts_plugins.models._llama_cpp.served_model import EMBEDDED, PLACEHOLDER, Served
@@ -59,6 +59,7 @@ class EmbeddingModel:
         timeout: float = 120.0,
         concurrency: int | None = 16,
     ) -> None:
+        base_url, api_key = hidden_address(base_url), hidden(api_key)
         if not isinstance(model, str) or not model.strip():
             raise ConfigurationError(f"EmbeddingModel: model={model!r} must be the server's name for the model")
         if not timeout > 0 or (price is not None and not 0 <= price < math.inf):
@@ -71,6 +72,7 @@ class EmbeddingModel:
         self._timeout, self._asked = timeout, model
         self._clients = Clients(base_url=base_url, api_key=api_key, client=client, timeout=timeout)
 
+    @once_made
     def __repr__(self) -> str:
         where = f", base_url={shown_address(self._base_url)!r}" if self._base_url else ""
         return f"{type(self).__name__}({self.name!r}{where})"

@@ -15,10 +15,10 @@ from tts_plugins._internal.config import check_count, check_price
 from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.request_sent import holding, leaving
-from tts_plugins._internal.secrets import cleaned, hidden_headers
+from tts_plugins._internal.secrets import cleaned, hidden, hidden_address, hidden_headers
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, Trust, pricing
-from tts_plugins._internal.values import effort_fields, field
+from tts_plugins._internal.values import effort_fields, field, once_made
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, ModelError, RequestNotSent, TTSError
 from tts_plugins.models._chat.revising import Revising
@@ -108,6 +108,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         steps: StepSettings | None = None,
         revision: Turns | None = None,
     ) -> None:
+        base_url, api_key, headers = hidden_address(base_url), hidden(api_key), hidden_headers(headers)
         make = client if callable(client) else None
         client = make() if make is not None else cast("AsyncOpenAI | None", client)
         _check(model, temperature, max_tokens, timeout, batch, price, client)
@@ -120,7 +121,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             base_url=base_url, api_key=api_key, client=client, make=make, timeout=timeout, headers=headers
         )
         self._base_url = self._clients.address
-        self._timeout, self._system, self._headers = timeout, system, hidden_headers(headers)
+        self._timeout, self._system, self._headers = timeout, system, headers
         self._accepted = Accepted(batch)
         # The table of published prices takes most of a second to load, in which a loop could keep no deadline.
         self._priced = price is not None or not _on_a_loop()
@@ -178,6 +179,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         """Return the fields of a request that ask for a reasoning effort."""
         return effort_fields(effort)
 
+    @once_made
     def __repr__(self) -> str:
         where = f", base_url={shown_address(self._base_url)!r}" if self._base_url else ""
         return f"{type(self).__name__}({self.name!r}{where})"
@@ -249,8 +251,7 @@ class OpenAICompatibleModel(Stepping, Revising):
             return await self._read(asked, response)
         except ArgumentsRefused as error:
             wrong = RequestNotSent(f"{self.server}: {error}", model=self)
-            wrong.__cause__ = error.__cause__
-            return wrong
+            return self._failed(wrong, error.__cause__, asked.requests)
         except TTSError as error:
             return self._failed(error, error.__cause__, asked.requests)
         except TimeoutError as error:

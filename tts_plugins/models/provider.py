@@ -7,6 +7,7 @@ from typing import Any
 
 from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.http_limits import check_address, check_value
+from tts_plugins._internal.secrets import hidden, hidden_address
 from tts_plugins._internal.token_usage import Price, pricing
 from tts_plugins.errors import RequestRefused, TTSError
 from tts_plugins.models._chat.step_format import StepSettings
@@ -70,6 +71,7 @@ class ProviderModel(OpenAICompatibleModel):
         steps: StepSettings | None = None,
         revision: Turns | None = None,
     ) -> None:
+        base_url, api_key = hidden_address(base_url), hidden(api_key)
         self.provider, self._model = split_name(model)
         if base_url is not None:
             check_address(_WHO, base_url)

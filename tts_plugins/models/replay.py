@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
+from tts_plugins._internal.values import once_made
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, RequestRefused
 from tts_plugins.pools import Pool, PoolCandidate, PoolProblem
@@ -60,6 +61,7 @@ class ReplayModel:
         self._by_prompt = {p.prompt: p for p in pool.problems if p.prompt}
         self._left: WeakKeyDictionary[Problem, list[PoolCandidate]] = WeakKeyDictionary()
 
+    @once_made
     def __repr__(self) -> str:
         return f"ReplayModel({self.name}, seed={self._seed})"
 

@@ -187,6 +187,10 @@ class ComputeOptimal(BaseStrategy):
         plan = fitting[-1] if fitting else self.plans[0]
         if not fitting:
             plan = replace(plan, stages=())
+            run.note(
+                "doubt", said=f"the policy's smallest plan is for {plan.budget} samples, and the budget is sure to pay "
+                f"for {room} only: what it promises may not hold; calibrate with budgets=({max(room, 1)}, …)",
+            )  # fmt: skip
         run.note("plan", budget=plan.budget, room=room, fixed=repr(plan.fixed), stages=len(plan.stages))
         if plan.abstain is not None and plan.abstain.below is not None:
             run.note("threshold", below=plan.abstain.below)

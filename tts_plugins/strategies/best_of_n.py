@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count
@@ -70,4 +71,4 @@ class BestOfN(BaseStrategy):
             candidates.append(candidate)
         if run.verifier is None:
             return chosen(run, candidates, "majority")
-        return chosen(run, sorted(candidates, key=lambda c: c.index), self.select, self.stop)
+        return chosen(run, sorted(candidates, key=attrgetter("index")), self.select, self.stop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from tts_plugins._internal.config import check_count
@@ -62,4 +63,4 @@ class SelfConsistency(BaseStrategy):
         candidates = list[Scored]()
         async for candidate in run.sample(problem, self.n, stop=self.stop, wave=self.wave):
             candidates.append(candidate)
-        return chosen(run, sorted(candidates, key=lambda c: c.index), "majority", self.stop)
+        return chosen(run, sorted(candidates, key=attrgetter("index")), "majority", self.stop)

@@ -116,9 +116,32 @@ class Candidate:
     id: str = field(default_factory=_new_id)
 
     @classmethod
-    def made(cls, problem: Problem, **values: Any) -> Candidate:
-        """A new one, of fields by name; as the class itself makes it, in a third of the time."""
-        return from_checked(Candidate, {"problem": problem, **_NEW, "id": _new_id(), **values})
+    def whole(
+        cls, problem: Problem, generation: Generation, index: int, seed: int, parent: str | None = None
+    ) -> Candidate:
+        """A whole solution, as a model wrote it in one go."""
+        said = vars(generation)  # its `output` is perhaps not built yet
+        return from_checked(
+            Candidate,
+            {
+                "problem": problem,
+                "text": said["text"],
+                "output": said["output"],
+                "answer": None,
+                "answer_key": None,
+                "steps": (),
+                "finished": True,
+                "truncated": said["finish_reason"] == "length",
+                "finish_reason": said["finish_reason"],
+                "tokens": said["tokens"],
+                "logprobs": said["logprobs"],
+                "reasoning": said["reasoning"],
+                "index": index,
+                "seed": seed,
+                "parent": parent,
+                "id": _new_id(),
+            },
+        )
 
     @property
     def vote(self) -> str | None:
@@ -163,7 +186,6 @@ class Scored(Candidate):
 
 Generation.output = Candidate.output = Output()
 _SAID = {f.name: None if f.default is MISSING else f.default for f in fields(Generation)}
-_NEW = {f.name: f.default for f in fields(Candidate) if f.default is not MISSING}
 _CANDIDATE_FIELDS = tuple(Candidate.__dataclass_fields__)
 _FIELDS: Mapping[type[Candidate], int] = {kind: len(kind.__dataclass_fields__) for kind in (Candidate, Scored)}
 _UNSCORED = {"score": None, "step_scores": (), "feedback": "", "details": EMPTY}

@@ -10,6 +10,7 @@ they do what they did.
 from __future__ import annotations
 
 import concurrent.futures.thread as executors
+import contextlib
 import functools
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from contextvars import Context
 from dataclasses import replace
 from typing import Any
 
+from tts_plugins_dspy._calls.interception import Refused
 from tts_plugins_dspy._calls.scope import Scope, scoped, standing_scope
 
 _CARRIES = "_tts_plugins_carries"
@@ -53,7 +55,7 @@ def _starting(plain: Callable[..., Any]) -> Callable[..., Any]:
         scope = standing_scope()
         if scope is not None and not _is_pooled(self):
             lent = replace(scope, lent=True) if isinstance(scope, Scope) else scope
-            self.run = functools.partial(_run, lent, self)
+            self.run = functools.partial(_run, lent, self, vars(self).get("run"))
         return plain(self)
 
     return start
@@ -64,9 +66,12 @@ def _within(scope: Any, function: Callable[..., Any], /, *args: Any, **kwargs: A
         return function(*args, **kwargs)
 
 
-def _run(scope: Any, thread: Any) -> None:
+def _run(scope: Any, thread: Any, own: Callable[[], None] | None) -> None:
     del thread.run  # it refers to the thread, which would then be freed by the collector of circles alone
-    _within(scope, thread.run)
+    if own is not None:
+        thread.run = own
+    with contextlib.suppress(Refused):  # the candidate, which has the meter, says so
+        _within(scope, thread.run)
 
 
 def _has_context(function: Any) -> bool:

@@ -6,8 +6,8 @@ import contextlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import dspy
 
@@ -18,27 +18,59 @@ from tts_plugins_dspy._outputs.forms import last_field, plain, vote_of
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\n?(.*?)(?=\n*\[\[ ## \w+ ## \]\]|\Z)", re.DOTALL)
 
 
-def vote_here() -> Callable[[Any], str | None]:
-    """Return what reads votes from the outputs of a call that is made here, in a predictor or outside of one."""
-    callers = [caller for caller in dspy.settings.get("caller_modules") or [] if isinstance(caller, dspy.Module)]
-    signature = getattr(callers[-1], "signature", None) if callers else None
-    adapter = dspy.settings.get("adapter") or dspy.ChatAdapter()
+class Votes:
+    """What votes of the outputs of a call that is made here, in a predictor or outside of one."""
 
-    def vote(output: Any) -> str | None:
-        text = said_by(output)
-        fields = None if signature is None else _parsed(adapter, signature, text)
-        return last_field(dspy.Prediction.from_completions([fields], signature)) if fields else _last(text)
+    def __init__(self) -> None:
+        callers = [caller for caller in dspy.settings.get("caller_modules") or [] if isinstance(caller, dspy.Module)]
+        self._signature = getattr(callers[-1], "signature", None) if callers else None
+        self._adapter = dspy.settings.get("adapter") or dspy.ChatAdapter()
+        fields = () if self._signature is None else self._signature.output_fields.values()
+        self._calls_tools = self._signature is None or any(dspy.ToolCalls in _kinds(field) for field in fields)
 
-    return vote
+    def __call__(self, output: Any) -> str | None:
+        """Return the vote of an output; None where it has none."""
+        text, calls = _parts(output)
+        if calls and self._calls_tools:
+            return vote_of(calls)  # what it does, whatever it says beside it
+        fields = self._fields(text)
+        if fields:
+            return last_field(dspy.Prediction.from_completions([fields], self._signature))
+        return _last(text + calls)
+
+    def parses(self, output: Any) -> bool:
+        """Return whether the adapter can read it, where one will."""
+        text, calls = _parts(output)
+        return self._signature is None or bool(calls and self._calls_tools) or bool(self._fields(text))
+
+    def _fields(self, text: str) -> dict[str, Any] | None:
+        return None if self._signature is None else _parsed(self._adapter, self._signature, text)
 
 
 def said_by(output: Any) -> str:
     """Return what a language model's output says, its tool calls included."""
+    return "".join(_parts(output))
+
+
+def _parts(output: Any) -> tuple[str, str]:
+    """The text, and the tool calls as a text: without their ids, and with their arguments in one spelling."""
     first = output[0] if isinstance(output, list) and output else output
     if isinstance(first, Mapping):
-        said, calls = str(first.get("text") or ""), first.get("tool_calls")
-        return f"{said}{plain([dict(call) for call in calls])}" if calls else said
-    return first if isinstance(first, str) else str(getattr(first, "text", first) or "")
+        calls = [_call(_item(call, "function") or call) for call in first.get("tool_calls") or ()]
+        return str(first.get("text") or ""), plain(calls) if calls else ""
+    return first if isinstance(first, str) else str(getattr(first, "text", first) or ""), ""
+
+
+def _call(function: Any) -> dict[str, Any]:
+    arguments = _item(function, "arguments")
+    if isinstance(arguments, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            arguments = json.loads(arguments)
+    return {"name": _item(function, "name"), "arguments": arguments}
+
+
+def _item(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def _parsed(adapter: Any, signature: Any, text: str) -> dict[str, Any] | None:
@@ -56,10 +88,14 @@ def _parsed(adapter: Any, signature: Any, text: str) -> dict[str, Any] | None:
 def _without_native(signature: Any) -> Any:
     """The signature without the outputs that come beside the text, such as tool calls and native reasoning."""
     for name, field in signature.output_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and kind.__module__.startswith("dspy."):
+        if any(isinstance(kind, type) and kind.__module__.startswith("dspy.") for kind in _kinds(field)):
             signature = signature.delete(name)
     return signature
+
+
+def _kinds(field: Any) -> tuple[Any, ...]:
+    """The type of a field, and those of a union or an optional one."""
+    return (field.annotation, *get_args(field.annotation))
 
 
 def _last(text: str) -> str | None:

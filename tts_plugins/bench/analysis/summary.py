@@ -96,6 +96,14 @@ class Arm:
         """Solves that ended with an error instead of an answer."""
         return [s for s in self.all if s.error is not None]
 
+    @property
+    def answered(self) -> tuple[int, int] | None:
+        """How many graded solves were answered, and how many of these answers are right; None if all were answered."""
+        if not any(s.abstained for s in self.all):
+            return None
+        given = [s.correct for s in self.all if s.correct is not None and not s.abstained]
+        return len(given), given.count(True)
+
     @cached_property
     def tokens(self) -> Estimate:
         """Tokens of a solve."""

@@ -143,6 +143,14 @@ def remarks(summary: Summary) -> list[str]:
         said.append("≤: the server did not count some of these tokens, which are bounds or estimates")
     if any(arm.lone for arm in summary.arms):
         said.append("Without an interval: one problem was graded, and it says nothing of others")
+    for arm in summary.arms:
+        if arm.answered is not None:
+            given, right = arm.answered
+            share = f", {right / given:.3f} of them right" if given else ""
+            said.append(
+                f"{arm.name} is sure enough to answer {given} of {len(arm.all)} solves{share}; the other figures "
+                "are of all, those withheld included"
+            )
     if bare:
         said.append(f"{bare} of {len(summary.problems)} problems have no answer and are not counted")
     return said
@@ -175,6 +183,7 @@ def _arm(arm: Arm, first: Arm, frontier: bool, place: Placing | None) -> dict[st
         "name": arm.name,
         "solves": len(arm.all),
         "failed": len(arm.failed),
+        "answered": None if arm.answered is None else dict(zip(("solves", "right"), arm.answered, strict=True)),
         "accuracy": _plain(arm.accuracy),
         "over_the_first": _plain(arm.gain(first)),
         "candidates": _plain(arm.samples),

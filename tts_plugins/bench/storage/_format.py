@@ -13,19 +13,25 @@ from tts_plugins.bench.storage._config_diff import differences, grown, in_grade_
 from tts_plugins.bench.storage.rows import ProblemRow
 from tts_plugins.errors import ConfigurationError, DataError
 
-FORMAT, VERSION = "tts-bench", 2
-# Version 2 keeps the text of an answer that is not one of its solve's candidates.
-SINCE_1 = "text"
+FORMAT, VERSION = "tts-bench", 3
+# Columns that earlier versions do not have. Version 2 keeps the text of an answer that is not one of its solve's
+# candidates; version 3 how sure it was, whether it was withheld, and the messages of a problem that is a conversation.
+_ADDED = {
+    "solves": {"text": "TEXT", "confidence": "REAL", "abstained": "INTEGER NOT NULL DEFAULT 0"},
+    "problems": {"messages": "TEXT"},
+}
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS problems (
-  id TEXT PRIMARY KEY, place INTEGER NOT NULL, text TEXT, answer TEXT, level TEXT) WITHOUT ROWID;
+  id TEXT PRIMARY KEY, place INTEGER NOT NULL, text TEXT, answer TEXT, level TEXT,
+  messages TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS solves (
   problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, correct INTEGER, answer TEXT, score REAL,
   chosen INTEGER, stopped TEXT NOT NULL, error TEXT, choice TEXT, calls INTEGER NOT NULL, requests INTEGER NOT NULL,
   prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, verifier_tokens INTEGER NOT NULL, usd REAL,
-  seconds REAL NOT NULL, exact INTEGER NOT NULL, text TEXT, PRIMARY KEY (problem, arm, seed)) WITHOUT ROWID;
+  seconds REAL NOT NULL, exact INTEGER NOT NULL, text TEXT, confidence REAL,
+  abstained INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (problem, arm, seed)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS candidates (
   problem TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, place INTEGER NOT NULL, answer TEXT,
   correct INTEGER, score REAL, tokens INTEGER, truncated INTEGER NOT NULL, finished INTEGER NOT NULL, step_scores TEXT,
@@ -69,20 +75,28 @@ def _describe(db: sqlite3.Connection, config: Mapping[str, Any], problems: Seque
         for table in ("about", "problems"):
             db.execute(f"DELETE FROM {table}")
         db.executemany("INSERT INTO about VALUES (?, ?)", [(k, json.dumps(v)) for k, v in about.items()])
-        rows = [clean((p.id, place, p.text, p.answer, p.level)) for place, p in enumerate(problems)]
-        db.executemany("INSERT INTO problems VALUES (?, ?, ?, ?, ?)", rows)
+        for name in missing(db, "problems"):  # of a file of an earlier release that grows
+            db.execute(f"ALTER TABLE problems ADD COLUMN {name} {_ADDED['problems'][name]}")
+        rows = [clean((p.id, place, p.text, p.answer, p.level, p.messages)) for place, p in enumerate(problems)]
+        db.executemany(
+            "INSERT INTO problems (id, place, text, answer, level, messages) VALUES (?, ?, ?, ?, ?, ?)", rows
+        )
 
 
-def is_current(db: sqlite3.Connection) -> bool:
-    return any(name == SINCE_1 for _, name, *_ in db.execute("PRAGMA table_info(solves)"))
+def missing(db: sqlite3.Connection, table: str) -> list[str]:
+    """Return the columns of a table that the file lacks, since an earlier release made it."""
+    there = {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
+    return [name for name in _ADDED[table] if name not in there]
 
 
 def upgrade(db: sqlite3.Connection) -> None:
     """Make a file of an earlier release one of this version, all of it or nothing."""
-    if not is_current(db):
+    lacking = [(table, name) for table in _ADDED for name in missing(db, table)]
+    if lacking:
         with db:
             db.execute("BEGIN")
-            db.execute(f"ALTER TABLE solves ADD COLUMN {SINCE_1} TEXT")
+            for table, name in lacking:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {name} {_ADDED[table][name]}")
             db.execute("UPDATE about SET value = ? WHERE key = 'version'", (json.dumps(VERSION),))
 
 

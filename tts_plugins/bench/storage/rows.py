@@ -25,6 +25,8 @@ class SolveRow(SolveKey):
         error: why there is no answer.
         choice: the strategy that a policy chose.
         text: the answer, if it is not one of its candidates, such as several combined.
+        confidence: how sure the choice was, as in `Result`.
+        abstained: whether the answer was withheld, since it was not sure enough; `correct` is of what was withheld.
         calls, requests, prompt_tokens, completion_tokens, usd, seconds, exact: its whole usage, as in `Usage`.
         verifier_tokens: those of the tokens that the verifier took.
     """
@@ -37,6 +39,8 @@ class SolveRow(SolveKey):
     error: str | None = None
     choice: str | None = None
     text: str | None = None
+    confidence: float | None = None
+    abstained: bool = False
     calls: int = 0
     requests: int = 0
     prompt_tokens: int = 0
@@ -76,9 +80,13 @@ class CandidateRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemRow:
-    """A problem of the benchmark, in the order of its source."""
+    """A problem of the benchmark, in the order of its source.
+
+    `messages` is JSON: the whole conversation, where `text` is only the user's last message of it.
+    """
 
     id: str
     text: str | None = None
     answer: str | None = None
     level: str | None = None
+    messages: str | None = None

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tts_plugins._storage.sqlite_files import clean, connect, explained, lock_file, named
-from tts_plugins.bench.storage._format import SINCE_1, begin, is_current, is_empty, read_config, upgrade
+from tts_plugins.bench.storage._format import begin, is_empty, missing, read_config, upgrade
 from tts_plugins.bench.storage.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
 from tts_plugins.errors import DataError
 
@@ -96,8 +96,9 @@ class Store:
     @explained
     def problems(self) -> list[ProblemRow]:
         """Return all problems, in their order."""
-        rows = self._db.execute("SELECT id, text, answer, level FROM problems ORDER BY place")
-        return [ProblemRow(id=i, text=t, answer=a, level=v) for i, t, a, v in rows]
+        messages = "NULL" if missing(self._db, "problems") else "messages"
+        rows = self._db.execute(f"SELECT id, text, answer, level, {messages} FROM problems ORDER BY place")
+        return [ProblemRow(id=i, text=t, answer=a, level=v, messages=m) for i, t, a, v, m in rows]
 
     @explained
     def done(self) -> set[tuple[str, str, int]]:
@@ -107,9 +108,11 @@ class Store:
     @explained
     def solves(self) -> list[SolveRow]:
         """Return all solves that have ended, by problem, arm and seed."""
-        names = [f.name for f in fields(SolveRow) if f.name != SINCE_1 or is_current(self._db)]
+        lacking = missing(self._db, "solves")
+        names = [f.name for f in fields(SolveRow) if f.name not in lacking]
+        flags = [name for name in ("correct", "exact", "abstained") if name in names]
         rows = self._db.execute(f"SELECT {', '.join(names)} FROM solves ORDER BY problem, arm, seed")
-        return [SolveRow(**_typed(dict(zip(names, row, strict=True)), "correct", "exact")) for row in rows]
+        return [SolveRow(**_typed(dict(zip(names, row, strict=True)), *flags)) for row in rows]
 
     @explained
     def candidates(self) -> dict[tuple[str, str, int], list[CandidateRow]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tts_plugins._internal.files import partial, writing
 from tts_plugins.bench.storage.store import Store
-from tts_plugins.bench.training.rows import Filters, Format, Row, check_format, training_rows
+from tts_plugins.bench.training.rows import Filters, Format, Judge, Row, check_format, judge_of, training_rows, words
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 
@@ -27,6 +27,7 @@ class Exported:
         files: those that were written.
         problems: of the source that gave at least one row.
         dropped: what was left out, by its reason.
+        judge: what made a candidate good; None for "prm", which goes by the scores of steps.
     """
 
     train: int
@@ -34,6 +35,7 @@ class Exported:
     files: tuple[Path, ...]
     problems: int
     dropped: Mapping[str, int]
+    judge: Judge | None = None
 
 
 def export(
@@ -59,7 +61,8 @@ def export(
         raise ConfigurationError(f"export: test_share={test_share!r} must be a number from 0 to below 1")
     pool = source if isinstance(source, Pool) else pool_of(source)
     dropped: Counter[str] = Counter()
-    made = _by_prompt(training_rows(pool.problems, format, filters or Filters(), dropped))
+    filters = filters or Filters()
+    made = _by_prompt(training_rows(pool.problems, format, filters, dropped))
     if not made:
         why = "; ".join(f"{count} {reason}" for reason, count in dropped.most_common(3)) or "there are no problems"
         raise ConfigurationError(f"export: no row for {format!r} is left ({why}); loosen the filters, or record more")
@@ -79,15 +82,16 @@ def export(
             files.append(path)
         else:
             path.unlink(missing_ok=True)  # of an earlier export: it does not belong to the new data
-    return Exported(train=len(lines["train"]), test=len(lines["test"]), files=tuple(files), problems=len(made),
-                    dropped=dict(dropped))  # fmt: skip
+    return Exported(
+        train=len(lines["train"]), test=len(lines["test"]), files=tuple(files), problems=len(made),
+        dropped=dict(dropped), judge=None if format == "prm" else judge_of(pool.problems, filters),
+    )  # fmt: skip
 
 
 def _by_prompt(rows: Sequence[Row]) -> dict[str, list[Row]]:
     made: dict[str, list[Row]] = {}
     for row in rows:
-        prompt = row["prompt"] if isinstance(row["prompt"], str) else row["prompt"][-1]["content"]
-        made.setdefault(" ".join(prompt.split()), []).append(row)
+        made.setdefault(words(row["prompt"]), []).append(row)
     return made
 
 
@@ -136,7 +140,14 @@ def _stored(path: Path) -> Pool:
     if rows and not any(c.text for each in rows.values() for c in each):
         raise DataError(f"{path}: its candidates have no texts, since it replayed a pool; export that pool")
     made = tuple(
-        PoolProblem(id=p.id, prompt=p.text, answer=p.answer, level=p.level, candidates=tuple(rows.get(p.id, ())))
+        PoolProblem(
+            id=p.id,
+            prompt=p.text,
+            answer=p.answer,
+            level=p.level,
+            candidates=tuple(rows.get(p.id, ())),
+            extra={} if p.messages is None else {"messages": json.loads(p.messages)},
+        )
         for p in problems
     )
     return Pool(header=PoolHeader(model=_name(config, "model"), dataset=_name(config, "problems")), problems=made)

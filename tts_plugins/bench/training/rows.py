@@ -15,6 +15,7 @@ from tts_plugins._internal.config import check_count, check_share
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import PoolCandidate, PoolProblem
 from tts_plugins.selection import AGGREGATES, Aggregate
+from tts_plugins.steps import By
 from tts_plugins.steps import split as steps_of_text
 
 Format = Literal["sft", "dpo", "kto", "prm"]
@@ -22,6 +23,7 @@ Judge = Literal["score", "votes", "correct"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 JUDGES: tuple[Judge, ...] = get_args(Judge)
 Row = dict[str, Any]
+_CUTS: tuple[By, ...] = get_args(By)  # a verifier's steps are those whose number is that of its scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,8 @@ class Filters:
 
     Args:
         judge: what makes a candidate good: a verifier's "score"; "votes", the share of the problem's candidates that
-            gave its answer; or "correct", the grade by the known answer. None takes scores where all candidates have
-            them, else votes. With "correct", do not measure on these problems any more.
+            gave its answer; or "correct", the grade by the known answer. None takes scores where most candidates have
+            them (the others are left out), else votes. With "correct", do not measure on these problems any more.
         min_score: the least score of a winner; also where the judge is another one.
         min_agreement: the least share of a problem's candidates that gave a winner's answer.
         min_margin: the least by which the winner of a pair is better than the loser, as the judge sees it; for "kto",
@@ -92,7 +94,7 @@ def training_rows(
         ConfigurationError: an unknown format, or a judge whose records the pool does not have.
     """
     check_format(format)
-    judge = _judge(problems, filters)
+    judge = judge_of(problems, filters)
     make = {"sft": _sft, "dpo": _dpo, "kto": _kto, "prm": _prm}[format]
     rows: list[Row] = []
     seen: set[tuple[str, ...]] = set()
@@ -102,7 +104,7 @@ def training_rows(
             continue
         judged = _judged(problem, judge, filters, dropped)
         for row in make(problem, judged, filters, dropped):
-            key = tuple(map(_words, row.values()))
+            key = tuple(map(words, row.values()))
             if key in seen:
                 dropped["repeated rows"] += 1
                 continue
@@ -111,16 +113,24 @@ def training_rows(
     return rows
 
 
-def _words(value: Any) -> str:
+def words(value: Any) -> str:
     """Return a column's words, by which repetitions are known."""
-    texts = [v["content"] if isinstance(v, dict) else str(v) for v in (value if isinstance(value, list) else [value])]
+    texts = [
+        f"{v['role']}: {v.get('content')}" if isinstance(v, dict) else str(v)
+        for v in (value if isinstance(value, list) else [value])
+    ]
     return " ".join(" ".join(texts).split())
 
 
-def _judge(problems: Sequence[PoolProblem], filters: Filters) -> Judge:
+def judge_of(problems: Sequence[PoolProblem], filters: Filters) -> Judge:
+    """Return what makes a candidate good: as it was chosen, else scores where most candidates have one, else votes.
+
+    Raises:
+        ConfigurationError: no candidate has a record of it.
+    """
     candidates = [c for p in problems for c in p.candidates]
-    scored = bool(candidates) and all(c.scored(filters.aggregate) is not None for c in candidates)
-    judge: Judge = filters.judge or ("score" if scored else "votes")
+    scored = sum(c.scored(filters.aggregate) is not None for c in candidates)
+    judge: Judge = filters.judge or ("score" if 2 * scored > len(candidates) else "votes")
     has: dict[Judge, Callable[[PoolCandidate], bool]] = {
         "score": lambda c: c.scored(filters.aggregate) is not None,
         "votes": lambda c: c.answer is not None,
@@ -168,8 +178,18 @@ def _good(each: _Judged, filters: Filters) -> bool:
 
 
 def _messages(problem: PoolProblem, filters: Filters) -> list[Row]:
+    """Return the prompt as messages: the whole conversation where the problem is one."""
+    asked = problem.extra.get("messages") or [{"role": "user", "content": problem.prompt}]
     system = [] if filters.system is None else [{"role": "system", "content": filters.system}]
-    return [*system, {"role": "user", "content": problem.prompt}]
+    return [*system, *asked]
+
+
+def _prompt(problem: PoolProblem, filters: Filters) -> str:
+    """Return the prompt as one text."""
+    said = _messages(problem, filters)
+    if any(message["role"] not in ("system", "user") for message in said):
+        return "\n\n".join(f"{message['role']}: {message.get('content')}" for message in said)
+    return "\n\n".join(str(message.get("content")) for message in said)
 
 
 def _said(text: str) -> list[Row]:
@@ -216,9 +236,16 @@ def _prm(problem: PoolProblem, judged: Sequence[_Judged], filters: Filters, drop
     """Yield solutions in steps, each step with its label; stepwise supervision is text, not a conversation."""
     for each in judged:
         scores = each.record.step_scores
-        steps = [step.text for step in steps_of_text(each.text)]
-        if not scores or len(scores) != len(steps):
-            dropped["candidates whose steps do not match their step scores"] += 1
+        cuts = ([step.text for step in steps_of_text(each.text, by)] for by in _CUTS)
+        steps = next((cut for cut in cuts if len(cut) == len(scores)), [])
+        if not steps:
+            unlike = (
+                "candidates whose steps do not match their step scores" if scores else "candidates without step scores"
+            )
+            dropped[unlike] += 1
             continue
-        prompt = problem.prompt if filters.system is None else f"{filters.system}\n\n{problem.prompt}"
-        yield {"prompt": prompt, "completions": steps, "labels": [score >= filters.threshold for score in scores]}
+        yield {
+            "prompt": _prompt(problem, filters),
+            "completions": steps,
+            "labels": [score >= filters.threshold for score in scores],
+        }

@@ -49,8 +49,10 @@ def export_command(
             made = export(source, out, format=format_, filters=filters, test_share=test_share, seed=seed)  # type: ignore[arg-type]
         for reason, count in sorted(made.dropped.items()):
             say(f"left out: {count} {reason}")
+        if made.judge is not None:
+            say(f"good is judged by: {made.judge}")
         say(f"{made.train} rows of training, {made.test} of test, from {made.problems} problems")
         say("written: " + ", ".join(map(str, made.files)))
         if as_json:
             emit({"train": made.train, "test": made.test, "problems": made.problems, "dropped": dict(made.dropped),
-                  "files": [str(path) for path in made.files]})  # fmt: skip
+                  "judge": made.judge, "files": [str(path) for path in made.files]})  # fmt: skip

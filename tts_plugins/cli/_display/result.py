@@ -46,5 +46,6 @@ def _closing(result: Result) -> str:
     cut = "; the answer was cut at --max-tokens" if result.best.truncated else ""
     if result.best.truncated and not result.best.finished:
         cut = "; the answer is unfinished"
-    warned = "".join(f"; {oneline(warning)}" for warning in result.warnings)
+    told = "" if result.abstained is None else result.abstained.reason
+    warned = "".join(f"; {oneline(warning)}" for warning in result.warnings if warning not in told)
     return f"{score}{', '.join(parts)}{ended}{cut}{warned}; seed {result.seed}"

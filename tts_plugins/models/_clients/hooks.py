@@ -6,9 +6,8 @@ import functools
 import importlib
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urljoin
 
-from tts_plugins._internal.http_limits import BodyReader, redirect_error, same_origin
+from tts_plugins._internal.http_limits import BodyReader, redirect_error, redirected, same_origin
 from tts_plugins._internal.request_sent import leaving
 
 
@@ -26,7 +25,7 @@ async def limit(response: Any) -> None:
     target = response.headers.get("location")
     if response.is_redirect and target:
         url = str(response.request.url)
-        if not same_origin(url, there := urljoin(url, target)):
+        if not same_origin(url, there := redirected(url, target)):
             raise redirect_error(url.partition("?")[0], there)
     reader = BodyReader(response.headers.get("content-encoding"), response.headers.get("content-length"))
     response.headers.pop("content-encoding", None)  # so that the client does not decompress it once more

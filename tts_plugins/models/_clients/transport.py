@@ -1,4 +1,7 @@
-"""Whether a client has begun to send a request: what it raises before that is about the arguments it was given."""
+"""Hooks of a client's own methods: whether it has begun to send a request, and that it follows no redirect.
+
+What a client raises before it sends is about the arguments it was given.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,7 @@ def sending() -> None:
 # Set inside a task, never across a yield; a synchronous client's thread has a copy of the context.
 _REQUEST: ContextVar[Outgoing | None] = ContextVar("tts_plugins_outgoing", default=None)
 _HOOK = "_prepare_request"  # of OpenAI's clients: called with the whole request, right before it goes out
+_OPTIONS = "_prepare_options"  # of the same: called with the options of a request, before that is made
 
 
 class _Telling:
@@ -65,6 +69,17 @@ class _Telling:
         return self._hook(self._client(), request)
 
 
+class _Staying:
+    """The hook of a client over connections of the user's, which would follow redirects to whatever server is named."""
+
+    def __init__(self, client: Any) -> None:
+        self._hook, self._client = getattr(type(client), _OPTIONS), weakref.ref(client)
+
+    def __call__(self, options: Any) -> Any:
+        options.follow_redirects = False
+        return self._hook(self._client(), options)
+
+
 def core(client: Any) -> Any:
     """Return the client that has the hook: this one, or the one that an adapter wraps; None if neither has it."""
     return next((c for c in (client, getattr(client, "_client", None)) if hasattr(type(c), _HOOK)), None)
@@ -74,3 +89,9 @@ def tell(client: Any) -> None:
     """Have a client of our own making tell when it sends; one without the hook stays as it is."""
     if (found := core(client)) is not None:
         setattr(found, _HOOK, _Telling(found))
+
+
+def stay(client: Any) -> None:
+    """Have a client of our own making follow no redirect."""
+    if (found := core(client)) is not None and hasattr(type(found), _OPTIONS):
+        setattr(found, _OPTIONS, _Staying(found))

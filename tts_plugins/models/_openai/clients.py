@@ -13,12 +13,12 @@ from tts_plugins._http.choice import imported, uses_aiohttp
 from tts_plugins._http.per_loop import PerLoop
 from tts_plugins._http.tls import tls_ready
 from tts_plugins._internal.http_limits import check_address, check_headers, check_value
-from tts_plugins._internal.secrets import Hidden, secrets_in
+from tts_plugins._internal.secrets import Hidden, hidden, hidden_address, hidden_headers, secrets_in
 from tts_plugins._internal.threads import on_engine_loop
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models._clients.hooks import watch
 from tts_plugins.models._clients.own_clients import Own
-from tts_plugins.models._clients.transport import core, tell
+from tts_plugins.models._clients.transport import core, stay, tell
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -62,16 +62,21 @@ class Clients:
         owner: str = "OpenAICompatibleModel",
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        base_url, api_key, headers = hidden_address(base_url), hidden(api_key), hidden_headers(headers)
         if client is not None:
-            self.address: str | None = str(client.base_url)
+            self.address: str | None = hidden_address(str(client.base_url))
+            if self.address.startswith(("http://", "https://")):  # others are what their own connections make of them
+                check_address(owner, self.address, "client's base_url")
         else:
-            self.address = base_url if base_url is not None else os.environ.get("OPENAI_BASE_URL") or None
+            given = base_url if base_url is not None else os.environ.get("OPENAI_BASE_URL") or None
+            self.address = hidden_address(given)
+            del given
             if self.address is not None:
                 check_address(owner, self.address, "base_url" if base_url is not None else "OPENAI_BASE_URL")
         check_headers(owner, headers)
         if api_key is not None:
             check_value(owner, "api_key", api_key)
-        self._api_key = None if api_key is None else Hidden(api_key)
+        self._api_key = api_key
         self._owner, self._client, self._timeout, self._headers = owner, client, timeout, headers
         self._maker = make
         self._borrowed = False
@@ -104,6 +109,8 @@ class Clients:
         client, ours = self._make()
         if core(client) is not core(given):  # a client of the user's is not changed, whatever its copies are
             tell(client)
+            if not _watches(client):  # it has connections of the user's
+                stay(client)
         return await self._clients.put(client, client.close if ours else None)
 
     async def openai(self) -> Any:
@@ -140,11 +147,13 @@ class Clients:
             return made.with_options(max_retries=0), True
         if self._client is None:
             return self._own().openai_client(), True
-        if not self._borrowed and not on_engine_loop():
+        # Connections that the client made for itself are made again, with our limits. Those that it was given are used,
+        # on the loop that they belong to.
+        given = _given(self._client)
+        if given and not self._borrowed and not on_engine_loop():
             self._borrowed = True
             return self._client.with_options(max_retries=0), False
-        # The user's own connections belong to the loop that they were opened on.
-        if _given(self._client):
+        if given:
             raise ConfigurationError(
                 "client= was given an http_client, whose connections belong to one event loop, and this is another one "
                 "(synchronous calls have a loop of their own): pass a function that makes the client, such as "

@@ -10,7 +10,7 @@ from typing import Any
 from tts_plugins._http.failures import exchange_error
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
 from tts_plugins._internal.http_errors import connection_error, cut, reply_error
-from tts_plugins._internal.http_limits import Unreadable
+from tts_plugins._internal.http_limits import Unreadable, redirect_error, redirected
 from tts_plugins._internal.secrets import secrets_in, without_secrets
 from tts_plugins.errors import CallTimedOut, MalformedResponse, TTSError
 from tts_plugins.models._openai.stream import ErrorInReply
@@ -37,7 +37,10 @@ def translate(error: Exception, who: str, secrets: Iterable[str] = ()) -> TTSErr
     if isinstance(error, openai.APITimeoutError):
         return CallTimedOut(f"{who}: no complete answer in time; raise timeout, or lower max_tokens")
     if isinstance(error, openai.APIStatusError):
-        headers = error.response.headers
+        headers, target = error.response.headers, error.response.headers.get("location")
+        if 300 <= error.status_code < 400 and target:
+            url = str(error.response.request.url)
+            return redirect_error(who, redirected(url, target), url)
         return reply_error(error.status_code, who, _body(error), headers=headers, secrets=secrets, now=time.time())
     if isinstance(error, openai.APIConnectionError):
         return connection_error(error.__cause__ or error, who, secrets)
@@ -46,7 +49,8 @@ def translate(error: Exception, who: str, secrets: Iterable[str] = ()) -> TTSErr
     said = cut(without_secrets(f"{type(error).__name__}: {error}", secrets))
     if isinstance(error, json.JSONDecodeError | openai.APIError | UnicodeDecodeError):
         return MalformedResponse(f"{who}: the answer is not valid JSON ({said})")
-    if type(error).__module__.startswith("httpx"):  # openai lets a reset in mid-stream through as it is
+    # openai lets a reset in mid-stream through as it is, and anyio what it could not connect to.
+    if type(error).__module__.startswith("httpx") or isinstance(error, BaseExceptionGroup):
         return connection_error(error, who, secrets)
     return MalformedResponse(f"{who}: the answer could not be read ({said})")
 

@@ -50,7 +50,8 @@ def usage_body(variant: str, outcome: Outcome) -> Body:
         "infinite": (float("inf"), float("inf")), "zero": (0, 0),
     }  # fmt: skip
     said_prompt, reported = lies.get(variant, (prompt, completion))
-    usage = {"prompt_tokens": said_prompt, "completion_tokens": reported, "total_tokens": said_prompt + reported}
+    total = str(prompt + completion) if variant == "string" else said_prompt + reported
+    usage = {"prompt_tokens": said_prompt, "completion_tokens": reported, "total_tokens": total}
     thought = sum(count_tokens(reply.reasoning) for reply in outcome.replies)
     if thought and variant == "correct":
         usage["completion_tokens_details"] = {"reasoning_tokens": thought}

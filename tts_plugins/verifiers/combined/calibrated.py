@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tts_plugins._internal.values import once_made
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.protocols import Run, Verifier
@@ -137,6 +138,7 @@ class Calibrated:
             )
         self.name, self.verifier, self.calibration = name, verifier, calibration
 
+    @once_made
     def __repr__(self) -> str:
         return f"{self.name}({self.verifier!r})"
 

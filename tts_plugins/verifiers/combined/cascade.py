@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tts_plugins._internal.config import check_share
+from tts_plugins._internal.values import once_made
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, VerifierError
 from tts_plugins.protocols import Run, Verifier
@@ -35,6 +36,7 @@ class Cascade:
             raise ConfigurationError(f"{name}: low={low!r} must be below high={high!r}")
         self.name, self.cheap, self.dear, self.low, self.high = name, cheap, dear, low, high
 
+    @once_made
     def __repr__(self) -> str:
         return f"{self.name}({self.cheap!r}, {self.dear!r})"
 
@@ -76,6 +78,7 @@ class Veto:
         check_share(name, "below", below)
         self.name, self.verifier, self.by, self.below = name, verifier, by, below
 
+    @once_made
     def __repr__(self) -> str:
         return f"{self.name}({self.verifier!r}, by={self.by!r})"
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import once_made
 from tts_plugins.budget import Bound
 from tts_plugins.errors import CandidateError, ConfigurationError, VerifierError
 from tts_plugins.protocols import Run, Verifier
@@ -58,6 +59,7 @@ class Ensemble:
         self.name, self.verifiers, self.combine = name, tuple(verifiers), combine
         self.weights, self.quorum = tuple(given), quorum
 
+    @once_made
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(map(repr, self.verifiers))}, {self.combine})"
 

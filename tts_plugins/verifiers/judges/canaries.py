@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from tts_plugins._internal.config import check_share
+from tts_plugins._internal.values import once_made
 from tts_plugins.answers import extract
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import CandidateError, ConfigurationError, VerifierError
@@ -68,6 +69,7 @@ class Canaries:
         self.refuse, self.keys = refuse, tuple(keys)
         self._seen: WeakKeyDictionary[Run, list[tuple[str, float]]] = WeakKeyDictionary()
 
+    @once_made
     def __repr__(self) -> str:
         return f"{self.name}({self.verifier!r}, rate={self.rate:g})"
 
@@ -137,6 +139,7 @@ class Screen:
     def __init__(self, *, answer: bool = False) -> None:
         self.answer = answer
 
+    @once_made
     def __repr__(self) -> str:
         return f"Screen(answer={self.answer})"
 

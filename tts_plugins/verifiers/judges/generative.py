@@ -6,6 +6,7 @@ import re
 from typing import Literal
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import once_made
 from tts_plugins.answers import without_thoughts
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
@@ -55,6 +56,7 @@ class GenerativeVerifier:
         self._once = Once[Score]()
         self._asker = Asker(model, name, logprobs=use_logprobs is not False)
 
+    @once_made
     def __repr__(self) -> str:
         return f"{self.name}({self._asker.model.name}, k={self.k})"
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tts_plugins._internal.config import check_count, check_share
+from tts_plugins._internal.values import once_made
 from tts_plugins.answers import without_thoughts
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
@@ -64,6 +65,7 @@ class Grounded:
         self._asker = Asker(model, name, schema=grounded_schema())
         self._once, self._vectors = Once[Score](), Once[list[Vector]]()
 
+    @once_made
     def __repr__(self) -> str:
         return f"{self.name}({self._asker.model.name})"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tts_plugins._internal.config import check_count
-from tts_plugins._internal.values import is_whole
+from tts_plugins._internal.values import is_whole, once_made
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.prompts import LIMIT, Messages, judge_messages, judge_schema, make_key, problem_text
@@ -78,6 +78,7 @@ class LLMJudge:
         schema = judge_schema(list(self.criteria), scale)
         self._asker = Asker(model, name, schema=schema, logprobs=use_logprobs is not False)
 
+    @once_made
     def __repr__(self) -> str:
         return f"{self.name}({self._asker.model.name})"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import once_made
 from tts_plugins.budget import Bound
 from tts_plugins.errors import BudgetExhausted, CandidateError, ConfigurationError, DeadlineExceeded, VerifierError
 from tts_plugins.prompts import LIMIT, Messages, make_key, pairwise_messages, pairwise_schema, problem_text
@@ -58,6 +59,7 @@ class PairwiseJudge:
         self.name, self.mode, self.rounds, self.rubric, self.limit = name, mode, rounds, rubric, limit
         self._asker = Asker(model, name, schema=pairwise_schema())
 
+    @once_made
     def __repr__(self) -> str:
         return f"{self.name}({self._asker.model.name}, {self.mode})"
 

@@ -16,7 +16,7 @@ from tts_plugins._http.per_loop import PerLoop
 from tts_plugins._http.tls import tls_ready
 from tts_plugins._internal.error_bodies import error_in
 from tts_plugins._internal.http_errors import reply_error, shown_address
-from tts_plugins._internal.http_limits import ENCODINGS, MOST_BYTES, Unreadable
+from tts_plugins._internal.http_limits import ENCODINGS, MOST_BYTES, Unreadable, redirect_error, redirected
 from tts_plugins._internal.json_bytes import decode, encode
 from tts_plugins._internal.request_sent import leaving
 from tts_plugins._internal.secrets import cleaned, hidden_headers, secrets_in
@@ -100,14 +100,23 @@ class JSONClient:
         return await post(lease.pool, url, data, {**self._headers, "Accept-Encoding": ENCODINGS})
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows none: urllib would send the headers along to whatever server is named."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Return nothing to go on with, so that the answer is an error."""
+
+
 def _post(url: str, data: bytes, headers: Mapping[str, str], timeout: float) -> bytes:
     request = urllib.request.Request(url, data, dict(headers), method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as response:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout) as response:
             body = bytes(response.read(MOST_BYTES + 1))
     except urllib.error.HTTPError as error:
         with error:  # its body is the connection, which is read and closed on this thread
             failed: Exception = StatusFailed(error.code, error.read(100_000), dict(error.headers or {}))
+        if 300 <= error.code < 400:
+            failed = redirect_error(shown_address(url), redirected(url, str(error.headers.get("Location") or "")), url)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         kinds = frozenset(kind.__name__ for kind in type(reason).__mro__)

@@ -7,8 +7,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+from tts_plugins._internal.http_limits import check_address, check_headers, check_value
 from tts_plugins._internal.request_sent import holding
-from tts_plugins._internal.secrets import cleaned
+from tts_plugins._internal.secrets import cleaned, hidden, hidden_address, hidden_headers
 from tts_plugins._internal.values import is_whole
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, MalformedResponse, TTSError, VerifierError
@@ -60,16 +61,17 @@ class ProcessVerifierHTTP(ProcessReward):
         concurrency: int | None = 32,
         name: str = "ProcessVerifierHTTP",
     ) -> None:
+        base_url, api_key, headers = hidden_address(base_url), hidden(api_key), hidden_headers(headers)
         super().__init__(name, family, aggregate, by)
-        if not re.match(r"https?://", base_url):
-            raise ConfigurationError(f"{name}: base_url={base_url!r} is not an address; write http://host:port")
+        check_address(name, base_url)
+        check_headers(name, headers)
+        if api_key is not None:
+            check_value(name, "api_key", api_key)
         if not timeout > 0 or not 0 <= price < math.inf:
             raise ConfigurationError(f"{name}: timeout={timeout!r} must be above 0 and price={price!r} at least 0")
         root = base_url.rstrip("/").removesuffix("/v1")
-        keys = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._model = _Pooling(
-            model, root, {**keys, **(headers or {})}, price, timeout, Limits(concurrency=concurrency)
-        )
+        keys = {"Authorization": hidden(f"Bearer {api_key}")} if api_key else {}
+        self._model = _Pooling(model, root, {**keys, **headers}, price, timeout, Limits(concurrency=concurrency))
 
     def __repr__(self) -> str:
         return f"{self.name}({self._model.name})"

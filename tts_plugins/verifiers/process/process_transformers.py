@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tts_plugins._concurrency import forks
 from tts_plugins._internal.threads import in_thread
+from tts_plugins._internal.values import once_made
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Run
@@ -63,6 +64,7 @@ class ProcessVerifierTransformers(ProcessReward):
             raise ConfigurationError(f"{name}: model={model!r} must be a folder, or a name on the Hugging Face Hub")
         self._model = _Local(model, self.family, device, dtype, Limits(concurrency=concurrency))
 
+    @once_made
     def __repr__(self) -> str:
         return f"{self.name}({self._model.name})"
 
