@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks._edge.arms import ARMS, Arm
 from benchmarks._edge.questions import Question, read_questions
 from benchmarks._edge.table import show
-from tts_plugins import Result, solve
+from tts_plugins import Ledger, Result, solve
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.models import LocalModel
 
@@ -125,6 +125,11 @@ def _stage(given: argparse.Namespace) -> Stage:
                 None if path == "embedded" else path, temperature=0.0 if greedy else given.temperature,
                 max_tokens=given.max_tokens, threads=given.threads, slots=1 if greedy else 4, context=2048,
             )  # fmt: skip
+        if size == "large" and models[size, True].name == models["small", True].name:
+            raise ConfigurationError(
+                f"--small {given.small} and --large {given.large} go by one name, {models[size, True].name}; their "
+                "tokens could not be told apart: give two models, in files of different names"
+            )
         models[size, True].start()
         parameters[size] = _parameters(models[size, True])
         print(f"{size}: {_file(path)}, {parameters[size] / 1e6:.1f} M parameters", file=sys.stderr)
@@ -141,10 +146,10 @@ def _parameters(model: LocalModel) -> float:
 async def _solved(question: Question, arm: Arm, stage: Stage, seed: int) -> Line:
     model = stage.models[arm.size, arm.greedy]
     verifier = question.verifier if arm.checked else None
-    before, started, error, result = _energy(), time.perf_counter(), "", None
+    before, started, error, result, account = _energy(), time.perf_counter(), "", None, Ledger()
     try:
         result = await solve(
-            question.problem(), model=model, verifier=verifier, answer=question.answer, seed=seed,
+            question.problem(), model=model, verifier=verifier, answer=question.answer, seed=seed, budget=account,
             strategy=arm.strategy(stage.models["large", True], stage.models["small", False], question.checkable),
         )  # fmt: skip
     except ConfigurationError:
@@ -153,11 +158,12 @@ async def _solved(question: Question, arm: Arm, stage: Stage, seed: int) -> Line
         error = f"{type(failed).__name__}: {failed}"
     seconds = time.perf_counter() - started
     after = _energy()
-    tokens = _tokens(result, stage)
+    # Of a solve that failed nobody tells which model was paid for what: all of it is taken as its own model's.
+    tokens = {arm.size: account.usage.tokens} if result is None else _tokens(result, stage)
     text = "" if result is None else result.text
     return Line(
         problem=question.id, arm=arm.name, right=result is not None and await question.right(text),
-        passed=result is not None and await question.passes(text), calls=0 if result is None else result.usage.calls,
+        passed=result is not None and await question.passes(text), calls=account.usage.calls,
         tokens=tokens, flops=sum(2 * stage.parameters[size] * count for size, count in tokens.items()),
         seconds=round(seconds, 3), joules=_joules(before, after), error=error,
     )  # fmt: skip

@@ -10,16 +10,15 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
 from tts_plugins._calls.caller import acquire
 from tts_plugins._calls.context import SCOPE
 from tts_plugins._calls.prompt_bound import PromptBound, Written
 from tts_plugins._concurrency import forks
-from tts_plugins._internal.token_usage import Price, Trust, measure, pricing, without
+from tts_plugins._internal.token_usage import Price, Report, Trust, count_of, measure, pricing, without
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.errors import (
     BudgetExhausted,
@@ -60,7 +59,7 @@ class Call:
     max_tokens: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Open:
     call: Call
     written: Written
@@ -78,13 +77,18 @@ class Meter:
         prepaid: a hold from `room()`, which the first call draws from.
     """
 
+    __slots__ = (
+        "__weakref__", "_closed", "_ledger", "_left", "_lock", "_open", "_prepaid", "_prices", "_refused", "_role",
+        "_started", "_usage", "refusal",
+    )  # fmt: skip
+
     def __init__(
         self, ledger: Ledger, *, role: Role = "model", prices: Prices = None, prepaid: Hold | None = None
     ) -> None:
         self._ledger, self._role, self._prices, self._prepaid = ledger, role, prices, prepaid
         self._lock = threading.Lock()
         self._open: dict[Hashable, _Open] = {}
-        self._left: set[Hashable] = set()  # charged at their reserve when this was closed: they may still end
+        self._left: Collection[Hashable] = ()  # charged at their reserve when this was closed: they may still end
         self._usage = NOTHING
         self._started = 0
         self._closed = False
@@ -176,11 +180,13 @@ class Meter:
         prompts, trust = _learnt_of(call.model)
         apart = requests >= call.choices
         usage = measure(
-            SimpleNamespace(
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
+            Report(
+                prompt=count_of(prompt_tokens, 1),
+                completion=count_of(completion_tokens, 0),
+                thought=0,
+                cached=count_of(cached_tokens, 1) or 0,
                 every_choice=apart,
-                prompt_tokens_details=SimpleNamespace(cached_tokens=cached_tokens),
+                upper_bound=False,
             ),
             _new(call, texts) or [""] * call.choices,
             list(truncated) or [False] * call.choices,
@@ -209,8 +215,7 @@ class Meter:
             exact=prompt_tokens is not None and completion_tokens is not None,
         )  # fmt: skip
         self._ledger.reserve(Amount()).settle(usage, role=self._role)
-        with self._lock:
-            self._usage = self._usage + usage
+        self._add(usage)
 
     def fail(self, key: Hashable, charge: Charge) -> None:
         """Charge a call that failed: its `reserve`, one `call` without tokens, or `nothing`."""
@@ -223,9 +228,10 @@ class Meter:
         """Charge what is still open at its reserve, let no further call start, and return the usage of all calls."""
         with self._lock:
             self._closed = True
-            self._left |= set(self._open)
-            left, self._open = list(self._open.values()), {}
-        for opened in left:
+            left, self._open = self._open, {}
+            if left:
+                self._left = {*self._left, *left}
+        for opened in left.values():
             self._fail(opened, "reserve")
         if self._prepaid is not None:
             self._prepaid.release()
@@ -286,8 +292,11 @@ class Meter:
 
     def _settle(self, opened: _Open, usage: Usage) -> None:
         opened.hold.settle(usage, role=self._role, bounded=opened.call.max_tokens is not None)
-        with self._lock:
-            self._usage = self._usage + usage
+        self._add(usage)
+
+    def _add(self, usage: Usage) -> None:
+        with self._lock:  # most have a single call
+            self._usage = usage if self._usage is NOTHING else self._usage + usage
 
 
 def _refusal_of(error: BudgetExhausted, call: Call) -> BudgetExhausted:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import dspy
 
-from tts_plugins import Generation, Ledger, Problem, Result, current_ledger
+from tts_plugins import Generation, Ledger, Problem, Result, SelfConsistency, current_ledger
 from tts_plugins.adapters import (
     METER,
     Attempts,
@@ -33,8 +35,10 @@ from tts_plugins_dspy._outputs.verifying import verifier_of
 from tts_plugins_dspy._streaming import Relay, SearchStream, in_worker_thread
 from tts_plugins_dspy._variants import varied
 
+_NONE: Mapping[int, Any] = MappingProxyType({})
 
-@dataclass
+
+@dataclass(slots=True)
 class Sample:
     """A candidate on DSPy's side.
 
@@ -49,8 +53,8 @@ class Sample:
     seed: int | None
     attempts: Attempts | None = None
     module: Any = None
-    originals: dict[int, Any] = field(default_factory=dict)
-    copies: dict[int, Any] = field(default_factory=dict)
+    originals: Mapping[int, Any] = field(default_factory=lambda: _NONE)
+    copies: Mapping[int, Any] = field(default_factory=lambda: _NONE)
     trace: list[Any] = field(default_factory=list)
     relay: Relay | None = None
 
@@ -99,6 +103,12 @@ class Search(BaseSearch[Sample]):
         self._isolate, self._deep = isolate, deep
         self._stream: SearchStream | None = None
         self._winner: Sample | None = None
+        self._lm = getattr(module, "lm", None) or dspy.settings.get("lm")
+
+    def model_name(self) -> str | None:
+        """The name of the module's own language model, else of the one that DSPy is configured with."""
+        name = getattr(self._lm, "model", None)
+        return name if isinstance(name, str) else None
 
     def run(self) -> Result:
         """Search on this thread; the module's `forward` runs on threads of its own."""
@@ -164,13 +174,14 @@ class Search(BaseSearch[Sample]):
 
     def context(self, sample: Sample) -> Any:
         """DSPy's settings for one candidate."""
-        sample.trace, sample.module, sample.originals, sample.copies = [], self._module, {}, {}
+        sample.trace, sample.module, sample.originals, sample.copies = [], self._module, _NONE, _NONE
         if self._isolate:
             sample.module, sample.originals, sample.copies = isolated(self._module, deep=self._deep)
         hints = () if self._outer is None else self._outer.hints
         if self._hints and sample.attempts is not None:
             hints = (*hints, sample.attempts.text())
-        scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints)
+        written: list[str] | None = [] if hints else None
+        scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints, written=written)
         return scoped(scope, trace=sample.trace, **self._streamed(sample), **varied(sample, self.model.name))
 
     def set(self, **settings: Any) -> Any:
@@ -191,16 +202,17 @@ class Search(BaseSearch[Sample]):
 
         return predict() if self._stream is None else in_worker_thread(predict)
 
-    async def acall(self, sample: Sample) -> Any:
+    def acall(self, sample: Sample) -> Awaitable[Any]:
         """The module's prediction, by its `acall`."""
-        return await sample.module.acall(*self._args, **self.inputs)
+        called: Awaitable[Any] = sample.module.acall(*self._args, **self.inputs)
+        return called
 
     def read(self, sample: Sample, output: Any) -> Generation:
         """The prediction, as verifiers and votes see it."""
         name = self.model.name
         if output is None:
             raise CandidateLost(f"{name} returned None; its forward has to return a dspy.Prediction")
-        if inspect.isawaitable(output):
+        if not isinstance(output, dspy.Prediction) and inspect.isawaitable(output):
             raise CandidateLost(
                 f"{name} returned {type(output).__name__}, which nobody awaits; give it an aforward, and call it by "
                 "acall"
@@ -233,11 +245,24 @@ class Search(BaseSearch[Sample]):
 
     def chosen(self, result: Result) -> Result:
         """The winner's trace is the program's, as if it alone had run."""
+        result = self._readable(result)
         self._winner = None if result.abstained is not None else self._samples.get(result.best.seed)
         if result.abstained is None and self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
             self._trace.extend(self.trace_of(result.best.seed))
             del self._trace[: max(len(self._trace) - most, 0)]
         return result
+
+    def _readable(self, result: Result) -> Result:
+        """Choose a candidate that the program's adapter reads, with the same vote, or with one of as many votes."""
+        parses, key = getattr(self._vote, "parses", None), result.answer_key
+        if parses is None or key is None or self._judge is not None or parses(result.output):
+            return result
+        votes = Counter(c.vote for c in result.candidates)
+        plain = isinstance(self.settings.strategy, SelfConsistency | None) and not result.escalated
+        same = [c for c in result.candidates if c.vote == key]
+        tied = [c for c in result.candidates if plain and c.vote is not None and votes[c.vote] == votes[key]]
+        best = next((c for c in [*same, *tied] if parses(c.output)), result.best)
+        return replace(result, best=best)
 
     @property
     def _winners_relay(self) -> Relay | None:

@@ -26,6 +26,8 @@ from tts_plugins.options import check_common
 from tts_plugins_langchain._io.revision import Revised, check_revision
 from tts_plugins_langchain._settings import AnyVerifier, OnExhausted, as_escalation, as_verifier, resolve
 
+_SETTINGS = tuple(field.name for field in dataclasses.fields(SearchSettings))
+
 
 class LangChainOptions(AdapterOptions, StrategyOptions, total=False):
     """What every wrapper of LangChain's takes; see `SearchFields`."""
@@ -150,7 +152,7 @@ class SearchFields(BaseModel):
 
     def _settings(self, config: RunnableConfig) -> SearchSettings:
         """The settings of one call."""
-        base = SearchSettings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SearchSettings)})
+        base = SearchSettings(**{name: getattr(self, name) for name in _SETTINGS})
         return resolve(type(self).__name__, base, n=self.n, profile=self._profile_name(), config=config)
 
 

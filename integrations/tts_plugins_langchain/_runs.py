@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from langchain_core.callbacks import (
@@ -17,9 +17,9 @@ from langchain_core.callbacks import (
 from langchain_core.callbacks.base import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import set_config_context
+from langchain_core.runnables.config import set_config_context, var_child_runnable_config
 
-from tts_plugins.adapters import in_thread
+from tts_plugins.adapters import in_thread, setting
 from tts_plugins_langchain._settings import SHOW, without
 from tts_plugins_langchain._streams import EventRecorder, Replay, is_stream, without_writer
 from tts_plugins_langchain.metering import METERED, MeterHandler
@@ -29,7 +29,7 @@ Manager = CallbackManager | AsyncCallbackManager
 ChainRun = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
 
 
-@dataclass
+@dataclass(slots=True)
 class Sample:
     """A candidate, or one step of it, on LangChain's side.
 
@@ -81,6 +81,7 @@ class Runs:
         self._parent, self._config, self._inputs = parent, without(config), inputs
         self._show = shows_candidates(config)
         self._writer, self._config = (None, self._config) if self._show else without_writer(self._config)
+        self._config = cast(RunnableConfig, {k: v for k, v in self._config.items() if k not in ("run_id", "run_name")})
         # Configured, as LangChain does for each run: handlers of context variables, such as `collect_runs`, are not
         # inherited, and would take the runs inside of a candidate for roots.
         self._made: Manager = type(parent).configure(inheritable_callbacks=parent)
@@ -112,8 +113,10 @@ class Runs:
 
     def _manager(self, sample: Sample) -> Manager:
         manager = self._made.copy()
-        parent = {} if sample.parent is None else {"tts_parent": sample.parent}
-        manager.add_metadata({"tts_candidate": sample.index, **parent}, inherit=True)
+        for metadata in (manager.metadata, manager.inheritable_metadata):  # of the copy: nothing is to be merged
+            metadata["tts_candidate"] = sample.index
+            if sample.parent is not None:
+                metadata["tts_parent"] = sample.parent
         return manager
 
     @property
@@ -123,19 +126,14 @@ class Runs:
     def inside(self, sample: Sample, name: str | None = None) -> RunnableConfig:
         """The config for what runs as part of a candidate: its meter first, then whoever listens."""
         assert sample.inner is not None
-        manager: BaseCallbackManager = sample.inner.copy()
         handler = METERED.get()
-        if handler is not None:
-            manager.handlers.insert(0, handler)
-            manager.inheritable_handlers.insert(0, handler)
+        manager = _metered(sample.inner, [] if handler is None else [handler])
         config = self._config
         if name is None and self._streams:
             sample.recorder = EventRecorder()
             manager.add_handler(sample.recorder, inherit=True)
             config = sample.recorder.within(config)
         config = {**config, "callbacks": manager}
-        config.pop("run_id", None)
-        config.pop("run_name", None)
         if name is not None:
             config["run_name"] = name
         return config
@@ -167,9 +165,11 @@ class Runs:
     async def close(self, sample: Sample, outputs: Any, error: BaseException | None = None) -> None:
         """End a candidate's run, once."""
         run = sample.take()
+        if run is None:
+            return
         if isinstance(run, AsyncCallbackManagerForChainRun):
             await (run.on_chain_end(outputs) if error is None else run.on_chain_error(error))
-        elif run is not None:
+        else:
             await in_thread(_end, run, outputs, error)  # handlers may block, and this is the engine's loop
 
     def close_now(self, sample: Sample, outputs: Any, error: BaseException | None = None) -> None:
@@ -208,13 +208,35 @@ def within(config: RunnableConfig, function: Callable[[RunnableConfig], T]) -> T
 
 
 async def awithin(config: RunnableConfig, function: Callable[[RunnableConfig], Awaitable[T]]) -> T:
-    """The same for what is awaited."""
-
-    async def call() -> T:
+    """The same for what is awaited, in the context of the task that it runs in."""
+    if _is_traced(config):  # LangSmith's client keeps the run around in variables of its own
+        with set_config_context(config) as context:
+            return await asyncio.create_task(_called(function, config), context=context)
+    with setting((var_child_runnable_config, config)):
         return await function(config)
 
-    with set_config_context(config) as context:
-        return await asyncio.create_task(call(), context=context)
+
+async def _called(function: Callable[[RunnableConfig], Awaitable[T]], config: RunnableConfig) -> T:
+    return await function(config)
+
+
+def _is_traced(config: RunnableConfig) -> bool:
+    """Whether there are handlers besides the meter, one of which may be LangSmith's tracer."""
+    handlers = getattr(config.get("callbacks"), "handlers", ())
+    return len(handlers) > 1 or not all([type(handler) is MeterHandler for handler in handlers])
+
+
+def _metered(manager: Manager, first: list[BaseCallbackHandler]) -> BaseCallbackManager:
+    """A manager with further handlers; it shares tags and metadata with the given one, since nobody changes these."""
+    return type(manager)(
+        handlers=first + manager.handlers,
+        inheritable_handlers=first + manager.inheritable_handlers,
+        parent_run_id=manager.parent_run_id,
+        tags=manager.tags,
+        inheritable_tags=manager.inheritable_tags,
+        metadata=manager.metadata,
+        inheritable_metadata=manager.inheritable_metadata,
+    )
 
 
 def _keep(manager: Manager, show: bool) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,6 @@ from tts_plugins.adapters import (
     answer_key,
     metered_verifier,
     parsed_only,
-    setting,
 )
 from tts_plugins.engine import Trace
 from tts_plugins.errors import AllCandidatesFailed
@@ -52,6 +51,7 @@ class Target:
         input: that of a first answer.
         carrier: how attempts are put into it.
         output_tokens: finds the tokens that an output can have at most, as far as known.
+        models: finds the names of the language models in it.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Target:
     invoke: Callable[[Any, RunnableConfig], Any]
     ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
     output_tokens: Callable[[], int | None]
+    models: Callable[[], Collection[str]]
 
     def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
         """The input for an answer, or for a better one."""
@@ -109,6 +110,11 @@ class Search(BaseSearch[Sample]):
         self._apart = True
         return {**super().arguments(), "answer": parsed_only(answer_key(self.settings.answer or vote_of))}
 
+    def model_name(self) -> str | None:
+        """The name of the chat model in the target, where there is one alone."""
+        names = set(self._target.models())
+        return names.pop() if len(names) == 1 else None
+
     def output_tokens(self) -> int | None:
         """What the target's models may write."""
         return self._output_tokens
@@ -134,16 +140,21 @@ class Search(BaseSearch[Sample]):
         parents = [] if attempts is None else [attempt.seed for attempt in attempts.history]
         return self._begun(seed, parents, lambda: self._target.asked(problem, attempts))
 
-    async def ask(self, seed: int | None, asked: Callable[[], Any], parents: Sequence[int | None] = ()) -> Reply:
+    def ask(
+        self, seed: int | None, asked: Callable[[], Any], parents: Sequence[int | None] = ()
+    ) -> Coroutine[Any, Any, Reply]:
         """The target's output for an input, as a run of its own that follows those of its parents."""
-        return await self.candidate(self._begun(seed, parents, asked))
+        return self.candidate(self._begun(seed, parents, asked))
 
-    async def candidate(self, sample: Sample) -> Reply:
+    def candidate(self, sample: Sample) -> Coroutine[Any, Any, Reply]:
         """A candidate, whose run ends here unless a verifier is to score it."""
-        reply = await super().candidate(sample)
-        if self.settings.verifier is None:
-            self._runs.tell(sample)
-            await self._runs.close(sample, self._runs.ended(sample))
+        asked = super().candidate(sample)
+        return asked if self.settings.verifier is not None else self._closed(sample, asked)
+
+    async def _closed(self, sample: Sample, asked: Awaitable[Reply]) -> Reply:
+        reply = await asked
+        self._runs.tell(sample)
+        await self._runs.close(sample, self._runs.ended(sample))
         return reply
 
     def _begun(self, seed: int | None, parents: Sequence[int | None], asked: Callable[[], Any]) -> Sample:
@@ -211,12 +222,12 @@ class Search(BaseSearch[Sample]):
         if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             await self._runs.ashow(sample, message)
 
-    def metering(self, meter: Meter, sample: Sample | None) -> AbstractContextManager[None]:
+    def variables(self, meter: Meter, sample: Sample | None) -> Sequence[tuple[ContextVar[Any], Any]]:
         """Where LangChain's callbacks find the meter, and a cache the candidate's number."""
         salt = self._salt
         if sample is not None:
             salt += f"/{sample.place}" + ("" if self.settings.seed is None else f"@{self.settings.seed}")
-        return setting((METERED, MeterHandler(meter, self.details)), (SAMPLE, salt))
+        return (METERED, MeterHandler(meter, self.details)), (SAMPLE, salt)
 
     def where(self, sample: Sample) -> str:
         """The target and the candidate's number."""

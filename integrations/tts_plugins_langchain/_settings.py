@@ -67,7 +67,8 @@ def resolve(
         known = ", ".join(sorted(_KEYS))
         raise ConfigurationError(f"{owner}: configurable {unknown[0]!r} is not known; use one of {known}")
     limits = {name: asked[f"tts_budget_{name}"] for name in LIMITS if f"tts_budget_{name}" in asked}
-    base = base.changed(owner, {"profile": asked.get("tts_profile", profile) or default_profile()})
+    if (named := asked.get("tts_profile", profile) or default_profile()) is not None:
+        base = base.changed(owner, {"profile": named})
     return base.changed(
         owner,
         {

@@ -48,20 +48,8 @@ class MeterHandler(BaseCallbackHandler):
     def __init__(self, meter: Meter, details: UsageDetails | None = None) -> None:
         self.meter, self.details = meter, details
 
-    @property
-    def ignore_chain(self) -> bool:
-        """Chains cost nothing by themselves."""
-        return True
-
-    @property
-    def ignore_retriever(self) -> bool:
-        """Nor do retrievers."""
-        return True
-
-    @property
-    def ignore_agent(self) -> bool:
-        """Nor do agents and tools."""
-        return True
+    # Chains, retrievers, agents and tools cost nothing by themselves. LangChain asks for each of their events.
+    ignore_chain = ignore_retriever = ignore_agent = True
 
     def on_chat_model_start(
         self, serialized: dict[str, Any] | None, messages: list[list[BaseMessage]], *, run_id: UUID, **kwargs: Any

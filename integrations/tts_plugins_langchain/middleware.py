@@ -27,7 +27,7 @@ from tts_plugins_langchain._io.agent_commands import CommandsApart
 from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, summarised, withheld
-from tts_plugins_langchain._io.parts import output_tokens_of
+from tts_plugins_langchain._io.parts import leaves_of, model_names_of, output_tokens_of
 from tts_plugins_langchain._io.person import ask_person
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
@@ -199,7 +199,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             return _Answered.of(await handler(_varied(asked)), own)
 
         settings = self._settings(config)
-        check_sampling(self._name, settings, temperatures_of(request.model, request.model_settings))
+        check_sampling(self._name, settings, temperatures_of(leaves_of(request.model, request.model_settings)))
         runtime = request.runtime if shows_candidates(config) else silent(request.runtime)
         inner = dataclasses.replace(request, model=candidates_of(request.model), runtime=runtime)
         manager = get_callback_manager_for_config(config) if sync else get_async_callback_manager_for_config(config)
@@ -213,6 +213,7 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 invoke=lambda asked, _: invoke(asked),
                 ainvoke=lambda asked, _: ainvoke(asked),
                 output_tokens=lambda: output_tokens_of(request.model, request.model_settings),
+                models=lambda: model_names_of(request.model, request.model_settings),
             ),
             problem=problem_of(messages, request=request, tools=list(request.tools)),
             settings=self._left(settings, request),

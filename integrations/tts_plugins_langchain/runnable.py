@@ -20,7 +20,7 @@ from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_sett
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
-from tts_plugins_langchain._io.parts import leaves_of, output_tokens_of
+from tts_plugins_langchain._io.parts import Leaves, leaves_of, model_names_of, output_tokens_of
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.variants import varied
@@ -59,6 +59,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
 
     _model: MeteredModel = PrivateAttr()
     _carrier: Carrier = PrivateAttr()
+    _leaves: Leaves = PrivateAttr(default_factory=Leaves)
 
     def model_post_init(self, context: Any) -> None:
         """Check what can be checked before the first call."""
@@ -186,7 +187,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
     def _search(self, input: Input, config: RunnableConfig, run_manager: Any, kwargs: dict[str, Any]) -> Search:
         bound, cap = self.bound, config.get("max_concurrency")
         settings = self._checked(config)
-        check_sampling(self.get_name(), settings, temperatures_of(bound, kwargs, config))
+        check_sampling(self.get_name(), settings, temperatures_of(self._leaves.under(bound, kwargs, config)))
         if config.get("configurable"):  # it may choose an alternative that is made only then
             for part in leaves_of(bound, kwargs, config):
                 check_memory(self.get_name(), part.runnable, _NO_MEMORY)
@@ -200,6 +201,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 invoke=lambda asked, inner: varied(bound).invoke(asked, inner, **kwargs),
                 ainvoke=lambda asked, inner: varied(bound).ainvoke(asked, inner, **kwargs),
                 output_tokens=lambda: output_tokens_of(bound, kwargs),
+                models=lambda: model_names_of(bound, kwargs, config),
             ),
             problem=problem_of(input),
             settings=settings,

@@ -472,6 +472,22 @@ def test_temperature_zero_is_an_error_in_a_chain_that_can_be_seen_whole(server: 
     assert server.requests == []
 
 
+def test_temperature_zero_is_noticed_where_it_is_set_later(server: LoopbackServer) -> None:
+    """The parts of a chain are looked for once, and asked each time; a call's own arguments count as before."""
+    model = chat(server, temperature=0.8)
+    scaled = scale(model, strategy=SelfConsistency(n=2))
+    scaled.invoke("hi")
+    sent = len(server.requests)
+    with pytest.raises(ConfigurationError, match="temperature=0 "):
+        scaled.invoke("hi", temperature=0)
+    model.temperature = 0
+    with pytest.raises(ConfigurationError, match="temperature=0 "):
+        scaled.invoke("hi")
+    scaled.bound = chat(server, temperature=0.8)
+    scaled.invoke("hi")
+    assert len(server.requests) == 2 * sent
+
+
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
 def test_a_structured_output_at_temperature_zero_is_an_error_too(

@@ -172,8 +172,9 @@ def shown(error: BaseException) -> str:
     return "\n".join(texts)
 
 
-@pytest.mark.parametrize("where", ["other", "login", "path"])
-@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize(
+    ("given", "where"), [(False, "other"), (False, "login"), (True, "other"), (True, "login"), (True, "path")]
+)
 async def test_a_client_of_the_users_follows_no_redirect_in_a_search(given: bool, where: str) -> None:
     """Regression: on the loop that its connections belong to, the prompt and its headers went to the stranger."""
     hits: list[str] = []

@@ -8,7 +8,18 @@ import threading
 import pytest
 
 from tts_plugins import SelfConsistency, solve
-from tts_plugins.answers import Answer, boxed, equivalent, extract, marked, normalise, unfinished, without_thoughts
+from tts_plugins.adapters import Text
+from tts_plugins.answers import (
+    Answer,
+    boxed,
+    equivalent,
+    extract,
+    marked,
+    normalise,
+    remembered,
+    unfinished,
+    without_thoughts,
+)
 from tts_plugins.testing import ScriptedModel
 
 
@@ -537,6 +548,21 @@ def test_an_answer_that_is_denied_is_none_in_any_language(text: str, raw: str | 
 )
 def test_signs_inside_an_answer_belong_to_it(text: str, key: str) -> None:
     assert extract(text) == key
+
+
+def test_short_texts_are_remembered_without_what_they_are_the_texts_of() -> None:
+    read: list[str] = []
+
+    def key(text: str) -> str:
+        read.append(text)
+        return text.upper()
+
+    recall = remembered(key)
+    native = Text.of("so", object())
+    assert [recall(native), recall("so")] == ["SO", "SO"]
+    assert read == ["so"] and type(read[0]) is str
+    assert recall("x" * 1_000) == recall("x" * 1_000) == "X" * 1_000
+    assert len(read) == 3
 
 
 @pytest.mark.parametrize("text", ["Answer:", "**Answer:**", "Final Answer:\n", "答案："])

@@ -16,6 +16,7 @@ from tts_plugins.models import CallableModel
 from tts_plugins.protocols import Run
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.types import Candidate, Score
+from tts_plugins.verifiers.grouping.named import named_answer
 
 MODEL = CallableModel(lambda content: "The answer is 4.")
 
@@ -60,6 +61,11 @@ async def test_a_verifier_that_blocks_is_told_of(caplog: pytest.LogCaptureFixtur
     assert len(result.warnings) == 1 and result.warnings[0].startswith("blocks all held the event loop")
 
 
+async def test_what_it_computed_is_told_from_what_it_waited() -> None:
+    result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=1), verifier=Blocks(0.15))
+    assert "(0.0 s of them computing)" in result.warnings[0]
+
+
 async def test_one_that_is_quick_or_waits_is_not() -> None:
     async def waits(problem: Problem, candidate: Candidate) -> float:
         await asyncio.sleep(0.15)
@@ -85,6 +91,29 @@ async def test_one_that_says_so_gets_a_thread() -> None:
     assert result.warnings == () and result.score == 0.5
     assert threading.get_ident() not in verifier.threads and ticks > 5
     assert time.monotonic() - started < 4 * 0.3  # side by side
+
+
+class Slow:
+    """An answer key of this package's that may take long."""
+
+    __module__ = "tts_plugins.verifiers"
+    slow = True
+
+    def __init__(self) -> None:
+        self.threads = set[int]()
+
+    def __call__(self, text: str) -> str:
+        self.threads.add(threading.get_ident())
+        return text
+
+
+async def test_an_answer_key_that_may_take_long_does_not_hold_the_loop() -> None:
+    """Regression: a pattern that backtracks held it for two seconds a candidate."""
+    key = Slow()
+    result = await solve("q", model=MODEL, strategy=BestOfN(n=2), verifier=lambda text: 1.0, answer=key)
+    assert result.answer and threading.get_ident() not in key.threads
+    slow = [named_answer(f"regex:{pattern}", "answer").slow for pattern in ("(a+)+$", r"x=(\d+)", "ab")]  # type: ignore[attr-defined]
+    assert slow == [True, True, False]
 
 
 class Judges(Blocks):

@@ -14,7 +14,7 @@ from benchmarks._edge.arms import ARMS, PassOrGiveUp
 from benchmarks._edge.questions import read_questions
 from benchmarks._edge.table import show
 from tts_plugins import Problem, Scored
-from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.errors import ConfigurationError, DataError, ServerFailed
 from tts_plugins.testing.scripted import ScriptedReviseModel
 
 TEXT = "Please get 3 wall clocks to Nikolai Baranov in Riga before 12 February 2027. Docket WA-4306."
@@ -55,6 +55,24 @@ async def test_every_way_runs_and_counts_both_models(problems: Path) -> None:
     handed = await edge._solved(question, ARMS[-1], _failing(), 0)
     assert handed.right and handed.tokens["large"] == 15 and handed.flops > 2 * 4e6 * 15
     assert all(line.error == "" for line in found.values())
+
+
+async def test_a_solve_that_fails_is_not_free(problems: Path) -> None:
+    (question, *_) = read_questions(problems)
+    made = stage()
+    models: Any = {
+        **made.models,
+        ("large", True): ScriptedReviseModel([ServerFailed("down")], lambda *_: "", name="large"),
+    }
+    found = await edge._solved(question, ARMS[0], edge.Stage(models=models, parameters=made.parameters), 0)
+    assert "down" in found.error and not found.right
+    assert found.calls >= 1 and found.tokens["large"] > 0 and found.flops == 2 * 4e6 * found.tokens["large"]
+
+
+def test_two_models_of_one_name_are_refused(problems: Path, tmp_path: Path, capsys: Any) -> None:
+    given = ["--small", "embedded", "--large", "embedded", "--problems", str(problems)]
+    assert edge.main([*given, "--out", str(tmp_path / "out.jsonl")]) == 2
+    assert "go by one name" in capsys.readouterr().err
 
 
 def _failing() -> edge.Stage:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tts_plugins import BestOfN, Ladder, SelfConsistency, solve_sync
+from tts_plugins import BestOfN, Budget, Ladder, SelfConsistency, solve_sync
 from tts_plugins.bench import replay_sync
 from tts_plugins.cli import main
 from tts_plugins.errors import ConfigurationError, DataError
@@ -182,6 +182,18 @@ def test_walks_leave_out_what_says_nothing_as_a_run_does() -> None:
                                     answer=recorded_answer, seed=0)  # fmt: skip
                 assert result.usage.calls == outcome.samples[row], (rule, wave, [c.answer for c in order])
                 assert float(bool(result.output.correct)) == outcome.right[row]
+
+
+def test_a_policy_that_a_budget_cannot_pay_for_says_so() -> None:
+    policy = replace(calibrate(POOL, budgets=(4,), orders=2), any_verifier=True)
+    ran = {}
+    for calls in (2, 4):
+        ran[calls] = solve_sync(
+            POOL.problems[0].problem(), model=ReplayModel(POOL), strategy=policy, budget=Budget(calls=calls),
+            verifier=RecordedVerifier().of(POOL), answer=recorded_answer,
+        )  # fmt: skip
+    assert any("smallest plan is for 4 samples, and the budget is sure to pay for 2" in w for w in ran[2].warnings)
+    assert not any("smallest plan" in w for w in ran[4].warnings) and ran[2].usage.calls <= 2
 
 
 # Raw rewards

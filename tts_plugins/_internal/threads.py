@@ -22,6 +22,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from tts_plugins._concurrency import forks, running_code
@@ -30,9 +31,11 @@ from tts_plugins._concurrency.thread_pool import NoThread, Pool, as_exception, b
 __all__ = [
     "NoThread",
     "call_user",
+    "caller_of",
     "calling_thread",
     "in_thread",
     "on_engine_loop",
+    "on_user_loop",
     "run_sync",
     "submit",
     "waiting_threads",
@@ -73,23 +76,34 @@ async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> 
         del future  # an error's traceback has this frame: it would refer to itself, and be freed late
 
 
-async def call_user(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
+def call_user(function: Callable[..., Any], *args: Any, **keywords: Any) -> Awaitable[Any]:
     """Return the result of a user's function, synchronous or not, computed off the engine's own loop."""
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
-        return await _on_user_loop(function, *args, **keywords)
+    return caller_of(function)(*args, **keywords)
+
+
+def caller_of(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Return `call_user` of this function: for one that is called often, whose kind is found out once."""
+    asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004
+    )
+    return partial(on_user_loop if asynchronous else _on_thread, function)
+
+
+async def _on_thread(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
     result = await in_thread(function, *args, **keywords)
-    return await _on_user_loop(_awaited, result) if inspect.isawaitable(result) else result
+    return await on_user_loop(_awaited, result) if inspect.isawaitable(result) else result
 
 
 async def _awaited(value: Awaitable[T]) -> T:
     return await value
 
 
-async def _on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
+def on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> Awaitable[T]:
+    """Return the result of a user's coroutine function, computed off the engine's own loop."""
     if not on_engine_loop() or _green():
-        return await _noted(function, *args, **keywords)
+        return _noted(function, *args, **keywords)
     context = contextvars.copy_context()
-    return await asyncio.wrap_future(_user.submit(lambda: _contained(function, *args, **keywords), context))
+    return asyncio.wrap_future(_user.submit(lambda: _contained(function, *args, **keywords), context))
 
 
 async def _noted(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:

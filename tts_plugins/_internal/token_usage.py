@@ -64,22 +64,24 @@ class Report(NamedTuple):
 
     @classmethod
     def of(cls, reported: Any) -> Report:
-        """Read a server's usage object, whatever it is."""
+        """Read a server's usage object, whatever it is; return a report as it is."""
+        if isinstance(reported, Report):
+            return reported
         details, read = field(reported, "completion_tokens_details"), field(reported, "prompt_tokens_details")
         prompt, completion = (
-            _count(field(reported, "prompt_tokens"), 1),
-            _count(field(reported, "completion_tokens"), 0),
+            count_of(field(reported, "prompt_tokens"), 1),
+            count_of(field(reported, "completion_tokens"), 0),
         )
-        thought = 0 if details is None else _count(field(details, "reasoning_tokens"), 1) or 0
+        thought = 0 if details is None else count_of(field(details, "reasoning_tokens"), 1) or 0
         if prompt is not None and completion is not None:
             # xAI and Gemini count thoughts in the total only.
-            beside = max(0, (_count(field(reported, "total_tokens"), 1) or 0) - prompt - completion)
+            beside = max(0, (count_of(field(reported, "total_tokens"), 1) or 0) - prompt - completion)
             completion += beside
         return cls(
             prompt,
             completion,
             thought,
-            0 if read is None else _count(field(read, "cached_tokens"), 1) or 0,
+            0 if read is None else count_of(field(read, "cached_tokens"), 1) or 0,
             bool(field(reported, "every_choice")),
             bool(field(reported, "upper_bound")),
         )
@@ -101,7 +103,7 @@ def measure(
     """Return the usage of one request: as reported, or bounded if the report is missing or plainly wrong.
 
     Args:
-        reported: the server's usage object, whatever it is.
+        reported: the server's usage object, whatever it is, or what was read from it.
         texts: what each choice says, its reasoning and tool calls included.
         truncated: which of them were cut by `max_tokens`.
         hidden: the choices may hold tokens that are not shown, so that texts bound nothing.
@@ -187,7 +189,8 @@ def _bound_of_all(sizes: Sequence[int], bounds: Sequence[int], kept: int | None,
     return max(sum(bounds), len(sizes) * (claimed if kept is None else kept))
 
 
-def _count(value: Any, least: int) -> int | None:
+def count_of(value: Any, least: int) -> int | None:
+    """Return a count of tokens; None where it is not one, or is not plausible."""
     if type(value) is not int:
         if (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10) or (
             isinstance(value, float) and value.is_integer()

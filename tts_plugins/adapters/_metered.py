@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -56,7 +56,13 @@ class Attempts:
 class Searching(Protocol):
     """A search of an adapter: it makes the candidates."""
 
-    async def generate(self, problem: Problem, seed: int | None, attempts: Attempts | None = None) -> Reply:
+    def model_name(self) -> str | None:
+        """The name of the language model that is asked; None where it cannot be seen, or there are several."""
+        ...
+
+    def generate(
+        self, problem: Problem, seed: int | None, attempts: Attempts | None = None
+    ) -> Coroutine[Any, Any, Reply]:
         """One candidate; a better one than the attempts, where there are some."""
         ...
 
@@ -126,6 +132,12 @@ class MeteredModel:
     def __deepcopy__(self, memo: Any) -> Any:
         return self  # optimisers copy programs; the server behind them is one
 
+    @property
+    def stands_for(self) -> str | None:
+        """The name of the language model that is asked in the search that this runs in, where it can be seen."""
+        search = _SEARCH.get()
+        return None if search is None else search.model_name()
+
     def variant(self, *, model: Any = None, effort: str | Mapping[str, Any] | None = None) -> MeteredModel:
         """Return a model whose candidates are asked of another model, or at another reasoning effort."""
         name = model if isinstance(model, str) else self.name if model is None else _name_of(model)
@@ -135,9 +147,9 @@ class MeteredModel:
         """Metered: the framework's callbacks reserve."""
         return
 
-    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
+    def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Coroutine[Any, Any, Reply]:
         """One candidate of the search that this runs in."""
-        return await search_here().generate(problem, seeds[0])
+        return search_here().generate(problem, seeds[0])
 
     async def revise_bound(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> None:
         """Metered too.
@@ -147,12 +159,12 @@ class MeteredModel:
         """
         search_here().check_revision()
 
-    async def revise(
+    def revise(
         self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
-    ) -> Reply:
+    ) -> Coroutine[Any, Any, Reply]:
         """One better candidate of the search that this runs in."""
         attempts = Attempts(history=tuple(history), merge=merge)
-        return await search_here().generate(problem, seeds[0], attempts)
+        return search_here().generate(problem, seeds[0], attempts)
 
     @property
     def separator(self) -> str:

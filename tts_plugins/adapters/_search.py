@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
-from tts_plugins._internal.threads import call_user
+from tts_plugins._internal.threads import in_thread, on_user_loop
 from tts_plugins.adapters._error_messages import described
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._metered import METER, Attempts, CandidateLost, MeteredModel, searching, setting
@@ -26,6 +28,7 @@ from tts_plugins.types import Candidate, Generation, Problem, Reply, Result, Sco
 
 T = TypeVar("T")
 S = TypeVar("S")
+_NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
 class BaseSearch(Generic[S]):
@@ -42,8 +45,9 @@ class BaseSearch(Generic[S]):
     It may say:
 
     - `context`: what is set around `call` and `read`, such as a framework's settings.
-    - `metering`: how the framework's callbacks find the meter of what runs; `METER` has it in any case.
+    - `variables`: how the framework's callbacks find the meter of what runs; `METER` has it in any case.
     - `verifier`: what scores the candidates; put it into `metered_verifier`, so that its calls are counted.
+    - `model_name`: of the language model that is asked, for policies and rules that were fitted to one.
     - `larger`: the framework's classes of what unsure questions may go to, in place of what is wrapped.
     - `chosen`: what becomes of the result; `instead`: one where no candidate came through.
     - `failed`, `afailed`, `ended`, `aended`, `scored` and `unscored`: what goes to the framework's traces.
@@ -63,8 +67,13 @@ class BaseSearch(Generic[S]):
     def __init__(self, *, model: MeteredModel, problem: Problem, settings: SearchSettings) -> None:
         self.model, self.problem, self.settings = model, problem, settings
         self.passing = Passing()
-        self.spent = Usage()  # by the calls of the framework
+        self._spent: list[Usage] = []  # by the calls of the framework
         self._judge: Verifier | SetVerifier | None = None
+
+    @property
+    def spent(self) -> Usage:
+        """What the calls of the framework took so far."""
+        return Usage.sum(self._spent)
 
     def run(self) -> Result:
         """Search on this thread; the framework's synchronous methods run on threads of their own."""
@@ -103,6 +112,10 @@ class BaseSearch(Generic[S]):
             "escalate": self.escalation(),
         }
 
+    def model_name(self) -> str | None:
+        """The name of the language model that is asked; None where it cannot be seen, or there are several."""
+        return None
+
     def escalation(self) -> Any:
         """The `escalate` of `solve`: what the framework has itself is asked in the place of what is wrapped."""
         value = self.settings.escalate
@@ -123,14 +136,22 @@ class BaseSearch(Generic[S]):
                     )
                 raise
 
-    async def generate(self, problem: Problem, seed: int | None, attempts: Attempts | None = None) -> Reply:
-        """One candidate, on the account of this search."""
-        return await self.candidate(self.begin(problem, seed, attempts))
+    # A chain of coroutines is walked at each wake of its task, and each is an object while a request is under way: what
+    # only passes a call on is a plain function.
 
-    async def candidate(self, sample: S) -> Reply:
+    def generate(
+        self, problem: Problem, seed: int | None, attempts: Attempts | None = None
+    ) -> Coroutine[Any, Any, Reply]:
+        """One candidate, on the account of this search."""
+        return self.candidate(self.begin(problem, seed, attempts))
+
+    def candidate(self, sample: S) -> Coroutine[Any, Any, Reply]:
         """The framework's answer for a candidate that was begun."""
-        one = self._one if self.sync else self._aone
-        made, usage = await self.metered("model", lambda: call_user(one, sample), sample)
+        return self._replied(sample)
+
+    async def _replied(self, sample: S) -> Reply:
+        work = partial(in_thread, self._one, sample) if self.sync else partial(on_user_loop, self._aone, sample)
+        made, usage = await self.metered("model", work, sample)
         return Reply(generations=(made,), usage=usage)
 
     async def metered(self, role: Role, work: Callable[[], Awaitable[T]], sample: S | None = None) -> tuple[T, Usage]:
@@ -139,14 +160,14 @@ class BaseSearch(Generic[S]):
         while True:
             meter = Meter.here(role=role, prices=self.settings.price, prepaid=prepaid)
             try:
-                with setting((METER, meter)), self.metering(meter, sample):
+                with setting((METER, meter), *self.variables(meter, sample)):
                     return await work(), meter.close()
             except BudgetExhausted:
                 if meter.refused is None or not meter.untouched:
                     raise
                 prepaid = await meter.room()
             finally:
-                self.spent += meter.close()
+                self._spent.append(meter.close())
                 meter.refusal = None  # its traceback has this frame, which has the meter: a cycle
 
     async def judge(
@@ -214,7 +235,7 @@ class BaseSearch(Generic[S]):
         """The framework's answer, by its synchronous methods."""
 
     @abstractmethod
-    async def acall(self, sample: S) -> Any:
+    def acall(self, sample: S) -> Awaitable[Any]:
         """The framework's answer, by its asynchronous methods."""
 
     @abstractmethod
@@ -241,11 +262,11 @@ class BaseSearch(Generic[S]):
 
     def context(self, sample: S) -> AbstractContextManager[Any]:
         """What is set around `call`, `acall` and `read`."""
-        return nullcontext()
+        return _NOTHING
 
-    def metering(self, meter: Meter, sample: S | None) -> AbstractContextManager[Any]:
-        """Where the framework's callbacks find the meter; `sample` is None for a verification."""
-        return nullcontext()
+    def variables(self, meter: Meter, sample: S | None) -> Sequence[tuple[ContextVar[Any], Any]]:
+        """The context variables by which the framework's callbacks find the meter; no `sample` for a verification."""
+        return ()
 
     def verifier(self) -> Verifier | SetVerifier | None:
         """What scores the candidates; see `metered_verifier`."""

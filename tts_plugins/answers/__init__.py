@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -32,12 +32,15 @@ __all__ = [
     "number_value",
     "prepare",
     "read_json",
+    "remembered",
     "unfinished",
     "without_reasons",
     "without_thoughts",
 ]
 
 AnswerKey = Callable[[str], str | None]
+_T = TypeVar("_T")
+_SHORT = 400
 
 _GROUPED = re.compile(r"\d[.,' ]\d")  # then it matters which of them stands before the decimals
 
@@ -105,6 +108,19 @@ def normalise(answer: str, style: Literal["point", "comma"] | None = None) -> st
     from tts_plugins.answers import _keys
 
     return _keys.normalise(answer, style)
+
+
+def remembered(read: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Return a pure function of a text with a memory of the last short texts that it read.
+
+    Samples of one model repeat each other, the more the surer it is, and reading takes longer than looking up.
+    """
+    known = functools.lru_cache(maxsize=512)(read)
+
+    def recall(text: str) -> _T:
+        return known(str(text)) if len(text) <= _SHORT else read(text)  # a text's native object is not kept alive
+
+    return recall
 
 
 def boxed(text: str) -> str | None:

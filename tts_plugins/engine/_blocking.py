@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -19,6 +20,9 @@ from tts_plugins._internal.threads import in_thread, submit
 from tts_plugins.protocols import ForwardingRun, Model, Run, SetVerifier, Verifier
 from tts_plugins.types import Problem, Reply
 
+if sys.platform != "win32":
+    import resource
+
 T = TypeVar("T")
 
 LIMIT = 0.1  # seconds without an await before it is reported
@@ -26,7 +30,7 @@ _log = logging.getLogger(__name__)
 _reported: set[str] = set()
 
 
-Held = dict[str, float]  # each verifier's longest time in one solve, in seconds
+Held = dict[str, tuple[float, float]]  # each verifier's longest time in one solve, in seconds, in all and computed
 
 
 def ask_verifier(
@@ -41,15 +45,23 @@ def ask_verifier(
 
 def warnings(held: Held) -> list[str]:
     """Return the warnings for the result."""
-    return [_warning(name, seconds) for name, seconds in held.items()]
+    return [_warning(name, *seconds) for name, seconds in held.items()]
 
 
-def _note(held: Held, name: str, seconds: float) -> None:
-    """Note that a verifier held the loop for so many seconds."""
-    held[name] = max(seconds, held.get(name, 0.0))
+def _note(held: Held, name: str, seconds: float, computed: float) -> None:
+    """Note that a verifier held the loop for so many seconds, in some of which it computed."""
+    held[name] = max((seconds, computed), held.get(name, (0.0, 0.0)))
     if name not in _reported:
         _reported.add(name)
-        _log.warning("%s", _warning(name, seconds))
+        _log.warning("%s", _warning(name, seconds, computed))
+
+
+def _of_thread() -> tuple[float, float]:
+    """Return the seconds that this thread has computed, and how often it has waited for something."""
+    if sys.platform == "win32" or not hasattr(resource, "RUSAGE_THREAD"):
+        return time.thread_time(), time.monotonic()  # waits are not counted here: any time may have been one
+    usage = resource.getrusage(resource.RUSAGE_THREAD)
+    return usage.ru_utime + usage.ru_stime, usage.ru_nvcsw
 
 
 @types.coroutine
@@ -59,7 +71,7 @@ def _timed(coroutine: Coroutine[Any, Any, T], held: Held, name: str) -> Generato
     step: Callable[[Any], Any] = steps.send
     value: Any = None
     while True:
-        started = time.monotonic()
+        started, (computed, waits) = time.monotonic(), _of_thread()
         try:
             waits_for = step(value)
         except StopIteration as end:
@@ -68,7 +80,9 @@ def _timed(coroutine: Coroutine[Any, Any, T], held: Held, name: str) -> Generato
         finally:
             value = None  # an error's traceback has this frame: it would refer to itself
             if (seconds := time.monotonic() - started) > LIMIT:
-                _note(held, name, seconds)
+                computed_now, waits_now = _of_thread()
+                if computed_now - computed > LIMIT or waits_now > waits:  # else other processes had the processor
+                    _note(held, name, seconds, computed_now - computed)
         try:
             value = yield waits_for
             step = steps.send
@@ -99,8 +113,9 @@ def _run_there(method: Callable[[Run, Any], Coroutine[Any, Any, T]], run: Run, o
     return asyncio.run(method(run, of))
 
 
-def _warning(name: str, seconds: float) -> str:
+def _warning(name: str, seconds: float, computed: float) -> str:
     return (
-        f"{name} held the event loop for {seconds:.1f} s, which stopped all other solves on it and their deadlines; "
-        "make it a synchronous function, which runs on a thread, or give its class blocking = True"
+        f"{name} held the event loop for {seconds:.1f} s ({computed:.1f} s of them computing), which stopped all other "
+        "solves on it and their deadlines; make it a synchronous function, which runs on a thread, or give its class "
+        "blocking = True"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import math
 import numbers
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.answers import Answer, AnswerKey, extract, unfinished
+from tts_plugins.answers import Answer, AnswerKey, extract, remembered, unfinished
 from tts_plugins.engine._blocking import ask_verifier
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Failure
@@ -32,8 +31,8 @@ async def score_together(
         VerifierError: there are no scores at all.
     """
     event = state.trace.open("score_set", state.root, verifier=verifier.name, n=len(candidates))
-    path = (state.seed, "score_set", candidates[0].index)
-    token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, path))
+    path = ("score_set", candidates[0].index)
+    token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, state.seed, path))
     try:
         with failing_alone(verifier.name):
             scores = await ask_verifier(state.held, verifier, verifier.score_set, run, candidates)
@@ -112,17 +111,17 @@ def _in_unit(verifier: str, candidate: Candidate, name: str, value: object) -> f
     return score
 
 
-# Samples of one model repeat each other, the more the surer it is: reading a short text costs more than looking it up.
-_SHORT = 400
-_read_before = functools.lru_cache(maxsize=512)(extract)
+_extracted = remembered(extract)
 
 
 def _read(key: AnswerKey, text: str) -> object:
-    return _read_before(text) if key is extract and len(text) <= _SHORT else key(text)
+    return _extracted(text) if key is extract else key(text)
 
 
 def is_ours(key: AnswerKey) -> bool:
-    """Whether an answer key is one of this package's, which are quick."""
+    """Return whether an answer key is one of this package's, which are quick unless they say that they are `slow`."""
+    if getattr(key, "slow", False):
+        return False
     return key is extract or str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
 
 

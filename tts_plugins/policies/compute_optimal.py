@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_count, check_flag
+from tts_plugins._internal.values import name_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
-from tts_plugins.policies._base import name_of, same_name
+from tts_plugins.policies._base import same_name
 from tts_plugins.policies._execute_plan import follow
 from tts_plugins.policies.difficulty import OF_SCORES
 from tts_plugins.policies.ladder import Ladder
@@ -180,13 +181,17 @@ class ComputeOptimal(BaseStrategy):
         return self.plans[-1].budget if self.budget is None else self.budget
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
-        self._check_names(run.model.name, name_of(run.verifier))
+        self._check_names(name_of(run.model), name_of(run.verifier))
         self._check_aggregate(getattr(run.verifier, "aggregate", None))
         room = await run.room(problem, self._cap)
         fitting = [plan for plan in self.plans if plan.budget <= room]
         plan = fitting[-1] if fitting else self.plans[0]
         if not fitting:
             plan = replace(plan, stages=())
+            run.note(
+                "doubt", said=f"the policy's smallest plan is for {plan.budget} samples, and the budget is sure to pay "
+                f"for {room} only: what it promises may not hold; calibrate with budgets=({max(room, 1)}, …)",
+            )  # fmt: skip
         run.note("plan", budget=plan.budget, room=room, fixed=repr(plan.fixed), stages=len(plan.stages))
         if plan.abstain is not None and plan.abstain.below is not None:
             run.note("threshold", below=plan.abstain.below)

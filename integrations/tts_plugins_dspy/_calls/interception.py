@@ -173,7 +173,7 @@ class LMCall:
             self._charge_own()
             return outputs
         said = outputs if isinstance(outputs, list) else []
-        if self._shows_hints:
+        if self._shows_hints and self._scope.written is not None:
             self._scope.written.extend(text for output in said if (text := text_of(output).strip()))
         counted = self._tap.counts
         # DSPy reports every call that it made, even if the usage is empty.

@@ -72,7 +72,7 @@ def _reads(scope: Scope, lm: Any, asked: Any) -> bool:
         return True
     messages = asked if isinstance(asked, list) else [asked]
     shown = "\n".join(str(message.get("content") if isinstance(message, Mapping) else message) for message in messages)
-    return any(text in shown for text in scope.written)
+    return any(text in shown for text in scope.written or ())
 
 
 _NOTE = f"The input `{HINT}` shows attempts at the whole program so far, and what was said of them."

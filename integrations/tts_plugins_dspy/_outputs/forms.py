@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from tts_plugins import Generation, Problem
 from tts_plugins.adapters import Text, causes_of
-from tts_plugins.answers import normalise
+from tts_plugins.answers import normalise, remembered
 
 
 def problem_of(args: tuple[Any, ...], inputs: Mapping[str, Any]) -> Problem:
@@ -66,7 +66,10 @@ def last_field(output: Any) -> str | None:
 
 def vote_of(text: str) -> str | None:
     """Return a text as a vote, normalised, so that "4." agrees with "4"; None where nothing is left of it."""
-    return normalise(text) or None
+    return _normalised(text) or None
+
+
+_normalised = remembered(normalise)
 
 
 def written_of(error: BaseException) -> str:

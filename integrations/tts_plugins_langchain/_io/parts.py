@@ -6,7 +6,7 @@ object's own fields, and never by asking it for an attribute.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,6 +69,34 @@ def leaves_of(
             todo += reversed(inside)
         else:
             yield part
+
+
+def model_names_of(
+    runnable: Any, arguments: Mapping[str, Any] | None = None, config: RunnableConfig | None = None
+) -> list[str]:
+    """Return the names of its language models, as their servers know them; the arguments' name comes first."""
+    found = []
+    for part in leaves_of(runnable, arguments, config):
+        if isinstance(part.runnable, BaseLanguageModel) and not part.instead:
+            names = (part.arguments.get("model"), *(getattr(part.runnable, n, None) for n in ("model_name", "model")))
+            found.append(next((name for name in names if isinstance(name, str)), type(part.runnable).__name__))
+    return found
+
+
+class Leaves:
+    """The leaves of one runnable: looked for once, where no call can have others."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Any, Sequence[Part]] | None = None
+
+    def under(self, runnable: Any, arguments: Mapping[str, Any], config: RunnableConfig) -> Iterable[Part]:
+        """`leaves_of`, for a call with these arguments and this config."""
+        if arguments or config.get("configurable"):
+            return leaves_of(runnable, arguments, config)
+        known = self._known
+        if known is None or known[0] is not runnable:
+            known = self._known = runnable, tuple(leaves_of(runnable))
+        return known[1]
 
 
 def main_part(runnable: Any) -> Any:

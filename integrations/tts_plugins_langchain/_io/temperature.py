@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.output_parsers import BaseOutputParser
 from langchain_core.prompts import BasePromptTemplate
-from langchain_core.runnables import RunnableConfig, RunnableGenerator, RunnableLambda, RunnablePassthrough
+from langchain_core.runnables import RunnableGenerator, RunnableLambda, RunnablePassthrough
 from langchain_core.runnables.passthrough import RunnablePick
 
 from tts_plugins.adapters import SearchSettings, is_number
 from tts_plugins.errors import ConfigurationError
-from tts_plugins_langchain._io.parts import leaves_of
+from tts_plugins_langchain._io.parts import Part
 
 _NAME = "temperature"
 
 
-def temperatures_of(
-    runnable: Any, arguments: Mapping[str, Any] | None = None, config: RunnableConfig | None = None
-) -> Iterator[Any]:
-    """The temperatures of all its models.
+def temperatures_of(leaves: Iterable[Part]) -> Iterator[Any]:
+    """The temperatures of all models among the leaves of a runnable.
 
     None stands for what may differ by itself: a function, a graph, a model that does not say. Fallbacks do not count,
     since they answer only where something else failed.
-
-    Args:
-        arguments: those of the call, which come before a model's own.
-        config: what can be configured is taken as it is under this.
     """
-    for part in leaves_of(runnable, arguments, config):
+    for part in leaves:
         quiet = isinstance(part.runnable, BasePromptTemplate | BaseOutputParser | RunnablePick)
         if part.instead or quiet or _parses(part.runnable) or type(part.runnable) is RunnablePassthrough:
             continue

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 from langchain_core.messages import AIMessage
@@ -40,27 +41,27 @@ class Counts:
     usage: UsageMetadata | None = None
 
 
-@dataclass
 class UsageDetails:
     """The usage of all calls of a search with LangChain's details, such as reads from a cache or reasoning.
 
-    Attributes:
+    Args:
         around: those of the search around, to which all of it belongs too.
     """
 
-    around: UsageDetails | None = None
-    total: UsageMetadata | None = field(default=None)
+    def __init__(self, around: UsageDetails | None = None) -> None:
+        self._around = around
+        self._added: list[UsageMetadata] = []  # summed when they are looked at; most are not
 
     def add(self, usage: UsageMetadata | None) -> None:
-        """Count a call. One assignment, since calls may end on several threads; a lost detail costs nobody money."""
+        """Count a call; calls may end on several threads."""
         if usage is not None:
-            self.total = add_usage(self.total, usage)
-            if self.around is not None:
-                self.around.add(usage)
+            self._added.append(usage)
+            if self._around is not None:
+                self._around.add(usage)
 
     def of(self, name: str) -> dict[str, int]:
         """The details of `input` or `output` tokens, without those that are nil."""
-        total = cast(Mapping[str, Any], self.total or {})
+        total = cast(Mapping[str, Any], functools.reduce(add_usage, self._added, None) or {})
         found: Mapping[str, Any] = total.get(f"{name}_token_details") or {}
         return {key: value for key, value in found.items() if isinstance(value, int) and value}
 
@@ -75,7 +76,7 @@ def counts_of(response: LLMResult) -> Counts:
     usages = [message.usage_metadata for message in map(message_of, choices) if message is not None]
     known = [usage for usage in usages if usage]
     if known:
-        most = max(known, key=lambda usage: _whole(usage.get("total_tokens")) or 0)
+        most = known[0] if len(known) == 1 else max(known, key=lambda usage: _whole(usage.get("total_tokens")) or 0)
         prompt, completion = _whole(most.get("input_tokens")), _whole(most.get("output_tokens"))
         total = _whole(most.get("total_tokens"))
         if prompt is not None and completion is not None:
@@ -102,10 +103,12 @@ def was_cut(*said: Mapping[str, Any] | None) -> bool:
         if not metadata:
             continue
         incomplete = metadata.get("incomplete_details")
-        reasons = [metadata.get(name) for name in _ENDS]
-        reasons.append(incomplete.get("reason") if isinstance(incomplete, Mapping) else None)
-        if any(_letters(reason) in _CUT for reason in reasons if reason):
-            return True
+        reasons = [metadata[name] for name in _ENDS if name in metadata]
+        if isinstance(incomplete, Mapping):
+            reasons.append(incomplete.get("reason"))
+        for reason in reasons:
+            if reason and reason != "stop" and _letters(reason) in _CUT:
+                return True
     return False
 
 
@@ -113,9 +116,10 @@ def ended_by(metadata: Mapping[str, Any]) -> str:
     """Why a reply ended, as `Generation` says it: "length" if a limit cut it, else the provider's word, or "stop"."""
     if was_cut(metadata):
         return "length"
-    return next(
-        (str(metadata[name]) for name in _ENDS if isinstance(metadata.get(name), str) and metadata[name]), "stop"
-    )
+    for name in _ENDS:
+        if name in metadata and isinstance(reason := metadata[name], str) and reason:
+            return str(reason)
+    return "stop"
 
 
 def choice_was_cut(choice: Generation) -> bool:
@@ -145,6 +149,8 @@ def _first(found: Mapping[str, Any], names: Iterable[str]) -> int | None:
 
 
 def _whole(value: Any) -> int | None:
+    if type(value) is int:
+        return value
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         return int(value)
     if isinstance(value, float) and value.is_integer():

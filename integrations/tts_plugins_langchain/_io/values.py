@@ -11,7 +11,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import BaseModel
 
-from tts_plugins.answers import extract, marked, without_reasons
+from tts_plugins.answers import extract, marked, remembered, without_reasons
 
 _DEEP = 40
 _LONG, _TRIES = 100_000, 200
@@ -78,11 +78,18 @@ def vote_of(output: Any) -> str | None:
     if isinstance(output, BaseMessage):
         output = said_in(output)
     if isinstance(output, str):
-        found = _json_in(output)
-        return extract(output) if found is None or marked(output) else _canonical(found)
+        return _vote_of_text(output)
     if isinstance(output, Mapping) and set(output) == RAW:
         return None if output["parsed"] is None else vote_of(output["parsed"])
     return None if output is None else _canonical(output)
+
+
+def _read_text(text: str) -> str | None:
+    found = _json_in(text)
+    return extract(text) if found is None or marked(text) else _canonical(found)
+
+
+_vote_of_text = remembered(_read_text)
 
 
 def _canonical(value: Any) -> str:

@@ -147,11 +147,13 @@ class Clients:
             return made.with_options(max_retries=0), True
         if self._client is None:
             return self._own().openai_client(), True
-        if not self._borrowed and not on_engine_loop():
+        # Connections that the client made for itself are made again, with our limits. Those that it was given are used,
+        # on the loop that they belong to.
+        given = _given(self._client)
+        if given and not self._borrowed and not on_engine_loop():
             self._borrowed = True
             return self._client.with_options(max_retries=0), False
-        # The user's own connections belong to the loop that they were opened on.
-        if _given(self._client):
+        if given:
             raise ConfigurationError(
                 "client= was given an http_client, whose connections belong to one event loop, and this is another one "
                 "(synchronous calls have a loop of their own): pass a function that makes the client, such as "

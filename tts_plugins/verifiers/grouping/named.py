@@ -31,7 +31,7 @@ def named_answer(text: str, owner: str) -> AnswerKey:
             pattern = re.compile(text.removeprefix("regex:"))
         except re.error as error:
             raise ConfigurationError(f"{owner}={text!r} is not a regular expression: {error}") from error
-        return lambda reply: _matched(_plain(reply), pattern)
+        return _LastMatch(pattern)
     if text == "math":
         return MathGroups()
     ways: dict[str, AnswerKey] = {"extract": extract, "choice": _choice, "text": _text}
@@ -59,14 +59,20 @@ def _text(reply: str) -> str | None:
     return Answer(said.casefold(), said) if said else None
 
 
-def _matched(reply: str, pattern: re.Pattern[str]) -> str | None:
-    text = without_thoughts(reply)
-    if ends_soon(pattern, text):
-        found = last_match(pattern, text)
-    else:
-        request = {"do": "last", "pattern": pattern.pattern, "flags": pattern.flags, "text": text}
-        found = (limited_here(request, _SECONDS) or {}).get("found")
-    return Answer(normalise(found) or found, found) if found else None
+class _LastMatch:
+    """What a pattern finds last. One that may backtrack takes up to two seconds, and so is asked on a thread."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern, self.slow = pattern, not ends_soon(pattern, " " * 10_000)
+
+    def __call__(self, reply: object) -> str | None:
+        pattern, text = self._pattern, without_thoughts(_plain(reply))
+        if ends_soon(pattern, text):
+            found = last_match(pattern, text)
+        else:
+            request = {"do": "last", "pattern": pattern.pattern, "flags": pattern.flags, "text": text}
+            found = (limited_here(request, _SECONDS) or {}).get("found")
+        return Answer(normalise(found) or found, found) if found else None
 
 
 def _pointed(reply: str, pointer: str) -> str | None:
