@@ -31,7 +31,7 @@ from tts_plugins.protocols import Model
 from tts_plugins.types import Usage
 
 # A message waits for so many outcomes, but not longer than so many times so many seconds; a fast worker sends more.
-_ENOUGH, _WAITS, _WAIT = 16, 4, 0.05
+_ENOUGH, _WAITS, _WAIT = 16, 2, 0.1
 
 
 class AccountActor:
