@@ -45,6 +45,8 @@ REFUSED = {
     "test_parallel_program_callbacks_are_children_of_evaluate_callback": _OUTER,
     "test_parallel_children_inherit_parent_callback_call_id": "callbacks hear of a candidate's own copy of the program",
     "test_batch_evaluate_is_parallel_and_preserves_context": "the configured model is the one that searches",
+    "test_bridged_lm_failure_keeps_its_type_across_the_boundary": "the cause of what is raised is an "
+    "AllCandidatesFailed, which has the cause that the exception had",
     "test_python_interpreter_lm_request_bytes": "candidates are sampled, at temperature 1.0",
 }
 """Tests of behaviour that this package does not have on purpose, and what it does instead; see docs/dspy.md."""

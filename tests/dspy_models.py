@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from importlib.metadata import version
 from typing import Any
 
@@ -25,9 +26,11 @@ def language_model(server: LoopbackServer, name: str = "openai/small", **options
 
 
 def close(lm: Any) -> None:
-    """Close its connections; models before DSPy 3.4 keep none that could be closed."""
+    """Close its connections. Before DSPy 3.4, LiteLLM keeps them, by address: another server may get the same one."""
     if hasattr(lm, "close"):
         lm.close()
+    elif (litellm := sys.modules.get("litellm")) is not None:
+        litellm.in_memory_llm_clients_cache.flush_cache()
 
 
 async def aclose(lm: Any) -> None:

@@ -131,17 +131,112 @@ def spread(candidates: Sequence[Scored], k: int) -> list[Scored]:
 
 
 class Ballots(list[Scored]):
-    """Candidates whose votes are read and counted once, for all that ask; nothing may be changed in it.
+    """Candidates whose votes are read and counted once, for all that ask; nothing but `append` may change it.
 
     The functions of this module take it wherever they take candidates.
     """
 
-    __slots__ = ("_names", "_tallies")
+    __slots__ = ("_counts", "_groups", "_highest", "_related")
 
-    def __init__(self, candidates: Iterable[Scored]) -> None:
+    def __init__(self, candidates: Iterable[Scored] = ()) -> None:
         super().__init__(candidates)
-        self._names: list[str | None] | None = None
-        self._tallies: dict[bool, dict[str, float]] = {}
+        self._groups: list[str | None] | None = None  # of each candidate's vote, once they are asked for
+        self._related = False
+        self._counts: dict[bool, _Count] = {}  # by whether they are weighted
+        self._highest: float | None = None
+
+    def append(self, candidate: Scored) -> None:
+        """Add a candidate, and count it where the others were counted."""
+        super().append(candidate)
+        vote, score = candidate.vote, candidate.score
+        if self._highest is not None and score is not None:
+            self._highest = max(self._highest, score)
+        if self._groups is None:
+            return
+        if self._related or type(vote) not in _PLAIN:  # it may change the groups of all others
+            self._groups = None
+            self._counts.clear()
+            return
+        self._groups.append(vote)
+        if score is None:
+            self._counts.pop(True, None)
+        if vote is not None:
+            for count in self._counts.values():
+                count.add(vote, score or 0.0)
+
+    @property
+    def highest(self) -> float:
+        """The highest score; below 0 where there is none."""
+        if self._highest is None:
+            self._highest = max([c.score for c in self if c.score is not None], default=-1.0)
+        return self._highest
+
+    @property
+    def all_scored(self) -> bool:
+        """Whether each of them has a score."""
+        return True in self._counts or all([c.score is not None for c in self])
+
+    @property
+    def groups(self) -> list[str | None]:
+        """The group of each candidate's vote; None where it has none."""
+        if self._groups is None:
+            votes = [c.vote for c in self]
+            groups = _groups(votes)
+            self._related = groups is not None
+            self._groups = votes if groups is None else [None if vote is None else groups[vote] for vote in votes]
+        return self._groups
+
+    def counted(self, weighted: bool) -> _Count:
+        """The votes, or the sums of scores."""
+        if (found := self._counts.get(weighted)) is None:
+            found = self._counts[weighted] = _Count(self, self.groups, weighted)
+        return found
+
+
+class _Count:
+    """A tally that goes on.
+
+    Attributes:
+        votes: by group, in order of first appearance.
+        leader: a group of the most; None where nobody votes.
+        second: the most of the others.
+    """
+
+    __slots__ = ("_shares", "leader", "second", "votes")
+
+    def __init__(self, candidates: Sequence[Scored], groups: Sequence[str | None], weighted: bool) -> None:
+        self.votes: dict[str, float] = {}
+        self._shares: dict[str, list[float]] | None = None
+        if weighted:
+            self._shares = {}
+            for c, group in zip(candidates, groups, strict=True):
+                if group is not None:
+                    self._shares.setdefault(group, []).append(_score(c))
+            # fsum: 0.1 + 0.2 + 0.3 must equal 0.6 in any order, else the order of arrival decides close votes.
+            self.votes = {group: math.fsum(shares) for group, shares in self._shares.items()}
+        else:
+            for group in groups:
+                if group is not None:
+                    self.votes[group] = self.votes.get(group, 0.0) + 1.0
+        self.leader = max(self.votes, key=self.votes.__getitem__, default=None)
+        self.second = max([votes for group, votes in self.votes.items() if group != self.leader], default=0.0)
+
+    def add(self, group: str, score: float) -> None:
+        """Count one more."""
+        if self._shares is None:
+            votes = self.votes.get(group, 0.0) + 1.0
+        else:
+            shares = self._shares.setdefault(group, [])
+            shares.append(score)
+            votes = math.fsum(shares)
+        self.votes[group] = votes
+        if self.leader is None:
+            self.leader = group
+        elif group != self.leader:
+            if votes > (most := self.votes[self.leader]):
+                self.leader, self.second = group, most
+            else:
+                self.second = max(self.second, votes)
 
 
 def tally(candidates: Sequence[Scored], *, weighted: bool = False) -> dict[str, float]:
@@ -149,27 +244,20 @@ def tally(candidates: Sequence[Scored], *, weighted: bool = False) -> dict[str, 
 
     Candidates whose answer could not be read do not vote.
     """
-    if not isinstance(candidates, Ballots):
-        return _tallied(candidates, weighted)
-    if weighted not in candidates._tallies:
-        candidates._tallies[weighted] = _tallied(candidates, weighted)
-    return candidates._tallies[weighted]
+    ballots = candidates if isinstance(candidates, Ballots) else Ballots(candidates)
+    return ballots.counted(weighted).votes
 
 
-def _tallied(candidates: Sequence[Scored], weighted: bool) -> dict[str, float]:
-    names = _names(candidates)
-    if not weighted:
-        counts = dict[str, float]()
-        for name in names:
-            if name is not None:
-                counts[name] = counts.get(name, 0.0) + 1.0
-        return counts
-    votes: dict[str, list[float]] = {}
-    for c, name in zip(candidates, names, strict=True):
-        if name is not None:
-            votes.setdefault(name, []).append(_score(c))
-    # fsum: 0.1 + 0.2 + 0.3 must equal 0.6 in any order, else the order of arrival decides close votes.
-    return {answer: math.fsum(shares) for answer, shares in votes.items()}
+def first_two(candidates: Sequence[Scored], *, weighted: bool = False) -> tuple[float, float] | None:
+    """The largest two figures of a tally, 0 where there is no second; None where nobody votes.
+
+    Where `weighted`, candidates without a score do not vote.
+    """
+    ballots = candidates if isinstance(candidates, Ballots) else Ballots(candidates)
+    if weighted and not ballots.all_scored:
+        ballots = Ballots([c for c in candidates if c.score is not None])
+    count = ballots.counted(weighted)
+    return None if count.leader is None else (count.votes[count.leader], count.second)
 
 
 def grouped(candidates: Sequence[Candidate]) -> dict[str, str]:
@@ -183,23 +271,16 @@ def grouped(candidates: Sequence[Candidate]) -> dict[str, str]:
     return {vote: vote for vote in votes if vote is not None} if groups is None else groups
 
 
-def _names(candidates: Sequence[Candidate]) -> list[str | None]:
+def groups_of(candidates: Sequence[Scored]) -> list[str | None]:
     """The group of each candidate's vote; None where it has none."""
-    if isinstance(candidates, Ballots) and candidates._names is not None:
-        return candidates._names
-    votes = [c.vote for c in candidates]
-    groups = _groups(votes)
-    names = votes if groups is None else [None if vote is None else groups[vote] for vote in votes]
-    if isinstance(candidates, Ballots):
-        candidates._names = names
-    return names
+    return candidates.groups if isinstance(candidates, Ballots) else Ballots(candidates).groups
 
 
-def group_of(candidates: Sequence[Candidate], vote: str | None) -> str | None:
+def group_of(candidates: Sequence[Scored], vote: str | None) -> str | None:
     """The group of a vote; None where no candidate gave it."""
     if vote is None:
         return None
-    return next((name for c, name in zip(candidates, _names(candidates), strict=True) if c.vote == vote), None)
+    return next((name for c, name in zip(candidates, groups_of(candidates), strict=True) if c.vote == vote), None)
 
 
 _PLAIN = frozenset({str, type(None)})
@@ -244,7 +325,7 @@ def leaders(candidates: Sequence[Scored], votes: Mapping[str, float]) -> list[st
     tied = [group for group, share in votes.items() if share == most]
     if len(tied) < 2:
         return tied
-    whole = {name for c, name in zip(candidates, _names(candidates), strict=True) if not _cut(c)}
+    whole = {name for c, name in zip(candidates, groups_of(candidates), strict=True) if not _cut(c)}
     tied = [group for group in tied if group in whole] or tied
     related = any(isinstance(c.vote, RelatedKey) for c in candidates)
     return sorted(tied) if related else tied  # a dict keeps the order of arrival
@@ -340,7 +421,7 @@ def _vote(candidates: Sequence[Scored], votes: Mapping[str, float], *, by_score:
     if not votes:
         return min(candidates, key=_cut) if any(c.score is None for c in candidates) else best(candidates)
     leader = leaders(candidates, votes)[0]
-    voters = [c for c, name in zip(candidates, _names(candidates), strict=True) if name == leader]
+    voters = [c for c, name in zip(candidates, groups_of(candidates), strict=True) if name == leader]
     return best(voters) if by_score else min(voters, key=lambda c: (_cut(c), c.vote != leader))
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from tts_plugins._internal.config import Configured, check_count, check_flag, check_share
 from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.selection import Select, grouped, tally, with_content
+from tts_plugins.selection import Ballots, Select, first_two, groups_of, with_content
 from tts_plugins.types import Scored
 
 ShippedRule = Literal["careful", "balanced", "bold"]
@@ -81,6 +81,14 @@ def should_stop(rule: Callable[[Sequence[Scored], int], bool] | None, seen: Sequ
     return rule is not None and bool(said := with_content(seen)) and rule(said, left)
 
 
+def stops(rule: Callable[[Sequence[Scored], int], bool], said: Ballots, left: int) -> bool:
+    """Return the same for candidates that say something and are counted as they come, so that no rule counts them anew.
+
+    A rule that is not of this package gets a list of its own, which it may change.
+    """
+    return rule(said if type(rule).__module__.startswith("tts_plugins.") else list(said), left)
+
+
 def wave_growth(rule: object) -> int:
     """Return the growth of the waves under a rule, which need not be one of this package."""
     return int(getattr(rule, "wave_growth", 2))
@@ -129,12 +137,16 @@ class _Combined(Rule):
         return max(map(wave_growth, self.rules))
 
 
+def _answer(rule: Rule, seen: Sequence[Scored], left: int) -> bool:
+    return stops(rule, seen, left) if isinstance(seen, Ballots) else rule(seen, left)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnyOf(_Combined):
     """Stops as soon as one of its rules does."""
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
-        return any(rule(seen, left) for rule in self.rules)
+        return any(_answer(rule, seen, left) for rule in self.rules)
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         return min(rule.least(seen, left) for rule in self.rules)
@@ -145,7 +157,7 @@ class AllOf(_Combined):
     """Stops when all of its rules would."""
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
-        return all(rule(seen, left) for rule in self.rules)
+        return all(_answer(rule, seen, left) for rule in self.rules)
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         return max(rule.least(seen, left) for rule in self.rules)
@@ -161,6 +173,8 @@ class Threshold(Rule):
         check_share("Threshold", "score", self.score)
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
+        if isinstance(seen, Ballots):
+            return seen.highest >= self.score
         return any(c.score is not None and c.score >= self.score for c in seen)
 
     @property
@@ -229,8 +243,8 @@ class FadingLead(Rule):
         check_flag("FadingLead", "weighted", self.weighted)
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
-        lead, leader = _lead(seen, self.weighted)
-        return leader is not None and lead >= faded(self.k, self.fade, len(seen), left) - _ROUNDING
+        lead, voted = _lead(seen, self.weighted)
+        return voted and lead >= faded(self.k, self.fade, len(seen), left) - _ROUNDING
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         # Each candidate adds at most 1 to the lead, while the lead that it takes fades.
@@ -310,30 +324,27 @@ class Unanimous(Rule):
         check_count("Unanimous", "window", self.window, least=2)
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
-        groups = grouped(seen)
-        last = [None if c.vote is None else groups[c.vote] for c in seen[-self.window :]]
+        last = groups_of(seen)[-self.window :]
         return len(last) == self.window and last[0] is not None and len(set(last)) == 1
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
-        run, groups = 0, grouped(seen)
-        for c in reversed(seen):
-            if c.vote is None or groups[c.vote] != groups.get(seen[-1].vote or ""):
+        run, groups = 0, groups_of(seen)
+        for group in reversed(groups):
+            if group is None or group != groups[-1]:
                 break
             run += 1
         return max(1, self.window - run)
 
 
 def _first_two(seen: Sequence[Scored]) -> tuple[int, int]:
-    counts = [*sorted(tally(seen).values(), reverse=True), 0.0, 0.0]
-    return int(counts[0]), int(counts[1])
+    first, second = first_two(seen) or (0.0, 0.0)
+    return int(first), int(second)
 
 
-def _lead(seen: Sequence[Scored], weighted: bool) -> tuple[float, str | None]:
-    votes = tally([c for c in seen if c.score is not None] if weighted else seen, weighted=weighted)
-    if not votes:
-        return 0.0, None
-    order = sorted(votes, key=lambda answer: -votes[answer])
-    return votes[order[0]] - (votes[order[1]] if len(order) > 1 else 0.0), order[0]
+def _lead(seen: Sequence[Scored], weighted: bool) -> tuple[float, bool]:
+    """The leading answer's votes above those of the next, and whether there is an answer at all."""
+    found = first_two(seen, weighted=weighted)
+    return (0.0, False) if found is None else (found[0] - found[1], True)
 
 
 def _beta_above_half(first: int, second: int) -> float:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import dspy
 
-from tts_plugins import Generation, Ledger, Problem, Result, current_ledger
+from tts_plugins import Generation, Ledger, Problem, Result, SelfConsistency, current_ledger
 from tts_plugins.adapters import (
     METER,
     Attempts,
@@ -102,6 +103,12 @@ class Search(BaseSearch[Sample]):
         self._isolate, self._deep = isolate, deep
         self._stream: SearchStream | None = None
         self._winner: Sample | None = None
+        self._lm = getattr(module, "lm", None) or dspy.settings.get("lm")
+
+    def model_name(self) -> str | None:
+        """The name of the module's own language model, else of the one that DSPy is configured with."""
+        name = getattr(self._lm, "model", None)
+        return name if isinstance(name, str) else None
 
     def run(self) -> Result:
         """Search on this thread; the module's `forward` runs on threads of its own."""
@@ -238,11 +245,24 @@ class Search(BaseSearch[Sample]):
 
     def chosen(self, result: Result) -> Result:
         """The winner's trace is the program's, as if it alone had run."""
+        result = self._readable(result)
         self._winner = None if result.abstained is not None else self._samples.get(result.best.seed)
         if result.abstained is None and self._trace is not None and (most := dspy.settings.max_trace_size) > 0:
             self._trace.extend(self.trace_of(result.best.seed))
             del self._trace[: max(len(self._trace) - most, 0)]
         return result
+
+    def _readable(self, result: Result) -> Result:
+        """Choose a candidate that the program's adapter reads, with the same vote, or with one of as many votes."""
+        parses, key = getattr(self._vote, "parses", None), result.answer_key
+        if parses is None or key is None or self._judge is not None or parses(result.output):
+            return result
+        votes = Counter(c.vote for c in result.candidates)
+        plain = isinstance(self.settings.strategy, SelfConsistency | None) and not result.escalated
+        same = [c for c in result.candidates if c.vote == key]
+        tied = [c for c in result.candidates if plain and c.vote is not None and votes[c.vote] == votes[key]]
+        best = next((c for c in [*same, *tied] if parses(c.output)), result.best)
+        return replace(result, best=best)
 
     @property
     def _winners_relay(self) -> Relay | None:

@@ -15,7 +15,7 @@ from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.scope import scope_here
 from tts_plugins_dspy._calls.versions import message_call
 from tts_plugins_dspy._outputs.verifying import Judged, scoring
-from tts_plugins_dspy._outputs.votes import said_by, vote_here
+from tts_plugins_dspy._outputs.votes import Votes, said_by
 from tts_plugins_dspy._outputs.withheld import check_escalation, output_of
 from tts_plugins_dspy._search import Search
 from tts_plugins_dspy._settings import Held, LMOptions, check_temperature
@@ -122,7 +122,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         return Search(
             model=self._model, module=_Sampled(self.lm), settings=self._settings, temperature=self._temperature,
             args=(), inputs={"prompt": prompt, "messages": messages, **kwargs}, problem=Problem(asked),
-            read=_generation, verify=_verifier_of, vote=vote_here(), hints=False,
+            read=_generation, verify=_verifier_of, vote=Votes(), hints=False,
             check_revision=lambda: _check_revision(prompt, messages),
         )  # fmt: skip
 

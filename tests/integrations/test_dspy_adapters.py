@@ -276,6 +276,17 @@ def test_a_language_model_votes_as_the_adapter_reads(dspy_server: LoopbackServer
     assert answers == [7, 7, 7, 7] and dspy_server.counts.requests == 12
 
 
+@pytest.mark.parametrize("others", [(said(answer=7), said(answer=8)), ("The answer is 9.", said(answer=7))])
+def test_the_answer_of_the_majority_is_given_by_one_that_the_adapter_can_read(
+    dspy_server: LoopbackServer, dspy_lm: Any, others: tuple[str, str]
+) -> None:
+    first = "The answer is 7." if others[0].startswith("[[") else "The answer is 8."
+    dspy_server.configure(reply=lambda body, i: [first, *others][i % 3])
+    with dspy.context(lm=ScaledLM(dspy_lm, strategy=SelfConsistency(n=3))):
+        assert program()(question="q").answer == 7
+    assert dspy_server.counts.requests == 3, "nothing is asked again in another form"
+
+
 def test_reading_votes_asks_no_language_model(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
     reader = language_model(dspy_server, "openai/reader")
     dspy_server.configure(reply=lambda body, i: said(answer=7) if body["model"] == "reader" else f"Answer: {i // 2}")

@@ -116,7 +116,8 @@ async def test_values_of_the_wrong_type_are_shown_to_the_next_attempt(
     typed = dspy.Signature({"question": (str, dspy.InputField()), "things": (list[Thing], dspy.OutputField())})
     refine = Refine(dspy.Predict(typed), N=3, reward_fn=lambda args, pred: float(pred.things[0].size), threshold=3.0)
     assert (await refine.acall(question="q")).things == [Thing(name="a", size=3)]
-    assert "hint_" in str(dspy_server.requests[-1].body) and len(dspy_server.requests) == 3
+    assert "hint_" in str(dspy_server.requests[-1].body)
+    assert len(dspy_server.requests) in (3, 4), "the JSON adapter of DSPy 3.0 may ask twice"
     await aclose(dspy_lm)
 
 

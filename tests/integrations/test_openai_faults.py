@@ -298,6 +298,36 @@ async def test_an_error_within_a_stream_is_told_as_one() -> None:
             await model.generate(Problem(PROBLEM), [1])
 
 
+def chunk(**said: Any) -> str:
+    return json.dumps({"choices": [{"index": 0, "finish_reason": None, **said}]})
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [chunk(delta={"content": "It is 42."}, finish_reason="stop"), "[DONE]", chunk(delta={"content": " Or 43."})],
+        [chunk(message={"role": "assistant", "content": "It is 42."}, finish_reason="stop"), "[DONE]"],
+        [chunk(message={"content": "It"}), chunk(message={"content": "It is 42."}), "[DONE]"],
+        [
+            chunk(delta={"content": "It is 42."}, message={"content": "It is 42."}),
+            chunk(delta={}, message={}),
+            "[DONE]",
+        ],
+    ],
+    ids=["after the end", "a whole message", "growing messages", "both"],
+)
+async def test_a_stream_in_another_form_is_read_as_what_it_says(chunks: list[str]) -> None:
+    async def handle(request: web.Request) -> web.Response:
+        body = "".join(f"data: {each}\n\n" for each in chunks)
+        return web.Response(body=body.encode(), content_type="text/event-stream")
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handle)
+    async with TestServer(app) as other, serving(other, base_url=str(other.make_url("/v1")), stream=True) as model:
+        reply = await model.generate(Problem(PROBLEM), [1])
+    assert [each.text for each in reply.generations] == ["It is 42."]
+
+
 @pytest.mark.parametrize("tokenizer", [False, True])
 @pytest.mark.parametrize("variant", ["correct", "first_choice"])
 async def test_two_choices_are_counted_by_proof_or_at_their_bound(

@@ -13,7 +13,7 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import LearnedStopping, calibrate
 from tts_plugins.policies._calibration.replayed_trials import learned_stops
 from tts_plugins.policies._stopping.fitting import Fitter
-from tts_plugins.policies._stopping.risk_bounds import least_problems, lost_at_most
+from tts_plugins.policies._stopping.risk_bounds import LEAST_LEARNED, least_problems, lost_at_most
 from tts_plugins.policies._stopping.threshold_rules import ladders
 from tts_plugins.policies._stopping.walks import Samples, walk
 from tts_plugins.pools import Pool
@@ -155,3 +155,13 @@ def test_their_fields_are_checked() -> None:
         with pytest.raises(ConfigurationError, match=next(iter(wrong))):
             LearnedStopping(select="best", **PLAIN, **wrong)  # type: ignore[arg-type]
     assert "enough=1, at_most=3" in repr(LearnedStopping(select="best", enough=1, at_most=3, **PLAIN))  # type: ignore[arg-type]
+
+
+def test_learned_weights_are_tested_only_where_there_are_problems_enough() -> None:
+    prices, tried = [1e-5, 1e-4], list[bool]()
+    for problems in (LEAST_LEARNED - 1, LEAST_LEARNED):
+        pool = synthetic_pool(problems, 8, seed=5)
+        fitter = Fitter(pool.problems, 8, "weighted", how="last", orders=2, seed=0, extra=0.0)
+        fitter.within(0.05, 0.9, prices)
+        tried.append("_features" in vars(fitter))  # made for a regression only
+    assert tried == [False, True]

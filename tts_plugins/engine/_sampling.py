@@ -20,8 +20,8 @@ from tts_plugins.errors import (
     TTSError,
 )
 from tts_plugins.protocols import Model, Run, SetVerifier, StopRule
-from tts_plugins.selection import with_content
-from tts_plugins.stopping import should_stop, wave_growth
+from tts_plugins.selection import Ballots, has_content
+from tts_plugins.stopping import stops, wave_growth
 from tts_plugins.types import Scored
 
 # Candidates of one wave at most: more than any server bears, so that a huge n costs nothing by itself.
@@ -46,8 +46,9 @@ class Sampling(Sending):
         super().__init__(state, run)
         self._jobs, self._stop, self._wave = jobs, stop, wave
         self._arrived = 0
-        # Only where they are looked at again, by a rule or to score them together.
-        self._seen: list[Scored] | None = None if stop is None and self._whole is None else []
+        # Those that say something, for the rule; and all, where they are scored together.
+        self._said = None if stop is None else Ballots()
+        self._seen: list[Scored] | None = None if self._whole is None else []
         self._failures: Sequence[Failure | BaseException] = ()
         self._refused: BudgetExhausted | None = None
 
@@ -77,7 +78,7 @@ class Sampling(Sending):
                             if self._whole is None:
                                 state.seen.append(arrival)
                                 yield arrival
-                            done = self._stop is not None and self._decided(self._stop, n)
+                            done = self._said is not None and self._decided(arrival, self._said, n)
                         elif isinstance(arrival, str):
                             done = True
                         else:
@@ -116,12 +117,14 @@ class Sampling(Sending):
             return min(self._wave, left)
         if self._stop is None:
             return min(left, _MOST)
-        least = self._stop.least(with_content(self._seen or ()), left)
+        least = self._stop.least(list(self._said or ()), left)
         return min(left, _MOST, max(least, wave_growth(self._stop) * before, 1))
 
-    def _decided(self, stop: StopRule, n: int) -> bool:
-        left = n - self._arrived - len(self._failures)
-        if left <= 0 or not should_stop(stop, self._seen or (), left):
+    def _decided(self, arrival: Scored, said: Ballots, n: int) -> bool:
+        stop, left = self._stop, n - self._arrived - len(self._failures)
+        if has_content(arrival):
+            said.append(arrival)
+        if left <= 0 or stop is None or not said or not stops(stop, said, left):
             return False
         if self._state.stopped == "complete" or self._refused is not None:
             self._state.stopped = "stop_rule"  # what the budget refused was not needed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, DeadlineExceeded, SolveCancelled
-from tts_plugins.protocols import ForwardingRun, Model, Run, StopRule
+from tts_plugins.protocols import Model, OtherModelRun, Run, StopRule
 from tts_plugins.selection import with_content
 from tts_plugins.stopping import should_stop, wave_growth
 from tts_plugins.types import Problem, Scored
@@ -41,24 +41,17 @@ def satisfied(rule: StopRule | None, seen: Sequence[Scored], n: int) -> bool:
     return any(should_stop(rule, seen[:t], n - t) for t in range(1, len(seen) + 1) if n > t)
 
 
-class SeededRun(ForwardingRun):
+class SeededRun(OtherModelRun):
     """A `Run` whose first whole solutions are those given; each is handed out once.
 
-    Steps and revisions are the run's own: a `Revision` starts its chains from the given solutions, a search over
-    steps starts anew. With another `model`, whole solutions are that one's. `seen` has all that were handed out.
+    A `Revision` starts its chains from the given solutions, a search over steps starts anew. With another `model`,
+    further solutions are that one's. `seen` has all that were handed out.
     """
 
     def __init__(self, run: Run, given: Sequence[Scored], model: Model | None = None) -> None:
-        super().__init__(run)
-        self._given, self._model = list(given), model
+        super().__init__(run, model)
+        self._given = list(given)
         self.seen: list[Scored] = []
-
-    @property
-    def model(self) -> Model:
-        return self._model or self._run.model
-
-    async def room(self, problem: Problem, at_most: int, *, model: Model | None = None) -> int:
-        return await self._run.room(problem, at_most, model=model or self._model)
 
     async def sample(
         self,
@@ -81,7 +74,7 @@ class SeededRun(ForwardingRun):
         if stopped or not left:
             return
         rule = None if stop is None else Resumed(stop, given)
-        rest = self._run.sample(problem, left, stop=rule, wave=wave, model=model or self._model)
+        rest = super().sample(problem, left, stop=rule, wave=wave, model=model)
         try:
             async for candidate in rest:
                 self.seen.append(candidate)

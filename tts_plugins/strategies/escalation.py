@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from tts_plugins._internal.config import check_flag
 from tts_plugins.confidence import Support, check_threshold
 from tts_plugins.errors import ConfigurationError, ModelError
-from tts_plugins.protocols import ForwardingRun, Model, Run, StopRule, Strategy, is_model
+from tts_plugins.protocols import ForwardingRun, Model, OtherModelRun, Run, Strategy, is_model
 from tts_plugins.strategies._choice import note_choice
 from tts_plugins.strategies._search import OVER
 from tts_plugins.strategies.beam_search import BeamSearch
@@ -20,7 +19,7 @@ from tts_plugins.strategies.recursive_aggregation import RecursiveAggregation
 from tts_plugins.strategies.revision import Revision
 from tts_plugins.strategies.self_consistency import SelfConsistency
 from tts_plugins.strategies.tree_search import TreeSearch
-from tts_plugins.types import Candidate, Problem, Scored
+from tts_plugins.types import Problem, Scored
 
 # They ask a run for steps or revisions, and those come from the model of the solve.
 _OWN_MODEL = (BeamSearch, DVTS, ParticleFilter, RecursiveAggregation, Revision, TreeSearch)
@@ -96,7 +95,7 @@ class Escalation:
     async def ask(self, run: Run, problem: Problem) -> Scored:
         """Return what the escalation chooses."""
         single = SelfConsistency(n=1) if run.verifier is None else BestOfN(n=1)
-        return await (self.strategy or single)(run if self.model is None else _OtherModel(run, self.model), problem)
+        return await (self.strategy or single)(OtherModelRun(run, self.model), problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,42 +174,3 @@ class _Heard(HeldDoubts):
     def confidence_of(self, best: object) -> float | None:
         """As the strategy said; the score where it did not say anything."""
         return self.supports.get(best.id, best.score) if isinstance(best, Scored) else None
-
-
-class _OtherModel(ForwardingRun):
-    """A run whose whole answers come from another model."""
-
-    def __init__(self, run: Run, model: Model) -> None:
-        super().__init__(run)
-        self._model = model
-
-    @property
-    def model(self) -> Model:
-        return self._model
-
-    async def room(self, problem: Problem, at_most: int, *, model: Model | None = None) -> int:
-        return await self._run.room(problem, at_most, model=model or self._model)
-
-    def sample(
-        self,
-        problem: Problem,
-        n: int,
-        *,
-        stop: StopRule | None = None,
-        wave: int | None = None,
-        model: Model | None = None,
-    ) -> AsyncIterator[Scored]:
-        return self._run.sample(problem, n, stop=stop, wave=wave, model=model or self._model)
-
-    def expand(
-        self, candidates: Sequence[Candidate], total: int, *, lookahead: int = 0, straggler: float | None = None
-    ) -> AsyncIterator[Scored]:
-        self._refuse()
-
-    async def revise(self, problem: Problem, history: Sequence[Scored], *, merge: bool = False) -> Scored:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise ConfigurationError(
-            f"Escalation: {self._model.name} gives whole answers only; use BestOfN or SelfConsistency"
-        )

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import dspy
@@ -18,25 +18,33 @@ from tts_plugins_dspy._outputs.forms import last_field, plain, vote_of
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\n?(.*?)(?=\n*\[\[ ## \w+ ## \]\]|\Z)", re.DOTALL)
 
 
-def vote_here() -> Callable[[Any], str | None]:
-    """Return what reads votes from the outputs of a call that is made here, in a predictor or outside of one."""
-    callers = [caller for caller in dspy.settings.get("caller_modules") or [] if isinstance(caller, dspy.Module)]
-    signature = getattr(callers[-1], "signature", None) if callers else None
-    adapter = dspy.settings.get("adapter") or dspy.ChatAdapter()
-    calls_tools = signature is None or any(
-        dspy.ToolCalls in _kinds(field) for field in signature.output_fields.values()
-    )
+class Votes:
+    """What votes of the outputs of a call that is made here, in a predictor or outside of one."""
 
-    def vote(output: Any) -> str | None:
+    def __init__(self) -> None:
+        callers = [caller for caller in dspy.settings.get("caller_modules") or [] if isinstance(caller, dspy.Module)]
+        self._signature = getattr(callers[-1], "signature", None) if callers else None
+        self._adapter = dspy.settings.get("adapter") or dspy.ChatAdapter()
+        fields = () if self._signature is None else self._signature.output_fields.values()
+        self._calls_tools = self._signature is None or any(dspy.ToolCalls in _kinds(field) for field in fields)
+
+    def __call__(self, output: Any) -> str | None:
+        """Return the vote of an output; None where it has none."""
         text, calls = _parts(output)
-        if calls and calls_tools:
+        if calls and self._calls_tools:
             return vote_of(calls)  # what it does, whatever it says beside it
-        fields = None if signature is None else _parsed(adapter, signature, text)
+        fields = self._fields(text)
         if fields:
-            return last_field(dspy.Prediction.from_completions([fields], signature))
+            return last_field(dspy.Prediction.from_completions([fields], self._signature))
         return _last(text + calls)
 
-    return vote
+    def parses(self, output: Any) -> bool:
+        """Return whether the adapter can read it, where one will."""
+        text, calls = _parts(output)
+        return self._signature is None or bool(calls and self._calls_tools) or bool(self._fields(text))
+
+    def _fields(self, text: str) -> dict[str, Any] | None:
+        return None if self._signature is None else _parsed(self._adapter, self._signature, text)
 
 
 def said_by(output: Any) -> str:

@@ -126,7 +126,10 @@ def calibrate_command(
             if plan.abstain is not None:
                 say(f"at {plan.budget} samples: {plan.abstain.words}")
         if abstain_risk is not None and rest is not None:
-            say("note: the thresholds are fitted to the problems held out, which chose no plan; measure them on others")
+            say(
+                f"note: the thresholds are fitted to the {policy.held_out} problems held out (--hold-out), which chose "
+                "no plan; measure them on others"
+            )
         if rest is not None:
             say(f"problems that the plans were not fitted to: {rest}")
             say(f"measure it there: {_bench(policy, rest, out)}")

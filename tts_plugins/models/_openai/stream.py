@@ -69,7 +69,7 @@ async def gather(chunks: AsyncIterator[Any], asked: int = 1) -> Streamed:
             continue
         if isinstance(chunk, Mapping) and (error := error_in(chunk)) is not None:
             raise ErrorInReply(error)
-        for part in listed(read(chunk, "choices")):
+        for part in [] if done else listed(read(chunk, "choices")):
             index = read(part, "index")
             choices.setdefault(index if isinstance(index, int) else 0, _Choice()).add(part)
         if (usage := read(chunk, "usage")) is not None:
@@ -122,7 +122,9 @@ class _Choice:
         return self.ends > 1 or self._after_end or (self._roles > 1 and self._plain > 0)
 
     def add(self, part: Any) -> None:
-        given = fields_of(read(part, "delta"))
+        given, message = fields_of(read(part, "delta")), fields_of(read(part, "message"))
+        if not given and (message.get("content") or message.get("tool_calls")):
+            self._message, self._calls, given = {}, [], message  # no piece, but all that was said so far
         self._said_text = self._said_text or isinstance(given.get("content"), str)
         delta = {name: value for name, value in given.items() if value not in (None, "", [])}
         if set(delta) - {"role"}:

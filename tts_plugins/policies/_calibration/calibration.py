@@ -132,7 +132,8 @@ class Calibration:
             apart = "" if whole == needed else f" ({whole} in all, with those held out)"
             yield (
                 f"{problems} problems are too few to promise a loss of at most {goal.target:g} with a confidence of "
-                f"{goal.confidence:g}, so that it stops only where nothing can be lost; about {needed} would do{apart}"
+                f"{goal.confidence:g}, so that it stops only where nothing can be lost; about {needed} would do"
+                f"{apart}; a larger target takes fewer, and the rule stop='balanced' of a strategy takes none"
             )
 
     def decide(self, table: Table, goal: Goal) -> Choice:
