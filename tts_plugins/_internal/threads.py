@@ -165,9 +165,9 @@ def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end from synchronous code, inside a running event loop too.
 
     Raises:
-        RuntimeError: gevent has patched threads too late; the interpreter exits, or has no thread left, and this thread has a running loop already; or what
-            this thread was interrupted in, by a signal handler or a `__del__`, holds up the threads that it would
-            wait for.
+        RuntimeError: the interpreter exits, or has no thread left, and this thread has a running loop already; what
+            it was interrupted in, by a signal handler or a `__del__`, holds up the threads that it would wait for; or
+            gevent has patched threads too late.
     """
     if _exiting.is_set():
         return _run_here(function)
