@@ -10,7 +10,7 @@ from collections.abc import Collection, Coroutine, Generator
 from typing import Any, NamedTuple, Protocol
 
 from tts_plugins._calls.caller import words
-from tts_plugins._calls.cancellation import End, Halt
+from tts_plugins._calls.context import End, Halt
 from tts_plugins.ledger import Hold
 from tts_plugins.types import Candidate, Scored
 
