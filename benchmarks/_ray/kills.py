@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,15 +48,17 @@ def driver(folder: str, address: str) -> None:
 
 def kills_row(count: int, times: int) -> Row:
     """Each of the three, so many times, in one batch each."""
-    figures = {}
+    figures = dict[str, Counter[str]]()
     for number, (what, victim) in enumerate({"worker": _worker, "account": _account, "driver": _driver}.items()):
-        figures[what] = _killed(count, times, victim, random.Random(number))
+        rng, figures[what] = random.Random(number), Counter[str]()
+        while (kills := figures[what]["kills"]) < times:  # an account restarts more slowly than a batch ends
+            figures[what].update(_killed(count, times - kills, victim, rng))
     lost = sum(each["lost"] for each in figures.values())
     twice = sum(each["paid_twice"] for each in figures.values())
     hits = "; ".join(
         f"{what} {each['kills']} times, {each['repeated_calls']} calls repeated" for what, each in figures.items()
     )
-    complete = all(each["complete"] and each["kills"] == times for each in figures.values())
+    complete = all(each["complete"] == each["batches"] for each in figures.values())
     return Row(
         number=5, what=f"kill -9 during {count:,} solves: acknowledged and lost; acknowledged and paid twice",
         must="0; 0", met=complete and lost == twice == 0, ours=f"{lost}; {twice} ({hits})", figures=figures,
@@ -106,8 +109,8 @@ def _judged(home: Path, count: int, hits: int) -> dict[str, int]:
     when = {name: float(at) for at, name in acknowledged}
     rows = set(json.loads((home / "rows").read_text()))
     twice = {name for at, name, _ in calls if name in when and float(at) > when[name]}
-    return {"kills": hits, "acknowledged": len(when), "lost": len(set(when) - rows), "paid_twice": len(twice),
-            "repeated_calls": len(calls) - 4 * count, "complete": int(len(rows) == count),
+    return {"batches": 1, "kills": hits, "acknowledged": len(when), "lost": len(set(when) - rows),
+            "paid_twice": len(twice), "repeated_calls": len(calls) - 4 * count, "complete": int(len(rows) == count),
             "charged": json.loads((home / "spent").read_text())[0], "sent": len(calls)}  # fmt: skip
 
 

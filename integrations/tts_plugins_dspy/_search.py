@@ -103,6 +103,12 @@ class Search(BaseSearch[Sample]):
         self._isolate, self._deep = isolate, deep
         self._stream: SearchStream | None = None
         self._winner: Sample | None = None
+        self._lm = getattr(module, "lm", None) or dspy.settings.get("lm")
+
+    def model_name(self) -> str | None:
+        """The name of the module's own language model, else of the one that DSPy is configured with."""
+        name = getattr(self._lm, "model", None)
+        return name if isinstance(name, str) else None
 
     def run(self) -> Result:
         """Search on this thread; the module's `forward` runs on threads of its own."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +51,7 @@ class Target:
         input: that of a first answer.
         carrier: how attempts are put into it.
         output_tokens: finds the tokens that an output can have at most, as far as known.
+        models: finds the names of the language models in it.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Target:
     invoke: Callable[[Any, RunnableConfig], Any]
     ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
     output_tokens: Callable[[], int | None]
+    models: Callable[[], Collection[str]]
 
     def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
         """The input for an answer, or for a better one."""
@@ -107,6 +109,11 @@ class Search(BaseSearch[Sample]):
         samples_apart.begin()
         self._apart = True
         return {**super().arguments(), "answer": parsed_only(answer_key(self.settings.answer or vote_of))}
+
+    def model_name(self) -> str | None:
+        """The name of the chat model in the target, where there is one alone."""
+        names = set(self._target.models())
+        return names.pop() if len(names) == 1 else None
 
     def output_tokens(self) -> int | None:
         """What the target's models may write."""

@@ -20,7 +20,7 @@ from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_sett
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
-from tts_plugins_langchain._io.parts import Leaves, leaves_of, output_tokens_of
+from tts_plugins_langchain._io.parts import Leaves, leaves_of, model_names_of, output_tokens_of
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.variants import varied
@@ -201,6 +201,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 invoke=lambda asked, inner: varied(bound).invoke(asked, inner, **kwargs),
                 ainvoke=lambda asked, inner: varied(bound).ainvoke(asked, inner, **kwargs),
                 output_tokens=lambda: output_tokens_of(bound, kwargs),
+                models=lambda: model_names_of(bound, kwargs, config),
             ),
             problem=problem_of(input),
             settings=settings,

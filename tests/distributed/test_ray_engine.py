@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import tts_plugins
 from tests.distributed import work
 from tts_plugins import BestOfN, Budget, Ledger, Problem, Result, SelfConsistency, solve_many, solve_stream
 from tts_plugins.budget import Limits
@@ -125,8 +127,8 @@ async def test_a_problem_that_kills_each_worker_fails_alone() -> None:
     model = Factory(work.Deadly, "bad", None)
     found = await solve_many(problems, model=model, engine=engine, return_errors=True, **FOUR)
     assert [isinstance(each, Result) for each in found] == [problem != "bad" for problem in problems]
-    assert isinstance(found[3], JobFailed) and "3 workers died while problem 3 was under way" in str(found[3])
-    assert engine.stats.workers_lost == 3
+    assert isinstance(found[3], JobFailed) and "4 workers died while problem 3 was under way" in str(found[3])
+    assert engine.stats.workers_lost == 4
 
 
 async def test_the_first_error_ends_the_rest() -> None:
@@ -184,6 +186,18 @@ async def test_workers_with_other_versions_are_named() -> None:
         check_versions({**versions(), "tts-plugins": "0.0.1"}, "n1")
     with pytest.raises(ConfigurationError, match="have Python 3"):
         check_versions({**versions(), "Python": "3.1"}, "n1")
+
+
+async def test_another_build_of_the_same_version_is_named(tmp_path: Path) -> None:
+    shutil.copytree(Path(tts_plugins.__file__).parent, tmp_path / "tts_plugins")
+    with (tmp_path / "tts_plugins/_version.py").open("a") as file:
+        file.write("# another build\n")
+    # Imported before Ray puts the driver's folders first.
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import tts_plugins")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}"
+    engine = RayEngine(workers=1, options={"runtime_env": {"env_vars": {"PYTHONPATH": path}}})
+    with pytest.raises(ConfigurationError, match=r"another build of tts-plugins .*, with code \w+ \(here \w+\)"):
+        await solve_many(["a"], model=Factory(work.model), engine=engine, **FOUR)
 
 
 @pytest.mark.parametrize("settings", [{"workers": 0}, {"in_flight": True}, {"budget": 3}, {"address": 7}])

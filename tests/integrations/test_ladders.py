@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ pytest.importorskip("aiohttp")
 from tts_plugins import Ladder, Ledger, SelfConsistency
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.policies import Rung
+from tts_plugins.policies import Rung, calibrate
 from tts_plugins.testing.loopback import LoopbackServer
+from tts_plugins.testing.synthetic import synthetic_pool
 
 TWO = SelfConsistency(n=2)
 EFFORT = Ladder([TWO, Rung(strategy=TWO, effort="high")])
@@ -166,3 +168,33 @@ def test_a_budget_of_thinking_reaches_a_chat_model_that_takes_one() -> None:
     ladder = Ladder([TWO, Rung(strategy=TWO, effort={"thinking": budget})])
     assert scale(Thinking(messages=iter(())), strategy=ladder).invoke("?").content == "#### 9"
     assert seen == [None, None, budget, budget]
+
+
+def test_a_policy_knows_the_language_model_inside_of_what_is_wrapped(server: LoopbackServer, lm: Any) -> None:
+    """Regression: policies and rules that were fitted to a model refused it, since a chain goes by another name."""
+    dspy, core = pytest.importorskip("dspy"), pytest.importorskip("langchain_core")
+    pytest.importorskip("langchain_openai")
+    from tts_plugins_dspy import Scaled, ScaledLM
+    from tts_plugins_langchain import ScaledChatModel, scale
+
+    pool = synthetic_pool(40, 4)
+    bare = [replace(p, candidates=tuple(replace(c, step_scores=()) for c in p.candidates)) for p in pool.problems]
+    header = replace(pool.header, model="small", verifier=None)
+    policy = calibrate(replace(pool, header=header, problems=tuple(bare)), budgets=(4,), orders=2)
+    chain = core.prompts.ChatPromptTemplate.from_template("{q}") | chat(server) | core.output_parsers.StrOutputParser()
+    program = dspy.Predict("question -> answer: int")
+    with dspy.context(lm=lm):
+        ways: list[Any] = [
+            lambda: scale(chain, strategy=policy).solve({"q": "?"}).warnings,
+            lambda: ScaledChatModel(bound=chat(server), strategy=policy).invoke("?").content,
+            lambda: Scaled(program, strategy=policy)(question="?").answer,
+            lambda: ScaledLM(lm, strategy=policy)("?"),
+        ]
+        for way in ways:
+            assert not any("fitted to model" in str(said) for said in [way()])
+    larger = core.prompts.ChatPromptTemplate.from_template("{q}") | chat(server, "large")
+    with pytest.raises(ConfigurationError, match="fitted to model 'small', and runs with 'large'"):
+        scale(larger, strategy=policy).invoke({"q": "?"})
+    hidden = core.runnables.RunnableLambda(lambda q: "#### 1")
+    with pytest.raises(ConfigurationError, match=r"runs with 'RunnableLambda'.*any_model=True"):
+        scale(hidden, strategy=policy).invoke("?")

@@ -21,7 +21,7 @@ from tts_plugins.batch.rows import write_rows
 from tts_plugins.cli import main
 from tts_plugins.distributed.local_account import local_account
 from tts_plugins.engine import LocalEngine
-from tts_plugins.errors import ConfigurationError, DataError, RequestRefused, ServerFailed, TTSError
+from tts_plugins.errors import ConfigurationError, DataError, JobFailed, RequestRefused, ServerFailed, TTSError
 from tts_plugins.testing.loopback import LoopbackServer
 from tts_plugins.testing.scripted import ScriptedModel
 
@@ -105,6 +105,19 @@ def test_other_settings_are_refused(said: Said, server: LoopbackServer) -> None:
     assert code == 2 and "profile was" in err and "another output" in err
 
 
+def test_the_problems_are_not_overwritten_and_results_of_others_are_told(said: Said, server: LoopbackServer) -> None:
+    before = Path("in.jsonl").read_text()
+    Path("link.jsonl").symlink_to("in.jsonl")
+    for out in ("in.jsonl", "link.jsonl"):
+        code, _, err = said(*asked(server, out=out))
+        assert code == 2 and "is the file of the problems" in err
+    assert Path("in.jsonl").read_text() == before and not server.counts.choices
+    assert said(*asked(server))[0] == 0
+    lines(Path("in.jsonl"), [{"id": "new", "prompt": "What else?"}])
+    code, _, err = said(*asked(server))
+    assert code == 0 and "12 results are of problems that are not in this input" in err
+
+
 def test_parquet_in_and_out(said: Said, server: LoopbackServer) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.Table.from_pylist(questions(5)), "in.parquet")
@@ -155,6 +168,7 @@ GOOD = {"id": "a", "prompt": "What?", "level": 1}
         ({"id": "", "prompt": "What?", "level": 1}, "line 2, id: '' is neither"),
         ({"id": True, "prompt": "What?", "level": 1}, "line 2, id: True is neither"),
         ({"id": 7, "prompt": "What?", "level": 1}, "line 2, id: 7 is of another type"),
+        ({"id": "\ud800", "prompt": "What?", "level": 1}, "half a character"),
         ({"id": "b", "prompt": "What?"}, "line 2, level: a field that this row lacks"),
         ({"id": "b", "prompt": "What?", "level": 1, "more": 2}, "line 2, more: a field that this row has"),
         ({"id": "b", "messages": [], "level": 1}, "line 2, messages: a field that this row has"),
@@ -223,6 +237,22 @@ async def test_a_problem_that_fails_is_a_row_and_is_tried_again(tmp_path: Path) 
     model = ScriptedModel(["4"])
     report, rows = await batched(tmp_path, model)
     assert (report.solved, report.failed, report.fresh) == (10, 0, 1) and len(model.requests) == 2
+
+
+async def test_a_job_whose_workers_die_is_a_row_that_failed(tmp_path: Path) -> None:
+    class Deadly:
+        async def run(self, jobs: Any, work: Any, *, ledger: Any = None) -> Any:
+            handle = work(ledger)
+            for number, row in enumerate(jobs):
+                yield number, JobFailed("4 workers died") if row.id == "q1" else await handle(row)
+
+    path = lines(tmp_path / "in.jsonl", questions(3))
+    with Journal(tmp_path / "j", {}) as journal:
+        journal.register(read_rows(path))
+        work = BatchWork({"model": ScriptedModel(["4"]), "strategy": SelfConsistency(n=2)})
+        report = await run_batch(read_rows(path), journal, work, engine=Deadly())
+        assert (report.solved, report.failed, report.complete) == (2, 1, True)
+        assert [row["error"] for row in journal.results()] == [None, "JobFailed: 4 workers died", None]
 
 
 async def test_a_server_that_is_down_ends_it_and_keeps_what_there_is(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ class Caller(End):
             inner = self.ledger.reserve(request.need.times(count), within=hold)
         scope = Scope(
             self.ledger, inner or hold, self.deadline, request.role, request.event,
-            (request.seeds[0] or 0, "in"), model,
+            request.seeds[0] or 0, ("in",), model,
         )  # fmt: skip
         token = SCOPE.set(scope)
         place: Place | None = None

@@ -25,12 +25,12 @@ class Scope(Departure):
 
     `hold` belongs to `ledger`; `deadline` is on the loop's monotonic clock; `event` is the trace's parent event.
 
-    `path` begins with a seed: what runs inside, requests and solves, takes the next seed that follows from it, in the
-    order of its own calls, so that none depends on which candidate arrives first. `model` is who is called, where this
+    What runs inside, requests and solves, takes the next seed that follows from `seed` and `path`, in the order of its
+    own calls, so that none depends on which candidate arrives first. `model` is who is called, where this
     is one call; `place` is the innermost one at a server that this is inside of.
     """
 
-    __slots__ = ("_taken", "deadline", "event", "hold", "ledger", "path", "place", "role")
+    __slots__ = ("_taken", "deadline", "event", "hold", "ledger", "path", "place", "role", "seed")
 
     def __init__(
         self,
@@ -39,27 +39,26 @@ class Scope(Departure):
         deadline: float | None,
         role: Role,
         event: int | None,
+        seed: int,
         path: tuple[object, ...],
         model: object = None,
     ) -> None:
         self._model, self._left, self.waiting = id(model), False, False  # as `Departure`, a call the less
         self.ledger, self.hold, self.deadline = ledger, hold, deadline
-        self.role, self.event, self.path = role, event, path
+        self.role, self.event, self.seed, self.path = role, event, seed, path
         outer = SCOPE.get()
         self.place: Place | None = None if outer is None else outer.place
         self._taken = 0
 
     def next_seed(self) -> int:
         """Return the next seed; several threads may take one."""
-        seed, *path = self.path
-        assert isinstance(seed, int)
         with _numbers:
             number, self._taken = self._taken, self._taken + 1
-        return derive(seed, *path, number)
+        return derive(self.seed, *self.path, number)
 
     def paying(self, hold: Hold) -> Scope:
         """Return the same for work that goes on from here and pays from another hold."""
-        other = Scope(self.ledger, hold, self.deadline, self.role, self.event, self.path)
+        other = Scope(self.ledger, hold, self.deadline, self.role, self.event, self.seed, self.path)
         other._taken = self._taken
         return other
 

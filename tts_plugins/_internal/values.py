@@ -66,3 +66,9 @@ def effort_fields(effort: str | Mapping[str, Any] | None) -> dict[str, Any]:
     if effort is None:
         return {}
     return {"reasoning_effort": effort} if isinstance(effort, str) else dict(effort)
+
+
+def name_of(thing: object) -> str | None:
+    """Return the name of a model or a verifier; where it stands for another one, that one's."""
+    name: str | None = getattr(thing, "stands_for", None) or getattr(thing, "name", None)
+    return name

@@ -56,6 +56,10 @@ class Attempts:
 class Searching(Protocol):
     """A search of an adapter: it makes the candidates."""
 
+    def model_name(self) -> str | None:
+        """The name of the language model that is asked; None where it cannot be seen, or there are several."""
+        ...
+
     def generate(
         self, problem: Problem, seed: int | None, attempts: Attempts | None = None
     ) -> Coroutine[Any, Any, Reply]:
@@ -127,6 +131,12 @@ class MeteredModel:
 
     def __deepcopy__(self, memo: Any) -> Any:
         return self  # optimisers copy programs; the server behind them is one
+
+    @property
+    def stands_for(self) -> str | None:
+        """The name of the language model that is asked in the search that this runs in, where it can be seen."""
+        search = _SEARCH.get()
+        return None if search is None else search.model_name()
 
     def variant(self, *, model: Any = None, effort: str | Mapping[str, Any] | None = None) -> MeteredModel:
         """Return a model whose candidates are asked of another model, or at another reasoning effort."""

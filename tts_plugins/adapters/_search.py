@@ -47,6 +47,7 @@ class BaseSearch(Generic[S]):
     - `context`: what is set around `call` and `read`, such as a framework's settings.
     - `variables`: how the framework's callbacks find the meter of what runs; `METER` has it in any case.
     - `verifier`: what scores the candidates; put it into `metered_verifier`, so that its calls are counted.
+    - `model_name`: of the language model that is asked, for policies and rules that were fitted to one.
     - `larger`: the framework's classes of what unsure questions may go to, in place of what is wrapped.
     - `chosen`: what becomes of the result; `instead`: one where no candidate came through.
     - `failed`, `afailed`, `ended`, `aended`, `scored` and `unscored`: what goes to the framework's traces.
@@ -110,6 +111,10 @@ class BaseSearch(Generic[S]):
             "verifier": self._judge,
             "escalate": self.escalation(),
         }
+
+    def model_name(self) -> str | None:
+        """The name of the language model that is asked; None where it cannot be seen, or there are several."""
+        return None
 
     def escalation(self) -> Any:
         """The `escalate` of `solve`: what the framework has itself is asked in the place of what is wrapped."""

@@ -115,6 +115,12 @@ class Journal:
         ).fetchone()
         return int(solved - failed), int(failed)
 
+    @explained
+    def others(self) -> int:
+        """Return how many results are of rows that the input has no more."""
+        (count,) = self._db.execute("SELECT count(*) FROM results JOIN rows USING (id) WHERE NOT read").fetchone()
+        return int(count)
+
     def results(self) -> Iterator[dict[str, Any]]:
         """Yield the results in the order of the input."""
         with named(self.path):

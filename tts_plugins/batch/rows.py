@@ -86,6 +86,8 @@ def _row(where: str, value: dict[str, Any], first: dict[str, Any]) -> Row:
     if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
         said = "is missing" if "id" not in value else f"{name!r} is neither a text nor a whole number"
         raise DataError(f"{where}, id: {said}; give each row an id of its own, by which results are kept")
+    if isinstance(name, str) and name != well_formed(name):
+        raise DataError(f"{where}, id: {name!r} has half a character, and cannot be written; give another id")
     if type(name) is not type(first["id"]):
         raise DataError(f"{where}, id: {name!r} is of another type than the first row's, {first['id']!r}; use one type")
     given = [field for field in ("prompt", "messages") if value.get(field)]

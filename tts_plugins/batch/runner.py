@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,6 +18,7 @@ from tts_plugins.errors import (
     BudgetExhausted,
     CandidateError,
     DeadlineExceeded,
+    JobFailed,
     TTSError,
 )
 from tts_plugins.ledger import Ledger
@@ -110,17 +112,23 @@ async def run_batch(
         TTSError: a setting is wrong, the server is down, or the journal cannot be written. What is acknowledged stays.
     """
     sink, complete, count = _Sink(journal, on_result), True, 0
+    asked = dict[int, str]()  # ids of the rows under way, by the numbers of their jobs
 
     def todo() -> Iterator[Row]:
         nonlocal count
+        numbers = itertools.count()
         for row in rows:
             count += 1
             if not journal.has(row.id):
+                asked[next(numbers)] = row.id
                 yield row
 
     try:
         async with contextlib.aclosing(engine.run(todo(), work, ledger=ledger)) as outcomes:
-            async for _, value in outcomes:
+            async for number, value in outcomes:
+                name = asked.pop(number)
+                if isinstance(value, JobFailed):
+                    value = {"id": name, "error": f"JobFailed: {value}"}
                 if isinstance(value, OutOfBudget | BudgetExhausted):
                     complete = False
                     break

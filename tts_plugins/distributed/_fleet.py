@@ -9,16 +9,18 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
+from tts_plugins._version import __version__
 from tts_plugins.distributed._actors import Crash, WorkerActor
 from tts_plugins.distributed._pickling import NOTHING_ENDED, Job, pickled_jobs, unpickled_outcomes
 from tts_plugins.distributed.connection import check_versions, ray_module
 from tts_plugins.distributed.shared_budget import SharedBudget
-from tts_plugins.errors import JobFailed, TTSError
+from tts_plugins.errors import ConfigurationError, JobFailed, TTSError
 from tts_plugins.types import Usage
 
 _START, _STOP = 300.0, 30.0  # seconds that a worker has to start in, and to end in
-_DEATHS = 3  # of workers, with a job under way, that end this job
-_IN_A_ROW = 5  # deaths in one worker's place, without any outcome in between, that end the run
+# After one death jobs are done again few at a time, after two each alone; one that is alone at two more has failed.
+_ALONE, _FAILED = 2, 4
+_IN_A_ROW = 8  # deaths in one worker's place, without any outcome in between, that end the run
 
 
 class _Worker:
@@ -127,7 +129,7 @@ class Fleet:
         try:
             async with asyncio.timeout(_START):
                 await self._account.actor.bury.remote()  # who died before: it is charged, and the rest is free
-                check_versions(*await worker.actor.about.remote())
+                check_versions(*await self._about(worker))
                 await worker.actor.start.remote(
                     self._work, self._account.actor, self._account.limits, self._in_flight, self._count, os.getcwd(),
                     self._counted,
@@ -141,6 +143,17 @@ class Fleet:
             raise _plain(error) from error
         return NOTHING_ENDED
 
+    async def _about(self, worker: _Worker) -> tuple[dict[str, str], str]:
+        try:
+            found: tuple[dict[str, str], str] = await worker.actor.about.remote()
+            return found
+        except ray_module().exceptions.RayActorError as error:
+            said = str(error).strip().splitlines()[-1]  # above it is the traceback of Ray's own code
+            raise ConfigurationError(
+                f"RayEngine: a worker cannot be made ({said}); install tts-plugins {__version__} on each machine, "
+                "with the extra ray"
+            ) from error
+
     def _deal(self, source: Iterator[Job]) -> None:
         """Give workers what they lack, one job after the other, so that none has all that is left; and wait for them.
 
@@ -150,26 +163,25 @@ class Fleet:
         while lacking:
             worker = lacking.popleft()
             more = self._in_flight + 2 * worker.pace > len(worker.given)
-            if more and (self._give_again(worker) or self._give_next(worker, source)):
+            if more and (job := self._next(worker, source)) is not None:
+                worker.give(job, suspect=job[0] in self._deaths)
                 lacking.append(worker)
             elif worker.given:
                 jobs, worker.fresh = pickled_jobs(worker.fresh), []
                 self._open(worker, lambda worker, jobs=jobs: worker.actor.turn.remote(jobs))  # type: ignore[misc]
 
-    def _give_next(self, worker: _Worker, source: Iterator[Job]) -> bool:
-        job = next(source, None)
-        if job is not None:
-            worker.give(job, suspect=False)
-        return job is not None
-
-    def _give_again(self, worker: _Worker) -> bool:
-        """Give a job that was under way where a worker died: few at a time, then one, until it is known which kills."""
+    def _next(self, worker: _Worker, source: Iterator[Job]) -> Job | None:
+        """Return a worker's next job; None if there is none, or what it has must end first."""
+        if len(worker.given) == 1 and self._deaths.get(next(iter(worker.given)), 0) >= _ALONE:
+            return None
         for place, job in enumerate(self._again):
-            if worker.suspects < (max(1, self._in_flight // 8) if self._deaths[job[0]] == 1 else 1):
+            alone = self._deaths[job[0]] >= _ALONE
+            if alone and worker.given:
+                return None
+            if alone or worker.suspects < max(1, self._in_flight // 8):
                 del self._again[place]
-                worker.give(job, suspect=True)
-                return True
-        return False
+                return job
+        return next(source, None)
 
     def _replace(self, worker: _Worker, error: BaseException) -> Iterator[tuple[int, Any]]:
         """Start a worker for one that is lost; what it was given is done again, but for what has killed too many."""
@@ -188,8 +200,8 @@ class Fleet:
         self._open(self._new(worker.deaths + 1), self._start)
         for number, job in worker.given.items():
             self._deaths[number] = deaths = self._deaths.get(number, 0) + 1
-            if deaths < _DEATHS:
-                self._again.append((number, job))
+            if deaths < _FAILED:
+                self._again.insert(0 if deaths >= _ALONE else len(self._again), (number, job))
                 continue
             del self._deaths[number]
             said = f"{deaths} workers died while problem {number} was under way ({_plain(error)})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
 import os
 import platform
@@ -106,7 +108,16 @@ def _probe(address: str) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions that must be the same on all machines."""
-    return {"Python": ".".join(platform.python_version_tuple()[:2]), "tts-plugins": __version__}
+    return {"Python": ".".join(platform.python_version_tuple()[:2]), "tts-plugins": __version__, "code": _fingerprint()}
+
+
+@functools.cache
+def _fingerprint() -> str:
+    """Return what changes with the code of this package: between two releases, the version says nothing."""
+    root, found = Path(__file__).parents[1], hashlib.blake2b(digest_size=4)
+    for path in sorted(root.rglob("*.py")):
+        found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n"))
+    return found.hexdigest()
 
 
 def check_versions(theirs: dict[str, str], node: str) -> None:
@@ -116,7 +127,7 @@ def check_versions(theirs: dict[str, str], node: str) -> None:
         ConfigurationError: names each that differs.
     """
     mine = versions()
-    if wrong := [f"{name} {theirs.get(name)} (here {mine[name]})" for name in mine if theirs.get(name) != mine[name]]:
-        raise ConfigurationError(
-            f"RayEngine: the workers on node {node} have {' and '.join(wrong)}; install the same version there"
-        )
+    if wrong := [name for name in mine if theirs.get(name) != mine[name]]:
+        names = {"code": f"another build of tts-plugins {__version__}, with code"}
+        said = " and ".join(f"{names.get(name, name)} {theirs.get(name)} (here {mine[name]})" for name in wrong)
+        raise ConfigurationError(f"RayEngine: the workers on node {node} have {said}; install the same there")

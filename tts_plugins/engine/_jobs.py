@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tts_plugins._calls.context import derived
@@ -53,26 +53,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Jobs:
-    """Jobs that all ask the same. They are made one by one, since a budget may allow only a few of a million."""
-
-    ask: Ask
-    indices: range
-    seed: int
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, part: slice) -> Jobs:
-        indices = self.indices[part]
-        return self if indices == self.indices else Jobs(self.ask, indices, self.seed)
-
-    def __iter__(self) -> Iterator[Job]:
-        seed_of = derived(self.seed, "candidate")
-        return (Job(i, seed_of(i), self.ask) for i in self.indices)
-
-
-@dataclass(frozen=True)
 class Whole:
     """A whole solution."""
 
@@ -91,6 +71,27 @@ class Whole:
     def make(self, generation: Generation, index: int, seed: int) -> Candidate:
         """Finished, whatever it says."""
         return Candidate.whole(self.problem, generation, index, seed)
+
+
+@dataclass(frozen=True)
+class Jobs(Whole):
+    """Whole solutions, of which each asks the same. They are made one by one, since a budget may allow only a few of a
+    million.
+    """
+
+    indices: range = range(0)
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, part: slice) -> Jobs:
+        indices = self.indices[part]
+        return self if indices == self.indices else replace(self, indices=indices)
+
+    def __iter__(self) -> Iterator[Job]:
+        seed_of = derived(self.seed, "candidate")
+        return (Job(i, seed_of(i), self) for i in self.indices)
 
 
 @dataclass(frozen=True)

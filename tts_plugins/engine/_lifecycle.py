@@ -80,7 +80,7 @@ class Solving:
         try:
             loop = running_solves.begun(state)
             try:
-                self._start(state, Scope(ledger, None, deadline, "model", root, (s.seed, "strategy")), loop)
+                self._start(state, Scope(ledger, None, deadline, "model", root, s.seed, ("strategy",)), loop)
                 # The task itself is not awaited: a strategy that swallows its cancellation must not delay the caller.
                 await self._over
                 best = self._outcome(state, self._strategy)
@@ -105,7 +105,7 @@ class Solving:
 
     def _start(self, state: SolveState, scope: Scope, loop: asyncio.AbstractEventLoop) -> None:
         self._over: asyncio.Future[None] = loop.create_future()
-        self._strategy = state.tasks.spawn(self._in_scope(SolveRun(state), scope), {}, owner=self)
+        self._strategy = state.tasks.spawn(self._in_scope(SolveRun(state), scope), owner=self)
         state.driver = self
         if scope.deadline is not None:
             left = scope.deadline - time.monotonic()

@@ -60,7 +60,7 @@ class SolveRun:
     ) -> AsyncIterator[Scored]:
         _check_count("sample", n)
         state = self._state
-        jobs = Jobs(Whole(model or state.model, problem), state.take_indices(n), state.seed)
+        jobs = Jobs(model or state.model, problem, indices=state.take_indices(n), seed=state.seed)
         return Sampling(state, self, jobs, stop, wave).candidates()
 
     async def expand(

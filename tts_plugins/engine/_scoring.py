@@ -31,8 +31,8 @@ async def score_together(
         VerifierError: there are no scores at all.
     """
     event = state.trace.open("score_set", state.root, verifier=verifier.name, n=len(candidates))
-    path = (state.seed, "score_set", candidates[0].index)
-    token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, path))
+    path = ("score_set", candidates[0].index)
+    token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, state.seed, path))
     try:
         with failing_alone(verifier.name):
             scores = await ask_verifier(state.held, verifier, verifier.score_set, run, candidates)

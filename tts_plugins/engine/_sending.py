@@ -275,8 +275,8 @@ class Sending:
     def _enter(self, candidate: Candidate, hold: Hold | None, event: int) -> None:
         """Say that what this task asks for from here on is for the candidate's verification."""
         state = self._state
-        path = (state.seed, "verify", candidate.index)
-        SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, path))
+        path = ("verify", candidate.index)
+        SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, state.seed, path))
 
 
 def _alike(pending: Iterable[Job], most: int) -> int:

@@ -41,7 +41,12 @@ class Work(Coroutine[Any, Any, Any]):
     __slots__ = ("_coroutine", "_group", "_owner", "_tasks", "hold")
 
     def __init__(
-        self, coroutine: Coroutine[Any, Any, Any], tasks: Tasks, group: Group, hold: Hold | None, owner: Owner | None
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        tasks: Tasks,
+        group: Group | None,
+        hold: Hold | None,
+        owner: Owner | None,
     ) -> None:
         self._coroutine, self._tasks, self._group, self.hold, self._owner = coroutine, tasks, group, hold, owner
 
@@ -89,7 +94,8 @@ class Work(Coroutine[Any, Any, Any]):
 
     def _end(self) -> None:
         self._tasks.ended(self)
-        self._group.pop(self, None)
+        if self._group is not None:
+            self._group.pop(self, None)
         self._owner = None
         if (hold := self.hold) is not None:
             self.hold = None
@@ -119,13 +125,19 @@ class Tasks:
         self._left_behind: Collection[Work] = ()
 
     def spawn(
-        self, coroutine: Coroutine[Any, Any, Any], group: Group, hold: Hold | None = None, owner: Owner | None = None
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        group: Group | None = None,
+        hold: Hold | None = None,
+        owner: Owner | None = None,
     ) -> asyncio.Task[Any]:
-        """Start a task of a group that pays from a hold; `owner` hears where it fails or is cancelled."""
+        """Start a task that pays from a hold; `owner` hears where it fails or is cancelled."""
         work = Work(coroutine, self, group, hold, owner)
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(work)
         if not task.done():  # which it is already where the loop starts its tasks eagerly
-            self._running[work] = group[work] = task
+            self._running[work] = task
+            if group is not None:
+                group[work] = task
         if self._end.closed:
             task.cancel()
         return task

@@ -13,12 +13,11 @@ class Part(Configured):
     family: ClassVar[str] = "policies"
 
 
-def name_of(verifier: object) -> str | None:
-    """Return a verifier's name; for recorded scores, the name of the verifier that gave them."""
-    name: str | None = getattr(verifier, "stands_for", None) or getattr(verifier, "name", None)
-    return name
-
-
 def same_name(fitted: str | None, given: str | None) -> bool:
-    """Return whether what is given may be what was fitted to, or either is not known. A replay counts as its model."""
-    return None in (fitted, given) or str(given).removeprefix("replay of ") == fitted
+    """Return whether what is given may be what was fitted to, or either is not known.
+
+    A replay counts as its model, and a provider's prefix says nothing of the model: "openai/small" is "small".
+    """
+    if fitted is None or given is None:
+        return True
+    return fitted in (given.removeprefix("replay of "), given.partition("/")[2])

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_count, check_flag
+from tts_plugins._internal.values import name_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
-from tts_plugins.policies._base import name_of, same_name
+from tts_plugins.policies._base import same_name
 from tts_plugins.policies._execute_plan import follow
 from tts_plugins.policies.difficulty import OF_SCORES
 from tts_plugins.policies.ladder import Ladder
@@ -180,7 +181,7 @@ class ComputeOptimal(BaseStrategy):
         return self.plans[-1].budget if self.budget is None else self.budget
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
-        self._check_names(run.model.name, name_of(run.verifier))
+        self._check_names(name_of(run.model), name_of(run.verifier))
         self._check_aggregate(getattr(run.verifier, "aggregate", None))
         room = await run.room(problem, self._cap)
         fitting = [plan for plan in self.plans if plan.budget <= room]

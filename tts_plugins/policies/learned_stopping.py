@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from tts_plugins._internal.config import check_count
-from tts_plugins._internal.values import is_number
+from tts_plugins._internal.values import is_number, name_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
-from tts_plugins.policies._base import name_of, same_name
+from tts_plugins.policies._base import same_name
 from tts_plugins.policies._stopping.features import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import Rule, faded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tts_plugins._internal.values import name_of
 from tts_plugins.confidence import Support, support
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Ballots, Select, choose, grouped, leaders, tally
@@ -22,7 +23,7 @@ def chosen(run: Run, candidates: Sequence[Scored], how: Select, stop: object = N
     candidates = Ballots(candidates)
     best = choose(candidates, how)
     note_choice(run, best, support(candidates, best, how))
-    unlike = stop.doubts(run.model.name, run.verifier) if isinstance(stop, Rule) else ()
+    unlike = stop.doubts(name_of(run.model) or run.model.name, run.verifier) if isinstance(stop, Rule) else ()
     for doubt in (*unlike, *doubts(candidates, how)):
         run.note("doubt", said=doubt)
     return best

@@ -71,6 +71,18 @@ def leaves_of(
             yield part
 
 
+def model_names_of(
+    runnable: Any, arguments: Mapping[str, Any] | None = None, config: RunnableConfig | None = None
+) -> list[str]:
+    """Return the names of its language models, as their servers know them; the arguments' name comes first."""
+    found = []
+    for part in leaves_of(runnable, arguments, config):
+        if isinstance(part.runnable, BaseLanguageModel) and not part.instead:
+            names = (part.arguments.get("model"), *(getattr(part.runnable, n, None) for n in ("model_name", "model")))
+            found.append(next((name for name in names if isinstance(name, str)), type(part.runnable).__name__))
+    return found
+
+
 class Leaves:
     """The leaves of one runnable: looked for once, where no call can have others."""
 

@@ -34,7 +34,7 @@ from tts_plugins.cli._display.console import (
 )
 from tts_plugins.engine import Factory, LocalEngine
 from tts_plugins.engine.many import Engine
-from tts_plugins.errors import DataError
+from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models import LocalModel
 from tts_plugins.profiles import load_profile
 
@@ -83,6 +83,8 @@ def batch(
         for path, option in ((source, "IN"), (out, "OUT")):
             kind_of(path, option)
         check_writable(out, "OUT")
+        if out.exists() and source.exists() and out.samefile(source):
+            raise ConfigurationError(f"OUT {out} is the file of the problems, which it would replace; give another")
         named = model.settings()
         total = limits.budget()
         journal_path, account = (out.with_name(f"{out.name}.{end}") for end in ("journal", "account"))
@@ -149,6 +151,8 @@ class _View:
         self._quiet, self._rows, self._fresh = quiet, rows, 0
         self._started = self._reported = time.monotonic()
         self._before, failed = journal.counts()
+        if (others := journal.others()) and not quiet:
+            say(f"{others:,} results are of problems that are not in this input; they stay in {journal.path} alone")
         if self._before and not quiet:
             again = f", and {failed} that failed are tried again" if failed else ""
             say(f"{self._before:,} of {rows:,} problems are solved already{again}")
