@@ -33,6 +33,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.budget": (2, "pure"),
     "tts_plugins.ledger": (2, "pure"),
     "tts_plugins.selection": (2, "pure"),
+    "tts_plugins._votes": (2, "pure"),
     "tts_plugins.confidence": (2, "pure"),
     "tts_plugins.answers": (2, "pure"),
     "tts_plugins.steps": (2, "pure"),

@@ -159,6 +159,24 @@ for function in (submitted, mapped):
         pass
 say("ok" if all(a.open_holds == 0 and a.spent.tokens <= 300 for a in accounts) else repr(accounts))
 """,
+    "the same two levels deep, each with an executor of its own": """
+for calls in (3, 6, 12):
+    account, first, second = Ledger(Budget(calls=calls)), ThreadPoolExecutor(3), ThreadPoolExecutor(2)
+
+    def submitted(executor, model):
+        settings = {"model": model, "strategy": SelfConsistency(n=2), "budget": account}
+        return executor.submit(solve_sync, "inner", **settings).result().text
+
+    middle = CallableModel(lambda content: submitted(second, ScriptedModel(["a"])))
+    try:
+        solve_sync(
+            "q", model=CallableModel(lambda content: submitted(first, middle)), strategy=SelfConsistency(n=3),
+            budget=account)
+    except TTSError:
+        pass
+    assert account.open_holds == 0 and account.spent.calls <= calls, account
+say("ok")
+""",
     "the same from a coroutine": """
 account = Ledger(Budget(calls=6))
 
@@ -197,6 +215,22 @@ def work():
 greenlets = [gevent.spawn(work) for _ in range(4)]
 gevent.joinall(greenlets)
 say("ok" if [g.value for g in greenlets] == ["a"] * 4 and work() == "a" else "bad")
+""",
+    "solves after gevent has patched what was imported": """
+one()
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent
+
+def work():
+    try:
+        return one()
+    except RuntimeError as error:
+        return "before" in str(error)
+
+greenlets = [gevent.spawn(work) for _ in range(3)]
+gevent.joinall(greenlets)
+say("ok" if [g.value for g in greenlets] == [True] * 3 else repr([g.value for g in greenlets]))
 """,
     "an account and a place that a solve holds whose loop was closed": """
 async def never(content):
@@ -326,7 +360,7 @@ def program(name: str) -> str:
     """The whole program of a row."""
     if name.endswith("registered first"):
         return "import atexit\natexit.register(lambda: end())\n" + _HEAD + "one()\n"
-    if "gevent" in name:
+    if "under gevent" in name:
         return "import gevent.monkey\ngevent.monkey.patch_all()\n" + _HEAD + SCRIPTS[name]
     return _HEAD + SCRIPTS[name]
 

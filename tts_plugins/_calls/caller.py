@@ -11,9 +11,8 @@ from typing import Protocol
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from tts_plugins._calls.cancellation import End
 from tts_plugins._calls.charging import counted, failure, unreported
-from tts_plugins._calls.context import SCOPE, Scope
+from tts_plugins._calls.context import SCOPE, End, Scope
 from tts_plugins._calls.limiter import limiter_of
 from tts_plugins._calls.places import Place
 from tts_plugins._calls.reservation import acquire

@@ -1,4 +1,7 @@
-"""What a call is made inside of: an account, a hold in it, a deadline. Carried by a context variable."""
+"""What a call is made inside of: a solve that may have ended, and an account, a hold in it, a deadline.
+
+All but the first is carried by a context variable.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,38 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import ParamSpec, TypeVar, cast
+from typing import Literal, ParamSpec, TypeVar, cast
 
 from tts_plugins._calls.places import Place
 from tts_plugins._concurrency import forks
 from tts_plugins._internal.request_sent import CALL, Departure
+from tts_plugins.errors import DeadlineExceeded, SolveCancelled
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.protocols import Role
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Halt = Literal["deadline", "cancelled"]
+
+
+class End:
+    """Whether one solve has ended or is to end, for all that make its calls.
+
+    It refers to no task: objects that refer to each other are freed late, and a model's connections with them.
+    """
+
+    __slots__ = ("closed", "halted")
+
+    def __init__(self) -> None:
+        self.halted: Halt | None = None
+        self.closed = False
+
+    def check(self) -> None:
+        """Raise if the time is up, or the solve is over."""
+        if self.halted == "deadline":
+            raise DeadlineExceeded("the deadline has passed; give more seconds, or ask for less")
+        if self.halted == "cancelled" or self.closed:
+            raise SolveCancelled("the solve has ended; nothing more is sent for it")
 
 
 class Scope(Departure):

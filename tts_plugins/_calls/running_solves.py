@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from tts_plugins._concurrency import forks
 from tts_plugins._concurrency.wait_graph import Holder
 from tts_plugins.errors import ConfigurationError
 
-__all__ = ["begun", "ended", "give_up_orphans", "is_any_on", "on_threads", "running_loop", "threads"]
+__all__ = ["begun", "by_thread", "ended", "give_up_orphans", "is_any_on", "running_loop"]
 
 
 class Solve(Protocol):
@@ -80,15 +80,12 @@ def is_any_on(loop: asyncio.AbstractEventLoop) -> bool:
     return loop in _running
 
 
-def threads() -> set[int]:
-    """Return the threads of the loops that solves run on."""
-    return set(_threads.copy().values())
-
-
-def on_threads(wanted: Collection[int]) -> list[Solve]:
-    """Return the solves that run on loops of these threads."""
-    loops = [loop for loop, thread in _threads.copy().items() if thread in wanted]
-    return [solve for loop in loops for solve in list(_running.get(loop, ()))]
+def by_thread() -> dict[int, list[Solve]]:
+    """Return the solves that run on the loops of each thread."""
+    out = dict[int, list[Solve]]()
+    for loop, thread in _threads.copy().items():
+        out.setdefault(thread, []).extend(list(_running.get(loop, ())))
+    return out
 
 
 def give_up_orphans() -> None:

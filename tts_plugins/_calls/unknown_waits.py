@@ -16,7 +16,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextvars import Context
 from weakref import WeakKeyDictionary
 
@@ -26,7 +26,7 @@ from tts_plugins._calls.places import Place
 from tts_plugins._calls.running_solves import give_up_orphans
 from tts_plugins._concurrency import forks, running_code
 from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait, deliver
-from tts_plugins._internal.threads import calling_thread, waiting_threads
+from tts_plugins._internal.threads import all_waiting_threads, calling_thread, waiting_threads
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Hold, Ledger
 
@@ -68,12 +68,11 @@ class _Watch:
         if not self.waits:
             return
         waiting = {threads[-1] for watch in list(_watches.values()) for threads in list(watch.waits.values())}
-        mine = {threads[-1] for threads in self.waits.values()}
-        found = running_code.waiting_for(mine, waiting, running_solves.threads() - {self.thread})
+        seen = _Seen(self.thread, waiting)
         known: dict[tuple[int, ...], list[Holder]] = {}
         for wait, threads in list(self.waits.items()):
             if threads not in known:
-                known[threads] = list(_unknown_enclosers(threads, *found.get(threads[-1], ([], set())), self.thread))
+                known[threads] = list(seen.enclosers(threads))
             if holders := known[threads]:
                 with GRAPH.lock:
                     GRAPH.enclose(wait, holders)
@@ -136,30 +135,48 @@ def escape_warnings(ledger: Ledger) -> tuple[str, ...]:
     )
 
 
-def _unknown_enclosers(
-    threads: Sequence[int], contexts: list[Context], blocked: set[int], here: int
-) -> Iterator[Holder]:
-    """Yield what cannot end before a wait does.
-
-    A thread that waits holds up the loop that runs on it, with all solves and functions there: `solve_sync` inside a
-    running event loop, as in a notebook, holds up what other cells have begun.
+class _Seen:
+    """Who waits for whom, at the moment of one look.
 
     Args:
-        threads: those that wait for the solve whose wait it is, or that it runs on.
-        contexts, blocked: the functions and the threads that wait for the last of these.
-        here: the thread that this runs on, whose loop goes on.
+        here: the thread that looks, whose loop goes on.
+        waiting: the threads that wait for solves which wait.
     """
-    blocked = blocked.union(threads, *map(waiting_threads, contexts)) - {here}
-    if blocked:
-        contexts = contexts + running_code.on_threads(blocked)
-        for solve in running_solves.on_threads(blocked):
+
+    def __init__(self, here: int, waiting: Collection[int]) -> None:
+        self._here = here
+        self._solves, self._functions = running_solves.by_thread(), running_code.by_thread()
+        threads = {here, *waiting, *all_waiting_threads()}
+        self._found = running_code.waiting_for(threads, waiting, self._solves.keys() - {here})
+
+    def enclosers(self, threads: Sequence[int]) -> Iterator[Holder]:
+        """Yield what cannot end before a wait does.
+
+        A thread that waits holds up the loop that runs on it, with all solves and functions there: `solve_sync` inside
+        a running event loop, as in a notebook, holds up what other cells have begun. And it holds up whoever waits for
+        it in turn.
+
+        Args:
+            threads: those that wait for the solve whose wait it is, or the one that it runs on.
+        """
+        contexts, blocked, todo = list[Context](), set[int](), list(threads)
+        while todo:
+            if (thread := todo.pop()) in blocked:
+                continue
+            blocked.add(thread)
+            functions, waiting = self._found.get(thread, ((), ()))
+            more = [*functions, *(() if thread == self._here else self._functions.get(thread, ()))]
+            contexts += more
+            todo += [*waiting, *(each for context in more for each in waiting_threads(context))]
+        blocked.discard(self._here)
+        for solve in (solve for thread in blocked for solve in self._solves.get(thread, ())):
             yield from solve.holders()
         for watch in list(_watches.values()):
             if watch.thread in blocked:
                 for wait in list(watch.waits):
                     yield from _given(wait.answer)
-    for scope in _scopes(contexts):
-        yield from _enclosers(scope)
+        for scope in _scopes(contexts):
+            yield from _enclosers(scope)
 
 
 def _given(answer: object) -> Iterator[Holder]:

@@ -47,9 +47,12 @@ def contexts() -> list[Context]:
     return [context for *_, context in list(_running.values())]
 
 
-def on_threads(threads: Collection[int]) -> list[Context]:
-    """The contexts of the functions that run on these threads, or in tasks of their loops."""
-    return [context for thread, _, context in list(_running.values()) if thread in threads]
+def by_thread() -> dict[int, list[Context]]:
+    """The contexts of the functions that run on each thread, or in tasks of its loop."""
+    out = dict[int, list[Context]]()
+    for thread, _, context in list(_running.values()):
+        out.setdefault(thread, []).append(context)
+    return out
 
 
 def threads(of: Callable[[Context], bool]) -> set[int]:
@@ -122,9 +125,10 @@ def _chained(future: object) -> Iterator[object]:
 
 def _is_full(thread: int, frames: Mapping[int, FrameType], waiting: Collection[int]) -> bool:
     """Whether the thread belongs to an executor all of whose threads are among those that wait."""
+    if (mine := _queue_of(frames.get(thread))) is None:
+        return False
     queues = {ident: queue for ident, frame in frames.items() if (queue := _queue_of(frame)) is not None}
-    mine = queues.get(thread)
-    return mine is not None and all(ident in waiting for ident, queue in queues.items() if queue is mine)
+    return all(ident in waiting for ident, queue in queues.items() if queue is mine)
 
 
 def _queue_of(frame: FrameType | None) -> object:

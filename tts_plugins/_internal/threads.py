@@ -30,6 +30,7 @@ from tts_plugins._concurrency.thread_pool import NoThread, Pool, as_exception, b
 
 __all__ = [
     "NoThread",
+    "all_waiting_threads",
     "call_user",
     "caller_of",
     "calling_thread",
@@ -120,6 +121,9 @@ def _green() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
+_green_from_the_start = _green()
+
+
 async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
     """Run the function so that what would end the loop that all share ends the function only."""
     process = forks.process()
@@ -147,6 +151,11 @@ def waiting_threads(context: contextvars.Context | None = None) -> tuple[int, ..
     return tuple(thread for call in calls if (thread := _waiting.get(call)) is not None)
 
 
+def all_waiting_threads() -> set[int]:
+    """Return the threads that wait in `run_sync`."""
+    return set(list(_waiting.values()))
+
+
 def calling_thread() -> int:
     """Return the thread that called `run_sync` around this, or else the one that this runs on."""
     return (waiting_threads() or (threading.get_ident(),))[-1]
@@ -156,12 +165,17 @@ def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine to its end from synchronous code, inside a running event loop too.
 
     Raises:
-        RuntimeError: the interpreter exits, or has no thread left, and this thread has a running loop already; or what
-            this thread was interrupted in, by a signal handler or a `__del__`, holds up the threads that it would
-            wait for.
+        RuntimeError: the interpreter exits, or has no thread left, and this thread has a running loop already; what
+            it was interrupted in, by a signal handler or a `__del__`, holds up the threads that it would wait for; or
+            gevent has patched threads too late.
     """
     if _exiting.is_set():
         return _run_here(function)
+    if _green() and not _green_from_the_start:
+        raise RuntimeError(
+            "gevent has patched threads after tts_plugins was imported, which has real ones: what they finish wakes no "
+            "greenlet; call gevent.monkey.patch_all() before anything else is imported"
+        )
     pool = _pool if _pooled.get() else None
     call, context = next(_numbers), contextvars.copy_context()
     context.run(_calls.set, (*_calls.get(), call))

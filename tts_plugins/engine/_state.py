@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from tts_plugins._calls.caller import Caller, words
-from tts_plugins._calls.cancellation import Halt
-from tts_plugins._calls.context import derive
+from tts_plugins._calls.context import Halt, derive
 from tts_plugins._concurrency.wait_graph import Holder
 from tts_plugins._trace.recorder import Trace
 from tts_plugins.answers import AnswerKey

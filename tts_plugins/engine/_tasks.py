@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Collection, Coroutine, Generator
+from collections.abc import Coroutine, Generator
 from typing import Any, NamedTuple, Protocol
 
 from tts_plugins._calls.caller import words
-from tts_plugins._calls.cancellation import End, Halt
+from tts_plugins._calls.context import End, Halt
 from tts_plugins.ledger import Hold
 from tts_plugins.types import Candidate, Scored
 
@@ -122,7 +122,7 @@ class Tasks:
     def __init__(self, end: End, deadline: float | None) -> None:
         self._end, self._deadline = end, deadline
         self._running: Group = {}
-        self._left_behind: Collection[Work] = ()
+        self._left_behind: set[Work] | None = None
 
     def spawn(
         self,
@@ -155,6 +155,8 @@ class Tasks:
     def ended(self, work: Work) -> None:
         """Forget what has ended."""
         self._running.pop(work, None)
+        if self._left_behind is not None:
+            self._left_behind.discard(work)
 
     async def cancel(self, group: Group) -> None:
         """Cancel a group and wait until it has ended; what swallows its cancellation is left behind."""
@@ -165,13 +167,15 @@ class Tasks:
         end = now + _PATIENCE if self._deadline is None else min(now + _PATIENCE, self._deadline + _AT_DEADLINE)
         end = max(end, now + 0.03)
         for share in (0.8, 1.0):
-            waiting = [t for w, t in group.items() if t is not current and w not in self._left_behind]
+            behind = self._left_behind or ()
+            waiting = [task for work, task in group.items() if task is not current and work not in behind]
             if not waiting:
                 return
             # A second time only where the first was swallowed, or cleaning up takes long: it would break that off.
             await _cancel_all([task for task in waiting if share == 1.0 or not task.cancelling()])
             await asyncio.wait(waiting, timeout=max(now + (end - now) * share - time.monotonic(), 0.0))
-        self._left_behind = {*self._left_behind, *(work for work, task in group.items() if task is not current)}
+        left = {work for work, task in group.items() if task is not current}
+        self._left_behind = left if self._left_behind is None else self._left_behind | left
 
     async def close(self) -> None:
         """Cancel all that is left, and wait until it has ended."""
@@ -189,7 +193,7 @@ class Tasks:
 
     def release_left_behind(self) -> None:
         """Let go of what those hold that swallowed their cancellation."""
-        for work in self._left_behind:
+        for work in self._left_behind or ():
             self._let_go(work)
 
     @staticmethod
