@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tts_plugins import BeamSearch, BestOfN, Revision, SelfConsistency, solve_sync
@@ -18,6 +19,7 @@ from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models import ReplayModel
 from tts_plugins.models.replay import recorded_answer
 from tts_plugins.policies import Abstention, ComputeOptimal, calibrate
+from tts_plugins.policies._calibration.answering import Sureness, way_of
 from tts_plugins.policies.abstention import choices_of, least_answered
 from tts_plugins.policies.calibrate import held_out
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
@@ -118,7 +120,7 @@ def test_the_promise_is_kept_and_the_policy_abstains() -> None:
     pool = synthetic_pool(problems=300, candidates=8)
     policy = calibrate(pool, budgets=(8,), abstain_risk=0.1, orders=2)
     (plan,) = policy.plans
-    assert (policy.problems, policy.held_out) == (90, 210)
+    assert (policy.problems, policy.held_out) == (45, 255)
     assert plan.abstain is not None and plan.abstain.below is not None and policy.abstains
     assert plan.abstain.wrong / plan.abstain.answered <= 0.1
     same = ComputeOptimal.from_dict(json.loads(json.dumps(policy.to_dict())))
@@ -147,11 +149,77 @@ def test_a_threshold_is_fitted_to_problems_that_did_not_choose_the_plan() -> Non
     rest = held_out(pool, abstain_risk=0.2)
     policy = calibrate(pool, budgets=(4,), abstain_risk=0.2, orders=2)
     assert rest is not None and policy.plans[0].abstain == Abstention.of_pool(rest, policy, risk=0.2)
-    assert (policy.problems, policy.held_out) == (18, len(rest.problems)) == (18, 42)
+    assert (policy.problems, policy.held_out) == (9, len(rest.problems)) == (9, 51)
     assert len(held_out(pool, hold_out=0.5, abstain_risk=0.2).problems) == 30  # type: ignore[union-attr]
     all_of_it = calibrate(pool, budgets=(4,), abstain_risk=0.2, hold_out=0, orders=2)
     assert all_of_it.plans[0].abstain == Abstention.of_pool(pool, all_of_it, risk=0.2)
     assert any("problems that chose the plan" in note for note in all_of_it.plans[0].notes)
+
+
+def _sure_when_wrong(problems: int) -> Pool:
+    """A pool whose best scores are right most often, and as high where they are wrong; agreement tells them apart."""
+    rng, made = random.Random(1), []
+    for i in range(problems):
+        easy, found = rng.random() < 0.5, rng.random() < 0.6
+        right = [easy or found, *[easy] * 7]
+        scores = [rng.uniform(0.9, 1.0), *[rng.uniform(0.4, 0.6) for _ in range(7)]]
+        wrong = ["odd", "wrong"]  # seven that agree on a wrong answer are less sure than all eight on the right one
+        said = [
+            PoolCandidate(
+                text=f"{k}", answer="right" if good else wrong[min(k, 1)], tokens=9, correct=good, score=score
+            )
+            for k, (good, score) in enumerate(zip(right, scores, strict=True))
+        ]
+        made.append(PoolProblem(id=f"p{i}", prompt="?", answer="right", candidates=tuple(said)))
+    return Pool(header=PoolHeader(model="m", dataset="d", licence="CC0-1.0", verifier="v"), problems=tuple(made))
+
+
+def test_a_plan_that_abstains_is_chosen_by_its_confidence() -> None:
+    pool = _sure_when_wrong(400)
+    given: dict[str, Any] = {"budgets": (8,), "orders": 2}
+    (plain,) = calibrate(pool, **given).plans
+    assert isinstance(plain.fixed, BestOfN) and plain.fixed.select == "best"
+    for goal in ({}, {"price": 1e-5}):
+        (plan,) = calibrate(pool, abstain_risk=0.05, **goal, **given).plans
+        assert not isinstance(plan.fixed, BestOfN) or plan.fixed.select == "weighted"
+        assert plan.abstain is not None and plan.abstain.coverage > 0.3
+        (why,) = (note for note in plan.notes if "unsure questions get no answer" in note)
+        assert "its confidence tells right answers from wrong ones best" in why and "weighted vote 5" in why
+        assert "best score would be right more often" in why
+    alone = Abstention.of_pool(pool, plain.fixed, risk=0.05)
+    assert alone.coverage == 0
+
+
+def test_exact_checks_still_end_at_the_first_that_passes() -> None:
+    pool = synthetic_pool(problems=200, candidates=8, exact=True)
+    (plan,) = calibrate(pool, budgets=(8,), abstain_risk=0.05, orders=2).plans
+    assert isinstance(plan.fixed, BestOfN) and plan.fixed.select == "best" and plan.abstain is not None
+    assert plan.abstain.coverage > 0.7 and not plan.abstain.wrong
+
+
+def test_too_few_problems_take_agreement_and_say_so() -> None:
+    right = np.array([[1.0], [1.0], [1.0], [0.0], [0.0]])
+    best = Sureness(confidences=np.array([[0.9], [0.8], [0.7], [0.6], [0.5]]), right=right)
+    vote = Sureness(confidences=np.array([[0.9], [0.8], [0.6], [0.7], [0.5]]), right=right)
+    assert best.answers(0.25) == pytest.approx((0.6 + (0.5 + 0.2) / 5, -(1 / 4 + 2 / 5) / 5))
+    assert way_of({"best": best, "majority": vote}, 0.25, exact=False) == ("majority", True)
+    assert way_of({"best": best, "majority": vote}, 0.25, exact=True) == ("best", False)
+    many = {name: Sureness(confidences=np.tile(s.confidences, (40, 1)), right=np.tile(s.right, (40, 1)))
+            for name, s in (("best", best), ("majority", vote))}  # fmt: skip
+    assert way_of(many, 0.25, exact=False) == ("best", False)  # type: ignore[arg-type]
+    (plan,) = calibrate(synthetic_pool(problems=12, candidates=4), budgets=(4,), abstain_risk=0.05, orders=2).plans
+    assert any("4 problems" in note and "was taken because" in note for note in plan.notes)
+
+
+def test_what_the_pool_has_no_records_for_is_refused() -> None:
+    pool = synthetic_pool(problems=12, candidates=4)
+    bare = replace(pool, problems=tuple(
+        replace(p, candidates=tuple(replace(c, score=None, step_scores=()) for c in p.candidates))
+        for p in pool.problems
+    ))  # fmt: skip
+    for risk in (None, 0.2):
+        with pytest.raises(ConfigurationError, match="chooses by 'best', and the pool has no scores"):
+            calibrate(bare, budgets=(4,), options=[BestOfN(n=4)], abstain_risk=risk)
 
 
 def test_a_policy_of_too_few_problems_promises_nothing() -> None:
@@ -204,6 +272,8 @@ def test_the_command_prints_the_promise_and_writes_the_page(tmp_path: Path, caps
     out, page = tmp_path / "policy.json", tmp_path / "page.html"
     given = ["calibrate", str(pool), "--out", str(out), "--budgets", "4", "--orders", "2", "--abstain-page", str(page)]
     assert main([*given, "--abstain-risk", "0.2"]) == 0
-    assert "of the answered questions are wrong, with 90% confidence" in " ".join(capsys.readouterr().err.split())
+    printed = capsys.readouterr()
+    assert "of the answered questions are wrong, with 90% confidence" in " ".join(printed.err.split())
+    assert "was taken because unsure questions get no answer" in " ".join(printed.out.split())
     assert "When to answer" in page.read_text()
     assert main(given) == 2 and "--abstain-risk" in capsys.readouterr().err

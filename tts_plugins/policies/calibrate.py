@@ -82,7 +82,7 @@ def calibrate(
             or of their parameters for FLOPs. All expected tokens and `price` are in tokens of the smaller one.
         larger_effort: where the larger pool is of the same model at a higher reasoning effort, that effort.
         hold_out: the share of the problems that figures are measured on and no plan is fitted to; `held_out` says
-            which. 0.3 where left out, 0.7 with `abstain_risk`. With 0, figures are those of the fit, a little too good.
+            which. 0.3 where left out, 0.85 with `abstain_risk`. With 0, figures are of the fit, a little too good.
         orders: shuffled orders in which each problem is walked through.
         wave: of the strategies with a rule: 1 asks one by one, which waits longest and pays for a prompt each time;
             None sends as many samples in a request as the rule needs, then twice as many; "auto" takes the cheaper of
@@ -91,7 +91,9 @@ def calibrate(
         seed: of the shuffled orders and of the folds.
         abstain_risk: of the questions that the policy answers, at most this share may be wrong, with the confidence; it
             then answers from a confidence on that `Abstention` finds for each plan, on the problems that are held out:
-            the promise would not hold on those that chose the plan. None answers all.
+            the promise would not hold on those that chose the plan. The plan is chosen among the strategies whose
+            confidence tells right from wrong best, so that it answers the most; a target is then kept against all
+            samples chosen from in that way, and `Plan.notes` says why. None answers all.
 
     Raises:
         ConfigurationError: a setting is wrong, or a fold would be empty.
@@ -133,7 +135,7 @@ def calibrate(
     work = Calibration(
         fitted, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
         extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, priced=price is not None,
-        held_out=rest,
+        held_out=rest, abstain_risk=abstain_risk,
     )  # fmt: skip
     notes += _prompts(fitted)
     if beside is not None and not beside.same_labels:
@@ -175,7 +177,7 @@ def _share(hold_out: Any, abstain_risk: float | None) -> float:
 
 
 _HELD_OUT = 0.3
-_HELD_OUT_TO_ABSTAIN = 0.7  # a threshold takes 45 answered problems at a risk of 0.05, if none of them is wrong
+_HELD_OUT_TO_ABSTAIN = 0.85  # a threshold takes 45 answered problems at a risk of 0.05; a way to choose, about 20
 
 
 def held_apart(pool: Pool, share: float, seed: int) -> tuple[Pool, Pool | None]:

@@ -44,7 +44,7 @@ def calibrate_command(
     hold_out: Annotated[
         float | None,
         typer.Option(
-            min=0, max=0.9, help="The share of problems to measure on, which no plan is fitted to; 0.3, to abstain 0.7."
+            min=0, max=0.9, help="The share of problems to measure on, which fit no plan; 0.3, to abstain 0.85."
         ),
     ] = None,
     wave: Annotated[

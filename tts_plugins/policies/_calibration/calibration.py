@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tts_plugins.policies._calibration.answering import answering
 from tts_plugins.policies._calibration.larger_model import LargerPool, larger_options, moved
 from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies._calibration.options import Setting, gather, recorded, sampling, selects_of
@@ -33,9 +34,10 @@ class Calibration:
         measured: Sequence[Measured], aggregate: Aggregate, orders: int, extra: float, seed: int,
         wave: int | Literal["auto"] | None = "auto", batch: int | None = None, larger: LargerPool | None = None,
         priced: bool = True, held_out: Pool | None = None,
+        abstain_risk: float | None = None,
     ) -> None:  # fmt: skip
         self.pool, self._bins, self._given, self._measured = pool, bins, options, measured
-        self._held_out = held_out or pool
+        self._held_out, self._risk = held_out or pool, abstain_risk
         self._fewest = min(pool.fewest, self._held_out.fewest)
         self._larger = None if larger is None else larger.of(pool)
         self._larger_beside = None if larger is None else larger.of(self._held_out)
@@ -60,14 +62,18 @@ class Calibration:
         return float(low), float(middle), float(high)
 
     def table(self, budget: int) -> Table:
-        """Try every option on every walk."""
+        """Try every option on every walk; for a policy that abstains, keep those that can answer most."""
         s, n = self._setting, min(budget, self._fewest)
         trials = self._trials(self.pool, n)
         options = gather(self.pool, trials, self._given, self._measured, s)
         if self._larger is not None:
             options += larger_options(self._larger, self._selects, budget, s)
+        options, notes = (options, ()) if self._risk is None else answering(options, trials, self._risk)
         counts = [2**i for i in range(1, n.bit_length()) if 2**i < n]
-        return Table(trials=trials, options=options, signal=self._signal, bins=self._bins, counts=counts, budget=budget)
+        return Table(
+            trials=trials, options=options, signal=self._signal, bins=self._bins, counts=counts, budget=budget,
+            notes=notes,
+        )  # fmt: skip
 
     def _trials(self, pool: Pool, n: int) -> Trials:
         s = self._setting
@@ -93,7 +99,7 @@ class Calibration:
             expected_fixed=_expected(trials, alike), expected_full=_expected(trials, all_),
             expected_one=_expected(trials, one), over_full=_compared(trials, ours, all_),
             over_fixed=_compared(trials, ours, alike), lost_at_most=choice.lost_at_most,
-            target=goal.target if goal.price is None else None, notes=tuple(self._notes(goal, choice)),
+            target=goal.target if goal.price is None else None, notes=(*table.notes, *self._notes(goal, choice)),
         )  # fmt: skip
 
     def _elsewhere(self, table: Table, choice: Choice, full: int) -> Table:

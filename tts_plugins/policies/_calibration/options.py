@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies._calibration.measured import Measured
-from tts_plugins.policies._calibration.replayed_trials import Recorded, Sampling, Trials
+from tts_plugins.policies._calibration.replayed_trials import Recorded, Sampling, Trials, select_of
 from tts_plugins.policies._calibration.table import Option
 from tts_plugins.policies._stopping.fitting import Fitter
 from tts_plugins.policies._stopping.risk_bounds import LEAST_LEARNED
@@ -22,6 +22,9 @@ from tts_plugins.stopping import Rule
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 
 LEARNED = tuple(10 ** (e / 4) for e in range(-13, -4))  # the price of an average candidate, in accuracy: 0.0006 to 0.06
+_NEEDS: Mapping[Select, str] = {
+    "majority": "answers", "weighted": "scores and answers for all samples", "best": "scores for all samples",
+}  # fmt: skip
 PROMISED = LEARNED[1::2]  # few, since each is one more test that may fail
 
 
@@ -85,6 +88,11 @@ def gather(
             raise ConfigurationError(
                 f"calibrate: {strategy!r} cannot be tried on recorded samples; run it, and pass its outcomes as "
                 "measured=[Measured(…)]"
+            )
+        if (select := select_of(strategy)) not in trials.paths:
+            raise ConfigurationError(
+                f"calibrate: {strategy!r} chooses by {select!r}, and the pool has no {_NEEDS[select]}; record them, or "
+                "leave it out"
             )
         if strategy.n <= trials.n:
             options.append(_option(strategy, trials, ladder=f"given {number}", given=True))

@@ -193,9 +193,12 @@ class Trials:
 
     def outcome(self, strategy: Sampling, at: Ints, floor: int) -> Outcome:
         """Return the outcome of stopping at `at`, but not before `floor` samples, which are already paid for."""
-        ends, rows = np.maximum(at, max(floor, 1)), np.arange(len(at))
-        paid = self.paid(strategy, at, floor, self.n)
-        return replace(paid, right=self._right[select_of(strategy)][rows, ends - 1])
+        right = self.right(strategy, np.maximum(at, max(floor, 1)))
+        return replace(self.paid(strategy, at, floor, self.n), right=right)
+
+    def right(self, strategy: Sampling, ends: Ints) -> Floats:
+        """Return whether the choice among the first samples of each walk is right: 1 or 0."""
+        return self._right[select_of(strategy)][np.arange(len(ends)), ends - 1]
 
     def paid(self, strategy: Sampling, at: Ints, start: int, until: int) -> Outcome:
         """Return what the strategy pays from `start` samples to its stop, or to `until`; `right` is left open."""

@@ -130,7 +130,7 @@ class Course:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """The outcomes of options on the same walks."""
+    """The outcomes of options on the same walks; `notes` say why these options."""
 
     trials: Trials
     options: Sequence[Option]
@@ -138,6 +138,7 @@ class Table:
     bins: int
     counts: Sequence[int]
     budget: int
+    notes: tuple[str, ...] = ()
     _eases: dict[int, Floats] = field(default_factory=dict)
     _outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
     _paid: dict[tuple[int, int, int], Outcome] = field(default_factory=dict)
