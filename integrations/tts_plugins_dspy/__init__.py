@@ -7,7 +7,6 @@ try:
 
     check_version()
     from tts_plugins_dspy._calls.interception import cover, cover_later
-    from tts_plugins_dspy._calls.own_threads import carry_into_threads
     from tts_plugins_dspy._calls.progress_bars import allow_side_by_side
     from tts_plugins_dspy._outputs.withheld import Withheld, metadata_of
     from tts_plugins_dspy.lm import ScaledLM
@@ -19,6 +18,5 @@ except ImportError as error:
 
 cover()
 cover_later()
-carry_into_threads()
 allow_side_by_side()
 __all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM", "Withheld", "metadata_of"]

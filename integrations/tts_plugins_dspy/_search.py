@@ -27,6 +27,7 @@ from tts_plugins.adapters import (
 from tts_plugins.errors import CandidateError, TTSError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.interception import Refused, cover
+from tts_plugins_dspy._calls.own_threads import carry_into_threads
 from tts_plugins_dspy._calls.scope import Scope, derive, ledger_around, scope_here, scoped
 from tts_plugins_dspy._calls.usage import output_tokens_of
 from tts_plugins_dspy._isolation import isolated
@@ -124,6 +125,7 @@ class Search(BaseSearch[Sample]):
         """Those of any search, with DSPy's account, seed and vote."""
         s = self.settings
         cover(type(dspy.settings.get("lm")))
+        carry_into_threads()
         return {
             **super().arguments(),
             "budget": _account(s.budget),

@@ -22,7 +22,7 @@ SELECTS: tuple[Select, ...] = ("majority", "weighted", "best")
 recorded = st.builds(
     PoolCandidate,
     answer=st.sampled_from(["a", "b", "c", None]),
-    tokens=st.integers(0, 500),
+    tokens=st.integers(1, 500),
     # Eighths, whose sums are exact: the array's running sums and the run's fsum may part in the last bit otherwise,
     # and where two answers tie but for that bit, either may lead.
     score=st.sampled_from([0.0, 0.125, 0.25, 0.375, 0.75, 1.0]),

@@ -56,12 +56,20 @@ def _note(held: Held, name: str, seconds: float, computed: float) -> None:
         _log.warning("%s", _warning(name, seconds, computed))
 
 
-def _of_thread() -> tuple[float, float]:
-    """Return the seconds that this thread has computed, and how often it has waited for something."""
+def _of_thread() -> Any:
+    """Return what the system counts of this thread, unread: most of the time nobody asks."""
     if sys.platform == "win32" or not hasattr(resource, "RUSAGE_THREAD"):
-        return time.thread_time(), time.monotonic()  # waits are not counted here: any time may have been one
-    usage = resource.getrusage(resource.RUSAGE_THREAD)
-    return usage.ru_utime + usage.ru_stime, usage.ru_nvcsw
+        return time.thread_time()
+    return resource.getrusage(resource.RUSAGE_THREAD)
+
+
+def _since(before: Any) -> tuple[float, bool]:
+    """Return the seconds that this thread has computed since then, and whether it may have waited for something."""
+    now = _of_thread()
+    if isinstance(now, float):
+        return now - before, True  # waits are not counted here
+    computed = now.ru_utime + now.ru_stime - before.ru_utime - before.ru_stime
+    return computed, now.ru_nvcsw > before.ru_nvcsw
 
 
 @types.coroutine
@@ -71,7 +79,7 @@ def _timed(coroutine: Coroutine[Any, Any, T], held: Held, name: str) -> Generato
     step: Callable[[Any], Any] = steps.send
     value: Any = None
     while True:
-        started, (computed, waits) = time.monotonic(), _of_thread()
+        started, before = time.monotonic(), _of_thread()
         try:
             waits_for = step(value)
         except StopIteration as end:
@@ -80,9 +88,9 @@ def _timed(coroutine: Coroutine[Any, Any, T], held: Held, name: str) -> Generato
         finally:
             value = None  # an error's traceback has this frame: it would refer to itself
             if (seconds := time.monotonic() - started) > LIMIT:
-                computed_now, waits_now = _of_thread()
-                if computed_now - computed > LIMIT or waits_now > waits:  # else other processes had the processor
-                    _note(held, name, seconds, computed_now - computed)
+                computed, waited = _since(before)
+                if computed > LIMIT or waited:  # else other processes had the processor
+                    _note(held, name, seconds, computed)
         try:
             value = yield waits_for
             step = steps.send

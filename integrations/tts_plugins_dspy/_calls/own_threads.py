@@ -26,7 +26,10 @@ _POOLED = getattr(executors, "_worker", None)  # what the threads of an executor
 
 
 def carry_into_threads() -> None:
-    """Let the work that candidates give to executors and threads carry their scope; once for each class."""
+    """Let the work that candidates give to executors and threads carry their scope; once for each class.
+
+    The first search does it, so that importing the package changes nothing of the interpreter's.
+    """
     for kind, name, carrying in (
         (executors.ThreadPoolExecutor, "submit", _submitting),
         (threading.Thread, "start", _starting),
