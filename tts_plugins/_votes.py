@@ -54,6 +54,11 @@ class Ballots(list[Scored]):
         self._counts: dict[bool, _Count] = {}  # by whether they are weighted
         self._highest: float | None = None
 
+    @classmethod
+    def of(cls, candidates: Sequence[Scored]) -> Ballots:
+        """Return the candidates themselves where they are counted already."""
+        return candidates if isinstance(candidates, Ballots) else cls(candidates)
+
     def append(self, candidate: Scored) -> None:
         """Add a candidate, and count it where the others were counted."""
         super().append(candidate)
@@ -153,8 +158,7 @@ def tally(candidates: Sequence[Scored], *, weighted: bool = False) -> dict[str, 
 
     Candidates whose answer could not be read do not vote.
     """
-    ballots = candidates if isinstance(candidates, Ballots) else Ballots(candidates)
-    return ballots.counted(weighted).votes
+    return Ballots.of(candidates).counted(weighted).votes
 
 
 def first_two(candidates: Sequence[Scored], *, weighted: bool = False) -> tuple[float, float] | None:
@@ -162,7 +166,7 @@ def first_two(candidates: Sequence[Scored], *, weighted: bool = False) -> tuple[
 
     Where `weighted`, candidates without a score do not vote.
     """
-    ballots = candidates if isinstance(candidates, Ballots) else Ballots(candidates)
+    ballots = Ballots.of(candidates)
     if weighted and not ballots.all_scored:
         ballots = Ballots([c for c in candidates if c.score is not None])
     count = ballots.counted(weighted)
@@ -182,7 +186,7 @@ def grouped(candidates: Sequence[Candidate]) -> dict[str, str]:
 
 def groups_of(candidates: Sequence[Scored]) -> list[str | None]:
     """The group of each candidate's vote; None where it has none."""
-    return candidates.groups if isinstance(candidates, Ballots) else Ballots(candidates).groups
+    return Ballots.of(candidates).groups
 
 
 def group_of(candidates: Sequence[Scored], vote: str | None) -> str | None:

@@ -294,3 +294,7 @@ class AllCandidatesFailed(TTSError):
     def may_succeed_later(self) -> bool:
         """Whether all failed only because of the server's state, such as one that is down."""
         return bool(self.errors) and all(isinstance(e, ModelError) and e.retryable for e in self.errors)
+
+
+OVER = (BudgetExhausted, DeadlineExceeded, SolveCancelled, AllCandidatesFailed)
+"""What ends a search that has found something: it then chooses among what it has."""

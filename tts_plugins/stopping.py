@@ -81,12 +81,14 @@ def should_stop(rule: Callable[[Sequence[Scored], int], bool] | None, seen: Sequ
     return rule is not None and bool(said := with_content(seen)) and rule(said, left)
 
 
-def stops(rule: Callable[[Sequence[Scored], int], bool], said: Ballots, left: int) -> bool:
-    """Return the same for candidates that say something and are counted as they come, so that no rule counts them anew.
+def stops(rule: Callable[[Sequence[Scored], int], bool], said: Sequence[Scored], left: int) -> bool:
+    """Return the same for candidates that all say something.
 
-    A rule that is not of this package gets a list of its own, which it may change.
+    Rules of this package take `Ballots`, which are counted as they come, so that no rule counts them anew. Any other
+    rule gets a list of its own instead, which it may change.
     """
-    return rule(said if type(rule).__module__.startswith("tts_plugins.") else list(said), left)
+    ours = type(rule).__module__.startswith("tts_plugins.")
+    return rule(list(said) if isinstance(said, Ballots) and not ours else said, left)
 
 
 def wave_growth(rule: object) -> int:
@@ -137,16 +139,12 @@ class _Combined(Rule):
         return max(map(wave_growth, self.rules))
 
 
-def _answer(rule: Rule, seen: Sequence[Scored], left: int) -> bool:
-    return stops(rule, seen, left) if isinstance(seen, Ballots) else rule(seen, left)
-
-
 @dataclass(frozen=True, kw_only=True)
 class AnyOf(_Combined):
     """Stops as soon as one of its rules does."""
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
-        return any(_answer(rule, seen, left) for rule in self.rules)
+        return any(stops(rule, seen, left) for rule in self.rules)
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         return min(rule.least(seen, left) for rule in self.rules)
@@ -157,7 +155,7 @@ class AllOf(_Combined):
     """Stops when all of its rules would."""
 
     def __call__(self, seen: Sequence[Scored], left: int) -> bool:
-        return all(_answer(rule, seen, left) for rule in self.rules)
+        return all(stops(rule, seen, left) for rule in self.rules)
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         return max(rule.least(seen, left) for rule in self.rules)

@@ -23,6 +23,10 @@ from tts_plugins.types import Problem, Reply
 if sys.platform != "win32":
     import resource
 
+    _OF_THREAD: int | None = getattr(resource, "RUSAGE_THREAD", None)  # Linux and FreeBSD have it
+else:
+    _OF_THREAD = None
+
 T = TypeVar("T")
 
 LIMIT = 0.1  # seconds without an await before it is reported
@@ -58,9 +62,7 @@ def _note(held: Held, name: str, seconds: float, computed: float) -> None:
 
 def _of_thread() -> Any:
     """Return what the system counts of this thread, unread: most of the time nobody asks."""
-    if sys.platform == "win32" or not hasattr(resource, "RUSAGE_THREAD"):
-        return time.thread_time()
-    return resource.getrusage(resource.RUSAGE_THREAD)
+    return time.thread_time() if _OF_THREAD is None else resource.getrusage(_OF_THREAD)
 
 
 def _since(before: Any) -> tuple[float, bool]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tts_plugins.policies._resumed_run import OVER, Resumed, SeededRun, satisfied
+from tts_plugins.errors import OVER
+from tts_plugins.policies._resumed_run import Resumed, SeededRun, satisfied
 from tts_plugins.policies.plan import Plan
 from tts_plugins.protocols import Run, StopRule
 from tts_plugins.stopping import should_stop

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, DeadlineExceeded, SolveCancelled
+from tts_plugins.errors import OVER
 from tts_plugins.protocols import Model, OtherModelRun, Run, StopRule
 from tts_plugins.selection import with_content
 from tts_plugins.stopping import should_stop, wave_growth
 from tts_plugins.types import Problem, Scored
-
-# What ends a search that has samples: it then chooses among them.
-OVER = (BudgetExhausted, DeadlineExceeded, SolveCancelled, AllCandidatesFailed)
 
 
 class Resumed:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from tts_plugins._internal.config import check_flag, check_share
-from tts_plugins.errors import ConfigurationError, ModelError
+from tts_plugins.errors import OVER, ConfigurationError, ModelError
 from tts_plugins.policies._base import Part
-from tts_plugins.policies._resumed_run import OVER, SeededRun
+from tts_plugins.policies._resumed_run import SeededRun
 from tts_plugins.policies.difficulty import OF_SCORES, SIGNALS, Signal, predicted
 from tts_plugins.protocols import Model, Run, is_model
 from tts_plugins.stopping import ShippedRule

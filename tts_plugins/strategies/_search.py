@@ -6,21 +6,12 @@ from collections.abc import Sequence
 
 from tts_plugins._internal.config import check_count, check_straggler
 from tts_plugins.confidence import Support
-from tts_plugins.errors import (
-    AllCandidatesFailed,
-    BudgetExhausted,
-    ConfigurationError,
-    DeadlineExceeded,
-    SolveCancelled,
-    TTSError,
-)
+from tts_plugins.errors import OVER, AllCandidatesFailed, ConfigurationError, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, best, spread
 from tts_plugins.strategies._choice import chosen, note_choice
 from tts_plugins.types import Candidate, Scored
 
-# What ends a search that has found something: it then chooses among what it has.
-OVER = (BudgetExhausted, DeadlineExceeded, SolveCancelled, AllCandidatesFailed)
 SELECTS: tuple[Select, ...] = ("best", "weighted", "majority")
 
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tts_plugins.errors import TTSError
+from tts_plugins.errors import OVER, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select, best
 from tts_plugins.strategies._base import BaseStrategy
-from tts_plugins.strategies._search import OVER, check_search, check_select, conclude, grow, need_verifier, note_end
+from tts_plugins.strategies._search import check_search, check_select, conclude, grow, need_verifier, note_end
 from tts_plugins.types import Candidate, Problem, Scored
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tts_plugins._internal.config import check_count
-from tts_plugins.errors import ConfigurationError, TTSError
+from tts_plugins.errors import OVER, ConfigurationError, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.selection import Select
 from tts_plugins.strategies._base import BaseStrategy
 from tts_plugins.strategies._choice import chosen
-from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end
+from tts_plugins.strategies._search import check_select, need_verifier, note_end
 from tts_plugins.types import Problem, Scored
 
 

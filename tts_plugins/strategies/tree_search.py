@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.values import is_number
-from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, TTSError
+from tts_plugins.errors import OVER, AllCandidatesFailed, ConfigurationError, TTSError
 from tts_plugins.protocols import Run
 from tts_plugins.stopping import Rule, check_rule, should_stop
 from tts_plugins.strategies._base import BaseStrategy
 from tts_plugins.strategies._choice import chosen
-from tts_plugins.strategies._search import OVER, check_select, need_verifier, note_end, nothing_made
+from tts_plugins.strategies._search import check_select, need_verifier, note_end, nothing_made
 from tts_plugins.types import Problem, Scored
 
 if TYPE_CHECKING:
