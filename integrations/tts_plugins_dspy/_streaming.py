@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any, TypeVar
 
+import anyio
 import dspy
 from dspy.streaming.messages import StatusMessage
-
-from tts_plugins.adapters import submit
 
 T = TypeVar("T")
 _log = logging.getLogger("tts_plugins_dspy")
 _said = set[str]()
+_LEFT = (anyio.ClosedResourceError, anyio.BrokenResourceError)  # what a stream raises whose reader has left
 
 
 class Stream:
@@ -32,6 +32,7 @@ class Stream:
     def __init__(self, stream: Any, loop: asyncio.AbstractEventLoop, *, free: bool) -> None:
         self._stream, self._loop, self._free = stream, loop, free
         self._sent: list[futures.Future[None]] = []
+        self._full: asyncio.Task[None] | None = None  # waits for room in the stream; used on its loop only
 
     @classmethod
     def here(cls, *, sync: bool) -> Stream | None:
@@ -61,8 +62,38 @@ class Stream:
 
     def soon(self, item: Any) -> None:
         """Have it sent, in order, from any thread."""
+        sent: futures.Future[None] = futures.Future()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads the stream any more
-            self._sent.append(submit(self._loop, lambda: _send_if_read(self._stream, item)))
+            self._loop.call_soon_threadsafe(self._put, item, sent)
+            self._sent.append(sent)
+
+    def send_nowait(self, item: Any) -> None:
+        """Send it, on the reader's loop.
+
+        Raises:
+            anyio.WouldBlock: the reader has to take something first.
+        """
+        self._stream.send_nowait(item)
+
+    def _put(self, item: Any, sent: futures.Future[None]) -> None:
+        # A task only where the reader is behind: a loop that ends before a task's first step complains of it.
+        if self._full is None:
+            with contextlib.suppress(anyio.WouldBlock):
+                with contextlib.suppress(*_LEFT):
+                    self.send_nowait(item)
+                return sent.set_result(None)
+        self._full = self._loop.create_task(self._put_after(self._full, item, sent))
+
+    async def _put_after(self, before: asyncio.Task[None] | None, item: Any, sent: futures.Future[None]) -> None:
+        try:
+            if before is not None:
+                await asyncio.wait([before])
+            with contextlib.suppress(*_LEFT):
+                await self._stream.send(item)
+        finally:
+            if self._full is asyncio.current_task():
+                self._full = None
+            sent.set_result(None)
 
     def wait(self) -> None:
         """Wait on a thread until all is sent."""
@@ -115,13 +146,23 @@ class Relay:
 
     async def send(self, item: Any) -> None:
         """Take what the program streams."""
-        original = self._originals.get(getattr(item, "predict_id", None) or 0)
-        if original is not None:
-            item.predict_id = id(original)
-        if self._live or isinstance(item, StatusMessage):
+        if self._is_for_now(item):
             await self._stream.send(item)
         else:
             self.kept.append(item)
+
+    def send_nowait(self, item: Any) -> None:
+        """`send`, on the reader's loop and without waiting (`Stream.send_nowait`)."""
+        if self._is_for_now(item):
+            self._stream.send_nowait(item)
+        else:
+            self.kept.append(item)
+
+    def _is_for_now(self, item: Any) -> bool:
+        original = self._originals.get(getattr(item, "predict_id", None) or 0)
+        if original is not None:
+            item.predict_id = id(original)
+        return self._live or isinstance(item, StatusMessage)
 
     def listeners(self, modules: Mapping[int, Any]) -> list[Any]:
         """Return the standing listeners, each of them with the candidate's own copy of its predictor."""
@@ -179,17 +220,8 @@ class SearchStream:
             self._stream.soon(item)
 
 
-async def _send_if_read(stream: Any, item: Any) -> None:
-    import anyio
-
-    with contextlib.suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # its reader has left
-        await stream.send(item)
-
-
 def in_worker_thread(work: Callable[[], T]) -> T:
     """Do work on a thread that may send to streams in DSPy's way: by `anyio.from_thread`, which needs a loop below."""
-    import anyio
-
     made: T = anyio.run(anyio.to_thread.run_sync, work)
     return made
 

@@ -186,6 +186,9 @@ def test_what_comes_after_the_readers_loop_has_ended_is_dropped_without_a_word()
     loop = asyncio.new_event_loop()
     sending, receiving = anyio.create_memory_object_stream[Any](16)
     stream = Stream(sending, loop, free=True)
+    stream.soon("the loop ends before the stream's next reader has its turn")
+    loop.call_soon(loop.stop)
+    loop.run_forever()
     stream.soon("the loop ends before this has its turn")
     loop.close()
     stream.soon("it is closed")
@@ -193,6 +196,20 @@ def test_what_comes_after_the_readers_loop_has_ended_is_dropped_without_a_word()
     sending.close()
     receiving.close()
     gc.collect()  # a coroutine that nobody awaited would be a warning, and so an error, here
+
+
+async def test_a_reader_that_is_behind_gets_all_in_order() -> None:
+    sending, receiving = anyio.create_memory_object_stream[Any](2)
+    stream, heard = Stream(sending, asyncio.get_running_loop(), free=True), []
+    async with sending, receiving, asyncio.timeout(60):
+        await asyncio.to_thread(lambda: [stream.soon(i) for i in range(9)])
+        await asyncio.sleep(0.05)
+        while len(heard) < 9:
+            heard.append(await receiving.receive())
+        await stream.await_sent()
+        stream.soon("and one after it was full")
+        await stream.await_sent()
+        assert heard == list(range(9)) and await receiving.receive() == "and one after it was full"
 
 
 class Chained(dspy.Module):  # type: ignore[misc]

@@ -8,7 +8,7 @@ from tts_plugins._concurrency.forks import lock, renew
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
-from tts_plugins._internal.threads import call_user, in_thread, submit
+from tts_plugins._internal.threads import call_user, in_thread
 from tts_plugins._internal.values import field, fields_of, is_number, is_whole, listed
 from tts_plugins.adapters._all_failed import original_of, raised_for
 from tts_plugins.adapters._charge import causes_of, charge_of
@@ -97,7 +97,6 @@ __all__ = [
     "setting",
     "shown_address",
     "signature_of",
-    "submit",
     "takes",
     "was_given",
 ]
