@@ -38,7 +38,7 @@ from tts_plugins_langchain._io.graph_checks import check_finished
 from tts_plugins_langchain._io.usage import UsageDetails
 from tts_plugins_langchain._io.values import vote_of
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
-from tts_plugins_langchain._verifying import is_verifier, verifier_of
+from tts_plugins_langchain._verifying import verifier_of
 from tts_plugins_langchain.caching import SAMPLE, samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
@@ -121,8 +121,7 @@ class Search(BaseSearch[Sample]):
 
     @cached_property
     def _output_tokens(self) -> int | None:
-        # A function is free, however long a text it reads.
-        return self._target.output_tokens() if is_verifier(self.settings.verifier) else None
+        return self._target.output_tokens()
 
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to the target."""

@@ -26,6 +26,7 @@ from tts_plugins.types import Candidate, Generation, Problem, Reply, Result, Usa
 
 T = TypeVar("T")
 S = TypeVar("S")
+R = TypeVar("R")
 
 
 class BaseSearch(SearchHooks[S]):
@@ -118,28 +119,28 @@ class BaseSearch(SearchHooks[S]):
 
     def candidate(self, sample: S) -> Coroutine[Any, Any, Reply]:
         """The framework's answer for a candidate that was begun."""
-        return self._replied(sample)
-
-    async def _replied(self, sample: S) -> Reply:
         work = partial(in_thread, self._one, sample) if self.sync else partial(on_user_loop, self._aone, sample)
-        made, usage = await self.metered("model", work, sample)
-        return Reply(generations=(made,), usage=usage)
+        return self._metered("model", work, _reply, sample)
 
-    async def metered(self, role: Role, work: Callable[[], Awaitable[T]], sample: S | None = None) -> tuple[T, Usage]:
+    async def _metered(
+        self, role: Role, work: Callable[[], Awaitable[T]], done: Callable[[T, Usage], R], sample: S | None = None
+    ) -> R:
         """Do work whose model calls are metered; if its first one found no room, wait for room and begin again."""
         prepaid = None
         while True:
             meter = Meter.here(role=role, prices=self.settings.price, prepaid=prepaid)
             try:
                 with setting((METER, meter), *self.variables(meter, sample)):
-                    return await work(), meter.close()
+                    made = await work()
             except BudgetExhausted:
                 if meter.refused is None or not meter.untouched:
                     raise
                 prepaid = await meter.room()
+                continue
             finally:
                 self._spent.append(meter.close())
                 meter.refusal = None  # its traceback has this frame, which has the meter: a cycle
+            return done(made, meter.usage)
 
     async def judge(
         self,
@@ -157,7 +158,7 @@ class BaseSearch(SearchHooks[S]):
                 raise (found := self.error_for(error, where, kind_of(error))) from cause_for(found, error)
 
         try:
-            return (await self.metered("verifier", judged))[0]
+            return await self._metered("verifier", judged, _made)
         except BaseException as error:
             for candidate in candidates:
                 await self.unscored(candidate, error)
@@ -194,6 +195,14 @@ class BaseSearch(SearchHooks[S]):
             await self.afailed(sample, error)
             lost = CandidateLost.by(error)
             raise (found := self.error_for(error, self.where(sample), lost)) from cause_for(found, error)
+
+
+def _reply(made: Generation, usage: Usage) -> Reply:
+    return Reply(generations=(made,), usage=usage)
+
+
+def _made(made: T, usage: Usage) -> T:
+    return made
 
 
 def _refusal() -> BaseException | None:
