@@ -203,12 +203,8 @@ def _is_text(value: str) -> bool:
     if _WORD.search(rest):
         return True
     words = re.findall(r"[^\W\d_]+", rest)
-    known = languages_of("yesno")
-    return (
-        bool(words)
-        and all(w.casefold() in _SHORT_WORDS or w.casefold() in known for w in words)
-        and not re.search(r"[=<>^\\]", value)
-    )
+    known = (*_SHORT_WORDS, *languages_of("yesno"))
+    return bool(words) and all(w.casefold() in known for w in words) and not re.search(r"[=<>^\\]", value)
 
 
 def _text(value: str) -> str:

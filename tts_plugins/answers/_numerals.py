@@ -8,11 +8,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-_DIGITS = {
-    char: value
-    for value, chars in enumerate(("〇零○", "一壹壱弌", "二贰貳弐两兩", "三叁參参", "四肆", "五伍", "六陆陸", "七柒漆", "八捌", "九玖"))
-    for char in chars
-}  # fmt: skip
+_WRITTEN = ("〇零○", "一壹壱弌", "二贰貳弐两兩", "三叁參参", "四肆", "五伍", "六陆陸", "七柒漆", "八捌", "九玖")
+_DIGITS = {char: value for value, chars in enumerate(_WRITTEN) for char in chars}
 _SMALL = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000}
 _LARGE = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8, "兆": 10**12}
 _ONE, _TENS = "".join(_DIGITS), "".join(_SMALL)

@@ -6,7 +6,8 @@ import re
 
 # Only where a name has one meaning: a pound is money or a weight, and a ton is several weights.
 _NAMES = {
-    "mm": "millimeter millimeters millimetre millimetres milímetros millimètres millimetri мм миллиметров 毫米 ミリメートル",
+    "mm": "millimeter millimeters millimetre millimetres milímetros millimètres millimetri мм миллиметров 毫米 "
+    "ミリメートル",
     "cm": "centimeter centimeters centimetre centimetres zentimeter centímetros centimètres centimetri см сантиметров "
     "厘米 センチメートル 센티미터",
     "m": "meter meters metre metres metros mètres metri м метр метра метров 米 公尺 メートル 미터",
@@ -19,7 +20,8 @@ _NAMES = {
     "mg": "milligram milligrams milligramm miligramos milligrammes мг 毫克", "ms": "millisecond milliseconds 毫秒",
     "s": "second seconds sec secs sekunde sekunden segundos secondes secondi секунда секунды секунд 秒 秒間 초 ثانية",
     "min": "min minute minutes mins minuten minuto minutos minuti минута минуты минут мин 分钟 分鐘 分間 دقيقة मिनट",
-    "h": "hour hours hr hrs stunde stunden hora horas heure heures ora ore час часа часов ч 小时 小時 時間 시간 ساعة ساعات घंटे",
+    "h": "hour hours hr hrs stunde stunden hora horas heure heures ora ore час часа часов ч 小时 小時 時間 시간 ساعة "
+    "ساعات घंटे",
     "days": "day days tag tage día días dias jour jours giorno giorni день дня дней 天 日間 일간",
     "L": "liter liters litre litres litros litri литр литра литров л 升 リットル 리터",
     "mL": "milliliter milliliters millilitre millilitres ml мл 毫升", "Hz": "hertz", "N": "newton newtons",
@@ -27,7 +29,8 @@ _NAMES = {
     "%": "percent pct", "mph": "mph", "€": "euro euros eur евро 欧元 歐元 ユーロ 유로", "£": "gbp",
     "¥": "yen jpy 円 日元 日圓", "元": "yuan cny rmb 人民币 人民幣", "¢": "cent cents", "₹": "rupee rupees inr रुपये रुपए",
     "₽": "rub rur ruble rubles rouble roubles руб рубль рубля рублей", "₩": "won krw 원", "zł": "pln złoty złotych",
-    "CHF": "franken", "R$": "brl reais", "": "dollar dollars usd us$ dólares доллар доллара долларов 美元 ドル 달러 دولار",
+    "CHF": "franken", "R$": "brl reais",
+    "": "dollar dollars usd us$ dólares доллар доллара долларов 美元 ドル 달러 دولار",
 }  # fmt: skip
 # Units that are read where they stand right behind their number; all else there is a product, as in 2x.
 _JOINED = "cm mm km kg mg ms ml mL Hz kHz MHz GHz kW MW mW GW kWh kJ MJ kPa mA kV mV GB MB KB TB lb lbs oz ft am pm"
@@ -39,6 +42,7 @@ _MONEY = {
     "Rs": "₹",
 }  # fmt: skip
 MONEY_SIGNS = frozenset(_MONEY.values()) - {"", "¢"}  # a key has these in front of its number
+_CELSIUS = re.compile(r"° ?([CF])(?:elsius|ahrenheit)?\Z", re.I)
 _US_DOLLARS = re.compile(r"\bU\.?S\.?\s+dollars?\b", re.I)
 _PERCENT = re.compile(
     r"\b(?:(?:per|pour|por|pro) (?:cento?|ciento)|prozent|procento?|procentu|procent[aáy]?|percento|porcento)\b"
@@ -47,7 +51,8 @@ _PERCENT = re.compile(
 )
 _FRONT = re.compile(rf"(?P<sign>-?)\s*(?P<money>{'|'.join(map(re.escape, _MONEY))})\s*(?P<sign2>-?)(?P<rest>\d.*)")
 _MONTHS = [
-    "january januar janvier enero janeiro gennaio января", "february februar février febrero fevereiro febbraio февраля",
+    "january januar janvier enero janeiro gennaio января",
+    "february februar février febrero fevereiro febbraio февраля",
     "march märz mars marzo março марта", "april avril abril aprile апреля", "may mai mayo maio maggio мая",
     "june juni juin junio junho giugno июня", "july juli juillet julio julho luglio июля",
     "august août agosto августа", "september septembre septiembre setembro settembre sept сентября",
@@ -89,9 +94,7 @@ def unit(text: str) -> str:
     for word in words:
         joined = not made or not (made[-1].isalnum() and word[:1].isalnum())
         made += word if joined else f" {word}"
-    made = re.sub(r"° ?([CF])(?:elsius|ahrenheit)?\Z", lambda m: f"°{m[1].upper()}", made, flags=re.I).replace(
-        "mi/h", "mph"
-    )
+    made = _CELSIUS.sub(lambda degrees: f"°{degrees[1].upper()}", made).replace("mi/h", "mph")
     if square := re.fullmatch(r"(?:sq|square) (\S+)", made):
         return f"{square[1]}^2"
     if cube := re.fullmatch(r"(?:cu|cubic) (\S+)", made):
