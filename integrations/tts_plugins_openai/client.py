@@ -14,9 +14,11 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_openai._forms import takes_request
 from tts_plugins_openai._model import Client
+from tts_plugins_openai._models import Models
 from tts_plugins_openai._parsing import Parser
+from tts_plugins_openai._request import check_escalation, split
 from tts_plugins_openai._responses import UNSEARCHED, ResponseSearch, responses_search
-from tts_plugins_openai._search import Models, Search, check_escalation, search_for, split
+from tts_plugins_openai._search import Search, search_for
 from tts_plugins_openai._unsearched import Part, Through, passes
 
 C = TypeVar("C", OpenAI, AsyncOpenAI)

@@ -36,7 +36,7 @@ from tts_plugins.adapters._settings import (
     as_strategy,
 )
 from tts_plugins.adapters._shapes import candidates_of
-from tts_plugins.adapters._texts import Text, Unparsed, answer_key, parsed_only
+from tts_plugins.adapters._texts import Text, Unparsed, answer_key, as_key, parsed_only
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.engine.solve import default_profile
 from tts_plugins.models.stepping import Stepping
@@ -67,6 +67,7 @@ __all__ = [
     "Variant",
     "answer_key",
     "as_budget",
+    "as_key",
     "as_score",
     "as_strategy",
     "as_verifier",
