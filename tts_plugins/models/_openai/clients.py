@@ -20,7 +20,7 @@ from tts_plugins._internal.threads import on_engine_loop
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models._clients.hooks import watch
 from tts_plugins.models._clients.own_clients import Own
-from tts_plugins.models._clients.transport import core, stay, tell
+from tts_plugins.models._clients.transport import bound, core, tell
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -118,7 +118,7 @@ class Clients:
         if core(client) is not core(given):  # a client of the user's is not changed, whatever its copies are
             tell(client)
             if not _watches(client):  # it has connections of the user's
-                stay(client)
+                bound(client)
         return await self._clients.put(client, client.close if ours else None)
 
     async def openai(self) -> Any:
