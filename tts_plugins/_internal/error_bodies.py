@@ -20,11 +20,11 @@ _STATUS = {
     "insufficient_quota": 402, "payment_required": 402, "billing_hard_limit_reached": 402, "billing_error": 402,
     "insufficient_balance": 402, "invalid_api_key": 401, "authentication_error": 401, "unauthenticated": 401,
     "api_key_invalid": 401, "unauthorized": 401, "authenticationerror": 401, "permission_denied": 403,
-    "permission_error": 403, "accessdeniedexception": 403, "model_not_found": 404, "not_found_error": 404, "not_found": 404,
-    "notfounderror": 404, "rate_limit_exceeded": 429, "rate_limit_error": 429, "resource_exhausted": 429,
-    "too_many_requests": 429, "throttlingexception": 429, "overloaded_error": 529, "unavailable": 503,
-    "invalid_request_error": 400, "invalid_argument": 400, "badrequesterror": 400, "context_length_exceeded": 400,
-    "unimplemented": 501,
+    "permission_error": 403, "accessdeniedexception": 403, "model_not_found": 404, "not_found_error": 404,
+    "not_found": 404, "notfounderror": 404, "rate_limit_exceeded": 429, "rate_limit_error": 429,
+    "resource_exhausted": 429, "too_many_requests": 429, "throttlingexception": 429, "overloaded_error": 529,
+    "unavailable": 503, "invalid_request_error": 400, "invalid_argument": 400, "badrequesterror": 400,
+    "context_length_exceeded": 400, "unimplemented": 501,
 }  # fmt: skip
 _OVERFLOW = re.compile(
     r"context.?(length|window|size)|maximum (context|prompt|input) |prompt is too long|input is too long|"
