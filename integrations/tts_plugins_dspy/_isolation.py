@@ -20,7 +20,8 @@ def keeps_state(program: Any) -> bool:
     """Return whether a program may change its attributes, or what these hold.
 
     It errs on the side of yes: a copy that is not needed costs microseconds. DSPy's own modules keep none, unless they
-    hold an interpreter. Another module keeps none if it holds nothing that could change, and its code only reads attributes of `self`.
+    hold an interpreter. Another module keeps none if it holds nothing that could change, and its code only reads
+    attributes of `self`.
     """
     return any(
         any(name not in SHARED and could_change(value) for name, value in vars(module).items())

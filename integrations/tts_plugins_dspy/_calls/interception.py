@@ -22,7 +22,7 @@ import dspy
 from tts_plugins.adapters import charge_of
 from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import MeterClosed
-from tts_plugins_dspy._calls.own_models import without_number
+from tts_plugins_dspy._calls.own_models import NUMBER, refuses_number
 from tts_plugins_dspy._calls.prompting import prompted
 from tts_plugins_dspy._calls.scope import Scope, scope_here, scoped
 from tts_plugins_dspy._calls.usage import Entries, Tap, cached_tokens_of, call_of, tells_usage, text_of
@@ -85,8 +85,10 @@ def _covered(method: Callable[..., Any]) -> Callable[..., Any]:
         with LMCall(scope, self, method, args, kwargs) as made:
             try:
                 outputs = method(self, *made.args, **made.kwargs)
-            except Exception as error:  # raised again, unless it can be asked in another way
-                outputs = method(self, *made.args, **made.again(error))
+            except Exception as error:  # noqa: BLE001 - raised again
+                if not made.goes_without(error):
+                    raise
+                outputs = method(self, *made.args, **made.kwargs)
             return made.ended(outputs)
 
     return call
@@ -101,8 +103,10 @@ def _acovered(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         with LMCall(scope, self, method, args, kwargs) as made:
             try:
                 outputs = await method(self, *made.args, **made.kwargs)
-            except Exception as error:  # as in `call`
-                outputs = await method(self, *made.args, **made.again(error))
+            except Exception as error:  # noqa: BLE001 - raised again
+                if not made.goes_without(error):
+                    raise
+                outputs = await method(self, *made.args, **made.kwargs)
             return made.ended(outputs)
 
     return call
@@ -170,13 +174,13 @@ class LMCall:
         else:
             self._meter.fail(self, "reserve" if self._tap.counts else _charge(error))
 
-    def again(self, error: Exception) -> dict[str, Any]:
-        """Return the arguments of another try, where the error says which one of them is refused; or raise it."""
-        kwargs = without_number(self.lm, error, self.kwargs)
-        if kwargs is None:
-            raise error
+    def goes_without(self, error: Exception) -> bool:
+        """Whether the call can be tried again: without the candidate's number, which the error says is refused."""
+        if not refuses_number(self.lm, error, self.kwargs):
+            return False
+        del self.kwargs[NUMBER]
         self.methods = {self._method}
-        return kwargs
+        return True
 
     def hand_over(self) -> None:
         """Free what is reserved: this model passes the call on to another one, whose call pays."""

@@ -14,7 +14,8 @@ from weakref import WeakSet
 
 import dspy
 
-_NUMBER = "rollout_id"  # for DSPy's cache alone
+NUMBER = "rollout_id"
+"""What keeps a candidate's calls apart, for DSPy's cache alone."""
 _METHODS = ("__call__", "acall", "forward", "aforward")
 _refusing: WeakSet[type] = WeakSet()  # their clients were seen to refuse the number
 
@@ -28,23 +29,23 @@ def taken(lm: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in arguments.items()
-        if (named is None or name in named) and not (name == _NUMBER and kind in _refusing)
+        if (named is None or name in named) and not (name == NUMBER and kind in _refusing)
     }
 
 
-def without_number(lm: Any, error: Exception, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the arguments of a call without the candidate's number, where the error says that this is refused.
+def refuses_number(lm: Any, error: Exception, arguments: Mapping[str, Any]) -> bool:
+    """Return whether a call failed because it was given the candidate's number.
 
     It is refused before anything is generated: by a client's method as it is called, or by a server as it reads the
     request. Later calls of the class are not given it.
     """
-    if isinstance(lm, dspy.LM) or _NUMBER not in arguments or _NUMBER not in str(error):
-        return None
+    if isinstance(lm, dspy.LM) or NUMBER not in arguments or NUMBER not in str(error):
+        return False
     status = getattr(error, "status_code", None) or getattr(error, "status", None)
     if not isinstance(error, TypeError) and status not in (400, 422):
-        return None
+        return False
     _refusing.add(type(lm))
-    return {name: value for name, value in arguments.items() if name != _NUMBER}
+    return True
 
 
 @functools.lru_cache(maxsize=256)
