@@ -85,7 +85,7 @@ def _covered(method: Callable[..., Any]) -> Callable[..., Any]:
         with LMCall(scope, self, method, args, kwargs) as made:
             try:
                 outputs = method(self, *made.args, **made.kwargs)
-            except Exception as error:  # noqa: BLE001 - raised again
+            except Exception as error:
                 if not made.goes_without(error):
                     raise
                 outputs = method(self, *made.args, **made.kwargs)
@@ -103,7 +103,7 @@ def _acovered(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         with LMCall(scope, self, method, args, kwargs) as made:
             try:
                 outputs = await method(self, *made.args, **made.kwargs)
-            except Exception as error:  # noqa: BLE001 - raised again
+            except Exception as error:
                 if not made.goes_without(error):
                     raise
                 outputs = await method(self, *made.args, **made.kwargs)
