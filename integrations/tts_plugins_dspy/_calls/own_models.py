@@ -22,7 +22,7 @@ _refusing: WeakSet[type] = WeakSet()  # their clients were seen to refuse the nu
 
 def taken(lm: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return those of the arguments that a call of the model may be given."""
-    kind = type(lm)
+    kind: Any = type(lm)
     if kind is dspy.LM:
         return arguments
     named = _named(kind)
