@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -137,7 +137,7 @@ class Search(BaseSearch[Sample]):
     def begin(self, problem: Problem, seed: int | None, attempts: Attempts | None) -> Sample:
         """A candidate that is asked with the target's input."""
         parents = [] if attempts is None else [attempt.seed for attempt in attempts.history]
-        return self._begun(seed, parents, lambda: self._target.asked(problem, attempts))
+        return self._begun(seed, parents, partial(self._target.asked, problem, attempts))  # it knows no search: no cycle
 
     def ask(
         self, seed: int | None, asked: Callable[[], Any], parents: Sequence[int | None] = ()
