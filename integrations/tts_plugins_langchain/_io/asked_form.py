@@ -81,8 +81,8 @@ def _wrong(value: Any, schema: Any, root: Mapping[str, Any], where: str, depth: 
     if isinstance(value, Mapping):
         return _wrong_member(value, schema, root, where, depth)
     if isinstance(value, list) and isinstance(items := schema.get("items"), Mapping):
-        found = (_wrong(each, items, root, f"{where}[{i}]", depth + 1) for i, each in enumerate(value))
-        return next(filter(None, found), None)
+        wrong = (_wrong(each, items, root, f"{where}[{i}]", depth + 1) for i, each in enumerate(value))
+        return next(filter(None, wrong), None)
     return None
 
 
@@ -124,5 +124,5 @@ def _is_a(value: Any, kind: Any) -> bool:
         return isinstance(value, int | float) and (kind == "number" or float(value).is_integer())
     if kind == "boolean":
         return isinstance(value, bool) or str(value).lower() in ("true", "false", "0", "1", "yes", "no", "on", "off")
-    classes = {"string": str, "array": list, "object": Mapping, "null": type(None)}
+    classes: dict[str, Any] = {"string": str, "array": list, "object": Mapping, "null": type(None)}
     return kind not in classes or isinstance(value, classes[kind])
