@@ -164,23 +164,25 @@ def test_bench_record_and_rollouts_run_on_ray(home: Path, server: LoopbackServer
     assert len(Pool.read("labels.jsonl").problems) == 3
 
 
-def test_a_driver_that_is_killed_goes_on_where_it_was(home: Path, server: LoopbackServer) -> None:
-    command = [sys.executable, "-m", "tts_plugins", "batch", "in.jsonl", "out.jsonl", "--profile", "careful",
-               "--budget-calls", "5000", *ray_options(server)]  # fmt: skip
-    with (home / "said").open("wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said)
-    kept = acknowledged_at_least(home / "out.jsonl.journal", 30, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait(LONG)
-    kept = acknowledged(home / "out.jsonl.journal")
-    before = server.counts.choices
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in (home / "out.jsonl").read_text().splitlines()]
-    assert [row["id"] for row in rows] == [f"q{i}" for i in range(160)]
-    assert {row["id"]: row for row in rows if row["id"] in kept} == kept, "what was acknowledged is as it was"
-    # Workers of the killed driver may have sent a little more before they ended.
-    assert server.counts.choices - before <= 2 * (160 - len(kept)) + 2 * 16 * 2
+def test_a_driver_that_is_stopped_or_killed_goes_on_where_it_was(home: Path) -> None:
+    with LoopbackServer(reply="The answer is 4.", latency=0.5) as server:  # slow: it is stopped in the midst
+        command = [sys.executable, "-m", "tts_plugins", "batch", "in.jsonl", "out.jsonl", "--profile", "careful",
+                   "--budget-calls", "5000", *ray_options(server)]  # fmt: skip
+        for ended, least, code in ((signal.SIGTERM, 20, 130), (signal.SIGKILL, 50, -signal.SIGKILL)):
+            with (home / "said").open("wb") as said:
+                process = subprocess.Popen(command, stdout=said, stderr=said)
+            acknowledged_at_least(home / "out.jsonl.journal", least, process)
+            process.send_signal(ended)
+            assert process.wait(LONG) == code, (home / "said").read_text()
+        kept = acknowledged(home / "out.jsonl.journal")
+        before = server.counts.choices
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
+        assert done.returncode == 0, done.stderr
+        rows = [json.loads(line) for line in (home / "out.jsonl").read_text().splitlines()]
+        assert [row["id"] for row in rows] == [f"q{i}" for i in range(160)]
+        assert {row["id"]: row for row in rows if row["id"] in kept} == kept, "what was acknowledged is as it was"
+        # Workers of the killed driver may have sent a little more before they ended.
+        assert server.counts.choices - before <= 2 * (160 - len(kept)) + 2 * 16 * 2
 
 
 def acknowledged(path: Path) -> dict[str, Any]:
