@@ -111,10 +111,10 @@ def test_what_is_wrong_with_a_batch_is_named_before_anything_is_paid() -> None:
     step = Solve(model=model, strategy=BestOfN(n=2), verifier=work.perfect)
     with pytest.raises(DataError, match="no column 'prompt'; the columns are question"):
         step({"question": ["a"]})
-    with pytest.raises(DataError, match="a column tts_error already, .* give another `prefix`"):
+    with pytest.raises(DataError, match=r"a column tts_error already, .* give another `prefix`"):
         step({"prompt": ["a"], "tts_error": [None]})
     for row in ("What?", [{"role": "user", "content": "What?"}], None):  # as of `map`, `flat_map` and `filter`
-        with pytest.raises(ConfigurationError, match="one row, as `map`.*use dataset.map_batches"):
+        with pytest.raises(ConfigurationError, match=r"one row, as `map`.*use dataset.map_batches"):
             step({"prompt": row})
     assert not model.requests
     with pytest.raises(ConfigurationError, match="must be a SharedBudget"):

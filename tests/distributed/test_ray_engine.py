@@ -196,7 +196,7 @@ def test_factories_may_be_arguments_of_another() -> None:
 
 async def test_an_address_of_another_cluster_is_refused() -> None:
     for address in ("127.0.0.1:1", "no-such-host.invalid:6379"):
-        with pytest.raises(ConfigurationError, match=r"this process is in the cluster at .* already; leave the address"):
+        with pytest.raises(ConfigurationError, match=r"this process is in the cluster at .* already; leave"):
             await solve_many(["a"], model=Factory(work.model), engine=RayEngine(address, workers=1), **FOUR)
 
 

@@ -192,7 +192,8 @@ def _with_columns(batch: Any, new: Mapping[str, list[Any]], prefix: str) -> Any:
 
 def _whole(column: Any) -> Any:
     """Return a column as it came; lists in NumPy's form as lists, of which Ray would write the first item alone."""
-    if getattr(getattr(column, "dtype", None), "kind", "") != "O" or not any(hasattr(value, "tolist") for value in column):
+    kind = getattr(getattr(column, "dtype", None), "kind", "")
+    if kind != "O" or not any(hasattr(value, "tolist") for value in column):
         return column
     import pyarrow
 
