@@ -125,7 +125,7 @@ class Solve:
             )
         if isinstance(batch, Mapping) and _is_row(batch[self._column]):
             raise ConfigurationError(
-                "Solve: it was given one row, as `map`, `flat_map` and `filter` do, and solves the rows of a batch side "
+                "Solve: it was given one row, as `map`, `flat_map` and `filter` do, and solves those of a batch side "
                 "by side; use dataset.map_batches(Solve, batch_size=64, …)"
             )
         values = {name: _listed(batch[name]) for name in needed}
