@@ -290,12 +290,7 @@ class NotBegun(UserCodeFailed):
     charge: Charge = "nothing"
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-def check_bounds(model: _Named, bound: Bound | None, ledger: Ledger) -> None:
+def check_bounds(model: str, bound: Bound | None, ledger: Ledger) -> None:
     """Raise before anything is spent if the worst case of a call cannot be reserved.
 
     Raises:
@@ -305,11 +300,11 @@ def check_bounds(model: _Named, bound: Bound | None, ledger: Ledger) -> None:
         return
     if bound.completion_tokens is None and (ledger.limits("tokens") or ledger.limits("usd")):
         raise UnboundedCallError(
-            f"{model.name}: max_tokens is not set, so a token or money budget cannot hold; set max_tokens on the model"
+            f"{model}: max_tokens is not set, so a token or money budget cannot hold; set max_tokens on the model"
         )
     if bound.usd is None and ledger.limits("usd"):
         raise UnknownPriceError(
-            f"{model.name}: its price is not known, so a usd limit cannot hold; give price=(dollars per million prompt "
+            f"{model}: its price is not known, so a usd limit cannot hold; give price=(dollars per million prompt "
             "tokens, per million completion tokens), or install 'tts-plugins[prices]' for the published ones"
         )
 
