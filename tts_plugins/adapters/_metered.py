@@ -196,7 +196,7 @@ class setting:
     __slots__ = ("_held",)
 
     def __init__(self, *pairs: tuple[ContextVar[Any], Any]) -> None:
-        self._held: Any = pairs
+        self._held: Sequence[Any] = pairs
 
     def __enter__(self) -> None:
         self._held = [variable.set(value) for variable, value in self._held]

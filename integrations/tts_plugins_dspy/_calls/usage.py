@@ -119,7 +119,7 @@ class Reports:
         before, self.counts = self.counts or {}, token_counts(usage_entry)
         for name in ("prompt_tokens", "completion_tokens"):
             if before.get(name):
-                self.counts[name] = before[name] + (usage_entry.get(name) or 0)
+                self.counts[name] = before[name] + (self.counts.get(name) or 0)
         if self._standing is not None:
             self._standing.add_usage(lm, usage_entry)
 
