@@ -63,6 +63,13 @@ def _greedy_first(_: Any, sampled: Any) -> Any:
     return Escalating(first=BestOfN(n=1), then=then, below=1.0)
 
 
+def _all_of_it(_: Any, sampled: Any) -> Any:
+    """Greedy, revised once on what the check says, then samples until one passes or no sample gets better."""
+    first = Revision(chains=1, rounds=2, select="best", stop=Threshold(1.0))
+    then = Escalation(model=sampled, strategy=BestOfN(n=14, stop=PassOrGiveUp(patience=6)))
+    return Escalating(first=first, then=then, below=1.0)
+
+
 def _handed_on(large: Any, _: Any) -> Any:
     return Escalating(first=BestOfN(n=4, stop=Threshold(1.0)), then=Escalation(model=large), below=1.0)
 
@@ -80,5 +87,7 @@ ARMS: tuple[Arm, ...] = (
     Arm(name="small, revises up to 4 times", size="small", checked=True,
         make=lambda *_: Revision(chains=1, rounds=4, select="best", stop=Threshold(1.0))),
     Arm(name="small, greedy, then first of 15", size="small", make=_greedy_first, greedy=True, checked=True),
+    Arm(name="small, greedy, revised, then first of 14, gives up", size="small", make=_all_of_it, greedy=True,
+        checked=True),
     Arm(name="small, first of 4, then large", size="small", make=_handed_on, checked=True),
 )  # fmt: skip
