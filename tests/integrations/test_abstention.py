@@ -114,6 +114,31 @@ async def test_langchain_chains_escalate_within_the_budget(server: LoopbackServe
     assert message.content == "The answer is 42" and message.response_metadata["tts"]["escalated"]
 
 
+class Found(BaseModel):
+    value: int
+
+
+@pytest.mark.parametrize("include_raw", [False, True])
+async def test_langchain_withholds_a_structured_output_in_its_own_form(include_raw: bool) -> None:
+    with LoopbackServer(reply=lambda body, index: json.dumps({"value": index}), indexing="arrival") as server:
+        model = ScaledChatModel(chat(server), concurrency=1, **UNSURE)
+        structured = model.with_structured_output(Found, method="json_schema", include_raw=include_raw)
+        outputs = [structured.invoke("?"), await structured.ainvoke("?"), *structured.stream("?")]
+        outputs += structured.batch(["?", "?"])
+        assert len(outputs) == 5
+        for output in outputs:
+            if not include_raw:
+                assert output is None
+                continue
+            assert set(output) == {"raw", "parsed", "parsing_error"} and output["parsed"] is None
+            assert isinstance(output["parsing_error"], LowConfidence) and output["parsing_error"].below == 0.9
+            assert output["raw"].content == "" and "below 0.9" in output["raw"].additional_kwargs["refusal"]
+            assert output["raw"].response_metadata["tts"]["abstained"]["below"] == 0.9
+        sure = ScaledChatModel(chat(server), strategy=SelfConsistency(n=1), abstain_below=0)
+        found = sure.with_structured_output(Found, method="json_schema", include_raw=include_raw).invoke("?")
+        assert isinstance(found["parsed"] if include_raw else found, Found)
+
+
 def test_langchain_refuses_what_cannot_be_asked(server: LoopbackServer) -> None:
     core = CallableModel(lambda question: "42")
     for bad in (core, 7, Escalation(model=core)):
