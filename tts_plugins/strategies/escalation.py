@@ -123,7 +123,9 @@ class Escalating:
                 run.note("escalated", confidence=confidence, below=below, to=str(self.then))
             return stands
 
-        return await climb(run, (lambda own: self.first(own, problem), lambda own: self.then.ask(own, problem)), settled)
+        return await climb(
+            run, (lambda own: self.first(own, problem), lambda own: self.then.ask(own, problem)), settled
+        )
 
 
 def sure_enough(confidence: float | None, below: float | None, *, escalated: bool) -> bool:
