@@ -84,6 +84,9 @@ def test_bad_data_is_refused() -> None:
     for value in (1.5, math.nan, -0.1, True):
         with pytest.raises(ConfigurationError, match="must be a number from 0 to 1"):
             Abstention.fit([value], [True])
+    for grade in (0.5, None, "no", math.nan):
+        with pytest.raises(ConfigurationError, match=r"the grade .* must be true or false"):
+            Abstention.fit([0.5, 0.5], [True, grade])  # type: ignore[list-item]
     empty = Pool(header=PoolHeader(model="m", dataset="d"), problems=())
     with pytest.raises(DataError, match="no problems"):
         Abstention.of_pool(empty, SelfConsistency(n=4))

@@ -119,6 +119,10 @@ class Abstention(Part):
             raise ConfigurationError(
                 f"Abstention.fit: {len(confidences)} confidences and {len(right)} grades; give one grade for each"
             )
+        if (odd := next((good for good in right if good not in (0, 1)), None)) is not None or None in right:
+            raise ConfigurationError(
+                f"Abstention.fit: the grade {odd!r} must be true or false; grade all of the answers"
+            )
         known = [(c, bool(good)) for c, good in zip(confidences, right, strict=True) if c is not None]
         if any(isinstance(c, bool) or not 0 <= c <= 1 for c, _ in known):
             bad = next(c for c, _ in known if isinstance(c, bool) or not 0 <= c <= 1)
