@@ -97,9 +97,7 @@ def _ground(name: str, given: argparse.Namespace) -> Ground | Population:
 
 def _limit(ground: Ground | Population, select: Select, n: int, target: float) -> float:
     """What the cheapest rung of the ladders saves whose true loss is within the target: no fit does better."""
-    rules = (
-        LearnedStopping(n=n, select=select, **rule._asdict()) for ladder in ladders(select, n) for rule in ladder.rungs
-    )
+    rules = (LearnedStopping(n=n, select=select, **rule._asdict()) for ladder in ladders(select, n) for rule in ladder)
     return max((saved for lost, saved in (ground.measure(select, rule) for rule in rules) if lost <= target), default=1)
 
 

@@ -67,7 +67,9 @@ class Abstention(Part):
     @property
     def words(self) -> str:
         """What it says, for people."""
-        promise = f"at most {100 * self.risk:.3g}% of the answered questions are wrong, with {self.confidence:.0%} confidence"
+        promise = (
+            f"at most {100 * self.risk:.3g}% of the answered questions are wrong, with {self.confidence:.0%} confidence"
+        )
         if self.below is not None:
             return (
                 f"answer from a confidence of {self.threshold} on: {promise}; of {self.problems} problems it answers "

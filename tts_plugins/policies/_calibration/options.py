@@ -122,13 +122,12 @@ def simple(pool: Pool, trials: Trials, select: Select, s: Setting) -> Iterator[O
         yield _option(sampling(select, k, None, None), trials)
     if n < 2:
         return
-    two = ladders(select, n)
-    rungs: list[tuple[str | None, float, ThresholdRule]] = [(None, 1.0, NEVER)]
-    rungs += [(f"{select} {i}", len(two) * found.share, rule) for i, found in enumerate(two) for rule in found.rungs]
-    for ladder, weight, numbers in rungs:
+    rungs = [("decided", NEVER)]
+    rungs += [(f"{select} {i}", rule) for i, ladder in enumerate(ladders(select, n)) for rule in ladder]
+    for ladder, numbers in rungs:
         rule = numbered(pool, n, select, numbers)
         for wave in s.waves:
-            yield _option(sampling(select, n, rule, wave), trials, ladder=ladder, weight=weight)
+            yield _option(sampling(select, n, rule, wave), trials, ladder=None if ladder == "decided" else ladder)
 
 
 def numbered(pool: Pool, n: int, select: Select, rule: ThresholdRule) -> LearnedStopping:
@@ -139,12 +138,10 @@ def numbered(pool: Pool, n: int, select: Select, rule: ThresholdRule) -> Learned
     )  # fmt: skip
 
 
-def _option(
-    strategy: Sampling, trials: Trials, *, ladder: str | None = None, given: bool = False, weight: float = 1.0
-) -> Option:
+def _option(strategy: Sampling, trials: Trials, *, ladder: str | None = None, given: bool = False) -> Option:
     return Option(
         name=repr(strategy), strategy=strategy, sampling=strategy, at=trials.stops_at(strategy), ladder=ladder,
-        full=strategy.stop is None and strategy.n == trials.n, given=given, weight=weight,
+        full=strategy.stop is None and strategy.n == trials.n, given=given,
     )  # fmt: skip
 
 

@@ -7,9 +7,8 @@ strategy of its own only if that strategy, chosen on one half of the problems, b
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -147,28 +146,22 @@ def promised(table: Table, train: Bools, goal: Goal, looks: Sequence[Choice]) ->
     rows, full_at = train[table.trials.problem], full_of(table, train)
     full = table.outcome(full_at, 0)
     climbs = _ladders(table, table.options[full_at].select, looks)
-    weights = [table.options[climb[0].fixed].weight for climb in climbs]
-    levels = [1 - (1 - goal.confidence) * weight / sum(weights) for weight in weights]
+    level = 1 - (1 - goal.confidence) / max(1, len(climbs))
 
     def lost(choice: Choice) -> dict[str, Any]:
         each = table.by_problem([full.right - follow(table, choice).right], train)[0]
         return {"lost": each, "rare": table.options[choice.fixed].select == "best"}
 
-    def climbed(climb: Sequence[Choice], level: float) -> Iterator[tuple[Choice, float]]:
-        tested = ((choice, lost_at_most(**lost(choice), confidence=level)) for choice in climb)
-        return within(goal.target, tested, itemgetter(1))
+    def bound(choice: Choice) -> float:
+        return lost_at_most(**lost(choice), confidence=level)
 
     lossless = [i for i in range(table.singles) if i == full_at or table.never_loses(i, full_at)]
     passed = {Choice(fixed=i, price=0.0): 0.0 for i in lossless}
     if train.sum() >= least_problems(goal.target):
-        for climb, level in zip(climbs, levels, strict=True):
-            passed |= dict(climbed(climb, level))
+        passed |= {choice: bound(choice) for ladder in climbs for choice in within(goal.target, ladder, bound)}
     needed = None
     if len(passed) == len(lossless):  # nothing was promised: how many problems would do?
-        found = (
-            problems_needed(**lost(climb[0]), target=goal.target, confidence=level)
-            for climb, level in zip(climbs, levels, strict=True)
-        )
+        found = (problems_needed(**lost(c[0]), target=goal.target, confidence=level) for c in climbs)
         needed = min((k for k in found if k is not None), default=None)
     best, single = (
         min(among, key=lambda choice: _cost(table, choice, rows))

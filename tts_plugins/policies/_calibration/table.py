@@ -35,7 +35,6 @@ class Option:
         full: whether it takes all samples without a rule.
         ladder: the ladder it is a rung of: a sequence from cautious to bold, in the order of the options. The same
             rung in other waves loses the same.
-        weight: of that ladder among those that share the error level.
         given: whether the user named it: it is tested whatever the way to choose.
         larger: the most samples that it asks of the larger model.
     """
@@ -49,7 +48,6 @@ class Option:
     learned_at: float | None = None
     full: bool = False
     ladder: str | None = None
-    weight: float = 1.0
     given: bool = False
     larger: int = 0
 

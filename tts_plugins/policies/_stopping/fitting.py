@@ -125,10 +125,10 @@ class Fitter:
         """Return the cheapest rule that loses at most `target` accuracy, with the confidence.
 
         Each ladder is a sequence of tests that was fixed before: it is climbed from the cautious end until the first
-        rule whose bound is above the target (fixed-sequence testing), and the ladders share the error level, each as
-        much as `ladders` says. What passed on any ladder keeps the promise, so the cheapest of all of it may be taken.
-        Learned weights are one more ladder, of rising prices, where scores tell something and there are at least
-        `LEAST_LEARNED` problems. Where nothing passes, the rule is patient.
+        rule whose bound is above the target (fixed-sequence testing), and the ladders share the error level. What
+        passed on any ladder keeps the promise, so the cheapest of all of it may be taken. Learned weights are one
+        more ladder, of rising prices, where scores tell something and there are at least `LEAST_LEARNED` problems.
+        Where nothing passes, the rule is patient.
 
         Args:
             target: accuracy to lose against all `n`, at most.
@@ -139,14 +139,15 @@ class Fitter:
         if len(self._fold) < least_problems(target):
             return safe
         learned = self.select != "majority" and self.samples.graded and len(self._fold) >= LEAST_LEARNED
-        error = (1 - confidence) * (2 / 3 if learned else 1)  # a third is for the learned ladder
-        passed = [safe]
-        for rungs, share in ladders(self.select, self.n):
-            level = 1 - error * share
-            tested = (self._fitted(prices[0], self._thresholds.ends_of(rule), level, simple=rule) for rule in rungs)
-            passed += within(target, tested, _bound)
+        climbs = ladders(self.select, self.n)
+        level = 1 - (1 - confidence) / (len(climbs) + learned)
+
+        simple = (
+            (self._fitted(prices[0], self._thresholds.ends_of(rule), level, simple=rule) for rule in ladder)
+            for ladder in climbs
+        )
+        passed = [safe, *(found for ladder in simple for found in within(target, ladder, _bound))]
         best = min(passed, key=lambda found: found.tokens)
-        level = 1 - (1 - confidence) / 3
         for found in within(target, self._shorter().fit(prices, level), _bound) if learned else ():
             # The tokens of a price that was chosen are slightly optimistic, so the price must be clearly cheaper.
             if found.tokens < 0.9 * best.tokens:

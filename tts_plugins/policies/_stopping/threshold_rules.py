@@ -28,10 +28,9 @@ _LEADS: dict[Select, tuple[float, ...]] = {
     "weighted": (6, 4, 3, 2.5, 2, 1.5, 1, 0.75, 0.5),
     "best": (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5),
 }
-# Of votes: a lead, and by how much less of it is asked for after all n, with three rungs more between each two: a climb
-# that ends at the first rule that fails gets as far as it can in small steps, which cost nothing. A fade above the lead
-# gives up where no answer gets ahead.
-# Of scores: a lead, and a cap on the candidates as a share of n, which saves more than a fade there.
+# Of votes: a lead, and by how much less of it is asked for after all n. Between each two stand three rungs more: a climb
+# ends at the first rule that fails, so that small steps get it farther. A fade above the lead gives up where no answer
+# gets ahead. Of scores: a lead, and a cap on the candidates as a share of n, which saves more than a fade there.
 _FADING_LEADS = (
     (8, 6), (6, 5), (5, 4.5), (4.5, 4.5), (4, 4), (3.5, 4), (3, 4), (3, 5), (2.5, 5), (2.5, 6.5), (2, 6), (2, 8),
     (2, 12), (1.5, 12), (1.5, 15), (1, 15),
@@ -59,21 +58,12 @@ class ThresholdRule(NamedTuple):
 NEVER = ThresholdRule(None, None)
 
 
-class TestedLadder(NamedTuple):
-    """Rules from cautious to bold, and the share of the error level at which they are tested."""
-
-    rungs: tuple[ThresholdRule, ...]
-    share: float
-
-
-def ladders(select: Select, n: int) -> tuple[TestedLadder, TestedLadder]:
-    """Return two ladders: leads, and leads that fade or have a cap."""
+def ladders(select: Select, n: int) -> tuple[tuple[ThresholdRule, ...], ...]:
+    """Return two sequences of rules from cautious to bold: leads, and leads that fade or have a cap."""
     leads = tuple(ThresholdRule(lead, None) for lead in _LEADS[select])
     if select == "majority":
-        # Leads alone are the cheaper ones where a promise is hard to keep, and then by little: they get less.
-        return TestedLadder(leads, 0.25), TestedLadder(tuple(_fading()), 0.75)
-    capped = (ThresholdRule(lead, max(1, round(cap * n))) for lead, cap in _CAPPED_LEADS[select])
-    return TestedLadder(leads, 0.5), TestedLadder(tuple(capped), 0.5)
+        return leads, tuple(_fading())
+    return leads, tuple(ThresholdRule(lead, max(1, round(cap * n))) for lead, cap in _CAPPED_LEADS[select])
 
 
 def _fading() -> Iterator[ThresholdRule]:
