@@ -28,9 +28,9 @@ _LEADS: dict[Select, tuple[float, ...]] = {
     "weighted": (6, 4, 3, 2.5, 2, 1.5, 1, 0.75, 0.5),
     "best": (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5),
 }
-# Of votes: a lead, and by how much less of it is asked for after all n. Between each two stand three rungs more: a climb
-# ends at the first rule that fails, so that small steps get it farther. A fade above the lead gives up where no answer
-# gets ahead. Of scores: a lead, and a cap on the candidates as a share of n, which saves more than a fade there.
+# Of votes: a lead, and by how much less of it is asked for after all n. Between each two stand three rungs more: a
+# climb ends at the first rule that fails, so that small steps get it farther. A fade above the lead gives up where no
+# answer gets ahead. Of scores: a lead, and a cap on the candidates as a share of n, which saves more there.
 _FADING_LEADS = (
     (8, 6), (6, 5), (5, 4.5), (4.5, 4.5), (4, 4), (3.5, 4), (3, 4), (3, 5), (2.5, 5), (2.5, 6.5), (2, 6), (2, 8),
     (2, 12), (1.5, 12), (1.5, 15), (1, 15),
