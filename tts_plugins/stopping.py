@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tts_plugins._internal.config import Configured, check_count, check_flag, check_share
-from tts_plugins._internal.values import is_number
+from tts_plugins._internal.values import is_number, is_ours
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.selection import Ballots, Select, first_two, groups_of, with_content
 from tts_plugins.types import Scored
@@ -87,8 +87,7 @@ def stops(rule: Callable[[Sequence[Scored], int], bool], said: Sequence[Scored],
     Rules of this package take `Ballots`, which are counted as they come, so that no rule counts them anew. Any other
     rule gets a list of its own instead, which it may change.
     """
-    ours = type(rule).__module__.startswith("tts_plugins.")
-    return rule(list(said) if isinstance(said, Ballots) and not ours else said, left)
+    return rule(said if is_ours(rule) or not isinstance(said, Ballots) else list(said), left)
 
 
 def wave_growth(rule: object) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, Never, Unpack
 
 from tts_plugins import BestOfN as BestOfNStrategy
 from tts_plugins import Revision
-from tts_plugins.adapters import check_count, check_names, is_whole
+from tts_plugins.adapters import check_count, check_names, check_placed, is_whole
 from tts_plugins.errors import ConfigurationError, UnknownSettingError
 from tts_plugins.protocols import Strategy
 from tts_plugins.stopping import Threshold
@@ -29,11 +29,13 @@ class _ShortForm(SearchedProgram):
         reward_fn: RewardFunction | None,
         threshold: float | None,
         fail_count: int | None,
+        placed: tuple[Any, ...],
         options: ShortFormOptions,
         own: str,
         strategy_of: Callable[[int, Threshold | None], Strategy],
     ) -> None:
         who, given = type(self).__name__, dict[str, Any](**options)
+        check_placed(f"{who}(module, N, reward_fn, threshold, fail_count", placed)
         if "strategy" in given:
             raise ConfigurationError(
                 f"{who}: strategy={given['strategy']!r} is for Scaled; leave it out, or use Scaled"
@@ -69,7 +71,7 @@ class BestOfNProgram(_ShortForm):
         reward_fn: RewardFunction | None = None,
         threshold: float | None = None,
         fail_count: int | None = None,
-        *,
+        *placed: Never,
         wave: int | None = None,
         **options: Unpack[ShortFormOptions],
     ) -> None:
@@ -92,7 +94,7 @@ class BestOfNProgram(_ShortForm):
             ConfigurationError: there is neither or both of two, or a setting is wrong.
         """
         self._set_up(
-            module, N, reward_fn, threshold, fail_count, options, "wave",
+            module, N, reward_fn, threshold, fail_count, placed, options, "wave",
             lambda count, stop: BestOfNStrategy(n=count, stop=stop, wave=wave),
         )  # fmt: skip
 
@@ -107,7 +109,7 @@ class RefineProgram(_ShortForm):
         reward_fn: RewardFunction | None = None,
         threshold: float | None = None,
         fail_count: int | None = None,
-        *,
+        *placed: Never,
         chains: int = 1,
         **options: Unpack[ShortFormOptions],
     ) -> None:
@@ -138,4 +140,4 @@ class RefineProgram(_ShortForm):
                 raise ConfigurationError(f"Refine: N={count} attempts cannot be shared evenly by chains={chains!r}")
             return Revision(chains=chains, rounds=count // chains, select="best", stop=stop)
 
-        self._set_up(module, N, reward_fn, threshold, fail_count, options, "chains", strategy)
+        self._set_up(module, N, reward_fn, threshold, fail_count, placed, options, "chains", strategy)

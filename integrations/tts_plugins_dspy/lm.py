@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, Never, Unpack
 
 import dspy
 
 from tts_plugins import Candidate, Generation, Problem
-from tts_plugins.adapters import MeteredModel, Text, as_verifier, check_names, required_parameters
+from tts_plugins.adapters import MeteredModel, Text, as_verifier, check_names, check_placed, required_parameters
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.scope import scope_here
@@ -44,8 +44,9 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
 
     _tts_plugins_searches = True
 
-    def __init__(self, lm: Any, **options: Unpack[LMOptions]) -> None:
+    def __init__(self, lm: Any, *placed: Never, **options: Unpack[LMOptions]) -> None:
         given = dict[str, Any](**options)
+        check_placed("ScaledLM(lm", placed)
         check_names("ScaledLM", given, LMOptions.__annotations__)
         if not isinstance(lm, dspy.BaseLM):
             raise ConfigurationError(f"ScaledLM: lm={lm!r} is not a language model; pass dspy.LM(...)")

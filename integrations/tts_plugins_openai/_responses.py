@@ -19,7 +19,9 @@ from tts_plugins.types import Generation, Reply
 from tts_plugins_openai._events import events_of
 from tts_plugins_openai._forms import refusal_of, summed, text_of
 from tts_plugins_openai._model import Client, ClientModel
-from tts_plugins_openai._search import OWNER, Models, Search, check, parts_of, split
+from tts_plugins_openai._models import Models
+from tts_plugins_openai._request import OWNER, check, split
+from tts_plugins_openai._search import Search, parts_of
 
 _OURS = ("model", "input", "stream", "stream_options", "temperature", "max_output_tokens", "tts")
 # What changes the server's state, or is answered later: several candidates cannot share it.

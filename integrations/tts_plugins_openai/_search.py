@@ -2,84 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
-
-import openai
-from openai import AsyncOpenAI, NotGiven
+from typing import Any, TypeVar
 
 from tts_plugins import Candidate, Escalation, Problem, Result, Score, solve, solve_sync
-from tts_plugins.adapters import (
-    Passing,
-    SearchSettings,
-    Text,
-    as_verifier,
-    described,
-    is_number,
-    is_whole,
-    lock,
-    metered_verifier,
-)
+from tts_plugins.adapters import Passing, SearchSettings, Text, as_key, as_verifier, described, metered_verifier
 from tts_plugins.answers import AnswerKey
-from tts_plugins.errors import ConfigurationError, RequestNotSent, TTSError, UnboundedCallError
+from tts_plugins.errors import RequestNotSent, TTSError, UnboundedCallError
 from tts_plugins.models.openai_compatible import REQUEST
 from tts_plugins_openai._forms import chunks_of, completion_of, plain_messages
-from tts_plugins_openai._model import RECORDER, Bridge, Client, ClientModel, Recorder
+from tts_plugins_openai._model import RECORDER, Client, ClientModel, Recorder
+from tts_plugins_openai._models import Models
 from tts_plugins_openai._parsing import Parser, check_parsed
+from tts_plugins_openai._request import OWNER, PERSON, check, check_escalation, split
 from tts_plugins_openai._streams import AsyncScaledStream, ScaledStream
 
 T = TypeVar("T")
-OWNER = "scale(client)"
-_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _OURS = ("model", "messages", "n", "seed", "stream", "stream_options", "temperature", "max_tokens",
          "max_completion_tokens", "tts")  # fmt: skip
-_MODELS = 64
-
-
-def _fingerprint(client: Client) -> int:
-    """Return a hash of all that decides where and how a client sends; users may change that at any time."""
-    headers = sorted((name, value) for name, value in client.default_headers.items() if isinstance(value, str))
-    return hash((str(client.base_url), str(client.api_key), repr(client.timeout), repr(headers),
-                 repr(client.default_query), client.max_retries, id(client._client)))  # fmt: skip
-
-
-_OMITTED = (NotGiven, getattr(openai, "Omit", NotGiven))  # the clients before 1.108 have the older name only
-
-
-class Models:
-    """Keeps the models of one client: they learn what their server honours and how long prompts are."""
-
-    def __init__(self, client: Client, concurrency: int | None) -> None:
-        self._client, self._concurrency = client, concurrency
-        self._lock = lock()
-        self._made: OrderedDict[str, ClientModel] = OrderedDict()
-
-    def get(self, request: Mapping[str, Any], price: Any, kind: type[ClientModel] = ClientModel) -> ClientModel:
-        """Return the model for a request of this kind."""
-        limit = {key: request[key] for key in _LIMITS if request.get(key) is not None}
-        name, temperature = request["model"], request.get("temperature")
-        timeout = _seconds(request.get("timeout"), self._client.timeout)
-        settings = [kind.__name__, name, temperature, limit, timeout, price, _fingerprint(self._client)]
-        key = json.dumps(settings, default=repr)
-        with self._lock:
-            model = self._made.pop(key, None) or kind(
-                name,
-                client=cast(AsyncOpenAI, Bridge(self._client)),
-                temperature=temperature,
-                max_tokens=max(limit.values(), key=_number, default=None),
-                params={"max_tokens": None, **limit},
-                timeout=timeout,
-                concurrency=self._concurrency,
-                price=price.get(name) if isinstance(price, Mapping) else price,
-            )
-            self._made[key] = model
-            while len(self._made) > _MODELS:
-                self._made.popitem(last=False)
-            return model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,32 +128,6 @@ def parts_of(
     }
 
 
-PERSON = "person"
-
-
-def check_escalation(owner: str, settings: SearchSettings) -> None:
-    """Raise unless `escalate` is a model's name, a strategy, or a person.
-
-    Raises:
-        ConfigurationError: it is something else, or a model's name under a price that is said to be that of one model.
-    """
-    further, price = settings.escalate, settings.price
-    if further is None or further == PERSON:
-        return
-    if isinstance(further, str):
-        if price is not None and not isinstance(price, Mapping):
-            raise ConfigurationError(
-                f"{owner}: escalate={further!r} names another model, and price={price!r} is that of one; pass a dict "
-                "of prices by the models' names"
-            )
-        return
-    if Escalation.of(owner, further).model is not None:
-        raise ConfigurationError(
-            f"{owner}: escalate={further!r} is a model of tts_plugins, whose answers are not the client's; pass the "
-            "name of one of the client's models"
-        )
-
-
 @dataclass(frozen=True)
 class _Judge:
     """Translates what a verifier raises; the engine itself counts the calls.
@@ -273,59 +189,4 @@ def _parsed(parser: Parser, answer: AnswerKey) -> AnswerKey:
         parser.check(text.native if isinstance(text, Text) else None)
         return answer(text)
 
-    key.__module__ = str(getattr(answer, "__module__", ""))  # whose it is, says where it may run
-    return key
-
-
-def split(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the part of a request that is for the server, and the part that is for the search."""
-    sent = {key: value for key, value in request.items() if not isinstance(value, _OMITTED)}
-    asked = dict(_settings(sent.pop("tts", None)))
-    body = sent.get("extra_body")
-    if isinstance(body, Mapping) and "tts" in body:
-        asked = {**_settings(body["tts"]), **asked}
-        sent["extra_body"] = {key: value for key, value in body.items() if key != "tts"}
-        if not sent["extra_body"]:
-            del sent["extra_body"]
-    if asked.get("seed") is None and sent.get("seed") is not None:
-        asked["seed"] = sent["seed"]  # each candidate's own is derived from it
-    return sent, asked
-
-
-def _settings(value: Any) -> Mapping[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
-        raise ConfigurationError(f'{OWNER}: tts={value!r} must be a dict of settings, such as {{"n": 4}}')
-    return value or {}
-
-
-def check(settings: SearchSettings, request: Mapping[str, Any]) -> None:
-    """Raise unless a search can answer this request.
-
-    Raises:
-        ConfigurationError: several samples at temperature 0, or more choices than candidates.
-    """
-    n, asked = settings.n, request.get("n")
-    if request.get("temperature") == 0 and n is not None and n > 1:
-        raise ConfigurationError(
-            f"{OWNER}: {n} samples at temperature=0 would be the same one; set temperature to about 0.8, or ask for "
-            'one sample with extra_body={"tts": {"n": 1}}'
-        )
-    if asked is not None and not is_whole(asked, 1):
-        raise ConfigurationError(f"{OWNER}: n={asked!r} choices are asked for; n must be a whole number of at least 1")
-    if asked is not None and n is not None and asked > n:
-        raise ConfigurationError(
-            f"{OWNER}: n={asked} choices are asked of a search over {n} candidates; give the strategy n={asked} or more"
-        )
-
-
-def _seconds(*timeouts: Any) -> float:
-    """Return the first that is a number, or a timeout that has one for reading; else the client's own default."""
-    for timeout in timeouts:
-        value = timeout if isinstance(timeout, int | float) else getattr(timeout, "read", None)
-        if is_number(value) and value > 0:
-            return float(value)
-    return 600.0
-
-
-def _number(value: Any) -> float:
-    return value if isinstance(value, int | float) else 0.0
+    return as_key(key, answer)

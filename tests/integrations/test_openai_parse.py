@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -22,6 +23,7 @@ from tts_plugins_openai import result_of, scale
 from tts_plugins import BeamSearch, BestOfN, Budget, Revision, SelfConsistency
 from tts_plugins.errors import ConfigurationError, DeadlineExceeded
 from tts_plugins.testing.loopback import LoopbackServer, Reply
+from tts_plugins.verifiers import MathGroups
 
 
 class Label(BaseModel):
@@ -81,6 +83,14 @@ async def test_asynchronously_with_a_vote_and_several_choices(server: LoopbackSe
         completion = await scaled.chat.completions.parse(**ASKED, n=2)
         assert [choice.message.parsed.category for choice in completion.choices] == ["spam", "spam"]
         assert [choice.index for choice in completion.choices] == [0, 1]
+
+
+def test_parsed_answers_are_compared_as_the_key_says(server: LoopbackServer, client: OpenAI) -> None:
+    pytest.importorskip("math_verify")
+    server.configure(reply=[label("x + 1", 1), label("ham", 9), label("1 + x", 5)])
+    with contextlib.closing(MathGroups(lambda text: str(json.loads(text)["category"]))) as groups:
+        completion = scale(client, strategy=SelfConsistency(n=3), answer=groups).chat.completions.parse(**ASKED)
+    assert result_of(completion).agreement == pytest.approx(2 / 3)
 
 
 def test_tools_are_parsed(server: LoopbackServer, client: OpenAI) -> None:

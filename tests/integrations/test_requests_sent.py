@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 from collections.abc import Callable
+from typing import Any
 
 import openai
 import pytest
 
 pytest.importorskip("aiohttp")
 
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
 from tts_plugins import Budget, Ledger, SelfConsistency, solve, solve_sync
+from tts_plugins._internal.http_limits import MOST_BYTES
 from tts_plugins.engine import SolveEvents, solve_events
-from tts_plugins.errors import BudgetExhausted, ConfigurationError, DeadlineExceeded, SolveCancelled
+from tts_plugins.errors import (
+    BudgetExhausted,
+    ConfigurationError,
+    DeadlineExceeded,
+    MalformedResponse,
+    ModelError,
+    SolveCancelled,
+)  # fmt: skip
 from tts_plugins.models import CallableModel, OpenAICompatibleModel
 from tts_plugins.protocols import Model
 from tts_plugins.testing.loopback import LoopbackServer
@@ -151,6 +165,41 @@ def test_each_loop_has_a_client_of_a_users_function() -> None:
         asyncio.run(solve("q", model=model, strategy=SelfConsistency(n=2)))
         assert len(made) == 2
         assert {request.headers.get("x-gateway") for request in server.requests} == {"mine"}
+
+
+class Noting(openai.DefaultAsyncHttpxClient):
+    """Connections of the user's, which note how much of an answer was read at once, and what it could be packed in."""
+
+    read, encodings = 0, tuple[str, ...]()
+
+    async def send(self, request: Any, **options: Any) -> Any:
+        response = await super().send(request, **options)
+        self.read = max(self.read, len(getattr(response, "_content", b"")))
+        self.encodings = (*self.encodings, request.headers["Accept-Encoding"])
+        return response
+
+
+@pytest.mark.parametrize(("status", "stream", "make"), [(200, False, False), (200, True, True), (400, False, True)])
+async def test_connections_of_the_users_read_no_answer_without_end(status: int, stream: bool, make: bool) -> None:
+    """Regression: a bomb of a few kilobytes was unpacked as a whole, where the client had an http_client of its own."""
+    good = json.dumps({"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}]}).encode()
+    answers = [(200, good), (status, b" " * (MOST_BYTES + 2**20))]
+
+    async def handle(request: web.Request) -> web.Response:
+        status, body = answers.pop(0)
+        return web.Response(status=status, body=gzip.compress(body, 1), headers={"Content-Encoding": "gzip"})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handle)
+    async with TestServer(app) as server, Noting() as http:
+        client = openai.AsyncOpenAI(base_url=str(server.make_url("/v1")), api_key="-", http_client=http)
+        model = OpenAICompatibleModel("m", client=(lambda: client) if make else client, max_tokens=9, stream=stream)
+        assert (await model.generate(Problem("q"), [1])).generations[0].text == "a"
+        with pytest.raises(MalformedResponse if status == 200 else ModelError) as caught:
+            await model.generate(Problem("q"), [1])
+    assert status != 200 or "bigger than 64 MB" in str(caught.value)
+    assert not caught.value.retryable and http.read <= MOST_BYTES and set(http.encodings) == {"gzip, deflate"}
+    assert http.event_hooks == {"request": [], "response": []}
 
 
 def test_connections_that_were_given_are_not_replaced_in_silence() -> None:

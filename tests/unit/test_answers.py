@@ -26,7 +26,7 @@ from tts_plugins.testing import ScriptedModel
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        (r"so we get \boxed{\frac{1}{2}}.", "1/2"),
+        (r"so we get \boxed{\frac{1}{2}}.", "0.5"),
         (r"\boxed{1} no, \boxed{2}", "2"),
         (r"\boxed{\boxed{3}}", "3"),
         (r"\boxed{4} and \boxed{5", "4"),
@@ -78,7 +78,7 @@ from tts_plugins.testing import ScriptedModel
         ("My first answer is 3.\nAnswer: wrong", "wrong"),
         ("The answer is \N{MINUS SIGN}5", "-5"),
         (r"The answer is \(12\).", "12"),
-        (r"The answer is \[ \frac{1}{2} \]", "1/2"),
+        (r"The answer is \[ \frac{1}{2} \]", "0.5"),
     ],
 )
 def test_extract(text: str, answer: str | None) -> None:
@@ -340,7 +340,7 @@ def test_every_language(text: str, answer: str) -> None:
 
 def test_the_raw_answer_stands_beside_its_key() -> None:
     found = extract(r"so \boxed{\dfrac{1}{2}}")
-    assert found == "1/2" and found.raw == r"\dfrac{1}{2}"
+    assert found == "0.5" and found.raw == r"\dfrac{1}{2}"
     again = pickle.loads(pickle.dumps(found))
     assert (again, again.raw) == (found, found.raw) and isinstance(again, Answer)
 
@@ -387,14 +387,34 @@ def test_what_ends_no_solution(text: str) -> None:
             ],
             "1200",
         ),
-        (["1/2", r"\frac{1}{2}", r"\dfrac{1}{2}", "2/4", "$1/2$", "½", r"\frac12"], "1/2"),
-        (["0.5", ".5", "0.50", "5e-1"], "0.5"),
+        (["1/2", r"\frac{1}{2}", r"\dfrac{1}{2}", "2/4", "$1/2$", "½", "0.5", ".5", "0.50", "5e-1", "零点五"], "0.5"),
+        (["-7/8", "-0.875", r"-\frac78", "−⅞"], "-0.875"),
+        (["1½", r"1\frac{1}{2}", "3/2", "1.5"], "1.5"),
         (["0", "-0", "0.0", "-0.000"], "0"),
         (["Yes", "yes.", "'yes'", '"Yes!"', r"\text{yes}", "*Yes*".strip("*"), "“Yes”"], "yes"),
         (["6/3", "2", "2.0"], "2"),
         ([r"90^\circ", "90°", r"90 \text{ degrees}", "90 degrees", r"90^{\circ}"], "90°"),
         (["New  York", "new york", "New-York"], "new york"),
-        (["-1/-2", "1/2", r"\frac12", r"\dfrac 1 2"], "1/2"),
+        (["-1/-2", "1/2", r"\frac12", r"\dfrac 1 2"], "0.5"),
+        (["１，２００", "1200"], "1200"),
+        (["一百二十", "壹佰贰拾", "百二十", "120"], "120"),
+        (["三万五千", "3万5000", "3.5万", "35000"], "35000"),
+        (["二〇二四", "二千零二十四", "2024"], "2024"),
+        (["三分之一", "三分の一", "1/3"], "1/3"),
+        (["负五", "-五", "−5"], "-5"),
+        (["5 km", "5公里", "5 километров", "5 kilómetros", "5キロメートル"], "5 km"),
+        (["5 h", "5小时", "5 Stunden", "5 heures", "5 часов", "5 ساعات"], "5 h"),
+        (["5 min", "5 minutes", "5 Minuten", "5分钟"], "5 min"),
+        (["5 m²", "5 ㎡", "5 m^2", "5 square meters"], "5 m^2"),
+        (["5 °C", "5 degrees Celsius", "5 ℃"], "5°C"),
+        (["5元", "5 yuan", "CNY 5", "RMB5"], "元5"),
+        (["5 руб.", "5 рублей", "₽5"], "₽5"),
+        (["5 US dollars", "$5", "USD 5", "5美元"], "5"),
+        (["3 PM", "3:00 p.m."], "3 p.m"),
+        (["14.30 Uhr", "14:30 Uhr", "14h30", "14时30分", "14:30"], "14:30"),
+        (["4. Juli 1776", "4 juillet 1776", "4 de julio de 1776", "1776年7月4日", "4 июля 1776 г."], "1776-07-04"),
+        (["Ja", "ja."], "ja"),
+        (["`42`", "42"], "42"),
         (["50%", r"50\%", "50 %", "50 percent", "٥٠٪"], "50%"),
         (["12,345,678", "12{,}345{,}678", r"12\,345\,678", "12.345.678", "12 345 678"], "12345678"),
         (["1.200,50", "1,200.50", "1 200,5"], "1200.5"),
@@ -468,6 +488,15 @@ def test_equal_answers_have_one_form(forms: list[str], normal: str) -> None:
         ("2x", "2"),
         (r"\begin{pmatrix}1 & 23\end{pmatrix}", r"\begin{pmatrix}12 & 3\end{pmatrix}"),
         ("C++", "C"),
+        (r"\frac{1}{2}x", r"\frac{1}{2x}"),
+        ("一百二", "一百零二"),
+        ("一百二", "120"),
+        ("一二", "12"),
+        ("百分之五", "0.05"),
+        ("5元", "¥5"),
+        ("R$5", "$5"),
+        ("5 min", "5 m"),
+        ("1 000,5", "1,0005"),
         ("a-b", "a b"),
     ],
 )
@@ -563,6 +592,35 @@ def test_short_texts_are_remembered_without_what_they_are_the_texts_of() -> None
     assert read == ["so"] and type(read[0]) is str
     assert recall("x" * 1_000) == recall("x" * 1_000) == "X" * 1_000
     assert len(read) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("Answer: - 5", "-5"),
+        ("Answer:\n- 5", "5"),
+        ("The answer is A-.", "A-"),
+        ("The answer is C#.", "C#"),
+        ("The answer is Cl-.", "Cl-"),
+        ("Answer: B - because", "B"),
+        ("The answer is 0,500.", "0,500"),
+        ("The answer is 1,500.", "1500"),
+        ("Réponse : 120 = 5!", "120=5!"),
+        ("The answer is option b.", "B"),
+        ("因此答案为 B 选项", "B"),
+        ("答案是一百二十。", "120"),
+        ("پاسخ نهایی ۳٫۵ است.", "3.5"),
+        ("The answer is probably 42, but I'm not sure.", "42"),
+        ("It might be 42.", "42"),
+        ("So x = 5.", "x=5"),
+        ("Answer: ```42```", "42"),
+        ("```\n42\n```", "42"),
+        ("Да.", "да"),
+        ("Ich weiß es nicht.", None),
+    ],
+)
+def test_what_is_read_of_a_sentence(text: str, key: str | None) -> None:
+    assert extract(text) == key
 
 
 @pytest.mark.parametrize("text", ["Answer:", "**Answer:**", "Final Answer:\n", "答案："])

@@ -180,3 +180,11 @@ def test_a_score_of_zero_is_a_score(tmp_path: Path) -> None:
     pool = replace(synthetic_pool(1, 1), problems=(problem,))
     pool.write(tmp_path / "p.gz")
     assert Pool.read(tmp_path / "p.gz") == pool
+
+
+def test_a_pool_is_gzipped_if_its_name_says_so(tmp_path: Path) -> None:
+    pool = synthetic_pool(3, 3)
+    for name, packed in (("a.jsonl", False), ("a.jsonl.gz", True)):
+        pool.write(tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(b"\x1f\x8b") is packed and Pool.read(tmp_path / name) == pool
+    assert len(list(tmp_path.iterdir())) == 2

@@ -11,12 +11,14 @@ import pytest
 
 from tts_plugins import BestOfN, Budget, Problem, SelfConsistency, solve
 from tts_plugins.adapters import Text, answer_key, parsed_only
+from tts_plugins.engine._scoring import is_quick
 from tts_plugins.errors import AuthenticationFailed, ConfigurationError, ServerFailed
 from tts_plugins.selection import semantic_entropy
 from tts_plugins.stopping import VoteDecided
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.types import Generation
 from tts_plugins.verifiers import CallableVerifier, SemanticGroups
+from tts_plugins.verifiers.grouping.named import named_answer
 
 SAYS = ["It is Paris.", "The capital is Paris.", "Lyon, I think.", "Lyon, I think.", "The city of Paris"]
 
@@ -114,11 +116,14 @@ async def test_marked_answers_and_silence() -> None:
     assert groups("It is  PARIS.") == "it is paris."
 
 
-def test_wrappers_keep_how_a_key_compares() -> None:
+def test_wrappers_keep_how_a_key_compares_and_where_it_may_run() -> None:
     groups = SemanticGroups(ScriptedModel(by_city))
     key = parsed_only(answer_key(groups))
     assert key.relate == groups.relate  # type: ignore[attr-defined]
     assert key(Text.of("Paris", native=object())) == "paris"
+    for way, quick in (("regex:a", True), ("regex:(a+)+$", False)):
+        given = named_answer(way, "answer")
+        assert [is_quick(k) for k in (given, answer_key(given), parsed_only(answer_key(given)))] == [quick] * 3
 
 
 def test_wrong_settings_are_named() -> None:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from tts_plugins._concurrency import forks
 
 T = TypeVar("T")
-_Guard = AsyncGenerator[None, None]
-_Close = Callable[[], Awaitable[object]]
+_Close = Callable[[], Coroutine[Any, Any, object]]
 
 
 class PerLoop(Generic[T]):
     """Values by loop. Each is closed with its loop, or with this object, whichever ends first."""
 
     def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[T, _Guard | None]] = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[T, object]] = WeakKeyDictionary()
         _holders.add(self)
 
     @property
@@ -32,71 +30,104 @@ class PerLoop(Generic[T]):
 
     async def put(self, value: T, close: _Close | None = None) -> T:
         """Keep the value for the running loop; `close` is called when it is not needed any more."""
-        loop = asyncio.get_running_loop()
+        loop, name = asyncio.get_running_loop(), object()
         _sweep()
-        guard = None if close is None else _guarded(close)
-        self._kept[loop] = (value, guard)
-        if guard is not None:
+        self._kept[loop] = (value, name)
+        if close is not None:
+            closers = await _closers_of(loop)
+            closers.add(name, close)
             # A failed solve's error and its frames go round in circles, and what the cycle collector finds in one is
             # torn apart before it can close its connections: the value stays out of it.
-            weakref.finalize(self, _close_on, weakref.ref(loop), guard).atexit = False
-            await anext(guard)
+            weakref.finalize(self, _close_soon, weakref.ref(closers), name).atexit = False
         return value
 
     async def close(self) -> None:
         """Close the running loop's value; those of other loops are closed when those end."""
-        entry = self._kept.pop(asyncio.get_running_loop(), None)
-        if entry is not None and entry[1] is not None:
-            await entry[1].aclose()
+        loop = asyncio.get_running_loop()
+        entry = self._kept.pop(loop, None)
+        if entry is not None and (closers := _all_closers.get(loop)) is not None:
+            await closers.close(entry[1])
+
+
+class _Closers:
+    """What is to be closed on one loop: by name, or all of it when the loop shuts down its asynchronous generators.
+
+    The loop is the user's, and may end at any turn. A task of ours that it has cancelled no more, since it was started
+    too late, would be destroyed while pending; so the generator, which the loop does wait for, waits for these tasks.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop, self._process = loop, forks.process()
+        self._open: dict[object, _Close] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self.generator = self._until_shutdown()
+
+    def add(self, name: object, close: _Close) -> None:
+        self._open[name] = close
+
+    async def close(self, name: object) -> None:
+        """Close one, unless that was done or is being done."""
+        if (close := self._open.pop(name, None)) is not None and forks.process() == self._process:
+            await close()
+
+    def close_soon(self, name: object) -> None:
+        """Close one in a task; called on the loop."""
+        if name in self._open:
+            task = self.loop.create_task(self.close(name))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _until_shutdown(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            while self._open or self._closing:
+                for name in list(self._open):
+                    try:
+                        await self.close(name)
+                    except Exception as error:  # noqa: BLE001 - the others are closed all the same
+                        told = {"message": "a client of tts_plugins could not be closed", "exception": error}
+                        self.loop.call_exception_handler(told)
+                if self._closing:
+                    await asyncio.wait(self._closing)
+            _all_closers.pop(self.loop, None)
+
+    def close_without_loop(self) -> None:
+        """Close all of a loop that is closed itself, as far as that goes without it."""
+        for transport in list(getattr(self.loop, "_transports", {}).values()):
+            with contextlib.suppress(Exception):  # what a transport does in its last step, for which it needs no loop
+                transport._call_connection_lost(None)
+        names, ending = list(self._open), self.generator.aclose()
+        for steps in (*map(self.close, names), ending):
+            with contextlib.suppress(Exception, StopIteration):
+                steps.send(None)
+            with contextlib.suppress(Exception):
+                steps.close()
 
 
 # Until they have ended: a loop refers to its generators weakly.
-_guards: dict[object, tuple[_Guard, asyncio.AbstractEventLoop]] = {}
+_all_closers: dict[asyncio.AbstractEventLoop, _Closers] = {}
 _holders: WeakSet[PerLoop[Any]] = WeakSet()
 
 
-def _guarded(close: _Close) -> _Guard:
-    key = object()
-    guard = _guard(close, key, os.getpid())
-    _guards[key] = guard, asyncio.get_running_loop()
-    return guard
-
-
-async def _guard(close: _Close, key: object, process: int) -> _Guard:
-    # A loop that shuts down closes the asynchronous generators begun on it, so this one closes the value in time.
-    try:
-        yield
-    finally:
-        _guards.pop(key, None)
-        if os.getpid() == process:  # else it is the parent's, whose connections are in use
-            await close()
+async def _closers_of(loop: asyncio.AbstractEventLoop) -> _Closers:
+    if (closers := _all_closers.get(loop)) is None:
+        closers = _all_closers[loop] = _Closers(loop)
+        await anext(closers.generator)  # goes on to the yield without a turn of the loop
+    return closers
 
 
 def _sweep() -> None:
     """Close what belongs to loops that were closed without `shutdown_asyncgens`: nothing on them can be used again."""
-    for key, (guard, loop) in list(_guards.items()):
-        if not loop.is_closed():
-            continue
-        _guards.pop(key, None)
-        for transport in list(getattr(loop, "_transports", {}).values()):
-            with contextlib.suppress(Exception):  # what a transport does in its last step, for which it needs no loop
-                transport._call_connection_lost(None)
-        ending = guard.aclose()
-        with contextlib.suppress(Exception, StopIteration):  # as far as it comes without a loop
-            ending.send(None)
-        with contextlib.suppress(Exception):
-            ending.close()
+    for loop, closers in list(_all_closers.items()):
+        if loop.is_closed() and _all_closers.pop(loop, None) is not None:
+            closers.close_without_loop()
 
 
-def _close_on(loop: weakref.ref[asyncio.AbstractEventLoop], guard: _Guard) -> None:
-    living = loop()
-    if living is not None:
-        with contextlib.suppress(RuntimeError):  # it is closed, and has closed the guard
-            living.call_soon_threadsafe(lambda: living.create_task(_end(guard)))
-
-
-async def _end(guard: _Guard) -> None:
-    await guard.aclose()
+def _close_soon(found: weakref.ref[_Closers], name: object) -> None:
+    if (closers := found()) is not None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nothing is left open on it
+            closers.loop.call_soon_threadsafe(closers.close_soon, name)
 
 
 _left_to_the_parent: list[object] = []
@@ -105,6 +136,9 @@ _left_to_the_parent: list[object] = []
 @forks.on_fork
 def _after_fork() -> None:
     """A child process leaves the parent's connections alone: it neither uses nor closes them."""
+    global _all_closers
+    _left_to_the_parent.append(_all_closers)
+    _all_closers = {}
     for holder in list(_holders):
         _left_to_the_parent.append(holder._kept)
         holder._kept = WeakKeyDictionary()

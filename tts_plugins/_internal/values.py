@@ -68,6 +68,11 @@ def effort_fields(effort: str | Mapping[str, Any] | None) -> dict[str, Any]:
     return {"reasoning_effort": effort} if isinstance(effort, str) else dict(effort)
 
 
+def is_ours(thing: object) -> bool:
+    """Return whether a function, or an object by its class, is of this package or one of its integrations."""
+    return str(getattr(thing, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
+
+
 def name_of(thing: object) -> str | None:
     """Return the name of a model or a verifier; where it stands for another one, that one's."""
     name: str | None = getattr(thing, "stands_for", None) or getattr(thing, "name", None)

@@ -36,11 +36,11 @@ from tts_plugins.adapters._settings import (
     as_strategy,
 )
 from tts_plugins.adapters._shapes import candidates_of
-from tts_plugins.adapters._texts import Text, Unparsed, answer_key, parsed_only
+from tts_plugins.adapters._texts import Text, Unparsed, answer_key, as_key, parsed_only
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.engine.solve import default_profile
 from tts_plugins.models.stepping import Stepping
-from tts_plugins.options import check_names
+from tts_plugins.options import check_names, check_placed
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "Variant",
     "answer_key",
     "as_budget",
+    "as_key",
     "as_score",
     "as_strategy",
     "as_verifier",
@@ -77,6 +78,7 @@ __all__ = [
     "charge_of",
     "check_count",
     "check_names",
+    "check_placed",
     "default_profile",
     "described",
     "field",

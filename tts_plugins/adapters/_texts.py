@@ -41,7 +41,7 @@ def parsed_only(key: AnswerKey) -> AnswerKey:
             raise Unparsed(text.unparsed)
         return key(text)
 
-    return _as_was(key, checked)
+    return as_key(checked, key)
 
 
 def answer_key(answer: Callable[[Any], str | None] | None) -> AnswerKey:
@@ -55,12 +55,13 @@ def answer_key(answer: Callable[[Any], str | None] | None) -> AnswerKey:
     def key(text: str) -> str | None:
         return answer(text.native if isinstance(text, Text) and not hasattr(answer, "relate") else text)
 
-    return _as_was(answer, key)
+    return as_key(key, answer)
 
 
-def _as_was(key: Callable[[Any], str | None], wrapped: AnswerKey) -> AnswerKey:
-    """The wrapped key with what the engine asks of the key itself: whose it is, and how it compares answers."""
-    wrapped.__module__ = str(getattr(key, "__module__", ""))  # whose it is, says where it may run
-    if (relate := getattr(key, "relate", None)) is not None:
-        wrapped.relate = relate  # type: ignore[attr-defined]
+def as_key(wrapped: AnswerKey, key: Callable[[Any], str | None]) -> AnswerKey:
+    """Return `wrapped`, which the engine takes for `key` itself: it runs where that may, and compares as that does."""
+    wrapped.__module__ = str(getattr(key, "__module__", ""))
+    for name in ("slow", "relate"):
+        if hasattr(key, name):
+            setattr(wrapped, name, getattr(key, name))
     return wrapped

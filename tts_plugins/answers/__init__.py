@@ -69,7 +69,7 @@ def extract(text: str) -> Answer | None:
     r"""The normalised answer in `text`, which knows how it was written; None where there is none to be read.
 
     >>> extract(r"so we get \boxed{\frac{1}{2}}."), extract("The answer is 1,200.").raw
-    ('1/2', '1,200')
+    ('0.5', '1,200')
     """
     from tts_plugins.answers import _find, _fold
 
@@ -100,7 +100,7 @@ def normalise(answer: str, style: Literal["point", "comma"] | None = None) -> st
         style: whether a point or a comma stands before decimals, where that is known.
 
     >>> normalise(r"\dfrac{1}{2}"), normalise("$1,200.00"), normalise("The Eiffel Tower."), normalise(r"x \geq 5")
-    ('1/2', '1200', 'eiffel tower', 'x>=5')
+    ('0.5', '1200', 'eiffel tower', 'x>=5')
     """
     plain = answer.strip()
     if len(plain) < 15 and plain.isascii() and plain.isdecimal():

@@ -26,10 +26,16 @@ _SUPPOSES = re.compile(r"\W*(?:let|suppose|assume|if|since|given|consider|where|
 _ALONE = re.compile(r"[*_$\\(\[\s]*(?:[-+]?[$€£]?\d[\d.,/%]*|\(?[A-J]\)?)[)\]\\$*_\s]*\.?")
 _SUBJECT = re.compile(r"(?P<name>[A-Z][^\W\d_]+(?:\s[A-Z][^\W\d_]+){0,3})\s+(?:is|was)\s+the\s+[^.!?\n]{1,120}[.!]?")
 _NO_SUBJECT = {"this", "that", "it", "the", "there", "here", "what", "he", "she", "they", "we", "which", "who"}
+# "So it must be" before a number, "Therefore," before an equation
+_OPENING = re.compile(
+    r"\A(?:(?:so|thus|hence|therefore|then),? )?(?:(?:it|that|this)(?: is|'s|(?: \w+)? be) (?:probably |about )?"
+    r"(?=[-+$€£\\(]{0,3}\d)|(?<=[ ])(?=[^\W\d_] ?=))", re.IGNORECASE,
+)  # fmt: skip
 _REFUSAL = re.compile(
     r"(?:i(?:'m| am)? )?(?:sorry|afraid|unable|cannot|can't|can not|won't|will not|do not know|don't know|could not|"
     r"couldn't)\b|(?:let me|let's|let us|i will|i'll|okay|sure|thinking|hmm|wait|well|one moment|here (?:is|are))\b|"
-    r"as an ai\b|es tut mir leid|ich wei[sß]+ nicht|désolé|je ne (?:sais|peux)|lo siento|no (?:sé|puedo)|desculpe|"
+    r"as an ai\b|es tut mir leid|ich wei[sß]+ (?:es )?nicht|désolé|je ne (?:le )?(?:sais|peux)|lo siento|"
+    r"no (?:sé|puedo)|desculpe|"
     r"não (?:sei|posso)|mi dispiace|non (?:so|posso)|извините|простите|я не (?:знаю|могу)|对不起|抱歉|"
     r"我(?:不知道|不能|无法)|申し訳|すみません|わかりません|죄송|모르겠|maaf|xin lỗi|üzgünüm|przepraszam|آسف|عذرا|"
     r"क्षमा|माफ",
@@ -165,7 +171,9 @@ def _unmarked(text: str, low: str) -> Statement | None:
         return None  # "Answer:", and nothing behind it
     if "\\boxed" in value and not value.strip("\\boxed{} $"):
         return None
-    value = re.sub(r"\A(?:so,? )?(?:it|that|this)(?: is|'s) (?=[-+$€£\\(]{0,3}\d)", "", value, flags=re.IGNORECASE)
+    value = _OPENING.sub("", value)
+    if (block := FENCE.fullmatch(value)) and "\n" not in (body := block["body"].strip()) and body:
+        value = body  # a fence around one line
     lines = [line.strip() for line in value.split("\n") if line.strip()]
     last = lines[-1]
     formulas = list(_FORMULA.finditer(value)) if "$" in value or "\\" in value else []

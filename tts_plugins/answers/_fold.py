@@ -9,6 +9,7 @@ import unicodedata
 _RAISED = {c: p for c, p in zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni", strict=True)}
 _LOWERED = {c: p for c, p in zip("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙᵢ", "0123456789+-=()ni", strict=True)}
 _RUNS = re.compile(f"[{''.join(_RAISED)}]+|[{''.join(_LOWERED)}]+|[\u00bc-\u00be\u2150-\u215e\u2189]")
+_WIDE_COMMA = re.compile("(?<=[０-９])，(?=[０-９])")  # within a number, all of which is wide
 
 _SINGLE = {
     **dict.fromkeys("“”„‟«»「」『』〝〞＂《》〈〉", '"'),
@@ -22,6 +23,7 @@ _SINGLE = {
     **dict.fromkeys("\u2028\u2029\x85\x0b\x0c", "\n"),
     "″": "''", "‴": "'''", "；": "; ", "؛": ";", "！": "! ", "？": "? ", "؟": "?", "٫": ".", "٬": ",", "٪": "%",
     "º": "°", "˚": "°", "İ": "I", "ı": "ı", "…": "...", "⋯": "...", "‰": "‰",
+    "㎟": "mm^{2}", "㎠": "cm^{2}", "㎡": "m^{2}", "㎢": "km^{2}", "㎣": "mm^{3}", "㎤": "cm^{3}", "㎥": "m^{3}",
 }  # fmt: skip
 
 
@@ -63,6 +65,8 @@ def fold(text: str) -> str:
     if text.isascii():
         return text if text.isprintable() else text.translate(_TABLE)
     text = _RUNS.sub(_spelled, text)
+    if "，" in text:
+        text = _WIDE_COMMA.sub(",", text)
     for _ in range(2):  # compatibility forms may hold what the table knows
         text = unicodedata.normalize("NFKC", text.translate(_TABLE))
     return text.replace("\N{FRACTION SLASH}", "/")

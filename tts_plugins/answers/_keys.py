@@ -12,8 +12,9 @@ import re
 from tts_plugins.answers._fold import fold
 from tts_plugins.answers._json_text import without_reasons
 from tts_plugins.answers._latex import TooDeep, linear
+from tts_plugins.answers._markers import languages_of, unspaced
 from tts_plugins.answers._numbers import Style, number
-from tts_plugins.answers._units import JOINED, clock, date, money_in_front, unit
+from tts_plugins.answers._units import JOINED, MONEY_SIGNS, clock, date, money_in_front, unit
 
 _LONG = 1000  # longer answers are compared as they stand: there is no formula in them worth the time
 _ROUNDS = 12
@@ -148,6 +149,8 @@ def _undressed(value: str) -> str:
             within = len(value) > len(opening + closing) and opening not in inner and closing not in inner
             if within and value.startswith(opening) and value.endswith(closing):
                 value = inner.strip()
+        if value.startswith("`") and number(value.strip("`")) is not None:
+            value = value.strip("`")  # a name in backticks is code, and stays so
         if value.startswith("$") and "$" not in value[1:]:
             value = value[1:].strip()
         if value.startswith(("\\$", "-$", "-\\$")):
@@ -166,7 +169,7 @@ def _ended(value: str) -> str:
 
 
 def _number_or_quantity(value: str, style: Style | None) -> str | None:
-    if not any(c.isdigit() for c in value):
+    if not any(c.isdigit() for c in value) and value.isascii():
         return None
     if (found := number(value, style)) is not None:
         return found
@@ -176,19 +179,20 @@ def _number_or_quantity(value: str, style: Style | None) -> str | None:
         amount = number(sum_[0], style or "point") or number(sum_[0], "comma")
         return None if amount is None else f"{sum_[1]}{amount}"
     match = _QUANTITY.fullmatch(value)
-    if match is None or not _UNIT.fullmatch(match["unit"]) or _NAMES.match(match["unit"]):
+    if match is None or not _UNIT.fullmatch(match["unit"]) or (_NAMES.match(match["unit"]) and match["unit"] != "min"):
         return None
     amount = number(match["number"], style or ("point" if match["unit"].casefold().startswith("dollar") else None))
     if amount is None:
         return None
     named = match["unit"]
     joined = not value[match.end("number") : match.start("unit")] and len(named) < 3 and named[0].isalpha()
+    joined = joined and not unspaced(named)
     if joined and not style and named not in JOINED:
         return None  # 2x is a product
     if re.match(r"[α-ω](?<![μω])|[A-Za-z](?=[ *^/]|\Z)(?<![mgshLNJWVACKF])", named):
         return None
     short = unit(named)
-    if short in ("€", "£", "¥", "₹"):
+    if short in MONEY_SIGNS:
         return f"{short}{amount}"
     return f"{amount}{short}" if short in ("", "°", "%", "°C", "°F") else f"{amount} {short}"
 
@@ -199,7 +203,8 @@ def _is_text(value: str) -> bool:
     if _WORD.search(rest):
         return True
     words = re.findall(r"[^\W\d_]+", rest)
-    return bool(words) and all(w.casefold() in _SHORT_WORDS for w in words) and not re.search(r"[=<>^\\]", value)
+    known = (*_SHORT_WORDS, *languages_of("yesno"))
+    return bool(words) and all(w.casefold() in known for w in words) and not re.search(r"[=<>^\\]", value)
 
 
 def _text(value: str) -> str:

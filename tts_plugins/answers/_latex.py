@@ -136,7 +136,9 @@ class _Reader:
         out.append(f"\\{name}" + "".join(f"{{{g}}}" for g in groups) + gap)
 
     def _fraction(self, out: list[str]) -> str:
-        over, under = (_wrapped(self.group().strip()) for _ in range(2))
+        over, under = _wrapped(self.group().strip()), _wrapped(self.group().strip())
+        if re.match(r"-?\d+[^\W\d_]|-", under):
+            under = f"({under})"  # 1/(2x) is not 1/2x
         before = next((part for part in reversed("".join(out[-3:]))), "")
         made = f"{over}/{under}"
         if before.isdigit() and over.isdigit() and under.isdigit():

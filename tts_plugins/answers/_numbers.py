@@ -12,6 +12,8 @@ import re
 from fractions import Fraction
 from typing import Literal
 
+from tts_plugins.answers import _numerals
+
 Style = Literal["point", "comma"]  # which of the two stands before the decimals
 
 _SIGN = r"[-+]?"
@@ -28,6 +30,7 @@ _TEN = re.compile(rf"({_SIGN})10\s*\^\s*[({{]?\s*([-+]?\d{{1,6}})\s*[)}}]?")
 _FRACTION = re.compile(rf"({_SIGN})\s*\(?\s*(-?\d{{1,18}})\s*\)?\s*/\s*\(?\s*([-+]?\d{{1,18}})\s*\)?")
 _MIXED = re.compile(rf"({_SIGN})\s*(\d{{1,12}})\s+(\d{{1,12}})\s*/\s*(\d{{1,12}})")
 _REPEATING = re.compile(r"([-+]?)(\d{0,12})\.(\d{0,12})(?:\\overline\s*\{(\d{1,12})\}|\\dot\s*\{(\d)\}|\((\d{1,12})\))")
+_PLACES = 19  # a fraction that ends within so many places is its decimal
 _WIDE = 40  # places by which an exponent is written out
 
 
@@ -38,6 +41,8 @@ def number(text: str, style: Style | None = None) -> str | None:
     ('1200.5', '300000000', '7/3', None, '1234')
     """
     text = text.strip()
+    if not text.isascii() and (value := _numerals.value_of(text)) is not None:
+        return written(value)
     if not text or not (text[-1].isdigit() or text[-1] in ".)}"):
         return None
     grouped = _grouped(text, style)
@@ -85,6 +90,8 @@ def _grouped(text: str, style: Style | None) -> str | None:
     """The number without its thousands separators and with a decimal point; None where it has no such dress."""
     if match := _COMMAS.fullmatch(text):
         sign, head, groups, part = match.groups()
+        if head.startswith("0") and style != "comma":
+            return None  # 0,500 is half, or two numbers
         if style != "comma" and (style == "point" or part or _thousands(head, groups.split(",")[1:])):
             return f"{sign}{head}{groups.replace(',', '')}{part or ''}"
         if style == "comma" and groups.count(",") == 1 and not part:
@@ -130,12 +137,12 @@ def _fraction(text: str) -> str | None:
         sign, whole, over, under = match.groups()
         if int(under) == 0:
             return None
-        return _written((-1 if sign == "-" else 1) * (int(whole) + Fraction(int(over), int(under))))
+        return written((-1 if sign == "-" else 1) * (int(whole) + Fraction(int(over), int(under))))
     if match := _FRACTION.fullmatch(text):
         sign, over, under = match.groups()
         if int(under) == 0:
             return None
-        return _written((-1 if sign == "-" else 1) * Fraction(int(over), int(under)))
+        return written((-1 if sign == "-" else 1) * Fraction(int(over), int(under)))
     return None
 
 
@@ -147,11 +154,18 @@ def _repeating(text: str) -> str | None:
     again = match[4] or match[5] or match[6]
     value = Fraction(int(whole + part or "0"), 10 ** len(part))
     value += Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(part))
-    return _written(-value if sign == "-" else value)
+    return written(-value if sign == "-" else value)
 
 
-def _written(value: Fraction) -> str:
-    return str(value.numerator) if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
+def written(value: Fraction) -> str:
+    """A value in its one form: as a whole number or a decimal where it is one, else as a fraction in lowest terms."""
+    places = next((p for p in range(_PLACES) if 10**p % value.denominator == 0), None)
+    if places is None:
+        return f"{value.numerator}/{value.denominator}"
+    if places == 0:
+        return str(value.numerator)
+    digits = str(abs(value.numerator) * (10**places // value.denominator)).rjust(places + 1, "0")
+    return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
 
 
 def value_of(text: str) -> Fraction | None:

@@ -10,7 +10,7 @@ from tts_plugins.answers._json_text import FENCE, objects
 from tts_plugins.answers._markers import CHOICES, alternatives, folded
 
 _LINE = 1000
-_SKIP = re.compile(r"(?:(?<=\n)[ \t>]+|\s|[*_]{1,3}(?=\S)|#{1,6}[ \t]|\|[ \t]|[-•][ \t]+(?=\S))*+")
+_SKIP = re.compile(r"(?:(?<=\n)[ \t>]+|\s|[*_]{1,3}(?=\S)|#{1,6}[ \t]|\|[ \t]|•[ \t]+(?=\S)|(?<=\n)-[ \t]+(?=\S))*+")
 _DISPLAY = {"$$": "$$", "\\[": "\\]", "\\begin{": "\\end{"}
 _ABBREVIATION = re.compile(
     r"(?:\b[^\W\d_]|\b(?:mr|mrs|ms|dr|st|vs|no|etc|approx|ca|jr|sr|prof|p\.m|a\.m|e\.g|i\.e|u\.s))\Z", re.I
@@ -48,7 +48,8 @@ def value_at(text: str, at: int, languages: tuple[str, ...] | None) -> str:
                 return text[start + len(opening) : end].strip()
     if text.startswith(("```", "~~~"), start):
         block = FENCE.match(text, text.rfind("\n", 0, start) + 1)
-        return block["body"].strip() if block else ""
+        if block or text.find(text[start : start + 3], start + 3, start + _LINE) < 0:
+            return block["body"].strip() if block else ""
     if text.startswith("{", start):
         found = objects(text[start : start + 20 * _LINE])
         if found and found[0][0] == 0:
@@ -60,7 +61,7 @@ def value_at(text: str, at: int, languages: tuple[str, ...] | None) -> str:
         inside, _, after = line.partition("**")
         if re.match(r"\s*(?:[.,;:!]|\Z|[^\W\d_(-])", after) or not after.strip():
             line = inside
-    if "!" in line and len(_FACTORIAL.findall(text, 0, 20 * _LINE)) < 2:
+    if "!" in line and "=" not in line and len(_FACTORIAL.findall(text, 0, 20 * _LINE)) < 2:
         line = re.sub(r"(?<=\d)!+(?=[\s*_]|\Z)", ".", line)  # "The answer is 42!" where nothing else is a factorial
     return cut(line, languages)
 
@@ -86,10 +87,10 @@ def cut(line: str, languages: tuple[str, ...] | None = None) -> str:
 
 def choice_of(line: str, languages: tuple[str, ...] | None = None) -> str | None:
     """The letter of a choice at the start of a line: (B), B., **B**, option B, B) Paris, B because …; else None."""
-    bare = re.compile(r"[*_\"'`$]*").match(line)
     low = folded(line[:60])
-    if option := _option(languages).match(low, bare.end() if bare else 0):
+    if option := _option(languages).match(low, len(line) - len(line.lstrip("*_\"'`$"))):
         line = line[option.end() :]
+        line = line[:6].upper() + line[6:]  # "option b"
     match = _LETTER.match(line)
     if match is None:
         return None
@@ -97,6 +98,8 @@ def choice_of(line: str, languages: tuple[str, ...] | None = None) -> str | None
     opened = match.start("letter") > 0
     if (rest[:1] == "'" and not opened) or unicodedata.category(rest[:1] or " ")[0] == "M":
         return None  # A'; the beginning of a word in a script that hangs its vowels on consonants
+    if not opened and re.match(r"#|[-+](?=[\s.*_]*\Z)", rest):
+        return None  # C#, A-
     if not rest.strip(" .*_$)}\"'`!\\]"):
         return letter
     if not closed and not opened:
@@ -161,7 +164,7 @@ def _reasons(line: str, languages: tuple[str, ...] | None) -> str:
         if remark.start() == 0:
             break
         line = line[: remark.start()]
-    return line.rstrip(" ,;:-")
+    return re.sub(r"(?:[ ,;:]+-*)+\Z", "", line)  # the sign of Cl- and of A- is part of it
 
 
 def _tail(line: str, languages: tuple[str, ...] | None) -> str:

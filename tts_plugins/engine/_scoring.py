@@ -12,6 +12,7 @@ from tts_plugins._calls.caller import asked_to_cancel, words
 from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.threads import in_thread
+from tts_plugins._internal.values import is_ours
 from tts_plugins.answers import Answer, AnswerKey, extract, remembered, unfinished
 from tts_plugins.engine._blocking import ask_verifier
 from tts_plugins.engine._state import SolveState
@@ -118,11 +119,9 @@ def _read(key: AnswerKey, text: str) -> object:
     return _extracted(text) if key is extract else key(text)
 
 
-def is_ours(key: AnswerKey) -> bool:
-    """Return whether an answer key is one of this package's, which are quick unless they say that they are `slow`."""
-    if getattr(key, "slow", False):
-        return False
-    return key is extract or str(getattr(key, "__module__", "")).startswith(("tts_plugins.", "tts_plugins_"))
+def is_quick(key: AnswerKey) -> bool:
+    """Return whether an answer key can be asked on the loop: those of this package, if they are not `slow`."""
+    return key is extract or (is_ours(key) and not getattr(key, "slow", False))
 
 
 async def with_answer(candidate: Candidate, key: AnswerKey, run: Run) -> Candidate:
@@ -130,7 +129,7 @@ async def with_answer(candidate: Candidate, key: AnswerKey, run: Run) -> Candida
 
     A key with a method `relate` compares the answer with those of the run by their meaning.
     """
-    if is_ours(key):
+    if is_quick(key):
         said = answered(candidate.text, key)
     else:  # it may take long, and runs on a thread
         with _reading:

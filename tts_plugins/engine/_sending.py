@@ -14,7 +14,7 @@ from tts_plugins._trace.recorder import compact
 from tts_plugins.budget import FREE, Amount, Bound, Need
 from tts_plugins.engine._blocking import ask_verifier
 from tts_plugins.engine._jobs import Ask, Job, Jobs
-from tts_plugins.engine._scoring import answered, failing_alone, is_ours, scored_by, with_answer
+from tts_plugins.engine._scoring import answered, failing_alone, is_quick, scored_by, with_answer
 from tts_plugins.engine._state import SolveState
 from tts_plugins.engine._tasks import Failure, Group, Inbox
 from tts_plugins.errors import BudgetExhausted
@@ -67,7 +67,7 @@ class Sending:
         self._failing = _NOBODY if self._alone is None else failing_alone(self._alone.name)
         # A single candidate waits for nothing: it needs no task for itself, and no hold where its verifier is free.
         self._at_once = (
-            is_ours(state.answer)
+            is_quick(state.answer)
             and not hasattr(state.answer, "relate")
             and (state.verifier is None or getattr(self._alone, "inline", False))
         )

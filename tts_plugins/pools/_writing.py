@@ -20,21 +20,26 @@ if TYPE_CHECKING:
 
 
 class PoolWriter:
-    """Writes a pool problem by problem under a temporary name, and renames it when the `with` block ends well."""
+    """Writes a pool problem by problem under a temporary name, and renames it when the `with` block ends well.
+
+    It is gzipped if its name ends in ".gz", else plain.
+    """
 
     def __init__(self, path: str | os.PathLike[str], header: PoolHeader) -> None:
         self._path, self._header = Path(path), header
         self._partial = partial(self._path)
         self._raw: io.BufferedWriter | None = None
-        self._file: gzip.GzipFile | None = None
+        self._file: gzip.GzipFile | io.BufferedWriter | None = None
 
     def __enter__(self) -> Self:
         with writing(self._path):
             self._raw = self._partial.open("xb")
-        import gzip
+        self._file = self._raw
+        if self._path.suffix == ".gz":
+            import gzip
 
-        # Without a time stamp and a name, equal pools are equal bytes.
-        self._file = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
+            # Without a time stamp and a name, equal pools are equal bytes.
+            self._file = gzip.GzipFile(filename="", mode="wb", fileobj=self._raw, mtime=0)
         self._line(header_line(self._header))
         return self
 
@@ -53,7 +58,8 @@ class PoolWriter:
         try:
             if kind is None:
                 with writing(self._path):
-                    self._file.close()
+                    if self._file is not self._raw:
+                        self._file.close()
                     self._raw.flush()
                     os.fsync(self._raw.fileno())
                     self._raw.close()

@@ -155,13 +155,22 @@ def _module(judge: Any, search: Judged) -> Verifier:
     return scoring(search, name, ask, lambda problem, candidate: (candidate,), lambda value: read_verdict(value, name))
 
 
+def _signature(judge: Any) -> Any:
+    """What a judge is asked by: its own signature (agents have one), or that of what it wraps, or of its predictor."""
+    found = getattr(judge, "signature", None)
+    inside = getattr(judge, "module", None)
+    if found is None and isinstance(inside, dspy.Module):
+        return _signature(inside)
+    predictors = judge.predictors() if found is None else ()
+    return predictors[0].signature if predictors else found
+
+
 def _fitting(judge: Any, known: Mapping[str, Any], name: str) -> dict[str, Any]:
-    predictors = judge.predictors()
     # Past DSPy's own access to `forward`, which warns of direct calls; nothing is called here.
     parameters = inspect.signature(object.__getattribute__(judge, "forward")).parameters
     wanted = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if not wanted and predictors:
-        wanted = list(predictors[0].signature.input_fields)
+    if not wanted:
+        wanted = list(getattr(_signature(judge), "input_fields", ()))
     lacking = [n for n in wanted if n not in known and (n not in parameters or parameters[n].default is inspect._empty)]
     if lacking:
         raise VerifierError(

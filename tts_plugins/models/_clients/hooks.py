@@ -1,4 +1,7 @@
-"""Hooks of the HTTP clients that are ours: when a request leaves, where a redirect leads, how much an answer holds."""
+"""Hooks of HTTP clients: when a request leaves, where a redirect leads, how much an answer holds.
+
+The clients that are ours have them as event hooks. Connections of the user's are not changed: `Bounded` wraps them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import importlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tts_plugins._internal.http_limits import BodyReader, redirect_error, redirected, same_origin
+from tts_plugins._internal.http_limits import ENCODINGS, BodyReader, redirect_error, redirected, same_origin
 from tts_plugins._internal.request_sent import leaving
 
 
@@ -35,7 +38,8 @@ async def limit(response: Any) -> None:
 @functools.cache
 def _limited_class(response: type) -> type:
     """Return a stream of the library that the client uses, httpx or its successor."""
-    base: type = importlib.import_module(response.__module__.partition(".")[0]).AsyncByteStream
+    roots = (importlib.import_module(base.__module__.partition(".")[0]) for base in response.__mro__)
+    base: type = next(found for root in roots if (found := getattr(root, "AsyncByteStream", None)) is not None)
 
     class Limited(base):  # type: ignore[misc]
         def __init__(self, inner: Any, reader: BodyReader) -> None:
@@ -54,6 +58,29 @@ def _limited_class(response: type) -> type:
 
 def _limited(response: type, inner: Any, reader: BodyReader) -> Any:
     return _limited_class(response)(inner, reader)
+
+
+class Bounded:
+    """Connections of the user's, in a copy of the client that they were given to, whose answers keep our limits."""
+
+    def __init__(self, connections: Any) -> None:
+        self._connections = connections
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connections, name)
+
+    async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+        """Send a request, and read its answer within the limits, unless it is to be streamed."""
+        request.headers["Accept-Encoding"] = ENCODINGS  # their own client may ask for more than `limit` can read
+        response = await self._connections.send(request, stream=True, **options)
+        try:
+            await limit(response)
+            if not stream:
+                await response.aread()
+        except BaseException:
+            await response.aclose()
+            raise
+        return response
 
 
 async def _traced(event: str, _: object) -> None:

@@ -10,6 +10,8 @@ import weakref
 from contextvars import ContextVar, Token
 from typing import Any
 
+from tts_plugins.models._clients.hooks import Bounded
+
 
 class ArgumentsRefused(Exception):
     """The client refused the arguments, by the error that is the cause, and has sent nothing."""
@@ -56,6 +58,7 @@ def sending() -> None:
 _REQUEST: ContextVar[Outgoing | None] = ContextVar("tts_plugins_outgoing", default=None)
 _HOOK = "_prepare_request"  # of OpenAI's clients: called with the whole request, right before it goes out
 _OPTIONS = "_prepare_options"  # of the same: called with the options of a request, before that is made
+_CONNECTIONS = "_client"  # of the same: what sends
 
 
 class _Telling:
@@ -91,7 +94,9 @@ def tell(client: Any) -> None:
         setattr(found, _HOOK, _Telling(found))
 
 
-def stay(client: Any) -> None:
-    """Have a client of our own making follow no redirect."""
+def bound(client: Any) -> None:
+    """Have a client of our own making, over connections of the user's, follow no redirect and keep our limits."""
     if (found := core(client)) is not None and hasattr(type(found), _OPTIONS):
         setattr(found, _OPTIONS, _Staying(found))
+        if hasattr(getattr(found, _CONNECTIONS, None), "aclose"):
+            setattr(found, _CONNECTIONS, Bounded(getattr(found, _CONNECTIONS)))

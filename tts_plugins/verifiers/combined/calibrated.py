@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from tts_plugins._internal.files import json_objects
 from tts_plugins._internal.values import once_made
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, DataError
@@ -164,19 +163,16 @@ def read_pool(path: str | os.PathLike[str], how: Aggregate) -> tuple[list[float]
         DataError: a line is not a record, named with its file.
     """
     scores, right = list[float](), list[bool]()
-    opener: Any = gzip.open if str(path).endswith(".gz") else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                for candidate in record.get("candidates", ()):
-                    given = candidate.get("step_scores")
-                    score = candidate.get("score") if not given else aggregate(given, how)
-                    if score is not None:
-                        scores.append(float(score))
-                        right.append(bool(candidate["correct"]))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise DataError(f"{path}, line {number}: {type(error).__name__}: {error}") from error
+    for number, record in json_objects(Path(path)):
+        try:
+            for candidate in record.get("candidates", ()):
+                given = candidate.get("step_scores")
+                score = candidate.get("score") if not given else aggregate(given, how)
+                if score is not None:
+                    scores.append(float(score))
+                    right.append(bool(candidate["correct"]))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{path}, line {number}: {type(error).__name__}: {error}") from error
     return scores, right
 
 
