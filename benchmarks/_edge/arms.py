@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tts_plugins import BestOfN, Escalation, Revision, Scored, SelfConsistency
+from tts_plugins import BestOfN, Escalation, Ladder, Revision, Scored, SelfConsistency
+from tts_plugins.policies import Rung
 from tts_plugins.stopping import Rule, Threshold
 from tts_plugins.strategies.escalation import Escalating
 
@@ -46,8 +47,10 @@ class Arm:
     checked: bool = False
 
     def strategy(self, large: Any, sampled: Any, checkable: bool) -> Any:
-        """The strategy; where a problem has nothing to check by, answers vote instead."""
-        return self.make(large, sampled) if checkable or not self.checked else SelfConsistency(n=4)
+        """The strategy; where a problem has nothing to check by, samples vote instead."""
+        if checkable or not self.checked:
+            return self.make(large, sampled)
+        return Ladder([Rung(strategy=SelfConsistency(n=4), model=sampled if self.greedy else None)])
 
 
 def _one(*_: Any) -> Any:

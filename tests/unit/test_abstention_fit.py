@@ -20,8 +20,8 @@ from tts_plugins.models import ReplayModel
 from tts_plugins.models.replay import recorded_answer
 from tts_plugins.policies import Abstention, ComputeOptimal, calibrate
 from tts_plugins.policies._calibration.answering import Sureness, way_of
+from tts_plugins.policies._calibration.inputs import held_out
 from tts_plugins.policies.abstention import choices_of, least_answered
-from tts_plugins.policies.calibrate import held_out
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.stopping import VoteLead
 from tts_plugins.testing.synthetic import synthetic_pool
@@ -188,7 +188,7 @@ def test_a_plan_that_abstains_is_chosen_by_its_confidence() -> None:
         assert plan.abstain is not None and plan.abstain.coverage > 0.3
         (why,) = (note for note in plan.notes if "unsure questions get no answer" in note)
         assert "its confidence tells right answers from wrong ones best" in why and "weighted vote 5" in why
-        assert "best score would be right more often" in why
+        assert "best score is right more often" in why
     alone = Abstention.of_pool(pool, plain.fixed, risk=0.05)
     assert alone.coverage == 0
 

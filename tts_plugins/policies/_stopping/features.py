@@ -45,7 +45,7 @@ class State(NamedTuple):
 class Standing(NamedTuple):
     """What rules without weights see of a run: the same fields of its `State`, which candidates are counted into."""
 
-    count: int
+    count: Any  # of a tuple it would be a method
     first: float
     second: float
 
