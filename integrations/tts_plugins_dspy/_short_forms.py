@@ -50,11 +50,10 @@ class _ShortForm(SearchedProgram):
             raise ConfigurationError(
                 f"{who}: give reward_fn=… (any number) or verifier=… (from 0 to 1), one of the two"
             )
-        number = isinstance(threshold, int | float) and not isinstance(threshold, bool) and threshold == threshold
-        if threshold is not None and not number:
+        if threshold is not None and not (isinstance(threshold, int | float) and threshold == threshold):
             raise ConfigurationError(f"{who}: threshold={threshold!r} must be a number")
         fails = check_fail_count(who, fail_count)
-        least = threshold if threshold is None or reward_fn is None else squash(threshold)
+        least = None if threshold is None else float(threshold) if reward_fn is None else squash(threshold)
         strategy = strategy_of(count, None if least is None else Threshold(least))
         given["verifier"] = verifier if reward_fn is None else Reward(reward_fn, who)
         super().__init__(module, strategy=strategy, **given)

@@ -181,3 +181,14 @@ def test_agents_judge_with_the_fields_that_they_are_asked_for(dspy_server: Loopb
     for k, verifier in enumerate((judge, Scaled(judge, n=1))):
         result = Scaled(program(), n=2, verifier=verifier, budget=Budget(calls=6)).solve(question=f"question {k}")
         assert result.score == 0.25 and result.usage.calls == 6
+
+
+def test_rewards_may_be_modules_and_truths(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    class Rewarding(dspy.Module):  # type: ignore[misc]
+        def forward(self, args: Any, pred: Any) -> bool:
+            return bool(pred.answer)
+
+    best = BestOfN(program(), 4, Rewarding(), True, wave=4).solve(question="q")
+    assert best.best.details["reward"] == 1.0 and best.output.answer
+    with pytest.raises(ConfigurationError, match=r"reward_fn Predict.*must take \(args, pred\); .* goes to verifier="):
+        BestOfN(program(), 4, dspy.Predict("question, answer -> score: float"))

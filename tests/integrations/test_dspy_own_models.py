@@ -104,14 +104,29 @@ def test_they_are_given_what_they_take(dspy_server: LoopbackServer, name: str) -
     lm.client.close()
 
 
+def test_a_class_that_sets_itself_up_is_searched_too(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    class Bare(dspy.BaseLM):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.model, self.history, self.callbacks, self.model_type = "bare", [], [], "chat"
+
+        def __call__(self, prompt: Any = None, messages: Any = None, **settings: Any) -> list[str]:
+            return list(dspy_lm(prompt, messages=messages, **settings))
+
+    lm = ScaledLM(Bare(), n=3)
+    assert "bare" in repr(lm)
+    with dspy.context(lm=lm):
+        program()(question="q")
+    assert dspy_server.counts.requests == 3
+
+
 def test_errors_that_are_about_something_else_are_not_tried_again(dspy_server: LoopbackServer) -> None:
     class Failing(Own):
         def forward(self, prompt: Any = None, messages: Any = None, **settings: Any) -> Any:
-            self.calls += 1
+            self.given.append(set(settings))
             raise TypeError("no such model")
 
     lm: Any = Failing(dspy_server)
     with dspy.context(lm=lm), pytest.raises(TypeError, match="no such model"):
         Scaled(program(), n=2, verifier=score)(question="q")
-    assert lm.calls == 2
+    assert len(set(map(frozenset, lm.given))) == 1, "nothing is left out"
     lm.client.close()

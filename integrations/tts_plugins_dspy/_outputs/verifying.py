@@ -29,13 +29,20 @@ def check_verifier(owner: str, value: Any) -> None:
             "dspy.Module that gives a score, or one of tts_plugins.verifiers"
         )
     reward = isinstance(value, Reward)
-    function = value.function if reward else value
+    function = _called(value.function) if reward else value
     if not takes(function, 2 if reward else _arguments(function)):
-        name = getattr(function, "__name__", type(function).__name__)
+        judges = reward and isinstance(value.function, dspy.Module)
+        name = type(value.function).__name__ if judges else getattr(function, "__name__", type(function).__name__)
         wanted = "(args, pred)" if reward else "(example, prediction), (example, prediction, trace), or the prediction"
+        wanted += "; a module that judges by its fields goes to verifier=" if judges else ""
         raise ConfigurationError(
             f"{owner}: {'reward_fn' if reward else 'verifier'} {name}{signature_of(function)} must take {wanted}"
         )
+
+
+def _called(function: Any) -> Any:
+    """What is called of a reward function: `forward`, where it is a module, got past DSPy's warning of direct calls."""
+    return object.__getattribute__(function, "forward") if isinstance(function, dspy.Module) else function
 
 
 def _arguments(function: Callable[..., Any]) -> int:
