@@ -18,9 +18,8 @@ from tts_plugins.cli import main
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models import ReplayModel
 from tts_plugins.models.replay import recorded_answer
-from tts_plugins.policies import Abstention, ComputeOptimal, calibrate
+from tts_plugins.policies import Abstention, ComputeOptimal, calibrate, held_out
 from tts_plugins.policies._calibration.answering import Sureness, way_of
-from tts_plugins.policies._calibration.inputs import held_out
 from tts_plugins.policies.abstention import choices_of, least_answered
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.stopping import VoteLead

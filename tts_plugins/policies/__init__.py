@@ -1,10 +1,9 @@
 """What chooses by what has been seen: rules and strategies that are fitted to recorded runs."""
 
-from tts_plugins.policies._calibration.inputs import held_out
 from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies.abstention import Abstention
 from tts_plugins.policies.aggregates import aggregates
-from tts_plugins.policies.calibrate import calibrate
+from tts_plugins.policies.calibrate import calibrate, held_out
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import Difficulty
 from tts_plugins.policies.ladder import Ladder, Rung

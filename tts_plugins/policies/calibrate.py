@@ -8,16 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.policies._calibration.inputs import (
-    check_pool,
-    held_apart,
-    held_out_share,
-    is_amount,
-    larger_beside,
-    prompt_notes,
-    sizes_of,
-    usable_problems,
-)
 from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies.abstention import Abstention, check_risk
 from tts_plugins.policies.aggregates import best_aggregate
@@ -107,6 +97,7 @@ def calibrate(
         ConfigurationError: a setting is wrong, or a fold would be empty.
         DataError: all candidates are truncated, or a record lacks what the fit needs.
     """
+    from tts_plugins.policies._calibration import inputs  # what is used here alone is imported here
     from tts_plugins.policies._calibration.calibration import Calibration  # numpy
     from tts_plugins.policies._calibration.table import Goal
 
@@ -115,7 +106,7 @@ def calibrate(
     if price is not None and target is not None:
         raise ConfigurationError("calibrate: give either price= or target=, not both")
     for name, value in (("price", price), ("target", target), ("extra_tokens", extra_tokens)):
-        if value is not None and not is_amount(value):
+        if value is not None and not inputs.is_amount(value):
             raise ConfigurationError(f"calibrate: {name}={value!r} must be a number from 0")
     check_confidence("calibrate", confidence)
     if abstain_risk is not None:
@@ -132,20 +123,20 @@ def calibrate(
         raise ConfigurationError(
             f"calibrate: signal={signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
         )
-    share = held_out_share(hold_out, abstain_risk)
-    check_pool(pool)
-    beside = larger_beside(pool, larger, larger_price, extra_tokens, larger_effort)
-    sizes = sizes_of(pool.fewest + (larger.fewest if larger is not None else 0), budgets)
+    share = inputs.held_out_share(hold_out, abstain_risk)
+    inputs.check_pool(pool)
+    beside = inputs.larger_beside(pool, larger, larger_price, extra_tokens, larger_effort)
+    sizes = inputs.sizes_of(pool.fewest + (larger.fewest if larger is not None else 0), budgets)
     how: Aggregate = best_aggregate(pool) if aggregate == "auto" else aggregate
     combine([1.0], how)  # raises where the name is not known
-    usable, notes = usable_problems(pool, how)
-    fitted, rest = held_apart(usable, share, seed)
+    usable, notes = inputs.usable_problems(pool, how)
+    fitted, rest = inputs.held_apart(usable, share, seed)
     work = Calibration(
         fitted, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
         extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, priced=price is not None,
         held_out=rest, abstain_risk=abstain_risk,
     )  # fmt: skip
-    notes += prompt_notes(fitted)
+    notes += inputs.prompt_notes(fitted)
     if beside is not None and not beside.same_labels:
         notes += ("equal answers do not mean the same in the two pools, so their samples are not voted on together",)
     goal = Goal(price=price, target=0.01 if target is None else target, confidence=confidence)
@@ -158,6 +149,16 @@ def calibrate(
         held_out=0 if rest is None else len(rest.problems),
     )  # fmt: skip
     return policy if abstain_risk is None else _abstaining(policy, rest or fitted, abstain_risk, confidence, how)
+
+
+def held_out(
+    pool: Pool, *, hold_out: float | None = None, abstain_risk: float | None = None, seed: int = 0
+) -> Pool | None:
+    """Return the problems of a pool that `calibrate` fits no plan to at these settings; None if there are none."""
+    from tts_plugins.policies._calibration import inputs
+
+    share = inputs.held_out_share(hold_out, abstain_risk)
+    return inputs.held_apart(inputs.usable_problems(pool, "last")[0], share, seed)[1]
 
 
 def _abstaining(policy: ComputeOptimal, pool: Pool, risk: float, confidence: float, how: Aggregate) -> ComputeOptimal:

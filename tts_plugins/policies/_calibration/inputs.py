@@ -42,13 +42,6 @@ def held_apart(pool: Pool, share: float, seed: int) -> tuple[Pool, Pool | None]:
     return tuple(replace(pool, problems=part) for part in (order[count:], order[:count]))  # type: ignore[return-value]
 
 
-def held_out(
-    pool: Pool, *, hold_out: float | None = None, abstain_risk: float | None = None, seed: int = 0
-) -> Pool | None:
-    """Return the problems of a pool that `calibrate` fits no plan to at these settings; None if there are none."""
-    return held_apart(usable_problems(pool, "last")[0], held_out_share(hold_out, abstain_risk), seed)[1]
-
-
 def usable_problems(pool: Pool, how: Aggregate) -> tuple[Pool, tuple[str, ...]]:
     """Leave out the problems that lack a score, or all scores where most problems lack one; say so."""
     unscored = {p.id for p in pool.problems if any(c.scored(how) is None for c in p.candidates)}
