@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from tts_plugins._concurrency import forks
+from tts_plugins.errors import ConfigurationError
 
 T = TypeVar("T")
 _Close = Callable[[], Coroutine[Any, Any, object]]
@@ -21,6 +22,15 @@ class PerLoop(Generic[T]):
     def __init__(self) -> None:
         self._kept: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[T, object]] = WeakKeyDictionary()
         _holders.add(self)
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError(
+            "connections cannot be pickled: they belong to this process; where an object with connections is needed in "
+            "another one, give a recipe of it, such as tts_plugins.engine.Factory(OpenAICompatibleModel, 'qwen3-4b')"
+        )
+
+    def __deepcopy__(self, memo: object) -> PerLoop[T]:
+        return PerLoop()  # a copy of a model makes connections of its own
 
     @property
     def here(self) -> T | None:

@@ -57,6 +57,8 @@ def _main(arguments: Sequence[str]) -> int:
         return run(arguments)
     except BrokenPipeError:
         return 1  # the reader of our output has gone (`| head`)
+    except KeyboardInterrupt:  # before the command began, while it was imported
+        return 130
     finally:
         try:
             sys.stdout.flush()
