@@ -68,6 +68,7 @@ def prompt_notes(pool: Pool) -> tuple[str, ...]:
 
 
 def check_pool(pool: Pool) -> None:
+    """Raise unless a pool has problems enough, and samples that were not all cut."""
     from tts_plugins.pools import Pool
 
     given: Any = pool
@@ -89,6 +90,7 @@ def check_pool(pool: Pool) -> None:
 def larger_beside(
     pool: Pool, larger: Pool | None, price: float | None, extra: float, effort: str | None
 ) -> LargerPool | None:
+    """Return the larger model's pool, matched to the smaller one's; None if there is none."""
     from tts_plugins.policies._calibration.larger_model import LargerPool  # numpy
     from tts_plugins.pools import Pool
 
@@ -109,6 +111,7 @@ def larger_beside(
 
 
 def sizes_of(most: int, budgets: Sequence[int] | None) -> list[int]:
+    """Return the budgets, rising: those that are given, or powers of two and all samples."""
     if budgets is None:
         return sorted({most, *(2**i for i in range(2, 8) if 2**i < most)})
     sizes = sorted(set(budgets))
