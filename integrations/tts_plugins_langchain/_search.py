@@ -139,7 +139,7 @@ class Search(BaseSearch[Sample]):
     def begin(self, problem: Problem, seed: int | None, attempts: Attempts | None) -> Sample:
         """A candidate that is asked with the target's input."""
         parents = [] if attempts is None else [attempt.seed for attempt in attempts.history]
-        return self._begun(seed, parents, partial(self._target.asked, problem, attempts))  # it knows no search: no cycle
+        return self._begun(seed, parents, partial(self._target.asked, problem, attempts))  # no cycle
 
     def ask(
         self, seed: int | None, asked: Callable[[], Any], parents: Sequence[int | None] = ()

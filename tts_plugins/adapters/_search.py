@@ -143,7 +143,6 @@ class BaseSearch(SearchHooks[S]):
                 if meter.refused is None or not meter.untouched:
                     raise
                 prepaid = await meter.room()
-                continue
             finally:
                 self._spent.append(meter.close())
                 meter.refusal = None  # its traceback has this frame, which has the meter: a cycle
