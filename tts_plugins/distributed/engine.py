@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -86,8 +87,10 @@ class RayEngine:
         await asyncio.to_thread(connect, self.address)
         taken, limits = (None, self.budget) if ledger is None else _all_of(ledger)
         try:
-            async for each in self._run(jobs, sent, limits, counted=ledger is not None or limits is not None):
-                yield each
+            run = self._run(jobs, sent, limits, counted=ledger is not None or limits is not None)
+            async with contextlib.aclosing(run) as outcomes:  # what it has spent is known once it is closed
+                async for each in outcomes:
+                    yield each
         finally:
             if taken is not None:
                 _settle(taken, self._usage)
@@ -98,8 +101,9 @@ class RayEngine:
         fleet = Fleet(account, work, self.workers, self.in_flight, self.options, counted=counted)
         try:
             await fleet.begin()
-            async for each in fleet.outcomes(jobs):
-                yield each
+            async with contextlib.aclosing(fleet.outcomes(jobs)) as outcomes:
+                async for each in outcomes:
+                    yield each
         finally:
             usage = await fleet.end()
             figures = await asyncio.to_thread(account.figures)
