@@ -131,6 +131,21 @@ async def test_a_killed_account_is_restored() -> None:
     assert 0.99 * 1200 <= calls == engine.stats.spent.calls <= 1200
 
 
+async def test_an_account_that_is_lost_for_good_costs_all_that_was_left() -> None:
+    import ray
+
+    ledger, killed = Ledger(Budget(calls=5000)), False
+    with pytest.raises(TTSError, match="the account of the budget is lost"):
+        async for _ in solve_stream(map(str, range(5000)), model=Factory(work.model, 0.02), budget=ledger,
+                                    engine=RayEngine(workers=1, in_flight=8), return_errors=True, **FOUR):  # fmt: skip
+            if not killed:
+                killed = True
+                names = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True)]
+                name = next(name for name in names if name.startswith("tts-plugins-account-"))
+                ray.kill(ray.get_actor(name, namespace="tts_plugins"))
+    assert ledger.spent.calls == 5000 and not any(ledger.held)
+
+
 async def test_a_problem_that_kills_each_worker_fails_alone() -> None:
     problems = [*"abc", "bad", *"defgh"]
     engine = RayEngine(workers=1, in_flight=4)
