@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,12 +26,14 @@ from tts_plugins.adapters import (
     answer_key,
     metered_verifier,
     parsed_only,
+    setting,
 )
 from tts_plugins.engine import Trace
 from tts_plugins.errors import AllCandidatesFailed
 from tts_plugins.metering import Meter
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.types import Generation, Reply
+from tts_plugins_langchain._io.asked_form import misfit
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import generation_of
 from tts_plugins_langchain._io.graph_checks import check_finished
@@ -193,7 +195,8 @@ class Search(BaseSearch[Sample]):
         sample.output = output
         if self.over:  # nobody waits for this thread any more
             self._runs.close_now(sample, self._runs.ended(sample))
-        made = generation_of(self._shown(output), self._unparsed(output))
+        shown = self._shown(output)
+        made = generation_of(shown, self._unparsed(output) or misfit(shown, self.problem.metadata))
         if isinstance(made.text, Text) and made.text.unparsed is not None:
             self._unread.append((sample, made))
         return made
@@ -222,12 +225,12 @@ class Search(BaseSearch[Sample]):
         if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             await self._runs.ashow(sample, message)
 
-    def variables(self, meter: Meter, sample: Sample | None) -> Sequence[tuple[ContextVar[Any], Any]]:
+    def around(self, meter: Meter, sample: Sample | None) -> AbstractContextManager[None]:
         """Where LangChain's callbacks find the meter, and a cache the candidate's number."""
         salt = self._salt
         if sample is not None:
             salt += f"/{sample.place}" + ("" if self.settings.seed is None else f"@{self.settings.seed}")
-        return (METERED, MeterHandler(meter, self.details)), (SAMPLE, salt)
+        return setting((METERED, MeterHandler(meter, self.details)), (SAMPLE, salt))
 
     def where(self, sample: Sample) -> str:
         """The target and the candidate's number."""
