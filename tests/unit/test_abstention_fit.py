@@ -18,10 +18,9 @@ from tts_plugins.cli import main
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models import ReplayModel
 from tts_plugins.models.replay import recorded_answer
-from tts_plugins.policies import Abstention, ComputeOptimal, calibrate
+from tts_plugins.policies import Abstention, ComputeOptimal, calibrate, held_out
 from tts_plugins.policies._calibration.answering import Sureness, way_of
 from tts_plugins.policies.abstention import choices_of, least_answered
-from tts_plugins.policies.calibrate import held_out
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.stopping import VoteLead
 from tts_plugins.testing.synthetic import synthetic_pool
@@ -84,6 +83,9 @@ def test_bad_data_is_refused() -> None:
     for value in (1.5, math.nan, -0.1, True):
         with pytest.raises(ConfigurationError, match="must be a number from 0 to 1"):
             Abstention.fit([value], [True])
+    for grade in (0.5, None, "no", math.nan):
+        with pytest.raises(ConfigurationError, match=r"the grade .* must be true or false"):
+            Abstention.fit([0.5, 0.5], [True, grade])  # type: ignore[list-item]
     empty = Pool(header=PoolHeader(model="m", dataset="d"), problems=())
     with pytest.raises(DataError, match="no problems"):
         Abstention.of_pool(empty, SelfConsistency(n=4))
@@ -185,7 +187,7 @@ def test_a_plan_that_abstains_is_chosen_by_its_confidence() -> None:
         assert plan.abstain is not None and plan.abstain.coverage > 0.3
         (why,) = (note for note in plan.notes if "unsure questions get no answer" in note)
         assert "its confidence tells right answers from wrong ones best" in why and "weighted vote 5" in why
-        assert "best score would be right more often" in why
+        assert "best score is right more often" in why
     alone = Abstention.of_pool(pool, plain.fixed, risk=0.05)
     assert alone.coverage == 0
 
