@@ -33,7 +33,7 @@ from tts_plugins.errors import AllCandidatesFailed
 from tts_plugins.metering import Meter
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.types import Generation, Reply
-from tts_plugins_langchain._io.asked_form import misfit
+from tts_plugins_langchain._io.asked_form import AskedForm
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import generation_of
 from tts_plugins_langchain._io.graph_checks import check_finished
@@ -94,7 +94,7 @@ class Search(BaseSearch[Sample]):
     ) -> None:
         super().__init__(model=model, problem=problem, settings=settings)
         self._target, self._shown, self._unparsed, self._runs = target, shown, unparsed, runs
-        self._salt = SAMPLE.get()
+        self._form, self._salt = AskedForm(problem.metadata), SAMPLE.get()
         self._samples: dict[int | None, Sample] = {}
         self._apart = False
         self._unread: list[tuple[Sample, Generation]] = []
@@ -195,7 +195,7 @@ class Search(BaseSearch[Sample]):
         if self.over:  # nobody waits for this thread any more
             self._runs.close_now(sample, self._runs.ended(sample))
         shown = self._shown(output)
-        made = generation_of(shown, self._unparsed(output) or misfit(shown, self.problem.metadata))
+        made = generation_of(shown, self._unparsed(output) or self._form.misfit(shown))
         if isinstance(made.text, Text) and made.text.unparsed is not None:
             self._unread.append((sample, made))
         return made
