@@ -52,6 +52,7 @@ _apart: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_apart
 _pooled: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_pooled", default=False)
 # The calls of `run_sync` around what runs here, the innermost last, and the threads of those that still wait.
 _calls: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("tts_plugins_calls", default=())
+running_code.read(_calls)
 _waiting: dict[int, int] = {}
 _numbers = itertools.count()
 # At exit no thread is reliable: the daemons are about to be stopped, and from Python 3.12 on none starts.
@@ -102,15 +103,15 @@ async def _awaited(value: Awaitable[T]) -> T:
 def on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> Awaitable[T]:
     """Return the result of a user's coroutine function, computed off the engine's own loop."""
     if not on_engine_loop() or _green():
-        return _noted(function, *args, **keywords)
+        return _noted(function(*args, **keywords))
     context = contextvars.copy_context()
     return asyncio.wrap_future(_user.submit(lambda: _contained(function, *args, **keywords), context))
 
 
-async def _noted(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
-    key = running_code.begun(contextvars.copy_context(), asyncio.current_task())
+async def _noted(made: Awaitable[T]) -> T:
+    key = running_code.begun(running_code.read_here(), asyncio.current_task())
     try:
-        return await function(*args, **keywords)
+        return await made
     finally:
         running_code.ended(key)
 
@@ -128,7 +129,7 @@ async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any
     """Run the function so that what would end the loop that all share ends the function only."""
     process = forks.process()
     try:
-        result = await _noted(function, *args, **keywords)
+        result = await _noted(function(*args, **keywords))
     except BaseException as error:
         if forks.process() != process:
             forks.leave(error)
@@ -145,7 +146,7 @@ def on_engine_loop() -> bool:
     return asyncio.get_running_loop() is _engine.running
 
 
-def waiting_threads(context: contextvars.Context | None = None) -> tuple[int, ...]:
+def waiting_threads(context: running_code.Variables | None = None) -> tuple[int, ...]:
     """Return the threads that wait in `run_sync` for what runs here, or in a context; the innermost call's last."""
     calls = _calls.get() if context is None else context.get(_calls, ())
     return tuple(thread for call in calls if (thread := _waiting.get(call)) is not None)
