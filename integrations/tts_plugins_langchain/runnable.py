@@ -25,7 +25,7 @@ from tts_plugins_langchain._io.parts import Leaves, forms_of, leaves_of, model_n
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.variants import varied
-from tts_plugins_langchain._runs import Runs
+from tts_plugins_langchain._runs import Runs, passing_on
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import SPECS
 
@@ -200,8 +200,8 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 name=self._model.name,
                 input=input,
                 carrier=self._carrier,
-                invoke=lambda asked, inner: varied(bound).invoke(asked, inner, **kwargs),
-                ainvoke=lambda asked, inner: varied(bound).ainvoke(asked, inner, **kwargs),
+                invoke=lambda asked, inner: passing_on(varied(bound)).invoke(asked, inner, **kwargs),
+                ainvoke=lambda asked, inner: passing_on(varied(bound)).ainvoke(asked, inner, **kwargs),
                 output_tokens=lambda: output_tokens_of(bound, kwargs),
                 models=lambda: model_names_of(bound, kwargs, config),
             ),

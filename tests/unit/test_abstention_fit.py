@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,15 @@ def test_files_and_pages(tmp_path: Path) -> None:
     assert alike.count('class="curve') == 1 and "there is no dot" in alike and ">-<" in alike
     assert page.count('class="curve') == 1 and "&lt;none&gt;" in page and "questions answered" in page
     assert "no threshold" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_thresholds_that_fall_together_keep_their_letters_apart() -> None:
+    found = Abstention.fit([0.9] * 60 + [0.5] * 40, [True] * 60 + [False] * 40)
+    page = abstention_page([(name, found) for name in ("first", "second", "third")], "m")
+    letters = set(re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="8.5"', page))
+    dots = set(re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3"', page))
+    assert found.below == 0.9 and len(dots) == 1 and len(letters) == 3
+    assert page.count("at most 5%, with 90% confidence") == 3
 
 
 def test_the_command_prints_the_promise_and_writes_the_page(tmp_path: Path, capsys: Any) -> None:
