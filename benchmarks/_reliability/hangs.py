@@ -234,13 +234,13 @@ say("ok" if [g.value for g in greenlets] == [True] * 3 else repr([g.value for g 
 """,
     "an account and a place that a solve holds whose loop was closed": """
 async def never(content):
+    loop.stop()  # once the place is taken
     await asyncio.sleep(1e6)
 
 account, calls = Ledger(Budget(calls=4)), []
 model = CallableModel(lambda content: never(content) if content == "never" else "a", concurrency=1)
 loop = asyncio.new_event_loop()
 kept = loop.create_task(solve("never", model=model, strategy=SelfConsistency(n=3), budget=account))
-loop.call_later(0.3, loop.stop)
 loop.run_forever()
 threading.Timer(0.5, loop.close).start()  # while the others wait
 places = solve_sync("q", model=model, strategy=SelfConsistency(n=2))

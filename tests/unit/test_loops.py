@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -91,3 +92,26 @@ def test_a_model_s_connections_are_closed_before_the_loop(
         gc.collect()
         assert (Slow.closed, caplog.messages) == (1, [])
     _kept.clear()
+
+
+@pytest.mark.parametrize("client", ["ours", "theirs"])
+def test_a_model_that_many_loops_use_keeps_none_of_them(client: str) -> None:
+    """Regression: each `asyncio.run` of a program left a loop behind for as long as the model lived."""
+
+    def make() -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=server.base_url, api_key="-")
+
+    with LoopbackServer() as server:
+        model = OpenAICompatibleModel("m", base_url=server.base_url, api_key="-", max_tokens=9)
+        if client == "theirs":
+            model = OpenAICompatibleModel("m", client=make, max_tokens=9)
+        loops = []
+        for _ in range(4):
+            loop = asyncio.new_event_loop()
+            loops.append(weakref.ref(loop))
+            loop.run_until_complete(solve("q", model=model, strategy=SelfConsistency(n=2)))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+            del loop
+        gc.collect()
+        assert [each() for each in loops] == [None] * 4

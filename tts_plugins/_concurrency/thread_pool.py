@@ -43,6 +43,11 @@ class Pool:
 
     def __init__(self) -> None:
         self._lock = forks.lock()
+        self.renew()
+        forks.renew(self)
+
+    def renew(self) -> None:
+        """Begin without threads, in a child too: those of the parent do not run there."""
         self._idle: list[queue.SimpleQueue[_Job]] = []  # the inboxes of idle threads: the last one is the warmest
         self._waiting: collections.deque[_Job] = collections.deque()
         self._threads = 0
@@ -141,6 +146,11 @@ class Pool:
                     self._idle.append(inbox)
             if job is None:
                 job = inbox.get()
+
+
+POOL = Pool()
+pooled: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_pooled", default=False)
+"""Set on a thread of the pool, whose function may wait for a solve of its own."""
 
 
 class Inbox:

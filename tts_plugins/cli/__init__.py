@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import signal
@@ -29,7 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as opened:
         _open_streams(opened)
         _end_on_sigterm(opened)
-        return _main(sys.argv[1:] if arguments is None else arguments)
+        code = _main(sys.argv[1:] if arguments is None else arguments)
+        if arguments is None:  # the program ends with this
+            _end_at_once_on_signals(code)
+            opened.pop_all()
+        return code
 
 
 def _open_streams(opened: ExitStack) -> None:
@@ -50,13 +55,26 @@ def _end_on_sigterm(opened: ExitStack) -> None:
         opened.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
 
 
-def _main(arguments: Sequence[str]) -> int:
-    from tts_plugins.cli._app import run
+def _end_at_once_on_signals(code: int) -> None:
+    """Let a further signal cut short the interpreter's wait for its threads, and not change the exit code."""
+    if threading.current_thread() is threading.main_thread():
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(each) != signal.SIG_IGN:
+                signal.signal(each, lambda *_: os._exit(code))
+                # Python gives handlers up in its last steps, and the signal would then kill it.
+                atexit.register(signal.signal, each, signal.SIG_IGN)
 
+
+def _main(arguments: Sequence[str]) -> int:
     try:
+        from tts_plugins.cli._app import run
+
         return run(arguments)
     except BrokenPipeError:
         return 1  # the reader of our output has gone (`| head`)
+    except KeyboardInterrupt:  # before the command began, or after it has ended
+        sys.stderr.write("tts-plugins: interrupted\n")
+        return 130
     finally:
         try:
             sys.stdout.flush()

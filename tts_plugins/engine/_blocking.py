@@ -16,7 +16,8 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
-from tts_plugins._internal.threads import in_thread, submit
+from tts_plugins._concurrency.loop_threads import submit
+from tts_plugins._internal.threads import in_thread
 from tts_plugins.protocols import ForwardingRun, Model, Run, SetVerifier, Verifier
 from tts_plugins.types import Problem, Reply
 

@@ -11,8 +11,8 @@ from typing import Any, Unpack
 
 from tts_plugins._calls.context import SCOPE
 from tts_plugins._calls.running_solves import running_loop
+from tts_plugins._concurrency.sync_calls import run_sync
 from tts_plugins._internal.config import check_count
-from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Event
 from tts_plugins.answers import extract, prepare
 from tts_plugins.budget import Budget
