@@ -29,11 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     with ExitStack() as opened:
         _open_streams(opened)
-        _end_on_sigterm(opened)
+        whole = arguments is None  # the program ends with this
+        _end_on_sigterm(None if whole else opened)
         code = _main(sys.argv[1:] if arguments is None else arguments)
-        if arguments is None:  # the program ends with this
+        if whole:
             _end_at_once_on_signals(code)
-            opened.pop_all()
         return code
 
 
@@ -47,12 +47,13 @@ def _open_streams(opened: ExitStack) -> None:
             reconfigure(errors="replace")  # a terminal that cannot show a character shows a "?"
 
 
-def _end_on_sigterm(opened: ExitStack) -> None:
+def _end_on_sigterm(opened: ExitStack | None) -> None:
     """Treat SIGTERM as Ctrl-C, so that a container's stop or a scheduler's limit leaves what there is."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         # Raised again, so that the current handler of Ctrl-C gets it.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-        opened.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+        if opened is not None:
+            opened.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end_at_once_on_signals(code: int) -> None:
