@@ -203,9 +203,11 @@ def test_an_integration_brings_its_own_framework_alone(name: str, needs: str, wi
         ("from tts_plugins_langchain import TestTimeScaling", "langchain", "langchain"),
         ("from tts_plugins_langchain import TestTimeScaling", "langgraph", "langchain"),
         ("import tts_plugins_dspy", "dspy", "dspy"),
+        *(("from tts_plugins.server import serve", name, "server") for name in ("starlette", "uvicorn", "aiohttp")),
+        ("from tts_plugins.server import create_app", "prometheus_client", "server"),
     ],
 )
-def test_an_integration_without_its_framework_names_the_extra(code: str, missing: str, extra: str) -> None:
+def test_what_is_not_installed_names_the_extra(code: str, missing: str, extra: str) -> None:
     if missing in ("langchain", "langgraph"):
         pytest.importorskip("langchain_core")
     said = run(

@@ -67,6 +67,11 @@ def wrong_ones() -> None:
     Scaled(program, strateg="best-of-n")  # wrong
     Scaled(program, n="x")  # wrong
     Scaled(program, copy="no")  # wrong
+    Scaled(program, 8)  # wrong
+    ScaledLM(program, 8)  # wrong
+    scale(chain, 8)  # wrong
+    scale_client(client, 8)  # wrong
+    TestTimeScaling(8)  # wrong
     ScaledLM(program, strateg="best-of-n")  # wrong
     ScaledLM(program, copy=True)  # wrong
     BestOfNProgram(program, 3, temprature=0.7)  # wrong

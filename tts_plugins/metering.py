@@ -108,6 +108,11 @@ class Meter:
         return cls(scope.ledger, role=role, prices=prices, prepaid=prepaid)
 
     @property
+    def prices(self) -> Prices:
+        """What its calls cost, as it was given."""
+        return self._prices
+
+    @property
     def usage(self) -> Usage:
         """What was settled so far."""
         return self._usage

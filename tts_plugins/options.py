@@ -7,7 +7,7 @@ To add a setting that `solve` and all adapters take, add it to `CommonOptions` (
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Required, TypedDict
 
@@ -80,6 +80,40 @@ def check_common(owner: str, given: Mapping[str, Any]) -> None:
     on_abstain = given.get("on_abstain", "none")
     if on_abstain not in ("none", "raise", "escalate"):
         raise ConfigurationError(f"{owner}: on_abstain={on_abstain!r} is not known; use 'none', 'raise' or 'escalate'")
+
+
+def check_placed(call: str, placed: Sequence[Any]) -> None:
+    """Check that no setting was given by its place in a call.
+
+    Args:
+        call: how the call begins, with what may be given by place: "Scaled(module".
+
+    Raises:
+        UnknownSettingError: some were; the message has the call to write.
+    """
+    if placed:
+        opening = call if call.endswith("(") else f"{call}, "
+        named = ", ".join(f"{_meant(value)}={_short(value)}" for value in placed)
+        raise UnknownSettingError(
+            f"{call.partition('(')[0]}: {_short(placed[0])} is given by its place, and settings are given by name; "
+            f"write {opening}{named})"
+        )
+
+
+def _meant(value: Any) -> str:
+    """The setting that a value without a name is probably for."""
+    if isinstance(value, Budget | Ledger | Mapping):
+        return "budget"
+    if isinstance(value, str) or (callable(value) and hasattr(value, "to_dict")):
+        return "strategy"
+    if callable(value) or isinstance(value, Verifier | SetVerifier):
+        return "verifier"
+    return "n" if is_whole(value) else "…"
+
+
+def _short(value: Any) -> str:
+    name = getattr(value, "__name__", None)
+    return name if isinstance(name, str) else f"{value!r:.80}"
 
 
 def check_names(owner: str, given: Collection[str], known: Collection[str]) -> None:

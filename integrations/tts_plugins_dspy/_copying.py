@@ -45,6 +45,8 @@ _UNCHANGING = (
     *(dspy.BaseLM, BaseCallback, logging.Logger),
 )
 """What copies share: it does not change, or is meant to be shared."""
+_UNSTARTED = {"deno_process": None, "_owner_thread": None, "_mounted_files": False, "_tools_registered": False}
+"""What a `dspy.PythonInterpreter` holds of the process that it has started."""
 _METACLASSES = (type, abc.ABCMeta, type(typing.Protocol))
 
 
@@ -125,6 +127,8 @@ class Copying:
             return self._module(value)
         if isinstance(value, _CONTAINERS):
             return self._container(value, self._data)
+        if isinstance(value, dspy.PythonInterpreter):
+            return self._interpreter(value)
         self._left -= 1
         if self._left < 0 or not (_is_buffer(value) or is_plain(value)):
             raise _NoData
@@ -141,6 +145,13 @@ class Copying:
         if isinstance(owner, dspy.Module) and id(owner) not in self._modules:
             return value
         return types.MethodType(value.__func__, self._data(owner))
+
+    def _interpreter(self, value: Any) -> Any:
+        """An interpreter as it was before it was started: one that runs belongs to a single thread."""
+        new = self.copies[id(value)] = copy.copy(value)
+        for name, held in vars(value).items():
+            vars(new)[name] = _UNSTARTED.get(name, copy.copy(held) if isinstance(held, _CONTAINERS) else held)
+        return new
 
     def _buffer(self, value: Any) -> Any:
         new = self.copies[id(value)] = copy.copy(value)
@@ -171,7 +182,7 @@ def could_change(value: Any) -> bool:
         return not isinstance(value.__self__, dspy.Module) and could_change(value.__self__)
     if isinstance(value, (dspy.Module, *_UNCHANGING)):  # modules are looked at themselves
         return False
-    return isinstance(value, _CONTAINERS) or _is_buffer(value) or is_plain(value)
+    return isinstance(value, (*_CONTAINERS, dspy.PythonInterpreter)) or _is_buffer(value) or is_plain(value)
 
 
 def _is_buffer(value: Any) -> bool:

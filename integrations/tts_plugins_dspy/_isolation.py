@@ -12,19 +12,22 @@ from tts_plugins_dspy._copying import DEEP, SHARED, Copying, could_change
 from tts_plugins_dspy._state import may_change
 
 _OWN = ("dspy", "tts_plugins_dspy")
+_KEEPING = (types.FunctionType, dspy.PythonInterpreter)
+"""What DSPy's own modules keep no state without: a `forward` that was set, and, before 3.3, an interpreter."""
 
 
 def keeps_state(program: Any) -> bool:
     """Return whether a program may change its attributes, or what these hold.
 
-    It errs on the side of yes: a copy that is not needed costs microseconds. DSPy's own modules keep none. Another
-    module keeps none if it holds nothing that could change, and its code only reads attributes of `self`.
+    It errs on the side of yes: a copy that is not needed costs microseconds. DSPy's own modules keep none, unless they
+    hold an interpreter. Another module keeps none if it holds nothing that could change, and its code only reads
+    attributes of `self`.
     """
     return any(
         any(name not in SHARED and could_change(value) for name, value in vars(module).items())
         or any(may_change(kind, vars(module)) for kind in kinds)
         for module in modules_of(program)
-        if (kinds := _classes(module)) or any(isinstance(value, types.FunctionType) for value in vars(module).values())
+        if (kinds := _classes(module)) or any(isinstance(value, _KEEPING) for value in vars(module).values())
     )
 
 

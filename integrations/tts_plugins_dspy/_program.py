@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Any, Never, Unpack
 
 import dspy
 
 from tts_plugins import Result
-from tts_plugins.adapters import REVISING, MeteredModel, check_names
+from tts_plugins.adapters import REVISING, MeteredModel, check_names, check_placed
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_dspy._calls.scope import HINT
 from tts_plugins_dspy._calls.usage import predictors_of
@@ -62,9 +62,10 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         ConfigurationError: it is not a module, or a setting is wrong.
     """
 
-    def __init__(self, module: Any, **options: Unpack[ProgramOptions]) -> None:
+    def __init__(self, module: Any, *placed: Never, **options: Unpack[ProgramOptions]) -> None:
         super().__init__()
         who, given = type(self).__name__, dict[str, Any](**options)
+        check_placed(f"{who}(module", placed)
         check_names(who, given, ProgramOptions.__annotations__)
         if not isinstance(module, dspy.Module):
             raise ConfigurationError(f"{who}: module={module!r} is not a dspy.Module; pass dspy.Predict(...) or such")

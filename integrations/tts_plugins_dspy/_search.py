@@ -31,7 +31,7 @@ from tts_plugins_dspy._calls.own_threads import carry_into_threads
 from tts_plugins_dspy._calls.scope import Scope, derive, ledger_around, scope_here, scoped
 from tts_plugins_dspy._calls.usage import output_tokens_of
 from tts_plugins_dspy._isolation import isolated
-from tts_plugins_dspy._outputs.forms import generation_of, last_field, problem_of, written_of
+from tts_plugins_dspy._outputs.forms import generation_of, last_field, named_inputs, problem_of, written_of
 from tts_plugins_dspy._outputs.verifying import verifier_of
 from tts_plugins_dspy._streaming import Relay, SearchStream, in_worker_thread
 from tts_plugins_dspy._variants import varied
@@ -93,12 +93,13 @@ class Search(BaseSearch[Sample]):
         isolate: bool = False,
         deep: bool = False,
     ) -> None:
-        super().__init__(
-            model=model, problem=problem_of(args, inputs) if problem is None else problem, settings=settings
-        )
-        self._module, self._temperature, self._args, self.inputs = module, temperature, args, inputs
+        self.inputs = named_inputs(module, args, inputs)
+        super().__init__(model=model, problem=problem or problem_of(self.inputs), settings=settings)
+        self._module, self._temperature, self._args, self._inputs = module, temperature, args, inputs
         self._read, self._verify, self._vote, self._check_revision = read, verify, vote, check_revision
         self._outer, self._trace, self._hints = scope_here(), dspy.settings.get("trace"), hints
+        if self.prices is None and self._outer is not None:
+            self.prices = self._outer.meter.prices  # in a thread that lost its context variables
         self._samples: dict[int | None, Sample] = {}
         self._fail_count, self._failures = fail_count, 0
         self._isolate, self._deep = isolate, deep
@@ -200,13 +201,13 @@ class Search(BaseSearch[Sample]):
         """The module's prediction."""
 
         def predict() -> Any:
-            return sample.module(*self._args, **self.inputs)
+            return sample.module(*self._args, **self._inputs)
 
         return predict() if self._stream is None else in_worker_thread(predict)
 
     def acall(self, sample: Sample) -> Awaitable[Any]:
         """The module's prediction, by its `acall`."""
-        called: Awaitable[Any] = sample.module.acall(*self._args, **self.inputs)
+        called: Awaitable[Any] = sample.module.acall(*self._args, **self._inputs)
         return called
 
     def read(self, sample: Sample, output: Any) -> Generation:

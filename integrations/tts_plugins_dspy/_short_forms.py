@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, Never, Unpack
 
 from tts_plugins import BestOfN as BestOfNStrategy
 from tts_plugins import Revision
-from tts_plugins.adapters import check_count, check_names, is_whole
+from tts_plugins.adapters import check_count, check_names, check_placed, is_whole
 from tts_plugins.errors import ConfigurationError, UnknownSettingError
 from tts_plugins.protocols import Strategy
 from tts_plugins.stopping import Threshold
@@ -29,11 +29,13 @@ class _ShortForm(SearchedProgram):
         reward_fn: RewardFunction | None,
         threshold: float | None,
         fail_count: int | None,
+        placed: tuple[Any, ...],
         options: ShortFormOptions,
         own: str,
         strategy_of: Callable[[int, Threshold | None], Strategy],
     ) -> None:
         who, given = type(self).__name__, dict[str, Any](**options)
+        check_placed(f"{who}(module, N, reward_fn, threshold, fail_count", placed)
         if "strategy" in given:
             raise ConfigurationError(
                 f"{who}: strategy={given['strategy']!r} is for Scaled; leave it out, or use Scaled"
@@ -48,11 +50,10 @@ class _ShortForm(SearchedProgram):
             raise ConfigurationError(
                 f"{who}: give reward_fn=… (any number) or verifier=… (from 0 to 1), one of the two"
             )
-        number = isinstance(threshold, int | float) and not isinstance(threshold, bool) and threshold == threshold
-        if threshold is not None and not number:
+        if threshold is not None and not (isinstance(threshold, int | float) and threshold == threshold):
             raise ConfigurationError(f"{who}: threshold={threshold!r} must be a number")
         fails = check_fail_count(who, fail_count)
-        least = threshold if threshold is None or reward_fn is None else squash(threshold)
+        least = None if threshold is None else float(threshold) if reward_fn is None else squash(threshold)
         strategy = strategy_of(count, None if least is None else Threshold(least))
         given["verifier"] = verifier if reward_fn is None else Reward(reward_fn, who)
         super().__init__(module, strategy=strategy, **given)
@@ -69,7 +70,7 @@ class BestOfNProgram(_ShortForm):
         reward_fn: RewardFunction | None = None,
         threshold: float | None = None,
         fail_count: int | None = None,
-        *,
+        *placed: Never,
         wave: int | None = None,
         **options: Unpack[ShortFormOptions],
     ) -> None:
@@ -92,7 +93,7 @@ class BestOfNProgram(_ShortForm):
             ConfigurationError: there is neither or both of two, or a setting is wrong.
         """
         self._set_up(
-            module, N, reward_fn, threshold, fail_count, options, "wave",
+            module, N, reward_fn, threshold, fail_count, placed, options, "wave",
             lambda count, stop: BestOfNStrategy(n=count, stop=stop, wave=wave),
         )  # fmt: skip
 
@@ -107,7 +108,7 @@ class RefineProgram(_ShortForm):
         reward_fn: RewardFunction | None = None,
         threshold: float | None = None,
         fail_count: int | None = None,
-        *,
+        *placed: Never,
         chains: int = 1,
         **options: Unpack[ShortFormOptions],
     ) -> None:
@@ -138,4 +139,4 @@ class RefineProgram(_ShortForm):
                 raise ConfigurationError(f"Refine: N={count} attempts cannot be shared evenly by chains={chains!r}")
             return Revision(chains=chains, rounds=count // chains, select="best", stop=stop)
 
-        self._set_up(module, N, reward_fn, threshold, fail_count, options, "chains", strategy)
+        self._set_up(module, N, reward_fn, threshold, fail_count, placed, options, "chains", strategy)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, Never, Unpack
 
 import dspy
 
 from tts_plugins import Candidate, Generation, Problem
-from tts_plugins.adapters import MeteredModel, Text, as_verifier, check_names, required_parameters
+from tts_plugins.adapters import MeteredModel, Text, as_verifier, check_names, check_placed, required_parameters
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.scope import scope_here
@@ -44,8 +44,9 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
 
     _tts_plugins_searches = True
 
-    def __init__(self, lm: Any, **options: Unpack[LMOptions]) -> None:
+    def __init__(self, lm: Any, *placed: Never, **options: Unpack[LMOptions]) -> None:
         given = dict[str, Any](**options)
+        check_placed("ScaledLM(lm", placed)
         check_names("ScaledLM", given, LMOptions.__annotations__)
         if not isinstance(lm, dspy.BaseLM):
             raise ConfigurationError(f"ScaledLM: lm={lm!r} is not a language model; pass dspy.LM(...)")
@@ -55,14 +56,15 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
                 "language model gives texts; use Scaled(program, verifier=…), or an LLMJudge"
             )
         self.lm = lm
-        super().__init__(lm.model, model_type=lm.model_type, cache=lm.cache, num_retries=lm.num_retries)
-        self.kwargs = lm.kwargs
+        standing = {name: getattr(lm, name) for name in ("model_type", "cache", "num_retries") if hasattr(lm, name)}
+        super().__init__(getattr(lm, "model", type(lm).__name__), **standing)
+        self.kwargs = getattr(lm, "kwargs", {})
         self._temperature = check_temperature("ScaledLM", given.pop("temperature", 1.0))
         concurrency = given.pop("concurrency", None)
         self._settings = Held.of("ScaledLM", given)
         as_verifier("ScaledLM", self._settings.verifier)
         check_escalation("ScaledLM", self._settings.escalate)
-        self._model = MeteredModel(str(lm.model), concurrency)
+        self._model = MeteredModel(str(self.model), concurrency)
 
     def __call__(self, prompt: Any = None, *, messages: Any = None, **kwargs: Any) -> Any:
         """The chosen output, in the form that the language model gives."""
@@ -76,7 +78,8 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         """The same search over a changed language model; its history and its list of callbacks are its own."""
         made = copy.copy(self)
         made.lm = self.lm.copy(**changes)
-        made.kwargs, made.history, made.callbacks = made.lm.kwargs, [], list(self.callbacks)
+        made.model, made.kwargs = getattr(made.lm, "model", self.model), getattr(made.lm, "kwargs", {})
+        made.history, made.callbacks = [], list(self.callbacks)
         return made
 
     def dump_state(self) -> dict[str, Any]:
@@ -90,7 +93,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         )
 
     def __repr__(self) -> str:
-        return f"ScaledLM({self.lm.model!r}, {self._settings.shown()})"
+        return f"ScaledLM({self.model!r}, {self._settings.shown()})"
 
     def __getattr__(self, name: str) -> Any:
         if name == "lm" or name.startswith("_"):

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NotRequired, Self, Unpack, cast
+from typing import Annotated, Any, Never, NotRequired, Self, Unpack, cast
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import OmitFromInput
@@ -19,7 +19,7 @@ from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
 from tts_plugins import Budget, Result, Usage
-from tts_plugins.adapters import LIMITS, VARIANT, MeteredModel, SearchSettings, check_names, setting
+from tts_plugins.adapters import LIMITS, VARIANT, MeteredModel, SearchSettings, check_names, check_placed, setting
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.strategies.escalation import Escalation
 from tts_plugins_langchain._fields import MiddlewareOptions
@@ -106,14 +106,15 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
     state_schema = ScalingState
     tools: list[BaseTool] = []  # noqa: RUF012 - as the base class declares it
 
-    def __new__(cls, **options: Unpack[MiddlewareOptions]) -> TestTimeScaling:
+    def __new__(cls, *placed: Never, **options: Unpack[MiddlewareOptions]) -> TestTimeScaling:
         """Return one whose agent has a node for a person, where one is to be asked."""
         further = as_escalation("TestTimeScaling", options.get("escalate"))
         asks = isinstance(further, Escalation) and further.person
         return super().__new__(_AskingPerson if asks and cls is TestTimeScaling else cls)
 
-    def __init__(self, **options: Unpack[MiddlewareOptions]) -> None:
+    def __init__(self, *placed: Never, **options: Unpack[MiddlewareOptions]) -> None:
         super().__init__()
+        check_placed("TestTimeScaling(", placed)
         given: dict[str, Any] = {**options}
         name: str = given.pop("name", "TestTimeScaling")
         self._name = name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Unpack, cast
+from typing import Any, Never, Unpack, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
@@ -14,7 +14,7 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec, Input, Output,
 from pydantic import BaseModel, Field, PrivateAttr
 
 from tts_plugins import Result
-from tts_plugins.adapters import MeteredModel, SearchSettings, check_names
+from tts_plugins.adapters import MeteredModel, SearchSettings, check_names, check_placed
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier
@@ -259,6 +259,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
 
 def scale(
     runnable: Runnable[Input, Output] | Callable[..., Any],
+    *placed: Never,
     **options: Unpack[ScaleOptions],
 ) -> ScaledRunnable[Input, Output]:
     """Wrap a chain, so that it is asked several times and gives the best answer.
@@ -290,5 +291,6 @@ def scale(
     """
     if not isinstance(runnable, Runnable) and not callable(runnable):
         raise ConfigurationError(f"scale: runnable={runnable!r} is not a runnable; pass a chain, a model or a function")
+    check_placed("scale(chain", placed)
     check_names("scale", options, ScaleOptions.__annotations__)
     return ScaledRunnable(bound=coerce_to_runnable(cast(Any, runnable)), **options)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack, cast
+from typing import Any, Never, Self, TypeVar, Unpack, cast
 
 from openai import AsyncOpenAI, OpenAI
 
 from tts_plugins import Result
-from tts_plugins.adapters import SearchOptions, SearchSettings, as_verifier, check_names, shown_address
+from tts_plugins.adapters import SearchOptions, SearchSettings, as_verifier, check_names, check_placed, shown_address
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_openai._forms import takes_request
@@ -30,7 +30,7 @@ class ScaleOptions(SearchOptions, total=False):
     verifier: Verifier | SetVerifier | Callable[..., Any] | None
 
 
-def scale(client: C, **options: Unpack[ScaleOptions]) -> C:
+def scale(client: C, *placed: Never, **options: Unpack[ScaleOptions]) -> C:
     """Return the client with `chat.completions.create` and `parse` that ask several times and give the best answer.
 
         client = scale(OpenAI(), strategy=BestOfN(n=8), verifier=check, budget=Budget(tokens=20_000))
@@ -71,6 +71,7 @@ def scale(client: C, **options: Unpack[ScaleOptions]) -> C:
         raise ConfigurationError(
             f"scale: client={found!r} is not an OpenAI client; pass OpenAI(...) or AsyncOpenAI(...)"
         )
+    check_placed("scale(client", placed)
     check_names("scale", options, ScaleOptions.__annotations__)
     given: dict[str, Any] = {**options}
     concurrency = given.pop("concurrency", 128)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import enum
 import functools
 import json
 import queue
@@ -297,6 +299,13 @@ def test_reading_votes_asks_no_language_model(dspy_server: LoopbackServer, dspy_
     close(reader)
 
 
+class Colour(enum.Enum):
+    """A choice in a typed signature."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
 class Thing(pydantic.BaseModel):
     """What a typed signature asks for."""
 
@@ -313,11 +322,21 @@ TYPED: dict[str, tuple[Any, list[str], str, Any]] = {
         '[{"name": "b", "size": %d}]',
         [Thing(name="a", size=1)],
     ),
+    "optional": (int | None, ["null", "None"], "%d", None),
+    "set": (set[str], ['["b", "a"]', '["a", "b"]'], '["%d"]', {"a", "b"}),
+    "choices": (
+        dict[Colour, int],
+        ['{"red": 1, "blue": 2}', '{"blue": 2, "red": 1}'],
+        '{"red": %d}',
+        {Colour.RED: 1, Colour.BLUE: 2},
+    ),
+    "date": (datetime.date, ["2024-02-03", " 2024-02-03"], "2024-03-04", datetime.date(2024, 2, 3)),
 }
 
 
+@pytest.mark.parametrize("scaled", ["program", "model"])
 @pytest.mark.parametrize("kind", TYPED)
-def test_votes_agree_on_typed_values(dspy_server: LoopbackServer, dspy_lm: Any, kind: str) -> None:
+def test_votes_agree_on_typed_values(dspy_server: LoopbackServer, dspy_lm: Any, kind: str, scaled: str) -> None:
     annotation, ways, other, expected = TYPED[kind]
 
     def reply(body: dict[str, Any], index: int) -> str:
@@ -325,8 +344,10 @@ def test_votes_agree_on_typed_values(dspy_server: LoopbackServer, dspy_lm: Any, 
 
     dspy_server.configure(reply=reply)
     signature = dspy.Signature({"question": (str, dspy.InputField()), "answer": (annotation, dspy.OutputField())})
-    with dspy.context(lm=ScaledLM(dspy_lm, strategy=SelfConsistency(n=3))):
-        answers = [dspy.Predict(signature)(question=f"question {k}").answer for k in range(4)]
+    ask, votes = dspy.Predict(signature), SelfConsistency(n=3)
+    with dspy.context(lm=ScaledLM(dspy_lm, strategy=votes) if scaled == "model" else dspy_lm):
+        asked = Scaled(ask, strategy=votes) if scaled == "program" else ask
+        answers = [asked(question=f"question {k}").answer for k in range(4)]
     assert answers == [expected] * 4 and dspy_server.counts.requests == 12
 
 

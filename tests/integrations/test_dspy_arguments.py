@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("dspy")
@@ -13,8 +14,9 @@ import dspy
 from tts_plugins_dspy import BestOfN, Refine, Scaled, ScaledLM
 
 from tests.dspy_models import language_model, program, score
-from tts_plugins import Budget
-from tts_plugins.errors import ConfigurationError
+from tests.imitations import said
+from tts_plugins import Budget, Revision
+from tts_plugins.errors import AllCandidatesFailed, ConfigurationError
 from tts_plugins.testing.loopback import LoopbackServer
 
 
@@ -111,3 +113,82 @@ def test_what_all_of_them_take_is_checked_as_they_are_made(
 def test_prices_may_be_a_list_as_files_have_them(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
     usage = Scaled(program(), n=2, price=[1.0, 2.0], budget=Budget(usd=1)).solve(question="q").usage
     assert usage.usd == pytest.approx((usage.prompt_tokens + 2 * usage.completion_tokens) / 1e6)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda lm: Scaled(program(), 8), r"Scaled: 8 is given by its place, .*; write Scaled\(module, n=8\)"),
+        (lambda lm: Scaled(program(), score), r"write Scaled\(module, verifier=score\)"),
+        (lambda lm: Scaled(program(), Budget(calls=2), 3), r"write Scaled\(module, budget=Budget\(.*\), n=3\)"),
+        (lambda lm: Scaled(program(), "best-of-n"), r"write Scaled\(module, strategy='best-of-n'\)"),
+        (lambda lm: Scaled(program(), Revision(chains=1, rounds=2)), r"strategy=Revision\("),
+        (lambda lm: ScaledLM(lm, 8), r"write ScaledLM\(lm, n=8\)"),
+        (lambda lm: BestOfN(program(), 3, score, 1, 2, 4), r"write BestOfN\(module, N, .*, fail_count, n=4\)"),
+        (lambda lm: Refine(program(), 3, score, 1, 2, 4), r"write Refine\(module, N, .*, fail_count, n=4\)"),
+    ],
+)
+def test_settings_without_their_names_are_shown_with_them(dspy_lm: Any, call: Any, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        call(dspy_lm)
+
+
+@pytest.mark.parametrize("given", ["0.5", dspy.Prediction(score="0.5")], ids=["text", "field without a type"])
+@pytest.mark.parametrize("kind", ["verifier", "reward_fn"])
+def test_scores_that_models_wrote_as_texts(dspy_server: LoopbackServer, dspy_lm: Any, kind: str, given: Any) -> None:
+    function = (lambda pred: given) if kind == "verifier" else (lambda args, pred: given)
+    best = BestOfN(program(), 2, **{kind: function})
+    if isinstance(given, str):  # of a function, and not of a model
+        with pytest.raises(AllCandidatesFailed, match="return a"):
+            best(question="q")
+    else:
+        assert best.solve(question="q").score == (0.5 if kind == "verifier" else pytest.approx(2 / 3))
+
+
+def test_a_reward_that_is_no_single_number_is_shown(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    with pytest.raises(AllCandidatesFailed, match=r"returned array\(\[0.5, 0.6\]\); return a number"):
+        BestOfN(program(), 2, lambda args, pred: np.array([0.5, 0.6]))(question="q")
+
+
+class Placed(dspy.Module):  # type: ignore[misc]
+    """Its inputs may be given by place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = program()
+
+    def forward(self, question: str, hints: int = 0, **more: Any) -> Any:
+        return self.ask(question=question)
+
+
+def test_inputs_by_place_have_their_names_for_verifiers(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    def knows(example: Any, prediction: Any) -> bool:
+        return (example.question, example.hints, example.more) == ("q", 2, 3)
+
+    result = Scaled(Placed(), n=2, verifier=knows).solve("q", 2, more=3)
+    assert result.score == 1.0 and result.problem.content == {"question": "q", "hints": 2, "more": 3}
+    assert BestOfN(Placed(), 2, lambda args, pred: len(args)).solve("q").best.details["reward"] == 1.0
+
+
+def test_agents_judge_with_the_fields_that_they_are_asked_for(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    def reply(body: dict[str, Any], index: int) -> str:
+        if "next_tool_name" in str(body):
+            return said(next_thought="well", next_tool_name="finish", next_tool_args="{}")
+        return said(reasoning="so", score=0.25) if "`score`" in str(body) else said(answer=index)
+
+    dspy_server.configure(reply=reply)
+    judge = dspy.ReAct("question, answer -> score: float", tools=[])
+    for k, verifier in enumerate((judge, Scaled(judge, n=1))):
+        result = Scaled(program(), n=2, verifier=verifier, budget=Budget(calls=6)).solve(question=f"question {k}")
+        assert result.score == 0.25 and result.usage.calls == 6
+
+
+def test_rewards_may_be_modules_and_truths(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    class Rewarding(dspy.Module):  # type: ignore[misc]
+        def forward(self, args: Any, pred: Any) -> bool:
+            return bool(pred.answer)
+
+    best = BestOfN(program(), 4, Rewarding(), True, wave=4).solve(question="q")
+    assert best.best.details["reward"] == 1.0 and best.output.answer
+    with pytest.raises(ConfigurationError, match=r"reward_fn Predict.*must take \(args, pred\); .* goes to verifier="):
+        BestOfN(program(), 4, dspy.Predict("question, answer -> score: float"))

@@ -25,7 +25,7 @@ import dspy
 from tts_plugins_dspy import Refine, Scaled
 from tts_plugins_dspy._isolation import isolated, keeps_state
 
-from tests.dspy_models import aclose, program, score
+from tests.dspy_models import VERSION, aclose, program, score
 from tts_plugins.testing.loopback import LoopbackServer
 
 T = TypeVar("T")
@@ -380,3 +380,42 @@ def test_a_copy_shares_what_is_no_state(dspy_server: LoopbackServer, dspy_lm: An
     assert made.more["self"] is made and (made.more["client"] is module.client) is not deep  # type: ignore[attr-defined]
     assert originals[id(made.write)] is module.write and copies[id(module.write)] is made.write
     assert made.write is not module.write and made.write.history is module.write.history
+
+
+class Interpreter(dspy.PythonInterpreter):  # type: ignore[misc]
+    """Belongs to the thread that first used it, as those of DSPy that run."""
+
+    _owner_thread: int | None = None
+
+    def execute(self, code: str, variables: Any = None, *more: Any) -> Any:
+        """Run nothing."""
+        self._owner_thread = self._owner_thread or threading.get_ident()
+        assert self._owner_thread == threading.get_ident(), "another candidate's thread has used it"
+        return {"answer": "1"}
+
+    __call__ = execute
+
+    def shutdown(self) -> None:
+        """End nothing."""
+
+
+class Interpreting(dspy.Module):  # type: ignore[misc]
+    """Runs code beside its model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask, self.interpreter = program(), Interpreter()
+
+    def forward(self, question: str) -> Any:
+        made = self.ask(question=question)
+        self.interpreter.execute(f"{made.answer}")
+        meeting.wait()
+        return made
+
+
+def test_each_candidate_has_an_interpreter_of_its_own(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    module = Interpreting()
+    result = Scaled(module, n=3, verifier=score).solve(question="q")
+    assert len(result.candidates) == 3 and module.interpreter._owner_thread is None
+    if VERSION < (3, 3):  # from then on DSPy makes one for each call
+        assert keeps_state(dspy.ProgramOfThought("question -> answer: int", interpreter=Interpreter()))

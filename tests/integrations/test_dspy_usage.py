@@ -14,7 +14,7 @@ from tts_plugins_dspy import Scaled, ScaledLM
 
 from tests.dspy_models import VERSION, aclose, program, score
 from tts_plugins import Budget, Ledger
-from tts_plugins.testing.loopback import LoopbackServer
+from tts_plugins.testing.loopback import LoopbackServer, Reply
 
 
 class Tracked(dspy.Module):  # type: ignore[misc]
@@ -142,3 +142,44 @@ def test_bars_may_be_made_while_others_clear_them() -> None:
     bar = tqdm.tqdm.__new__(tqdm.tqdm, total=1, disable=True)
     tqdm.tqdm._instances.clear()  # as another `dspy.Parallel` does at this moment
     bar.__init__(total=1, disable=True)
+
+
+def test_tool_calls_are_counted_as_the_server_counts_them(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    function = {"name": "look", "arguments": '{"city": "Paris"}'}
+    call = {"id": "call_0123456789abcdef", "type": "function", "function": function}
+    dspy_server.configure(reply=lambda body, index: Reply("", finish_reason="tool_calls", tool_calls=[call] * 3))
+
+    class Calling(dspy.Module):  # type: ignore[misc]
+        def forward(self, question: str) -> Any:
+            return dspy.Prediction(answer=str(dspy.settings.lm(question)))
+
+    result = Scaled(Calling(), n=2, verifier=lambda pred: 0.5).solve(question="q")
+    counted = dspy_server.wait()
+    assert result.usage.exact and result.usage.tokens == counted.tokens and counted.requests == 2
+
+
+class Two(dspy.Module):  # type: ignore[misc]
+    """Two searches in one program, which say nothing of prices."""
+
+    def __init__(self, threads: bool) -> None:
+        super().__init__()
+        self.first, self.second = Scaled(program(), n=2, verifier=score), Scaled(program(), n=2, verifier=score)
+        self.threads = threads
+
+    def forward(self, question: str) -> Any:
+        if self.threads:
+            pairs = [(self.first, {"question": question}), (self.second, {"question": f"{question} again"})]
+            return dspy.Parallel(num_threads=2, disable_progress_bar=True)(pairs)[0]
+        self.first(question=question)
+        return self.second(question=f"{question} again")
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_searches_inside_of_one_with_a_price_have_that_price(
+    dspy_server: LoopbackServer, dspy_lm: Any, threads: bool
+) -> None:
+    scaled = Scaled(Two(threads), n=2, verifier=score, price=(1.0, 2.0), budget=Budget(usd=0.01))
+    result = scaled.solve(question="q")
+    counted = dspy_server.wait()
+    assert counted.requests == 8 and result.usage.exact
+    assert result.usage.usd == pytest.approx((counted.prompt_tokens + 2 * counted.completion_tokens) / 1e6)

@@ -224,6 +224,29 @@ async def test_thoughts_that_only_the_total_counts_are_charged() -> None:
     assert [(usage.tokens, usage.exact) for usage in charged] == [(530, True), (40, True)]
 
 
+@pytest.mark.parametrize(
+    ("usage", "prompt", "completion"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 510}, 9, 501),  # past its limit, unseen
+        ({"prompt_tokens": 9, "total_tokens": 510}, 9, 501),  # Gemini, where all of it was thoughts
+        ({"prompt_tokens": 9, "completion_tokens": None, "total_tokens": 11}, 9, 2),
+        ({"prompt_tokens": 9, "completion_tokens": 2, "completion_tokens_details": {"reasoning_tokens": 30}}, 9, 32),
+        ({"prompt_tokens": 9, "completion_tokens": 40, "completion_tokens_details": {"reasoning_tokens": 38}}, 9, 40),
+        ({"input_tokens": 9, "output_tokens": 2}, 9, 2),
+        ({"input_tokens": 9, "output_tokens": 2, "cache_read_input_tokens": 5}, 14, 2),
+        ({"prompt_tokens": 9, "completion_tokens": 2, "cache_read_input_tokens": 3000}, 3009, 2),
+        ({"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 16, "cache_creation_input_tokens": 5}, 14, 2),
+        ({"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11, "cache_read_input_tokens": 5}, 9, 2),
+    ],
+)
+async def test_what_is_counted_under_other_names_or_beside_is_charged(usage: Any, prompt: int, completion: int) -> None:
+    async with answering({"choices": [choice(0, "4")], "usage": usage}) as running:
+        model = OpenAICompatibleModel("m", base_url=str(running.make_url("/v1")), api_key="-", max_tokens=40)
+        charged = (await solve("q", model=model, strategy=BestOfN(n=1))).usage
+        await model.aclose()
+    assert (charged.prompt_tokens, charged.completion_tokens, charged.exact) == (prompt, completion, True)
+
+
 TOLD = {"prompt_tokens": 5, "completion_tokens": 150, "total_tokens": 155}
 
 

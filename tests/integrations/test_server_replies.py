@@ -329,6 +329,18 @@ async def test_tls_where_none_is_spoken_says_so() -> None:
         await model.aclose()
 
 
+async def test_groq_s_usage_in_a_stream_is_read() -> None:
+    chunks = part({"content": "4"}), part({}, "stop", x_groq={"id": "r", "usage": used(12, 5)})
+    end, _, _ = await ended(lambda request: event_stream(*chunks), stream=True)
+    assert (end.usage.prompt_tokens, end.usage.completion_tokens, end.usage.exact) == (12, 5, True)
+
+
+async def test_a_thought_without_an_answer_is_not_paid_for_twice() -> None:
+    end, server, _ = await ended(raw(chat(None, usage=used(12, 9), reasoning_content="I think 4.")))
+    assert isinstance(end, Result) and end.candidates[0].reasoning == "I think 4." and end.answer is None
+    assert len(server.bodies) == 1 and (end.usage.tokens, end.usage.exact) == (21, True)
+
+
 # Candidates -----------------------------------------------------------------------------------------------------------
 
 REFUSALS: list[tuple[str, Callable[[str], Any]]] = [
@@ -488,6 +500,49 @@ async def test_lines_end_in_any_way(end: str) -> None:
 
 
 # Errors inside a 200 --------------------------------------------------------------------------------------------------
+
+
+async def test_events_without_blank_lines_between_them_are_read() -> None:
+    end, _, _ = await ended(
+        lambda request: event_stream(part({"content": "4"}), part({}, "stop"), end="\n"), stream=True
+    )
+    assert isinstance(end, Result) and end.text == "4"
+
+
+async def test_an_event_that_is_called_an_error_says_what_was_wrong() -> None:
+    reply = event_stream(part({"content": "4"}), 'event: error\ndata: {"message": "boom"}', done=False)
+    end, _, _ = await ended(lambda request: reply, stream=True)
+    assert isinstance(end, AllCandidatesFailed) and "boom" in str(end)
+
+
+async def test_parts_that_are_texts_are_read() -> None:
+    end, _, _ = await ended(raw(chat(["The answer", {"type": "text", "text": " is 4."}], usage=used(12, 9))))  # type: ignore[arg-type]
+    assert isinstance(end, Result) and end.text == "The answer is 4."
+
+
+async def test_gemini_s_words_for_a_wrong_key_end_the_search() -> None:
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]
+    error = {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT", "details": details}
+    end, server, ledger = await ended(raw([{"error": error}], status=400), n=4)
+    assert isinstance(end, AuthenticationFailed) and ledger.usage.tokens == 0 and len(server.bodies) <= 4
+
+
+@pytest.mark.parametrize("path", ["", "/", "/openai/deployments/d"])
+async def test_a_query_of_the_address_stands_behind_the_path(path: str) -> None:
+    with RawServer(raw(chat("4"))) as server:
+        model = OpenAICompatibleModel("m", base_url=f"{server.base_url}{path}?api-version=2024&key={KEY}", api_key="-")
+        assert (await solve(QUESTION, model=model, strategy=SelfConsistency(n=1))).text == "4"
+        assert server.requests[0].path == f"/v1{path.rstrip('/')}/chat/completions?api-version=2024&key={KEY}"
+        server.reply = raw(f"what is {KEY}?", status=400)
+        with pytest.raises(AllCandidatesFailed) as caught:
+            await solve(QUESTION, model=model, strategy=SelfConsistency(n=1))
+        assert KEY not in "".join(traceback.format_exception(caught.value))
+        await model.aclose()
+
+
+def test_the_address_of_a_request_is_no_base_url() -> None:
+    with pytest.raises(ConfigurationError, match="leave out what follows /v1"):
+        OpenAICompatibleModel("m", base_url="http://127.0.0.1:8000/v1/chat/completions", api_key="-")
 
 
 async def test_a_choice_that_is_an_error_is_no_candidate() -> None:

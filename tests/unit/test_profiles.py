@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.profiles import Profile, load_profile, profile_names
 from tts_plugins.stopping import Threshold
 from tts_plugins.testing import ScriptedModel
+
+ROOT = Path(__file__).parents[2]
 
 CAREFUL = """
 [tool.tts-plugins.profiles.careful]
@@ -317,3 +321,12 @@ def test_a_models_type_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "tts-plugins.toml").write_text(f"[profiles.p]\n{line}\n")
     with pytest.raises(ConfigurationError, match="is not known; use one of openai"):
         load(tmp_path, "p")
+
+
+def test_a_command_finds_the_module_of_a_profile_in_the_working_directory(tmp_path: Path) -> None:
+    """Regression: a console script does not have the working directory on its path, and `python -m` does."""
+    (tmp_path / "my_checks_here.py").write_text("def is_valid(problem, candidate):\n    return True\n")
+    (tmp_path / "tts-plugins.toml").write_text('[profiles.careful]\nverifier = "my_checks_here:is_valid"\n')
+    code = f"import sys; sys.path[0] = {str(ROOT)!r}; from tts_plugins.cli import main; main(['profiles', '--json'])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0 and "careful" in run.stdout, run.stderr

@@ -13,18 +13,18 @@ from tts_plugins._internal.json_bytes import decode
 
 _NESTS = ("error", "errors", "detail", "details", "fault", "exception", "response")
 _TEXTS = ("message", "msg", "detail", "error", "error_description", "error_message", "reason", "title", "errorMessage")
-_CODES = ("code", "type", "status", "__type", "error", "error_code")
+_CODES = ("code", "type", "status", "__type", "error", "error_code", "reason")
 _FIELDS = ("param", "parameter", "field")
 # Error codes of OpenAI, Anthropic, Google, AWS, vLLM and gateways that correspond to HTTP statuses.
 _STATUS = {
     "insufficient_quota": 402, "payment_required": 402, "billing_hard_limit_reached": 402, "billing_error": 402,
     "insufficient_balance": 402, "invalid_api_key": 401, "authentication_error": 401, "unauthenticated": 401,
-    "unauthorized": 401, "authenticationerror": 401, "permission_denied": 403, "permission_error": 403,
-    "accessdeniedexception": 403, "model_not_found": 404, "not_found_error": 404, "not_found": 404,
-    "notfounderror": 404, "rate_limit_exceeded": 429, "rate_limit_error": 429, "resource_exhausted": 429,
-    "too_many_requests": 429, "throttlingexception": 429, "overloaded_error": 529, "unavailable": 503,
-    "invalid_request_error": 400, "invalid_argument": 400, "badrequesterror": 400, "context_length_exceeded": 400,
-    "unimplemented": 501,
+    "api_key_invalid": 401, "unauthorized": 401, "authenticationerror": 401, "permission_denied": 403,
+    "permission_error": 403, "accessdeniedexception": 403, "model_not_found": 404, "not_found_error": 404,
+    "not_found": 404, "notfounderror": 404, "rate_limit_exceeded": 429, "rate_limit_error": 429,
+    "resource_exhausted": 429, "too_many_requests": 429, "throttlingexception": 429, "overloaded_error": 529,
+    "unavailable": 503, "invalid_request_error": 400, "invalid_argument": 400, "badrequesterror": 400,
+    "context_length_exceeded": 400, "unimplemented": 501,
 }  # fmt: skip
 _OVERFLOW = re.compile(
     r"context.?(length|window|size)|maximum (context|prompt|input) |prompt is too long|input is too long|"
@@ -50,8 +50,9 @@ class ErrorBody:
     @property
     def status(self) -> int | None:
         known = [_STATUS[code] for code in self.codes if code in _STATUS]
-        if 402 in known:
-            return 402  # a used-up account hides behind 429
+        for hidden in (402, 401):  # a used-up account hides behind 429, and a wrong key behind 400
+            if hidden in known:
+                return hidden
         numbers = [int(code) for code in self.codes if code.isdigit() and 400 <= int(code) < 600]
         return next(iter([*numbers, *known]), None)
 

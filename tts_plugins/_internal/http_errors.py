@@ -55,7 +55,7 @@ def reply_error(
         now: seconds of the epoch.
     """
     said = read_error(body)
-    code = said.status if status < 300 or (said.status == 402 and status in (400, 403, 429)) else status
+    code = said.status if status < 300 or (said.status in (401, 402) and status in (400, 403, 429)) else status
     text = cut(without_secrets(said.text, secrets)) or "without a word"
     after = None if headers is None else retry_after(headers, now)
     return status_error(code or 500, who, text, after=after, names=names, overflow=said.overflow)

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from tts_plugins.errors import ConfigurationError
 
@@ -56,13 +56,18 @@ def hidden_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     return {name: hidden(value) for name, value in (headers or {}).items()}
 
 
+_SECRET = re.compile("key|token|sig|secret|code|pass", re.IGNORECASE)
+
+
 def secrets_in(headers: Any, *keys: str | None, url: str = "") -> frozenset[str]:
-    """Return the values that must not show: of all but the plain headers, further keys, passwords in addresses."""
+    """Return the values that must not show: of all but the plain headers, of addresses, and further keys."""
     given = [v for name, v in dict(headers or {}).items() if not _PLAIN.fullmatch(str(name).lower())]
     # A client has objects in the place of headers that it leaves out; their words are those of ordinary messages.
     values = [v.decode("latin-1") if isinstance(v, bytes) else v for v in given if isinstance(v, str | bytes)]
     address = urlsplit(url) if "@" in url else None
     values += [unquote(address.password)] if address is not None and address.password else []
+    query = parse_qsl(urlsplit(url).query) if "?" in url else []
+    values += [value for name, value in query if _SECRET.search(name)]
     return frozenset(v for v in (*values, *(k for k in keys if k)) if len(v.strip()) >= _SHORTEST)
 
 

@@ -12,6 +12,7 @@ from tts_plugins.types import Usage
 
 # Texts of real tokenisers run at about 3 to 6 bytes a token; beyond this, tokens were left out of the count.
 _BYTES_A_TOKEN, _BYTES_OF_ONE = 7.0, 16.0
+_CACHED = ("cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 Price = Callable[[int, int], float | None]
@@ -67,21 +68,31 @@ class Report(NamedTuple):
         """Read a server's usage object, whatever it is; return a report as it is."""
         if isinstance(reported, Report):
             return reported
-        details, read = field(reported, "completion_tokens_details"), field(reported, "prompt_tokens_details")
-        prompt, completion = (
-            count_of(field(reported, "prompt_tokens"), 1),
-            count_of(field(reported, "completion_tokens"), 0),
-        )
+        into, out = "prompt_tokens", "completion_tokens"
+        if field(reported, into) is None and field(reported, out) is None:
+            into, out = "input_tokens", "output_tokens"  # Anthropic's names, and those of OpenAI's responses
+        details, read = field(reported, f"{out}_details"), field(reported, f"{into}_details")
+        prompt, completion = count_of(field(reported, into), 1), count_of(field(reported, out), 0)
         thought = 0 if details is None else count_of(field(details, "reasoning_tokens"), 1) or 0
+        cached = 0 if read is None else count_of(field(read, "cached_tokens"), 1) or 0
         if prompt is not None and completion is not None:
-            # xAI and Gemini count thoughts in the total only.
             beside = max(0, (count_of(field(reported, "total_tokens"), 1) or 0) - prompt - completion)
-            completion += beside
+            # Anthropic counts what its cache read and wrote beside the prompt, and gateways give that on or add it.
+            moved = sum(count_of(field(reported, name), 1) or 0 for name in _CACHED)
+            if moved and (moved > prompt or moved == beside or into == "input_tokens"):
+                prompt, beside = prompt + moved, max(0, beside - moved)
+            # xAI and Gemini count thoughts in the total only; more thoughts than tokens are not among them.
+            beside = beside or (thought if thought > completion else 0)
+            completion, thought = completion + beside, max(thought, beside)
+        elif field(reported, out) is None and (total := count_of(field(reported, "total_tokens"), 1)) is not None:
+            # Gemini leaves it out where all were thoughts.
+            completion = total if prompt is None else max(0, total - prompt)
+            thought = max(thought, completion)
         return cls(
             prompt,
             completion,
             thought,
-            0 if read is None else count_of(field(read, "cached_tokens"), 1) or 0,
+            cached,
             bool(field(reported, "every_choice")),
             bool(field(reported, "upper_bound")),
         )

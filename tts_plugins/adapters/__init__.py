@@ -40,7 +40,7 @@ from tts_plugins.adapters._texts import Text, Unparsed, answer_key, as_key, pars
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.engine.solve import default_profile
 from tts_plugins.models.stepping import Stepping
-from tts_plugins.options import check_names
+from tts_plugins.options import check_names, check_placed
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
@@ -78,6 +78,7 @@ __all__ = [
     "charge_of",
     "check_count",
     "check_names",
+    "check_placed",
     "default_profile",
     "described",
     "field",

@@ -19,7 +19,7 @@ from tts_plugins.adapters._metered import METER, Attempts, CandidateLost, Metere
 from tts_plugins.adapters._settings import SearchSettings
 from tts_plugins.engine.solve import solve, solve_sync
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, TTSError
-from tts_plugins.metering import Meter
+from tts_plugins.metering import Meter, Prices
 from tts_plugins.protocols import Role, SetVerifier, Verifier
 from tts_plugins.strategies.escalation import Escalation
 from tts_plugins.types import Candidate, Generation, Problem, Reply, Result, Usage
@@ -34,6 +34,7 @@ class BaseSearch(SearchHooks[S]):
     Attributes:
         sync: whether the search drives the synchronous methods; set when it runs.
         over: whether the search has ended: threads that come later are not waited for.
+        prices: of its calls: those of the settings, else of the search around this one, whose budget pays.
     """
 
     sync = True
@@ -41,6 +42,8 @@ class BaseSearch(SearchHooks[S]):
 
     def __init__(self, *, model: MeteredModel, problem: Problem, settings: SearchSettings) -> None:
         self.model, self.problem, self.settings = model, problem, settings
+        around = METER.get()
+        self.prices: Prices = settings.price if around is None or settings.price is not None else around.prices
         self.passing = Passing()
         self._spent: list[Usage] = []  # by the calls of the framework
         self._judge: Verifier | SetVerifier | None = None
@@ -129,7 +132,7 @@ class BaseSearch(SearchHooks[S]):
         """Do work whose model calls are metered; if its first one found no room, wait for room and begin again."""
         prepaid = None
         while True:
-            meter = Meter.here(role=role, prices=self.settings.price, prepaid=prepaid)
+            meter = Meter.here(role=role, prices=self.prices, prepaid=prepaid)
             try:
                 with setting((METER, meter), *self.variables(meter, sample)):
                     return await work(), meter.close()

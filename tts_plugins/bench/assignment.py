@@ -57,7 +57,9 @@ class Assignment:
         if self.findings:
             first = self.findings[0]
             more = f" (and {len(self.findings) - 1} more findings)" if len(self.findings) > 1 else ""
-            raise DataError(f"pool: candidates are stored under the wrong problems, {first.kind}: {first.detail}{more}")
+            raise DataError(
+                f"pool: candidates seem to be stored under the wrong problems ({first.kind}): {first.detail}{more}"
+            )
 
 
 def check_assignment(pool: Pool, *, alpha: float = 0.001, seed: int = 0) -> Assignment:
@@ -166,8 +168,8 @@ def _against_golds(
     p = (1 + reached) / (1 + _SHUFFLES)
     if p > 0.01:
         detail = (
-            f"a mean share of {sum(own) / len(own):.3f} of the candidates matches its problem's gold answer, no more "
-            "than matches another's; either they are stored under the wrong problems, or all are wrong"
+            f"they match their own problem's gold answer no more often than another's (a share of "
+            f"{sum(own) / len(own):.3f}); it may also be that nearly all of them are wrong"
         )
         yield Finding(kind="misplaced", problems=(), detail=detail, p=p)
     best: tuple[float, int, float] | None = None

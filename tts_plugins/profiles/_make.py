@@ -168,6 +168,6 @@ def _imported(path: str) -> Any:
     except Exception as error:  # whatever the module raises while it is imported
         text = f"{type(error).__name__}: {error}"
         raise ConfigurationError(
-            f"verifier={path!r} cannot be imported: {text}; check the name and the module"
+            f"verifier={path!r} cannot be imported: {text}; check the name, and Python's path for its folder"
         ) from error
     return found

@@ -7,22 +7,28 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from tts_plugins.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from tts_plugins.server.app import create_app
-    from tts_plugins.server.run import serve
+    from tts_plugins.server.run import bind, serve
 
-__all__ = ["ServerSettings", "create_app", "serve"]
+__all__ = ["ServerSettings", "bind", "create_app", "serve"]
+_HOMES = {"create_app": "app", "bind": "run", "serve": "run"}
 
 
 def __getattr__(name: str) -> Any:
-    # Starlette and uvicorn are optional, and loaded with what needs them.
-    if name in ("create_app", "serve"):
-        import importlib
+    # Starlette, uvicorn and others are optional, and loaded with what needs them.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(f"tts_plugins.server.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("tts_plugins"):
+            raise
+        from tts_plugins.errors import MissingExtraError
 
-        module = importlib.import_module(f"tts_plugins.server.{'app' if name == 'create_app' else 'run'}")
-        return getattr(module, name)
-    raise AttributeError(name)
+        raise MissingExtraError(f"serving needs {error.name}: pip install 'tts-plugins[server]'") from error

@@ -9,8 +9,14 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.errors import MissingExtraError, TTSError
+from tts_plugins.errors import TTSError
 from tts_plugins.server.attendance import Stream, attended
 from tts_plugins.server.budgets.accounts import Accounts, StoreFailed, UsageStore
 from tts_plugins.server.budgets.store_sqlite import SQLiteStore
@@ -26,15 +32,6 @@ from tts_plugins.server.requests.responses import ResponseStream, response_of, r
 from tts_plugins.server.requests.streams import ChatStream
 from tts_plugins.server.settings import ServerSettings
 from tts_plugins.server.upstream import Upstream, dumps
-
-try:
-    from starlette.applications import Starlette
-    from starlette.exceptions import HTTPException
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import Mount, Route
-except ImportError as error:
-    raise MissingExtraError("the server needs starlette and uvicorn: pip install 'tts-plugins[server]'") from error
 
 _STREAM = {"content-type": "text/event-stream; charset=utf-8", "x-accel-buffering": "no"}
 Handler = Callable[["Server", Request], Awaitable[Response]]

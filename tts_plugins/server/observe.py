@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tts_plugins.errors import MissingExtraError
+import prometheus_client as prometheus
+from prometheus_client import multiprocess
+
 from tts_plugins.ledger import Ledger
 from tts_plugins.server.budgets.tenants import Tenant
 from tts_plugins.server.errors import api_error
@@ -17,12 +19,6 @@ from tts_plugins.server.requests.profiles import Search
 from tts_plugins.server.settings import ServerSettings
 from tts_plugins.types import Result, Usage
 from tts_plugins.viewer import Solves, Viewer
-
-try:
-    import prometheus_client as prometheus
-    from prometheus_client import multiprocess
-except ImportError as error:
-    raise MissingExtraError("the server needs prometheus-client: pip install 'tts-plugins[server]'") from error
 
 _PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/models", "/health",
           "/metrics")  # fmt: skip

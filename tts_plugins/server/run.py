@@ -9,7 +9,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from tts_plugins.errors import ConfigurationError, MissingExtraError
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from tts_plugins.errors import ConfigurationError
 from tts_plugins.server.app import Server
 from tts_plugins.server.guard import Guard
 from tts_plugins.server.settings import ServerSettings
@@ -42,10 +45,6 @@ def serve(
         WeightsError: the embedded model cannot be had.
         StoreFailed: the account of spending cannot be opened.
     """
-    try:
-        import uvicorn
-    except ImportError as error:
-        raise MissingExtraError("the server needs uvicorn: pip install 'tts-plugins[server]'") from error
     sock = sock or bind(settings)
     options: dict[str, Any] = {
         "access_log": False, "log_level": "warning", "server_header": False, "date_header": False,
@@ -61,8 +60,6 @@ def serve(
         _Server(uvicorn.Config(server.application(), **options)).run(sockets=[sock])
         return
     del server
-    from uvicorn.supervisors import Multiprocess
-
     os.environ[_VARIABLE] = settings.to_json()
     with tempfile.TemporaryDirectory(prefix="tts-plugins-metrics-") as folder:
         os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
@@ -97,20 +94,11 @@ def bind(settings: ServerSettings) -> socket.socket:
     return sock
 
 
-def _server_class() -> Any:
-    import uvicorn
+class _Server(uvicorn.Server):
+    """Ends the viewers' streams first, which would else last as long as the grace does."""
 
-    class Ending(uvicorn.Server):
-        """Ends the viewers' streams first, which would else last as long as the grace does."""
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            close = getattr(self.config.app, "close", None)
-            if close is not None:
-                close()
-            super().handle_exit(sig, frame)
-
-    return Ending
-
-
-def _Server(config: Any) -> Any:
-    return _server_class()(config)
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        close = getattr(self.config.app, "close", None)
+        if close is not None:
+            close()
+        super().handle_exit(sig, frame)

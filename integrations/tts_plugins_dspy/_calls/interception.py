@@ -22,6 +22,7 @@ import dspy
 from tts_plugins.adapters import charge_of
 from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import MeterClosed
+from tts_plugins_dspy._calls.own_models import NUMBER, refuses_number
 from tts_plugins_dspy._calls.prompting import prompted
 from tts_plugins_dspy._calls.scope import Scope, scope_here, scoped
 from tts_plugins_dspy._calls.usage import Entries, Tap, cached_tokens_of, call_of, tells_usage, text_of
@@ -82,7 +83,13 @@ def _covered(method: Callable[..., Any]) -> Callable[..., Any]:
         if scope is None or _goes_on(scope, self, method):
             return method(self, *args, **kwargs)
         with LMCall(scope, self, method, args, kwargs) as made:
-            return made.ended(method(self, *made.args, **made.kwargs))
+            try:
+                outputs = method(self, *made.args, **made.kwargs)
+            except Exception as error:
+                if not made.goes_without(error):
+                    raise
+                outputs = method(self, *made.args, **made.kwargs)
+            return made.ended(outputs)
 
     return call
 
@@ -94,7 +101,13 @@ def _acovered(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         if scope is None or _goes_on(scope, self, method):
             return await method(self, *args, **kwargs)
         with LMCall(scope, self, method, args, kwargs) as made:
-            return made.ended(await method(self, *made.args, **made.kwargs))
+            try:
+                outputs = await method(self, *made.args, **made.kwargs)
+            except Exception as error:
+                if not made.goes_without(error):
+                    raise
+                outputs = await method(self, *made.args, **made.kwargs)
+            return made.ended(outputs)
 
     return call
 
@@ -122,7 +135,7 @@ class LMCall:
     def __init__(
         self, scope: Scope, lm: Any, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self._meter, self.lm, self.methods = scope.meter, lm, {method}
+        self._meter, self.lm, self._method, self.methods = scope.meter, lm, method, {method}
         self.args, self.kwargs = prompted(scope, lm, args, kwargs)
         self._messages = kwargs.get("messages")
         self._outer: LMCall | None = scope.running
@@ -160,6 +173,14 @@ class LMCall:
             self._charge_own()
         else:
             self._meter.fail(self, "reserve" if self._tap.counts else _charge(error))
+
+    def goes_without(self, error: Exception) -> bool:
+        """Whether the call can be tried again: without the candidate's number, which the error says is refused."""
+        if not refuses_number(self.lm, error, self.kwargs):
+            return False
+        del self.kwargs[NUMBER]
+        self.methods = {self._method}
+        return True
 
     def hand_over(self) -> None:
         """Free what is reserved: this model passes the call on to another one, whose call pays."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import dspy
 
+from tts_plugins_dspy._calls.own_models import taken
 from tts_plugins_dspy._calls.scope import HINT, Scope, derive
 from tts_plugins_dspy._calls.versions import sample_arguments
 
@@ -53,7 +54,7 @@ def _sample(scope: Scope, lm: Any, asked: Mapping[str, Any], *, bare: bool = Fal
     changes = sample_arguments(derive(*(part for part in path if part is not None)), standing)
     if scope.temperature is not None and not standing.get("temperature") and not bare:
         changes["temperature"] = scope.temperature
-    return changes
+    return taken(lm, changes)
 
 
 def _hints(scope: Scope, lm: Any, asked: Any) -> str:

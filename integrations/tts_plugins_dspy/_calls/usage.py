@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -66,10 +68,28 @@ def cached_tokens_of(usage: Mapping[str, Any]) -> int:
 
 
 def text_of(output: Any) -> str:
-    """Return what one output says, its reasoning and tool calls included."""
+    """Return what one output says, its reasoning and tool calls included: what its tokens are spent on."""
     if isinstance(output, Mapping):
-        return "".join(str(output.get(key) or "") for key in ("text", "reasoning_content", "tool_calls"))
+        calls = "".join(f"{call['name']}{call['arguments']}" for call in tool_calls_of(output, parsed=False))
+        return "".join(str(output.get(key) or "") for key in ("text", "reasoning_content")) + calls
     return str(output)
+
+
+def tool_calls_of(output: Mapping[str, Any], *, parsed: bool = True) -> list[dict[str, Any]]:
+    """Return the tool calls of an output by name and arguments, without their ids.
+
+    Args:
+        parsed: read arguments that are JSON, so that spelling makes no difference.
+    """
+    made = []
+    for call in output.get("tool_calls") or ():
+        function = _item(call, "function") or call
+        arguments = _item(function, "arguments")
+        if parsed and isinstance(arguments, str):
+            with contextlib.suppress(ValueError, RecursionError):
+                arguments = json.loads(arguments)
+        made.append({"name": _item(function, "name"), "arguments": arguments})
+    return made
 
 
 class Tap:
@@ -126,6 +146,10 @@ class Entries:
         if response is None:
             return None
         return len(response) if isinstance(response, tuple) and response else 1
+
+
+def _item(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def _schema(value: Any) -> Any:

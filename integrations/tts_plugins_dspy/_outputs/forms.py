@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
+import inspect
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from types import NoneType
+from typing import Any, get_args
 
 import dspy
-from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from tts_plugins import Generation, Problem
 from tts_plugins.adapters import Text, causes_of
 from tts_plugins.answers import normalise, remembered
 
 
-def problem_of(args: tuple[Any, ...], inputs: Mapping[str, Any]) -> Problem:
-    """Return a module's inputs as a problem: by name, as they are; positional ones under "args"."""
-    content = {**({"args": args} if args else {}), **inputs}
-    return Problem(content, metadata={"inputs": dict(inputs)})
+def named_inputs(module: Any, args: tuple[Any, ...], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return a module's inputs by name; positional ones that its `forward` has no names for under "args"."""
+    if not args:
+        return inputs
+    kind = type(module)
+    try:  # past DSPy's own access to `forward`, which warns of direct calls; nothing is called here
+        method = object.__getattribute__(module, "forward" if hasattr(kind, "forward") else "aforward")
+        bound = inspect.signature(method).bind_partial(*args, **inputs)
+    except (AttributeError, TypeError, ValueError):  # the call itself will say what is wrong
+        return {"args": args, **inputs}
+    named = dict(bound.arguments)
+    for name, parameter in bound.signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            named.update(named.pop(name, {}))
+    return named
+
+
+def problem_of(inputs: Mapping[str, Any]) -> Problem:
+    """Return a module's inputs as a problem."""
+    return Problem(dict(inputs), metadata={"inputs": dict(inputs)})
 
 
 def generation_of(output: Any) -> Generation:
@@ -36,14 +56,38 @@ def _is_blank(output: Any) -> bool | None:
     """Whether a prediction says nothing: all of its fields but the reasoning are None or blank."""
     if not isinstance(output, dspy.Example):
         return None
-    values = [value for name, value in output.items() if name != "reasoning"]
-    return all(value is None or (isinstance(value, str) and not value.strip()) for value in values)
+    fields = [(name, value) for name, value in output.items() if name != "reasoning"]
+    return all(
+        not value.strip() if isinstance(value, str) else value is None and not _may_be_none(_declared(output), name)
+        for name, value in fields
+    )
+
+
+def _declared(output: dspy.Example) -> Mapping[str, Any]:
+    """The output fields of the signature that a prediction is of."""
+    completions = output.completions if isinstance(output, dspy.Prediction) else None
+    found: Mapping[str, Any] = getattr(getattr(completions, "signature", None), "output_fields", {})
+    return found
+
+
+def _may_be_none(declared: Mapping[str, Any], name: str) -> bool:
+    """Whether None is an answer: the field is of an optional type, so that the model can say that there is no value."""
+    return NoneType in get_args(getattr(declared.get(name), "annotation", None))
 
 
 def plain(value: Any) -> str:
     """Return a value as text: JSON for everything that is not a text already."""
     if isinstance(value, str):
         return value
+    with contextlib.suppress(TypeError, ValueError):
+        return _dumped(value)
+    try:  # its keys are no texts, or cannot be sorted
+        return _dumped(to_jsonable_python(value, fallback=str))
+    except Exception:  # noqa: BLE001 - a type of the user's; a value that holds itself
+        return str(value)
+
+
+def _dumped(value: Any) -> str:
     return json.dumps(value, default=_json, sort_keys=True, ensure_ascii=False)
 
 
@@ -54,12 +98,12 @@ def last_field(output: Any) -> str | None:
     after those of the signature.
     """
     if isinstance(output, dspy.Example):
-        completions = output.completions if isinstance(output, dspy.Prediction) else None
-        declared = list(getattr(getattr(completions, "signature", None), "output_fields", ()))
-        held = list(output.keys())
+        declared, held = _declared(output), list(output.keys())
         names = [*(name for name in declared if name in held), *(name for name in held if name not in declared)]
         if not names:
             return None
+        if output[names[-1]] is None and _may_be_none(declared, names[-1]):
+            return "null"
         output = output[names[-1]]
     return None if output is None else vote_of(plain(output))
 
@@ -79,9 +123,13 @@ def written_of(error: BaseException) -> str:
 
 
 def _json(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        try:
-            return value.model_dump(mode="json")
-        except Exception:  # noqa: BLE001 - a type of the user's that has no form in JSON
-            return str(value)
-    return dict(value.items()) if isinstance(value, dspy.Example) else str(value)
+    if isinstance(value, dspy.Example):
+        return dict(value.items())
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=plain)
+    if isinstance(value, enum.Enum):
+        return value.value
+    try:
+        return str(value) if isinstance(value, Iterator) else to_jsonable_python(value)
+    except Exception:  # noqa: BLE001 - a type of the user's that has no form in JSON
+        return str(value)

@@ -20,18 +20,29 @@ def verdict(value: Any, who: str) -> tuple[Any, str]:
     """Return the score, whatever it is, and the feedback; empty where there is none.
 
     Raises:
-        InvalidScore: a mapping or prediction without a score.
+        InvalidScore: a mapping or prediction without a score, or one that is a text and no number.
     """
     if isinstance(value, dspy.Example | Mapping):
         fields = dict(value.items())
         if "score" not in fields:
             raise InvalidScore(
-                f"{who} gave {sorted(map(str, fields))} and no `score`; add an output field `score: float`"
+                f"{who} gave {sorted(map(str, fields))} and no `score`; return one beside them (a module: add an "
+                "output field `score: float`)"
             )
-        return fields["score"], str(fields.get("feedback") or fields.get("reasoning") or "")
+        return _number(fields["score"], who), str(fields.get("feedback") or fields.get("reasoning") or "")
     if isinstance(value, tuple) and len(value) == 2 and (value[1] is None or isinstance(value[1], str)):
         return value[0], value[1] or ""
     return value, ""
+
+
+def _number(score: Any, who: str) -> Any:
+    """A score that a model wrote as a text, in a field without a type, as a number."""
+    if not isinstance(score, str):
+        return score
+    try:
+        return float(score)
+    except ValueError:
+        raise InvalidScore(f"{who} gave score={score[:80]!r}; declare the field as `score: float`") from None
 
 
 def read_verdict(value: Any, who: str) -> Any:
@@ -40,15 +51,7 @@ def read_verdict(value: Any, who: str) -> Any:
     Raises:
         InvalidScore: a prediction without a score, or a score that is not a number.
     """
-    if not isinstance(value, dspy.Example | Mapping):
-        return value
-    score, feedback = verdict(value, who)
-    if isinstance(score, str):
-        try:
-            score = float(score)
-        except ValueError:
-            raise InvalidScore(f"{who} gave score={score[:80]!r}; declare the field as `score: float`") from None
-    return score, feedback
+    return verdict(value, who) if isinstance(value, dspy.Example | Mapping) else value
 
 
 class Reward:
@@ -79,12 +82,16 @@ class Reward:
             InvalidScore: it is not a number.
         """
         score, feedback = verdict(value, self.__name__)
-        if isinstance(score, str) or not hasattr(score, "__float__") or math.isnan(float(score)):
+        try:
+            reward = math.nan if isinstance(score, str) else float(score)
+        except (TypeError, ValueError, OverflowError):
+            reward = math.nan
+        if math.isnan(reward):
             raise InvalidScore(
                 f"{self.__name__} returned {value!r:.200}; return a number, (number, feedback), or a dict or "
                 "dspy.Prediction with score and feedback"
             )
-        return Score(value=squash(float(score)), feedback=feedback, details={"reward": float(score)})
+        return Score(value=squash(reward), feedback=feedback, details={"reward": reward})
 
 
 def squash(reward: float) -> float:

@@ -29,13 +29,20 @@ def check_verifier(owner: str, value: Any) -> None:
             "dspy.Module that gives a score, or one of tts_plugins.verifiers"
         )
     reward = isinstance(value, Reward)
-    function = value.function if reward else value
+    function = _called(value.function) if reward else value
     if not takes(function, 2 if reward else _arguments(function)):
-        name = getattr(function, "__name__", type(function).__name__)
+        judges = reward and isinstance(value.function, dspy.Module)
+        name = type(value.function).__name__ if judges else getattr(function, "__name__", type(function).__name__)
         wanted = "(args, pred)" if reward else "(example, prediction), (example, prediction, trace), or the prediction"
+        wanted += "; a module that judges by its fields goes to verifier=" if judges else ""
         raise ConfigurationError(
             f"{owner}: {'reward_fn' if reward else 'verifier'} {name}{signature_of(function)} must take {wanted}"
         )
+
+
+def _called(function: Any) -> Any:
+    """What is called of a reward function: `forward`, where it is a module, got past DSPy's warning of direct calls."""
+    return object.__getattribute__(function, "forward") if isinstance(function, dspy.Module) else function
 
 
 def _arguments(function: Callable[..., Any]) -> int:
@@ -155,13 +162,22 @@ def _module(judge: Any, search: Judged) -> Verifier:
     return scoring(search, name, ask, lambda problem, candidate: (candidate,), lambda value: read_verdict(value, name))
 
 
+def _signature(judge: Any) -> Any:
+    """What a judge is asked by: its own signature (agents have one), or that of what it wraps, or of its predictor."""
+    found = getattr(judge, "signature", None)
+    inside = getattr(judge, "module", None)
+    if found is None and isinstance(inside, dspy.Module):
+        return _signature(inside)
+    predictors = judge.predictors() if found is None else ()
+    return predictors[0].signature if predictors else found
+
+
 def _fitting(judge: Any, known: Mapping[str, Any], name: str) -> dict[str, Any]:
-    predictors = judge.predictors()
     # Past DSPy's own access to `forward`, which warns of direct calls; nothing is called here.
     parameters = inspect.signature(object.__getattribute__(judge, "forward")).parameters
     wanted = [n for n, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if not wanted and predictors:
-        wanted = list(predictors[0].signature.input_fields)
+    if not wanted:
+        wanted = list(getattr(_signature(judge), "input_fields", ()))
     lacking = [n for n in wanted if n not in known and (n not in parameters or parameters[n].default is inspect._empty)]
     if lacking:
         raise VerifierError(

@@ -13,6 +13,7 @@ import dspy
 
 from tts_plugins.answers import extract
 from tts_plugins_dspy._calls.scope import NO_CALLS, scoped
+from tts_plugins_dspy._calls.usage import tool_calls_of
 from tts_plugins_dspy._outputs.forms import last_field, plain, vote_of
 
 _FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\n?(.*?)(?=\n*\[\[ ## \w+ ## \]\]|\Z)", re.DOTALL)
@@ -56,21 +57,9 @@ def _parts(output: Any) -> tuple[str, str]:
     """The text, and the tool calls as a text: without their ids, and with their arguments in one spelling."""
     first = output[0] if isinstance(output, list) and output else output
     if isinstance(first, Mapping):
-        calls = [_call(_item(call, "function") or call) for call in first.get("tool_calls") or ()]
+        calls = tool_calls_of(first)
         return str(first.get("text") or ""), plain(calls) if calls else ""
     return first if isinstance(first, str) else str(getattr(first, "text", first) or ""), ""
-
-
-def _call(function: Any) -> dict[str, Any]:
-    arguments = _item(function, "arguments")
-    if isinstance(arguments, str):
-        with contextlib.suppress(ValueError, RecursionError):
-            arguments = json.loads(arguments)
-    return {"name": _item(function, "name"), "arguments": arguments}
-
-
-def _item(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def _parsed(adapter: Any, signature: Any, text: str) -> dict[str, Any] | None:

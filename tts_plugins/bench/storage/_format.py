@@ -56,8 +56,8 @@ def begin(
                 return False
             if changed := differences(old, config):
                 raise ConfigurationError(
-                    f"{path} holds a benchmark of another configuration: {'; '.join(changed)}. Give what it was "
-                    "started with, or another --out"
+                    f"{path} holds a benchmark of another configuration: give another --out, or what it was started "
+                    f"with; {'; '.join(changed)}"
                 )
             return False
         # Nothing was paid for yet: a plan that was refused leaves no claim on its file.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -136,8 +135,6 @@ def named(where: str, option: str) -> Any:
 
 def _loaded(module: str) -> Any:
     if not module.endswith(".py"):
-        if "" not in sys.path and os.getcwd() not in sys.path:
-            sys.path.insert(0, os.getcwd())  # a console script does not have it, and `python -m` does
         return importlib.import_module(module)
     path = Path(module).expanduser()
     if not path.is_file():

@@ -151,7 +151,7 @@ def serve(
 
 
 def _serve(settings: ServerSettings, workers: int) -> None:
-    from tts_plugins.server.run import bind, serve
+    from tts_plugins.server import bind, serve
 
     sock = bind(settings)
     port = sock.getsockname()[1]

@@ -13,7 +13,7 @@ import typer
 from tts_plugins.bench import Store
 from tts_plugins.cli._commands.serve import Port
 from tts_plugins.cli._display.console import Debug, errors, say
-from tts_plugins.errors import DataError, MissingExtraError
+from tts_plugins.errors import DataError
 from tts_plugins.viewer import Solves
 
 Source = Annotated[
@@ -59,7 +59,8 @@ def traces_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
     try:
         found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: it is not JSON ({error}); give a trace, or a run of bench") from error
+        fix = "open a page in a browser" if path.suffix == ".html" else "give a trace, or a run of bench"
+        raise DataError(f"{path}: it is not JSON ({error}); {fix}") from error
     trace = found.get("trace", found) if isinstance(found, dict) else None
     if not isinstance(trace, dict) or not isinstance(trace.get("events"), list):
         raise DataError(f"{path}: it has no events; give what the viewer exports, or `Trace.to_dict()` as JSON")
@@ -97,17 +98,15 @@ def _stored(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
 
 
 def _show(solves: Solves, port: int, browse: bool) -> None:
-    try:
-        import uvicorn
+    from tts_plugins.server import ServerSettings, bind  # says what is missing, if it is
 
-        from tts_plugins.server.budgets.tenants import Tenants
-        from tts_plugins.server.guard import Guard
-        from tts_plugins.server.run import bind
-        from tts_plugins.server.settings import ServerSettings
-        from tts_plugins.viewer.app import Viewer
-    except ImportError as error:
-        raise MissingExtraError("view needs starlette and uvicorn: pip install 'tts-plugins[server]'") from error
+    # isort: split
+    import uvicorn
     from starlette.routing import Mount, Router
+
+    from tts_plugins.server.budgets.tenants import Tenants
+    from tts_plugins.server.guard import Guard
+    from tts_plugins.viewer.app import Viewer
 
     settings = ServerSettings(base_url="http://127.0.0.1", port=port)
     sock = bind(settings)

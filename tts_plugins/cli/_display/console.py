@@ -73,7 +73,12 @@ def warn_of(pool: Pool, path: object) -> None:
 
 
 def begin(arguments: Sequence[str]) -> None:
-    """Begin a command: remember what was typed, and that nothing has been printed."""
+    """Begin a command: remember what was typed, and that nothing has been printed.
+
+    Modules in the working directory can be named, as with `python -m`; they hide no installed one.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     TYPED.set(tuple(arguments))
     _EMITTED.set(False)
 

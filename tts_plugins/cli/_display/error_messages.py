@@ -35,10 +35,15 @@ def words_of(error: BaseException) -> str:
     hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]
     text = str(error)
     if isinstance(error, ConfigurationError):
-        text = _OPTION.sub(_as_option, text)
-        for words, fix in _FIXES:
-            text = words.sub(fix, text)
+        text = with_options(_OPTION.sub(_as_option, text))
     return " ".join([text or type(error).__name__, *hints])
+
+
+def with_options(text: str) -> str:
+    """Return a message of the engine that says which option to give, where it says which argument to pass."""
+    for words, fix in _FIXES:
+        text = words.sub(fix, text)
+    return text
 
 
 def code_of(error: BaseException) -> int:
@@ -62,6 +67,7 @@ _OPTION = re.compile(
 )
 _FIXES = (
     (re.compile(r"pass verifier=…, or use SelfConsistency"), "give --verifier, or --strategy self-consistency"),
+    (re.compile(r"pass answer=… with a function that reads them"), "give --answer, such as --answer text"),
     (re.compile(r"say (any_\w+)=True"), r"add ,\1=true to --strategy compute-optimal:file=…"),
 )
 # The first that fits: a missing package is a wrong setting by its class, and a used-up account is a failed model.

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tts_plugins._trace.wording import STOPPED, bounded, money, oneline, plural, seconds
+from tts_plugins.cli._display.error_messages import with_options
 from tts_plugins.cli._display.progress import Row, Seen
 from tts_plugins.cli._display.solve_view import candidates
 from tts_plugins.types import Result
@@ -47,5 +48,5 @@ def _closing(result: Result) -> str:
     if result.best.truncated and not result.best.finished:
         cut = "; the answer is unfinished"
     told = "" if result.abstained is None else result.abstained.reason
-    warned = "".join(f"; {oneline(warning)}" for warning in result.warnings if warning not in told)
+    warned = "".join(f"; {oneline(with_options(warning))}" for warning in result.warnings if warning not in told)
     return f"{score}{', '.join(parts)}{ended}{cut}{warned}; seed {result.seed}"

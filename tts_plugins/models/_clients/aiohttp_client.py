@@ -65,7 +65,8 @@ class AiohttpClient:
     tells_when_sent = True
 
     def __init__(self, base_url: str, headers: Mapping[str, str], make: Callable[[], Awaitable[Any]]) -> None:
-        self.base_url = base_url.rstrip("/")
+        base_url, mark, query = base_url.partition("?")
+        self.base_url, self._query = base_url.rstrip("/"), mark + query  # Azure's version stands in the query
         self.default_headers, self._make = dict(headers), make
         self._lease = Lease(self.base_url)
         self._client: Any = None  # the real one, once it is needed
@@ -91,7 +92,7 @@ class AiohttpClient:
             data = encode(body)
         except (TypeError, ValueError, RecursionError):
             return None
-        return Request(self._lease.pool, f"{self.base_url}/{path}", data, headers)
+        return Request(self._lease.pool, f"{self.base_url}/{path}{self._query}", data, headers)
 
     async def real(self) -> Any:
         """Return the real client."""

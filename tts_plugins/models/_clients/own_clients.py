@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from tts_plugins._http.proxies import is_loopback
 from tts_plugins._http.tls import tls_context
@@ -48,9 +49,11 @@ class Own:
         """Return the client that can do everything."""
         import openai
 
+        base, _, query = self.address.partition("?")
         return openai.AsyncOpenAI(
-            base_url=self.address, api_key=self.key, max_retries=0, timeout=self.timeout, http_client=self.http()
-        )
+            base_url=base, default_query=dict(parse_qsl(query)), api_key=self.key, max_retries=0,
+            timeout=self.timeout, http_client=self.http(),
+        )  # fmt: skip
 
     def http(self) -> Any:
         """Return connections for an OpenAI client that report when a request leaves, and keep our limits.

@@ -43,7 +43,11 @@ def error_of(choice: Any) -> object:
 
 
 def generation(choice: Any, *, empty: bool = False) -> Generation | None:
-    """Return the choice; None if it has neither text nor tool call although it was not cut, and may not be `empty`."""
+    """Return the choice; None if it says nothing at all although it was not cut, and may not be `empty`.
+
+    A model that ended in its thoughts has answered with nothing, as one whose text is empty: to ask again is to pay
+    again.
+    """
     message, finish = field(choice, "message"), finish_of(choice)
     if _is_plain(message) and finish in ("stop", "length") and not field(choice, "error"):
         return Generation(
@@ -55,8 +59,9 @@ def generation(choice: Any, *, empty: bool = False) -> Generation | None:
     content = field(message, "content")
     text, refusal = _text(content), field(message, "refusal")
     calls = listed(field(message, "tool_calls")) or field(message, "function_call")
+    reasoning = "" if _is_plain(message) else _reasoning(message)
     none = not isinstance(content, str | list)  # a number or a mapping carries no text, like null
-    if not text and not calls and not refusal and finish != "length" and none and not empty:
+    if none and not (calls or refusal or reasoning or finish == "length" or empty):
         return None
     return Generation(
         text=text or (refusal if isinstance(refusal, str) else ""),
@@ -64,7 +69,7 @@ def generation(choice: Any, *, empty: bool = False) -> Generation | None:
         finish_reason=finish,
         logprobs=_logprobs(choice),
         top_logprobs=_top(choice),
-        reasoning=None if _is_plain(message) else _reasoning(message) or None,
+        reasoning=reasoning or None,
     )
 
 
@@ -128,7 +133,7 @@ def _strings(value: Any, depth: int = 0) -> Iterator[str]:
 def _text(content: Any) -> str:
     if isinstance(content, str):
         return content
-    parts = (field(part, "text") for part in listed(content) if not isinstance(part, str))
+    parts = (part if isinstance(part, str) else field(part, "text") for part in listed(content))
     return "".join(part for part in parts if isinstance(part, str))
 
 

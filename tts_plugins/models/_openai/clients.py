@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 from tts_plugins._http.choice import imported, uses_aiohttp
 from tts_plugins._http.per_loop import PerLoop
 from tts_plugins._http.tls import tls_ready
+from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.http_limits import check_address, check_headers, check_value
 from tts_plugins._internal.secrets import Hidden, hidden, hidden_address, hidden_headers, secrets_in
 from tts_plugins._internal.threads import on_engine_loop
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 OFFICIAL = "https://api.openai.com/v1"
+_REQUEST = re.compile(r"/(?:chat/completions|completions|responses|embeddings)/?(?=[?#]|\Z)")
 _OPENAI, _AIOHTTP = "openai.resources.chat", "tts_plugins.models._clients.aiohttp_client"
 
 
@@ -73,6 +76,11 @@ class Clients:
             del given
             if self.address is not None:
                 check_address(owner, self.address, "base_url" if base_url is not None else "OPENAI_BASE_URL")
+                if _REQUEST.search(self.address):
+                    raise ConfigurationError(
+                        f"{owner}: base_url={shown_address(self.address)!r} is the address of a request; leave out "
+                        "what follows /v1, which each request adds by itself"
+                    )
         check_headers(owner, headers)
         if api_key is not None:
             check_value(owner, "api_key", api_key)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 from tts_plugins._internal import json_bytes
+from tts_plugins._internal.error_bodies import decoded, json_of
 from tts_plugins._internal.http_limits import Unreadable
 
 DONE = "[DONE]"
@@ -22,6 +24,7 @@ class EventReader:
         self._data: list[bytes] = []
         self._other: list[bytes] = []
         self._after_cr = self._events = False
+        self._name = b""
 
     def feed(self, piece: bytes) -> list[str]:
         """Return the events that these bytes complete."""
@@ -53,11 +56,14 @@ class EventReader:
             if not self._data:
                 return None
             made, self._data = b"\n".join(self._data).decode("utf-8", "replace"), []
-            return made
+            called, self._name = self._name, b""
+            return json_of({"error": decoded(made)}) if called == b"error" else made
         if name == b"data" and colon:
             self._events = True
             self._data.append(value.removeprefix(b" "))
-        elif name not in (b"event", b"id", b"retry", b"") and not self._events:
+        elif name == b"event":
+            self._name = value.strip()
+        elif name not in (b"id", b"retry", b"") and not self._events:
             self._other.append(line)
         return None
 
@@ -70,16 +76,24 @@ async def events(pieces: AsyncIterator[bytes], reader: EventReader) -> AsyncIter
     """
     async for piece in pieces:
         for event in reader.feed(piece):
-            yield decode(event)
+            for each in decode(event):
+                yield each
     for event in reader.rest():
-        yield decode(event)
+        for each in decode(event):
+            yield each
 
 
-def decode(event: str) -> Any:
-    """Return the JSON of an event; `DONE` is itself."""
+def decode(event: str) -> list[Any]:
+    """Return the JSON of an event, or of each of its lines, where a server leaves no blank line between events.
+
+    `DONE` is itself.
+    """
     if event.strip() == DONE:
-        return DONE
+        return [DONE]
     try:
-        return json_bytes.decode(event)
+        return [json_bytes.decode(event)]
     except ValueError as error:
+        if "\n" in event:
+            with contextlib.suppress(Unreadable):
+                return [each for line in event.split("\n") for each in decode(line)]
         raise Unreadable(f"an event of the stream is not valid JSON ({error}): {event[:80]!r}") from None

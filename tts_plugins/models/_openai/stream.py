@@ -72,7 +72,10 @@ async def gather(chunks: AsyncIterator[Any], asked: int = 1) -> Streamed:
         for part in [] if done else listed(read(chunk, "choices")):
             index = read(part, "index")
             choices.setdefault(index if isinstance(index, int) else 0, _Choice()).add(part)
-        if (usage := read(chunk, "usage")) is not None:
+        usage = read(chunk, "usage")
+        if usage is None:
+            usage = read(read(chunk, "x_groq"), "usage")  # where Groq has it, unless it is asked for
+        if usage is not None:
             ended, generated = sum(c.ends > 0 for c in choices.values()), read(read(chunk, "timings"), "predicted_n")
             usages.append(_Reported(usage, ended, generated))
     return _whole([choices[i] for i in sorted(choices)], usages, asked, done or bool(usages))
