@@ -480,8 +480,8 @@ class TestInterrupt:
         problems = write(tmp_path / "in.jsonl", '{"id": "a", "prompt": "q", "answer": "1"}')
         with LoopbackServer(latency=120.0) as server:
             process = subprocess.Popen(
-                [sys.executable, "-m", "tts_plugins", "rollouts", str(problems), "--out", str(tmp_path / "out.jsonl"), "--model", "m",
-                 "--base-url", server.base_url, "--max-tokens", "9"],
+                [sys.executable, "-m", "tts_plugins", "rollouts", str(problems), "--out", str(tmp_path / "out.jsonl"),
+                 "--model", "m", "--base-url", server.base_url, "--max-tokens", "9"],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(),
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )  # fmt: skip
