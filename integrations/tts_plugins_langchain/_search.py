@@ -32,6 +32,7 @@ from tts_plugins.errors import AllCandidatesFailed
 from tts_plugins.metering import Meter
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.types import Generation, Reply
+from tts_plugins_langchain._io.asked_form import misfit
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import generation_of
 from tts_plugins_langchain._io.graph_checks import check_finished
@@ -193,7 +194,8 @@ class Search(BaseSearch[Sample]):
         sample.output = output
         if self.over:  # nobody waits for this thread any more
             self._runs.close_now(sample, self._runs.ended(sample))
-        made = generation_of(self._shown(output), self._unparsed(output))
+        shown = self._shown(output)
+        made = generation_of(shown, self._unparsed(output) or misfit(shown, self.problem.metadata))
         if isinstance(made.text, Text) and made.text.unparsed is not None:
             self._unread.append((sample, made))
         return made

@@ -23,6 +23,7 @@ from pydantic import Field, PrivateAttr
 from tts_plugins.errors import ConfigurationError, UnknownSettingError
 from tts_plugins.models import StepSettings
 from tts_plugins_langchain._fields import ChatModelOptions, SearchFields, plain_settings
+from tts_plugins_langchain._io.asked_form import FORMS
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported, streamed
@@ -179,7 +180,7 @@ class ScaledChatModel(SearchFields, StandIn):
                 output_tokens=lambda: output_tokens_of(self.bound, kwargs),
                 models=lambda: model_names_of(self.bound, kwargs),
             ),
-            problem=problem_of(messages, **{key: kwargs[key] for key in ("tools", "tool_choice") if key in kwargs}),
+            problem=problem_of(messages, **{key: kwargs[key] for key in (*FORMS, "tool_choice") if key in kwargs}),
             settings=settings,
             runs=Runs(announced, config, messages, replayed=False),
         )

@@ -20,7 +20,7 @@ from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_sett
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
-from tts_plugins_langchain._io.parts import Leaves, leaves_of, model_names_of, output_tokens_of
+from tts_plugins_langchain._io.parts import Leaves, forms_of, leaves_of, model_names_of, output_tokens_of
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.variants import varied
@@ -187,7 +187,8 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
     def _search(self, input: Input, config: RunnableConfig, run_manager: Any, kwargs: dict[str, Any]) -> Search:
         bound, cap = self.bound, config.get("max_concurrency")
         settings = self._checked(config)
-        check_sampling(self.get_name(), settings, temperatures_of(self._leaves.under(bound, kwargs, config)))
+        leaves = self._leaves.under(bound, kwargs, config)
+        check_sampling(self.get_name(), settings, temperatures_of(leaves))
         if config.get("configurable"):  # it may choose an alternative that is made only then
             for part in leaves_of(bound, kwargs, config):
                 check_memory(self.get_name(), part.runnable, _NO_MEMORY)
@@ -203,7 +204,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 output_tokens=lambda: output_tokens_of(bound, kwargs),
                 models=lambda: model_names_of(bound, kwargs, config),
             ),
-            problem=problem_of(input),
+            problem=problem_of(input, **forms_of(leaves)),
             settings=settings,
             runs=Runs(run_manager.get_child(), config, input),
         )

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tests.distributed import work
-from tts_plugins import BestOfN, Budget
+from tts_plugins import BestOfN, Budget, Problem
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.cli import main
 from tts_plugins.distributed import Factory, SharedBudget, Solve
@@ -54,16 +53,74 @@ def test_a_data_set_is_solved_within_one_budget() -> None:
     assert {row["tts_error"].split(":")[0] for row in found if row["tts_error"]} == {"BudgetExhausted"}
 
 
-def test_what_is_wrong_with_a_batch_is_named() -> None:
-    step = Solve(model=work.model(), strategy=BestOfN(n=2), verifier=work.perfect)
-    made = step({"prompt": np.array(["a", "b"], dtype=object)})
-    assert [text[0] for text in made["tts_text"]] == ["a", "b"]
+def batches(table: Any) -> dict[str, Any]:
+    """The same batch in each format, as Ray makes it."""
+    from ray.data.block import BlockAccessor
+
+    block = BlockAccessor.for_block(table)
+    made = {name: block.to_batch_format(name) for name in ("numpy", "pandas", "pyarrow")}
+    made["pandas"].index = range(7, 7 + len(made["pandas"]))  # as of a block that was filtered
+    return made
+
+
+def as_table(made: Any) -> Any:
+    from ray.data.block import BlockAccessor
+
+    return BlockAccessor.for_block(BlockAccessor.batch_to_block(made)).to_arrow()
+
+
+@pytest.mark.parametrize("kind", ["numpy", "pandas", "pyarrow"])
+def test_every_batch_format_is_solved_and_keeps_its_columns(kind: str) -> None:
+    import pyarrow
+
+    rows = [{"prompt": f"é漢 {i}", "id": i, "tags": ["a"] * i, "meta": {"x": i}, "level": i * 0.5} for i in range(4)]
+    asked = batches(pyarrow.Table.from_pylist(rows))[kind]
+
+    def seen(problem: Problem, candidate: object) -> float:
+        return 1.0 if problem.metadata == {"tags": ["a"] * int(problem.id or 0)} else 0.0
+
+    step = Solve(model=work.model(), strategy=BestOfN(n=2), verifier=seen, id="id", metadata=["tags"])
+    made = as_table(step(asked))
+    assert made.select(["prompt", "id", "tags", "meta", "level"]).to_pylist() == rows
+    assert [text.split(":")[0] for text in made["tts_text"].to_pylist()] == [row["prompt"] for row in rows]
+    assert made["tts_score"].to_pylist() == [1.0] * 4 and made["tts_calls"].to_pylist() == [2] * 4
+    # Of a block in which nobody failed, so that the files of a data set have one schema.
+    types = {name: str(made.schema.field(f"tts_{name}").type).removeprefix("large_") for name in ("error", "abstained")}
+    assert set(types.values()) == {"string"}
+    none = as_table(step(batches(pyarrow.Table.from_pylist(rows).slice(0, 0))[kind]))
+    assert none.num_rows == 0 and "tts_text" in none.column_names
+
+
+@pytest.mark.parametrize("kind", ["numpy", "pandas", "pyarrow"])
+def test_a_row_without_a_problem_fails_alone_and_costs_nothing(kind: str) -> None:
+    import pyarrow
+
+    model = work.model()
+    step = Solve(model=model, strategy=BestOfN(n=2), verifier=work.perfect, id="id")
+    asked = pyarrow.table({"prompt": ["a", None, " ", "b"], "id": ["p", "q", "r", None]})
+    made = as_table(step(batches(asked)[kind]))
+    errors = made["tts_error"].to_pylist()
+    assert errors[0] is None and made["tts_calls"].to_pylist() == [2, None, None, None]
+    assert "row q, prompt: " in errors[1] and "neither a text nor a list" in errors[1]
+    assert "row r, prompt: " in errors[2] and "it has no id" in errors[3]
+    assert len(model.requests) == 2
+
+
+def test_what_is_wrong_with_a_batch_is_named_before_anything_is_paid() -> None:
+    model = work.model()
+    step = Solve(model=model, strategy=BestOfN(n=2), verifier=work.perfect)
     with pytest.raises(DataError, match="no column 'prompt'; the columns are question"):
         step({"question": ["a"]})
-    with pytest.raises(DataError, match="row 0, prompt"):
-        step({"prompt": [""]})
+    with pytest.raises(DataError, match=r"a column tts_error already, .* give another `prefix`"):
+        step({"prompt": ["a"], "tts_error": [None]})
+    for row in ("What?", [{"role": "user", "content": "What?"}], None):  # as of `map`, `flat_map` and `filter`
+        with pytest.raises(ConfigurationError, match=r"one row, as `map`.*use dataset.map_batches"):
+            step({"prompt": row})
+    assert not model.requests
     with pytest.raises(ConfigurationError, match="must be a SharedBudget"):
         Solve(model=work.model(), budget=Budget(calls=3))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"metadata='level' must be a list"):
+        Solve(model=work.model(), metadata="level")
 
 
 # The commands ---------------------------------------------------------------------------------------------------------
@@ -107,23 +164,25 @@ def test_bench_record_and_rollouts_run_on_ray(home: Path, server: LoopbackServer
     assert len(Pool.read("labels.jsonl").problems) == 3
 
 
-def test_a_driver_that_is_killed_goes_on_where_it_was(home: Path, server: LoopbackServer) -> None:
-    command = [sys.executable, "-m", "tts_plugins", "batch", "in.jsonl", "out.jsonl", "--profile", "careful",
-               "--budget-calls", "5000", *ray_options(server)]  # fmt: skip
-    with (home / "said").open("wb") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said)
-    kept = acknowledged_at_least(home / "out.jsonl.journal", 30, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait(LONG)
-    kept = acknowledged(home / "out.jsonl.journal")
-    before = server.counts.choices
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
-    assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for line in (home / "out.jsonl").read_text().splitlines()]
-    assert [row["id"] for row in rows] == [f"q{i}" for i in range(160)]
-    assert {row["id"]: row for row in rows if row["id"] in kept} == kept, "what was acknowledged is as it was"
-    # Workers of the killed driver may have sent a little more before they ended.
-    assert server.counts.choices - before <= 2 * (160 - len(kept)) + 2 * 16 * 2
+def test_a_driver_that_is_stopped_or_killed_goes_on_where_it_was(home: Path) -> None:
+    with LoopbackServer(reply="The answer is 4.", latency=0.5) as server:  # slow: it is stopped in the midst
+        command = [sys.executable, "-m", "tts_plugins", "batch", "in.jsonl", "out.jsonl", "--profile", "careful",
+                   "--budget-calls", "5000", *ray_options(server)]  # fmt: skip
+        for ended, least, code in ((signal.SIGTERM, 20, 130), (signal.SIGKILL, 50, -signal.SIGKILL)):
+            with (home / "said").open("wb") as said:
+                process = subprocess.Popen(command, stdout=said, stderr=said)
+            acknowledged_at_least(home / "out.jsonl.journal", least, process)
+            process.send_signal(ended)
+            assert process.wait(LONG) == code, (home / "said").read_text()
+        kept = acknowledged(home / "out.jsonl.journal")
+        before = server.counts.choices
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
+        assert done.returncode == 0, done.stderr
+        rows = [json.loads(line) for line in (home / "out.jsonl").read_text().splitlines()]
+        assert [row["id"] for row in rows] == [f"q{i}" for i in range(160)]
+        assert {row["id"]: row for row in rows if row["id"] in kept} == kept, "what was acknowledged is as it was"
+        # Workers of the killed driver may have sent a little more before they ended.
+        assert server.counts.choices - before <= 2 * (160 - len(kept)) + 2 * 16 * 2
 
 
 def acknowledged(path: Path) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -26,6 +28,11 @@ from tts_plugins.testing.scripted import ScriptedModel
 
 pytestmark = pytest.mark.usefixtures("cluster")
 FOUR: dict[str, Any] = {"strategy": BestOfN(n=4), "verifier": work.perfect}
+
+
+class Judge:
+    def __init__(self, model: Any) -> None:
+        self.model = model
 
 
 async def test_results_keep_their_order_and_are_those_of_the_local_engine() -> None:
@@ -142,6 +149,11 @@ async def test_what_cannot_be_pickled_is_named_with_its_fix() -> None:
     with pytest.raises(ConfigurationError, match=r"model=OpenAICompatibleModel cannot be pickled.*Factory") as caught:
         await solve_many(["a"], model=own, engine=RayEngine(workers=1), **FOUR)
     assert "sk-secret" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match=r"model=Factory\(Judge, …\) cannot be pickled.*further factories"):
+        await solve_many(["a"], model=Factory(Judge, own), engine=RayEngine(workers=1), **FOUR)
+    with pytest.raises(ConfigurationError, match=r"connections cannot be pickled.*give a recipe"):
+        pickle.dumps(own)  # as Ray Data would, which names only its own mapper
+    assert copy.deepcopy(own).name == "m"
     await own.aclose()
     lock = threading.Lock()
 
@@ -161,6 +173,13 @@ def test_a_factory_takes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
         Factory(OpenAICompatibleModel, "m", api_key="sk-secret")
     with pytest.raises(ConfigurationError, match="api_key_env"):
         Factory(functools.partial(OpenAICompatibleModel, api_key="sk-secret"), "m")
+    for headers in ({"Authorization": "Bearer sk-secret"}, {"x-api-key": "sk-secret"}, {"X-Auth-Token": "sk-secret"}):
+        with pytest.raises(ConfigurationError, match="headers=… would be sent"):
+            Factory(OpenAICompatibleModel, "m", headers=headers)
+    with pytest.raises(ConfigurationError, match="base_url=… would be sent"):
+        Factory(OpenAICompatibleModel, "m", base_url="http://me:sk-secret@host/v1")
+    plain = Factory(dict, base_url="http://host/v1", headers={"X-Team": "a"}, params={"max_tokens": 3, "keys": 1})
+    assert plain()["params"] == {"max_tokens": 3, "keys": 1} and repr(plain) == "Factory(dict, …)"
     recipe = Factory(dict, api_key_env="TTS_TEST_KEY")
     with pytest.raises(ConfigurationError, match="TTS_TEST_KEY"):
         recipe()
@@ -168,6 +187,17 @@ def test_a_factory_takes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe() == {"api_key": "k"}
     with pytest.raises(ConfigurationError, match="cannot be called"):
         Factory("not a function")  # type: ignore[arg-type]
+
+
+def test_factories_may_be_arguments_of_another() -> None:
+    assert Factory(Judge, Factory(dict, a=1))().model == {"a": 1}
+    assert Factory(Judge, model=Factory(list, "ab"))().model == ["a", "b"]
+
+
+async def test_an_address_of_another_cluster_is_refused() -> None:
+    for address in ("127.0.0.1:1", "no-such-host.invalid:6379"):
+        with pytest.raises(ConfigurationError, match=r"this process is in the cluster at .* already; leave"):
+            await solve_many(["a"], model=Factory(work.model), engine=RayEngine(address, workers=1), **FOUR)
 
 
 async def test_a_worker_that_cannot_make_its_model_says_why() -> None:

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from tts_plugins import BestOfN, Budget, Candidate, Problem, solve
 from tts_plugins.budget import Amount
+from tts_plugins.distributed import account as accounts
 from tts_plugins.distributed._open_calls import Alive, used_by_dead
 from tts_plugins.distributed.account import Account, Ask, Grant, WorkerLost
 from tts_plugins.distributed.lease import LeasedLedger
-from tts_plugins.errors import BudgetExhausted, DataError, TTSError
+from tts_plugins.errors import BudgetExhausted, ConfigurationError, DataError, TTSError
 from tts_plugins.testing.scripted import ScriptedModel
 
 ONE = Amount(1)
@@ -255,6 +256,19 @@ def test_a_file_that_is_no_account_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"not a database at all" * 100)
     with pytest.raises(TTSError, match=r"a\.sqlite: it is not a file of this kind"):
         Account(Budget(calls=1), path)
+
+
+def test_two_accounts_never_grant_from_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "_ENDS_WITHIN", 0.05)
+    one = Account(Budget(calls=10), tmp_path / "account")
+    with pytest.raises(ConfigurationError, match="account: another process is writing to it"):
+        Account(Budget(calls=10), tmp_path / "account")
+    one.close()
+    Account(Budget(calls=10), tmp_path / "account").close()
+    (tmp_path / "other").write_bytes(b"no database" * 100)
+    for _ in range(2):  # the error lets the lock go
+        with pytest.raises(DataError, match="not a file of this kind"):
+            Account(Budget(calls=10), tmp_path / "other")
 
 
 async def test_what_is_not_on_disk_was_not_granted(tmp_path: Path) -> None:

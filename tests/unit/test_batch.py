@@ -118,6 +118,35 @@ def test_the_problems_are_not_overwritten_and_results_of_others_are_told(said: S
     assert code == 0 and "12 results are of problems that are not in this input" in err
 
 
+def test_a_file_that_is_none_of_its_results_is_not_replaced(said: Said, server: LoopbackServer) -> None:
+    Path("out.jsonl").write_text("mine\n")
+    code, _, err = said(*asked(server))
+    assert code == 2 and "OUT out.jsonl exists, and out.jsonl.journal, from which it would be made, does not" in err
+    assert Path("out.jsonl").read_text() == "mine\n" and not server.counts.choices
+    Path("out.jsonl").write_text("")
+    assert said(*asked(server))[0] == 0
+
+
+def test_no_login_of_an_address_is_kept(said: Said, server: LoopbackServer) -> None:
+    address = server.base_url.replace("://", "://me:sk-secret-secret@")
+    common = ["--model", "m", "--base-url", address, "--max-tokens", "9"]
+    assert said("batch", "in.jsonl", "out.jsonl", "--profile", "careful", *common)[0] == 0
+    lines(Path("graded.jsonl"), [{"id": "q1", "prompt": "What?", "answer": "4"}])
+    assert said("bench", "--problems", "graded.jsonl", "--strategy", "self-consistency:n=1", *common)[0] == 0
+    assert said("record", "graded.jsonl", "--n", "1", "--out", "pool.jsonl", *common)[0] == 0
+    made = {path.name: path.read_bytes() for path in Path().iterdir()}
+    assert {"out.jsonl.journal", "bench.sqlite", "pool.jsonl"} <= made.keys()
+    assert [name for name, content in made.items() if b"sk-secret" in content] == []
+    assert server.base_url.encode() in made["out.jsonl.journal"]
+
+
+def test_half_a_character_in_an_error_is_written_to_parquet(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row = {"id": "a", "error": "said \ud800", "candidates": [{"text": "\udc00"}]}
+    assert write_rows(tmp_path / "out.parquet", [row]) == 1
+    assert parquet.read_table(tmp_path / "out.parquet").to_pylist()[0]["error"] == "said \ufffd"
+
+
 def test_parquet_in_and_out(said: Said, server: LoopbackServer) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(pyarrow.Table.from_pylist(questions(5)), "in.parquet")

@@ -14,7 +14,9 @@ import openai
 import pytest
 
 from tts_plugins import SelfConsistency, solve
+from tts_plugins.engine import solve_events
 from tts_plugins.models import OpenAICompatibleModel
+from tts_plugins.testing import ScriptedModel
 from tts_plugins.testing.loopback import LoopbackServer
 
 _kept: list[Any] = []
@@ -115,3 +117,18 @@ def test_a_model_that_many_loops_use_keeps_none_of_them(client: str) -> None:
             del loop
         gc.collect()
         assert [each() for each in loops] == [None] * 4
+
+
+async def test_a_stream_that_was_cancelled_and_left_complains_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Regression: asyncio reported the `SolveCancelled` that was asked for, since nobody asked what came of it."""
+    events = solve_events("q", model=ScriptedModel(["a"], latency=0.05), strategy=SelfConsistency(n=4))
+    iterator = aiter(events)
+    await anext(iterator)
+    events.cancel()
+    await iterator.aclose()  # type: ignore[attr-defined]
+    async with asyncio.timeout(60):
+        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    del events, iterator
+    gc.collect()
+    assert caplog.messages == []

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tts_plugins._concurrency import forks
 from tts_plugins._concurrency.thread_pool import NoThread
 
-__all__ = ["ENGINE", "USER", "LoopThread", "exiting", "is_green", "submit"]
+__all__ = ["ENGINE", "USER", "LoopThread", "exiting", "patched_by", "submit"]
 
 T = TypeVar("T")
 # At exit no thread is reliable: the daemons are about to be stopped, and from Python 3.12 on none starts.
@@ -160,10 +160,13 @@ def _settle(future: concurrent.futures.Future[T], task: asyncio.Task[T]) -> None
             future.set_result(task.result())
 
 
-def is_green() -> bool:
-    """Return whether gevent has made greenlets of threads."""
-    monkey: Any = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
+def patched_by() -> str | None:
+    """Return the function that has made greenlets of threads, by name: gevent's or eventlet's."""
+    gevent: Any = sys.modules.get("gevent.monkey")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        return "gevent.monkey.patch_all()"
+    eventlet: Any = sys.modules.get("eventlet.patcher")
+    return "eventlet.monkey_patch()" if eventlet is not None and eventlet.is_monkey_patched("thread") else None
 
 
 ENGINE = LoopThread("tts-plugins-engine")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from tts_plugins._concurrency import forks, running_code
-from tts_plugins._concurrency.loop_threads import ENGINE, USER, exiting, is_green
+from tts_plugins._concurrency.loop_threads import ENGINE, USER, exiting, patched_by
 from tts_plugins._concurrency.thread_pool import POOL, NoThread, pooled
 
 __all__ = ["all_waiting_threads", "calling_thread", "run_sync", "waiting_threads"]
@@ -26,7 +26,7 @@ _calls: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("tts_pl
 _waiting: dict[int, int] = {}
 forks.on_fork(_waiting.clear)
 _numbers = itertools.count()
-_green_from_the_start = is_green()
+_patched_at_import = patched_by()
 
 
 def waiting_threads(context: contextvars.Context | None = None) -> tuple[int, ...]:
@@ -51,14 +51,14 @@ def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
     Raises:
         RuntimeError: the interpreter exits, or has no thread left, and this thread has a running loop already; what
             it was interrupted in, by a signal handler or a `__del__`, holds up the threads that it would wait for; or
-            gevent has patched threads too late.
+            gevent or eventlet has patched threads too late.
     """
     if exiting.is_set():
         return _run_here(function)
-    if is_green() and not _green_from_the_start:
+    if (patched := patched_by()) is not None and not _patched_at_import:
         raise RuntimeError(
-            "gevent has patched threads after tts_plugins was imported, which has real ones: what they finish wakes no "
-            "greenlet; call gevent.monkey.patch_all() before anything else is imported"
+            f"{patched.partition('.')[0]} has patched threads after tts_plugins was imported, which has real ones: "
+            f"what they finish wakes no greenlet; call {patched} before anything else is imported"
         )
     pool = POOL if pooled.get() else None
     call, context = next(_numbers), contextvars.copy_context()

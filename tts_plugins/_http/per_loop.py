@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from tts_plugins._concurrency import forks
+from tts_plugins.errors import ConfigurationError
 
 T = TypeVar("T")
 _Close = Callable[[], Coroutine[Any, Any, object]]
@@ -19,6 +20,15 @@ class PerLoop(Generic[T]):
 
     def __init__(self) -> None:
         self._name = object()
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError(
+            "connections cannot be pickled: they belong to this process; where an object with connections is needed in "
+            "another one, give a recipe of it, such as tts_plugins.engine.Factory(OpenAICompatibleModel, 'qwen3-4b')"
+        )
+
+    def __deepcopy__(self, memo: object) -> PerLoop[T]:
+        return PerLoop()  # a copy of a model makes connections of its own
 
     @property
     def here(self) -> T | None:

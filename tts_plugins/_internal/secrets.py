@@ -49,6 +49,11 @@ def hidden_address(url: T) -> T:
     return hidden(url) if isinstance(url, str) and re.search("[@?#]", url) else url
 
 
+def public_address(url: str | None) -> str | None:
+    """Return an address without its login and without what follows a question mark, to be kept in files."""
+    return url if url is None else _LOGIN.sub("", url.split("?")[0].split("#")[0])
+
+
 def hidden_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """Return the headers with values that do not show."""
     if headers is not None and not isinstance(headers, Mapping):

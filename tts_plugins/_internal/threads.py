@@ -6,8 +6,8 @@ background loop, which keeps connections warm between calls; coroutines of the u
 the caller's own loop elsewhere.
 
 Two places cannot start threads. At the exit of the interpreter (`atexit`, `weakref.finalize`, `__del__`) everything
-runs on the thread that asks. Under gevent's patched threads all loops would be on one thread, where only one can run:
-there the coroutines of the user run on the loop of the engine.
+runs on the thread that asks. Under the patched threads of gevent and eventlet all loops would be on one thread, where
+only one can run: there the coroutines of the user run on the loop of the engine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from tts_plugins._concurrency import forks, running_code
-from tts_plugins._concurrency.loop_threads import ENGINE, USER, exiting, is_green
+from tts_plugins._concurrency.loop_threads import ENGINE, USER, exiting, patched_by
 from tts_plugins._concurrency.thread_pool import POOL, NoThread, as_exception, begin, pooled
 
 __all__ = ["NoThread", "call_user", "caller_of", "in_thread", "on_engine_loop", "on_user_loop"]
@@ -71,7 +71,7 @@ async def _awaited(value: Awaitable[T]) -> T:
 
 def on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> Awaitable[T]:
     """Return the result of a user's coroutine function, computed off the engine's own loop."""
-    if not on_engine_loop() or is_green():
+    if not on_engine_loop() or patched_by() is not None:
         return _noted(function, *args, **keywords)
     context = contextvars.copy_context()
     return asyncio.wrap_future(USER.submit(lambda: _contained(function, *args, **keywords), context))

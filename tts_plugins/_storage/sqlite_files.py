@@ -61,35 +61,38 @@ def explained(
     return call  # type: ignore[return-value]  # wraps() names what is called by place alone
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
     """Open the file.
 
     Raises:
         ConfigurationError: it cannot be opened.
     """
     try:
-        return sqlite3.connect(path, timeout=10.0)
+        return sqlite3.connect(path, timeout=10.0, check_same_thread=check_same_thread)
     except sqlite3.Error as error:
         raise ConfigurationError(
             f"{path} cannot be opened: {error}; is its folder there, and yours to write?"
         ) from error
 
 
-def lock_file(path: Path) -> sqlite3.Connection:
+def lock_file(path: Path, *, wait: float = 0.5) -> sqlite3.Connection:
     """Take a lock that every platform has, and that ends with its process however that ends.
+
+    Args:
+        wait: seconds for another process to let it go.
 
     Raises:
         ConfigurationError: another process has it.
     """
-    lock = connect(path.with_name(f"{path.name}.lock"))
+    lock = connect(path.with_name(f"{path.name}.lock"), check_same_thread=False)
     try:
-        lock.execute("PRAGMA busy_timeout=500")
+        lock.execute(f"PRAGMA busy_timeout={1000 * wait:.0f}")
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         lock.close()
         if (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise ConfigurationError(
-                f"{path}: another process is writing to it ({error}); let it end, or choose another --out"
+                f"{path}: another process is writing to it ({error}); let it end, or choose another file"
             ) from error
         with named(path.with_name(f"{path.name}.lock")):
             raise

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_plugins._internal.files import json_objects, partial, writing
+from tts_plugins._storage.sqlite_files import clean
 from tts_plugins.errors import ConfigurationError, DataError, MissingExtraError
 from tts_plugins.types import Problem, well_formed
 
@@ -155,7 +156,7 @@ def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
             made = {name: row.get(name) for name in COLUMNS}
             if made["candidates"] is not None:
                 made["candidates"] = json.dumps(made["candidates"], ensure_ascii=False)
-            kept.append(made)
+            kept.append(dict(zip(made, clean(made.values()), strict=True)))
             count += 1
             if len(kept) >= _TOGETHER:
                 writer.write_table(pyarrow.Table.from_pylist(kept, schema))

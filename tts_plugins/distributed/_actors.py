@@ -62,6 +62,10 @@ class AccountActor:
         """See `Rates.ask`."""
         return self._rates.ask(ask, time.time())
 
+    def close(self) -> None:
+        """Close the file, for the next account on it."""
+        self._account.close()
+
     def figures(self) -> dict[str, Any]:
         """Return what is spent and leased, and how many messages there were since the last start."""
         account = self._account

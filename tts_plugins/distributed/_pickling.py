@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
-from tts_plugins.engine.many import Work
+from tts_plugins.engine.many import Factory, Work
 from tts_plugins.errors import ConfigurationError, TTSError
 
 Job = tuple[int, Any]
@@ -29,9 +29,13 @@ def pickled_work(work: Work) -> bytes:
             try:
                 cloudpickle.dumps(value)
             except Exception as cause:
+                kind = type(value).__name__
+                fix = f"give a recipe: {name}=Factory({kind}, …), which makes it there"
+                if isinstance(value, Factory):
+                    kind = repr(value)
+                    fix = "let what it calls take plain values or further factories, and make the rest there"
                 raise ConfigurationError(
-                    f"RayEngine: {name}={type(value).__name__} cannot be pickled, so no worker gets it ({cause}); "
-                    f"give a recipe: {name}=Factory({type(value).__name__}, …), which makes it there"
+                    f"RayEngine: {name}={kind} cannot be pickled, so no worker gets it ({cause}); {fix}"
                 ) from cause
         raise ConfigurationError(
             f"RayEngine: the work cannot be pickled, and so not sent to workers ({error})"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from tts_plugins._storage.sqlite_files import named
+from tts_plugins._storage.sqlite_files import lock_file, named
 from tts_plugins.budget import DIMENSIONS, Amount, Budget
 from tts_plugins.distributed._open_calls import Alive, used_by_dead
 from tts_plugins.errors import BudgetExhausted, TTSError
@@ -25,6 +25,7 @@ from tts_plugins.errors import BudgetExhausted, TTSError
 ZERO = Amount()
 Limits = tuple[int | None, ...]
 _LOOK_EVERY = 1.0  # seconds between looks for dead workers, while somebody finds no room
+_ENDS_WITHIN = 10.0  # seconds for another account on the same file
 
 
 class Ask(NamedTuple):
@@ -89,6 +90,7 @@ class Account:
         used_by: reads the file of open calls of another node: `used_by(node, path)`, as `used_by_dead`.
 
     Raises:
+        ConfigurationError: another account is open on the file.
         DataError: the file cannot be used.
     """
 
@@ -222,16 +224,25 @@ class _File:
 
     def __init__(self, path: str | Path | None) -> None:
         self._path = ":memory:" if path is None else str(path)
-        with self._named():
-            self._db = sqlite3.connect(self._path, timeout=10.0, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("CREATE TABLE IF NOT EXISTS settled (one INTEGER PRIMARY KEY, amount TEXT NOT NULL)")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS leases (worker TEXT PRIMARY KEY, number INTEGER NOT NULL, "
-                "spent TEXT NOT NULL, granted TEXT NOT NULL, ceiling TEXT NOT NULL, node TEXT NOT NULL, "
-                "path TEXT NOT NULL) WITHOUT ROWID"
-            )
+        # Two accounts on one file would each grant all that is left. One whose driver was killed ends a little later.
+        self._lock = None if path is None else lock_file(Path(path), wait=_ENDS_WITHIN)
+        try:
+            with self._named():
+                self._open()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _open(self) -> None:
+        self._db = sqlite3.connect(self._path, timeout=10.0, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("CREATE TABLE IF NOT EXISTS settled (one INTEGER PRIMARY KEY, amount TEXT NOT NULL)")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS leases (worker TEXT PRIMARY KEY, number INTEGER NOT NULL, "
+            "spent TEXT NOT NULL, granted TEXT NOT NULL, ceiling TEXT NOT NULL, node TEXT NOT NULL, "
+            "path TEXT NOT NULL) WITHOUT ROWID"
+        )
 
     def settled(self) -> Amount:
         with self._named():
@@ -260,6 +271,11 @@ class _File:
 
     def close(self) -> None:
         self._db.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
 
     def _named(self) -> AbstractContextManager[None]:
         return named(Path(self._path))

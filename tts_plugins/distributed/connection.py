@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
 import os
 import platform
+import signal
 import socket
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,30 +48,72 @@ def connect(address: str | None, **options: Any) -> None:
         options: for `ray.init`.
 
     Raises:
-        ConfigurationError: nothing answers there, or what answers is not Ray, or is another version of it.
+        ConfigurationError: nothing answers there, or what answers is not Ray, or is another version of it; or this
+            process is in another cluster already.
     """
     ray = ray_module()
     if ray.is_initialized():
+        _check_joined(address)
         return
     given: dict[str, Any] = {
         "namespace": NAMESPACE,
         "log_to_driver": False,
-        "logging_level": logging.WARNING,
+        "logging_level": logging.ERROR,
         **options,
     }
     if address in (None, "local"):
-        ray.init(address="local", include_dashboard=False, **given)
+        with _own_signals():
+            ray.init(address="local", include_dashboard=False, **given)
         return
     where = _found() if address == "auto" else str(address)
     _probe(where)
     try:
-        ray.init(address=where, **given)
+        with _own_signals():
+            ray.init(address=where, **given)
     except (RuntimeError, ConnectionError, ImportError, ValueError) as error:
         said = " ".join(str(error).split())[:400]
         raise ConfigurationError(
             f"RayEngine: address={address!r} cannot be joined ({said}); this process has Python "
             f"{platform.python_version()} and Ray {ray.__version__}: give the cluster the same"
         ) from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the program's way to end at SIGTERM: Ray takes the signal over, and prints the stacks of its own code."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:  # Ray's answer to SIGTERM while it started
+        if not callable(before):
+            raise
+        before(signal.SIGTERM, None)
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _check_joined(address: str | None) -> None:
+    """Raise unless the cluster that this process is in is that at the address."""
+    if address in (None, "local", "auto") or str(address).startswith("ray://"):
+        return
+    here = str(ray_module().get_runtime_context().gcs_address)
+    if not _same(str(address), here):
+        raise ConfigurationError(
+            f"RayEngine: address={address!r}: this process is in the cluster at {here} already; leave the address out, "
+            "or call ray.shutdown() first"
+        )
+
+
+def _same(one: str, other: str) -> bool:
+    """Return whether two addresses are of one server, which this machine's loopback address may stand for."""
+    (host, _, port), (other_host, _, other_port) = one.rpartition(":"), other.rpartition(":")
+    hosts = set()
+    for name in (host, other_host):
+        with contextlib.suppress(OSError):
+            name = socket.gethostbyname(name.strip("[]"))
+        hosts.add(name)
+    return port == other_port and (len(hosts) == 1 or any(name.startswith("127.") for name in hosts))
 
 
 def _found() -> str:

@@ -8,12 +8,13 @@ It needs `pip install 'ray[serve]' 'tts-plugins[ray,server]'`.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.budget import Amount
-from tts_plugins.distributed.connection import NAMESPACE, ray_module
+from tts_plugins.distributed.connection import NAMESPACE, ray_module, versions
 from tts_plugins.errors import ConfigurationError, MissingExtraError
 from tts_plugins.server import ServerSettings
 from tts_plugins.server.budgets.accounts import Balance, Period, StoreFailed
@@ -73,9 +74,11 @@ class ActorStore:
     def __init__(self, path: str) -> None:
         ray = ray_module()
         self._errors: type[Exception] = ray.exceptions.RayError
+        # Each file has an actor of its own, and so has each build: one of an older deployment would run old code.
+        which = hashlib.blake2b(f"{path} {versions()}".encode(), digest_size=6).hexdigest()
         self._actor = (
             ray.remote(_Spending)
-            .options(name=_NAME, namespace=NAMESPACE, get_if_exists=True, lifetime="detached", num_cpus=0,
+            .options(name=f"{_NAME}-{which}", namespace=NAMESPACE, get_if_exists=True, lifetime="detached", num_cpus=0,
                      max_restarts=-1)
             .remote(str(Path(path).expanduser()))
         )  # fmt: skip

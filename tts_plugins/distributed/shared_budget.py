@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import uuid
 from pathlib import Path
@@ -13,6 +14,8 @@ from tts_plugins.distributed.account import Account
 from tts_plugins.distributed.connection import NAMESPACE, ray_module
 from tts_plugins.errors import ConfigurationError
 
+_SECONDS = 10.0  # for the account to close its file
+
 
 class SharedBudget:
     """An account that workers of a cluster draw on; make it in the driver, after `ray.init`. It can be pickled.
@@ -23,7 +26,7 @@ class SharedBudget:
         workers: how many workers there are to be. Each is granted that part of half of what is free.
 
     Raises:
-        TTSError: the file cannot be used.
+        TTSError: the file cannot be used, or another account is open on it.
         BudgetExhausted: nothing is left of the limits.
     """
 
@@ -57,7 +60,10 @@ class SharedBudget:
 
     def close(self) -> None:
         """End the account's process; a file that was named stays."""
-        ray_module().kill(self.actor)
+        ray = ray_module()
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(self.actor.close.remote(), timeout=_SECONDS)
+        ray.kill(self.actor)
         if self._folder is not None:
             import shutil
 

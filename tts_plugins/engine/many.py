@@ -12,6 +12,7 @@ import contextlib
 import functools
 import itertools
 import os
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ from tts_plugins.types import Problem, Result
 Handler = Callable[[Any], Awaitable[Any]]
 Work = Callable[[Ledger | None], Handler]
 Outcomes = AsyncGenerator[tuple[int, Any], None]
+_LOGIN = re.compile(r"://[^\s/?#@]*:[^\s/?#@]+@")  # an address with a password
+_SECRET = re.compile(r"(^|[-_])(auth\w*|api-?key|key|token|secret|password|cookie)$", re.IGNORECASE)  # a header
 
 
 @runtime_checkable
@@ -108,6 +111,7 @@ class Factory:
     `Factory(OpenAICompatibleModel, "qwen3-4b", base_url="http://10.0.0.5:8000/v1")`: the first argument is called with
     the rest where the object is needed. A key has no place in it, since it is sent as it stands: read it from the
     environment there, `Factory(make_model)` with a function of yours, or give `api_key_env`, the name of the variable.
+    Arguments may be factories themselves: `Factory(LLMJudge, Factory(OpenAICompatibleModel, "qwen3-4b"))`.
     """
 
     make: Callable[..., Any]
@@ -125,6 +129,8 @@ class Factory:
             raise ConfigurationError(f"Factory: make={self.make!r} cannot be called; pass a class or a function")
         given = {**(self.make.keywords if isinstance(self.make, functools.partial) else {}), **self.keywords}
         named = [name for name, value in given.items() if "key" in name and name != "api_key_env" and value]
+        named += [name for name, value in given.items() if isinstance(value, Mapping) and any(map(_secret, value))]
+        named += [name for name, value in given.items() if isinstance(value, str) and _LOGIN.search(value)]
         if named:
             raise ConfigurationError(
                 f"Factory: {named[0]}=… would be sent and stored with the jobs; give api_key_env, the name of the "
@@ -137,10 +143,13 @@ class Factory:
         Raises:
             ConfigurationError: the environment variable that should hold the key is not set here.
         """
-        keywords = dict(self.keywords)
+        keywords = {name: made(value) for name, value in self.keywords.items()}
         if (variable := keywords.pop("api_key_env", None)) is not None:
             keywords["api_key"] = _key(variable)
-        return self.make(*self.arguments, **keywords)
+        return self.make(*map(made, self.arguments), **keywords)
+
+    def __repr__(self) -> str:
+        return f"Factory({getattr(self.make, '__name__', type(self.make).__name__)}, …)"
 
 
 def made(value: Any) -> Any:
@@ -332,6 +341,10 @@ class Solver:
             close = getattr(each, "aclose", None)
             if close is not None:
                 await close()
+
+
+def _secret(header: object) -> bool:
+    return isinstance(header, str) and _SECRET.search(header) is not None
 
 
 def _key(variable: str) -> str:

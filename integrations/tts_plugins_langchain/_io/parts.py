@@ -17,6 +17,7 @@ from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.runnables.fallbacks import RunnableWithFallbacks
 
 from tts_plugins.adapters import is_whole
+from tts_plugins_langchain._io.asked_form import FORMS
 
 LIMITS = (
     "max_completion_tokens", "max_tokens", "max_output_tokens", "max_new_tokens", "num_predict", "max_tokens_to_sample",
@@ -83,16 +84,22 @@ def model_names_of(
     return found
 
 
+def forms_of(leaves: Iterable[Part]) -> dict[str, Any]:
+    """Return the tools and the schema that the model has bound, where there is one model alone."""
+    models = [part for part in leaves if isinstance(part.runnable, BaseLanguageModel) and not part.instead]
+    return {n: models[0].arguments[n] for n in FORMS if models[0].arguments.get(n)} if len(models) == 1 else {}
+
+
 class Leaves:
     """The leaves of one runnable: looked for once, where no call can have others."""
 
     def __init__(self) -> None:
         self._known: tuple[Any, Sequence[Part]] | None = None
 
-    def under(self, runnable: Any, arguments: Mapping[str, Any], config: RunnableConfig) -> Iterable[Part]:
+    def under(self, runnable: Any, arguments: Mapping[str, Any], config: RunnableConfig) -> Sequence[Part]:
         """`leaves_of`, for a call with these arguments and this config."""
         if arguments or config.get("configurable"):
-            return leaves_of(runnable, arguments, config)
+            return tuple(leaves_of(runnable, arguments, config))
         known = self._known
         if known is None or known[0] is not runnable:
             known = self._known = runnable, tuple(leaves_of(runnable))

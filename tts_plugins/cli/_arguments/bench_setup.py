@@ -16,6 +16,7 @@ from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.problems import ProblemSet, read_problems
 from tts_plugins.budget import Budget
 from tts_plugins.cli._arguments.build import judge_of
+from tts_plugins.cli._arguments.groups import recorded
 from tts_plugins.cli._arguments.strategy import settings_of, strategy_of
 from tts_plugins.cli._arguments.verifier import answer_of, named, verifier_of
 from tts_plugins.errors import ConfigurationError, DataError, TTSError
@@ -120,9 +121,8 @@ class Setup:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what else the results depend on; Python files by their content."""
-        hidden = ("api_key_env", "price", "threads")
         return {
-            "sampling": {k: v for k, v in self.model.items() if k not in hidden},
+            "sampling": recorded(self.model),
             "verifier_source": _source(self.verifier),
             "grade": _source(self.grade),
             **({} if not self.judge else {"judge": self.judge.get("name")}),

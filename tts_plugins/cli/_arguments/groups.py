@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+from tts_plugins._internal.secrets import public_address
 from tts_plugins.budget import Budget
 from tts_plugins.cli._arguments import options
 
@@ -29,6 +30,12 @@ class ModelGroup:
     def settings(self) -> dict[str, Any]:
         """Return what `build.model_of` takes, by name."""
         return {"name" if field == "model" else field: value for field, value in vars(self).items()}
+
+
+def recorded(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of a model that are kept with its results: no key, and nothing that changes no result."""
+    kept = {name: value for name, value in model.items() if name not in ("api_key_env", "price", "threads")}
+    return {**kept, "base_url": public_address(kept["base_url"])} if "base_url" in kept else kept
 
 
 @dataclass(frozen=True, kw_only=True)

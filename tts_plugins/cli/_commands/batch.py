@@ -18,7 +18,7 @@ from tts_plugins.budget import Budget
 from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments.engine import EngineGroup, say_repeated
-from tts_plugins.cli._arguments.groups import BudgetGroup, ModelGroup, grouped
+from tts_plugins.cli._arguments.groups import BudgetGroup, ModelGroup, grouped, recorded
 from tts_plugins.cli._display.console import (
     EVERY,
     Debug,
@@ -101,9 +101,13 @@ def batch(
         else:
             settings["model"] = Factory(made_there, named)
         work = BatchWork(settings, seed, candidates)
-        # Not the key's name, nor the price: they change nothing in a result.
-        config = {**{k: v for k, v in named.items() if k not in ("api_key_env", "price", "threads")},
-                  "profile": {k: repr(v) for k, v in chosen.settings().items()}, "candidates": candidates}  # fmt: skip
+        config = {**recorded(named), "profile": {k: repr(v) for k, v in chosen.settings().items()},
+                  "candidates": candidates}  # fmt: skip
+        if not journal_path.exists() and out.exists() and out.stat().st_size:
+            raise ConfigurationError(
+                f"OUT {out} exists, and {journal_path.name}, from which it would be made, does not: it would be "
+                "replaced, and all of it paid again; move it away, or give another"
+            )
         with Journal(journal_path, config) as journal:
             rows = journal.register(read_rows(source, limit=limit))
             if not rows:
@@ -147,7 +151,7 @@ class _View:
 
     def __init__(self, journal: Journal, rows: int, *, quiet: bool) -> None:
         self._quiet, self._rows, self._fresh = quiet, rows, 0
-        self._started = self._reported = time.monotonic()
+        self._started = self._reported = 0.0
         self._before, failed = journal.counts()
         if (others := journal.others()) and not quiet:
             say(f"{others:,} results are of problems that are not in this input; they stay in {journal.path} alone")
@@ -159,6 +163,8 @@ class _View:
         """Count one more result."""
         self._fresh += 1
         now = time.monotonic()
+        if self._fresh == 1:  # workers have started, and a server has its model
+            self._started = self._reported = now
         if not self._quiet and now - self._reported > EVERY:
             self._reported = now
             pace = self._fresh / (now - self._started)

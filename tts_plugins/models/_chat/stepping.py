@@ -74,6 +74,12 @@ class Stepping:
         if self._way == "auto" and "api.openai.com" in address:
             self._way = "prompt"  # it continues nothing, so there is nothing to find out
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_unfound": None, "_probing": None}  # runs and loops stay in their process
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _unfound=WeakSet(), _probing=WeakKeyDictionary())
+
     @property
     def separator(self) -> str:
         """What separates two steps of a text."""
