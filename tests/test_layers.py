@@ -43,6 +43,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins.pools": (2, "pure"),  # records in files: the model and the verifier that replay them read the same
     "tts_plugins.metrics": (2, "pure"),  # statistics, for whoever fits or measures
     "tts_plugins.protocols": (3, "protocols"),
+    "tts_plugins.runs": (3, "protocols"),  # runs that wrap another
     "tts_plugins.stopping": (3, "stopping"),
     "tts_plugins.strategies": (4, "strategies"),
     "tts_plugins.policies": (5, "policies"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from tts_plugins._internal.values import is_number, is_whole
@@ -49,7 +48,7 @@ class Amount(NamedTuple):
 
     def times(self, count: int) -> Amount:
         """Return this amount `count` times."""
-        return Amount(self[0] * count, self[1] * count, self[2] * count)
+        return self if count == 1 else Amount(self[0] * count, self[1] * count, self[2] * count)
 
     def excess(self, other: Amount) -> Amount:
         """Return by how much it exceeds `other`, by component; never negative."""
@@ -82,9 +81,7 @@ class Need(NamedTuple):
 
     def times(self, choices: int) -> Amount:
         """Return what `count` choices take together."""
-        each, once = self
-        if choices != 1:
-            each = each.times(choices)
+        each, once = self.each.times(choices), self.once
         return each.plus(once) if once != ZERO else each
 
     def plus(self, after: Amount) -> Need:
@@ -158,7 +155,7 @@ class Bound:
     shared_tokens: int = 0
     shared_usd: float = 0.0
 
-    @cached_property
+    @property
     def amount(self) -> Amount:
         """What to hold for it; an unbounded part holds nothing, which only an unlimited account may accept."""
         return Amount.of(calls=self.calls, tokens=self.prompt_tokens + (self.completion_tokens or 0), usd=self.usd)
@@ -166,7 +163,7 @@ class Bound:
     @property
     def need(self) -> Need:
         """What to hold for a request for several choices."""
-        whole = Amount.of(calls=self.calls, tokens=self.prompt_tokens + (self.completion_tokens or 0), usd=self.usd)
+        whole = self.amount
         if not self.shared_tokens and not self.shared_usd:
             return Need(whole)
         # Rounded down, since it is left out of each choice but one: the sum must not come out below the price.

@@ -8,13 +8,12 @@ and settles when it says that the call has ended. Never both for one model.
 from __future__ import annotations
 
 import math
-import threading
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tts_plugins._calls.caller import acquire
+from tts_plugins._calls.caller import acquire, check_bounds
 from tts_plugins._calls.context import SCOPE
 from tts_plugins._calls.prompt_bound import PromptBound, Written
 from tts_plugins._concurrency import forks
@@ -25,8 +24,6 @@ from tts_plugins.errors import (
     CandidateError,
     Charge,
     ConfigurationError,
-    UnboundedCallError,
-    UnknownPriceError,
 )
 from tts_plugins.ledger import NOTHING, Hold, Ledger
 from tts_plugins.protocols import Role
@@ -61,7 +58,12 @@ class Call:
 
 @dataclass(slots=True)
 class _Open:
-    call: Call
+    """A call under way, without its prompt: what it is charged by."""
+
+    model: str
+    choices: int
+    max_tokens: int | None
+    continued: str | None
     written: Written
     bound: Bound
     hold: Hold
@@ -78,15 +80,14 @@ class Meter:
     """
 
     __slots__ = (
-        "__weakref__", "_closed", "_ledger", "_left", "_lock", "_open", "_prepaid", "_prices", "_refused", "_role",
-        "_started", "_usage", "refusal",
+        "__weakref__", "_closed", "_ledger", "_left", "_open", "_prepaid", "_prices", "_refused", "_role", "_started",
+        "_usage", "refusal",
     )  # fmt: skip
 
     def __init__(
         self, ledger: Ledger, *, role: Role = "model", prices: Prices = None, prepaid: Hold | None = None
     ) -> None:
         self._ledger, self._role, self._prices, self._prepaid = ledger, role, prices, prepaid
-        self._lock = threading.Lock()
         self._open: dict[Hashable, _Open] = {}
         self._left: Collection[Hashable] = ()  # charged at their reserve when this was closed: they may still end
         self._usage = NOTHING
@@ -138,13 +139,15 @@ class Meter:
         written = Written.of(call.prompt)
         bound = self._bound(call, written)
         try:
-            with self._lock:
+            with _guard:
                 if self._closed:
                     raise MeterClosed(f"{call.model}: this candidate has ended; the call is not made")
-                _check(call, _price(self._prices, call.model), self._ledger)
+                check_bounds(call.model, bound, self._ledger)
                 within = self._prepaid if self._prepaid is not None and self._prepaid.open else None
                 hold = self._ledger.reserve(bound.amount.times(call.choices), within=within)
-                self._open[key] = _Open(call, written, bound, hold)
+                self._open[key] = _Open(
+                    call.model, call.choices, call.max_tokens, _continued(call), written, bound, hold
+                )
                 self._started += 1
         except (ConfigurationError, MeterClosed) as refusal:
             self.refusal, self._refused = refusal, None
@@ -174,31 +177,30 @@ class Meter:
             cached: the whole reply came from a cache on this side, and costs nothing.
             requests: how many were sent; with one for each choice, the counts are of all choices.
         """
-        with self._lock:
+        with _guard:
             opened = self._open.pop(key, None)
         if opened is None:
             return  # it was charged at its reserve when the candidate ended
         if cached:
             opened.hold.release()
             return
-        call = opened.call
-        prompts, trust = _learnt_of(call.model)
-        apart = requests >= call.choices
+        prompts, trust = _learnt_of(opened.model)
+        said = list(texts) if opened.continued is None else [without(opened.continued, text) for text in texts]
         usage = measure(
             Report(
                 prompt=count_of(prompt_tokens, 1),
                 completion=count_of(completion_tokens, 0),
                 thought=0,
                 cached=count_of(cached_tokens, 1) or 0,
-                every_choice=apart,
+                every_choice=requests >= opened.choices,
                 upper_bound=False,
             ),
-            _new(call, texts) or [""] * call.choices,
-            list(truncated) or [False] * call.choices,
+            said or [""] * opened.choices,
+            list(truncated) or [False] * opened.choices,
             prompt_bound=opened.bound.prompt_tokens * requests,
-            max_tokens=call.max_tokens,
+            max_tokens=opened.max_tokens,
             hidden=True,  # a framework may keep reasoning to itself
-            price=_price(self._prices, call.model),
+            price=_price(self._prices, opened.model),
             trust=trust,
         )
         if usage.exact:
@@ -207,7 +209,7 @@ class Meter:
 
     def knows(self, key: Hashable) -> bool:
         """Return whether a call that was started under this key is under way, be it after this was closed."""
-        with self._lock:
+        with _guard:
             return key in self._open or key in self._left
 
     def unreserved(self, *, prompt_tokens: int | None, completion_tokens: int | None, model: str) -> None:
@@ -224,18 +226,17 @@ class Meter:
 
     def fail(self, key: Hashable, charge: Charge) -> None:
         """Charge a call that failed: its `reserve`, one `call` without tokens, or `nothing`."""
-        with self._lock:
+        with _guard:
             opened = self._open.pop(key, None)
         if opened is not None:
             self._fail(opened, charge)
 
     def close(self) -> Usage:
         """Charge what is still open at its reserve, let no further call start, and return the usage of all calls."""
-        with self._lock:
+        with _guard:
             self._closed = True
-            left, self._open = self._open, {}
-            if left:
-                self._left = {*self._left, *left}
+            if left := self._open:
+                self._open, self._left = {}, {*self._left, *left}
         for opened in left.values():
             self._fail(opened, "reserve")
         if self._prepaid is not None:
@@ -290,17 +291,17 @@ class Meter:
 
     def _fail(self, opened: _Open, charge: Charge) -> None:
         if charge == "reserve":
-            usage = replace(opened.bound.usage(opened.call.choices), exact=False)
+            usage = replace(opened.bound.usage(opened.choices), exact=False)
         else:
             usage = NOTHING if charge == "nothing" else opened.bound.usage(tokens=False)
         self._settle(opened, usage)
 
     def _settle(self, opened: _Open, usage: Usage) -> None:
-        opened.hold.settle(usage, role=self._role, bounded=opened.call.max_tokens is not None)
+        opened.hold.settle(usage, role=self._role, bounded=opened.max_tokens is not None)
         self._add(usage)
 
     def _add(self, usage: Usage) -> None:
-        with self._lock:  # most have a single call
+        with _guard:  # most have a single call
             self._usage = usage if self._usage is NOTHING else self._usage + usage
 
 
@@ -314,25 +315,13 @@ def _refusal_of(error: BudgetExhausted, call: Call) -> BudgetExhausted:
     return refusal
 
 
-def _new(call: Call, texts: Sequence[str]) -> list[str]:
-    """Return what was generated: llama.cpp repeats the assistant's turn that it continues, and does not count it."""
+def _continued(call: Call) -> str | None:
+    """Return the assistant's turn that a call continues: llama.cpp repeats it in its reply, and does not count it."""
     messages = call.prompt.get("messages") or [None]
     last = messages[-1]
-    if not isinstance(last, Mapping) or last.get("role") != "assistant" or not isinstance(last.get("content"), str):
-        return list(texts)
-    return [without(last["content"], text) for text in texts]
-
-
-def _check(call: Call, price: Price | None, ledger: Ledger) -> None:
-    if call.max_tokens is None and (ledger.limits("tokens") or ledger.limits("usd")):
-        raise UnboundedCallError(
-            f"{call.model}: max_tokens is not set, so a token or money budget cannot hold; set max_tokens on the model"
-        )
-    if price is None and ledger.limits("usd"):
-        raise UnknownPriceError(
-            f"{call.model}: its price is not known, so a usd limit cannot hold; give price=(dollars per million prompt "
-            "tokens, per million completion tokens), or install 'tts-plugins[prices]' for the published ones"
-        )
+    if not isinstance(last, Mapping) or last.get("role") != "assistant":
+        return None
+    return said if isinstance(said := last.get("content"), str) else None
 
 
 _learnt: OrderedDict[str, tuple[PromptBound, Trust]] = OrderedDict()

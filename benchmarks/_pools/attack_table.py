@@ -12,7 +12,8 @@ from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import CandidateError, VerifierError
 from tts_plugins.protocols import Model, Run, Verifier
 from tts_plugins.testing import ScriptedModel
-from tts_plugins.testing.attacks import Attack, attacks, obeys_anything, obeys_outside, repeats
+from tts_plugins.testing.attacks import Attack, attacks
+from tts_plugins.testing.gullible_judges import obeys_anything, obeys_outside, repeats
 from tts_plugins.verifiers import Canaries, GenerativeVerifier, LLMJudge, Screen, Veto
 
 QUESTION, WRONG, RIGHT = "What is 17 * 23?", "17 * 23 = 401.", "17 * 23 = 17 * 20 + 17 * 3 = 340 + 51 = 391."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from contextvars import ContextVar
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +26,7 @@ from tts_plugins.adapters import (
     answer_key,
     metered_verifier,
     parsed_only,
+    setting,
 )
 from tts_plugins.engine import Trace
 from tts_plugins.errors import AllCandidatesFailed
@@ -224,12 +225,12 @@ class Search(BaseSearch[Sample]):
         if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             await self._runs.ashow(sample, message)
 
-    def variables(self, meter: Meter, sample: Sample | None) -> Sequence[tuple[ContextVar[Any], Any]]:
+    def around(self, meter: Meter, sample: Sample | None) -> AbstractContextManager[None]:
         """Where LangChain's callbacks find the meter, and a cache the candidate's number."""
         salt = self._salt
         if sample is not None:
             salt += f"/{sample.place}" + ("" if self.settings.seed is None else f"@{self.settings.seed}")
-        return (METERED, MeterHandler(meter, self.details)), (SAMPLE, salt)
+        return setting((METERED, MeterHandler(meter, self.details)), (SAMPLE, salt))
 
     def where(self, sample: Sample) -> str:
         """The target and the candidate's number."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import uuid
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,14 +41,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # la
 
 UNSURE: dict[str, Any] = {"strategy": SelfConsistency(n=2), "abstain_below": 0.9}
 ASK: list[Any] = [{"role": "user", "content": "What is 6 * 7?"}]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _left_open() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def reply(body: dict[str, Any], index: int) -> str | Reply:

@@ -12,9 +12,10 @@ pytest.importorskip("aiohttp")
 import dspy
 from tts_plugins_dspy import Scaled, ScaledLM
 
-from tests.dspy_models import VERSION, aclose, program, score
+from tests.dspy_models import VERSION, aclose, close, program, score
+from tests.imitations import said
 from tts_plugins import Budget, Ledger
-from tts_plugins.testing.loopback import LoopbackServer, Reply
+from tts_plugins.testing.loopback import LoopbackServer, RawReply, RawRequest, RawServer, Reply
 
 
 class Tracked(dspy.Module):  # type: ignore[misc]
@@ -183,3 +184,34 @@ def test_searches_inside_of_one_with_a_price_have_that_price(
     counted = dspy_server.wait()
     assert counted.requests == 8 and result.usage.exact
     assert result.usage.usd == pytest.approx((counted.prompt_tokens + 2 * counted.completion_tokens) / 1e6)
+
+
+def _response(request: RawRequest) -> RawReply:
+    """What OpenAI's Responses API answers; its usage has other names than that of chat completions."""
+    text = {"type": "output_text", "text": said(answer=len(request.body)), "annotations": []}
+    message = {"type": "message", "id": "m", "status": "completed", "role": "assistant", "content": [text]}
+    usage = {"input_tokens": 20, "output_tokens": 12, "total_tokens": 32}
+    details = {"input_tokens_details": {"cached_tokens": 8}, "output_tokens_details": {"reasoning_tokens": 0}}
+    return RawReply(
+        {
+            "id": "r", "object": "response", "created_at": 1, "status": "completed", "model": "gpt-4o-mini",
+            "output": [message], "usage": {**usage, **details}, "parallel_tool_calls": True, "tool_choice": "auto",
+            "tools": [], "temperature": 1.0, "top_p": 1.0, "error": None, "incomplete_details": None,
+            "instructions": None, "metadata": {},
+        }
+    )  # fmt: skip
+
+
+def test_the_responses_api_is_counted_exactly(dspy_server: LoopbackServer) -> None:
+    with RawServer(_response) as server:
+        lm = dspy.LM(
+            "openai/gpt-4o-mini", model_type="responses", api_base=server.base_url, api_key="-", max_tokens=100,
+            num_retries=0,
+        )  # fmt: skip
+        with dspy.context(lm=lm):
+            scaled = Scaled(program(), n=3, verifier=lambda pred: 0.5, budget=Budget(tokens=50_000))
+            usage = scaled.solve(question="q").usage
+            assert scaled.solve(question="q").usage.calls == 0
+        assert (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens) == (60, 36, 24) and usage.exact
+        assert len(server.requests) == 3
+        close(lm)

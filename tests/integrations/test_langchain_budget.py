@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,14 +30,6 @@ from tts_plugins.verifiers import LLMJudge
 
 STATIC = "I cannot say."
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # langchain-openai's: connections left open
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _left_open() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.fixture(scope="module")

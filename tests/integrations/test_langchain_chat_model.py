@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import traceback
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -47,15 +45,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Benchmark fixture was not used"),
     pytest.mark.filterwarnings("ignore:Received a Pydantic BaseModel V1 schema"),  # langchain-openai, of its own test
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _left_open() -> Iterator[None]:
-    """ChatOpenAI never closes its asynchronous connections: what is left of them goes here, and in no other file."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def example(schema: dict[str, Any], root: dict[str, Any], index: int) -> Any:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import logging
 import re
 import socket
 import threading
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -46,15 +44,6 @@ from tts_plugins.testing.loopback import Fault, LoopbackServer
 # langchain-openai's: connections that it leaves open
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 PROMPT = ChatPromptTemplate.from_template("What is {x} and why do you think so?")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _left_open() -> Iterator[None]:
-    """ChatOpenAI never closes its asynchronous connections: what is left of them goes here, and in no other file."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def reply(body: dict[str, Any], index: int) -> str:

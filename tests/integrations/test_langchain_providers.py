@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -26,14 +24,6 @@ from tts_plugins import Budget, Ledger, SelfConsistency
 from tts_plugins.errors import BudgetExhausted
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the packages' own connections
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _left_open() -> Iterator[None]:
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 CACHED = {"input_tokens": 12, "output_tokens": 20, "cache_read_input_tokens": 3000, "cache_creation_input_tokens": 0}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -30,15 +28,6 @@ from tts_plugins.testing.loopback import LoopbackServer, Reply
 # langchain-openai's: connections that it leaves open
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 BEAM = BeamSearch(n=4, beam_width=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _left_open() -> Iterator[None]:
-    """ChatOpenAI never closes its asynchronous connections: what is left of them goes here, and in no other file."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def even(problem: Any, candidate: Any) -> list[float]:

@@ -9,7 +9,8 @@ import pytest
 from tts_plugins import BestOfN, Problem, solve
 from tts_plugins.errors import CandidateError
 from tts_plugins.testing import ScriptedModel
-from tts_plugins.testing.attacks import FAMILIES, attacks, obeys_anything, obeys_outside, quotes, repeats
+from tts_plugins.testing.attacks import FAMILIES, attacks
+from tts_plugins.testing.gullible_judges import obeys_anything, obeys_outside, quotes, repeats
 from tts_plugins.types import Candidate, Score, Scored
 from tts_plugins.verifiers import (
     CallableVerifier,

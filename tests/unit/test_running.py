@@ -92,11 +92,13 @@ async def test_events_that_nobody_reads_any_more_do_not_end_the_solve() -> None:
 @pytest.mark.parametrize("times", [1, 2, 3])
 async def test_what_is_cancelled_from_outside_is_settled(times: int) -> None:
     """However often, and wherever the second one hits it."""
-    ledger = Ledger(Budget(calls=100))
+    ledger, slow = Ledger(Budget(calls=100)), Slow()
     task = asyncio.ensure_future(
-        solve("2 + 2?", model=CallableModel(Slow()), strategy=SelfConsistency(n=80), budget=ledger)
+        solve("2 + 2?", model=CallableModel(slow), strategy=SelfConsistency(n=80), budget=ledger)
     )
-    await asyncio.sleep(0.05)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert len(slow.waiting) == 80
     for _ in range(times):
         task.cancel()
         await asyncio.sleep(0)

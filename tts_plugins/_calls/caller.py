@@ -121,10 +121,10 @@ class Caller(End):
             ModelError: the last attempt's error.
             BudgetExhausted: a retry found no room.
         """
-        places = {"indices": compact(indices)} if indices else {}
         event = self.trace.open(
-            "request", parent, role=role, model=model.name, n=len(seeds), seeds=compact(seeds), **places
-        )
+            "request", parent, role=role, model=model.name, n=len(seeds), seeds=compact(seeds),
+            **({"indices": compact(indices)} if indices else {}),
+        )  # fmt: skip
         request = _Request(model, ask, seeds, bound, unit, need or unit, hold, within, role, event, alone)
         try:
             try:
@@ -213,7 +213,12 @@ class Caller(End):
             usage, started = None, time.monotonic()
             if inner is not None:
                 self._flying[inner] = request
-            reply = await _generate(model, request.ask, request.seeds)
+            try:
+                reply = await request.ask.send(request.seeds)
+            except BaseException as error:
+                _blame(model, error)
+                raise
+            _check_reply(model, reply, count)
             usage = counted(reply, bound, inner, count).timed(time.monotonic() - started)
             return Reply(generations=reply.generations, usage=usage)
         except ModelError as error:
@@ -252,26 +257,26 @@ class Caller(End):
         return inner.settle(charged, bounded=bounded, role=role)
 
 
-async def _generate(model: Model, ask: Ask, seeds: Sequence[int | None]) -> Reply:
-    try:
-        reply = await ask.send(seeds)
-    except TTSError:
-        raise
-    except asyncio.CancelledError as error:
+def _blame(model: Model, error: BaseException) -> None:
+    """Raise what code of the user raised as the failure of its call; return if it is to be raised as it is."""
+    if isinstance(error, TTSError):
+        return
+    if isinstance(error, asyncio.CancelledError):
         if asked_to_cancel():
-            raise
+            return
         raise UserCodeFailed(f"{model.name}: the call was cancelled from inside") from error
-    except (GeneratorExit, KeyboardInterrupt, SystemExit):
-        raise  # of the program, not of the model
-    except BaseException as error:
-        kind = NotBegun if isinstance(error, NoThread) else UserCodeFailed
-        raise kind(f"{model.name}: {words(error)}") from error
+    if isinstance(error, GeneratorExit | KeyboardInterrupt | SystemExit):
+        return  # of the program, not of the model
+    kind = NotBegun if isinstance(error, NoThread) else UserCodeFailed
+    raise kind(f"{model.name}: {words(error)}") from error
+
+
+def _check_reply(model: Model, reply: object, asked: int) -> None:
     made = reply.generations if isinstance(reply, Reply) else None
     if made is None or not all([isinstance(g, Generation) and isinstance(g.text, str) for g in made]):
         raise UserCodeFailed(f"{model.name} returned {str(reply)[:80]!r}; a model returns a Reply of Generations")
     if not made:
-        raise MalformedResponse(f"{model.name} returned no generation for {len(seeds)} seeds")
-    return reply
+        raise MalformedResponse(f"{model.name} returned no generation for {asked} seeds")
 
 
 def asked_to_cancel() -> bool:
@@ -290,12 +295,7 @@ class NotBegun(UserCodeFailed):
     charge: Charge = "nothing"
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-def check_bounds(model: _Named, bound: Bound | None, ledger: Ledger) -> None:
+def check_bounds(model: str, bound: Bound | None, ledger: Ledger) -> None:
     """Raise before anything is spent if the worst case of a call cannot be reserved.
 
     Raises:
@@ -305,11 +305,11 @@ def check_bounds(model: _Named, bound: Bound | None, ledger: Ledger) -> None:
         return
     if bound.completion_tokens is None and (ledger.limits("tokens") or ledger.limits("usd")):
         raise UnboundedCallError(
-            f"{model.name}: max_tokens is not set, so a token or money budget cannot hold; set max_tokens on the model"
+            f"{model}: max_tokens is not set, so a token or money budget cannot hold; set max_tokens on the model"
         )
     if bound.usd is None and ledger.limits("usd"):
         raise UnknownPriceError(
-            f"{model.name}: its price is not known, so a usd limit cannot hold; give price=(dollars per million prompt "
+            f"{model}: its price is not known, so a usd limit cannot hold; give price=(dollars per million prompt "
             "tokens, per million completion tokens), or install 'tts-plugins[prices]' for the published ones"
         )
 

@@ -17,7 +17,6 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextvars import Context
 from weakref import WeakKeyDictionary
 
 from tts_plugins._calls import running_solves
@@ -25,11 +24,13 @@ from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._calls.places import Place
 from tts_plugins._calls.running_solves import give_up_orphans
 from tts_plugins._concurrency import forks, running_code
+from tts_plugins._concurrency.running_code import Variables
 from tts_plugins._concurrency.sync_calls import all_waiting_threads, calling_thread, waiting_threads
 from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait, deliver
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Hold, Ledger
 
+running_code.read(SCOPE)
 LOOK = 0.25  # seconds between looks, one for all waits on a loop
 LONGEST = 120.0  # seconds
 
@@ -159,7 +160,7 @@ class _Seen:
         Args:
             threads: those that wait for the solve whose wait it is, or the one that it runs on.
         """
-        contexts, blocked, todo = list[Context](), set[int](), list(threads)
+        contexts, blocked, todo = list[Variables](), set[int](), list(threads)
         while todo:
             if (thread := todo.pop()) in blocked:
                 continue
@@ -186,7 +187,7 @@ def _given(answer: object) -> Iterator[Holder]:
         yield from answer.enclosers()
 
 
-def _scopes(contexts: Iterable[Context]) -> list[Scope]:
+def _scopes(contexts: Iterable[Variables]) -> list[Scope]:
     return [scope for context in contexts if (scope := context.get(SCOPE)) is not None]
 
 

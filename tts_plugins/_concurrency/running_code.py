@@ -14,8 +14,9 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import thread as _executors
-from contextvars import Context
+from contextvars import ContextVar
 from types import FrameType
+from typing import Any
 
 from tts_plugins._concurrency import forks
 
@@ -24,13 +25,26 @@ _WAITING = (threading.__file__, sys.modules["concurrent.futures._base"].__file__
 _WORK, _LOOP = _executors._WorkItem.run.__code__, _executors._worker.__code__
 _DEPTH = 12  # frames between a wait and who called it
 
+Variables = Mapping[ContextVar[Any], Any]
+"""A context, or what is read of it here: all of one that goes on would keep its earlier states alive."""
+_read: list[ContextVar[Any]] = []
 _numbers = itertools.count()
 # The thread that each of them runs on, and the task there, if it is in one.
-_running: dict[int, tuple[int, asyncio.Task[object] | None, Context]] = {}
+_running: dict[int, tuple[int, asyncio.Task[object] | None, Variables]] = {}
 forks.on_fork(_running.clear)
 
 
-def begun(context: Context, task: asyncio.Task[object] | None = None) -> int:
+def read(variable: ContextVar[Any]) -> None:
+    """Have the variable be part of `read_here`; it has a default."""
+    _read.append(variable)
+
+
+def read_here() -> Variables:
+    """Return what is read of the context that this runs in."""
+    return {variable: variable.get() for variable in _read}
+
+
+def begun(context: Variables, task: asyncio.Task[object] | None = None) -> int:
     """Remember that a function of the user runs on this thread, or in a task of it; return a key for `ended`."""
     key = next(_numbers)
     _running[key] = threading.get_ident(), task, context
@@ -42,27 +56,27 @@ def ended(key: int) -> None:
     _running.pop(key, None)
 
 
-def contexts() -> list[Context]:
+def contexts() -> list[Variables]:
     """The contexts of all functions of the user that run now."""
     return [context for *_, context in list(_running.values())]
 
 
-def by_thread() -> dict[int, list[Context]]:
+def by_thread() -> dict[int, list[Variables]]:
     """The contexts of the functions that run on each thread, or in tasks of its loop."""
-    out = dict[int, list[Context]]()
+    out = dict[int, list[Variables]]()
     for thread, _, context in list(_running.values()):
         out.setdefault(thread, []).append(context)
     return out
 
 
-def threads(of: Callable[[Context], bool]) -> set[int]:
+def threads(of: Callable[[Variables], bool]) -> set[int]:
     """The threads that run a function of the user whose context is one of these, tasks left aside."""
     return {thread for thread, task, context in list(_running.values()) if task is None and of(context)}
 
 
 def waiting_for(
     threads: Collection[int], waiting: Collection[int] = (), loops: Collection[int] = ()
-) -> dict[int, tuple[list[Context], set[int]]]:
+) -> dict[int, tuple[list[Variables], set[int]]]:
     """What waits for what each of these threads does, or for its turn, as the frames show at this moment.
 
     Args:

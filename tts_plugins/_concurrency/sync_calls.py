@@ -23,13 +23,14 @@ _PATIENCE = 1.0, 5.0  # seconds before the first check that what one waits for c
 _apart: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_apart", default=False)
 # The calls of `run_sync` around what runs here, the innermost last, and the threads of those that still wait.
 _calls: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("tts_plugins_calls", default=())
+running_code.read(_calls)
 _waiting: dict[int, int] = {}
 forks.on_fork(_waiting.clear)
 _numbers = itertools.count()
 _patched_at_import = patched_by()
 
 
-def waiting_threads(context: contextvars.Context | None = None) -> tuple[int, ...]:
+def waiting_threads(context: running_code.Variables | None = None) -> tuple[int, ...]:
     """Return the threads that wait in `run_sync` for what runs here, or in a context; the innermost call's last."""
     calls = _calls.get() if context is None else context.get(_calls, ())
     return tuple(thread for call in calls if (thread := _waiting.get(call)) is not None)

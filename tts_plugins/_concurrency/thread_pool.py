@@ -48,7 +48,8 @@ class Pool:
 
     def renew(self) -> None:
         """Begin without threads, in a child too: those of the parent do not run there."""
-        self._idle: list[queue.SimpleQueue[_Job]] = []  # the inboxes of idle threads: the last one is the warmest
+        self._idle: list[queue.SimpleQueue[None]] = []  # what idle threads wait for: the last one is the warmest
+        self._waking = False  # one of them is on its way to what waits
         self._waiting: collections.deque[_Job] = collections.deque()
         self._threads = 0
         self._nested = 0  # threads whose function waits for a solve of its own: they use no processor
@@ -63,8 +64,9 @@ class Pool:
             NoThread: there is no thread, and none can be started.
         """
         with self._lock:
-            if self._idle:
-                self._idle.pop().put(job)
+            if len(self._idle) + self._waking > len(self._waiting):
+                self._waiting.append(job)
+                self._wake_one()
                 return
             if start := self._threads < _AT_ONCE:
                 self._threads += 1
@@ -80,7 +82,17 @@ class Pool:
                         "or memory of this process, or lower n"
                     ) from error
                 self._waiting.append(job)
+                self._wake_one()
         self._watch(loop)
+
+    def _wake_one(self) -> None:
+        """Wake an idle thread if functions wait, one at a time: before it begins, it wakes the next one.
+
+        Where functions take microseconds, the first thread has run all of them before a second one is there.
+        """
+        if self._waiting and self._idle and not self._waking:
+            self._waking = True
+            self._idle.pop().put(None)
 
     def waits(self, by: int) -> None:
         """Count the threads of this pool whose functions wait for a nested solve."""
@@ -131,7 +143,7 @@ class Pool:
 
     def _work(self, first: list[_Job | None]) -> None:
         job = first.pop()  # a thread keeps its arguments as long as it lives, and all that they refer to
-        inbox: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         while True:
             if job is not None:
                 job()
@@ -143,9 +155,13 @@ class Pool:
                     if len(self._idle) >= _AT_ONCE:
                         self._threads -= 1
                         return
-                    self._idle.append(inbox)
+                    self._idle.append(woken)
             if job is None:
-                job = inbox.get()
+                woken.get()
+                with self._lock:
+                    self._waking = False
+                    job = self._waiting.popleft() if self._waiting else None
+                    self._wake_one()
 
 
 POOL = Pool()

@@ -72,15 +72,15 @@ async def _awaited(value: Awaitable[T]) -> T:
 def on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> Awaitable[T]:
     """Return the result of a user's coroutine function, computed off the engine's own loop."""
     if not on_engine_loop() or patched_by() is not None:
-        return _noted(function, *args, **keywords)
+        return _noted(function(*args, **keywords))
     context = contextvars.copy_context()
     return asyncio.wrap_future(USER.submit(lambda: _contained(function, *args, **keywords), context))
 
 
-async def _noted(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
-    key = running_code.begun(contextvars.copy_context(), asyncio.current_task())
+async def _noted(made: Awaitable[T]) -> T:
+    key = running_code.begun(running_code.read_here(), asyncio.current_task())
     try:
-        return await function(*args, **keywords)
+        return await made
     finally:
         running_code.ended(key)
 
@@ -89,7 +89,7 @@ async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any
     """Run the function so that what would end the loop that all share ends the function only."""
     process = forks.process()
     try:
-        result = await _noted(function, *args, **keywords)
+        result = await _noted(function(*args, **keywords))
     except BaseException as error:
         if forks.process() != process:
             forks.leave(error)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar
 from typing import Any, ClassVar, Generic, TypeVar
 
 from tts_plugins.adapters._error_messages import described
@@ -71,12 +70,9 @@ class SearchHooks(Generic[S]):
         """What is set around `call`, `acall` and `read`, such as a framework's settings."""
         return _NOTHING
 
-    def variables(self, meter: Meter, sample: S | None) -> Sequence[tuple[ContextVar[Any], Any]]:
-        """The context variables by which the framework's callbacks find the meter; no `sample` for a verification.
-
-        `METER` has it in any case.
-        """
-        return ()
+    def around(self, meter: Meter, sample: S | None) -> AbstractContextManager[Any]:
+        """Where the framework's callbacks find the meter, besides in `METER`; no `sample` for a verification."""
+        return _NOTHING
 
     def model_name(self) -> str | None:
         """The name of the language model that is asked; None where it cannot be seen, or there are several.

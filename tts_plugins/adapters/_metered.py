@@ -193,17 +193,17 @@ class MeteredModel:
 class setting:
     """Where context variables have these values: pairs of a variable and its value."""
 
-    __slots__ = ("_pairs", "_tokens")
+    __slots__ = ("_held",)
 
     def __init__(self, *pairs: tuple[ContextVar[Any], Any]) -> None:
-        self._pairs = pairs
+        self._held: Sequence[Any] = pairs
 
     def __enter__(self) -> None:
-        self._tokens = [variable.set(value) for variable, value in self._pairs]
+        self._held = [variable.set(value) for variable, value in self._held]
 
     def __exit__(self, *_: object) -> None:
-        for (variable, _), token in zip(self._pairs, self._tokens, strict=True):
-            variable.reset(token)
+        for token in self._held:
+            token.var.reset(token)
 
 
 class _Varied(MeteredModel):

@@ -9,20 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, TypeVar
 
 from tts_plugins._internal.threads import in_thread, on_user_loop
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._hooks import SearchHooks
-from tts_plugins.adapters._metered import METER, Attempts, CandidateLost, MeteredModel, searching, setting
+from tts_plugins.adapters._metered import METER, Attempts, CandidateLost, MeteredModel, searching
 from tts_plugins.adapters._settings import SearchSettings
 from tts_plugins.engine.solve import solve, solve_sync
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, TTSError
 from tts_plugins.metering import Meter, Prices
 from tts_plugins.protocols import Role, SetVerifier, Verifier
 from tts_plugins.strategies.escalation import Escalation
-from tts_plugins.types import Candidate, Generation, Problem, Reply, Result, Usage
+from tts_plugins.types import Candidate, Problem, Reply, Result, Usage
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -121,21 +120,23 @@ class BaseSearch(SearchHooks[S]):
 
     def candidate(self, sample: S) -> Coroutine[Any, Any, Reply]:
         """The framework's answer for a candidate that was begun."""
-        return self._replied(sample)
+        return self.metered("model", self._on_thread if self.sync else self._on_loop, sample)
 
-    async def _replied(self, sample: S) -> Reply:
-        work = partial(in_thread, self._one, sample) if self.sync else partial(on_user_loop, self._aone, sample)
-        made, usage = await self.metered("model", work, sample)
-        return Reply(generations=(made,), usage=usage)
+    def _on_thread(self, sample: S) -> Awaitable[Reply]:
+        return in_thread(self._one, sample)
 
-    async def metered(self, role: Role, work: Callable[[], Awaitable[T]], sample: S | None = None) -> tuple[T, Usage]:
+    def _on_loop(self, sample: S) -> Awaitable[Reply]:
+        return on_user_loop(self._aone, sample)
+
+    async def metered(self, role: Role, work: Callable[[Any], Awaitable[T]], sample: S | None = None) -> T:
         """Do work whose model calls are metered; if its first one found no room, wait for room and begin again."""
         prepaid = None
         while True:
             meter = Meter.here(role=role, prices=self.prices, prepaid=prepaid)
+            token = METER.set(meter)
             try:
-                with setting((METER, meter), *self.variables(meter, sample)):
-                    return await work(), meter.close()
+                with self.around(meter, sample):
+                    return await work(sample)
             except BudgetExhausted:
                 if meter.refused is None or not meter.untouched:
                     raise
@@ -143,6 +144,7 @@ class BaseSearch(SearchHooks[S]):
             finally:
                 self._spent.append(meter.close())
                 meter.refusal = None  # its traceback has this frame, which has the meter: a cycle
+                METER.reset(token)  # last: it raises where the coroutine is closed by another task or thread
 
     async def judge(
         self,
@@ -153,14 +155,14 @@ class BaseSearch(SearchHooks[S]):
     ) -> T:
         """Return the metered verification of candidates; `kind_of` makes our error from one of the user's."""
 
-        async def judged() -> T:
+        async def judged(_: None) -> T:
             try:
                 return _unrefused(await work())
             except BaseException as error:  # noqa: BLE001 - raised again
                 raise (found := self.error_for(error, where, kind_of(error))) from cause_for(found, error)
 
         try:
-            return (await self.metered("verifier", judged))[0]
+            return await self.metered("verifier", judged)
         except BaseException as error:
             for candidate in candidates:
                 await self.unscored(candidate, error)
@@ -178,21 +180,26 @@ class BaseSearch(SearchHooks[S]):
             return error
         return kind(f"{where}: {self.described(error)}")
 
-    def _one(self, sample: S) -> Generation:
+    def _reply(self, sample: S, output: Any) -> Reply:
+        made, meter = self.read(sample, _unrefused(output)), METER.get()
+        assert meter is not None
+        return Reply(generations=(made,), usage=meter.close())
+
+    def _one(self, sample: S) -> Reply:
         try:
             if self.over:
                 raise CandidateLost(f"{self.where(sample)}: the search has ended")  # this thread came too late
             with self.context(sample):
-                return self.read(sample, _unrefused(self.call(sample)))
+                return self._reply(sample, self.call(sample))
         except BaseException as error:  # noqa: BLE001 - raised again
             self.failed(sample, error)
             lost = CandidateLost.by(error)
             raise (found := self.error_for(error, self.where(sample), lost)) from cause_for(found, error)
 
-    async def _aone(self, sample: S) -> Generation:
+    async def _aone(self, sample: S) -> Reply:
         try:
             with self.context(sample):
-                return self.read(sample, _unrefused(await self.acall(sample)))
+                return self._reply(sample, await self.acall(sample))
         except BaseException as error:  # noqa: BLE001 - raised again
             await self.afailed(sample, error)
             lost = CandidateLost.by(error)

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 from tts_plugins._concurrency.loop_threads import submit
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.protocols import ForwardingRun, Model, Run, SetVerifier, Verifier
+from tts_plugins.protocols import Model, Run, SetVerifier, Verifier
+from tts_plugins.runs import ForwardingRun
 from tts_plugins.types import Problem, Reply
 
 if sys.platform != "win32":

@@ -154,7 +154,7 @@ class Solving:
         try:
             larger = abstaining.escalation
             if larger is not None and larger.model is not None:  # refused before anything is paid for
-                check_bounds(larger.model, await larger.model.bound(problem), scope.ledger)
+                check_bounds(larger.model.name, await larger.model.bound(problem), scope.ledger)
             return await abstaining.around(self._settings.strategy)(run, problem)
         finally:
             self._wake()  # here already, which saves a turn of the loop

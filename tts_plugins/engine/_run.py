@@ -130,7 +130,7 @@ class SolveRun:
         # Taken before anything is waited for: whose turn comes first must not change who gets which.
         seeds = [state.next_seed() if scope is None else scope.next_seed() for _ in range(n)]
         bound = await model.bound(problem)
-        check_bounds(model, bound, state.ledger)
+        check_bounds(model.name, bound, state.ledger)
         unit = (bound or FREE).need
         ask, made, usage = Whole(model, problem), list[Generation](), Usage()
         while seeds:

@@ -294,12 +294,12 @@ async def bounds(state: SolveState, ask: Ask, generations: int = 1) -> tuple[Bou
         generations: how many write what the verifier is shown, one after the other.
     """
     gen = await ask.bound()
-    check_bounds(ask.model, gen, state.ledger)
+    check_bounds(ask.model.name, gen, state.ledger)
     if state.verifier is None:
         return gen, FREE.amount
     # Tokens at most of what the verifier is shown.
     most = None if gen is None else gen.completion_tokens
     length = None if most is None else ask.written + most * generations
     ver = await state.verifier.bound(ask.problem, length)
-    check_bounds(state.verifier, ver, state.ledger)
+    check_bounds(state.verifier.name, ver, state.ledger)
     return gen, ver.amount

@@ -96,7 +96,7 @@ async def estimate(problem: object, **options: Unpack[SolveOptions]) -> CostEsti
     model, strategy, verifier = settings.model, settings.strategy, settings.verifier
     limits = settings.budget.budget if isinstance(settings.budget, Ledger) else settings.budget
     bound, prompt, price = await _bounds(model, asked)
-    check_bounds(model, bound, Ledger(limits))
+    check_bounds(model.name, bound, Ledger(limits))
     extra = FREE if verifier is None else await verifier.bound(asked, bound.completion_tokens)
     counts = getattr(strategy, "calls", None)
     least, most = counts() if callable(counts) else (None, None)

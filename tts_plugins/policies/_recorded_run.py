@@ -86,13 +86,7 @@ class RecordedRun(Run):
         self._refuse("random numbers")
 
     async def sample(
-        self,
-        problem: Problem,
-        n: int,
-        *,
-        stop: StopRule | None = None,
-        wave: int | None = None,
-        model: Model | None = None,
+        self, problem: Problem, n: int, *, stop: StopRule | None = None, model: Model | None = None, **how: Any
     ) -> AsyncIterator[Scored]:
         if model is not None and model is not self._model:
             self._refuse("samples of another model")

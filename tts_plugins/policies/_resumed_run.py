@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from tts_plugins.errors import OVER
-from tts_plugins.protocols import Model, OtherModelRun, Run, StopRule
+from tts_plugins.protocols import Model, Run, StopRule
+from tts_plugins.runs import OtherModelRun
 from tts_plugins.selection import with_content
 from tts_plugins.stopping import should_stop, wave_growth
 from tts_plugins.types import Problem, Scored
@@ -51,13 +53,7 @@ class SeededRun(OtherModelRun):
         self.seen: list[Scored] = []
 
     async def sample(
-        self,
-        problem: Problem,
-        n: int,
-        *,
-        stop: StopRule | None = None,
-        wave: int | None = None,
-        model: Model | None = None,
+        self, problem: Problem, n: int, *, stop: StopRule | None = None, **how: Any
     ) -> AsyncIterator[Scored]:
         given, self._given = self._given[:n], self._given[n:]
         left = n - len(given)
@@ -71,7 +67,7 @@ class SeededRun(OtherModelRun):
         if stopped or not left:
             return
         rule = None if stop is None else Resumed(stop, given)
-        rest = super().sample(problem, left, stop=rule, wave=wave, model=model)
+        rest = super().sample(problem, left, stop=rule, **how)
         try:
             async for candidate in rest:
                 self.seen.append(candidate)

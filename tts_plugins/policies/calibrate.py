@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies.abstention import Abstention, check_risk
 from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import SIGNALS, Signal
 from tts_plugins.policies.learned_stopping import check_confidence
+from tts_plugins.policies.plan import Measured
 from tts_plugins.selection import Aggregate
 from tts_plugins.selection import aggregate as combine
 from tts_plugins.strategies import BaseStrategy

@@ -8,7 +8,8 @@ from typing import Any, Self
 from tts_plugins._internal.config import check_flag
 from tts_plugins.confidence import Support, check_threshold
 from tts_plugins.errors import OVER, ConfigurationError, ModelError
-from tts_plugins.protocols import ForwardingRun, Model, OtherModelRun, Run, Strategy, is_model
+from tts_plugins.protocols import Model, Run, Strategy, is_model
+from tts_plugins.runs import ForwardingRun, OtherModelRun
 from tts_plugins.strategies._choice import note_choice
 from tts_plugins.strategies.beam_search import BeamSearch
 from tts_plugins.strategies.best_of_n import BestOfN

@@ -18,6 +18,7 @@ from tts_plugins_dspy._isolation import modules_of
 
 _LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _OWN = ("dspy.clients.", "tts_plugins_dspy.")
+_OTHER_NAMES = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
 
 
 def call_of(lm: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
@@ -60,9 +61,15 @@ def tells_usage(lm: Any) -> bool:
     return all(module.startswith(_OWN) for module in modules)
 
 
+def token_counts(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a usage with its counts under the names of chat completions; the Responses API has others."""
+    found = {name: usage.get(other) for name, other in _OTHER_NAMES.items() if usage.get(name) is None}
+    return {**usage, **{name: count for name, count in found.items() if count is not None}}
+
+
 def cached_tokens_of(usage: Mapping[str, Any]) -> int:
     """Return the tokens of the prompt that the server had in its cache, as far as it says so."""
-    details = usage.get("prompt_tokens_details") or {}
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
     count = details.get("cached_tokens") if isinstance(details, Mapping) else getattr(details, "cached_tokens", None)
     return count if isinstance(count, int) and count > 0 else 0
 
@@ -105,7 +112,7 @@ class Tap:
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
         """Remember it: a call of several requests may tell of each."""
-        before, self.counts = self.counts or {}, dict(usage_entry)
+        before, self.counts = self.counts or {}, token_counts(usage_entry)
         for name in ("prompt_tokens", "completion_tokens"):
             if before.get(name):
                 self.counts[name] = before[name] + (usage_entry.get(name) or 0)
@@ -132,7 +139,7 @@ class Entries:
     def usage(self) -> Mapping[str, Any] | None:
         """The token counts; None where there is no entry, or none in it."""
         usage = self._entry.get("usage")
-        return usage if isinstance(usage, Mapping) and usage else None
+        return token_counts(usage) if isinstance(usage, Mapping) and usage else None
 
     @property
     def cached(self) -> bool:

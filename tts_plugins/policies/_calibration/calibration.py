@@ -11,7 +11,6 @@ import numpy as np
 
 from tts_plugins.policies._calibration.answering import answering
 from tts_plugins.policies._calibration.larger_model import LargerPool, larger_options, moved
-from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies._calibration.options import Setting, gather, recorded, sampling, selects_of
 from tts_plugins.policies._calibration.replayed_trials import Outcome, Trials
 from tts_plugins.policies._calibration.selection import choose, full_of
@@ -20,7 +19,7 @@ from tts_plugins.policies._stopping.risk_bounds import least_problems
 from tts_plugins.policies._stopping.walks import Floats
 from tts_plugins.policies.difficulty import Signal
 from tts_plugins.policies.ladder import Ladder, Rung
-from tts_plugins.policies.plan import Alternative, Compared, Expected, Interval, Plan, Stage
+from tts_plugins.policies.plan import Alternative, Compared, Expected, Interval, Measured, Plan, Stage
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate
 from tts_plugins.strategies import BaseStrategy

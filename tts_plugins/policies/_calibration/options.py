@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from tts_plugins.errors import ConfigurationError, DataError
-from tts_plugins.policies._calibration.measured import Measured
 from tts_plugins.policies._calibration.replayed_trials import Recorded, Sampling, Trials, select_of
 from tts_plugins.policies._calibration.table import Option
 from tts_plugins.policies._stopping.fitting import Fitter
@@ -16,6 +15,7 @@ from tts_plugins.policies._stopping.risk_bounds import LEAST_LEARNED
 from tts_plugins.policies._stopping.threshold_rules import NEVER, ThresholdRule, ladders
 from tts_plugins.policies._stopping.token_costs import prompts_of
 from tts_plugins.policies.learned_stopping import LearnedStopping
+from tts_plugins.policies.plan import Measured
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import Rule
