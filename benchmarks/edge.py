@@ -64,7 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--small", required=True, metavar="GGUF", help="the small model; 'embedded' for the demo's")
     parser.add_argument("--large", required=True, metavar="GGUF", help="the larger model; 'embedded' for the demo's")
-    parser.add_argument("--problems", required=True, type=Path, metavar="FILE", help="a JSON line for each problem")
+    parser.add_argument(
+        "--problems", required=True, type=Path, metavar="FILE", help="a JSON line for each problem; or demo"
+    )
     parser.add_argument("--out", type=Path, default=Path("edge.jsonl"), metavar="FILE", help="what was run, to go on")
     parser.add_argument("--limit", type=int, metavar="N", help="of the problems, the first ones")
     parser.add_argument("--minutes", type=float, metavar="X", help="begin no further problem after so long")

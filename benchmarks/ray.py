@@ -35,7 +35,7 @@ class Sizes:
 
 
 FULL = Sizes(solves=2000, pairs=5, replays=20_000, raced=2000, kills=10, killed=2000, streamed=100_000, messages=2000)
-SHORT = Sizes(solves=60, pairs=1, replays=300, raced=300, kills=1, killed=800, streamed=2000, messages=100)
+SHORT = Sizes(solves=60, pairs=1, replays=300, raced=600, kills=1, killed=800, streamed=2000, messages=100)
 
 
 def rows(sizes: Sizes) -> dict[int, Callable[[], Row]]:

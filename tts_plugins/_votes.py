@@ -45,7 +45,7 @@ class Ballots(list[Scored]):
     The functions of `tts_plugins.selection` take it wherever they take candidates.
     """
 
-    __slots__ = ("_counts", "_groups", "_highest", "_related")
+    __slots__ = ("_counts", "_groups", "_highest", "_related", "_scored")
 
     def __init__(self, candidates: Iterable[Scored] = ()) -> None:
         super().__init__(candidates)
@@ -53,6 +53,7 @@ class Ballots(list[Scored]):
         self._related = False
         self._counts: dict[bool, _Count] = {}  # by whether they are weighted
         self._highest: float | None = None
+        self._scored: bool | None = None  # whether all of them are, once it is asked for
 
     @classmethod
     def of(cls, candidates: Sequence[Scored]) -> Ballots:
@@ -65,6 +66,8 @@ class Ballots(list[Scored]):
         vote, score = candidate.vote, candidate.score
         if self._highest is not None and score is not None:
             self._highest = max(self._highest, score)
+        if score is None and self._scored:
+            self._scored = False
         if self._groups is None:
             return
         if self._related or type(vote) not in _PLAIN:  # it may change the groups of all others
@@ -88,7 +91,9 @@ class Ballots(list[Scored]):
     @property
     def all_scored(self) -> bool:
         """Whether each of them has a score."""
-        return True in self._counts or all([c.score is not None for c in self])
+        if self._scored is None:
+            self._scored = all([c.score is not None for c in self])
+        return self._scored
 
     @property
     def groups(self) -> list[str | None]:

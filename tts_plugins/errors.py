@@ -36,7 +36,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 Charge = Literal["reserve", "call", "nothing"]
 
@@ -157,6 +157,14 @@ class LowConfidence(TTSError):
     def __init__(self, message: str, *, confidence: float | None = None, below: float | None = None) -> None:
         super().__init__(message)
         self.confidence, self.below = confidence, below
+
+    @classmethod
+    def of(cls, result: Any) -> Self:
+        """Return the error of a result that has abstained."""
+        abstained = result.abstained
+        error = cls(f"no answer: {abstained.reason}", confidence=abstained.confidence, below=abstained.below)
+        error.result = result
+        return error
 
 
 class CandidateError(TTSError):

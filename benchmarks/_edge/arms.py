@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tts_plugins import BestOfN, Escalation, Revision, Scored, SelfConsistency
+from tts_plugins import BestOfN, Escalation, Ladder, Revision, Scored, SelfConsistency
+from tts_plugins.policies import Rung
 from tts_plugins.stopping import Rule, Threshold
 from tts_plugins.strategies.escalation import Escalating
 
@@ -46,8 +47,10 @@ class Arm:
     checked: bool = False
 
     def strategy(self, large: Any, sampled: Any, checkable: bool) -> Any:
-        """The strategy; where a problem has nothing to check by, answers vote instead."""
-        return self.make(large, sampled) if checkable or not self.checked else SelfConsistency(n=4)
+        """The strategy; where a problem has nothing to check by, samples vote instead."""
+        if checkable or not self.checked:
+            return self.make(large, sampled)
+        return Ladder([Rung(strategy=SelfConsistency(n=4), model=sampled if self.greedy else None)])
 
 
 def _one(*_: Any) -> Any:
@@ -61,6 +64,13 @@ def _first(n: int) -> Callable[[Any, Any], Any]:
 def _greedy_first(_: Any, sampled: Any) -> Any:
     then = Escalation(model=sampled, strategy=BestOfN(n=15, stop=Threshold(1.0)))
     return Escalating(first=BestOfN(n=1), then=then, below=1.0)
+
+
+def _all_of_it(_: Any, sampled: Any) -> Any:
+    """Greedy, revised once on what the check says, then samples until one passes or no sample gets better."""
+    first = Revision(chains=1, rounds=2, select="best", stop=Threshold(1.0))
+    then = Escalation(model=sampled, strategy=BestOfN(n=14, stop=PassOrGiveUp(patience=6)))
+    return Escalating(first=first, then=then, below=1.0)
 
 
 def _handed_on(large: Any, _: Any) -> Any:
@@ -80,5 +90,7 @@ ARMS: tuple[Arm, ...] = (
     Arm(name="small, revises up to 4 times", size="small", checked=True,
         make=lambda *_: Revision(chains=1, rounds=4, select="best", stop=Threshold(1.0))),
     Arm(name="small, greedy, then first of 15", size="small", make=_greedy_first, greedy=True, checked=True),
+    Arm(name="small, greedy, revised, then first of 14, gives up", size="small", make=_all_of_it, greedy=True,
+        checked=True),
     Arm(name="small, first of 4, then large", size="small", make=_handed_on, checked=True),
 )  # fmt: skip

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
+from benchmarks import demo_heldout
 from tts_plugins import BestOfN, Candidate, Problem, solve
 from tts_plugins.answers import extract
 from tts_plugins.demo import task
+from tts_plugins.demo.task import Example
 from tts_plugins.errors import DataError
 from tts_plugins.testing.scripted import ScriptedModel
 from tts_plugins.verifiers import CallableVerifier, CodeTests
@@ -52,11 +55,13 @@ class Question:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Read problems, a JSON line for each.
+    """Read problems, a JSON line for each; "demo" are the demo's messages that its settings were not chosen on.
 
     Raises:
         DataError: a line is not a problem of a kind that is known; names file and line.
     """
+    if path == Path("demo"):
+        return [_question(asdict(example)) for example in _demo()]
     if not path.is_file():
         raise DataError(f"{path}: there is no such file")
     out: list[Question] = []
@@ -73,6 +78,14 @@ def read_questions(path: Path) -> list[Question]:
     if not out:
         raise DataError(f"{path}: there are no problems in it")
     return out
+
+
+def _demo() -> list[Example]:
+    """The held-out messages and then those of the demo itself, each shuffled, so that a part of them is a sample."""
+    both = [demo_heldout.load(), task.load()]
+    for examples in both:
+        Random(0).shuffle(examples)
+    return [*both[0], *both[1]]
 
 
 def _question(value: dict[str, Any]) -> Question:

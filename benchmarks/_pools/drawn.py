@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tts_plugins.policies import LearnedStopping
+from tts_plugins.policies._stopping.features import ahead
+from tts_plugins.policies._stopping.threshold_rules import ThresholdRule, ThresholdRules
+from tts_plugins.policies._stopping.walks import Bools, Floats, Samples, walk
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.selection import Select
 
@@ -49,26 +53,69 @@ VOTES = tuple(name for name, kind in KINDS.items() if kind.select == "majority")
 
 def draw(name: str, problems: int, n: int, seed: int) -> Pool:
     """A pool of this kind with `n` candidates for each problem; the same seed gives the same pool."""
-    kind, rng = KINDS[name], np.random.default_rng(seed)
-    made = tuple(_problem(kind, n, i, rng) for i in range(problems))
+    kind, drawn = KINDS[name], samples(name, problems, n, seed)
+    made = tuple(_problem(i, drawn, scored=kind.select != "majority") for i in range(problems))
     verifier = None if kind.select == "majority" else "drawn"
     return Pool(header=PoolHeader(model=name, dataset="drawn", licence="CC0-1.0", verifier=verifier), problems=made)
 
 
-def _problem(kind: Kind, n: int, number: int, rng: np.random.Generator) -> PoolProblem:
-    ease = rng.beta(1, 25) if rng.random() < kind.hopeless else rng.beta(*kind.ease)
-    shares = rng.dirichlet(np.full(kind.wrong[0], kind.wrong[1]))
-    answers = rng.choice(1 + len(shares), size=n, p=np.concatenate([[ease], (1 - ease) * shares]))
-    tokens = 1 + rng.gamma(8, 25 * (2 - ease), size=n).astype(int)
+def samples(name: str, problems: int, n: int, seed: int) -> Samples:
+    """The same as arrays, for more problems than a pool can hold; the answer 0 is right."""
+    kind, rng = KINDS[name], np.random.default_rng(seed)
+    hopeless = rng.random(problems) < kind.hopeless
+    ease = np.where(hopeless, rng.beta(1, 25, problems), rng.beta(*kind.ease, problems))[:, None]
+    shares = rng.dirichlet(np.full(kind.wrong[0], kind.wrong[1]), problems)
+    upto = np.concatenate([ease, (1 - ease) * shares], axis=1).cumsum(1)[:, :-1]
+    answers = (rng.random((problems, n))[:, :, None] > upto[:, None, :]).sum(2)
+    right = answers == 0
+    scores = np.zeros((problems, n))
     if kind.exact:
-        scores = (answers == 0).astype(float)
+        scores = right.astype(float)
     elif kind.scores is not None:
-        scores = np.where(answers == 0, rng.beta(*kind.scores[0], size=n), rng.beta(*kind.scores[1], size=n))
+        scores = np.where(right, *(rng.beta(*shape, (problems, n)) for shape in kind.scores))
+    return Samples(
+        answers=answers, tokens=1.0 + rng.gamma(8, 25 * (2 - ease), (problems, n)).astype(int), scores=scores,
+        correct=right.astype(float), blank=np.zeros((problems, n), dtype=np.bool_), sizes=np.full(problems, n),
+    )  # fmt: skip
+
+
+def _problem(number: int, drawn: Samples, *, scored: bool) -> PoolProblem:
     candidates = tuple(
         PoolCandidate(
-            text="", answer=str(answers[i]), tokens=int(tokens[i]), correct=bool(answers[i] == 0), step_scores=(),
-            score=None if kind.select == "majority" else float(scores[i]),
+            text="", answer=str(answer), tokens=int(tokens), correct=bool(answer == 0), step_scores=(),
+            score=float(score) if scored else None,
         )
-        for i in range(n)
+        for answer, tokens, score in zip(drawn.answers[number], drawn.tokens[number], drawn.scores[number], strict=True)
     )  # fmt: skip
     return PoolProblem(id=f"p{number}", prompt="drawn", answer="0", level=1, candidates=candidates)
+
+
+class Population:
+    """So many problems of a kind of votes that what a rule loses there is all but the true loss: within about .001."""
+
+    def __init__(self, name: str, n: int, problems: int = 60_000) -> None:
+        parts = [self._part(name, n, seed) for seed in range(1, 1 + max(1, problems // _PART))]
+        lead, over, right, cost = (np.concatenate(each) for each in zip(*parts, strict=True))
+        count = np.broadcast_to(np.arange(1, n + 1), lead.shape)
+        self._full, self._tokens = float(right[:, -1].mean()), float(cost[:, -1].mean())
+        self._known: dict[ThresholdRule, tuple[float, float]] = {}
+        self._rules = ThresholdRules(lead, count, over, right, cost, 1, "majority")
+
+    @staticmethod
+    def _part(name: str, n: int, seed: int) -> tuple[Floats, Bools, Floats, Floats]:
+        drawn = samples(name, _PART, n, seed)
+        paths = walk(drawn, n, "majority", orders=1, seed=seed, reference=1.0)
+        lead = ahead(paths.state, "majority")
+        return lead, paths.decided(n, "majority"), paths.labels(drawn.correct), paths.tokens.cumsum(1)
+
+    def measure(self, _: Select, rule: LearnedStopping) -> tuple[float, float]:
+        """Accuracy lost to all samples, and how many times fewer tokens the rule took, which has no weights."""
+        key = ThresholdRule(rule.enough, rule.at_most, rule.fade)
+        if key not in self._known:
+            found = self._rules.totals_of(key)
+            lost, cost = self._full - float(found.right.mean()), float(found.cost.mean())
+            self._known[key] = (lost, self._tokens / cost)
+        return self._known[key]
+
+
+_PART = 10_000

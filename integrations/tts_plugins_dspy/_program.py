@@ -68,7 +68,9 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         check_placed(f"{who}(module", placed)
         check_names(who, given, ProgramOptions.__annotations__)
         if not isinstance(module, dspy.Module):
-            raise ConfigurationError(f"{who}: module={module!r} is not a dspy.Module; pass dspy.Predict(...) or such")
+            is_model = isinstance(module, dspy.BaseLM)
+            fix = "use ScaledLM for a language model" if is_model else "pass dspy.Predict(...) or such"
+            raise ConfigurationError(f"{who}: module={module!r} is not a dspy.Module; {fix}")
         self.module = module
         self._temperature = check_temperature(who, given.pop("temperature", 1.0))
         self._copy = check_copy(who, given.pop("copy", "auto"))

@@ -49,7 +49,8 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
         check_placed("ScaledLM(lm", placed)
         check_names("ScaledLM", given, LMOptions.__annotations__)
         if not isinstance(lm, dspy.BaseLM):
-            raise ConfigurationError(f"ScaledLM: lm={lm!r} is not a language model; pass dspy.LM(...)")
+            fix = "use Scaled for a module" if isinstance(lm, dspy.Module) else "pass dspy.LM(...)"
+            raise ConfigurationError(f"ScaledLM: lm={lm!r:.200} is not a language model; {fix}")
         if isinstance(verifier := given.get("verifier"), dspy.Module):
             raise ConfigurationError(
                 f"ScaledLM: verifier={type(verifier).__name__}(…) is a module, which judges predictions, and a "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -16,7 +17,7 @@ from langchain_core.callbacks import (
 )
 from langchain_core.callbacks.base import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import RunnableConfig, RunnableSequence
 from langchain_core.runnables.config import set_config_context, var_child_runnable_config
 
 from tts_plugins.adapters import in_thread, setting
@@ -25,6 +26,8 @@ from tts_plugins_langchain._streams import EventRecorder, Replay, is_stream, wit
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseCallbackManager)
+_OF_ONE_RUN = ("run_id", "run_name")
 Manager = CallbackManager | AsyncCallbackManager
 ChainRun = CallbackManagerForChainRun | AsyncCallbackManagerForChainRun
 
@@ -81,7 +84,8 @@ class Runs:
         self._parent, self._config, self._inputs = parent, without(config), inputs
         self._show = shows_candidates(config)
         self._writer, self._config = (None, self._config) if self._show else without_writer(self._config)
-        self._config = cast(RunnableConfig, {k: v for k, v in self._config.items() if k not in ("run_id", "run_name")})
+        # LangChain copies what stands in a config at each step, be it empty.
+        self._config = cast(RunnableConfig, {k: v for k, v in self._config.items() if v and k not in _OF_ONE_RUN})
         # Configured, as LangChain does for each run: handlers of context variables, such as `collect_runs`, are not
         # inherited, and would take the runs inside of a candidate for roots.
         self._made: Manager = type(parent).configure(inheritable_callbacks=parent)
@@ -112,12 +116,8 @@ class Runs:
         sample.begin(manager if run is None else run.get_child(), run)
 
     def _manager(self, sample: Sample) -> Manager:
-        manager = self._made.copy()
-        for metadata in (manager.metadata, manager.inheritable_metadata):  # of the copy: nothing is to be merged
-            metadata["tts_candidate"] = sample.index
-            if sample.parent is not None:
-                metadata["tts_parent"] = sample.parent
-        return manager
+        said = {"tts_candidate": sample.index, **({} if sample.parent is None else {"tts_parent": sample.parent})}
+        return _with(self._made, (), said)
 
     @property
     def _asked(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Runs:
         """The config for what runs as part of a candidate: its meter first, then whoever listens."""
         assert sample.inner is not None
         handler = METERED.get()
-        manager = _metered(sample.inner, [] if handler is None else [handler])
+        manager = _with(sample.inner, () if handler is None else (handler,))
         config = self._config
         if name is None and self._streams:
             sample.recorder = EventRecorder()
@@ -216,6 +216,16 @@ async def awithin(config: RunnableConfig, function: Callable[[RunnableConfig], A
         return await function(config)
 
 
+def passing_on(runnable: T) -> T:
+    """Return the runnable; where it gives its config to all that it calls, it needs no surrounding one.
+
+    LangChain would merge the two at each step, with copies of both.
+    """
+    if type(runnable) is RunnableSequence:
+        var_child_runnable_config.set(None)  # until `within` ends
+    return runnable
+
+
 async def _called(function: Callable[[RunnableConfig], Awaitable[T]], config: RunnableConfig) -> T:
     return await function(config)
 
@@ -226,16 +236,16 @@ def _is_traced(config: RunnableConfig) -> bool:
     return len(handlers) > 1 or not all([type(handler) is MeterHandler for handler in handlers])
 
 
-def _metered(manager: Manager, first: list[BaseCallbackHandler]) -> BaseCallbackManager:
-    """A manager with further handlers; it shares tags and metadata with the given one, since nobody changes these."""
+def _with(manager: M, first: Sequence[BaseCallbackHandler], said: Mapping[str, Any] = MappingProxyType({})) -> M:
+    """A manager with further handlers and metadata; it shares with the given one what nobody changes."""
     return type(manager)(
-        handlers=first + manager.handlers,
-        inheritable_handlers=first + manager.inheritable_handlers,
+        handlers=[*first, *manager.handlers],
+        inheritable_handlers=[*first, *manager.inheritable_handlers],
         parent_run_id=manager.parent_run_id,
         tags=manager.tags,
         inheritable_tags=manager.inheritable_tags,
-        metadata=manager.metadata,
-        inheritable_metadata=manager.inheritable_metadata,
+        metadata={**manager.metadata, **said} if said else manager.metadata,
+        inheritable_metadata={**manager.inheritable_metadata, **said} if said else manager.inheritable_metadata,
     )
 
 

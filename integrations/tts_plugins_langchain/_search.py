@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -33,14 +33,14 @@ from tts_plugins.errors import AllCandidatesFailed
 from tts_plugins.metering import Meter
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.types import Generation, Reply
-from tts_plugins_langchain._io.asked_form import misfit
+from tts_plugins_langchain._io.asked_form import AskedForm
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import generation_of
 from tts_plugins_langchain._io.graph_checks import check_finished
 from tts_plugins_langchain._io.usage import UsageDetails
 from tts_plugins_langchain._io.values import vote_of
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
-from tts_plugins_langchain._verifying import is_verifier, verifier_of
+from tts_plugins_langchain._verifying import verifier_of
 from tts_plugins_langchain.caching import SAMPLE, samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
 
@@ -94,7 +94,7 @@ class Search(BaseSearch[Sample]):
     ) -> None:
         super().__init__(model=model, problem=problem, settings=settings)
         self._target, self._shown, self._unparsed, self._runs = target, shown, unparsed, runs
-        self._salt = SAMPLE.get()
+        self._form, self._salt = AskedForm(problem.metadata), SAMPLE.get()
         self._samples: dict[int | None, Sample] = {}
         self._apart = False
         self._unread: list[tuple[Sample, Generation]] = []
@@ -123,8 +123,7 @@ class Search(BaseSearch[Sample]):
 
     @cached_property
     def _output_tokens(self) -> int | None:
-        # A function is free, however long a text it reads.
-        return self._target.output_tokens() if is_verifier(self.settings.verifier) else None
+        return self._target.output_tokens()
 
     def check_revision(self) -> None:
         """Raise unless attempts can be shown to the target."""
@@ -140,7 +139,7 @@ class Search(BaseSearch[Sample]):
     def begin(self, problem: Problem, seed: int | None, attempts: Attempts | None) -> Sample:
         """A candidate that is asked with the target's input."""
         parents = [] if attempts is None else [attempt.seed for attempt in attempts.history]
-        return self._begun(seed, parents, lambda: self._target.asked(problem, attempts))
+        return self._begun(seed, parents, partial(self._target.asked, problem, attempts))  # no cycle
 
     def ask(
         self, seed: int | None, asked: Callable[[], Any], parents: Sequence[int | None] = ()
@@ -196,7 +195,7 @@ class Search(BaseSearch[Sample]):
         if self.over:  # nobody waits for this thread any more
             self._runs.close_now(sample, self._runs.ended(sample))
         shown = self._shown(output)
-        made = generation_of(shown, self._unparsed(output) or misfit(shown, self.problem.metadata))
+        made = generation_of(shown, self._unparsed(output) or self._form.misfit(shown))
         if isinstance(made.text, Text) and made.text.unparsed is not None:
             self._unread.append((sample, made))
         return made

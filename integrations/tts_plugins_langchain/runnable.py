@@ -20,11 +20,12 @@ from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_sett
 from tts_plugins_langchain._io.attempt_inputs import Carrier
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
+from tts_plugins_langchain._io.messages import output_of
 from tts_plugins_langchain._io.parts import Leaves, forms_of, leaves_of, model_names_of, output_tokens_of
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.variants import varied
-from tts_plugins_langchain._runs import Runs
+from tts_plugins_langchain._runs import Runs, passing_on
 from tts_plugins_langchain._search import Search, Target
 from tts_plugins_langchain._settings import SPECS
 
@@ -86,11 +87,11 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 first original exception is raised, with `AllCandidatesFailed` as its `__cause__`.
             ConfigurationError: several samples are asked of a chain whose every model has temperature 0.
         """
-        return cast(Output, self.solve(input, config, **kwargs).output)
+        return cast(Output, output_of(self.solve(input, config, **kwargs)))
 
     async def ainvoke(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
         """`invoke` on this loop, through the chain's `ainvoke`."""
-        return cast(Output, (await self.asolve(input, config, **kwargs)).output)
+        return cast(Output, output_of(await self.asolve(input, config, **kwargs)))
 
     def solve(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Result:
         """The whole result: all candidates with their scores, the usage, why it stopped, and the trace."""
@@ -98,7 +99,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
 
         def run(input: Input, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Any:
             box.append(self._solved(input, run_manager, config, kwargs))
-            return box[0].output
+            return output_of(box[0])
 
         self._call_with_config(run, input, config)
         return box[0]
@@ -109,7 +110,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
 
         async def run(input: Input, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Any:
             box.append(await self._asolved(input, run_manager, config, kwargs))
-            return box[0].output
+            return output_of(box[0])
 
         await self._acall_with_config(run, input, config)
         return box[0]
@@ -121,7 +122,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
             inputs: Iterator[Input], run_manager: CallbackManagerForChainRun, config: RunnableConfig
         ) -> Iterator[Output]:
             for each in inputs:
-                yield cast(Output, self._solved(each, run_manager, config, kwargs).output)
+                yield cast(Output, output_of(self._solved(each, run_manager, config, kwargs)))
 
         yield from self._transform_stream_with_config(iter([input]), run, config)
 
@@ -134,7 +135,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
             inputs: AsyncIterator[Input], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
         ) -> AsyncIterator[Output]:
             async for each in inputs:
-                yield cast(Output, (await self._asolved(each, run_manager, config, kwargs)).output)
+                yield cast(Output, output_of(await self._asolved(each, run_manager, config, kwargs)))
 
         async def inputs() -> AsyncIterator[Input]:
             yield input
@@ -199,8 +200,8 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 name=self._model.name,
                 input=input,
                 carrier=self._carrier,
-                invoke=lambda asked, inner: varied(bound).invoke(asked, inner, **kwargs),
-                ainvoke=lambda asked, inner: varied(bound).ainvoke(asked, inner, **kwargs),
+                invoke=lambda asked, inner: passing_on(varied(bound)).invoke(asked, inner, **kwargs),
+                ainvoke=lambda asked, inner: passing_on(varied(bound)).ainvoke(asked, inner, **kwargs),
                 output_tokens=lambda: output_tokens_of(bound, kwargs),
                 models=lambda: model_names_of(bound, kwargs, config),
             ),

@@ -14,8 +14,7 @@ from tts_plugins import Problem, Result, Scored
 from tts_plugins.adapters import SearchSettings, Text, field, listed
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, UnboundedCallError
-from tts_plugins.models.openai_compatible import REQUEST
-from tts_plugins.types import Generation, Reply
+from tts_plugins.types import REQUEST, Generation, Reply
 from tts_plugins_openai._events import events_of
 from tts_plugins_openai._forms import refusal_of, summed, text_of
 from tts_plugins_openai._model import Client, ClientModel

@@ -11,7 +11,7 @@ from tts_plugins import Candidate, Escalation, Problem, Result, Score, solve, so
 from tts_plugins.adapters import Passing, SearchSettings, Text, as_key, as_verifier, described, metered_verifier
 from tts_plugins.answers import AnswerKey
 from tts_plugins.errors import RequestNotSent, TTSError, UnboundedCallError
-from tts_plugins.models.openai_compatible import REQUEST
+from tts_plugins.types import REQUEST
 from tts_plugins_openai._forms import chunks_of, completion_of, plain_messages
 from tts_plugins_openai._model import RECORDER, Client, ClientModel, Recorder
 from tts_plugins_openai._models import Models

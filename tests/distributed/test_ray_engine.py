@@ -57,8 +57,10 @@ async def test_results_stream_in_either_order_and_the_problems_are_taken_as_ther
             taken += 1
             yield f"q{i}"
 
-    engine = RayEngine(workers=1, in_flight=8)
-    stream = solve_stream(problems(), model=Factory(work.model, 0.005), ordered=True, engine=engine, **FOUR)
+    engine, ledger = RayEngine(workers=1, in_flight=8), Ledger(Budget(calls=100_000))
+    stream = solve_stream(
+        problems(), model=Factory(work.model, 0.005), ordered=True, engine=engine, budget=ledger, **FOUR
+    )  # fmt: skip
     seen = []
     async for number, _ in stream:
         seen.append(number)
@@ -67,6 +69,7 @@ async def test_results_stream_in_either_order_and_the_problems_are_taken_as_ther
     await stream.aclose()
     assert seen == list(range(101))
     assert taken < 1000
+    assert_over(ledger, engine, least=404)  # also of a stream that its reader has left
 
 
 async def test_one_ledger_pays_for_all_workers_and_is_used_up() -> None:
@@ -128,6 +131,21 @@ async def test_a_killed_account_is_restored() -> None:
     assert 0.99 * 1200 <= calls == engine.stats.spent.calls <= 1200
 
 
+async def test_an_account_that_is_lost_for_good_costs_all_that_was_left() -> None:
+    import ray
+
+    ledger, killed = Ledger(Budget(calls=5000)), False
+    with pytest.raises(TTSError, match="the account of the budget is lost"):
+        async for _ in solve_stream(map(str, range(5000)), model=Factory(work.model, 0.02), budget=ledger,
+                                    engine=RayEngine(workers=1, in_flight=8), return_errors=True, **FOUR):  # fmt: skip
+            if not killed:
+                killed = True
+                names = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True)]
+                name = next(name for name in names if name.startswith("tts-plugins-account-"))
+                ray.kill(ray.get_actor(name, namespace="tts_plugins"))
+    assert ledger.spent.calls == 5000 and not any(ledger.held)
+
+
 async def test_a_problem_that_kills_each_worker_fails_alone() -> None:
     problems = [*"abc", "bad", *"defgh"]
     engine = RayEngine(workers=1, in_flight=4)
@@ -138,10 +156,24 @@ async def test_a_problem_that_kills_each_worker_fails_alone() -> None:
     assert engine.stats.workers_lost == 4
 
 
-async def test_the_first_error_ends_the_rest() -> None:
+def assert_over(ledger: Ledger, engine: RayEngine, least: int) -> None:
+    """All is paid for, and nothing of ours runs any more."""
+    import ray
+
+    assert ledger.spent == engine.stats.spent and ledger.spent.calls >= least and not any(ledger.held)
+    names = [each["name"] for each in ray.util.list_named_actors(all_namespaces=True)]
+    assert not [name for name in names if name.startswith("tts-plugins-account-")]
+
+
+async def test_the_first_error_ends_the_rest_and_what_was_spent_is_charged() -> None:
     model = Factory(ScriptedModel, [RequestRefused("no")])
     with pytest.raises(TTSError, match="no"):
         await solve_many([*"abc"], model=model, engine=RayEngine(workers=1), **FOUR)
+    engine, ledger = RayEngine(workers=1, in_flight=8), Ledger(Budget(calls=100_000))
+    with pytest.raises(TTSError, match="not this one"):
+        await solve_many(map(str, range(500)), model=Factory(work.model, 0.005), strategy=BestOfN(n=4),
+                         verifier=work.refuses, engine=engine, budget=ledger)  # fmt: skip
+    assert_over(ledger, engine, least=4)
 
 
 async def test_what_cannot_be_pickled_is_named_with_its_fix() -> None:

@@ -17,6 +17,12 @@ def perfect(problem: Problem, candidate: Candidate) -> float:
     return 1.0
 
 
+def refuses(problem: Problem, candidate: Candidate) -> float:
+    if problem.text == "40":
+        raise ValueError("not this one")
+    return 1.0
+
+
 def model(latency: float = 0.0, limits: Limits | None = None, **more: Any) -> ScriptedModel:
     return ScriptedModel(lambda problem, number: f"{problem.text}: {number}", latency=latency, limits=limits, **more)
 

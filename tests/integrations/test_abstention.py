@@ -19,6 +19,7 @@ import dspy
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda, RunnableParallel, RunnablePassthrough
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
@@ -102,6 +103,51 @@ async def test_langchain_chains_escalate_within_the_budget(server: LoopbackServe
     wide = ScaledChatModel(chat(server), on_abstain="escalate", escalate=chat(server, "large"), **UNSURE)
     message = wide.invoke("What is 6 * 7?")
     assert message.content == "The answer is 42" and message.response_metadata["tts"]["escalated"]
+
+
+class Found(BaseModel):
+    value: int
+
+
+@pytest.mark.parametrize("include_raw", [False, True])
+async def test_langchain_withholds_a_structured_output_in_its_own_form(include_raw: bool) -> None:
+    with LoopbackServer(reply=lambda body, index: json.dumps({"value": index}), indexing="arrival") as server:
+        model = ScaledChatModel(chat(server), concurrency=1, **UNSURE)
+        structured = model.with_structured_output(Found, method="json_schema", include_raw=include_raw)
+        outputs = [structured.invoke("?"), await structured.ainvoke("?"), *structured.stream("?")]
+        outputs += structured.batch(["?", "?"])
+        assert len(outputs) == 5
+        for output in outputs:
+            if not include_raw:
+                assert output is None
+                continue
+            assert set(output) == {"raw", "parsed", "parsing_error"} and output["parsed"] is None
+            assert isinstance(output["parsing_error"], LowConfidence) and output["parsing_error"].below == 0.9
+            assert output["raw"].content == "" and "below 0.9" in output["raw"].additional_kwargs["refusal"]
+            assert output["raw"].response_metadata["tts"]["abstained"]["below"] == 0.9
+        sure = ScaledChatModel(chat(server), strategy=SelfConsistency(n=1), abstain_below=0)
+        found = sure.with_structured_output(Found, method="json_schema", include_raw=include_raw).invoke("?")
+        assert isinstance(found["parsed"] if include_raw else found, Found)
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_langchain_escalates_a_structured_output_that_comes_with_its_raw_message(method: Any) -> None:
+    def found(body: dict[str, Any], index: int) -> str | Reply:
+        value = json.dumps({"value": 42 if body["model"] == "large" else index})
+        if tools := body.get("tools"):
+            return Reply(None, tool_calls=[{"name": tools[-1]["function"]["name"], "arguments": value}])
+        return value
+
+    with LoopbackServer(reply=found, indexing="arrival") as server:
+        model = ScaledChatModel(chat(server), on_abstain="escalate", escalate=chat(server, "large"), **UNSURE)
+        output = model.with_structured_output(Found, method=method, include_raw=True).invoke("?")
+        assert output["parsed"] == Found(value=42) and output["parsing_error"] is None
+        parts = {"found": chat(server).with_fallbacks([chat(server)]), "asked": RunnablePassthrough()}
+        settings = {**UNSURE, "on_abstain": "escalate", "escalate": chat(server, "large")}
+        assert "42" in scale_chain(RunnableParallel(parts), **settings).invoke("?")["found"].content
+        nowhere = scale_chain(RunnableLambda(lambda _: chat(server).invoke("?").content), **settings)
+        with pytest.raises(ConfigurationError, match=r"model='ChatOpenAI'.* no chat model can be seen in it"):
+            nowhere.invoke("?")
 
 
 def test_langchain_refuses_what_cannot_be_asked(server: LoopbackServer) -> None:

@@ -183,6 +183,13 @@ def test_agents_judge_with_the_fields_that_they_are_asked_for(dspy_server: Loopb
         assert result.score == 0.25 and result.usage.calls == 6
 
 
+def test_programs_and_models_are_told_apart(dspy_lm: Any) -> None:
+    with pytest.raises(ConfigurationError, match="use ScaledLM for a language model"):
+        Scaled(dspy_lm, n=2)
+    with pytest.raises(ConfigurationError, match="use Scaled for a module"):
+        ScaledLM(program(), n=2)
+
+
 def test_rewards_may_be_modules_and_truths(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
     class Rewarding(dspy.Module):  # type: ignore[misc]
         def forward(self, args: Any, pred: Any) -> bool:

@@ -20,7 +20,7 @@ from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 from tts_plugins_langchain import ScaledChatModel, TestTimeScaling, scale
-from tts_plugins_langchain._io.asked_form import misfit
+from tts_plugins_langchain._io.asked_form import AskedForm
 
 from tts_plugins.testing.loopback import RawReply, RawRequest, RawServer
 
@@ -35,6 +35,10 @@ class Answer(BaseModel):
 
 GOOD, BAD = {"value": 4}, {"value": "four"}
 TOOL = {"name": "Answer", "parameters": Answer.model_json_schema()}
+
+
+def _misfit(message: AIMessage, asked: dict[str, Any]) -> str | None:
+    return AskedForm(asked).misfit(message)
 
 
 @pytest.fixture
@@ -101,10 +105,10 @@ def test_a_call_that_its_tool_would_refuse_wins_no_vote(
 )
 def test_arguments_are_read_as_leniently_as_tools_do(args: dict[str, Any], fits: bool) -> None:
     message = AIMessage("", tool_calls=[{"name": "Answer", "args": args, "id": "1", "type": "tool_call"}])
-    assert (misfit(message, {"tools": [TOOL]}) is None) == fits
-    assert misfit(message, {"tools": [{"type": "web_search"}]}) is None, "a provider's own tool"
+    assert (_misfit(message, {"tools": [TOOL]}) is None) == fits
+    assert _misfit(message, {"tools": [{"type": "web_search"}]}) is None, "a provider's own tool"
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": Answer.model_json_schema()}}
-    assert (misfit(AIMessage(json.dumps(args)), {"response_format": form}) is None) == fits
+    assert (_misfit(AIMessage(json.dumps(args)), {"response_format": form}) is None) == fits
 
 
 def test_schemas_refer_to_their_own_parts_and_may_be_wrong() -> None:
@@ -115,8 +119,8 @@ def test_schemas_refer_to_their_own_parts_and_may_be_wrong() -> None:
     def call(args: dict[str, Any]) -> AIMessage:
         return AIMessage("", tool_calls=[{"name": "f", "args": args, "id": "1", "type": "tool_call"}])
 
-    assert misfit(call({"v": 1, "next": {"v": 2}}), asked) is None
-    assert "has no 'v'" in (misfit(call({"v": 1, "next": {}}), asked) or "")
+    assert _misfit(call({"v": 1, "next": {"v": 2}}), asked) is None
+    assert "has no 'v'" in (_misfit(call({"v": 1, "next": {}}), asked) or "")
     for odd in (
         {"$ref": "#/nowhere"},
         {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}},
@@ -124,7 +128,7 @@ def test_schemas_refer_to_their_own_parts_and_may_be_wrong() -> None:
         [],
         None,
     ):
-        assert misfit(call({"v": 1}), {"tools": [{"name": "f", "parameters": odd}]}) is None
+        assert _misfit(call({"v": 1}), {"tools": [{"name": "f", "parameters": odd}]}) is None
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))], ids=["copy", "pickle"])

@@ -27,7 +27,7 @@ from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
 from langchain_core.runnables.config import ContextThreadPoolExecutor
 from langchain_core.tracers.context import _configure_hooks
 from langchain_openai import ChatOpenAI, OpenAI
@@ -190,6 +190,40 @@ def test_the_users_own_usage_handler_sees_each_call_once(server: LoopbackServer)
     scale(chain_of(chat(server)), strategy=BestOfN(n=4), verifier=last).invoke({"x": 1}, {"callbacks": [handler]})
     counted = sum(usage["total_tokens"] for usage in handler.usage_metadata.values())
     assert counted == server.wait().tokens
+
+
+class Forgetful(Runnable[Any, Any]):
+    """A step that does not pass its config on."""
+
+    def __init__(self, model: ChatOpenAI) -> None:
+        self.model = model
+
+    def invoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        """The model's answer."""
+        return self.model.invoke(input)
+
+    async def ainvoke(self, input: Any, config: Any = None, **kwargs: Any) -> Any:
+        """The model's answer."""
+        return await self.model.ainvoke(input)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_steps_that_do_not_pass_their_config_on_are_seen(
+    server: LoopbackServer, asynchronous: bool, alone: bool
+) -> None:
+    account, handler = Ledger(Budget(tokens=10_000)), UsageMetadataCallbackHandler()
+    model = Forgetful(chat(server))
+    scaled = scale(model if alone else PROMPT | model | StrOutputParser(), n=3, budget=account)
+    asked: Any = "What is 1?" if alone else {"x": 1}
+    config: Any = {"callbacks": [handler]}
+    if asynchronous:
+        asyncio.run(scaled.ainvoke(asked, config))
+    else:
+        scaled.invoke(asked, config)
+    assert same(account, server)
+    (usage,) = handler.usage_metadata.values()
+    assert usage["total_tokens"] == account.spent.tokens
 
 
 def test_one_hook_is_registered_and_none_leaks(server: LoopbackServer) -> None:

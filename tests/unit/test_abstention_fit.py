@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,9 @@ from tts_plugins.cli import main
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models import ReplayModel
 from tts_plugins.models.replay import recorded_answer
-from tts_plugins.policies import Abstention, ComputeOptimal, calibrate
+from tts_plugins.policies import Abstention, ComputeOptimal, calibrate, held_out
 from tts_plugins.policies._calibration.answering import Sureness, way_of
 from tts_plugins.policies.abstention import choices_of, least_answered
-from tts_plugins.policies.calibrate import held_out
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
 from tts_plugins.stopping import VoteLead
 from tts_plugins.testing.synthetic import synthetic_pool
@@ -84,6 +84,9 @@ def test_bad_data_is_refused() -> None:
     for value in (1.5, math.nan, -0.1, True):
         with pytest.raises(ConfigurationError, match="must be a number from 0 to 1"):
             Abstention.fit([value], [True])
+    for grade in (0.5, None, "no", math.nan):
+        with pytest.raises(ConfigurationError, match=r"the grade .* must be true or false"):
+            Abstention.fit([0.5, 0.5], [True, grade])  # type: ignore[list-item]
     empty = Pool(header=PoolHeader(model="m", dataset="d"), problems=())
     with pytest.raises(DataError, match="no problems"):
         Abstention.of_pool(empty, SelfConsistency(n=4))
@@ -185,7 +188,7 @@ def test_a_plan_that_abstains_is_chosen_by_its_confidence() -> None:
         assert plan.abstain is not None and plan.abstain.coverage > 0.3
         (why,) = (note for note in plan.notes if "unsure questions get no answer" in note)
         assert "its confidence tells right answers from wrong ones best" in why and "weighted vote 5" in why
-        assert "best score would be right more often" in why
+        assert "best score is right more often" in why
     alone = Abstention.of_pool(pool, plain.fixed, risk=0.05)
     assert alone.coverage == 0
 
@@ -264,6 +267,15 @@ def test_files_and_pages(tmp_path: Path) -> None:
     assert alike.count('class="curve') == 1 and "there is no dot" in alike and ">-<" in alike
     assert page.count('class="curve') == 1 and "&lt;none&gt;" in page and "questions answered" in page
     assert "no threshold" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_thresholds_that_fall_together_keep_their_letters_apart() -> None:
+    found = Abstention.fit([0.9] * 60 + [0.5] * 40, [True] * 60 + [False] * 40)
+    page = abstention_page([(name, found) for name in ("first", "second", "third")], "m")
+    letters = set(re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="8.5"', page))
+    dots = set(re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3"', page))
+    assert found.below == 0.9 and len(dots) == 1 and len(letters) == 3
+    assert page.count("at most 5%, with 90% confidence") == 3
 
 
 def test_the_command_prints_the_promise_and_writes_the_page(tmp_path: Path, capsys: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,15 @@ async def test_every_way_runs_and_counts_both_models(problems: Path) -> None:
     handed = await edge._solved(question, ARMS[-1], _failing(), 0)
     assert handed.right and handed.tokens["large"] == 15 and handed.flops > 2 * 4e6 * 15
     assert all(line.error == "" for line in found.values())
+
+
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm.checked], ids=lambda arm: arm.name)
+async def test_where_nothing_can_be_checked_samples_vote_also_for_greedy_ways(problems: Path, arm: Any) -> None:
+    question = replace(read_questions(problems)[0], checkable=False, verifier=None)
+    made = stage()
+    right = ScriptedReviseModel([json.dumps(RECORD)], lambda p, h, n: WRONG, name="small")
+    found = await edge._solved(question, arm, replace(made, models={**made.models, ("small", False): right}), 0)
+    assert found.right and found.calls == 4 and set(found.tokens) == {"small"}
 
 
 async def test_a_solve_that_fails_is_not_free(problems: Path) -> None:

@@ -16,14 +16,14 @@ from tts_plugins import Problem
 from tts_plugins.errors import AuthenticationFailed, CallTimedOut, ConfigurationError, MalformedResponse, ServerFailed
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel
 from tts_plugins.protocols import Model
-from tts_plugins.testing.loopback import Fault, LoopbackServer
+from tts_plugins.testing.loopback import Fault, LoopbackServer, RawReply, RawServer
 from tts_plugins.verifiers._vectors import cosine
 
 pytestmark = pytest.mark.usefixtures("transport")
 TEXTS = ("one", "two words", "three words here")
 
 
-async def vectors(server: LoopbackServer, content: Any = TEXTS, **settings: Any) -> Any:
+async def vectors(server: LoopbackServer | RawServer, content: Any = TEXTS, **settings: Any) -> Any:
     model = EmbeddingModel("e", base_url=server.base_url, **settings)
     try:
         return await model.generate(Problem(content), [None])
@@ -99,6 +99,35 @@ async def test_vectors_that_are_none_are_errors_and_no_count_is_charged_at_the_b
         with pytest.raises(MalformedResponse, match="for 2 texts"):
             await model.generate(Problem(("a", "b")), [None])
     await model.aclose()
+
+
+@pytest.mark.parametrize(
+    ("rows", "usage", "tokens"),
+    [
+        ([{"embedding": [1, 0]}, {"embedding": [0, 1]}], {"prompt_tokens": 7}, 7),  # in the order of the texts
+        ([{"index": 1, "embedding": [0, 1]}, {"index": 0, "embedding": [1, 0]}], {"prompt_tokens": "7"}, 7),
+        ([{"index": 0, "embedding": "AACAPwAAAAA="}, {"index": 1, "embedding": [0, 1]}], {"total_tokens": 7.0}, 7),
+        ([{"index": 0, "embedding": [1, 0]}, {"index": 1, "embedding": [0, 1]}], {"prompt_tokens": 10**15}, None),
+        (
+            [{"index": 0, "embedding": [1, 0]}, {"index": 0, "embedding": [0, 1]}],
+            {"prompt_tokens": 7},
+            MalformedResponse,
+        ),
+        ([{"index": 0, "embedding": None}, {"index": 1, "embedding": [0, 1]}], None, MalformedResponse),
+        ([{"index": 0, "embedding": [[1, 0]]}, {"index": 1, "embedding": [[0, 1]]}], None, MalformedResponse),
+        ([{"index": 0, "embedding": "no"}, {"index": 1, "embedding": [0, 1]}], None, MalformedResponse),
+        ([1, 2], None, MalformedResponse),
+    ],
+)
+async def test_other_forms_of_vectors_and_counts(rows: Any, usage: Any, tokens: Any) -> None:
+    with RawServer(lambda request: RawReply({"data": rows, "usage": usage})) as server:
+        if tokens is MalformedResponse:
+            with pytest.raises(MalformedResponse):
+                await vectors(server, TEXTS[:2])
+            return
+        reply = await vectors(server, TEXTS[:2])
+    assert reply.generations[0].output == ((1.0, 0.0), (0.0, 1.0))
+    assert (None if reply.usage is None else reply.usage.prompt_tokens) == tokens
 
 
 def test_wrong_settings() -> None:

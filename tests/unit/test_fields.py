@@ -9,7 +9,7 @@ import pytest
 from tts_plugins import Problem
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel
-from tts_plugins.models.openai_compatible import REQUEST
+from tts_plugins.types import REQUEST
 
 
 def made(**settings: Any) -> OpenAICompatibleModel:

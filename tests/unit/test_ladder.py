@@ -87,8 +87,46 @@ def test_where_a_rung_fails_the_answer_before_stands_and_it_is_told(second: Exce
     ladder = Ladder([SelfConsistency(n=3), Rung(strategy=TWO, model=model([second], "large"))], enough="careful")
     result = solve_sync("?", model=model([1, 2, 2], "small"), strategy=ladder)
     assert result.answer == "2" and result.stopped == "complete" and result.confidence == pytest.approx(2 / 3)
-    assert any(event["kind"] == "rung_failed" for event in result.trace)
+    assert any(event["kind"] == "escalation_failed" for event in result.trace)
     assert any(str(second) in said for said in result.warnings)
+
+
+LARGE_ONCE = SelfConsistency(n=1)
+
+
+def test_a_single_answer_of_a_later_rung_is_not_withheld_though_nothing_says_how_sure_it_is() -> None:
+    ladder = Ladder([TWO, Rung(strategy=LARGE_ONCE, model=model([9], "large"))])
+    result = solve_sync("?", model=model([1, 2], "small"), strategy=ladder, abstain_below=0.9)
+    assert (result.answer, result.confidence, result.escalated, result.abstained) == ("9", None, True, None)
+    first = solve_sync("?", model=model([1], "small"), strategy=ladder, abstain_below=0.9)
+    assert (first.answer, first.confidence, first.escalated) == ("1", 1.0, False)
+
+
+def test_a_later_rung_that_can_say_how_sure_it_is_is_held_to_the_threshold() -> None:
+    ladder = Ladder([TWO, Rung(strategy=TWO, model=model([8, 9], "large"))])
+    result = solve_sync("?", model=model([1, 2], "small"), strategy=ladder, abstain_below=0.9)
+    assert result.answer is None and result.abstained is not None and result.confidence == 0.5
+    # With `beside`, the confidence is the share of the answers of both.
+    beside = Ladder([TWO, Rung(strategy=LARGE_ONCE, model=model([2], "large"), beside=True)])
+    again = solve_sync("?", model=model([1, 2], "small"), strategy=beside, abstain_below=0.7)
+    assert again.abstained is not None and again.confidence == again.agreement == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("last", "asks", "answer"), [([9], 0, "9"), ([8, 9], 1, "5"), ([8, 8], 0, "8")])
+def test_an_escalation_behind_a_ladder_is_asked_where_its_last_rung_is_not_sure(
+    last: list[Any], asks: int, answer: str
+) -> None:
+    further = model([5], "largest")
+    ladder = Ladder([TWO, Rung(strategy=SelfConsistency(n=len(last)), model=model(last, "large"))])
+    result = solve_sync("?", model=model([1, 2], "small"), strategy=ladder, abstain_below=0.9, on_abstain="escalate",
+                        escalate=further)  # fmt: skip
+    assert (asked(further), result.answer, result.escalated) == ([asks], answer, True)
+
+
+def test_a_rung_that_cannot_be_paid_for_is_named_where_the_answer_before_is_withheld() -> None:
+    ladder = Ladder([TWO, Rung(strategy=LARGE_ONCE, model=model([9], "large"))])
+    result = solve_sync("?", model=model([1, 2], "small"), strategy=ladder, abstain_below=0.9, budget=Budget(calls=2))
+    assert result.abstained is not None and "the escalation failed: BudgetExhausted" in result.abstained.reason
 
 
 def test_what_was_doubtful_on_an_earlier_rung_is_not_told_of_a_later_choice() -> None:

@@ -64,7 +64,7 @@ def test_a_hard_one_goes_to_the_larger_whose_samples_alone_are_chosen_among() ->
 def test_where_the_larger_cannot_be_paid_the_smaller_s_answer_stands(budget: Budget) -> None:
     result, small, large = solved([1, 2], [9], budget=budget)
     assert (result.answer, small, large) == ("1", 2, 0) and result.stopped == "budget"
-    assert any(event["kind"] == "rung_failed" for event in result.trace)
+    assert any(event["kind"] == "escalation_failed" for event in result.trace)
 
 
 def test_a_larger_model_that_fails_costs_what_it_asked_and_no_answer() -> None:

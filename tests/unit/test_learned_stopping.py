@@ -13,10 +13,10 @@ from tts_plugins import BestOfN, SelfConsistency
 from tts_plugins.bench import replay_sync
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies import LearnedStopping
-from tts_plugins.policies._stopping.fitting import calibrated
+from tts_plugins.policies._stopping.regression import calibrated
 from tts_plugins.policies._stopping.walks import Samples
 from tts_plugins.pools import Pool
-from tts_plugins.selection import Select
+from tts_plugins.selection import Ballots, Select
 from tts_plugins.stopping import Rule, Threshold, VoteLead
 from tts_plugins.testing.synthetic import synthetic_pool
 from tts_plugins.types import Problem, Scored
@@ -201,3 +201,25 @@ def test_calibration_uses_the_grades_of_its_own_fold_only(select: Select) -> Non
 def test_numpy_is_not_imported_until_something_is_fitted() -> None:
     code = "import sys, tts_plugins, tts_plugins.policies, tts_plugins.pools; assert 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("select", ["majority", "weighted", "best"])
+def test_a_rule_without_weights_looks_at_each_candidate_once(select: Select) -> None:
+    reads = 0
+
+    class Read(Scored):
+        @property
+        def vote(self) -> str | None:
+            nonlocal reads
+            reads += 1
+            return super().vote
+
+    rule = LearnedStopping(n=300, select=select, enough=200.0, fade=3.0, at_most=300, price=0.0, reference=1.0)
+    seen = Ballots()
+    for i in range(250):
+        seen.append(Read(Problem("?"), text="x", answer=str(i % 3), score=0.25, finished=True))
+        assert not rule(seen, 300 - len(seen)) and rule.least(seen, 300 - len(seen)) >= 1
+    assert reads <= 3 * 250
+    with pytest.raises(ConfigurationError, match="has no score"):
+        seen.append(Read(Problem("?"), text="x", answer="1", finished=True))
+        LearnedStopping(n=300, select="weighted", enough=1.0, price=0.0, reference=1.0)(seen, 1)

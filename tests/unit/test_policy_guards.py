@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tts_plugins import BestOfN, Budget, Ladder, SelfConsistency, solve_sync
@@ -16,7 +17,7 @@ from tts_plugins.bench import replay_sync
 from tts_plugins.cli import main
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models.replay import ReplayModel, recorded_answer
-from tts_plugins.policies import LearnedStopping, calibrate, held_out
+from tts_plugins.policies import ComputeOptimal, LearnedStopping, calibrate, held_out
 from tts_plugins.policies._calibration.larger_model import LargerPool, classes
 from tts_plugins.policies._calibration.options import sampling
 from tts_plugins.policies._calibration.replayed_trials import Trials
@@ -91,6 +92,22 @@ def test_flops_are_not_claimed_from_unknown_tokens(tmp_path: Path, capsys: pytes
     assert "unknown and not 0" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("rows", ["all", "every other"])
+def test_a_pool_whose_tokens_nobody_counted_says_what_can_be_done(rows: str, tmp_path: Path, capsys: Any) -> None:
+    none = [
+        replace(
+            p, candidates=tuple(replace(c, tokens=None if rows == "all" or i % 2 else c.tokens) for c in p.candidates)
+        )
+        for i, p in enumerate(POOL.problems)
+    ]
+    pool = replace(POOL, problems=tuple(none))
+    with pytest.raises(DataError, match="record with a server that counts them, or use stop='balanced'"):
+        calibrate(pool)
+    pool.write(tmp_path / "pool.jsonl.gz")
+    assert main(["calibrate", str(tmp_path / "pool.jsonl.gz"), "--out", str(tmp_path / "policy.json")]) != 0
+    assert "stop='balanced'" in " ".join(capsys.readouterr().err.split()) and not (tmp_path / "policy.json").exists()
+
+
 # Another model, verifier, n or selection
 
 
@@ -107,6 +124,58 @@ def test_a_rule_that_runs_with_another_model_says_so() -> None:
     for wrong in (lambda: SelfConsistency(n=5, stop=rule), lambda: BestOfN(n=4, stop=rule)):
         with pytest.raises(ConfigurationError, match="it was fitted to"):
             wrong()
+
+
+def test_a_policy_from_a_file_is_for_its_model_verifier_n_and_choice(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    calibrate(POOL, budgets=(4,), orders=2, aggregate="last").save(path)
+    for other in ({"model": "other"}, {"verifier": "other"}):
+        with pytest.raises(
+            ConfigurationError, match=r"was fitted to (model|verifier) 'synthetic', and runs with 'other'"
+        ):
+            ComputeOptimal.from_file(path, **other)  # type: ignore[arg-type]
+    policy = ComputeOptimal.from_file(path)
+    with pytest.raises(ConfigurationError, match="runs with 'another'"):
+        solve_sync("?", model=ScriptedModel(["#### 1"], name="another"), strategy=policy, verifier=lambda _: 0.5)
+    text = path.read_text()
+    odd: list[dict[str, Any]] = [
+        {"n": 0},
+        {"n": True},
+        {"n": "4"},
+        {"select": "loudest"},
+        {"stop": {"type": "no-such"}},
+    ]
+    for change in odd:
+        value = json.loads(text)
+        value["plans"][0]["fixed"] |= change
+        path.write_text(json.dumps(value))
+        with pytest.raises(DataError, match=r"policy\.json"):
+            ComputeOptimal.from_file(path)
+
+
+# Raw scores in memory
+
+
+@pytest.mark.parametrize("odd", [1.5, -0.2, float("nan"), float("-inf"), float("inf"), "0.5", True, 10**400])
+def test_scores_that_are_none_are_refused_in_memory_as_in_a_file(odd: Any) -> None:
+    """A fit would take them, and nobody would see that it promises nothing."""
+    for given in ({"score": odd}, {"step_scores": (0.5, odd)}):
+        with pytest.raises(DataError, match=r"(score|step_scores\[1\]): .*(outside of 0 to 1|must be a number)"):
+            changed(POOL, 3, **given)
+
+
+def test_records_take_numpy_s_numbers_and_no_other_kinds() -> None:
+    made = PoolCandidate(answer="1", tokens=np.int64(3), correct=np.True_, score=np.float32(0.5))  # type: ignore[arg-type]
+    assert (made.tokens, made.correct, made.score) == (3, True, 0.5) and type(made.tokens) is int
+    assert PoolCandidate(score=1 + 1e-12).score == 1.0  # an excess that is rounding error
+    odd: list[dict[str, Any]] = [{"tokens": -1}, {"tokens": 1.5}, {"tokens": float("nan")}, {"correct": 1},
+                                 {"answer": 4}, {"correct": "yes"}, {"truncated": "no"},
+                                 {"truncated": None}]  # fmt: skip
+    for given in odd:
+        with pytest.raises(DataError, match=next(iter(given))):
+            PoolCandidate(**given)
+    with pytest.raises(DataError, match="prompt_tokens"):
+        PoolProblem(id="p", prompt_tokens=-1)
 
 
 # Labels of a pool's own
@@ -128,6 +197,16 @@ def test_labels_of_a_pool_s_own_are_not_voted_on_together() -> None:
     declared = replace(labelled("a", "red", ("red",)), header=PoolHeader(model="a", dataset="d",
                                                                          extra={"answers": "classes"}))  # fmt: skip
     assert classes(declared)
+    # A pool that was put together of two: the labels of some of its problems are its own.
+    some = replace(groups, problems=tuple(
+        p if i % 4 == 0 else replace(p, candidates=labelled("a", "391", ("391", "7")).problems[0].candidates)
+        for i, p in enumerate(groups.problems)))  # fmt: skip
+    assert (
+        classes(some)
+        and not LargerPool.beside(labelled("b", "391", ("391", "7")), some, price=2.0, extra=0).same_labels
+    )
+    one = replace(some, problems=tuple(p for i, p in enumerate(some.problems) if i == 0 or i % 4))
+    assert not classes(one)  # one problem's may be answers that look like labels
     for small, large in (
         (groups, groups),
         (declared, labelled("b", "red", ("red",))),

@@ -212,6 +212,12 @@ def count_of(value: Any, least: int) -> int | None:
     return value if least <= value < 10**9 else None
 
 
+def prompt_count(reported: Any) -> int | None:
+    """Return the tokens that a request without completion used; None where that is missing or not plausible."""
+    said = field(reported, "prompt_tokens")
+    return count_of(field(reported, "total_tokens") if said is None else said, 1)
+
+
 def _plausible(tokens: int, sizes: Sequence[int], truncated: Sequence[bool], max_tokens: int | None) -> bool:
     length = sum(sizes) - 2 * len(sizes)  # without the ends of turns
     if max_tokens is not None and tokens < max_tokens * sum(truncated):

@@ -156,7 +156,7 @@ def stop_words(note: Event) -> str:
     return oneline(note.get("rule")) + counts + ("" if left is None else f", {left:.0f} more possible")
 
 
-CUT_SHORT = ("max_steps", "search_ended", "rung_failed", "escalation_failed", "shortage", "doubt")
+CUT_SHORT = ("max_steps", "search_ended", "escalation_failed", "shortage", "doubt")
 
 
 def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
@@ -182,7 +182,7 @@ def cut_short(events: Iterable[Event]) -> tuple[str, ...]:
     return tuple(said)
 
 
-_ENDED = ("search_ended", "rung_failed", "escalation_failed")
+_ENDED = ("search_ended", "escalation_failed")
 _SHOWN_BY_STOPPED = ("BudgetExhausted", "DeadlineExceeded", "SolveCancelled")
 
 

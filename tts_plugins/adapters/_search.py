@@ -108,6 +108,8 @@ class BaseSearch(SearchHooks[S]):
                         *error.args[1:],
                     )
                 raise
+            finally:
+                self._judge = None  # it refers to this search: a cycle, with all candidates
 
     # A chain of coroutines is walked at each wake of its task, and each is an object while a request is under way: what
     # only passes a call on is a plain function.

@@ -68,15 +68,17 @@ class _OfOne:
 
     def __init__(self, inner: Verifier, search: Judging) -> None:
         self.name, self._inner, self._search = inner.name, inner, search
+        self._is_function = isinstance(inner, CallableVerifier | FunctionVerifier)
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
-        known = self._search.output_tokens() if tokens is None else tokens
+        # A function is free, however long a text it reads: nobody has to find out how long.
+        known = self._search.output_tokens() if tokens is None and not self._is_function else tokens
         self.reserved = await self._inner.bound(problem, known)
         return self.reserved
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         def kind_of(error: BaseException) -> Callable[[str], TTSError]:
-            given = was_given(error, candidate) if isinstance(self._inner, CallableVerifier | FunctionVerifier) else ""
+            given = was_given(error, candidate) if self._is_function else ""
             return lambda text: VerifierError(text + given)
 
         where = f"{self.name}, candidate {candidate.index}"

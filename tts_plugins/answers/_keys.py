@@ -171,8 +171,9 @@ def _ended(value: str) -> str:
 def _number_or_quantity(value: str, style: Style | None) -> str | None:
     if not any(c.isdigit() for c in value) and value.isascii():
         return None
-    if (found := number(value, style)) is not None:
-        return found
+    percent = value.startswith("百分之")
+    if (found := number(value[3:] if percent else value, style)) is not None:
+        return f"{found}%" if percent else found
     if (moment := date(value) or clock(value)) is not None:
         return moment
     if (sum_ := money_in_front(value)) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from tts_plugins.distributed.account import ZERO
 from tts_plugins.distributed.connection import connect, ray_module
 from tts_plugins.distributed.shared_budget import SharedBudget
 from tts_plugins.engine.many import Outcomes, Work
-from tts_plugins.errors import BudgetExhausted, ConfigurationError
+from tts_plugins.errors import BudgetExhausted, ConfigurationError, TTSError
 from tts_plugins.ledger import Hold, Ledger
 from tts_plugins.types import Usage
 
@@ -75,7 +76,7 @@ class RayEngine:
         self.address, self.workers, self.in_flight, self.budget = address, workers, in_flight, budget
         self.account, self.options = account, {"num_cpus": cpus, **(options or {})}
         self.stats = RayStats()
-        self._usage = Usage()
+        self._usage: Usage | None = Usage()  # of the latest run; None if it cannot be known
 
     async def run(self, jobs: Iterable[Any], work: Work, *, ledger: Ledger | None = None) -> Outcomes:
         """See `Engine.run`."""
@@ -86,27 +87,38 @@ class RayEngine:
         await asyncio.to_thread(connect, self.address)
         taken, limits = (None, self.budget) if ledger is None else _all_of(ledger)
         try:
-            async for each in self._run(jobs, sent, limits, counted=ledger is not None or limits is not None):
-                yield each
+            run = self._run(jobs, sent, limits, counted=ledger is not None or limits is not None)
+            async with contextlib.aclosing(run) as outcomes:  # what it has spent is known once it is closed
+                async for each in outcomes:
+                    yield each
         finally:
             if taken is not None:
-                _settle(taken, self._usage)
+                _settle(taken, self._usage or taken.bound)
 
     async def _run(self, jobs: Iterable[Any], work: bytes, limits: Budget | None, *, counted: bool) -> Outcomes:
         self._usage = Usage()
         account = await asyncio.to_thread(SharedBudget, limits, path=self.account, workers=self.workers)
+        self._usage = None
         fleet = Fleet(account, work, self.workers, self.in_flight, self.options, counted=counted)
         try:
             await fleet.begin()
-            async for each in fleet.outcomes(jobs):
-                yield each
+            async with contextlib.aclosing(fleet.outcomes(jobs)) as outcomes:
+                async for each in outcomes:
+                    yield each
         finally:
             usage = await fleet.end()
-            figures = await asyncio.to_thread(account.figures)
+            try:
+                figures = await asyncio.to_thread(account.figures)
+            except ray_module().exceptions.RayError as error:
+                raise TTSError(
+                    f"RayEngine: the account of the budget is lost ({type(error).__name__}), and with it what was "
+                    "spent; all that was left in a Ledger is charged"
+                ) from error
+            finally:
+                await asyncio.to_thread(account.close)
             self.stats = RayStats(workers_lost=fleet.lost, repeated=fleet.repeated, spent=figures["spent"],
                                   messages=figures["messages"])  # fmt: skip
             self._usage = _whole(usage, self.stats.spent, limits)
-            await asyncio.to_thread(account.close)
 
 
 class _Taken(NamedTuple):
@@ -115,6 +127,12 @@ class _Taken(NamedTuple):
     ledger: Ledger
     hold: Hold
     room: list[int | None]
+
+    @property
+    def bound(self) -> Usage:
+        """All of it, for a run of which nobody can say what it has spent."""
+        calls, tokens, money = (left or 0 for left in self.room)
+        return Usage(calls=calls, prompt_tokens=tokens, usd=money / PICO, exact=False)
 
 
 def _all_of(ledger: Ledger) -> tuple[_Taken, Budget | None]:

@@ -15,6 +15,7 @@ from tts_plugins.distributed.connection import NAMESPACE, ray_module
 from tts_plugins.errors import ConfigurationError
 
 _SECONDS = 10.0  # for the account to close its file
+_ANSWERS_WITHIN = 60.0  # seconds, a restart of its process included
 
 
 class SharedBudget:
@@ -55,7 +56,7 @@ class SharedBudget:
 
     def figures(self) -> dict[str, Any]:
         """Return what is spent and leased, and how many messages there were since the account's process started."""
-        found: dict[str, Any] = ray_module().get(self.actor.figures.remote())
+        found: dict[str, Any] = ray_module().get(self.actor.figures.remote(), timeout=_ANSWERS_WITHIN)
         return found
 
     def close(self) -> None:

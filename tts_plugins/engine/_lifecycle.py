@@ -29,7 +29,7 @@ from tts_plugins.options import CommonSettings
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.selection import fallback, prefer_content
 from tts_plugins.strategies.abstaining import ALWAYS_ANSWERING, Abstaining, Verdict
-from tts_plugins.types import Abstained, Problem, Result, Scored, Usage
+from tts_plugins.types import Problem, Result, Scored, Usage
 
 # Seconds after the deadline in which a strategy may still choose among what it has, and after which it is left behind.
 _GRACE, _LAST = 0.15, 0.2
@@ -138,7 +138,7 @@ class Solving:
             **vars(verdict),
         )
         if verdict.abstained is not None and s.abstaining.on == "raise":
-            raise _low_confidence(result, verdict.abstained)
+            raise LowConfidence.of(result)
         return result
 
     def _verdict(self, state: SolveState, best: Scored) -> Verdict:
@@ -234,12 +234,6 @@ def _withheld(verdict: Verdict) -> dict[str, Any]:
     """Return what few solves have, so that the events of all others stay small."""
     said: dict[str, Any] = {"escalated": True} if verdict.escalated else {}
     return said if verdict.abstained is None else {**said, "abstained": verdict.abstained.reason}
-
-
-def _low_confidence(result: Result, abstained: Abstained) -> LowConfidence:
-    error = LowConfidence(f"no answer: {abstained.reason}", confidence=abstained.confidence, below=abstained.below)
-    error.result = result
-    return error
 
 
 def _account(budget: Budget | Ledger | None, now: float) -> tuple[Ledger, float | None]:

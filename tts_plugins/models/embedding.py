@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import math
+import struct
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +15,8 @@ from tts_plugins._internal.config import check_count
 from tts_plugins._internal.error_bodies import error_in
 from tts_plugins._internal.http_errors import reply_error, shown_address
 from tts_plugins._internal.secrets import cleaned, hidden, hidden_address
-from tts_plugins._internal.values import field, fields_of, is_whole, listed, once_made
+from tts_plugins._internal.token_usage import count_of, prompt_count
+from tts_plugins._internal.values import field, fields_of, listed, once_made
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 from tts_plugins.models._llama_cpp.served_model import EMBEDDED, PLACEHOLDER, Served
@@ -108,9 +111,9 @@ class EmbeddingModel:
         if (wrong := error_in(fields_of(answer))) is not None:
             raise reply_error(200, f"{where}: the answer is an error", wrong, now=time.time())
         vectors = _vectors(answer, len(texts), where)
-        tokens = field(field(answer, "usage"), "prompt_tokens")
+        tokens = prompt_count(field(answer, "usage"))
         used = None  # charged at the bound
-        if is_whole(tokens, 1):
+        if tokens is not None:
             used = Usage(requests=1, prompt_tokens=tokens, usd=self._usd(tokens))
         return Reply(generations=(Generation(text=f"{len(vectors)} vectors", output=vectors),), usage=used)
 
@@ -183,10 +186,26 @@ def texts_of(problem: Problem) -> tuple[str, ...]:
 
 
 def _vectors(answer: Any, count: int, where: str) -> tuple[tuple[float, ...], ...]:
-    rows = sorted(listed(field(answer, "data")), key=lambda row: field(row, "index"))
-    vectors = tuple(tuple(map(float, field(row, "embedding"))) for row in rows)
+    rows = listed(field(answer, "data"))
+    places = [count_of(field(row, "index"), 0) for row in rows]
+    if any(place is not None for place in places):  # a server that numbers none gives them in the order of the texts
+        if sorted(place for place in places if place is not None) != list(range(len(rows))):
+            raise MalformedResponse(f"{where}: the vectors are numbered {places!r:.60}, and not one for each text")
+        rows = [rows[places.index(i)] for i in range(len(rows))]
+    vectors = tuple(_vector(field(row, "embedding"), where) for row in rows)
     if len(vectors) != count or len({len(v) for v in vectors}) != 1 or not vectors[0]:
         raise MalformedResponse(f"{where}: {len(vectors)} vectors for {count} texts, or of different lengths")
     if not all(math.isfinite(x) for v in vectors for x in v):
         raise MalformedResponse(f"{where}: a vector holds a value that is not a finite number")
     return vectors
+
+
+def _vector(value: Any, where: str) -> tuple[float, ...]:
+    """Return the numbers of one vector: a list, or base64 from a server that knows no other form."""
+    try:
+        if isinstance(value, str):
+            packed = base64.b64decode(value, validate=True)
+            return struct.unpack(f"<{len(packed) // 4}f", packed)
+        return tuple(map(float, value))
+    except (TypeError, ValueError, struct.error) as error:
+        raise MalformedResponse(f"{where}: a vector is {value!r:.60}, not a list of numbers ({error})") from error

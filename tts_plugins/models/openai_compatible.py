@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import inspect
 import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from tts_plugins._calls.prompt_bound import PromptBound
-from tts_plugins._internal.config import check_count, check_price
 from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.request_sent import holding, leaving
@@ -32,17 +30,16 @@ from tts_plugins.models._openai.error_mapping import refusal, translate
 from tts_plugins.models._openai.exchange import send
 from tts_plugins.models._openai.extra_fields import check_fields, check_request
 from tts_plugins.models._openai.reply import Asked, ReplyReader, Shape
+from tts_plugins.models._openai.settings import check_settings, on_a_loop, request_fields
 from tts_plugins.models._openai.tokenizer import weigh
 from tts_plugins.prompts import Turns
-from tts_plugins.types import Generation, Problem, Reply
+from tts_plugins.types import REQUEST, Generation, Problem, Reply
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 _MOST_REQUESTS = 8  # of one call: what is refused by name, one field after the other
 
-# This key of a problem's metadata holds fields for its request alone.
-REQUEST = "tts_plugins.request"
 _WHO = "OpenAICompatibleModel"
 
 
@@ -111,7 +108,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         base_url, api_key, headers = hidden_address(base_url), hidden(api_key), hidden_headers(headers)
         make = client if callable(client) else None
         client = make() if make is not None else cast("AsyncOpenAI | None", client)
-        _check(model, temperature, max_tokens, timeout, batch, price, client)
+        check_settings(_WHO, model, temperature, max_tokens, timeout, batch, price, client)
         self.name = model
         self.limits = Limits(
             concurrency=concurrency, requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute
@@ -124,15 +121,12 @@ class OpenAICompatibleModel(Stepping, Revising):
         self._timeout, self._system, self._headers = timeout, system, headers
         self._accepted = Accepted(batch)
         # The table of published prices takes most of a second to load, in which a loop could keep no deadline.
-        self._priced = price is not None or not _on_a_loop()
+        self._priced = price is not None or not on_a_loop()
         self._price: Price | None = self._find_price(price) if self._priced else None
-        self._request: dict[str, Any] = {
-            "temperature": temperature, "top_p": top_p, "stop": stop, "extra_body": dict(extra_body or {}) or None,
-            "max_completion_tokens" if is_official(self._base_url) else "max_tokens": max_tokens,
-            **({"logprobs": True, "top_logprobs": None if logprobs is True else logprobs} if logprobs else {}),
-            **(params or {}),
-        }  # fmt: skip
-        self._request = {key: value for key, value in self._request.items() if value is not None}
+        self._request = request_fields(
+            is_official(self._base_url), max_tokens, logprobs, params or {},
+            temperature=temperature, top_p=top_p, stop=stop, extra_body=dict(extra_body or {}) or None,
+        )  # fmt: skip
         check_request(_WHO, self._request, max_tokens, both=self._both_limits)
         self._stream, self._send_seed = stream, send_seed
         steps = steps or StepSettings()
@@ -396,37 +390,3 @@ class OpenAICompatibleModel(Stepping, Revising):
     def server(self) -> str:
         """Its name and its server's address, for messages and for limits that models share."""
         return f"{self.name} at {shown_address(self._base_url)}" if self._base_url else self.name
-
-
-def _on_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _check(
-    model: object,
-    temperature: float | None,
-    max_tokens: int | None,
-    timeout: float,
-    batch: int,
-    price: tuple[float, float] | None,
-    client: object,
-) -> None:
-    who = _WHO
-    if not isinstance(model, str) or not model.strip():
-        raise ConfigurationError(f"{who}: model={model!r} must be the server's name for the model")
-    if temperature is not None and not 0 <= temperature <= 2:
-        raise ConfigurationError(f"{who}: temperature={temperature!r} must be from 0 to 2")
-    if max_tokens is not None:
-        check_count(who, "max_tokens", max_tokens)
-    check_count(who, "batch", batch)
-    if not timeout > 0:
-        raise ConfigurationError(f"{who}: timeout={timeout!r} must be above 0 seconds")
-    if price is not None:
-        check_price(who, price)
-    if client is not None and not inspect.iscoroutinefunction(getattr(client, "close", None)):
-        kind = type(client).__name__
-        raise ConfigurationError(f"{who}: client is a {kind}; pass an asynchronous one, such as Async{kind}")

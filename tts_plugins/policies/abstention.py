@@ -67,7 +67,9 @@ class Abstention(Part):
     @property
     def words(self) -> str:
         """What it says, for people."""
-        promise = f"at most {self.risk:.3g} of the answered questions are wrong, with {self.confidence:.0%} confidence"
+        promise = (
+            f"at most {100 * self.risk:.3g}% of the answered questions are wrong, with {self.confidence:.0%} confidence"
+        )
         if self.below is not None:
             return (
                 f"answer from a confidence of {self.threshold} on: {promise}; of {self.problems} problems it answers "
@@ -118,6 +120,10 @@ class Abstention(Part):
         if len(confidences) != len(right):
             raise ConfigurationError(
                 f"Abstention.fit: {len(confidences)} confidences and {len(right)} grades; give one grade for each"
+            )
+        if (odd := next((good for good in right if good not in (0, 1)), None)) is not None or None in right:
+            raise ConfigurationError(
+                f"Abstention.fit: the grade {odd!r} must be true or false; grade all of the answers"
             )
         known = [(c, bool(good)) for c, good in zip(confidences, right, strict=True) if c is not None]
         if any(isinstance(c, bool) or not 0 <= c <= 1 for c, _ in known):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count
-from tts_plugins._internal.values import is_number
-from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies.abstention import Abstention, check_risk
 from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
@@ -20,7 +19,6 @@ from tts_plugins.selection import aggregate as combine
 from tts_plugins.strategies import BaseStrategy
 
 if TYPE_CHECKING:
-    from tts_plugins.policies._calibration.larger_model import LargerPool  # it needs numpy
     from tts_plugins.pools import Pool
 
 
@@ -99,6 +97,7 @@ def calibrate(
         ConfigurationError: a setting is wrong, or a fold would be empty.
         DataError: all candidates are truncated, or a record lacks what the fit needs.
     """
+    from tts_plugins.policies._calibration import inputs  # what is used here alone is imported here
     from tts_plugins.policies._calibration.calibration import Calibration  # numpy
     from tts_plugins.policies._calibration.table import Goal
 
@@ -107,7 +106,7 @@ def calibrate(
     if price is not None and target is not None:
         raise ConfigurationError("calibrate: give either price= or target=, not both")
     for name, value in (("price", price), ("target", target), ("extra_tokens", extra_tokens)):
-        if value is not None and not _number(value):
+        if value is not None and not inputs.is_amount(value):
             raise ConfigurationError(f"calibrate: {name}={value!r} must be a number from 0")
     check_confidence("calibrate", confidence)
     if abstain_risk is not None:
@@ -124,20 +123,20 @@ def calibrate(
         raise ConfigurationError(
             f"calibrate: signal={signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
         )
-    share = _share(hold_out, abstain_risk)
-    _check(pool)
-    beside = _beside(pool, larger, larger_price, extra_tokens, larger_effort)
-    sizes = _budgets(pool.fewest + (larger.fewest if larger is not None else 0), budgets)
+    share = inputs.held_out_share(hold_out, abstain_risk)
+    inputs.check_pool(pool)
+    beside = inputs.larger_beside(pool, larger, larger_price, extra_tokens, larger_effort)
+    sizes = inputs.sizes_of(pool.fewest + (larger.fewest if larger is not None else 0), budgets)
     how: Aggregate = best_aggregate(pool) if aggregate == "auto" else aggregate
     combine([1.0], how)  # raises where the name is not known
-    usable, notes = usable_problems(pool, how)
-    fitted, rest = held_apart(usable, share, seed)
+    usable, notes = inputs.usable_problems(pool, how)
+    fitted, rest = inputs.held_apart(usable, share, seed)
     work = Calibration(
         fitted, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
         extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, priced=price is not None,
         held_out=rest, abstain_risk=abstain_risk,
     )  # fmt: skip
-    notes += _prompts(fitted)
+    notes += inputs.prompt_notes(fitted)
     if beside is not None and not beside.same_labels:
         notes += ("equal answers do not mean the same in the two pools, so their samples are not voted on together",)
     goal = Goal(price=price, target=0.01 if target is None else target, confidence=confidence)
@@ -152,6 +151,16 @@ def calibrate(
     return policy if abstain_risk is None else _abstaining(policy, rest or fitted, abstain_risk, confidence, how)
 
 
+def held_out(
+    pool: Pool, *, hold_out: float | None = None, abstain_risk: float | None = None, seed: int = 0
+) -> Pool | None:
+    """Return the problems of a pool that `calibrate` fits no plan to at these settings; None if there are none."""
+    from tts_plugins.policies._calibration import inputs
+
+    share = inputs.held_out_share(hold_out, abstain_risk)
+    return inputs.held_apart(inputs.usable_problems(pool, "last")[0], share, seed)[1]
+
+
 def _abstaining(policy: ComputeOptimal, pool: Pool, risk: float, confidence: float, how: Aggregate) -> ComputeOptimal:
     """Return the policy with a threshold for each of its plans, fitted to the problems of this pool."""
     plans = []
@@ -164,64 +173,6 @@ def _abstaining(policy: ComputeOptimal, pool: Pool, risk: float, confidence: flo
     return replace(policy, plans=tuple(plans))
 
 
-def _share(hold_out: Any, abstain_risk: float | None) -> float:
-    """Return the share of the problems to hold out.
-
-    Raises:
-        ConfigurationError: it is not a share.
-    """
-    share = (_HELD_OUT if abstain_risk is None else _HELD_OUT_TO_ABSTAIN) if hold_out is None else hold_out
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
-        raise ConfigurationError(f"calibrate: hold_out={hold_out!r} must be a share of the problems, from 0 to below 1")
-    return share
-
-
-_HELD_OUT = 0.3
-_HELD_OUT_TO_ABSTAIN = 0.85  # a threshold takes 45 answered problems at a risk of 0.05; a way to choose, about 20
-
-
-def held_apart(pool: Pool, share: float, seed: int) -> tuple[Pool, Pool | None]:
-    """Split a pool into the problems to fit to and those to measure on; None where nothing is held out."""
-    problems = len(pool.problems)
-    count = min(max(1, round(share * problems)), problems - 4) if share else 0
-    if count <= 0:
-        return pool, None
-    order = pool.split(1, seed=seed)[0].problems  # shuffled
-    return tuple(replace(pool, problems=part) for part in (order[count:], order[:count]))  # type: ignore[return-value]
-
-
-def held_out(
-    pool: Pool, *, hold_out: float | None = None, abstain_risk: float | None = None, seed: int = 0
-) -> Pool | None:
-    """Return the problems of a pool that `calibrate` fits no plan to at these settings; None if there are none."""
-    return held_apart(usable_problems(pool, "last")[0], _share(hold_out, abstain_risk), seed)[1]
-
-
-def usable_problems(pool: Pool, how: Aggregate) -> tuple[Pool, tuple[str, ...]]:
-    """Leave out the problems that lack a score, or all scores where most problems lack one; say so."""
-    unscored = {p.id for p in pool.problems if any(c.scored(how) is None for c in p.candidates)}
-    some = any(c.scored(how) is not None for p in pool.problems for c in p.candidates)
-    if not unscored or not some:
-        return pool, ()
-    kept = tuple(p for p in pool.problems if p.id not in unscored)
-    total = len(pool.problems)
-    if len(kept) < max(4, total / 2):
-        said = f"{len(unscored)} of {total} problems lack a score, so scores are not used; score all of them"
-        return pool, (said,)
-    shown = ", ".join(sorted(unscored)[:3]) + (", ..." if len(unscored) > 3 else "")
-    said = f"{len(unscored)} of {total} problems lack a score and were left out ({shown}); score them to use them"
-    return replace(pool, problems=kept), (said,)
-
-
-def _prompts(pool: Pool) -> tuple[str, ...]:
-    """Say what was assumed of prompts that were not counted."""
-    lacking, total = sum(p.prompt_tokens is None for p in pool.problems), len(pool.problems)
-    if lacking == total:
-        return ("the pool has no prompt_tokens, so prompts cost nothing here; asking one by one pays for each again",)
-    said = f"{lacking} of {total} problems have no prompt_tokens; the mean of the others was taken"
-    return (said,) if lacking else ()
-
-
 def without_bins(policy: ComputeOptimal) -> ComputeOptimal:
     """Return the policy without its stages: the strategy for all problems, to compare with."""
     return replace(policy, plans=tuple(replace(plan, stages=()) for plan in policy.plans))
@@ -230,64 +181,3 @@ def without_bins(policy: ComputeOptimal) -> ComputeOptimal:
 def _stepwise(pool: Pool) -> bool:
     """Whether scores are made of step scores."""
     return any(c.step_scores and c.score is None for p in pool.problems for c in p.candidates)
-
-
-def _check(pool: Pool) -> None:
-    from tts_plugins.pools import Pool
-
-    given: Any = pool
-    if not isinstance(given, Pool):
-        raise ConfigurationError(f"calibrate: pool={pool!r} is not a Pool; read one with Pool.read(path)")
-    if len(pool.problems) < 4:
-        have = {0: "no problems", 1: "1 problem"}.get(len(pool.problems), f"{len(pool.problems)} problems")
-        raise ConfigurationError(
-            f"calibrate: the pool has {have}; half of them choose and half of them test the choice, so record at least "
-            "4, better 100"
-        )
-    if all(c.truncated for p in pool.problems for c in p.candidates):
-        raise DataError(
-            "calibrate: all candidates of the pool are truncated; they say nothing of difficulty; record it again with "
-            "a larger max_tokens"
-        )
-
-
-def _beside(
-    pool: Pool, larger: Pool | None, price: float | None, extra: float, effort: str | None
-) -> LargerPool | None:
-    from tts_plugins.policies._calibration.larger_model import LargerPool  # numpy
-    from tts_plugins.pools import Pool
-
-    if larger is None:
-        for name, value in (("larger_price", price), ("larger_effort", effort)):
-            if value is not None:
-                raise ConfigurationError(f"calibrate: {name}={value!r} is for a larger= pool, which is not given")
-        return None
-    given: Any = larger
-    if not isinstance(given, Pool):
-        raise ConfigurationError(f"calibrate: larger={larger!r} is not a Pool; read one with Pool.read(path)")
-    if not _number(price) or not price:
-        raise ConfigurationError(
-            f"calibrate: larger_price={price!r} must be a number above 0: what a token of the larger model costs, in "
-            "tokens of the smaller one"
-        )
-    return LargerPool.beside(pool, larger, price=price, extra=extra, effort=effort)
-
-
-def _budgets(most: int, budgets: Sequence[int] | None) -> list[int]:
-    if budgets is None:
-        return sorted({most, *(2**i for i in range(2, 8) if 2**i < most)})
-    sizes = sorted(set(budgets))
-    if not sizes:
-        raise ConfigurationError("calibrate: budgets=() has no budget; give at least one, such as (8,)")
-    for size in sizes:
-        check_count("calibrate", "budgets", size)
-        if size > most:
-            raise ConfigurationError(
-                f"calibrate: budgets: {size} is more than the {most} samples that every problem has on record; lower "
-                "it, or record more"
-            )
-    return sizes
-
-
-def _number(value: object) -> bool:
-    return is_number(value) and 0 <= value < float("inf")

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 from tts_plugins._internal.config import check_flag, check_share
-from tts_plugins.errors import OVER, ConfigurationError, ModelError
+from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies._base import Part
 from tts_plugins.policies._resumed_run import SeededRun
 from tts_plugins.policies.difficulty import OF_SCORES, SIGNALS, Signal, predicted
 from tts_plugins.protocols import Model, Run, is_model
 from tts_plugins.stopping import ShippedRule
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
-from tts_plugins.strategies.escalation import HeldDoubts
+from tts_plugins.strategies.escalation import climb
 from tts_plugins.types import Problem, Scored
 
 # The share of the answers that agree, or the score, at which a ladder ends that was not fitted.
@@ -91,7 +92,9 @@ class Ladder(BaseStrategy):
     """Climbs from cheap to dear until the answers so far agree.
 
     Each rung is asked only if the one before did not settle the problem. Where a rung cannot be paid or fails, the
-    answer of the one before stands. All draw on the one budget, each model at its own prices.
+    answer of the one before stands. All draw on the one budget, each model at its own prices. The single answer of a
+    later rung has no confidence, and is taken whatever `abstain_below` says, as that of an escalation is; with
+    `beside`, its confidence is that of all answers that it was chosen among.
 
     Args:
         rungs: from cheap to dear; a bare strategy is a rung of the run's own model.
@@ -179,24 +182,19 @@ class Ladder(BaseStrategy):
         for model in models:
             if model is not None:
                 await run.room(problem, 1, model=model)  # raises where a limit cannot hold over it
-        best, seen, standing = None, list[Scored](), HeldDoubts(run)
-        for i, (rung, model) in enumerate(zip(self.rungs, models, strict=True)):
+        seen: list[Scored] = []
+
+        async def ask(i: int, own: Run) -> Scored:
+            nonlocal seen
+            rung = self.rungs[i]
             same = i > 0 and rung.same_model(self.rungs[i - 1])
-            asked = HeldDoubts(run)
-            inner = SeededRun(asked, seen if same or rung.beside else (), model)
-            try:
-                best = await self._strategy(rung, seen, same)(inner, problem)
-            except (*OVER, ModelError) as error:
-                if best is None:
-                    raise
-                run.note("rung_failed", rung=i + 1, error=f"{type(error).__name__}: {error}")
-                break
-            seen, standing = inner.seen, asked
-            if i + 1 < len(self.rungs) and self._settled(run, i, rung, seen):
-                break
-        assert best is not None
-        standing.tell_doubts()  # those of rungs that others followed are settled
-        return best
+            inner = SeededRun(own, seen if same or rung.beside else (), models[i])
+            best = await self._strategy(rung, seen, same)(inner, problem)
+            seen = inner.seen
+            return best
+
+        asks = [partial(ask, i) for i in range(len(self.rungs))]
+        return await climb(run, asks, lambda i, *_: self._settled(run, i, self.rungs[i], seen))
 
     def _strategy(self, rung: Rung, seen: Sequence[Scored], same: bool) -> BaseStrategy:
         strategy = rung.strategy

@@ -13,7 +13,17 @@ from tts_plugins._internal.values import is_number, name_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._base import same_name
-from tts_plugins.policies._stopping.features import TIE, VERSION, State, ahead, basis, decided, least_decided, observe
+from tts_plugins.policies._stopping.features import (
+    TIE,
+    VERSION,
+    State,
+    ahead,
+    basis,
+    decided,
+    least_decided,
+    observe,
+    standing,
+)
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import Rule, faded
 from tts_plugins.types import Scored
@@ -225,7 +235,7 @@ class LearnedStopping(Rule):
         if not seen:
             return False
         self._check_left(seen, left)
-        state = observe(seen, self.select, self.reference)
+        state = standing(seen, self.select)
         # Failed candidates are neither seen nor left, so count what is left instead of using n.
         if decided(state, len(seen) + left, self.select):
             return True
@@ -235,12 +245,14 @@ class LearnedStopping(Rule):
             asked = faded(self.enough, self.fade, len(seen), left)
             if ahead(state, self.select) >= asked - TIE:
                 return True
-        return bool(self.weights) and len(seen) >= self.begin and self.value(state) <= 0
+        if not self.weights or len(seen) < self.begin:
+            return False
+        return self.value(observe(seen, self.select, self.reference)) <= 0
 
     def least(self, seen: Sequence[Scored], left: int) -> int:
         """Return the fewest further candidates after which the rule could stop."""
         self._check_left(seen, left)
-        state = observe(seen, self.select, self.reference) if seen else None
+        state = standing(seen, self.select) if seen else None
         counts = [self.begin - len(seen)] if self.weights else []
         counts.append(least_decided(state, len(seen) + left, self.select))
         if self.at_most is not None:

@@ -10,7 +10,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tts_plugins._internal.config import in_unit
 from tts_plugins._internal.files import json_objects
 from tts_plugins._internal.values import is_number, is_whole
 from tts_plugins.errors import DataError
@@ -98,13 +97,15 @@ def _problem(where: str, value: Mapping[str, Any]) -> PoolProblem:
     if not isinstance(candidates, list):
         raise DataError(f"{where}, candidates: {_shown(value, 'candidates')} must be a list")
     made = tuple(_candidate(f"{where}, candidates[{i}]", c) for i, c in enumerate(candidates))
-    return PoolProblem(
+    return _made(
+        PoolProblem,
+        where,
         id=_text(where, "id", value, need=True) or "",
         prompt=_text(where, "prompt", value),
         answer=_text(where, "answer", value),
         level=level,
         candidates=made,
-        prompt_tokens=_count(where, "prompt_tokens", value),
+        prompt_tokens=value.get("prompt_tokens"),
         extra=_rest(value, {*_names(PoolProblem), "candidates"}),
     )
 
@@ -115,22 +116,29 @@ def _candidate(where: str, value: object) -> PoolCandidate:
     for name in ("answer", "correct"):
         if name not in value:
             raise DataError(f"{where}, {name}: is missing; write null where it is not known")
-    for name in ("correct", "truncated"):
-        if not isinstance(value.get(name), bool | None):
-            raise DataError(f"{where}, {name}: {value[name]!r} must be true, false or null")
     steps = value.get("step_scores") or []
     if not isinstance(steps, list):
         raise DataError(f"{where}, step_scores: {steps!r} must be a list of numbers")
-    return PoolCandidate(
-        text=_text(where, "text", value),
-        answer=_text(where, "answer", value),
-        tokens=_count(where, "tokens", value),
-        correct=value["correct"],
-        step_scores=tuple(_share(where, f"step_scores[{i}]", s) for i, s in enumerate(steps)),
-        score=None if value.get("score") is None else _share(where, "score", value["score"]),
-        truncated=bool(value.get("truncated")),
-        extra=_rest(value, set(_names(PoolCandidate))),
+    text, answer = _text(where, "text", value), _text(where, "answer", value)
+    truncated, extra = value.get("truncated"), _rest(value, set(_names(PoolCandidate)))
+    return _made(
+        PoolCandidate,
+        where,
+        text=text,
+        answer=answer,
+        step_scores=tuple(steps),
+        truncated=False if truncated is None else truncated,
+        extra=extra,
+        **{name: value.get(name) for name in ("tokens", "correct", "score")},
     )
+
+
+def _made(kind: type[T], where: str, **found: Any) -> T:
+    """Make a record; what it refuses is said with its place."""
+    try:
+        return kind(**found)
+    except DataError as error:
+        raise DataError(f"{where}, {error}") from None
 
 
 def _names(kind: type[T]) -> Iterable[str]:
@@ -152,21 +160,3 @@ def _text(where: str, name: str, value: Mapping[str, Any], *, need: bool = False
     raise DataError(
         f"{where}, {name}: {_shown(value, name)} must be a text{' that is not empty' if need else ' or null'}"
     )
-
-
-def _count(where: str, name: str, value: Mapping[str, Any]) -> int | None:
-    content = value.get(name)
-    if content is None or is_whole(content, 0):
-        return content
-    raise DataError(f"{where}, {name}: {content!r} must be a whole number of at least 0, or null")
-
-
-def _share(where: str, name: str, content: object) -> float:
-    if not is_number(content):
-        raise DataError(f"{where}, {name}: {content!r} must be a number from 0 to 1")
-    if (share := in_unit(content)) is None:
-        raise DataError(
-            f"{where}, {name}: {repr(content)[:60]} is outside of 0 to 1; for raw rewards fit a verifiers.Calibration "
-            "and record with verifiers.Calibrated, or read the pool with squash='sigmoid' (logits) or 'rank' (--squash)"
-        )
-    return share

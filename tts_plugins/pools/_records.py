@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tts_plugins._internal.config import in_unit
+from tts_plugins._internal.values import is_number, is_whole
+from tts_plugins.errors import DataError
 from tts_plugins.selection import Aggregate, aggregate
 from tts_plugins.types import EMPTY, Problem
 
@@ -24,6 +27,9 @@ class PoolCandidate:
         step_scores, score: a verifier's scores of the steps and of the whole, in [0, 1].
         truncated: whether a length limit cut it.
         extra: what else the line holds.
+
+    Raises:
+        DataError: a score is outside of [0, 1], or a field is of another kind.
     """
 
     text: str | None = None
@@ -34,6 +40,25 @@ class PoolCandidate:
     score: float | None = None
     truncated: bool = False
     extra: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)
+
+    def __post_init__(self) -> None:
+        # Bad scores fit a rule as well as good ones do, and nobody would see it.
+        if self.score is not None:
+            object.__setattr__(self, "score", _share("score", self.score))
+        if self.step_scores:
+            shares = tuple(_share(f"step_scores[{i}]", s) for i, s in enumerate(self.step_scores))
+            object.__setattr__(self, "step_scores", shares)
+        if self.tokens is not None:
+            object.__setattr__(self, "tokens", _count("tokens", self.tokens))
+        for name, kinds, said in (
+            ("correct", bool | None, "true, false or null"),
+            ("truncated", bool, "true or false"),
+        ):
+            object.__setattr__(self, name, found := _native(getattr(self, name)))
+            if not isinstance(found, kinds):
+                raise DataError(f"{name}: {found!r} must be {said}")
+        if not isinstance(self.answer, str | None):
+            raise DataError(f"answer: {self.answer!r} must be a text or null")
 
     @property
     def blank(self) -> bool:
@@ -52,6 +77,35 @@ class PoolCandidate:
         return aggregate(self.step_scores, how) if self.step_scores else None
 
 
+def _count(name: str, value: object) -> int | None:
+    """Return a count of tokens, or None.
+
+    Raises:
+        DataError: it is something else.
+    """
+    found = _native(value)
+    if found is None or is_whole(found, 0):
+        return found
+    raise DataError(f"{name}: {found!r} must be a whole number of at least 0, or null")
+
+
+def _share(name: str, value: object) -> float:
+    found = _native(value)
+    if not is_number(found) and not isinstance(found, float):
+        raise DataError(f"{name}: {found!r} must be a number from 0 to 1")
+    if not is_number(found) or (share := in_unit(found)) is None:
+        raise DataError(
+            f"{name}: {repr(found)[:60]} is outside of 0 to 1; for raw rewards fit a verifiers.Calibration and record "
+            "with verifiers.Calibrated, or read the pool with squash='sigmoid' (logits) or 'rank' (--squash)"
+        )
+    return share
+
+
+def _native(value: Any) -> Any:
+    """Return Python's own number for one of numpy's."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
+
+
 @dataclass(frozen=True, kw_only=True)
 class PoolProblem:
     """A problem with its recorded samples.
@@ -63,6 +117,9 @@ class PoolProblem:
         level: difficulty as the dataset gives it.
         candidates: in the order of recording.
         prompt_tokens: of one request; None if they were not counted.
+
+    Raises:
+        DataError: the count of tokens is something else.
     """
 
     id: str
@@ -72,6 +129,10 @@ class PoolProblem:
     candidates: tuple[PoolCandidate, ...] = ()
     prompt_tokens: int | None = None
     extra: Mapping[str, Any] = field(default_factory=lambda: EMPTY, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.prompt_tokens is not None:
+            object.__setattr__(self, "prompt_tokens", _count("prompt_tokens", self.prompt_tokens))
 
     def problem(self) -> Problem:
         """Return a new `Problem` for `solve`; a `ReplayModel` starts over for each one."""

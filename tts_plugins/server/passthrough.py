@@ -13,6 +13,7 @@ import aiohttp
 from starlette.responses import Response
 
 from tts_plugins._internal.http_errors import retry_after, server_words, status_error
+from tts_plugins._internal.token_usage import Report
 from tts_plugins._internal.values import is_whole
 from tts_plugins.budget import Bound, Budget
 from tts_plugins.ledger import Ledger
@@ -143,12 +144,10 @@ class _Passing:
         self._service.start(self._stack.aclose())
 
     async def _count(self, data: Any) -> None:
-        said = data.get("usage") if isinstance(data, Mapping) else None
-        prompt = said.get("prompt_tokens") if isinstance(said, Mapping) else None
-        completion = (said.get("completion_tokens") or 0) if isinstance(said, Mapping) else None
-        if any(not is_whole(n, 0) for n in (prompt, completion)):
+        report = Report.of(data.get("usage") if isinstance(data, Mapping) else None)
+        prompt, completion = report.prompt, report.completion
+        if prompt is None or completion is None:
             return
-        assert isinstance(prompt, int) and isinstance(completion, int)
         price = await self._service.upstream.price(self._body["model"])
         usd = None if price is None else price(prompt, completion)
         calls = self._bounded.calls

@@ -9,7 +9,7 @@ from typing import Any
 from tts_plugins.confidence import support_when_unknown
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Strategy
-from tts_plugins.strategies.escalation import Escalating, Escalation
+from tts_plugins.strategies.escalation import Escalating, Escalation, sure_enough
 from tts_plugins.types import Abstained, OnAbstain, Scored
 
 
@@ -85,9 +85,7 @@ class Verdict:
         if "agreement" not in said:
             said = {**said, **vars(support_when_unknown(seen, best))}
         confidence, escalated, abstained = said["confidence"], bool(said.get("escalated")), None
-        # The single answer of a larger model has no confidence: that it was asked is what speaks for it.
-        # A threshold of 0 answers everything, also what nothing is known of.
-        if below and (not escalated if confidence is None else confidence < below):
+        if below and not sure_enough(confidence, below, escalated=escalated):
             again = "after the escalation " if escalated else ""
             reason = "; ".join([again + _reason(confidence, below), *doubts])
             abstained = Abstained(below=below, confidence=confidence, agreement=said["agreement"], reason=reason,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -114,41 +115,46 @@ class Escalating:
         check_threshold("Escalating", self.below)
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
-        heard, again = _Heard(run), _Heard(run)
-        best = await self.first(heard, problem)
-        below = heard.below if self.below is None else self.below
-        confidence = heard.confidence_of(best)
-        stands = not below or (confidence is not None and confidence >= below)
-        if stands or not isinstance(best, Scored):  # the solve says what is wrong with something else
-            heard.tell_doubts()
-            return best
-        run.note("escalated", confidence=confidence, below=below, to=str(self.then))
-        try:
-            found = await self.then.ask(again, problem)
-        except (*OVER, ModelError) as error:
-            heard.tell_doubts()
-            run.note("escalation_failed", error=f"{type(error).__name__}: {error}")
-            return best
-        again.tell_doubts()
-        if isinstance(found, Scored):
-            if found.id not in again.supports:
-                note_choice(run, found, Support(found.score))
-            run.note("choice", candidate=found.id, escalated=True)
-        return found
+        def settled(_: int, best: Scored, heard: HeardRun) -> bool:
+            below = heard.below if self.below is None else self.below
+            said = heard.choices.get(best.id, {"confidence": best.score})
+            confidence = said.get("confidence")
+            stands = sure_enough(confidence, below, escalated=bool(said.get("escalated")))
+            if not stands:
+                run.note("escalated", confidence=confidence, below=below, to=str(self.then))
+            return stands
+
+        return await climb(
+            run, (lambda own: self.first(own, problem), lambda own: self.then.ask(own, problem)), settled
+        )
 
 
-class HeldDoubts(ForwardingRun):
-    """Holds back what makes a choice doubtful, until it is known whether that choice stands."""
+def sure_enough(confidence: float | None, below: float | None, *, escalated: bool) -> bool:
+    """Return whether a choice of this confidence stands; None or 0 for `below` lets all stand.
+
+    A single answer of a larger model has no confidence: that the model was asked is what speaks for it.
+    """
+    return not below or (escalated if confidence is None else confidence >= below)
+
+
+class HeardRun(ForwardingRun):
+    """Passes everything on, and remembers how sure a strategy is; doubts are held back until its choice stands."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
+        self.below: float | None = None
+        self.choices: dict[str, dict[str, Any]] = {}  # by candidate, what was said of its choice
         self._doubts: list[dict[str, Any]] = []
 
     def note(self, kind: str, **data: Any) -> None:
         if kind == "doubt":
             self._doubts.append(data)
-        else:
-            super().note(kind, **data)
+            return
+        if kind == "choice":
+            self.choices.setdefault(data["candidate"], {}).update(data)
+        elif kind == "threshold":
+            self.below = data["below"]
+        super().note(kind, **data)
 
     def tell_doubts(self) -> None:
         """Pass on what makes the choice doubtful."""
@@ -156,21 +162,33 @@ class HeldDoubts(ForwardingRun):
             self._run.note("doubt", **data)
 
 
-class _Heard(HeldDoubts):
-    """Passes everything on, and remembers how sure the strategy is; doubts only once its choice stands."""
+async def climb(
+    run: Run,
+    asks: Sequence[Callable[[HeardRun], Awaitable[Scored]]],
+    settled: Callable[[int, Scored, HeardRun], bool],
+) -> Scored:
+    """Ask one after the other, from cheap to dear, until a choice settles the problem.
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(run)
-        self.below: float | None = None
-        self.supports: dict[str, float | None] = {}
+    Where the next one cannot be paid for, or fails, the choice of the one before stands.
 
-    def note(self, kind: str, **data: Any) -> None:
-        if kind == "choice":
-            self.supports[data["candidate"]] = data.get("confidence")
-        elif kind == "threshold":
-            self.below = data["below"]
-        super().note(kind, **data)
-
-    def confidence_of(self, best: object) -> float | None:
-        """As the strategy said; the score where it did not say anything."""
-        return self.supports.get(best.id, best.score) if isinstance(best, Scored) else None
+    Args:
+        asks: each makes a choice through the run that it is given.
+        settled: whether the choice of the ask of this number stands; the last one's does.
+    """
+    best = await asks[0](standing := HeardRun(run))
+    for number, ask in enumerate(asks[1:]):
+        # The solve says what is wrong with a choice that is something else.
+        if not isinstance(best, Scored) or settled(number, best, standing):
+            break
+        try:
+            found = await ask(heard := HeardRun(run))
+        except (*OVER, ModelError) as error:
+            run.note("escalation_failed", error=f"{type(error).__name__}: {error}")
+            break
+        best, standing = found, heard
+        if isinstance(found, Scored):
+            if found.id not in heard.choices:
+                note_choice(run, found, Support(found.score))
+            run.note("choice", candidate=found.id, escalated=True)
+    standing.tell_doubts()  # those of choices that others followed are settled
+    return best

@@ -4,12 +4,13 @@ from tts_plugins.types._deferred import Deferred, held_output
 from tts_plugins.types._frozen import EMPTY
 from tts_plugins.types._json import json_form, well_formed
 from tts_plugins.types.candidate import Candidate, Generation, Reply, Score, Scored, Step
-from tts_plugins.types.problem import Message, Problem
+from tts_plugins.types.problem import REQUEST, Message, Problem
 from tts_plugins.types.result import Abstained, OnAbstain, Result, Stopped, TraceView
 from tts_plugins.types.usage import Usage
 
 __all__ = [
     "EMPTY",
+    "REQUEST",
     "Abstained",
     "Candidate",
     "Deferred",

@@ -10,6 +10,8 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.types._frozen import EMPTY
 
 Message = Mapping[str, Any]
+# This key of a problem's metadata holds fields for its request alone; models that know none ignore them.
+REQUEST = "tts_plugins.request"
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,8 @@ class Result:
         agreement: the share of candidates that gave the chosen answer; None where there is no answer, or nobody else.
         abstained: why the question is not answered, where `abstain_below` forbade it; `output` and `answer` are None
             then, and `text` is empty.
-        escalated: whether the answer is that of the escalation: a larger model, or another strategy.
+        escalated: whether the answer is that of the escalation, a larger model or another strategy, or of a later rung
+            of a `Ladder`.
     """
 
     problem: Problem

@@ -10,7 +10,7 @@ from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, RequestRefused, VerifierError
 from tts_plugins.prompts import LIMIT, Messages
 from tts_plugins.protocols import Model, Run
-from tts_plugins.types import Candidate, Generation, Problem
+from tts_plugins.types import REQUEST, Candidate, Generation, Problem
 from tts_plugins.verifiers._judge_replies import Unreadable, excerpt
 
 T = TypeVar("T")
@@ -19,10 +19,6 @@ T = TypeVar("T")
 _BYTES_A_TOKEN, _SPARE = 6, 256
 _FORM = re.compile(r"response_format|json_schema|schema|grammar|logprobs", re.IGNORECASE)
 _TROUBLE = "x" * 240  # room for the reason in a repair's prompt
-
-
-# Where a problem's metadata holds fields of the request for this problem alone; models that know none ignore them.
-REQUEST = "tts_plugins.request"
 
 
 class Asker:

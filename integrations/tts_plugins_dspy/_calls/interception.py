@@ -25,7 +25,7 @@ from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._calls.own_models import NUMBER, refuses_number
 from tts_plugins_dspy._calls.prompting import prompted
 from tts_plugins_dspy._calls.scope import Scope, scope_here, scoped
-from tts_plugins_dspy._calls.usage import Entries, Tap, cached_tokens_of, call_of, tells_usage, text_of
+from tts_plugins_dspy._calls.usage import Reports, cached_tokens_of, call_of, tells_usage, text_of
 from tts_plugins_dspy._calls.versions import from_cache, message_call
 
 _METHODS = ("__call__", "acall")
@@ -138,24 +138,23 @@ class LMCall:
         self._meter, self.lm, self._method, self.methods = scope.meter, lm, method, {method}
         self.args, self.kwargs = prompted(scope, lm, args, kwargs)
         self._messages = kwargs.get("messages")
-        self._outer: LMCall | None = scope.running
-        self._shows_hints = bool(scope.hints)
-        self._scope = scope.calling(self)
-        self._tap, self._entries = Tap(dspy.settings.get("usage_tracker")), Entries()
+        self._scope = scope  # the one around: that of the call refers to the call
+        self._reports = Reports(dspy.settings.get("usage_tracker"))
         self._handed_over = False
         self._announced: AbstractContextManager[Any] | None = None
 
     def __enter__(self) -> LMCall:
-        if self._outer is not None:
-            self._outer.hand_over()
+        if self._scope.running is not None:
+            self._scope.running.hand_over()
         call = call_of(self.lm, self.args, self.kwargs)
         self._choices = call.choices
         try:
             self._meter.start(self, call)
         except (BudgetExhausted, ConfigurationError, MeterClosed) as error:
             raise Refused(str(error)) from error
-        modules = [*(dspy.settings.get("caller_modules") or []), self._entries]
-        self._settings = scoped(self._scope, usage_tracker=self._tap, caller_modules=modules)
+        modules = [*(dspy.settings.get("caller_modules") or []), self._reports]
+        inside = self._scope.calling(self)
+        self._settings = scoped(inside, usage_tracker=self._reports, caller_modules=modules)
         self._settings.__enter__()
         messages = self.kwargs.get("messages")
         if messages is not self._messages:  # with hints; the adapter's own that it knows are others
@@ -172,7 +171,7 @@ class LMCall:
         if self._handed_over:
             self._charge_own()
         else:
-            self._meter.fail(self, "reserve" if self._tap.counts else _charge(error))
+            self._meter.fail(self, "reserve" if self._reports.counts else _charge(error))
 
     def goes_without(self, error: Exception) -> bool:
         """Whether the call can be tried again: without the candidate's number, which the error says is refused."""
@@ -194,12 +193,12 @@ class LMCall:
             self._charge_own()
             return outputs
         said = outputs if isinstance(outputs, list) else []
-        if self._shows_hints and self._scope.written is not None:
+        if self._scope.hints and self._scope.written is not None:
             self._scope.written.extend(text for output in said if (text := text_of(output).strip()))
-        counted = self._tap.counts
+        counted, (entered, cached, requests) = self._reports.counts, self._reports.entry()
         # DSPy reports every call that it made, even if the usage is empty.
-        cached = self._entries.cached or (self._entries.usage is None and tells_usage(self.lm))
-        usage = counted or self._entries.usage or {}
+        cached = cached or (entered is None and tells_usage(self.lm))
+        usage = counted or entered or {}
         self._meter.end(
             self,
             prompt_tokens=usage.get("prompt_tokens"),
@@ -207,14 +206,14 @@ class LMCall:
             cached_tokens=cached_tokens_of(usage),
             texts=[text_of(output) for output in said],
             truncated=[False] * len(said),
-            requests=self._entries.requests or self._choices,
+            requests=requests or self._choices,
             cached=cached and from_cache(counted),
         )
         return outputs
 
     def _charge_own(self) -> None:
         """Charge what a model used itself that passed a part of its call on."""
-        counts = {name: (self._tap.counts or {}).get(name) for name in ("prompt_tokens", "completion_tokens")}
+        counts = {name: (self._reports.counts or {}).get(name) for name in ("prompt_tokens", "completion_tokens")}
         if any(counts.values()):
             self._meter.unreserved(**counts, model=str(getattr(self.lm, "model", type(self.lm).__name__)))
 

@@ -37,8 +37,8 @@ def prompted(scope: Scope, lm: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 def _read(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     """The prompt, the messages, and the other arguments: the first two could be given by place."""
     rest = dict(kwargs)
-    given = dict(zip(("prompt", "messages"), args, strict=False))
-    prompt, messages = (rest.pop(name, None) if name not in given else given[name] for name in ("prompt", "messages"))
+    prompt = args[0] if args else rest.pop("prompt", None)
+    messages = args[1] if len(args) > 1 else rest.pop("messages", None)
     if prompt is None and _is_request(rest.get("request")):
         prompt = rest.pop("request")
     return prompt, messages, rest

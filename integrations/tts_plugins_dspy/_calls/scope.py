@@ -11,7 +11,6 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-import dspy
 from dspy.dsp.utils.settings import main_thread_config, thread_local_overrides
 from dspy.dsp.utils.utils import dotdict
 
@@ -69,7 +68,7 @@ def scope_here() -> Scope | None:
     Raises:
         RuntimeError: no language model may be called here.
     """
-    found: Any = dspy.settings.get(_SETTING)
+    found = standing_scope()
     if found is NO_CALLS:
         raise RuntimeError("no language model may be called here: an output is read for its vote")
     scope: Scope | None = found
@@ -78,7 +77,7 @@ def scope_here() -> Scope | None:
 
 def standing_scope() -> Any:
     """Return what stands in the place of a scope here, to be handed on as it is."""
-    return dspy.settings.get(_SETTING)
+    return thread_local_overrides.get().get(_SETTING)
 
 
 class scoped:
@@ -87,18 +86,20 @@ class scoped:
     Each call of a candidate has its own settings. DSPy 3.0 to 3.4 keep them in the same context variable.
     """
 
-    __slots__ = ("_settings", "_token")
+    __slots__ = ("_held",)
 
     def __init__(self, scope: Scope | object | None, **settings: Any) -> None:
-        self._settings = settings
         settings[_SETTING] = scope
+        self._held: Any = settings
 
     def __enter__(self) -> None:
-        all_of_them = dotdict({**main_thread_config, **thread_local_overrides.get(), **self._settings})
-        self._token = thread_local_overrides.set(all_of_them)
+        all_of_them = dotdict(main_thread_config)
+        all_of_them.update(thread_local_overrides.get())
+        all_of_them.update(self._held)
+        self._held = thread_local_overrides.set(all_of_them)
 
     def __exit__(self, *_: object) -> None:
-        thread_local_overrides.reset(self._token)
+        thread_local_overrides.reset(self._held)
 
 
 def ledger_around() -> Ledger | None:

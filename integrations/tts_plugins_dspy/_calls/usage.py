@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -99,23 +98,28 @@ def tool_calls_of(output: Mapping[str, Any], *, parsed: bool = True) -> list[dic
     return made
 
 
-class Tap:
-    """A usage tracker for one call: it keeps what is reported, and passes it on to the tracker that was there.
+class Reports:
+    """What DSPy reports of one call: to its usage tracker, and to the callers in its history.
+
+    It stands in for the tracker, and passes on what it is told. As a caller, it is given the entry that the modules
+    around the call are given.
 
     Attributes:
         counts: the token counts; None if nothing was reported, as after an answer from the cache.
+        history: the entry.
     """
 
     def __init__(self, standing: Any) -> None:
-        self._standing: Any = standing._standing if isinstance(standing, Tap) else standing
+        self._standing: Any = standing._standing if isinstance(standing, Reports) else standing
         self.counts: dict[str, Any] | None = None
+        self.history: list[dict[str, Any]] = []
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
         """Remember it: a call of several requests may tell of each."""
         before, self.counts = self.counts or {}, token_counts(usage_entry)
         for name in ("prompt_tokens", "completion_tokens"):
             if before.get(name):
-                self.counts[name] = before[name] + (usage_entry.get(name) or 0)
+                self.counts[name] = before[name] + (self.counts.get(name) or 0)
         if self._standing is not None:
             self._standing.add_usage(lm, usage_entry)
 
@@ -124,35 +128,19 @@ class Tap:
             raise AttributeError(name)
         return getattr(self._standing or UsageTracker(), name)
 
+    def entry(self) -> tuple[Mapping[str, Any] | None, bool, int | None]:
+        """Return the counts in the entry, whether the answer is from the cache, and how many requests DSPy sent.
 
-class Entries:
-    """A caller in DSPy's history, for one call: it is given the entry that the modules around the call are given."""
-
-    def __init__(self) -> None:
-        self.history: list[dict[str, Any]] = []
-
-    @property
-    def _entry(self) -> Mapping[str, Any]:
-        return self.history[-1] if self.history else {}
-
-    @property
-    def usage(self) -> Mapping[str, Any] | None:
-        """The token counts; None where there is no entry, or none in it."""
-        usage = self._entry.get("usage")
-        return token_counts(usage) if isinstance(usage, Mapping) and usage else None
-
-    @property
-    def cached(self) -> bool:
-        """Whether the answer is from the cache."""
-        return getattr(self._entry.get("response"), "cache_hit", False) is True
-
-    @property
-    def requests(self) -> int | None:
-        """How many requests DSPy sent: one for each choice, or one for all of them; None where there is no entry."""
-        response = self._entry.get("response")
-        if response is None:
-            return None
-        return len(response) if isinstance(response, tuple) and response else 1
+        There is one for each choice, or one for all of them. Counts and requests are None where there is no entry.
+        """
+        entry = self.history[-1] if self.history else {}
+        usage, response = entry.get("usage"), entry.get("response")
+        requests = len(response) if isinstance(response, tuple) and response else 1
+        return (
+            token_counts(usage) if isinstance(usage, Mapping) and usage else None,
+            getattr(response, "cache_hit", False) is True,
+            None if response is None else requests,
+        )
 
 
 def _item(value: Any, name: str) -> Any:
@@ -165,5 +153,7 @@ def _schema(value: Any) -> Any:
 
 def _limit(asked: Mapping[str, Any], request: Any) -> int | None:
     own = getattr(getattr(request, "config", None), "max_tokens", None)
-    limits = itertools.chain((asked.get(name) for name in _LIMITS), (own,))
-    return next((n for n in limits if is_whole(n, 1)), None)
+    for limit in (*map(asked.get, _LIMITS), own):
+        if limit is not None and is_whole(limit, 1):
+            return limit
+    return None

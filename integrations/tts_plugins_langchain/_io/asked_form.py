@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import AIMessage
@@ -17,36 +18,48 @@ FORMS = ("tools", "response_format")
 _DEEP = 20
 
 
-def misfit(output: Any, asked: Mapping[str, Any]) -> str | None:
-    """Why a message is not of the form that was asked for; None if it is, or nobody can tell.
-
-    It is lenient where tools and parsers are: a number may be a text of one, and what a schema does not say is allowed.
-    A tool that is not listed may be the provider's own, or stand for a schema.
+class AskedForm:
+    """The form that one search asks for.
 
     Args:
-        asked: what the model was given, with `FORMS` among it.
+        asked: what the model is given, with `FORMS` among it.
     """
-    if not isinstance(output, AIMessage):
-        return None
-    if output.tool_calls:
-        return _misfit_call(output, asked) if asked.get("tools") else None
-    schema = _schema(asked.get("response_format"))
-    if schema is None:
-        return None
-    try:
-        value = read_json(said_in(output))
-    except ValueError as error:
-        return f"the answer is not JSON: {error}"
-    return _wrong(value, schema, schema, "the answer")
 
+    def __init__(self, asked: Mapping[str, Any]) -> None:
+        self._asked = asked
 
-def _misfit_call(output: AIMessage, asked: Mapping[str, Any]) -> str | None:
-    schemas = {form["name"]: form["parameters"] for form in map(tool_form, asked["tools"])}
-    for call in output.tool_calls:
-        schema = schemas.get(call["name"])
-        if isinstance(schema, Mapping) and (wrong := _wrong(call["args"], schema, schema, "arguments")) is not None:
-            return f"the call of {call['name']!r} does not fit the tool: {wrong}"
-    return None
+    @cached_property
+    def _tools(self) -> Mapping[str, Any]:
+        return {form["name"]: form["parameters"] for form in map(tool_form, self._asked["tools"])}
+
+    @cached_property
+    def _answer(self) -> Mapping[str, Any] | None:
+        return _schema(self._asked.get("response_format"))
+
+    def misfit(self, output: Any) -> str | None:
+        """Why a message is not of this form; None if it is, or nobody can tell.
+
+        It is lenient where tools and parsers are: a number may be a text of one, and what a schema does not say is
+        allowed. A tool that is not listed may be the provider's own, or stand for a schema.
+        """
+        if not isinstance(output, AIMessage):
+            return None
+        if output.tool_calls:
+            return self._misfit_call(output) if self._asked.get("tools") else None
+        if self._answer is None:
+            return None
+        try:
+            value = read_json(said_in(output))
+        except ValueError as error:
+            return f"the answer is not JSON: {error}"
+        return _wrong(value, self._answer, self._answer, "the answer")
+
+    def _misfit_call(self, output: AIMessage) -> str | None:
+        for call in output.tool_calls:
+            schema = self._tools.get(call["name"])
+            if isinstance(schema, Mapping) and (wrong := _wrong(call["args"], schema, schema, "arguments")) is not None:
+                return f"the call of {call['name']!r} does not fit the tool: {wrong}"
+        return None
 
 
 def _schema(form: Any) -> Mapping[str, Any] | None:

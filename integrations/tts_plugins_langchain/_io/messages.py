@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -10,7 +10,9 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 
 from tts_plugins import Abstained, Result
+from tts_plugins.errors import LowConfidence
 from tts_plugins_langchain._io.usage import UsageDetails
+from tts_plugins_langchain._io.values import RAW
 
 M = TypeVar("M", bound=BaseMessage)
 _ONE_CALL = ("token_usage", "usage")  # of the chosen call alone
@@ -37,6 +39,18 @@ def chosen(result: Result, run: Any, details: UsageDetails) -> AIMessage:
 def withheld(abstained: Abstained) -> AIMessage:
     """The message of a search that does not answer: it is empty, and refuses as OpenAI's messages do."""
     return AIMessage("", additional_kwargs={"refusal": f"No answer: {abstained.reason}."})
+
+
+def output_of(result: Result) -> Any:
+    """What a chain gives: the chosen output, None where it is withheld.
+
+    A structured output that comes with its raw message keeps its form: the message refuses, and nothing was parsed.
+    """
+    abstained, chosen = result.abstained, result.best.output
+    if abstained is None or not (isinstance(chosen, Mapping) and set(chosen) == RAW):
+        return result.output
+    raw = summarised(withheld(abstained), result, UsageDetails())
+    return {"raw": raw, "parsed": None, "parsing_error": LowConfidence.of(result)}
 
 
 def summarised(message: AIMessage, result: Result, details: UsageDetails) -> AIMessage:

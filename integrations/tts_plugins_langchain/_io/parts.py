@@ -137,7 +137,7 @@ def limit_in(settings: Mapping[str, Any]) -> int | None:
     """The limit of a reply's tokens, by any of the names that model packages give it."""
     for name in LIMITS:
         value = settings.get(name)
-        if is_whole(value, 1):
+        if value is not None and is_whole(value, 1):
             return value
     for name in _NESTED:
         inner = settings.get(name)

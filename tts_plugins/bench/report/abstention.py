@@ -11,6 +11,7 @@ from tts_plugins.bench.report._charts import (
     _LEFT,
     _RIGHT,
     _TOP,
+    COLOURS,
     WIDTH,
     _line,
     _marker,
@@ -26,8 +27,8 @@ from tts_plugins.policies import Abstention
 
 _HEIGHT = 300.0
 _DOTS = (
-    "A dot is the threshold that keeps this promise on other questions of the same kind. It stands left of where the "
-    "curve crosses the line, because the curve is that of a limited number of problems."
+    "A dot, below its letter, is the threshold that keeps this promise on other questions of the same kind. It stands "
+    "left of where the curve crosses the line, because the curve is that of a limited number of problems."
 )
 _NO_DOTS = "No threshold is shown to keep it on other questions, so there is no dot: every question is answered."
 
@@ -46,12 +47,17 @@ def abstention_page(found: Sequence[tuple[str, Abstention]], title: str) -> str:
         el(
             "div",
             risk_coverage(found, risk),
-            el("div", [el("p", badge(i), f"{name}: {each.words}.") for i, (name, each) in enumerate(found)]),
+            el("div", [el("p", badge(i), _said(name, each)) for i, (name, each) in enumerate(found)]),
             class_="charts",
         ),
         _table(found),
     ]
     return document(f"{title} · when to answer", [el("main", body)], _style())
+
+
+def _said(name: str, found: Abstention) -> str:
+    """Return a name, and what the table below does not say of it."""
+    return f"{name}." if found.below is not None else f"{name}: {found.words}."
 
 
 def risk_coverage(found: Sequence[tuple[str, Abstention]], risk: float) -> Html:
@@ -70,6 +76,7 @@ def risk_coverage(found: Sequence[tuple[str, Abstention]], risk: float) -> Html:
     out.append(_text((_LEFT + WIDTH) / 2, _HEIGHT - 6, "questions answered", anchor="middle"))
     out.append(_text(_LEFT + 6, _TOP + 14, "answers that are wrong", anchor="start"))
     out.append(_line(x(0), y(risk), x(1), y(risk), "frontier"))
+    taken: list[tuple[float, float]] = []
     for i, (name, each) in enumerate(found):
         points = [f"{x(coverage):.1f} {y(wrong):.1f}" for _, coverage, wrong in each.curve]
         if len(points) == 1:  # all answers are equally sure
@@ -78,8 +85,25 @@ def risk_coverage(found: Sequence[tuple[str, Abstention]], risk: float) -> Html:
             out.append(el("path", el("title", name), d=f"M{'L'.join(points)}", class_=f"curve k{i % 8}"))
         if each.below is not None:
             said = el("title", f"{name}: {each.words}")
-            out.append(el("g", said, _marker(x(each.coverage), y(each.wrong / max(each.answered, 1)), i)))
+            at = x(each.coverage), y(each.wrong / max(each.answered, 1))
+            out.append(el("g", said, _dot(*at, i), _marker(*_free(*at, taken), i)))
     return _svg(out, _HEIGHT, "Share of wrong answers against the share of questions answered")
+
+
+def _dot(x: float, y: float, arm: int) -> Html:
+    return el("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="3", class_=f"dot f{arm % COLOURS}")
+
+
+def _free(x: float, y: float, taken: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return a place for a letter above its dot that no other letter covers."""
+    place = x, y - _APART
+    while any(abs(place[0] - a) < _APART and abs(place[1] - b) < _APART for a, b in taken):
+        place = place[0], place[1] - _APART
+    taken.append(place)
+    return place
+
+
+_APART = 18.0
 
 
 def _table(found: Sequence[tuple[str, Abstention]]) -> Html:
@@ -91,7 +115,7 @@ def _table(found: Sequence[tuple[str, Abstention]]) -> Html:
             el("td", each.threshold),
             el("td", "-" if each.below is None else f"{each.answered} of {each.problems} ({each.coverage:.0%})"),
             el("td", "-" if each.below is None else str(each.wrong)),
-            el("td", f"{each.risk:.3g}, with {each.confidence:.0%} confidence"),
+            el("td", f"at most {100 * each.risk:.3g}%, with {each.confidence:.0%} confidence"),
             el("td", f"{each.needed} answered"),
         )
         for i, (name, each) in enumerate(found)

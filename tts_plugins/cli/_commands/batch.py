@@ -112,8 +112,8 @@ def batch(
             rows = journal.register(read_rows(source, limit=limit))
             if not rows:
                 raise DataError(f"{source}: there is no problem in it; write a row for each")
-            view = _View(journal, rows, quiet=quiet)
             where = machines.make(concurrency, budget=total, account=account)
+            view = _View(journal, rows, quiet=quiet)  # whose clock starts here: to start Ray takes longer than a solve
             todo = read_rows(source, limit=limit)
             report = asyncio.run(_run(todo, journal, work, where, concurrency, total, account, view))
             write_rows(out, journal.results())
@@ -151,7 +151,7 @@ class _View:
 
     def __init__(self, journal: Journal, rows: int, *, quiet: bool) -> None:
         self._quiet, self._rows, self._fresh = quiet, rows, 0
-        self._started = self._reported = 0.0
+        self._started = self._reported = time.monotonic()
         self._before, failed = journal.counts()
         if (others := journal.others()) and not quiet:
             say(f"{others:,} results are of problems that are not in this input; they stay in {journal.path} alone")
@@ -163,8 +163,6 @@ class _View:
         """Count one more result."""
         self._fresh += 1
         now = time.monotonic()
-        if self._fresh == 1:  # workers have started, and a server has its model
-            self._started = self._reported = now
         if not self._quiet and now - self._reported > EVERY:
             self._reported = now
             pace = self._fresh / (now - self._started)

@@ -116,7 +116,6 @@ def calibrate_command(
         if abstain_page is not None:
             with writing(abstain_page):
                 abstain_page.write_text(_curves(policy), encoding="utf-8")
-            say(f"page: {abstain_page}")
         if as_json:
             emit(policy.to_dict())
         else:
@@ -125,6 +124,8 @@ def calibrate_command(
         for plan in policy.plans:
             if plan.abstain is not None:
                 say(f"at {plan.budget} samples: {plan.abstain.words}")
+        if abstain_page is not None:
+            say(f"the curves behind these thresholds: {abstain_page}")
         if abstain_risk is not None and rest is not None:
             say(
                 f"note: the thresholds are fitted to the {policy.held_out} problems held out (--hold-out), which chose "

@@ -91,20 +91,19 @@ def _why(way: Select, whole: Mapping[Select, Sureness], risk: float, doubt: bool
     shares = {select: sureness.answers(risk)[0] for select, sureness in whole.items()}
     listed = ", ".join(f"{_WORDS[s]} {shares[s]:.0%}" for s in sorted(shares, key=lambda s: (s != way, -shares[s])))
     reason = (
-        f"{problems} problems are too few to show that {_WORDS['best']} answers more, and agreement among the samples "
-        "is mostly the safer confidence"
+        f"{problems} problems are too few to show that the best score knows better when it is wrong"
         if doubt
         else "its confidence tells right answers from wrong ones best"
     )
     said = (
-        f"{_WORDS[way]} was taken because unsure questions get no answer: {reason}. Each could answer about this "
-        f"share of questions with {risk:.1%} of the answers wrong (from {problems} problems): {listed}"
+        f"{_WORDS[way]} was taken because unsure questions get no answer: {reason}. Share of questions that each could "
+        f"answer with {100 * risk:.3g}% of the answers wrong, estimated on {problems} problems: {listed}"
     )
     right = {select: float(sureness.right.mean()) for select, sureness in whole.items()}
     top = max(right, key=lambda select: right[select])
     if right[top] > right[way]:
         said += (
-            f". If all questions were answered, {_WORDS[top]} would be right more often "
-            f"({right[top]:.3f} against {right[way]:.3f} there)"
+            f". Where all questions are answered, {_WORDS[top]} is right more often ({right[top]:.3f} against "
+            f"{right[way]:.3f})"
         )
     return said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -78,15 +79,23 @@ class LargerPool:
 
 
 def classes(pool: Pool) -> bool:
-    """Return whether a pool's answers are classes of its own, such as g0, g1: numbered anew for each problem."""
+    """Return whether a pool's answers are classes of its own, such as g0, g1: numbered anew for each problem.
+
+    It is enough that those of several problems are: a pool may be put together of two.
+    """
     if pool.header.extra.get("answers") == "classes":
         return True
-    labels = [{c.answer for c in p.candidates if c.answer is not None} for p in pool.problems]
-    found = [[_CLASS.fullmatch(label) for label in each] for each in labels if each]
-    if not found or not all(all(each) for each in found):
-        return False
-    prefixes = {m.group(1) for each in found for m in each if m is not None}
-    return len(prefixes) == 1 and all(p.answer is None or not _CLASS.fullmatch(p.answer) for p in pool.problems)
+    named = Counter(prefix for p in pool.problems if (prefix := _class_prefix(p)) is not None)
+    answered = sum(any(c.answer is not None for c in p.candidates) for p in pool.problems)
+    return any(count >= min(2, answered) for count in named.values())
+
+
+def _class_prefix(p: PoolProblem) -> str | None:
+    """Return what the labels of a problem's classes begin with; None if its answers are no labels."""
+    found = {_CLASS.fullmatch(c.answer) for c in p.candidates if c.answer is not None}
+    prefixes = {None if m is None else m.group(1) for m in found}
+    written_so = p.answer is not None and _CLASS.fullmatch(p.answer)
+    return next(iter(prefixes)) if len(prefixes) == 1 and not written_so else None
 
 
 _CLASS = re.compile(r"([A-Za-z]+[ _#-]?|#)\d+")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.selection import Select, grouped, tally
+from tts_plugins.selection import Ballots, Select, first_two, grouped, tally
 from tts_plugins.types import Scored
 
 TIE = 1e-9  # leads are differences of rounded sums, so compare with a tolerance
@@ -42,6 +42,14 @@ class State(NamedTuple):
     leading: Any
 
 
+class Standing(NamedTuple):
+    """What rules without weights see of a run: the same fields of its `State`, which candidates are counted into."""
+
+    count: Any  # of a tuple it would be a method
+    first: float
+    second: float
+
+
 class Scalars:
     """The functions that `basis` needs, for plain numbers; numpy has them under the same names for arrays."""
 
@@ -51,16 +59,28 @@ class Scalars:
     maximum = staticmethod(max)
 
 
-def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> State:
-    """Return the state of a run with at least one candidate; `reference` is the mean tokens of a candidate in the fit.
+def standing(seen: Sequence[Scored], select: Select) -> Standing:
+    """Return how far the choice is ahead; what is counted already (`Ballots`) is not counted anew.
 
     Raises:
         ConfigurationError: a candidate has no score, though the choice goes by scores.
     """
-    if select != "majority" and any(c.score is None for c in seen):
+    ballots = Ballots.of(seen)
+    if select != "majority" and not ballots.all_scored:
         raise ConfigurationError(
             f"LearnedStopping: it was fitted to select={select!r}, and a candidate has no score; pass verifier=…"
         )
+    if select == "best":
+        return Standing(len(ballots), ballots.highest, 0.0)  # nothing is asked of the second score
+    return Standing(len(ballots), *(first_two(ballots, weighted=select == "weighted") or (0.0, 0.0)))
+
+
+def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> State:
+    """Return the state of a run with at least one candidate, all scored where the choice goes by scores.
+
+    Args:
+        reference: mean tokens of a candidate in the fit.
+    """
     scores = [0.0 if select == "majority" or c.score is None else c.score for c in seen]
     votes = tally(seen)
     masses = votes if select == "majority" else tally(seen, weighted=True) if select == "weighted" else {}
@@ -93,19 +113,19 @@ def observe(seen: Sequence[Scored], select: Select, reference: float | None) -> 
     )
 
 
-def ahead(s: State, select: Select) -> Any:
+def ahead(s: State | Standing, select: Select) -> Any:
     """Return the choice's lead: its votes or summed scores above the next answer's; for `best`, the highest score."""
     return s.first if select == "best" else s.first - s.second
 
 
-def decided(s: State, n: Any, select: Select) -> Any:
+def decided(s: State | Standing, n: Any, select: Select) -> Any:
     """Return whether the `n - count` candidates to come cannot change the choice."""
     if select == "best":
         return s.first >= 1.0  # a later candidate with an equal score does not win
     return s.first - s.second - (TIE if select == "weighted" else 0.0) > n - s.count
 
 
-def least_decided(s: State | None, n: int, select: Select) -> int:
+def least_decided(s: State | Standing | None, n: int, select: Select) -> int:
     """Return the fewest further candidates after which the choice could be decided."""
     if select == "best":
         return 1

@@ -19,6 +19,14 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
+_NEEDED = {
+    "correct": "a fit needs every sample graded; record problems with their answers, or set correct",
+    "tokens": "a fit weighs tokens against accuracy; record with a server that counts them, or use stop='balanced', "
+    "which needs no fit",
+    "score": "a fit that goes by scores needs all of them; score it, or choose by votes",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Samples:
     """The candidates of some problems as rows, padded where a problem has fewer than others.
@@ -66,7 +74,7 @@ class Samples:
                 for name, value in (("correct", c.correct), ("tokens", c.counted), ("score", score)):
                     if value is None:
                         found = "is 0, though it says something" if name == "tokens" and c.tokens == 0 else "is null"
-                        raise DataError(f"problem {p.id!r}, candidates[{i}], {name}: {found}; fitting needs it")
+                        raise DataError(f"problem {p.id!r}, candidates[{i}], {name}: {found}; {_NEEDED[name]}")
                 made.answers[row, i] = -1 if c.answer is None else known.setdefault(c.answer, len(known))
                 made.tokens[row, i], made.scores[row, i], made.correct[row, i] = c.tokens, score, c.correct
                 made.blank[row, i] = c.blank

@@ -13,7 +13,6 @@ from tts_plugins.budget import Budget
 from tts_plugins.engine import solve
 from tts_plugins.errors import TTSError
 from tts_plugins.ledger import Ledger
-from tts_plugins.models.openai_compatible import REQUEST
 from tts_plugins.selection import fallback
 from tts_plugins.server.budgets.accounts import Accounts, StoreFailed
 from tts_plugins.server.budgets.tenants import Tenant, tightest
@@ -22,7 +21,7 @@ from tts_plugins.server.requests.forms import base_of, choice_of, completion_of,
 from tts_plugins.server.requests.profiles import Profiles, Search
 from tts_plugins.server.settings import ServerSettings
 from tts_plugins.server.upstream import EXCHANGE, Exchange, Kind, Upstream
-from tts_plugins.types import Problem, Result, Scored, Usage
+from tts_plugins.types import REQUEST, Problem, Result, Scored, Usage
 
 _log = logging.getLogger("tts_plugins.server")
 Listener = Callable[[Mapping[str, Any]], None]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from tts_plugins._internal.http_limits import check_address, check_headers, check_value
 from tts_plugins._internal.request_sent import holding
 from tts_plugins._internal.secrets import cleaned, hidden, hidden_address, hidden_headers
+from tts_plugins._internal.token_usage import prompt_count
 from tts_plugins._internal.values import is_whole
 from tts_plugins.budget import Bound, Limits
 from tts_plugins.errors import ConfigurationError, MalformedResponse, TTSError, VerifierError
@@ -139,10 +140,9 @@ class _Pooling:
         rows = data[0].get("data") if isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict) else None
         if not isinstance(rows, list):
             raise MalformedResponse(f"{self.name}: /pooling answered without data[0].data: {str(answer)[:120]}")
-        usage = answer.get("usage")
-        tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        tokens = prompt_count(answer.get("usage"))
         used = None  # charged at the bound
-        if is_whole(tokens, 1):
+        if tokens is not None:
             used = Usage(calls=1, requests=1, prompt_tokens=tokens, usd=tokens * self._price / 1e6)
         return Reply(generations=(Generation(text=f"{len(rows)} rows", output=rows),), usage=used)
 

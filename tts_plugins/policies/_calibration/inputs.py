@@ -1,0 +1,132 @@
+"""What `calibrate` is given: checked, and its problems split into those to fit to and those to measure on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tts_plugins._internal.config import check_count
+from tts_plugins._internal.values import is_number
+from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.selection import Aggregate
+
+if TYPE_CHECKING:
+    from tts_plugins.policies._calibration.larger_model import LargerPool  # it needs numpy
+    from tts_plugins.pools import Pool
+
+
+def held_out_share(hold_out: Any, abstain_risk: float | None) -> float:
+    """Return the share of the problems to hold out.
+
+    Raises:
+        ConfigurationError: it is not a share.
+    """
+    share = (_HELD_OUT if abstain_risk is None else _HELD_OUT_TO_ABSTAIN) if hold_out is None else hold_out
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+        raise ConfigurationError(f"calibrate: hold_out={hold_out!r} must be a share of the problems, from 0 to below 1")
+    return share
+
+
+_HELD_OUT = 0.3
+_HELD_OUT_TO_ABSTAIN = 0.85  # a threshold takes 45 answered problems at a risk of 0.05; a way to choose, about 20
+
+
+def held_apart(pool: Pool, share: float, seed: int) -> tuple[Pool, Pool | None]:
+    """Split a pool into the problems to fit to and those to measure on; None where nothing is held out."""
+    problems = len(pool.problems)
+    count = min(max(1, round(share * problems)), problems - 4) if share else 0
+    if count <= 0:
+        return pool, None
+    order = pool.split(1, seed=seed)[0].problems  # shuffled
+    return tuple(replace(pool, problems=part) for part in (order[count:], order[:count]))  # type: ignore[return-value]
+
+
+def usable_problems(pool: Pool, how: Aggregate) -> tuple[Pool, tuple[str, ...]]:
+    """Leave out the problems that lack a score, or all scores where most problems lack one; say so."""
+    unscored = {p.id for p in pool.problems if any(c.scored(how) is None for c in p.candidates)}
+    some = any(c.scored(how) is not None for p in pool.problems for c in p.candidates)
+    if not unscored or not some:
+        return pool, ()
+    kept = tuple(p for p in pool.problems if p.id not in unscored)
+    total = len(pool.problems)
+    if len(kept) < max(4, total / 2):
+        said = f"{len(unscored)} of {total} problems lack a score, so scores are not used; score all of them"
+        return pool, (said,)
+    shown = ", ".join(sorted(unscored)[:3]) + (", ..." if len(unscored) > 3 else "")
+    said = f"{len(unscored)} of {total} problems lack a score and were left out ({shown}); score them to use them"
+    return replace(pool, problems=kept), (said,)
+
+
+def prompt_notes(pool: Pool) -> tuple[str, ...]:
+    """Say what was assumed of prompts that were not counted."""
+    lacking, total = sum(p.prompt_tokens is None for p in pool.problems), len(pool.problems)
+    if lacking == total:
+        return ("the pool has no prompt_tokens, so prompts cost nothing here; asking one by one pays for each again",)
+    said = f"{lacking} of {total} problems have no prompt_tokens; the mean of the others was taken"
+    return (said,) if lacking else ()
+
+
+def check_pool(pool: Pool) -> None:
+    """Raise unless a pool has problems enough, and samples that were not all cut."""
+    from tts_plugins.pools import Pool
+
+    given: Any = pool
+    if not isinstance(given, Pool):
+        raise ConfigurationError(f"calibrate: pool={pool!r} is not a Pool; read one with Pool.read(path)")
+    if len(pool.problems) < 4:
+        have = {0: "no problems", 1: "1 problem"}.get(len(pool.problems), f"{len(pool.problems)} problems")
+        raise ConfigurationError(
+            f"calibrate: the pool has {have}; half of them choose and half of them test the choice, so record at least "
+            "4, better 100"
+        )
+    if all(c.truncated for p in pool.problems for c in p.candidates):
+        raise DataError(
+            "calibrate: all candidates of the pool are truncated; they say nothing of difficulty; record it again with "
+            "a larger max_tokens"
+        )
+
+
+def larger_beside(
+    pool: Pool, larger: Pool | None, price: float | None, extra: float, effort: str | None
+) -> LargerPool | None:
+    """Return the larger model's pool, matched to the smaller one's; None if there is none."""
+    from tts_plugins.policies._calibration.larger_model import LargerPool  # numpy
+    from tts_plugins.pools import Pool
+
+    if larger is None:
+        for name, value in (("larger_price", price), ("larger_effort", effort)):
+            if value is not None:
+                raise ConfigurationError(f"calibrate: {name}={value!r} is for a larger= pool, which is not given")
+        return None
+    given: Any = larger
+    if not isinstance(given, Pool):
+        raise ConfigurationError(f"calibrate: larger={larger!r} is not a Pool; read one with Pool.read(path)")
+    if not is_amount(price) or not price:
+        raise ConfigurationError(
+            f"calibrate: larger_price={price!r} must be a number above 0: what a token of the larger model costs, in "
+            "tokens of the smaller one"
+        )
+    return LargerPool.beside(pool, larger, price=price, extra=extra, effort=effort)
+
+
+def sizes_of(most: int, budgets: Sequence[int] | None) -> list[int]:
+    """Return the budgets, rising: those that are given, or powers of two and all samples."""
+    if budgets is None:
+        return sorted({most, *(2**i for i in range(2, 8) if 2**i < most)})
+    sizes = sorted(set(budgets))
+    if not sizes:
+        raise ConfigurationError("calibrate: budgets=() has no budget; give at least one, such as (8,)")
+    for size in sizes:
+        check_count("calibrate", "budgets", size)
+        if size > most:
+            raise ConfigurationError(
+                f"calibrate: budgets: {size} is more than the {most} samples that every problem has on record; lower "
+                "it, or record more"
+            )
+    return sizes
+
+
+def is_amount(value: object) -> bool:
+    """Return whether the value is a finite number from 0."""
+    return is_number(value) and value >= 0
