@@ -203,6 +203,8 @@ def _response(request: RawRequest) -> RawReply:
 
 
 def test_the_responses_api_is_counted_exactly(dspy_server: LoopbackServer) -> None:
+    if dspy.__version__ == "3.0.0":
+        pytest.skip("this version of DSPy reads neither the answers nor the usage of the Responses API")
     with RawServer(_response) as server:
         lm = dspy.LM(
             "openai/gpt-4o-mini", model_type="responses", api_base=server.base_url, api_key="-", max_tokens=100,

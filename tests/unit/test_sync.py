@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve, solve_sync
-from tts_plugins._internal.threads import call_user, in_thread, on_engine_loop, run_sync, submit
+from tts_plugins._concurrency.loop_threads import submit
+from tts_plugins._concurrency.sync_calls import run_sync
+from tts_plugins._internal.threads import call_user, in_thread, on_engine_loop
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, RequestRefused, SolveCancelled
 from tts_plugins.models import CallableModel
 from tts_plugins.stopping import Threshold
@@ -202,12 +204,26 @@ def test_context_variables_reach_what_runs_elsewhere() -> None:
 
 
 async def test_a_thread_for_each_that_is_needed_and_the_idle_ones_again() -> None:
-    together = threading.Barrier(40)
-    idents = await asyncio.gather(
-        *(in_thread(lambda: (together.wait(30), threading.get_ident())[1]) for _ in range(40))
-    )
-    assert len(set(idents)) == 40
+    for _ in range(3):  # later the threads are idle, and are woken one after the other
+        together = threading.Barrier(40)
+        idents = await asyncio.gather(
+            *(in_thread(lambda: (together.wait(60), threading.get_ident())[1]) for _ in range(40))  # noqa: B023
+        )
+        assert len(set(idents)) == 40
     assert await in_thread(threading.get_ident) in idents
+
+
+def test_no_function_is_forgotten_that_comes_while_a_thread_becomes_idle() -> None:
+    async def many() -> int:
+        return sum([sum(await asyncio.gather(*(in_thread(int, i % 2) for i in range(2 * n)))) for n in range(60)])
+
+    loops = [threading.Thread(target=lambda: counts.append(asyncio.run(many())), daemon=True) for _ in range(4)]
+    counts: list[int] = []
+    for loop in loops:
+        loop.start()
+    for loop in loops:
+        loop.join(60)
+    assert counts == [sum(range(60))] * 4
 
 
 async def test_any_kind_of_function_can_be_called() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 
 from tts_plugins.answers._fold import fold
 from tts_plugins.answers._json_text import without_reasons
@@ -204,8 +205,12 @@ def _is_text(value: str) -> bool:
     if _WORD.search(rest):
         return True
     words = re.findall(r"[^\W\d_]+", rest)
-    known = (*_SHORT_WORDS, *languages_of("yesno"))
-    return bool(words) and all(w.casefold() in known for w in words) and not re.search(r"[=<>^\\]", value)
+    return bool(words) and all(w.casefold() in _short_words() for w in words) and not re.search(r"[=<>^\\]", value)
+
+
+@cache
+def _short_words() -> frozenset[str]:
+    return frozenset((*_SHORT_WORDS, *languages_of("yesno")))
 
 
 def _text(value: str) -> str:

@@ -25,11 +25,11 @@ def taken(lm: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     kind: Any = type(lm)
     if kind is dspy.LM:
         return arguments
-    named = _named(kind)
+    named, refused = _named(kind), {NUMBER} if kind in _refusing else set[str]()
+    if not issubclass(kind, dspy.LM):
+        refused.add("metadata")  # LiteLLM's, which has the number before DSPy 3.0.3; other clients send it
     return {
-        name: value
-        for name, value in arguments.items()
-        if (named is None or name in named) and not (name == NUMBER and kind in _refusing)
+        name: value for name, value in arguments.items() if name not in refused and (named is None or name in named)
     }
 
 
