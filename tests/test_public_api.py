@@ -258,4 +258,4 @@ def test_importing_it_is_quick() -> None:
 
 def test_importing_it_loads_few_modules() -> None:
     loaded = run("import sys, tts_plugins; print(*(m for m in sys.modules if m.startswith('tts_plugins')))").split()
-    assert len(loaded) <= 98, f"import tts_plugins loads {len(loaded)} modules of its own: import lazily what few need"
+    assert len(loaded) <= 100, f"import tts_plugins loads {len(loaded)} modules of its own: import lazily what few need"

@@ -13,6 +13,7 @@ from tts_plugins.types import Usage
 Dimension = Literal["calls", "tokens", "picousd"]
 DIMENSIONS: tuple[Dimension, ...] = ("calls", "tokens", "picousd")
 PICO = 1_000_000_000_000
+_MOST = 1e18  # of each limit, which databases can still hold
 _ROUNDING = 1e-15  # relative: what a few operations on floats add
 
 
@@ -121,7 +122,10 @@ class Budget:
             whole = name in ("calls", "tokens")
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
                 raise ConfigurationError(f"Budget: {name}={value!r} must be {'a whole' if whole else 'a'} number")
-            if not math.isfinite(value) or value <= 0:
+            if value >= _MOST:
+                shown = repr(value) if isinstance(value, float) else "…"  # Python writes no thousands of digits
+                raise ConfigurationError(f"Budget: {name}={shown} must be below {_MOST:g}; leave it out for no limit")
+            if not value > 0:
                 raise ConfigurationError(f"Budget: {name}={value!r} must be above 0; leave it out for no limit")
 
     def limit(self, dimension: Dimension) -> int | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -79,6 +82,32 @@ async def test_one_that_is_quick_or_waits_is_not() -> None:
     for verifier in (waits, lambda problem, candidate: time.sleep(0.15) or 0.5):
         result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=2), verifier=verifier)
         assert result.warnings == ()
+
+
+def test_one_whose_thread_starts_late_is_not() -> None:
+    code = """
+        import sys, threading
+        from tts_plugins import BestOfN, solve_sync
+        from tts_plugins.models import CallableModel
+
+        async def said(problem):
+            return "4"
+
+        ended = threading.Event()
+
+        def compute():
+            while not ended.is_set():
+                pass
+
+        computing = threading.Thread(target=compute)
+        computing.start()
+        sys.setswitchinterval(0.3)  # so long does a thread wait for the interpreter's lock
+        result = solve_sync("q", model=CallableModel(said), strategy=BestOfN(n=1), verifier=lambda text: 1.0)
+        ended.set()
+        print(result.warnings)
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(run, capture_output=True, text=True, timeout=120, check=True).stdout.strip() == "()"
 
 
 async def test_one_that_says_so_gets_a_thread() -> None:

@@ -25,6 +25,14 @@ def test_a_limit_is_a_number_above_zero(name: str, value: Any) -> None:
         Budget(**{name: value})
 
 
+@pytest.mark.parametrize("name", ["calls", "tokens", "usd", "seconds"])
+def test_a_limit_is_a_number_that_can_be_reckoned_with(name: str) -> None:
+    """Regression: a whole number too large for a float was an OverflowError."""
+    for value in (10**18, 10**400, 10**5000):
+        with pytest.raises(ConfigurationError, match=rf"{name}=.* must be below 1e\+18"):
+            Budget(**{name: value})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["calls", "tokens"])
 def test_what_is_counted_is_whole(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{name}=1.5 must be a whole number"):

@@ -475,6 +475,25 @@ class TestInterrupt:
             out, err = process.communicate(timeout=20)
         assert (process.returncode, out) == (0, "ok\n"), err
 
+    def test_one_after_the_other_until_it_has_ended(self, tmp_path: Path, sent: signal.Signals) -> None:
+        """Regression: one that came after the last line of output killed the process, which then had no exit code."""
+        problems = write(tmp_path / "in.jsonl", '{"id": "a", "prompt": "q", "answer": "1"}')
+        with LoopbackServer(latency=120.0) as server:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tts_plugins", "rollouts", str(problems), "--out", str(tmp_path / "out.jsonl"),
+                 "--model", "m", "--base-url", server.base_url, "--max-tokens", "9"],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(),
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )  # fmt: skip
+            server.wait(lambda counts: counts.active >= 1, timeout=60)
+            until = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < until:
+                process.send_signal(sent)
+                time.sleep(0.05)
+            out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (130, ""), err
+        assert "what is done is kept in" in err and "interrupted" in err and "Traceback" not in err
+
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 class TestSecondInterrupt:

@@ -29,6 +29,8 @@ def test_it_ends(name: str) -> None:
         pytest.skip("no fork here")
     if "gevent" in name:
         pytest.importorskip("gevent")
+    if "eventlet" in name:
+        pytest.importorskip("eventlet")
     passed, said, seconds = run(name)
     assert passed, f"{name}: {said} after {seconds:.0f} s of {LIMIT:.0f}"
 

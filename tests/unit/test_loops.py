@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -13,7 +14,9 @@ import openai
 import pytest
 
 from tts_plugins import SelfConsistency, solve
+from tts_plugins.engine import solve_events
 from tts_plugins.models import OpenAICompatibleModel
+from tts_plugins.testing import ScriptedModel
 from tts_plugins.testing.loopback import LoopbackServer
 
 _kept: list[Any] = []
@@ -91,3 +94,41 @@ def test_a_model_s_connections_are_closed_before_the_loop(
         gc.collect()
         assert (Slow.closed, caplog.messages) == (1, [])
     _kept.clear()
+
+
+@pytest.mark.parametrize("client", ["ours", "theirs"])
+def test_a_model_that_many_loops_use_keeps_none_of_them(client: str) -> None:
+    """Regression: each `asyncio.run` of a program left a loop behind for as long as the model lived."""
+
+    def make() -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=server.base_url, api_key="-")
+
+    with LoopbackServer() as server:
+        model = OpenAICompatibleModel("m", base_url=server.base_url, api_key="-", max_tokens=9)
+        if client == "theirs":
+            model = OpenAICompatibleModel("m", client=make, max_tokens=9)
+        loops = []
+        for _ in range(4):
+            loop = asyncio.new_event_loop()
+            loops.append(weakref.ref(loop))
+            loop.run_until_complete(solve("q", model=model, strategy=SelfConsistency(n=2)))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+            del loop
+        gc.collect()
+        assert [each() for each in loops] == [None] * 4
+
+
+async def test_a_stream_that_was_cancelled_and_left_complains_of_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Regression: asyncio reported the `SolveCancelled` that was asked for, since nobody asked what came of it."""
+    events = solve_events("q", model=ScriptedModel(["a"], latency=0.05), strategy=SelfConsistency(n=4))
+    iterator = aiter(events)
+    await anext(iterator)
+    events.cancel()
+    await iterator.aclose()  # type: ignore[attr-defined]
+    async with asyncio.timeout(60):
+        while len(asyncio.all_tasks()) > 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    del events, iterator
+    gc.collect()
+    assert caplog.messages == []

@@ -19,7 +19,9 @@ import pytest
 
 from tests.waiting import block_until, until
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve, solve_sync
-from tts_plugins._internal.threads import call_user, in_thread, on_engine_loop, run_sync, submit
+from tts_plugins._concurrency.loop_threads import submit
+from tts_plugins._concurrency.sync_calls import run_sync
+from tts_plugins._internal.threads import call_user, in_thread, on_engine_loop
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError, RequestRefused, SolveCancelled
 from tts_plugins.models import CallableModel
 from tts_plugins.stopping import Threshold

@@ -25,8 +25,8 @@ from tts_plugins._calls.places import Place
 from tts_plugins._calls.running_solves import give_up_orphans
 from tts_plugins._concurrency import forks, running_code
 from tts_plugins._concurrency.running_code import Variables
+from tts_plugins._concurrency.sync_calls import all_waiting_threads, calling_thread, waiting_threads
 from tts_plugins._concurrency.wait_graph import GRAPH, Holder, Wait, deliver
-from tts_plugins._internal.threads import all_waiting_threads, calling_thread, waiting_threads
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Hold, Ledger
 

@@ -43,10 +43,16 @@ class Pool:
 
     def __init__(self) -> None:
         self._lock = forks.lock()
+        self.renew()
+        forks.renew(self)
+
+    def renew(self) -> None:
+        """Begin without threads, in a child too: those of the parent do not run there."""
         self._idle: list[queue.SimpleQueue[None]] = []  # what idle threads wait for: the last one is the warmest
         self._waking = False  # one of them is on its way to what waits
         self._waiting: collections.deque[_Job] = collections.deque()
         self._threads = 0
+        self.given = 0  # functions so far
         self._nested = 0  # threads whose function waits for a solve of its own: they use no processor
         self._ended = 0
         self._looked: tuple[int, float, float] | None = None  # ends, processor time and time at the last look
@@ -59,6 +65,7 @@ class Pool:
             NoThread: there is no thread, and none can be started.
         """
         with self._lock:
+            self.given += 1
             if len(self._idle) + self._waking > len(self._waiting):
                 self._waiting.append(job)
                 self._wake_one()
@@ -157,6 +164,11 @@ class Pool:
                     self._waking = False
                     job = self._waiting.popleft() if self._waiting else None
                     self._wake_one()
+
+
+POOL = Pool()
+pooled: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_pooled", default=False)
+"""Set on a thread of the pool, whose function may wait for a solve of its own."""
 
 
 class Inbox:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
@@ -57,8 +58,10 @@ def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Return whether the value is a finite number."""
-    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+    """Return whether the value is a finite number, and a whole one is not too large for a float."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return is_whole(value) and abs(value) <= sys.float_info.max
 
 
 def effort_fields(effort: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tts_plugins._concurrency.sync_calls import run_sync
 from tts_plugins._internal.config import check_count
-from tts_plugins._internal.threads import run_sync
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
 from tts_plugins.engine import solve

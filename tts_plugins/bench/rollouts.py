@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.files import writing
 from tts_plugins.answers import AnswerKey, extract
 from tts_plugins.bench.grading import equal_answers, truth
 from tts_plugins.engine.many import Engine, Handler, LocalEngine, Work
@@ -112,10 +113,17 @@ class RolloutLog:
         self.pool = replace(self.pool, problems=(*self.pool.problems, problem))
 
     def _append(self, line: bytes) -> None:
-        with self.path.open("ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        whole = self.path.stat().st_size if self.path.exists() else 0
+        with writing(self.path):
+            try:
+                with self.path.open("ab") as file:
+                    file.write(line)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):  # what is left of the line is cut off at the next start
+                    os.truncate(self.path, whole)
+                raise
 
     def _cut_what_is_torn(self) -> None:
         """Remove half a line that a killed process may have left, which nobody else is still writing."""

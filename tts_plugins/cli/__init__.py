@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import signal
@@ -28,8 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     with ExitStack() as opened:
         _open_streams(opened)
-        _end_on_sigterm(opened)
-        return _main(sys.argv[1:] if arguments is None else arguments)
+        whole = arguments is None  # the program ends with this
+        _end_on_sigterm(None if whole else opened)
+        code = _main(sys.argv[1:] if arguments is None else arguments)
+        if whole:
+            _end_at_once_on_signals(code)
+        return code
 
 
 def _open_streams(opened: ExitStack) -> None:
@@ -42,22 +47,34 @@ def _open_streams(opened: ExitStack) -> None:
             reconfigure(errors="replace")  # a terminal that cannot show a character shows a "?"
 
 
-def _end_on_sigterm(opened: ExitStack) -> None:
+def _end_on_sigterm(opened: ExitStack | None) -> None:
     """Treat SIGTERM as Ctrl-C, so that a container's stop or a scheduler's limit leaves what there is."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         # Raised again, so that the current handler of Ctrl-C gets it.
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-        opened.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+        if opened is not None:
+            opened.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_at_once_on_signals(code: int) -> None:
+    """Let a further signal cut short the interpreter's wait for its threads, and not change the exit code."""
+    if threading.current_thread() is threading.main_thread():
+        for each in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(each) != signal.SIG_IGN:
+                signal.signal(each, lambda *_: os._exit(code))
+                # Python gives handlers up in its last steps, and the signal would then kill it.
+                atexit.register(signal.signal, each, signal.SIG_IGN)
 
 
 def _main(arguments: Sequence[str]) -> int:
-    from tts_plugins.cli._app import run
-
     try:
+        from tts_plugins.cli._app import run
+
         return run(arguments)
     except BrokenPipeError:
         return 1  # the reader of our output has gone (`| head`)
-    except KeyboardInterrupt:  # before the command began, while it was imported
+    except KeyboardInterrupt:  # before the command began, or after it has ended
+        sys.stderr.write("tts-plugins: interrupted\n")
         return 130
     finally:
         try:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tts_plugins._calls.limiter import share_limits
-from tts_plugins._internal.threads import run_sync
+from tts_plugins._concurrency.sync_calls import run_sync
 from tts_plugins.batch.rows import COLUMNS as TYPES
 from tts_plugins.batch.rows import Row
 from tts_plugins.batch.runner import BatchWork, OutOfBudget

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Unpack
 
 from tts_plugins._calls.caller import check_bounds
-from tts_plugins._internal.threads import run_sync
+from tts_plugins._concurrency.sync_calls import run_sync
 from tts_plugins._internal.token_usage import Price
 from tts_plugins._trace.wording import money, oneline
 from tts_plugins.budget import FREE, Amount, Bound, Budget

@@ -11,8 +11,8 @@ from typing import Any, Unpack
 
 from tts_plugins._calls.context import SCOPE
 from tts_plugins._calls.running_solves import running_loop
+from tts_plugins._concurrency.sync_calls import run_sync
 from tts_plugins._internal.config import check_count
-from tts_plugins._internal.threads import run_sync
 from tts_plugins._trace.recorder import Event
 from tts_plugins.answers import extract, prepare
 from tts_plugins.budget import Budget
@@ -90,6 +90,7 @@ class SolveEvents:
         self._listener = settings.listener
         self._solve = Solving(Problem.of(problem), replace(settings, listener=self._heard))
         self._task: asyncio.Task[Result] | None = None
+        self._cancelled = False
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         task = self._start()
@@ -115,6 +116,7 @@ class SolveEvents:
         Call it on the loop that the solve runs on.
         """
         self._solve.halt()
+        self._cancelled = True
 
     def _heard(self, event: Event) -> None:
         self._queue.put_nowait(event)
@@ -124,8 +126,13 @@ class SolveEvents:
     def _start(self) -> asyncio.Task[Result]:
         if self._task is None:
             self._task = running_loop().create_task(self._solve.run())
-            self._task.add_done_callback(lambda _: self._queue.put_nowait(None))
+            self._task.add_done_callback(self._ended)
         return self._task
+
+    def _ended(self, task: asyncio.Task[Result]) -> None:
+        self._queue.put_nowait(None)
+        if self._cancelled and not task.cancelled():
+            task.exception()  # looked at: asyncio need not complain if nobody else asks what came of it
 
 
 def solve_events(problem: object, **options: Unpack[SolveOptions]) -> SolveEvents:

@@ -28,6 +28,7 @@ from tts_plugins.cli._display.console import (
     complain,
     emit,
     errors,
+    resumable,
     say,
     start_local,
     stderr,
@@ -139,13 +140,10 @@ async def _run(
                 from tts_plugins.distributed.local_account import local_account
 
                 ledger = await stack.enter_async_context(local_account(total, account))
-        try:
+        with resumable(journal.path):
             return await run_batch(
                 rows, journal, work, engine=engine or LocalEngine(concurrency), ledger=ledger, on_result=view.add
             )
-        except asyncio.CancelledError:
-            say(f"what is done is kept in {journal.path}; the same command goes on")
-            raise
 
 
 class _View:

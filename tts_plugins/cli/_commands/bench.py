@@ -32,6 +32,7 @@ from tts_plugins.cli._display.console import (
     complain,
     errors,
     no_key_echo,
+    resumable,
     say,
     start_local,
     stderr,
@@ -223,13 +224,10 @@ async def run_plan(
     """Run the rest of a plan with a live view; return whether all is done."""
     view = BenchView(stderr(), plan, store, quiet=quiet)
     try:
-        with no_key_echo(), view:
+        with resumable(store.path), no_key_echo(), view:
             return await run_bench(
                 plan, store, concurrency=concurrency, total=total, on_solve=view.add, engine=engine, recipe=recipe
             )
-    except asyncio.CancelledError:
-        say(f"what is done is kept in {store.path}; the same command goes on")
-        raise
     finally:
         if model is not None:
             await model.aclose()

@@ -25,6 +25,7 @@ from tts_plugins.cli._display.console import (
     check_writable,
     emit,
     errors,
+    resumable,
     say,
     start_local,
     stderr,
@@ -148,9 +149,10 @@ async def _make(
         say(f"{done} made; {problem.id}: {right} of {len(problem.candidates)} solutions right{left_out}")
 
     try:
-        return await make_rollouts(
-            problems, model=model, path=out, grade=grade, ledger=ledger, on_problem=tell, **settings
-        )
+        with resumable(out):
+            return await make_rollouts(
+                problems, model=model, path=out, grade=grade, ledger=ledger, on_problem=tell, **settings
+            )
     finally:
         await model.aclose()
 

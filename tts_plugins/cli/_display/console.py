@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -119,6 +120,16 @@ def errors(debug: bool) -> Iterator[None]:
             first = first.exceptions[0]
         fail(words_of(first), code_of(first), type(first).__name__)
         raise typer.Exit(code_of(first)) from None
+
+
+@contextmanager
+def resumable(path: object) -> Iterator[None]:
+    """Say what is kept, if Ctrl-C ends the block."""
+    try:
+        yield
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        say(f"what is done is kept in {path}; the same command goes on")
+        raise
 
 
 def fail(text: str, code: int, kind: str) -> None:
