@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import re
@@ -468,8 +467,10 @@ class Sleeping(Verifying):
     async def score(self, run: Run, candidate: Candidate) -> Score:
         end = time.monotonic() + 0.8
         while time.monotonic() < end:
-            with contextlib.suppress(asyncio.CancelledError):
+            try:
                 await asyncio.sleep(0.1)
+            except asyncio.CancelledError:
+                end = max(end, time.monotonic() + 2.0)
         return Score(value=0.5)
 
 
@@ -497,6 +498,8 @@ class ShortSet:
 )
 def test_a_broken_verifier_is_caught(broken: type[Any], caught: dict[str, str]) -> None:
     class Held(VerifierContract):
+        prompt = 0.2 if broken is Sleeping else 10.0
+
         def make(self) -> Verifier | SetVerifier:
             verifier: Verifier | SetVerifier = broken()
             return verifier

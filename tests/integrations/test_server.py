@@ -400,7 +400,8 @@ def test_completions_and_embeddings_pass_through(served: Serving, upstream: Loop
     status, body, _ = served.post("/v1/embeddings", {"model": "loopback", "input": ["a", "b"]})
     assert status == 200 and len(body["data"]) == 2
     assert [r.body["model"] for r in upstream.requests] == ["loopback"] * 3
-    assert served.post("/v1/embeddings", {"model": "careful", "input": "a"})[0] == 400
+    for name in ("careful", "careful/loopback"):
+        assert served.post("/v1/embeddings", {"model": name, "input": "a"})[0] == 400
     assert served.post("/v1/completions", {"model": "loopback", "prompt": "a", "base_url": "http://evil"})[0] == 400
 
 

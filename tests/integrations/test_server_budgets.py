@@ -223,6 +223,16 @@ def test_a_used_up_day_is_429(tmp_path: Path, where: str) -> None:
         assert upstream.counts.requests == 3
 
 
+def test_a_request_above_its_share_of_the_day_hears_of_the_share(tmp_path: Path) -> None:
+    with LoopbackServer(reply="4") as upstream:
+        settings = _settings(tmp_path, upstream, str(tmp_path / "usage.sqlite"), "day = { tokens = 800 }")
+        with serving(**settings) as served:
+            for path, ask in (("chat/completions", ASK), ("embeddings", {"model": "loopback", "input": "x" * 60})):
+                status, body, _ = served.post(f"/v1/{path}", {**ask, "max_tokens": 20}, key=KEY)
+                assert status == 429 and body["error"]["code"] == "insufficient_quota"
+                assert "16th" in body["error"]["message"] and "`request`" in body["error"]["message"]
+
+
 _SERVE = """
 import sys
 from tts_plugins.server import ServerSettings, serve

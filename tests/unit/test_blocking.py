@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import subprocess
+import sys
+import textwrap
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from tests.waiting import until
 from tts_plugins import BestOfN, Budget, Problem, SelfConsistency, solve, solve_sync
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.models import CallableModel
@@ -26,8 +30,8 @@ class Blocks:
 
     name = "blocks"
 
-    def __init__(self, seconds: float, *, blocking: bool = False) -> None:
-        self.seconds, self.blocking = seconds, blocking
+    def __init__(self, work: Callable[[], object], *, blocking: bool = False) -> None:
+        self.work, self.blocking = work, blocking
         self.threads: set[int] = set()
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
@@ -36,8 +40,12 @@ class Blocks:
     async def score(self, run: Run, candidate: Candidate) -> Score:
         await asyncio.sleep(0)
         self.threads.add(threading.get_ident())
-        time.sleep(self.seconds)  # noqa: ASYNC251 - it blocks, as is tried here
+        self.work()
         return Score(value=0.5)
+
+
+def sleeps() -> None:
+    time.sleep(0.15)
 
 
 class BlocksAll:
@@ -53,16 +61,16 @@ class BlocksAll:
 
 async def test_a_verifier_that_blocks_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
-        result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=2), verifier=Blocks(0.15))
+        result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=2), verifier=Blocks(sleeps))
         (warning,) = result.warnings
-        assert warning.startswith("blocks held the event loop for 0.") and "blocking = True" in warning
+        assert warning.startswith("blocks held the event loop for ") and "blocking = True" in warning
     assert sum("blocks held the event loop" in record.message for record in caplog.records) == 1  # once is enough
     result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=2), verifier=BlocksAll())
     assert len(result.warnings) == 1 and result.warnings[0].startswith("blocks all held the event loop")
 
 
 async def test_what_it_computed_is_told_from_what_it_waited() -> None:
-    result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=1), verifier=Blocks(0.15))
+    result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=1), verifier=Blocks(sleeps))
     assert "(0.0 s of them computing)" in result.warnings[0]
 
 
@@ -76,21 +84,53 @@ async def test_one_that_is_quick_or_waits_is_not() -> None:
         assert result.warnings == ()
 
 
+def test_one_whose_thread_starts_late_is_not() -> None:
+    code = """
+        import sys, threading
+        from tts_plugins import BestOfN, solve_sync
+        from tts_plugins.models import CallableModel
+
+        async def said(problem):
+            return "4"
+
+        ended = threading.Event()
+
+        def compute():
+            while not ended.is_set():
+                pass
+
+        computing = threading.Thread(target=compute)
+        computing.start()
+        sys.setswitchinterval(0.3)  # so long does a thread wait for the interpreter's lock
+        result = solve_sync("q", model=CallableModel(said), strategy=BestOfN(n=1), verifier=lambda text: 1.0)
+        ended.set()
+        print(result.warnings)
+    """
+    run = [sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(run, capture_output=True, text=True, timeout=120, check=True).stdout.strip() == "()"
+
+
 async def test_one_that_says_so_gets_a_thread() -> None:
-    verifier, started, ticks = Blocks(0.3, blocking=True), time.monotonic(), 0
+    together, inside, ticked = threading.Barrier(4), threading.Event(), threading.Event()
+
+    def work() -> None:
+        together.wait(60)  # side by side
+        inside.set()
+        assert ticked.wait(60)
+
+    verifier = Blocks(work, blocking=True)
 
     async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.01)
-            ticks += 1
+        await until(inside.is_set)
+        for _ in range(5):
+            await asyncio.sleep(0.001)
+        ticked.set()
 
     ticking = asyncio.ensure_future(tick())
     result = await solve("2 + 2?", model=MODEL, strategy=BestOfN(n=4), verifier=verifier)
-    ticking.cancel()
-    assert result.warnings == () and result.score == 0.5
-    assert threading.get_ident() not in verifier.threads and ticks > 5
-    assert time.monotonic() - started < 4 * 0.3  # side by side
+    await ticking
+    assert result.warnings == () and result.score == 0.5 and len(result.candidates) == 4
+    assert threading.get_ident() not in verifier.threads
 
 
 class Slow:
@@ -120,7 +160,7 @@ class Judges(Blocks):
     """It asks a model, from its thread."""
 
     def __init__(self) -> None:
-        super().__init__(0.0, blocking=True)
+        super().__init__(lambda: None, blocking=True)
         self.model = ScriptedModel(["0.75"])
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
@@ -142,15 +182,17 @@ async def test_its_requests_are_within_the_budget_and_in_the_trace() -> None:
 
 def test_it_stalls_no_solve_of_another_thread() -> None:
     """Regression: one blocking verifier stopped the loop of all `solve_sync`, so that others missed their deadlines."""
-    verifier = Blocks(1.5, blocking=True)
+    free = threading.Event()
+    verifier = Blocks(lambda: free.wait(60), blocking=True)
     first = threading.Thread(
         target=solve_sync, args=("2 + 2?",), kwargs={"model": MODEL, "strategy": BestOfN(n=1), "verifier": verifier}
     )
     first.start()
     while not verifier.threads:
         time.sleep(0.01)
-    result = solve_sync("2 + 2?", model=MODEL, strategy=SelfConsistency(n=4), budget=Budget(seconds=1.0))
+    result = solve_sync("2 + 2?", model=MODEL, strategy=SelfConsistency(n=4), budget=Budget(seconds=30))
     assert result.stopped == "complete" and first.is_alive()
+    free.set()
     first.join()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, Usage, current_ledger, solve, solve_sync
 from tts_plugins._internal.request_sent import holding, leaving
 from tts_plugins.budget import Bound, Limits
@@ -206,7 +207,7 @@ async def test_loops_and_threads_at_once_on_one_account() -> None:
         )
         assert all(isinstance(e, BudgetExhausted) or not isinstance(e, BaseException) for e in ends)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(many(10), asyncio.to_thread(elsewhere), asyncio.to_thread(elsewhere))
     assert ledger.spent.calls == 30
     assert ledger.open_holds == 0
@@ -225,7 +226,7 @@ def nested(inner_n: int, concurrency: int | None = None) -> CallableModel:
 
 @pytest.mark.parametrize("calls", [9, 8, 1])
 async def test_three_by_three_nested_solves_end_on_any_budget(calls: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         result = await solve("q", model=nested(3), strategy=SelfConsistency(n=3), budget=Budget(calls=calls))
     assert result.usage.calls <= calls
     assert result.answer == "7"
@@ -235,7 +236,7 @@ async def test_three_by_three_nested_solves_end_on_any_budget(calls: int) -> Non
 
 @pytest.mark.parametrize("budget", [Budget(calls=2), Budget(calls=1), None])
 async def test_nested_solves_take_over_the_place_of_the_outer_call(budget: Budget | None) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         result = await solve("q", model=nested(1, concurrency=1), strategy=SelfConsistency(n=2), budget=budget)
     assert result.answer == "7"
     assert result.usage.calls <= (2 if budget is None else budget.calls or 0)
@@ -247,7 +248,7 @@ async def test_solves_that_all_need_a_retry_end_without_a_deadlock() -> None:
     def flaky() -> ScriptedModel:
         return ScriptedModel([RateLimited("busy", retry_after=0.01), "a"], latency=0.005)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         ends = await asyncio.gather(
             *(solve("q", model=flaky(), strategy=SelfConsistency(n=1), budget=ledger) for _ in range(8)),
             return_exceptions=True,
@@ -258,34 +259,32 @@ async def test_solves_that_all_need_a_retry_end_without_a_deadlock() -> None:
 
 
 async def test_room_is_not_kept_during_the_wait_before_a_retry() -> None:
-    seen: list[tuple[int, int, int]] = []
     ledger = Ledger(Budget(calls=10))
-    model, judge = ScriptedModel([ServerFailed("no", retry_after=0.2), "a"]), ScriptedModel(["0.5"])
+    model, judge = ScriptedModel([ServerFailed("no", retry_after=60), "a"]), ScriptedModel(["0.5"])
     task = asyncio.create_task(solve("q", model=model, verifier=Judge(judge), strategy=BestOfN(n=1), budget=ledger))
-    await asyncio.sleep(0.1)
-    seen.append(ledger.held)
-    await task
-    assert seen == [(0, 0, 0)]
+    await until(lambda: model.requests and ledger.held == (0, 0, 0))
+    assert not task.done() and len(model.requests) == 1
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_waiting_for_room_ends_with_the_deadline() -> None:
     ledger, start = Ledger(Budget(calls=1)), asyncio.get_running_loop().time()
-    holder = asyncio.create_task(
-        solve("q", model=ScriptedModel(["a"], latency=1.0), strategy=SelfConsistency(n=1), budget=ledger)
-    )
-    await asyncio.sleep(0.02)
+    held = ScriptedModel(["a"], latency=60)
+    holder = asyncio.create_task(solve("q", model=held, strategy=SelfConsistency(n=1), budget=ledger))
+    await until(lambda: held.requests)
     from tts_plugins.errors import DeadlineExceeded
 
     slow = CallableModel(lambda content: (current_ledger(), "a")[1])
     with pytest.raises(DeadlineExceeded):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
 
             async def outer(run: Run, problem: Problem) -> Scored:
                 result = await solve("q", model=slow, strategy=SelfConsistency(n=1), budget=ledger)
                 return result.best
 
             await solve("q", model=slow, strategy=outer, budget=Budget(seconds=0.2))
-    assert asyncio.get_running_loop().time() - start < 0.6
+    assert asyncio.get_running_loop().time() - start < 20
     holder.cancel()
     await asyncio.wait([holder])
     assert ledger.open_holds == 0
@@ -324,7 +323,7 @@ async def test_an_inner_solve_on_the_shared_account_draws_from_the_outer_call() 
     async def function(content: str) -> str:
         return (await solve("i", model=ScriptedModel(["#### 1"]), strategy=SelfConsistency(n=1), budget=ledger)).text
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         result = await solve("q", model=CallableModel(function), strategy=SelfConsistency(n=2), budget=ledger)
     assert (result.usage.calls, ledger.spent.calls, result.stopped) == (2, 2, "complete")
 
@@ -350,11 +349,9 @@ async def test_each_attempt_is_charged() -> None:
 
 
 async def test_a_cancelled_call_is_charged_at_its_reserve() -> None:
-    ledger = Ledger(Budget(calls=5, tokens=500))
-    task = asyncio.create_task(
-        solve("q", model=ScriptedModel(["a"], latency=5.0), strategy=SelfConsistency(n=3), budget=ledger)
-    )
-    await asyncio.sleep(0.05)
+    ledger, model = Ledger(Budget(calls=5, tokens=500)), ScriptedModel(["a"], latency=60)
+    task = asyncio.create_task(solve("q", model=model, strategy=SelfConsistency(n=3), budget=ledger))
+    await until(lambda: len(model.requests) == 3)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -363,19 +360,23 @@ async def test_a_cancelled_call_is_charged_at_its_reserve() -> None:
 
 async def test_a_cancellation_that_is_swallowed_is_charged_and_starts_nothing_more() -> None:
     later: list[object] = []
+    over, still = asyncio.Event(), 0
+
+    async def outlasts() -> None:
+        nonlocal still
+        still += 1
+        while not over.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait_for(over.wait(), 60)
+        still -= 1
 
     async def stubborn(content: str) -> str:
-        for _ in range(2):
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(0.6)
+        await outlasts()
         return "a"
 
     class Asking(Judge):
         async def score(self, run: Run, candidate: Candidate) -> Score:
-            try:
-                await asyncio.sleep(1.0)
-            except asyncio.CancelledError:
-                await asyncio.sleep(0.05)
+            await outlasts()
             try:
                 return await super().score(run, candidate)
             except Exception as error:
@@ -388,17 +389,18 @@ async def test_a_cancellation_that_is_swallowed_is_charged_and_starts_nothing_mo
             "q",
             model=CallableModel(stubborn),
             strategy=SelfConsistency(n=3),
-            budget=Ledger(Budget(seconds=0.2), inside=ledger),
+            budget=Ledger(Budget(seconds=1), inside=ledger),
         )
-    assert (ledger.spent.calls, ledger.open_holds) == (3, 0)  # though two of them still run
+    assert (ledger.spent.calls, ledger.open_holds, still) == (3, 0, 3)  # though they still run
     with pytest.raises(TimeoutError):
         await solve(
             "q", model=ScriptedModel(["a"]), verifier=Asking(judge), strategy=BestOfN(n=2),
-            budget=Ledger(Budget(seconds=0.2), inside=ledger),
+            budget=Ledger(Budget(seconds=1), inside=ledger),
         )  # fmt: skip
-    assert ledger.open_holds == 0
-    await asyncio.sleep(1.3)  # until all of them have ended
-    assert later and set(later) <= {"DeadlineExceeded", "SolveCancelled"}
+    assert (ledger.open_holds, still) == (0, 5)
+    over.set()
+    await until(lambda: not still and len(later) == 2)
+    assert set(later) <= {"DeadlineExceeded", "SolveCancelled"}
     assert (judge.requests, ledger.spent.calls, ledger.open_holds) == ([], 5, 0)
 
 
@@ -437,7 +439,7 @@ async def test_as_many_as_the_budget_bears_may_be_asked_for() -> None:
     """Regression: a seed was made for each of them before the first was sent."""
     begun = time.monotonic()
     result = await solve("q", model=ScriptedModel(["4"]), strategy=SelfConsistency(n=10**9), budget=Budget(calls=5))
-    assert (len(result.candidates), result.stopped) == (5, "budget") and time.monotonic() - begun < 5
+    assert (len(result.candidates), result.stopped) == (5, "budget") and time.monotonic() - begun < 30
 
 
 async def test_waves_of_thousands_bring_each_candidate_once() -> None:

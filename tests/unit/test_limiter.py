@@ -72,8 +72,10 @@ async def test_places_are_limited_and_given_in_order() -> None:
 
 async def test_who_is_cancelled_while_waiting_or_inside_leaves_its_place() -> None:
     gauge, limiter = Gauge(), Limiter(Limits(concurrency=1))
-    tasks = [asyncio.create_task(gauge.visit(limiter, i, 0.05)) for i in range(4)]
-    await asyncio.sleep(0.01)
+    tasks = [asyncio.create_task(gauge.visit(limiter, i, 0.01 if i else 60.0)) for i in range(4)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert gauge.order == [0]
     tasks[1].cancel()  # waits
     tasks[0].cancel()  # is inside, and hands on to who is just waking
     await asyncio.sleep(0)
@@ -99,7 +101,7 @@ async def test_inside_a_place_the_same_server_is_reached_through_it_in_turns() -
         async with place(limiter):
             await asyncio.gather(*(gauge.visit(limiter, (name, i)) for i in range(3)))
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(outer(i) for i in range(4)))
     assert (gauge.peak, len(gauge.order)) == (2, 12)
     assert idle(limiter)
@@ -117,7 +119,7 @@ async def test_models_that_call_each_other_end_with_one_place_each(servers: int,
         inside[me] += 1
         peaks[me] = max(peaks[me], inside[me])
         if content == "outer":
-            met.wait(5)  # all places are taken now
+            met.wait(60)  # all places are taken now
             inside[me] -= 1
             after = (me + 1) % servers
             text = solve_sync("inner", model=models[after], strategy=SelfConsistency(n=2)).text
@@ -135,7 +137,7 @@ async def test_models_that_call_each_other_end_with_one_place_each(servers: int,
         function: Any = functools.partial(speak_too, me=me) if threads else functools.partial(speak, me)
         models.append(CallableModel(function, concurrency=1, name=f"m{me}"))
     results = await asyncio.wait_for(
-        asyncio.gather(*(solve("outer", model=m, strategy=SelfConsistency(n=1)) for m in models)), 10
+        asyncio.gather(*(solve("outer", model=m, strategy=SelfConsistency(n=1)) for m in models)), 60
     )
     assert [r.text for r in results] == ["4"] * servers
     assert peaks == [1] * servers, "nobody is beside another one that is not itself waiting"
@@ -155,25 +157,36 @@ async def test_a_place_that_may_come_free_is_waited_for() -> None:
     slow = asyncio.create_task(gauge.visit(second, "slow", 0.05))
     await asyncio.sleep(0)
     waiting = [asyncio.create_task(nested()), asyncio.create_task(gauge.visit(first, "behind"))]
-    await asyncio.wait_for(asyncio.gather(slow, *waiting), 5)
+    await asyncio.wait_for(asyncio.gather(slow, *waiting), 60)
     assert gauge.order == ["slow", "inner", "behind"] and gauge.peak == 1
 
 
 async def test_a_cancelled_wait_in_a_circle_leaves_nothing() -> None:
     first, second = Limiter(Limits(concurrency=1)), Limiter(Limits(concurrency=1))
+    entered, asks, inside, cancelled = (asyncio.Event() for _ in range(4))
     done: list[str] = []
 
-    async def both(outer: Limiter, inner: Limiter, name: str) -> None:
-        async with place(outer):
-            await asyncio.sleep(0.01)
-            async with place(inner):
-                await asyncio.sleep(0.02)
-                done.append(name)
+    async def a() -> None:
+        async with place(first):
+            await entered.wait()
+            asks.set()
+            async with place(second):
+                done.append("a")
 
-    tasks = [asyncio.create_task(both(first, second, "a")), asyncio.create_task(both(second, first, "b"))]
-    await asyncio.sleep(0.02)  # "b" closed the circle, and is inside; "a" waits
+    async def b() -> None:
+        async with place(second):
+            entered.set()
+            await asks.wait()
+            async with place(first):  # it closes the circle, and is let in
+                inside.set()
+                await cancelled.wait()
+                done.append("b")
+
+    tasks = [asyncio.create_task(a()), asyncio.create_task(b())]
+    await asyncio.wait_for(inside.wait(), 60)
     tasks[0].cancel()
-    await asyncio.wait(tasks, timeout=5)
+    cancelled.set()
+    await asyncio.wait(tasks, timeout=60)
     assert done == ["b"] and idle(first) and idle(second) and not GRAPH.nested
 
 
@@ -211,7 +224,7 @@ def test_loops_share_places() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         assert not thread.is_alive()
     assert peak == 2
 
@@ -232,7 +245,7 @@ def test_a_loop_that_has_ended_does_not_keep_the_place_that_it_waited_for() -> N
     limiter.places.leave(first)
 
     async def third() -> None:
-        async with asyncio.timeout(2), place(limiter):
+        async with asyncio.timeout(60), place(limiter):
             pass
 
     asyncio.run(third())
@@ -241,7 +254,7 @@ def test_a_loop_that_has_ended_does_not_keep_the_place_that_it_waited_for() -> N
 
 
 async def test_a_rate_of_requests_holds_over_any_window() -> None:
-    limiter, times = Limiter(Limits(requests_per_minute=4), window=0.2), []
+    limiter, times = Limiter(Limits(requests_per_minute=4), window=0.5), []
 
     async def visit() -> None:
         async with place(limiter):
@@ -249,39 +262,43 @@ async def test_a_rate_of_requests_holds_over_any_window() -> None:
 
     await asyncio.gather(*(visit() for _ in range(12)))
     times.sort()
-    assert all(later - earlier >= 0.19 for earlier, later in zip(times, times[4:], strict=False))
-    assert times[-1] - times[0] < 0.8
+    # Who is let in may be a while in looking at the clock, on a busy machine.
+    assert all(later - earlier >= 0.3 for earlier, later in zip(times, times[4:], strict=False))
+    assert times[-1] - times[0] < 20
 
 
 async def test_a_rate_of_tokens_holds_and_one_too_large_goes_alone() -> None:
-    limiter, times = Limiter(Limits(tokens_per_minute=100), window=0.15), []
+    limiter, times = Limiter(Limits(tokens_per_minute=100), window=0.5), []
 
     async def visit(tokens: int) -> None:
         async with place(limiter, tokens):
             times.append((time.monotonic(), tokens))
 
-    for tokens in (60, 40, 500, 10):
+    for tokens in (60, 40):
+        with pytest.raises(StopIteration):
+            visit(tokens).send(None)  # it waits for nothing
+    for tokens in (500, 10):
         await visit(tokens)
     starts = [at - times[0][0] for at, _ in times]
-    assert starts[1] < 0.1 <= 0.14 <= starts[2] and starts[3] >= starts[2] + 0.14
+    assert starts[2] >= 0.3 and starts[3] >= starts[2] + 0.3
 
 
 async def test_a_rate_below_one_a_window_lets_one_pass() -> None:
-    async with asyncio.timeout(1), place(Limiter(Limits(requests_per_minute=0.5))):
+    async with asyncio.timeout(60), place(Limiter(Limits(requests_per_minute=0.5))):
         pass
 
 
 async def test_waiting_for_a_rate_ends_with_the_deadline() -> None:
     model, start = ScriptedModel(["a"], limits=Limits(requests_per_minute=2)), time.monotonic()
-    ledger = Ledger(Budget(seconds=0.2, calls=5))
+    ledger = Ledger(Budget(seconds=2, calls=5))
     result = await solve("q", model=model, strategy=SelfConsistency(n=5), budget=ledger)
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 20  # of the minute that the third would wait
     assert (result.stopped, len(result.candidates), ledger.spent.calls, ledger.open_holds) == ("deadline", 2, 2, 0)
 
 
 async def test_waiting_for_a_place_ends_with_the_deadline_and_costs_nothing() -> None:
-    model = ScriptedModel(["a"], latency=30, limits=Limits(concurrency=1))
-    ledger = Ledger(Budget(seconds=0.1, calls=5))
+    model = ScriptedModel(["a"], latency=60, limits=Limits(concurrency=1))
+    ledger = Ledger(Budget(seconds=1, calls=5))
     with pytest.raises(DeadlineExceeded):
         await solve("q", model=model, strategy=SelfConsistency(n=5), budget=ledger)
     assert (len(model.requests), ledger.spent.calls) == (1, 1)
@@ -320,7 +337,7 @@ async def test_nested_calls_of_two_models_with_one_place_each_end() -> None:
         return "#### 3" if content == "leaf" else await through(content)
 
     inner, outer = CallableModel(back, concurrency=1), CallableModel(start, concurrency=1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         result = await solve("q", model=outer, strategy=SelfConsistency(n=2), budget=Budget(calls=20))
     assert result.answer == "3"
 

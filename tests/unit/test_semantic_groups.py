@@ -92,10 +92,10 @@ async def test_it_ends_beside_a_verifier_and_a_tight_budget(stop: Any) -> None:
     """What waits for the budget holds nothing that another candidate waits for."""
     check = CallableVerifier(lambda problem, candidate: 0.5)
     result = await asked(
-        SemanticGroups(ScriptedModel(by_city, latency=0.01)), budget=Budget(calls=12, tokens=200, seconds=20),
+        SemanticGroups(ScriptedModel(by_city, latency=0.01)), budget=Budget(calls=12, tokens=200, seconds=60),
         strategy=BestOfN(n=5, select="weighted", stop=stop), verifier=check,
     )  # fmt: skip
-    assert result.usage.calls <= 12 and result.usage.seconds < 15
+    assert result.usage.calls <= 12 and result.stopped != "deadline"
 
 
 async def test_failed_and_unreadable_comparisons_keep_answers_apart_and_are_told() -> None:

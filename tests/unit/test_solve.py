@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from tts_plugins import (
     BestOfN,
     Budget,
@@ -60,7 +61,7 @@ async def test_a_result_tells_all() -> None:
     assert (result.stopped, result.seed) == ("complete", 4)
     usage = result.usage
     assert (usage.calls, usage.requests, usage.prompt_tokens, usage.completion_tokens, usage.usd) == (2, 2, 10, 20, 0.0)
-    assert usage.exact and usage.overshoot == 0 and 0 < usage.seconds < 5
+    assert usage.exact and usage.overshoot == 0 and 0 < usage.seconds < 60
     assert usage.by_role["model"].calls == 2
     root = next(iter(result.trace))
     assert (root["kind"], root["chosen"], root["stopped"]) == ("solve", result.best.id, "complete")
@@ -215,7 +216,7 @@ async def test_cancelling_many_solves_leaves_nothing() -> None:
         )
         for i in range(200)
     ]  # fmt: skip
-    await asyncio.sleep(0.1)
+    await until(lambda: ledger.spent.calls)
     for task in tasks:
         task.cancel()
     ends = await asyncio.gather(*tasks, return_exceptions=True)
@@ -241,20 +242,22 @@ async def test_cancelling_during_any_stage_settles_everything() -> None:
 
 
 async def test_cleaning_up_after_a_cancellation_is_not_broken_off() -> None:
-    cleaned: list[int] = []
+    begun, cleaned = list[int](), list[int]()
 
     async def check(problem: Problem, candidate: Candidate) -> float:
+        begun.append(candidate.index)
         try:
-            await asyncio.sleep(30)
+            await asyncio.sleep(60)
         finally:
-            await asyncio.sleep(0.1)
+            for _ in range(3):
+                await asyncio.sleep(0.01)
             cleaned.append(candidate.index)
         return 1.0
 
     task = asyncio.create_task(
         solve("q", model=ScriptedModel(["a"]), verifier=CallableVerifier(check), strategy=BestOfN(n=3))
     )
-    await asyncio.sleep(0.05)
+    await until(lambda: len(begun) == 3)
     task.cancel()
     await asyncio.wait([task])
     assert sorted(cleaned) == [0, 1, 2]
@@ -264,7 +267,7 @@ async def test_a_timeout_around_a_solve_is_a_timeout_even_where_the_strategy_swa
     async def deaf(run: Run, problem: Problem) -> Scored:
         candidate = await anext(run.sample(problem, 1))
         try:
-            await asyncio.sleep(5)
+            await asyncio.sleep(60)
         except asyncio.CancelledError:
             return candidate
         raise AssertionError
@@ -279,15 +282,15 @@ async def test_a_solve_in_the_cleanup_of_a_cancelled_task_keeps_its_deadline() -
 
     async def work() -> None:
         try:
-            await asyncio.sleep(5)
+            await asyncio.sleep(60)
         finally:
 
             async def slow(run: Run, problem: Problem) -> Scored:
                 candidate = await anext(run.sample(problem, 1))
-                await asyncio.sleep(5)
+                await asyncio.sleep(60)
                 return candidate
 
-            results.append(await solve("q", model=ScriptedModel(["a"]), strategy=slow, budget=Budget(seconds=0.1)))
+            results.append(await solve("q", model=ScriptedModel(["a"]), strategy=slow, budget=Budget(seconds=2)))
 
     task = asyncio.create_task(work())
     await asyncio.sleep(0.01)
@@ -359,7 +362,7 @@ async def test_cancel_without_any_candidate_is_an_error_and_no_cancellation_of_t
 async def test_cancel_ends_a_strategy_that_does_not_sample() -> None:
     async def slow(run: Run, problem: Problem) -> Scored:
         candidate = await anext(run.sample(problem, 1))
-        await asyncio.sleep(30)
+        await asyncio.sleep(60)
         return candidate
 
     events, start = solve_events("q", model=ScriptedModel(["a"]), strategy=slow), time.monotonic()
@@ -367,7 +370,7 @@ async def test_cancel_ends_a_strategy_that_does_not_sample() -> None:
         if event["kind"] == "candidate" and event["end"] is not None:
             events.cancel()
     assert (events.result.text, events.result.stopped) == ("a", "cancelled")
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 20
 
 
 async def test_breaking_off_the_loop_leaves_the_solve_running() -> None:
@@ -380,10 +383,17 @@ async def test_breaking_off_the_loop_leaves_the_solve_running() -> None:
 
 
 async def test_a_watcher_that_is_cancelled_leaves_the_solve_running() -> None:
-    events = solve_events("q", model=ScriptedModel(["a"], latency=0.05), strategy=SelfConsistency(n=2))
+    free = asyncio.Event()
+
+    async def generate(content: str) -> str:
+        await free.wait()
+        return "a"
+
+    events = solve_events("q", model=CallableModel(generate), strategy=SelfConsistency(n=2))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await events.wait()
+    free.set()
     assert (await events.wait()).stopped == "complete"
 
 
@@ -441,11 +451,11 @@ async def test_errors_take_their_places_where_that_is_asked_for() -> None:
 async def test_the_first_error_ends_the_rest() -> None:
     class Slow(ScriptedModel):
         async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Any:
-            await asyncio.sleep(0 if problem.text == "b" else 30)
+            await asyncio.sleep(0 if problem.text == "b" else 60)
             return await super().generate(problem, seeds)
 
     ledger, before = Ledger(Budget(calls=9)), asyncio.all_tasks()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         with pytest.raises(AllCandidatesFailed):
             await solve_many(list("abc"), model=Slow(failing), strategy=SelfConsistency(n=1), budget=ledger)
     assert ledger.open_holds == 0 and asyncio.all_tasks() == before

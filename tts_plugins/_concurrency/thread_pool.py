@@ -52,6 +52,7 @@ class Pool:
         self._waking = False  # one of them is on its way to what waits
         self._waiting: collections.deque[_Job] = collections.deque()
         self._threads = 0
+        self.given = 0  # functions so far
         self._nested = 0  # threads whose function waits for a solve of its own: they use no processor
         self._ended = 0
         self._looked: tuple[int, float, float] | None = None  # ends, processor time and time at the last look
@@ -64,6 +65,7 @@ class Pool:
             NoThread: there is no thread, and none can be started.
         """
         with self._lock:
+            self.given += 1
             if len(self._idle) + self._waking > len(self._waiting):
                 self._waiting.append(job)
                 self._wake_one()

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
 from tts_plugins._concurrency.loop_threads import submit
+from tts_plugins._concurrency.thread_pool import POOL
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.protocols import Model, Run, SetVerifier, Verifier
 from tts_plugins.runs import ForwardingRun
@@ -83,7 +84,7 @@ def _timed(coroutine: Coroutine[Any, Any, T], held: Held, name: str) -> Generato
     step: Callable[[Any], Any] = steps.send
     value: Any = None
     while True:
-        started, before = time.monotonic(), _of_thread()
+        started, before, given = time.monotonic(), _of_thread(), POOL.given
         try:
             waits_for = step(value)
         except StopIteration as end:
@@ -93,7 +94,9 @@ def _timed(coroutine: Coroutine[Any, Any, T], held: Held, name: str) -> Generato
             value = None  # an error's traceback has this frame: it would refer to itself
             if (seconds := time.monotonic() - started) > LIMIT:
                 computed, waited = _since(before)
-                if computed > LIMIT or waited:  # else other processes had the processor
+                # Else other processes had the processor, or threads of this one had the interpreter's lock, which the
+                # start of a thread waits for.
+                if computed > LIMIT or (waited and POOL.given == given):
                     _note(held, name, seconds, computed)
         try:
             value = yield waits_for

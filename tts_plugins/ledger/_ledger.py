@@ -22,7 +22,8 @@ from tts_plugins.types import Usage
 
 _SHARED = (
     "open a Ledger in each process, or share one account between processes: `tts-plugins serve` keeps one for all of "
-    "its clients, and tts_plugins.distributed one for a Ray cluster"
+    "its clients, and tts_plugins.distributed one for a Ray cluster; a process forked inside of a solve has its "
+    "account, so let it be started before, or by the method 'spawn'"
 )
 
 

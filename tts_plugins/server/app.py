@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.errors import TTSError
-from tts_plugins.server.attendance import Stream, attended
+from tts_plugins.server.attendance import Stream, attended, caller_gone
 from tts_plugins.server.budgets.accounts import Accounts, StoreFailed, UsageStore
 from tts_plugins.server.budgets.store_sqlite import SQLiteStore
 from tts_plugins.server.budgets.tenants import Tenants
@@ -25,6 +23,7 @@ from tts_plugins.server.errors import APIError, api_error
 from tts_plugins.server.guard import Guard, tenant_of
 from tts_plugins.server.observe import Observation
 from tts_plugins.server.passthrough import Kind, pass_through
+from tts_plugins.server.requests.body import read_json
 from tts_plugins.server.requests.chat import ChatCall, Service
 from tts_plugins.server.requests.fields import chat_request
 from tts_plugins.server.requests.profiles import Profiles
@@ -88,8 +87,8 @@ class Server:
                 response = await handler(self, request)
                 status = response.status_code
                 return response
-            except (APIError, TTSError, TimeoutError) as error:
-                reported = api_error(error, self.upstream.secrets)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer in OpenAI's form
+                reported = api_error(error, self.upstream.hide)
                 status = reported.status
                 return _json(reported.body(), reported.status, reported.headers)
             finally:
@@ -214,15 +213,11 @@ async def body_of(request: Request) -> Any:
     Raises:
         APIError: it is not JSON.
     """
-    raw = await request.body()
     try:
-        return json.loads(raw, parse_constant=_no_constant)
-    except (ValueError, RecursionError):  # broken UTF-8 is a ValueError, too
-        raise APIError(400, "The body is not valid JSON.", code="invalid_json") from None
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
+        raw = await request.body()
+    except ClientDisconnect:
+        raise caller_gone() from None
+    return read_json(raw)
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

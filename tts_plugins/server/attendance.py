@@ -23,7 +23,7 @@ async def attended(request: Request, work: Awaitable[Any]) -> Any:
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise APIError(499, "The caller went away.", code="caller_gone")
+            raise caller_gone()
         return task.result()
     finally:
         gone.cancel()
@@ -48,6 +48,11 @@ class Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._ended()
+
+
+def caller_gone() -> APIError:
+    """Return the error for a caller that disconnected, which nobody reads but the metrics."""
+    return APIError(499, "The caller went away.", code="caller_gone")
 
 
 async def _gone(request: Request) -> None:

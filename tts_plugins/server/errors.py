@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tts_plugins.errors import (
@@ -61,6 +61,10 @@ class APIError(Exception):
         return {"error": error}
 
 
+class UpstreamMisconfigured(ConfigurationError):
+    """The upstream cannot be used as the server's operator has set it up, whatever a caller asks."""
+
+
 def _kind(status: int) -> str:
     if status == 401:
         return "authentication_error"
@@ -86,12 +90,10 @@ def busy(message: str, after: float = 1.0) -> APIError:
     return APIError(429, message, code="rate_limit_exceeded", headers={"retry-after": f"{max(1, round(after))}"})
 
 
-def api_error(error: BaseException, secrets: Iterable[str] = ()) -> APIError:
-    """Return the answer for whatever a solve raised, without the `secrets` in its text."""
+def api_error(error: BaseException, hide: Callable[[str], str] = str) -> APIError:
+    """Return the answer for whatever a solve raised; `hide` takes out of its text what no caller may see."""
     made = _mapped(error)
-    for secret in secrets:
-        if len(secret) > 3:
-            made.message = made.message.replace(secret, "…")
+    made.message = hide(made.message)
     return made
 
 
@@ -104,12 +106,17 @@ def _mapped(error: BaseException) -> APIError:
         return used_up(f"The budget has no room for a single candidate: {error}")
     if isinstance(error, DeadlineExceeded):
         return APIError(504, f"The time for this request is up: {error}", code="timeout")
+    if isinstance(error, TimeoutError):
+        return APIError(504, "The upstream did not answer in time.", code="upstream_timeout")
     if isinstance(error, SolveCancelled):
         return APIError(503, "The server is being stopped.", code="shutting_down")
     if isinstance(error, AllCandidatesFailed):
         return _failed(error)
     if isinstance(error, CandidateError):
         return _candidate(error)
+    if isinstance(error, UpstreamMisconfigured):
+        why = "The upstream cannot be used as it is set up; the server's log says why."
+        return APIError(502, why, code="upstream_misconfigured")
     if isinstance(error, ConfigurationError | DataError):
         return APIError(400, str(error), code="invalid_value", param=_field_of(str(error)))
     log_failure(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
@@ -12,17 +13,16 @@ from typing import Any, Literal
 import aiohttp
 from starlette.responses import Response
 
-from tts_plugins._internal.http_errors import retry_after, server_words, status_error
+from tts_plugins._internal.http_errors import reply_error, retry_after, server_words, status_error
 from tts_plugins._internal.token_usage import Report
-from tts_plugins._internal.values import is_whole
 from tts_plugins.budget import Bound, Budget
 from tts_plugins.ledger import Ledger
 from tts_plugins.server.attendance import Stream
 from tts_plugins.server.budgets.accounts import Grant, StoreFailed
 from tts_plugins.server.budgets.tenants import Tenant, tightest
-from tts_plugins.server.errors import APIError, bad_field
+from tts_plugins.server.errors import APIError, UpstreamMisconfigured, api_error, bad_field
 from tts_plugins.server.requests.chat import Service
-from tts_plugins.server.requests.fields import REFUSED
+from tts_plugins.server.requests.fields import REFUSED, whole_of
 from tts_plugins.server.requests.profiles import unknown_model
 from tts_plugins.server.upstream import dumps
 from tts_plugins.types import Usage
@@ -31,6 +31,8 @@ Kind = Literal["completions", "embeddings"]
 _log = logging.getLogger("tts_plugins.server")
 # What a chat may not have, and these may: the bound below takes it in.
 _OWN = {"completions": ("prompt", "best_of"), "embeddings": ()}
+# What the last lines of a stream have; one that ends without was broken off, by a server that names no length.
+_LAST = re.compile(rb'^data: *\[DONE\]|"finish_reason"\s*:\s*"|"error"\s*:\s*[{"]')
 _PER_PROMPT, _LONGEST_LINE = 64, 1 << 20
 
 
@@ -54,8 +56,10 @@ def _model(service: Service, name: Any) -> str:
         raise bad_field("model", "it must be given, as a text", code="missing_required_parameter")
     upstream = service.profiles.split(name)[1]
     models = service.upstream.models
-    if upstream is None:
-        raise bad_field("model", f"{name} is a profile, and nothing is searched here; name a model of the upstream")
+    if upstream != name:
+        raise bad_field(
+            "model", f"{name[:80]} names a profile, and nothing is searched here; name the upstream's model"
+        )
     if models and upstream not in models:
         raise unknown_model(name, models, "model")
     return upstream
@@ -83,35 +87,33 @@ class _Passing:
             upstream = await self._stack.enter_async_context(
                 service.upstream.send("POST", self._kind, dumps(self._body))
             )
-            if upstream.status >= 400:
+            if upstream.status >= 300:
                 await self._fail(upstream)
             if str(upstream.headers.get("content-type", "")).startswith("text/event-stream"):
                 return Stream(self._lines(upstream), {"content-type": "text/event-stream"}, self._close)
             return await self._whole(upstream)
         except aiohttp.ClientError as error:
             await self._stack.aclose()
-            raise APIError(502, "The upstream broke the connection.", code="upstream_unreachable") from error
-        except BaseException:
+            raise _broken_off() from error
+        except BaseException as error:
+            self._grant.explain(error)
             await self._stack.aclose()
             raise
 
     async def _bound(self) -> Bound:
-        body, limit = self._body, self._body.get("max_tokens")
-        prompts = body.get("prompt", body.get("input"))
+        body = self._body
+        limit = whole_of(body, "max_tokens")
+        prompts = body.get("prompt" if self._kind == "completions" else "input")
         count = len(prompts) if isinstance(prompts, list) and not all(isinstance(p, int) for p in prompts) else 1
-        tokens = len(json.dumps(prompts).encode()) + _PER_PROMPT * count
+        # The whole body, since any field of it may become a part of the prompt, such as a suffix.
+        tokens = len(dumps(body)) + _PER_PROMPT * count
         samples = 0
         if self._kind == "completions":
             limited = self._ledger.limits("tokens") or self._ledger.limits("usd")
             if limit is None and limited:
                 raise bad_field("max_tokens", "a budget holds, which needs it; give it")
-            for name in ("max_tokens", "n", "best_of"):
-                value = body.get(name)
-                if value is not None and not is_whole(value, 1):
-                    raise bad_field(name, "it must be a whole number of at least 1")
-            samples = max(body.get("n") or 1, body.get("best_of") or 1) * count
-            if samples > self._service.settings.max_candidates * count:
-                raise bad_field("n", f"{samples} samples are more than this server takes")
+            most = self._service.settings.max_candidates
+            samples = max(whole_of(body, name, most) or 1 for name in ("n", "best_of")) * count
         completion = (limit or 0) * samples
         price = await self._service.upstream.price(body["model"])
         usd = None if price is None else price(tokens, completion)
@@ -123,21 +125,34 @@ class _Passing:
         raw = await upstream.read()
         try:
             data = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise APIError(502, "The upstream's answer is not valid JSON.", code="upstream_malformed") from None
+        if isinstance(data, Mapping) and data.get("error"):  # as gateways send it, with a status of 200
+            raise reply_error(upstream.status, str(self._body["model"]), data, headers=upstream.headers,
+                              now=time.time())  # fmt: skip
         await self._count(data)
         await self._stack.aclose()
         return Response(raw, upstream.status, {"content-type": "application/json"})
 
     async def _lines(self, upstream: Any) -> AsyncIterator[bytes]:
-        line = b""
-        async for data in upstream.content.iter_any():
-            line = (line + data)[-_LONGEST_LINE:]
-            *whole, line = line.split(b"\n")
-            for each in whole:
-                if each.startswith(b"data:") and b'"usage"' in each:
-                    await self._count(_json(each[5:]))
-            yield data
+        complete = False
+        try:
+            async for line in _lines_of(upstream.content):
+                complete = complete or _LAST.search(line) is not None
+                if line.startswith(b"data:") and b'"usage"' in line:
+                    await self._count(_json(line[5:]))
+                yield self._shown(line) if b'"error"' in line else line
+            broken: Exception | None = None if complete else _broken_off()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            broken = error if isinstance(error, TimeoutError) else _broken_off()
+        if broken is not None:
+            yield b"data: " + dumps(api_error(broken).body()) + b"\n\n"
+
+    def _shown(self, line: bytes) -> bytes:
+        data = _json(line[5:])
+        if not (isinstance(data, Mapping) and data.get("error")):
+            return line
+        return b"data: " + self._service.upstream.hide(dumps(data).decode()).encode() + b"\n"
 
     def _close(self) -> None:
         # A task of its own: the one that sends the stream may be cancelled.
@@ -154,13 +169,15 @@ class _Passing:
         self._usage = Usage(calls=calls, requests=1, prompt_tokens=prompt, completion_tokens=completion, usd=usd)
 
     async def _fail(self, upstream: Any) -> None:
+        if upstream.status < 400:
+            _log.error("the upstream cannot be used as it is set up: it redirects %s to another address", self._kind)
+            raise UpstreamMisconfigured
         raw = (await upstream.content.read(4096)).decode("utf-8", "replace")
         try:
             said: Any = json.loads(raw)
         except ValueError:
             said = raw
-        secret = "".join(self._service.upstream.secrets)
-        words = server_words(said, {"authorization": secret})
+        words = server_words(said, {})
         if upstream.status < 500:
             self._usage = Usage(calls=1, requests=1)  # refused, and nothing was generated
         after = retry_after(upstream.headers, time.time())
@@ -177,8 +194,26 @@ class _Passing:
             _log.error("what a request of %s did not use could not be given back, and stays charged", self._tenant.name)
 
 
+async def _lines_of(content: Any) -> AsyncIterator[bytes]:
+    """Yield whole lines as they arrive; one that is too long comes in pieces."""
+    line = b""
+    async for data in content.iter_any():
+        *whole, line = (line + data).split(b"\n")
+        for each in whole:
+            yield each + b"\n"
+        if len(line) > _LONGEST_LINE:
+            yield line
+            line = b""
+    if line:
+        yield line
+
+
+def _broken_off() -> APIError:
+    return APIError(502, "The upstream broke the connection.", code="upstream_unreachable")
+
+
 def _json(text: bytes) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

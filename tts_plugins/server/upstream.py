@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
+from tts_plugins._internal.secrets import secrets_in, without_secrets
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, pricing
 from tts_plugins._internal.values import field
-from tts_plugins.errors import MalformedResponse
+from tts_plugins.errors import ConfigurationError, MalformedResponse, RequestNotSent, TTSError
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
-from tts_plugins.server.errors import APIError
+from tts_plugins.server.errors import APIError, UpstreamMisconfigured
 from tts_plugins.server.requests.forms import text_of
 from tts_plugins.server.settings import ServerSettings
 from tts_plugins.types import Generation, Problem, Reply, Scored
@@ -25,6 +29,7 @@ _MODELS = 256
 _LISTED_FOR = 30.0
 _LIST_SECONDS = 5.0
 _LOCAL_TOKENS = 512
+_log = logging.getLogger("tts_plugins.server")
 
 
 class Exchange:
@@ -71,7 +76,13 @@ EXCHANGE: ContextVar[Exchange | None] = ContextVar("tts_plugins_exchange", defau
 
 
 class UpstreamModel(OpenAICompatibleModel):
-    """The upstream's model for one kind of request. Its candidates' texts hold tool calls too."""
+    """The upstream's model for one kind of request. Its candidates' texts hold tool calls too.
+
+    Attributes:
+        hide: takes out of a text what no caller may see.
+    """
+
+    hide: Callable[[str], str] = staticmethod(str)
 
     async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
         """One request for as many choices as there are seeds."""
@@ -93,6 +104,15 @@ class UpstreamModel(OpenAICompatibleModel):
             if exchange.seed is not None and "seed" in body:
                 body["seed"] = exchange.seed
         return await super()._respond(body)
+
+    def _failed(self, fault: TTSError, cause: BaseException | None, requests: int) -> TTSError:
+        """Hide in an error what no caller may see, before the trace and the answer quote it."""
+        error = super()._failed(fault, cause, requests)
+        error.args = tuple(self.hide(part) if isinstance(part, str) else part for part in error.args)
+        if isinstance(error, ConfigurationError) and not isinstance(error, RequestNotSent):
+            _log.error("the upstream cannot be used as it is set up: %s", error)
+            return UpstreamMisconfigured(*error.args)
+        return error
 
     async def _read(self, asked: Any, response: Any) -> Reply:
         reply = await super()._read(asked, response)
@@ -138,6 +158,7 @@ class Upstream:
     def __init__(self, settings: ServerSettings, progress: Callable[[int, int], None] | None = None) -> None:
         self._settings = settings
         self._key = settings.api_key
+        self.hide = hider(self._key, settings.base_url or "http://127.0.0.1")
         self._local: LocalModel | None = None
         if settings.base_url is None:
             self._local = LocalModel(
@@ -152,11 +173,6 @@ class Upstream:
     def local(self) -> bool:
         """Whether the embedded model is served, whose context is small."""
         return self._local is not None
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """The texts that no caller may see."""
-        return () if self._key is None else (self._key,)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -203,6 +219,7 @@ class Upstream:
             timeout=self._settings.timeout,
             **{"concurrency": self._settings.concurrency, "price": self._settings.price, **local},
         )
+        made.hide = self.hide
         if self._made:  # one pool of connections for all: a client takes most of a tenth of a second to build
             made.share_clients(next(iter(self._made.values())))
         return made
@@ -226,11 +243,7 @@ class Upstream:
         if self._local is not None:
             found = [{"id": self._local.name, "object": "model", "created": 0, "owned_by": "local"}]
         else:
-            async with asyncio.timeout(_LIST_SECONDS):
-                async with self.send("GET", "models") as response:
-                    if response.status != 200:
-                        raise APIError(502, "The upstream does not list its models.", code="upstream_error")
-                    data = await response.json(content_type=None)
+            data = await self._list()
             listed = data.get("data") if isinstance(data, Mapping) else None
             if not isinstance(listed, list):
                 raise MalformedResponse("The upstream's list of models has no data.")
@@ -239,6 +252,18 @@ class Upstream:
             found = [m for m in found if not only or m["id"] in only]
         self._listed = (time.monotonic(), found)
         return found
+
+    async def _list(self) -> Any:
+        from aiohttp import ClientError
+
+        try:
+            async with asyncio.timeout(_LIST_SECONDS), self.send("GET", "models") as response:
+                if response.status != 200:
+                    raise APIError(502, "The upstream does not list its models.", code="upstream_error")
+                return await response.json(content_type=None)
+        except (ClientError, ValueError, RecursionError) as error:
+            why = "The upstream's list of models cannot be read."
+            raise APIError(502, why, code="upstream_malformed") from error
 
     def send(self, method: str, path: str, body: bytes | None = None) -> Any:
         """Send one request to the upstream: an async context manager of aiohttp's response."""
@@ -278,12 +303,24 @@ class _Sending:
         )
         try:
             self._response = await sending
+        except TimeoutError:  # which is an OSError, too
+            raise
         except (aiohttp.ClientError, OSError) as error:
             raise APIError(502, "The upstream cannot be reached.", code="upstream_unreachable") from error
         return self._response
 
     async def __aexit__(self, *_: object) -> None:
         self._response.close()
+
+
+def hider(key: str | None, address: str) -> Callable[[str], str]:
+    """Return what takes the upstream's key and address out of a text, in whatever form they are quoted."""
+    secrets = secrets_in({}, key, url=address)
+    host = re.escape(urlsplit(address).hostname or "")
+    named = rf"(?<![\w.-]){host}(?![\w-])" if "." in host else rf"(?<![\w.-]){host}:\d+"
+    url = rf"https?://(?:[^\s/@'\"\\]*@)?\[?{host}\]?(?![\w.-]*\w)[^\s'\"\\<>(),;]*"
+    pattern = re.compile(rf"{url}|{named}(?::\d+)?", re.IGNORECASE)
+    return lambda text: pattern.sub("…", without_secrets(text, secrets))
 
 
 def dumps(value: Any) -> bytes:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from tts_plugins.budget import PICO, Amount, Budget
-from tts_plugins.errors import TTSError
+from tts_plugins.errors import BudgetExhausted, TTSError
 from tts_plugins.server.budgets.tenants import Tenant, tightest
 from tts_plugins.server.errors import APIError, busy, used_up
 
@@ -99,6 +99,14 @@ class Grant:
     budget: Budget | None
     taken: Amount = NONE
     periods: tuple[Period, ...] = ()
+
+    def explain(self, error: BaseException) -> None:
+        """Add to the error of a request that does not fit what its caller cannot know of the limit."""
+        if self.periods and self.tenant.request is None and isinstance(error, BudgetExhausted):
+            error.args = (
+                f"{error}. One request may reserve a {SHARE}th of its day's or month's budget, or what is left of it; "
+                "the server's operator can set another limit as `request`",
+            )
 
 
 class Accounts:

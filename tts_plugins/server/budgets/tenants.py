@@ -83,7 +83,7 @@ class Tenants:
         scheme, _, key = authorization.partition(" ")
         if scheme.lower() != "bearer":
             return None
-        digest = hashlib.sha256(key.strip().encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(key.strip(" \t").encode("latin-1")).digest()  # the bytes as they were sent
         # Compared with each in constant time: how long it takes says nothing about any key.
         matches = [tenant for known, tenant in self._by_digest.items() if hmac.compare_digest(known, digest)]
         return matches[0] if matches else None
@@ -139,11 +139,12 @@ def _tenant(name: str, table: Any, default: Budget | None) -> Tenant:
 
 
 def _digest(key: str, field: str) -> bytes:
+    key = key.strip()
     if len(key) < SHORTEST_KEY:
         raise ConfigurationError(
             f"{field}: the key has {len(key)} characters, too few to be safe; use {SHORTEST_KEY} or more"
         )
-    return hashlib.sha256(key.strip().encode()).digest()
+    return hashlib.sha256(key.encode()).digest()
 
 
 def _hex(value: object) -> bytes:

@@ -57,8 +57,8 @@ _RULES = (BetaConfident, Threshold, Unanimous, VoteDecided, VoteLead)
 _BY_NAME = {kind.type_name.replace("_", "-"): kind for kind in _STRATEGIES}
 _RULE_NAMES = {kind.type_name.replace("_", "-") for kind in _RULES}
 _TTS = ("profile", "strategy", "n", "budget", "seed", "on_exhausted")
-_ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_WHOLE = (1, 2**53)
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+_LARGEST = 2**53
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +102,10 @@ def chat_request(body: Any, settings: ServerSettings) -> ChatRequest:
         if name in REFUSED and body[name] is not None:
             raise bad_field(name, f"it cannot be given; {REFUSED[name]}", code="unsupported_parameter")
     given = {key: value for key, value in body.items() if value is not None}
-    if "audio" in (given.get("modalities") or ()):
+    modalities = given.get("modalities", [])
+    if not isinstance(modalities, list):
+        raise bad_field("modalities", f"{_short(modalities)} must be a list of texts")
+    if "audio" in modalities:
         raise bad_field("modalities", "audio has no text to choose by; ask for text", code="unsupported_value")
     if given.get("store") is True:
         raise bad_field("store", "nothing is stored here; leave it out", code="unsupported_value")
@@ -113,7 +116,7 @@ def chat_request(body: Any, settings: ServerSettings) -> ChatRequest:
         model=_text(given, "model"),
         messages=_messages(given.get("messages")),
         forwarded={**known, **({"extra_body": other} if other else {})},
-        n=_whole(given, "n", settings.max_candidates) or 1,
+        n=whole_of(given, "n", settings.max_candidates) or 1,
         seed=_seed("seed", given.get("seed")),
         stream=_flag(given, "stream") or False,
         include_usage=_include_usage(given),
@@ -135,8 +138,8 @@ def _messages(value: Any) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not value:
         raise bad_field("messages", "give a list of at least one message", code="missing_required_parameter")
     for i, message in enumerate(value):
-        if not isinstance(message, dict) or message.get("role") not in _ROLES:
-            raise bad_field(f"messages[{i}]", f"a message is an object whose role is one of {', '.join(_ROLES)}")
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise bad_field(f"messages[{i}]", f"a message is an object whose role is one of {', '.join(ROLES)}")
         content = message.get("content")
         if content is not None and not isinstance(content, str | list):
             raise bad_field(f"messages[{i}].content", "it must be a text or a list of parts")
@@ -145,19 +148,25 @@ def _messages(value: Any) -> list[dict[str, Any]]:
     return value
 
 
-def _whole(given: Mapping[str, Any], name: str, most: int = _WHOLE[1]) -> int | None:
+def whole_of(given: Mapping[str, Any], name: str, most: int = _LARGEST) -> int | None:
+    """Return a field that must be a whole number from 1 to `most`, or None if it is not given.
+
+    Raises:
+        APIError: 400, naming the field.
+    """
     value = given.get(name)
     if value is None:
         return None
     if not is_whole(value, 1):
         raise bad_field(name, f"{_short(value)} must be a whole number of at least 1", code="integer_below_min_value")
     if value > most:
-        raise bad_field(name, f"{value} is above {most}, the most that is taken here", code="integer_above_max_value")
+        why = f"{_short(value)} is above {most}, the most that is taken here"
+        raise bad_field(name, why, code="integer_above_max_value")
     return value
 
 
 def _limit(given: Mapping[str, Any]) -> tuple[str, int | None]:
-    found = {name: _whole(given, name) for name in ("max_tokens", "max_completion_tokens") if name in given}
+    found = {name: whole_of(given, name) for name in ("max_tokens", "max_completion_tokens") if name in given}
     if len(found) > 1:
         raise bad_field("max_tokens", "give either max_tokens or max_completion_tokens")
     return next(iter(found.items()), ("max_tokens", None))
@@ -186,7 +195,7 @@ def _include_usage(given: Mapping[str, Any]) -> bool | None:
         raise bad_field("stream_options", "it is for streams; set stream to true, or leave it out")
     if unknown := sorted(set(options) - {"include_usage", "include_obfuscation"}):
         raise bad_field(f"stream_options.{unknown[0]}", "it is not known", code="unknown_parameter")
-    return _flag(options, "include_usage")
+    return _flag({"stream_options.include_usage": options.get("include_usage")}, "stream_options.include_usage")
 
 
 def _temperature(value: Any) -> float | None:
@@ -212,7 +221,7 @@ def _tts(value: Any, settings: ServerSettings) -> dict[str, Any]:
     if "strategy" in given:
         out["strategy"] = _strategy(given["strategy"], settings)
     if "n" in given:
-        out["candidates"] = _whole({"tts.n": given["n"]}, "tts.n", settings.max_candidates)
+        out["candidates"] = whole_of({"tts.n": given["n"]}, "tts.n", settings.max_candidates)
     if "budget" in given:
         out["budget"] = _budget(given["budget"])
     if "seed" in given:
@@ -273,6 +282,9 @@ def _budget(value: Any) -> Budget:
         raise bad_field("tts.budget", 'it must be an object of limits, such as {"tokens": 5000}')
     if unknown := sorted(set(value) - {"calls", "tokens", "usd", "seconds"}):
         raise bad_field(f"tts.budget.{unknown[0]}", "the limits are calls, tokens, usd and seconds")
+    for name, limit in value.items():
+        if is_number(limit) and limit > _LARGEST:
+            raise bad_field(f"tts.budget.{name}", f"{_short(limit)} is above {_LARGEST}; leave it out for no limit")
     try:
         return Budget(**value)
     except ConfigurationError as error:

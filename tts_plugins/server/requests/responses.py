@@ -11,6 +11,7 @@ from typing import Any
 
 from tts_plugins.server.errors import APIError, bad_field
 from tts_plugins.server.requests.chat import ChatCall
+from tts_plugins.server.requests.fields import ROLES, whole_of
 from tts_plugins.server.requests.streams import ChatStream
 from tts_plugins.server.upstream import dumps
 
@@ -61,7 +62,7 @@ def responses_request(body: Any) -> ResponsesRequest:
     chat: Json = {key: given[key] for key in _SAME if key in given}
     chat["messages"] = [*_instructions(given), *_messages(given.get("input"))]
     if "max_output_tokens" in given:
-        chat["max_tokens"] = given["max_output_tokens"]
+        chat["max_tokens"] = whole_of(given, "max_output_tokens")
     if "tools" in given:
         chat["tools"] = [_tool(i, tool) for i, tool in enumerate(_list("tools", given["tools"]))]
     if "tool_choice" in given:
@@ -88,10 +89,14 @@ def _instructions(given: Mapping[str, Any]) -> list[Json]:
 def _messages(value: Any) -> list[Json]:
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
+    if not isinstance(value, list):
+        raise bad_field("input", "give a text, or a list of items", code="missing_required_parameter")
     out: list[Json] = []
     for i, item in enumerate(_list("input", value)):
         kind = item.get("type", "message")
         if kind == "message":
+            if item.get("role") not in ROLES:
+                raise bad_field(f"input[{i}].role", f"it must be one of {', '.join(ROLES)}")
             out.append({"role": item.get("role"), "content": _content(f"input[{i}]", item.get("content"))})
         elif kind == "function_call":
             call = {"id": item.get("call_id"), "type": "function",

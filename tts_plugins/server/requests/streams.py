@@ -115,7 +115,7 @@ class ChatStream:
     def _error_body(self, error: BaseException) -> dict[str, Any]:
         if isinstance(error, asyncio.CancelledError):
             error = APIError(503, "The server is being stopped.", code="shutting_down")
-        reported: dict[str, Any] = api_error(error, self.call.service.upstream.secrets).body()["error"]
+        reported: dict[str, Any] = api_error(error, self.call.service.upstream.hide).body()["error"]
         return reported
 
     def _encode(self, chunk: dict[str, Any]) -> bytes:

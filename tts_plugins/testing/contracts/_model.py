@@ -12,7 +12,6 @@ from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model
 from tts_plugins.strategies import SelfConsistency
 from tts_plugins.testing.contracts._shared import (
-    PROMPT,
     Contract,
     check_bound,
     check_reply,
@@ -98,8 +97,8 @@ class ModelContract(Contract):
             task = asyncio.create_task(model.generate(self.problem, [1]))
             await asyncio.sleep(0)
             task.cancel()
-            done, _ = await asyncio.wait([task], timeout=PROMPT)
-            assert done, f"a cancelled call still ran after {PROMPT:g} s: it swallows CancelledError"
+            done, _ = await asyncio.wait([task], timeout=self.prompt)
+            assert done, f"a cancelled call still ran after {self.prompt:g} s: it swallows CancelledError"
             assert task.cancelled() or not self.waits, "a cancelled call ended as if it had not been cancelled"
 
         self.run(work)

@@ -11,7 +11,6 @@ from tts_plugins.budget import Bound
 from tts_plugins.types import Generation, Problem, Reply, Usage
 
 T = TypeVar("T")
-PROMPT = 1.0  # seconds within which what is cancelled has to end
 
 
 class Contract:
@@ -19,8 +18,10 @@ class Contract:
 
     problem: Problem = Problem("What is 17 * 23? Show your work, then give the answer after ####.")
     """What is asked; override it if yours needs another form."""
+    prompt: float = 10.0
+    """Seconds within which what is cancelled has to end, and what has a deadline after it; busy machines are slow."""
 
-    def run(self, function: Callable[[], Coroutine[Any, Any, T]], seconds: float = 30.0) -> T:
+    def run(self, function: Callable[[], Coroutine[Any, Any, T]], seconds: float = 60.0) -> T:
         """Return the result of a coroutine on a loop of its own; a hang is a failure."""
 
         async def limited() -> T:
