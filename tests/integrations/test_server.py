@@ -143,6 +143,17 @@ def test_the_nearest_profile_is_named(served: Serving) -> None:
     assert body["error"]["code"] == "model_not_found"
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "responses"])
+def test_a_profile_misspelt_before_a_model_of_the_upstream_is_not_taken_for_a_model(
+    served: Serving, upstream: LoopbackServer, path: str
+) -> None:
+    ask = {"messages": ASK["messages"]} if path == "chat/completions" else {"input": "x"}
+    status, body, _ = served.post(f"/v1/{path}", {"model": "carefull/loopback", **ask})
+    assert status == 404 and "Did you mean 'careful/loopback'?" in body["error"]["message"]
+    assert upstream.counts.tokens == 0
+    assert served.post(f"/v1/{path}", {"model": "carefull/another", **ask})[0] == 200  # it may be the upstream's
+
+
 def test_a_bare_profile_needs_a_model(upstream: LoopbackServer, folder: str) -> None:
     with serving(base_url=upstream.base_url, directory=folder, models=("loopback",)) as served:
         assert chat(served, model="careful")[1]["choices"][0]["message"]["content"] == "4"
