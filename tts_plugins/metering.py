@@ -58,15 +58,26 @@ class Call:
 
 @dataclass(slots=True)
 class _Open:
-    """A call under way, without its prompt: what it is charged by."""
+    """A call under way, without its prompt: what it is charged by.
+
+    Attributes:
+        prompt, completion, usd: its bound.
+    """
 
     model: str
     choices: int
     max_tokens: int | None
     continued: str | None
     written: Written
-    bound: Bound
+    prompt: int
+    completion: int | None
+    usd: float | None
     hold: Hold
+
+    @property
+    def bound(self) -> Bound:
+        """The most that one choice can cost."""
+        return Bound(prompt_tokens=self.prompt, completion_tokens=self.completion, usd=self.usd)
 
 
 class Meter:
@@ -146,8 +157,9 @@ class Meter:
                 within = self._prepaid if self._prepaid is not None and self._prepaid.open else None
                 hold = self._ledger.reserve(bound.amount.times(call.choices), within=within)
                 self._open[key] = _Open(
-                    call.model, call.choices, call.max_tokens, _continued(call), written, bound, hold
-                )
+                    call.model, call.choices, call.max_tokens, _continued(call), written, bound.prompt_tokens,
+                    bound.completion_tokens, bound.usd, hold,
+                )  # fmt: skip
                 self._started += 1
         except (ConfigurationError, MeterClosed) as refusal:
             self.refusal, self._refused = refusal, None
@@ -197,7 +209,7 @@ class Meter:
             ),
             said or [""] * opened.choices,
             list(truncated) or [False] * opened.choices,
-            prompt_bound=opened.bound.prompt_tokens * requests,
+            prompt_bound=opened.prompt * requests,
             max_tokens=opened.max_tokens,
             hidden=True,  # a framework may keep reasoning to itself
             price=_price(self._prices, opened.model),

@@ -175,8 +175,10 @@ class Search(BaseSearch[Sample]):
         sample = self._samples[seed] = Sample(seed, attempts)
         return sample
 
-    def context(self, sample: Sample) -> Any:
-        """DSPy's settings for one candidate."""
+    def context(self, sample: Sample | None) -> Any:
+        """DSPy's settings for one candidate; those for a verification depend on what judges."""
+        if sample is None:
+            return super().context(None)
         sample.trace, sample.module, sample.originals, sample.copies = [], self._module, _NONE, _NONE
         if self._isolate:
             sample.module, sample.originals, sample.copies = isolated(self._module, deep=self._deep)

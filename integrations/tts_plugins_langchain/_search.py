@@ -16,6 +16,7 @@ from langchain_core.runnables.config import ensure_config
 
 from tts_plugins import Candidate, Problem, Result, Score, Scored
 from tts_plugins.adapters import (
+    METER,
     Attempts,
     BaseSearch,
     CandidateLost,
@@ -30,7 +31,6 @@ from tts_plugins.adapters import (
 )
 from tts_plugins.engine import Trace
 from tts_plugins.errors import AllCandidatesFailed
-from tts_plugins.metering import Meter
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.types import Generation, Reply
 from tts_plugins_langchain._io.asked_form import AskedForm
@@ -224,9 +224,10 @@ class Search(BaseSearch[Sample]):
         if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             await self._runs.ashow(sample, message)
 
-    def around(self, meter: Meter, sample: Sample | None) -> AbstractContextManager[None]:
+    def context(self, sample: Sample | None) -> AbstractContextManager[None]:
         """Where LangChain's callbacks find the meter, and a cache the candidate's number."""
-        salt = self._salt
+        meter, salt = METER.get(), self._salt
+        assert meter is not None
         if sample is not None:
             salt += f"/{sample.place}" + ("" if self.settings.seed is None else f"@{self.settings.seed}")
         return setting((METERED, MeterHandler(meter, self.details)), (SAMPLE, salt))

@@ -144,6 +144,17 @@ def test_the_nearest_profile_is_named(served: Serving) -> None:
     assert body["error"]["code"] == "model_not_found"
 
 
+@pytest.mark.parametrize("path", ["chat/completions", "responses"])
+def test_a_profile_misspelt_before_a_model_of_the_upstream_is_not_taken_for_a_model(
+    served: Serving, upstream: LoopbackServer, path: str
+) -> None:
+    ask = {"messages": ASK["messages"]} if path == "chat/completions" else {"input": "x"}
+    status, body, _ = served.post(f"/v1/{path}", {"model": "carefull/loopback", **ask})
+    assert status == 404 and "Did you mean 'careful/loopback'?" in body["error"]["message"]
+    assert upstream.counts.tokens == 0
+    assert served.post(f"/v1/{path}", {"model": "carefull/another", **ask})[0] == 200  # it may be the upstream's
+
+
 def test_a_bare_profile_needs_a_model(upstream: LoopbackServer, folder: str) -> None:
     with serving(base_url=upstream.base_url, directory=folder, models=("loopback",)) as served:
         assert chat(served, model="careful")[1]["choices"][0]["message"]["content"] == "4"
@@ -408,7 +419,8 @@ def test_completions_and_embeddings_pass_through(served: Serving, upstream: Loop
     status, body, _ = served.post("/v1/embeddings", {"model": "loopback", "input": ["a", "b"]})
     assert status == 200 and len(body["data"]) == 2
     assert [r.body["model"] for r in upstream.requests] == ["loopback"] * 3
-    assert served.post("/v1/embeddings", {"model": "careful", "input": "a"})[0] == 400
+    for name in ("careful", "careful/loopback"):
+        assert served.post("/v1/embeddings", {"model": name, "input": "a"})[0] == 400
     assert served.post("/v1/completions", {"model": "loopback", "prompt": "a", "base_url": "http://evil"})[0] == 400
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +15,9 @@ from typing import Any
 import pytest
 
 from tests.serving import ASK, Serving, serving
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.server import ServerSettings
+from tts_plugins.server.budgets.tenants import Tenants
 from tts_plugins.server.upstream import hider
 from tts_plugins.testing.loopback import LoopbackServer, RawReply, RawRequest, RawServer, event_stream
 
@@ -147,8 +153,8 @@ def test_a_hostile_upstream_is_answered_for_and_shown_to_nobody(
     [
         ("http://10.1.2.3:8000/v1", "at http://10.1.2.3:8000/v1/x, or 10.1.2.3:8000; 10.1.2.30 is another",
          "at …, or …; 10.1.2.30 is another"),
-        ("https://llm.internal.example/v1", "see https://docs.example/a and LLM.internal.example.",
-         "see https://docs.example/a and …."),
+        ("https://llm.internal.example/v1", "see docs.example/a and LLM.internal.example.",
+         "see docs.example/a and …."),
         ("http://vllm:8000/v1", "vllm serves; vllm:8000 and http://vllm/v1 do not", "vllm serves; … and … do not"),
         ("http://[::1]:8000/v1", "at http://[::1]:8000/v1", "at …"),
         ("http://me:pass-word-9@10.1.2.3/v1", "pass-word-9 at http://me:pass-word-9@10.1.2.3/v1", "… at …"),
@@ -156,3 +162,103 @@ def test_a_hostile_upstream_is_answered_for_and_shown_to_nobody(
 )  # fmt: skip
 def test_the_upstream_s_address_is_hidden_and_other_words_stay(address: str, text: str, shown: str) -> None:
     assert hider(None, address)(text) == shown
+
+
+def _raw(served: Serving, *lines: str, body: bytes = b"", timeout: float = 60) -> bytes:
+    """Send these bytes, and return all that comes back until the server closes."""
+    head = "\r\n".join([*lines, f"Host: 127.0.0.1:{served.port}", "", ""]).encode()
+    with socket.create_connection(("127.0.0.1", served.port), timeout=timeout) as connection:
+        connection.sendall(head + body)
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as read:
+            return read.read()
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["Content-Type: application/json", "Content-Length: 5", "Transfer-Encoding: chunked"], 400),
+        (["Content-Type: application/json", "Content-Length: 5", "Content-Length: 6"], 400),
+        (["Content-Type: application/json", "Authorization: Bearer a", "Authorization: Bearer b"], 400),
+        (["Content-Type: text/plain", "Content-Type: application/json"], 400),
+        (["Content-Type: application/json", "Origin: http://evil.example", "Origin: http://127.0.0.1"], 400),
+        (["Content-Type: application/json", "Content-Encoding: gzip", "Connection: close"], 415),
+        (["Content-Type: application/json", "Host: evil.example"], 400),
+    ],
+)
+def test_headers_that_gateways_read_differently_are_refused_and_nothing_is_smuggled(
+    served: Serving, lines: list[str], status: int
+) -> None:
+    smuggled = f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n"
+    answer = _raw(served, f"POST {CHAT} HTTP/1.1", *lines, body=b"0\r\n\r\n" + smuggled.encode())
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode()) and answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_body_far_above_the_limit_is_answered_and_one_that_asks_first_is_not_read(served: Serving) -> None:
+    status, body, _ = served.post(CHAT, b'{"model": "' + b"x" * 50_000_000 + b'"}')
+    assert status == 413 and body["error"]["code"] == "request_too_large"
+    asking = ["Content-Type: application/json", "Content-Length: 50000000", "Expect: 100-continue"]
+    assert _raw(served, f"POST {CHAT} HTTP/1.1", *asking).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_key_is_compared_by_its_bytes_and_blanks_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = "schl\u00fcssel-geheim-0123-\u00e0"
+    (tmp_path / "tenants.toml").write_text(f'[tenants.a]\nkey_sha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n')
+    tenants = Tenants.of(ServerSettings(base_url="http://127.0.0.1:9/v1", tenants=str(tmp_path / "tenants.toml")))
+    assert tenants.find("Bearer " + key.encode().decode("latin-1")) and not tenants.find(f"Bearer {key[:-1]}")
+    monkeypatch.setenv("BLANK_KEY", " " * 32)
+    with pytest.raises(ConfigurationError, match="0 characters"):
+        Tenants.of(ServerSettings(base_url="http://127.0.0.1:9/v1", key_env="BLANK_KEY"))
+
+
+def test_callers_that_read_nothing_of_their_streams_lose_their_places() -> None:
+    chunks = [{"choices": [{"index": 0, "text": "x" * 1_000_000, "finish_reason": None}]}] * 30
+    with (
+        RawServer(lambda request: event_stream(*chunks) if "stream" in request.body else RawReply({"data": []}))
+        as upstream,
+        serving(base_url=upstream.base_url, max_requests=2, queue_seconds=1.5) as served,
+    ):  # fmt: skip
+        ask = json.dumps({**BODIES[COMPLETIONS], "stream": True}).encode()
+        head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nContent-Type: application/json\r\n"
+        stalled = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(2)]
+        try:
+            for connection in stalled:
+                connection.sendall(head.encode() + f"Content-Length: {len(ask)}\r\n\r\n".encode() + ask)
+            for connection in stalled:
+                assert connection.recv(12) == b"HTTP/1.1 200"  # both have their places
+            end = time.monotonic() + 60
+            while (status := served.post(EMBEDDINGS, BODIES[EMBEDDINGS])[0]) == 429 and time.monotonic() < end:
+                pass
+            assert status == 200
+        finally:
+            for connection in stalled:
+                connection.close()
+        assert served.quiet()
+
+
+@pytest.mark.parametrize("status", [400, 401, 307])
+def test_a_judge_s_address_and_key_are_shown_to_nobody(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+
+    def reply(request: RawRequest) -> RawReply:
+        said = f"{request.headers.get('authorization')} may not ask {judge.base_url}"
+        return RawReply({"error": {"message": said}}, status, {"Location": "http://127.0.0.1:1/x"})
+
+    with RawServer(reply) as judge, LoopbackServer(reply=["4", "5"]) as upstream:
+        address = judge.base_url.replace("127.0.0.1", "localhost")  # another one than the upstream's
+        (tmp_path / "tts-plugins.toml").write_text(
+            '[profiles.j]\nstrategy = { type = "best-of-n", n = 2 }\n[profiles.j.verifier]\ntype = "rubric"\n'
+            'rubric = "polite"\n[profiles.j.verifier.model]\ntype = "openai"\nmodel = "m"\n'
+            f'base_url = "{address}"\napi_key_env = "JUDGE_KEY"\n'
+        )
+        with serving(base_url=upstream.base_url, directory=str(tmp_path)) as served:
+            answer = served.post(CHAT, {**ASK, "model": "j/loopback"})
+            seen = [json.dumps(answer[1])]
+            for solve in served.get("/view/api/solves")[1]:
+                seen += [
+                    json.dumps(served.get(f"/view/api/solve/{solve['id']}{tail}")[1]) for tail in ("", "/trace.json")
+                ]
+            assert answer[0] >= 400 and len(seen) == 3
+            assert not [s for s in seen if KEY in s or address[7:-3] in s or judge.base_url[7:-3] in s]

@@ -122,6 +122,31 @@ async def test_who_waits_gets_what_others_give_back(where: str) -> None:
     await accounts.close()
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((2028, 2, 29), (2028, 3, 1)), ((2026, 12, 31), (2027, 1, 1)), ((2026, 2, 28), (2026, 3, 1))],
+)
+async def test_a_new_day_and_month_begin_for_who_waits(
+    where: str, before: tuple[int, int, int], after: tuple[int, int, int]
+) -> None:
+    now = [datetime(*before, 23, 59, 59, 999_999, tzinfo=UTC)]
+    accounts = Accounts(store_at(where), patience=60, clock=lambda: now[0])
+    who = tenant(f"midnight{before[0]}-{before[1]}", day=Budget(calls=1), month=Budget(calls=1))
+    first = await accounts.grant(who, None)
+    waiting = asyncio.ensure_future(accounts.grant(who, None))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    now[0] = datetime(*after, tzinfo=UTC)
+    second = await waiting
+    assert [p.key[-10:] for p in second.periods] == [f"{now[0]:%Y-%m-%d}", f"nth:{now[0]:%Y-%m}"[-10:]]
+    assert all(0 < p.seconds_left <= 3 for p in first.periods if p.key.startswith("day"))
+    await accounts.settle(first, Amount(1, 0, 0))  # to the day on which it began
+    await accounts.settle(second, Amount(1, 0, 0))
+    with pytest.raises(APIError, match="budget of calls"):
+        await accounts.grant(who, None)
+    await accounts.close()
+
+
 async def test_a_caller_who_leaves_while_it_is_granted_takes_nothing(where: str) -> None:
     accounts = Accounts(store_at(where), patience=1)
     who = tenant("leave", day=Budget(tokens=100), request=Budget(tokens=100))
@@ -221,6 +246,16 @@ def test_a_used_up_day_is_429(tmp_path: Path, where: str) -> None:
                               ("embeddings", {"model": "loopback", "input": "x"})):  # fmt: skip
                 assert served.post(f"/v1/{path}", ask, key=KEY)[0] == 429
         assert upstream.counts.requests == 3
+
+
+def test_a_request_above_its_share_of_the_day_hears_of_the_share(tmp_path: Path) -> None:
+    with LoopbackServer(reply="4") as upstream:
+        settings = _settings(tmp_path, upstream, str(tmp_path / "usage.sqlite"), "day = { tokens = 800 }")
+        with serving(**settings) as served:
+            for path, ask in (("chat/completions", ASK), ("embeddings", {"model": "loopback", "input": "x" * 60})):
+                status, body, _ = served.post(f"/v1/{path}", {**ask, "max_tokens": 20}, key=KEY)
+                assert status == 429 and body["error"]["code"] == "insufficient_quota"
+                assert "16th" in body["error"]["message"] and "`request`" in body["error"]["message"]
 
 
 _SERVE = """

@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 
 from tests.serving import ASK
+from tts_plugins.cli._commands.serve import greet
+from tts_plugins.server import ServerSettings
 from tts_plugins.testing.loopback import LoopbackServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +128,15 @@ def test_a_wrong_profile_is_said_instead_of_an_address(tmp_path: Path) -> None:
     run = refused(tmp_path, "--base-url", "http://127.0.0.1:9/v1")
     assert run.returncode == 2 and len(run.stderr.splitlines()) == 1
     assert "profile kind: preset rubric" in run.stderr and "pass the model that it asks" in run.stderr
+
+
+def test_no_password_of_an_address_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tenants.toml").write_text(f'[tenants.a]\nkey_sha256 = "{"a" * 64}"\nday = {{ calls = 5 }}\n')
+    store = "redis://:secret/word@127.0.0.1:1/0"
+    run = refused(tmp_path, "--base-url", "http://127.0.0.1:9", "--tenants", "tenants.toml", "--store", store)
+    assert run.returncode == 2 and "store:" in run.stderr and "secret" not in run.stderr + run.stdout
+    greet(ServerSettings(base_url="http://me:secret-word@127.0.0.1:9/v1"))
+    assert (said := "".join(capsys.readouterr())).count("http://127.0.0.1:9/v1") == 1 and "secret" not in said
 
 
 def test_an_address_that_is_taken_is_one_line(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ class Caller(End):
             if inner is not None:
                 self._flying[inner] = request
             try:
-                reply = await request.ask.send(request.seeds)
+                reply = await request.ask.send(tuple(request.seeds))
             except BaseException as error:
                 _blame(model, error)
                 raise

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 from tts_plugins.adapters._error_messages import described
 from tts_plugins.adapters._metered import Attempts, MeteredModel
 from tts_plugins.errors import AllCandidatesFailed
-from tts_plugins.metering import Meter
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.types import Candidate, Generation, Problem, Result, Score
 
@@ -66,12 +65,10 @@ class SearchHooks(Generic[S]):
         """Whether `arun` drives synchronous methods too, on threads."""
         return False
 
-    def context(self, sample: S) -> AbstractContextManager[Any]:
-        """What is set around `call`, `acall` and `read`, such as a framework's settings."""
-        return _NOTHING
-
-    def around(self, meter: Meter, sample: S | None) -> AbstractContextManager[Any]:
-        """Where the framework's callbacks find the meter, besides in `METER`; no `sample` for a verification."""
+    def context(self, sample: S | None) -> AbstractContextManager[Any]:
+        """What is set around `call`, `acall` and `read`, such as a framework's settings, or where its callbacks find
+        the meter besides in `METER`; without a `sample`, around a verification.
+        """
         return _NOTHING
 
     def model_name(self) -> str | None:

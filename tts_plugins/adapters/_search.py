@@ -122,7 +122,7 @@ class BaseSearch(SearchHooks[S]):
 
     def candidate(self, sample: S) -> Coroutine[Any, Any, Reply]:
         """The framework's answer for a candidate that was begun."""
-        return self.metered("model", self._on_thread if self.sync else self._on_loop, sample)
+        return self.metered("model", BaseSearch._on_thread if self.sync else BaseSearch._on_loop, sample)
 
     def _on_thread(self, sample: S) -> Awaitable[Reply]:
         return in_thread(self._one, sample)
@@ -130,15 +130,14 @@ class BaseSearch(SearchHooks[S]):
     def _on_loop(self, sample: S) -> Awaitable[Reply]:
         return on_user_loop(self._aone, sample)
 
-    async def metered(self, role: Role, work: Callable[[Any], Awaitable[T]], sample: S | None = None) -> T:
+    async def metered(self, role: Role, work: Callable[[Any, Any], Awaitable[T]], sample: S | None = None) -> T:
         """Do work whose model calls are metered; if its first one found no room, wait for room and begin again."""
         prepaid = None
         while True:
             meter = Meter.here(role=role, prices=self.prices, prepaid=prepaid)
             token = METER.set(meter)
             try:
-                with self.around(meter, sample):
-                    return await work(sample)
+                return await work(self, sample)
             except BudgetExhausted:
                 if meter.refused is None or not meter.untouched:
                     raise
@@ -157,9 +156,10 @@ class BaseSearch(SearchHooks[S]):
     ) -> T:
         """Return the metered verification of candidates; `kind_of` makes our error from one of the user's."""
 
-        async def judged(_: None) -> T:
+        async def judged(*_: Any) -> T:
             try:
-                return _unrefused(await work())
+                with self.context(None):
+                    return _unrefused(await work())
             except BaseException as error:  # noqa: BLE001 - raised again
                 raise (found := self.error_for(error, where, kind_of(error))) from cause_for(found, error)
 

@@ -167,7 +167,7 @@ class Sending:
     ) -> None:
         """Send one request, and verify what it brings."""
         try:
-            reply, rest, request = await self._request(ask, indices, tuple(seeds), hold, cost, event)
+            reply, rest, request = await self._request(ask, indices, seeds, hold, cost, event)
         except Exception as error:  # noqa: BLE001 - `_failed` decides what becomes of it
             for index, seed in zip(indices, seeds, strict=True):
                 self._inbox.put(Failure(error, Candidate(problem=ask.problem, index=index, seed=seed)))

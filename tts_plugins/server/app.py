@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 
 from tts_plugins._internal.threads import in_thread
+from tts_plugins.errors import TTSError
 from tts_plugins.server.attendance import Stream, attended, caller_gone
 from tts_plugins.server.budgets.accounts import Accounts, StoreFailed, UsageStore
 from tts_plugins.server.budgets.store_sqlite import SQLiteStore
@@ -26,7 +27,7 @@ from tts_plugins.server.passthrough import Kind, pass_through
 from tts_plugins.server.requests.body import read_json
 from tts_plugins.server.requests.chat import ChatCall, Service
 from tts_plugins.server.requests.fields import chat_request
-from tts_plugins.server.requests.profiles import Profiles
+from tts_plugins.server.requests.profiles import Profiles, unknown_model
 from tts_plugins.server.requests.responses import ResponseStream, response_of, responses_request
 from tts_plugins.server.requests.streams import ChatStream
 from tts_plugins.server.settings import ServerSettings
@@ -56,7 +57,7 @@ class Server:
             store = None
         self.settings = settings
         self.upstream = Upstream(settings, progress)
-        self.observation = Observation(settings)
+        self.observation = Observation(settings, self.upstream.hide)
         self.service = Service(
             settings=settings, upstream=self.upstream, profiles=Profiles(settings),
             accounts=Accounts(store or store_of(settings, tenants), settings.queue_seconds), observer=self.observation,
@@ -138,7 +139,7 @@ def store_of(settings: ServerSettings, tenants: Tenants) -> UsageStore | None:
 
 async def chat(server: Server, request: Request) -> Response:
     """POST /v1/chat/completions."""
-    call = ChatCall(server.service, tenant_of(request.scope), chat_request(await body_of(request), server.settings))
+    call = await _call(server, request, await body_of(request))
     if call.request.stream:
         stream = ChatStream(call)
         await attended(request, stream.begin())
@@ -150,13 +151,25 @@ async def chat(server: Server, request: Request) -> Response:
 async def responses(server: Server, request: Request) -> Response:
     """POST /v1/responses: the same search, in the form of OpenAI's Responses. Nothing is stored."""
     asked = responses_request(await body_of(request))
-    call = ChatCall(server.service, tenant_of(request.scope), chat_request(asked.chat, server.settings))
+    call = await _call(server, request, asked.chat)
     if asked.stream:
         stream = ResponseStream(call, asked)
         await attended(request, stream.begin())
         return Stream(stream.frames(), _STREAM, stream.cancel)
     outcome = await attended(request, server.service.start(call.run()))
     return _json(response_of(call, asked, call.completion(outcome)))
+
+
+async def _call(server: Server, request: Request, body: Any) -> ChatCall:
+    call = ChatCall(server.service, tenant_of(request.scope), chat_request(body, server.settings))
+    name, profiles = call.request.model, server.service.profiles
+    if (meant := profiles.misspelt(name)) is not None:
+        listed: set[str] = set()
+        with contextlib.suppress(APIError, TTSError, TimeoutError):  # else the upstream itself says what it knows
+            listed = {model["id"] for model in await server.upstream.list()}
+        if name not in listed and meant.partition("/")[2] in listed:
+            raise unknown_model(name, [meant], "profile")
+    return call
 
 
 async def completions(server: Server, request: Request) -> Response:

@@ -30,7 +30,8 @@ _HEADERS = (
 )
 _OPEN = ("/health", "/view", "/view/")  # the page holds no data: its script asks for the key
 _ADMIN = ("/metrics",)
-_DRAIN_SECONDS, _DRAIN_TIMES = 5.0, 4
+_ONCE = (b"authorization", b"content-type", b"content-encoding", b"origin")
+_DRAIN_SECONDS, _DRAIN_TIMES = 5.0, 16
 _USUAL_PORTS = {"http": 80, "https": 443}
 
 
@@ -59,7 +60,7 @@ class Guard:
         if scope["type"] != "http":
             return
         headers = {key: value.decode("latin-1") for key, value in scope["headers"]}
-        sender = _Sender(send, _cross_origin(headers.get(b"origin"), self._settings))
+        sender = _Sender(send, _cross_origin(headers.get(b"origin"), self._settings), self._settings.queue_seconds)
         limited = _Limited(receive, headers, self._settings)
         try:
             self._check(scope, headers)
@@ -77,9 +78,12 @@ class Guard:
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer in OpenAI's form
+            if sender.stalled:
+                return
             await refuse(sender, api_error(error))
 
     def _check(self, scope: Scope, headers: dict[bytes, str]) -> None:
+        _check_framing([name for name, _ in scope["headers"]])
         hosts = [value for key, value in scope["headers"] if key == b"host"]
         if not self._any_host and (len(hosts) != 1 or headers.get(b"host", "").lower() not in self._hosts):
             raise APIError(
@@ -104,6 +108,16 @@ class Guard:
             kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
             if kind != "application/json":
                 raise APIError(415, "Send JSON, as Content-Type: application/json.", code="unsupported_media_type")
+            if headers.get(b"content-encoding", "identity").strip().lower() != "identity":
+                raise APIError(415, "Send the body as it is, without Content-Encoding.", code="unsupported_media_type")
+
+
+def _check_framing(names: list[bytes]) -> None:
+    """Refuse headers of which a gateway before this server may have read another part than this server does."""
+    twice = next((name for name in _ONCE if names.count(name) > 1), None)
+    if twice is not None or (b"content-length" in names and b"transfer-encoding" in names):
+        what = f"The header {twice.decode()} is there twice." if twice else "The body's length is given in two ways."
+        raise APIError(400, what, code="invalid_headers", headers={"connection": "close"})
 
 
 def tenant_of(scope: Scope) -> Tenant:
@@ -161,10 +175,17 @@ class Gate:
 
 
 class _Sender:
-    """Sends the answer, with the headers of safety."""
+    """Sends the answer, with the headers of safety.
 
-    def __init__(self, send: Send, more: tuple[tuple[bytes, bytes], ...]) -> None:
-        self._send, self._more, self.started = send, more, False
+    A request has its place until its answer is sent: callers that read nothing of a stream would take all places.
+
+    Args:
+        patience: seconds for which a caller may read nothing while there is something to send.
+    """
+
+    def __init__(self, send: Send, more: tuple[tuple[bytes, bytes], ...], patience: float) -> None:
+        self._send, self._more, self._patience = send, more, patience
+        self.started = self.stalled = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -174,7 +195,12 @@ class _Sender:
             added = ((b"content-security-policy", POLICY.encode()), *_HEADERS)
             headers += [(key, value) for key, value in added if key not in present]
             message = {**message, "headers": [*headers, *self._more]}
-        await self._send(message)
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._send(message)
+        except TimeoutError:
+            self.stalled = True
+            raise
 
 
 class _Limited:
@@ -187,6 +213,7 @@ class _Limited:
     def __init__(self, receive: Receive, headers: dict[bytes, str], settings: ServerSettings) -> None:
         self._receive, self._most = receive, settings.max_body
         self._read, self._more = 0, True
+        self._asks = headers.get(b"expect", "").lower() == "100-continue"  # whether to send its body at all
         self._silence, self._until = settings.queue_seconds, asyncio.get_running_loop().time() + settings.timeout
         length = headers.get(b"content-length", "0")
         self._too_long = not length.isdigit() or int(length) > self._most
@@ -202,6 +229,8 @@ class _Limited:
 
     async def drain(self) -> None:
         """Read on for a while: most clients see an answer only when they have sent all of the request."""
+        if self._asks and not self._read:
+            return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 while self._more and self._read < _DRAIN_TIMES * self._most:

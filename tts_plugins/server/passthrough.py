@@ -56,8 +56,10 @@ def _model(service: Service, name: Any) -> str:
         raise bad_field("model", "it must be given, as a text", code="missing_required_parameter")
     upstream = service.profiles.split(name)[1]
     models = service.upstream.models
-    if upstream is None:
-        raise bad_field("model", f"{name} is a profile, and nothing is searched here; name a model of the upstream")
+    if upstream != name:
+        raise bad_field(
+            "model", f"{name[:80]} names a profile, and nothing is searched here; name the upstream's model"
+        )
     if models and upstream not in models:
         raise unknown_model(name, models, "model")
     return upstream
@@ -93,7 +95,8 @@ class _Passing:
         except aiohttp.ClientError as error:
             await self._stack.aclose()
             raise _broken_off() from error
-        except BaseException:
+        except BaseException as error:
+            self._grant.explain(error)
             await self._stack.aclose()
             raise
 

@@ -24,7 +24,7 @@ from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._calls.own_models import NUMBER, refuses_number
 from tts_plugins_dspy._calls.prompting import prompted
-from tts_plugins_dspy._calls.scope import Scope, scope_here, scoped
+from tts_plugins_dspy._calls.scope import Scope, enter, leave, scope_here
 from tts_plugins_dspy._calls.usage import Reports, cached_tokens_of, call_of, tells_usage, text_of
 from tts_plugins_dspy._calls.versions import from_cache, message_call
 
@@ -101,6 +101,7 @@ def _acovered(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         if scope is None or _goes_on(scope, self, method):
             return await method(self, *args, **kwargs)
         with LMCall(scope, self, method, args, kwargs) as made:
+            del args, kwargs  # those of the call are others
             try:
                 outputs = await method(self, *made.args, **made.kwargs)
             except Exception as error:
@@ -115,18 +116,18 @@ def _acovered(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
 def _goes_on(scope: Scope, lm: Any, method: Callable[..., Any]) -> bool:
     """Whether this is a further method of the call that runs: one that a subclass's method calls by `super()`."""
     running = scope.running
-    if running is None or running.lm is not lm or method in running.methods:
+    if running is None or running.lm is not lm or method in (running.method, *running.further):
         return False
-    running.methods.add(method)
+    running.further += (method,)
     return True
 
 
-class LMCall:
-    """One call of a language model: reserved before it is made, settled after it.
+class LMCall(Reports):
+    """One call of a language model: reserved before it is made, and settled after it by what DSPy reports to it.
 
     Attributes:
         args, kwargs: what the model is called with.
-        methods: those of the model's classes that the call has gone through.
+        method, further: those of the model's classes that the call has gone through.
 
     Raises:
         Refused: there is no room, or nobody waits for this candidate any more.
@@ -135,11 +136,12 @@ class LMCall:
     def __init__(
         self, scope: Scope, lm: Any, method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self._meter, self.lm, self._method, self.methods = scope.meter, lm, method, {method}
+        super().__init__(dspy.settings.get("usage_tracker"))
+        self._meter, self.lm, self.method = scope.meter, lm, method
+        self.further: tuple[Callable[..., Any], ...] = ()
         self.args, self.kwargs = prompted(scope, lm, args, kwargs)
         self._messages = kwargs.get("messages")
         self._scope = scope  # the one around: that of the call refers to the call
-        self._reports = Reports(dspy.settings.get("usage_tracker"))
         self._handed_over = False
         self._announced: AbstractContextManager[Any] | None = None
 
@@ -152,10 +154,9 @@ class LMCall:
             self._meter.start(self, call)
         except (BudgetExhausted, ConfigurationError, MeterClosed) as error:
             raise Refused(str(error)) from error
-        modules = [*(dspy.settings.get("caller_modules") or []), self._reports]
+        modules = [*(dspy.settings.get("caller_modules") or []), self]
         inside = self._scope.calling(self)
-        self._settings = scoped(inside, usage_tracker=self._reports, caller_modules=modules)
-        self._settings.__enter__()
+        self._settings = enter(inside, usage_tracker=self, caller_modules=modules)
         messages = self.kwargs.get("messages")
         if messages is not self._messages:  # with hints; the adapter's own that it knows are others
             self._announced = message_call(self.lm, messages)
@@ -165,20 +166,20 @@ class LMCall:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if self._announced is not None:
             self._announced.__exit__(kind, error, traceback)
-        self._settings.__exit__(kind, error, traceback)
+        leave(self._settings)
         if error is None:
             return
         if self._handed_over:
             self._charge_own()
         else:
-            self._meter.fail(self, "reserve" if self._reports.counts else _charge(error))
+            self._meter.fail(self, "reserve" if self.counts else _charge(error))
 
     def goes_without(self, error: Exception) -> bool:
         """Whether the call can be tried again: without the candidate's number, which the error says is refused."""
         if not refuses_number(self.lm, error, self.kwargs):
             return False
         del self.kwargs[NUMBER]
-        self.methods = {self._method}
+        self.further = ()
         return True
 
     def hand_over(self) -> None:
@@ -195,7 +196,7 @@ class LMCall:
         said = outputs if isinstance(outputs, list) else []
         if self._scope.hints and self._scope.written is not None:
             self._scope.written.extend(text for output in said if (text := text_of(output).strip()))
-        counted, (entered, cached, requests) = self._reports.counts, self._reports.entry()
+        counted, (entered, cached, requests) = self.counts, self.entry()
         # DSPy reports every call that it made, even if the usage is empty.
         cached = cached or (entered is None and tells_usage(self.lm))
         usage = counted or entered or {}
@@ -213,7 +214,7 @@ class LMCall:
 
     def _charge_own(self) -> None:
         """Charge what a model used itself that passed a part of its call on."""
-        counts = {name: (self._reports.counts or {}).get(name) for name in ("prompt_tokens", "completion_tokens")}
+        counts = {name: (self.counts or {}).get(name) for name in ("prompt_tokens", "completion_tokens")}
         if any(counts.values()):
             self._meter.unreserved(**counts, model=str(getattr(self.lm, "model", type(self.lm).__name__)))
 

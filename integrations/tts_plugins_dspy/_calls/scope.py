@@ -8,6 +8,7 @@ usage tracker or language model a program sets there, it leaves this entry as it
 from __future__ import annotations
 
 import hashlib
+from contextvars import Token
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,26 +81,39 @@ def standing_scope() -> Any:
     return thread_local_overrides.get().get(_SETTING)
 
 
-class scoped:
-    """DSPy's settings with this scope, and with others: `dspy.context`, in a third of its time and objects.
+def enter(scope: Scope | object | None, **settings: Any) -> Token[Any]:
+    """Set DSPy's settings with this scope, and with others, and return what `leave` takes.
 
-    Each call of a candidate has its own settings. DSPy 3.0 to 3.4 keep them in the same context variable.
+    It is `dspy.context`, in a third of its time and objects: each call of a candidate has its own settings. DSPy 3.0 to
+    3.4 keep them in the same context variable.
     """
+    all_of_them = dotdict(main_thread_config)
+    all_of_them.update(thread_local_overrides.get())
+    all_of_them.update(settings)
+    all_of_them[_SETTING] = scope
+    entered: Token[Any] = thread_local_overrides.set(all_of_them)
+    return entered
 
-    __slots__ = ("_held",)
+
+def leave(entered: Token[Any]) -> None:
+    """Set the settings that were there before `enter`."""
+    thread_local_overrides.reset(entered)
+
+
+class scoped:
+    """DSPy's settings with this scope, and with others, from `enter` to `leave`."""
+
+    __slots__ = ("_held", "_scope")
 
     def __init__(self, scope: Scope | object | None, **settings: Any) -> None:
-        settings[_SETTING] = scope
+        self._scope = scope
         self._held: Any = settings
 
     def __enter__(self) -> None:
-        all_of_them = dotdict(main_thread_config)
-        all_of_them.update(thread_local_overrides.get())
-        all_of_them.update(self._held)
-        self._held = thread_local_overrides.set(all_of_them)
+        self._held = enter(self._scope, **self._held)
 
     def __exit__(self, *_: object) -> None:
-        thread_local_overrides.reset(self._held)
+        leave(self._held)
 
 
 def ledger_around() -> Ledger | None:

@@ -106,13 +106,19 @@ class Reports:
 
     Attributes:
         counts: the token counts; None if nothing was reported, as after an answer from the cache.
-        history: the entry.
     """
 
     def __init__(self, standing: Any) -> None:
         self._standing: Any = standing._standing if isinstance(standing, Reports) else standing
         self.counts: dict[str, Any] | None = None
-        self.history: list[dict[str, Any]] = []
+        self._history: list[dict[str, Any]] | None = None
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The entry, in a list that is made when it comes: the call is under way for long without one."""
+        if self._history is None:
+            self._history = []
+        return self._history
 
     def add_usage(self, lm: str, usage_entry: dict[str, Any]) -> None:
         """Remember it: a call of several requests may tell of each."""
@@ -133,7 +139,7 @@ class Reports:
 
         There is one for each choice, or one for all of them. Counts and requests are None where there is no entry.
         """
-        entry = self.history[-1] if self.history else {}
+        entry = self._history[-1] if self._history else {}
         usage, response = entry.get("usage"), entry.get("response")
         requests = len(response) if isinstance(response, tuple) and response else 1
         return (

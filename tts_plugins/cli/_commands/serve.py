@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tts_plugins._internal.http_errors import shown_address
 from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments.groups import BudgetGroup, grouped
@@ -159,7 +160,7 @@ def _serve(settings: ServerSettings, workers: int) -> None:
         settings = ServerSettings.from_json(settings.to_json().replace('"port": 0', f'"port": {port}'))
     download = Download(stderr())
     try:
-        serve(settings, workers=workers, sock=sock, progress=download, starting=lambda: _greet(settings))
+        serve(settings, workers=workers, sock=sock, progress=download, starting=lambda: greet(settings))
     except (KeyboardInterrupt, asyncio.CancelledError):
         pass
     finally:
@@ -167,7 +168,7 @@ def _serve(settings: ServerSettings, workers: int) -> None:
         sock.close()
 
 
-def _greet(settings: ServerSettings) -> None:
+def greet(settings: ServerSettings) -> None:
     """Print the server's address, and a command to try."""
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
     address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
@@ -179,7 +180,8 @@ def _greet(settings: ServerSettings) -> None:
         f'{{"model": "{model}", "messages": [{{"role": "user", "content": "What is 17 + 25?"}}], '
         '"max_tokens": 64, "tts": {"n": 4}}'
     )
-    say(f"tts-plugins serves {settings.base_url or 'the embedded model'} at {address}/v1")
+    upstream = "the embedded model" if settings.base_url is None else shown_address(settings.base_url)
+    say(f"tts-plugins serves {upstream} at {address}/v1")
     if settings.view:
         say(f"solves can be watched at {address}/view/")
     say(f"try:\n  curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'")

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from tts_plugins.budget import PICO, Amount, Budget
-from tts_plugins.errors import TTSError
+from tts_plugins.errors import BudgetExhausted, TTSError
 from tts_plugins.server.budgets.tenants import Tenant, tightest
 from tts_plugins.server.errors import APIError, busy, used_up
 
@@ -100,6 +100,14 @@ class Grant:
     taken: Amount = NONE
     periods: tuple[Period, ...] = ()
 
+    def explain(self, error: BaseException) -> None:
+        """Add to the error of a request that does not fit what its caller cannot know of the limit."""
+        if self.periods and self.tenant.request is None and isinstance(error, BudgetExhausted):
+            error.args = (
+                f"{error}. One request may reserve a {SHARE}th of its day's or month's budget, or what is left of it; "
+                "the server's operator can set another limit as `request`",
+            )
+
 
 class Accounts:
     """Grants for requests, from the tenants' balances.
@@ -107,10 +115,13 @@ class Accounts:
     Args:
         store: None where no tenant has limits over many requests.
         patience: seconds that a request waits for others to give back what they took.
+        clock: returns the time, which says what day and month it is.
     """
 
-    def __init__(self, store: UsageStore | None, patience: float) -> None:
-        self._store, self._patience = store, patience
+    def __init__(
+        self, store: UsageStore | None, patience: float, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._store, self._patience, self._clock = store, patience, clock
 
     async def grant(self, tenant: Tenant, asked: Budget | None) -> Grant:
         """Return a budget for one request: all that `asked`, the tenant's limits and the periods leave it.
@@ -121,10 +132,9 @@ class Accounts:
         budget = tightest(asked, tenant.request)
         if not tenant.periods or self._store is None:
             return Grant(tenant, budget)
-        periods = periods_of(tenant, datetime.now(UTC))
-        wanted = _wanted(budget, periods)
+        wanted = _wanted(budget, periods_of(tenant, self._clock()))
         try:
-            taken = await self._take(self._store, tenant, periods, wanted)
+            taken, periods = await self._take(self._store, tenant, wanted)
         except StoreFailed as error:
             raise _unavailable() from error
         limits = {name: value for name, value in _as_limits(taken, wanted).items() if value}
@@ -144,12 +154,13 @@ class Accounts:
         if self._store is not None:
             await self._store.close()
 
-    async def _take(self, store: UsageStore, tenant: Tenant, periods: tuple[Period, ...], wanted: Amount) -> Amount:
+    async def _take(self, store: UsageStore, tenant: Tenant, wanted: Amount) -> tuple[Amount, tuple[Period, ...]]:
         end, pause = time.monotonic() + self._patience, _FIRST_PAUSE
         while True:
+            periods = periods_of(tenant, self._clock())  # a new day may begin while it waits
             taken = await _taken(store, tenant, periods, wanted, whole=True)
             if taken is not None:
-                return taken
+                return taken, periods
             balances = await store.balances(tenant.name, periods)
             # Were all in flight to give back all they took, would there be more for this one?
             settled = {key: Balance(charged=b.spent, spent=b.spent) for key, b in balances.items()}
@@ -157,7 +168,7 @@ class Accounts:
             if most is None:
                 raise used_up(f"{_used_up(periods, settled)} of {tenant.name} is used up.")
             if now == most and (taken := await _taken(store, tenant, periods, wanted, whole=False)) is not None:
-                return taken
+                return taken, periods
             if time.monotonic() > end:
                 raise busy("Requests in flight hold what is left of your budget; try again when they have ended.")
             await asyncio.sleep(pause)

@@ -46,11 +46,13 @@ class RedisStore:
         try:
             from redis import asyncio as redis
         except ImportError as error:
-            raise MissingExtraError(f"store={url.partition('@')[2] or url!r} needs redis: pip install redis") from error
+            raise MissingExtraError("store: an address of Redis needs redis: pip install redis") from error
         try:
             self._client: Any = redis.from_url(url, decode_responses=True, socket_timeout=10, socket_connect_timeout=5)
-        except ValueError as error:
-            raise ConfigurationError(f"store: not an address of Redis ({error}); use redis://host:6379/0") from error
+        except ValueError:  # it may quote a part of the password
+            raise ConfigurationError(
+                "store: not an address of Redis; use redis://host:6379/0, and %2F for a / in its password"
+            ) from None
         self._take = self._client.register_script(_TAKE)
 
     async def take(self, tenant: str, periods: tuple[Period, ...], wanted: Amount, *, whole: bool) -> Amount | None:

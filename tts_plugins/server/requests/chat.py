@@ -119,6 +119,7 @@ class ChatCall:
             return Outcome(result, ledger.usage, exchange)
         except BaseException as error:
             failed = error
+            grant.explain(error)
             raise
         finally:
             EXCHANGE.reset(token)

@@ -67,6 +67,12 @@ class Profiles:
         head, _, rest = model.partition("/")
         return (head, rest) if rest and head in self.known else (self._settings.profile, model)
 
+    def misspelt(self, model: str) -> str | None:
+        """Return what `PROFILE/MODEL` may mean if its profile is not known, and its name is close to a known one."""
+        head, _, rest = model.partition("/")
+        near = [] if head in self.known or not rest else difflib.get_close_matches(head, self.known, 1, 0.7)
+        return f"{near[0]}/{rest}" if near else None
+
     def search(self, request: ChatRequest, models: Sequence[str]) -> Search:
         """Return how a request is answered; `models` are those that callers may name, any where there are none.
 
