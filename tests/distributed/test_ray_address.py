@@ -31,7 +31,7 @@ def refused(address: str) -> str:
     started = time.monotonic()
     with pytest.raises(ConfigurationError) as caught:
         _probe(address)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     return str(caught.value)
 
 

@@ -81,11 +81,10 @@ def best(module: Any, n: int = 4, **settings: Any) -> Scaled:
 
 
 def test_forward_gives_the_best_prediction_of_concurrent_candidates(server: LoopbackServer, lm: Any) -> None:
-    server.configure(latency=0.5)
-    began = time.monotonic()
+    server.configure(latency=2.0)  # in which all of them come, on a busy machine too
     prediction = best(program(), n=8)(question="How far?")
     assert isinstance(prediction, dspy.Prediction) and prediction.answer == 7
-    assert server.counts.requests == 8 and server.counts.peak == 8 and time.monotonic() - began < 2
+    assert server.counts.requests == 8 and server.counts.peak == 8
 
 
 async def test_acall_drives_the_modules_own_coroutine(server: LoopbackServer, lm: Any) -> None:
@@ -519,12 +518,13 @@ def test_threads_of_dspy_parallel_pay_into_the_account_around_them(server: Loopb
 
 
 def test_calls_that_end_after_their_search_are_charged_once(server: LoopbackServer, lm: Any) -> None:
-    server.configure(latency=0.6)
+    server.configure(latency=2.5)
     account = Ledger(Budget(calls=4))
     with pytest.raises(DeadlineExceeded):
-        best(program(), budget=Ledger(Budget(seconds=0.2), inside=account))(question="late?")
+        best(program(), budget=Ledger(Budget(seconds=1.0), inside=account))(question="late?")
     charged = account.spent
-    time.sleep(1)  # the calls, which nobody could stop, have ended by now
+    server.wait(timeout=60)
+    time.sleep(0.3)  # the calls, which nobody could stop, have ended by now
     assert server.counts.requests == charged.calls == 4
     assert account.spent == charged and account.overshoot.calls == 0
 

@@ -34,6 +34,7 @@ from langchain_openai import ChatOpenAI, OpenAI
 from tts_plugins_langchain import SampleCache, ScaledChatModel, scale
 from tts_plugins_langchain.metering import METERED
 
+from tests.waiting import block_until
 from tts_plugins import BestOfN, Budget, Candidate, Ledger, Problem, Score, SelfConsistency
 from tts_plugins.budget import Bound
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, UnboundedCallError, UnknownPriceError
@@ -371,21 +372,18 @@ def test_a_thread_left_behind_makes_no_further_call(server: LoopbackServer) -> N
 
     def step(value: Any) -> str:
         first.set()
-        gone.wait(10)
+        gone.wait(60)
         try:
             return str(model.invoke("again").content)
         except Exception as error:
             said.append(type(error).__name__)
             raise
 
-    account = Ledger(Budget(seconds=0.2))
+    account = Ledger(Budget(seconds=1))
     with pytest.raises(TimeoutError):
         scale(RunnableLambda(step), n=1, verifier=last, budget=account).invoke({"x": 1})
     gone.set()
-    for _ in range(100):
-        if said:
-            break
-        threading.Event().wait(0.02)
+    block_until(lambda: said)
     assert said == ["MeterClosed"] and server.wait().requests == 0
 
 

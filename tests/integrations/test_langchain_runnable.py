@@ -27,6 +27,7 @@ from langchain_core.tracers.base import BaseTracer
 from pydantic import BaseModel
 from tts_plugins_langchain import ScaledRunnable, scale
 
+from tests.waiting import block_until, until
 from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, DeadlineExceeded
 from tts_plugins.stopping import Threshold
@@ -196,15 +197,18 @@ async def test_sync_invoke_from_eight_threads_inside_a_running_loop() -> None:
     counters = [Counter(sleep=0.02) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(best(c.chain, 8).invoke, "?") for c in counters]
-        found = [f.result(timeout=20) for f in futures]
+        found = [f.result(timeout=60) for f in futures]
     assert found == ["answer 7"] * 8 and [c.calls for c in counters] == [8] * 8
 
 
 def test_sync_candidates_run_at_once_on_threads() -> None:
-    counter = Counter(sleep=0.1)
-    start = time.perf_counter()
-    best(counter.chain, 8).invoke("?")
-    assert counter.peak == 8 and len(counter.threads) == 8 and time.perf_counter() - start < 0.7
+    together, threads = threading.Barrier(8, timeout=60), set[int]()
+
+    def step(value: Any) -> str:
+        threads.add(threading.get_ident())
+        return f"answer {together.wait()}"
+
+    assert best(RunnableLambda(step), 8).invoke("?") == "answer 7" and len(threads) == 8
 
 
 def test_callback_handlers_do_not_wait_for_the_few_threads_of_the_default_pool() -> None:
@@ -590,27 +594,32 @@ def test_each_candidate_is_a_child_run_with_index_and_score(how: str) -> None:
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 def test_runs_of_failed_and_cancelled_candidates_end_too(how: str) -> None:
-    counter = Counter()
+    counter, over, recorder = Counter(), threading.Event(), Recorder()
+
+    def lost() -> bool:
+        """Whether the run of the first one has ended."""
+        roots = [run for run in list(recorder.run_map.values()) if run.parent_run_id is None]
+        return any(child.error for root in roots for child in root.child_runs)
 
     def step(value: str) -> str:
         k = counter._take()
         if k == 0:
             raise ValueError("lost")
-        time.sleep(0.6 if k == 2 else 0.2)  # by when the first one is lost, however busy the machine
+        over.wait(60) if k == 2 else block_until(lost)
         return f"answer {k}"
 
     async def astep(value: str) -> str:
         k = counter._take()
         if k == 0:
             raise ValueError("lost")
-        await asyncio.sleep(5 if k == 2 else 0.2)
+        await (asyncio.sleep(60) if k == 2 else until(lost))
         return f"answer {k}"
 
-    recorder = Recorder()
     strategy = BestOfN(n=3, stop=Threshold(0.01), wave=3)
     scaled = scale(RunnableLambda(step, afunc=astep), strategy=strategy, verifier=number)
     config: RunnableConfig = {"callbacks": [recorder]}
     scaled.invoke("?", config) if how == "sync" else asyncio.run(scaled.ainvoke("?", config))
+    over.set()
     (root,) = recorder.roots
     errors = sorted(run.error or "" for run in root.child_runs)
     assert errors[0] == "" and errors[1].startswith("CancelledError") and "lost" in errors[2]

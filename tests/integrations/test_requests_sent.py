@@ -146,7 +146,7 @@ def test_what_connections_of_the_users_send_unseen_costs_its_reserve() -> None:
         for _ in range(2):
             with pytest.raises((DeadlineExceeded, BudgetExhausted)):
                 solve_sync(
-                    "q", model=model, strategy=SelfConsistency(n=20), budget=Ledger(Budget(seconds=0.7), inside=ledger)
+                    "q", model=model, strategy=SelfConsistency(n=20), budget=Ledger(Budget(seconds=2.0), inside=ledger)
                 )
         assert (ledger.spent.calls, server.counts.requests) == (20, 20)
 

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from tests.serving import ASK, Serving, frames, free_port, serving
+from tests.waiting import until
 from tts_plugins.testing.loopback import Fault, LoopbackServer, Reply
 
 PROFILES = """
@@ -374,7 +375,7 @@ def test_the_deadline_is_kept(folder: str) -> None:
         for streamed in (False, True):
             start = time.monotonic()
             got, body = chat(served, stream=streamed)
-            assert time.monotonic() - start < 3
+            assert time.monotonic() - start < 30
             assert (body["error"] if got != 200 else frames(body)[-1]["error"])["code"] == "timeout"
 
 
@@ -384,20 +385,27 @@ def test_the_deadline_is_kept(folder: str) -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_disconnect_cancels_the_upstream_s_work(folder: str, streamed: bool) -> None:
     with (
-        LoopbackServer(reply="4", latency=30) as upstream,
+        LoopbackServer(reply="4", latency=60) as upstream,
         serving(base_url=upstream.base_url, directory=folder) as served,
     ):
-        asyncio.run(_leave(served, {**ASK, "stream": streamed, "tts": {"n": 4}}))
-        upstream.wait(lambda counts: counts.active == 0 and counts.requests > 0, timeout=3)
-        assert served.quiet(2)
+        asyncio.run(_leave(served, upstream, {**ASK, "stream": streamed, "tts": {"n": 4}}))
+        upstream.wait(lambda counts: counts.active == 0 and counts.requests > 0, timeout=25)
+        assert served.quiet()
 
 
-async def _leave(served: Serving, body: Any) -> None:
-    async with aiohttp.ClientSession() as session:
-        with pytest.raises((TimeoutError, asyncio.TimeoutError)):
-            async with asyncio.timeout(1):
-                async with session.post(f"{served.url}/chat/completions", json=body) as answer:
-                    await answer.read()
+async def _leave(served: Serving, upstream: LoopbackServer, body: Any) -> None:
+    async def ask() -> None:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{served.url}/chat/completions", json=body) as answer,
+        ):
+            await answer.read()
+
+    asking = asyncio.ensure_future(ask())
+    await until(lambda: upstream.counts.active)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
 
 
 # Endpoints that pass through

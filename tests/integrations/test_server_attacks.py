@@ -153,8 +153,8 @@ def test_a_hostile_upstream_is_answered_for_and_shown_to_nobody(
     [
         ("http://10.1.2.3:8000/v1", "at http://10.1.2.3:8000/v1/x, or 10.1.2.3:8000; 10.1.2.30 is another",
          "at …, or …; 10.1.2.30 is another"),
-        ("https://llm.internal.example/v1", "see https://docs.example/a and LLM.internal.example.",
-         "see https://docs.example/a and …."),
+        ("https://llm.internal.example/v1", "see docs.example/a and LLM.internal.example.",
+         "see docs.example/a and …."),
         ("http://vllm:8000/v1", "vllm serves; vllm:8000 and http://vllm/v1 do not", "vllm serves; … and … do not"),
         ("http://[::1]:8000/v1", "at http://[::1]:8000/v1", "at …"),
         ("http://me:pass-word-9@10.1.2.3/v1", "pass-word-9 at http://me:pass-word-9@10.1.2.3/v1", "… at …"),
@@ -234,3 +234,31 @@ def test_callers_that_read_nothing_of_their_streams_lose_their_places() -> None:
             for connection in stalled:
                 connection.close()
         assert served.quiet()
+
+
+@pytest.mark.parametrize("status", [400, 401, 307])
+def test_a_judge_s_address_and_key_are_shown_to_nobody(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+
+    def reply(request: RawRequest) -> RawReply:
+        said = f"{request.headers.get('authorization')} may not ask {judge.base_url}"
+        return RawReply({"error": {"message": said}}, status, {"Location": "http://127.0.0.1:1/x"})
+
+    with RawServer(reply) as judge, LoopbackServer(reply=["4", "5"]) as upstream:
+        address = judge.base_url.replace("127.0.0.1", "localhost")  # another one than the upstream's
+        (tmp_path / "tts-plugins.toml").write_text(
+            '[profiles.j]\nstrategy = { type = "best-of-n", n = 2 }\n[profiles.j.verifier]\ntype = "rubric"\n'
+            'rubric = "polite"\n[profiles.j.verifier.model]\ntype = "openai"\nmodel = "m"\n'
+            f'base_url = "{address}"\napi_key_env = "JUDGE_KEY"\n'
+        )
+        with serving(base_url=upstream.base_url, directory=str(tmp_path)) as served:
+            answer = served.post(CHAT, {**ASK, "model": "j/loopback"})
+            seen = [json.dumps(answer[1])]
+            for solve in served.get("/view/api/solves")[1]:
+                seen += [
+                    json.dumps(served.get(f"/view/api/solve/{solve['id']}{tail}")[1]) for tail in ("", "/trace.json")
+                ]
+            assert answer[0] >= 400 and len(seen) == 3
+            assert not [s for s in seen if KEY in s or address[7:-3] in s or judge.base_url[7:-3] in s]

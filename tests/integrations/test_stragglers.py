@@ -26,12 +26,12 @@ SEARCHES: list[Any] = [
     DVTS(n=8, beam_width=4, max_steps=6, straggler=4.0),
     ParticleFilter(n=4, max_steps=6, straggler=4.0),
 ]
-SLOW = 30.0
+SLOW = 90.0  # a third of it is what a busy machine may take
 
 
 def reply(body: Body, index: int) -> Reply:
     """Every sixth seed is slow, at whatever level; some level has one."""
-    return replace(vllm(body, index), latency=SLOW if index % 6 == 0 else 0.05)
+    return replace(vllm(body, index), latency=SLOW if index % 6 == 0 else 0.15)
 
 
 async def searched(server: LoopbackServer, strategy: Any, budget: Any, **settings: Any) -> Result:
@@ -95,14 +95,14 @@ async def test_a_small_budget_is_kept_to_the_call() -> None:
 
 async def test_waiting_for_a_place_is_not_straggling() -> None:
     """With one place for four, the last waits three times as long as the first took."""
-    with LoopbackServer(reply=vllm, latency=0.1) as server:
-        strategy = BeamSearch(n=4, beam_width=2, max_steps=1, straggler=1.8)
+    with LoopbackServer(reply=vllm, latency=0.5) as server:
+        strategy = BeamSearch(n=4, beam_width=2, max_steps=1, straggler=2.5)
         result = await searched(server, strategy, None, concurrency=1)
         assert len(result.candidates) == 4 and server.counts.aborted == 0
 
 
 async def test_a_late_one_frees_its_place() -> None:
-    with LoopbackServer(reply=vllm, latency=lambda number: SLOW if number == 2 else 0.05) as server:
+    with LoopbackServer(reply=vllm, latency=lambda number: SLOW if number == 2 else 0.3) as server:
         strategy = BeamSearch(n=6, beam_width=6, max_steps=1, straggler=4.0)
         result = await searched(server, strategy, None, concurrency=2)
         assert len(result.candidates) == 5  # the other place worked on, and its own was free again
@@ -111,7 +111,7 @@ async def test_a_late_one_frees_its_place() -> None:
 async def test_a_late_score_loses_its_child() -> None:
     class Late(TableVerifier):
         async def score(self, run: Any, candidate: Candidate) -> Any:
-            await asyncio.sleep(SLOW if candidate.text == "take 2" else 0.03)
+            await asyncio.sleep(SLOW if candidate.text == "take 2" else 0.2)
             return await super().score(run, candidate)
 
     start = time.monotonic()
@@ -127,16 +127,17 @@ async def test_a_late_score_loses_its_child() -> None:
 class Asking(TableVerifier):
     """It thinks for a while, and then asks a model; "hang" it never decides."""
 
-    def __init__(self) -> None:
+    def __init__(self, **seconds: float) -> None:
         super().__init__({}, default=[0.5])
         self.model, self.cancelled = ScriptedModel(["yes"], latency=0.01), 0
+        self.seconds = {"hang": SLOW, **seconds}
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
         return await self.model.bound(problem)
 
     async def score(self, run: Any, candidate: Candidate) -> Any:
         try:
-            await asyncio.sleep({"hang": SLOW, "same": 0.25}.get(candidate.text, 0.05))
+            await asyncio.sleep(self.seconds.get(candidate.text, self.seconds["others"]))
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -145,13 +146,16 @@ class Asking(TableVerifier):
 
 
 async def test_a_late_child_takes_no_other_of_its_text_along() -> None:
-    """The fourth began the scoring that the sixth and the seventh, sent later, wait for in time."""
+    """The fourth began the scoring that the sixth and the seventh, sent later, wait for in time.
+
+    The limit is 1.8 * 1.26 s: the scoring ends after 3 s for the fourth, and after 1.8 s for those sent 1.2 s later.
+    """
     model = ScriptedStepModel(
         lambda candidate, number: "same" if number in (3, 5, 6) else f"take {number}",
-        latency=0.1,
+        latency=1.2,
         limits=Limits(concurrency=4),
     )
-    ledger, verifier = Ledger(Budget(calls=14)), Asking()
+    ledger, verifier = Ledger(Budget(calls=14)), Asking(others=0.05, same=1.8)
     result = await solve(
         "?", model=model, verifier=verifier, budget=ledger, seed=1,
         strategy=BeamSearch(n=7, beam_width=7, max_steps=1, straggler=1.8),
@@ -164,7 +168,7 @@ async def test_a_late_child_takes_no_other_of_its_text_along() -> None:
 
 
 async def test_a_scoring_that_nobody_waits_for_any_more_ends() -> None:
-    verifier = Asking()
+    verifier = Asking(others=0.3)
     model = ScriptedStepModel(lambda candidate, number: "hang" if number in (2, 3) else f"take {number}")
     ledger, start = Ledger(Budget(calls=50)), time.monotonic()
     result = await solve(
@@ -182,7 +186,7 @@ class Hanging(ScriptedStepModel):
     async def expand(self, candidate: Candidate, seeds: Any, *, greedy: bool = False) -> Any:
         made = await super().expand(candidate, seeds, greedy=greedy)
         text = made.generations[0].text
-        await asyncio.sleep(SLOW if text == "hang" else 0.03)
+        await asyncio.sleep(SLOW if text == "hang" else 0.2)
         if text == "refuse":
             raise RequestRefused("too long")
         return made

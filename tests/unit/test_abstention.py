@@ -340,6 +340,6 @@ async def test_strategies_that_return_something_else_say_so() -> None:
 
 async def test_the_deadline_holds_over_the_escalation() -> None:
     slow = says("7", name="large", latency=600)
-    result = await solve(ASKED, model=says("1", "2"), escalate=slow, budget=Budget(seconds=1), **ESCALATE)
+    result = await solve(ASKED, model=says("1", "2"), escalate=slow, budget=Budget(seconds=2), **ESCALATE)
     assert result.stopped == "deadline" and result.abstained is not None and result.usage.calls == 3
     assert "DeadlineExceeded" in result.abstained.reason

@@ -21,6 +21,7 @@ pytest.importorskip("aiohttp")
 
 from rich.console import Console
 
+from tests.waiting import block_until
 from tts_plugins import BestOfN, ComputeOptimal, Ledger, SelfConsistency, __version__
 from tts_plugins.cli import main
 from tts_plugins.cli._arguments import strategy as typed
@@ -72,7 +73,7 @@ def check(problem, candidate):
 
 
 SLOW = """
-import asyncio
+import asyncio, pathlib
 
 class Slow:
     name = "slow"
@@ -82,7 +83,8 @@ class Slow:
         return FREE
 
     async def score_set(self, run, candidates):
-        await asyncio.sleep(60)
+        pathlib.Path(__file__).with_suffix(".begun").touch()
+        await asyncio.sleep(600)
 
 slow = Slow()
 """
@@ -412,7 +414,7 @@ def test_without_the_extra_one_line_says_so() -> None:
         "u.find_spec = lambda name, *rest: None if name in ('typer', 'rich') else find(name, *rest)\n"
         "from tts_plugins.cli import main; sys.exit(main(['demo']))"
     )
-    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, env=_environment(), timeout=30)
+    done = subprocess.run([sys.executable, "-c", hide], capture_output=True, text=True, env=_environment(), timeout=120)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr == "tts-plugins: the command line needs typer and rich: pip install 'tts-plugins[cli]'\n"
 
@@ -433,7 +435,7 @@ def _start(server: LoopbackServer, *options: str) -> subprocess.Popen[str]:
 def test_where_nobody_can_see_it(server: LoopbackServer, to: str, code: int, said: str) -> None:
     """Regression: a closed stdout ended in an AttributeError after all the work."""
     command = f"{sys.executable} -W error -m tts_plugins solve x --n 2 --model m --base-url {server.base_url} {to}"
-    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=_environment(), timeout=60)
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=_environment(), timeout=120)
     assert ended.returncode == code and said in ended.stderr
     assert "Traceback" not in ended.stderr and "should not have happened" not in ended.stderr
     assert "Exception ignored" not in ended.stderr
@@ -444,24 +446,24 @@ def test_where_nobody_can_see_it(server: LoopbackServer, to: str, code: int, sai
 class TestInterrupt:
     def test_the_best_so_far_is_returned(self, sent: signal.Signals) -> None:
         with LoopbackServer(
-            reply="The answer is 4.", latency=lambda i: 0.0 if i < 2 else 60.0, honours_n=False
+            reply="The answer is 4.", latency=lambda i: 0.0 if i < 2 else 600.0, honours_n=False
         ) as server:
             process = _start(server, "--n", "6", "--json")
-            server.wait(lambda counts: counts.requests >= 6, timeout=20)
-            time.sleep(0.5)  # the first two have been read
+            server.wait(lambda counts: counts.requests >= 6, timeout=120)
+            time.sleep(1.0)  # the first two have been read
             process.send_signal(sent)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
         found = json.loads(out)
         assert found["stopped"] == "cancelled" and found["answer"] == "4"
         assert "again to give up" in err
 
     def test_without_any_candidate(self, sent: signal.Signals) -> None:
-        with LoopbackServer(latency=60.0) as server:
+        with LoopbackServer(latency=600.0) as server:
             process = _start(server, "--n", "2")
-            server.wait(lambda counts: counts.active >= 1, timeout=20)
+            server.wait(lambda counts: counts.active >= 1, timeout=120)
             process.send_signal(sent)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=120)
         assert (process.returncode, out) == (130, "")
         assert "interrupted before the first candidate" in err and "Traceback" not in err
 
@@ -469,10 +471,10 @@ class TestInterrupt:
         slow = write(tmp_path / "slow.py", SLOW)
         with LoopbackServer() as server:
             process = _start(server, "--n", "2", "--verifier", f"python:{slow}:slow")
-            server.wait(lambda counts: counts.choices >= 2, timeout=20)
-            time.sleep(1.0)  # it scores now
+            server.wait(lambda counts: counts.choices >= 2, timeout=120)
+            block_until(slow.with_suffix(".begun").exists)
             process.send_signal(sent)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=120)
         assert (process.returncode, out) == (0, "ok\n"), err
 
     def test_one_after_the_other_until_it_has_ended(self, tmp_path: Path, sent: signal.Signals) -> None:
@@ -490,7 +492,7 @@ class TestInterrupt:
             while process.poll() is None and time.monotonic() < until:
                 process.send_signal(sent)
                 time.sleep(0.05)
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=120)
         assert (process.returncode, out) == (130, ""), err
         assert "what is done is kept in" in err and "interrupted" in err and "Traceback" not in err
 

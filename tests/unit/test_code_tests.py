@@ -191,10 +191,10 @@ async def test_a_test_that_ends_its_process_costs_itself_only(opened: Any) -> No
 
 @needs_sandbox
 async def test_the_time_for_all_tests_holds(opened: Any) -> None:
-    verifier = opened("x", timeout=0.6, test_timeout=0.4)
+    verifier = opened("x", timeout=1.5, test_timeout=1.0)
     outcomes = await verifier.check("def f(x):\n    while x: pass\n", ["assert f(1)"] * 5)
-    assert "longer than 0.4 s" in outcomes[0]
-    assert outcomes[-1] == "not reached within timeout=0.6 s"
+    assert "longer than 1 s" in outcomes[0]
+    assert outcomes[-1] == "not reached within timeout=1.5 s"
 
 
 @needs_sandbox
@@ -248,11 +248,12 @@ async def test_many_at_once_and_from_synchronous_code(opened: Any) -> None:
 
 @needs_sandbox
 async def test_a_deadline_kills_what_runs(opened: Any) -> None:
-    verifier = opened("assert add(1, 2) == 3", timeout=30.0, test_timeout=30.0)
+    verifier = opened("assert add(1, 2) == 3", timeout=300.0, test_timeout=300.0)
     loop = "def add(a, b):\n    while True: pass\n"
     model = ScriptedModel([RIGHT, loop])
+    await scored(verifier, RIGHT, RIGHT)  # its processes are there
     result = await asyncio.wait_for(
-        solve("?", model=model, strategy=BestOfN(n=2), verifier=verifier, budget=Budget(seconds=1.0)), 5
+        solve("?", model=model, strategy=BestOfN(n=2), verifier=verifier, budget=Budget(seconds=2.5)), 60
     )
     assert result.stopped == "deadline" and result.text == RIGHT
 

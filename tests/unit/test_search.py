@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -148,8 +149,6 @@ async def test_no_subtree_waits_for_another() -> None:
     def look(problem: Problem, candidate: Candidate) -> list[float]:
         order.append(len(candidate.steps))
         return value(problem, candidate)
-
-    import asyncio
 
     class Uneven(ScriptedStepModel):
         async def expand(self, candidate: Candidate, seeds: Sequence[int | None], *, greedy: bool = False) -> Any:
@@ -469,8 +468,11 @@ async def test_no_room_for_a_single_step() -> None:
 
 
 async def test_a_deadline_returns_the_best_so_far() -> None:
-    for strategy in ALL:
-        result = await solve(
-            "?", model=stepping(latency=0.1), strategy=strategy, verifier=verifier(), budget=Budget(seconds=0.25)
+    results = await asyncio.gather(
+        *(
+            solve("?", model=stepping(latency=0.7), strategy=strategy, verifier=verifier(), budget=Budget(seconds=2.0))
+            for strategy in ALL
         )
+    )
+    for result in results:
         assert result.stopped == "deadline" and len(result.best.steps) >= 1

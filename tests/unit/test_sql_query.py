@@ -48,12 +48,12 @@ async def scored(verifier: SQLVerifier, text: str) -> Any:
         ("WITH x AS (SELECT 1) DELETE FROM item", 0.0, "readonly"),
         ("-- DELETE\nSELECT name FROM item", 1.0, ""),
         ("", 0.0, "there is no query"),
-        (ENDLESS, 0.0, "longer than 0.3 s"),
+        (ENDLESS, 0.0, "longer than 1 s"),
         ("SELECT a.name FROM item a, item b, item c, item d", 0.0, "more than 10 rows"),
     ],
 )
 async def test_queries(shop: Path, text: str, score: float, says: str) -> None:
-    verifier = SQLVerifier(lambda: sqlite3.connect(shop), expected=[("a",), ("b",)], rows=10, timeout=0.3)
+    verifier = SQLVerifier(lambda: sqlite3.connect(shop), expected=[("a",), ("b",)], rows=10, timeout=1.0)
     best = await scored(verifier, text or " ") if text else await scored(verifier, "```sql\n\n```")
     assert best.score == score and says in best.feedback
     verifier.close()

@@ -57,7 +57,7 @@ class Server:
             store = None
         self.settings = settings
         self.upstream = Upstream(settings, progress)
-        self.observation = Observation(settings)
+        self.observation = Observation(settings, self.upstream.hide)
         self.service = Service(
             settings=settings, upstream=self.upstream, profiles=Profiles(settings),
             accounts=Accounts(store or store_of(settings, tenants), settings.queue_seconds), observer=self.observation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import prometheus_client as prometheus
@@ -22,13 +22,20 @@ from tts_plugins.viewer import Solves, Viewer
 
 _PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/models", "/health",
           "/metrics")  # fmt: skip
+# Of an event: what may quote the address of a server, such as a judge's.
+_QUOTING = ("error", "message", "model")
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class Observation:
-    """Watches requests. Labels have few values: a caller can make no new ones."""
+    """Watches requests. Labels have few values: a caller can make no new ones.
 
-    def __init__(self, settings: ServerSettings) -> None:
+    Args:
+        hide: takes out of a text what no caller may see.
+    """
+
+    def __init__(self, settings: ServerSettings, hide: Callable[[str], str] = str) -> None:
+        self._hide = hide
         self._registry = prometheus.CollectorRegistry()
         labels: dict[str, Any] = {"registry": self._registry, "namespace": "tts_plugins"}
         self._answers = prometheus.Counter("answers", "Answers by path and status.", ("path", "status"), **labels)
@@ -53,7 +60,13 @@ class Observation:
         self._begun[name] = time.monotonic()
         if self.solves is None:
             return None
-        return self.solves.begin(name, owner=tenant.name, profile=search.profile or "", account=ledger)
+        hear = self.solves.begin(name, owner=tenant.name, profile=search.profile or "", account=ledger)
+
+        def heard(event: Mapping[str, Any]) -> None:
+            shown = {key: self._hide(event[key]) for key in _QUOTING if isinstance(event.get(key), str)}
+            hear({**event, **shown} if shown else event)
+
+        return heard
 
     def end(self, name: str, search: Search, usage: Usage, result: Result | None, error: BaseException | None) -> None:
         """Count a solve that has ended."""

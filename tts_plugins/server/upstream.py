@@ -314,11 +314,14 @@ class _Sending:
 
 
 def hider(key: str | None, address: str) -> Callable[[str], str]:
-    """Return what takes the upstream's key and address out of a text, in whatever form they are quoted."""
+    """Return what takes the upstream's key and address out of a text, in whatever form they are quoted.
+
+    So are all other URLs: a judge of a profile may have a server of its own, and a redirect names one.
+    """
     secrets = secrets_in({}, key, url=address)
     host = re.escape(urlsplit(address).hostname or "")
     named = rf"(?<![\w.-]){host}(?![\w-])" if "." in host else rf"(?<![\w.-]){host}:\d+"
-    url = rf"https?://(?:[^\s/@'\"\\]*@)?\[?{host}\]?(?![\w.-]*\w)[^\s'\"\\<>(),;]*"
+    url = r"https?://[^\s'\"\\<>(),;]+"
     pattern = re.compile(rf"{url}|{named}(?::\d+)?", re.IGNORECASE)
     return lambda text: pattern.sub("…", without_secrets(text, secrets))
 
