@@ -24,7 +24,7 @@ def test_a_plain_choice() -> None:
 
 def test_parts_are_joined() -> None:
     made = generation(choice(content=[{"type": "text", "text": "a"}, {"type": "image_url"}, {"text": "b"}, "c"]))
-    assert made is not None and made.text == "ab"
+    assert made is not None and made.text == "abc"
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
@@ -34,11 +34,12 @@ def test_thinking_is_kept_beside_the_text(name: str) -> None:
     assert shown(choice(content="4", **{name: "2 + 2"})) == "42 + 2"
 
 
-def test_null_content_is_no_generation_unless_it_was_cut_or_calls_a_tool() -> None:
+def test_null_content_is_no_generation_unless_it_was_cut_or_thought_or_calls_a_tool() -> None:
     assert generation(choice(content=None)) is None
-    assert generation(choice(content=None, reasoning_content="hm")) is None
     assert generation(choice()) is None
     assert generation(SimpleNamespace(message=None)) is None and generation(SimpleNamespace()) is None
+    thought = generation(choice(content=None, reasoning_content="hm"))  # paid for, and another try would be as well
+    assert thought is not None and (thought.text, thought.reasoning) == ("", "hm")
     cut = generation(choice("length", content=None, reasoning_content="hm"))
     assert cut is not None and (cut.text, cut.finish_reason, cut.reasoning) == ("", "length", "hm")
     called = generation(choice("tool_calls", content=None, tool_calls=[CALL]))

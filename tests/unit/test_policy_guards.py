@@ -304,7 +304,10 @@ def test_raw_rewards_are_refused_and_a_named_squash_is_offered(
     [
         ({"candidates": 5}, "line 2, candidates: 5 must be a list"),
         ({"candidates": [{"answer": "a", "correct": True, "step_scores": 3.0}]}, "step_scores: 3.0 must be a list"),
-        ({"candidates": [{"answer": "a", "correct": True, "score": 10**400}]}, "score: 1000.* is outside of 0 to 1"),
+        (
+            {"candidates": [{"answer": "a", "correct": True, "score": 10**400}]},
+            "score: 1000.* must be a number from 0 to 1",
+        ),
         ({"candidates": [{"answer": "a", "correct": True, "score": "9"}]}, "score: '9' must be a number"),
     ],
     ids=repr,
