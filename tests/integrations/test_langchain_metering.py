@@ -333,7 +333,7 @@ def test_priced_verifiers_beside_metered_chains(server: LoopbackServer, how: str
 
     async def run() -> Any:
         try:
-            return await asyncio.wait_for(scaled.asolve({"x": 1}), 20)
+            return await asyncio.wait_for(scaled.asolve({"x": 1}), 60)
         finally:
             await judge._model.aclose()
 

@@ -212,7 +212,7 @@ def test_sync_candidates_run_at_once_on_threads() -> None:
 
 
 def test_callback_handlers_do_not_wait_for_the_few_threads_of_the_default_pool() -> None:
-    together = threading.Barrier(40, timeout=20)  # the default pool has 32 threads at most, and joins them at exit
+    together = threading.Barrier(40, timeout=60)  # the default pool has 32 threads at most, and joins them at exit
 
     class Slow(BaseCallbackHandler):
         raise_error = True
@@ -364,7 +364,7 @@ async def test_cancelled_inside_a_chain_is_a_failure_and_not_a_hang() -> None:
         raise asyncio.CancelledError
 
     with pytest.raises(AllCandidatesFailed, match="CancelledError"):
-        await asyncio.wait_for(best(RunnableLambda(lambda x: x, afunc=chain)).ainvoke("?"), 10)
+        await asyncio.wait_for(best(RunnableLambda(lambda x: x, afunc=chain)).ainvoke("?"), 60)
 
 
 def test_the_users_interrupt_passes_through() -> None:

@@ -58,7 +58,7 @@ def model_of(server: LoopbackServer, **settings: object) -> OpenAICompatibleMode
 
 
 async def busy(server: LoopbackServer, active: int) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while server.counts.active < active:  # noqa: ASYNC110 - it is another thread's
             await asyncio.sleep(0.01)
 
@@ -120,7 +120,7 @@ async def test_a_model_that_cannot_tell_is_charged_though_one_inside_it_could() 
             return reply.generations[0].text
 
         async def all_asked(_: SolveEvents) -> None:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while len(asked) < 20:  # noqa: ASYNC110 - user code may run on another loop
                     await asyncio.sleep(0)
 

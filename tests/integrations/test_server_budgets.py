@@ -308,7 +308,7 @@ def _await_port(port: int) -> None:
 def _ask(port: int) -> tuple[int, Any]:
     import http.client
 
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
         connection.request("POST", "/v1/chat/completions", json.dumps(ASK), headers)

@@ -91,7 +91,7 @@ def test_its_own_names_are_accepted(keyed: tuple[Serving, LoopbackServer], host:
 
 
 def _raw(served: Serving, host: str, **headers: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=120)
     try:
         connection.putrequest("POST", CHAT, skip_host=True)
         body = json.dumps(ASK).encode()

@@ -183,7 +183,7 @@ def test_never_overspent_by_threads_that_share_an_account() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=20)
+        thread.join(timeout=60)
         assert not thread.is_alive()
     assert worst[0] <= 40 and worst[1] <= 700
     assert ledger.spent.calls <= 40 and ledger.spent.tokens <= 700

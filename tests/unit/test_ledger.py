@@ -562,7 +562,7 @@ def test_waiting_across_threads() -> None:
             answered.set()
 
         ledger.ask(tokens(10), ready)
-        assert answered.wait(10)
+        assert answered.wait(60)
         box[0].settle(Usage())
         done.append("ok")
 
@@ -570,7 +570,7 @@ def test_waiting_across_threads() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert len(done) == 32 and empty(ledger)
 
 

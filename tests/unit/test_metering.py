@@ -154,7 +154,7 @@ class Metered:
 async def test_solves_over_a_metered_model_use_all_that_fits(tokens: int, candidates: int) -> None:
     await solve("?", model=Metered(), strategy=SelfConsistency(n=1))  # what prompts take is known from then on
     result = await asyncio.wait_for(
-        solve("?", model=Metered(), strategy=SelfConsistency(n=16), budget=Budget(tokens=tokens)), 20
+        solve("?", model=Metered(), strategy=SelfConsistency(n=16), budget=Budget(tokens=tokens)), 60
     )
     assert result.usage.tokens == 8 * len(result.candidates) <= tokens and len(result.candidates) >= candidates // 2
     assert (result.stopped == "budget") is (len(result.candidates) < 16)
@@ -201,4 +201,4 @@ def test_a_call_that_ends_after_its_meter_is_known_to_have_been_charged() -> Non
 
 async def test_too_small_a_budget_is_refused_at_once() -> None:
     with pytest.raises(BudgetExhausted):
-        await asyncio.wait_for(solve("?", model=Metered(), budget=Budget(tokens=3)), 20)
+        await asyncio.wait_for(solve("?", model=Metered(), budget=Budget(tokens=3)), 60)

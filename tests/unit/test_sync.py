@@ -316,7 +316,7 @@ def test_no_wake_up_is_lost() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=60)
     assert ends == {name: [[f"{name.upper()}{i}" for i in range(500)]] * 2 for name in "abc"}
 
 

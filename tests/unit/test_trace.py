@@ -110,7 +110,7 @@ async def test_it_can_be_read_from_another_thread_while_it_grows() -> None:
         await asyncio.sleep(0)
     trace.close(root)
     stop.set()
-    thread.join(timeout=20)
+    thread.join(timeout=60)
     assert errors == [] and len(trace) == 301
 
 

@@ -78,7 +78,7 @@ def test_two_at_once_both_get_whole_weights(tmp_path: Path) -> None:
     both = threading.Barrier(2)
 
     def fetch(folder: Path) -> Path:
-        both.wait(10)
+        both.wait(60)
         return client()(folder)
 
     results: list[bytes] = []
@@ -89,7 +89,7 @@ def test_two_at_once_both_get_whole_weights(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert results == [CONTENT, CONTENT]
     assert [path.name for path in tmp_path.iterdir()] == [_weights.NAME]
 
