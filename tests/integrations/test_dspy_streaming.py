@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -224,9 +225,13 @@ class Chained(dspy.Module):  # type: ignore[misc]
 
 
 async def test_several_listeners_hear_the_winner(server: LoopbackServer) -> None:
+    drafts = itertools.count()
+
     def chained(body: dict[str, Any], index: int) -> str:
         asked = str(body["messages"][-1]["content"])
-        return said(draft=f"the draft is {index} words long") if "## question" in asked else said(answer=asked[20:60])
+        if "## question" in asked:
+            return said(draft=f"the draft is {next(drafts)} words long")
+        return said(answer=asked[20:60])
 
     server.configure(reply=chained)
     lm, program = language_model(server, temperature=1.0), Chained()

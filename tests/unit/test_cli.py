@@ -498,6 +498,27 @@ class TestInterrupt:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("command", ["record", "bench"])
+def test_a_command_in_the_background_of_a_script_ends_when_it_is_killed(tmp_path: Path, command: str) -> None:
+    """Regression: SIGTERM was passed on as Ctrl-C, which a shell has ignored by what a script starts with &."""
+    problems = write(tmp_path / "in.jsonl", '{"id": "a", "prompt": "q", "answer": "1"}')
+    given = [str(problems)] if command == "record" else ["--problems", str(problems)]
+    with LoopbackServer(latency=600.0) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tts_plugins", command, *given, "--out", str(tmp_path / "out"), "--model", "m",
+             "--base-url", server.base_url, "--max-tokens", "9"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        )  # fmt: skip
+        server.wait(lambda counts: counts.active >= 1, timeout=120)
+        process.send_signal(signal.SIGINT)  # Ctrl-C is for what runs in front
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, ""), err
+    assert "is kept in" in err and "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 class TestSecondInterrupt:
     def test_a_second_one_gives_up(self, capsys: Any) -> None:
         class Stubborn:

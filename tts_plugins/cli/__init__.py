@@ -50,10 +50,15 @@ def _open_streams(opened: ExitStack) -> None:
 def _end_on_sigterm(opened: ExitStack | None) -> None:
     """Treat SIGTERM as Ctrl-C, so that a container's stop or a scheduler's limit leaves what there is."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        # Raised again, so that the current handler of Ctrl-C gets it.
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(signal.SIGTERM, _as_ctrl_c)
         if opened is not None:
             opened.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
+
+
+def _as_ctrl_c(*_: object) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells have it for what a script starts with &
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)  # so that the current handler of Ctrl-C gets it
 
 
 def _end_at_once_on_signals(code: int) -> None:
