@@ -33,7 +33,7 @@ Crowd = Callable[[], Awaitable[int]]
 
 def framework_rows(*, short: bool = False, base: Path | None = None) -> list[Row]:
     """Measure each framework that is installed."""
-    many, times = (4, 1) if short else (64, 9)
+    many, times = (4, 1) if short else (64, 5)
     rows = []
     if importlib.util.find_spec("langchain_openai") is not None:
         rows += asyncio.run(_langchain(many, times))
