@@ -86,16 +86,16 @@ def _count(name: str, value: object) -> int | None:
     found = _native(value)
     if found is None or is_whole(found, 0):
         return found
-    raise DataError(f"{name}: {found!r} must be a whole number of at least 0, or null")
+    raise DataError(f"{name}: {found!r:.60} must be a whole number of at least 0, or null")
 
 
 def _share(name: str, value: object) -> float:
     found = _native(value)
     if not is_number(found) and not isinstance(found, float):
-        raise DataError(f"{name}: {repr(found)[:60]} must be a number from 0 to 1")
+        raise DataError(f"{name}: {found!r:.60} must be a number from 0 to 1")
     if not is_number(found) or (share := in_unit(found)) is None:
         raise DataError(
-            f"{name}: {repr(found)[:60]} is outside of 0 to 1; for raw rewards fit a verifiers.Calibration and record "
+            f"{name}: {found!r:.60} is outside of 0 to 1; for raw rewards fit a verifiers.Calibration and record "
             "with verifiers.Calibrated, or read the pool with squash='sigmoid' (logits) or 'rank' (--squash)"
         )
     return share
