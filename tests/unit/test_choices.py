@@ -57,9 +57,7 @@ def test_a_refusal_is_its_text() -> None:
     assert made is not None and made.text == "I will not."
 
 
-@pytest.mark.parametrize(
-    "finish", ["content_filter", "SAFETY", "PROHIBITED_CONTENT", "refusal", "guardrail_intervened"]
-)
+@pytest.mark.parametrize("finish", ["content_filter", "SAFETY", "PROHIBITED_CONTENT", "refusal", "guardrail"])
 def test_what_a_filter_withheld_is_an_answer_without_text(finish: str) -> None:
     made = generation(choice(finish, content=None))
     assert made is not None and (made.text, made.finish_reason) == ("", finish)
