@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import signal
 import time
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tts_plugins._version import __version__
@@ -88,6 +90,7 @@ class Fleet:
         """Yield the number of each job with what it came to, in the order in which they end."""
         source = enumerate(jobs)
         while True:
+            self._check_joined()
             self._deal(source)
             if all(worker.turn is None for worker in self._workers):
                 return
@@ -174,7 +177,8 @@ class Fleet:
         account = asyncio.create_task(self._account_watched())
         asked: set[asyncio.Task[None]] = set()
         try:
-            while membership() == self._joined:
+            while True:
+                self._check_joined()
                 quiet = time.monotonic() - _QUIET
                 for worker in self._workers:
                     if worker.turn is not None and worker.heard < quiet:
@@ -182,10 +186,15 @@ class Fleet:
                         asked.add(task := asyncio.create_task(self._ask_if_alive(worker, worker.turn)))
                         task.add_done_callback(asked.discard)
                 await asyncio.sleep(_LOOK)
+        except TTSError as error:
+            self._tell(error)
         finally:
             for task in (account, *asked):
                 task.cancel()
-        self._tell(TTSError("RayEngine: this process has left its cluster, as by ray.shutdown(), while solves ran"))
+
+    def _check_joined(self) -> None:
+        if membership() != self._joined:  # to call an actor would start a new Ray here
+            raise TTSError("RayEngine: this process has left its cluster, as by ray.shutdown(), while solves ran")
 
     async def _ask_if_alive(self, worker: _Worker, turn: asyncio.Future[bytes]) -> None:
         try:
@@ -201,16 +210,19 @@ class Fleet:
 
     async def _account_watched(self) -> None:
         """Restart the account's process if it answers no more; workers' messages to it are then sent again."""
-        ray = ray_module()
+        process, patience = None, _START
         while True:
-            await asyncio.sleep(_QUIET)
             try:
-                async with asyncio.timeout(_SILENT):
-                    await self._account.actor.figures.remote()
+                async with asyncio.timeout(patience):
+                    process = (await self._account.actor.figures.remote())["process"]
+                patience = _SILENT
             except TimeoutError:
-                ray.kill(self._account.actor, no_restart=False)
-            except ray.exceptions.RayError:
+                if process is None or not _killed_here(process):
+                    self._tell(TTSError(f"RayEngine: the account of the budget did not answer for {_SILENT:.0f} s"))
+                    return
+            except ray_module().exceptions.RayError:
                 return  # it is lost, as those who ask it are told
+            await asyncio.sleep(_QUIET)
 
     def _tell(self, error: TTSError, worker: _Worker | None = None) -> None:
         """Make an error the news of a worker, or of any where it ends the run."""
@@ -282,6 +294,17 @@ class Fleet:
             del self._deaths[number]
             said = f"{deaths} workers died while problem {number} was under way ({_plain(error)})"
             yield number, JobFailed(f"{said}; does its verifier end the process, or need more memory than there is?")
+
+
+def _killed_here(process: int) -> bool:
+    """Kill the account's process, which Ray asks to end itself; return whether it was there."""
+    try:
+        if b"AccountActor" not in Path(f"/proc/{process}/cmdline").read_bytes():
+            return False
+        os.kill(process, signal.SIGKILL)
+    except OSError:
+        return False
+    return True
 
 
 def _plain(error: BaseException) -> TTSError:
