@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from benchmarks._pools.ground import Ground, fitted, geometric
+from benchmarks._pools.shipped_pairs import Found, measured, tell
 from tts_plugins.policies import LearnedStopping
 from tts_plugins.pools import Pool
 from tts_plugins.selection import Select
@@ -22,7 +23,7 @@ Row = dict[str, Any]
 def on_recorded(folder: Path) -> Iterator[Row]:
     """The shipped rules in their own waves, on every recorded pool that has answers and enough candidates."""
     print(f"{'pool':32}{'choice':10}{'n':>3}  {'rule':9}{'samples':>8}{'tokens':>8}{'rounds':>8}{'lost':>9}")
-    found, known = list[Row](), set[int]()
+    found, known, pairs = list[Row](), set[int](), dict[tuple[int, Select], dict[str, Found]]()
     for path in sorted(folder.glob("*.jsonl.gz")):
         pool = Pool.read(path)
         if any(c.correct is None for p in pool.problems for c in p.candidates):
@@ -34,6 +35,7 @@ def on_recorded(folder: Path) -> Iterator[Row]:
             known.add(votes)
             for n in (n for n in (8, 16, 40) if pool.fewest >= n):
                 ground = Ground(_with_tokens(pool), n, [select], orders=20)
+                pairs.setdefault((n, select), {})[path.name.split(".")[0]] = measured(_with_tokens(pool), n, select)
                 for name in get_args(ShippedRule):
                     row = {"pool": path.stem, "select": select, "n": n, "rule": name, "counted": _counted(pool),
                            **ground.shipped(select, shipped_rule(name, n, select))}  # fmt: skip
@@ -51,6 +53,8 @@ def on_recorded(folder: Path) -> Iterator[Row]:
                         f"{name:9} n={n}: {geometric([r[kind] for r in of]):.2f} times fewer {kind} (geometric mean of "
                         f"{len(of)}), least {min(r[kind] for r in of):.2f}; most lost {max(r['lost'] for r in of):.4f}"
                     )
+    for (n, select), of_pools in sorted(pairs.items()):
+        tell(of_pools, f"n={n}, {select}")
 
 
 def _counted(pool: Pool) -> bool:
