@@ -261,6 +261,6 @@ def _check_goes_on(number: int, before: BaseStrategy, then: BaseStrategy) -> Non
         return
     if then.n < before.n or then == before:
         raise ConfigurationError(
-            f"Ladder: rung {number}, {then!r}, goes on from the samples of the rung before, which its n counts, and asks "
-            f"for none; use a larger n, such as n={2 * before.n}"
+            f"Ladder: rung {number}, {then!r}, goes on from the samples of the rung before, which its n counts, and "
+            f"asks for none; use a larger n, such as n={2 * before.n}"
         )
