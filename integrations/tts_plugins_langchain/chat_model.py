@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Unpack
+from typing import Any, Never, Unpack
 
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import (
@@ -20,6 +20,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from pydantic import Field, PrivateAttr
 
+from tts_plugins.adapters import check_placed
 from tts_plugins.errors import ConfigurationError, UnknownSettingError
 from tts_plugins.models import StepSettings
 from tts_plugins_langchain._fields import ChatModelOptions, SearchFields, plain_settings
@@ -75,7 +76,10 @@ class ScaledChatModel(SearchFields, StandIn):
     _carrier: Carrier = PrivateAttr()
     _streams: dict[str, Any] = PrivateAttr(default_factory=dict)
 
-    def __init__(self, model: BaseChatModel | None = None, /, **options: Unpack[ChatModelOptions]) -> None:
+    def __init__(
+        self, model: BaseChatModel | None = None, /, *placed: Never, **options: Unpack[ChatModelOptions]
+    ) -> None:
+        check_placed("ScaledChatModel(model", placed)
         settings: dict[str, Any] = {**options}
         given = settings.pop("model", None)
         if (model := model or given) is not None:
