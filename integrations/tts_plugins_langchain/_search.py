@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -16,7 +15,6 @@ from langchain_core.runnables.config import ensure_config
 
 from tts_plugins import Candidate, Problem, Result, Score, Scored
 from tts_plugins.adapters import (
-    METER,
     Attempts,
     BaseSearch,
     CandidateLost,
@@ -25,9 +23,9 @@ from tts_plugins.adapters import (
     Text,
     Unparsed,
     answer_key,
+    meter_here,
     metered_verifier,
     parsed_only,
-    setting,
 )
 from tts_plugins.engine import Trace
 from tts_plugins.errors import AllCandidatesFailed
@@ -224,13 +222,18 @@ class Search(BaseSearch[Sample]):
         if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             await self._runs.ashow(sample, message)
 
-    def context(self, sample: Sample | None) -> AbstractContextManager[None]:
-        """Where LangChain's callbacks find the meter, and a cache the candidate's number."""
-        meter, salt = METER.get(), self._salt
+    def enter(self, sample: Sample | None) -> Any:
+        """Say where LangChain's callbacks find the meter, and to a cache the candidate's number."""
+        meter, salt = meter_here(), self._salt
         assert meter is not None
         if sample is not None:
             salt += f"/{sample.place}" + ("" if self.settings.seed is None else f"@{self.settings.seed}")
-        return setting((METERED, MeterHandler(meter, self.details)), (SAMPLE, salt))
+        return METERED.set(MeterHandler(meter, self.details)), SAMPLE.set(salt)
+
+    def leave(self, entered: Any) -> None:
+        """What was there before."""
+        for token in entered:
+            token.var.reset(token)
 
     def where(self, sample: Sample) -> str:
         """The target and the candidate's number."""

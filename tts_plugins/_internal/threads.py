@@ -78,7 +78,7 @@ def on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **
 
 
 async def _noted(made: Awaitable[T]) -> T:
-    key = running_code.begun(running_code.read_here(), asyncio.current_task())
+    key = running_code.begun_here()
     try:
         return await made
     finally:

@@ -15,7 +15,7 @@ from tts_plugins.adapters._charge import causes_of, charge_of
 from tts_plugins.adapters._error_messages import described
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._metered import (
-    METER,
+    meter_here,
     VARIANT,
     Attempts,
     CandidateLost,
@@ -45,7 +45,7 @@ from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
     "LIMITS",
-    "METER",
+    "meter_here",
     "REVISING",
     "STEPWISE",
     "VARIANT",

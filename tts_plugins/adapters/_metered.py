@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
+from tts_plugins._calls.context import SCOPE
 from tts_plugins._internal.values import effort_fields
 from tts_plugins.adapters._charge import is_fatal
 from tts_plugins.budget import Bound, Limits
@@ -75,9 +76,14 @@ class Searching(Protocol):
         ...
 
 
-METER: ContextVar[Meter | None] = ContextVar("tts_plugins_adapter_meter", default=None)
-"""The meter of the candidate or verification that this runs in."""
 _SEARCH: ContextVar[Searching | None] = ContextVar("tts_plugins_search", default=None)
+
+
+def meter_here() -> Meter | None:
+    """Return the meter of the candidate or verification that this runs in; None outside of any."""
+    scope = SCOPE.get()
+    meter: Meter | None = None if scope is None else scope.meter
+    return meter
 
 
 def searching(search: Searching) -> AbstractContextManager[None]:

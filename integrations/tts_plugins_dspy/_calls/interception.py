@@ -82,7 +82,9 @@ def _covered(method: Callable[..., Any]) -> Callable[..., Any]:
         scope = scope_here()
         if scope is None or _goes_on(scope, self, method):
             return method(self, *args, **kwargs)
-        with LMCall(scope, self, method, args, kwargs) as made:
+        made = LMCall(scope, self, method, args, kwargs)
+        made.enter()
+        try:
             try:
                 outputs = method(self, *made.args, **made.kwargs)
             except Exception as error:
@@ -90,6 +92,11 @@ def _covered(method: Callable[..., Any]) -> Callable[..., Any]:
                     raise
                 outputs = method(self, *made.args, **made.kwargs)
             return made.ended(outputs)
+        except BaseException as error:
+            made.failed(error)
+            raise
+        finally:
+            made.leave()
 
     return call
 
@@ -100,8 +107,10 @@ def _acovered(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         scope = scope_here()
         if scope is None or _goes_on(scope, self, method):
             return await method(self, *args, **kwargs)
-        with LMCall(scope, self, method, args, kwargs) as made:
-            del args, kwargs  # those of the call are others
+        made = LMCall(scope, self, method, args, kwargs)
+        del args, kwargs  # those of the call are others
+        made.enter()
+        try:
             try:
                 outputs = await method(self, *made.args, **made.kwargs)
             except Exception as error:
@@ -109,6 +118,11 @@ def _acovered(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
                     raise
                 outputs = await method(self, *made.args, **made.kwargs)
             return made.ended(outputs)
+        except BaseException as error:
+            made.failed(error)
+            raise
+        finally:
+            made.leave()
 
     return call
 
@@ -145,7 +159,10 @@ class LMCall(Reports):
         self._handed_over = False
         self._announced: AbstractContextManager[Any] | None = None
 
-    def __enter__(self) -> LMCall:
+    # No context manager: its `__exit__` would be one more object for each call under way.
+
+    def enter(self) -> None:
+        """Reserve what the call may take, and set DSPy's settings for it."""
         if self._scope.running is not None:
             self._scope.running.hand_over()
         call = call_of(self.lm, self.args, self.kwargs)
@@ -161,14 +178,15 @@ class LMCall(Reports):
         if messages is not self._messages:  # with hints; the adapter's own that it knows are others
             self._announced = message_call(self.lm, messages)
             self._announced.__enter__()
-        return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def leave(self) -> None:
+        """Set the settings that were there before."""
         if self._announced is not None:
-            self._announced.__exit__(kind, error, traceback)
+            self._announced.__exit__(None, None, None)
         leave(self._settings)
-        if error is None:
-            return
+
+    def failed(self, error: BaseException) -> None:
+        """Charge what a call that raised may have taken."""
         if self._handed_over:
             self._charge_own()
         else:
