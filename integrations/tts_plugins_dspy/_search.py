@@ -28,7 +28,7 @@ from tts_plugins.errors import CandidateError, TTSError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.interception import Refused, cover
 from tts_plugins_dspy._calls.own_threads import carry_into_threads
-from tts_plugins_dspy._calls.scope import Scope, derive, enter, leave, ledger_around, scope_here, scoped
+from tts_plugins_dspy._calls.scope import Scope, derive, ledger_around, scope_here, scoped
 from tts_plugins_dspy._calls.usage import output_tokens_of
 from tts_plugins_dspy._isolation import isolated
 from tts_plugins_dspy._outputs.forms import generation_of, last_field, named_inputs, problem_of, written_of
@@ -187,12 +187,13 @@ class Search(BaseSearch[Sample]):
             hints = (*hints, sample.attempts.text())
         written: list[str] | None = [] if hints else None
         scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints, written=written)
-        return enter(scope, trace=sample.trace, **self._streamed(sample), **varied(sample, self.model.name))
+        scope.enter(trace=sample.trace, **self._streamed(sample), **varied(sample, self.model.name))
+        return scope
 
     def leave(self, entered: Any) -> None:
         """The settings that were there before."""
         if entered is not None:
-            leave(entered)
+            entered.leave()
 
     def set(self, **settings: Any) -> Any:
         """DSPy's settings for a verification, whose calls are those of the program around this search."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tts_plugins import BestOfN, Budget, Result, SelfConsistency
-from tts_plugins.adapters import meter_here, BaseSearch, MeteredModel, SearchSettings, metered_verifier
+from tts_plugins.adapters import BaseSearch, MeteredModel, SearchSettings, meter_here, metered_verifier
 from tts_plugins.errors import BudgetExhausted, UnboundedCallError
 from tts_plugins.metering import Call
 from tts_plugins.types import Candidate, Generation, Problem

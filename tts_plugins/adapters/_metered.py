@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
@@ -76,7 +75,8 @@ class Searching(Protocol):
         ...
 
 
-_SEARCH: ContextVar[Searching | None] = ContextVar("tts_plugins_search", default=None)
+SEARCH: ContextVar[Searching | None] = ContextVar("tts_plugins_search", default=None)
+"""The search that models of adapters are asked by."""
 
 
 def meter_here() -> Meter | None:
@@ -86,14 +86,9 @@ def meter_here() -> Meter | None:
     return meter
 
 
-def searching(search: Searching) -> AbstractContextManager[None]:
-    """Where this is the search that models of adapters are asked by."""
-    return setting((_SEARCH, search))
-
-
 def search_here() -> Searching:
     """The search that this runs in."""
-    found = _SEARCH.get()
+    found = SEARCH.get()
     assert found is not None
     return found
 
@@ -141,7 +136,7 @@ class MeteredModel:
     @property
     def stands_for(self) -> str | None:
         """The name of the language model that is asked in the search that this runs in, where it can be seen."""
-        search = _SEARCH.get()
+        search = SEARCH.get()
         return None if search is None else search.model_name()
 
     def variant(self, *, model: Any = None, effort: str | Mapping[str, Any] | None = None) -> MeteredModel:

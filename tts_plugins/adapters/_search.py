@@ -16,7 +16,7 @@ from tts_plugins._concurrency import running_code
 from tts_plugins._internal.threads import in_thread, on_engine_loop, on_user_loop
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._hooks import SearchHooks
-from tts_plugins.adapters._metered import Attempts, CandidateLost, MeteredModel, meter_here, searching
+from tts_plugins.adapters._metered import SEARCH, Attempts, CandidateLost, MeteredModel, meter_here
 from tts_plugins.adapters._settings import SearchSettings
 from tts_plugins.engine.solve import solve, solve_sync
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, TTSError
@@ -98,7 +98,8 @@ class BaseSearch(SearchHooks[S]):
 
     @contextmanager
     def _around(self) -> Iterator[None]:
-        with self.passing.out(), searching(self):
+        with self.passing.out():
+            token = SEARCH.set(self)
             try:
                 yield
             except BudgetExhausted as error:
@@ -111,6 +112,7 @@ class BaseSearch(SearchHooks[S]):
                     )
                 raise
             finally:
+                SEARCH.reset(token)
                 self._judge = None  # it refers to this search: a cycle, with all candidates
 
     # A chain of coroutines is walked at each wake of its task, and each is an object while a request is under way: what

@@ -24,7 +24,7 @@ from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._calls.own_models import NUMBER, refuses_number
 from tts_plugins_dspy._calls.prompting import prompted
-from tts_plugins_dspy._calls.scope import Scope, enter, leave, scope_here
+from tts_plugins_dspy._calls.scope import Scope, scope_here
 from tts_plugins_dspy._calls.usage import Reports, cached_tokens_of, call_of, tells_usage, text_of
 from tts_plugins_dspy._calls.versions import from_cache, message_call
 
@@ -172,8 +172,8 @@ class LMCall(Reports):
         except (BudgetExhausted, ConfigurationError, MeterClosed) as error:
             raise Refused(str(error)) from error
         modules = [*(dspy.settings.get("caller_modules") or []), self]
-        inside = self._scope.calling(self)
-        self._settings = enter(inside, usage_tracker=self, caller_modules=modules)
+        self._inside = self._scope.calling(self)
+        self._inside.enter(usage_tracker=self, caller_modules=modules)
         messages = self.kwargs.get("messages")
         if messages is not self._messages:  # with hints; the adapter's own that it knows are others
             self._announced = message_call(self.lm, messages)
@@ -183,7 +183,8 @@ class LMCall(Reports):
         """Set the settings that were there before."""
         if self._announced is not None:
             self._announced.__exit__(None, None, None)
-        leave(self._settings)
+        self._inside.leave()
+        del self._inside  # it refers to the call
 
     def failed(self, error: BaseException) -> None:
         """Charge what a call that raised may have taken."""
