@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import random
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.waiting import block_until
 from tts_plugins import BestOfN, Budget, Candidate, Problem, solve
 from tts_plugins.budget import Amount
 from tts_plugins.distributed import account as accounts
@@ -190,6 +192,26 @@ def test_a_killed_worker_is_charged_what_it_had_open(tmp_path: Path) -> None:
     assert account.leased == Amount()
     with pytest.raises(WorkerLost):
         account.ask(Ask("w", 2, Amount(5), Amount(5), ONE))
+
+
+def test_no_instant_of_a_write_shows_less_than_was_spent(tmp_path: Path) -> None:
+    """As a kill would leave it: of 255 and 256, byte by byte, there was 0 in between."""
+    code = WORKER.replace(
+        "time.sleep(600)", "while True:\n for n in (255, 256): file.write(Amount(n, n, n * 1000), Amount())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "calls")], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with (tmp_path / "calls").open("r+b") as file, mmap.mmap(file.fileno(), 24) as mapped:
+            numbers = memoryview(mapped).cast("q")
+            block_until(lambda: numbers[2] >= 255)
+            seen = {numbers[i] for _ in range(100_000) for i in range(3)}
+            numbers.release()
+    finally:
+        process.kill()
+        process.communicate()
+    assert seen <= {255, 256}
 
 
 def test_without_its_file_it_is_charged_its_lease(tmp_path: Path) -> None:

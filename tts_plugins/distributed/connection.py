@@ -78,6 +78,15 @@ def connect(address: str | None, **options: Any) -> None:
         ) from error
 
 
+def membership() -> tuple[str, str] | None:
+    """Return what changes where this process leaves its cluster, or joins another; None if it is in none."""
+    ray = ray_module()
+    if not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    return str(context.gcs_address), str(context.get_job_id())
+
+
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
     """Keep the program's way to end at SIGTERM: Ray takes the signal over, and prints the stacks of its own code."""

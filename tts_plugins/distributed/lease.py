@@ -110,6 +110,11 @@ class LeasedLedger(Ledger):
         """Return whether an amount can be reserved, here or after more was drawn."""
         return self.balance.can_ever_fit(amount)
 
+    async def register(self) -> None:
+        """Have the account know of this worker, and where it writes down what it spends, before it spends anything."""
+        async with self._turn:
+            await self._exchange(returns=False, more=False)
+
     async def return_idle(self) -> None:
         """Return what is neither spent nor held: there is nothing to do here for now."""
         while self._drawing:
@@ -117,7 +122,7 @@ class LeasedLedger(Ledger):
             if self._asking is not None:
                 await self._asking
         async with self._turn:
-            if self.failed is None and self._number and not self.balance.unlimited:
+            if self.failed is None and self._number:
                 await self._exchange(returns=True, more=False)
 
     def return_soon(self) -> None:
