@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from tts_plugins._internal.values import is_number, is_whole
@@ -158,7 +159,7 @@ class Bound:
     @property
     def amount(self) -> Amount:
         """What to hold for it; an unbounded part holds nothing, which only an unlimited account may accept."""
-        return Amount.of(calls=self.calls, tokens=self.prompt_tokens + (self.completion_tokens or 0), usd=self.usd)
+        return _amount(self.calls, self.prompt_tokens + (self.completion_tokens or 0), self.usd)
 
     @property
     def need(self) -> Need:
@@ -183,6 +184,12 @@ class Bound:
             usd=None if self.usd is None else self.usd * count - self.shared_usd * again,
             exact=False,
         )
+
+
+@lru_cache(maxsize=256)
+def _amount(calls: int, tokens: int, usd: float | None) -> Amount:
+    """Return the amount: one object for all candidates of a prompt, since thousands may be in flight."""
+    return Amount.of(calls=calls, tokens=tokens, usd=usd)
 
 
 FREE = Bound(calls=0)

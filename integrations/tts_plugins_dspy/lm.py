@@ -197,9 +197,13 @@ def _verifier_of(value: Any, search: Judged) -> Verifier | SetVerifier:
 
 
 def _function(function: Callable[..., Any], search: Judged) -> Verifier:
-    name, alone = str(getattr(function, "__name__", type(function).__name__)), required_parameters(function) == 1
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return scoring(search, name, function, _text if required_parameters(function) == 1 else _problem_and_candidate)
 
-    def arguments(problem: Problem, candidate: Candidate) -> tuple[Any, ...]:
-        return (str(candidate.text),) if alone else (problem, candidate)
 
-    return scoring(search, name, function, arguments)
+def _text(search: Judged, candidate: Candidate) -> tuple[Any, ...]:
+    return (str(candidate.text),)
+
+
+def _problem_and_candidate(search: Judged, candidate: Candidate) -> tuple[Any, ...]:
+    return candidate.problem, candidate

@@ -15,14 +15,13 @@ from tts_plugins.adapters._charge import causes_of, charge_of
 from tts_plugins.adapters._error_messages import described
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._metered import (
-    METER,
     VARIANT,
     Attempts,
     CandidateLost,
     MeteredModel,
     Variant,
+    meter_here,
     search_here,
-    searching,
     setting,
 )
 from tts_plugins.adapters._options import AdapterOptions, ProfileOptions, SearchOptions, StrategyOptions
@@ -45,7 +44,6 @@ from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
     "LIMITS",
-    "METER",
     "REVISING",
     "STEPWISE",
     "VARIANT",
@@ -90,6 +88,7 @@ __all__ = [
     "is_whole",
     "listed",
     "lock",
+    "meter_here",
     "metered_verifier",
     "original_of",
     "parsed_only",
@@ -97,7 +96,6 @@ __all__ = [
     "renew",
     "required_parameters",
     "search_here",
-    "searching",
     "setting",
     "shown_address",
     "signature_of",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from contextvars import Token
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,7 @@ class Scope:
         running: the call of a language model (`interception.LMCall`) that this code is part of.
         written: what the candidate's calls wrote so far, where there are hints.
         lent: it was given to a thread that may outlive the candidate, and is then no part of it any more.
+        around: DSPy's settings around it, from `enter` to `leave`.
     """
 
     meter: Meter
@@ -52,6 +54,18 @@ class Scope:
     running: Any = None
     written: list[str] | None = None
     lent: bool = False
+    around: Any = None
+
+    def enter(self, **settings: Any) -> None:
+        """Set DSPy's settings with this scope, and with others, in the task or thread that will `leave` it."""
+        self.around = thread_local_overrides.get()  # not a token: it would be one more object for each call under way
+        _set(self, settings)
+
+    def leave(self) -> None:
+        """Set the settings that were there before; nothing is set in a task that closes the coroutine of another."""
+        if standing_scope() is self:
+            thread_local_overrides.set(self.around)
+        self.around = None
 
     def calling(self, call: Any) -> Scope:
         """Return the scope inside of a call; a model that this one asks in turn has been shown the hints already."""
@@ -83,8 +97,8 @@ def standing_scope() -> Any:
     return thread_local_overrides.get().get(_SETTING)
 
 
-def enter(scope: Scope | object | None, **settings: Any) -> Token[Any]:
-    """Set DSPy's settings with this scope, and with others, and return what `leave` takes.
+def _set(scope: Scope | object | None, settings: Mapping[str, Any]) -> Token[Any]:
+    """Set DSPy's settings with this scope, and with others.
 
     It is `dspy.context`, in a third of its time and objects: each call of a candidate has its own settings. DSPy 3.0 to
     3.4 keep them in the same context variable.
@@ -97,13 +111,8 @@ def enter(scope: Scope | object | None, **settings: Any) -> Token[Any]:
     return entered
 
 
-def leave(entered: Token[Any]) -> None:
-    """Set the settings that were there before `enter`."""
-    thread_local_overrides.reset(entered)
-
-
 class scoped:
-    """DSPy's settings with this scope, and with others, from `enter` to `leave`."""
+    """DSPy's settings with this scope, which may stand elsewhere too, and with others."""
 
     __slots__ = ("_held", "_scope")
 
@@ -112,10 +121,10 @@ class scoped:
         self._held: Any = settings
 
     def __enter__(self) -> None:
-        self._held = enter(self._scope, **self._held)
+        self._held = _set(self._scope, self._held)
 
     def __exit__(self, *_: object) -> None:
-        leave(self._held)
+        thread_local_overrides.reset(self._held)
 
 
 def keep_configured() -> None:
