@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+<<<<<<< HEAD
+=======
+import numbers
+import re
+>>>>>>> main
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
@@ -55,6 +60,13 @@ def is_number(value: object) -> TypeGuard[float]:
     if isinstance(value, float):
         return math.isfinite(value)
     return is_whole(value) and abs(value) <= sys.float_info.max
+
+
+def as_plain_number(value: Any) -> Any:
+    """Return a number of another library's type, such as `numpy.int64`, as Python's own; anything else as it is."""
+    if isinstance(value, bool | int | float) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def effort_fields(effort: str | Mapping[str, Any] | None) -> dict[str, Any]:
