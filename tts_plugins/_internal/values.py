@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-<<<<<<< HEAD
-=======
 import numbers
-import re
->>>>>>> main
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
