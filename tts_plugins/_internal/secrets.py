@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
@@ -164,20 +163,3 @@ def _clean(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, list):
         return [_clean(v, secrets) for v in value]
     return value
-
-
-def secret_of(field: str, variable: object, fix: str = "; export it first") -> str:
-    """Return what an environment variable holds.
-
-    Args:
-        field: for the error, with the sign that follows it: "api_key_env=".
-        variable: its name. One that looks like a key is not shown.
-
-    Raises:
-        ConfigurationError: it is not set.
-    """
-    if value := os.environ.get(str(variable)):
-        return value
-    named = isinstance(variable, str) and re.fullmatch("[A-Z_][A-Z0-9_]{0,63}", variable)
-    shown = variable if named else "… (not shown: give a variable's name, such as OPENAI_API_KEY, never the key)"
-    raise ConfigurationError(f"{field}{shown}: that environment variable is not set{fix}")

@@ -20,8 +20,7 @@ from typing import Any, Literal, Protocol, Required, Unpack, overload, runtime_c
 from tts_plugins._calls.context import seeds_of
 from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._concurrency.sync_calls import run_sync
-from tts_plugins._internal.config import check_count
-from tts_plugins._internal.secrets import secret_of
+from tts_plugins._internal.config import check_count, secret_of
 from tts_plugins._trace.recorder import Listener
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import FREE, Budget

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tts_plugins._internal.secrets import secret_of
+from tts_plugins._internal.config import secret_of
 from tts_plugins._internal.values import is_whole
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from tts_plugins._internal.config import check_count, check_price
-from tts_plugins._internal.secrets import secret_of
+from tts_plugins._internal.config import check_count, check_price, secret_of
 from tts_plugins._internal.values import is_number
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-from tts_plugins._internal.secrets import secret_of
+from tts_plugins._internal.config import secret_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel, ProviderModel
 from tts_plugins.models.llama_cpp import Progress

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tts_plugins._internal.secrets import secret_of
+from tts_plugins._internal.config import secret_of
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.server.settings import ServerSettings
