@@ -29,9 +29,22 @@ Variables = Mapping[ContextVar[Any], Any]
 """A context, or what is read of it here: all of one that goes on would keep its earlier states alive."""
 _read: list[ContextVar[Any]] = []
 _numbers = itertools.count()
-# The thread that each of them runs on, and the task there, if it is in one.
-_running: dict[int, tuple[int, asyncio.Task[object] | None, Variables]] = {}
+Running = tuple[int, "asyncio.Task[object] | None", Variables]
+"""The thread that a function runs on, the task there, if it is in one, and what is read of its context."""
+
+
+class _InTask(dict[ContextVar[Any], Any]):
+    """What is read of a task's context, and where that runs: one object, since each candidate under way has one."""
+
+    __slots__ = ("task", "thread")
+
+
+_running: dict[int, Running | _InTask] = {}
 forks.on_fork(_running.clear)
+
+
+def _functions() -> list[Running]:
+    return [each if isinstance(each, tuple) else (each.thread, each.task, each) for each in list(_running.values())]
 
 
 def read(variable: ContextVar[Any]) -> None:
@@ -39,16 +52,19 @@ def read(variable: ContextVar[Any]) -> None:
     _read.append(variable)
 
 
-def begun(context: Variables, task: asyncio.Task[object] | None = None) -> int:
-    """Remember that a function of the user runs on this thread, or in a task of it; return a key for `ended`."""
+def begun(context: Variables) -> int:
+    """Remember that a function of the user runs on this thread, in this context; return a key for `ended`."""
     key = next(_numbers)
-    _running[key] = threading.get_ident(), task, context
+    _running[key] = threading.get_ident(), None, context
     return key
 
 
 def begun_here() -> int:
     """Remember that a function of the user runs in this task; return a key for `ended`."""
-    return begun({variable: variable.get() for variable in _read}, asyncio.current_task())
+    key, here = next(_numbers), _InTask({variable: variable.get() for variable in _read})
+    here.thread, here.task = threading.get_ident(), asyncio.current_task()
+    _running[key] = here
+    return key
 
 
 def ended(key: int) -> None:
@@ -58,20 +74,20 @@ def ended(key: int) -> None:
 
 def contexts() -> list[Variables]:
     """The contexts of all functions of the user that run now."""
-    return [context for *_, context in list(_running.values())]
+    return [context for *_, context in _functions()]
 
 
 def by_thread() -> dict[int, list[Variables]]:
     """The contexts of the functions that run on each thread, or in tasks of its loop."""
     out = dict[int, list[Variables]]()
-    for thread, _, context in list(_running.values()):
+    for thread, _, context in _functions():
         out.setdefault(thread, []).append(context)
     return out
 
 
 def threads(of: Callable[[Variables], bool]) -> set[int]:
     """The threads that run a function of the user whose context is one of these, tasks left aside."""
-    return {thread for thread, task, context in list(_running.values()) if task is None and of(context)}
+    return {thread for thread, task, context in _functions() if task is None and of(context)}
 
 
 def waiting_for(
@@ -90,7 +106,7 @@ def waiting_for(
         By thread, if anything waits for it: the contexts of functions that do, and the threads of functions and loops
         that do, each with all that runs on its loop.
     """
-    functions = list(_running.values())
+    functions = _functions()
     if not functions and not loops:
         return {}
     frames = sys._current_frames()
