@@ -212,6 +212,6 @@ class Limits:
         for name in ("concurrency", "requests_per_minute", "tokens_per_minute"):
             value = getattr(self, name)
             if value is not None and (not is_number(value) or value <= 0):
-                raise ConfigurationError(f"{name}={value!r} must be above 0; leave it out for no limit")
+                raise ConfigurationError(f"{name}={value!r} must be a number above 0; leave it out for no limit")
         if self.concurrency is not None and not is_whole(self.concurrency, 1):
             raise ConfigurationError(f"concurrency={self.concurrency!r} must be a whole number of at least 1")

@@ -9,7 +9,15 @@ from typing import Any, Never, Unpack
 import dspy
 
 from tts_plugins import Candidate, Generation, Problem
-from tts_plugins.adapters import MeteredModel, Text, as_verifier, check_names, check_placed, required_parameters
+from tts_plugins.adapters import (
+    MeteredModel,
+    Text,
+    as_verifier,
+    called_as,
+    check_names,
+    check_placed,
+    required_parameters,
+)
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.scope import scope_here
@@ -44,6 +52,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
 
     _tts_plugins_searches = True
 
+    @called_as("ScaledLM(lm, n=8)")
     def __init__(self, lm: Any, *placed: Never, **options: Unpack[LMOptions]) -> None:
         given = dict[str, Any](**options)
         check_placed("ScaledLM(lm", placed)

@@ -7,12 +7,14 @@ usage tracker or language model a program sets there, it leaves this entry as it
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from contextvars import Token
 from dataclasses import dataclass
 from typing import Any
 
+import dspy
 from dspy.dsp.utils.settings import main_thread_config, thread_local_overrides
 from dspy.dsp.utils.utils import dotdict
 
@@ -123,6 +125,28 @@ class scoped:
 
     def __exit__(self, *_: object) -> None:
         thread_local_overrides.reset(self._held)
+
+
+def keep_configured() -> None:
+    """Let `dspy.configure`, called in a candidate, set what the rest of this candidate sees, and nothing else.
+
+    DSPy allows the call on a single thread, and each candidate has another one.
+    """
+    kind = type(dspy.settings)
+    plain = kind.configure
+    if hasattr(plain, _SETTING):
+        return
+
+    @functools.wraps(plain)
+    def configure(self: Any, **settings: Any) -> None:
+        if standing_scope() is None:
+            plain(self, **settings)
+        else:
+            thread_local_overrides.set(dotdict({**thread_local_overrides.get(), **settings}))
+
+    setattr(configure, _SETTING, True)
+    kind.configure = configure
+    dspy.configure = dspy.settings.configure
 
 
 def ledger_around() -> Ledger | None:
