@@ -37,6 +37,8 @@ class _InTask(dict[ContextVar[Any], Any]):
     """What is read of a task's context, and where that runs: one object, since each candidate under way has one."""
 
     __slots__ = ("task", "thread")
+    task: asyncio.Task[object] | None
+    thread: int
 
 
 _running: dict[int, Running | _InTask] = {}
