@@ -78,11 +78,23 @@ def on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **
 
 
 async def _noted(made: Awaitable[T]) -> T:
-    key = running_code.begun(running_code.read_here(), asyncio.current_task())
+    task = asyncio.current_task()
+    key = running_code.begun(running_code.read_here(), task)
     try:
         return await made
+    except GeneratorExit as error:
+        if _current_task() is task:  # else this coroutine is closed from outside: it was not the function that raised
+            raise as_exception(error) from error
+        raise
     finally:
         running_code.ended(key)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop runs
+        return None
 
 
 async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:
