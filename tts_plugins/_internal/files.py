@@ -39,7 +39,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         DataError: it cannot be written; names `path`, and what to do.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a link stays one, and what it leads to is replaced
     made = partial(target)
     with writing(path):
         try:
