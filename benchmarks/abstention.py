@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks._files import write_json
 from benchmarks._pools.drawn import KINDS, draw
-from benchmarks.promises import resampled
+from benchmarks._pools.recorded_promises import resampled
 from tts_plugins.metrics import clustered_bootstrap, wilson
 from tts_plugins.policies import Abstention, calibrate
 from tts_plugins.policies._calibration.replayed_trials import Trials

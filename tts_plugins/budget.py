@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 from tts_plugins._internal.values import is_number, is_whole
@@ -158,7 +159,7 @@ class Bound:
     @property
     def amount(self) -> Amount:
         """What to hold for it; an unbounded part holds nothing, which only an unlimited account may accept."""
-        return Amount.of(calls=self.calls, tokens=self.prompt_tokens + (self.completion_tokens or 0), usd=self.usd)
+        return _amount(self.calls, self.prompt_tokens + (self.completion_tokens or 0), self.usd)
 
     @property
     def need(self) -> Need:
@@ -185,6 +186,12 @@ class Bound:
         )
 
 
+@lru_cache(maxsize=256)
+def _amount(calls: int, tokens: int, usd: float | None) -> Amount:
+    """Return the amount: one object for all candidates of a prompt, since thousands may be in flight."""
+    return Amount.of(calls=calls, tokens=tokens, usd=usd)
+
+
 FREE = Bound(calls=0)
 
 
@@ -205,6 +212,6 @@ class Limits:
         for name in ("concurrency", "requests_per_minute", "tokens_per_minute"):
             value = getattr(self, name)
             if value is not None and (not is_number(value) or value <= 0):
-                raise ConfigurationError(f"{name}={value!r} must be above 0; leave it out for no limit")
+                raise ConfigurationError(f"{name}={value!r} must be a number above 0; leave it out for no limit")
         if self.concurrency is not None and not is_whole(self.concurrency, 1):
             raise ConfigurationError(f"concurrency={self.concurrency!r} must be a whole number of at least 1")

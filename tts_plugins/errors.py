@@ -80,7 +80,7 @@ class ConfigurationError(TTSError, ValueError):
 
 
 class UnknownSettingError(ConfigurationError, TypeError):
-    """A keyword argument is not a setting. The message names the one that may be meant, and all that are known."""
+    """An argument is not a setting, or one is missing. The message names the one that may be meant, or the call."""
 
 
 class MissingExtraError(ConfigurationError, ImportError):

@@ -57,8 +57,8 @@ class Call:
 
 
 @dataclass(slots=True)
-class _Open:
-    """A call under way, without its prompt: what it is charged by.
+class _Open(Written):
+    """A call under way, with the measures of its prompt in its place, and what it is charged by.
 
     Attributes:
         prompt, completion, usd: its bound.
@@ -68,7 +68,6 @@ class _Open:
     choices: int
     max_tokens: int | None
     continued: str | None
-    written: Written
     prompt: int
     completion: int | None
     usd: float | None
@@ -157,8 +156,8 @@ class Meter:
                 within = self._prepaid if self._prepaid is not None and self._prepaid.open else None
                 hold = self._ledger.reserve(bound.amount.times(call.choices), within=within)
                 self._open[key] = _Open(
-                    call.model, call.choices, call.max_tokens, _continued(call), written, bound.prompt_tokens,
-                    bound.completion_tokens, bound.usd, hold,
+                    written.key, written.shape, written.content, written.tokens, call.model, call.choices,
+                    call.max_tokens, _continued(call), bound.prompt_tokens, bound.completion_tokens, bound.usd, hold,
                 )  # fmt: skip
                 self._started += 1
         except (ConfigurationError, MeterClosed) as refusal:
@@ -216,7 +215,7 @@ class Meter:
             trust=trust,
         )
         if usage.exact:
-            prompts.saw(opened.written, math.ceil(usage.prompt_tokens / requests))
+            prompts.saw(opened, math.ceil(usage.prompt_tokens / requests))
         self._settle(opened, usage if usage.requests == requests else replace(usage, requests=requests))
 
     def knows(self, key: Hashable) -> bool:

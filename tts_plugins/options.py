@@ -7,9 +7,11 @@ To add a setting that `solve` and all adapters take, add it to `CommonOptions` (
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Required, TypedDict
+from typing import Any, Literal, ParamSpec, Required, TypedDict, TypeVar
 
 from tts_plugins._internal.values import is_whole
 from tts_plugins._trace.recorder import Listener
@@ -21,6 +23,8 @@ from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.types import OnAbstain
 
+P = ParamSpec("P")
+R = TypeVar("R")
 OnExhausted = Literal["return", "raise"]
 PROFILE_VARIABLE = "TTS_PLUGINS_PROFILE"
 """The environment variable that names the profile of solves and wrappers which are given none."""
@@ -80,6 +84,32 @@ def check_common(owner: str, given: Mapping[str, Any]) -> None:
     on_abstain = given.get("on_abstain", "none")
     if on_abstain not in ("none", "raise", "escalate"):
         raise ConfigurationError(f"{owner}: on_abstain={on_abstain!r} is not known; use 'none', 'raise' or 'escalate'")
+
+
+def called_as(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function so that arguments that do not fit its signature are an error which shows how to call it.
+
+    Args:
+        example: the call to write: "Scaled(module, n=8)".
+
+    Raises:
+        UnknownSettingError: by the function, in the place of Python's bare `TypeError`, which it is too.
+    """
+
+    def decorated(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise UnknownSettingError(f"{example.partition('(')[0]}: {error}; write {example}") from None
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorated
 
 
 def check_placed(call: str, placed: Sequence[Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,8 +48,15 @@ KINDS = {
     "sharp scores": Kind(ease=(1, 1), wrong=(12, 0.5), scores=((6, 1.5), (1.5, 4))),
     "blurred scores": Kind(ease=(1, 1), wrong=(12, 0.5), scores=((4, 3), (3, 4))),
     "exact checks": Kind(ease=(0.8, 1.8), wrong=(30, 0.3), exact=True),
+    # The moments of recorded pools: the mean and the variance, over problems, of the share of right samples, and how
+    # often two wrong samples of a problem agree. Models are nearly sure of most problems, or nearly lost: the chances
+    # are U-shaped, or lean to one end, unlike those above.
+    "as Game of 24": Kind(ease=(0.21, 5.05), wrong=(60, 0.35)),
+    "as MATH": Kind(ease=(0.36, 0.46), wrong=(30, 0.24)),
+    "as last letters": Kind(ease=(0.28, 0.07), wrong=(3, 0.41)),
 }
-VOTES = tuple(name for name, kind in KINDS.items() if kind.select == "majority")
+VOTES = ("even", "easy", "hard", "two groups", "popular errors", "four choices")
+AS_RECORDED = ("as Game of 24", "as MATH", "as last letters")
 
 
 def draw(name: str, problems: int, n: int, seed: int) -> Pool:
@@ -90,32 +98,54 @@ def _problem(number: int, drawn: Samples, *, scored: bool) -> PoolProblem:
     return PoolProblem(id=f"p{number}", prompt="drawn", answer="0", level=1, candidates=candidates)
 
 
+class Walked:
+    """Walks through drawn problems with bare votes: what each simple rule loses there, and what it takes.
+
+    Attributes:
+        full: (problems,), how often the choice among all samples is right.
+        tokens: the mean of all samples of a problem.
+    """
+
+    def __init__(self, drawn: Sequence[Samples], n: int, orders: int, seed: int) -> None:
+        parts = [self._part(each, n, orders, seed + i) for i, each in enumerate(drawn)]
+        lead, over, right, cost = (np.concatenate(each) for each in zip(*parts, strict=True))
+        count = np.broadcast_to(np.arange(1, n + 1), lead.shape)
+        self._rules = ThresholdRules(lead, count, over, right, cost, orders, "majority")
+        self._known: dict[ThresholdRule, tuple[Floats, float]] = {}
+        self.full, self.tokens = right[:, -1].reshape(-1, orders).mean(1), float(cost[:, -1].mean())
+
+    @staticmethod
+    def _part(drawn: Samples, n: int, orders: int, seed: int) -> tuple[Floats, Bools, Floats, Floats]:
+        paths = walk(drawn, n, "majority", orders=orders, seed=seed, reference=1.0)
+        lead = ahead(paths.state, "majority")
+        return lead, paths.decided(n, "majority"), paths.labels(drawn.correct), paths.tokens.cumsum(1)
+
+    def outcome(self, rule: ThresholdRule) -> tuple[Floats, float]:
+        """What a rule loses on each problem against all samples, and the mean tokens that it takes."""
+        if rule not in self._known:
+            found = self._rules.totals_of(rule)
+            self._known[rule] = self.full - found.right, float(found.cost.mean())
+        return self._known[rule]
+
+
 class Population:
     """So many problems of a kind of votes that what a rule loses there is all but the true loss: within about .001."""
 
     def __init__(self, name: str, n: int, problems: int = 60_000) -> None:
-        parts = [self._part(name, n, seed) for seed in range(1, 1 + max(1, problems // _PART))]
-        lead, over, right, cost = (np.concatenate(each) for each in zip(*parts, strict=True))
-        count = np.broadcast_to(np.arange(1, n + 1), lead.shape)
-        self._full, self._tokens = float(right[:, -1].mean()), float(cost[:, -1].mean())
+        parts = [samples(name, _PART, n, seed) for seed in range(1, 1 + max(1, problems // _PART))]
+        self._walked = Walked(parts, n, orders=1, seed=1)
         self._known: dict[ThresholdRule, tuple[float, float]] = {}
-        self._rules = ThresholdRules(lead, count, over, right, cost, 1, "majority")
-
-    @staticmethod
-    def _part(name: str, n: int, seed: int) -> tuple[Floats, Bools, Floats, Floats]:
-        drawn = samples(name, _PART, n, seed)
-        paths = walk(drawn, n, "majority", orders=1, seed=seed, reference=1.0)
-        lead = ahead(paths.state, "majority")
-        return lead, paths.decided(n, "majority"), paths.labels(drawn.correct), paths.tokens.cumsum(1)
 
     def measure(self, _: Select, rule: LearnedStopping) -> tuple[float, float]:
         """Accuracy lost to all samples, and how many times fewer tokens the rule took, which has no weights."""
-        key = ThresholdRule(rule.enough, rule.at_most, rule.fade)
-        if key not in self._known:
-            found = self._rules.totals_of(key)
-            lost, cost = self._full - float(found.right.mean()), float(found.cost.mean())
-            self._known[key] = (lost, self._tokens / cost)
-        return self._known[key]
+        return self.outcome(ThresholdRule(rule.enough, rule.at_most, rule.fade))
+
+    def outcome(self, rule: ThresholdRule) -> tuple[float, float]:
+        """The same of a simple rule."""
+        if rule not in self._known:
+            lost, tokens = self._walked.outcome(rule)
+            self._known[rule] = float(lost.mean()), self._walked.tokens / tokens
+        return self._known[rule]
 
 
 _PART = 10_000

@@ -8,6 +8,9 @@ Four ways are measured in turns, with the same requests through the same client:
   fails, be it the verifier, loses one candidate. There is no limit, no record, and the verifier runs on the loop;
 - the framework's own: `abatch` of LangChain; `dspy.BestOfN`, whose attempts follow each other, in `dspy.Parallel`.
 
+The first three tell how often Python's collector looked for garbage, too: `python -m benchmarks._throughput.frameworks`
+prints that alone, for one crowd, which does not depend on how busy the machine is.
+
 All of them send samples that a cache keeps apart: DSPy needs a `rollout_id` and a temperature for that.
 """
 
@@ -29,6 +32,7 @@ from tts_plugins.testing.loopback import LoopbackServer
 N, LATENCY, CROWDS = 8, 0.05, 3
 BARE, WHOLE = "by hand, bare", "by hand, usage and failures handled"
 Crowd = Callable[[], Awaitable[int]]
+Measured = Callable[[str, Mapping[str, Crowd], int], Awaitable[list[Row]]]
 
 
 def framework_rows(*, short: bool = False, base: Path | None = None) -> list[Row]:
@@ -42,7 +46,7 @@ def framework_rows(*, short: bool = False, base: Path | None = None) -> list[Row
     return rows
 
 
-async def _langchain(many: int, times: int) -> list[Row]:
+async def _langchain(many: int, times: int, measured: Measured | None = None) -> list[Row]:
     from langchain_core.callbacks import get_usage_metadata_callback
     from tts_plugins_langchain import scale
 
@@ -75,10 +79,10 @@ async def _langchain(many: int, times: int) -> list[Row]:
             WHOLE: lambda: _failures(whole(i) for i in range(many)),
             "abatch": lambda: _failures(batch(i) for i in range(many)),
         }
-        return await _rows(f"LangChain: scale, {many} chains at once, n={N}", sides, times)
+        return await (measured or _rows)(f"LangChain: scale, {many} chains at once, n={N}", sides, times)
 
 
-async def _dspy(many: int, times: int) -> list[Row]:
+async def _dspy(many: int, times: int, measured: Measured | None = None) -> list[Row]:
     import dspy
     from tts_plugins_dspy import Scaled
 
@@ -116,7 +120,7 @@ async def _dspy(many: int, times: int) -> list[Row]:
             "dspy.BestOfN": best_of_n,
         }
         with dspy.context(lm=lm):
-            rows = await _rows(f"DSPy: Scaled, {many} modules at once, n={N}", sides, times)
+            rows = await (measured or _rows)(f"DSPy: Scaled, {many} modules at once, n={N}", sides, times)
         lm.close()
         return rows
 
@@ -144,18 +148,25 @@ async def _rows(what: str, sides: Mapping[str, Crowd], times: int) -> list[Row]:
     """
     walls, cpu = {side: list[float]() for side in sides}, {side: list[float]() for side in sides}
     failed = dict.fromkeys(sides, 0)
+    looks = dict.fromkeys(sides, 0)
     names = list(sides)
     for number in range(times + 1):
         first = number % len(names)
         for side in names[first:] + names[:first]:
             gc.collect()
-            start, busy = time.perf_counter(), time.process_time()
+            start, busy, before = time.perf_counter(), time.process_time(), _looks()
             for _ in range(CROWDS):
                 failed[side] += await sides[side]()
+            looks[side] = (_looks() - before) // CROWDS
             if number:
                 walls[side].append(time.perf_counter() - start)
                 cpu[side].append(time.process_time() - busy)
-    return [_row(f"{what}: wall / {side}", side, walls, cpu, failed) for side in names[1:]]
+    return [_row(f"{what}: wall / {side}", side, walls, cpu, failed, looks) for side in names[1:]]
+
+
+def _looks() -> int:
+    """Return how often the collector looked for garbage so far: about once for 700 objects more than were freed."""
+    return sum(generation["collections"] for generation in gc.get_stats())
 
 
 def _row(
@@ -164,6 +175,7 @@ def _row(
     walls: Mapping[str, Sequence[float]],
     cpu: Mapping[str, Sequence[float]],
     failed: Mapping[str, int],
+    looks: Mapping[str, int],
 ) -> Row:
     """Ours beside one other side. What a framework brings itself is no target: it does less at a time, or less."""
     pair, target = ("ours", side), side in (BARE, WHOLE)
@@ -174,6 +186,23 @@ def _row(
         number=3, what=what, must="<= 1.10" if target else "",
         met=ratio <= 1.10 and not any(failed[each] for each in pair) if target else None,
         ours=f"{ratio:.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f}); {shown} s; CPU {loads[0]:.2f} / {loads[1]:.2f} s; "
-        f"failed {failed['ours']}, {failed[side]}",
+        f"collections a crowd {looks['ours']} / {looks[side]}; failed {failed['ours']}, {failed[side]}",
         figures={"ours_s": walls["ours"], "other_s": walls[side], "cpu_ours_s": cpu["ours"], "cpu_other_s": cpu[side]},
     )  # fmt: skip
+
+
+async def _collections(what: str, sides: Mapping[str, Crowd], times: int) -> list[Row]:
+    """Count the collections of each crowd: as many as the last one's, after `times` to warm up."""
+    looks = dict.fromkeys(("ours", BARE), 0)
+    for side in looks:
+        for _ in range(times + 1):
+            gc.collect()
+            before = _looks()
+            await sides[side]()
+            looks[side] = _looks() - before
+    return [Row(number=3, what=f"{what}: collections a crowd", must="", ours=" / ".join(map(str, looks.values())))]
+
+
+if __name__ == "__main__":
+    for each in (_dspy, _langchain):
+        print(*(f"{row.what}, ours / {BARE}: {row.ours}" for row in asyncio.run(each(64, 1, _collections))), sep="\n")

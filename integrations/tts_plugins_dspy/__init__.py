@@ -8,6 +8,7 @@ try:
     check_version()
     from tts_plugins_dspy._calls.interception import cover, cover_later
     from tts_plugins_dspy._calls.progress_bars import allow_side_by_side
+    from tts_plugins_dspy._calls.scope import keep_configured
     from tts_plugins_dspy._outputs.withheld import Withheld, metadata_of
     from tts_plugins_dspy.lm import ScaledLM
     from tts_plugins_dspy.module import BestOfN, Refine, Scaled
@@ -18,5 +19,6 @@ except ImportError as error:
 
 cover()
 cover_later()
+keep_configured()
 allow_side_by_side()
 __all__ = ["BestOfN", "Refine", "Scaled", "ScaledLM", "Withheld", "metadata_of"]

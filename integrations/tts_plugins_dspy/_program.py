@@ -7,7 +7,7 @@ from typing import Any, Never, Unpack
 import dspy
 
 from tts_plugins import Result
-from tts_plugins.adapters import REVISING, MeteredModel, check_names, check_placed
+from tts_plugins.adapters import REVISING, MeteredModel, called_as, check_names, check_placed
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_dspy._calls.scope import HINT
 from tts_plugins_dspy._calls.usage import predictors_of
@@ -62,6 +62,7 @@ class SearchedProgram(dspy.Module):  # type: ignore[misc]
         ConfigurationError: it is not a module, or a setting is wrong.
     """
 
+    @called_as("Scaled(module, n=8)")
     def __init__(self, module: Any, *placed: Never, **options: Unpack[ProgramOptions]) -> None:
         super().__init__()
         who, given = type(self).__name__, dict[str, Any](**options)

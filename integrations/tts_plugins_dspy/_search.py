@@ -13,7 +13,6 @@ import dspy
 
 from tts_plugins import Generation, Ledger, Problem, Result, SelfConsistency, current_ledger
 from tts_plugins.adapters import (
-    METER,
     Attempts,
     BaseSearch,
     CandidateLost,
@@ -22,6 +21,7 @@ from tts_plugins.adapters import (
     answer_key,
     candidates_of,
     causes_of,
+    meter_here,
     metered_verifier,
 )
 from tts_plugins.errors import CandidateError, TTSError
@@ -175,10 +175,10 @@ class Search(BaseSearch[Sample]):
         sample = self._samples[seed] = Sample(seed, attempts)
         return sample
 
-    def context(self, sample: Sample | None) -> Any:
+    def enter(self, sample: Sample | None) -> Any:
         """DSPy's settings for one candidate; those for a verification depend on what judges."""
         if sample is None:
-            return super().context(None)
+            return None
         sample.trace, sample.module, sample.originals, sample.copies = [], self._module, _NONE, _NONE
         if self._isolate:
             sample.module, sample.originals, sample.copies = isolated(self._module, deep=self._deep)
@@ -187,7 +187,13 @@ class Search(BaseSearch[Sample]):
             hints = (*hints, sample.attempts.text())
         written: list[str] | None = [] if hints else None
         scope = self._scope(sample=sample.seed or 0, attempts=sample.attempts, hints=hints, written=written)
-        return scoped(scope, trace=sample.trace, **self._streamed(sample), **varied(sample, self.model.name))
+        scope.enter(trace=sample.trace, **self._streamed(sample), **varied(sample, self.model.name))
+        return scope
+
+    def leave(self, entered: Any) -> None:
+        """The settings that were there before."""
+        if entered is not None:
+            entered.leave()
 
     def set(self, **settings: Any) -> Any:
         """DSPy's settings for a verification, whose calls are those of the program around this search."""
@@ -195,7 +201,7 @@ class Search(BaseSearch[Sample]):
         return scoped(self._scope(sample=sample), send_stream=None, **settings)
 
     def _scope(self, **values: Any) -> Scope:
-        meter = METER.get()
+        meter = meter_here()
         assert meter is not None
         return Scope(meter=meter, ledger=current_ledger(), temperature=self._temperature, **values)
 
@@ -226,7 +232,7 @@ class Search(BaseSearch[Sample]):
 
     def error_for(self, error: BaseException, where: str, kind: Callable[[str], TTSError]) -> BaseException:
         """As for any search; a call that was not made stands for its meter's refusal."""
-        meter = METER.get()
+        meter = meter_here()
         if (
             any(isinstance(cause, Refused) for cause in causes_of(error))
             and meter is not None

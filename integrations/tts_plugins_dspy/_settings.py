@@ -11,6 +11,7 @@ from tts_plugins.adapters import (
     SearchOptions,
     SearchSettings,
     StrategyOptions,
+    as_plain_number,
     is_number,
     is_whole,
 )
@@ -54,11 +55,12 @@ def check_temperature(owner: str, value: Any) -> float | None:
     """
     if value is None:
         return None
-    if not is_number(value) or not 0 < value <= 2:
+    number = as_plain_number(value)
+    if not is_number(number) or not 0 < number <= 2:
         raise ConfigurationError(
-            f"{owner}: temperature={value!r} must be above 0 and at most 2; pass None to send none"
+            f"{owner}: temperature={value!r} must be a number above 0 and at most 2; pass None to send none"
         )
-    return float(value)
+    return float(number)
 
 
 def check_copy(owner: str, value: Any) -> bool | str:

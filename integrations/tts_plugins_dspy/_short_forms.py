@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Never, Unpack
 
 from tts_plugins import BestOfN as BestOfNStrategy
 from tts_plugins import Revision
-from tts_plugins.adapters import check_count, check_names, check_placed, is_whole
+from tts_plugins.adapters import as_plain_number, called_as, check_count, check_names, check_placed, is_number, is_whole
 from tts_plugins.errors import ConfigurationError, UnknownSettingError
 from tts_plugins.protocols import Strategy
 from tts_plugins.stopping import Threshold
@@ -44,25 +45,33 @@ class _ShortForm(SearchedProgram):
         n, verifier = given.pop("n", None), given.pop("verifier", None)
         if (N is None) == (n is None):
             raise ConfigurationError(f"{who}: N={N!r} and n={n!r}; give one of the two")
-        count: Any = N if n is None else n
+        count: Any = as_plain_number(N if n is None else n)
         check_count(who, "N", count)
         if (reward_fn is None) == (verifier is None):
             raise ConfigurationError(
                 f"{who}: give reward_fn=… (any number) or verifier=… (from 0 to 1), one of the two"
             )
-        if threshold is not None and not (isinstance(threshold, int | float) and threshold == threshold):
-            raise ConfigurationError(f"{who}: threshold={threshold!r} must be a number")
-        fails = check_fail_count(who, fail_count)
-        least = None if threshold is None else float(threshold) if reward_fn is None else squash(threshold)
+        least = None if threshold is None else _check_threshold(who, threshold)
+        if least is not None and reward_fn is not None:
+            least = squash(least)
+        fails = check_fail_count(who, as_plain_number(fail_count))
         strategy = strategy_of(count, None if least is None else Threshold(least))
         given["verifier"] = verifier if reward_fn is None else Reward(reward_fn, who)
         super().__init__(module, strategy=strategy, **given)
         self._fail_count = fails
 
 
+def _check_threshold(owner: str, value: Any) -> float:
+    number = as_plain_number(value)
+    if isinstance(number, bool) or is_number(number) or (isinstance(number, float) and math.isinf(number)):
+        return float(number)
+    raise ConfigurationError(f"{owner}: threshold={value!r:.80} must be a number")
+
+
 class BestOfNProgram(_ShortForm):
     """`BestOfN`, but for its name."""
 
+    @called_as("BestOfN(module, N=8, reward_fn=reward)")
     def __init__(
         self,
         module: Any,
@@ -94,13 +103,14 @@ class BestOfNProgram(_ShortForm):
         """
         self._set_up(
             module, N, reward_fn, threshold, fail_count, placed, options, "wave",
-            lambda count, stop: BestOfNStrategy(n=count, stop=stop, wave=wave),
+            lambda count, stop: BestOfNStrategy(n=count, stop=stop, wave=as_plain_number(wave)),
         )  # fmt: skip
 
 
 class RefineProgram(_ShortForm):
     """`Refine`, but for its name."""
 
+    @called_as("Refine(module, N=8, reward_fn=reward)")
     def __init__(
         self,
         module: Any,

@@ -9,7 +9,15 @@ from typing import Any, Never, Unpack
 import dspy
 
 from tts_plugins import Candidate, Generation, Problem
-from tts_plugins.adapters import MeteredModel, Text, as_verifier, check_names, check_placed, required_parameters
+from tts_plugins.adapters import (
+    MeteredModel,
+    Text,
+    as_verifier,
+    called_as,
+    check_names,
+    check_placed,
+    required_parameters,
+)
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_dspy._calls.scope import scope_here
@@ -44,6 +52,7 @@ class ScaledLM(dspy.BaseLM):  # type: ignore[misc]
 
     _tts_plugins_searches = True
 
+    @called_as("ScaledLM(lm, n=8)")
     def __init__(self, lm: Any, *placed: Never, **options: Unpack[LMOptions]) -> None:
         given = dict[str, Any](**options)
         check_placed("ScaledLM(lm", placed)
@@ -188,9 +197,13 @@ def _verifier_of(value: Any, search: Judged) -> Verifier | SetVerifier:
 
 
 def _function(function: Callable[..., Any], search: Judged) -> Verifier:
-    name, alone = str(getattr(function, "__name__", type(function).__name__)), required_parameters(function) == 1
+    name = str(getattr(function, "__name__", type(function).__name__))
+    return scoring(search, name, function, _text if required_parameters(function) == 1 else _problem_and_candidate)
 
-    def arguments(problem: Problem, candidate: Candidate) -> tuple[Any, ...]:
-        return (str(candidate.text),) if alone else (problem, candidate)
 
-    return scoring(search, name, function, arguments)
+def _text(search: Judged, candidate: Candidate) -> tuple[Any, ...]:
+    return (str(candidate.text),)
+
+
+def _problem_and_candidate(search: Judged, candidate: Candidate) -> tuple[Any, ...]:
+    return candidate.problem, candidate

@@ -20,7 +20,8 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig, RunnableSequence
 from langchain_core.runnables.config import set_config_context, var_child_runnable_config
 
-from tts_plugins.adapters import in_thread, setting
+from tts_plugins import Problem
+from tts_plugins.adapters import Attempts, in_thread
 from tts_plugins_langchain._settings import SHOW, without
 from tts_plugins_langchain._streams import EventRecorder, Replay, is_stream, without_writer
 from tts_plugins_langchain.metering import METERED, MeterHandler
@@ -38,7 +39,8 @@ class Sample:
 
     Attributes:
         index: counts candidates as they are begun.
-        asked: makes the input that what is wrapped is called with.
+        problem, attempts: what it is asked, and which earlier answers it is to better.
+        asked: makes the input that what is wrapped is called with, where that is another one.
         place: which sample it is for a cache: of those that have the same earlier attempts, say.
         parent: the index of the one that it revises or continues.
         inner: makes managers for what runs inside it, for as long as its run is open.
@@ -48,7 +50,9 @@ class Sample:
     index: int
     seed: int | None
     place: str
-    asked: Callable[[], Any] = field(default=lambda: None)
+    problem: Problem | None = None
+    attempts: Attempts | None = None
+    asked: Callable[[], Any] | None = None
     parent: int | None = None
     children: int = 0
     run: ChainRun | None = None
@@ -101,23 +105,23 @@ class Runs:
 
     def start(self, sample: Sample) -> None:
         """Start a candidate's run, from synchronous code."""
-        manager, run = self._manager(sample), None
-        if self._heard:
-            assert isinstance(manager, CallbackManager)
-            run = manager.on_chain_start(None, self._asked, name=f"candidate {sample.index}")
-        sample.begin(manager if run is None else run.get_child(), run)
+        if not self._heard:
+            sample.begin(self._made, None)
+            return
+        manager = _with(self._made, (), _said(sample))
+        assert isinstance(manager, CallbackManager)
+        run = manager.on_chain_start(None, self._asked, name=f"candidate {sample.index}")
+        sample.begin(run.get_child(), run)
 
     async def astart(self, sample: Sample) -> None:
         """Start a candidate's run, from a loop."""
-        manager, run = self._manager(sample), None
-        if self._heard:
-            assert isinstance(manager, AsyncCallbackManager)
-            run = await manager.on_chain_start(None, self._asked, name=f"candidate {sample.index}")
-        sample.begin(manager if run is None else run.get_child(), run)
-
-    def _manager(self, sample: Sample) -> Manager:
-        said = {"tts_candidate": sample.index, **({} if sample.parent is None else {"tts_parent": sample.parent})}
-        return _with(self._made, (), said)
+        if not self._heard:
+            sample.begin(self._made, None)
+            return
+        manager = _with(self._made, (), _said(sample))
+        assert isinstance(manager, AsyncCallbackManager)
+        run = await manager.on_chain_start(None, self._asked, name=f"candidate {sample.index}")
+        sample.begin(run.get_child(), run)
 
     @property
     def _asked(self) -> dict[str, Any]:
@@ -127,7 +131,8 @@ class Runs:
         """The config for what runs as part of a candidate: its meter first, then whoever listens."""
         assert sample.inner is not None
         handler = METERED.get()
-        manager = _with(sample.inner, () if handler is None else (handler,))
+        said = {} if sample.run is not None else _said(sample)  # else it is inherited from the run
+        manager = _with(sample.inner, () if handler is None else (handler,), said)
         config = self._config
         if name is None and self._streams:
             sample.recorder = EventRecorder()
@@ -179,6 +184,11 @@ class Runs:
             _end(run, outputs, error)
 
 
+def _said(sample: Sample) -> dict[str, Any]:
+    """What the metadata of a candidate's runs say."""
+    return {"tts_candidate": sample.index, **({} if sample.parent is None else {"tts_parent": sample.parent})}
+
+
 def _end(run: CallbackManagerForChainRun, outputs: Any, error: BaseException | None) -> None:
     if error is None:
         run.on_chain_end(outputs)
@@ -201,19 +211,18 @@ def children_of(run: Any, kind: type[Any]) -> Any:
     return manager
 
 
-def within(config: RunnableConfig, function: Callable[[RunnableConfig], T]) -> T:
-    """Call a function where this is the surrounding config: what is called without one, or merges its own, finds it."""
+def within(config: RunnableConfig, invoke: Callable[[Any, RunnableConfig], T], asked: Any) -> T:
+    """Invoke where this is the surrounding config: what is called without one, or merges its own, finds it."""
     with set_config_context(config) as context:
-        return context.run(function, config)
+        return context.run(invoke, asked, config)
 
 
-async def awithin(config: RunnableConfig, function: Callable[[RunnableConfig], Awaitable[T]]) -> T:
-    """The same for what is awaited, in the context of the task that it runs in."""
+def awithin(config: RunnableConfig, ainvoke: Callable[[Any, RunnableConfig], Awaitable[T]], asked: Any) -> Awaitable[T]:
+    """The same for what is awaited, in the context of the running task, until the search's `leave`."""
     if _is_traced(config):  # LangSmith's client keeps the run around in variables of its own
-        with set_config_context(config) as context:
-            return await asyncio.create_task(_called(function, config), context=context)
-    with setting((var_child_runnable_config, config)):
-        return await function(config)
+        return _in_own_context(config, ainvoke, asked)
+    var_child_runnable_config.set(config)
+    return ainvoke(asked, config)
 
 
 def passing_on(runnable: T) -> T:
@@ -222,12 +231,18 @@ def passing_on(runnable: T) -> T:
     LangChain would merge the two at each step, with copies of both.
     """
     if type(runnable) is RunnableSequence:
-        var_child_runnable_config.set(None)  # until `within` ends
+        var_child_runnable_config.set(None)  # until `within` ends, or the search's `leave`
     return runnable
 
 
-async def _called(function: Callable[[RunnableConfig], Awaitable[T]], config: RunnableConfig) -> T:
-    return await function(config)
+async def _in_own_context(
+    config: RunnableConfig, ainvoke: Callable[[Any, RunnableConfig], Awaitable[T]], asked: Any
+) -> T:
+    async def called() -> T:
+        return await ainvoke(asked, config)
+
+    with set_config_context(config) as context:
+        return await asyncio.create_task(called(), context=context)
 
 
 def _is_traced(config: RunnableConfig) -> bool:

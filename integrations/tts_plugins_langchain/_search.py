@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import ensure_config, var_child_runnable_config
 
 from tts_plugins import Candidate, Problem, Result, Score, Scored
 from tts_plugins.adapters import (
-    METER,
     Attempts,
     BaseSearch,
     CandidateLost,
@@ -25,9 +23,9 @@ from tts_plugins.adapters import (
     Text,
     Unparsed,
     answer_key,
+    meter_here,
     metered_verifier,
     parsed_only,
-    setting,
 )
 from tts_plugins.engine import Trace
 from tts_plugins.errors import AllCandidatesFailed
@@ -139,13 +137,17 @@ class Search(BaseSearch[Sample]):
     def begin(self, problem: Problem, seed: int | None, attempts: Attempts | None) -> Sample:
         """A candidate that is asked with the target's input."""
         parents = [] if attempts is None else [attempt.seed for attempt in attempts.history]
-        return self._begun(seed, parents, partial(self._target.asked, problem, attempts))  # no cycle
+        sample = self._begun(seed, parents)
+        sample.problem, sample.attempts = problem, attempts
+        return sample
 
     def ask(
         self, seed: int | None, asked: Callable[[], Any], parents: Sequence[int | None] = ()
     ) -> Coroutine[Any, Any, Reply]:
         """The target's output for an input, as a run of its own that follows those of its parents."""
-        return self.candidate(self._begun(seed, parents, asked))
+        sample = self._begun(seed, parents)
+        sample.asked = asked
+        return self.candidate(sample)
 
     def candidate(self, sample: Sample) -> Coroutine[Any, Any, Reply]:
         """A candidate, whose run ends here unless a verifier is to score it."""
@@ -158,7 +160,7 @@ class Search(BaseSearch[Sample]):
         await self._runs.close(sample, self._runs.ended(sample))
         return reply
 
-    def _begun(self, seed: int | None, parents: Sequence[int | None], asked: Callable[[], Any]) -> Sample:
+    def _begun(self, seed: int | None, parents: Sequence[int | None]) -> Sample:
         sample = self._samples.get(seed)
         if sample is None:
             known = [self._samples[parent] for parent in parents if parent in self._samples]
@@ -170,18 +172,25 @@ class Search(BaseSearch[Sample]):
                 path = "+".join(parent.place for parent in known)
                 digest = hashlib.blake2b(path.encode(), digest_size=6).hexdigest()
                 sample.place, sample.parent = f"{digest}.{known[-1].children}", known[-1].index
-        sample.asked = asked
         return sample
+
+    def _input(self, sample: Sample) -> Any:
+        """What the candidate is asked with."""
+        return (
+            self._target.asked(sample.problem or self.problem, sample.attempts)
+            if sample.asked is None
+            else sample.asked()
+        )
 
     def call(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
         self._runs.start(sample)
-        return within(self._runs.inside(sample), lambda config: self._target.invoke(sample.asked(), config))
+        return within(self._runs.inside(sample), self._target.invoke, self._input(sample))
 
     async def acall(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""
         await self._runs.astart(sample)
-        return await awithin(self._runs.inside(sample), lambda config: self._target.ainvoke(sample.asked(), config))
+        return await awithin(self._runs.inside(sample), self._target.ainvoke, self._input(sample))
 
     def read(self, sample: Sample, output: Any) -> Generation:
         """The answer, as verifiers and votes see it."""
@@ -224,13 +233,25 @@ class Search(BaseSearch[Sample]):
         if result.abstained is None and (sample := self.sample_of(result.best)) is not None:
             await self._runs.ashow(sample, message)
 
-    def context(self, sample: Sample | None) -> AbstractContextManager[None]:
-        """Where LangChain's callbacks find the meter, and a cache the candidate's number."""
-        meter, salt = METER.get(), self._salt
+    def enter(self, sample: Sample | None) -> Any:
+        """Say where LangChain's callbacks find the meter, and to a cache the candidate's number."""
+        meter, salt = meter_here(), self._salt
         assert meter is not None
         if sample is not None:
             salt += f"/{sample.place}" + ("" if self.settings.seed is None else f"@{self.settings.seed}")
-        return setting((METERED, MeterHandler(meter, self.details)), (SAMPLE, salt))
+        handler = MeterHandler(meter, self.details)
+        entered = handler, METERED.get(), SAMPLE.get(), var_child_runnable_config.get()
+        METERED.set(handler)
+        SAMPLE.set(salt)
+        return entered
+
+    def leave(self, entered: Any) -> None:
+        """Set what was there before, the surrounding config too; not in a task that closes the coroutine of another."""
+        handler, metered, salt, config = entered
+        if METERED.get() is handler:
+            METERED.set(metered)
+            SAMPLE.set(salt)
+            var_child_runnable_config.set(config)
 
     def where(self, sample: Sample) -> str:
         """The target and the candidate's number."""

@@ -43,11 +43,11 @@ def _runnable(runnable: Runnable[Any, Any], config_of: ConfigOf, *, sync: bool) 
 
     async def ascore(problem: Problem, candidate: Candidate) -> Any:
         asked = _shown(problem, candidate)
-        return _read(await awithin(config_of(candidate), lambda config: runnable.ainvoke(asked, config)), name)
+        return _read(await awithin(config_of(candidate), runnable.ainvoke, asked), name)
 
     def score(problem: Problem, candidate: Candidate) -> Any:
         asked = _shown(problem, candidate)
-        return _read(within(config_of(candidate), lambda config: runnable.invoke(asked, config)), name)
+        return _read(within(config_of(candidate), runnable.invoke, asked), name)
 
     return FunctionVerifier(score if sync else ascore, name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Unpack
+from typing import Any, Never, Unpack
 
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import (
@@ -20,7 +20,9 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from pydantic import Field, PrivateAttr
 
-from tts_plugins.errors import ConfigurationError, UnknownSettingError
+from tts_plugins import Result
+from tts_plugins.adapters import check_placed
+from tts_plugins.errors import ConfigurationError, LowConfidence, UnknownSettingError
 from tts_plugins.models import StepSettings
 from tts_plugins_langchain._fields import ChatModelOptions, SearchFields, plain_settings
 from tts_plugins_langchain._io.asked_form import FORMS
@@ -75,7 +77,10 @@ class ScaledChatModel(SearchFields, StandIn):
     _carrier: Carrier = PrivateAttr()
     _streams: dict[str, Any] = PrivateAttr(default_factory=dict)
 
-    def __init__(self, model: BaseChatModel | None = None, /, **options: Unpack[ChatModelOptions]) -> None:
+    def __init__(
+        self, model: BaseChatModel | None = None, /, *placed: Never, **options: Unpack[ChatModelOptions]
+    ) -> None:
+        check_placed("ScaledChatModel(model", placed)
         settings: dict[str, Any] = {**options}
         given = settings.pop("model", None)
         if (model := model or given) is not None:
@@ -111,7 +116,7 @@ class ScaledChatModel(SearchFields, StandIn):
         **kwargs: Any,
     ) -> ChatResult:
         search = self._search(messages, stop, run_manager, kwargs, sync=True)
-        message = chosen(search.run(), run_manager, search.details)
+        message = _message(search, search.run(), run_manager)
         if run_manager is not None:
             chunk = ChatGenerationChunk(message=chunk_of(charged(message)))
             run_manager.on_llm_new_token(said_in(message), chunk=chunk)
@@ -125,7 +130,7 @@ class ScaledChatModel(SearchFields, StandIn):
         **kwargs: Any,
     ) -> ChatResult:
         search = self._search(messages, stop, run_manager, kwargs, sync=False)
-        message = chosen(await search.arun(), run_manager, search.details)
+        message = _message(search, await search.arun(), run_manager)
         if run_manager is not None:
             chunk = ChatGenerationChunk(message=chunk_of(charged(message)))
             await run_manager.on_llm_new_token(said_in(message), chunk=chunk)
@@ -144,7 +149,7 @@ class ScaledChatModel(SearchFields, StandIn):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         search = self._search(messages, stop, run_manager, kwargs, sync=True)
-        message = chosen(search.run(), run_manager, search.details)
+        message = _message(search, search.run(), run_manager)
         yield from streamed(message, counted=run_manager is None)
 
     async def _astream(
@@ -155,7 +160,7 @@ class ScaledChatModel(SearchFields, StandIn):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         search = self._search(messages, stop, run_manager, kwargs, sync=False)
-        message = chosen(await search.arun(), run_manager, search.details)
+        message = _message(search, await search.arun(), run_manager)
         for chunk in streamed(message, counted=run_manager is None):
             yield chunk
 
@@ -294,3 +299,15 @@ class ScaledChatModel(SearchFields, StandIn):
     def to_json(self) -> Any:
         """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
         return plain_settings(super().to_json())
+
+
+def _message(search: Search, result: Result, run: Any) -> AIMessage:
+    """Return the message that a search answers with.
+
+    Raises:
+        LowConfidence: there is no answer, and an agent asks (tools beside a format): it parses the message at once.
+    """
+    asked = search.problem.metadata
+    if result.abstained is not None and asked.get("response_format") and "tools" in asked:
+        raise LowConfidence.of(result)
+    return chosen(result, run, search.details)

@@ -14,7 +14,7 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec, Input, Output,
 from pydantic import BaseModel, Field, PrivateAttr
 
 from tts_plugins import Result
-from tts_plugins.adapters import MeteredModel, SearchSettings, check_names, check_placed
+from tts_plugins.adapters import MeteredModel, SearchSettings, called_as, check_names, check_placed
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_settings
 from tts_plugins_langchain._io.attempt_inputs import Carrier
@@ -259,6 +259,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         return plain_settings(super().to_json())
 
 
+@called_as("scale(chain, n=8)")
 def scale(
     runnable: Runnable[Input, Output] | Callable[..., Any],
     *placed: Never,

@@ -9,7 +9,15 @@ from typing import Any, Never, Self, TypeVar, Unpack, cast
 from openai import AsyncOpenAI, OpenAI
 
 from tts_plugins import Result
-from tts_plugins.adapters import SearchOptions, SearchSettings, as_verifier, check_names, check_placed, shown_address
+from tts_plugins.adapters import (
+    SearchOptions,
+    SearchSettings,
+    as_verifier,
+    called_as,
+    check_names,
+    check_placed,
+    shown_address,
+)
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins_openai._forms import takes_request
@@ -30,6 +38,7 @@ class ScaleOptions(SearchOptions, total=False):
     verifier: Verifier | SetVerifier | Callable[..., Any] | None
 
 
+@called_as("scale(client, n=8)")
 def scale(client: C, *placed: Never, **options: Unpack[ScaleOptions]) -> C:
     """Return the client with `chat.completions.create` and `parse` that ask several times and give the best answer.
 

@@ -27,8 +27,8 @@ def model(latency: float = 0.0, limits: Limits | None = None, **more: Any) -> Sc
     return ScriptedModel(lambda problem, number: f"{problem.text}: {number}", latency=latency, limits=limits, **more)
 
 
-def names_its_process() -> ScriptedModel:
-    return ScriptedModel([f"in {os.getpid()}"])
+def names_its_process(latency: float = 0.0) -> ScriptedModel:
+    return ScriptedModel([f"in {os.getpid()}"], latency=latency)
 
 
 class Deadly(ScriptedModel):

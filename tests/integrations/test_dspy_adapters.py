@@ -113,11 +113,19 @@ def messages_called(module: Any, question: str) -> Any:
     return dspy.Prediction(answer=dspy.settings.lm(messages=asked)[0])
 
 
+def configured(module: Any, question: str) -> Any:
+    dspy.configure(adapter=dspy.JSONAdapter())
+    answered = module.ask(question=question)
+    assert isinstance(dspy.settings.adapter, dspy.JSONAdapter)
+    return answered
+
+
 WAYS: dict[str, Callable[[Any, str], Any]] = {
     "json": set_adapter,
     "xml": set_adapter,
     "chat": set_adapter,
     "baml": set_adapter,
+    "configured": configured,
     "adapter called": called_adapter,
     "model called": lambda module, question: dspy.Prediction(answer=dspy.settings.lm(question)[0]),
     "model called with messages": messages_called,
@@ -167,6 +175,13 @@ def test_samples_are_distinct_replayed_and_hinted_whatever_the_program_sets(
     Scaled(Asking(how), strategy=ONE_CHAIN, verifier=score, seed=1)(question="hints?")
     before, after = (json.dumps(request.body) for request in dspy_server.requests)
     assert "hint_" not in before and "hint_" in after and "more than 0" in after
+
+
+def test_what_a_candidate_configures_is_its_own(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
+    before = dspy.settings.adapter
+    Scaled(Asking("configured"), n=4, verifier=score)(question="q")
+    assert dspy.settings.adapter is before
+    assert all("JSON" in json.dumps(request.body) for request in dspy_server.requests)
 
 
 def test_a_thread_that_outlives_its_candidate_serves_the_next_ones(dspy_server: LoopbackServer, dspy_lm: Any) -> None:
@@ -276,6 +291,18 @@ def test_a_language_model_votes_as_the_adapter_reads(dspy_server: LoopbackServer
     with dspy.context(lm=ScaledLM(dspy_lm, strategy=SelfConsistency(n=3)), adapter=kind()):
         answers = [program()(question=f"question {k}").answer for k in range(4)]
     assert answers == [7, 7, 7, 7] and dspy_server.counts.requests == 12
+
+
+BLOCKS = ["```python\nx=1\n```", "x=1", "```\nx=1\n```", "x=2", "x=2"]
+
+
+@pytest.mark.parametrize("scaled", ["program", "model"])
+def test_code_votes_with_its_fence_and_without(dspy_server: LoopbackServer, dspy_lm: Any, scaled: str) -> None:
+    dspy_server.configure(reply=lambda body, i: said(answer=BLOCKS[i % 5]))
+    ask, five = dspy.Predict("question -> answer"), SelfConsistency(n=5)
+    with dspy.context(lm=ScaledLM(dspy_lm, strategy=five) if scaled == "model" else dspy_lm):
+        found = (ask if scaled == "model" else Scaled(ask, strategy=five))(question="q")
+    assert "x=1" in found.answer
 
 
 @pytest.mark.parametrize("others", [(said(answer=7), said(answer=8)), ("The answer is 9.", said(answer=7))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_no_temperature_is_sent_where_none_is_wanted(dspy_server: LoopbackServer
 
 @pytest.mark.parametrize("value", [0, -1, "hot", 2.5, True])
 def test_the_model_checks_its_settings_as_programs_do(dspy_lm: Any, value: Any) -> None:
-    with pytest.raises(ConfigurationError, match=f"ScaledLM: temperature={value!r} must be above 0"):
+    with pytest.raises(ConfigurationError, match=f"ScaledLM: temperature={value!r} must be a number above 0"):
         ScaledLM(dspy_lm, temperature=value)
 
 
@@ -95,7 +96,7 @@ def test_optimisers_are_shown_the_users_program() -> None:
         ({"price": (-1.0, 1.0)}, r"price=\(-1.0, 1.0\) must be two prices"),
         ({"price": {"openai/small": (1.0,)}}, r"price=\(1.0,\) must be two prices"),
         ({"concurrency": 1.5}, "concurrency=1.5 must be a whole number of at least 1"),
-        ({"concurrency": 0}, "concurrency=0 must be above 0"),
+        ({"concurrency": 0}, "concurrency=0 must be a number above 0"),
         ({"seed": 0.5}, "seed=0.5 must be a whole number"),
         ({"budget": 5}, "budget=5 must be a Budget or a Ledger"),
         ({"on_exhausted": "stop"}, "on_exhausted='stop' is not known"),
@@ -118,6 +119,12 @@ def test_prices_may_be_a_list_as_files_have_them(dspy_server: LoopbackServer, ds
 @pytest.mark.parametrize(
     ("call", "told"),
     [
+        (lambda lm: Scaled(), r"Scaled: missing a required argument: 'module'; write Scaled\(module, n=8\)"),
+        (lambda lm: ScaledLM(), r"ScaledLM: missing .*'lm'; write ScaledLM\(lm, n=8\)"),
+        (lambda lm: BestOfN(), r"BestOfN: missing .*; write BestOfN\(module, N=8, reward_fn=reward\)"),
+        (lambda lm: Refine(), r"Refine: missing .*; write Refine\(module, N=8, reward_fn=reward\)"),
+        (lambda lm: Scaled(program(), module=program()), r"Scaled: multiple values for argument 'module'; write"),
+        (lambda lm: BestOfN(program(), 3, N=4), r"BestOfN: multiple values for argument 'N'; write BestOfN\("),
         (lambda lm: Scaled(program(), 8), r"Scaled: 8 is given by its place, .*; write Scaled\(module, n=8\)"),
         (lambda lm: Scaled(program(), score), r"write Scaled\(module, verifier=score\)"),
         (lambda lm: Scaled(program(), Budget(calls=2), 3), r"write Scaled\(module, budget=Budget\(.*\), n=3\)"),
@@ -131,6 +138,30 @@ def test_prices_may_be_a_list_as_files_have_them(dspy_server: LoopbackServer, ds
 def test_settings_without_their_names_are_shown_with_them(dspy_lm: Any, call: Any, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         call(dspy_lm)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.int64, Fraction, float])
+def test_numbers_of_other_libraries_are_numbers(dspy_lm: Any, number: Any) -> None:
+    whole = np.int64 if issubclass(number, np.generic) else int
+    made = BestOfN(program(), whole(3), lambda args, pred: 1.0, number(1), temperature=number(1), wave=whole(2))
+    strategy: Any = made._settings.strategy
+    assert made._temperature == 1.0 and (strategy.n, strategy.wave, strategy.stop.score) == (3, 2, 0.75)
+    assert {type(value) for value in (strategy.n, made._temperature)} == {int, float}
+    for kind in (Scaled(program(), n=whole(3)), ScaledLM(dspy_lm, n=whole(3), temperature=number(1))):
+        assert kind._settings.strategy.n == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), "1", 10**400, [1], 1j, np.array([0.5, 0.6])])
+@pytest.mark.parametrize("kind", [BestOfN, Refine])
+def test_thresholds_that_are_no_numbers(dspy_lm: Any, kind: Any, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{kind.__name__}: threshold=.* must be a number"):
+        kind(program(), 2, lambda args, pred: 1.0, value)
+
+
+@pytest.mark.parametrize("value", [3, "reward", int, dspy.Predict])
+def test_rewards_that_are_no_functions(dspy_lm: Any, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"reward_fn=.* is not a function; pass one of \(args, pred\)"):
+        BestOfN(program(), 2, value)
 
 
 @pytest.mark.parametrize("given", ["0.5", dspy.Prediction(score="0.5")], ids=["text", "field without a type"])

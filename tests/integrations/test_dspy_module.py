@@ -437,7 +437,7 @@ def test_best_of_n_takes_what_a_dspy_user_knows(server: LoopbackServer, lm: Any)
         ({"N": 3, "reward_fn": metric, "strategy": "best_of_n"}, "strategy='best_of_n' is for Scaled"),
         ({"N": 3, "reward_fn": metric, "threshold": "high"}, "threshold='high' must be a number"),
         ({"N": 0, "reward_fn": metric}, "N=0 must be"),
-        ({"N": 3, "reward_fn": 1}, "reward_fn=1 cannot be called"),
+        ({"N": 3, "reward_fn": 1}, "reward_fn=1 is not a function"),
         ({"N": 3, "verifier": 1}, "verifier=1 is not a verifier"),
         ({"N": 3, "reward_fn": lambda pred: 1}, r"BestOfN: reward_fn <lambda>\(pred\) must take \(args, pred\)"),
         ({"N": 3, "verifier": lambda: 1}, r"BestOfN: verifier <lambda>\(\) must take \(example, prediction\)"),
@@ -445,7 +445,7 @@ def test_best_of_n_takes_what_a_dspy_user_knows(server: LoopbackServer, lm: Any)
         ({"N": 3, "verifier": lambda pred, *, strict: 1}, r"\(pred, \*, strict\) must take"),
         ({"N": 3, "verifier": CallableVerifier}, "is not a verifier"),
         *(
-            ({"N": 3, "reward_fn": metric, "temperature": value}, f"temperature={value!r} must be above 0")
+            ({"N": 3, "reward_fn": metric, "temperature": value}, f"temperature={value!r} must be a number above 0")
             for value in (0, -1, 2.5, "hot", True, float("nan"))
         ),
         ({"N": 3, "reward_fn": metric, "threshold": float("nan")}, "threshold=nan must be a number"),

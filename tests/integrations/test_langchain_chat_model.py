@@ -529,6 +529,8 @@ def test_bad_settings(server: LoopbackServer) -> None:
     assert "ValidationError" not in shown and shown.count("'no_such'") == 1
     with pytest.raises(ConfigurationError, match="'temprature' is not a setting"):
         ScaledChatModel(chat(server), temprature=0.2)
+    with pytest.raises(ConfigurationError, match=r"8 is given by its place, .*; write ScaledChatModel\(model, n=8\)"):
+        ScaledChatModel(chat(server), 8)  # type: ignore[arg-type]
     with pytest.raises(NotImplementedError):
         ScaledChatModel(GenericFakeChatModel(messages=iter([]))).bind_tools([Answer])
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from tts_plugins_langchain import ScaledChatModel, TestTimeScaling, scale
 from tts_plugins_langchain._io.asked_form import AskedForm
 
+from tts_plugins.errors import LowConfidence, UnknownSettingError
 from tts_plugins.testing.loopback import RawReply, RawRequest, RawServer
 
 
@@ -75,6 +76,22 @@ def test_two_malformed_replies_do_not_beat_a_valid_one(
     chat, server = model
     state = way(chat, form).invoke({"messages": [("human", "q")]}, {"recursion_limit": 6})
     assert state["structured_response"] == Answer(value=4) and len(server.requests) == 3
+
+
+def test_an_agent_is_told_that_its_structured_answer_is_withheld(model: tuple[ChatOpenAI, RawServer]) -> None:
+    """The agent would parse the empty message, and say that it is not JSON."""
+    unsure: dict[str, Any] = {"n": 3, "abstain_below": 1.0}
+    scaled = ScaledChatModel(model[0], verifier=lambda output: 0.3, **unsure)
+    agent = create_agent(scaled, tools=[], response_format=ProviderStrategy(Answer))
+    with pytest.raises(LowConfidence, match="below 1"):
+        agent.invoke({"messages": [("human", "q")]})
+    form = {"type": "json_schema", "json_schema": {"name": "a", "schema": Answer.model_json_schema()}}
+    assert "below 1" in scaled.invoke("q", response_format=form).additional_kwargs["refusal"]
+    ending = TestTimeScaling(n=3, abstain_below=1.0, verifier=lambda message: 0.3)
+    state = create_agent(model[0], tools=[], response_format=ProviderStrategy(Answer), middleware=[ending]).invoke(
+        {"messages": [("human", "q")]}
+    )
+    assert state.get("structured_response") is None and "below 1" in state["messages"][-1].additional_kwargs["refusal"]
 
 
 @pytest.mark.parametrize("scaled", [lambda m: scale(m, n=3), lambda m: m], ids=["chain", "model"])
@@ -139,3 +156,8 @@ def test_a_scaled_model_is_copied_where_its_model_is(copied: Callable[[Any], Any
     ):
         assert copied(scaled).invoke("q").text == "4"
         assert copied(scaled).invoke("q").text == "4", "after a call too"
+
+
+def test_a_setting_by_its_place_is_refused_with_the_call_to_write() -> None:
+    with pytest.raises(UnknownSettingError, match=r"8 is given by its place.*write ScaledChatModel\(model, n=8\)"):
+        ScaledChatModel(FakeListChatModel(responses=["a"]), 8)  # type: ignore[arg-type]

@@ -529,6 +529,8 @@ def test_concurrency_is_one_limit_over_all_calls() -> None:
 def test_bad_settings_fail_when_wrapping(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         scale(RunnableLambda(lambda x: x), **settings)
+    with pytest.raises(ConfigurationError, match=r"missing a required argument: 'runnable'; write scale\(chain, n=8\)"):
+        scale(**settings)  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match="is not a runnable"):
         scale(3)  # type: ignore[arg-type]
 

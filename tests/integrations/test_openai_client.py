@@ -561,6 +561,8 @@ def test_settings_that_are_not_known_name_the_one_that_is_meant(server: Loopback
     wanted = r"scale: 'verfier' is not a setting; did you mean 'verifier'\? Or use one of abstain_below, answer"
     with pytest.raises(ConfigurationError, match=wanted):
         scale(sync_client(server), verfier=length)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"missing a required argument: 'client'; write scale\(client, n=8\)"):
+        scale()  # type: ignore[call-arg]
     with pytest.raises(ConfigurationError, match=r"did you mean 'budget'\? Or use one of"):
         longest(sync_client(server)).chat.completions.create(**ASKED, tts={"bugdet": {"calls": 2}})
 

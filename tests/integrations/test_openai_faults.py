@@ -294,6 +294,16 @@ async def test_what_was_reserved_is_not_sent_once_others_went_past_the_limit() -
     assert ledger.usage.tokens == 510 * len(result.candidates) and ledger.open_holds == 0
 
 
+async def test_what_a_filter_withheld_is_paid_for_once() -> None:
+    body = {"choices": [{**choice(0, None), "finish_reason": "content_filter"}], "usage": TOLD}
+    async with answering(body, body, body) as other, serving(other, base_url=str(other.make_url("/v1"))) as model:
+        reply = await model.generate(Problem(PROBLEM), [1])
+        result = await solve(PROBLEM, model=model, strategy=SelfConsistency(n=2), budget=Budget(calls=2, tokens=4000))
+    assert (reply.generations[0].text, reply.generations[0].finish_reason) == ("", "content_filter")
+    assert reply.usage.exact and reply.usage.completion_tokens == TOLD["completion_tokens"]
+    assert result.stopped == "complete" and result.usage.requests == 2 and result.usage.exact
+
+
 @pytest.mark.parametrize(
     ("body", "error", "words"),
     [

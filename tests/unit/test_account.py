@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import random
 import subprocess
 import sys
@@ -15,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.waiting import block_until
 from tts_plugins import BestOfN, Budget, Candidate, Problem, solve
 from tts_plugins.budget import Amount
 from tts_plugins.distributed import account as accounts
-from tts_plugins.distributed._open_calls import Alive, used_by_dead
+from tts_plugins.distributed._open_calls import Alive, OpenCalls, used_by_dead
 from tts_plugins.distributed.account import Account, Ask, Grant, WorkerLost
 from tts_plugins.distributed.lease import LeasedLedger
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, DataError, TTSError
@@ -192,6 +194,26 @@ def test_a_killed_worker_is_charged_what_it_had_open(tmp_path: Path) -> None:
         account.ask(Ask("w", 2, Amount(5), Amount(5), ONE))
 
 
+def test_no_instant_of_a_write_shows_less_than_was_spent(tmp_path: Path) -> None:
+    """As a kill would leave it: of 255 and 256, byte by byte, there was 0 in between."""
+    code = WORKER.replace(
+        "time.sleep(600)", "while True:\n for n in (255, 256): file.write(Amount(n, n, n * 1000), Amount())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "calls")], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with (tmp_path / "calls").open("r+b") as file, mmap.mmap(file.fileno(), 24) as mapped:
+            numbers = memoryview(mapped).cast("q")
+            block_until(lambda: numbers[2] >= 255)
+            seen = {numbers[i] for _ in range(100_000) for i in range(3)}
+            numbers.release()
+    finally:
+        process.kill()
+        process.communicate()
+    assert seen <= {255, 256}
+
+
 def test_without_its_file_it_is_charged_its_lease(tmp_path: Path) -> None:
     account = Account(Budget(calls=100), workers=1)
     granted = account.ask(Ask("w", 1, Amount(), Amount(), Amount(40), True, "", str(tmp_path / "gone"))).granted
@@ -237,6 +259,32 @@ async def test_a_lost_account_ends_the_waits_with_its_cause() -> None:
     with pytest.raises(BudgetExhausted):
         await solve("q", model=ScriptedModel(["42"]), strategy=BestOfN(n=2), verifier=perfect, budget=ledger)
     assert "no such actor" in str(ledger.failed)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_ledger_is_closed_while_it_draws_more(tmp_path: Path, lost: bool) -> None:
+    """Regression: its file was closed before the hold that stands for the message, which is written down too."""
+    account, answer = Account(Budget(calls=1000)), asyncio.Event()
+
+    async def send(ask: Ask) -> Grant:
+        if ask.number > 1:
+            await answer.wait()
+            if lost:
+                raise OSError("no such actor")
+        return account.ask(ask)
+
+    async def leave(worker: str, spent: Amount) -> None:
+        account.leave(worker, spent)
+
+    ledger = LeasedLedger(Budget(calls=1000), send, leave, worker="w", file=OpenCalls(tmp_path / "calls"))
+    await solve("q", model=ScriptedModel(["42"]), strategy=BestOfN(n=9), verifier=perfect, budget=ledger)
+    ledger.wanted()
+    closing = asyncio.create_task(ledger.aclose())
+    await asyncio.sleep(0)
+    answer.set()
+    await asyncio.wait_for(closing, 60)
+    assert (ledger.failed is not None) == lost and not any(ledger.held) and ledger.spent.calls == 9
+    assert account.spent.calls == (0 if lost else 9) and not (tmp_path / "calls").exists()
 
 
 async def test_an_overshoot_is_charged_and_what_is_left_stays_usable() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tts_plugins import BestOfN, Budget, Result, SelfConsistency
-from tts_plugins.adapters import METER, BaseSearch, MeteredModel, SearchSettings, metered_verifier
+from tts_plugins.adapters import BaseSearch, MeteredModel, SearchSettings, meter_here, metered_verifier
 from tts_plugins.errors import BudgetExhausted, UnboundedCallError
 from tts_plugins.metering import Call
 from tts_plugins.types import Candidate, Generation, Problem
@@ -19,7 +19,7 @@ from tts_plugins.verifiers import CallableVerifier
 
 def ask(text: str = "4", *, tokens: int | None = 10) -> str:
     """A framework's model call, as its callbacks meter it."""
-    meter, key = METER.get(), object()
+    meter, key = meter_here(), object()
     assert meter is not None
     meter.start(key, Call(model="small", prompt={"messages": ["?"]}, max_tokens=tokens))
     meter.end(key, prompt_tokens=5, completion_tokens=10, texts=[text], truncated=[False])

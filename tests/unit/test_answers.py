@@ -132,6 +132,16 @@ def test_extract(text: str, answer: str | None) -> None:
         ("Lo siento, no puedo ayudar.", None),
         ("Yes, because 7 is prime.", "yes"),
         ("No. 9 is divisible by 3.", "no"),
+        # A star that no other one opens
+        ("Answer: A*", "A*"),
+        ("The answer is A*.", "A*"),
+        (r"\boxed{A*}", "A*"),
+        ("**Answer:** A*", "A*"),
+        ("Answer: *A*", "A"),
+        ("*Answer: A*", "A"),
+        ("* Answer: x*", "x*"),
+        ("**Answer: A**", "A"),
+        ("Answer: 5*", "5"),
         # A factorial where the text has another
         ("There are 5! permutations. The answer is 5!.", "5!"),
         (r"\boxed{5!}", "5!"),

@@ -12,8 +12,9 @@ from xml.etree import ElementTree
 import pytest
 
 from tts_plugins import BestOfN, Budget, Problem, SelfConsistency
+from tts_plugins.bench.analysis.arm import Costs
 from tts_plugins.bench.analysis.matched import SHARES, Larger, matches
-from tts_plugins.bench.analysis.summary import Costs, Summary
+from tts_plugins.bench.analysis.summary import Summary
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.report import Placing, Run, _charts, _drawings, as_dict, load, page, picture, png_of
 from tts_plugins.bench.runner import bench

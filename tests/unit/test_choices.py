@@ -57,6 +57,12 @@ def test_a_refusal_is_its_text() -> None:
     assert made is not None and made.text == "I will not."
 
 
+@pytest.mark.parametrize("finish", ["content_filter", "SAFETY", "PROHIBITED_CONTENT", "refusal", "guardrail"])
+def test_what_a_filter_withheld_is_an_answer_without_text(finish: str) -> None:
+    made = generation(choice(finish, content=None))
+    assert made is not None and (made.text, made.finish_reason) == ("", finish)
+
+
 @pytest.mark.parametrize("finish", [None, ""])
 def test_a_missing_finish_reason_is_a_stop(finish: Any) -> None:
     made = generation(choice(finish, content="x"))

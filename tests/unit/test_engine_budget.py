@@ -317,6 +317,26 @@ async def test_an_inner_budget_of_its_own_does_not_end_the_outer_search() -> Non
     assert (result.stopped, [c.index for c in result.candidates]) == ("complete", [1, 2])
 
 
+@pytest.mark.parametrize(
+    ("limit", "shared", "end"), [(3, False, "budget"), (3, True, "budget"), (9, False, "complete")]
+)
+async def test_an_inner_search_that_the_outer_budget_cuts_ends_the_outer_one_by_budget(
+    limit: int, shared: bool, end: str
+) -> None:
+    budget = Budget(calls=limit)
+    inner: list[str] = []
+
+    async def asks_again(question: str) -> str:
+        found = await solve(question, model=CallableModel(lambda q: "4"), strategy=SelfConsistency(n=4))
+        inner.append(found.stopped)
+        return found.text
+
+    result = await solve(
+        "q", model=CallableModel(asks_again), strategy=SelfConsistency(n=1), budget=Ledger(budget) if shared else budget
+    )
+    assert (inner, result.stopped, result.text) == ([end], end, "4")
+
+
 async def test_an_inner_solve_on_the_shared_account_draws_from_the_outer_call() -> None:
     ledger = Ledger(Budget(calls=2))
 

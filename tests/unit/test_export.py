@@ -55,6 +55,18 @@ def said(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
+@pytest.mark.parametrize(
+    ("judge", "score", "left"), [("votes", None, 0), ("score", 0.5, 0), ("score", 1.0, 1), ("correct", None, 1)]
+)
+def test_different_answers_that_tie_are_no_winners(judge: Any, score: float | None, left: int) -> None:
+    """At most one of them is right; full marks say that both are."""
+    tied = tuple(candidate(f"text {answer}", answer, score, correct=True) for answer in ("1", "2"))
+    one = pool(PoolProblem(id="p", prompt="question", candidates=tied))
+    dropped: Counter[str] = Counter()
+    assert len(training_rows(one.problems, "sft", Filters(judge=judge), dropped)) == left
+    assert dropped["problems where different answers tie for the best"] == 1 - left
+
+
 def test_each_format_has_the_columns_of_trl() -> None:
     one = pool(question(0))
     assert rows(one, "sft") == [{"prompt": USER, "completion": said("good 0")}]

@@ -228,6 +228,15 @@ def test_a_money_budget_over_a_model_of_unknown_price_is_refused(server: Loopbac
         solve_sync("?", model=own, strategy=ladder, budget=Budget(usd=1.0))
 
 
+def test_a_rung_that_the_budget_leaves_without_samples_is_no_escalation() -> None:
+    small = model([1, 2, 1], "small")
+    arguments: Any = {"model": small, "strategy": Ladder([TWO, SelfConsistency(n=8)]), "abstain_below": 0.9}
+    lone = solve_sync("?", budget=Budget(calls=1), **arguments)
+    assert not lone.escalated and lone.answer is None and lone.abstained is not None
+    some = solve_sync("?", budget=Budget(calls=3), **arguments)
+    assert some.escalated and some.usage.calls == 3
+
+
 FORMS = {"type": "ladder", "enough": "careful", "rungs": [
     {"type": "rung", "strategy": {"type": "self-consistency", "n": 2}},
     {"type": "rung", "strategy": {"type": "self-consistency", "n": 3}, "model": "large", "price": 8},
@@ -267,6 +276,8 @@ def test_the_command_line_climbs(server: LoopbackServer, capsys: pytest.CaptureF
         (lambda: Ladder([]), "at least one strategy"),
         (lambda: Ladder(TWO), "must be a list"),  # type: ignore[arg-type]
         (lambda: Ladder([SelfConsistency(n=1), TWO]), "always agrees with itself"),
+        (lambda: Ladder([TWO, TWO]), "asks for none; use a larger n, such as n=4"),
+        (lambda: Ladder([SelfConsistency(n=4), BestOfN(n=3)]), "asks for none"),
         (lambda: Ladder([TWO, "best"]), "is not a strategy"),  # type: ignore[list-item]
         (lambda: Ladder([TWO], enough="brave"), "enough='brave'"),  # type: ignore[arg-type]
         (lambda: Ladder([TWO], enough=1.5), "enough=1.5"),

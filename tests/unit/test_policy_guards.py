@@ -365,3 +365,19 @@ def test_rounds_are_told_at_the_wave_that_is_used() -> None:
     assert other.expected.rounds[0] < plan.expected.rounds[0] and other.expected.tokens[0] > plan.expected.tokens[0]
     waves = {wave: calibrate(POOL, budgets=(6,), target=0.3, orders=2, wave=wave).plans[0].fixed for wave in (1, None)}
     assert all(getattr(fixed, "stop", None) is None or fixed.wave == wave for wave, fixed in waves.items())  # type: ignore[attr-defined]
+
+
+def test_a_loss_above_the_bound_on_the_problems_held_out_is_told() -> None:
+    def of(i: int, answers: str) -> PoolProblem:
+        given = tuple(PoolCandidate(text=a, answer=a, tokens=9, correct=a == "1", step_scores=()) for a in answers)
+        return PoolProblem(id=f"p{i}", prompt="?", answer="1", level=1, candidates=given)
+
+    header = PoolHeader(model="m", dataset="d", licence="CC0-1.0")
+    settled = Pool(header=header, problems=tuple(of(i, "1" * 9) for i in range(200)))
+    apart = held_out(settled)
+    assert apart is not None
+    harder = {p.id for p in apart.problems}
+    mixed = tuple(of(i, "111112222" if p.id in harder else "1" * 9) for i, p in enumerate(settled.problems))
+    for pool, told in ((settled, False), (replace(settled, problems=mixed), True)):
+        plan = calibrate(pool, budgets=(9,), target=0.05).plans[0]
+        assert any("more than the fit's bound" in note for note in plan.notes) is told

@@ -225,6 +225,35 @@ async def test_a_thread_for_each_that_is_needed_and_the_idle_ones_again() -> Non
     assert await in_thread(threading.get_ident) in idents
 
 
+async def test_quick_functions_that_share_a_thread_do_not_keep_slow_ones_from_having_one_each() -> None:
+    for _ in range(5):
+        await asyncio.gather(*(in_thread(int) for _ in range(200)))
+        together = threading.Barrier(40)
+        await asyncio.gather(*(in_thread(together.wait, 60) for _ in range(40)))
+
+
+def test_a_loop_that_ends_leaves_no_function_of_another_loop_in_the_queue() -> None:
+    async def quick() -> None:
+        await asyncio.gather(*(in_thread(int) for _ in range(200)))
+
+    async def queued() -> list[asyncio.Task[bool]]:
+        held = [asyncio.ensure_future(in_thread(go_on.wait, 60)) for _ in range(2)]
+        await asyncio.sleep(0)
+        return held
+
+    asyncio.run(quick())
+    go_on = threading.Event()
+    first = asyncio.new_event_loop()
+    try:
+        held = first.run_until_complete(queued())  # this loop looks after the queue, and stands still from here on
+        assert asyncio.run(in_thread(lambda: "not kept waiting")) == "not kept waiting"
+        assert not go_on.is_set()
+    finally:
+        go_on.set()
+        first.run_until_complete(asyncio.gather(*held))
+        first.close()
+
+
 def test_no_function_is_forgotten_that_comes_while_a_thread_becomes_idle() -> None:
     async def many() -> int:
         return sum([sum(await asyncio.gather(*(in_thread(int, i % 2) for i in range(2 * n)))) for n in range(60)])

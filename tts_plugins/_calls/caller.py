@@ -203,7 +203,8 @@ class Caller(End):
             self.ledger, inner or hold, self.deadline, request.role, request.event,
             request.seeds[0] or 0, ("in",), model,
         )  # fmt: skip
-        token = SCOPE.set(scope)
+        outer = SCOPE.get()  # not a token, which would be one more object for each request under way
+        SCOPE.set(scope)
         place: Place | None = None
         try:
             size = 0 if inner is None else inner.size.tokens
@@ -243,7 +244,7 @@ class Caller(End):
                 if over.tokens or over.calls:
                     self.trace.note("overshoot", request.event, tokens=over.tokens, calls=over.calls)
             failed = None  # as in `request`
-            SCOPE.reset(token)  # last: it raises where the coroutine is closed by another task or thread
+            scope.leave_for(outer)
 
     def _tell(self, event: int, error: BaseException, charged: Usage) -> None:
         """Record what an attempt without a reply is charged: in its failure, or in its request if it was cancelled."""

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from tts_plugins._calls.places import Place
 from tts_plugins._concurrency import forks
@@ -52,10 +52,12 @@ class Scope(Departure):
 
     What runs inside, requests and solves, takes the next seed that follows from `seed` and `path`, in the order of its
     own calls, so that none depends on which candidate arrives first. `model` is who is called, where this
-    is one call; `place` is the innermost one at a server that this is inside of.
+    is one call; `place` is the innermost one at a server that this is inside of, and `meter` that of the innermost
+    metered work. `metering` says that such work runs in this very scope.
     """
 
-    __slots__ = ("_taken", "deadline", "event", "hold", "ledger", "path", "place", "role", "seed")
+    __slots__ = ("_taken", "deadline", "event", "hold", "ledger", "meter", "metering", "path", "place",
+                 "role", "seed")  # fmt: skip
 
     def __init__(
         self,
@@ -73,6 +75,8 @@ class Scope(Departure):
         self.role, self.event, self.seed, self.path = role, event, seed, path
         outer = SCOPE.get()
         self.place: Place | None = None if outer is None else outer.place
+        self.meter: Any = None if outer is None else outer.meter
+        self.metering = False
         self._taken = 0
 
     def next_seed(self) -> int:
@@ -81,11 +85,18 @@ class Scope(Departure):
             number, self._taken = self._taken, self._taken + 1
         return derive(self.seed, *self.path, number)
 
-    def paying(self, hold: Hold) -> Scope:
+    def paying(self, hold: Hold | None) -> Scope:
         """Return the same for work that goes on from here and pays from another hold."""
         other = Scope(self.ledger, hold, self.deadline, self.role, self.event, self.seed, self.path)
         other._taken = self._taken
         return other
+
+    def leave_for(self, outer: Scope | None) -> None:
+        """Go back to what was there before this; nothing happens where this is not, such as in a task that closes the
+        coroutine of another one.
+        """
+        if SCOPE.get() is self:
+            SCOPE.set(outer)
 
 
 _numbers = forks.lock()

@@ -6,8 +6,9 @@ import json
 import marshal
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 __all__ = ["PromptBound", "Written"]
 
@@ -21,7 +22,8 @@ _REMEMBERED = 64 * 1024  # bytes of the longest shape that is kept
 _ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 
 
-class Written(NamedTuple):
+@dataclass(slots=True)
+class Written:
     """A prompt as it is sent.
 
     Attributes:

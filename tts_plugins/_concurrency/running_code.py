@@ -43,13 +43,8 @@ forks.on_fork(_running.clear)
 
 
 def read(variable: ContextVar[Any]) -> None:
-    """Have the variable be part of `read_here`; it has a default."""
+    """Have the variable be part of what is read of a task's context; it has a default."""
     _read.append(variable)
-
-
-def read_here() -> Variables:
-    """Return what is read of the context that this runs in."""
-    return {variable: variable.get() for variable in _read}
 
 
 def begun(context: Variables, task: asyncio.Task[object] | None = None) -> int:
@@ -57,6 +52,19 @@ def begun(context: Variables, task: asyncio.Task[object] | None = None) -> int:
     key = next(_numbers)
     _running[key] = threading.get_ident(), task, context
     return key
+
+
+def begun_here() -> int:
+    """Remember that a function of the user runs in this task; return a key for `ended`."""
+    return begun({variable: variable.get() for variable in _read}, asyncio.current_task())
+
+
+def is_here(key: int) -> bool:
+    """Return whether the task of this function is the one that runs now."""
+    try:
+        return _running[key][1] is asyncio.current_task()
+    except (KeyError, RuntimeError):  # a child has forgotten it, or no loop runs
+        return False
 
 
 def ended(key: int) -> None:

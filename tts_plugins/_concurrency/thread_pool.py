@@ -5,6 +5,9 @@ threads than there are cores, and thousands of them cost more than their work. T
 it starts threads at once up to `_AT_ONCE`, and further ones only while queued functions wait and the ones that run
 leave the processor idle, up to `_MOST`. What the operating system refuses to start waits in the queue instead.
 
+Where functions take microseconds, one thread runs them all: others would only hand the interpreter's lock around, which
+doubled the processor time on two cores.
+
 No function waits for ever: whenever nothing has ended for a while and functions are queued, another thread is started,
 whatever the cap (they may all wait for one that is queued); and where not a single thread can be had, `submit` raises.
 """
@@ -25,13 +28,15 @@ from weakref import WeakKeyDictionary, ref
 from tts_plugins._concurrency import forks, running_code
 
 T = TypeVar("T")
-_Job = Callable[[], None]
+_Job = Callable[[], float]  # returns the seconds that its function took
 
 _AT_ONCE = 64  # threads that start without a look at the load, and that are kept while idle
 _MOST = 1024  # threads that run user code without waiting for a nested solve
 _LOOK = 0.002  # seconds between looks at a queue that does not empty
 _STALLED = 0.1  # seconds without an end after which a thread more than `_MOST` starts
 _BUSY = 0.7  # share of one core above which more threads would only share it
+_QUICK = 1e-4  # seconds: below it, waking a thread takes longer than the function
+_UNKNOWN = 1.0  # seconds that a function is taken to need before any has ended
 
 
 class NoThread(RuntimeError):
@@ -55,8 +60,10 @@ class Pool:
         self.given = 0  # functions so far
         self._nested = 0  # threads whose function waits for a solve of its own: they use no processor
         self._ended = 0
-        self._looked: tuple[int, float, float] | None = None  # ends, processor time and time at the last look
+        # By the loop that looks, since any of them may end: ends, processor time and time at its last look.
+        self._looked: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[int, float, float]] = WeakKeyDictionary()
         self._last_end = 0.0
+        self._typical = _UNKNOWN  # seconds that the last functions took
 
     def submit(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
         """Run the job on a thread; `loop`, which runs here, looks after the queue while jobs wait.
@@ -66,11 +73,15 @@ class Pool:
         """
         with self._lock:
             self.given += 1
+            start = False
             if len(self._idle) + self._waking > len(self._waiting):
                 self._waiting.append(job)
-                self._wake_one()
-                return
-            if start := self._threads < _AT_ONCE:
+                if len(self._idle) == self._threads:
+                    self._wake_one()
+                    return
+                if self._wake_more():
+                    return
+            elif start := self._threads < _AT_ONCE:
                 self._threads += 1
             else:
                 self._waiting.append(job)
@@ -88,13 +99,16 @@ class Pool:
         self._watch(loop)
 
     def _wake_one(self) -> None:
-        """Wake an idle thread if functions wait, one at a time: before it begins, it wakes the next one.
-
-        Where functions take microseconds, the first thread has run all of them before a second one is there.
-        """
+        """Wake an idle thread if functions wait, one at a time: before it begins, it wakes the next one."""
         if self._waiting and self._idle and not self._waking:
             self._waking = True
             self._idle.pop().put(None)
+
+    def _wake_more(self) -> bool:
+        """Wake one beside those that run, and return True, unless functions are quick."""
+        if more := self._typical > _QUICK:
+            self._wake_one()
+        return more
 
     def waits(self, by: int) -> None:
         """Count the threads of this pool whose functions wait for a nested solve."""
@@ -112,26 +126,29 @@ class Pool:
         return None
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = time.monotonic()
         with self._lock:
-            # A look that is overdue belongs to a loop that has ended, or is blocked.
-            if not self._waiting or (self._looked is not None and now - self._looked[2] < 2 * _STALLED):
+            if not self._waiting or loop in self._looked:
                 return
-            self._looked = (self._ended, time.process_time(), now)
+            self._looked[loop] = (self._ended, time.process_time(), time.monotonic())
         loop.call_later(_LOOK, self._look, ref(loop))
 
     def _look(self, which: ref[asyncio.AbstractEventLoop]) -> None:
-        """Start threads for what is queued, where more of them would help."""
+        """Wake or start threads for what is queued, where more of them would help."""
+        if (loop := which()) is None:
+            return
         now, cpu = time.monotonic(), time.process_time()
         with self._lock:
-            ended, cpu_then, then = self._looked or (self._ended, cpu, now)
+            ended, cpu_then, then = self._looked.pop(loop, (self._ended, cpu, now))
             if not self._waiting:
-                self._looked = None
                 return
-            self._looked = (self._ended, cpu, now)
+            self._looked[loop] = (self._ended, cpu, now)
+            if still := self._ended == ended:
+                self._typical = _UNKNOWN  # those that run now take long
             room = min(len(self._waiting), _MOST - (self._threads - self._nested))
-            still = self._ended == ended
-            if room <= 0:  # one more, whatever the cap, where the others may all wait for what is queued
+            if self._idle:
+                more = 0
+                self._wake_more()
+            elif room <= 0:  # one more, whatever the cap, where the others may all wait for what is queued
                 more = 1 if still and now - self._last_end > _STALLED else 0
             else:
                 more = room if still or cpu - cpu_then < _BUSY * (now - then) else 0
@@ -140,7 +157,7 @@ class Pool:
                 self._threads += 1
             if self._start(None) is not None:
                 break
-        if (loop := which()) is not None and not loop.is_closed():
+        if not loop.is_closed():
             loop.call_later(_LOOK if room > 0 else _STALLED, self._look, which)
 
     def _work(self, first: list[_Job | None]) -> None:
@@ -148,10 +165,12 @@ class Pool:
         woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         while True:
             if job is not None:
-                job()
+                took = job()
             with self._lock:
                 if job is not None:
                     self._ended, self._last_end = self._ended + 1, time.monotonic()
+                    self._typical += (took - self._typical) / 8
+                    self._wake_more()
                 job = self._waiting.popleft() if self._waiting else None
                 if job is None:
                     if len(self._idle) >= _AT_ONCE:
@@ -163,7 +182,7 @@ class Pool:
                 with self._lock:
                     self._waking = False
                     job = self._waiting.popleft() if self._waiting else None
-                    self._wake_one()
+                    self._wake_more()
 
 
 POOL = Pool()
@@ -240,11 +259,15 @@ def _work_for(
     future: asyncio.Future[T],
     call: Callable[[], T],
     context: contextvars.Context,
-) -> None:
+) -> float:
+    """Call, give the future its outcome, and return the seconds that the call took."""
     key, process = running_code.begun(context), forks.process()
+    started = time.monotonic()
     try:
         result = call()
+        took = time.monotonic() - started
     except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
+        took = time.monotonic() - started
         if forks.process() != process:
             forks.leave(error)
         inbox.put(loop, future, None, as_exception(error))
@@ -255,6 +278,7 @@ def _work_for(
     finally:
         running_code.ended(key)
         del future  # an error's traceback has this frame: it would refer to itself, and be freed late
+    return took
 
 
 def as_exception(error: BaseException) -> Exception:

@@ -16,14 +16,13 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 from typing import Any, TypeVar
 
 from tts_plugins._concurrency import forks, running_code
 from tts_plugins._concurrency.loop_threads import ENGINE, USER, exiting, patched_by
 from tts_plugins._concurrency.thread_pool import POOL, NoThread, as_exception, begin, pooled
 
-__all__ = ["NoThread", "call_user", "caller_of", "in_thread", "on_engine_loop", "on_user_loop"]
+__all__ = ["NoThread", "call_user", "in_thread", "on_engine_loop", "on_user_loop", "way_of"]
 
 T = TypeVar("T")
 
@@ -49,15 +48,15 @@ async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> 
 
 def call_user(function: Callable[..., Any], *args: Any, **keywords: Any) -> Awaitable[Any]:
     """Return the result of a user's function, synchronous or not, computed off the engine's own loop."""
-    return caller_of(function)(*args, **keywords)
+    return way_of(function)(function, *args, **keywords)
 
 
-def caller_of(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """Return `call_user` of this function: for one that is called often, whose kind is found out once."""
+def way_of(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Return what `call_user` calls a function of this kind by: for one that is called often."""
     asynchronous = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004
     )
-    return partial(on_user_loop if asynchronous else _on_thread, function)
+    return on_user_loop if asynchronous else _on_thread
 
 
 async def _on_thread(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
@@ -78,23 +77,15 @@ def on_user_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **
 
 
 async def _noted(made: Awaitable[T]) -> T:
-    task = asyncio.current_task()
-    key = running_code.begun(running_code.read_here(), task)
+    key = running_code.begun_here()
     try:
         return await made
     except GeneratorExit as error:
-        if _current_task() is task:  # else this coroutine is closed from outside: it was not the function that raised
+        if running_code.is_here(key):  # else this coroutine is closed from outside: it was not the function that raised
             raise as_exception(error) from error
         raise
     finally:
         running_code.ended(key)
-
-
-def _current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # no loop runs
-        return None
 
 
 async def _contained(function: Callable[..., Coroutine[Any, Any, T]], *args: Any, **keywords: Any) -> T:

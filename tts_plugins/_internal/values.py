@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import numbers
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -62,6 +63,13 @@ def is_number(value: object) -> TypeGuard[float]:
     if isinstance(value, float):
         return math.isfinite(value)
     return is_whole(value) and abs(value) <= sys.float_info.max
+
+
+def as_plain_number(value: Any) -> Any:
+    """Return a number of another library's type, such as `numpy.int64`, as Python's own; anything else as it is."""
+    if isinstance(value, bool | int | float) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def effort_fields(effort: str | Mapping[str, Any] | None) -> dict[str, Any]:

@@ -9,20 +9,19 @@ from tts_plugins._internal.config import check_count
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
 from tts_plugins._internal.threads import call_user, in_thread
-from tts_plugins._internal.values import field, fields_of, is_number, is_whole, listed
+from tts_plugins._internal.values import as_plain_number, field, fields_of, is_number, is_whole, listed
 from tts_plugins.adapters._all_failed import original_of, raised_for
 from tts_plugins.adapters._charge import causes_of, charge_of
 from tts_plugins.adapters._error_messages import described
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._metered import (
-    METER,
     VARIANT,
     Attempts,
     CandidateLost,
     MeteredModel,
     Variant,
+    meter_here,
     search_here,
-    searching,
     setting,
 )
 from tts_plugins.adapters._options import AdapterOptions, ProfileOptions, SearchOptions, StrategyOptions
@@ -40,12 +39,11 @@ from tts_plugins.adapters._texts import Text, Unparsed, answer_key, as_key, pars
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.engine.solve import default_profile
 from tts_plugins.models.stepping import Stepping
-from tts_plugins.options import check_names, check_placed
+from tts_plugins.options import called_as, check_names, check_placed
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
     "LIMITS",
-    "METER",
     "REVISING",
     "STEPWISE",
     "VARIANT",
@@ -68,10 +66,12 @@ __all__ = [
     "answer_key",
     "as_budget",
     "as_key",
+    "as_plain_number",
     "as_score",
     "as_strategy",
     "as_verifier",
     "call_user",
+    "called_as",
     "candidates_of",
     "cause_for",
     "causes_of",
@@ -88,6 +88,7 @@ __all__ = [
     "is_whole",
     "listed",
     "lock",
+    "meter_here",
     "metered_verifier",
     "original_of",
     "parsed_only",
@@ -95,7 +96,6 @@ __all__ = [
     "renew",
     "required_parameters",
     "search_here",
-    "searching",
     "setting",
     "shown_address",
     "signature_of",

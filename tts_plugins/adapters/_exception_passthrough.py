@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tts_plugins.adapters._all_failed import raised_for
-from tts_plugins.adapters._metered import METER
+from tts_plugins.adapters._metered import meter_here
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ModelError, TTSError
 
 
@@ -64,7 +64,7 @@ class Passing:
         except TTSError as error:
             if self._error is not None:
                 raise self._error from None
-            if isinstance(error, BudgetExhausted) and (meter := METER.get()) is not None:
+            if isinstance(error, BudgetExhausted) and (meter := meter_here()) is not None:
                 meter.hear(error)  # of the search around this one, whose user code may swallow it
             raise
         try:

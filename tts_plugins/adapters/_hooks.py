@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Awaitable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, Generic, TypeVar
 
 from tts_plugins.adapters._error_messages import described
@@ -14,7 +13,6 @@ from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.types import Candidate, Generation, Problem, Result, Score
 
 S = TypeVar("S")
-_NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
 class SearchHooks(Generic[S]):
@@ -65,11 +63,18 @@ class SearchHooks(Generic[S]):
         """Whether `arun` drives synchronous methods too, on threads."""
         return False
 
-    def context(self, sample: S | None) -> AbstractContextManager[Any]:
-        """What is set around `call`, `acall` and `read`, such as a framework's settings, or where its callbacks find
-        the meter besides in `METER`; without a `sample`, around a verification.
+    def enter(self, sample: S | None) -> Any:
+        """Set what is set around `call`, `acall` and `read`, such as a framework's settings, or where its callbacks
+        find the meter besides by `meter_here()`; without a `sample`, around a verification.
+
+        It is no context manager, since each candidate in flight would have one, and its `__exit__`.
+
+        Returns:
+            What `leave` takes: tokens of context variables, say.
         """
-        return _NOTHING
+
+    def leave(self, entered: Any) -> None:
+        """Undo what `enter` did."""
 
     def model_name(self) -> str | None:
         """The name of the language model that is asked; None where it cannot be seen, or there are several.

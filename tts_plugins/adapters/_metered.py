@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
+from tts_plugins._calls.context import SCOPE
 from tts_plugins._internal.values import effort_fields
 from tts_plugins.adapters._charge import is_fatal
 from tts_plugins.budget import Bound, Limits
@@ -75,19 +75,20 @@ class Searching(Protocol):
         ...
 
 
-METER: ContextVar[Meter | None] = ContextVar("tts_plugins_adapter_meter", default=None)
-"""The meter of the candidate or verification that this runs in."""
-_SEARCH: ContextVar[Searching | None] = ContextVar("tts_plugins_search", default=None)
+SEARCH: ContextVar[Searching | None] = ContextVar("tts_plugins_search", default=None)
+"""The search that models of adapters are asked by."""
 
 
-def searching(search: Searching) -> AbstractContextManager[None]:
-    """Where this is the search that models of adapters are asked by."""
-    return setting((_SEARCH, search))
+def meter_here() -> Meter | None:
+    """Return the meter of the candidate or verification that this runs in; None outside of any."""
+    scope = SCOPE.get()
+    meter: Meter | None = None if scope is None else scope.meter
+    return meter
 
 
 def search_here() -> Searching:
     """The search that this runs in."""
-    found = _SEARCH.get()
+    found = SEARCH.get()
     assert found is not None
     return found
 
@@ -135,7 +136,7 @@ class MeteredModel:
     @property
     def stands_for(self) -> str | None:
         """The name of the language model that is asked in the search that this runs in, where it can be seen."""
-        search = _SEARCH.get()
+        search = SEARCH.get()
         return None if search is None else search.model_name()
 
     def variant(self, *, model: Any = None, effort: str | Mapping[str, Any] | None = None) -> MeteredModel:

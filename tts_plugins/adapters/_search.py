@@ -11,10 +11,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from tts_plugins._internal.threads import in_thread, on_user_loop
+from tts_plugins._calls.context import SCOPE
+from tts_plugins._concurrency import running_code
+from tts_plugins._internal.threads import in_thread, on_engine_loop, on_user_loop
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._hooks import SearchHooks
-from tts_plugins.adapters._metered import METER, Attempts, CandidateLost, MeteredModel, searching
+from tts_plugins.adapters._metered import SEARCH, Attempts, CandidateLost, MeteredModel, meter_here
 from tts_plugins.adapters._settings import SearchSettings
 from tts_plugins.engine.solve import solve, solve_sync
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, TTSError
@@ -41,7 +43,7 @@ class BaseSearch(SearchHooks[S]):
 
     def __init__(self, *, model: MeteredModel, problem: Problem, settings: SearchSettings) -> None:
         self.model, self.problem, self.settings = model, problem, settings
-        around = METER.get()
+        around = meter_here()
         self.prices: Prices = settings.price if around is None or settings.price is not None else around.prices
         self.passing = Passing()
         self._spent: list[Usage] = []  # by the calls of the framework
@@ -96,7 +98,8 @@ class BaseSearch(SearchHooks[S]):
 
     @contextmanager
     def _around(self) -> Iterator[None]:
-        with self.passing.out(), searching(self):
+        with self.passing.out():
+            token = SEARCH.set(self)
             try:
                 yield
             except BudgetExhausted as error:
@@ -109,6 +112,7 @@ class BaseSearch(SearchHooks[S]):
                     )
                 raise
             finally:
+                SEARCH.reset(token)
                 self._judge = None  # it refers to this search: a cycle, with all candidates
 
     # A chain of coroutines is walked at each wake of its task, and each is an object while a request is under way: what
@@ -128,14 +132,19 @@ class BaseSearch(SearchHooks[S]):
         return in_thread(self._one, sample)
 
     def _on_loop(self, sample: S) -> Awaitable[Reply]:
-        return on_user_loop(self._aone, sample)
+        return on_user_loop(self._aone, sample) if on_engine_loop() else self._aone(sample)
 
     async def metered(self, role: Role, work: Callable[[Any, Any], Awaitable[T]], sample: S | None = None) -> T:
         """Do work whose model calls are metered; if its first one found no room, wait for room and begin again."""
-        prepaid = None
+        outer, prepaid = SCOPE.get(), None
+        assert outer is not None
+        around = outer.meter
         while True:
             meter = Meter.here(role=role, prices=self.prices, prepaid=prepaid)
-            token = METER.set(meter)
+            # A strategy that asks its verifier itself, twice at once, has one scope for both.
+            scope = outer.paying(outer.hold) if outer.metering else outer
+            scope.meter, scope.metering = meter, True
+            SCOPE.set(scope)
             try:
                 return await work(self, sample)
             except BudgetExhausted:
@@ -145,7 +154,8 @@ class BaseSearch(SearchHooks[S]):
             finally:
                 self._spent.append(meter.close())
                 meter.refusal = None  # its traceback has this frame, which has the meter: a cycle
-                METER.reset(token)  # last: it raises where the coroutine is closed by another task or thread
+                scope.meter, scope.metering = around, False
+                scope.leave_for(outer)
 
     async def judge(
         self,
@@ -158,8 +168,11 @@ class BaseSearch(SearchHooks[S]):
 
         async def judged(*_: Any) -> T:
             try:
-                with self.context(None):
+                entered = self.enter(None)
+                try:
                     return _unrefused(await work())
+                finally:
+                    self.leave(entered)
             except BaseException as error:  # noqa: BLE001 - raised again
                 raise (found := self.error_for(error, where, kind_of(error))) from cause_for(found, error)
 
@@ -183,7 +196,7 @@ class BaseSearch(SearchHooks[S]):
         return kind(f"{where}: {self.described(error)}")
 
     def _reply(self, sample: S, output: Any) -> Reply:
-        made, meter = self.read(sample, _unrefused(output)), METER.get()
+        made, meter = self.read(sample, _unrefused(output)), meter_here()
         assert meter is not None
         return Reply(generations=(made,), usage=meter.close())
 
@@ -191,25 +204,34 @@ class BaseSearch(SearchHooks[S]):
         try:
             if self.over:
                 raise CandidateLost(f"{self.where(sample)}: the search has ended")  # this thread came too late
-            with self.context(sample):
+            entered = self.enter(sample)
+            try:
                 return self._reply(sample, self.call(sample))
+            finally:
+                self.leave(entered)
         except BaseException as error:  # noqa: BLE001 - raised again
             self.failed(sample, error)
             lost = CandidateLost.by(error)
             raise (found := self.error_for(error, self.where(sample), lost)) from cause_for(found, error)
 
     async def _aone(self, sample: S) -> Reply:
+        noted = running_code.begun_here()
         try:
-            with self.context(sample):
+            entered = self.enter(sample)
+            try:
                 return self._reply(sample, await self.acall(sample))
+            finally:
+                self.leave(entered)
         except BaseException as error:  # noqa: BLE001 - raised again
             await self.afailed(sample, error)
             lost = CandidateLost.by(error)
             raise (found := self.error_for(error, self.where(sample), lost)) from cause_for(found, error)
+        finally:
+            running_code.ended(noted)
 
 
 def _refusal() -> BaseException | None:
-    meter = METER.get()
+    meter = meter_here()
     return None if meter is None else meter.refusal
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 from tts_plugins._internal.config import check_price
+from tts_plugins._internal.values import as_plain_number
 from tts_plugins.adapters._shapes import candidates_of, shaped
 from tts_plugins.adapters._texts import answer_key
 from tts_plugins.budget import Budget
@@ -74,7 +75,7 @@ class SearchSettings(CommonSettings):
             ConfigurationError: an unknown name or field, or a value that is refused.
         """
         check_names(owner, asked, {field.name for field in dataclasses.fields(self)} | {"n", "profile"})
-        given = {key: value for key, value in asked.items() if value is not None}
+        given = {key: as_plain_number(value) for key, value in asked.items() if value is not None}
         n, profile = given.pop("n", None), given.pop("profile", None)
         if "strategy" in given:
             bare = isinstance(given["strategy"], str)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar, overload
 
-from tts_plugins._internal.threads import caller_of
+from tts_plugins._internal.threads import way_of
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import TTSError, VerifierError
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier
@@ -41,7 +41,7 @@ class FunctionVerifier:
     """A `CallableVerifier` of a function that an adapter made for one search: its signature needs no reading."""
 
     def __init__(self, function: Callable[[Problem, Candidate], Any], name: str) -> None:
-        self.name, self._call = name, caller_of(function)
+        self.name, self._function, self._call = name, function, way_of(function)
 
     async def bound(self, problem: Problem, tokens: int | None) -> Bound:
         """Free; the calls inside it are metered."""
@@ -49,7 +49,7 @@ class FunctionVerifier:
 
     async def score(self, run: Run, candidate: Candidate) -> Score:
         """What the function says."""
-        return as_score(await self._call(candidate.problem, candidate), self.name)
+        return as_score(await self._call(self._function, candidate.problem, candidate), self.name)
 
 
 @overload

@@ -22,6 +22,7 @@ _LETTER = re.compile(
     rf"(?P<letter>[{CHOICES}])"
     rf"(?P<close>[)\]}}*_$]|(?<=[\"'`][{CHOICES}])[\"'`]|\\\))*(?P<rest>.*)", re.DOTALL,
 )  # fmt: skip
+_STARRED = re.compile(r"[^*]*[^\W\d_]\*(?![*\w])[^*]*\Z")  # A*, in which no other star opens what this one closes
 _AFTER_LETTER = re.compile(r"(?:[.:]|\s*[-,;(]|\Z|\s+(?:and|so|or)\b(?!\s+[A-J]\b))|\s*\n")
 _NUMBER_FIRST = re.compile(r"(?:[-+$€£¥₹(≈~]|\\\(|\\\$|\s)*\d")
 _DASHED = re.compile(r"\s+-+\s+(?=[^\W\d_]{2})")
@@ -61,9 +62,16 @@ def value_at(text: str, at: int, languages: tuple[str, ...] | None) -> str:
         inside, _, after = line.partition("**")
         if re.match(r"\s*(?:[.,;:!]|\Z|[^\W\d_(-])", after) or not after.strip():
             line = inside
+    line = _without_closing_star(text[text.rfind("\n", 0, at) + 1 : start], line)
     if "!" in line and "=" not in line and len(_FACTORIAL.findall(text, 0, 20 * _LINE)) < 2:
         line = re.sub(r"(?<=\d)!+(?=[\s*_]|\Z)", ".", line)  # "The answer is 42!" where nothing else is a factorial
     return cut(line, languages)
+
+
+def _without_closing_star(before: str, line: str) -> str:
+    """Without the star that closes what one before the answer has opened: `*Answer: A*` is in italics."""
+    opened = before.replace("**", "").lstrip().removeprefix("* ").count("*") % 2
+    return re.sub(r"(?<!\*)\*(?=[\s.]*\Z)", "", line) if opened else line
 
 
 def cut(line: str, languages: tuple[str, ...] | None = None) -> str:
@@ -75,7 +83,7 @@ def cut(line: str, languages: tuple[str, ...] | None = None) -> str:
     line = _sentence(line)
     line = _reasons(line, languages)
     line = _tail(line, languages)
-    line = line.strip().rstrip("*_").strip()
+    line = line.strip().rstrip("_" if _STARRED.match(line.strip()) else "*_").strip()
     if (found := _EQUATION.fullmatch(line)) and not re.search(r"[A-Z]|\\[a-z]*[a-z]\s*=", line):
         left = line[: found.start("value")]
         if re.search(r"\d\s*[-+*/^×·÷]|\\(?:times|cdot|frac)", left):
@@ -98,8 +106,8 @@ def choice_of(line: str, languages: tuple[str, ...] | None = None) -> str | None
     opened = match.start("letter") > 0
     if (rest[:1] == "'" and not opened) or unicodedata.category(rest[:1] or " ")[0] == "M":
         return None  # A'; the beginning of a word in a script that hangs its vowels on consonants
-    if not opened and re.match(r"#|[-+](?=[\s.*_]*\Z)", rest):
-        return None  # C#, A-
+    if not opened and (_STARRED.match(line) or re.match(r"#|[-+](?=[\s.*_]*\Z)", rest)):
+        return None  # A*, C#, A-
     if not rest.strip(" .*_$)}\"'`!\\]"):
         return letter
     if not closed and not opened:

@@ -36,6 +36,7 @@ class Journal:
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
+        self.rows = 0  # that are registered
         self._lock = lock_file(path)
         try:
             self._db = connect(path)
@@ -82,6 +83,7 @@ class Journal:
                 for row in some:
                     self._note(row, place)
                     place += 1
+        self.rows = place
         return place
 
     def _note(self, row: Row, place: int) -> None:

@@ -111,14 +111,14 @@ async def run_batch(
     Raises:
         TTSError: a setting is wrong, the server is down, or the journal cannot be written. What is acknowledged stays.
     """
-    sink, complete, count = _Sink(journal, on_result), True, 0
+    sink, complete = _Sink(journal, on_result), True
     asked = dict[int, str]()  # ids of the rows under way, by the numbers of their jobs
 
     def todo() -> Iterator[Row]:
-        nonlocal count
         numbers = itertools.count()
         for row in rows:
-            count += 1
+            if not complete:
+                return
             if not journal.has(row.id):
                 asked[next(numbers)] = row.id
                 yield row
@@ -130,8 +130,8 @@ async def run_batch(
                 if isinstance(value, JobFailed):
                     value = {"id": name, "error": f"JobFailed: {value}"}
                 if isinstance(value, OutOfBudget | BudgetExhausted):
-                    complete = False
-                    break
+                    complete = False  # those under way, which are paid for, go on to their ends
+                    continue
                 if isinstance(value, BaseException):
                     raise value
                 sink.put(value)
@@ -141,7 +141,7 @@ async def run_batch(
         sink.flush()
     sink.check()
     solved, failed = journal.counts()
-    return BatchReport(rows=count, solved=solved, failed=failed, fresh=sink.count, complete=complete)
+    return BatchReport(rows=journal.rows, solved=solved, failed=failed, fresh=sink.count, complete=complete)
 
 
 class _Sink:

@@ -32,7 +32,7 @@ class Progress:
         solve: the solve that ended.
         done, of: solves, those of earlier starts included.
         fresh: solves of this start.
-        seconds: since this start.
+        seconds: since the first solve of this start began; a cluster may have needed longer to be there.
     """
 
     solve: SolveRow
@@ -137,6 +137,7 @@ class _Todo:
 
     def keys(self) -> Iterator[SolveKey]:
         """Yield what is to be solved, until the run has ended."""
+        self._started = time.monotonic()  # an engine takes the first as soon as its workers are there
         # Arms innermost: wherever it ends, every arm has had nearly the same problems.
         for seed in self._plan.seeds:
             for problem in self._plan.problems:

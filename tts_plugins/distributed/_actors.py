@@ -60,7 +60,7 @@ class AccountActor:
 
     def pace(self, ask: RateAsk) -> RateGrant:
         """See `Rates.ask`."""
-        return self._rates.ask(ask, time.time())
+        return self._rates.ask(ask, time.monotonic())
 
     def close(self) -> None:
         """Close the file, for the next account on it."""
@@ -89,7 +89,7 @@ class _OtherNodes:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         if not any(known["NodeID"] == node and known["Alive"] for known in ray.nodes()):
-            return None
+            return used_by_dead(path)  # its file is here where the cluster before this one ran on this machine
         asked = self._asked.get((node, path))
         if asked is None:
             there = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -160,6 +160,7 @@ class WorkerActor:
         share_limits(sharing(workers, account.pace.remote))
         if counted:
             self._ledger = leased(self._name, account, budget)
+            await self._ledger.register()
         self._handle = make(self._ledger)
         gc.freeze()  # what Ray has imported is never garbage: to look at it each time costs a tenth of all CPU
 
@@ -179,6 +180,9 @@ class WorkerActor:
         self._news.clear()
         ended, self._ended = self._ended, []
         return pickled_outcomes(ended)
+
+    async def pulse(self) -> None:
+        """Answer, on a thread of its own: what a verifier does with the event loop is no sign of death."""
 
     async def stop(self) -> Usage:
         """End what runs, settle the account, and return what was spent."""
@@ -228,10 +232,8 @@ class Crash:
 
 def leased(name: str, account: Any, budget: dict[str, Any] | None) -> LeasedLedger:
     """Return a ledger that draws on the actor of an account; one that only counts, without a budget."""
-    file = None
-    if budget is not None:
-        user = os.getuid() if hasattr(os, "getuid") else ""  # others may not write into the folder of one of them
-        file = OpenCalls(Path(tempfile.gettempdir()) / f"tts-plugins-open-calls-{user}" / name)
+    user = os.getuid() if hasattr(os, "getuid") else ""  # others may not write into the folder of one of them
+    file = OpenCalls(Path(tempfile.gettempdir()) / f"tts-plugins-open-calls-{user}" / name)
     return LeasedLedger(
         None if budget is None else Budget(**budget), account.ask.remote, account.leave.remote, worker=name,
         node=node_id(), file=file,

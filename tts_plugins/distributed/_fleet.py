@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import signal
+import time
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tts_plugins._version import __version__
 from tts_plugins.distributed._actors import Crash, WorkerActor
 from tts_plugins.distributed._pickling import NOTHING_ENDED, Job, pickled_jobs, unpickled_outcomes
-from tts_plugins.distributed.connection import check_versions, ray_module
+from tts_plugins.distributed.connection import check_versions, membership, ray_module
 from tts_plugins.distributed.shared_budget import SharedBudget
 from tts_plugins.errors import ConfigurationError, JobFailed, TTSError
 from tts_plugins.types import Usage
 
 _START, _STOP = 300.0, 30.0  # seconds that a worker has to start in, and to end in
+# A worker that has not reported for some seconds is asked whether it lives, and has so many to answer in.
+_LOOK, _QUIET, _SILENT = 1.0, 10.0, 45.0
 # After one death jobs are done again few at a time, after two each alone; one that is alone at two more has failed.
 _ALONE, _FAILED = 2, 4
+_PULSE = "pulse"  # the group of calls that a worker answers on a thread of its own
 _IN_A_ROW = 8  # deaths in one worker's place, without any outcome in between, that end the run
+
+
+class _Silent(TTSError):
+    """A worker does not answer, and is taken for dead."""
 
 
 class _Worker:
@@ -34,6 +45,7 @@ class _Worker:
         self.suspects = 0  # of what is given, what was under way in a worker that died
         self.turn: asyncio.Future[bytes] | None = None  # its message that is under way; None if it waits for the driver
         self.pace = 0  # jobs that its latest message has ended
+        self.heard = math.inf  # when it last reported, or said that it lives; never, while it starts
 
     def give(self, job: Job, *, suspect: bool) -> None:
         """Note a job that is sent with the next message."""
@@ -51,7 +63,10 @@ class Fleet:
     ) -> None:  # fmt: skip
         self._account, self._work, self._count, self._in_flight = account, work, count, in_flight
         self._options, self._counted = options, counted
+        self._seconds, self._begun = (self._account.limits or {}).get("seconds"), time.monotonic()
         self.lost = self.repeated = 0  # workers that died, and jobs that they had been given
+        self._joined = membership()
+        self._watch: asyncio.Task[None] | None = None
         self._workers: list[_Worker] = []
         self._news: asyncio.Queue[tuple[_Worker, asyncio.Future[bytes]]] = asyncio.Queue()
         self._again: deque[Job] = deque()
@@ -63,6 +78,7 @@ class Fleet:
         Raises:
             ConfigurationError: they have other versions, or cannot make what jobs need.
         """
+        self._watch = asyncio.create_task(self._watched())
         for _ in range(self._count):
             self._open(self._new(), self._start)
         for _ in range(self._count):
@@ -74,14 +90,15 @@ class Fleet:
         """Yield the number of each job with what it came to, in the order in which they end."""
         source = enumerate(jobs)
         while True:
+            self._check_joined()
             self._deal(source)
             if all(worker.turn is None for worker in self._workers):
                 return
             worker, turn = await self._news.get()
-            worker.turn = None
+            worker.turn, worker.heard = None, time.monotonic()
             try:
                 ended = unpickled_outcomes(turn.result())
-            except ray_module().exceptions.RayError as error:
+            except (ray_module().exceptions.RayError, _Silent) as error:
                 for each in self._replace(worker, error):
                     yield each
                 continue
@@ -97,6 +114,10 @@ class Fleet:
     async def end(self) -> Usage:
         """Stop all workers; return what they say that they have spent."""
         ray = ray_module()
+        if self._watch is not None:
+            self._watch.cancel()
+        if membership() != self._joined:
+            return Usage()
         usages = [self._stopped(worker) for worker in self._workers]
         reported = [usage for usage in await asyncio.gather(*usages) if usage is not None]
         for worker in self._workers:
@@ -115,7 +136,8 @@ class Fleet:
 
     def _new(self, deaths: int = 0) -> _Worker:
         name = f"worker-{uuid.uuid4().hex[:12]}"
-        actor = ray_module().remote(WorkerActor).options(max_restarts=0, **self._options).remote(name)
+        made = ray_module().remote(concurrency_groups={_PULSE: 1})(WorkerActor)
+        actor = made.options(max_restarts=0, **self._options).remote(name)
         self._workers.append(worker := _Worker(actor, deaths))
         return worker
 
@@ -131,7 +153,7 @@ class Fleet:
                 await self._account.actor.bury.remote()  # who died before: it is charged, and the rest is free
                 check_versions(*await self._about(worker))
                 await worker.actor.start.remote(
-                    self._work, self._account.actor, self._account.limits, self._in_flight, self._count, os.getcwd(),
+                    self._work, self._account.actor, self._limits(), self._in_flight, self._count, os.getcwd(),
                     self._counted,
                 )  # fmt: skip
         except TimeoutError:
@@ -142,6 +164,71 @@ class Fleet:
         except ray.exceptions.RayError as error:
             raise _plain(error) from error
         return NOTHING_ENDED
+
+    def _limits(self) -> dict[str, Any] | None:
+        """Return the limits for a worker that begins now: of their seconds, what is left."""
+        limits = self._account.limits
+        if limits is None or self._seconds is None:
+            return limits
+        return {**limits, "seconds": max(self._begun + self._seconds - time.monotonic(), 0.001)}
+
+    async def _watched(self) -> None:
+        """Look for workers that answer no more: stopped, or on a machine that is out of reach."""
+        account = asyncio.create_task(self._account_watched())
+        asked: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                self._check_joined()
+                quiet = time.monotonic() - _QUIET
+                for worker in self._workers:
+                    if worker.turn is not None and worker.heard < quiet:
+                        worker.heard = math.inf  # until it has answered
+                        asked.add(task := asyncio.create_task(self._ask_if_alive(worker, worker.turn)))
+                        task.add_done_callback(asked.discard)
+                await asyncio.sleep(_LOOK)
+        except TTSError as error:
+            self._tell(error)
+        finally:
+            for task in (account, *asked):
+                task.cancel()
+
+    def _check_joined(self) -> None:
+        if membership() != self._joined:  # to call an actor would start a new Ray here
+            raise TTSError("RayEngine: this process has left its cluster, as by ray.shutdown(), while solves ran")
+
+    async def _ask_if_alive(self, worker: _Worker, turn: asyncio.Future[bytes]) -> None:
+        try:
+            async with asyncio.timeout(_SILENT):
+                await worker.actor.pulse.options(concurrency_group=_PULSE).remote()
+        except TimeoutError:
+            if worker.turn is turn and not turn.done():
+                turn.cancel()
+                self._tell(_Silent(f"RayEngine: a worker did not answer for {_SILENT:.0f} s"), worker)
+        except ray_module().exceptions.RayError:
+            return  # it has died, as the answer to its message says
+        worker.heard = time.monotonic()
+
+    async def _account_watched(self) -> None:
+        """Restart the account's process if it answers no more; workers' messages to it are then sent again."""
+        process, patience = None, _START
+        while True:
+            try:
+                async with asyncio.timeout(patience):
+                    process = (await self._account.actor.figures.remote())["process"]
+                patience = _SILENT
+            except TimeoutError:
+                if process is None or not _killed_here(process):
+                    self._tell(TTSError(f"RayEngine: the account of the budget did not answer for {_SILENT:.0f} s"))
+                    return
+            except ray_module().exceptions.RayError:
+                return  # it is lost, as those who ask it are told
+            await asyncio.sleep(_QUIET)
+
+    def _tell(self, error: TTSError, worker: _Worker | None = None) -> None:
+        """Make an error the news of a worker, or of any where it ends the run."""
+        told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        told.set_exception(error)
+        self._news.put_nowait((worker or self._workers[0], told))
 
     async def _about(self, worker: _Worker) -> tuple[dict[str, str], str]:
         try:
@@ -168,6 +255,7 @@ class Fleet:
                 lacking.append(worker)
             elif worker.given:
                 jobs, worker.fresh = pickled_jobs(worker.fresh), []
+                worker.heard = time.monotonic()
                 self._open(worker, lambda worker, jobs=jobs: worker.actor.turn.remote(jobs))  # type: ignore[misc]
 
     def _next(self, worker: _Worker, source: Iterator[Job]) -> Job | None:
@@ -206,6 +294,17 @@ class Fleet:
             del self._deaths[number]
             said = f"{deaths} workers died while problem {number} was under way ({_plain(error)})"
             yield number, JobFailed(f"{said}; does its verifier end the process, or need more memory than there is?")
+
+
+def _killed_here(process: int) -> bool:
+    """Kill the account's process, which Ray asks to end itself; return whether it was there."""
+    try:
+        if b"AccountActor" not in Path(f"/proc/{process}/cmdline").read_bytes():
+            return False
+        os.kill(process, signal.SIGKILL)
+    except OSError:
+        return False
+    return True
 
 
 def _plain(error: BaseException) -> TTSError:

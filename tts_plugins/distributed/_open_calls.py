@@ -6,6 +6,7 @@ with the process however that ends: whoever gets the lock knows that the worker 
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import struct
@@ -13,8 +14,9 @@ from pathlib import Path
 
 from tts_plugins.budget import Amount
 
-# Calls, tokens, and money in nanodollars, rounded up: picodollars of a large account do not fit into 64 bits.
-_FORM = struct.Struct("<qqq")
+# Calls, tokens, and money in nanodollars, rounded up: picodollars of a large account do not fit into 64 bits. After
+# them, which start of the machine it is: what was written when a machine lost its power is not what was spent.
+_FORM = struct.Struct("qqq")
 _NANO = 1000
 
 
@@ -25,22 +27,27 @@ class OpenCalls:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w+b")
-        self._file.write(_FORM.pack(0, 0, 0))
+        self._file.write(_FORM.pack(0, 0, 0) + _this_start())
         self._file.flush()
         self._map = mmap.mmap(self._file.fileno(), _FORM.size)
+        self._numbers = memoryview(self._map).cast("q")
         _locked(self._file.fileno())
 
     def write(self, spent: Amount, held: Amount) -> None:
         """Say what is spent and held. A write that a kill cuts short leaves, in each number, the old or the new value.
 
-        Either is a bound: a number rises before its request is sent, and falls after its reply has come.
+        Either is a bound: a number rises before its request is sent, and falls after its reply has come. So each is
+        stored at once, as one word of the machine; `struct` would store it byte by byte.
         """
-        money = spent.picousd + held.picousd
-        _FORM.pack_into(self._map, 0, spent.calls + held.calls, spent.tokens + held.tokens, -(-money // _NANO))
+        numbers = self._numbers
+        numbers[0] = spent.calls + held.calls
+        numbers[1] = spent.tokens + held.tokens
+        numbers[2] = -(-(spent.picousd + held.picousd) // _NANO)
 
     def close(self) -> None:
         """Remove the file: there is nothing left to find out from it."""
         self.path.unlink(missing_ok=True)
+        self._numbers.release()
         self._map.close()
         self._file.close()
 
@@ -50,7 +57,7 @@ class Alive(Exception):
 
 
 def used_by_dead(path: str | os.PathLike[str]) -> Amount | None:
-    """Return what a dead worker had spent and held open; None if its file is gone.
+    """Return what a dead worker had spent and held open; None without a file of this start of the machine.
 
     Not for the process of the worker itself, which gets its own lock.
 
@@ -64,11 +71,20 @@ def used_by_dead(path: str | os.PathLike[str]) -> Amount | None:
     with file:
         if not _locked(file.fileno()):
             raise Alive
-        data = file.read(_FORM.size)
-    if len(data) < _FORM.size:
+        data = file.read()
+    if len(data) < _FORM.size or data[_FORM.size :] != _this_start():
         return None
-    calls, tokens, nano = _FORM.unpack(data)
+    calls, tokens, nano = _FORM.unpack_from(data)
     return Amount(calls, tokens, nano * _NANO)
+
+
+@functools.cache
+def _this_start() -> bytes:
+    """Return what changes whenever the machine starts; nothing where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        return b""
 
 
 def _locked(descriptor: int) -> bool:

@@ -8,7 +8,9 @@ An ask never waits here. A worker that gets nothing asks again later, and can se
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -197,8 +199,8 @@ class Account:
             except Alive:
                 continue
             self._close(lease.worker, lease.taken if used is None else _most(used, lease.spent))
-            if lease.node == self._node:
-                Path(lease.path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.unlink(lease.path)
             count += 1
         self.lost += count
         return count

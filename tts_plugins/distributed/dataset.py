@@ -88,6 +88,7 @@ class Solve:
         if budget is not None:
             share_limits(sharing(workers, budget.actor.pace.remote))
             self._ledger = leased(f"solve-{uuid.uuid4().hex[:12]}", budget.actor, budget.limits)
+            await self._ledger.register()
         return work(self._ledger)
 
     async def _solved(self, problems: Sequence[Row | DataError]) -> list[dict[str, Any]]:

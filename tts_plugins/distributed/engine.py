@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,8 @@ class RayStats:
         workers_lost: workers that died and were replaced.
         repeated: jobs that they had been given and had not reported, so that they were done again. The calls of those
             that had begun are paid twice.
-        spent: calls, tokens and money of all workers, those included that died; counted where there is a budget.
+        spent: calls, tokens and money of all workers, those included that died; counted where there is a budget or a
+            ledger.
         messages: to the account.
     """
 
@@ -76,7 +77,6 @@ class RayEngine:
         self.address, self.workers, self.in_flight, self.budget = address, workers, in_flight, budget
         self.account, self.options = account, {"num_cpus": cpus, **(options or {})}
         self.stats = RayStats()
-        self._usage: Usage | None = Usage()  # of the latest run; None if it cannot be known
 
     async def run(self, jobs: Iterable[Any], work: Work, *, ledger: Ledger | None = None) -> Outcomes:
         """See `Engine.run`."""
@@ -86,19 +86,21 @@ class RayEngine:
         ray_module()
         await asyncio.to_thread(connect, self.address)
         taken, limits = (None, self.budget) if ledger is None else _all_of(ledger)
+        bill = _Bill()
         try:
-            run = self._run(jobs, sent, limits, counted=ledger is not None or limits is not None)
+            run = self._run(jobs, sent, limits, bill, counted=ledger is not None or limits is not None)
             async with contextlib.aclosing(run) as outcomes:  # what it has spent is known once it is closed
                 async for each in outcomes:
                     yield each
         finally:
             if taken is not None:
-                _settle(taken, self._usage or taken.bound)
+                _settle(taken, bill.usage or taken.bound)
 
-    async def _run(self, jobs: Iterable[Any], work: bytes, limits: Budget | None, *, counted: bool) -> Outcomes:
-        self._usage = Usage()
+    async def _run(
+        self, jobs: Iterable[Any], work: bytes, limits: Budget | None, bill: _Bill, *, counted: bool
+    ) -> Outcomes:
         account = await asyncio.to_thread(SharedBudget, limits, path=self.account, workers=self.workers)
-        self._usage = None
+        bill.usage = None
         fleet = Fleet(account, work, self.workers, self.in_flight, self.options, counted=counted)
         try:
             await fleet.begin()
@@ -108,17 +110,25 @@ class RayEngine:
         finally:
             usage = await fleet.end()
             try:
-                figures = await asyncio.to_thread(account.figures)
-            except ray_module().exceptions.RayError as error:
+                figures = await asyncio.to_thread(account.settled)
+            except (ray_module().exceptions.RayError, TTSError) as error:
+                said = error if isinstance(error, TTSError) else type(error).__name__
                 raise TTSError(
-                    f"RayEngine: the account of the budget is lost ({type(error).__name__}), and with it what was "
-                    "spent; all that was left in a Ledger is charged"
+                    f"RayEngine: the account of the budget is lost ({said}), and with it what was spent; all that was "
+                    "left in a Ledger is charged"
                 ) from error
             finally:
                 await asyncio.to_thread(account.close)
             self.stats = RayStats(workers_lost=fleet.lost, repeated=fleet.repeated, spent=figures["spent"],
                                   messages=figures["messages"])  # fmt: skip
-            self._usage = _whole(usage, self.stats.spent, limits)
+            bill.usage = _whole(usage, self.stats.spent)
+
+
+@dataclass
+class _Bill:
+    """What one run has used: nothing before it begins, and None if it cannot be known."""
+
+    usage: Usage | None = field(default_factory=Usage)
 
 
 class _Taken(NamedTuple):
@@ -163,10 +173,8 @@ def _settle(taken: _Taken, usage: Usage) -> None:
     hold.settle(usage)
 
 
-def _whole(usage: Usage, spent: Amount, limits: Budget | None) -> Usage:
+def _whole(usage: Usage, spent: Amount) -> Usage:
     """Return the usage that workers reported, and what those spent that died before they could report."""
-    if limits is None:
-        return usage
     lost = spent.excess(Amount.used(usage))
     if not any(lost):
         return usage

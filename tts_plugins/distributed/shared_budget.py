@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 from tts_plugins.budget import Budget
 from tts_plugins.distributed._actors import AccountActor, node_id
 from tts_plugins.distributed.account import Account
-from tts_plugins.distributed.connection import NAMESPACE, ray_module
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.distributed.connection import NAMESPACE, membership, ray_module
+from tts_plugins.errors import ConfigurationError, TTSError
 
-_SECONDS = 10.0  # for the account to close its file
+_GONE_WITHIN = 10.0  # seconds, for a process that was killed
 _ANSWERS_WITHIN = 60.0  # seconds, a restart of its process included
 
 
@@ -44,6 +45,7 @@ class SharedBudget:
         path = Path(path).expanduser().resolve()
         _check(budget, path)
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id(), soft=False)
+        self._joined = membership()
         self.actor = (
             ray.remote(AccountActor)
             .options(name=self.name, namespace=NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=-1,
@@ -56,15 +58,30 @@ class SharedBudget:
 
     def figures(self) -> dict[str, Any]:
         """Return what is spent and leased, and how many messages there were since the account's process started."""
-        found: dict[str, Any] = ray_module().get(self.actor.figures.remote(), timeout=_ANSWERS_WITHIN)
+        found: dict[str, Any] = self._ask("figures")
         return found
+
+    def settled(self) -> dict[str, Any]:
+        """Return the figures once nobody spends any more: a lease that nobody can account for is spent."""
+        end = time.monotonic() + _GONE_WITHIN
+        while True:
+            self._ask("bury")
+            figures = self.figures()
+            if not any(figures["leased"]) or time.monotonic() > end:
+                return {**figures, "spent": figures["spent"].plus(figures["leased"])}
+            time.sleep(0.05)  # a process that was killed is gone in a moment
+
+    def _ask(self, method: str) -> Any:
+        if membership() != self._joined:  # to call the actor would start a new Ray here
+            raise TTSError("this process has left its cluster, as by ray.shutdown()")
+        return ray_module().get(getattr(self.actor, method).remote(), timeout=_ANSWERS_WITHIN)
 
     def close(self) -> None:
         """End the account's process; a file that was named stays."""
-        ray = ray_module()
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.get(self.actor.close.remote(), timeout=_SECONDS)
-        ray.kill(self.actor)
+        with contextlib.suppress(ray_module().exceptions.RayError, TTSError):
+            self._ask("close")
+        if membership() == self._joined:
+            ray_module().kill(self.actor)
         if self._folder is not None:
             import shutil
 
@@ -73,7 +90,7 @@ class SharedBudget:
 
 def _again(limits: dict[str, Any] | None, name: str, actor: Any) -> SharedBudget:
     made = SharedBudget.__new__(SharedBudget)
-    made.limits, made.name, made.actor, made._folder = limits, name, actor, None
+    made.limits, made.name, made.actor, made._folder, made._joined = limits, name, actor, None, membership()
     return made
 
 

@@ -183,6 +183,7 @@ class Solving:
             error = task.exception()
         if isinstance(error, BudgetExhausted):
             state.exhausted(error)
+        state.share_end()
         if error is None:
             best: object = task.result()
             if not isinstance(best, Scored):

@@ -33,7 +33,8 @@ async def score_together(
     """
     event = state.trace.open("score_set", state.root, verifier=verifier.name, n=len(candidates))
     path = ("score_set", candidates[0].index)
-    token = SCOPE.set(Scope(state.ledger, hold, state.deadline, "verifier", event, state.seed, path))
+    outer, scope = SCOPE.get(), Scope(state.ledger, hold, state.deadline, "verifier", event, state.seed, path)
+    SCOPE.set(scope)
     try:
         with failing_alone(verifier.name):
             scores = await ask_verifier(state.held, verifier, verifier.score_set, run, candidates)
@@ -43,7 +44,7 @@ async def score_together(
         state.trace.close(event, error=words(error))
         raise
     finally:
-        SCOPE.reset(token)
+        scope.leave_for(outer)
         hold.release()
     scored, failures = list[Scored](), list[Failure]()
     for candidate, score in zip(candidates, scores, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from tts_plugins._calls.caller import Caller, words
 from tts_plugins._calls.context import Halt, derive
@@ -151,6 +151,15 @@ class SolveState:
             self.stopped = "budget"
             self.note("budget", error=f"BudgetExhausted: {error}")
         return True
+
+    def share_end(self) -> None:
+        """Tell the solves around this one if an account that pays for them too ended it early."""
+        if self.stopped == "complete" and self.ledger.cut_inside:
+            self.stopped = "budget"
+        elif self.stopped == "budget" and self.refused is not None and isinstance(self.refused.ledger, Ledger):
+            refusing = self.refused.ledger
+            for around in (cast(Ledger, account) for account, _ in self.ledger.chain(None)):
+                around.cut_inside = around.cut_inside or (around is not self.ledger and refusing.pays_for(around))
 
     def failed_for_all(self, error: TTSError) -> None:
         """Record that the search ends with what it has, since no further candidate can escape this error."""

@@ -57,6 +57,7 @@ class Ledger(TreeAccount):
         self.role = role
         self._started: float | None = None
         self.escaped = 0  # solves that ran on threads of a function of the user's, without this account
+        self.cut_inside = False  # whether a solve inside ended early, since this account or a payer had no room
 
     def __repr__(self) -> str:
         # Without figures, which change: caches use it as a key.

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.policies._stopping.fit_inputs import check_confidence
 from tts_plugins.policies.abstention import Abstention, check_risk
 from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import SIGNALS, Signal
-from tts_plugins.policies.learned_stopping import check_confidence
 from tts_plugins.policies.plan import Measured
 from tts_plugins.selection import Aggregate
 from tts_plugins.selection import aggregate as combine

@@ -5,6 +5,7 @@ Source: model cascades that go by the agreement of the weaker model's answers (Y
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +19,7 @@ from tts_plugins.policies.difficulty import OF_SCORES, SIGNALS, Signal, predicte
 from tts_plugins.protocols import Model, Run, is_model
 from tts_plugins.stopping import ShippedRule
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
-from tts_plugins.strategies.escalation import climb
+from tts_plugins.strategies.escalation import HeardRun, climb
 from tts_plugins.types import Problem, Scored
 
 # The share of the answers that agree, or the score, at which a ladder ends that was not fitted.
@@ -144,6 +145,9 @@ class Ladder(BaseStrategy):
                     f"Ladder: rung {i + 1}, {rung.strategy!r}, gives one answer, which always agrees with itself; use "
                     "n=2 or more, or signal='best' with a verifier"
                 )
+        for i, (before, rung) in enumerate(itertools.pairwise(rungs), 1):
+            if rung.same_model(before):
+                _check_goes_on(i + 1, before.strategy, rung.strategy)
 
     def calls(self) -> tuple[int, int]:
         """Return the least and the most generations that it asks for."""
@@ -184,13 +188,14 @@ class Ladder(BaseStrategy):
                 await run.room(problem, 1, model=model)  # raises where a limit cannot hold over it
         seen: list[Scored] = []
 
-        async def ask(i: int, own: Run) -> Scored:
+        async def ask(i: int, own: HeardRun) -> Scored:
             nonlocal seen
             rung = self.rungs[i]
             same = i > 0 and rung.same_model(self.rungs[i - 1])
-            inner = SeededRun(own, seen if same or rung.beside else (), models[i])
+            given = seen if same or rung.beside else []
+            inner = SeededRun(own, given, models[i])
             best = await self._strategy(rung, seen, same)(inner, problem)
-            seen = inner.seen
+            own.asked, seen = len(inner.seen) > len(given), inner.seen
             return best
 
         asks = [partial(ask, i) for i in range(len(self.rungs))]
@@ -248,3 +253,14 @@ class Ladder(BaseStrategy):
             )
         varied: Model = vary(model=None if is_model(other) else other, effort=rung.effort)
         return varied
+
+
+def _check_goes_on(number: int, before: BaseStrategy, then: BaseStrategy) -> None:
+    """Raise unless a rung that goes on from the samples of another one may take more of them."""
+    if not isinstance(before, BestOfN | SelfConsistency) or not isinstance(then, BestOfN | SelfConsistency):
+        return
+    if then.n < before.n or then == before:
+        raise ConfigurationError(
+            f"Ladder: rung {number}, {then!r}, goes on from the samples of the rung before, which its n counts, and "
+            f"asks for none; use a larger n, such as n={2 * before.n}"
+        )

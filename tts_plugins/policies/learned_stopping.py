@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.values import is_number, name_of
@@ -24,6 +24,7 @@ from tts_plugins.policies._stopping.features import (
     observe,
     standing,
 )
+from tts_plugins.policies._stopping.fit_inputs import check_amount, check_select, fitter_of
 from tts_plugins.selection import Aggregate, Select
 from tts_plugins.stopping import Rule, faded
 from tts_plugins.types import Scored
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from tts_plugins.pools import Pool, PoolHeader, PoolProblem
 
 FORMAT = "tts-stop-rule"
-_SELECTS: tuple[Select, ...] = ("majority", "weighted", "best")
 _PRICES = tuple(10 ** (e / 8) for e in range(-25, -9))  # the price of a candidate, in accuracy: 0.0007 to 0.06
 _LADDER = _PRICES[::4]  # few, since each is one more test that may fail
 
@@ -91,20 +91,20 @@ class LearnedStopping(Rule):
                 f"LearnedStopping: version={self.version!r} is not {VERSION}, which this release reads; fit it again"
             )
         check_count("LearnedStopping", "n", self.n)
-        _check_select(self.select)
+        check_select(self.select)
         check_count("LearnedStopping", "begin", self.begin)
         object.__setattr__(self, "weights", tuple(self.weights))
         wanted = 1 + len(basis(_START, self.n, self.select))
-        if len(self.weights) not in (0, wanted) or not all(map(_finite, self.weights)):
+        if len(self.weights) not in (0, wanted) or not all(map(is_number, self.weights)):
             raise ConfigurationError(
                 f"LearnedStopping: weights must be {wanted} numbers for select={self.select!r}, or none"
             )
         if self.at_most is not None:
             check_count("LearnedStopping", "at_most", self.at_most)
-        if self.enough is not None and not _finite(self.enough):
+        if self.enough is not None and not is_number(self.enough):
             raise ConfigurationError(f"LearnedStopping: enough={self.enough!r} must be a number, or None for never")
         for name in ("price", "reference", "fade"):
-            if not _finite(getattr(self, name)) or getattr(self, name) < 0:
+            if not is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ConfigurationError(f"LearnedStopping: {name}={getattr(self, name)!r} must be a number from 0")
 
     def __repr__(self) -> str:
@@ -159,9 +159,9 @@ class LearnedStopping(Rule):
                 records, n=n, prices=[price], select=select, aggregate=aggregate, extra_tokens=extra_tokens,
                 confidence=confidence, orders=orders, seed=seed,
             )[0]  # fmt: skip
-        if not _finite(target) or not 0 <= (target or 0) < 1:
+        if not is_number(target) or not 0 <= (target or 0) < 1:
             raise ConfigurationError(f"LearnedStopping.fit: target={target!r} must be a number from 0 and below 1")
-        fitter = _fitter(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
+        fitter = fitter_of(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
         return cls.promised(target or 0.0, confidence, fitter, _header(records), extra_tokens)
 
     @classmethod
@@ -190,8 +190,8 @@ class LearnedStopping(Rule):
         if prices is not None and not prices:
             raise ConfigurationError("LearnedStopping.fit: prices=() has none; give at least one, or leave them out")
         for value in prices or ():
-            _check_amount("price", value)
-        fitter = _fitter(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
+            check_amount("price", value)
+        fitter = fitter_of(records, n, select, aggregate, extra_tokens, confidence, orders, seed)
         unit = max(fitter.reference + extra_tokens, 1e-9)
         given = [p / unit for p in _PRICES] if prices is None else sorted(prices)
         return tuple(cls.of_fit(found, fitter, _header(records)) for found in fitter.fit(given, confidence))
@@ -295,41 +295,3 @@ def _header(records: object) -> PoolHeader | None:
 
 
 _START = State(*([1.0] * len(State._fields)))
-
-
-def _fitter(
-    records: Pool | Sequence[PoolProblem], n: int, select: Select, how: Aggregate, extra: float, confidence: float,
-    orders: int, seed: int,
-) -> Fitter:  # fmt: skip
-    from tts_plugins.policies._stopping.fitting import Fitter  # numpy
-
-    check_count("LearnedStopping.fit", "n", n, least=2)
-    check_count("LearnedStopping.fit", "orders", orders)
-    _check_select(select)
-    _check_amount("extra_tokens", extra)
-    check_confidence("LearnedStopping.fit", confidence)
-    given: Any = records
-    problems = list(getattr(given, "problems", given))
-    return Fitter(problems, n, select, how=how, orders=orders, seed=seed, extra=extra)
-
-
-def check_confidence(who: str, value: object) -> None:
-    """Raise unless `value` is a confidence, from 0.5 and below 1."""
-    if not _finite(value) or not 0.5 <= value < 1:  # type: ignore[operator]
-        raise ConfigurationError(f"{who}: confidence={value!r} must be a number from 0.5 and below 1")
-
-
-def _check_amount(name: str, value: object) -> None:
-    if not _finite(value) or value < 0:  # type: ignore[operator]
-        raise ConfigurationError(f"LearnedStopping.fit: {name}={value!r} must be a number from 0")
-
-
-def _check_select(select: object) -> None:
-    if select not in _SELECTS:
-        raise ConfigurationError(
-            f"LearnedStopping: select={select!r} is not known; use 'majority', 'weighted' or 'best'"
-        )
-
-
-def _finite(value: object) -> bool:
-    return is_number(value)

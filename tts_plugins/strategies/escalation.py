@@ -143,6 +143,7 @@ class HeardRun(ForwardingRun):
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         self.below: float | None = None
+        self.asked = True  # whether anything was asked for: a rung may have only the samples that it was given
         self.choices: dict[str, dict[str, Any]] = {}  # by candidate, what was said of its choice
         self._doubts: list[dict[str, Any]] = []
 
@@ -189,6 +190,7 @@ async def climb(
         if isinstance(found, Scored):
             if found.id not in heard.choices:
                 note_choice(run, found, Support(found.score))
-            run.note("choice", candidate=found.id, escalated=True)
+            if heard.asked:
+                run.note("choice", candidate=found.id, escalated=True)
     standing.tell_doubts()  # those of choices that others followed are settled
     return best

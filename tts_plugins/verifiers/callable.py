@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from tts_plugins._internal.signatures import required_parameters, signature_of, takes
-from tts_plugins._internal.threads import caller_of
+from tts_plugins._internal.threads import way_of
 from tts_plugins.budget import FREE, Bound
 from tts_plugins.errors import ConfigurationError, InvalidScore
 from tts_plugins.protocols import Run, SetVerifier, Verifier, is_set_verifier, is_verifier
@@ -52,7 +52,7 @@ class CallableVerifier:
             raise ConfigurationError(f"CallableVerifier: aggregate={aggregate!r} is not known; use one of {known}")
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self._function, self._aggregate, self._inline = function, aggregate, inline
-        self._call = caller_of(function)
+        self._call = way_of(function)
         self.inline = inline and not inspect.iscoroutinefunction(function)
         self._alone = required_parameters(function) == 1
         if not takes(function, 1 if self._alone else 2):  # before anything is paid for
@@ -79,7 +79,7 @@ class CallableVerifier:
             result = self._function(*given)
             result = await result if inspect.isawaitable(result) else result
         else:
-            result = await self._call(*given)
+            result = await self._call(self._function, *given)
         return as_score(result, self.name, self._aggregate)
 
 

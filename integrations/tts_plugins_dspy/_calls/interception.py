@@ -24,7 +24,7 @@ from tts_plugins.errors import BudgetExhausted, Charge, ConfigurationError
 from tts_plugins.metering import MeterClosed
 from tts_plugins_dspy._calls.own_models import NUMBER, refuses_number
 from tts_plugins_dspy._calls.prompting import prompted
-from tts_plugins_dspy._calls.scope import Scope, enter, leave, scope_here
+from tts_plugins_dspy._calls.scope import Scope, scope_here
 from tts_plugins_dspy._calls.usage import Reports, cached_tokens_of, call_of, tells_usage, text_of
 from tts_plugins_dspy._calls.versions import from_cache, message_call
 
@@ -82,7 +82,9 @@ def _covered(method: Callable[..., Any]) -> Callable[..., Any]:
         scope = scope_here()
         if scope is None or _goes_on(scope, self, method):
             return method(self, *args, **kwargs)
-        with LMCall(scope, self, method, args, kwargs) as made:
+        made = LMCall(scope, self, method, args, kwargs)
+        made.enter()
+        try:
             try:
                 outputs = method(self, *made.args, **made.kwargs)
             except Exception as error:
@@ -90,6 +92,11 @@ def _covered(method: Callable[..., Any]) -> Callable[..., Any]:
                     raise
                 outputs = method(self, *made.args, **made.kwargs)
             return made.ended(outputs)
+        except BaseException as error:
+            made.failed(error)
+            raise
+        finally:
+            made.leave()
 
     return call
 
@@ -100,8 +107,10 @@ def _acovered(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
         scope = scope_here()
         if scope is None or _goes_on(scope, self, method):
             return await method(self, *args, **kwargs)
-        with LMCall(scope, self, method, args, kwargs) as made:
-            del args, kwargs  # those of the call are others
+        made = LMCall(scope, self, method, args, kwargs)
+        del args, kwargs  # those of the call are others
+        made.enter()
+        try:
             try:
                 outputs = await method(self, *made.args, **made.kwargs)
             except Exception as error:
@@ -109,6 +118,11 @@ def _acovered(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[
                     raise
                 outputs = await method(self, *made.args, **made.kwargs)
             return made.ended(outputs)
+        except BaseException as error:
+            made.failed(error)
+            raise
+        finally:
+            made.leave()
 
     return call
 
@@ -145,7 +159,10 @@ class LMCall(Reports):
         self._handed_over = False
         self._announced: AbstractContextManager[Any] | None = None
 
-    def __enter__(self) -> LMCall:
+    # No context manager: its `__exit__` would be one more object for each call under way.
+
+    def enter(self) -> None:
+        """Reserve what the call may take, and set DSPy's settings for it."""
         if self._scope.running is not None:
             self._scope.running.hand_over()
         call = call_of(self.lm, self.args, self.kwargs)
@@ -155,20 +172,22 @@ class LMCall(Reports):
         except (BudgetExhausted, ConfigurationError, MeterClosed) as error:
             raise Refused(str(error)) from error
         modules = [*(dspy.settings.get("caller_modules") or []), self]
-        inside = self._scope.calling(self)
-        self._settings = enter(inside, usage_tracker=self, caller_modules=modules)
+        self._inside = self._scope.calling(self)
+        self._inside.enter(usage_tracker=self, caller_modules=modules)
         messages = self.kwargs.get("messages")
         if messages is not self._messages:  # with hints; the adapter's own that it knows are others
             self._announced = message_call(self.lm, messages)
             self._announced.__enter__()
-        return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def leave(self) -> None:
+        """Set the settings that were there before."""
         if self._announced is not None:
-            self._announced.__exit__(kind, error, traceback)
-        leave(self._settings)
-        if error is None:
-            return
+            self._announced.__exit__(None, None, None)
+        self._inside.leave()
+        del self._inside  # it refers to the call
+
+    def failed(self, error: BaseException) -> None:
+        """Charge what a call that raised may have taken."""
         if self._handed_over:
             self._charge_own()
         else:

@@ -7,11 +7,14 @@ usage tracker or language model a program sets there, it leaves this entry as it
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Mapping
 from contextvars import Token
 from dataclasses import dataclass
 from typing import Any
 
+import dspy
 from dspy.dsp.utils.settings import main_thread_config, thread_local_overrides
 from dspy.dsp.utils.utils import dotdict
 
@@ -39,6 +42,7 @@ class Scope:
         running: the call of a language model (`interception.LMCall`) that this code is part of.
         written: what the candidate's calls wrote so far, where there are hints.
         lent: it was given to a thread that may outlive the candidate, and is then no part of it any more.
+        around: DSPy's settings around it, from `enter` to `leave`.
     """
 
     meter: Meter
@@ -50,6 +54,18 @@ class Scope:
     running: Any = None
     written: list[str] | None = None
     lent: bool = False
+    around: Any = None
+
+    def enter(self, **settings: Any) -> None:
+        """Set DSPy's settings with this scope, and with others, in the task or thread that will `leave` it."""
+        self.around = thread_local_overrides.get()  # not a token: it would be one more object for each call under way
+        _set(self, settings)
+
+    def leave(self) -> None:
+        """Set the settings that were there before; nothing is set in a task that closes the coroutine of another."""
+        if standing_scope() is self:
+            thread_local_overrides.set(self.around)
+        self.around = None
 
     def calling(self, call: Any) -> Scope:
         """Return the scope inside of a call; a model that this one asks in turn has been shown the hints already."""
@@ -81,8 +97,8 @@ def standing_scope() -> Any:
     return thread_local_overrides.get().get(_SETTING)
 
 
-def enter(scope: Scope | object | None, **settings: Any) -> Token[Any]:
-    """Set DSPy's settings with this scope, and with others, and return what `leave` takes.
+def _set(scope: Scope | object | None, settings: Mapping[str, Any]) -> Token[Any]:
+    """Set DSPy's settings with this scope, and with others.
 
     It is `dspy.context`, in a third of its time and objects: each call of a candidate has its own settings. DSPy 3.0 to
     3.4 keep them in the same context variable.
@@ -95,13 +111,8 @@ def enter(scope: Scope | object | None, **settings: Any) -> Token[Any]:
     return entered
 
 
-def leave(entered: Token[Any]) -> None:
-    """Set the settings that were there before `enter`."""
-    thread_local_overrides.reset(entered)
-
-
 class scoped:
-    """DSPy's settings with this scope, and with others, from `enter` to `leave`."""
+    """DSPy's settings with this scope, which may stand elsewhere too, and with others."""
 
     __slots__ = ("_held", "_scope")
 
@@ -110,10 +121,32 @@ class scoped:
         self._held: Any = settings
 
     def __enter__(self) -> None:
-        self._held = enter(self._scope, **self._held)
+        self._held = _set(self._scope, self._held)
 
     def __exit__(self, *_: object) -> None:
-        leave(self._held)
+        thread_local_overrides.reset(self._held)
+
+
+def keep_configured() -> None:
+    """Let `dspy.configure`, called in a candidate, set what the rest of this candidate sees, and nothing else.
+
+    DSPy allows the call on a single thread, and each candidate has another one.
+    """
+    kind = type(dspy.settings)
+    plain = kind.configure
+    if hasattr(plain, _SETTING):
+        return
+
+    @functools.wraps(plain)
+    def configure(self: Any, **settings: Any) -> None:
+        if standing_scope() is None:
+            plain(self, **settings)
+        else:
+            thread_local_overrides.set(dotdict({**thread_local_overrides.get(), **settings}))
+
+    setattr(configure, _SETTING, True)
+    kind.configure = configure
+    dspy.configure = dspy.settings.configure
 
 
 def ledger_around() -> Ledger | None:

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import inspect
 import json
+import re
 from collections.abc import Iterator, Mapping
 from types import NoneType
 from typing import Any, get_args
@@ -109,10 +110,15 @@ def last_field(output: Any) -> str | None:
 
 
 def vote_of(text: str) -> str | None:
-    """Return a text as a vote, normalised, so that "4." agrees with "4"; None where nothing is left of it."""
-    return _normalised(text) or None
+    """Return a text as a vote, normalised, so that "4." agrees with "4"; None where nothing is left of it.
+
+    Of a text that is one block of code as a whole, its content votes: models write it with its fence or without.
+    """
+    block = _FENCED.fullmatch(text.strip())
+    return _normalised(text if block is None else block[1]) or None
 
 
+_FENCED = re.compile(r"```[\w+#.-]*[ \t]*\n((?:(?!```).)*?)\n?```", re.DOTALL)
 _normalised = remembered(normalise)
 
 

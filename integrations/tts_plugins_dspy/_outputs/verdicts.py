@@ -64,10 +64,8 @@ class Reward:
     """
 
     def __init__(self, function: Callable[[dict[str, Any], Any], Any], owner: str = "BestOfN") -> None:
-        if not callable(function):
-            raise ConfigurationError(
-                f"{owner}: reward_fn={function!r} cannot be called; pass a function of (args, pred)"
-            )
+        if not callable(function) or isinstance(function, type):
+            raise ConfigurationError(f"{owner}: reward_fn={function!r} is not a function; pass one of (args, pred)")
         self.function = function
         self.__name__ = str(getattr(function, "__name__", type(function).__name__))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import dspy
@@ -65,6 +66,9 @@ class Judged(Protocol):
         ...
 
 
+Arguments = Callable[[Judged, Candidate], tuple[Any, ...]]
+
+
 def verifier_of(value: Any, search: Judged) -> Verifier | SetVerifier:
     """The verifier of one search, from what its user gave."""
     if isinstance(value, dspy.Module):
@@ -76,22 +80,27 @@ def verifier_of(value: Any, search: Judged) -> Verifier | SetVerifier:
 
 def _function(function: Any, search: Judged) -> Verifier:
     """A metric of (example, prediction[, trace]), a reward function, or a function of the prediction alone."""
-    called = function.function if isinstance(function, Reward) else function
     name = str(getattr(function, "__name__", type(function).__name__))
-    read = function.read if isinstance(function, Reward) else lambda value: read_verdict(value, name)
+    if isinstance(function, Reward):
+        return scoring(search, name, function.function, _inputs_and_output, function.read)
+    arguments = (_output, _example_and_output, _example_output_and_trace)[_arguments(function) - 1]
+    return scoring(search, name, function, arguments, partial(read_verdict, who=name))
 
-    wanted = _arguments(called)
 
-    def arguments(problem: Problem, candidate: Candidate) -> tuple[Any, ...]:
-        if isinstance(function, Reward):
-            return search.inputs, candidate.output
-        if wanted == 1:
-            return (candidate.output,)
-        asked = _Asked(**search.inputs).with_inputs(*search.inputs)
-        trace = search.trace_of(candidate.seed)
-        return (asked, candidate.output, trace) if wanted == 3 else (asked, candidate.output)
+def _inputs_and_output(search: Judged, candidate: Candidate) -> tuple[Any, ...]:
+    return search.inputs, candidate.output
 
-    return scoring(search, name, called, arguments, read)
+
+def _output(search: Judged, candidate: Candidate) -> tuple[Any, ...]:
+    return (candidate.output,)
+
+
+def _example_and_output(search: Judged, candidate: Candidate) -> tuple[Any, ...]:
+    return _Asked(**search.inputs).with_inputs(*search.inputs), candidate.output
+
+
+def _example_output_and_trace(search: Judged, candidate: Candidate) -> tuple[Any, ...]:
+    return *_example_and_output(search, candidate), search.trace_of(candidate.seed)
 
 
 class _Asked(dspy.Example):  # type: ignore[misc]
@@ -119,11 +128,36 @@ class _Asked(dspy.Example):  # type: ignore[misc]
         )
 
 
+class _Calls:
+    """The calls of a function that scores. Every search has one; functions made for each would be more objects."""
+
+    __slots__ = ("_arguments", "_function", "_read", "_search")
+
+    def __init__(
+        self, search: Judged, function: Callable[..., Any], arguments: Arguments, read: Callable[[Any], Any]
+    ) -> None:
+        self._search, self._function, self._arguments, self._read = search, function, arguments, read
+
+    async def ascore(self, problem: Problem, candidate: Candidate) -> Any:
+        with self._search.set(trace=[]):
+            return self._read(await self._function(*self._arguments(self._search, candidate)))
+
+    def score(self, problem: Problem, candidate: Candidate) -> Any:
+        with self._search.set(trace=[]):
+            value = self._function(*self._arguments(self._search, candidate))
+            # An object or a wrapper that gives a coroutine: its model calls are still to come.
+            return self._finished(value) if inspect.isawaitable(value) else self._read(value)
+
+    async def _finished(self, value: Awaitable[Any]) -> Any:
+        with self._search.set(trace=[]):
+            return self._read(await value)
+
+
 def scoring(
     search: Judged,
     name: str,
     function: Callable[..., Any],
-    arguments: Callable[[Problem, Candidate], tuple[Any, ...]],
+    arguments: Arguments,
     read: Callable[[Any], Any] = lambda value: value,
 ) -> Verifier:
     """A function as the verifier of a search, synchronous or not, called where its own model calls are counted.
@@ -132,22 +166,8 @@ def scoring(
         arguments: what it is called with.
         read: from what it returns to what `CallableVerifier` takes.
     """
-
-    async def ascore(problem: Problem, candidate: Candidate) -> Any:
-        with search.set(trace=[]):
-            return read(await function(*arguments(problem, candidate)))
-
-    def score(problem: Problem, candidate: Candidate) -> Any:
-        with search.set(trace=[]):
-            value = function(*arguments(problem, candidate))
-            # An object or a wrapper that gives a coroutine: its model calls are still to come.
-            return finished(value) if inspect.isawaitable(value) else read(value)
-
-    async def finished(value: Awaitable[Any]) -> Any:
-        with search.set(trace=[]):
-            return read(await value)
-
-    return FunctionVerifier(ascore if inspect.iscoroutinefunction(function) else score, name)
+    calls = _Calls(search, function, arguments, read)
+    return FunctionVerifier(calls.ascore if inspect.iscoroutinefunction(function) else calls.score, name)
 
 
 def _module(judge: Any, search: Judged) -> Verifier:
@@ -159,7 +179,7 @@ def _module(judge: Any, search: Judged) -> Verifier:
         said = dict(output.items()) if isinstance(output, dspy.Example) else {"output": output}
         return judge(**_fitting(judge, {**search.inputs, **said}, name))
 
-    return scoring(search, name, ask, lambda problem, candidate: (candidate,), lambda value: read_verdict(value, name))
+    return scoring(search, name, ask, lambda _, candidate: (candidate,), partial(read_verdict, who=name))
 
 
 def _signature(judge: Any) -> Any:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from statistics import mean
 
 from tts_plugins.bench.analysis import flops
-from tts_plugins.bench.analysis.summary import Arm, Costs, Summary
+from tts_plugins.bench.analysis.arm import Arm, Costs
+from tts_plugins.bench.analysis.summary import Summary
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.metrics import Estimate, clustered_bootstrap, paired_bootstrap
 from tts_plugins.pools import Pool

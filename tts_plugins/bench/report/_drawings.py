@@ -9,7 +9,8 @@ from statistics import mean, quantiles
 
 from tts_plugins._trace.markup import Html, el, markup
 from tts_plugins._trace.wording import shorten
-from tts_plugins.bench.analysis.summary import OUTCOMES, Arm, Summary, accuracy_in
+from tts_plugins.bench.analysis.arm import OUTCOMES, Arm, accuracy_in
+from tts_plugins.bench.analysis.summary import Summary
 from tts_plugins.bench.report import _charts as chart
 from tts_plugins.bench.report._charts import Key, badge, letter
 

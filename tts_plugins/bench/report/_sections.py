@@ -9,8 +9,9 @@ from typing import Any
 
 from tts_plugins._trace.markup import Html, el
 from tts_plugins._trace.wording import bounded, money, plural, seconds, shorten
+from tts_plugins.bench.analysis.arm import Arm, Costs
 from tts_plugins.bench.analysis.matched import Larger, Match
-from tts_plugins.bench.analysis.summary import Arm, Costs, Summary
+from tts_plugins.bench.analysis.summary import Summary
 from tts_plugins.bench.report._charts import badge
 from tts_plugins.metrics import Estimate
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from tts_plugins._trace.markup import Html, el
 from tts_plugins._trace.page import document
+from tts_plugins.bench.analysis.arm import Arm, Costs
 from tts_plugins.bench.analysis.matched import Larger, Match, matches
-from tts_plugins.bench.analysis.summary import Arm, Costs, Summary
+from tts_plugins.bench.analysis.summary import Summary
 from tts_plugins.bench.report import _sections as sections
 from tts_plugins.bench.report._charts import keys, legend
 from tts_plugins.bench.report._drawings import charts, drawings

@@ -197,10 +197,17 @@ def _said(text: str) -> list[Row]:
 
 
 def _sft(problem: PoolProblem, judged: Sequence[_Judged], filters: Filters, dropped: Counter[str]) -> Iterator[Row]:
-    """Yield the problem's winners: the best candidates, as long as they are as good as the best."""
+    """Yield the problem's winners: the best candidates, as long as they are as good as the best.
+
+    Where different answers share the first place, at most one of them is right, and nothing says which; full marks
+    (all tests passed, graded as right) say that all of them are.
+    """
     good = [each for each in judged if _good(each, filters) and each.worth >= judged[0].worth - 1e-12]
     if not good:
         dropped["problems without a winner"] += 1
+    elif judged[0].worth < 1 and len({each.record.answer for each in good} - {None}) > 1:
+        dropped["problems where different answers tie for the best"] += 1
+        return
     for each in good[: filters.per_problem]:
         yield {"prompt": _messages(problem, filters), "completion": _said(each.text)}
 

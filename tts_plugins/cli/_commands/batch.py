@@ -113,8 +113,8 @@ def batch(
             if not rows:
                 raise DataError(f"{source}: there is no problem in it; write a row for each")
             where = machines.make(concurrency, budget=total, account=account)
-            view = _View(journal, rows, quiet=quiet)  # whose clock starts here: to start Ray takes longer than a solve
-            todo = read_rows(source, limit=limit)
+            view = _View(journal, rows, quiet=quiet)
+            todo = view.timed(read_rows(source, limit=limit))
             report = asyncio.run(_run(todo, journal, work, where, concurrency, total, account, view))
             write_rows(out, journal.results())
         say_repeated(where)
@@ -158,6 +158,11 @@ class _View:
         if self._before and not quiet:
             again = f", and {failed} that failed are tried again" if failed else ""
             say(f"{self._before:,} of {rows:,} problems are solved already{again}")
+
+    def timed(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Yield the rows; the clock starts with the first, which a cluster takes once its workers are there."""
+        self._started = time.monotonic()
+        yield from rows
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one more result."""

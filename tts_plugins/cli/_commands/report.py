@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tts_plugins.bench.analysis.arm import Costs
 from tts_plugins.bench.analysis.matched import Larger
-from tts_plugins.bench.analysis.summary import Costs
 from tts_plugins.bench.report import Placing, Run, as_dict, check_png, load, page, picture, png_of
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.cli._arguments import options

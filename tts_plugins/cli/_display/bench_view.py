@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tts_plugins._trace.wording import bounded, money, seconds
-from tts_plugins.bench.analysis.summary import Arm
+from tts_plugins.bench.analysis.arm import Arm
 from tts_plugins.bench.plan import Plan
 from tts_plugins.bench.report import Placing, Run, flops_of, remarks, share_words, tokens_of
 from tts_plugins.bench.runner import Progress

@@ -53,7 +53,7 @@ def _add(shown: Table, plan: Plan) -> None:
         lost = f"{-value + 0:.3f}\n{-high + 0:.3f} to {-low + 0:.3f}"
         if plan.lost_at_most is not None:
             lost += f"\nbound {plan.lost_at_most:.3f}" if plan.lost_at_most else "\ncannot lose"
-        fewer = "" if plan.over_full.tokens is None else f"\n{plan.over_full.tokens[0]:.2f} times fewer"
+        fewer = "" if plan.over_full.tokens is None else f"\n{_fewer(plan.over_full.tokens[0])}"
     words = in_words(plan.fixed) + "".join(f"; {line}" for line in _looks(plan))
     cells = _cells(plan.expected)
     shown.add_row(str(plan.budget), words, cells[0], lost, cells[1] + fewer, *cells[2:])
@@ -64,6 +64,11 @@ def _add(shown: Table, plan: Plan) -> None:
     for i, (what, expected) in enumerate(rows):
         own = _cells(expected, intervals=False)
         shown.add_row("", f"[dim]{what}[/]", own[0], "", *own[1:], end_section=i == len(rows) - 1)
+
+
+def _fewer(times: float) -> str:
+    shown = f"{times:.2f} times fewer" if times >= 1 else f"{1 / times:.2f} times more"
+    return "as many" if shown.startswith("1.00") else shown
 
 
 def _looks(plan: Plan) -> Iterator[str]:

@@ -14,6 +14,8 @@ from tts_plugins.types import Deferred, Generation
 # Every spelling of "cut at the limit": length, max_tokens, MAX_TOKENS, max_output_tokens, model_length, token_limit, …
 _CUT = re.compile(r"length|max(imum)?_?(new_|output_|completion_)?tokens|token_?limit|context_window|truncat")
 _ENDED = {"stop", "stop_sequence", "end_turn", "end", "eos", "eos_token", "complete", "completed", "finish_reason_stop"}
+# content_filter (OpenAI, Azure), SAFETY and its kin (Gemini), refusal (Anthropic), guardrail_intervened (Bedrock)
+_FILTERED = re.compile(r"filter|safety|refus|guardrail|recitation|prohibited|blocklist|spii")
 # What a message holds besides what was generated: labels, and what the server's own tools have found.
 _NOT_GENERATED = {"role", "type", "id", "index", "object", "name", "annotations", "citations", "signature",
                   "provider_specific_fields", "audio", "tool_call_id", "format"}  # fmt: skip
@@ -34,6 +36,11 @@ def _finish(said: str) -> str:
     return "stop" if not word or word in _ENDED else said
 
 
+def withheld(choice: Any) -> bool:
+    """Return whether a filter of the provider says that it kept the choice, or the rest of it, back."""
+    return _FILTERED.search(finish_of(choice).lower()) is not None
+
+
 def error_of(choice: Any) -> object:
     """Return the error sent in place of an answer, as gateways do; None if there is none."""
     error = field(choice, "error")
@@ -46,7 +53,7 @@ def generation(choice: Any, *, empty: bool = False) -> Generation | None:
     """Return the choice; None if it says nothing at all although it was not cut, and may not be `empty`.
 
     A model that ended in its thoughts has answered with nothing, as one whose text is empty: to ask again is to pay
-    again.
+    again. So has one whose text a filter of the provider withheld.
     """
     message, finish = field(choice, "message"), finish_of(choice)
     if _is_plain(message) and finish in ("stop", "length") and not field(choice, "error"):
@@ -61,7 +68,7 @@ def generation(choice: Any, *, empty: bool = False) -> Generation | None:
     calls = listed(field(message, "tool_calls")) or field(message, "function_call")
     reasoning = "" if _is_plain(message) else _reasoning(message)
     none = not isinstance(content, str | list)  # a number or a mapping carries no text, like null
-    if none and not (calls or refusal or reasoning or finish == "length" or empty):
+    if none and not (calls or refusal or reasoning or finish == "length" or withheld(choice) or empty):
         return None
     return Generation(
         text=text or (refusal if isinstance(refusal, str) else ""),

@@ -23,7 +23,7 @@ from tts_plugins._internal.token_usage import (
 )
 from tts_plugins._internal.values import field, fields_of, listed
 from tts_plugins.errors import MalformedResponse
-from tts_plugins.models._openai.choices import error_of, finish_of, generation, shown
+from tts_plugins.models._openai.choices import error_of, finish_of, generation, shown, withheld
 from tts_plugins.types import Generation, Reply, Usage
 
 Shape = Callable[[Any, Generation], Generation]
@@ -84,7 +84,8 @@ class ReplyReader:
         if not choices and not unfinished:
             self._refuse(response)
         made = [(c, generation(c, empty=asked.shape is not None)) for c in choices]
-        usage = self._usage(asked, choices, unfinished, field(response, "usage"), any(g is None for _, g in made))
+        hidden = any(g is None or (not g.text and withheld(c)) for c, g in made)
+        usage = self._usage(asked, choices, unfinished, field(response, "usage"), hidden)
         generations = tuple(g if asked.shape is None else asked.shape(c, g) for c, g in made if g is not None)
         if not generations:
             self._refuse_choices(choices)

@@ -91,14 +91,15 @@ class Calibration:
             Alternative(strategy=table.options[i].strategy, expected=_expected(trials, shown.outcome(i, 0)))
             for i in choice.others
         )
-        ladder = ladder_of(table, choice)
+        ladder, over_full = ladder_of(table, choice), _compared(trials, ours, all_)
         return Plan(
             budget=table.budget, price=choice.price, fixed=ladder or table.options[choice.fixed].strategy,
             stages=() if ladder else _stages(table, choice), others=others, expected=_expected(trials, ours),
             expected_fixed=_expected(trials, alike), expected_full=_expected(trials, all_),
-            expected_one=_expected(trials, one), over_full=_compared(trials, ours, all_),
+            expected_one=_expected(trials, one), over_full=over_full,
             over_fixed=_compared(trials, ours, alike), lost_at_most=choice.lost_at_most,
-            target=goal.target if goal.price is None else None, notes=(*table.notes, *self._notes(goal, choice)),
+            target=goal.target if goal.price is None else None, 
+            notes=(*table.notes, *self._notes(goal, choice), *self._worse(choice, over_full)),
         )  # fmt: skip
 
     def _elsewhere(self, table: Table, choice: Choice, full: int) -> Table:
@@ -139,6 +140,17 @@ class Calibration:
                 f"{problems} problems are too few to promise a loss of at most {goal.target:g} with a confidence of "
                 f"{goal.confidence:g}, so that it stops only where nothing can be lost; about {needed} would do"
                 f"{apart}; a larger target takes fewer, and the rule stop='balanced' of a strategy takes none"
+            )
+
+    def _worse(self, choice: Choice, measured: Compared) -> Iterator[str]:
+        """Say that the problems held out lost more than the bound of the fit, if the interval is above it."""
+        value, most, least = (-gained for gained in measured.accuracy)
+        bound, held = choice.lost_at_most, len(self._held_out.problems)
+        if bound is not None and least > bound + 1e-9 and self._held_out is not self.pool:
+            yield (
+                f"the {held} problems held out lost {value:.3f} ({least:.3f} to {most:.3f}), more than the fit's bound "
+                f"of {bound:.3f}: about one time in ten that is chance; if they are like those of the fit, fit it to "
+                "more problems, or take a smaller target"
             )
 
     def decide(self, table: Table, goal: Goal) -> Choice:

@@ -67,6 +67,7 @@ class Fitter:
     ) -> None:  # fmt: skip
         self.n, self.select, self._orders = n, select, orders
         self._made_of = (problems, how, seed, extra)
+        self._learned = dict[tuple[float, ...], list[Fitted]]()  # one fitter serves many targets
         self.samples = Samples.of(problems, n, select, how)
         used = np.arange(self.samples.tokens.shape[1]) < self.samples.sizes[:, None]
         self.reference = float(self.samples.tokens[used].mean())
@@ -146,18 +147,23 @@ class Fitter:
         )
         passed = [safe, *(found for ladder in simple for found in within(target, ladder, _bound))]
         best = min(passed, key=lambda found: found.tokens)
-        for found in within(target, self._shorter().fit(prices, level), _bound) if learned else ():
+        for found in within(target, self._priced(prices, level), _bound) if learned else ():
             # The tokens of a price that was chosen are slightly optimistic, so the price must be clearly cheaper.
             if found.tokens < 0.9 * best.tokens:
                 best = found
         return best
 
-    def _shorter(self) -> Fitter:
-        """Return a fitter of the same problems with fewer walks: a regression is slow and gains little from more."""
-        if self._orders <= _LEARNED_ORDERS:
-            return self
-        problems, how, seed, extra = self._made_of
-        return Fitter(problems, self.n, self.select, how=how, orders=_LEARNED_ORDERS, seed=seed, extra=extra)
+    def _priced(self, prices: Sequence[float], level: float) -> list[Fitted]:
+        """Return the learned ladder, from fewer walks: a regression is slow and gains little from more."""
+        key = (level, *prices)
+        if key not in self._learned:
+            problems, how, seed, extra = self._made_of
+            few = min(self._orders, _LEARNED_ORDERS)
+            fitter = self if few == self._orders else Fitter(
+                problems, self.n, self.select, how=how, orders=few, seed=seed, extra=extra
+            )  # fmt: skip
+            self._learned[key] = fitter.fit(prices, level)
+        return self._learned[key]
 
     def _rule(self, solver: Solver, label: Floats, price: float, ends: Ints, confidence: float) -> Fitted:
         """Return the kind of rule that was worth most on held-out problems."""
