@@ -155,7 +155,9 @@ def _ends_after(work: Iterable[object]) -> set[int]:
             continue
         seen[id(each)] = each
         if isinstance(each, Future):
-            todo += [part for callback in list(each._done_callbacks) for part in _goes_on_with(callback)]
+            todo += [
+                part for callback in list(getattr(each, "_done_callbacks", ())) for part in _goes_on_with(callback)
+            ]
         elif isinstance(each, asyncio.Future):
             callbacks = list(getattr(each, "_callbacks", None) or ())
             todo += [part for callback, *_ in callbacks for part in _goes_on_with(callback)]
