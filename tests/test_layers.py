@@ -22,7 +22,7 @@ ROWS: Mapping[str, tuple[int, str]] = {
     "tts_plugins._concurrency.running_code": (0, "running_code"),
     "tts_plugins._concurrency.thread_pool": (1, "thread_pool"),
     "tts_plugins._concurrency.wait_graph": (1, "wait_graph"),
-    "tts_plugins._concurrency.loop_threads": (2, "threads"),
+    "tts_plugins._concurrency.loop_threads": (1, "thread_pool"),
     "tts_plugins._concurrency.sync_calls": (2, "threads"),
     "tts_plugins._concurrency": (1, "concurrency"),
     "tts_plugins._internal.threads": (2, "threads"),  # leaves: of ours they import nothing but the two above

@@ -415,7 +415,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")),) *
 account = Ledger(Budget(calls=4))
 try:
     solve_sync("q", model=ScriptedModel(["a"]), strategy=SelfConsistency(n=2), budget=account)
-except ConfigurationError as error:
+except OSError as error:
     say("ok" if "ulimit -n" in str(error) and account.spent.calls == 0 else repr((error, account)))
 """,
     "more functions than threads can be started": """

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from tts_plugins._concurrency import forks
 from tts_plugins._concurrency.thread_pool import NoThread
-from tts_plugins.errors import ConfigurationError
 
 __all__ = ["ENGINE", "USER", "LoopThread", "exiting", "patched_by", "submit"]
 
@@ -114,9 +113,10 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         return asyncio.new_event_loop()
     except OSError as error:
-        raise ConfigurationError(
-            f"no event loop can be opened ({error}): it needs three descriptors; raise the limit of open files of this "
-            "process (ulimit -n), or close files and connections that it keeps"
+        raise OSError(
+            error.errno,
+            f"no event loop can be opened ({error.strerror}): it needs three descriptors; raise the limit of open "
+            "files of this process (ulimit -n), or close files and connections that it keeps",
         ) from error
 
 
