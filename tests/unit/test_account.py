@@ -20,7 +20,7 @@ from tests.waiting import block_until
 from tts_plugins import BestOfN, Budget, Candidate, Problem, solve
 from tts_plugins.budget import Amount
 from tts_plugins.distributed import account as accounts
-from tts_plugins.distributed._open_calls import Alive, used_by_dead
+from tts_plugins.distributed._open_calls import Alive, OpenCalls, used_by_dead
 from tts_plugins.distributed.account import Account, Ask, Grant, WorkerLost
 from tts_plugins.distributed.lease import LeasedLedger
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, DataError, TTSError
@@ -259,6 +259,32 @@ async def test_a_lost_account_ends_the_waits_with_its_cause() -> None:
     with pytest.raises(BudgetExhausted):
         await solve("q", model=ScriptedModel(["42"]), strategy=BestOfN(n=2), verifier=perfect, budget=ledger)
     assert "no such actor" in str(ledger.failed)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_ledger_is_closed_while_it_draws_more(tmp_path: Path, lost: bool) -> None:
+    """Regression: its file was closed before the hold that stands for the message, which is written down too."""
+    account, answer = Account(Budget(calls=1000)), asyncio.Event()
+
+    async def send(ask: Ask) -> Grant:
+        if ask.number > 1:
+            await answer.wait()
+            if lost:
+                raise OSError("no such actor")
+        return account.ask(ask)
+
+    async def leave(worker: str, spent: Amount) -> None:
+        account.leave(worker, spent)
+
+    ledger = LeasedLedger(Budget(calls=1000), send, leave, worker="w", file=OpenCalls(tmp_path / "calls"))
+    await solve("q", model=ScriptedModel(["42"]), strategy=BestOfN(n=9), verifier=perfect, budget=ledger)
+    ledger.wanted()
+    closing = asyncio.create_task(ledger.aclose())
+    await asyncio.sleep(0)
+    answer.set()
+    await asyncio.wait_for(closing, 60)
+    assert (ledger.failed is not None) == lost and not any(ledger.held) and ledger.spent.calls == 9
+    assert account.spent.calls == (0 if lost else 9) and not (tmp_path / "calls").exists()
 
 
 async def test_an_overshoot_is_charged_and_what_is_left_stays_usable() -> None:

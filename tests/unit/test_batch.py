@@ -99,6 +99,17 @@ def test_a_budget_of_all_is_remembered_and_a_larger_one_goes_on(said: Said, serv
     assert len(written(Path("out.jsonl"))) == 12 and server.counts.choices <= 40
 
 
+def test_what_is_under_way_when_the_budget_ends_is_kept(said: Said) -> None:
+    """Regression: the first row that found no room cancelled all others, whose calls were paid."""
+    with Path("tts-plugins.toml").open("a") as file:
+        file.write('[profiles.single]\nstrategy = { type = "self-consistency", n = 1 }\n')
+    with LoopbackServer(reply="4", latency=0.3) as server:
+        code, out, _ = said(*asked(server, "--budget-calls", "6", "--concurrency", "8", "--json", profile="single"))
+        sent = server.counts.choices
+    assert code == 3 and sent == len(written(Path("out.jsonl"))) == 6
+    assert json.loads(out) == {"rows": 12, "solved": 6, "failed": 0, "fresh": 6, "complete": False, "out": "out.jsonl"}
+
+
 def test_other_settings_are_refused(said: Said, server: LoopbackServer) -> None:
     assert said(*asked(server))[0] == 0
     code, _, err = said(*asked(server, profile="other"))

@@ -74,7 +74,8 @@ def connect(address: str | None, **options: Any) -> None:
         said = " ".join(str(error).split())[:400]
         raise ConfigurationError(
             f"RayEngine: address={address!r} cannot be joined ({said}); this process has Python "
-            f"{platform.python_version()} and Ray {ray.__version__}: give the cluster the same"
+            f"{platform.python_version()} and Ray {ray.__version__}: give the cluster the same, and the port of its "
+            "head, usually 6379 (10001 for ray://)"
         ) from error
 
 
@@ -147,6 +148,8 @@ def _probe(address: str) -> None:
         )
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS) as sock:
+            if os.environ.get("RAY_USE_TLS", "0").lower() not in ("0", "false", ""):
+                return  # which only Ray speaks here
             sock.settimeout(_SECONDS)
             sock.sendall(_PREFACE)
             answer = sock.recv(9)

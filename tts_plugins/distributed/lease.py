@@ -117,10 +117,7 @@ class LeasedLedger(Ledger):
 
     async def return_idle(self) -> None:
         """Return what is neither spent nor held: there is nothing to do here for now."""
-        while self._drawing:
-            await asyncio.sleep(0)  # until the task is there
-            if self._asking is not None:
-                await self._asking
+        await self._drawn()
         async with self._turn:
             if self.failed is None and self._number:
                 await self._exchange(returns=True, more=False)
@@ -139,11 +136,19 @@ class LeasedLedger(Ledger):
         """Tell the account that nothing will be spent here any more; to be called when nothing is in flight."""
         if self._idle is not None:
             self._idle.cancel()
+        await self._drawn()
         async with self._turn:
             if self._number and self.failed is None:
                 await self._leave(self._worker, self.spent.plus(self.held))
             if self._file is not None:
                 self._file.close()
+
+    async def _drawn(self) -> None:
+        """Wait until nothing is drawn any more: its hold of nothing is written down, too, when it ends."""
+        while self._drawing and self.failed is None:
+            await asyncio.sleep(0)  # until the task is there
+            if self._asking is not None:
+                await self._asking
 
     def _start(self) -> None:
         self._asking = self._loop.create_task(self._draw())
