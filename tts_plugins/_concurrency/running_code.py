@@ -79,9 +79,10 @@ def begun_here() -> int:
 
 def is_here(key: int) -> bool:
     """Return whether the task of this function is the one that runs now."""
+    here = _running.get(key)  # None where a child has forgotten it
     try:
-        return _running[key][1] is asyncio.current_task()
-    except (KeyError, RuntimeError):  # a child has forgotten it, or no loop runs
+        return isinstance(here, _InTask) and here.task is asyncio.current_task()
+    except RuntimeError:  # no loop runs
         return False
 
 
