@@ -178,3 +178,15 @@ async def test_verifications_of_one_scope_at_once_have_a_meter_each() -> None:
 
     result = await Search(ask, budget=Budget(calls=20), verifier=judge, strategy=strategy).arun()
     assert result.usage.calls == 2 + 2 * 2 + 2 * 2 and result.usage.exact
+
+
+async def test_a_generator_exit_of_the_program_costs_its_candidate_alone() -> None:
+    raised = iter([GeneratorExit("of the program")])
+
+    def program() -> str:
+        for error in raised:
+            raise error
+        return ask()
+
+    result = await Search(program, budget=Budget(calls=20)).arun()
+    assert len(result.candidates) == 3 and result.usage.calls == 3
