@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Print how often thresholds kept their promise, and the share of questions that they answer."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.abstention", description=__doc__)
     parser.add_argument("--pools", type=Path, default=Path("../shared/pools"), metavar="DIR", help="recorded pools")
-    parser.add_argument("--draws", type=int, default=400, metavar="N", help="draws of problems for each row")
+    parser.add_argument("--draws", type=int, default=1000, metavar="N", help="draws of problems for each row")
     parser.add_argument("--problems", default="50,100,200,500", metavar="N,N,…", help="of each draw")
     parser.add_argument("--risks", default="0.05,0.1", metavar="X,X,…", help="allowed share of wrong answers")
     parser.add_argument("--confidence", type=float, default=0.9, metavar="X", help="of the promise")

@@ -192,6 +192,65 @@ except TTSError:
     pass
 say("ok" if account.open_holds == 0 and account.spent.calls <= 6 else str(account))
 """,
+    "the same by what lies between a coroutine and the threads that it waits for": """
+from concurrent.futures import as_completed, wait
+import anyio.to_thread
+executor, semaphores = ThreadPoolExecutor(2), {}
+
+def one_at_a_time(kind):
+    return semaphores.setdefault((kind, asyncio.get_running_loop()), kind(1))  # the loops live as long as this
+
+async def gathered(work):
+    return (await asyncio.gather(*(asyncio.to_thread(work) for _ in range(3))))[0]
+
+async def grouped(work):
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(asyncio.to_thread(work)) for _ in range(2)]
+    return tasks[0].result()
+
+async def waited(work):
+    done, _ = await asyncio.wait([asyncio.create_task(asyncio.to_thread(work)) for _ in range(2)])
+    return done.pop().result()
+
+async def timed(work):
+    return await asyncio.wait_for(asyncio.shield(asyncio.to_thread(work)), 1e6)
+
+async def first(work):
+    for each in asyncio.as_completed([asyncio.to_thread(work) for _ in range(2)]):
+        return await each
+
+async def by_turns(work):
+    async with one_at_a_time(asyncio.Semaphore):
+        return await asyncio.to_thread(work)
+
+async def by_anyio(work):
+    return await anyio.to_thread.run_sync(work, limiter=one_at_a_time(anyio.CapacityLimiter))
+
+def all_of(work):
+    return [each.result() for each in wait([executor.submit(work) for _ in range(3)]).done][0]
+
+def completed(work):
+    return [each.result() for each in as_completed([executor.submit(work) for _ in range(3)])][0]
+
+def nested(way, account):
+    def work():
+        return solve_sync("inner", model=ScriptedModel(["a"]), strategy=SelfConsistency(n=2), budget=account).text
+
+    async def coroutine(content):
+        return await way(work)
+
+    model = CallableModel(coroutine if asyncio.iscoroutinefunction(way) else lambda content: way(work))
+    try:
+        solve_sync("q", model=model, strategy=SelfConsistency(n=3), budget=account)
+    except TTSError:
+        pass
+    assert account.open_holds == 0 and account.spent.calls <= account.budget.calls, (way, account)
+
+for way in (gathered, grouped, waited, timed, first, by_turns, by_anyio, all_of, completed):
+    for calls in (1, 3, 6):
+        nested(way, Ledger(Budget(calls=calls)))
+say("ok")
+""",
     "a nested solve through an executor of the user's, at a server with one place": """
 executor = ThreadPoolExecutor(4)
 
@@ -349,6 +408,15 @@ for way in (solve_sync, by_executor):
     asyncio.run(main(way, model, None))
     asyncio.run(main(way, CallableModel(slow), Ledger(Budget(calls=2))))
 say("ok" if ends == ["a", "a", "refused", "a"] * 2 else repr(ends))
+""",
+    "the first solve where no descriptor is left": """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")),) * 2)
+account = Ledger(Budget(calls=4))
+try:
+    solve_sync("q", model=ScriptedModel(["a"]), strategy=SelfConsistency(n=2), budget=account)
+except OSError as error:
+    say("ok" if "ulimit -n" in str(error) and account.spent.calls == 0 else repr((error, account)))
 """,
     "more functions than threads can be started": """
 import resource

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -117,10 +117,10 @@ class Search(BaseSearch[Sample]):
         self._stream = SearchStream.here(self._count, sync=True)
         return super().run()
 
-    async def arun(self) -> Result:
+    def arun(self) -> Coroutine[Any, Any, Result]:
         """Search on this loop; the module's `aforward` runs there too, or its `forward` on threads."""
         self._stream = SearchStream.here(self._count, sync=False)
-        return await super().arun()
+        return super().arun()
 
     def arguments(self) -> dict[str, Any]:
         """Those of any search, with DSPy's account, seed and vote."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +31,7 @@ from tts_plugins.errors import AllCandidatesFailed
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.types import Generation, Reply
 from tts_plugins_langchain._io.asked_form import AskedForm
-from tts_plugins_langchain._io.attempt_inputs import Carrier
+from tts_plugins_langchain._io.attempt_inputs import Target
 from tts_plugins_langchain._io.conversion import generation_of
 from tts_plugins_langchain._io.graph_checks import check_finished
 from tts_plugins_langchain._io.usage import UsageDetails
@@ -41,32 +40,6 @@ from tts_plugins_langchain._runs import Runs, Sample, awithin, within
 from tts_plugins_langchain._verifying import verifier_of
 from tts_plugins_langchain.caching import SAMPLE, samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What is wrapped, both ways; each gets an input and the config of one candidate, and gives its output.
-
-    Attributes:
-        input: that of a first answer.
-        carrier: how attempts are put into it.
-        output_tokens: finds the tokens that an output can have at most, as far as known.
-        models: finds the names of the language models in it.
-    """
-
-    name: str
-    input: Any
-    carrier: Carrier
-    invoke: Callable[[Any, RunnableConfig], Any]
-    ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
-    output_tokens: Callable[[], int | None]
-    models: Callable[[], Collection[str]]
-
-    def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
-        """The input for an answer, or for a better one."""
-        if attempts is None:
-            return self.carrier.first(self.input)
-        return self.carrier.again(self.input, problem, attempts)
 
 
 class Search(BaseSearch[Sample]):
@@ -176,11 +149,7 @@ class Search(BaseSearch[Sample]):
 
     def _input(self, sample: Sample) -> Any:
         """What the candidate is asked with."""
-        return (
-            self._target.asked(sample.problem or self.problem, sample.attempts)
-            if sample.asked is None
-            else sample.asked()
-        )
+        return sample.asked() if sample.asked else self._target.asked(sample.problem or self.problem, sample.attempts)
 
     def call(self, sample: Sample) -> Any:
         """The target's answer, in a run of its own."""

@@ -26,7 +26,7 @@ from tts_plugins.errors import ConfigurationError, LowConfidence, UnknownSetting
 from tts_plugins.models import StepSettings
 from tts_plugins_langchain._fields import ChatModelOptions, SearchFields, plain_settings
 from tts_plugins_langchain._io.asked_form import FORMS
-from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Turns
+from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Target, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported, streamed
 from tts_plugins_langchain._io.parts import leaves_of, model_names_of, output_tokens_of
@@ -34,7 +34,7 @@ from tts_plugins_langchain._io.temperature import check_sampling, temperatures_o
 from tts_plugins_langchain._io.values import said_in
 from tts_plugins_langchain._io.variants import varied
 from tts_plugins_langchain._runs import Runs, children_of
-from tts_plugins_langchain._search import Search, Target
+from tts_plugins_langchain._search import Search
 from tts_plugins_langchain._settings import search_arguments
 from tts_plugins_langchain._stand_in import StandIn, not_a_model
 from tts_plugins_langchain._steps import Asked, ChatModel

@@ -23,7 +23,7 @@ from tts_plugins.strategies.escalation import Escalation
 from tts_plugins_langchain._fields import MiddlewareOptions
 from tts_plugins_langchain._io.agent_calls import Answered, message_of, messages_of, unparsed, varied_request
 from tts_plugins_langchain._io.agent_commands import CommandsApart
-from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Turns
+from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Target, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, summarised, withheld
 from tts_plugins_langchain._io.parts import leaves_of, model_names_of, output_tokens_of
@@ -31,7 +31,7 @@ from tts_plugins_langchain._io.person import ask_person
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._runs import Runs, shows_candidates
-from tts_plugins_langchain._search import Search, Target
+from tts_plugins_langchain._search import Search
 from tts_plugins_langchain._settings import as_escalation, as_verifier, resolve
 from tts_plugins_langchain._streams import silent
 from tts_plugins_langchain.caching import candidates_of

@@ -17,7 +17,7 @@ from tts_plugins import Result
 from tts_plugins.adapters import MeteredModel, SearchSettings, called_as, check_names, check_placed
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_settings
-from tts_plugins_langchain._io.attempt_inputs import Carrier
+from tts_plugins_langchain._io.attempt_inputs import Carrier, Target
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
 from tts_plugins_langchain._io.messages import output_of
@@ -26,7 +26,7 @@ from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.variants import varied
 from tts_plugins_langchain._runs import Runs, passing_on
-from tts_plugins_langchain._search import Search, Target
+from tts_plugins_langchain._search import Search
 from tts_plugins_langchain._settings import SPECS
 
 _MOST_THREADS = 256

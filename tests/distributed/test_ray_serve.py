@@ -43,15 +43,18 @@ async def test_replicas_share_one_account(tmp_path: Path) -> None:
     from tts_plugins.server.budgets.accounts import Period
 
     one, other = ActorStore(str(tmp_path / "usage.sqlite")), ActorStore(str(tmp_path / "usage.sqlite"))
+    apart = ActorStore(str(tmp_path / "another.sqlite"))  # of a deployment with a store of its own
     periods = (Period("day:2026-11-29", (10, None, None), 3600.0),)
     try:
         assert await one.take("alice", periods, Amount(8), whole=True) == Amount(8)
         assert await other.take("alice", periods, Amount(8), whole=True) is None
         assert await other.take("alice", periods, Amount(8), whole=False) == Amount(2)
+        assert await apart.take("alice", periods, Amount(8), whole=True) == Amount(8)
         await one.settle("alice", periods, Amount(8), Amount(3))
         assert (await other.balances("alice", periods))["day:2026-11-29"].charged == Amount(5)
     finally:
-        ray.kill(one._actor)
+        for store in (one, apart):
+            ray.kill(store._actor)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def arguments(value: Any) -> tuple[set[str], set[str], bool]:
             names.add(parameter.name)
             continue
         hint = parameter.annotation
-        unpacked = typing.get_args(eval(hint, function.__globals__) if isinstance(hint, str) else hint)
+        unpacked = typing.get_args(eval(hint, inspect.unwrap(function).__globals__) if isinstance(hint, str) else hint)
         if unpacked and typing.is_typeddict(unpacked[0]):
             shared |= set(typing.get_type_hints(unpacked[0]))
         else:

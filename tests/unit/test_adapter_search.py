@@ -13,7 +13,8 @@ from tts_plugins import BestOfN, Budget, Result, SelfConsistency
 from tts_plugins.adapters import BaseSearch, MeteredModel, SearchSettings, meter_here, metered_verifier
 from tts_plugins.errors import BudgetExhausted, UnboundedCallError
 from tts_plugins.metering import Call
-from tts_plugins.types import Candidate, Generation, Problem
+from tts_plugins.protocols import Run, Verifier
+from tts_plugins.types import Candidate, Generation, Problem, Scored
 from tts_plugins.verifiers import CallableVerifier
 
 
@@ -159,3 +160,33 @@ def test_interrupts_pass_and_failures_keep_their_type(how: str) -> None:
             outcome(Search(program), how)
         with pytest.raises(error):
             outcome(Search(ask, verifier=lambda output, program=program: program()), how)
+
+
+async def test_verifications_of_one_scope_at_once_have_a_meter_each() -> None:
+    async def judge(problem: Problem, candidate: Candidate) -> float:
+        for _ in range(2):
+            await asyncio.sleep(0)
+            ask()
+        return 0.5
+
+    async def strategy(run: Run, problem: Problem) -> Scored:
+        found = [candidate async for candidate in run.sample(problem, 2)]
+        assert isinstance(run.verifier, Verifier)
+        again = await asyncio.gather(*(run.verifier.score(run, candidate) for candidate in found))
+        assert [score.value for score in again] == [0.5, 0.5]
+        return found[0]
+
+    result = await Search(ask, budget=Budget(calls=20), verifier=judge, strategy=strategy).arun()
+    assert result.usage.calls == 2 + 2 * 2 + 2 * 2 and result.usage.exact
+
+
+async def test_a_generator_exit_of_the_program_costs_its_candidate_alone() -> None:
+    raised = iter([GeneratorExit("of the program")])
+
+    def program() -> str:
+        for error in raised:
+            raise error
+        return ask()
+
+    result = await Search(program, budget=Budget(calls=20)).arun()
+    assert len(result.candidates) == 3 and result.usage.calls == 3

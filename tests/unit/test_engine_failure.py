@@ -228,6 +228,10 @@ async def cancels_within(*_: Any) -> float:
     return 1.0
 
 
+async def leaves(*_: Any) -> float:
+    raise GeneratorExit
+
+
 def exits(*_: Any) -> float:
     sys.exit(3)
 
@@ -248,7 +252,7 @@ def fails(*_: Any) -> float:
     raise Outcome("failed")
 
 
-@pytest.mark.parametrize("code", [cancels, cancels_within, exits, stops, raises, fails])
+@pytest.mark.parametrize("code", [cancels, cancels_within, exits, stops, raises, fails, leaves])
 async def test_whatever_a_verifier_raises_costs_its_candidate(code: Any) -> None:
     async def check(problem: Problem, candidate: Candidate) -> float:
         if candidate.index != 1:
@@ -267,7 +271,7 @@ async def test_whatever_a_verifier_raises_costs_its_candidate(code: Any) -> None
     assert len(errors) == 2 and all(e.startswith("VerifierError: ") and "\n" not in e for e in errors)
 
 
-@pytest.mark.parametrize("code", [cancels, cancels_within, exits, stops, raises, fails])
+@pytest.mark.parametrize("code", [cancels, cancels_within, exits, stops, raises, fails, leaves])
 async def test_whatever_a_models_function_raises_costs_its_candidate(code: Any) -> None:
     async with asyncio.timeout(60):
         with pytest.raises(AllCandidatesFailed, match="UserCodeFailed") as caught:
@@ -275,7 +279,7 @@ async def test_whatever_a_models_function_raises_costs_its_candidate(code: Any) 
     assert len(caught.value.errors) == 2
 
 
-@pytest.mark.parametrize("code", [cancels, exits])
+@pytest.mark.parametrize("code", [cancels, exits, leaves])
 def test_the_same_in_synchronous_use_leaves_the_shared_loops_alive(code: Any) -> None:
     async def exits_async(*_: Any) -> float:
         sys.exit(4)

@@ -90,6 +90,9 @@ def test_lone_surrogates_are_kept_as_what_can_be_written(tmp_path: Path) -> None
 
 _SMALL_DISK = """
 import resource, sys
+from pathlib import Path
+from tts_plugins.batch.rows import write_rows
+from tts_plugins.bench.training.files import _write as export
 from tts_plugins.errors import DataError
 from tts_plugins.policies._json_files import write
 from tts_plugins.pools import Pool, PoolCandidate, PoolHeader, PoolProblem
@@ -100,8 +103,18 @@ text = "".join(chr(letters.randrange(33, 1000)) for _ in range(200_000))
 pool = Pool(header=PoolHeader(model="m", dataset="d"),
             problems=(PoolProblem(id="p", candidates=(PoolCandidate(text=text),)),))
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+from tts_plugins.verifiers.combined.calibrated import Calibration
+from tts_plugins.verifiers.learned._saved_head import LearnedHead
+import numpy  # before the limit
 folder = sys.argv[1]
-for use in (lambda: pool.write(folder + "/pool.jsonl.gz"), lambda: write(folder + "/fit.json", "k", BestOfN())):
+weights = LearnedHead(weights=(0.5,) * 3, bias=0.0, embedding="e", logprobs=False)
+rising = Calibration(method="platt", x=(), y=(1.0, 0.0), pairs=9)
+for use in (
+    lambda: pool.write(folder + "/pool.jsonl.gz"), lambda: write(folder + "/fit.json", "k", BestOfN()),
+    lambda: rising.save(folder + "/rising.npz"), lambda: weights.save(folder + "/head.npz"),
+    lambda: write_rows(Path(folder, "rows.jsonl"), [{"text": text}]),
+    lambda: export(Path(folder, "export.jsonl"), [{"text": text}]),
+):
     try:
         use()
     except DataError as error:
@@ -115,10 +128,43 @@ def test_other_files_on_a_full_disk(tmp_path: Path) -> None:
         [sys.executable, "-c", _SMALL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=120
     )
     assert done.stderr == ""
-    first, second = done.stdout.splitlines()
     why = "cannot be written: File too large; make room on the disk, or choose another file"
-    assert (first, second) == (f"{tmp_path}/pool.jsonl.gz {why}", f"{tmp_path}/fit.json {why}")
+    names = "pool.jsonl.gz", "fit.json", "rising.npz", "head.npz", "rows.jsonl", "export.jsonl"
+    assert done.stdout.splitlines() == [f"{tmp_path}/{name} {why}" for name in names]
     assert list(tmp_path.iterdir()) == []
+
+
+_SMALL_LOG = """
+import os, resource, sys
+from tts_plugins.bench.rollouts import RolloutLog
+from tts_plugins.errors import DataError
+from tts_plugins.pools import PoolCandidate, PoolHeader, PoolProblem
+
+path, header = sys.argv[1], PoolHeader(model="m", dataset="d")
+one, two = (PoolProblem(id=name, candidates=(PoolCandidate(text="x" * 99),)) for name in ("one", "two"))
+log = RolloutLog(path, header)
+log.add(one)
+size = os.path.getsize(path)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, resource.RLIM_INFINITY))
+try:
+    log.add(two)
+except DataError as error:
+    print(error)
+print(os.path.getsize(path) == size)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+RolloutLog(path, header).add(two)
+print(*(problem.id for problem in RolloutLog(path, header).pool.problems))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on a file's size")
+def test_rollouts_on_a_full_disk_keep_what_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "rollouts.jsonl"
+    done = subprocess.run(
+        [sys.executable, "-c", _SMALL_LOG, str(path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    why = f"{path} cannot be written: File too large; make room on the disk, or choose another file"
+    assert (done.stderr, done.stdout.splitlines()) == ("", [why, "True", "one two"])
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ will be released. Here the frames of functions and threads are compared while so
 `_concurrency.running_code`), and the enclosers that are found are added to the graph, whose proof then covers them.
 So are all calls of an event loop that is blocked by code which waits for a solve elsewhere.
 A wait that frames do not explain ends too: after 120 seconds in which nothing was reserved or released, all functions
-of the user are assumed to wait. The environment's `TTS_PLUGINS_LONGEST_WAIT` gives another number of seconds.
+of the user are assumed to wait, and where that was so, the next such wait ends after a tenth of the time. The
+environment's `TTS_PLUGINS_LONGEST_WAIT` gives another number of seconds.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class _Watch:
         self.waits: dict[Wait, tuple[int, ...]] = {}
         self.timer: asyncio.TimerHandle | None = None
         self._changes, self._since, self._longest = -1, 0.0, longest_wait()
+        self._patience = self._longest
 
     def look(self, loop: asyncio.AbstractEventLoop) -> None:
         """Add enclosers that have become known, and end what has waited too long without a chance."""
@@ -81,7 +83,7 @@ class _Watch:
                 deliver(answers)
         if self._changes != GRAPH.changes or not running_code.contexts():
             self._changes, self._since = GRAPH.changes, time.monotonic()
-        elif time.monotonic() - self._since > self._longest:
+        elif time.monotonic() - self._since > self._patience:
             self._end_one()
 
     def _end_one(self) -> None:
@@ -92,6 +94,7 @@ class _Watch:
             resources = [r for r in waited if count[r] >= r.holders]
             if resources:
                 GRAPH.end_one(stuck, resources)
+                self._patience = self._longest / 10
             answers = GRAPH.settle()
         deliver(answers)
 

@@ -58,7 +58,7 @@ class LoopThread:
     def _loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self.running is None:
-                loop, ready = asyncio.new_event_loop(), threading.Event()
+                loop, ready = _new_loop(), threading.Event()
                 failed: list[BaseException] = []
                 thread = threading.Thread(target=self._work, args=(loop, ready, failed), daemon=True, name=self._name)
                 try:
@@ -107,6 +107,17 @@ class LoopThread:
         if loop is not None and thread is not None and thread.is_alive():
             loop.call_soon_threadsafe(lambda: loop.create_task(end()))
             thread.join(timeout=1.0)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.new_event_loop()
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"no event loop can be opened ({error.strerror}): it needs three descriptors; raise the limit of open "
+            "files of this process (ulimit -n), or close files and connections that it keeps",
+        ) from error
 
 
 def submit(

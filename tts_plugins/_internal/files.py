@@ -32,6 +32,23 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary file to write, which takes the place of `path` at the end; after an error, all is as before.
+
+    Raises:
+        DataError: it cannot be written; names `path`, and what to do.
+    """
+    target = Path(os.path.realpath(path))  # a link stays one, and what it leads to is replaced
+    made = partial(target)
+    with writing(path):
+        try:
+            yield made
+            made.replace(target)
+        finally:
+            made.unlink(missing_ok=True)
+
+
 def json_objects(path: Path, unreadable: type[TTSError] = DataError) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of a file of JSON lines, gzipped or plain, each with the number of its line.
 

@@ -80,6 +80,10 @@ async def _noted(made: Awaitable[T]) -> T:
     key = running_code.begun_here()
     try:
         return await made
+    except GeneratorExit as error:
+        if running_code.is_here(key):  # else this coroutine is closed from outside: it was not the function that raised
+            raise as_exception(error) from error
+        raise
     finally:
         running_code.ended(key)
 

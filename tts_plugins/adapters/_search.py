@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from tts_plugins._calls.context import SCOPE
 from tts_plugins._concurrency import running_code
+from tts_plugins._concurrency.thread_pool import as_exception
 from tts_plugins._internal.threads import in_thread, on_engine_loop, on_user_loop
 from tts_plugins.adapters._exception_passthrough import Passing, cause_for
 from tts_plugins.adapters._hooks import SearchHooks
@@ -220,6 +221,10 @@ class BaseSearch(SearchHooks[S]):
             entered = self.enter(sample)
             try:
                 return self._reply(sample, await self.acall(sample))
+            except GeneratorExit as error:
+                if running_code.is_here(noted):  # else this coroutine is closed from outside: the program did not raise
+                    raise as_exception(error) from error
+                raise
             finally:
                 self.leave(entered)
         except BaseException as error:  # noqa: BLE001 - raised again

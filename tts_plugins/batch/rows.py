@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tts_plugins._internal.files import json_objects, partial, writing
+from tts_plugins._internal.files import json_objects, replacing
 from tts_plugins._storage.sqlite_files import clean
 from tts_plugins.errors import ConfigurationError, DataError, MissingExtraError
 from tts_plugins.types import Problem, well_formed
@@ -126,14 +126,9 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     Raises:
         DataError: it cannot be written; names it, and what to do.
     """
-    made, write = partial(path), _write_lines if kind_of(path, "batch") == "lines" else _write_parquet
-    try:
-        with writing(path):
-            count = write(made, rows)
-            made.replace(path)
-        return count
-    finally:
-        made.unlink(missing_ok=True)
+    write = _write_lines if kind_of(path, "batch") == "lines" else _write_parquet
+    with replacing(path) as made:
+        return write(made, rows)
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import types
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -50,15 +51,22 @@ def _open_streams(opened: ExitStack) -> None:
 def _end_on_sigterm(opened: ExitStack | None) -> None:
     """Treat SIGTERM as Ctrl-C, so that a container's stop or a scheduler's limit leaves what there is."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and sys.platform != "win32":
+            # As shells have it for what a script starts with &. It stays without effect, but asyncio takes Ctrl-C, and
+            # so SIGTERM, in hand only where the handler is Python's own: else it would come up in any line of code.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if opened is not None:
+                opened.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+                opened.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, _as_ctrl_c)
         if opened is not None:
             opened.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
 
 
-def _as_ctrl_c(*_: object) -> None:
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells have it for what a script starts with &
-        raise KeyboardInterrupt
-    signal.raise_signal(signal.SIGINT)  # so that the current handler of Ctrl-C gets it
+def _as_ctrl_c(_: int, frame: types.FrameType | None) -> None:
+    if callable(handler := signal.getsignal(signal.SIGINT)):  # whoever has Ctrl-C in hand now
+        handler(signal.SIGINT, frame)
 
 
 def _end_at_once_on_signals(code: int) -> None:

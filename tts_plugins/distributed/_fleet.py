@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import signal
 import time
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from tts_plugins._version import __version__
@@ -150,8 +148,8 @@ class Fleet:
         ray = ray_module()
         try:
             async with asyncio.timeout(_START):
-                await self._account.actor.bury.remote()  # who died before: it is charged, and the rest is free
                 check_versions(*await self._about(worker))
+                await self._account.actor.bury.remote()  # who died before: it is charged, and the rest is free
                 await worker.actor.start.remote(
                     self._work, self._account.actor, self._limits(), self._in_flight, self._count, os.getcwd(),
                     self._counted,
@@ -174,11 +172,13 @@ class Fleet:
 
     async def _watched(self) -> None:
         """Look for workers that answer no more: stopped, or on a machine that is out of reach."""
-        account = asyncio.create_task(self._account_watched())
+        account = asyncio.create_task(self._account.keep_answering(_START, _QUIET, _SILENT))
         asked: set[asyncio.Task[None]] = set()
         try:
             while True:
                 self._check_joined()
+                if account.done():
+                    account.result()
                 quiet = time.monotonic() - _QUIET
                 for worker in self._workers:
                     if worker.turn is not None and worker.heard < quiet:
@@ -207,22 +207,6 @@ class Fleet:
         except ray_module().exceptions.RayError:
             return  # it has died, as the answer to its message says
         worker.heard = time.monotonic()
-
-    async def _account_watched(self) -> None:
-        """Restart the account's process if it answers no more; workers' messages to it are then sent again."""
-        process, patience = None, _START
-        while True:
-            try:
-                async with asyncio.timeout(patience):
-                    process = (await self._account.actor.figures.remote())["process"]
-                patience = _SILENT
-            except TimeoutError:
-                if process is None or not _killed_here(process):
-                    self._tell(TTSError(f"RayEngine: the account of the budget did not answer for {_SILENT:.0f} s"))
-                    return
-            except ray_module().exceptions.RayError:
-                return  # it is lost, as those who ask it are told
-            await asyncio.sleep(_QUIET)
 
     def _tell(self, error: TTSError, worker: _Worker | None = None) -> None:
         """Make an error the news of a worker, or of any where it ends the run."""
@@ -294,17 +278,6 @@ class Fleet:
             del self._deaths[number]
             said = f"{deaths} workers died while problem {number} was under way ({_plain(error)})"
             yield number, JobFailed(f"{said}; does its verifier end the process, or need more memory than there is?")
-
-
-def _killed_here(process: int) -> bool:
-    """Kill the account's process, which Ray asks to end itself; return whether it was there."""
-    try:
-        if b"AccountActor" not in Path(f"/proc/{process}/cmdline").read_bytes():
-            return False
-        os.kill(process, signal.SIGKILL)
-    except OSError:
-        return False
-    return True
 
 
 def _plain(error: BaseException) -> TTSError:

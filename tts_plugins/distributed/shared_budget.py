@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import signal
 import tempfile
 import time
 import uuid
@@ -71,6 +74,29 @@ class SharedBudget:
                 return {**figures, "spent": figures["spent"].plus(figures["leased"])}
             time.sleep(0.05)  # a process that was killed is gone in a moment
 
+    async def keep_answering(self, first: float, every: float, within: float) -> None:
+        """Restart the account's process whenever it hangs; messages to it are then sent again. Return if it is lost.
+
+        Args:
+            first: seconds that it has to start in.
+            every: seconds between looks.
+            within: seconds that it has to answer in.
+
+        Raises:
+            TTSError: it hangs, and cannot be restarted.
+        """
+        process = None
+        while True:
+            try:
+                async with asyncio.timeout(first if process is None else within):
+                    process = (await self.actor.figures.remote())["process"]
+            except TimeoutError as error:
+                if process is None or not _killed_here(process):
+                    raise TTSError(f"RayEngine: the account of the budget did not answer for {within:.0f} s") from error
+            except ray_module().exceptions.RayError:
+                return  # as those who ask it are told
+            await asyncio.sleep(every)
+
     def _ask(self, method: str) -> Any:
         if membership() != self._joined:  # to call the actor would start a new Ray here
             raise TTSError("this process has left its cluster, as by ray.shutdown()")
@@ -92,6 +118,17 @@ def _again(limits: dict[str, Any] | None, name: str, actor: Any) -> SharedBudget
     made = SharedBudget.__new__(SharedBudget)
     made.limits, made.name, made.actor, made._folder, made._joined = limits, name, actor, None, membership()
     return made
+
+
+def _killed_here(process: int) -> bool:
+    """Kill the account's process, which Ray would ask to end itself; return whether it was there."""
+    try:
+        if b"AccountActor" not in Path(f"/proc/{process}/cmdline").read_bytes():
+            return False
+        os.kill(process, signal.SIGKILL)
+    except OSError:
+        return False
+    return True
 
 
 def _check(budget: Budget | None, path: Path) -> None:

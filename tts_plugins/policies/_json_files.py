@@ -21,14 +21,8 @@ def write(path: str | os.PathLike[str], kind: str, thing: Configured) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    target = Path(path)
-    partial = files.partial(target)
-    with files.writing(path):
-        try:
-            partial.write_text(json.dumps({"format": kind, **thing.to_dict()}, indent=1) + "\n", encoding="utf-8")
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+    with files.replacing(path) as made:
+        made.write_text(json.dumps({"format": kind, **thing.to_dict()}, indent=1) + "\n", encoding="utf-8")
 
 
 def read(path: str | os.PathLike[str], kind: str, cls: type[T], what: str) -> T:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate, MessagesPlaceholder
+from langchain_core.runnables import RunnableConfig
 
 from tts_plugins import Problem, Scored
 from tts_plugins.adapters import Attempts
@@ -41,6 +42,32 @@ class Carrier(Protocol):
             ConfigurationError: this input has no place for the attempts.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is wrapped, both ways; each gets an input and the config of one candidate, and gives its output.
+
+    Attributes:
+        input: that of a first answer.
+        carrier: how attempts are put into it.
+        output_tokens: finds the tokens that an output can have at most, as far as known.
+        models: finds the names of the language models in it.
+    """
+
+    name: str
+    input: Any
+    carrier: Carrier
+    invoke: Callable[[Any, RunnableConfig], Any]
+    ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
+    output_tokens: Callable[[], int | None]
+    models: Callable[[], Collection[str]]
+
+    def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
+        """The input for an answer, or for a better one."""
+        if attempts is None:
+            return self.carrier.first(self.input)
+        return self.carrier.again(self.input, problem, attempts)
 
 
 def turned(messages: Sequence[BaseMessage], attempts: Attempts) -> list[BaseMessage]:

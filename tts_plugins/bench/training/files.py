@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tts_plugins._internal.files import partial, writing
+from tts_plugins._internal.files import replacing, writing
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.bench.training.rows import Filters, Format, Judge, Row, check_format, judge_of, training_rows, words
 from tts_plugins.errors import ConfigurationError, DataError
@@ -96,18 +96,12 @@ def _by_prompt(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _write(path: Path, rows: Sequence[Row]) -> None:
-    target = partial(path)
-    with writing(path):
-        try:
-            with target.open("wb") as file:
-                for row in rows:
-                    # A lone surrogate, which a model's text may hold, has no form in UTF-8.
-                    file.write((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
-                file.flush()
-                os.fsync(file.fileno())
-            target.replace(path)
-        finally:
-            target.unlink(missing_ok=True)
+    with replacing(path) as made, made.open("wb") as file:
+        for row in rows:
+            # A lone surrogate, which a model's text may hold, has no form in UTF-8.
+            file.write((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def pool_of(source: str | os.PathLike[str]) -> Pool:

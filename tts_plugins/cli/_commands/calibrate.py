@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tts_plugins._internal.files import writing
-from tts_plugins.cli._display.console import Debug, Json, check_writable, emit, errors, say, stdout, warn_of
+from tts_plugins.cli._display.console import Debug, Json, check_writable, emit, errors, say, stdout, warn_of, write_file
 from tts_plugins.cli._display.policy_view import in_words, policy_lines, policy_table
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import ComputeOptimal, calibrate, held_out
@@ -114,8 +113,7 @@ def calibrate_command(
         policy.save(out)
         rest = _keep_apart(out, held_out(samples, hold_out=hold_out, abstain_risk=abstain_risk, seed=seed))
         if abstain_page is not None:
-            with writing(abstain_page):
-                abstain_page.write_text(_curves(policy), encoding="utf-8")
+            write_file(abstain_page, _curves(policy))
         if as_json:
             emit(policy.to_dict())
         else:

@@ -18,13 +18,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from tts_plugins._internal.files import replacing
 from tts_plugins._trace.wording import oneline, visible
 from tts_plugins.bench.assignment import check_assignment
 from tts_plugins.cli._display.error_messages import TYPED, code_of, words_of
 from tts_plugins.errors import (
     ConfigurationError,
     DataError,
-    TTSError,
 )
 from tts_plugins.models.llama_cpp import Served
 from tts_plugins.pools import Pool
@@ -188,22 +188,12 @@ def write_file(path: Path, content: str | bytes) -> None:
     """Write a file in one step: it is whole, or as it was before.
 
     Raises:
-        TTSError: it cannot be written.
+        DataError: it cannot be written.
     """
+    # A model's text may hold characters that UTF-8 cannot encode.
     data = content.encode("utf-8", errors="replace") if isinstance(content, str) else content
-    target = path.resolve()  # a link stays one, and what it leads to is replaced
-    made: Path | None = None
-    try:
-        # A model's text may hold characters that UTF-8 cannot encode.
-        with tempfile.NamedTemporaryFile("wb", dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            made = Path(file.name)
-            file.write(data)
-        made.chmod(0o644)  # a temporary file is for its owner alone, a page is for showing
-        os.replace(made, target)
-    except OSError as error:
-        if made is not None:
-            made.unlink(missing_ok=True)
-        raise TTSError(f"{path} cannot be written: {error.strerror or error}") from error
+    with replacing(path) as made:
+        made.write_bytes(data)
 
 
 class Download:

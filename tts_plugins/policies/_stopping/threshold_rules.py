@@ -6,8 +6,8 @@ They compete with the fitted weights, and two ladders of them carry the promises
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,9 +28,8 @@ _LEADS: dict[Select, tuple[float, ...]] = {
     "weighted": (6, 4, 3, 2.5, 2, 1.5, 1, 0.75, 0.5),
     "best": (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5),
 }
-# Of votes: a lead, and by how much less of it is asked for after all n. Between each two stand three rungs more: a
-# climb ends at the first rule that fails, so that small steps get it farther. A fade above the lead gives up where no
-# answer gets ahead. Of scores: a lead, and a cap on the candidates as a share of n, which saves more there.
+# Of votes: a lead, and by how much less of it is asked for after all n. A fade above the lead gives up where no answer
+# gets ahead. Of scores: a lead, and a cap on the candidates as a share of n, which saves more there.
 _FADING_LEADS = (
     (8, 6), (6, 5), (5, 4.5), (4.5, 4.5), (4, 4), (3.5, 4), (3, 4), (3, 5), (2.5, 5), (2.5, 6.5), (2, 6), (2, 8),
     (2, 12), (1.5, 12), (1.5, 15), (1, 15),
@@ -61,21 +60,35 @@ NEVER = ThresholdRule(None, None)
 def ladders(select: Select, n: int) -> tuple[tuple[ThresholdRule, ...], ...]:
     """Return two sequences of rules from cautious to bold: leads, and leads that fade or have a cap."""
     leads = tuple(ThresholdRule(lead, None) for lead in _LEADS[select])
-    if select == "majority":
-        return leads, tuple(_fading())
-    return leads, tuple(ThresholdRule(lead, max(1, round(cap * n))) for lead, cap in _CAPPED_LEADS[select])
+    if select == "majority":  # whole votes have no lead between two of these
+        return leads, _in_small_steps(ThresholdRule(lead, None, fade) for lead, fade in _FADING_LEADS)
+    capped = tuple(ThresholdRule(lead, max(1, round(cap * n))) for lead, cap in _CAPPED_LEADS[select])
+    # Small steps gained nothing by best score.
+    return (leads, capped) if select == "best" else (_in_small_steps(leads), _in_small_steps(capped))
 
 
-def _fading() -> Iterator[ThresholdRule]:
-    for (lead, fade), (lower, steeper) in itertools.pairwise(_FADING_LEADS):
-        for part in range(_BETWEEN):
-            way = part / _BETWEEN
-            yield ThresholdRule(lead + way * (lower - lead), None, fade + way * (steeper - fade))
-    lead, fade = _FADING_LEADS[-1]
-    yield ThresholdRule(lead, None, fade)
+def _in_small_steps(given: Iterable[ThresholdRule]) -> tuple[ThresholdRule, ...]:
+    """Put three rungs between each two: a climb ends at the first that fails, so that small steps get it farther."""
+    rungs = tuple(given)
+    made = [
+        ThresholdRule(
+            _between(rung.enough, after.enough, part), _between(rung.at_most, after.at_most, part, whole=True),
+            rung.fade + part / _STEPS * (after.fade - rung.fade),
+        )
+        for rung, after in itertools.pairwise(rungs) for part in range(_STEPS)
+    ]  # fmt: skip
+    return tuple(dict.fromkeys([*made, rungs[-1]]))
 
 
-_BETWEEN = 4
+def _between(value: Any, after: Any, part: int, *, whole: bool = False) -> Any:
+    """Return a number on the way between two; None where one has none."""
+    if value is None or after is None:
+        return None
+    found = value + part / _STEPS * (after - value)
+    return round(found) if whole else found
+
+
+_STEPS = 4
 
 
 class Totals(NamedTuple):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tts_plugins._internal.files import json_objects
+from tts_plugins._internal.files import json_objects, replacing
 from tts_plugins._internal.values import once_made
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, DataError
@@ -81,17 +81,18 @@ class Calibration:
         return float(np.interp(score, self.x, self.y))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as .npz, without pickles; the file appears whole or not at all."""
+        """Write it as .npz, without pickles; the file appears whole or not at all.
+
+        Raises:
+            DataError: it cannot be written.
+        """
         import numpy as np
 
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        with partial.open("wb") as file:
+        with replacing(path) as made, made.open("wb") as file:
             np.savez(
                 file, version=np.array(_VERSION), method=np.array(self.method), x=np.array(self.x, dtype=float),
                 y=np.array(self.y, dtype=float), pairs=np.array(self.pairs),
             )  # fmt: skip
-        partial.replace(target)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from tts_plugins._internal.files import replacing
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.selection import Aggregate, check_aggregate
 from tts_plugins.types import EMPTY
@@ -102,22 +101,20 @@ class LearnedHead:
         return [self(part.x[part.solution == place]) for place in sorted(set(map(int, part.solution)))]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as `.npz`, without pickles; the file appears whole or not at all."""
+        """Write it as `.npz`, without pickles; the file appears whole or not at all.
+
+        Raises:
+            DataError: it cannot be written.
+        """
         import numpy as np
 
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
         said = {
             "format": FORMAT, "version": VERSION, "bias": self.bias, "embedding": self.embedding,
             "logprobs": self.logprobs, "aggregate": self.aggregate, "features": self.features,
             "about": dict(self.about),
         }  # fmt: skip
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, weights=np.asarray(self.weights), settings=np.array(json.dumps(said)))
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as made, made.open("wb") as file:
+            np.savez(file, weights=np.asarray(self.weights), settings=np.array(json.dumps(said)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
