@@ -6,23 +6,22 @@ import dataclasses
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Never, NotRequired, Self, Unpack, cast
+from typing import Annotated, Any, Never, NotRequired, Unpack, cast
 
 from langchain.agents.middleware import AgentMiddleware, AgentState, ExtendedModelResponse, ModelRequest, ModelResponse
 from langchain.agents.middleware.types import OmitFromInput
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage
 from langchain_core.runnables import RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import get_async_callback_manager_for_config, get_callback_manager_for_config
 from langchain_core.tools import BaseTool
 from langgraph.types import Command
 
 from tts_plugins import Budget, Result, Usage
-from tts_plugins.adapters import LIMITS, VARIANT, MeteredModel, SearchSettings, check_names, check_placed, setting
+from tts_plugins.adapters import LIMITS, MeteredModel, SearchSettings, check_names, check_placed, setting
 from tts_plugins.errors import BudgetExhausted, ConfigurationError
 from tts_plugins.strategies.escalation import Escalation
 from tts_plugins_langchain._fields import MiddlewareOptions
+from tts_plugins_langchain._io.agent_calls import Answered, message_of, messages_of, unparsed, varied_request
 from tts_plugins_langchain._io.agent_commands import CommandsApart
 from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Target, Turns
 from tts_plugins_langchain._io.conversion import problem_of
@@ -31,7 +30,6 @@ from tts_plugins_langchain._io.parts import leaves_of, model_names_of, output_to
 from tts_plugins_langchain._io.person import ask_person
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
-from tts_plugins_langchain._io.values import said_in
 from tts_plugins_langchain._runs import Runs, shows_candidates
 from tts_plugins_langchain._search import Search
 from tts_plugins_langchain._settings import as_escalation, as_verifier, resolve
@@ -47,22 +45,6 @@ _AROUND: ContextVar[Any] = ContextVar("tts_plugins_langchain_around", default=No
 
 def _merged(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**(old or {}), **(new or {})}
-
-
-@dataclass
-class _Answered(ModelResponse[Any]):
-    """A candidate's response, with the commands of the middlewares behind this one."""
-
-    commands: list[Any] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, output: Any, commands: list[Any]) -> Self:
-        if isinstance(output, ExtendedModelResponse):
-            commands = [*commands, *([] if output.command is None else [output.command])]
-            output = output.model_response
-        if isinstance(output, AIMessage):
-            output = ModelResponse(result=[output])
-        return cls(result=output.result, structured_response=output.structured_response, commands=commands)
 
 
 class ScalingState(AgentState[Any]):
@@ -154,12 +136,12 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             with setting((_AROUND, search.input.runtime)):
                 result = search.run()
             answer = self._answer(request, search, result, commands)
-            search.show(result, _message_of(answer.model_response))
+            search.show(result, message_of(answer.model_response))
             return answer
 
         try:
             commands = CommandsApart(handler)
-            return RunnableLambda(searched, name=self._name).invoke(_messages_of(request))
+            return RunnableLambda(searched, name=self._name).invoke(messages_of(request))
         except BudgetExhausted as error:
             return self._end(error)
 
@@ -173,12 +155,12 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             with setting((_AROUND, search.input.runtime)):
                 result = await search.arun()
             answer = self._answer(request, search, result, commands)
-            await search.ashow(result, _message_of(answer.model_response))
+            await search.ashow(result, message_of(answer.model_response))
             return answer
 
         try:
             commands = CommandsApart(handler)
-            return cast(Answer, await RunnableLambda(searched, name=self._name).ainvoke(_messages_of(request)))
+            return cast(Answer, await RunnableLambda(searched, name=self._name).ainvoke(messages_of(request)))
         except BudgetExhausted as error:
             return self._end(error)
 
@@ -191,13 +173,13 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
         *,
         sync: bool,
     ) -> Search:
-        def invoke(asked: ModelRequest[Any]) -> _Answered:
+        def invoke(asked: ModelRequest[Any]) -> Answered:
             handler, own = commands.for_candidate()
-            return _Answered.of(handler(_varied(asked)), own)
+            return Answered.of(handler(varied_request(asked)), own)
 
-        async def ainvoke(asked: ModelRequest[Any]) -> _Answered:
+        async def ainvoke(asked: ModelRequest[Any]) -> Answered:
             handler, own = commands.for_candidate()
-            return _Answered.of(await handler(_varied(asked)), own)
+            return Answered.of(await handler(varied_request(asked)), own)
 
         settings = self._settings(config)
         check_sampling(self._name, settings, temperatures_of(leaves_of(request.model, request.model_settings)))
@@ -219,8 +201,8 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
             problem=problem_of(messages, request=request, tools=list(request.tools)),
             settings=self._left(settings, request),
             runs=Runs(manager, config, messages),
-            shown=_message_of,
-            unparsed=_unparsed,
+            shown=message_of,
+            unparsed=unparsed,
         )
 
     def _settings(self, config: Any) -> SearchSettings:
@@ -286,41 +268,11 @@ class _AskingPerson(TestTimeScaling):
         return ask_person(self.name, state["messages"])
 
 
-def _messages_of(request: ModelRequest[Any]) -> list[AnyMessage]:
-    return [*([] if request.system_message is None else [request.system_message]), *request.messages]
-
-
 def _inside(request: ModelRequest[Any]) -> bool:
     return _AROUND.get() is request.runtime
-
-
-def _message_of(output: Any) -> AIMessage:
-    """The model's message in a response."""
-    for message in output.result:
-        if isinstance(message, AIMessage):
-            return message
-    raise ValueError("the response has no message of the model")
-
-
-def _unparsed(output: Any) -> str | None:
-    """The error that the agent would show its model: a structured response that did not parse."""
-    if output.structured_response is not None:
-        return None
-    errors = [said_in(message) for message in output.result if isinstance(message, ToolMessage)]
-    return "; ".join(errors) or None
 
 
 def _added(spent: Mapping[str, float], usage: Usage) -> dict[str, float]:
     """The sum; without `usd` where the price of any call is unknown."""
     given = {name: getattr(usage, name) for name in LIMITS if not spent or name in spent}
     return {name: spent.get(name, 0) + amount for name, amount in given.items() if amount is not None}
-
-
-def _varied(request: ModelRequest[Any]) -> ModelRequest[Any]:
-    """Return the request with the model and the effort that a rung of a ladder asks for."""
-    variant = VARIANT.get()
-    if variant is None:
-        return request
-    model = variant.model if isinstance(variant.model, BaseChatModel) else request.model
-    settings = {**request.model_settings, **variant.arguments}
-    return dataclasses.replace(request, model=candidates_of(model), model_settings=settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -212,3 +213,20 @@ def _plain(value: Any, where: str) -> Any:
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def secret_of(field: str, variable: object, fix: str = "; export it first") -> str:
+    """Return what an environment variable holds.
+
+    Args:
+        field: for the error, with the sign that follows it: "api_key_env=".
+        variable: its name. One that looks like a key is not shown.
+
+    Raises:
+        ConfigurationError: it is not set.
+    """
+    if value := os.environ.get(str(variable)):
+        return value
+    named = isinstance(variable, str) and re.fullmatch("[A-Z_][A-Z0-9_]{0,63}", variable)
+    shown = variable if named else "… (not shown: give a variable's name, such as OPENAI_API_KEY, never the key)"
+    raise ConfigurationError(f"{field}{shown}: that environment variable is not set{fix}")

@@ -23,7 +23,7 @@ from tts_plugins.errors import (
     ServerFailed,
 )
 
-_NAMES = "check the model's name and base_url"
+_NAMES = "check the model's name and base_url, which mostly ends in /v1"
 _LONGEST = 300
 _YEAR = 366 * 86400  # more than that is a mistake, not a wait
 # Classes of HTTP clients, by name, since each framework brings its own client.

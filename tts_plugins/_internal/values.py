@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import numbers
-import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
@@ -45,12 +44,6 @@ def fields_of(thing: Any) -> Mapping[str, Any]:
 def listed(value: Any) -> list[Any]:
     """Return the value if it is a list, else []: servers send null, strings and mappings in its place."""
     return value if isinstance(value, list) else []
-
-
-def variable_shown(name: object) -> str:
-    """Return a variable's name for a message, unless it looks like a key that somebody wrote in its place."""
-    named = isinstance(name, str) and re.fullmatch("[A-Z_][A-Z0-9_]{0,63}", name)
-    return str(name) if named else "… (not shown: give a variable's name, such as OPENAI_API_KEY, never the key)"
 
 
 def is_whole(value: object, least: float = -math.inf) -> TypeGuard[int]:

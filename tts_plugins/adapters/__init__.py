@@ -28,8 +28,6 @@ from tts_plugins.adapters._options import AdapterOptions, ProfileOptions, Search
 from tts_plugins.adapters._search import BaseSearch
 from tts_plugins.adapters._settings import (
     LIMITS,
-    REVISING,
-    STEPWISE,
     SearchSettings,
     as_budget,
     as_strategy,
@@ -40,6 +38,7 @@ from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_v
 from tts_plugins.engine.solve import default_profile
 from tts_plugins.models.stepping import Stepping
 from tts_plugins.options import called_as, check_names, check_placed
+from tts_plugins.strategies.escalation import REVISING, STEPWISE
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [

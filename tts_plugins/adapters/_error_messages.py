@@ -11,7 +11,7 @@ from tts_plugins.adapters._charge import causes_of, charge_of
 _FIXES = {
     401: "check api_key",
     403: "check api_key",
-    404: "check the model's name and base_url",
+    404: "check the model's name and base_url, which mostly ends in /v1",
 }
 
 

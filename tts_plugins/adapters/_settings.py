@@ -19,23 +19,9 @@ from tts_plugins.metering import Prices
 from tts_plugins.options import CommonSettings, check_common, check_names
 from tts_plugins.profiles import load_profile
 from tts_plugins.protocols import Strategy
-from tts_plugins.strategies import (
-    DVTS,
-    BaseStrategy,
-    BeamSearch,
-    BestOfN,
-    ParticleFilter,
-    RecursiveAggregation,
-    Revision,
-    SelfConsistency,
-    TreeSearch,
-)
+from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency
 from tts_plugins.strategies.abstaining import check_together
 
-STEPWISE = (BeamSearch, DVTS, ParticleFilter)
-"""Strategies that need a model which writes single steps: adapters refuse them early where there is none."""
-REVISING = (Revision, RecursiveAggregation, TreeSearch)
-"""Strategies that need a model which can be shown earlier attempts."""
 LIMITS = ("calls", "tokens", "usd", "seconds")
 _DEFAULT_N = 8  # of `solve`
 

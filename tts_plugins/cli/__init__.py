@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import types
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -49,11 +50,20 @@ def _open_streams(opened: ExitStack) -> None:
 
 def _end_on_signals(opened: ExitStack | None) -> None:
     """Treat SIGTERM, and SIGHUP of a terminal that closes, as Ctrl-C, so that they leave what there is."""
-    for each in _signals("SIGTERM", "SIGHUP"):
-        if signal.getsignal(each) == signal.SIG_DFL:  # else `nohup`, or a program that runs us, has said what to do
-            signal.signal(each, _as_ctrl_c)
-            if opened is not None:
-                opened.callback(signal.signal, each, signal.SIG_DFL)
+    # Where another handler is set, `nohup` or a program that runs us has said what to do.
+    ending = [each for each in _signals("SIGTERM", "SIGHUP") if signal.getsignal(each) == signal.SIG_DFL]
+    if ending and signal.getsignal(signal.SIGINT) == signal.SIG_IGN and sys.platform != "win32":
+        # As shells have it for what a script starts with &. It stays without effect, but asyncio takes Ctrl-C, and
+        # so SIGTERM, in hand only where the handler is Python's own: else it would come up in any line of code.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if opened is not None:
+            opened.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+            opened.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    for each in ending:
+        signal.signal(each, _as_ctrl_c)
+        if opened is not None:
+            opened.callback(signal.signal, each, signal.SIG_DFL)
 
 
 def _signals(*names: str) -> list[signal.Signals]:
@@ -62,10 +72,9 @@ def _signals(*names: str) -> list[signal.Signals]:
     return [signal.Signals[name] for name in names if here and name in signal.Signals.__members__]
 
 
-def _as_ctrl_c(*_: object) -> None:
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as shells have it for what a script starts with &
-        raise KeyboardInterrupt
-    signal.raise_signal(signal.SIGINT)  # so that the current handler of Ctrl-C gets it
+def _as_ctrl_c(_: int, frame: types.FrameType | None) -> None:
+    if callable(handler := signal.getsignal(signal.SIGINT)):  # whoever has Ctrl-C in hand now
+        handler(signal.SIGINT, frame)
 
 
 def _end_at_once_on_signals(code: int) -> None:

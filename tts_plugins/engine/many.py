@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import os
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
@@ -21,8 +20,7 @@ from typing import Any, Literal, Protocol, Required, Unpack, overload, runtime_c
 from tts_plugins._calls.context import seeds_of
 from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._concurrency.sync_calls import run_sync
-from tts_plugins._internal.config import check_count
-from tts_plugins._internal.values import variable_shown
+from tts_plugins._internal.config import check_count, secret_of
 from tts_plugins._trace.recorder import Listener
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import FREE, Budget
@@ -145,7 +143,7 @@ class Factory:
         """
         keywords = {name: made(value) for name, value in self.keywords.items()}
         if (variable := keywords.pop("api_key_env", None)) is not None:
-            keywords["api_key"] = _key(variable)
+            keywords["api_key"] = secret_of("api_key_env=", variable, " where the jobs run")
         return self.make(*map(made, self.arguments), **keywords)
 
     def __repr__(self) -> str:
@@ -345,11 +343,3 @@ class Solver:
 
 def _secret(header: object) -> bool:
     return isinstance(header, str) and _SECRET.search(header) is not None
-
-
-def _key(variable: str) -> str:
-    if not os.environ.get(variable):
-        raise ConfigurationError(
-            f"api_key_env={variable_shown(variable)}: that environment variable is not set where the jobs run"
-        )
-    return os.environ[variable]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tts_plugins._internal.values import is_whole, variable_shown
+from tts_plugins._internal.config import secret_of
+from tts_plugins._internal.values import is_whole
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
@@ -146,11 +146,7 @@ def _model(value: Any) -> Any:
     if "api_key" in settings:
         raise ConfigurationError('model: api_key would stand in a file; name its variable: api_key_env = "NAME"')
     if (variable := settings.pop("api_key_env", None)) is not None:
-        if not os.environ.get(str(variable)):
-            raise ConfigurationError(
-                f"model: api_key_env={variable_shown(variable)}: that environment variable is not set; export it first"
-            )
-        settings["api_key"] = os.environ[str(variable)]
+        settings["api_key"] = secret_of("model: api_key_env=", variable)
     try:
         return kinds[kind](**settings)
     except TypeError as error:

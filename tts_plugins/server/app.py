@@ -28,7 +28,8 @@ from tts_plugins.server.requests.body import read_json
 from tts_plugins.server.requests.chat import ChatCall, Service
 from tts_plugins.server.requests.fields import chat_request
 from tts_plugins.server.requests.profiles import Profiles, unknown_model
-from tts_plugins.server.requests.responses import ResponseStream, response_of, responses_request
+from tts_plugins.server.requests.response_events import ResponseStream, response_of
+from tts_plugins.server.requests.responses import responses_request
 from tts_plugins.server.requests.streams import ChatStream
 from tts_plugins.server.settings import ServerSettings
 from tts_plugins.server.upstream import Upstream, dumps

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-from tts_plugins._internal.config import check_count, check_price
-from tts_plugins._internal.values import is_number, variable_shown
+from tts_plugins._internal.config import check_count, check_price, secret_of
+from tts_plugins._internal.values import is_number
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 
@@ -139,7 +138,7 @@ class ServerSettings:
         Raises:
             ConfigurationError: the variable that should hold it is not set.
         """
-        return secret("api_key_env", self.api_key_env)
+        return None if self.api_key_env is None else secret_of("api_key_env=", self.api_key_env)
 
     def to_json(self) -> str:
         """Return the settings as JSON, without any key: keys are named by their environment variables."""
@@ -150,18 +149,3 @@ class ServerSettings:
         """Read what `to_json` wrote."""
         known = {f.name for f in fields(cls)}
         return cls(**{key: value for key, value in json.loads(text).items() if key in known})
-
-
-def secret(field: str, variable: str | None) -> str | None:
-    """Return what an environment variable holds, or None where none is named.
-
-    Raises:
-        ConfigurationError: it is not set.
-    """
-    if variable is None:
-        return None
-    if not os.environ.get(variable):
-        raise ConfigurationError(
-            f"{field}={variable_shown(variable)}: that environment variable is not set; export it first"
-        )
-    return os.environ[variable]

@@ -22,8 +22,10 @@ from tts_plugins.strategies.self_consistency import SelfConsistency
 from tts_plugins.strategies.tree_search import TreeSearch
 from tts_plugins.types import Problem, Scored
 
-# They ask a run for steps or revisions, and those come from the model of the solve.
-_OWN_MODEL = (BeamSearch, DVTS, ParticleFilter, RecursiveAggregation, Revision, TreeSearch)
+STEPWISE = (BeamSearch, DVTS, ParticleFilter)
+"""Strategies that need a model which writes single steps: adapters refuse them early where there is none."""
+REVISING = (Revision, RecursiveAggregation, TreeSearch)
+"""Strategies that need a model which can be shown earlier attempts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class Escalation:
             raise ConfigurationError(
                 f"Escalation: strategy={strategy!r} is not a strategy; pass an object such as SelfConsistency(n=16)"
             )
-        if model is not None and isinstance(strategy, _OWN_MODEL):
+        if model is not None and isinstance(strategy, STEPWISE + REVISING):
             raise ConfigurationError(
                 f"Escalation: {type(strategy).__name__} asks for steps or revisions, and another model gives whole "
                 "answers only; use BestOfN or SelfConsistency"

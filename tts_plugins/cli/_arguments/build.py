@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-from tts_plugins._internal.values import variable_shown
+from tts_plugins._internal.config import secret_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import EmbeddingModel, LocalEmbeddingModel, LocalModel, OpenAICompatibleModel, ProviderModel
 from tts_plugins.models.llama_cpp import Progress
@@ -133,13 +133,7 @@ def key_of(variable: str | None) -> str | None:
     Raises:
         ConfigurationError: it is not set.
     """
-    if variable is None:
-        return None
-    if not os.environ.get(variable):
-        raise ConfigurationError(
-            f"--api-key-env {variable_shown(variable)}: that environment variable is not set; export it first"
-        )
-    return os.environ[variable]
+    return None if variable is None else secret_of("--api-key-env ", variable)
 
 
 def price_of(text: str) -> tuple[float, float]:

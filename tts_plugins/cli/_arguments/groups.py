@@ -70,6 +70,16 @@ class BudgetGroup:
         return None if set(limits.values()) == {None} else Budget(**limits)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlacingGroup:
+    """How FLOPs are counted, and a larger model to compare with."""
+
+    params: options.Params = None
+    verifier_params: options.VerifierParams = None
+    larger: options.LargerFile = None
+    larger_params: options.LargerParams = None
+
+
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with an option for each field of its groups: typer reads them from the signature.
 

@@ -19,7 +19,7 @@ from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
 from tts_plugins.cli._arguments.bench_setup import Setup, texts
 from tts_plugins.cli._arguments.engine import EngineGroup, say_repeated
-from tts_plugins.cli._arguments.groups import BudgetGroup, JudgeGroup, ModelGroup, grouped
+from tts_plugins.cli._arguments.groups import BudgetGroup, JudgeGroup, ModelGroup, PlacingGroup, grouped
 from tts_plugins.cli._arguments.verifier import learned_head
 from tts_plugins.cli._commands.report import deliver, placing
 from tts_plugins.cli._display.bench_view import BenchView, failed_line, show
@@ -115,10 +115,7 @@ def bench(
     limits: BudgetGroup = BudgetGroup(),
     out: Out = Path("bench.sqlite"),
     html: Html = None,
-    params: options.Params = None,
-    verifier_params: options.VerifierParams = None,
-    larger: options.LargerFile = None,
-    larger_params: options.LargerParams = None,
+    flops: PlacingGroup = PlacingGroup(),
     as_json: Json = False,
     quiet: options.Quiet = False,
     debug: Debug = False,
@@ -138,7 +135,7 @@ def bench(
     with errors(debug):
         check_writable(html, "--html")
         check_writable(out, "--out")
-        place = placing(params, verifier_params, larger, larger_params)
+        place = placing(**vars(flops))
         setup = Setup.read(
             config, problems=problems, pool=pool, limit=limit, seeds=seeds, verifier=verifier, grade=grade,
             answer=answer, model=model.settings(), judge=judge.settings(), strategies=texts(strategy),

@@ -13,6 +13,7 @@ from tts_plugins.bench.analysis.matched import Larger
 from tts_plugins.bench.report import Placing, Run, as_dict, check_png, load, page, picture, png_of
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.cli._arguments import options
+from tts_plugins.cli._arguments.groups import PlacingGroup, grouped
 from tts_plugins.cli._display import bench_view as view
 from tts_plugins.cli._display.console import Debug, Html, Json, check_writable, emit, errors, say, write_file
 from tts_plugins.errors import ConfigurationError
@@ -26,15 +27,13 @@ Png = Annotated[
 Svg = Annotated[Path | None, typer.Option(metavar="FILE", help="The charts as an SVG.", rich_help_panel="Output")]
 
 
+@grouped
 def report(
     run: RunFile,
     html: Html = None,
     png: Png = None,
     svg: Svg = None,
-    params: options.Params = None,
-    verifier_params: options.VerifierParams = None,
-    larger: options.LargerFile = None,
-    larger_params: options.LargerParams = None,
+    flops: PlacingGroup = PlacingGroup(),
     as_json: Json = False,
     quiet: options.Quiet = False,
     debug: Debug = False,
@@ -48,7 +47,7 @@ def report(
             check_writable(path, option)
         if png is not None:
             check_png()
-        place = placing(params, verifier_params, larger, larger_params)
+        place = placing(**vars(flops))
         with Store.read(run) as store:
             found = load(store)
         if not quiet and not as_json:

@@ -17,10 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tts_plugins._internal.config import secret_of
 from tts_plugins._internal.files import expanded, toml_table
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.server.settings import ServerSettings, secret
+from tts_plugins.server.settings import ServerSettings
 
 _FIELDS = ("key_env", "key_sha256", "request", "day", "month", "admin")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -68,7 +69,7 @@ class Tenants:
         budget = settings.request_budget
         found: list[Tenant] = []
         if settings.key_env is not None:
-            key = secret("key_env", settings.key_env) or ""
+            key = "" if settings.key_env is None else secret_of("key_env=", settings.key_env)
             found.append(Tenant(name="default", digest=_digest(key, "key_env"), request=budget, admin=True))
         if settings.tenants is not None:
             found += read_tenants(settings.tenants, budget)
@@ -121,7 +122,7 @@ def _tenant(name: str, table: Any, default: Budget | None) -> Tenant:
     if ("key_env" in table) == ("key_sha256" in table):
         raise ConfigurationError("give one of key_env and key_sha256")
     if "key_env" in table:
-        digest = _digest(secret("key_env", str(table["key_env"])) or "", "key_env")
+        digest = _digest(secret_of("key_env=", table["key_env"]), "key_env")
     else:
         digest = _hex(table["key_sha256"])
     if not isinstance(table.get("admin", False), bool):

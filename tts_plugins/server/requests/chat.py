@@ -20,7 +20,8 @@ from tts_plugins.server.requests.fields import ChatRequest
 from tts_plugins.server.requests.forms import base_of, choice_of, completion_of, ranked, tts_of, withheld
 from tts_plugins.server.requests.profiles import Profiles, Search
 from tts_plugins.server.settings import ServerSettings
-from tts_plugins.server.upstream import EXCHANGE, Exchange, Kind, Upstream
+from tts_plugins.server.upstream import Kind, Upstream
+from tts_plugins.server.upstream_model import EXCHANGE, Exchange
 from tts_plugins.types import REQUEST, Problem, Result, Scored, Usage
 
 _log = logging.getLogger("tts_plugins.server")
