@@ -44,6 +44,14 @@ def test_a_file_s_problems_keep_what_was_with_them(tmp_path: Path) -> None:
         ({"messages": ["a", {"role": "user"}]}, "line 2, messages: problem: message 0"),
         ({"prompt": "a", "id": True}, "line 2, id: True must be"),
         ({"prompt": "a", "id": "one"}, "id: 'one' occurs twice"),
+        ({"prompt": "a \ud800"}, r"line 2: '\\ud800' is half a character"),
+        ({"messages": [{"role": "user", "content": "\udfff"}]}, "line 2: .*is half a character"),
+        ({"prompt": "a", "more": float("nan")}, "line 2: it has NaN or an infinity"),
+        ({"prompt": "a", "more": float("inf")}, "line 2: it has NaN or an infinity"),
+        ('{"prompt": "a", "id": ' + "9" * 5000 + "}", r"line 2: not JSON \(Exceeds the limit"),
+        ('{"prompt": "a", "more": ' + "[" * 101 + "]" * 101 + "}", "line 2: its values are nested too deeply"),
+        ("[" * 100_000 + "]" * 100_000, "line 2: its values are nested too deeply"),
+        ("null", "line 2: null, but an object is needed"),
     ],
 )
 def test_a_malformed_line_names_file_line_and_field(tmp_path: Path, line: object, said: str) -> None:
@@ -55,6 +63,10 @@ def test_a_malformed_line_names_file_line_and_field(tmp_path: Path, line: object
 def test_no_file_and_no_problems_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_problems(str(tmp_path / "none.jsonl"))
+    with pytest.raises(ConfigurationError, match="~nobody-of-this-name/x: the file cannot be read"):
+        read_problems("~nobody-of-this-name/x")
+    with pytest.raises(ConfigurationError, match="NUL character"):
+        read_problems("a\0b")
     with pytest.raises(DataError, match="there are no problems in it"):
         read_problems(written(tmp_path / "p.jsonl", ""))
     with pytest.raises(ConfigurationError, match="limit=0"):

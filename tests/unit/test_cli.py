@@ -442,7 +442,7 @@ def test_where_nobody_can_see_it(server: LoopbackServer, to: str, code: int, sai
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")])
 class TestInterrupt:
     def test_the_best_so_far_is_returned(self, sent: signal.Signals) -> None:
         with LoopbackServer(

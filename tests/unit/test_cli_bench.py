@@ -136,7 +136,7 @@ def test_a_configuration_file(said: Any, server: LoopbackServer) -> None:
         (["--pool", "pool.gz", "--larger", "pool.gz"], "--larger FILE and --larger-params N belong together"),
         (["--pool", "pool.gz", "--params", "-1"], "--params -1 must be above 0"),
         (["--pool", "pool.gz", "--verifier-params", "1"], "need --params N"),
-        (["nothing.toml"], "nothing.toml: the file cannot be read"),
+        (["nothing.toml"], "nothing.toml cannot be read"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(said: Any, options: list[str], words: str) -> None:

@@ -178,6 +178,30 @@ def test_values_nested_too_deeply_and_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "tts-plugins.toml").unlink()
     with pytest.raises(ConfigurationError, match="SEED is nested too deeply"):
         load(tmp_path, "p", TTS_PLUGINS_PROFILES__P__SEED=deep)
+    with pytest.raises(ConfigurationError, match=r"STRATEGY__A.*: its values are nested too deeply"):
+        load(tmp_path, "p", **{"TTS_PLUGINS_PROFILES__P__STRATEGY" + "__A" * 200: "1"})
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (
+            "[profiles.p]\nseed = " + "9" * 5000,
+            r"not valid TOML: Exceeds the limit.*correct that",
+        ),
+        ("[profiles.p]\nseed = 2026-02-30", "not valid TOML: .*correct that"),
+        ("[profiles.p.strategy" + ".a" * 5000 + "]\nx = 1", "its values are nested too deeply"),
+        ("[profiles.p]\nbudget = " + "{a=" * 150 + "1" + "}" * 150, "its values are nested too deeply"),
+        ("[profiles.p]\nstrategy = {type = 'self-consistency', n = 1" + "0" * 30 + "}", "n has 100 bits, too many"),
+        ("[profiles.p]\nverifier = 'sql:~nobody-of-this-name/x'", "~nobody-of-this-name"),
+        ('[profiles.p]\nverifier = "sql:a\\u0000b"', "is not a file here"),
+    ],
+    ids=["digits", "date", "keys", "tables", "count", "home", "NUL"],
+)
+def test_what_a_reader_of_toml_lets_through_is_refused_by_name(tmp_path: Path, written: str, said: str) -> None:
+    (tmp_path / "tts-plugins.toml").write_text(written)
+    with pytest.raises(ConfigurationError, match=r"(?s)tts-plugins\.toml.*" + said):
+        load(tmp_path, "p")
 
 
 class TestInSolve:

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
@@ -135,7 +136,9 @@ _PRICE = 1e12
 def check_count(owner: str, name: str, value: object, *, least: int = 1) -> None:
     """Raise unless `value` is a whole number of at least `least`; name the field, the value and what to do."""
     if not is_whole(value, least):
-        raise ConfigurationError(f"{owner}: {name}={value!r} must be a whole number of at least {least}")
+        raise ConfigurationError(f"{owner}: {name}={value!r:.80} must be a whole number of at least {least}")
+    if value > sys.maxsize:
+        raise ConfigurationError(f"{owner}: {name} has {value.bit_length()} bits, too many; give at most {sys.maxsize}")
 
 
 def check_price(owner: str, price: tuple[float, float]) -> None:

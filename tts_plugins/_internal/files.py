@@ -2,17 +2,100 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import json
 import os
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tts_plugins.errors import DataError, TTSError
+from tts_plugins.errors import ConfigurationError, DataError, TTSError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DEEPEST = 100  # levels in what a user writes; a walk through deeper values may end in a RecursionError
+_DEEP = f"its values are nested too deeply; keep them to {_DEEPEST} levels"
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return the path with the home folder in the place of `~`; as it is where nobody has the name after the `~`.
+
+    Raises:
+        ConfigurationError: it has a NUL character, which no system allows in a path.
+    """
+    text = os.fspath(path)
+    if "\0" in text:
+        raise ConfigurationError(f"{text!r:.80} cannot be a path: it has a NUL character; give the name of a file")
+    return Path(os.path.expanduser(text))
+
+
+def check_depth(where: str, value: object) -> None:
+    """Raise unless lists and mappings stand within each other a hundred times at most.
+
+    Raises:
+        ConfigurationError: they stand deeper; names `where`.
+    """
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        if not (level := [item for items in inner for item in items]):
+            return
+    raise ConfigurationError(f"{where}: {_DEEP}")
+
+
+def toml_table(path: Path) -> dict[str, Any]:
+    """Return what a TOML file holds.
+
+    Raises:
+        ConfigurationError: it cannot be read, is not valid, or is nested too deeply; names the file.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error.strerror or error}; check its name and your permissions"
+        ) from error
+    if data.startswith(codecs.BOM_UTF8):
+        raise ConfigurationError(
+            f"{path}: it begins with a byte-order mark, which TOML does not allow; save it as UTF-8 without BOM"
+        )
+    try:
+        table = tomllib.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ConfigurationError(f"{path}: {_DEEP}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {_not_utf8(error)}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}; correct that place") from error
+    except ValueError as error:  # of Python: an int of more digits than it reads, a date that no calendar has
+        raise ConfigurationError(
+            f"{path} is not valid TOML: {str(error).partition(';')[0]}; correct that value"
+        ) from error
+    check_depth(str(path), table)
+    return table
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"it is not UTF-8: byte 0x{error.object[error.start]:02x} at {error.start}; save it as UTF-8"
+
+
+def check_row(where: str, value: object) -> None:
+    """Raise unless what a user's row holds can be sent and written as JSON in UTF-8.
+
+    Raises:
+        DataError: it has half a character, NaN or an infinity; names `where`.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False, default=str).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise DataError(
+            f"{where}: {half} is half a character, and cannot be sent or written; take it out, or write it whole"
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{where}: it has NaN or an infinity, which JSON has not; write null instead") from error
 
 
 def partial(path: Path) -> Path:
@@ -78,10 +161,15 @@ def json_objects(path: Path, unreadable: type[TTSError] = DataError) -> Iterator
 def _object(line: bytes, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
+        if line.count(b"[") + line.count(b"{") > _DEEPEST:  # else it cannot be deeper
+            check_depth(where, value)
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 ({error})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
+        raise DataError(f"{where}: {_not_utf8(error)}") from error
+    except (RecursionError, ConfigurationError):
+        raise DataError(f"{where}: {_DEEP}") from None
+    except ValueError as error:
+        raise DataError(f"{where}: not JSON ({str(error).partition(';')[0]}); correct that line") from error
     if not isinstance(value, dict):
-        raise DataError(f"{where}: {type(value).__name__}, but an object is needed")
+        kind = "null" if value is None else type(value).__name__
+        raise DataError(f"{where}: {kind}, but an object is needed; write one as {{...}} in each line")
     return value

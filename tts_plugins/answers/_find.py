@@ -21,7 +21,10 @@ _TAG = re.compile(r"<(?P<closes>/?)(?:final_?)?(?:answer|solution)>", re.IGNOREC
 _ROW = re.compile(r"^[ \t]*\|(?P<cells>[^\n]*)\|[ \t]*$", re.MULTILINE)
 _RULE = re.compile(r"[\s|:-]*-[\s|:-]*\Z")
 _EQUALS = re.compile(r"(?:^|[\d)\]}%]\s*)=\s*(?P<value>[-+€£\\({]{0,4}[\d.][^=<>≈$]{0,40}|[^\W\d_])\s*\$?\s*\.?\s*\Z")
-_FORMULA = re.compile(r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$\n]+)\$|\\\((?P<c>.+?)\\\)|\\\[(?P<d>.+?)\\\]", re.DOTALL)
+_FORMULA = re.compile(  # up to the next opening at most: texts of openings alone are read in linear time, too
+    r"\$\$(?P<a>[^$]+)\$\$|\$(?P<b>[^$\n]+)\$|\\\((?P<c>(?:(?!\\\().)+?)\\\)|\\\[(?P<d>(?:(?!\\\[).)+?)\\\]",
+    re.DOTALL,
+)
 _SUPPOSES = re.compile(r"\W*(?:let|suppose|assume|if|since|given|consider|where|for)\b", re.IGNORECASE)
 _ALONE = re.compile(r"[*_$\\(\[\s]*(?:[-+]?[$€£]?\d[\d.,/%]*|\(?[A-J]\)?)[)\]\\$*_\s]*\.?")
 _SUBJECT = re.compile(r"(?P<name>[A-Z][^\W\d_]+(?:\s[A-Z][^\W\d_]+){0,3})\s+(?:is|was)\s+the\s+[^.!?\n]{1,120}[.!]?")

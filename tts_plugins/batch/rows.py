@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tts_plugins._internal.files import json_objects, replacing
+from tts_plugins._internal.files import check_row, json_objects, replacing
 from tts_plugins._storage.sqlite_files import clean
 from tts_plugins.errors import ConfigurationError, DataError, MissingExtraError
 from tts_plugins.types import Problem, well_formed
@@ -96,6 +96,7 @@ def _row(where: str, value: dict[str, Any], first: dict[str, Any]) -> Row:
         raise DataError(f'{where}, prompt: give either "prompt", a text, or "messages", a list of chat messages')
     rest = {key: item for key, item in value.items() if key not in ("id", "prompt", "messages")}
     row = Row(str(name), value[given[0]], rest, where)
+    check_row(where, value)
     try:
         if not isinstance(row.content, str if given[0] == "prompt" else list):
             raise ConfigurationError(f"{row.content!r:.60} must be {'a text' if given[0] == 'prompt' else 'a list'}")

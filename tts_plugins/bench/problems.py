@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tts_plugins._internal.config import check_count
-from tts_plugins._internal.files import json_objects
+from tts_plugins._internal.files import check_row, expanded, json_objects
 from tts_plugins.answers import extract
 from tts_plugins.bench.grading import Grade, by_answer
 from tts_plugins.errors import ConfigurationError, DataError, MissingExtraError
@@ -58,7 +58,7 @@ def read_problems(source: str, *, limit: int | None = None, seed: int = 0) -> Pr
         return ProblemSet(source=source, problems=_set(source, islice(_hub(rest), limit)))
     if kind == "gym" and rest:
         return _gym(source, rest, 50 if limit is None else limit, seed)
-    path = Path(source).expanduser()
+    path = expanded(source)
     return ProblemSet(source=source, problems=_set(source, islice(_file(path), limit)))
 
 
@@ -90,6 +90,7 @@ def _line(where: str, value: Mapping[str, Any], number: int) -> Problem:
     name = value.get("id", number)
     if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
         raise DataError(f"{where}, id: {name!r} must be a text or a whole number")
+    check_row(where, value)
     rest = {key: item for key, item in value.items() if key not in _KNOWN}
     try:
         return _problem(str(name), content, value.get("answer"), value.get("level"), rest)

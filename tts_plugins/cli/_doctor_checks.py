@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tts_plugins._internal.files import expanded
 from tts_plugins._trace.wording import plural
 from tts_plugins._version import __version__
 from tts_plugins.cli._display.console import Download
@@ -125,7 +126,7 @@ def _extra(extra: str, package: str, use: str) -> Check:
 def weights() -> Check:
     """Check whether the embedded model's file is there."""
     try:
-        path = cache_folder().expanduser() / NAME
+        path = expanded(cache_folder()) / NAME
     except TTSError as error:
         return Check(name="weights", status="failed", said=str(error))
     if given := os.environ.get("TTS_PLUGINS_WEIGHTS"):

@@ -9,10 +9,10 @@ It needs `pip install 'ray[serve]' 'tts-plugins[ray,server]'`.
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.files import expanded
 from tts_plugins.budget import Amount
 from tts_plugins.distributed.connection import NAMESPACE, ray_module, versions
 from tts_plugins.errors import ConfigurationError, MissingExtraError
@@ -80,7 +80,7 @@ class ActorStore:
             ray.remote(_Spending)
             .options(name=f"{_NAME}-{which}", namespace=NAMESPACE, get_if_exists=True, lifetime="detached", num_cpus=0,
                      max_restarts=-1)
-            .remote(str(Path(path).expanduser()))
+            .remote(str(expanded(path)))
         )  # fmt: skip
 
     async def take(self, tenant: str, periods: tuple[Period, ...], wanted: Amount, *, whole: bool) -> Amount | None:

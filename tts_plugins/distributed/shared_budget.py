@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from tts_plugins._internal.files import expanded
 from tts_plugins.budget import Budget
 from tts_plugins.distributed._actors import AccountActor, node_id
 from tts_plugins.distributed.account import Account
@@ -45,7 +46,7 @@ class SharedBudget:
         if path is None:  # restored from a file all the same, where the actor's process dies
             self._folder = tempfile.mkdtemp(prefix="tts-plugins-account-")
             path = Path(self._folder) / "account.sqlite"
-        path = Path(path).expanduser().resolve()
+        path = expanded(path).resolve()
         _check(budget, path)
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id(), soft=False)
         self._joined = membership()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tts_plugins._internal.files import check_depth, toml_table
 from tts_plugins.errors import ConfigurationError
 
 ENVIRONMENT = "the environment"  # as a source, beside files
@@ -41,7 +40,7 @@ def _files(directory: Path) -> list[tuple[str, Table]]:
         for folder in (directory, *directory.parents):
             if not (folder / file).is_file():
                 continue
-            table: Any = _toml(folder / file)
+            table: Any = toml_table(folder / file)
             for key in path:
                 table = table.get(key, {}) if isinstance(table, dict) else {}
             if table:
@@ -50,22 +49,6 @@ def _files(directory: Path) -> list[tuple[str, Table]]:
                 found.append((str(folder / file), table))
                 break
     return found
-
-
-def _toml(path: Path) -> Table:
-    try:
-        data = path.read_bytes()
-        if data.startswith(codecs.BOM_UTF8):
-            raise ConfigurationError(
-                f"{path}: it begins with a byte-order mark, which TOML does not allow; save it as UTF-8 without BOM"
-            )
-        return tomllib.loads(data.decode("utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}; check its permissions") from error
-    except RecursionError:
-        raise ConfigurationError(f"{path}: its values are nested too deeply; keep them to a few levels") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not valid TOML: {error}; correct that place") from error
 
 
 def _environment(environ: Mapping[str, str] | None) -> Table:
@@ -86,6 +69,7 @@ def _environment(environ: Mapping[str, str] | None) -> Table:
         if isinstance(table.get(path[-1]), dict):
             raise ConfigurationError(f"environment: {variable} is set beside values inside it; set one")
         table[path[-1]] = _value(variable, value)
+        check_depth(f"environment: {variable:.80}", root)
     return root
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tts_plugins._internal.files import expanded
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.protocols import Model, SetVerifier, Verifier
 from tts_plugins.verifiers.agreement import AnswerAgreement
@@ -123,7 +124,7 @@ def _code_tests(tests: Any = None, **settings: Any) -> AnyVerifier:
 
 def _file(name: str, field: str, given: Any) -> Path:
     try:
-        path = Path(given).expanduser()
+        path = expanded(given)
         if path.is_file():
             return path
     except (OSError, RuntimeError, ValueError):  # too long, or below the home of nobody

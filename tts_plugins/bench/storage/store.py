@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tts_plugins._internal.files import expanded
 from tts_plugins._storage.sqlite_files import clean, connect, explained, lock_file, named
 from tts_plugins.bench.storage._format import begin, is_empty, missing, read_config, upgrade
 from tts_plugins.bench.storage.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
@@ -55,7 +56,7 @@ class Store:
                 it, or it cannot be made.
             DataError: the file is not a benchmark's, or of a newer version; it is damaged, locked, or its disk is full.
         """
-        path = Path(path).expanduser()
+        path = expanded(path)
         lock = lock_file(path)
         try:
             with named(path):
@@ -79,7 +80,7 @@ class Store:
         Raises:
             DataError: there is no such file, or it is not a benchmark's.
         """
-        path = Path(path).expanduser()
+        path = expanded(path)
         if not path.is_file():
             raise DataError(f"{path}: there is no such file; `tts-plugins bench … --out {path}` makes one")
         with named(path):

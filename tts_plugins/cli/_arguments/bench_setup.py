@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from tts_plugins._internal.config import check_count
+from tts_plugins._internal.files import check_depth, expanded, toml_table
 from tts_plugins.answers import AnswerKey
 from tts_plugins.bench.grading import Grade, by_answer, by_record
 from tts_plugins.bench.plan import Plan
@@ -80,7 +81,7 @@ class Setup:
             raise ConfigurationError("bench: give either --problems FILE, or --pool FILE of recorded samples")
         if self.problems is not None:
             return read_problems(self.problems, limit=self.limit), None
-        pool = Pool.read(Path(str(self.pool)).expanduser())
+        pool = Pool.read(expanded(str(self.pool)))
         chosen = pool.problems[: self.limit]
         return ProblemSet(source=str(self.pool), problems=tuple(p.problem() for p in chosen), grade=by_record), pool
 
@@ -107,6 +108,7 @@ class Setup:
         if pool is None and model is None:
             raise ConfigurationError("bench: problems without a model; give --pool, or a model")
         seeds = self.seeds if self.seeds is not None else 1 if pool is None else 8
+        check_count("bench", "seeds", seeds)
         return Plan(
             problems=found.problems,
             strategies={name: _strategy(name, value, check is not None) for name, value in self._strategies().items()},
@@ -191,20 +193,22 @@ def _budget(name: str, value: Any) -> Budget | None:
 
 def _source(text: str | None) -> str | None:
     kind, _, rest = (text or "").partition(":")
-    path = Path(rest.rpartition(":")[0]).expanduser()
+    path = expanded(rest.rpartition(":")[0])
     if kind == "python" and path.suffix == ".py" and path.is_file():
         return f"{text} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
     return text
 
 
 def _table(path: Path) -> dict[str, Any]:
+    if path.suffix != ".json":
+        return toml_table(expanded(path))
     try:
-        text = path.expanduser().read_text(encoding="utf-8")
-        table = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        table = json.loads(expanded(path).read_bytes())
     except OSError as error:
-        raise ConfigurationError(f"{path}: the file cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:  # of TOML, of JSON, of UTF-8; nested too deeply
-        raise ConfigurationError(f"{path}: it is not valid {path.suffix[1:].upper() or 'TOML'}: {error}") from error
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror or error}; check its name") from error
+    except (ValueError, RecursionError) as error:  # of JSON, of UTF-8; nested too deeply
+        raise ConfigurationError(f"{path} is not valid JSON: {error}; correct that place") from error
+    check_depth(str(path), table)
     if not isinstance(table, dict):
         raise ConfigurationError(f"{path}: it holds a {type(table).__name__}, but a table is needed")
     return table

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast, get_args
 
 from tts_plugins._internal.config import build, find, registered, spoken
+from tts_plugins._internal.files import expanded
 from tts_plugins.cli._arguments.verifier import named
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel
@@ -124,7 +124,7 @@ def _policy(settings: Mapping[str, Any], verified: bool) -> ComputeOptimal:
             "--strategy compute-optimal needs the file that `tts-plugins calibrate` wrote: "
             "compute-optimal:file=policy.json"
         )
-    path = Path(str(settings["file"])).expanduser()
+    path = expanded(str(settings["file"]))
     try:
         made = ComputeOptimal.from_file(path, **{k: v for k, v in settings.items() if k != "file"})
     except OSError as error:

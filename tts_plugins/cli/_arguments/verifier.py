@@ -6,9 +6,9 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
+from tts_plugins._internal.files import expanded
 from tts_plugins.answers import extract
 from tts_plugins.cli._arguments.build import key_of
 from tts_plugins.errors import ConfigurationError
@@ -72,7 +72,7 @@ def learned_head(text: str | None) -> LearnedHead | None:
     Raises:
         DataError: the file is not a learned verifier.
     """
-    return None if text is None or not text.endswith(".npz") else LearnedHead.load(Path(text).expanduser())
+    return None if text is None or not text.endswith(".npz") else LearnedHead.load(expanded(text))
 
 
 def _learned(text: str, head: LearnedHead, base_url: str | None, api_key_env: str | None) -> LearnedVerifier:
@@ -136,7 +136,7 @@ def named(where: str, option: str) -> Any:
 def _loaded(module: str) -> Any:
     if not module.endswith(".py"):
         return importlib.import_module(module)
-    path = Path(module).expanduser()
+    path = expanded(module)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)

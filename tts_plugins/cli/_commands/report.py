@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tts_plugins._internal.files import expanded
 from tts_plugins.bench.analysis.arm import Costs
 from tts_plugins.bench.analysis.matched import Larger
 from tts_plugins.bench.report import Placing, Run, as_dict, check_png, load, page, picture, png_of
@@ -101,7 +102,7 @@ def placing(
 
 
 def _larger(path: Path, parameters: float) -> Larger:
-    path = path.expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise ConfigurationError(f"--larger {path}: there is no such file")
     with path.open("rb") as file:

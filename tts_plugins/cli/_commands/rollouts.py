@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from tts_plugins._internal.files import json_objects
+from tts_plugins._internal.files import check_row, json_objects
 from tts_plugins.bench.rollouts import Grade, RolloutWork, by_answer, make_rollouts
 from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
@@ -180,6 +180,7 @@ def read_problems(path: Path) -> list[Problem]:
             raise DataError(f'{where}: it has neither "prompt" nor "messages"; write one of them')
         if "answer" not in value:
             raise DataError(f"{where}, answer: is missing; write the gold answer, or null where --check needs none")
+        check_row(where, value)
         try:
             content = value.get("messages") or value["prompt"]
             rest = {key: v for key, v in value.items() if key not in ("id", "prompt", "messages")}

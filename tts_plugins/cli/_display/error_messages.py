@@ -29,7 +29,9 @@ TYPED: ContextVar[Sequence[str]] = ContextVar("typed", default=())  # the comman
 def words_of(error: BaseException) -> str:
     """Return what is said of it, in one line."""
     if isinstance(error, OSError) and not isinstance(error, TTSError):
-        return f"{error}"  # of our own output, or of a file of the user: a full disk is not a defect
+        if error.filename is not None:
+            return f"{error.filename}: {error.strerror}; check the file's name, its folder and your permissions"
+        return f"{error}"  # of our own output: a full disk is not a defect
     if not isinstance(error, TTSError):
         return f"this should not have happened: {type(error).__name__}: {error}; --debug shows where"
     hints = [hint for kind, hint in _HINTS.items() if isinstance(error, kind)]

@@ -26,8 +26,8 @@ async def watch(events: SolveEvents, view: SolveView) -> Result | None:
         nonlocal presses
         presses += 1
         if presses == 1:
+            events.cancel()  # first: a terminal that has closed takes no words
             view.notify("ending with the best answer so far; press Ctrl-C again to give up")
-            events.cancel()
         elif task is not None:
             task.cancel()
 

@@ -37,6 +37,9 @@ class Outgoing:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         _REQUEST.reset(self._token)
         if error is not None and self._refused(error):
+            if isinstance(error, UnicodeEncodeError):
+                half = ascii(error.object[error.start : error.start + 1])
+                raise ArgumentsRefused(f"{half} is half a character, and cannot be sent; take it out") from error
             raise ArgumentsRefused(str(error)) from error
 
     def _refused(self, error: BaseException) -> bool:

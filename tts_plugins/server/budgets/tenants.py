@@ -13,13 +13,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tts_plugins._internal.config import secret_of
+from tts_plugins._internal.files import expanded, toml_table
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.server.settings import ServerSettings
@@ -101,11 +100,7 @@ def read_tenants(path: str, default: Budget | None = None) -> list[Tenant]:
     Raises:
         ConfigurationError: naming the file, the tenant and the field.
     """
-    try:
-        with Path(path).open("rb") as file:
-            tables = tomllib.load(file).get("tenants", {})
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"tenants={path!r} cannot be read: {error}") from error
+    tables = toml_table(expanded(path)).get("tenants", {})
     if not isinstance(tables, dict) or not tables:
         raise ConfigurationError(f"{path}: it has no tenants; write a table such as [tenants.alice]")
     made = []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tts_plugins._internal.files import expanded
 from tts_plugins.errors import MissingExtraError, VerifierError, WeightsError
 from tts_plugins.verifiers.process._reward_families import RewardFamily
 
@@ -136,7 +137,7 @@ def _quiet() -> Iterator[None]:
 
 def _folder(model: str | Path) -> Path:
     """Return the folder of the files; fetch them from the Hub if there is no such folder."""
-    folder = Path(model).expanduser()
+    folder = expanded(model)
     if not folder.is_dir():
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
