@@ -106,8 +106,8 @@ def _check_proxy(who: str, root: str) -> None:
     """Raise unless the standard library can send through the environment's proxy: it would go past a SOCKS proxy."""
     if (proxy := proxy_for(root)) is not None and not proxy.startswith(("http://", "https://")):
         raise ConfigurationError(
-            f"{who}: the request cannot be sent: the proxy {shown_address(proxy)!r} is not one of HTTP; set HTTP_PROXY, "
-            "HTTPS_PROXY and ALL_PROXY to one, or except this server by NO_PROXY"
+            f"{who}: the request cannot be sent: the proxy {shown_address(proxy)!r} is not one of HTTP; set "
+            "HTTP_PROXY, HTTPS_PROXY and ALL_PROXY to one, or except this server by NO_PROXY"
         )
 
 
