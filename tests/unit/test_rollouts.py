@@ -10,6 +10,7 @@ import pytest
 
 from tts_plugins import Budget, Candidate, Ledger, Problem
 from tts_plugins.bench.rollouts import make_rollouts
+from tts_plugins.cli import main
 from tts_plugins.errors import BudgetExhausted, ConfigurationError, DataError, ModelNotFound
 from tts_plugins.pools import Pool
 from tts_plugins.testing import ScriptedStepModel
@@ -157,3 +158,12 @@ async def test_a_line_is_json_that_any_program_reads(tmp_path: Path) -> None:
     header, line = [json.loads(text) for text in path.read_text().splitlines()]
     assert header["format"] == "tts-pool" and header["rollouts"] == 4 and header["separator"] == "\n\n"
     assert set(line["candidates"][0]) >= {"text", "steps", "step_scores", "correct", "logprobs"}
+
+
+def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    """Regression: one line without an end was taken for half a line of ours, and cut off."""
+    (tmp_path / "notes.txt").write_text("my notes")
+    (tmp_path / "in.jsonl").write_text('{"id": "a", "prompt": "q", "answer": "1"}\n')
+    given = [str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "notes.txt"), "--model", "m"]
+    assert main(["rollouts", *given, "--base-url", "http://127.0.0.1:9/v1"]) == 6
+    assert (tmp_path / "notes.txt").read_text() == "my notes"

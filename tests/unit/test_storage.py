@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tts_plugins._storage.sqlite_files import lock_file
 from tts_plugins.bench.storage.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.errors import DataError
@@ -171,3 +172,9 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     writer = PoolWriter(tmp_path / "none" / "pool.jsonl.gz", PoolHeader(model="m", dataset="d"))
     with pytest.raises(DataError, match=r"none/pool\.jsonl\.gz cannot be written: No such file.*check its folder"):
         writer.__enter__()
+
+
+def test_a_lock_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.sqlite.lock").write_bytes(b"something else, of many bytes " * 50)
+    with pytest.raises(DataError, match=r"run\.sqlite\.lock: it is not a file of this kind"):
+        lock_file(tmp_path / "run.sqlite")

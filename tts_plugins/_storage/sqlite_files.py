@@ -88,9 +88,9 @@ def lock_file(path: Path, *, wait: float = 0.5) -> sqlite3.Connection:
     try:
         lock.execute(f"PRAGMA busy_timeout={1000 * wait:.0f}")
         lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
+    except sqlite3.Error as error:
         lock.close()
-        if (error.sqlite_errorcode & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if ((getattr(error, "sqlite_errorcode", None) or 0) & 0xFF) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise ConfigurationError(
                 f"{path}: another process is writing to it ({error}); let it end, or choose another file"
             ) from error

@@ -129,7 +129,7 @@ class RolloutLog:
         """Remove half a line that a killed process may have left, which nobody else is still writing."""
         with self.path.open("rb+") as file:
             whole = file.read()
-            if not whole.endswith(b"\n"):
+            if whole.startswith(b"{") and not whole.endswith(b"\n"):  # else it is no file of ours, and is refused
                 file.truncate(whole.rfind(b"\n") + 1)
 
 
