@@ -407,6 +407,15 @@ async def test_a_proxy_that_nothing_speaks_to_is_an_error(
     assert "HTTP_PROXY" in await unsent(verifier("http://model.invalid/v1"))
 
 
+@pytest.mark.parametrize("verifier", [judge_at, vectors_at])
+async def test_a_password_in_an_address_is_not_in_the_request_of_an_error(verifier: Any) -> None:
+    with LoopbackServer() as server:
+        address = server.base_url.replace("//", f"//user:{KEY}@").replace("/v1", "/none")
+        with pytest.raises(TTSError) as caught:
+            await solve("q", model=ScriptedModel(["a"]), verifier=verifier(address), strategy=BestOfN(n=1))
+    assert KEY not in shown(caught.value)
+
+
 UNREADABLE = """
 import sys
 from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency, solve_sync

@@ -135,8 +135,11 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
 
 
 def _clean_request(request: Any, secrets: list[str]) -> None:
-    """Remove the headers from an HTTP client's error, since its parts may be pickled or printed."""
+    """Remove secrets from the request of an HTTP client's error, since its parts may be pickled or printed."""
     headers: Any = getattr(request, "headers", {})
+    url: Any = getattr(request, "url", None)  # httpx's, whose text has a password that the address carries
+    if hasattr(url, "copy_with") and without_secrets(str(url), secrets) != str(url):
+        request.url = url.copy_with(userinfo=b"", query=None)
     try:
         for name, value in list(headers.items()):
             if (shown := without_secrets(value, secrets)) != value:
