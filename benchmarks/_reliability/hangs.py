@@ -262,6 +262,17 @@ def outer(content):
 model = CallableModel(outer, concurrency=1)
 say("ok" if solve_sync("q", model=model, strategy=SelfConsistency(n=2)).text == "a" else "bad")
 """,
+    "nested solves that functions two deep wait for by asyncio.to_thread": """
+def deeper(model, width):
+    async def ask(content):
+        strategy = SelfConsistency(n=width)
+        return await asyncio.to_thread(lambda: solve_sync(content, model=model, strategy=strategy).text)
+    return CallableModel(ask)
+account = Ledger(Budget(calls=512))
+model = deeper(deeper(ScriptedModel(["a"]), 2), 16)
+result = solve_sync("q", model=model, strategy=SelfConsistency(n=16), budget=account)
+say("ok" if (len(result.candidates), account.spent.calls, result.warnings) == (16, 512, ()) else repr(result))
+""",
     "an asynchronous verifier under gevent": """
 import gevent
 

@@ -165,5 +165,5 @@ def test_what_cannot_be_revised_or_searched(lm: Any) -> None:
         Scaled(program(), strategy=BeamSearch(n=4, beam_width=2), verifier=metric)(question="?")
     with pytest.raises(ConfigurationError, match="N=5 attempts cannot be shared evenly by chains=2"):
         Refine(program(), N=5, reward_fn=reward, chains=2)
-    with pytest.raises(ConfigurationError, match="Refine: reward_fn=1 cannot be called"):
+    with pytest.raises(ConfigurationError, match="Refine: reward_fn=1 is not a function"):
         Refine(program(), N=5, reward_fn=1)  # type: ignore[arg-type]

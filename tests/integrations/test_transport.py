@@ -27,10 +27,10 @@ from openai.types.chat import ChatCompletionMessage
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve
 from tts_plugins.errors import ConfigurationError, ConnectionFailed, MalformedResponse, ModelError, TTSError
-from tts_plugins.models import OpenAICompatibleModel
+from tts_plugins.models import EmbeddingModel, OpenAICompatibleModel
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.testing.loopback import LoopbackServer
-from tts_plugins.verifiers import ProcessVerifierHTTP
+from tts_plugins.verifiers import LLMJudge, ProcessVerifierHTTP, Similar
 
 pytestmark = pytest.mark.usefixtures("transport")
 KEY = "sk-planted-secret-0815"
@@ -327,7 +327,8 @@ async def test_what_is_no_proxy_is_not_passed_by(proxy: str, monkeypatch: pytest
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"base_url": url} for url in ("ftp://h/v1", "http://h:99999/v1", "http://a..b/v1", "http://h/v1\ud800", "http://[::1")),
+        *({"base_url": url} for url in ("ftp://h/v1", "http://h:99999/v1", "http://a..b/v1", "http://h/v1\ud800", "http://[::1",
+          "http://ü€/v1")),
         {"base_url": f"http://user:{KEY}@h:99999/v1"}, {"base_url": f"http://h:0/v1?key={KEY}"},
         {"api_key": f"{KEY}\n"}, {"api_key": f"ü{KEY}"}, {"headers": {"X-Team": f"{KEY}\0"}}, {"headers": {"a b": KEY}},
     ],
@@ -353,6 +354,89 @@ async def test_a_header_that_a_client_of_the_users_cannot_send_is_not_shown(sent
         with pytest.raises(ConfigurationError) as caught:
             await solve("q", model=model, strategy=SelfConsistency(n=2), budget=ledger)
     assert KEY not in shown(caught.value) and ledger.spent.calls == 0
+
+
+def verifier_at(address: str) -> ProcessVerifierHTTP:
+    return ProcessVerifierHTTP("prm", base_url=address)
+
+
+def judge_at(address: str) -> LLMJudge:
+    return LLMJudge(OpenAICompatibleModel("m", base_url=address, api_key="-", max_tokens=40))
+
+
+def vectors_at(address: str) -> Similar:
+    return Similar("text", model=EmbeddingModel("e", base_url=address, api_key="-"))
+
+
+VERIFIERS = pytest.mark.parametrize("verifier", [judge_at, verifier_at, vectors_at])
+
+
+async def unsent(verifier: Any) -> str:
+    """What is said of a verifier whose request cannot be sent, for which only the candidate is paid."""
+    ledger = Ledger(Budget(calls=50))
+    with pytest.raises(ConfigurationError) as caught:
+        await solve("q", model=ScriptedModel(["a"]), verifier=verifier, strategy=BestOfN(n=1), budget=ledger)
+    assert ledger.spent.calls == 1 and ledger.open_holds == 0
+    return str(caught.value)
+
+
+@VERIFIERS
+async def test_a_server_that_does_not_speak_tls_is_not_asked_again(verifier: Any, transport: str) -> None:
+    """Regression: such a request was sent four times."""
+    with LoopbackServer() as server:
+        ledger, address = Ledger(Budget(calls=50)), server.base_url.replace("http:", "https:")
+        async with model_at(address) as model:
+            with pytest.raises(ConfigurationError, match="does not speak TLS"):
+                await solve("q", model=model, strategy=SelfConsistency(n=1), budget=ledger)
+        assert ledger.spent.calls == 0
+        if verifier is verifier_at and transport == "openai":  # the standard library does not tell what has left
+            with pytest.raises(ConfigurationError, match="does not speak TLS"):
+                await solve("q", model=ScriptedModel(["a"]), verifier=verifier(address), strategy=BestOfN(n=1))
+        else:
+            assert "does not speak TLS" in await unsent(verifier(address))
+
+
+@VERIFIERS
+@pytest.mark.parametrize("proxy", ["ftp://127.0.0.1:9", "socks9://127.0.0.1:9"])
+async def test_a_proxy_that_nothing_speaks_to_is_an_error(
+    verifier: Any, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: without aiohttp, a verifier's request went past such a proxy, was repeated, and was paid for."""
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, proxy)
+    assert "HTTP_PROXY" in await unsent(verifier("http://model.invalid/v1"))
+
+
+UNREADABLE = """
+import sys
+from tts_plugins import BestOfN, Budget, Ledger, SelfConsistency, solve_sync
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.models import OpenAICompatibleModel
+from tts_plugins.testing import ScriptedModel
+from tts_plugins.verifiers import LLMJudge
+
+model, ledger = OpenAICompatibleModel("m", base_url="https://127.0.0.1:9/v1", api_key="-", max_tokens=9), Ledger()
+for use in (
+    lambda: solve_sync("q", model=model, strategy=SelfConsistency(n=1), budget=ledger),
+    lambda: solve_sync(
+        "q", model=ScriptedModel(["a"]), verifier=LLMJudge(model), strategy=BestOfN(n=1), budget=ledger
+    ),
+):
+    try:
+        use()
+    except ConfigurationError as error:
+        assert "SSL_CERT_FILE" in str(error), error
+        print(ledger.spent.calls)
+"""
+
+
+def test_certificates_that_cannot_be_read_are_an_error(tmp_path: Path, transport: str) -> None:
+    """Regression: a missing file was taken for an answer that could not be read, and asked for four times."""
+    done = subprocess.run(
+        [sys.executable, "-c", UNREADABLE], capture_output=True, text=True, timeout=100, check=False,
+        env={**os.environ, "SSL_CERT_FILE": str(tmp_path / "none.pem")},
+    )  # fmt: skip
+    assert done.stdout.split() == ["0", "1"], done.stderr
 
 
 async def test_loopback_never_goes_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

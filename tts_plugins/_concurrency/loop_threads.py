@@ -10,10 +10,11 @@ import contextvars
 import sys
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from tts_plugins._concurrency import forks
-from tts_plugins._concurrency.thread_pool import NoThread
+from tts_plugins._concurrency.thread_pool import NoThread, PoolExecutor
 
 __all__ = ["ENGINE", "USER", "LoopThread", "exiting", "patched_by", "submit"]
 
@@ -24,10 +25,10 @@ _inherited: list[asyncio.AbstractEventLoop | None] = []
 
 
 class LoopThread:
-    """A loop on a daemon thread, started when first used."""
+    """A loop on a daemon thread, started when first used; `executor` makes its default executor."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, executor: Callable[[], ThreadPoolExecutor] | None = None) -> None:
+        self._name, self._executor = name, executor
         self._lock = forks.lock()
         self._thread: threading.Thread | None = None
         self.running: asyncio.AbstractEventLoop | None = None
@@ -59,6 +60,8 @@ class LoopThread:
         with self._lock:
             if self.running is None:
                 loop, ready = _new_loop(), threading.Event()
+                if self._executor is not None:
+                    loop.set_default_executor(self._executor())
                 failed: list[BaseException] = []
                 thread = threading.Thread(target=self._work, args=(loop, ready, failed), daemon=True, name=self._name)
                 try:
@@ -182,7 +185,7 @@ def patched_by() -> str | None:
 
 ENGINE = LoopThread("tts-plugins-engine")
 """The loop that the synchronous entry points share."""
-USER = LoopThread("tts-plugins-user")
+USER = LoopThread("tts-plugins-user", PoolExecutor)
 """The loop of the user's coroutines inside of those."""
 
 

@@ -30,7 +30,8 @@ _JOINS = {
     wait.__code__: "fs", as_completed.__code__: "fs",
 }  # fmt: skip
 _WAITING = (threading.__file__, sys.modules["concurrent.futures._base"].__file__)
-_WORK, _LOOP = _executors._WorkItem.run.__code__, _executors._worker.__code__
+WORK = {_executors._WorkItem.run.__code__}  # what runs a `self.future` of an executor
+_LOOP = _executors._worker.__code__
 _DEPTH = 12  # frames between a wait and who called it
 
 Variables = Mapping[ContextVar[Any], Any]
@@ -156,7 +157,7 @@ def _work_of(frame: FrameType | None) -> Iterator[object]:
     """Yield what others may wait for of a thread: its executor's future, and itself if the user has started it."""
     while frame is not None:
         this = frame.f_locals.get("self")
-        if frame.f_code is _WORK:
+        if frame.f_code in WORK:
             yield getattr(this, "future", None)
         elif isinstance(this, threading.Thread) and not this.name.startswith("tts-plugins"):
             if this is not threading.main_thread():

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 from tts_plugins._concurrency import forks, running_code
 from tts_plugins._concurrency.loop_threads import ENGINE, USER, exiting, patched_by
-from tts_plugins._concurrency.thread_pool import POOL, NoThread, pooled
+from tts_plugins._concurrency.thread_pool import POOL, NoThread, on_pool
 
 __all__ = ["all_waiting_threads", "calling_thread", "run_sync", "waiting_threads"]
 
 T = TypeVar("T")
 _PATIENCE = 1.0, 5.0  # seconds before the first check that what one waits for can end, and between later ones
+_FEW = 64  # calls that wait; of more, each checks less often, since it looks at all of them
 
 # Set where a loop of ours is blocked by what runs here, so that nothing in here may wait for that loop.
 _apart: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_apart", default=False)
@@ -61,10 +62,9 @@ def run_sync(function: Callable[[], Coroutine[Any, Any, T]]) -> T:
             f"{patched.partition('.')[0]} has patched threads after tts_plugins was imported, which has real ones: "
             f"what they finish wakes no greenlet; call {patched} before anything else is imported"
         )
-    pool = POOL if pooled.get() else None
+    pool = POOL if on_pool() else None
     call, context = next(_numbers), contextvars.copy_context()
     context.run(_calls.set, (*_calls.get(), call))
-    context.run(pooled.set, False)
     _waiting[call] = threading.get_ident()
     if pool is not None:
         pool.waits(1)
@@ -88,7 +88,7 @@ def _run_elsewhere(function: Callable[[], Coroutine[Any, Any, T]], context: cont
     try:
         while True:
             try:
-                return future.result(timeout=patience)
+                return future.result(timeout=patience * max(1.0, len(_waiting) / _FEW))
             except concurrent.futures.TimeoutError:
                 if future.done():
                     raise  # its own

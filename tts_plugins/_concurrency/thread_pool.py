@@ -22,7 +22,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from tts_plugins._concurrency import forks, running_code
@@ -161,6 +162,7 @@ class Pool:
             loop.call_later(_LOOK if room > 0 else _STALLED, self._look, which)
 
     def _work(self, first: list[_Job | None]) -> None:
+        _this_thread.pooled = True
         job = first.pop()  # a thread keeps its arguments as long as it lives, and all that they refer to
         woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         while True:
@@ -186,8 +188,53 @@ class Pool:
 
 
 POOL = Pool()
-pooled: contextvars.ContextVar[bool] = contextvars.ContextVar("tts_plugins_pooled", default=False)
-"""Set on a thread of the pool, whose function may wait for a solve of its own."""
+_this_thread = threading.local()
+
+
+def on_pool() -> bool:
+    """Return whether this is a thread of the pool, whose function may wait for a solve of its own."""
+    return getattr(_this_thread, "pooled", False)
+
+
+class PoolExecutor(ThreadPoolExecutor):
+    """The pool as a loop's default executor, for `asyncio.to_thread` and `run_in_executor(None, …)`.
+
+    The default one has a few threads. Functions that wait there for nested solves, whose functions wait for a thread of
+    the same executor, would wait for ever.
+    """
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run the function on a thread of the pool; called on the loop that the executor is for."""
+        work: _Work[T] = _Work(functools.partial(fn, *args, **kwargs))
+        POOL.submit(work.run, asyncio.get_running_loop())
+        return work.future
+
+
+class _Work(Generic[T]):
+    def __init__(self, call: Callable[[], T]) -> None:
+        self.future: Future[T] = Future()
+        self._call: Callable[[], T] | None = call
+
+    def run(self) -> float:
+        """Call, give the future its outcome, and return the seconds that the call took."""
+        call, self._call = self._call, None
+        if call is None or not self.future.set_running_or_notify_cancel():
+            return 0.0
+        process, started = forks.process(), time.monotonic()
+        try:
+            result = call()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits
+            if forks.process() != process:
+                forks.leave(error)
+            self.future.set_exception(error)
+        else:
+            if forks.process() != process:  # as in `_work_for`
+                forks.leave()
+            self.future.set_result(result)
+        return time.monotonic() - started
+
+
+running_code.WORK.add(_Work.run.__code__)
 
 
 class Inbox:

@@ -28,10 +28,12 @@ _LONGEST = 300
 _YEAR = 366 * 86400  # more than that is a mistake, not a wait
 # Classes of HTTP clients, by name, since each framework brings its own client.
 _REFUSED = {"ConnectError", "ConnectionRefusedError", "ClientConnectorError", "ClientConnectorDNSError",
-            "EndpointConnectionError"}  # fmt: skip
+            "EndpointConnectionError", "gaierror"}  # fmt: skip
 _UNSENT = {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError", "InvalidUrlClientError", "NonHttpUrlClientError",
            "OverflowError", "UnicodeEncodeError"}  # fmt: skip
 _TLS = {"SSLError", "SSLCertVerificationError", "ClientConnectorCertificateError", "ClientConnectorSSLError"}
+# What OpenSSL says of bytes that are no TLS, such as an answer in plain HTTP; the second is that of OpenSSL 3.2.
+_NOT_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"}
 _PROXY = {"ProxyError", "ClientProxyConnectionError", "ClientHttpProxyError", "SOCKSError", "ProxyConnectionError"}
 
 
@@ -126,6 +128,10 @@ def connection_error(error: BaseException, who: str, secrets: Iterable[str] = ()
         )
     if names & _UNSENT:
         return ConfigurationError(f"{who}: the request cannot be sent ({reason}); check base_url, headers and api_key")
+    if any(getattr(each, "reason", None) in _NOT_TLS for each in chain if isinstance(each, OSError)):
+        return ConfigurationError(
+            f"{who}: the server does not speak TLS ({reason}); give the address as http://, or the port for https://"
+        )
     if names & _TLS:
         failed = ConnectionFailed(
             f"{who}: the TLS handshake failed ({reason}); check the server's certificate and the scheme of base_url",

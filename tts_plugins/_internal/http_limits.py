@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import zlib
 from collections.abc import Mapping
@@ -56,9 +57,20 @@ def _wrong_address(url: object) -> str:
         return "is not an address"
     try:
         host.encode("idna")
+        if not host.isascii():
+            _idna2008(host)
     except UnicodeError:
         return "names a host that cannot be one"
     return "names port 0" if port == 0 else ""
+
+
+def _idna2008(host: str) -> None:
+    """Raise UnicodeError unless httpx can send to the host; other clients would look for a server of that name."""
+    try:
+        encode = importlib.import_module("idna").encode
+    except ImportError:  # nor is there httpx
+        return
+    encode(host.lower())
 
 
 def _shown(url: str) -> str:

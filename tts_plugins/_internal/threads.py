@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from tts_plugins._concurrency import forks, running_code
 from tts_plugins._concurrency.loop_threads import ENGINE, USER, exiting, patched_by
-from tts_plugins._concurrency.thread_pool import POOL, NoThread, as_exception, begin, pooled
+from tts_plugins._concurrency.thread_pool import POOL, NoThread, as_exception, begin
 
 __all__ = ["NoThread", "call_user", "in_thread", "on_engine_loop", "on_user_loop", "way_of"]
 
@@ -38,7 +38,6 @@ async def in_thread(function: Callable[..., T], *args: Any, **keywords: Any) -> 
     if exiting.is_set():
         return function(*args, **keywords)
     context = contextvars.copy_context()
-    context.run(pooled.set, True)
     future = begin(POOL, context, function, *args, **keywords)
     try:
         return await future

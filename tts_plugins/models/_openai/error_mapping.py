@@ -50,7 +50,7 @@ def translate(error: Exception, who: str, secrets: Iterable[str] = ()) -> TTSErr
     if isinstance(error, json.JSONDecodeError | openai.APIError | UnicodeDecodeError):
         return MalformedResponse(f"{who}: the answer is not valid JSON ({said})")
     # openai lets a reset in mid-stream through as it is, and anyio what it could not connect to.
-    if type(error).__module__.startswith("httpx") or isinstance(error, BaseExceptionGroup):
+    if type(error).__module__.startswith("httpx") or isinstance(error, BaseExceptionGroup | OSError):
         return connection_error(error, who, secrets)
     return MalformedResponse(f"{who}: the answer could not be read ({said})")
 

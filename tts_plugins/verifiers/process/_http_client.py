@@ -13,6 +13,7 @@ from typing import Any
 from tts_plugins._http.choice import imported, uses_aiohttp
 from tts_plugins._http.failures import ExchangeFailed, StatusFailed, exchange_error
 from tts_plugins._http.per_loop import PerLoop
+from tts_plugins._http.proxies import proxy_for
 from tts_plugins._http.tls import tls_ready
 from tts_plugins._internal.error_bodies import error_in
 from tts_plugins._internal.http_errors import reply_error, shown_address
@@ -21,7 +22,7 @@ from tts_plugins._internal.json_bytes import decode, encode
 from tts_plugins._internal.request_sent import leaving
 from tts_plugins._internal.secrets import cleaned, hidden_headers, secrets_in
 from tts_plugins._internal.threads import in_thread
-from tts_plugins.errors import CallTimedOut, MalformedResponse, TTSError
+from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 
 _NAMES = "is base_url right, and is it a pooling model (vLLM: --runner pooling)?"
 
@@ -86,6 +87,7 @@ class JSONClient:
     async def _sent(self, url: str, data: bytes) -> bytes:
         lease = self._leases.here
         if lease is None and not uses_aiohttp(self._root):
+            _check_proxy(self._who, self._root)
             leaving()
             return await in_thread(_post, url, data, self._headers, self._timeout)
         await imported("tts_plugins._http.exchange")
@@ -98,6 +100,15 @@ class JSONClient:
             made = Lease(self._root)
             lease = await self._leases.put(made, made.close)
         return await post(lease.pool, url, data, {**self._headers, "Accept-Encoding": ENCODINGS})
+
+
+def _check_proxy(who: str, root: str) -> None:
+    """Raise unless the standard library can send through the environment's proxy: it would go past a SOCKS proxy."""
+    if (proxy := proxy_for(root)) is not None and not proxy.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"{who}: the request cannot be sent: the proxy {shown_address(proxy)!r} is not one of HTTP; set "
+            "HTTP_PROXY, HTTPS_PROXY and ALL_PROXY to one, or except this server by NO_PROXY"
+        )
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -121,6 +132,9 @@ def _post(url: str, data: bytes, headers: Mapping[str, str], timeout: float) -> 
         reason = getattr(error, "reason", error)
         kinds = frozenset(kind.__name__ for kind in type(reason).__mro__)
         failed = ExchangeFailed(f"{type(reason).__name__}: {reason}", kinds)
+        failed.__cause__ = reason if isinstance(reason, OSError) else None  # its number says what is missing
+    except UnicodeError:  # of a header or a host; its text has the value
+        failed = ExchangeFailed("UnicodeError", frozenset({"InvalidURL"}))
     else:
         if len(body) > MOST_BYTES:
             raise Unreadable(f"the answer is bigger than {MOST_BYTES >> 20} MB", final=True)
