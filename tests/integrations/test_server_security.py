@@ -270,7 +270,7 @@ def test_wrong_settings_name_the_field(settings: dict[str, Any], said: str) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no tenants"), ("[tenants", "cannot be read"), ("[tenants.a]\n", "key_env and key_sha256"),
+        ("", "no tenants"), ("[tenants", "not valid TOML"), ("[tenants.a]\n", "key_env and key_sha256"),
         ('[tenants.a]\nkey_sha256 = "12"\n', "64 hexadecimal"), ('[tenants.a]\nkey = "x"\n', "unknown field 'key'"),
         ('[tenants.a]\nkey_env = "NOT_SET_HERE"\n', "not set"), ('[tenants.a]\nkey_env = "SHORT"\n', "too few"),
         ('[tenants."a b"]\nkey_env = "LONG"\n', "name has letters"), ('[tenants.a]\nkey_env="LONG"\nday=5\n', "day=5"),
