@@ -18,7 +18,7 @@ from tts_plugins.viewer import Solves
 
 Source = Annotated[
     list[Path],
-    typer.Argument(metavar="FILE...", help="A trace as JSON, a result of solve --json, or a run of bench."),
+    typer.Argument(metavar="FILE...", help="A trace as JSON (Trace.to_dict()), or a run of bench."),
 ]
 Browse = Annotated[bool, typer.Option("--open", help="Open it in the browser.")]
 _MOST = 2000
