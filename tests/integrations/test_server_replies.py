@@ -323,7 +323,7 @@ async def test_tls_where_none_is_spoken_says_so() -> None:
     with RawServer(raw(chat("4"))) as server:
         model = model_of(server, base_url=server.base_url.replace("http:", "https:"))
         ledger = Ledger(Budget(tokens=10_000))
-        with pytest.raises(AllCandidatesFailed, match="TLS handshake failed"):
+        with pytest.raises(ConfigurationError, match="does not speak TLS"):
             await solve(QUESTION, model=model, strategy=SelfConsistency(n=2), budget=ledger, attempts=1)
         assert ledger.spent.tokens == 0
         await model.aclose()
