@@ -57,9 +57,7 @@ class Procedures:
             "uncorrected": lambda on, target: self._passing(on, target, both, tests=1),
             "Bonferroni": lambda on, target: self._passing(on, target, both, tests=len(both)),
             "split sample": lambda on, target: self._split(on, target, both),
-            "e-values along the leads": lambda on, target: within(
-                target, leads, lambda r: self._betting(on, r, target)
-            ),
+            "e-values along the leads": self._bet,
             "the decided vote alone": lambda on, target: (),
             "as built: leads, and fading leads": lambda on, target: self._climbed(on, target, leads, fading),
         }
