@@ -237,7 +237,7 @@ async def test_redirects_without_end_are_an_error() -> None:
         raise web.HTTPTemporaryRedirect(request.path)
 
     async with serving(handle) as server:
-        with pytest.raises(ModelError):
+        with pytest.raises(ConfigurationError, match="redirects"):
             await asyncio.wait_for(asked(server), 60)
 
 
