@@ -12,7 +12,8 @@ The first three tell how often Python's collector looked for garbage, too: `pyth
 prints that alone, for one crowd, which does not depend on how busy the machine is.
 
 Each is measured twice: with a function of microseconds as verifier, and with a judge that is a chain or a module of its
-own, so that 16 requests make a search. All of them send samples that a cache keeps apart: DSPy needs a `rollout_id` and a temperature for that.
+own, so that 16 requests make a search. All of them send samples that a cache keeps apart: DSPy needs a `rollout_id` and
+a temperature for that.
 """
 
 from __future__ import annotations
