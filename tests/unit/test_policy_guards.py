@@ -168,9 +168,10 @@ def test_records_take_numpy_s_numbers_and_no_other_kinds() -> None:
     made = PoolCandidate(answer="1", tokens=np.int64(3), correct=np.True_, score=np.float32(0.5))  # type: ignore[arg-type]
     assert (made.tokens, made.correct, made.score) == (3, True, 0.5) and type(made.tokens) is int
     assert PoolCandidate(score=1 + 1e-12).score == 1.0  # an excess that is rounding error
-    odd: list[dict[str, Any]] = [{"tokens": -1}, {"tokens": 1.5}, {"tokens": 10**400}, {"tokens": float("nan")}, {"correct": 1},
-                                 {"answer": 4}, {"correct": "yes"}, {"truncated": "no"},
-                                 {"truncated": None}]  # fmt: skip
+    odd: list[dict[str, Any]] = [
+        *({"tokens": count} for count in (-1, 1.5, float("nan"), 10**400)),
+        {"correct": 1}, {"correct": "yes"}, {"answer": 4}, {"truncated": "no"}, {"truncated": None},
+    ]  # fmt: skip
     for given in odd:
         with pytest.raises(DataError, match=next(iter(given))):
             PoolCandidate(**given)
