@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 Actions = Sequence[bytes | asyncio.Event]
-"""Of one answer: bytes to send, and events to wait for. The connection is closed behind them, unless the last is KEEP."""
+"""Of one answer: bytes to send, and events to wait for; then the connection is closed, unless the last is KEEP."""
 KEEP = b""
 
 
