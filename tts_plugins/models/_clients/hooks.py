@@ -35,7 +35,8 @@ async def limit(response: Any) -> None:
     pieces = _pieces(response.stream, encoding, response.headers.get("content-length"))
     if response.status_code >= 300:
         pieces = _unless_broken(pieces)
-    response.stream = _stream_class(type(response))(response.stream, pieces)
+    kind: type = type(response)
+    response.stream = _stream_class(kind)(response.stream, pieces)
 
 
 async def _pieces(inner: Any, encoding: str | None, length: str | None) -> AsyncIterator[bytes]:
