@@ -168,9 +168,10 @@ def test_records_take_numpy_s_numbers_and_no_other_kinds() -> None:
     made = PoolCandidate(answer="1", tokens=np.int64(3), correct=np.True_, score=np.float32(0.5))  # type: ignore[arg-type]
     assert (made.tokens, made.correct, made.score) == (3, True, 0.5) and type(made.tokens) is int
     assert PoolCandidate(score=1 + 1e-12).score == 1.0  # an excess that is rounding error
-    odd: list[dict[str, Any]] = [{"tokens": -1}, {"tokens": 1.5}, {"tokens": float("nan")}, {"correct": 1},
-                                 {"answer": 4}, {"correct": "yes"}, {"truncated": "no"},
-                                 {"truncated": None}]  # fmt: skip
+    odd: list[dict[str, Any]] = [
+        *({"tokens": count} for count in (-1, 1.5, float("nan"), 10**400)),
+        {"correct": 1}, {"correct": "yes"}, {"answer": 4}, {"truncated": "no"}, {"truncated": None},
+    ]  # fmt: skip
     for given in odd:
         with pytest.raises(DataError, match=next(iter(given))):
             PoolCandidate(**given)
@@ -234,6 +235,24 @@ def test_one_unscored_problem_blocks_neither_a_fit_nor_votes() -> None:
         for i, p in enumerate(POOL.problems)))  # fmt: skip
     policy = calibrate(bare, budgets=(4,), orders=2)
     assert policy.verifier is None and any("scores are not used" in note for note in policy.plans[0].notes)
+
+
+def test_one_problem_without_samples_is_left_out_and_a_short_one_is_named() -> None:
+    first, *others = POOL.problems
+    odd = replace(POOL, problems=(replace(first, candidates=()), *others))
+    (plan,) = calibrate(odd, budgets=(4,), orders=2, abstain_risk=0.1).plans
+    assert any(f"1 of 60 problems have no samples and were left out ({first.id})" in note for note in plan.notes)
+    rest = held_out(odd)
+    assert rest is not None and all(p.candidates for p in rest.problems)
+    with pytest.raises(ConfigurationError, match="no problems with samples"):
+        calibrate(replace(POOL, problems=tuple(replace(p, candidates=()) for p in POOL.problems)))
+    with pytest.raises(DataError, match=f"larger: problem {first.id!r} of the smaller model's pool has no samples"):
+        calibrate(POOL, larger=odd, larger_price=8.0)
+    short = replace(POOL, problems=(replace(first, candidates=first.candidates[:2]), *others))
+    said = f"problem {first.id!r} has 2 on record, half of the problems at least 6"
+    assert any(said in note for note in calibrate(short, orders=2).plans[0].notes)
+    with pytest.raises(ConfigurationError, match=said):
+        calibrate(short, budgets=(4,))
 
 
 # Candidates that say nothing
