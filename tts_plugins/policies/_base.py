@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from functools import cache
 from numbers import Integral, Real
 from types import UnionType
@@ -36,7 +37,9 @@ def check_kinds(made: Any) -> None:
             )
 
 
-_hints = cache(get_type_hints)
+@cache
+def _hints(cls: Any) -> Mapping[str, Any]:
+    return get_type_hints(cls)
 
 
 def _is(value: object, hint: Any) -> bool:
