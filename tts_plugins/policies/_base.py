@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from numbers import Integral, Real
 from types import UnionType
@@ -28,7 +28,7 @@ class Part(Configured):
 
 def check_kinds(made: Any) -> None:
     """Raise unless each field of a dataclass holds what its annotation says."""
-    cls: Hashable = type(made)
+    cls: Any = type(made)
     hints = _hints(cls)
     for field in dataclasses.fields(made):
         value = getattr(made, field.name)
