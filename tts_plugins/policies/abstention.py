@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Self
 
+from tts_plugins._internal.config import check_share
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._base import Part
@@ -53,6 +54,9 @@ class Abstention(Part):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "curve", tuple(tuple(point) for point in self.curve))
+        super().__post_init__()
+        if self.below is not None:
+            check_share("Abstention", "below", self.below)
 
     @property
     def coverage(self) -> float:

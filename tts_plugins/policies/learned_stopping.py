@@ -12,7 +12,7 @@ from tts_plugins._internal.config import check_count
 from tts_plugins._internal.values import is_number, name_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
-from tts_plugins.policies._base import same_name
+from tts_plugins.policies._base import check_kinds, same_name
 from tts_plugins.policies._stopping.features import (
     TIE,
     VERSION,
@@ -106,6 +106,7 @@ class LearnedStopping(Rule):
         for name in ("price", "reference", "fade"):
             if not is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ConfigurationError(f"LearnedStopping: {name}={getattr(self, name)!r} must be a number from 0")
+        check_kinds(self)
 
     def __repr__(self) -> str:
         given = {"enough": self.enough, "fade": self.fade or None, "at_most": self.at_most}

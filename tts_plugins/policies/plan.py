@@ -73,6 +73,7 @@ class Stage(Part):
     def __post_init__(self) -> None:
         check_count("Stage", "count", self.count)
         object.__setattr__(self, "choices", tuple(self.choices))
+        super().__post_init__()
         if len(self.choices) != self.difficulty.bins:
             raise ConfigurationError(
                 f"Stage: {len(self.choices)} choices for {self.difficulty.bins} bins; give one for each, or None"
@@ -120,6 +121,7 @@ class Plan(Part):
         check_count("Plan", "budget", self.budget)
         for name in ("stages", "others", "notes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
         counts = [stage.count for stage in self.stages]
         if counts != sorted(set(counts)):
             raise ConfigurationError(f"Plan: stages after {counts} samples; their counts have to rise")
