@@ -159,8 +159,8 @@ class BodyReader:
         encoding = (encoding or "identity").strip().lower()
         if encoding not in ("identity", "gzip", "deflate", "x-gzip", ""):
             raise Unreadable(
-                f"the answer is compressed as {encoding!r:.40}, and {ENCODINGS} was asked for; set up the server, or the "
-                "proxy before it, to send what is accepted",
+                f"the answer is compressed as {encoding!r:.40}, and {ENCODINGS} was asked for; have the server, or the "
+                "proxy before it, send that",
                 final=True,
             )
         self._inflate = None if encoding in ("identity", "") else zlib.decompressobj(zlib.MAX_WBITS | 32)
