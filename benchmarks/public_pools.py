@@ -1,8 +1,8 @@
 """Pools of votes that others recorded and published: `python -m benchmarks.public_pools CLONES OUT`.
 
-CLONES holds clones of the repositories named in `SOURCES` (`git clone https://github.com/OWNER/NAME CLONES/NAME`); those
-that are not there are left out. OUT gets one pool a recording, for `python -m benchmarks.promises --shipped OUT`. Nothing
-of the recordings is part of this package. What is taken, decided before anything was measured:
+CLONES holds clones of the repositories in `sources` (`git clone https://github.com/OWNER/NAME CLONES/NAME`); those that
+are not there are left out. OUT gets a pool for each recording, for `python -m benchmarks.promises --shipped OUT`. No
+recording is part of this package. What is taken was decided before anything was measured:
 
 1. samples of one model for one prompt at one temperature above 0, drawn independently of each other;
 2. answers that stand in the recording, or after the words that its prompt asks for, short enough to vote on;
@@ -18,11 +18,11 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import json
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -45,9 +45,8 @@ class Source:
     """A recording: where it stands, how it is read, and what its authors say of it.
 
     Attributes:
-        file: of the repository, or the first of several files.
+        problems: reads them, by a function that reads a file of the repository.
         tokens: how they were counted; None where they were not.
-        reported: the authors' accuracy, of one sample or of the vote, whichever is given; None where there is none.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Source:
     dataset: str
     problems: Callable[[Read, str], Iterator[PoolProblem]]
     tokens: str | None = None
-    reported: tuple[str, float] | None = None
 
 
 def _problem(number: object, gold: str, candidates: Iterable[PoolCandidate]) -> PoolProblem:
@@ -78,9 +76,17 @@ def _lines(text: str) -> Iterator[Record]:
     return (json.loads(line) for line in text.split("\n") if line.strip())
 
 
-def _letters(read: Read, file: str) -> Iterator[PoolProblem]:
-    """Best-of-Infinity, multiple choice: (answer, tokens) of each sample."""
+def _infinity(read: Read, file: str) -> Iterator[Record]:
+    """Best-of-Infinity: (answer, tokens) of each sample; one of no tokens was not generated, and is left out."""
     for row in _lines(read(file)):
+        there = [(answer, tokens) for answer, tokens in row["all_answers"] if tokens]
+        if there:
+            yield {**row, "all_answers": there}
+
+
+def _letters(read: Read, file: str) -> Iterator[PoolProblem]:
+    """Best-of-Infinity, multiple choice."""
+    for row in _infinity(read, file):
         made = (PoolCandidate(answer=a if a in _CHOICES else None, correct=a == row["gold_answer"], tokens=int(t))
                 for a, t in row["all_answers"])  # fmt: skip
         yield _problem(row["problem_num"], row["gold_answer"], made)
@@ -89,7 +95,7 @@ def _letters(read: Read, file: str) -> Iterator[PoolProblem]:
 def _formulas(read: Read, file: str) -> Iterator[PoolProblem]:
     """Best-of-Infinity, mathematics: votes by normal form, right if they equal the known answer as formulas."""
     with closing(MathAnswer()) as graded:
-        for row in _lines(read(file)):
+        for row in _infinity(read, file):
             gold, known, made = row["gold_answer"], dict[str, bool](), list[PoolCandidate]()
             for answer, tokens in row["all_answers"]:
                 key = normalise(answer) if answer else ""
@@ -158,9 +164,7 @@ def _natural_program(read: Read, file: str) -> Iterator[PoolProblem]:
     for row in json.loads(read(file)):
         made = (
             PoolCandidate(answer=str(a) if a else None, correct=bool(right), tokens=max(1, len(str(text)) // 4))
-            for a, right, text in zip(
-                row["pred_answers"], row["per_sample_correct"], row["model_outputs"], strict=True
-            )
+            for a, right, text in zip(row["pred_answers"], row["per_sample_correct"], row["model_outputs"], strict=True)
         )
         yield _problem(row["example_idx"], row["final_answer"], made)
 
@@ -182,12 +186,10 @@ _CHOICES = set("ABCDEFGHIJ")
 def sources() -> Iterator[Source]:
     """Every recording that was found and is taken."""
     infinity = "jkomiyama/BoInf-code-publish", "MIT"
-    for dataset, name, read, models in (
-        ("GPQA Diamond", "gpqa_diamond", _letters, _REASONERS), ("MATH-500", "math500", _formulas, (*_REASONERS, "Qwen3-14B")),
-    ):  # fmt: skip
-        for model in models:
-            file = f"boinf/jsonl/analysis_{name}_{model}.jsonl"
-            yield Source(f"{name}_{model}", *infinity, file, model, dataset, read, "counted")
+    gpqa, math = ("GPQA Diamond", "gpqa_diamond", _letters), ("MATH-500", "math500", _formulas)
+    for model, (dataset, name, read) in (*itertools.product(_REASONERS, (gpqa, math)), ("Qwen3-14B", math)):
+        file = f"boinf/jsonl/analysis_{name}_{model}.jsonl"
+        yield Source(f"{name}_{model}", *infinity, file, model, dataset, read, "counted")
     exams = "matthewrenze/jhu-llm-temperature", "BSD-2-Clause"
     for model, exam in (*((m, "comprehensive") for m in _EXAMINED), *(("gpt-35-turbo", e) for e in _EXAMS)):
         file = f"data/details/{model} - chain_of_thought - {exam}-100 - temp-0.7.csv"
@@ -199,27 +201,30 @@ def sources() -> Iterator[Source]:
     for dataset, read in (("date", _dates), ("saycan", _plans)):
         file = f"output_dir/{dataset}/test/code002_LtM_n:40/predictions.jsonl"
         yield Source(f"{dataset}_code-davinci-002", *faithful, file, "code-davinci-002", dataset, read, ESTIMATED)
+    cascade = "MurongYue/LLM_MoT_cascade", "none stated"
     for model, dataset, file in (
-        ("gpt-3.5-turbo", "date", "GPT3_result/date_cot1_40.json"), ("llama-2-13b", "date", "llama2_13B_result/date_cot1.json"),
+        ("gpt-3.5-turbo", "date", "GPT3_result/date_cot1_40.json"),
+        ("llama-2-13b", "date", "llama2_13B_result/date_cot1.json"),
         ("llama-2-13b", "gsm8k", "llama2_13B_result/gsm_pot1.json"),
-    ):  # fmt: skip
-        cascade = "MurongYue/LLM_MoT_cascade", "none stated"
+    ):
         yield Source(f"{dataset}_{model}", *cascade, file, model, dataset, _cascade, ESTIMATED)
-    yield Source("last_letters_gpt-3.5-turbo", "Yiwei98/ESC", "none stated", "GPT3.5_result/last_letters/T0.7.jsonl",
-                 "gpt-3.5-turbo", "last letters", _last_letters, ESTIMATED)  # fmt: skip
-    yield Source("date_gpt-3.5-turbo_natural_program", "lz1oceani/verify_cot", "CC-BY-4.0",
-                 "results/chatgpt3.5/natural_program/date_np.json", "gpt-3.5-turbo", "date", _natural_program, ESTIMATED)  # fmt: skip
-    yield Source("math_qwen2.5-math", "QwenLM/Qwen2.5-Math", "none stated",
-                 "evaluation/data/eval_rm_maj_example/math_cot_100.jsonl", "Qwen2.5-Math", "MATH, 100 problems",
-                 _scored, ESTIMATED)  # fmt: skip
+    for name, model, dataset, repository, licence, file, read in (
+        ("last_letters_gpt-3.5-turbo", "gpt-3.5-turbo", "last letters", "Yiwei98/ESC", "none stated",
+         "GPT3.5_result/last_letters/T0.7.jsonl", _last_letters),
+        ("date_gpt-3.5-turbo_natural_program", "gpt-3.5-turbo", "date", "lz1oceani/verify_cot", "CC-BY-4.0",
+         "results/chatgpt3.5/natural_program/date_np.json", _natural_program),
+        ("math_qwen2.5-math", "Qwen2.5-Math", "MATH, 100 problems", "QwenLM/Qwen2.5-Math", "none stated",
+         "evaluation/data/eval_rm_maj_example/math_cot_100.jsonl", _scored),
+    ):  # fmt: skip
+        yield Source(name, repository, licence, file, model, dataset, read, ESTIMATED)
 
 
 _REASONERS = ("EXAONE-Deep-32B", "MetaStone-S1-32B", "NVIDIA-Nemotron-Nano-9B-v2", "Phi-4-reasoning",
               "Qwen3-30B-A3B-Thinking-2507", "gpt-oss-20b")  # fmt: skip
 _EXAMINED = ("claude-3-opus-20240229", "cohere-command-r-plus", "gemini-1.0-pro", "gemini-1.5-pro-preview-0409",
              "gpt-35-turbo", "gpt-4", "llama-2-70b-chat", "llama-2-7b-chat", "mistral-large")  # fmt: skip
-_EXAMS = ("aqua-rat", "arc-challenge-test", "hellaswag_val", "logiqa-en", "lsat-ar", "lsat-lr", "lsat-rc", "medmcqa-dev",
-          "sat-en", "sat-math")  # fmt: skip
+_EXAMS = ("aqua-rat", "arc-challenge-test", "hellaswag_val", "logiqa-en", "lsat-ar", "lsat-lr", "lsat-rc",
+          "medmcqa-dev", "sat-en", "sat-math")  # fmt: skip
 _LOGICIANS = (("gpt-4-0613", "folio"), *((m, d) for m in ("gpt-3.5-turbo-16k-0613", "starcoderplus")
                                           for d in ("folio", "proofwriter")))  # fmt: skip
 
@@ -240,17 +245,15 @@ def converted(source: Source, clone: Path) -> Pool:
 
 def described(pool: Pool) -> str:
     """Its size, how often a sample and the vote of all are right, and how many answers could not be read."""
-    samples = [c for p in pool.problems for c in p.candidates]
-    single = sum(sum(bool(c.correct) for c in p.candidates) / len(p.candidates) for p in pool.problems)
-    votes = 0
-    for p in pool.problems:
-        counts = Counter(c.answer for c in p.candidates if c.answer is not None)
-        most = counts.most_common(1)
-        votes += any(c.correct for c in p.candidates if most and c.answer == most[0][0])
-    unread = sum(c.answer is None for c in samples) / len(samples)
-    most = max(len(p.candidates) for p in pool.problems)
-    size = f"{len(pool.problems)} x {pool.fewest}" + (f" to {most}" if most > pool.fewest else "")
-    return f"{size:18} one {single / len(pool.problems):.3f}  vote {votes / len(pool.problems):.3f}  unread {unread:.3f}"
+    problems, most = pool.problems, max(len(p.candidates) for p in pool.problems)
+    single = sum(sum(bool(c.correct) for c in p.candidates) / len(p.candidates) for p in problems) / len(problems)
+    voted = 0
+    for p in problems:
+        leading = Counter(c.answer for c in p.candidates if c.answer is not None).most_common(1)
+        voted += any(c.correct for c in p.candidates if leading and c.answer == leading[0][0])
+    unread = sum(c.answer is None for p in problems for c in p.candidates) / sum(len(p.candidates) for p in problems)
+    size = f"{len(problems)} x {pool.fewest}" + (f" to {most}" if most > pool.fewest else "")
+    return f"{size:12} one {single:.3f}  vote {voted / len(problems):.3f}  unread {unread:.3f}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -265,10 +268,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not clone.exists():
             print(f"{source.name}: no clone of {source.repository} in {given.clones}")
             continue
-        start = time.perf_counter()
         pool = converted(source, clone)
         pool.write(given.out / f"{source.name}.jsonl.gz")
-        print(f"{source.name:46}{described(pool)} ({time.perf_counter() - start:.0f} s)", flush=True)
+        print(f"{source.name:46}{described(pool)}", flush=True)
     return 0
 
 
