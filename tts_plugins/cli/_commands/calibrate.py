@@ -98,9 +98,6 @@ def calibrate_command(
                 raise ConfigurationError(f"--abstain-page {abstain_page}: there is no curve without --abstain-risk")
             check_writable(abstain_page, "--abstain-page")
         sizes = None if budgets is None else _sizes(budgets)
-        for name, path in (("POOL", pool), ("--larger", larger)):
-            if path is not None and not path.is_file():
-                raise ConfigurationError(f"{name} {path}: there is no such file; record one, or give another path")
         chosen: Signal | None = signal  # type: ignore[assignment]  # `calibrate` says which there are
         samples = Pool.read(pool, squash=squash)
         warn_of(samples, pool)
