@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextvars
 import os
+import select
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
@@ -21,6 +22,7 @@ from tts_plugins._internal.secrets import Hidden
 CONNECTIONS = 1000  # as the OpenAI client has it; what is above waits here, and has not been sent
 # Seconds. Servers of uvicorn, vLLM's among them, close a connection that was idle for 5, perhaps just as it is used.
 _IDLE = 4.0
+_HEADER = 2**16  # bytes of one header of an answer, where the OpenAI client takes 100 kB of all; aiohttp has 8 kB
 _Key = tuple[str, str | None]
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, Pool]] = WeakKeyDictionary()
 
@@ -30,10 +32,13 @@ class Pool:
 
     There is no time limit of its own, for a connection neither: at many requests at once one may take seconds, and
     whoever asks has a limit for the whole call.
+
+    Attributes:
+        incompatible: the server sent what aiohttp does not take for HTTP, though other clients may.
     """
 
     def __init__(self, address: str, key: _Key) -> None:
-        self.key, self.leases, self.process = key, 0, os.getpid()
+        self.key, self.leases, self.process, self.incompatible = key, 0, os.getpid(), False
         self.proxy, login = _proxy(key[1])
         # Within a tunnel of TLS the server is never shown it.
         secret = urlsplit(address).scheme == "https"
@@ -43,6 +48,8 @@ class Pool:
             connector=_Connector(ssl=tls_context() if secure else True, limit=CONNECTIONS, keepalive_timeout=_IDLE),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # `BodyReader` does it, and stops where it grows too big
+            max_line_size=_HEADER,
+            max_field_size=_HEADER,
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
         )
 
@@ -90,6 +97,12 @@ class _Connector(aiohttp.TCPConnector):
         leaving()
         return connection
 
+    async def _get(self, *args: Any, **keywords: Any) -> Any:
+        # A request on a connection that is dead is lost, and has to be charged.
+        while (connection := await super()._get(*args, **keywords)) is not None and _is_stale(connection):
+            connection.close()
+        return connection
+
     async def _create_connection(self, *args: Any, **keywords: Any) -> Any:
         # A connection keeps the context that it was opened in, and outlives the code that opened it.
         opening = super()._create_connection(*args, **keywords)
@@ -100,6 +113,22 @@ class _Connector(aiohttp.TCPConnector):
             if task.done() and not task.cancelled() and task.exception() is None:
                 task.result().close()  # it came at this very moment, and nobody else knows of it
             raise
+
+
+def _is_stale(connection: aiohttp.connector.Connection) -> bool:
+    """Return whether the server has closed a kept connection, or has sent something that nobody asked for.
+
+    The loop may not have seen it yet: it looks at its connections once a turn, and a turn is long under load.
+    """
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or transport is None or protocol.should_close:
+        return True
+    socket = transport.get_extra_info("socket")
+    if socket is None or not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(socket.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 _left_to_the_parent: list[object] = []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.policies._base import check_list
 from tts_plugins.policies._stopping.fit_inputs import check_confidence
 from tts_plugins.policies.abstention import Abstention, check_risk
 from tts_plugins.policies.aggregates import best_aggregate
@@ -103,6 +104,9 @@ def calibrate(
 
     check_count("calibrate", "bins", bins)
     check_count("calibrate", "orders", orders)
+    check_count("calibrate", "seed", seed, least=0)
+    for name, many in (("budgets", budgets or ()), ("options", options or ()), ("measured", measured)):
+        check_list("calibrate", name, many)
     if price is not None and target is not None:
         raise ConfigurationError("calibrate: give either price= or target=, not both")
     for name, value in (("price", price), ("target", target), ("extra_tokens", extra_tokens)):
@@ -126,17 +130,17 @@ def calibrate(
     share = inputs.held_out_share(hold_out, abstain_risk)
     inputs.check_pool(pool)
     beside = inputs.larger_beside(pool, larger, larger_price, extra_tokens, larger_effort)
-    sizes = inputs.sizes_of(pool.fewest + (larger.fewest if larger is not None else 0), budgets)
     how: Aggregate = best_aggregate(pool) if aggregate == "auto" else aggregate
     combine([1.0], how)  # raises where the name is not known
     usable, notes = inputs.usable_problems(pool, how)
+    sizes, limited = inputs.sizes_of(usable, larger, budgets)
     fitted, rest = inputs.held_apart(usable, share, seed)
     work = Calibration(
         fitted, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
         extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, priced=price is not None,
         held_out=rest, abstain_risk=abstain_risk,
     )  # fmt: skip
-    notes += inputs.prompt_notes(fitted)
+    notes += limited + inputs.prompt_notes(fitted)
     if beside is not None and not beside.same_labels:
         notes += ("equal answers do not mean the same in the two pools, so their samples are not voted on together",)
     goal = Goal(price=price, target=0.01 if target is None else target, confidence=confidence)
@@ -158,6 +162,7 @@ def held_out(
     from tts_plugins.policies._calibration import inputs
 
     share = inputs.held_out_share(hold_out, abstain_risk)
+    inputs.check_pool(pool)
     return inputs.held_apart(inputs.usable_problems(pool, "last")[0], share, seed)[1]
 
 
