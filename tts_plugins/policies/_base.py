@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from numbers import Integral, Real
 from types import UnionType
@@ -11,6 +11,12 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 from tts_plugins._internal.config import Configured
 from tts_plugins.errors import ConfigurationError
+
+
+def check_list(owner: str, name: str, value: object) -> None:
+    """Raise unless `value` is a list, a tuple, an array or the like."""
+    if not isinstance(value, Collection) or isinstance(value, str | bytes | Mapping):
+        raise ConfigurationError(f"{owner}: {name}={value!r:.80} must be a list")
 
 
 class Part(Configured):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tts_plugins._trace.wording import plural
 from tts_plugins.cli._display.console import Debug, Json, check_writable, emit, errors, say, stdout, warn_of, write_file
 from tts_plugins.cli._display.policy_view import in_words, policy_lines, policy_table
 from tts_plugins.errors import ConfigurationError
@@ -118,16 +119,13 @@ def calibrate_command(
         say(f"policy: {out}")
         for plan in policy.plans:
             if plan.abstain is not None:
-                say(f"at {plan.budget} samples: {plan.abstain.words}")
+                say(f"at {plural(plan.budget, 'sample')}: {plan.abstain.words}")
         if abstain_page is not None:
             say(f"the curves behind these thresholds: {abstain_page}")
-        if abstain_risk is not None and rest is not None:
-            say(
-                f"note: the thresholds are fitted to the {policy.held_out} problems held out (--hold-out), which chose "
-                "no plan; measure them on others"
-            )
         if rest is not None:
             say(f"problems that the plans were not fitted to: {rest}")
+            if abstain_risk is not None:
+                say("note: the thresholds were fitted to these, so that how often answers are wrong takes others")
             say(f"measure it there: {_bench(policy, rest, out)}")
         say(f"use it: {_solve(policy, out)}")
 
