@@ -38,7 +38,10 @@ class Pool:
 
     def __init__(self, address: str, key: _Key) -> None:
         self.key, self.leases, self.process, self.incompatible = key, 0, os.getpid(), False
-        self.proxy, login = (None, {}) if key[1] is None else split_login(key[1], "Proxy-Authorization")
+        self.proxy: str | None = None
+        login: dict[str, str] = {}
+        if key[1] is not None:
+            self.proxy, login = split_login(key[1], "Proxy-Authorization")
         # Within a tunnel of TLS the server is never shown it.
         secret = urlsplit(address).scheme == "https"
         self.tunnel_headers, self.headers = (login, {}) if secret else ({}, login)
