@@ -315,8 +315,10 @@ def test_the_way_to_one_score_is_chosen_by_what_tells_right_from_wrong_and_is_ke
 
 def test_the_walks_that_nobody_asked_for_are_as_many_as_take_seconds() -> None:
     scored, bare = synthetic_pool(problems=60, candidates=4), synthetic_pool(problems=400, candidates=2)
-    votes = replace(bare, problems=tuple(
-        replace(p, candidates=tuple(replace(c, score=None, step_scores=()) for c in p.candidates)) for p in bare.problems
-    ))  # fmt: skip
+    unscored = [
+        replace(p, candidates=tuple(replace(c, score=None, step_scores=()) for c in p.candidates))
+        for p in bare.problems
+    ]
+    votes = replace(bare, problems=tuple(unscored))
     assert [orders_of(pool, "last") for pool in (scored, bare, votes)] == [50, 10, 37]
     assert calibrate(scored, budgets=(4,), hold_out=0) == calibrate(scored, budgets=(4,), hold_out=0, orders=50)
