@@ -1,5 +1,7 @@
 """Test-time scaling (TTS) for language models: search, verify and revise under a hard budget."""
 
+from tts_plugins._internal.config import configured_classes as _configured_classes
+from tts_plugins._internal.signatures import explain_calls as _explain_calls
 from tts_plugins._version import __version__
 from tts_plugins.budget import Budget, Limits
 from tts_plugins.engine import (
@@ -65,3 +67,5 @@ __all__ = [
     "solve_stream",
     "solve_sync",
 ]
+
+_explain_calls([Budget, Escalation, Ledger, Limits, *_configured_classes()])

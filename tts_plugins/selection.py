@@ -140,6 +140,24 @@ def spread(candidates: Sequence[Scored], k: int) -> list[Scored]:
     return chosen
 
 
+def ranked(best: Scored, candidates: Sequence[Scored]) -> list[Scored]:
+    """Return the chosen candidate, then those with another text, and then repetitions.
+
+    They are ordered by score; without scores, by how many gave the same answer.
+    """
+    votes = [c.vote for c in candidates if c.vote is not None]
+
+    def worth(candidate: Scored) -> tuple[float, int, int]:
+        score = -1.0 if candidate.score is None else candidate.score
+        return (-score, -votes.count(candidate.vote) if candidate.vote is not None else 0, candidate.index)
+
+    first, again, said = [best], list[Scored](), {str(best.text)}
+    for candidate in sorted((c for c in candidates if c.id != best.id), key=worth):
+        (again if candidate.text in said else first).append(candidate)
+        said.add(str(candidate.text))
+    return first + again
+
+
 def leaders(candidates: Sequence[Scored], votes: Mapping[str, float]) -> list[str]:
     """The groups in first place of a tally of these candidates, the winner first; more than one is a tie.
 

@@ -62,6 +62,10 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
     _carrier: Carrier = PrivateAttr()
     _leaves: Leaves = PrivateAttr(default_factory=Leaves)
 
+    @called_as("scale(chain, n=8)")
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+
     def model_post_init(self, context: Any) -> None:
         """Check what can be checked before the first call."""
         super().model_post_init(context)

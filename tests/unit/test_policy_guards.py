@@ -17,7 +17,7 @@ from tts_plugins.bench import replay_sync
 from tts_plugins.cli import main
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models.replay import ReplayModel, recorded_answer
-from tts_plugins.policies import ComputeOptimal, LearnedStopping, calibrate, held_out
+from tts_plugins.policies import Abstention, ComputeOptimal, LearnedStopping, calibrate, held_out
 from tts_plugins.policies._calibration.larger_model import LargerPool, classes
 from tts_plugins.policies._calibration.options import sampling
 from tts_plugins.policies._calibration.replayed_trials import Trials
@@ -400,3 +400,34 @@ def test_a_loss_above_the_bound_on_the_problems_held_out_is_told() -> None:
     for pool, told in ((settled, False), (replace(settled, problems=mixed), True)):
         plan = calibrate(pool, budgets=(9,), target=0.05).plans[0]
         assert any("more than the fit's bound" in note for note in plan.notes) is told
+
+
+# Arguments of another kind
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: LearnedStopping.fit(POOL, n=4, target=0.1, seed=-1), "seed=-1"),
+        (lambda: LearnedStopping.fit(7, n=4, target=0.1), "records=7 must be a list"),  # type: ignore[arg-type]
+        (lambda: LearnedStopping.fit(["x"], n=4, target=0.1), "which is not a PoolProblem"),  # type: ignore[list-item]
+        (lambda: LearnedStopping.frontier(POOL, n=4, prices=1e-4), "prices=0.0001 must be a list"),  # type: ignore[arg-type]
+        (lambda: calibrate(POOL, seed=-1), "seed=-1"),
+        (lambda: calibrate(POOL, budgets=8), "budgets=8 must be a list"),  # type: ignore[arg-type]
+        (lambda: calibrate(POOL, options=SelfConsistency(n=2)), "options=.* must be a list"),  # type: ignore[arg-type]
+        (lambda: held_out("samples.jsonl"), "is not a Pool"),  # type: ignore[arg-type]
+        (lambda: Abstention.of_pool("samples.jsonl", BestOfN(n=2)), "is not a Pool"),  # type: ignore[arg-type]
+        (lambda: Abstention.of_pool(POOL, "best-of-n"), "is not a strategy"),  # type: ignore[arg-type]
+        (lambda: Abstention.fit(["x"] * 9, [True] * 9), "confidence='x' must be a number"),  # type: ignore[list-item]
+        (lambda: Abstention.fit(0.9, True), "confidences=0.9 must be a list"),  # type: ignore[arg-type]
+        (lambda: ComputeOptimal(plans="x"), "plans='x' must be a list"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_an_argument_of_another_kind_is_refused_by_name(call: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        call()
+
+
+def test_numpy_s_arrays_serve_as_lists() -> None:
+    found = Abstention.fit(np.full(60, 0.9, dtype=np.float32), np.ones(60, dtype=bool))  # type: ignore[arg-type]
+    assert found.answered == 60

@@ -7,8 +7,9 @@ single call says, and hands them to `solve`. Where the framework makes the calls
 from tts_plugins._concurrency.forks import lock, renew
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.http_errors import shown_address
-from tts_plugins._internal.signatures import required_parameters, signature_of, takes
+from tts_plugins._internal.signatures import called_as, check_names, required_parameters, signature_of, takes
 from tts_plugins._internal.threads import call_user, in_thread
+from tts_plugins._internal.tool_calls import text_of
 from tts_plugins._internal.values import as_plain_number, field, fields_of, is_number, is_whole, listed
 from tts_plugins.adapters._all_failed import original_of, raised_for
 from tts_plugins.adapters._charge import causes_of, charge_of
@@ -37,7 +38,7 @@ from tts_plugins.adapters._texts import Text, Unparsed, answer_key, as_key, pars
 from tts_plugins.adapters._verifying import FunctionVerifier, Judging, metered_verifier
 from tts_plugins.engine.solve import default_profile
 from tts_plugins.models.stepping import Stepping
-from tts_plugins.options import called_as, check_names, check_placed
+from tts_plugins.options import check_placed
 from tts_plugins.strategies.escalation import REVISING, STEPWISE
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
@@ -99,5 +100,6 @@ __all__ = [
     "shown_address",
     "signature_of",
     "takes",
+    "text_of",
     "was_given",
 ]

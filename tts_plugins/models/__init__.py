@@ -1,5 +1,6 @@
 """Generators: adapters around somebody's server, function or local weights."""
 
+from tts_plugins._internal.signatures import explain_calls as _explain_calls
 from tts_plugins.models._chat.step_format import StepSettings
 from tts_plugins.models.callable import CallableModel
 from tts_plugins.models.embedding import EmbeddingModel, LocalEmbeddingModel
@@ -19,3 +20,5 @@ __all__ = [
     "StepSettings",
     "recorded_answer",
 ]
+
+_explain_calls(globals()[name] for name in __all__)

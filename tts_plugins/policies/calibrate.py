@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.policies._base import check_list
 from tts_plugins.policies._stopping.fit_inputs import check_confidence
 from tts_plugins.policies.abstention import Abstention, check_risk
 from tts_plugins.policies.aggregates import best_aggregate
@@ -103,6 +104,9 @@ def calibrate(
 
     check_count("calibrate", "bins", bins)
     check_count("calibrate", "orders", orders)
+    check_count("calibrate", "seed", seed, least=0)
+    for name, many in (("budgets", budgets or ()), ("options", options or ()), ("measured", measured)):
+        check_list("calibrate", name, many)
     if price is not None and target is not None:
         raise ConfigurationError("calibrate: give either price= or target=, not both")
     for name, value in (("price", price), ("target", target), ("extra_tokens", extra_tokens)):
@@ -158,6 +162,7 @@ def held_out(
     from tts_plugins.policies._calibration import inputs
 
     share = inputs.held_out_share(hold_out, abstain_risk)
+    inputs.check_pool(pool)
     return inputs.held_apart(inputs.usable_problems(pool, "last")[0], share, seed)[1]
 
 

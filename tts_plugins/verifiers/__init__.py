@@ -1,5 +1,6 @@
 """What scores candidates."""
 
+from tts_plugins._internal.signatures import explain_calls as _explain_calls
 from tts_plugins.errors import SandboxUnavailable
 from tts_plugins.verifiers._sandbox.probe import Sandbox, find_sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
@@ -67,3 +68,5 @@ __all__ = [
     "preset",
     "sandbox_kind",
 ]
+
+_explain_calls(globals()[name] for name in __all__)

@@ -53,6 +53,8 @@ def code_of(error: BaseException) -> int:
     if isinstance(error, AllCandidatesFailed):  # of the first cause, where that says more
         cause = error.__cause__
         return 5 if cause is None or isinstance(cause, AllCandidatesFailed) else max(code_of(cause), 4)
+    if isinstance(error, OSError) and error.filename is not None:
+        return 6
     return next((code for kinds, code in _CODES if isinstance(error, kinds)), 1)
 
 

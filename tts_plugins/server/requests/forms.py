@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,48 +25,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return plain(vars(value)) if hasattr(value, "__dict__") else value
-
-
-def text_of(message: Any, text: str) -> str:
-    """Return what a message says, for votes and verifiers: its text, and then its tool calls as JSON.
-
-    Two candidates that call the same tools with the same arguments agree.
-    """
-    calls = []
-    for call in field(message, "tool_calls") or ():
-        function, custom = field(call, "function"), field(call, "custom")
-        if function is not None:
-            calls.append({"name": field(function, "name"), "args": _arguments(field(function, "arguments"))})
-        elif custom is not None:
-            calls.append({"name": field(custom, "name"), "args": field(custom, "input")})
-    if (function := field(message, "function_call")) is not None:
-        calls.append({"name": field(function, "name"), "args": _arguments(field(function, "arguments"))})
-    if not calls:
-        return text
-    made = json.dumps(calls, sort_keys=True, ensure_ascii=False)
-    return f"{text}\n\n```json\n{made}\n```" if text.strip() else made
-
-
-def _arguments(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return text
-
-
-def ranked(result: Result, best: Scored) -> list[Scored]:
-    """Return the candidates, best first: the chosen one, those that say something else, and then those that repeat."""
-    votes = [c.answer for c in result.candidates if c.answer is not None]
-
-    def worth(candidate: Scored) -> tuple[float, int, int]:
-        score = -1.0 if candidate.score is None else candidate.score
-        return (-score, -votes.count(candidate.answer) if candidate.answer is not None else 0, candidate.index)
-
-    first, again, said = [best], list[Scored](), {str(best.text)}
-    for candidate in sorted((c for c in result.candidates if c.id != best.id), key=worth):
-        (again if candidate.text in said else first).append(candidate)
-        said.add(str(candidate.text))
-    return first + again
 
 
 def completion_of(name: str, model: str, choices: Sequence[Json], usage: Usage, tts: Json, base: Json) -> Json:
