@@ -9,8 +9,8 @@ from typing import Any
 from openai.types import responses as types
 from openai.types.responses import Response
 
-from tts_plugins.adapters import field, listed
-from tts_plugins_openai._forms import pieces_of, plain
+from tts_plugins.adapters import field, listed, pieces_of
+from tts_plugins_openai._forms import plain
 
 
 def events_of(response: Response) -> Iterator[Any]:
