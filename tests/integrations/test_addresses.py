@@ -130,3 +130,13 @@ def test_a_process_verifier_reads_what_is_compressed_unasked(transport: str) -> 
 
     with RawServer(packed) as server:
         assert scored(server.base_url).best.score == 0.9
+
+
+def test_a_wrong_address_of_serve_does_not_show_its_login(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("typer")
+    from tts_plugins.cli import main
+
+    for scheme in ("htp", "ws", ""):
+        assert main(["serve", "--base-url", f"{scheme}://alice:{PASSWORD}@h/v1", "--port", "0", "--model", "m"]) == 2
+        err = capsys.readouterr().err
+        assert PASSWORD not in err and "--base-url" in err and "ServerSettings" not in err

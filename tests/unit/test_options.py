@@ -62,6 +62,8 @@ async def test_every_entrance_refuses_a_misspelt_name_and_says_which_is_meant() 
         await solve("q", **given)
     with pytest.raises(UnknownSettingError, match=says):
         await solve_many([], **given)
+    with pytest.raises(UnknownSettingError, match=r"'n' is a setting of the strategy; write strategy=BestOfN\(n=8\)"):
+        solve_sync("q", **{**given, "n": 8})
     with pytest.raises(ConfigurationError, match="solve: model=None"):
         solve_sync("q", **{})  # type: ignore[typeddict-item]
 
