@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies._base import check_list
-from tts_plugins.policies._stopping.fit_inputs import check_confidence
-from tts_plugins.policies.abstention import Abstention, check_risk
+from tts_plugins.policies.abstention import Abstention
 from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import SIGNALS, Signal
@@ -104,27 +103,13 @@ def calibrate(
     from tts_plugins.policies._calibration.table import Goal
 
     check_count("calibrate", "bins", bins)
-    if orders is not None:
-        check_count("calibrate", "orders", orders)
     check_count("calibrate", "seed", seed, least=0)
-    for name, many in (("budgets", budgets or ()), ("options", options or ()), ("measured", measured)):
-        check_list("calibrate", name, many)
-    if price is not None and target is not None:
-        raise ConfigurationError("calibrate: give either price= or target=, not both")
-    for name, value in (("price", price), ("target", target), ("extra_tokens", extra_tokens)):
-        if value is not None and not inputs.is_amount(value):
-            raise ConfigurationError(f"calibrate: {name}={value!r} must be a number from 0")
-    check_confidence("calibrate", confidence)
-    if abstain_risk is not None:
-        check_risk("calibrate", abstain_risk, confidence)
-        if larger is not None:
-            raise ConfigurationError(
-                f"calibrate: abstain_risk={abstain_risk!r} with larger=: a threshold for two models is not fitted; "
-                "solve the problems with the policy, and use Abstention.fit(confidences, right)"
-            )
-    for name, count in (("wave", None if wave == "auto" else wave), ("batch", batch)):
-        if count is not None:
-            check_count("calibrate", name, count)
+    inputs.check_counts(orders=orders, batch=batch, wave=None if wave == "auto" else wave)
+    for name, many in (("budgets", budgets), ("options", options), ("measured", measured)):
+        if many is not None:
+            check_list("calibrate", name, many)
+    inputs.check_goal(price, target, confidence, extra_tokens)
+    inputs.check_abstaining(abstain_risk, confidence, larger)
     if signal is not None and signal not in SIGNALS:
         raise ConfigurationError(
             f"calibrate: signal={signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
