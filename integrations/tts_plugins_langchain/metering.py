@@ -33,20 +33,21 @@ SCALED = "tts-plugins-scaled"
 """The `_llm_type` of a model that searches inside: its own run is not a call, those inside it are."""
 
 
-class MeterHandler(BaseCallbackHandler):
-    """A meter as a LangChain handler; it belongs to one candidate or verification.
+class MeterHandler(Meter, BaseCallbackHandler):
+    """A meter that is a LangChain handler, too.
 
     `raise_error`: what it raises stops the call. `run_inline`: it runs before other handlers, in the caller's context.
 
-    Args:
+    Attributes:
         details: those of its search, which keeps what a provider tells beyond counts.
+        sample: which candidate it is of, for a cache: outermost search first.
     """
 
+    __slots__ = ("details", "sample")
+    details: UsageDetails
+    sample: str
     raise_error = True
     run_inline = True
-
-    def __init__(self, meter: Meter, details: UsageDetails | None = None) -> None:
-        self.meter, self.details = meter, details
 
     # Chains, retrievers, agents and tools cost nothing by themselves. LangChain asks for each of their events.
     ignore_chain = ignore_retriever = ignore_agent = True
@@ -79,9 +80,9 @@ class MeterHandler(BaseCallbackHandler):
         """Charge what it took."""
         choices = [choice for group in response.generations for choice in group]
         counts, cached = counts_of(response), from_cache(choices)
-        if self.details is not None and not cached and self.meter.knows(run_id):
+        if not cached and self.knows(run_id):
             self.details.add(counts.usage)
-        self.meter.end(
+        self.end(
             run_id,
             prompt_tokens=counts.prompt,
             completion_tokens=counts.completion,
@@ -93,7 +94,7 @@ class MeterHandler(BaseCallbackHandler):
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Charge what it may have taken: a refusal costs a call and no tokens, anything else its reserve."""
-        self.meter.fail(run_id, _charge(error))
+        self.fail(run_id, _charge(error))
 
     def _start(
         self,
@@ -105,7 +106,7 @@ class MeterHandler(BaseCallbackHandler):
     ) -> None:
         name = params.get("model") or params.get("model_name") or metadata.get("ls_model_name") or params.get("_type")
         choices = params.get("n")
-        self.meter.start(
+        self.start(
             run_id,
             Call(
                 model=str(name or "model"),
@@ -121,6 +122,12 @@ class MeterHandler(BaseCallbackHandler):
 
 
 register_configure_hook(METERED, inheritable=True)
+
+
+def sample_here() -> str:
+    """Return which candidate this runs for, outermost search first; empty outside of any."""
+    handler = METERED.get()
+    return "" if handler is None else handler.sample
 
 
 def _is_news(record: logging.LogRecord) -> bool:
