@@ -18,6 +18,8 @@ from tts_plugins.adapters import lock, renew
 from tts_plugins_langchain.metering import sample_here
 
 M = TypeVar("M")
+
+
 class SampleCache(BaseCache):
     """A cache of yours, with the candidate's number in the key.
 
