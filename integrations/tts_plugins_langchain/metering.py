@@ -16,8 +16,8 @@ from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import Generation, LLMResult
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import LLMResult
 from langchain_core.tracers.context import register_configure_hook
 
 from tts_plugins.adapters import charge_of
@@ -25,7 +25,7 @@ from tts_plugins.errors import Charge
 from tts_plugins.metering import Call, Meter
 from tts_plugins_langchain._io.conversion import openai_messages
 from tts_plugins_langchain._io.parts import LIMITS, limit_in
-from tts_plugins_langchain._io.usage import UsageDetails, choice_was_cut, counts_of, from_cache, message_of
+from tts_plugins_langchain._io.usage import UsageDetails, counts_of, from_cache, message_of, was_cut
 from tts_plugins_langchain._io.values import said_in
 
 METERED: ContextVar[MeterHandler | None] = ContextVar("tts_plugins_langchain_meter", default=None)
@@ -78,8 +78,9 @@ class MeterHandler(Meter, BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Charge what it took."""
-        choices = [choice for group in response.generations for choice in group]
-        counts, cached = counts_of(response), from_cache(choices)
+        choices = [(choice, message_of(choice)) for group in response.generations for choice in group]
+        messages = [message for _, message in choices if message is not None]
+        counts, cached = counts_of(response), len(messages) == len(choices) and from_cache(messages)
         if not cached and self.knows(run_id):
             self.details.add(counts.usage)
         self.end(
@@ -87,8 +88,11 @@ class MeterHandler(Meter, BaseCallbackHandler):
             prompt_tokens=counts.prompt,
             completion_tokens=counts.completion,
             cached_tokens=counts.cached,
-            texts=[_said(choice) for choice in choices],
-            truncated=[choice_was_cut(choice) for choice in choices],
+            texts=[choice.text if message is None else _said(message) for choice, message in choices],
+            truncated=[
+                was_cut(choice.generation_info, None if message is None else message.response_metadata)
+                for choice, message in choices
+            ],
             cached=cached,
         )
 
@@ -149,10 +153,7 @@ def _own_limit(serialized: Mapping[str, Any]) -> int | None:
     return limit_in({"max_tokens": int(values[0])}) if values else None
 
 
-def _said(choice: Generation) -> str:
-    message = message_of(choice)
-    if message is None:
-        return choice.text
+def _said(message: AIMessage) -> str:
     calls = "".join(f"{call['name']}{json.dumps(call['args'], default=str)}" for call in message.tool_calls)
     return f"{said_in(message)}{message.additional_kwargs.get('reasoning_content') or ''}{calls}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, Never, TypeVar, Unpack, cast
+from typing import Any, Never, Unpack, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.base import coerce_to_runnable
@@ -29,7 +29,6 @@ from tts_plugins_langchain._runs import Runs, passing_on
 from tts_plugins_langchain._search import Search
 from tts_plugins_langchain._settings import SPECS
 
-F = TypeVar("F", bound=Callable[..., Any])
 _MOST_THREADS = 256
 
 _NO_STEPS = (
@@ -102,7 +101,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
             box.append(self._solved(input, config, kwargs))
             return output_of(box[0])
 
-        self._call_with_config(_read_once(run), input, config)
+        self._call_with_config(_of_one_call(run), input, config)
         return box[0]
 
     async def asolve(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Result:
@@ -113,7 +112,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
             box.append(await self._asolved(input, config, kwargs))
             return output_of(box[0])
 
-        await self._acall_with_config(_read_once(run), input, config)
+        await self._acall_with_config(_of_one_call(run), input, config)
         return box[0]
 
     def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any | None) -> Iterator[Output]:
@@ -123,7 +122,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
             for each in inputs:
                 yield cast(Output, output_of(self._solved(each, config, kwargs)))
 
-        yield from self._transform_stream_with_config(iter([input]), run, config)
+        yield from self._transform_stream_with_config(iter([input]), _of_one_call(run), config)
 
     async def astream(
         self, input: Input, config: RunnableConfig | None = None, **kwargs: Any | None
@@ -137,7 +136,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         async def inputs() -> AsyncIterator[Input]:
             yield input
 
-        async for output in self._atransform_stream_with_config(inputs(), run, config):
+        async for output in self._atransform_stream_with_config(inputs(), _of_one_call(run), config):
             yield output
 
     def batch(
@@ -256,7 +255,7 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
 _INPUT_AND_CONFIG = inspect.signature(lambda input, config: None)
 
 
-def _read_once(run: F) -> F:
+def _of_one_call(run: Callable[[Any, RunnableConfig], Any]) -> Any:
     """Spare LangChain to read the signature of a function that is made for one call, which it would do twice."""
     vars(run)["__signature__"] = _INPUT_AND_CONFIG
     return run
