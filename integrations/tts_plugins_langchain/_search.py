@@ -41,6 +41,8 @@ from tts_plugins_langchain._verifying import verifier_of
 from tts_plugins_langchain.caching import samples_apart
 from tts_plugins_langchain.metering import METERED, MeterHandler, sample_here
 
+_VOTE = parsed_only(answer_key(vote_of))
+
 
 class Search(BaseSearch[Sample]):
     """One search over a target.
@@ -81,7 +83,8 @@ class Search(BaseSearch[Sample]):
         """Those of any search; a global cache keeps samples apart until it has ended."""
         samples_apart.begin()
         self._apart = True
-        return {**super().arguments(), "answer": parsed_only(answer_key(self.settings.answer or vote_of))}
+        own = self.settings.answer
+        return {**super().arguments(), "answer": _VOTE if own is None else parsed_only(answer_key(own))}
 
     def model_name(self) -> str | None:
         """The name of the chat model in the target, where there is one alone."""
@@ -218,16 +221,16 @@ class Search(BaseSearch[Sample]):
         meter.details, meter.sample = self.details, self._salt
         if sample is not None:
             meter.sample += f"/{sample.place}" + ("" if self.settings.seed is None else f"@{self.settings.seed}")
-        entered = meter, METERED.get(), var_child_runnable_config.get()
+        meter.around, meter.config = METERED.get(), var_child_runnable_config.get()
         METERED.set(meter)
-        return entered
+        return meter
 
-    def leave(self, entered: Any) -> None:
+    def leave(self, entered: MeterHandler) -> None:
         """Set what was there before, the surrounding config too; not in a task that closes the coroutine of another."""
-        meter, around, config = entered
-        if METERED.get() is meter:
-            METERED.set(around)
-            var_child_runnable_config.set(config)
+        if METERED.get() is entered:
+            METERED.set(entered.around)
+            var_child_runnable_config.set(entered.config)
+        entered.around = entered.config = None
 
     def where(self, sample: Sample) -> str:
         """The target and the candidate's number."""

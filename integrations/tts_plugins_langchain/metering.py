@@ -18,6 +18,7 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import LLMResult
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.context import register_configure_hook
 
 from tts_plugins.adapters import charge_of
@@ -41,9 +42,12 @@ class MeterHandler(Meter, BaseCallbackHandler):
     Attributes:
         details: those of its search, which keeps what a provider tells beyond counts.
         sample: which candidate it is of, for a cache: outermost search first.
+        around, config: the handler and the config that stand around it, while it is entered.
     """
 
-    __slots__ = ("details", "sample")
+    __slots__ = ("around", "config", "details", "sample")
+    around: MeterHandler | None
+    config: RunnableConfig | None
     details: UsageDetails
     sample: str
     raise_error = True

@@ -21,7 +21,7 @@ from tts_plugins_langchain._io.attempt_inputs import Carrier, Target
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
 from tts_plugins_langchain._io.messages import output_of
-from tts_plugins_langchain._io.parts import Leaves, forms_of, leaves_of, model_names_of, output_tokens_of
+from tts_plugins_langchain._io.parts import Leaves, forms_of, leaves_of
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.variants import varied
@@ -195,8 +195,9 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: passing_on(varied(bound)).invoke(asked, inner, **kwargs),
                 ainvoke=lambda asked, inner: passing_on(varied(bound)).ainvoke(asked, inner, **kwargs),
-                output_tokens=lambda: output_tokens_of(bound, kwargs),
-                models=lambda: model_names_of(bound, kwargs, config),
+                bound=bound,
+                arguments=kwargs,
+                config=config,
             ),
             problem=problem_of(input, **forms_of(leaves)),
             settings=settings,
