@@ -37,9 +37,8 @@ def check(output: str) -> float:
 
 def chat(server: LoopbackServer, **settings: Any) -> ChatOpenAI:
     """A real client of the server; its own retries are off."""
-    return ChatOpenAI(
-        model="m", base_url=server.base_url, api_key="-", **{"max_tokens": 24, "max_retries": 0, **settings}
-    )
+    settings = {"model": "m", "max_tokens": 24, "max_retries": 0, **settings}
+    return ChatOpenAI(base_url=server.base_url, api_key="-", **settings)
 
 
 def chain_of(model: Any) -> Any:

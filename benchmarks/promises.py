@@ -22,7 +22,8 @@ from benchmarks._files import write_json
 from benchmarks._pools.drawn import AS_RECORDED, KINDS, VOTES, Population, draw
 from benchmarks._pools.ground import Ground, fitted, geometric
 from benchmarks._pools.procedures import compared
-from benchmarks._pools.recorded_promises import from_recorded, on_recorded
+from benchmarks._pools.recorded_promises import from_recorded
+from benchmarks._pools.shipped import on_recorded
 from tts_plugins.metrics import clustered_bootstrap, wilson
 from tts_plugins.policies import LearnedStopping, calibrate
 from tts_plugins.policies._calibration.replayed_trials import Sampling
@@ -42,9 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--targets", default="0.01,0.02,0.05", metavar="X,X,…", help="most accuracy to lose")
     parser.add_argument("--confidence", type=float, default=0.9, metavar="X", help="with which they are kept")
     parser.add_argument("--kind", choices=list(KINDS), action="append", help="of pools; all if left out")
+    parser.add_argument("--as-recorded", action="store_true", help="only kinds with the moments of recorded pools")
     parser.add_argument("--n", type=int, default=40, metavar="N", help="candidates of a problem")
     parser.add_argument("--orders", type=int, default=40, metavar="N", help="walks through each problem in a fit")
-    parser.add_argument("--shipped", type=Path, metavar="DIR", help="the shipped rules on the recorded pools there")
+    parser.add_argument("--shipped", type=Path, nargs="+", metavar="DIR", help="the shipped rules on the pools there")
     parser.add_argument("--calibrate", action="store_true", help="fit by `calibrate`, with its way to choose")
     parser.add_argument("--recorded", type=Path, metavar="DIR", help="problems drawn from the recorded pools there")
     parser.add_argument("--procedures", action="store_true", help="other procedures beside the one that is built")
@@ -53,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.short:
         given.draws, given.problems, given.targets, given.n = 3, "60", "0.05", 16
+    if given.as_recorded:
+        given.kind = list(AS_RECORDED)
     if given.recorded:
         rows = list(from_recorded(given))
     elif given.procedures:

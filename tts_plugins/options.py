@@ -6,12 +6,9 @@ To add a setting that `solve` and all adapters take, add it to `CommonOptions` (
 
 from __future__ import annotations
 
-import difflib
-import functools
-import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, ParamSpec, Required, TypedDict, TypeVar
+from typing import Any, Literal, Required, TypedDict
 
 from tts_plugins._internal.values import is_whole
 from tts_plugins._trace.recorder import Listener
@@ -23,8 +20,6 @@ from tts_plugins.ledger import Ledger
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier
 from tts_plugins.types import OnAbstain
 
-P = ParamSpec("P")
-R = TypeVar("R")
 OnExhausted = Literal["return", "raise"]
 PROFILE_VARIABLE = "TTS_PLUGINS_PROFILE"
 """The environment variable that names the profile of solves and wrappers which are given none."""
@@ -86,32 +81,6 @@ def check_common(owner: str, given: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"{owner}: on_abstain={on_abstain!r} is not known; use 'none', 'raise' or 'escalate'")
 
 
-def called_as(example: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function so that arguments that do not fit its signature are an error which shows how to call it.
-
-    Args:
-        example: the call to write: "Scaled(module, n=8)".
-
-    Raises:
-        UnknownSettingError: by the function, in the place of Python's bare `TypeError`, which it is too.
-    """
-
-    def decorated(function: Callable[P, R]) -> Callable[P, R]:
-        signature = inspect.signature(function)
-
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise UnknownSettingError(f"{example.partition('(')[0]}: {error}; write {example}") from None
-            return function(*args, **kwargs)
-
-        return call
-
-    return decorated
-
-
 def check_placed(call: str, placed: Sequence[Any]) -> None:
     """Check that no setting was given by its place in a call.
 
@@ -144,15 +113,3 @@ def _meant(value: Any) -> str:
 def _short(value: Any) -> str:
     name = getattr(value, "__name__", None)
     return name if isinstance(name, str) else f"{value!r:.80}"
-
-
-def check_names(owner: str, given: Collection[str], known: Collection[str]) -> None:
-    """Check the names of settings.
-
-    Raises:
-        UnknownSettingError: one is not known; the message has the one that may be meant, and all that are known.
-    """
-    for name in sorted([name for name in given if name not in known]):
-        near = difflib.get_close_matches(name, sorted(known), 1)
-        meant = f"did you mean {near[0]!r}? Or " if near else ""
-        raise UnknownSettingError(f"{owner}: {name!r} is not a setting; {meant}use one of {', '.join(sorted(known))}")

@@ -30,32 +30,10 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Candidate, Scored
 
 __all__ = [
-    "AGGREGATES",
-    "Aggregate",
-    "Ballots",
-    "RelatedKey",
-    "Relation",
-    "Select",
-    "aggregate",
-    "best",
-    "check_aggregate",
-    "choose",
-    "fallback",
-    "first_two",
-    "group_of",
-    "grouped",
-    "groups_of",
-    "has_content",
-    "leaders",
-    "majority_vote",
-    "prefer_content",
-    "semantic_entropy",
-    "spread",
-    "tally",
-    "top",
-    "weighted_vote",
-    "with_content",
-]
+    "AGGREGATES", "Aggregate", "Ballots", "RelatedKey", "Relation", "Select", "aggregate", "best", "check_aggregate",
+    "choose", "fallback", "first_two", "group_of", "grouped", "groups_of", "has_content", "leaders", "majority_vote",
+    "prefer_content", "semantic_entropy", "spread", "tally", "top", "weighted_vote", "with_content",
+]  # fmt: skip
 
 Aggregate = Literal["last", "min", "prod", "mean"]
 AGGREGATES: tuple[Aggregate, ...] = ("last", "min", "prod", "mean")
@@ -138,6 +116,24 @@ def spread(candidates: Sequence[Scored], k: int) -> list[Scored]:
             chosen.append(nearest)
             taken[nearest.parent] += 1
     return chosen
+
+
+def ranked(best: Scored, candidates: Sequence[Scored]) -> list[Scored]:
+    """Return the chosen candidate, then those with another text, and then repetitions.
+
+    They are ordered by score; without scores, by how many gave the same answer.
+    """
+    votes = [c.vote for c in candidates if c.vote is not None]
+
+    def worth(candidate: Scored) -> tuple[float, int, int]:
+        score = -1.0 if candidate.score is None else candidate.score
+        return (-score, -votes.count(candidate.vote) if candidate.vote is not None else 0, candidate.index)
+
+    first, again, said = [best], list[Scored](), {str(best.text)}
+    for candidate in sorted((c for c in candidates if c.id != best.id), key=worth):
+        (again if candidate.text in said else first).append(candidate)
+        said.add(str(candidate.text))
+    return first + again
 
 
 def leaders(candidates: Sequence[Scored], votes: Mapping[str, float]) -> list[str]:

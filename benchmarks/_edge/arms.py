@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tts_plugins import BestOfN, Escalation, Ladder, Revision, Scored, SelfConsistency
+from tts_plugins import BestOfN, Ladder, Revision, Scored, SelfConsistency
 from tts_plugins.policies import Rung
 from tts_plugins.stopping import Rule, Threshold
-from tts_plugins.strategies.escalation import Escalating
 
 Size = Literal["small", "large"]
 
@@ -62,19 +61,21 @@ def _first(n: int) -> Callable[[Any, Any], Any]:
 
 
 def _greedy_first(_: Any, sampled: Any) -> Any:
-    then = Escalation(model=sampled, strategy=BestOfN(n=15, stop=Threshold(1.0)))
-    return Escalating(first=BestOfN(n=1), then=then, below=1.0)
+    return _until_passed(BestOfN(n=1), Rung(strategy=BestOfN(n=15, stop=Threshold(1.0)), model=sampled))
 
 
 def _all_of_it(_: Any, sampled: Any) -> Any:
     """Greedy, revised once on what the check says, then samples until one passes or no sample gets better."""
     first = Revision(chains=1, rounds=2, select="best", stop=Threshold(1.0))
-    then = Escalation(model=sampled, strategy=BestOfN(n=14, stop=PassOrGiveUp(patience=6)))
-    return Escalating(first=first, then=then, below=1.0)
+    return _until_passed(first, Rung(strategy=BestOfN(n=14, stop=PassOrGiveUp(patience=6)), model=sampled))
 
 
 def _handed_on(large: Any, _: Any) -> Any:
-    return Escalating(first=BestOfN(n=4, stop=Threshold(1.0)), then=Escalation(model=large), below=1.0)
+    return _until_passed(BestOfN(n=4, stop=Threshold(1.0)), Rung(strategy=BestOfN(n=1), model=large))
+
+
+def _until_passed(*rungs: Any) -> Ladder:
+    return Ladder(rungs, signal="confidence", enough=1.0)
 
 
 ARMS: tuple[Arm, ...] = (

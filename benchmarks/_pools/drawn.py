@@ -48,15 +48,19 @@ KINDS = {
     "sharp scores": Kind(ease=(1, 1), wrong=(12, 0.5), scores=((6, 1.5), (1.5, 4))),
     "blurred scores": Kind(ease=(1, 1), wrong=(12, 0.5), scores=((4, 3), (3, 4))),
     "exact checks": Kind(ease=(0.8, 1.8), wrong=(30, 0.3), exact=True),
-    # The moments of recorded pools: the mean and the variance, over problems, of the share of right samples, and how
+    # The moments of recorded pools: the mean and the variance, over problems, of the chance of a right sample, and how
     # often two wrong samples of a problem agree. Models are nearly sure of most problems, or nearly lost: the chances
-    # are U-shaped, or lean to one end, unlike those above.
+    # are U-shaped, or lean to one end, unlike those above. The last four are of `benchmarks.public_pools`: dates by
+    # GPT-3.5, and GPQA Diamond and MATH-500 with the mean over all reasoning models.
     "as Game of 24": Kind(ease=(0.21, 5.05), wrong=(60, 0.35)),
     "as MATH": Kind(ease=(0.36, 0.46), wrong=(30, 0.24)),
     "as last letters": Kind(ease=(0.28, 0.07), wrong=(3, 0.41)),
+    "as dates": Kind(ease=(0.21, 0.13), wrong=(18, 0.05)),
+    "as GPQA": Kind(ease=(0.46, 0.24), wrong=(3, 0.51)),
+    "as MATH-500": Kind(ease=(0.68, 0.031), wrong=(3, 1.07)),
 }
 VOTES = ("even", "easy", "hard", "two groups", "popular errors", "four choices")
-AS_RECORDED = ("as Game of 24", "as MATH", "as last letters")
+AS_RECORDED = ("as Game of 24", "as MATH", "as last letters", "as dates", "as GPQA", "as MATH-500")
 
 
 def draw(name: str, problems: int, n: int, seed: int) -> Pool:

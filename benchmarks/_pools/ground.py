@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from tts_plugins.metrics import clustered_bootstrap
 from tts_plugins.policies import LearnedStopping
 from tts_plugins.policies._calibration.options import sampling
 from tts_plugins.policies._calibration.replayed_trials import Sampling, Trials, select_of
@@ -28,14 +30,15 @@ class Ground:
         full, own = self._run(select, None), self._run(select, rule)
         return full[0] - own[0], full[1] / own[1]
 
-    def shipped(self, select: Select, rule: Rule) -> dict[str, float]:
-        """Accuracy lost to all samples; how many times fewer samples and tokens; rounds. In the waves of the rule."""
+    def shipped(self, select: Select, rule: Rule) -> dict[str, Any]:
+        """Accuracy lost to all samples, paired by problem; times fewer samples and tokens; rounds, in its own waves."""
         full, own = (
             self._trials.outcome(s, self._trials.stops_at(s), 0)
             for s in (sampling(select, self.n, stop, None) for stop in (None, rule))
         )
+        lost = clustered_bootstrap(self._trials.by_problem(full.right - own.right))
         return {
-            "lost": float(full.right.mean() - own.right.mean()), "rounds": float(own.rounds.mean()),
+            "lost": lost.value, "interval": (lost.low, lost.high), "rounds": float(own.rounds.mean()),
             "samples": float(full.samples.mean() / own.samples.mean()),
             "tokens": float(full.tokens.mean() / own.tokens.mean()),
         }  # fmt: skip

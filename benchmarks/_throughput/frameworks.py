@@ -11,7 +11,9 @@ Four ways are measured in turns, with the same requests through the same client:
 The first three tell how often Python's collector looked for garbage, too: `python -m benchmarks._throughput.frameworks`
 prints that alone, for one crowd, which does not depend on how busy the machine is.
 
-All of them send samples that a cache keeps apart: DSPy needs a `rollout_id` and a temperature for that.
+Each is measured twice: with a function of microseconds as verifier, and with a judge that is a chain or a module of its
+own, so that 16 requests make a search. All of them send samples that a cache keeps apart: DSPy needs a `rollout_id` and
+a temperature for that.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from typing import Any
 
 from benchmarks._rows import Row
 from tts_plugins import BestOfN, Budget
-from tts_plugins.testing.loopback import LoopbackServer
+from tts_plugins.testing.loopback import LoopbackServer, seeded
 
 N, LATENCY, CROWDS = 8, 0.05, 3
 BARE, WHOLE = "by hand, bare", "by hand, usage and failures handled"
@@ -38,29 +40,33 @@ Measured = Callable[[str, Mapping[str, Crowd], int], Awaitable[list[Row]]]
 def framework_rows(*, short: bool = False, base: Path | None = None) -> list[Row]:
     """Measure each framework that is installed."""
     many, times = (4, 1) if short else (64, 5)
-    rows = []
-    if importlib.util.find_spec("langchain_openai") is not None:
-        rows += asyncio.run(_langchain(many, times))
-    if importlib.util.find_spec("dspy") is not None:
-        rows += asyncio.run(_dspy(many, times))
-    return rows
+    found = importlib.util.find_spec
+    ways = [each for name, each in (("langchain_openai", _langchain), ("dspy", _dspy)) if found(name) is not None]
+    return [row for way in ways for judged in (True, False) for row in asyncio.run(way(many, times, judged=judged))]
 
 
-async def _langchain(many: int, times: int, measured: Measured | None = None) -> list[Row]:
+async def _langchain(many: int, times: int, measured: Measured | None = None, *, judged: bool = False) -> list[Row]:
     from langchain_core.callbacks import get_usage_metadata_callback
+    from langchain_core.output_parsers import StrOutputParser
+    from langchain_core.prompts import ChatPromptTemplate
     from tts_plugins_langchain import scale
 
     from benchmarks.langchain import chain_of, chat, check
 
-    with LoopbackServer(reply="seeded", latency=LATENCY, process=True, record=False) as server:
+    with LoopbackServer(reply=_says, latency=LATENCY, process=True, record=False) as server:
         chain = chain_of(chat(server))
-        scaled = scale(chain, strategy=BestOfN(n=N), verifier=check, budget=Budget(tokens=100_000), concurrency=None)
+        rating = ChatPromptTemplate.from_template("Rate this answer from 0 to 1: {text}")
+        judge = rating | chat(server, model="judge", temperature=0.0) | StrOutputParser()
+        strategy, budget = BestOfN(n=N), Budget(tokens=100_000)
+        scaled = scale(chain, strategy=strategy, verifier=judge if judged else check, budget=budget, concurrency=None)
 
         async def sampled(number: int) -> tuple[float, str]:
             output = await chain.ainvoke({"x": number})
-            return check(output), output
+            return float(await judge.ainvoke({"text": output})) if judged else check(output), output
 
         async def bare(number: int) -> str:
+            if judged:
+                return max(await asyncio.gather(*(sampled(number) for _ in range(N))))[-1]
             return max(await asyncio.gather(*(chain.ainvoke({"x": number}) for _ in range(N))), key=check)
 
         async def whole(number: int) -> tuple[float, str]:
@@ -77,29 +83,33 @@ async def _langchain(many: int, times: int, measured: Measured | None = None) ->
             "ours": lambda: _failures(scaled.ainvoke({"x": i}) for i in range(many)),
             BARE: lambda: _failures(bare(i) for i in range(many)),
             WHOLE: lambda: _failures(whole(i) for i in range(many)),
-            "abatch": lambda: _failures(batch(i) for i in range(many)),
+            **({} if judged else {"abatch": lambda: _failures(batch(i) for i in range(many))}),
         }
-        return await (measured or _rows)(f"LangChain: scale, {many} chains at once, n={N}", sides, times)
+        return await (measured or _rows)(_named(f"LangChain: scale, {many} chains", judged), sides, times)
 
 
-async def _dspy(many: int, times: int, measured: Measured | None = None) -> list[Row]:
+async def _dspy(many: int, times: int, measured: Measured | None = None, *, judged: bool = False) -> list[Row]:
     import dspy
     from tts_plugins_dspy import Scaled
 
-    from benchmarks.dspy import ANSWER, check, model_of
+    from benchmarks.dspy import check, model_of
 
-    with LoopbackServer(reply=ANSWER, latency=LATENCY, process=True, record=False) as server:
+    with LoopbackServer(reply=_says, latency=LATENCY, process=True, record=False) as server:
         program, lm = dspy.Predict("question -> answer"), model_of(server)
-        scaled = Scaled(program, strategy=BestOfN(n=N), verifier=check, budget=Budget(calls=N))
+        judge, strategy = dspy.Predict("answer -> score: float"), BestOfN(n=N)
+        scaled = Scaled(program, strategy=strategy, verifier=judge if judged else check, budget=Budget(calls=2 * N))
         # A predictor for itself, whose history stays empty: each attempt copies it.
         own = dspy.BestOfN(dspy.Predict("question -> answer"), N=N, reward_fn=lambda _, p: check(p), threshold=1.0)
         parallel = dspy.Parallel(num_threads=many, disable_progress_bar=True)
 
         async def sampled(number: int, i: int) -> tuple[float, int, Any]:
             prediction = await program.acall(question=f"why {number}?", config={"rollout_id": i})
-            return check(prediction), i, prediction
+            score = (await judge.acall(answer=prediction.answer)).score if judged else check(prediction)
+            return score, i, prediction
 
         async def bare(number: int) -> float:
+            if judged:
+                return max(await asyncio.gather(*(sampled(number, i) for i in range(N))))[0]
             asked = (program.acall(question=f"why {number}?", config={"rollout_id": i}) for i in range(N))
             return max(map(check, await asyncio.gather(*asked)))
 
@@ -113,16 +123,30 @@ async def _dspy(many: int, times: int, measured: Measured | None = None) -> list
             made = parallel([(own, {"question": f"why {i}?"}) for i in range(many)])
             return sum(prediction is None for prediction in made)
 
-        sides = {
+        sides: dict[str, Crowd] = {
             "ours": lambda: _failures(scaled.acall(question=f"why {i}?") for i in range(many)),
             BARE: lambda: _failures(bare(i) for i in range(many)),
             WHOLE: lambda: _failures(whole(i) for i in range(many)),
-            "dspy.BestOfN": best_of_n,
+            **({} if judged else {"dspy.BestOfN": best_of_n}),
         }
         with dspy.context(lm=lm):
-            rows = await (measured or _rows)(f"DSPy: Scaled, {many} modules at once, n={N}", sides, times)
+            rows = await (measured or _rows)(_named(f"DSPy: Scaled, {many} modules", judged), sides, times)
         lm.close()
         return rows
+
+
+def _named(what: str, judged: bool) -> str:
+    return f"{what} at once, n={N}{f' with {N} calls of a judge' if judged else ''}"
+
+
+def _says(body: dict[str, Any], index: int) -> str:
+    """What the server says: a rating to both judges, and else what its framework can read."""
+    text = str(body["messages"])
+    rating = f"0.{len(text) % 90 + 10}"
+    if "[[ ##" not in text:
+        return rating if body.get("model") == "judge" else seeded(body, index)
+    field, said = ("score", rating) if "`score`" in text else ("answer", "it is so")
+    return f"[[ ## {field} ## ]]\n{said}\n\n[[ ## completed ## ]]"
 
 
 def _that_came(ends: Iterable[Any]) -> list[Any]:

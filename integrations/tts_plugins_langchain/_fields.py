@@ -20,6 +20,7 @@ from tts_plugins.adapters import (
     StrategyOptions,
     as_budget,
     as_strategy,
+    called_as,
     default_profile,
 )
 from tts_plugins.errors import ConfigurationError
@@ -110,9 +111,10 @@ class SearchFields(BaseModel):
     model_config = ConfigDict(arbitrary_types_allowed=True)
     _resolved: tuple[list[Any], SearchSettings] | None = PrivateAttr(default=None)
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
+    @called_as("scale(chain, n=8)")
+    def __init__(self, **settings: Any) -> None:
         try:
-            super().__init__(*args, **settings)
+            super().__init__(**settings)
         except ValidationError as error:  # ours says all there is to say; pydantic's other errors stay pydantic's
             for line in error.errors():
                 if isinstance(cause := line.get("ctx", {}).get("error"), ConfigurationError):
@@ -150,6 +152,24 @@ class SearchFields(BaseModel):
     def _revision(cls, value: Any) -> Any:
         return check_revision(cls.__name__, value)
 
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It is, as far as its parts are: functions are not."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Where `langchain_core.load` finds it."""
+        return ["tts_plugins_langchain"]
+
+    def to_json(self) -> Any:
+        """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
+        form = super().to_json()  # type: ignore[misc]  # of LangChain's class, which stands behind this one
+        for key in ("strategy", "budget") if form["type"] == "constructor" else ():
+            if hasattr(form["kwargs"].get(key), "to_dict"):
+                form["kwargs"][key] = form["kwargs"][key].to_dict()
+        return form
+
     def _profile_name(self) -> str | None:
         return None
 
@@ -165,13 +185,3 @@ class SearchFields(BaseModel):
         if alone:
             self._resolved = given, made
         return made
-
-
-def plain_settings(form: Any) -> Any:
-    """A serialised form, with strategies and budgets as the dicts that their `from_dict` takes."""
-    if form["type"] == "constructor":
-        kwargs = form["kwargs"]
-        for key in ("strategy", "budget"):
-            if hasattr(kwargs.get(key), "to_dict"):
-                kwargs[key] = kwargs[key].to_dict()
-    return form

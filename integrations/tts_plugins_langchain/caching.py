@@ -14,7 +14,7 @@ from langchain_core.globals import get_llm_cache, set_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.outputs import Generation
 
-from tts_plugins.adapters import lock, renew
+from tts_plugins.adapters import called_as, lock, renew
 from tts_plugins_langchain.metering import sample_here
 
 M = TypeVar("M")
@@ -29,6 +29,7 @@ class SampleCache(BaseCache):
 
     ours = False  # put around the user's own, for as long as searches run
 
+    @called_as("SampleCache(InMemoryCache())")
     def __init__(self, cache: BaseCache) -> None:
         self.cache = cache
 

@@ -24,7 +24,7 @@ from tts_plugins import Result
 from tts_plugins.adapters import check_placed
 from tts_plugins.errors import ConfigurationError, LowConfidence, UnknownSettingError
 from tts_plugins.models import StepSettings
-from tts_plugins_langchain._fields import ChatModelOptions, SearchFields, plain_settings
+from tts_plugins_langchain._fields import ChatModelOptions, SearchFields
 from tts_plugins_langchain._io.asked_form import FORMS
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Target, Turns
 from tts_plugins_langchain._io.conversion import problem_of
@@ -285,20 +285,6 @@ class ScaledChatModel(SearchFields, StandIn):
             "revision": repr(self.revision),
             "steps": repr(self.steps),
         }
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """It is, as far as its parts are: functions are not."""
-        return True
-
-    @classmethod
-    def get_lc_namespace(cls) -> list[str]:
-        """Where `langchain_core.load` finds it."""
-        return ["tts_plugins_langchain"]
-
-    def to_json(self) -> Any:
-        """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
-        return plain_settings(super().to_json())
 
 
 def _message(search: Search, result: Result, run: Any) -> AIMessage:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, PrivateAttr
 from tts_plugins import Result
 from tts_plugins.adapters import MeteredModel, SearchSettings, called_as, check_names, check_placed
 from tts_plugins.errors import ConfigurationError
-from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_settings
+from tts_plugins_langchain._fields import ScaleOptions, SearchFields
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Target
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
@@ -237,20 +237,6 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
         """The wrapped runnable's."""
         return self.bound.get_graph(config)
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """It is, as far as its parts are: functions are not."""
-        return True
-
-    @classmethod
-    def get_lc_namespace(cls) -> list[str]:
-        """Where `langchain_core.load` finds it."""
-        return ["tts_plugins_langchain"]
-
-    def to_json(self) -> Any:
-        """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
-        return plain_settings(super().to_json())
 
 
 _INPUT_AND_CONFIG = inspect.signature(lambda input, config: None)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
-import json
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,12 +14,12 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk, ChatCompletio
 from openai.types.chat.chat_completion import Choice
 from pydantic import BaseModel
 
-from tts_plugins import Abstained, Candidate, Result, Scored, Usage
-from tts_plugins.adapters import field, fields_of, is_number, listed, signature_of
+from tts_plugins import Abstained, Candidate, Result, Usage
+from tts_plugins.adapters import deltas_of, field, fields_of, is_number, signature_of
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.selection import ranked
 
 Origin = Callable[[Any], tuple[ChatCompletion, Choice] | None]
-_PIECE = re.compile(r"\s*\S+\s*|\s+")
 
 
 def plain_messages(messages: Any) -> list[Any]:
@@ -63,55 +60,6 @@ def takes_request(method: Callable[..., Any], request: Mapping[str, Any]) -> boo
     return True
 
 
-def text_of(message: Any, text: str) -> str:
-    """Return what a message says, for votes and verifiers: its text, and then its tool calls as JSON.
-
-    Two candidates that call the same tools with the same arguments agree.
-    """
-    calls = [called for call in listed(field(message, "tool_calls")) if (called := _called(call)) is not None]
-    if (function := field(message, "function_call")) is not None:
-        calls.append(_function(function))
-    if not calls:
-        return text
-    made = json.dumps(calls, sort_keys=True, ensure_ascii=False, default=str)
-    return f"{text}\n\n```json\n{made}\n```" if text.strip() else made
-
-
-def _called(call: Any) -> dict[str, Any] | None:
-    function, custom = field(call, "function"), field(call, "custom")
-    if function is not None:
-        return _function(function)
-    return None if custom is None else {"name": field(custom, "name"), "args": field(custom, "input")}
-
-
-def _function(function: Any) -> dict[str, Any]:
-    """Return a call as data. Its arguments are JSON in a string; some servers send an object, null, or other text."""
-    arguments = field(function, "arguments")
-    if isinstance(arguments, str):
-        with contextlib.suppress(ValueError, RecursionError):
-            arguments = json.loads(arguments)
-    return {"name": field(function, "name"), "args": arguments}
-
-
-def ranked(result: Result) -> list[Scored]:
-    """Return the candidates, best first: the chosen one, those with another text, and then repetitions.
-
-    They are ordered by score; without scores, by how many gave the same answer.
-    """
-    votes = [c.vote for c in result.candidates if c.vote is not None]
-
-    def worth(candidate: Scored) -> tuple[float, int, int]:
-        score = -1.0 if candidate.score is None else candidate.score
-        return (-score, -votes.count(candidate.vote) if candidate.vote is not None else 0, candidate.index)
-
-    others = sorted((c for c in result.candidates if c.id != result.best.id), key=worth)
-    first, again, said = [result.best], list[Scored](), {str(result.best.text)}
-    for candidate in others:
-        (again if candidate.text in said else first).append(candidate)
-        said.add(str(candidate.text))
-    return first + again
-
-
 def completion_of(
     result: Result, origin: Origin, *, n: int, model: str, requests: Sequence[Any] = ()
 ) -> ChatCompletion:
@@ -120,7 +68,7 @@ def completion_of(
     Args:
         requests: all completions of the search, for the details of their usage.
     """
-    chosen = ranked(result)[:n]
+    chosen = ranked(result.best, result.candidates)[:n]
     found = origin(chosen[0].output)
     made = [_choice(candidate, i, origin(candidate.output)) for i, candidate in enumerate(chosen)]
     if result.abstained is not None:
@@ -188,8 +136,8 @@ def chunks_of(completion: ChatCompletion, *, with_usage: bool) -> Iterator[ChatC
     base = {name: value for name, value in fields_of(completion).items() if name in names and value is not None}
     base["object"] = "chat.completion.chunk"
     for choice in completion.choices:
-        for part in _parts(choice):
-            yield ChatCompletionChunk.construct(**base, choices=[{"index": choice.index, **part}])
+        for part in deltas_of(plain(choice)):
+            yield ChatCompletionChunk.construct(**base, choices=[part])
     if with_usage and completion.usage is not None:
         yield ChatCompletionChunk.construct(**base, choices=[], usage=plain(completion.usage))
 
@@ -197,31 +145,3 @@ def chunks_of(completion: ChatCompletion, *, with_usage: bool) -> Iterator[ChatC
 def plain(thing: Any) -> Any:
     """Return an object of the client as JSON data, whatever its values are."""
     return thing.to_dict(warnings=False) if isinstance(thing, OpenAIModel) else thing
-
-
-def _parts(choice: Choice) -> Iterator[Mapping[str, Any]]:
-    message = {name: value for name, value in plain(choice.message).items() if value is not None}
-    content, calls = message.pop("content", None), message.pop("tool_calls", None) or []
-    yield {"delta": {"role": message.pop("role", "assistant"), **({} if content is None else {"content": ""})}}
-    if message:  # reasoning, a refusal, a function call, or anything else the server sends
-        yield {"delta": message}
-    yield from _contents(content, choice)
-    if calls:
-        yield {"delta": {"tool_calls": [{"index": i, **fields_of(call)} for i, call in enumerate(listed(calls))]}}
-    yield {"delta": {}, "finish_reason": choice.finish_reason}
-
-
-def pieces_of(content: Any) -> list[Any]:
-    """Return the pieces in which a text is streamed; anything that is not a text is one piece."""
-    return _PIECE.findall(content) if isinstance(content, str) else [content] if content else []
-
-
-def _contents(content: Any, choice: Choice) -> Iterator[Mapping[str, Any]]:
-    logprobs = [plain(token) for token in listed(field(choice.logprobs, "content"))]
-    tokens = [field(token, "token") for token in logprobs]
-    if tokens and all(isinstance(token, str) for token in tokens) and "".join(tokens) == content:
-        for token in logprobs:
-            yield {"delta": {"content": token["token"]}, "logprobs": {"content": [token]}}
-        return
-    for i, piece in enumerate(pieces_of(content)):
-        yield {"delta": {"content": piece}, **({"logprobs": {"content": logprobs}} if logprobs and i == 0 else {})}

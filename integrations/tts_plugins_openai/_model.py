@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from openai import APITimeoutError, AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
-from tts_plugins import Problem, Scored
-from tts_plugins.adapters import Text, call_user
+from tts_plugins.adapters import Text, call_user, text_of
 from tts_plugins.errors import CallTimedOut, TTSError
 from tts_plugins.models import OpenAICompatibleModel
-from tts_plugins.types import Generation, Reply
-from tts_plugins_openai._forms import text_of
+from tts_plugins.types import Generation
 from tts_plugins_openai._parsing import Parser
 
 Client = OpenAI | AsyncOpenAI
@@ -77,22 +74,8 @@ class ClientModel(OpenAICompatibleModel):
             cause = APITimeoutError(request=self._bridge.request())
         return super()._failed(fault, cause, requests)
 
-    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """Send one request for as many choices as there are seeds."""
-        reply = await super().generate(problem, seeds)
-        return replace(reply, generations=tuple(_with_message(g) for g in reply.generations))
-
-    async def revise(
-        self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
-    ) -> Reply:
-        """Send one request for as many better answers as there are seeds."""
-        reply = await super().revise(problem, history, seeds, merge=merge)
-        return replace(reply, generations=tuple(_with_message(g) for g in reply.generations))
-
-
-def _with_message(generation: Generation) -> Generation:
-    """Return the generation with a text that knows its message and has its tool calls."""
-    return replace(generation, text=Text.of(text_of(generation.output, generation.text), generation.output))
+    def _candidates(self, generations: tuple[Generation, ...]) -> tuple[Generation, ...]:
+        return tuple(g.replace(text=Text.of(text_of(g.output, g.text), g.output)) for g in generations)
 
 
 class Bridge:

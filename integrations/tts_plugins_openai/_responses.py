@@ -11,12 +11,12 @@ from openai.types.responses import Response, ResponseOutputMessage, ResponseOutp
 from pydantic import BaseModel
 
 from tts_plugins import Problem, Result, Scored
-from tts_plugins.adapters import SearchSettings, Text, field, listed
+from tts_plugins.adapters import SearchSettings, Text, field, listed, text_of
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ConfigurationError, UnboundedCallError
 from tts_plugins.types import REQUEST, Generation, Reply
 from tts_plugins_openai._events import events_of
-from tts_plugins_openai._forms import refusal_of, summed, text_of
+from tts_plugins_openai._forms import refusal_of, summed
 from tts_plugins_openai._model import Client, ClientModel
 from tts_plugins_openai._models import Models
 from tts_plugins_openai._request import OWNER, check, split

@@ -90,6 +90,7 @@ def scale(client: C, *placed: Never, **options: Unpack[ScaleOptions]) -> C:
     return cast(C, ScaledClient(client, settings, concurrency))
 
 
+@called_as("result_of(completion)")
 def result_of(answer: Any) -> Result:
     """Return the result of the search that a completion or stream came from: score, candidates, usage, trace.
 

@@ -14,6 +14,9 @@ import pytest
 
 from tests.serving import ASK, Serving, frames, free_port, serving
 from tests.waiting import until
+from tts_plugins.errors import ConfigurationError
+from tts_plugins.server.requests.profiles import Profiles
+from tts_plugins.server.settings import ServerSettings
 from tts_plugins.testing.loopback import Fault, LoopbackServer, Reply
 
 PROFILES = """
@@ -486,3 +489,14 @@ def test_a_profile_that_abstains_refuses_and_says_how_sure_it_was(
     (choice,) = body["choices"]
     assert choice["message"]["content"] is None and choice["message"]["refusal"].startswith("No answer")
     assert body["tts"]["abstained"]["below"] == 0.9 and body["tts"]["confidence"] == body["tts"]["agreement"] == 0.5
+
+
+def test_a_profile_that_names_nobody_to_escalate_to_is_refused_at_the_start(
+    upstream: LoopbackServer, tmp_path: Path
+) -> None:
+    (tmp_path / "tts-plugins.toml").write_text(
+        '[profiles.far]\nstrategy = "self-consistency"\nabstain_below = 0.9\non_abstain = "escalate"\n'
+    )
+    settings = ServerSettings(base_url=upstream.base_url, directory=str(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"'far': on_abstain='escalate' .* ladder"):
+        Profiles(settings)

@@ -26,7 +26,7 @@ from aiohttp.test_utils import TestServer
 from openai.types.chat import ChatCompletionMessage
 
 from tts_plugins import BestOfN, Budget, Ledger, Problem, SelfConsistency, solve
-from tts_plugins.errors import ConfigurationError, ConnectionFailed, MalformedResponse, ModelError, TTSError
+from tts_plugins.errors import ConfigurationError, ConnectionFailed, MalformedResponse, TTSError
 from tts_plugins.models import EmbeddingModel, OpenAICompatibleModel
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.testing.loopback import LoopbackServer
@@ -237,7 +237,7 @@ async def test_redirects_without_end_are_an_error() -> None:
         raise web.HTTPTemporaryRedirect(request.path)
 
     async with serving(handle) as server:
-        with pytest.raises(ModelError):
+        with pytest.raises(ConfigurationError, match="redirects"):
             await asyncio.wait_for(asked(server), 60)
 
 

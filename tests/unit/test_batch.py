@@ -21,7 +21,7 @@ from tts_plugins.batch.rows import write_rows
 from tts_plugins.cli import main
 from tts_plugins.distributed.local_account import local_account
 from tts_plugins.engine import LocalEngine
-from tts_plugins.errors import ConfigurationError, DataError, JobFailed, RequestRefused, ServerFailed, TTSError
+from tts_plugins.errors import DataError, JobFailed, RequestRefused, ServerFailed, TTSError
 from tts_plugins.testing.loopback import LoopbackServer
 from tts_plugins.testing.scripted import ScriptedModel
 
@@ -171,7 +171,7 @@ def test_parquet_in_and_out(said: Said, server: LoopbackServer) -> None:
     Path("torn.parquet").write_bytes(Path("in.parquet").read_bytes()[:100])
     arguments[1] = "torn.parquet"
     code, _, err = said(*arguments)
-    assert code == 2 and "torn.parquet: the file cannot be read as Parquet" in err
+    assert code == 6 and "torn.parquet: the file cannot be read as Parquet" in err
 
 
 @pytest.mark.parametrize("out", ["out.jsonl", "out.parquet"])
@@ -192,7 +192,7 @@ def test_an_answer_that_is_withheld_says_why(said: Said, out: str) -> None:
 def test_names_that_say_nothing_are_refused(said: Said, server: LoopbackServer) -> None:
     code, _, err = said(*asked(server, out="out.csv"))
     assert code == 2 and "OUT out.csv: its name must end in .jsonl" in err
-    assert said("batch", "none.jsonl", "o.jsonl", "--profile", "careful")[0] == 2
+    assert said("batch", "none.jsonl", "o.jsonl", "--profile", "careful")[0] == 6
 
 
 # Files that are wrong -------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def test_no_id_at_all_and_broken_lines(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"b.jsonl, line 2: not JSON"):
         list(read_rows(tmp_path / "b.jsonl"))
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode() * 50)[:-9])
-    with pytest.raises(ConfigurationError, match=r"c.jsonl.gz: the file cannot be read"):
+    with pytest.raises(DataError, match=r"c.jsonl.gz: the file cannot be read"):
         list(read_rows(tmp_path / "c.jsonl.gz"))
 
 

@@ -61,9 +61,9 @@ def test_a_malformed_line_names_file_line_and_field(tmp_path: Path, line: object
 
 
 def test_no_file_and_no_problems_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="cannot be read"):
+    with pytest.raises(DataError, match="there is no such file"):
         read_problems(str(tmp_path / "none.jsonl"))
-    with pytest.raises(ConfigurationError, match="~nobody-of-this-name/x: the file cannot be read"):
+    with pytest.raises(DataError, match="~nobody-of-this-name/x: there is no such file"):
         read_problems("~nobody-of-this-name/x")
     with pytest.raises(ConfigurationError, match="NUL character"):
         read_problems("a\0b")

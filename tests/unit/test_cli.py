@@ -627,7 +627,7 @@ def test_calibrate_writes_a_policy_and_shows_what_to_expect(
     assert ComputeOptimal.from_file(out).plans[0].models
     assert main(two) == 2 and "larger_price=None" in capsys.readouterr().err
     assert main([*two, "--larger-price", "2", "--confidence", "1"]) == 2 and "confidence=1.0" in capsys.readouterr().err
-    assert main(["calibrate", str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert main(["calibrate", str(tmp_path / "none"), "--out", str(out)]) == 6
     assert main(["calibrate", str(pool), "--out", str(tmp_path / "no" / "policy.json")]) == 2
 
 

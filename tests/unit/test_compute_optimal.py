@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from tts_plugins import (
     solve_sync,
 )
 from tts_plugins.errors import ConfigurationError, DataError, RequestRefused
-from tts_plugins.policies import Compared, Difficulty, Expected, Plan, Stage
+from tts_plugins.policies import Compared, Difficulty, Expected, Plan, Stage, calibrate
 from tts_plugins.stopping import Threshold, VoteLead
 from tts_plugins.testing import ScriptedModel, ScriptedStepModel, TableVerifier
 from tts_plugins.testing.scripted import ScriptedReviseModel
+from tts_plugins.testing.synthetic import synthetic_pool
 from tts_plugins.types import Problem
 from tts_plugins.verifiers import AnswerAgreement, CallableVerifier
 
@@ -231,3 +233,30 @@ def test_a_search_over_steps_starts_anew_and_the_probe_s_best_stands_where_it_fi
                         answer=lambda text: text[-2:] if "Answer" in text else "whole")  # fmt: skip
     assert result.answer == answer and result.usage.calls == calls
     assert result.best.finished
+
+
+def _places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*at, key)
+        yield from _places(inner, (*at, key))
+
+
+def test_a_file_that_was_edited_by_hand_is_refused_by_name_or_still_a_policy(tmp_path: Path) -> None:
+    path, settings = tmp_path / "policy.json", {"orders": 2, "abstain_risk": 0.3, "hold_out": 0.5}
+    policy = calibrate(synthetic_pool(60, 4, seed=3), budgets=(4,), **settings)  # type: ignore[arg-type]
+    policy.save(path)
+    saved = json.loads(path.read_text())
+    del saved["plans"][0]["abstain"]["curve"][2:]
+    refused = 0
+    for *above, last in _places(saved):
+        for odd in (None, -1, "x", {}):
+            made = json.loads(json.dumps(saved))
+            held = functools.reduce(lambda value, key: value[key], above, made)
+            held[last] = odd
+            path.write_text(json.dumps(made))
+            try:
+                assert repr(ComputeOptimal.from_file(path))
+            except DataError as error:
+                refused += 1
+                assert str(error).startswith(str(path))
+    assert refused > 100

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from tts_plugins import BestOfN, Budget, Ladder, Revision, SelfConsistency, solve_sync
+from tts_plugins import (
+    BeamSearch,
+    BestOfN,
+    Budget,
+    Ladder,
+    RecursiveAggregation,
+    Revision,
+    SelfConsistency,
+    TreeSearch,
+    solve_sync,
+)
 from tts_plugins.cli import main
 from tts_plugins.cli._arguments.strategy import strategy_of
 from tts_plugins.errors import (
@@ -23,7 +33,7 @@ from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.policies import Rung
 from tts_plugins.profiles import load_profile
 from tts_plugins.strategies import BaseStrategy
-from tts_plugins.testing import ScriptedModel
+from tts_plugins.testing import ScriptedModel, ScriptedReviseModel, ScriptedStepModel, TableVerifier
 from tts_plugins.testing.loopback import Fault, LoopbackServer
 
 TWO = SelfConsistency(n=2)
@@ -301,3 +311,25 @@ def test_a_model_that_cannot_be_another_says_so_before_anything_is_paid() -> Non
     with pytest.raises(ConfigurationError, match=r"at effort 'high', which small cannot become; give the model itself"):
         solve_sync("?", model=small, strategy=Ladder([TWO, Rung(strategy=TWO, effort="high")]))
     assert asked(small) == [0]
+
+
+@pytest.mark.parametrize("signal", [None, "best", "confidence"])
+@pytest.mark.parametrize("better", [True, False])
+@pytest.mark.parametrize(
+    "first", [Revision(chains=1, rounds=2), RecursiveAggregation(population=2, subset=2, loops=2, select="weighted"),
+              TreeSearch(n=3), BeamSearch(n=2, beam_width=2)], ids=lambda s: type(s).__name__
+)  # fmt: skip
+def test_what_a_search_or_a_revision_chose_decides_whether_it_goes_on(
+    first: BaseStrategy, better: bool, signal: Any
+) -> None:
+    """Not the answers that it began with: those have the score 0."""
+    last = "#### 1" if better else "#### 3"
+    small: ScriptedModel = ScriptedReviseModel(["#### 2"], lambda *_: last, name="small")
+    if isinstance(first, BeamSearch):
+        small = ScriptedStepModel({"": [last]}, name="small")
+    large = model([9], "large")
+    ladder = Ladder([first, Rung(strategy=BestOfN(n=1), model=large)], signal=signal, enough=0.5)
+    scores = TableVerifier({"1": [1.0], "2": [0.0], "3": [0.0], "9": [0.7]})
+    result = solve_sync("?", model=small, strategy=ladder, verifier=scores)
+    assert (result.answer, asked(large)) == (("1", [0]) if better else ("9", [1]))
+    assert BaseStrategy.from_dict(Ladder([first, TWO], signal=signal).to_dict()).signal == signal  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from tts_plugins.bench import replay_sync
 from tts_plugins.cli import main
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models.replay import ReplayModel, recorded_answer
-from tts_plugins.policies import ComputeOptimal, LearnedStopping, calibrate, held_out
+from tts_plugins.policies import Abstention, ComputeOptimal, LearnedStopping, calibrate, held_out
 from tts_plugins.policies._calibration.larger_model import LargerPool, classes
 from tts_plugins.policies._calibration.options import sampling
 from tts_plugins.policies._calibration.replayed_trials import Trials
@@ -168,9 +168,10 @@ def test_records_take_numpy_s_numbers_and_no_other_kinds() -> None:
     made = PoolCandidate(answer="1", tokens=np.int64(3), correct=np.True_, score=np.float32(0.5))  # type: ignore[arg-type]
     assert (made.tokens, made.correct, made.score) == (3, True, 0.5) and type(made.tokens) is int
     assert PoolCandidate(score=1 + 1e-12).score == 1.0  # an excess that is rounding error
-    odd: list[dict[str, Any]] = [{"tokens": -1}, {"tokens": 1.5}, {"tokens": float("nan")}, {"correct": 1},
-                                 {"answer": 4}, {"correct": "yes"}, {"truncated": "no"},
-                                 {"truncated": None}]  # fmt: skip
+    odd: list[dict[str, Any]] = [
+        *({"tokens": count} for count in (-1, 1.5, float("nan"), 10**400)),
+        {"correct": 1}, {"correct": "yes"}, {"answer": 4}, {"truncated": "no"}, {"truncated": None},
+    ]  # fmt: skip
     for given in odd:
         with pytest.raises(DataError, match=next(iter(given))):
             PoolCandidate(**given)
@@ -234,6 +235,24 @@ def test_one_unscored_problem_blocks_neither_a_fit_nor_votes() -> None:
         for i, p in enumerate(POOL.problems)))  # fmt: skip
     policy = calibrate(bare, budgets=(4,), orders=2)
     assert policy.verifier is None and any("scores are not used" in note for note in policy.plans[0].notes)
+
+
+def test_one_problem_without_samples_is_left_out_and_a_short_one_is_named() -> None:
+    first, *others = POOL.problems
+    odd = replace(POOL, problems=(replace(first, candidates=()), *others))
+    (plan,) = calibrate(odd, budgets=(4,), orders=2, abstain_risk=0.1).plans
+    assert any(f"1 of 60 problems have no samples and were left out ({first.id})" in note for note in plan.notes)
+    rest = held_out(odd)
+    assert rest is not None and all(p.candidates for p in rest.problems)
+    with pytest.raises(ConfigurationError, match="no problems with samples"):
+        calibrate(replace(POOL, problems=tuple(replace(p, candidates=()) for p in POOL.problems)))
+    with pytest.raises(DataError, match=f"larger: problem {first.id!r} of the smaller model's pool has no samples"):
+        calibrate(POOL, larger=odd, larger_price=8.0)
+    short = replace(POOL, problems=(replace(first, candidates=first.candidates[:2]), *others))
+    said = f"problem {first.id!r} has 2 on record, half of the problems at least 6"
+    assert any(said in note for note in calibrate(short, orders=2).plans[0].notes)
+    with pytest.raises(ConfigurationError, match=said):
+        calibrate(short, budgets=(4,))
 
 
 # Candidates that say nothing
@@ -379,5 +398,36 @@ def test_a_loss_above_the_bound_on_the_problems_held_out_is_told() -> None:
     harder = {p.id for p in apart.problems}
     mixed = tuple(of(i, "111112222" if p.id in harder else "1" * 9) for i, p in enumerate(settled.problems))
     for pool, told in ((settled, False), (replace(settled, problems=mixed), True)):
-        plan = calibrate(pool, budgets=(9,), target=0.05).plans[0]
+        plan = calibrate(pool, budgets=(9,), target=0.05, orders=10).plans[0]
         assert any("more than the fit's bound" in note for note in plan.notes) is told
+
+
+# Arguments of another kind
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: LearnedStopping.fit(POOL, n=4, target=0.1, seed=-1), "seed=-1"),
+        (lambda: LearnedStopping.fit(7, n=4, target=0.1), "records=7 must be a list"),  # type: ignore[arg-type]
+        (lambda: LearnedStopping.fit(["x"], n=4, target=0.1), "which is not a PoolProblem"),  # type: ignore[list-item]
+        (lambda: LearnedStopping.frontier(POOL, n=4, prices=1e-4), "prices=0.0001 must be a list"),  # type: ignore[arg-type]
+        (lambda: calibrate(POOL, seed=-1), "seed=-1"),
+        (lambda: calibrate(POOL, budgets=8), "budgets=8 must be a list"),  # type: ignore[arg-type]
+        (lambda: calibrate(POOL, options=SelfConsistency(n=2)), "options=.* must be a list"),  # type: ignore[arg-type]
+        (lambda: held_out("samples.jsonl"), "is not a Pool"),  # type: ignore[arg-type]
+        (lambda: Abstention.of_pool("samples.jsonl", BestOfN(n=2)), "is not a Pool"),  # type: ignore[arg-type]
+        (lambda: Abstention.of_pool(POOL, "best-of-n"), "is not a strategy"),  # type: ignore[arg-type]
+        (lambda: Abstention.fit(["x"] * 9, [True] * 9), "confidence='x' must be a number"),  # type: ignore[list-item]
+        (lambda: Abstention.fit(0.9, True), "confidences=0.9 must be a list"),  # type: ignore[arg-type]
+        (lambda: ComputeOptimal(plans="x"), "plans='x' must be a list"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
+def test_an_argument_of_another_kind_is_refused_by_name(call: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        call()
+
+
+def test_numpy_s_arrays_serve_as_lists() -> None:
+    found = Abstention.fit(np.full(60, 0.9, dtype=np.float32), np.ones(60, dtype=bool))  # type: ignore[arg-type]
+    assert found.answered == 60

@@ -193,7 +193,7 @@ def test_wrong_options(problems: Path, tmp_path: Path, capsys: Any) -> None:
     for path, says in (
         (problems, "is not a pool"),
         (tmp_path / "none", "there is no such file"),
-        (tmp_path, "cannot be read"),
+        (tmp_path, "that is a folder"),
     ):
         assert run("train-verifier", path, "--out", out) == 6
         assert says in capsys.readouterr().err

@@ -13,10 +13,8 @@ import aiohttp
 from tts_plugins._http.failures import ExchangeFailed, StatusFailed
 from tts_plugins._http.pool import Pool
 from tts_plugins._internal.http_errors import shown_address
-from tts_plugins._internal.http_limits import BodyReader, Unreadable, redirect_error, redirected, same_origin
+from tts_plugins._internal.http_limits import REDIRECTS, BodyReader, Unreadable, check_redirect, redirected
 
-_REDIRECTS = 5
-_REDIRECTED = (301, 302, 303, 307, 308)
 _AT_ONCE = 2**20  # bytes; what is larger is sent in pieces, between which the loop goes on
 _DRAIN = 0.1  # seconds for the end of a stream whose last event is there, so that its connection can be kept
 
@@ -27,7 +25,7 @@ async def post(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]) ->
     Raises:
         ExchangeFailed, StatusFailed: it did not come, or is an error.
         Unreadable: it is too large, or packed in a way that was not asked for.
-        ConfigurationError: it redirects to another server.
+        ConfigurationError: it redirects to another server, or asks for another method there.
     """
     response = await _request(pool, url, data, headers)
     if response.status >= 300:
@@ -65,24 +63,21 @@ async def _followed(
     response: aiohttp.ClientResponse, pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
 ) -> aiohttp.ClientResponse:
     """Return the answer that redirects lead to, of a status below 300; within the same origin only."""
-    for _ in range(_REDIRECTS):
+    for _ in range(REDIRECTS):
         if response.status < 300:
             return response
         try:
-            target = response.headers.get("Location") if response.status in _REDIRECTED else None
+            target = response.headers.get("Location")
             said = await _words(response)
         finally:
             response.release()
         if target is None:
             raise StatusFailed(response.status, said, response.headers)
         following = redirected(url, target)
-        if not same_origin(url, following):
-            raise redirect_error(shown_address(url), following)
-        if response.status not in (307, 308):
-            break  # it wants another method, which has no body
+        check_redirect(response.status, shown_address(url), url, following)
         url = following
         response = await _request(pool, url, data, headers)
-    raise StatusFailed(response.status, f"it redirects to {shown_address(following)}".encode(), {})
+    raise ExchangeFailed(f"more than {REDIRECTS} redirects", frozenset({"TooManyRedirects"}))
 
 
 async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
@@ -98,6 +93,7 @@ async def _request(pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
             proxy_headers=pool.tunnel_headers,
         )
     except (aiohttp.ClientError, OSError) as error:
+        pool.incompatible = pool.incompatible or type(error) is aiohttp.ClientResponseError
         failed = _failure(error)
     except (TypeError, ValueError, OverflowError) as error:  # of an address or a header that cannot be sent
         failed = ExchangeFailed(type(error).__name__, frozenset({"InvalidURL"}))
@@ -149,7 +145,9 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
 def _failure(error: Exception) -> ExchangeFailed:
     """Return the failure for an error of aiohttp or the system; its text has no password of a proxy."""
     name = type(error).__name__
-    if isinstance(error, aiohttp.ClientResponseError):
+    if type(error) is aiohttp.ClientResponseError:  # its own 400, and not the server's
+        said = f"the answer is not valid HTTP: {error.message}"
+    elif isinstance(error, aiohttp.ClientResponseError):
         said = f"{name}: {error.status}, {error.message}"
     elif isinstance(error, aiohttp.InvalidURL):
         said = name

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextvars
 import os
+import select
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -16,11 +16,12 @@ from tts_plugins._concurrency import forks
 from tts_plugins._http.proxies import proxy_for
 from tts_plugins._http.tls import tls_context
 from tts_plugins._internal.request_sent import leaving
-from tts_plugins._internal.secrets import Hidden
+from tts_plugins._internal.secrets import split_login
 
 CONNECTIONS = 1000  # as the OpenAI client has it; what is above waits here, and has not been sent
 # Seconds. Servers of uvicorn, vLLM's among them, close a connection that was idle for 5, perhaps just as it is used.
 _IDLE = 4.0
+_HEADER = 2**16  # bytes of one header of an answer, where the OpenAI client takes 100 kB of all; aiohttp has 8 kB
 _Key = tuple[str, str | None]
 _pools: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[_Key, Pool]] = WeakKeyDictionary()
 
@@ -30,11 +31,17 @@ class Pool:
 
     There is no time limit of its own, for a connection neither: at many requests at once one may take seconds, and
     whoever asks has a limit for the whole call.
+
+    Attributes:
+        incompatible: the server sent what aiohttp does not take for HTTP, though other clients may.
     """
 
     def __init__(self, address: str, key: _Key) -> None:
-        self.key, self.leases, self.process = key, 0, os.getpid()
-        self.proxy, login = _proxy(key[1])
+        self.key, self.leases, self.process, self.incompatible = key, 0, os.getpid(), False
+        self.proxy: str | None = None
+        login: dict[str, str] = {}
+        if key[1] is not None:
+            self.proxy, login = split_login(key[1], "Proxy-Authorization")
         # Within a tunnel of TLS the server is never shown it.
         secret = urlsplit(address).scheme == "https"
         self.tunnel_headers, self.headers = (login, {}) if secret else ({}, login)
@@ -43,18 +50,10 @@ class Pool:
             connector=_Connector(ssl=tls_context() if secure else True, limit=CONNECTIONS, keepalive_timeout=_IDLE),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,  # `BodyReader` does it, and stops where it grows too big
+            max_line_size=_HEADER,
+            max_field_size=_HEADER,
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
         )
-
-
-def _proxy(address: str | None) -> tuple[str | None, dict[str, str]]:
-    """A proxy's address without its user and password, and the header that carries those."""
-    if address is None:
-        return None, {}
-    parts = urlsplit(address)
-    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
-    header = {"Proxy-Authorization": Hidden(f"Basic {base64.b64encode(login).decode()}")} if parts.username else {}
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", "")), dict(header)
 
 
 class Lease:
@@ -90,6 +89,12 @@ class _Connector(aiohttp.TCPConnector):
         leaving()
         return connection
 
+    async def _get(self, *args: Any, **keywords: Any) -> Any:
+        # A request on a connection that is dead is lost, and has to be charged.
+        while (connection := await super()._get(*args, **keywords)) is not None and _is_stale(connection):
+            connection.close()
+        return connection
+
     async def _create_connection(self, *args: Any, **keywords: Any) -> Any:
         # A connection keeps the context that it was opened in, and outlives the code that opened it.
         opening = super()._create_connection(*args, **keywords)
@@ -100,6 +105,22 @@ class _Connector(aiohttp.TCPConnector):
             if task.done() and not task.cancelled() and task.exception() is None:
                 task.result().close()  # it came at this very moment, and nobody else knows of it
             raise
+
+
+def _is_stale(connection: aiohttp.connector.Connection) -> bool:
+    """Return whether the server has closed a kept connection, or has sent something that nobody asked for.
+
+    The loop may not have seen it yet: it looks at its connections once a turn, and a turn is long under load.
+    """
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or transport is None or protocol.should_close:
+        return True
+    socket = transport.get_extra_info("socket")
+    if socket is None or not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(socket.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 _left_to_the_parent: list[object] = []

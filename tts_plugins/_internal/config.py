@@ -90,6 +90,11 @@ def build(root: type[T], settings: object) -> T:
     return made
 
 
+def configured_classes() -> list[type[Configured]]:
+    """Return the classes of all families that are loaded."""
+    return [cls for family in _FAMILIES.values() for cls in family.values()]
+
+
 def find(known: Mapping[str, type[Configured]], name: object) -> type[Configured] | None:
     """Return the class of this name, written with hyphens or underscores; None if none has it."""
     if not isinstance(name, str):

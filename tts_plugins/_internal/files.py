@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tts_plugins.errors import ConfigurationError, DataError, TTSError
+from tts_plugins.errors import ConfigurationError, DataError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DEEPEST = 100  # levels in what a user writes; a walk through deeper values may end in a RecursionError
@@ -132,30 +132,56 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             made.unlink(missing_ok=True)
 
 
-def json_objects(path: Path, unreadable: type[TTSError] = DataError) -> Iterator[tuple[int, dict[str, Any]]]:
+def beginning(path: Path, fix: str) -> bytes:
+    """Return the first 16 bytes of a file.
+
+    Args:
+        fix: what to do where there is none.
+
+    Raises:
+        DataError: there is no such file, or it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(16)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file; {fix}") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: that is a folder; {fix}") from error
+    except OSError as error:
+        raise DataError(f"{path}: the file cannot be read: {error.strerror or error}; check its name") from error
+
+
+def is_sqlite(path: Path, fix: str) -> bool:
+    """Return whether it is a file of SQLite, by its first bytes.
+
+    Raises:
+        DataError: there is no such file, and `fix` says what to do; or it cannot be read.
+    """
+    return beginning(path, fix).startswith(b"SQLite format 3")
+
+
+def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the objects of a file of JSON lines, gzipped or plain, each with the number of its line.
 
     Raises:
-        DataError: a line is not a JSON object; names file and line.
-        unreadable: the file cannot be read.
+        DataError: the file cannot be read, or a line is not a JSON object; names file and line.
     """
     import gzip
 
-    number = 0
+    packed, number = beginning(path, "check its name").startswith(b"\x1f\x8b"), 0
     try:
         with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
             stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     yield number, _object(line, f"{path}, line {number}")
     except (EOFError, gzip.BadGzipFile) as error:
-        raise unreadable(
+        raise DataError(
             f"{path}: the file cannot be read: after line {number} it is broken or cut ({error})"
         ) from error
     except OSError as error:
-        raise unreadable(f"{path}: the file cannot be read: {error.strerror or error}; check its name") from error
+        raise DataError(f"{path}: the file cannot be read: {error.strerror or error}; check its name") from error
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _YEAR = 366 * 86400  # more than that is a mistake, not a wait
 _REFUSED = {"ConnectError", "ConnectionRefusedError", "ClientConnectorError", "ClientConnectorDNSError",
             "EndpointConnectionError", "gaierror"}  # fmt: skip
 _UNSENT = {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError", "InvalidUrlClientError", "NonHttpUrlClientError",
-           "OverflowError", "UnicodeEncodeError"}  # fmt: skip
+           "OverflowError", "UnicodeEncodeError", "TooManyRedirects"}  # fmt: skip
 _TLS = {"SSLError", "SSLCertVerificationError", "ClientConnectorCertificateError", "ClientConnectorSSLError"}
 # What OpenSSL says of bytes that are no TLS, such as an answer in plain HTTP; the second is that of OpenSSL 3.2.
 _NOT_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL"}

@@ -14,6 +14,8 @@ MOST_BYTES = 64 * 2**20
 """Of one answer, once decompressed: far more than any completion, and little enough to be held."""
 ENCODINGS = "gzip, deflate"
 """What answers may be compressed with: what is decompressed here, in pieces."""
+REDIRECTS = 5
+"""That one request follows at most."""
 _PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PIECE = 2**16
@@ -119,11 +121,22 @@ def redirected(url: str, target: str) -> str:
         return ""
 
 
+def check_redirect(status: int, who: str, url: str, target: str) -> None:
+    """Raise ConfigurationError unless a request can be sent again where an answer of this status leads.
+
+    It can within the server that was asked, and only as it is: a status other than 307 and 308 asks for a GET.
+    """
+    if not same_origin(url, target):
+        raise redirect_error(who, target)
+    if status not in (307, 308):
+        raise redirect_error(who, target, url)
+
+
 def redirect_error(who: str, target: str, url: str = "") -> ConfigurationError:
     """Return the error for a redirect that is not followed: to another server, unless `url` is of the same."""
     parts = urlsplit(target)
     if url and same_origin(url, target):
-        return ConfigurationError(f"{who}: it redirects to {parts.path!r}; give that as the path of base_url")
+        return ConfigurationError(f"{who}: it redirects to {parts.path!r}; change the path of base_url to match")
     there = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     return ConfigurationError(
         f"{who}: it redirects to another server, {there}, which would get the prompt and the headers; if it is yours, "
@@ -145,7 +158,11 @@ class BodyReader:
     def __init__(self, encoding: str | None, length: str | None = None, most: int = MOST_BYTES) -> None:
         encoding = (encoding or "identity").strip().lower()
         if encoding not in ("identity", "gzip", "deflate", "x-gzip", ""):
-            raise Unreadable(f"the answer is compressed as {encoding!r}, and {ENCODINGS} was asked for")
+            raise Unreadable(
+                f"the answer is compressed as {encoding!r:.40}, and {ENCODINGS} was asked for; have the server, or the "
+                "proxy before it, send that",
+                final=True,
+            )
         self._inflate = None if encoding in ("identity", "") else zlib.decompressobj(zlib.MAX_WBITS | 32)
         self._raw = encoding == "deflate"  # some servers omit its header of two bytes
         self._most, self._size = most, 0

@@ -43,9 +43,14 @@ def named(path: Path) -> Iterator[None]:
     except sqlite3.ProgrammingError:
         raise  # a defect in this package, such as a file that was closed before
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None) or 0
-        what, fix = _MEANINGS.get(code & 0xFF, ("SQLite cannot use it", "check the file, or choose another"))
-        raise DataError(f"{path}: {what} ({error}); {fix}") from error
+        raise DataError(meaning(path, error)) from error
+
+
+def meaning(path: Path | str, error: sqlite3.Error) -> str:
+    """Return the file's name, what an error of SQLite means, and what to do."""
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    what, fix = _MEANINGS.get(code & 0xFF, ("SQLite cannot use it", "check the file, or choose another"))
+    return f"{path}: {what} ({error}); {fix}"
 
 
 def explained(
@@ -65,14 +70,10 @@ def connect(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection
     """Open the file.
 
     Raises:
-        ConfigurationError: it cannot be opened.
+        DataError: it cannot be opened.
     """
-    try:
+    with named(path):
         return sqlite3.connect(path, timeout=10.0, check_same_thread=check_same_thread)
-    except sqlite3.Error as error:
-        raise ConfigurationError(
-            f"{path} cannot be opened: {error}; is its folder there, and yours to write?"
-        ) from error
 
 
 def lock_file(path: Path, *, wait: float = 0.5) -> sqlite3.Connection:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 from tts_plugins._internal.config import check_price
+from tts_plugins._internal.signatures import check_names
 from tts_plugins._internal.values import as_plain_number
 from tts_plugins.adapters._shapes import candidates_of, shaped
 from tts_plugins.adapters._texts import answer_key
@@ -16,7 +17,7 @@ from tts_plugins.engine.solve import default_profile
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.ledger import Ledger
 from tts_plugins.metering import Prices
-from tts_plugins.options import CommonSettings, check_common, check_names
+from tts_plugins.options import CommonSettings, check_common
 from tts_plugins.profiles import load_profile
 from tts_plugins.protocols import Strategy
 from tts_plugins.strategies import BaseStrategy, BestOfN, SelfConsistency

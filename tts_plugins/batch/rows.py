@@ -67,12 +67,12 @@ def read_rows(path: Path, *, limit: int | None = None) -> Iterator[Row]:
     fields.
 
     Raises:
-        DataError: a row is malformed, or has other fields than the first; names file, line and field.
-        ConfigurationError: the file cannot be read.
+        DataError: the file cannot be read; or a row is malformed, or has other fields than the first; names file, line
+            and field.
         MissingExtraError: it is Parquet, and pyarrow is not installed.
     """
     lines = kind_of(path, "batch") == "lines"
-    found = json_objects(path, ConfigurationError) if lines else _parquet(path)
+    found = json_objects(path) if lines else _parquet(path)
     first: dict[str, Any] | None = None
     for number, value in islice(found, limit):
         first = value if first is None else first
@@ -118,7 +118,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         if isinstance(error, DataError):
             raise
-        raise ConfigurationError(f"{path}: the file cannot be read as Parquet: {error}") from error
+        raise DataError(f"{path}: the file cannot be read as Parquet: {error}") from error
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:

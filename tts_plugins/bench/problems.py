@@ -47,9 +47,9 @@ def read_problems(source: str, *, limit: int | None = None, seed: int = 0) -> Pr
         seed: of generators.
 
     Raises:
-        ConfigurationError: no such file, data set or task.
+        ConfigurationError: no such data set or task.
         MissingExtraError: `datasets` or `reasoning-gym` is not installed.
-        DataError: a malformed line; names file, line and field.
+        DataError: the file cannot be read, or a line is malformed; names file, line and field.
     """
     if limit is not None:
         check_count("problems", "limit", limit)
@@ -75,7 +75,7 @@ def _set(source: str, problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def _file(path: Path) -> Iterator[Problem]:
-    for number, value in json_objects(path, ConfigurationError):
+    for number, value in json_objects(path):
         yield _line(f"{path}, line {number}", value, number)
 
 

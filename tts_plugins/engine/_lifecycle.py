@@ -11,7 +11,6 @@ from operator import attrgetter
 from typing import Any
 
 from tts_plugins._calls import running_solves
-from tts_plugins._calls.caller import check_bounds
 from tts_plugins._calls.context import SCOPE, Scope
 from tts_plugins._calls.unknown_waits import escape_warnings, note_escape
 from tts_plugins._internal.config import Configured
@@ -150,12 +149,8 @@ class Solving:
 
     async def _in_scope(self, run: SolveRun, scope: Scope) -> Scored:
         SCOPE.set(scope)
-        abstaining, problem = self._settings.abstaining, self._problem
         try:
-            larger = abstaining.escalation
-            if larger is not None and larger.model is not None:  # refused before anything is paid for
-                check_bounds(larger.model.name, await larger.model.bound(problem), scope.ledger)
-            return await abstaining.around(self._settings.strategy)(run, problem)
+            return await self._settings.abstaining.choose(self._settings.strategy, run, self._problem)
         finally:
             self._wake()  # here already, which saves a turn of the loop
 

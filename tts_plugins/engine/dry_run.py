@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 from tts_plugins._calls.caller import check_bounds
 from tts_plugins._concurrency.sync_calls import run_sync
+from tts_plugins._internal.signatures import called_as
 from tts_plugins._internal.token_usage import Price
 from tts_plugins._trace.wording import money, oneline
 from tts_plugins.budget import FREE, Amount, Bound, Budget
@@ -78,6 +79,7 @@ class CostEstimate:
         }
 
 
+@called_as("dry_run(problem, model=model, budget=Budget(calls=32))")
 def dry_run(problem: object, **options: Unpack[SolveOptions]) -> CostEstimate:
     """CostEstimate the least, the expected and the most that `solve` would take; nothing is sent, no model is started.
 

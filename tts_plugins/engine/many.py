@@ -21,13 +21,14 @@ from tts_plugins._calls.context import seeds_of
 from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._concurrency.sync_calls import run_sync
 from tts_plugins._internal.config import check_count, secret_of
+from tts_plugins._internal.signatures import called_as, check_names
 from tts_plugins._trace.recorder import Listener
 from tts_plugins.answers import AnswerKey
 from tts_plugins.budget import FREE, Budget
-from tts_plugins.engine.solve import filled, profile_of, seed_or_drawn, solve
+from tts_plugins.engine.solve import filled, profile_of, seed_or_drawn, solving
 from tts_plugins.errors import ConfigurationError, TTSError
 from tts_plugins.ledger import Ledger
-from tts_plugins.options import CommonOptions, check_common, check_names
+from tts_plugins.options import CommonOptions, check_common
 from tts_plugins.protocols import Model, SetVerifier, Strategy, Verifier, is_set_verifier, is_verifier
 from tts_plugins.types import Problem, Result
 
@@ -190,6 +191,7 @@ async def solve_many(
     engine: Engine | None = ...,
     **settings: Unpack[ManyOptions],
 ) -> list[Result | TTSError]: ...
+@called_as("solve_many(problems, model=model, budget=Budget(calls=32))")
 async def solve_many(
     problems: Iterable[object],
     *,
@@ -236,11 +238,13 @@ def solve_many_sync(
     engine: Engine | None = ...,
     **settings: Unpack[ManyOptions],
 ) -> list[Result | TTSError]: ...
+@called_as("solve_many_sync(problems, model=model, budget=Budget(calls=32))")
 def solve_many_sync(problems: Iterable[object], **settings: Any) -> list[Any]:
     """Call `solve_many` from synchronous code: on any thread, and inside a running event loop too."""
     return run_sync(lambda: solve_many(problems, **settings))
 
 
+@called_as("solve_stream(problems, model=model, budget=Budget(calls=32))")
 async def solve_stream(
     problems: Iterable[object],
     *,
@@ -317,7 +321,8 @@ class Solver:
         budget = self._ledger or self._budget
         if self._ledger is not None and self._budget is not None:
             budget = Ledger(self._budget, inside=self._ledger)
-        return await solve(problem, **{**self.given, "budget": budget, "seed": seed})
+        options: Any = {**self.given, "budget": budget, "seed": seed}
+        return await solving(problem, options).run()
 
     async def ended_by_all(self, problem: Problem) -> bool:
         """Return whether the limit that ended a solve was that of all, and not its own."""

@@ -13,13 +13,14 @@ from tts_plugins._calls.context import SCOPE
 from tts_plugins._calls.running_solves import running_loop
 from tts_plugins._concurrency.sync_calls import run_sync
 from tts_plugins._internal.config import check_count
+from tts_plugins._internal.signatures import called_as, check_names
 from tts_plugins._trace.recorder import Event
 from tts_plugins.answers import extract, prepare
 from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import ConfigurationError, UnknownSettingError
 from tts_plugins.ledger import Ledger
-from tts_plugins.options import PROFILE_VARIABLE, SolveOptions, check_common, check_names
+from tts_plugins.options import PROFILE_VARIABLE, SolveOptions, check_common
 from tts_plugins.protocols import SetVerifier, Verifier, is_model, is_set_verifier, is_verifier
 from tts_plugins.strategies import BestOfN, SelfConsistency
 from tts_plugins.strategies.abstaining import Abstaining
@@ -28,6 +29,7 @@ from tts_plugins.types import Problem, Result
 _drawing = random.SystemRandom()
 
 
+@called_as("solve(problem, model=model, budget=Budget(calls=32))")
 async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
     """Solve one problem.
 
@@ -68,11 +70,17 @@ async def solve(problem: object, **options: Unpack[SolveOptions]) -> Result:
         AllCandidatesFailed: every candidate failed; the first cause is its `__cause__`.
         LowConfidence: the choice is not sure enough, and `on_abstain` is "raise".
     """
-    solving = Solving(Problem.of(problem), settings_of(options))
+    made = solving(problem, options)
     del problem, options  # of thousands in flight, none need keep them
-    return await solving.run()
+    return await made.run()
 
 
+def solving(problem: object, options: SolveOptions) -> Solving:
+    """Return what `solve` runs, for callers whose arguments are known to fit."""
+    return Solving(Problem.of(problem), settings_of(options))
+
+
+@called_as("solve_sync(problem, model=model, budget=Budget(calls=32))")
 def solve_sync(problem: object, **options: Unpack[SolveOptions]) -> Result:
     """Call `solve` from synchronous code: on any thread, and inside a running event loop too, as in a notebook."""
     return run_sync(lambda: solve(problem, **options))
@@ -135,6 +143,7 @@ class SolveEvents:
             task.exception()  # looked at: asyncio need not complain if nobody else asks what came of it
 
 
+@called_as("solve_events(problem, model=model)")
 def solve_events(problem: object, **options: Unpack[SolveOptions]) -> SolveEvents:
     """Solve, and watch it: an asynchronous iterable over the trace's events, whose `result` is the outcome.
 
@@ -146,6 +155,8 @@ def solve_events(problem: object, **options: Unpack[SolveOptions]) -> SolveEvent
 
 def settings_of(options: SolveOptions) -> Settings:
     """Check the options, and fill them from the profile and with the defaults."""
+    if "n" in options:
+        raise UnknownSettingError("solve: 'n' is a setting of the strategy; write strategy=BestOfN(n=8)")
     check_names("solve", options, SolveOptions.__annotations__)
     check_common("solve", options)
     whole = filled(options, profile_of(options))

@@ -114,10 +114,14 @@ class Hold(Holder):
         if self.open:
             self.ledger.close(self, NOTHING)
 
-    def park(self) -> None:
-        """Say that it is kept for later, so that nobody waits for it to end."""
+    def park(self, *, alone: bool = False) -> None:
+        """Say that it is kept for later, so that nobody waits for it to end.
+
+        Args:
+            alone: what it is inside of goes on all the same.
+        """
         with GRAPH.lock:
-            GRAPH.rest(self, self.enclosers())
+            GRAPH.rest(self, self.mirrors() if alone else self.enclosers())
             answers = GRAPH.settle()
         deliver(answers)
 

@@ -304,6 +304,8 @@ class OpenAICompatibleModel(Stepping, Revising):
             self._accepted = replace(self._accepted, batch=1)  # it ignores n; the rest are requested one by one
         reply = reader.read(asked, response)
         kept = self._distinct(reply.generations)
+        if asked.shape is None:
+            kept = self._candidates(kept)
         return reply if kept is reply.generations else replace(reply, generations=kept)
 
     async def aclose(self) -> None:
@@ -382,6 +384,10 @@ class OpenAICompatibleModel(Stepping, Revising):
             return generations
         self._accepted = replace(self._accepted, batch=1)
         return generations[:1]
+
+    def _candidates(self, generations: tuple[Generation, ...]) -> tuple[Generation, ...]:
+        """Return whole answers as candidates have them. A subclass may put more into their texts."""
+        return generations
 
     def _who(self) -> str:
         return self.server

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Self
 
+from tts_plugins._internal.config import check_share
+from tts_plugins._internal.values import as_plain_number
 from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.policies import _json_files as _files
-from tts_plugins.policies._base import Part
+from tts_plugins.policies._base import Part, check_list
 from tts_plugins.policies._recorded_run import RecordedRun, replayed
 from tts_plugins.protocols import Strategy
 from tts_plugins.selection import AGGREGATES, Aggregate
@@ -53,6 +55,9 @@ class Abstention(Part):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "curve", tuple(tuple(point) for point in self.curve))
+        super().__post_init__()
+        if self.below is not None:
+            check_share("Abstention", "below", self.below)
 
     @property
     def coverage(self) -> float:
@@ -117,6 +122,8 @@ class Abstention(Part):
             ConfigurationError: a share is out of range, or there is not one grade for each confidence.
         """
         check_risk("Abstention.fit", risk, confidence)
+        check_list("Abstention.fit", "confidences", confidences)
+        check_list("Abstention.fit", "right", right)
         if len(confidences) != len(right):
             raise ConfigurationError(
                 f"Abstention.fit: {len(confidences)} confidences and {len(right)} grades; give one grade for each"
@@ -125,10 +132,9 @@ class Abstention(Part):
             raise ConfigurationError(
                 f"Abstention.fit: the grade {odd!r} must be true or false; grade all of the answers"
             )
-        known = [(c, bool(good)) for c, good in zip(confidences, right, strict=True) if c is not None]
-        if any(isinstance(c, bool) or not 0 <= c <= 1 for c, _ in known):
-            bad = next(c for c, _ in known if isinstance(c, bool) or not 0 <= c <= 1)
-            raise ConfigurationError(f"Abstention.fit: the confidence {bad!r} must be a number from 0 to 1, or None")
+        known = [(as_plain_number(c), bool(good)) for c, good in zip(confidences, right, strict=True) if c is not None]
+        for each, _ in known:
+            check_share("Abstention.fit", "confidence", each)
         steps = _steps(known)
         below, answered, wrong = _lowest(steps, risk, confidence)
         total = len(right)
@@ -155,6 +161,8 @@ class Abstention(Part):
             raise ConfigurationError(
                 f"Abstention.of_pool: aggregate={aggregate!r} is not known; use one of {', '.join(AGGREGATES)}"
             )
+        if not callable(strategy):
+            raise ConfigurationError(f"Abstention.of_pool: strategy={strategy!r:.80} is not a strategy; pass an object")
         confidences, right = choices_of(pool, strategy, aggregate)
         return cls.fit(confidences, right, risk=risk, confidence=confidence)
 
@@ -177,6 +185,11 @@ def choices_of(pool: Pool, strategy: Strategy, aggregate: Aggregate = "last") ->
 
     A strategy that goes by scores has no choice where a sample lacks one: such problems are left out.
     """
+    from tts_plugins.pools import Pool
+
+    given: Any = pool
+    if not isinstance(given, Pool):
+        raise ConfigurationError(f"Abstention.of_pool: pool={pool!r:.80} is not a Pool; read one with Pool.read(path)")
     if not pool.problems:
         raise DataError("the pool has no problems; record and grade some first")
     scored = [p for p in pool.problems if all(c.scored(aggregate) is not None for c in p.candidates)]

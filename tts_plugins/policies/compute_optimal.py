@@ -11,7 +11,7 @@ from tts_plugins._internal.config import check_count, check_flag
 from tts_plugins._internal.values import name_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
-from tts_plugins.policies._base import same_name
+from tts_plugins.policies._base import check_kinds, check_list, same_name
 from tts_plugins.policies._execute_plan import follow
 from tts_plugins.policies.difficulty import OF_SCORES
 from tts_plugins.policies.ladder import Ladder
@@ -67,7 +67,9 @@ class ComputeOptimal(BaseStrategy):
             raise ConfigurationError(
                 f"ComputeOptimal: version={self.version!r} is not {VERSION}, which this release reads; calibrate again"
             )
+        check_list("ComputeOptimal", "plans", self.plans)
         object.__setattr__(self, "plans", tuple(self.plans))
+        check_kinds(self)
         for name in ("any_model", "any_verifier"):
             check_flag("ComputeOptimal", name, getattr(self, name))
         budgets = [plan.budget for plan in self.plans]

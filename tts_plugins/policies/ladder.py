@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from tts_plugins._internal.config import check_flag, check_share
 from tts_plugins.errors import ConfigurationError
@@ -25,6 +25,7 @@ from tts_plugins.types import Problem, Scored
 # The share of the answers that agree, or the score, at which a ladder ends that was not fitted.
 _ENOUGH: Mapping[str, float] = {"careful": 1.0, "balanced": 0.75, "bold": 0.6}
 _OF_SEVERAL = ("agreement", "entropy")  # one answer always agrees with itself
+_CONFIDENCE: Literal["confidence"] = "confidence"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +100,9 @@ class Ladder(BaseStrategy):
 
     Args:
         rungs: from cheap to dear; a bare strategy is a rung of the run's own model.
-        signal: what says that a problem is settled, see `difficulty.predicted`; by default the best score after a
-            `BestOfN` by best score, else the share of the answers that agree.
+        signal: what says that a problem is settled, see `difficulty.predicted`; or "confidence", that of the choice, as
+            `Result.confidence` has it. By default the best score after a `BestOfN` by best score, the share of the
+            answers that agree after other samples, and the confidence after a search or a revision.
         enough: the signal at which it ends: a number, or "careful", "balanced", "bold" (1, 0.75, 0.6).
 
     Raises:
@@ -109,7 +111,7 @@ class Ladder(BaseStrategy):
     """
 
     rungs: tuple[Rung, ...]
-    signal: Signal | None = field(default=None, kw_only=True)
+    signal: Signal | Literal["confidence"] | None = field(default=None, kw_only=True)
     enough: float | ShippedRule = field(default="balanced", kw_only=True)
     _models: Mapping[str, Model] = field(init=False, default_factory=dict, compare=False, repr=False)
 
@@ -119,7 +121,7 @@ class Ladder(BaseStrategy):
             self,
             rungs: Sequence[Rung | BaseStrategy],
             *,
-            signal: Signal | None = None,
+            signal: Signal | Literal["confidence"] | None = None,
             enough: float | ShippedRule = "balanced",
         ) -> None: ...
 
@@ -129,10 +131,9 @@ class Ladder(BaseStrategy):
             raise ConfigurationError(f"Ladder: rungs={given!r} must be a list of at least one strategy or Rung")
         rungs = tuple(rung if isinstance(rung, Rung) else Rung(strategy=rung) for rung in given)
         object.__setattr__(self, "rungs", rungs)
-        if self.signal is not None and self.signal not in SIGNALS:
-            raise ConfigurationError(
-                f"Ladder: signal={self.signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
-            )
+        if self.signal not in (None, _CONFIDENCE, *SIGNALS):
+            known = ", ".join(map(repr, (*SIGNALS, _CONFIDENCE)))
+            raise ConfigurationError(f"Ladder: signal={self.signal!r} is not known; use one of {known}")
         if isinstance(self.enough, str) and self.enough not in get_args(ShippedRule):
             raise ConfigurationError(
                 f"Ladder: enough={self.enough!r} is not known; use 'careful', 'balanced' or 'bold'"
@@ -199,7 +200,7 @@ class Ladder(BaseStrategy):
             return best
 
         asks = [partial(ask, i) for i in range(len(self.rungs))]
-        return await climb(run, asks, lambda i, *_: self._settled(run, i, self.rungs[i], seen))
+        return await climb(run, asks, lambda i, best, heard: self._settled(run, i, best, seen, heard.sureness(best)[0]))
 
     def _strategy(self, rung: Rung, seen: Sequence[Scored], same: bool) -> BaseStrategy:
         strategy = rung.strategy
@@ -207,10 +208,12 @@ class Ladder(BaseStrategy):
             return replace(strategy, n=len(seen) + strategy.n, stop=None, wave=None)
         return strategy
 
-    def _settled(self, run: Run, number: int, rung: Rung, seen: Sequence[Scored]) -> bool:
-        signal = self._signal_of(rung)
-        several = signal not in _OF_SEVERAL or sum(not c.truncated for c in seen) > 1
-        ease = predicted(seen, signal) if several and seen else None
+    def _settled(self, run: Run, number: int, best: Scored, seen: Sequence[Scored], sureness: float | None) -> bool:
+        rung, ease = self.rungs[number], sureness
+        if (signal := self._signal_of(rung)) != _CONFIDENCE:
+            looked_at = seen if best in seen else [*seen, best]  # what a search or a revision makes is no sample
+            several = signal not in _OF_SEVERAL or sum(not c.truncated for c in looked_at) > 1
+            ease = predicted(looked_at, signal) if several else None
         enough = rung.enough if rung.enough is not None else self.enough
         needed = _ENOUGH[enough] if isinstance(enough, str) else enough
         settled = ease is not None and ease >= needed - 1e-9
@@ -220,11 +223,12 @@ class Ladder(BaseStrategy):
             run.note("stop", rule=f"{signal} >= {needed:g}", seen=len(seen), left=0)
         return settled
 
-    def _signal_of(self, rung: Rung) -> Signal:
+    def _signal_of(self, rung: Rung) -> Signal | Literal["confidence"]:
         if self.signal is not None:
             return self.signal
-        by_score = isinstance(rung.strategy, BestOfN) and rung.strategy.select == "best"
-        return "best" if by_score else "agreement"
+        if not isinstance(rung.strategy, BestOfN | SelfConsistency):
+            return _CONFIDENCE
+        return "best" if isinstance(rung.strategy, BestOfN) and rung.strategy.select == "best" else "agreement"
 
     def _most(self, number: int) -> int:
         """Return how many answers there can be after a rung."""

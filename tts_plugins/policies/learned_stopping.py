@@ -12,7 +12,7 @@ from tts_plugins._internal.config import check_count
 from tts_plugins._internal.values import is_number, name_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies import _json_files as _files
-from tts_plugins.policies._base import same_name
+from tts_plugins.policies._base import check_kinds, check_list, same_name
 from tts_plugins.policies._stopping.features import (
     TIE,
     VERSION,
@@ -106,6 +106,7 @@ class LearnedStopping(Rule):
         for name in ("price", "reference", "fade"):
             if not is_number(getattr(self, name)) or getattr(self, name) < 0:
                 raise ConfigurationError(f"LearnedStopping: {name}={getattr(self, name)!r} must be a number from 0")
+        check_kinds(self)
 
     def __repr__(self) -> str:
         given = {"enough": self.enough, "fade": self.fade or None, "at_most": self.at_most}
@@ -189,6 +190,7 @@ class LearnedStopping(Rule):
         """Fit a rule for each price, by rising price; see `fit`. By default, prices cover the useful range."""
         if prices is not None and not prices:
             raise ConfigurationError("LearnedStopping.fit: prices=() has none; give at least one, or leave them out")
+        check_list("LearnedStopping.fit", "prices", prices or ())
         for value in prices or ():
             check_amount("price", value)
         fitter = fitter_of(records, n, select, aggregate, extra_tokens, confidence, orders, seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.policies._base import Part
+from tts_plugins.policies._base import Part, check_list
 from tts_plugins.policies.abstention import Abstention
 from tts_plugins.policies.difficulty import Difficulty
 from tts_plugins.policies.ladder import Ladder
@@ -73,6 +73,7 @@ class Stage(Part):
     def __post_init__(self) -> None:
         check_count("Stage", "count", self.count)
         object.__setattr__(self, "choices", tuple(self.choices))
+        super().__post_init__()
         if len(self.choices) != self.difficulty.bins:
             raise ConfigurationError(
                 f"Stage: {len(self.choices)} choices for {self.difficulty.bins} bins; give one for each, or None"
@@ -119,7 +120,9 @@ class Plan(Part):
     def __post_init__(self) -> None:
         check_count("Plan", "budget", self.budget)
         for name in ("stages", "others", "notes"):
+            check_list("Plan", name, getattr(self, name))
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
         counts = [stage.count for stage in self.stages]
         if counts != sorted(set(counts)):
             raise ConfigurationError(f"Plan: stages after {counts} samples; their counts have to rise")

@@ -84,9 +84,13 @@ def _count(name: str, value: object) -> int | None:
         DataError: it is something else.
     """
     found = _native(value)
-    if found is None or is_whole(found, 0):
+    if found is None or (is_whole(found, 0) and found <= _MOST):
         return found
-    raise DataError(f"{name}: {found!r:.60} must be a whole number of at least 0, or null")
+    most = f" and at most {_MOST}" if is_whole(found, 0) else ""
+    raise DataError(f"{name}: {found!r:.60} must be a whole number of at least 0{most}, or null")
+
+
+_MOST = 2**53  # what a float holds exactly
 
 
 def _share(name: str, value: object) -> float:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any
 
+from tts_plugins._internal.chat_messages import text_of
 from tts_plugins._internal.values import field
 from tts_plugins.errors import ConfigurationError, RequestNotSent, TTSError
 from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.server.errors import APIError, UpstreamMisconfigured
-from tts_plugins.server.requests.forms import text_of
-from tts_plugins.types import Generation, Problem, Reply, Scored
+from tts_plugins.types import Generation, Reply
 
 _log = logging.getLogger("tts_plugins.server")
 
@@ -70,17 +69,8 @@ class UpstreamModel(OpenAICompatibleModel):
 
     hide: Callable[[str], str] = staticmethod(str)
 
-    async def generate(self, problem: Problem, seeds: Sequence[int | None]) -> Reply:
-        """One request for as many choices as there are seeds."""
-        reply = await super().generate(problem, seeds)
-        return replace(reply, generations=tuple(_with_calls(g) for g in reply.generations))
-
-    async def revise(
-        self, problem: Problem, history: Sequence[Scored], seeds: Sequence[int | None], *, merge: bool = False
-    ) -> Reply:
-        """One request for as many better answers as there are seeds."""
-        reply = await super().revise(problem, history, seeds, merge=merge)
-        return replace(reply, generations=tuple(_with_calls(g) for g in reply.generations))
+    def _candidates(self, generations: tuple[Generation, ...]) -> tuple[Generation, ...]:
+        return tuple(g.replace(text=text_of(g.output, g.text)) for g in generations)
 
     async def _respond(self, body: dict[str, Any]) -> Any:
         exchange = EXCHANGE.get()
@@ -118,7 +108,3 @@ class UpstreamModel(OpenAICompatibleModel):
     def server(self) -> str:
         """Its name alone: callers must not see the upstream's address."""
         return self.name
-
-
-def _with_calls(generation: Generation) -> Generation:
-    return replace(generation, text=text_of(generation.output, generation.text))

@@ -8,9 +8,9 @@ from typing import Any
 
 from tts_plugins.confidence import support_when_unknown
 from tts_plugins.errors import ConfigurationError
-from tts_plugins.protocols import Strategy
-from tts_plugins.strategies.escalation import Escalating, Escalation, sure_enough
-from tts_plugins.types import Abstained, OnAbstain, Scored
+from tts_plugins.protocols import Run, Strategy
+from tts_plugins.strategies.escalation import Escalation, sure_enough
+from tts_plugins.types import Abstained, OnAbstain, Problem, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,11 @@ class Abstaining:
         check_together(owner, below, on, escalate, strategy)
         return cls(below=below, on=on, escalation=None if escalate is None else Escalation.of(owner, escalate))
 
-    def around(self, strategy: Strategy) -> Strategy:
-        """Return the strategy, followed by the escalation where there is one."""
+    async def choose(self, strategy: Strategy, run: Run, problem: Problem) -> Scored:
+        """Return what the strategy chooses, or what the escalation does where that is not sure enough."""
         if self.escalation is None or not self.escalation.asks:
-            return strategy
-        return Escalating(first=strategy, then=self.escalation, below=self.below)
+            return await strategy(run, problem)
+        return await self.escalation.after(strategy, self.below, run, problem)
 
 
 ALWAYS_ANSWERING = Abstaining()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_flag
-from tts_plugins.confidence import Support, check_threshold
+from tts_plugins.confidence import Support
 from tts_plugins.errors import OVER, ConfigurationError, ModelError
 from tts_plugins.protocols import Model, Run, Strategy, is_model
 from tts_plugins.runs import ForwardingRun, OtherModelRun
@@ -95,39 +95,30 @@ class Escalation:
         """Whether anything is asked within the solve."""
         return self.model is not None or self.strategy is not None
 
-    async def ask(self, run: Run, problem: Problem) -> Scored:
-        """Return what the escalation chooses."""
+    async def after(self, first: Strategy, below: float | None, run: Run, problem: Problem) -> Scored:
+        """Return what the strategy `first` chooses if that is sure enough, else what the escalation chooses.
+
+        Args:
+            below: the least confidence with which the choice stands; None takes what the strategy itself says.
+        """
+        if self.model is not None:  # raises where a limit cannot hold over it, before anything is paid for
+            await run.room(problem, 1, model=self.model)
         single = SelfConsistency(n=1) if run.verifier is None else BestOfN(n=1)
-        return await (self.strategy or single)(OtherModelRun(run, self.model), problem)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Escalating:
-    """A strategy, and what follows if its choice is not sure enough.
-
-    Args:
-        below: the least confidence with which its choice stands; None takes what the strategy itself says.
-    """
-
-    first: Strategy
-    then: Escalation
-    below: float | None = None
-
-    def __post_init__(self) -> None:
-        check_threshold("Escalating", self.below)
-
-    async def __call__(self, run: Run, problem: Problem) -> Scored:
         def settled(_: int, best: Scored, heard: HeardRun) -> bool:
-            below = heard.below if self.below is None else self.below
-            said = heard.choices.get(best.id, {"confidence": best.score})
-            confidence = said.get("confidence")
-            stands = sure_enough(confidence, below, escalated=bool(said.get("escalated")))
+            least, (confidence, escalated) = heard.below if below is None else below, heard.sureness(best)
+            stands = sure_enough(confidence, least, escalated=escalated)
             if not stands:
-                run.note("escalated", confidence=confidence, below=below, to=str(self.then))
+                run.note("escalated", confidence=confidence, below=least, to=str(self))
             return stands
 
         return await climb(
-            run, (lambda own: self.first(own, problem), lambda own: self.then.ask(own, problem)), settled
+            run,
+            (
+                lambda heard: first(heard, problem),
+                lambda heard: (self.strategy or single)(OtherModelRun(heard, self.model), problem),
+            ),
+            settled,
         )
 
 
@@ -158,6 +149,11 @@ class HeardRun(ForwardingRun):
         elif kind == "threshold":
             self.below = data["below"]
         super().note(kind, **data)
+
+    def sureness(self, best: Scored) -> tuple[float | None, bool]:
+        """Return the confidence of a choice, and whether a larger model made it."""
+        said = self.choices.get(best.id, {"confidence": best.score})
+        return said.get("confidence"), bool(said.get("escalated"))
 
     def tell_doubts(self) -> None:
         """Pass on what makes the choice doubtful."""

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, Self
 
-from tts_plugins.types._deferred import Output
-from tts_plugins.types._frozen import EMPTY, from_checked
+from tts_plugins.types._frozen import EMPTY, Output, from_checked
 from tts_plugins.types._json import well_formed
 from tts_plugins.types.problem import Problem
 from tts_plugins.types.usage import Usage

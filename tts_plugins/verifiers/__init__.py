@@ -1,5 +1,6 @@
 """What scores candidates."""
 
+from tts_plugins._internal.signatures import explain_calls as _explain_calls
 from tts_plugins.errors import SandboxUnavailable
 from tts_plugins.verifiers._sandbox.probe import Sandbox, find_sandbox, sandbox_kind
 from tts_plugins.verifiers.agreement import AnswerAgreement
@@ -30,40 +31,12 @@ from tts_plugins.verifiers.recorded import RecordedVerifier
 from tts_plugins.verifiers.similar import Similar
 
 __all__ = [
-    "MASTER_KEYS",
-    "PRESETS",
-    "AnswerAgreement",
-    "Calibrated",
-    "Calibration",
-    "CallableVerifier",
-    "Canaries",
-    "Cascade",
-    "CodeTests",
-    "Ensemble",
-    "GenerativeVerifier",
-    "Grounded",
-    "JSONSchemaVerifier",
-    "LLMJudge",
-    "LearnedHead",
-    "LearnedVerifier",
-    "MathAnswer",
-    "MathGroups",
-    "PairwiseJudge",
-    "ProcessJudge",
-    "ProcessVerifierHTTP",
-    "ProcessVerifierTransformers",
-    "RecordedVerifier",
-    "RegexVerifier",
-    "RewardFamily",
-    "SQLVerifier",
-    "Sandbox",
-    "SandboxUnavailable",
-    "Screen",
-    "SemanticGroups",
-    "Similar",
-    "ToolCallVerifier",
-    "Veto",
-    "find_sandbox",
-    "preset",
+    "MASTER_KEYS", "PRESETS", "AnswerAgreement", "Calibrated", "Calibration", "CallableVerifier", "Canaries", "Cascade",
+    "CodeTests", "Ensemble", "GenerativeVerifier", "Grounded", "JSONSchemaVerifier", "LLMJudge", "LearnedHead",
+    "LearnedVerifier", "MathAnswer", "MathGroups", "PairwiseJudge", "ProcessJudge", "ProcessVerifierHTTP",
+    "ProcessVerifierTransformers", "RecordedVerifier", "RegexVerifier", "RewardFamily", "SQLVerifier", "Sandbox",
+    "SandboxUnavailable", "Screen", "SemanticGroups", "Similar", "ToolCallVerifier", "Veto", "find_sandbox", "preset",
     "sandbox_kind",
-]
+]  # fmt: skip
+
+_explain_calls(globals()[name] for name in __all__)

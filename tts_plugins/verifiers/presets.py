@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tts_plugins._internal.files import expanded
-from tts_plugins.errors import ConfigurationError
+from tts_plugins._internal.files import expanded, is_sqlite
+from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.protocols import Model, SetVerifier, Verifier
 from tts_plugins.verifiers.agreement import AnswerAgreement
 from tts_plugins.verifiers.checks.json_schema import JSONSchemaVerifier
@@ -97,6 +97,14 @@ def _sql(database: Any, **settings: Any) -> AnyVerifier:
     if callable(database):
         return SQLVerifier(database, **settings)
     path = _file("sql", "database", database).resolve()
+    try:  # before an answer is paid for
+        is_database = is_sqlite(path, "") or not path.stat().st_size
+    except DataError as error:
+        raise ConfigurationError(f"preset sql: {error}") from error
+    if not is_database:
+        raise ConfigurationError(
+            f"preset sql: {path} is not a database of SQLite; give one, or a function that connects"
+        )
     connect = functools.partial(sqlite3.connect, f"{path.as_uri()}?mode=ro", uri=True)
     return SQLVerifier(connect, **settings)
 
@@ -105,8 +113,9 @@ def _json_schema(schema: Any, **settings: Any) -> AnyVerifier:
     if not isinstance(schema, str | Path):
         return JSONSchemaVerifier(schema, **settings)
     path = _file("json-schema", "schema", schema)
+    text = _text("json-schema", path)
     try:
-        read = json.loads(_text("json-schema", path))
+        read = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"preset json-schema: {path} is not JSON: {error}") from error
     return JSONSchemaVerifier(read, **settings)

@@ -14,11 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tts_plugins._internal.files import expanded
+from tts_plugins._internal.files import beginning, expanded
 from tts_plugins._storage.sqlite_files import clean, connect, explained, lock_file, named
 from tts_plugins.bench.storage._format import begin, is_empty, missing, read_config, upgrade
 from tts_plugins.bench.storage.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
-from tts_plugins.errors import DataError
 
 _LISTS = ("step_scores", "logprobs")  # fields that are JSON in their columns
 
@@ -81,8 +80,7 @@ class Store:
             DataError: there is no such file, or it is not a benchmark's.
         """
         path = expanded(path)
-        if not path.is_file():
-            raise DataError(f"{path}: there is no such file; `tts-plugins bench … --out {path}` makes one")
+        beginning(path, f"`tts-plugins bench … --out {path}` makes one")
         with named(path):
             db = connect(path)
             read_config(path, db)

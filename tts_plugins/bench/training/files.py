@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tts_plugins._internal.files import expanded, replacing, writing
+from tts_plugins._internal.files import expanded, is_sqlite, replacing, writing
 from tts_plugins.bench.storage.store import Store
 from tts_plugins.bench.training.rows import Filters, Format, Judge, Row, check_format, judge_of, training_rows, words
 from tts_plugins.errors import ConfigurationError, DataError
@@ -111,10 +111,7 @@ def pool_of(source: str | os.PathLike[str]) -> Pool:
         DataError: it is neither, or the store's candidates have no texts, since they stand in a pool.
     """
     path = expanded(source)
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file; give a pool, or what `tts-plugins bench --out` wrote")
-    with path.open("rb") as file:
-        stored = file.read(15) == b"SQLite format 3"
+    stored = is_sqlite(path, "give a pool, or what `tts-plugins bench --out` wrote")
     return _stored(path) if stored else Pool.read(path)
 
 

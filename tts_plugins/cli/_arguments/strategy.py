@@ -125,12 +125,7 @@ def _policy(settings: Mapping[str, Any], verified: bool) -> ComputeOptimal:
             "compute-optimal:file=policy.json"
         )
     path = expanded(str(settings["file"]))
-    try:
-        made = ComputeOptimal.from_file(path, **{k: v for k, v in settings.items() if k != "file"})
-    except OSError as error:
-        raise ConfigurationError(
-            f"--strategy compute-optimal:file={path}: the file cannot be read: {error.strerror or error}"
-        ) from error
+    made = ComputeOptimal.from_file(path, **{k: v for k, v in settings.items() if k != "file"})
     if not verified and (scored := next((s for s in _asked(made) if isinstance(s, BestOfN) and s.n > 1), None)):
         raise ConfigurationError(
             f"--strategy compute-optimal:file={path} chooses by score, {scored!r}; give --verifier"

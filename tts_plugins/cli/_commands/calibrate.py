@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from tts_plugins._trace.wording import plural
 from tts_plugins.cli._display.console import Debug, Json, check_writable, emit, errors, say, stdout, warn_of, write_file
 from tts_plugins.cli._display.policy_view import in_words, policy_lines, policy_table
 from tts_plugins.errors import ConfigurationError
@@ -76,7 +77,9 @@ def calibrate_command(
     aggregate: Annotated[
         str, typer.Option(metavar="auto|last|min|prod|mean", help="How step scores become one; auto: by AUC in POOL.")
     ] = "auto",
-    orders: Annotated[int, typer.Option(min=1, help="Shuffled orders of each problem's samples.")] = 10,
+    orders: Annotated[
+        int | None, typer.Option(min=1, help="Shuffled orders of each problem's samples; 10 to 100 if left out.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same pool and seed, same policy.")] = 0,
     as_json: Json = False,
     debug: Debug = False,
@@ -97,9 +100,6 @@ def calibrate_command(
                 raise ConfigurationError(f"--abstain-page {abstain_page}: there is no curve without --abstain-risk")
             check_writable(abstain_page, "--abstain-page")
         sizes = None if budgets is None else _sizes(budgets)
-        for name, path in (("POOL", pool), ("--larger", larger)):
-            if path is not None and not path.is_file():
-                raise ConfigurationError(f"{name} {path}: there is no such file; record one, or give another path")
         chosen: Signal | None = signal  # type: ignore[assignment]  # `calibrate` says which there are
         samples = Pool.read(pool, squash=squash)
         warn_of(samples, pool)
@@ -121,16 +121,13 @@ def calibrate_command(
         say(f"policy: {out}")
         for plan in policy.plans:
             if plan.abstain is not None:
-                say(f"at {plan.budget} samples: {plan.abstain.words}")
+                say(f"at {plural(plan.budget, 'sample')}: {plan.abstain.words}")
         if abstain_page is not None:
             say(f"the curves behind these thresholds: {abstain_page}")
-        if abstain_risk is not None and rest is not None:
-            say(
-                f"note: the thresholds are fitted to the {policy.held_out} problems held out (--hold-out), which chose "
-                "no plan; measure them on others"
-            )
         if rest is not None:
             say(f"problems that the plans were not fitted to: {rest}")
+            if abstain_risk is not None:
+                say("note: the thresholds were fitted to these, so that how often answers are wrong takes others")
             say(f"measure it there: {_bench(policy, rest, out)}")
         say(f"use it: {_solve(policy, out)}")
 

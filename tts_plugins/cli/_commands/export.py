@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tts_plugins._internal.files import writing
+from tts_plugins._trace.wording import plural
 from tts_plugins.bench.training import Filters, export
 from tts_plugins.cli._display.console import Debug, Json, emit, errors, say
 
@@ -51,7 +52,8 @@ def export_command(
             say(f"left out: {count} {reason}")
         if made.judge is not None:
             say(f"good is judged by: {made.judge}")
-        say(f"{made.train} rows of training, {made.test} of test, from {made.problems} problems")
+        rows, problems = plural(made.train, "row"), plural(made.problems, "problem")
+        say(f"{rows} of training, {made.test} of test, from {problems}")
         say("written: " + ", ".join(map(str, made.files)))
         if as_json:
             emit({"train": made.train, "test": made.test, "problems": made.problems, "dropped": dict(made.dropped),

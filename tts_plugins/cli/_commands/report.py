@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tts_plugins._internal.files import expanded
+from tts_plugins._internal.files import expanded, is_sqlite
 from tts_plugins.bench.analysis.arm import Costs
 from tts_plugins.bench.analysis.matched import Larger
 from tts_plugins.bench.report import Placing, Run, as_dict, check_png, load, page, picture, png_of
@@ -20,11 +20,8 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import Pool
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN", help="The file that `tts-plugins bench --out` wrote.")]
-Png = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The charts as a PNG; needs the extra bench.", rich_help_panel="Output"),
-]
-Svg = Annotated[Path | None, typer.Option(metavar="FILE", help="The charts as an SVG.", rich_help_panel="Output")]
+Png = Annotated[Path | None, options.OUTPUT("The charts as a PNG; needs the extra bench.", metavar="FILE")]
+Svg = Annotated[Path | None, options.OUTPUT("The charts as an SVG.", metavar="FILE")]
 
 
 @grouped
@@ -103,11 +100,7 @@ def placing(
 
 def _larger(path: Path, parameters: float) -> Larger:
     path = expanded(path)
-    if not path.is_file():
-        raise ConfigurationError(f"--larger {path}: there is no such file")
-    with path.open("rb") as file:
-        is_run = file.read(15) == b"SQLite format 3"
-    if not is_run:
+    if not is_sqlite(path, "give a larger model's pool or run as --larger"):
         return Larger.of_pool(Pool.read(path), parameters)
     with Store.read(path) as store:
         run = load(store)

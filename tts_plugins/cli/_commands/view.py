@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tts_plugins._internal.files import is_sqlite
 from tts_plugins.bench import Store
 from tts_plugins.cli._commands.serve import Port
 from tts_plugins.cli._display.console import Debug, errors, say
@@ -49,11 +50,7 @@ def traces_of(path: Path) -> Iterator[tuple[str, Mapping[str, Any], str]]:
     Raises:
         DataError: it is neither JSON with a trace nor a run.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file")
-    with path.open("rb") as file:
-        head = file.read(16)
-    if head.startswith(b"SQLite format 3"):
+    if is_sqlite(path, "give a trace, or a run of bench"):
         yield from _stored(path)
         return
     try:

@@ -109,7 +109,7 @@ def _when(rule: LearnedStopping) -> str:
         found.append(f"at a {kind} of {rule.enough:g}{fading}")
     if rule.at_most is not None and rule.at_most < rule.n:
         found.append(f"after {rule.at_most}")
-    sure = "at the first that passes" if rule.select == "best" else "once the vote is decided"
+    sure = "at a score of 1" if rule.select == "best" else "once the vote is decided"
     return " or ".join(found) or sure
 
 

@@ -79,7 +79,9 @@ class AiohttpClient:
             await client.close()
 
     def prepared(self, path: str, request: Mapping[str, Any]) -> Request | None:
-        """Return the request as it goes out; None if a real client has to convert or refuse it."""
+        """Return the request as it goes out; None if a real client has to convert, refuse or send it."""
+        if self._lease.pool.incompatible:
+            return None
         known = _KNOWN[path]
         body, headers = request, self.default_headers
         if not request.keys() <= known:

@@ -5,12 +5,14 @@ The clients that are ours have them as event hooks. Connections of the user's ar
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tts_plugins._internal.http_limits import ENCODINGS, BodyReader, redirect_error, redirected, same_origin
+from tts_plugins._internal.http_errors import shown_address
+from tts_plugins._internal.http_limits import ENCODINGS, BodyReader, check_redirect, redirected
 from tts_plugins._internal.request_sent import leaving
 
 
@@ -21,43 +23,53 @@ async def watch(request: Any) -> None:
 
 
 async def limit(response: Any) -> None:
-    """Follow no redirect to another server, and read no answer without end.
+    """Follow no redirect to another server, or to another method, and read no answer without end.
 
     The client calls this before it reads the body, for each answer on the way.
     """
     target = response.headers.get("location")
-    if response.is_redirect and target:
+    if response.is_redirect and target is not None:
         url = str(response.request.url)
-        if not same_origin(url, there := redirected(url, target)):
-            raise redirect_error(url.partition("?")[0], there)
-    reader = BodyReader(response.headers.get("content-encoding"), response.headers.get("content-length"))
-    response.headers.pop("content-encoding", None)  # so that the client does not decompress it once more
-    response.stream = _limited(type(response), response.stream, reader)
+        check_redirect(response.status_code, shown_address(url), url, redirected(url, target))
+    encoding = response.headers.pop("content-encoding", None)  # so that the client does not decompress it once more
+    pieces = _pieces(response.stream, encoding, response.headers.get("content-length"))
+    if response.status_code >= 300:
+        pieces = _unless_broken(pieces)
+    kind: type = type(response)
+    response.stream = _stream_class(kind)(response.stream, pieces)
+
+
+async def _pieces(inner: Any, encoding: str | None, length: str | None) -> AsyncIterator[bytes]:
+    reader = BodyReader(encoding, length)
+    async for raw in inner:
+        for piece in reader.feed(raw):
+            yield piece
+
+
+async def _unless_broken(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield what an error says; whatever breaks meanwhile, its status is known, which the client raises."""
+    with contextlib.suppress(Exception):
+        async for piece in pieces:
+            yield piece
 
 
 @functools.cache
-def _limited_class(response: type) -> type:
+def _stream_class(response: type) -> type:
     """Return a stream of the library that the client uses, httpx or its successor."""
     roots = (importlib.import_module(base.__module__.partition(".")[0]) for base in response.__mro__)
     base: type = next(found for root in roots if (found := getattr(root, "AsyncByteStream", None)) is not None)
 
     class Limited(base):  # type: ignore[misc]
-        def __init__(self, inner: Any, reader: BodyReader) -> None:
-            self._inner, self._reader = inner, reader
+        def __init__(self, inner: Any, pieces: AsyncIterator[bytes]) -> None:
+            self._inner, self._pieces = inner, pieces
 
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            async for raw in self._inner:
-                for piece in self._reader.feed(raw):
-                    yield piece
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self._pieces
 
         async def aclose(self) -> None:
             await self._inner.aclose()
 
     return Limited
-
-
-def _limited(response: type, inner: Any, reader: BodyReader) -> Any:
-    return _limited_class(response)(inner, reader)
 
 
 class Bounded:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from tts_plugins._http.proxies import is_loopback
 from tts_plugins._http.tls import tls_context
-from tts_plugins._internal.http_limits import ENCODINGS
+from tts_plugins._internal.http_limits import ENCODINGS, REDIRECTS
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models._clients.hooks import limit, watch
@@ -67,7 +67,7 @@ class Own:
         try:
             return openai.DefaultAsyncHttpxClient(
                 timeout=self.timeout, event_hooks=hooks, headers={"Accept-Encoding": ENCODINGS},
-                verify=tls_context(), trust_env=not is_loopback(self.address),
+                verify=tls_context(), trust_env=not is_loopback(self.address), max_redirects=REDIRECTS,
             )  # fmt: skip
         except Exception as error:
             raise ConfigurationError(

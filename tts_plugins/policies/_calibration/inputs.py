@@ -9,11 +9,42 @@ from typing import TYPE_CHECKING, Any
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.policies._stopping.fit_inputs import check_confidence
+from tts_plugins.policies.abstention import check_risk
 from tts_plugins.selection import Aggregate
 
 if TYPE_CHECKING:
     from tts_plugins.policies._calibration.larger_model import LargerPool  # it needs numpy
     from tts_plugins.pools import Pool
+
+
+def check_counts(**given: object) -> None:
+    """Raise unless each setting is a whole number from 1, or None."""
+    for name, value in given.items():
+        if value is not None:
+            check_count("calibrate", name, value)
+
+
+def check_goal(price: object, target: object, confidence: object, extra_tokens: object) -> None:
+    """Raise unless these say what a plan is chosen for."""
+    if price is not None and target is not None:
+        raise ConfigurationError("calibrate: give either price= or target=, not both")
+    for name, value in (("price", price), ("target", target), ("extra_tokens", extra_tokens)):
+        if not is_amount(value) and (value is not None or name == "extra_tokens"):
+            raise ConfigurationError(f"calibrate: {name}={value!r} must be a number from 0")
+    check_confidence("calibrate", confidence)
+
+
+def check_abstaining(risk: float | None, confidence: float, larger: object) -> None:
+    """Raise unless a threshold can be fitted, if one is asked for."""
+    if risk is None:
+        return
+    check_risk("calibrate", risk, confidence)
+    if larger is not None:
+        raise ConfigurationError(
+            f"calibrate: abstain_risk={risk!r} with larger=: a threshold for two models is not fitted; solve the "
+            "problems with the policy, and use Abstention.fit(confidences, right)"
+        )
 
 
 def held_out_share(hold_out: Any, abstain_risk: float | None) -> float:
@@ -43,7 +74,17 @@ def held_apart(pool: Pool, share: float, seed: int) -> tuple[Pool, Pool | None]:
 
 
 def usable_problems(pool: Pool, how: Aggregate) -> tuple[Pool, tuple[str, ...]]:
-    """Leave out the problems that lack a score, or all scores where most problems lack one; say so."""
+    """Leave out the problems without samples, and those that lack a score, or all scores where most do; say so."""
+    empty = [p.id for p in pool.problems if not p.candidates]
+    if not empty:
+        return _scored_problems(pool, how)
+    some = replace(pool, problems=tuple(p for p in pool.problems if p.candidates))
+    said = f"{len(empty)} of {len(pool.problems)} problems have no samples and were left out ({_shown(empty)})"
+    kept, notes = _scored_problems(some, how)
+    return kept, (said, *notes)
+
+
+def _scored_problems(pool: Pool, how: Aggregate) -> tuple[Pool, tuple[str, ...]]:
     unscored = {p.id for p in pool.problems if any(c.scored(how) is None for c in p.candidates)}
     some = any(c.scored(how) is not None for p in pool.problems for c in p.candidates)
     if not unscored or not some:
@@ -53,9 +94,13 @@ def usable_problems(pool: Pool, how: Aggregate) -> tuple[Pool, tuple[str, ...]]:
     if len(kept) < max(4, total / 2):
         said = f"{len(unscored)} of {total} problems lack a score, so scores are not used; score all of them"
         return pool, (said,)
-    shown = ", ".join(sorted(unscored)[:3]) + (", ..." if len(unscored) > 3 else "")
+    shown = _shown(sorted(unscored))
     said = f"{len(unscored)} of {total} problems lack a score and were left out ({shown}); score them to use them"
     return replace(pool, problems=kept), (said,)
+
+
+def _shown(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
 
 
 def prompt_notes(pool: Pool) -> tuple[str, ...]:
@@ -74,8 +119,10 @@ def check_pool(pool: Pool) -> None:
     given: Any = pool
     if not isinstance(given, Pool):
         raise ConfigurationError(f"calibrate: pool={pool!r} is not a Pool; read one with Pool.read(path)")
-    if len(pool.problems) < 4:
-        have = {0: "no problems", 1: "1 problem"}.get(len(pool.problems), f"{len(pool.problems)} problems")
+    sampled = sum(bool(p.candidates) for p in pool.problems)
+    if sampled < 4:
+        have = {0: "no problems", 1: "1 problem"}.get(sampled, f"{sampled} problems")
+        have += " with samples" if sampled < len(pool.problems) else ""
         raise ConfigurationError(
             f"calibrate: the pool has {have}; half of them choose and half of them test the choice, so record at least "
             "4, better 100"
@@ -110,10 +157,16 @@ def larger_beside(
     return LargerPool.beside(pool, larger, price=price, extra=extra, effort=effort)
 
 
-def sizes_of(most: int, budgets: Sequence[int] | None) -> list[int]:
-    """Return the budgets, rising: those that are given, or powers of two and all samples."""
+def sizes_of(pool: Pool, larger: Pool | None, budgets: Sequence[int] | None) -> tuple[list[int], tuple[str, ...]]:
+    """Return the budgets, rising: those that are given, or powers of two and all samples; and what limits those."""
+    most, short = pool.fewest + (larger.fewest if larger is not None else 0), ""
+    counts = sorted(len(p.candidates) for p in pool.problems)
+    if counts[0] < counts[len(counts) // 2]:
+        last = next(p.id for p in pool.problems if len(p.candidates) == counts[0])
+        short = f"problem {last!r} has {counts[0]} on record, half of the problems at least {counts[len(counts) // 2]}"
     if budgets is None:
-        return sorted({most, *(2**i for i in range(2, 8) if 2**i < most)})
+        said = (f"no budget is above {most}, the samples that every problem has: {short}",) if short else ()
+        return sorted({most, *(2**i for i in range(2, 8) if 2**i < most)}), said
     sizes = sorted(set(budgets))
     if not sizes:
         raise ConfigurationError("calibrate: budgets=() has no budget; give at least one, such as (8,)")
@@ -121,10 +174,16 @@ def sizes_of(most: int, budgets: Sequence[int] | None) -> list[int]:
         check_count("calibrate", "budgets", size)
         if size > most:
             raise ConfigurationError(
-                f"calibrate: budgets: {size} is more than the {most} samples that every problem has on record; lower "
-                "it, or record more"
+                f"calibrate: budgets: {size} is more than the {most} samples that every problem has on record"
+                f"{short and f' ({short})'}; lower it, or record more"
             )
-    return sizes
+    return sizes, ()
+
+
+def orders_of(pool: Pool, how: Aggregate) -> int:
+    """Return in how many orders to walk through each problem, if nobody says: learned rules, of scores, take longer."""
+    scored = any(c.scored(how) is not None for p in pool.problems for c in p.candidates)
+    return min(100, max(10, (3_000 if scored else 15_000) // len(pool.problems)))
 
 
 def is_amount(value: object) -> bool:

@@ -67,8 +67,9 @@ class LargerPool:
             )
         by_id = {p.id: p for p in large.problems}
         for p in small.problems:
-            if p.id not in by_id:
-                raise DataError(f"larger: problem {p.id!r} of the smaller model's pool is missing; record it too")
+            if p.id not in by_id or not by_id[p.id].candidates:
+                lacking = "is missing" if p.id not in by_id else "has no samples"
+                raise DataError(f"larger: problem {p.id!r} of the smaller model's pool {lacking}; record it too")
             if None not in (p.prompt, by_id[p.id].prompt) and p.prompt != by_id[p.id].prompt:
                 raise DataError(f"larger: problem {p.id!r}, prompt: is not that of the smaller model's pool")
         problems = tuple(by_id[p.id] for p in small.problems)

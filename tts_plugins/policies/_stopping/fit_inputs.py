@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError
+from tts_plugins.policies._base import check_list
 from tts_plugins.selection import Aggregate, Select
 
 if TYPE_CHECKING:
@@ -27,14 +28,18 @@ def fitter_of(
         ConfigurationError: a setting is wrong.
     """
     from tts_plugins.policies._stopping.fitting import Fitter  # numpy
+    from tts_plugins.pools import PoolProblem
 
     check_count("LearnedStopping.fit", "n", n, least=2)
     check_count("LearnedStopping.fit", "orders", orders)
     check_select(select)
     check_amount("extra_tokens", extra)
     check_confidence("LearnedStopping.fit", confidence)
-    given: Any = records
-    problems = list(getattr(given, "problems", given))
+    check_count("LearnedStopping.fit", "seed", seed, least=0)
+    problems: Any = getattr(records, "problems", records)
+    check_list("LearnedStopping.fit", "records", problems)
+    if (odd := next((p for p in problems if not isinstance(p, PoolProblem)), None)) is not None:
+        raise ConfigurationError(f"LearnedStopping.fit: records has {odd!r:.80}, which is not a PoolProblem")
     return Fitter(problems, n, select, how=how, orders=orders, seed=seed, extra=extra)
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from tts_plugins.budget import PICO, Amount, Budget
-from tts_plugins.errors import BudgetExhausted, TTSError
+from tts_plugins.errors import BudgetExhausted, DataError
 from tts_plugins.server.budgets.tenants import Tenant, tightest
 from tts_plugins.server.errors import APIError, busy, used_up
 
@@ -44,7 +44,7 @@ class Balance:
     spent: Amount = NONE
 
 
-class StoreFailed(TTSError):
+class StoreFailed(DataError):
     """The store cannot be read or written."""
 
 

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from tts_plugins._storage.sqlite_files import meaning
 from tts_plugins.budget import Amount
 from tts_plugins.server.budgets.accounts import Balance, Period, StoreFailed, grantable
 
@@ -77,7 +78,7 @@ class SQLiteStore:
                 connection.execute("PRAGMA synchronous=NORMAL")
                 connection.execute(_TABLE)
             except sqlite3.Error as error:
-                raise StoreFailed(f"{self._path}: {error}") from error
+                raise StoreFailed(meaning(self._path, error)) from error
             self._connection = connection
         return self._connection
 
@@ -95,7 +96,7 @@ class SQLiteStore:
                     raise
                 return result
             except sqlite3.Error as error:
-                raise StoreFailed(f"{self._path}: {error}") from error
+                raise StoreFailed(meaning(self._path, error)) from error
 
         # Shielded: a caller that goes away must not leave it open whether its transaction was made.
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, transaction))

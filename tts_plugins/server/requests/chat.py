@@ -13,11 +13,11 @@ from tts_plugins.budget import Budget
 from tts_plugins.engine import solve
 from tts_plugins.errors import TTSError
 from tts_plugins.ledger import Ledger
-from tts_plugins.selection import fallback
+from tts_plugins.selection import fallback, ranked
 from tts_plugins.server.budgets.accounts import Accounts, StoreFailed
 from tts_plugins.server.budgets.tenants import Tenant, tightest
 from tts_plugins.server.requests.fields import ChatRequest
-from tts_plugins.server.requests.forms import base_of, choice_of, completion_of, ranked, tts_of, withheld
+from tts_plugins.server.requests.forms import base_of, choice_of, completion_of, tts_of, withheld
 from tts_plugins.server.requests.profiles import Profiles, Search
 from tts_plugins.server.settings import ServerSettings
 from tts_plugins.server.upstream import Kind, Upstream
@@ -176,7 +176,7 @@ class ChatCall:
         """Return the choices that were requested, the best first; a refusal if the search gives no answer."""
         if outcome.result.abstained is not None:
             return [withheld(outcome.result.abstained)]
-        chosen = ranked(outcome.result, best)[: self.request.n]
+        chosen = ranked(best, outcome.result.candidates)[: self.request.n]
         return [choice_of(c, i, outcome.exchange.choice_of) for i, c in enumerate(chosen)]
 
     def tts(self, outcome: Outcome, best: Scored) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tts_plugins._internal.values import field
@@ -13,7 +11,6 @@ from tts_plugins.types import Abstained, Candidate, Result, Scored, Usage
 
 Origin = Callable[[Any], tuple[Any, Any] | None]
 Json = dict[str, Any]
-_PIECE = re.compile(r"\s*\S+\s*|\s+")
 
 
 def plain(value: Any) -> Any:
@@ -26,48 +23,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return plain(vars(value)) if hasattr(value, "__dict__") else value
-
-
-def text_of(message: Any, text: str) -> str:
-    """Return what a message says, for votes and verifiers: its text, and then its tool calls as JSON.
-
-    Two candidates that call the same tools with the same arguments agree.
-    """
-    calls = []
-    for call in field(message, "tool_calls") or ():
-        function, custom = field(call, "function"), field(call, "custom")
-        if function is not None:
-            calls.append({"name": field(function, "name"), "args": _arguments(field(function, "arguments"))})
-        elif custom is not None:
-            calls.append({"name": field(custom, "name"), "args": field(custom, "input")})
-    if (function := field(message, "function_call")) is not None:
-        calls.append({"name": field(function, "name"), "args": _arguments(field(function, "arguments"))})
-    if not calls:
-        return text
-    made = json.dumps(calls, sort_keys=True, ensure_ascii=False)
-    return f"{text}\n\n```json\n{made}\n```" if text.strip() else made
-
-
-def _arguments(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return text
-
-
-def ranked(result: Result, best: Scored) -> list[Scored]:
-    """Return the candidates, best first: the chosen one, those that say something else, and then those that repeat."""
-    votes = [c.answer for c in result.candidates if c.answer is not None]
-
-    def worth(candidate: Scored) -> tuple[float, int, int]:
-        score = -1.0 if candidate.score is None else candidate.score
-        return (-score, -votes.count(candidate.answer) if candidate.answer is not None else 0, candidate.index)
-
-    first, again, said = [best], list[Scored](), {str(best.text)}
-    for candidate in sorted((c for c in result.candidates if c.id != best.id), key=worth):
-        (again if candidate.text in said else first).append(candidate)
-        said.add(str(candidate.text))
-    return first + again
 
 
 def completion_of(name: str, model: str, choices: Sequence[Json], usage: Usage, tts: Json, base: Json) -> Json:
@@ -147,30 +102,3 @@ def base_of(origin: Origin, best: Candidate) -> Json:
     found = origin(best.output)
     said = {} if found is None else {key: field(found[0], key) for key in ("service_tier", "system_fingerprint")}
     return {key: value for key, value in said.items() if value is not None}
-
-
-def deltas_of(choice: Json, skip: int = 0) -> Iterator[Json]:
-    """Return a choice as a server would stream it; `skip` characters of its content were sent before."""
-    message = dict(choice["message"])
-    content, calls = message.pop("content", None), message.pop("tool_calls", None) or []
-    index, logprobs = choice["index"], (choice.get("logprobs") or {}).get("content") or ()
-    if not skip:
-        role = message.pop("role", "assistant")
-        yield _delta(index, {"role": role, "content": None if content is None else ""})
-    message.pop("role", None)
-    if rest := {key: value for key, value in message.items() if value is not None}:
-        yield _delta(index, rest)  # reasoning, a refusal, whatever else the server says
-    if logprobs and not skip and "".join(token["token"] for token in logprobs) == content:
-        for token in logprobs:
-            yield {**_delta(index, {"content": token["token"]}), "logprobs": {"content": [token]}}
-    else:
-        for i, piece in enumerate(_PIECE.findall((content or "")[skip:])):
-            whole = {"logprobs": {"content": list(logprobs)}} if logprobs and i == 0 else {}
-            yield {**_delta(index, {"content": piece}), **whole}
-    if calls:
-        yield _delta(index, {"tool_calls": [{"index": i, **call} for i, call in enumerate(calls)]})
-    yield {**_delta(index, {}), "finish_reason": choice["finish_reason"]}
-
-
-def _delta(index: int, delta: Json) -> Json:
-    return {"index": index, "delta": delta, "finish_reason": None}

@@ -46,6 +46,12 @@ class Profiles:
     def __init__(self, settings: ServerSettings) -> None:
         directory = settings.directory
         self.known = {name: load_profile(name, directory=directory) for name in profile_names(directory=directory)}
+        for name, profile in self.known.items():
+            if profile.on_abstain == "escalate":
+                raise ConfigurationError(
+                    f"serve: profile {name!r}: on_abstain='escalate' needs a model to ask, which a profile cannot "
+                    "hold; make its strategy a ladder with signal = 'confidence'"
+                )
         self._settings = settings
         if settings.profile is not None and settings.profile not in self.known:
             load_profile(settings.profile, directory=directory)  # which has the words for it

@@ -145,4 +145,5 @@ class LearnedHead:
         except DataError:
             raise
         except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
-            raise DataError(f"{path}: no learned verifier ({type(error).__name__}: {error})") from error
+            why = type(error).__name__ if "allow_pickle" in str(error) else f"{type(error).__name__}: {error}"
+            raise DataError(f"{path}: no learned verifier ({why}); give what `train-verifier` wrote") from error

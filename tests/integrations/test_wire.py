@@ -1,0 +1,207 @@
+"""What becomes of answers that are odd as HTTP, byte for byte: alike in each way that our models send."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import zlib
+from typing import Any
+
+import pytest
+
+pytest.importorskip("openai")
+
+from tests.waiting import until
+from tests.wire import KEEP, Actions, WireServer, answer, in_chunks
+from tts_plugins import Budget, Ledger, Problem, Result, SelfConsistency, solve
+from tts_plugins.errors import (
+    AllCandidatesFailed,
+    ConfigurationError,
+    ConnectionFailed,
+    MalformedResponse,
+    RateLimited,
+    RequestRefused,
+    ServerFailed,
+)
+from tts_plugins.models import OpenAICompatibleModel
+
+pytestmark = pytest.mark.usefixtures("transport")
+USAGE = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
+
+
+def said(text: str, **usage: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
+    return {"choices": [{"index": 0, "finish_reason": "stop", "message": message}], "usage": {**USAGE, **usage}}
+
+
+GOOD = json.dumps(said("#### 4")).encode()
+PACKED, TINY = gzip.compress(GOOD), zlib.compressobj(wbits=-15)
+RAW_DEFLATE = TINY.compress(GOOD) + TINY.flush()
+WAIT = {"error": {"message": "wait"}}
+
+
+def model_at(server: WireServer, **settings: Any) -> OpenAICompatibleModel:
+    return OpenAICompatibleModel(
+        "m", **{"base_url": server.base_url, "api_key": "-", "max_tokens": 40, "temperature": 0.8, **settings}
+    )
+
+
+async def solved(server: WireServer, ledger: Ledger, **settings: Any) -> Any:
+    """The result of a solve with one candidate and two attempts, or the error that ended it."""
+    model = model_at(server, **settings)
+    try:
+        return await solve("q", model=model, strategy=SelfConsistency(n=1), budget=ledger, attempts=2)
+    except Exception as error:  # noqa: BLE001 - it is what is looked at
+        return error.__cause__ if isinstance(error, AllCandidatesFailed) else error
+    finally:
+        await model.aclose()
+        assert ledger.open_holds == 0
+
+
+# Each is taken, costs what it says, and needs one request.
+READ: dict[str, bytes] = {
+    "plain": answer(GOOD),
+    "HTTP/1.0": answer(GOOD, version="1.0"),
+    "to the end of the connection": answer(GOOD, length=None),
+    "in chunks": in_chunks(GOOD[:9], GOOD[9:]),
+    "with a trailer": in_chunks(GOOD, end=b"0\r\nX-Took: 1\r\n\r\n"),
+    "with a chunk's extension": in_chunks(GOOD).replace(b"\r\n" + GOOD, b";a=1\r\n" + GOOD),
+    "gzip": answer(PACKED, 200, "Content-Encoding: GZIP"),
+    "gzip by the byte": in_chunks(*[bytes([b]) for b in PACKED], headers=["Content-Encoding: gzip"]),
+    "deflate": answer(zlib.compress(GOOD), 200, "Content-Encoding: deflate"),
+    "deflate without a head": answer(RAW_DEFLATE, 200, "Content-Encoding: deflate"),
+    "100": b"HTTP/1.1 100 Continue\r\n\r\n" + answer(GOOD),
+    "103": b"HTTP/1.1 103 Early Hints\r\nLink: </s>\r\n\r\n" + answer(GOOD),
+    "201": answer(GOOD, 201),
+    "no reason": answer(GOOD).replace(b" Said", b""),
+    "only line feeds": answer(GOOD).replace(b"\r\n", b"\n"),
+    "a cookie": answer(GOOD, 200, "Set-Cookie: a=b; Path=/"),
+    "a header of 20 kB": answer(GOOD, 200, "X-Policy: " + "a" * 20_000),
+    "a blank beginning": answer(b"\n\n\n" + GOOD),
+    "BOM": answer(b"\xef\xbb\xbf" + GOOD),
+    "half a character": answer(GOOD.replace(b"####", b"\\ud83d\\n####")),
+    "bytes that are no text": answer(GOOD.replace(b"####", b"\xe9\\n####")),
+    "a name twice": answer(GOOD.replace(b'{"choices"', b'{"choices": [], "choices"')),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("sent", READ.values(), ids=READ.keys())
+async def test_what_can_be_read_is_read(sent: bytes, stream: bool) -> None:
+    ledger = Ledger(Budget(tokens=5000))
+    async with WireServer(lambda number, head: [sent]) as server:
+        end = await solved(server, ledger, stream=stream)
+    assert isinstance(end, Result) and end.answer == "4", end
+    assert ledger.spent.tokens == 15 and len(server.requests) == 1
+
+
+# Each is an error of a kind, with what two attempts cost: nothing, or their bounds.
+FAILED: dict[str, tuple[Actions, type[Exception], bool]] = {
+    "nothing": ([], ConnectionFailed, True),
+    "half a head": ([b"HTTP/1.1 200 OK\r\nContent-"], ConnectionFailed, True),
+    "no HTTP": ([b"220 mail.example ESMTP\r\n"], ConnectionFailed, True),
+    "a body that is cut": ([answer(GOOD, length=5000)], ConnectionFailed, True),
+    "chunks that are cut": ([in_chunks(GOOD, end=b"")], ConnectionFailed, True),
+    "chunks of no size": ([in_chunks(GOOD).replace(b"\r\n" + GOOD, b"zz\r\n" + GOOD)], ConnectionFailed, True),
+    "gzip that is cut": ([answer(PACKED[:-20], 200, "Content-Encoding: gzip")], MalformedResponse, True),
+    "gzip that is none": ([answer(GOOD, 200, "Content-Encoding: gzip")], MalformedResponse, True),
+    "brotli": ([answer(GOOD, 200, "Content-Encoding: br")], MalformedResponse, True),
+    "204": ([b"HTTP/1.1 204 No Content\r\n\r\n"], MalformedResponse, True),
+    "300": ([answer(b"choose", 300)], RequestRefused, False),
+    "429 in brotli": ([answer(b"\x01\x02", 429, "Content-Encoding: br", "Retry-After: 0")], RateLimited, False),
+    "429 that is cut": ([answer(b'{"err', 429, "Retry-After: 0", length=900)], RateLimited, False),
+    "400 that is cut": ([answer(b'{"err', 400, length=900)], RequestRefused, False),
+    "500 that is cut": ([answer(b'{"err', 500, "Retry-After: 0", length=900)], ServerFailed, True),
+    "500 of broken gzip": ([answer(b"x", 500, "Content-Encoding: gzip", "Retry-After: 0")], ServerFailed, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("sent", "kind", "charged"), FAILED.values(), ids=FAILED.keys())
+async def test_what_cannot_be_read_fails_alike(
+    sent: Actions, kind: type[Exception], charged: bool, stream: bool
+) -> None:
+    """Regression: through OpenAI's client a status was lost where its body broke, and a refusal was charged."""
+    ledger = Ledger(Budget(tokens=5000))
+    async with WireServer(lambda number, head: sent) as server:
+        end = await solved(server, ledger, stream=stream)
+    assert type(end) is kind, end
+    assert (ledger.spent.tokens > 0) is charged and ledger.spent.tokens <= 40 * 2 + 2 * 150
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("where", ["/v1/moved", "/v1/chat/completions", "", "?again=1"])
+async def test_a_redirect_is_followed_as_it_is_or_said(status: int, where: str) -> None:
+    """Regression: OpenAI's client went on with a GET, 20 times, and each attempt was charged."""
+
+    def answers(number: int, head: bytes) -> Actions:
+        moved = head.startswith(b"POST /v1/moved ")
+        return [answer(GOOD)] if moved else [answer(b"", status, f"Location: {where}")]
+
+    ledger = Ledger(Budget(tokens=5000))
+    async with WireServer(answers) as server:
+        end = await solved(server, ledger)
+    assert all(line.startswith("POST ") for line, _ in server.requests) and len(server.requests) <= 6
+    if where == "/v1/moved" and status in (307, 308):
+        assert isinstance(end, Result) and ledger.spent.tokens == 15, end
+    else:
+        assert isinstance(end, ConfigurationError) and "redirect" in str(end).lower(), end
+        assert ledger.spent.tokens == ledger.spent.calls == 0
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        answer(GOOD, 200, f"Content-Length: {len(GOOD)}"),
+        answer(in_chunks(GOOD).partition(b"\r\n\r\n")[2], 200, "Transfer-Encoding: chunked"),
+        answer(GOOD, version="1.2"),
+        answer(GOOD, 200, *(f"X-{i}: 1" for i in range(300))),
+        answer(GOOD) + b"and more",
+    ],
+    ids=["a length twice", "a length and chunks", "another version", "300 headers", "more than its length"],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_server_that_aiohttp_does_not_understand_is_asked_by_another_client(sent: bytes, stream: bool) -> None:
+    """Regression: such a server, which OpenAI's client can read, could not be used at all."""
+    ledger = Ledger(Budget(tokens=5000))
+    async with WireServer(lambda number, head: [sent]) as server:
+        end = await solved(server, ledger, stream=stream)
+    assert isinstance(end, Result) and end.answer == "4" and len(server.requests) <= 2, end
+
+
+# Connections that are kept --------------------------------------------------------------------------------------------
+
+
+async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> None:
+    """Regression: without a turn of the loop in between, the next request went into it, and was lost and charged."""
+
+    async def ask(model: OpenAICompatibleModel) -> str:
+        return (await model.generate(Problem("q"), [1])).generations[0].text
+
+    async with WireServer(lambda number, head: [answer(said(f"{number}"))]) as server:
+        model = model_at(server)
+        try:
+            assert [await ask(model) for _ in range(8)] == [f"{i}" for i in range(8)]
+        finally:
+            await model.aclose()
+    assert server.connections == 8
+
+
+async def test_what_nobody_asked_for_answers_nothing() -> None:
+    """Regression: an answer that came on an idle connection was taken for that to the next request, and so on."""
+    idle = asyncio.Event()
+
+    def answers(number: int, head: bytes) -> Actions:
+        return [answer(said(f"{number}")), *([] if number else [idle, answer(said("unasked"))]), KEEP]
+
+    async with WireServer(answers) as server:
+        model, texts = model_at(server), []
+        try:
+            for _ in range(3):
+                texts.append((await model.generate(Problem("q"), [1])).generations[0].text)
+                idle.set()
+                await until(lambda: server.done >= 4)
+        finally:
+            await model.aclose()
+    assert texts == ["0", "1", "2"] and server.connections == 2
