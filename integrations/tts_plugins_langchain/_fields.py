@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from langchain_core.caches import BaseCache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
 from tts_plugins import Problem, Scored
 from tts_plugins.adapters import (
@@ -20,6 +21,7 @@ from tts_plugins.adapters import (
     as_budget,
     as_strategy,
     called_as,
+    default_profile,
 )
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import StepSettings
@@ -107,6 +109,7 @@ class SearchFields(BaseModel):
     revision: Revised = None
     """How an input carries earlier attempts to what is wrapped: see `scale`."""
     model_config = ConfigDict(arbitrary_types_allowed=True)
+    _resolved: tuple[list[Any], SearchSettings] | None = PrivateAttr(default=None)
 
     @called_as("scale(chain, n=8)")
     def __init__(self, **settings: Any) -> None:
@@ -171,6 +174,14 @@ class SearchFields(BaseModel):
         return None
 
     def _settings(self, config: RunnableConfig) -> SearchSettings:
-        """The settings of one call."""
-        base = SearchSettings(**{name: getattr(self, name) for name in _SETTINGS})
-        return resolve(type(self).__name__, base, n=self.n, profile=self._profile_name(), config=config)
+        """The settings of one call; those of the last one, where the fields alone decide and none has changed."""
+        profile = self._profile_name()
+        given = [*(getattr(self, name) for name in _SETTINGS), self.n]
+        alone, known = profile is None and default_profile() is None and not config.get("configurable"), self._resolved
+        if alone and known is not None and all(map(operator.is_, known[0], given)):
+            return known[1]
+        base = SearchSettings(**dict(zip(_SETTINGS, given, strict=False)))
+        made = resolve(type(self).__name__, base, n=self.n, profile=profile, config=config)
+        if alone:
+            self._resolved = given, made
+        return made

@@ -111,7 +111,8 @@ class Hold(Holder):
 
     def release(self) -> None:
         """Give back all that was not drawn; nothing happens where it is closed already."""
-        self.ledger.close(self, NOTHING)
+        if self.open:
+            self.ledger.close(self, NOTHING)
 
     def park(self, *, alone: bool = False) -> None:
         """Say that it is kept for later, so that nobody waits for it to end.
