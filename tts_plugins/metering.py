@@ -11,7 +11,8 @@ import math
 from collections import OrderedDict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from tts_plugins._calls.caller import acquire, check_bounds
 from tts_plugins._calls.context import SCOPE
@@ -61,22 +62,40 @@ class _Open(Written):
     """A call under way, with the measures of its prompt in its place, and what it is charged by.
 
     Attributes:
-        prompt, completion, usd: its bound.
+        bound: the most that one choice can cost.
+        learnt: what is known of the model.
+        hold: what is reserved for it; None until it is.
     """
 
-    model: str
     choices: int
     max_tokens: int | None
     continued: str | None
-    prompt: int
-    completion: int | None
-    usd: float | None
-    hold: Hold
+    bound: Bound
+    learnt: _Learnt
+    price: Price | None
+    hold: Hold | None
 
     @property
-    def bound(self) -> Bound:
-        """The most that one choice can cost."""
-        return Bound(prompt_tokens=self.prompt, completion_tokens=self.completion, usd=self.usd)
+    def amount(self) -> Amount:
+        """What is to be reserved for it."""
+        return self.bound.amount.times(self.choices)
+
+    @classmethod
+    def of_call(cls, call: Call, prices: Prices) -> _Open:
+        """Return a call that is about to start, by what is known of the model's prompts."""
+        written, learnt, price = Written.of(call.prompt), _learnt_of(call.model), _price(prices, call.model)
+        prompt, limit = learnt.prompts.of(written), learnt.trust.limit(call.max_tokens)
+        usd = None if price is None or limit is None else price(prompt, limit)
+        return cls(
+            written.key, written.shape, written.content, written.tokens, call.choices, call.max_tokens,
+            _continued(call), _bound_of(prompt, limit, usd), learnt, price, None,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _bound_of(prompt: int, completion: int | None, usd: float | None) -> Bound:
+    """Return a bound: one object for all candidates of a prompt, since thousands may be in flight."""
+    return Bound(prompt_tokens=prompt, completion_tokens=completion, usd=usd)
 
 
 class Meter:
@@ -146,19 +165,15 @@ class Meter:
             UnboundedCallError, UnknownPriceError: the limit cannot hold over this call.
             MeterClosed: nobody waits for this candidate any more.
         """
-        written = Written.of(call.prompt)
-        bound = self._bound(call, written)
+        opened = _Open.of_call(call, self._prices)
         try:
             with _guard:
                 if self._closed:
                     raise MeterClosed(f"{call.model}: this candidate has ended; the call is not made")
-                check_bounds(call.model, bound, self._ledger)
+                check_bounds(call.model, opened.bound, self._ledger)
                 within = self._prepaid if self._prepaid is not None and self._prepaid.open else None
-                hold = self._ledger.reserve(bound.amount.times(call.choices), within=within)
-                self._open[key] = _Open(
-                    written.key, written.shape, written.content, written.tokens, call.model, call.choices,
-                    call.max_tokens, _continued(call), bound.prompt_tokens, bound.completion_tokens, bound.usd, hold,
-                )  # fmt: skip
+                opened.hold = self._ledger.reserve(opened.amount, within=within)
+                self._open[key] = opened
                 self._started += 1
         except (ConfigurationError, MeterClosed) as refusal:
             self.refusal, self._refused = refusal, None
@@ -193,9 +208,9 @@ class Meter:
         if opened is None:
             return  # it was charged at its reserve when the candidate ended
         if cached:
+            assert opened.hold is not None
             opened.hold.release()
             return
-        prompts, trust = _learnt_of(opened.model)
         said = list(texts) if opened.continued is None else [without(opened.continued, text) for text in texts]
         usage = measure(
             Report(
@@ -208,14 +223,14 @@ class Meter:
             ),
             said or [""] * opened.choices,
             list(truncated) or [False] * opened.choices,
-            prompt_bound=opened.prompt * requests,
+            prompt_bound=opened.bound.prompt_tokens * requests,
             max_tokens=opened.max_tokens,
             hidden=True,  # a framework may keep reasoning to itself
-            price=_price(self._prices, opened.model),
-            trust=trust,
+            price=opened.price,
+            trust=opened.learnt.trust,
         )
         if usage.exact:
-            prompts.saw(opened, math.ceil(usage.prompt_tokens / requests))
+            opened.learnt.prompts.saw(opened, math.ceil(usage.prompt_tokens / requests))
         self._settle(opened, usage if usage.requests == requests else replace(usage, requests=requests))
 
     def knows(self, key: Hashable) -> bool:
@@ -258,7 +273,7 @@ class Meter:
     def refused(self) -> Amount | None:
         """What the call that was refused for lack of room may take, as far as it is known now; None without one."""
         call = self._refused
-        return None if call is None else self._bound(call, Written.of(call.prompt)).amount.times(call.choices)
+        return None if call is None else _Open.of_call(call, self._prices).amount
 
     def hear(self, error: BudgetExhausted) -> None:
         """Take the refusal of a solve inside as one of this meter's, if it is this meter's account that had no room."""
@@ -292,14 +307,6 @@ class Meter:
                 if amount is None or not any(before.excess(amount)):
                     raise
 
-    def _bound(self, call: Call, written: Written) -> Bound:
-        """Return the most that one choice can cost, by what is known of the model's prompts."""
-        price = _price(self._prices, call.model)
-        prompts, trust = _learnt_of(call.model)
-        prompt, limit = prompts.of(written), trust.limit(call.max_tokens)
-        usd = None if price is None or limit is None else price(prompt, limit)
-        return Bound(prompt_tokens=prompt, completion_tokens=limit, usd=usd)
-
     def _fail(self, opened: _Open, charge: Charge) -> None:
         if charge == "reserve":
             usage = replace(opened.bound.usage(opened.choices), exact=False)
@@ -308,6 +315,7 @@ class Meter:
         self._settle(opened, usage)
 
     def _settle(self, opened: _Open, usage: Usage) -> None:
+        assert opened.hold is not None
         opened.hold.settle(usage, role=self._role, bounded=opened.max_tokens is not None)
         self._add(usage)
 
@@ -335,25 +343,36 @@ def _continued(call: Call) -> str | None:
     return said if isinstance(said := last.get("content"), str) else None
 
 
-_learnt: OrderedDict[str, tuple[PromptBound, Trust]] = OrderedDict()
+class _Learnt(NamedTuple):
+    """What was learnt of a model's prompts, and of its server's counts; all meters share it."""
+
+    prompts: PromptBound
+    trust: Trust
+
+
+_learnt: OrderedDict[str, _Learnt] = OrderedDict()
 _published: OrderedDict[str, Price | None] = OrderedDict()
 _guard = forks.lock()
 
 
-def _learnt_of(model: str) -> tuple[PromptBound, Trust]:
-    """Return what was learnt of a model's prompts and of its server's counts, shared by all meters."""
+def _learnt_of(model: str) -> _Learnt:
     with _guard:
-        found = _learnt.pop(model, None) or (PromptBound(), Trust())
+        found = _learnt.pop(model, None) or _Learnt(PromptBound(), Trust())
         _learnt[model] = found
         while len(_learnt) > _MODELS:
             _learnt.popitem(last=False)
         return found
 
 
+@lru_cache(maxsize=_MODELS)
+def _own_price(own: tuple[float, float], model: str) -> Price | None:
+    return pricing(own, model, None)
+
+
 def _price(prices: Prices, model: str) -> Price | None:
     own = prices.get(model) if isinstance(prices, Mapping) else prices
     if own is not None:
-        return pricing(own, model, None)
+        return _own_price(own, model) if isinstance(own, tuple) else pricing(own, model, None)
     with _guard:
         if model not in _published:
             _published[model] = pricing(None, model, None)

@@ -30,32 +30,10 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.types import Candidate, Scored
 
 __all__ = [
-    "AGGREGATES",
-    "Aggregate",
-    "Ballots",
-    "RelatedKey",
-    "Relation",
-    "Select",
-    "aggregate",
-    "best",
-    "check_aggregate",
-    "choose",
-    "fallback",
-    "first_two",
-    "group_of",
-    "grouped",
-    "groups_of",
-    "has_content",
-    "leaders",
-    "majority_vote",
-    "prefer_content",
-    "semantic_entropy",
-    "spread",
-    "tally",
-    "top",
-    "weighted_vote",
-    "with_content",
-]
+    "AGGREGATES", "Aggregate", "Ballots", "RelatedKey", "Relation", "Select", "aggregate", "best", "check_aggregate",
+    "choose", "fallback", "first_two", "group_of", "grouped", "groups_of", "has_content", "leaders", "majority_vote",
+    "prefer_content", "semantic_entropy", "spread", "tally", "top", "weighted_vote", "with_content",
+]  # fmt: skip
 
 Aggregate = Literal["last", "min", "prod", "mean"]
 AGGREGATES: tuple[Aggregate, ...] = ("last", "min", "prod", "mean")

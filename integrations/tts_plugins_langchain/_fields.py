@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from langchain_core.caches import BaseCache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
 from tts_plugins import Problem, Scored
 from tts_plugins.adapters import (
@@ -19,6 +20,8 @@ from tts_plugins.adapters import (
     StrategyOptions,
     as_budget,
     as_strategy,
+    called_as,
+    default_profile,
 )
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import StepSettings
@@ -106,10 +109,12 @@ class SearchFields(BaseModel):
     revision: Revised = None
     """How an input carries earlier attempts to what is wrapped: see `scale`."""
     model_config = ConfigDict(arbitrary_types_allowed=True)
+    _resolved: tuple[list[Any], SearchSettings] | None = PrivateAttr(default=None)
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
+    @called_as("scale(chain, n=8)")
+    def __init__(self, **settings: Any) -> None:
         try:
-            super().__init__(*args, **settings)
+            super().__init__(**settings)
         except ValidationError as error:  # ours says all there is to say; pydantic's other errors stay pydantic's
             for line in error.errors():
                 if isinstance(cause := line.get("ctx", {}).get("error"), ConfigurationError):
@@ -147,20 +152,36 @@ class SearchFields(BaseModel):
     def _revision(cls, value: Any) -> Any:
         return check_revision(cls.__name__, value)
 
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It is, as far as its parts are: functions are not."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Where `langchain_core.load` finds it."""
+        return ["tts_plugins_langchain"]
+
+    def to_json(self) -> Any:
+        """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
+        form = super().to_json()  # type: ignore[misc]  # of LangChain's class, which stands behind this one
+        for key in ("strategy", "budget") if form["type"] == "constructor" else ():
+            if hasattr(form["kwargs"].get(key), "to_dict"):
+                form["kwargs"][key] = form["kwargs"][key].to_dict()
+        return form
+
     def _profile_name(self) -> str | None:
         return None
 
     def _settings(self, config: RunnableConfig) -> SearchSettings:
-        """The settings of one call."""
-        base = SearchSettings(**{name: getattr(self, name) for name in _SETTINGS})
-        return resolve(type(self).__name__, base, n=self.n, profile=self._profile_name(), config=config)
-
-
-def plain_settings(form: Any) -> Any:
-    """A serialised form, with strategies and budgets as the dicts that their `from_dict` takes."""
-    if form["type"] == "constructor":
-        kwargs = form["kwargs"]
-        for key in ("strategy", "budget"):
-            if hasattr(kwargs.get(key), "to_dict"):
-                kwargs[key] = kwargs[key].to_dict()
-    return form
+        """The settings of one call; those of the last one, where the fields alone decide and none has changed."""
+        profile = self._profile_name()
+        given = [*(getattr(self, name) for name in _SETTINGS), self.n]
+        alone, known = profile is None and default_profile() is None and not config.get("configurable"), self._resolved
+        if alone and known is not None and all(map(operator.is_, known[0], given)):
+            return known[1]
+        base = SearchSettings(**dict(zip(_SETTINGS, given, strict=False)))
+        made = resolve(type(self).__name__, base, n=self.n, profile=profile, config=config)
+        if alone:
+            self._resolved = given, made
+        return made

@@ -82,10 +82,13 @@ class Runs:
         config: that of the search; candidates get it with callbacks of their own.
         inputs: what the search was asked, as traces show it.
         replayed: whether streams are shown what happened inside the chosen candidate.
+
+    Attributes:
+        heard: whether anybody listens, so that candidates have runs.
     """
 
     def __init__(self, parent: Manager, config: RunnableConfig, inputs: Any, *, replayed: bool = True) -> None:
-        self._parent, self._config, self._inputs = parent, without(config), inputs
+        self._parent_run, self._config, self._inputs = parent.parent_run_id, without(config), inputs
         self._show = shows_candidates(config)
         self._writer, self._config = (None, self._config) if self._show else without_writer(self._config)
         # LangChain copies what stands in a config at each step, be it empty.
@@ -96,7 +99,7 @@ class Runs:
         handlers = {id(handler): handler for handler in (*parent.handlers, *parent.inheritable_handlers)}
         self._streams = [] if self._show or not replayed else [h for h in handlers.values() if is_stream(h)]
         _keep(self._made, self._show)
-        self._heard = bool(self._made.handlers or self._streams)
+        self.heard = bool(self._made.handlers or self._streams)
 
     def tell(self, sample: Sample, **said: Any) -> None:
         """Progress for `stream_mode="custom"` of the graph around the search, if there is one."""
@@ -104,8 +107,8 @@ class Runs:
             self._writer({"tts": {"candidate": sample.index, **said}})
 
     def start(self, sample: Sample) -> None:
-        """Start a candidate's run, from synchronous code."""
-        if not self._heard:
+        """Start a candidate's run, from synchronous code, or have none where nobody listens."""
+        if not self.heard:
             sample.begin(self._made, None)
             return
         manager = _with(self._made, (), _said(sample))
@@ -114,10 +117,7 @@ class Runs:
         sample.begin(run.get_child(), run)
 
     async def astart(self, sample: Sample) -> None:
-        """Start a candidate's run, from a loop."""
-        if not self._heard:
-            sample.begin(self._made, None)
-            return
+        """Start a candidate's run, from a loop, where it is heard."""
         manager = _with(self._made, (), _said(sample))
         assert isinstance(manager, AsyncCallbackManager)
         run = await manager.on_chain_start(None, self._asked, name=f"candidate {sample.index}")
@@ -165,7 +165,7 @@ class Runs:
     def _replay(self, sample: Sample, message: AIMessage | None) -> Replay | None:
         if sample.recorder is None or sample.run_id is None:
             return None
-        return Replay(sample.recorder.events, sample.run_id, self._parent.parent_run_id, message)
+        return Replay(sample.recorder.events, sample.run_id, self._parent_run, message)
 
     async def close(self, sample: Sample, outputs: Any, error: BaseException | None = None) -> None:
         """End a candidate's run, once."""

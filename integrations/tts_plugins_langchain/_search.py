@@ -38,8 +38,10 @@ from tts_plugins_langchain._io.usage import UsageDetails
 from tts_plugins_langchain._io.values import vote_of
 from tts_plugins_langchain._runs import Runs, Sample, awithin, within
 from tts_plugins_langchain._verifying import verifier_of
-from tts_plugins_langchain.caching import SAMPLE, samples_apart
-from tts_plugins_langchain.metering import METERED, MeterHandler
+from tts_plugins_langchain.caching import samples_apart
+from tts_plugins_langchain.metering import METERED, MeterHandler, sample_here
+
+_VOTE = parsed_only(answer_key(vote_of))
 
 
 class Search(BaseSearch[Sample]):
@@ -50,7 +52,7 @@ class Search(BaseSearch[Sample]):
         unparsed: why what the target gave is not what was asked for; None if it is.
     """
 
-    larger = (Runnable,)
+    larger, meter = (Runnable,), MeterHandler
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Search(BaseSearch[Sample]):
     ) -> None:
         super().__init__(model=model, problem=problem, settings=settings)
         self._target, self._shown, self._unparsed, self._runs = target, shown, unparsed, runs
-        self._form, self._salt = AskedForm(problem.metadata), SAMPLE.get()
+        self._form, self._salt = AskedForm(problem.metadata), sample_here()
         self._samples: dict[int | None, Sample] = {}
         self._apart = False
         self._unread: list[tuple[Sample, Generation]] = []
@@ -81,7 +83,8 @@ class Search(BaseSearch[Sample]):
         """Those of any search; a global cache keeps samples apart until it has ended."""
         samples_apart.begin()
         self._apart = True
-        return {**super().arguments(), "answer": parsed_only(answer_key(self.settings.answer or vote_of))}
+        own = self.settings.answer
+        return {**super().arguments(), "answer": _VOTE if own is None else parsed_only(answer_key(own))}
 
     def model_name(self) -> str | None:
         """The name of the chat model in the target, where there is one alone."""
@@ -156,10 +159,19 @@ class Search(BaseSearch[Sample]):
         self._runs.start(sample)
         return within(self._runs.inside(sample), self._target.invoke, self._input(sample))
 
-    async def acall(self, sample: Sample) -> Any:
+    def acall(self, sample: Sample) -> Awaitable[Any]:
         """The target's answer, in a run of its own."""
+        if self._runs.heard:
+            return self._in_run(sample)
+        self._runs.start(sample)
+        return self._inside(sample)
+
+    async def _in_run(self, sample: Sample) -> Any:
         await self._runs.astart(sample)
-        return await awithin(self._runs.inside(sample), self._target.ainvoke, self._input(sample))
+        return await self._inside(sample)
+
+    def _inside(self, sample: Sample) -> Awaitable[Any]:
+        return awithin(self._runs.inside(sample), self._target.ainvoke, self._input(sample))
 
     def read(self, sample: Sample, output: Any) -> Generation:
         """The answer, as verifiers and votes see it."""
@@ -204,23 +216,21 @@ class Search(BaseSearch[Sample]):
 
     def enter(self, sample: Sample | None) -> Any:
         """Say where LangChain's callbacks find the meter, and to a cache the candidate's number."""
-        meter, salt = meter_here(), self._salt
-        assert meter is not None
+        meter = meter_here()
+        assert isinstance(meter, MeterHandler)
+        meter.details, meter.sample = self.details, self._salt
         if sample is not None:
-            salt += f"/{sample.place}" + ("" if self.settings.seed is None else f"@{self.settings.seed}")
-        handler = MeterHandler(meter, self.details)
-        entered = handler, METERED.get(), SAMPLE.get(), var_child_runnable_config.get()
-        METERED.set(handler)
-        SAMPLE.set(salt)
-        return entered
+            meter.sample += f"/{sample.place}" + ("" if self.settings.seed is None else f"@{self.settings.seed}")
+        meter.around, meter.config = METERED.get(), var_child_runnable_config.get()
+        METERED.set(meter)
+        return meter
 
-    def leave(self, entered: Any) -> None:
+    def leave(self, entered: MeterHandler) -> None:
         """Set what was there before, the surrounding config too; not in a task that closes the coroutine of another."""
-        handler, metered, salt, config = entered
-        if METERED.get() is handler:
-            METERED.set(metered)
-            SAMPLE.set(salt)
-            var_child_runnable_config.set(config)
+        if METERED.get() is entered:
+            METERED.set(entered.around)
+            var_child_runnable_config.set(entered.config)
+        entered.around = entered.config = None
 
     def where(self, sample: Sample) -> str:
         """The target and the candidate's number."""

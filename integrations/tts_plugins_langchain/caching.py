@@ -7,7 +7,6 @@ number is part of the key: the samples of one search differ, and the same search
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
@@ -16,10 +15,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.outputs import Generation
 
 from tts_plugins.adapters import called_as, lock, renew
+from tts_plugins_langchain.metering import sample_here
 
 M = TypeVar("M")
-SAMPLE: ContextVar[str] = ContextVar("tts_plugins_langchain_sample", default="")
-"""Which candidate this runs for, outermost search first; empty outside of any, where nothing is changed."""
 
 
 class SampleCache(BaseCache):
@@ -120,5 +118,5 @@ def candidates_of(model: M) -> M:
 
 
 def _salted(llm_string: str) -> str:
-    sample = SAMPLE.get()
+    sample = sample_here()
     return f"{llm_string}---tts:{sample}" if sample else llm_string

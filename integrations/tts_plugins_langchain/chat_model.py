@@ -24,12 +24,12 @@ from tts_plugins import Result
 from tts_plugins.adapters import check_placed
 from tts_plugins.errors import ConfigurationError, LowConfidence, UnknownSettingError
 from tts_plugins.models import StepSettings
-from tts_plugins_langchain._fields import ChatModelOptions, SearchFields, plain_settings
+from tts_plugins_langchain._fields import ChatModelOptions, SearchFields
 from tts_plugins_langchain._io.asked_form import FORMS
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Function, Inside, Target, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, chosen, chunk_of, reported, streamed
-from tts_plugins_langchain._io.parts import leaves_of, model_names_of, output_tokens_of
+from tts_plugins_langchain._io.parts import leaves_of
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.values import said_in
 from tts_plugins_langchain._io.variants import varied
@@ -182,8 +182,8 @@ class ScaledChatModel(SearchFields, StandIn):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: varied(model).invoke(asked.messages, inner, **asked.arguments),
                 ainvoke=lambda asked, inner: varied(model).ainvoke(asked.messages, inner, **asked.arguments),
-                output_tokens=lambda: output_tokens_of(self.bound, kwargs),
-                models=lambda: model_names_of(self.bound, kwargs),
+                bound=self.bound,
+                arguments=kwargs,
             ),
             problem=problem_of(messages, **{key: kwargs[key] for key in (*FORMS, "tool_choice") if key in kwargs}),
             settings=settings,
@@ -285,20 +285,6 @@ class ScaledChatModel(SearchFields, StandIn):
             "revision": repr(self.revision),
             "steps": repr(self.steps),
         }
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """It is, as far as its parts are: functions are not."""
-        return True
-
-    @classmethod
-    def get_lc_namespace(cls) -> list[str]:
-        """Where `langchain_core.load` finds it."""
-        return ["tts_plugins_langchain"]
-
-    def to_json(self) -> Any:
-        """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
-        return plain_settings(super().to_json())
 
 
 def _message(search: Search, result: Result, run: Any) -> AIMessage:

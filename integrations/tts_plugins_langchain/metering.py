@@ -16,8 +16,9 @@ from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import BaseMessage
-from langchain_core.outputs import Generation, LLMResult
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import LLMResult
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.context import register_configure_hook
 
 from tts_plugins.adapters import charge_of
@@ -25,7 +26,7 @@ from tts_plugins.errors import Charge
 from tts_plugins.metering import Call, Meter
 from tts_plugins_langchain._io.conversion import openai_messages
 from tts_plugins_langchain._io.parts import LIMITS, limit_in
-from tts_plugins_langchain._io.usage import UsageDetails, choice_was_cut, counts_of, from_cache, message_of
+from tts_plugins_langchain._io.usage import UsageDetails, counts_of, from_cache, message_of, was_cut
 from tts_plugins_langchain._io.values import said_in
 
 METERED: ContextVar[MeterHandler | None] = ContextVar("tts_plugins_langchain_meter", default=None)
@@ -33,20 +34,24 @@ SCALED = "tts-plugins-scaled"
 """The `_llm_type` of a model that searches inside: its own run is not a call, those inside it are."""
 
 
-class MeterHandler(BaseCallbackHandler):
-    """A meter as a LangChain handler; it belongs to one candidate or verification.
+class MeterHandler(Meter, BaseCallbackHandler):
+    """A meter that is a LangChain handler, too.
 
     `raise_error`: what it raises stops the call. `run_inline`: it runs before other handlers, in the caller's context.
 
-    Args:
+    Attributes:
         details: those of its search, which keeps what a provider tells beyond counts.
+        sample: which candidate it is of, for a cache: outermost search first.
+        around, config: the handler and the config that stand around it, while it is entered.
     """
 
+    __slots__ = ("around", "config", "details", "sample")
+    around: MeterHandler | None
+    config: RunnableConfig | None
+    details: UsageDetails
+    sample: str
     raise_error = True
     run_inline = True
-
-    def __init__(self, meter: Meter, details: UsageDetails | None = None) -> None:
-        self.meter, self.details = meter, details
 
     # Chains, retrievers, agents and tools cost nothing by themselves. LangChain asks for each of their events.
     ignore_chain = ignore_retriever = ignore_agent = True
@@ -77,23 +82,27 @@ class MeterHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Charge what it took."""
-        choices = [choice for group in response.generations for choice in group]
-        counts, cached = counts_of(response), from_cache(choices)
-        if self.details is not None and not cached and self.meter.knows(run_id):
+        choices = [(choice, message_of(choice)) for group in response.generations for choice in group]
+        messages = [message for _, message in choices if message is not None]
+        counts, cached = counts_of(response), len(messages) == len(choices) and from_cache(messages)
+        if not cached and self.knows(run_id):
             self.details.add(counts.usage)
-        self.meter.end(
+        self.end(
             run_id,
             prompt_tokens=counts.prompt,
             completion_tokens=counts.completion,
             cached_tokens=counts.cached,
-            texts=[_said(choice) for choice in choices],
-            truncated=[choice_was_cut(choice) for choice in choices],
+            texts=[choice.text if message is None else _said(message) for choice, message in choices],
+            truncated=[
+                was_cut(choice.generation_info, None if message is None else message.response_metadata)
+                for choice, message in choices
+            ],
             cached=cached,
         )
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Charge what it may have taken: a refusal costs a call and no tokens, anything else its reserve."""
-        self.meter.fail(run_id, _charge(error))
+        self.fail(run_id, _charge(error))
 
     def _start(
         self,
@@ -105,7 +114,7 @@ class MeterHandler(BaseCallbackHandler):
     ) -> None:
         name = params.get("model") or params.get("model_name") or metadata.get("ls_model_name") or params.get("_type")
         choices = params.get("n")
-        self.meter.start(
+        self.start(
             run_id,
             Call(
                 model=str(name or "model"),
@@ -121,6 +130,12 @@ class MeterHandler(BaseCallbackHandler):
 
 
 register_configure_hook(METERED, inheritable=True)
+
+
+def sample_here() -> str:
+    """Return which candidate this runs for, outermost search first; empty outside of any."""
+    handler = METERED.get()
+    return "" if handler is None else handler.sample
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -142,10 +157,7 @@ def _own_limit(serialized: Mapping[str, Any]) -> int | None:
     return limit_in({"max_tokens": int(values[0])}) if values else None
 
 
-def _said(choice: Generation) -> str:
-    message = message_of(choice)
-    if message is None:
-        return choice.text
+def _said(message: AIMessage) -> str:
     calls = "".join(f"{call['name']}{json.dumps(call['args'], default=str)}" for call in message.tool_calls)
     return f"{said_in(message)}{message.additional_kwargs.get('reasoning_content') or ''}{calls}"
 

@@ -26,7 +26,7 @@ from tts_plugins_langchain._io.agent_commands import CommandsApart
 from tts_plugins_langchain._io.attempt_inputs import Function, Inside, Target, Turns
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.messages import charged, summarised, withheld
-from tts_plugins_langchain._io.parts import leaves_of, model_names_of, output_tokens_of
+from tts_plugins_langchain._io.parts import leaves_of
 from tts_plugins_langchain._io.person import ask_person
 from tts_plugins_langchain._io.revision import check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
@@ -195,8 +195,8 @@ class TestTimeScaling(AgentMiddleware[ScalingState, Any, Any]):
                 carrier=self._carrier,
                 invoke=lambda asked, _: invoke(asked),
                 ainvoke=lambda asked, _: ainvoke(asked),
-                output_tokens=lambda: output_tokens_of(request.model, request.model_settings),
-                models=lambda: model_names_of(request.model, request.model_settings),
+                bound=request.model,
+                arguments=request.model_settings,
             ),
             problem=problem_of(messages, request=request, tools=list(request.tools)),
             settings=self._left(settings, request),

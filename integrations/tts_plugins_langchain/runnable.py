@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Never, Unpack, cast
 
-from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.base import coerce_to_runnable
 from langchain_core.runnables.config import ContextThreadPoolExecutor, get_config_list
@@ -16,12 +16,12 @@ from pydantic import BaseModel, Field, PrivateAttr
 from tts_plugins import Result
 from tts_plugins.adapters import MeteredModel, SearchSettings, called_as, check_names, check_placed
 from tts_plugins.errors import ConfigurationError
-from tts_plugins_langchain._fields import ScaleOptions, SearchFields, plain_settings
+from tts_plugins_langchain._fields import ScaleOptions, SearchFields
 from tts_plugins_langchain._io.attempt_inputs import Carrier, Target
 from tts_plugins_langchain._io.conversion import problem_of
 from tts_plugins_langchain._io.graph_checks import check_memory
 from tts_plugins_langchain._io.messages import output_of
-from tts_plugins_langchain._io.parts import Leaves, forms_of, leaves_of, model_names_of, output_tokens_of
+from tts_plugins_langchain._io.parts import Leaves, forms_of, leaves_of
 from tts_plugins_langchain._io.revision import carrier_of, check_strategy
 from tts_plugins_langchain._io.temperature import check_sampling, temperatures_of
 from tts_plugins_langchain._io.variants import varied
@@ -62,10 +62,6 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
     _carrier: Carrier = PrivateAttr()
     _leaves: Leaves = PrivateAttr(default_factory=Leaves)
 
-    @called_as("scale(chain, n=8)")
-    def __init__(self, **fields: Any) -> None:
-        super().__init__(**fields)
-
     def model_post_init(self, context: Any) -> None:
         """Check what can be checked before the first call."""
         super().model_post_init(context)
@@ -101,50 +97,46 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         """The whole result: all candidates with their scores, the usage, why it stopped, and the trace."""
         box: list[Result] = []
 
-        def run(input: Input, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Any:
-            box.append(self._solved(input, run_manager, config, kwargs))
+        def run(input: Input, config: RunnableConfig) -> Any:
+            box.append(self._solved(input, config, kwargs))
             return output_of(box[0])
 
-        self._call_with_config(run, input, config)
+        self._call_with_config(_of_one_call(run), input, config)
         return box[0]
 
     async def asolve(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any) -> Result:
         """`solve` on this loop, through the chain's `ainvoke`."""
         box: list[Result] = []
 
-        async def run(input: Input, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig) -> Any:
-            box.append(await self._asolved(input, run_manager, config, kwargs))
+        async def run(input: Input, config: RunnableConfig) -> Any:
+            box.append(await self._asolved(input, config, kwargs))
             return output_of(box[0])
 
-        await self._acall_with_config(run, input, config)
+        await self._acall_with_config(_of_one_call(run), input, config)
         return box[0]
 
     def stream(self, input: Input, config: RunnableConfig | None = None, **kwargs: Any | None) -> Iterator[Output]:
         """The answer that was chosen, in one piece."""
 
-        def run(
-            inputs: Iterator[Input], run_manager: CallbackManagerForChainRun, config: RunnableConfig
-        ) -> Iterator[Output]:
+        def run(inputs: Iterator[Input], config: RunnableConfig) -> Iterator[Output]:
             for each in inputs:
-                yield cast(Output, output_of(self._solved(each, run_manager, config, kwargs)))
+                yield cast(Output, output_of(self._solved(each, config, kwargs)))
 
-        yield from self._transform_stream_with_config(iter([input]), run, config)
+        yield from self._transform_stream_with_config(iter([input]), _of_one_call(run), config)
 
     async def astream(
         self, input: Input, config: RunnableConfig | None = None, **kwargs: Any | None
     ) -> AsyncIterator[Output]:
         """The answer that was chosen, in one piece, through the chain's `ainvoke`."""
 
-        async def run(
-            inputs: AsyncIterator[Input], run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
-        ) -> AsyncIterator[Output]:
+        async def run(inputs: AsyncIterator[Input], config: RunnableConfig) -> AsyncIterator[Output]:
             async for each in inputs:
-                yield cast(Output, output_of(await self._asolved(each, run_manager, config, kwargs)))
+                yield cast(Output, output_of(await self._asolved(each, config, kwargs)))
 
         async def inputs() -> AsyncIterator[Input]:
             yield input
 
-        async for output in self._atransform_stream_with_config(inputs(), run, config):
+        async for output in self._atransform_stream_with_config(inputs(), _of_one_call(run), config):
             yield output
 
     def batch(
@@ -173,23 +165,20 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         with ContextThreadPoolExecutor(max_workers=threads) as pool:
             return cast(list[Output], list(pool.map(one, inputs, configs)))
 
-    def _solved(
-        self, input: Input, run: CallbackManagerForChainRun, config: RunnableConfig, kwargs: dict[str, Any]
-    ) -> Result:
-        search = self._search(input, config, run, kwargs)
+    def _solved(self, input: Input, config: RunnableConfig, kwargs: dict[str, Any]) -> Result:
+        search = self._search(input, config, kwargs)
         result = search.run()
         search.show(result)
         return result
 
-    async def _asolved(
-        self, input: Input, run: AsyncCallbackManagerForChainRun, config: RunnableConfig, kwargs: dict[str, Any]
-    ) -> Result:
-        search = self._search(input, config, run, kwargs)
+    async def _asolved(self, input: Input, config: RunnableConfig, kwargs: dict[str, Any]) -> Result:
+        search = self._search(input, config, kwargs)
         result = await search.arun()
         await search.ashow(result)
         return result
 
-    def _search(self, input: Input, config: RunnableConfig, run_manager: Any, kwargs: dict[str, Any]) -> Search:
+    def _search(self, input: Input, config: RunnableConfig, kwargs: dict[str, Any]) -> Search:
+        """A search whose runs are children of the run that LangChain has put into the config."""
         bound, cap = self.bound, config.get("max_concurrency")
         settings = self._checked(config)
         leaves = self._leaves.under(bound, kwargs, config)
@@ -206,12 +195,13 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
                 carrier=self._carrier,
                 invoke=lambda asked, inner: passing_on(varied(bound)).invoke(asked, inner, **kwargs),
                 ainvoke=lambda asked, inner: passing_on(varied(bound)).ainvoke(asked, inner, **kwargs),
-                output_tokens=lambda: output_tokens_of(bound, kwargs),
-                models=lambda: model_names_of(bound, kwargs, config),
+                bound=bound,
+                arguments=kwargs,
+                config=config,
             ),
             problem=problem_of(input, **forms_of(leaves)),
             settings=settings,
-            runs=Runs(run_manager.get_child(), config, input),
+            runs=Runs(cast(Any, config["callbacks"]), config, input),
         )
 
     def _profile_name(self) -> str | None:
@@ -248,19 +238,14 @@ class ScaledRunnable(SearchFields, RunnableSerializable[Input, Output]):
         """The wrapped runnable's."""
         return self.bound.get_graph(config)
 
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """It is, as far as its parts are: functions are not."""
-        return True
 
-    @classmethod
-    def get_lc_namespace(cls) -> list[str]:
-        """Where `langchain_core.load` finds it."""
-        return ["tts_plugins_langchain"]
+_INPUT_AND_CONFIG = inspect.signature(lambda input, config: None)
 
-    def to_json(self) -> Any:
-        """LangChain's serialised form; strategies and budgets as the dicts that their `from_dict` takes."""
-        return plain_settings(super().to_json())
+
+def _of_one_call(run: Callable[[Any, RunnableConfig], Any]) -> Any:
+    """Spare LangChain to read the signature of a function that is made for one call, which it would do twice."""
+    vars(run)["__signature__"] = _INPUT_AND_CONFIG
+    return run
 
 
 @called_as("scale(chain, n=8)")

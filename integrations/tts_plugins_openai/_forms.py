@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,12 +15,11 @@ from openai.types.chat.chat_completion import Choice
 from pydantic import BaseModel
 
 from tts_plugins import Abstained, Candidate, Result, Usage
-from tts_plugins.adapters import field, fields_of, is_number, listed, signature_of
+from tts_plugins.adapters import deltas_of, field, fields_of, is_number, signature_of
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.selection import ranked
 
 Origin = Callable[[Any], tuple[ChatCompletion, Choice] | None]
-_PIECE = re.compile(r"\s*\S+\s*|\s+")
 
 
 def plain_messages(messages: Any) -> list[Any]:
@@ -138,8 +136,8 @@ def chunks_of(completion: ChatCompletion, *, with_usage: bool) -> Iterator[ChatC
     base = {name: value for name, value in fields_of(completion).items() if name in names and value is not None}
     base["object"] = "chat.completion.chunk"
     for choice in completion.choices:
-        for part in _parts(choice):
-            yield ChatCompletionChunk.construct(**base, choices=[{"index": choice.index, **part}])
+        for part in deltas_of(plain(choice)):
+            yield ChatCompletionChunk.construct(**base, choices=[part])
     if with_usage and completion.usage is not None:
         yield ChatCompletionChunk.construct(**base, choices=[], usage=plain(completion.usage))
 
@@ -147,31 +145,3 @@ def chunks_of(completion: ChatCompletion, *, with_usage: bool) -> Iterator[ChatC
 def plain(thing: Any) -> Any:
     """Return an object of the client as JSON data, whatever its values are."""
     return thing.to_dict(warnings=False) if isinstance(thing, OpenAIModel) else thing
-
-
-def _parts(choice: Choice) -> Iterator[Mapping[str, Any]]:
-    message = {name: value for name, value in plain(choice.message).items() if value is not None}
-    content, calls = message.pop("content", None), message.pop("tool_calls", None) or []
-    yield {"delta": {"role": message.pop("role", "assistant"), **({} if content is None else {"content": ""})}}
-    if message:  # reasoning, a refusal, a function call, or anything else the server sends
-        yield {"delta": message}
-    yield from _contents(content, choice)
-    if calls:
-        yield {"delta": {"tool_calls": [{"index": i, **fields_of(call)} for i, call in enumerate(listed(calls))]}}
-    yield {"delta": {}, "finish_reason": choice.finish_reason}
-
-
-def pieces_of(content: Any) -> list[Any]:
-    """Return the pieces in which a text is streamed; anything that is not a text is one piece."""
-    return _PIECE.findall(content) if isinstance(content, str) else [content] if content else []
-
-
-def _contents(content: Any, choice: Choice) -> Iterator[Mapping[str, Any]]:
-    logprobs = [plain(token) for token in listed(field(choice.logprobs, "content"))]
-    tokens = [field(token, "token") for token in logprobs]
-    if tokens and all(isinstance(token, str) for token in tokens) and "".join(tokens) == content:
-        for token in logprobs:
-            yield {"delta": {"content": token["token"]}, "logprobs": {"content": [token]}}
-        return
-    for i, piece in enumerate(pieces_of(content)):
-        yield {"delta": {"content": piece}, **({"logprobs": {"content": logprobs}} if logprobs and i == 0 else {})}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -16,6 +17,7 @@ from tts_plugins_dspy import BestOfN, Refine, Scaled
 
 from tests.dspy_models import aclose, program
 from tests.imitations import said
+from tests.waiting import until
 from tts_plugins.errors import AllCandidatesFailed
 from tts_plugins.testing.loopback import Fault, LoopbackServer
 
@@ -199,3 +201,32 @@ def test_an_agent_shortens_what_is_too_long(dspy_server: LoopbackServer, dspy_lm
     assert asked(question="q").answer == 1
     shown = [str(request.body).count("[[ ## observation_") for request in dspy_server.requests]
     assert shown[2] > shown[3], "the longest turn was asked again, without its oldest part"
+
+
+async def test_programs_that_cancel_themselves_have_failed_and_a_caller_who_cancels_is_cancelled() -> None:
+    class Cancelling(dspy.Module):  # type: ignore[misc]
+        def forward(self, question: str) -> Any:
+            raise asyncio.CancelledError("of its own")
+
+        async def aforward(self, question: str) -> Any:
+            raise asyncio.CancelledError("of its own")
+
+    class Waiting(dspy.Module):  # type: ignore[misc]
+        began = 0
+
+        async def aforward(self, question: str) -> Any:
+            Waiting.began += 1
+            await asyncio.Event().wait()
+
+    said = "all 3 candidates failed; the first because of .*CancelledError: of its own"
+    with pytest.raises(AllCandidatesFailed, match=said):
+        Scaled(Cancelling(), n=3)(question="q")
+    with pytest.raises(AllCandidatesFailed, match=said):
+        await Scaled(Cancelling(), n=3).acall(question="q")
+    me = asyncio.current_task()
+    assert me is not None and not me.cancelling(), "nobody has cancelled the caller"
+    task = asyncio.create_task(Scaled(Waiting(), n=3).acall(question="q"))
+    await until(lambda: Waiting.began == 3)
+    task.cancel("of the caller")
+    with pytest.raises(asyncio.CancelledError):
+        await task

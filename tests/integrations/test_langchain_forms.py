@@ -161,3 +161,26 @@ def test_a_scaled_model_is_copied_where_its_model_is(copied: Callable[[Any], Any
 def test_a_setting_by_its_place_is_refused_with_the_call_to_write() -> None:
     with pytest.raises(UnknownSettingError, match=r"8 is given by its place.*write ScaledChatModel\(model, n=8\)"):
         ScaledChatModel(FakeListChatModel(responses=["a"]), 8)  # type: ignore[arg-type]
+
+
+async def test_where_nothing_has_the_form_that_is_bound_the_first_answer_comes_as_from_a_bare_model() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
+
+    def reply(request: RawRequest) -> RawReply:
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "no JSON"}}
+        return RawReply({"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
+                         "usage": usage})  # fmt: skip
+
+    asked = {"response_format": {"type": "json_object"}}
+    with RawServer(reply) as server:
+        bare = ChatOpenAI(model="m", base_url=server.base_url, api_key="-", max_retries=0, max_tokens=20)
+        for model in (bare.bind(**asked), ScaledChatModel(bare, n=3).bind(**asked), scale(bare.bind(**asked), n=3)):
+            assert model.invoke("q").content == (await model.ainvoke("q")).content == "no JSON"
+        assert len(server.requests) == 14
+        parsed = [m.with_structured_output(Answer, method="json_mode") for m in (bare, ScaledChatModel(bare, n=3))]
+        kinds = set()
+        for model in parsed:
+            with pytest.raises(Exception, match="Invalid json output") as caught:
+                model.invoke("q")
+            kinds.add(type(caught.value))
+        assert len(kinds) == 1, "the search raises what the bare chain raises"

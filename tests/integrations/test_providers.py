@@ -270,3 +270,11 @@ def test_the_command_line_takes_a_provider_s_model(server: RawServer, capsys: An
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     assert main(solving) == 2 and "ANTHROPIC_API_KEY" in capsys.readouterr().err
     assert main(["solve", ASK, "--model", "nobody/model"]) == 2 and "not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_what_is_compressed_as_nobody_asked_is_told_at_once(server: RawServer, provider: str) -> None:
+    server.reply = lambda request: RawReply(b"\x0b\x02\x80abc\x03", headers={"Content-Encoding": "zstd"})
+    end, ledger = await searched(server, provider, n=1, attempts=4)
+    assert isinstance(end, AllCandidatesFailed) and ledger.spent.tokens > 0, end
+    assert provider == "bedrock" or [r.headers["accept-encoding"] for r in server.requests] == ["gzip, deflate"]

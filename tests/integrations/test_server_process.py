@@ -111,7 +111,7 @@ def test_workers_share_one_account_and_its_metrics(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--host", "0.0.0.0", "--base-url", "http://127.0.0.1:9"], "allow_open"),
+        (["--host", "0.0.0.0", "--base-url", "http://127.0.0.1:9"], "--allow-open"),
         (["--base-url", "http://127.0.0.1:9", "--profile", "nope"], "profile='nope' is not known"),
         (["--base-url", "http://127.0.0.1:9", "--tenants", "nowhere.toml"], "nowhere.toml"),
         (["--base-url", "http://127.0.0.1:9", "--key-env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE"),

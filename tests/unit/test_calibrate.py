@@ -17,6 +17,7 @@ from tts_plugins.errors import ConfigurationError, DataError
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 from tts_plugins.policies import Measured, aggregates, calibrate
 from tts_plugins.policies._calibration.calibration import Calibration
+from tts_plugins.policies._calibration.inputs import orders_of
 from tts_plugins.policies._calibration.replayed_trials import Trials
 from tts_plugins.policies._calibration.selection import choose
 from tts_plugins.policies._calibration.table import Checkpoint, Choice, Gate, Goal, Table, follow
@@ -310,3 +311,14 @@ def test_the_way_to_one_score_is_chosen_by_what_tells_right_from_wrong_and_is_ke
         calibrate(pool, budgets=(N,), aggregate="max")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no problem with step scores"):
         aggregates(Pool(header=pool.header, problems=(PoolProblem(id="p", candidates=(PoolCandidate(correct=True),)),)))
+
+
+def test_the_walks_that_nobody_asked_for_are_as_many_as_take_seconds() -> None:
+    scored, bare = synthetic_pool(problems=60, candidates=4), synthetic_pool(problems=400, candidates=2)
+    unscored = [
+        replace(p, candidates=tuple(replace(c, score=None, step_scores=()) for c in p.candidates))
+        for p in bare.problems
+    ]
+    votes = replace(bare, problems=tuple(unscored))
+    assert [orders_of(pool, "last") for pool in (scored, bare, votes)] == [50, 10, 37]
+    assert calibrate(scored, budgets=(4,), hold_out=0) == calibrate(scored, budgets=(4,), hold_out=0, orders=50)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -9,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tts_plugins import BestOfN, Budget, Generation, Problem, Result, solve
-from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, RequestRefused
+from tts_plugins import BestOfN, Budget, Generation, Ledger, Problem, Result, solve
+from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, RequestRefused, ServerFailed
 from tts_plugins.testing import ScriptedModel
 from tts_plugins.verifiers import GenerativeVerifier, LLMJudge
 
@@ -50,6 +51,24 @@ async def test_a_verdict_becomes_score_criteria_and_feedback() -> None:
     assert result.best.details["criteria"] == {"correctness": 0.75, "completeness": 0.25}
     assert result.best.details["logprobs"] is False
     assert result.usage.by_role["verifier"].calls == 1
+
+
+@pytest.mark.parametrize("outer", [False, True])
+async def test_a_candidate_that_waits_for_another_s_verdict_keeps_no_room_from_it(outer: bool) -> None:
+    """Regression: the judge's third try waited for room, that for the other candidate, and that for the verdict."""
+
+    def say(problem: Problem, number: int) -> str:
+        if number < 2:
+            raise ServerFailed("overloaded", retry_after=0.0)
+        return verdict(problem, 4)
+
+    account = Ledger(Budget(calls=6))  # two candidates, each with a judgement that may be asked for twice
+    solved = solve(
+        QUESTION, model=ScriptedModel(["The answer is 391."]), strategy=BestOfN(n=2),
+        verifier=LLMJudge(ScriptedModel(say)), budget=Ledger(inside=account) if outer else account,
+    )  # fmt: skip
+    result = await asyncio.wait_for(solved, 60)
+    assert result.score == 0.75 and account.spent.calls == 5 and not account.open_holds
 
 
 async def test_it_sees_the_problem_the_rubric_and_the_candidate_as_data() -> None:

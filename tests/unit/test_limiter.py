@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until
 from tts_plugins import Budget, Ledger, Limits, Problem, SelfConsistency, solve, solve_sync
 from tts_plugins._calls import limiter as _limiter
 from tts_plugins._calls.limiter import Limiter, limiter_of
@@ -367,3 +368,21 @@ async def test_a_problem_of_any_kind_is_one_place() -> None:
     model = ScriptedModel(["a"], limits=Limits(concurrency=1))
     result = await solve(Problem({"any": "thing"}), model=model, strategy=SelfConsistency(n=2))
     assert len(result.candidates) == 2
+
+
+@pytest.mark.parametrize("what", ["places", "room"])
+async def test_a_thousand_that_are_cancelled_while_they_wait_hand_on_what_they_get(what: str) -> None:
+    """Regression: each did so inside the one before, up to the limit of recursion, and what was sent cost nothing."""
+    limits = Limits(concurrency=1 if what == "places" else None)
+    model = ScriptedModel(["4"], latency=3600, limits=limits)
+    ledger = Ledger(Budget(calls=2000 if limits.concurrency else 1))
+    solves = [
+        asyncio.ensure_future(solve("q", model=model, strategy=SelfConsistency(n=1), budget=ledger))
+        for _ in range(1000)
+    ]
+    await until(lambda: model.requests and ledger.open_holds == (1000 if limits.concurrency else 1))
+    for each in solves:
+        each.cancel()
+    ends = await asyncio.gather(*solves, return_exceptions=True)
+    assert {type(end) for end in ends} == {asyncio.CancelledError}
+    assert ledger.spent.calls == 1 and not ledger.open_holds

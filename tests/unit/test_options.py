@@ -62,6 +62,8 @@ async def test_every_entrance_refuses_a_misspelt_name_and_says_which_is_meant() 
         await solve("q", **given)
     with pytest.raises(UnknownSettingError, match=says):
         await solve_many([], **given)
+    with pytest.raises(UnknownSettingError, match=r"'n' is a setting of the strategy; write strategy=BestOfN\(n=8\)"):
+        solve_sync("q", **{**given, "n": 8})
     with pytest.raises(ConfigurationError, match="solve: model=None"):
         solve_sync("q", **{})  # type: ignore[typeddict-item]
 
@@ -82,7 +84,7 @@ def test_arguments_that_do_not_fit_are_told_with_the_call_to_write() -> None:
         (Budget, (4,), {}, "Budget: 4 is given by its place, and settings are given by name; write Budget(calls=4)"),
         (Budget, (), {"cals": 4}, "Budget: 'cals' is not a setting; did you mean 'calls'?"),
         (Ledger, (None, 4), {}, "Ledger: 4 is given by its place"),
-        (OpenAICompatibleModel, ("m", key), {}, "OpenAICompatibleModel: a str is .*(model, base_url=…)"),
+        (OpenAICompatibleModel, ("m", key), {}, "OpenAICompatibleModel: a value of type str is .*(model, base_url=…)"),
         (OpenAICompatibleModel, (), {"api_key": key}, "OpenAICompatibleModel: missing a required .*'model'"),
         (OpenAICompatibleModel, ("m",), {"apikey": key}, "OpenAICompatibleModel: 'apikey' .* did you mean 'api_key'"),
         (LocalModel, ("m",), {"temperatur": 1}, "LocalModel: 'temperatur' .* did you mean 'temperature'"),

@@ -398,7 +398,7 @@ def test_a_loss_above_the_bound_on_the_problems_held_out_is_told() -> None:
     harder = {p.id for p in apart.problems}
     mixed = tuple(of(i, "111112222" if p.id in harder else "1" * 9) for i, p in enumerate(settled.problems))
     for pool, told in ((settled, False), (replace(settled, problems=mixed), True)):
-        plan = calibrate(pool, budgets=(9,), target=0.05).plans[0]
+        plan = calibrate(pool, budgets=(9,), target=0.05, orders=10).plans[0]
         assert any("more than the fit's bound" in note for note in plan.notes) is told
 
 

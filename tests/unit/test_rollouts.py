@@ -11,7 +11,8 @@ import pytest
 from tts_plugins import Budget, Candidate, Ledger, Problem
 from tts_plugins.bench.rollouts import make_rollouts
 from tts_plugins.cli import main
-from tts_plugins.errors import BudgetExhausted, ConfigurationError, DataError, ModelNotFound
+from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ConfigurationError, DataError, ModelNotFound
+from tts_plugins.models import OpenAICompatibleModel
 from tts_plugins.pools import Pool
 from tts_plugins.testing import ScriptedStepModel
 from tts_plugins.types import Generation
@@ -139,6 +140,14 @@ async def test_what_no_other_problem_can_survive_ends_it(tmp_path: Path) -> None
     broken = ScriptedStepModel(lambda candidate, number: ModelNotFound("no such model"))
     with pytest.raises(ModelNotFound):
         await made(tmp_path / "r.jsonl", model=broken)
+
+
+async def test_where_every_problem_fails_the_cause_is_raised(tmp_path: Path) -> None:
+    """Regression: a server that nobody had started was "0 problems, 0 labelled solutions", and exit code 0."""
+    writer = OpenAICompatibleModel("m", base_url="http://127.0.0.1:9/v1", api_key="-", max_tokens=20)
+    with pytest.raises(AllCandidatesFailed, match="ConnectionFailed"):
+        await made(tmp_path / "r.jsonl", [problem("p1"), problem("p2")], model=writer)
+    await writer.aclose()
 
 
 async def test_wrong_settings(tmp_path: Path) -> None:

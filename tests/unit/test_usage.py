@@ -309,6 +309,31 @@ def test_with_a_template_that_varies_within_the_margin_no_bound_is_too_small(
         bounds.saw(said(text), tokens)
 
 
+def seen(url: str, kind: str = "image_url") -> dict[str, Any]:
+    parts = [{"type": "text", "text": "what is it?"}, {"type": kind, kind: {"url": url}}]
+    return {"messages": [{"role": "user", "content": parts}]}
+
+
+def test_an_image_has_tokens_whatever_its_bytes() -> None:
+    """Regression: an address of 30 bytes was taken for at most 30 tokens, and a picture's data for as many as bytes."""
+    bounds = PromptBound()
+    short, long = seen("https://x.test/a.png"), seen("data:image/png;base64," + "A" * 500_000)
+    assert 16_384 <= bounds.of(short) < 17_000 and 16_384 <= bounds.of(long) < 17_000
+    bounds.saw(short, 1100)
+    assert bounds.of(short) == 1100, "it has been counted"
+    assert bounds.of(seen("https://x.test/b.png")) >= 16_384, "and another one may be larger"
+    bounds.saw(long, 30_000)
+    assert bounds.of(seen("https://x.test/c.png")) >= 30_000
+    assert PromptBound().of(seen("A" * 100_000, "input_audio")) >= 100_000
+    many = {"messages": seen("a")["messages"] * 3}
+    assert PromptBound().of(many) >= 3 * 16_384
+
+
+def test_parts_that_are_texts_are_bounded_by_their_bytes() -> None:
+    parts = [{"type": "text", "text": "what is it?"}, {"type": "text", "text": "x" * 100}]
+    assert 111 <= PromptBound().of({"messages": [{"role": "user", "content": parts}]}) < 400
+
+
 def test_old_prompts_are_forgotten() -> None:
     bounds = PromptBound(size=2)
     for name in "abc":

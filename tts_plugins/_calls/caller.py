@@ -6,10 +6,9 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Sequence
-from functools import partial
 from typing import Protocol
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, wait_random_exponential
 
 from tts_plugins._calls.charging import counted, failure, unreported
 from tts_plugins._calls.context import SCOPE, End, Scope
@@ -39,7 +38,8 @@ __all__ = ["Ask", "Caller", "acquire", "asked_to_cancel", "check_bounds", "words
 
 # Seconds that a server may have us wait (Retry-After) in a solve that has no deadline: with one, that decides.
 LONGEST_WAIT = 120.0
-_full_jitter = wait_random_exponential(multiplier=0.5, max=20)
+_jitter = wait_random_exponential(multiplier=0.5, max=20)
+_NO_LOOP = AsyncRetrying()  # tenacity's state of a call names one
 
 
 class Ask(Protocol):
@@ -50,37 +50,44 @@ class Ask(Protocol):
         ...
 
 
-class _Request:
-    """One request: what it asks for, what it may cost, and what it is drawn from. Settled once for each attempt.
+class _Request(Scope):
+    """One attempt at a request, and the scope of what runs inside of it.
 
     Attributes:
-        unit: what one choice takes in all, from which a retry reserves anew.
-        need: what of it is the request's own; all of it where nothing follows.
-        hold: what is left of what was reserved for it and for what follows.
-        alone: nothing follows, so that the hold is the request's own.
-        failed: the last attempt's error, as long as there are further ones.
+        bound: the most that one choice can cost; None for a metered model.
+        rest: what is left of what was reserved for it and for what follows.
+        own: the part of that which is the request's own, settled when it ends; None for a metered model.
+        sent: when it was sent; None before.
     """
 
-    __slots__ = ("alone", "ask", "bound", "event", "failed", "hold", "model", "need", "role", "seeds", "unit",
-                 "within")  # fmt: skip
+    __slots__ = ("bound", "count", "own", "rest", "sent")
 
     def __init__(
-        self,
-        model: Model,
-        ask: Ask,
-        seeds: Sequence[int | None],
-        bound: Bound | None,
-        unit: Need,
-        need: Need,
-        hold: Hold,
-        within: Hold | None,
-        role: Role,
-        event: int,
-        alone: bool,
-    ) -> None:
-        self.model, self.ask, self.seeds, self.bound, self.unit = model, ask, seeds, bound, unit
-        self.need, self.hold, self.within, self.role, self.event, self.alone = need, hold, within, role, event, alone
-        self.failed: ModelError | None = None
+        self, caller: Caller, model: Model, seeds: Sequence[int | None], bound: Bound | None, rest: Hold,
+        own: Hold | None, role: Role, event: int,
+    ) -> None:  # fmt: skip
+        # It outlives the call, in contexts of connections and timers: the model and what it is asked must not.
+        super().__init__(caller.ledger, own or rest, caller.deadline, role, event, seeds[0] or 0, ("in",), model)
+        self.bound, self.count, self.rest, self.own = bound, len(seeds), rest, own
+        self.sent: float | None = None
+
+    @property
+    def tokens(self) -> int:
+        """What it may take."""
+        return 0 if self.own is None else self.own.size.tokens
+
+    def charge_for(self, error: BaseException) -> Usage:
+        """Return what it is charged where it failed."""
+        if isinstance(error, ModelError):
+            unsent = self.waiting and error.charge == "reserve"
+            return NOTHING if unsent else failure(error, self.bound, self.own, self.count)
+        # Some are raised before anything is sent, or by a solve inside, which has paid for itself.
+        refused = isinstance(error, ConfigurationError | BudgetExhausted | DeadlineExceeded | AllCandidatesFailed)
+        return NOTHING if refused or self.sent is None or self.waiting else self.unreported()
+
+    def unreported(self) -> Usage:
+        """Return what it is charged without a reply."""
+        return unreported(self.bound, self.own, self.count)
 
 
 class Caller(End):
@@ -97,21 +104,10 @@ class Caller(End):
         self._flying: dict[Hold, _Request] = {}
 
     async def request(
-        self,
-        model: Model,
-        ask: Ask,
-        seeds: Sequence[int | None],
-        *,
-        bound: Bound | None,
-        unit: Need,
-        hold: Hold,
-        within: Hold | None,
-        role: Role,
-        parent: int | None,
-        need: Need | None = None,
-        indices: Sequence[int] = (),
+        self, model: Model, ask: Ask, seeds: Sequence[int | None], *, bound: Bound | None, unit: Need, hold: Hold,
+        within: Hold | None, role: Role, parent: int | None, need: Need | None = None, indices: Sequence[int] = (),
         alone: bool = False,
-    ) -> tuple[Reply, Hold, int]:
+    ) -> tuple[Reply, Hold, int]:  # fmt: skip
         """Send a request; return the reply, the hold that is left for what follows, and the request's event.
 
         The hold is closed when this raises, and where the request is `alone`: nothing follows it. `need` is what
@@ -121,141 +117,118 @@ class Caller(End):
             ModelError: the last attempt's error.
             BudgetExhausted: a retry found no room.
         """
+        places = {"indices": compact(indices)} if indices else {}
         event = self.trace.open(
-            "request", parent, role=role, model=model.name, n=len(seeds), seeds=compact(seeds),
-            **({"indices": compact(indices)} if indices else {}),
-        )  # fmt: skip
-        request = _Request(model, ask, seeds, bound, unit, need or unit, hold, within, role, event, alone)
+            "request", parent, role=role, model=model.name, n=len(seeds), seeds=compact(seeds), **places
+        )
+        attempt, outer, failed = 0, SCOPE.get(), None
         try:
-            try:
-                reply = await self._attempt(request)
-            except ModelError as error:
-                request.hold.release()  # as in `_once_more`
-                if not (_retryable(error) or _asked_wait(error) > LONGEST_WAIT):
-                    raise  # without the machinery of retries, whose frames refer to the error
-                request.failed = error
-                reply = await self._again(request, error)
-            self.trace.close(event, usage=(reply.usage or NOTHING).to_dict(), n=len(request.seeds))
-            return reply, request.hold, event
+            while True:
+                attempt, place = attempt + 1, None
+                request = self._begun(model, seeds, bound, hold, hold if alone else need or unit, role, event)
+                try:
+                    place = await limiter_of(model).enter(request.tokens, request.hold, request.place)
+                    request.place = place or request.place
+                    started = self._send(request)
+                    try:
+                        reply = await ask.send(tuple(seeds))
+                    except BaseException as error:
+                        _blame(model, error)
+                        raise
+                    _check_reply(model, reply, len(seeds))
+                    usage = counted(reply, bound, request.own, len(seeds)).timed(time.monotonic() - started)
+                except BaseException as error:
+                    self._end(request, place, request.charge_for(error), outer, error)
+                    hold.release()  # nobody waits while holding a reservation, that of the verifier included
+                    if (pause := self._pause(error, attempt)) is None:
+                        raise
+                    failed = error
+                else:
+                    self._end(request, place, usage, outer)
+                    self.trace.close(event, usage=usage.to_dict(), n=len(seeds))
+                    return Reply(generations=reply.generations, usage=usage), hold, event
+                await asyncio.sleep(pause)
+                self.check()
+                hold = await acquire(self.ledger, unit, at_most=len(seeds), within=within)
+                seeds = seeds[: hold.units]
         except BaseException as error:
-            request.hold.release()
+            hold.release()
             self.trace.close(event, error=words(error))
-            if isinstance(error, BudgetExhausted) and request.failed is not None:
-                error.args = (f"{error}; the call was to be tried again, since it failed: {request.failed}",)
-                raise error from request.failed
+            if isinstance(error, BudgetExhausted) and failed is not None:
+                error.args = (f"{error}; the call was to be tried again, since it failed: {failed}",)
+                raise error from failed
             raise
         finally:
-            request.failed = None  # its traceback has this frame, and would keep the whole call in a reference cycle
-
-    async def _again(self, request: _Request, first: ModelError) -> Reply:
-        """Retry after a failure. It is separate because tenacity costs more than the rest of a call that succeeds."""
-        known: ModelError | None = first
-        # Some of tenacity's objects refer to each other, so none of them gets a reference to the solve.
-        stop = partial(_no_more, self.attempts, self.deadline)
-        retrying = AsyncRetrying(retry=retry_if_exception(_retryable), wait=_wait, stop=stop, reraise=True)
-        try:
-            async for attempt in retrying:
-                with attempt:
-                    del attempt  # as below: it has the errors
-                    if known is not None:
-                        known = None
-                        raise first
-                    return await self._once_more(request)
-        except ModelError as error:
-            if self.deadline is None and _asked_wait(error) > LONGEST_WAIT:
-                error.args = (
-                    f"{error}; it asks to wait {_asked_wait(error):.0f} s, and without a deadline at most "
-                    f"{LONGEST_WAIT:.0f} s are waited: give Budget(seconds=…) to wait longer, or try again later",
-                )
-            raise
-        finally:
-            del first, known, retrying  # the errors' tracebacks have this frame: a reference cycle, as in `request`
-        raise AssertionError("tenacity raises the last error")
-
-    async def _once_more(self, request: _Request) -> Reply:
-        """Make an attempt after one that failed, whose reservation was given back."""
-        self.check()
-        request.hold = await acquire(self.ledger, request.unit, at_most=len(request.seeds), within=request.within)
-        request.seeds = request.seeds[: request.hold.units]
-        try:
-            return await self._attempt(request)
-        except ModelError as error:
-            request.failed = error
-            # Nobody waits while holding a reservation: release what was kept for the verifier too.
-            request.hold.release()
-            raise
+            failed = None  # its traceback has this frame, and would keep the whole call in a reference cycle
 
     def abandon(self) -> None:
         """Charge what is still in flight at its bound: its server may work on it, though nobody waits now."""
-        for inner, request in list(self._flying.items()):
-            self._settle(inner, unreported(request.bound, inner, len(request.seeds)), request.role)
-            request.hold.release()
+        for own, request in list(self._flying.items()):
+            self._settle(own, request.unreported(), request.role)
+            request.rest.release()
 
-    async def _attempt(self, request: _Request) -> Reply:
+    def _begun(
+        self, model: Model, seeds: Sequence[int | None], bound: Bound | None, hold: Hold, need: Need | Hold, role: Role,
+        event: int,
+    ) -> _Request:  # fmt: skip
+        """Begin an attempt, which takes its `need` from the hold, or is the only one that it is for."""
         self.check()
-        model, bound, hold, count = request.model, request.bound, request.hold, len(request.seeds)
-        usage: Usage | None = NOTHING  # until it is sent
-        failed: BaseException | None = None
-        inner = None if bound is None else hold
-        if bound is not None and not request.alone:
-            inner = self.ledger.reserve(request.need.times(count), within=hold)
-        scope = Scope(
-            self.ledger, inner or hold, self.deadline, request.role, request.event,
-            request.seeds[0] or 0, ("in",), model,
-        )  # fmt: skip
-        outer = SCOPE.get()  # not a token, which would be one more object for each request under way
-        SCOPE.set(scope)
-        place: Place | None = None
-        try:
-            size = 0 if inner is None else inner.size.tokens
-            place = await limiter_of(model).enter(size, inner or hold, scope.place)
-            scope.place = place or scope.place
-            self.ledger.check_sound()
-            usage, started = None, time.monotonic()
-            if inner is not None:
-                self._flying[inner] = request
-            try:
-                reply = await request.ask.send(tuple(request.seeds))
-            except BaseException as error:
-                _blame(model, error)
-                raise
-            _check_reply(model, reply, count)
-            usage = counted(reply, bound, inner, count).timed(time.monotonic() - started)
-            return Reply(generations=reply.generations, usage=usage)
-        except ModelError as error:
-            unsent = scope.waiting and error.charge == "reserve"
-            failed, usage = error, NOTHING if unsent else failure(error, bound, inner, count)
-            raise
-        except (ConfigurationError, BudgetExhausted, DeadlineExceeded, AllCandidatesFailed):
-            usage = NOTHING  # refused before it was sent, or raised by a solve inside, which has paid for itself
-            raise
-        except BaseException as error:
-            failed, usage = error, NOTHING if scope.waiting else usage
-            raise
-        finally:
-            if place is not None:
-                place.leave()
-            charged = usage or unreported(bound, inner, count)
-            if failed is not None:
-                self._tell(request.event, failed, charged)
-            if inner is not None and inner.open:
-                bounded = bound is None or bound.completion_tokens is not None
-                over = self._settle(inner, charged, request.role, bounded=bounded)
-                if over.tokens or over.calls:
-                    self.trace.note("overshoot", request.event, tokens=over.tokens, calls=over.calls)
-            failed = None  # as in `request`
-            scope.leave_for(outer)
+        own = None
+        if bound is not None:
+            own = need if isinstance(need, Hold) else self.ledger.reserve(need.times(len(seeds)), within=hold)
+        request = _Request(self, model, seeds, bound, hold, own, role, event)
+        SCOPE.set(request)
+        return request
 
-    def _tell(self, event: int, error: BaseException, charged: Usage) -> None:
-        """Record what an attempt without a reply is charged: in its failure, or in its request if it was cancelled."""
+    def _send(self, request: _Request) -> float:
+        """Say that a request is sent now, which is returned."""
+        self.ledger.check_sound()
+        if request.own is not None:
+            self._flying[request.own] = request
+        request.sent = time.monotonic()
+        return request.sent
+
+    def _end(
+        self, request: _Request, place: Place | None, usage: Usage, outer: Scope | None,
+        error: BaseException | None = None,
+    ) -> None:  # fmt: skip
+        """Leave its place at the server, charge what it took, and record what an attempt without a reply is charged."""
+        if place is not None:
+            place.leave()
+        event, bound, own = request.event, request.bound, request.own
+        assert event is not None
         if isinstance(error, ModelError):
-            self.trace.note("failure", event, error=words(error), retryable=error.retryable, usage=charged.to_dict())
-        elif charged.calls or charged.tokens:
-            self.trace.mark(event, usage=charged.to_dict())
+            self.trace.note("failure", event, error=words(error), retryable=error.retryable, usage=usage.to_dict())
+        elif error is not None and (usage.calls or usage.tokens):  # it was cancelled, or an error of the program
+            self.trace.mark(event, usage=usage.to_dict())
+        if own is not None and own.open:
+            bounded = bound is None or bound.completion_tokens is not None
+            over = self._settle(own, usage, request.role, bounded=bounded)
+            if over.tokens or over.calls:
+                self.trace.note("overshoot", event, tokens=over.tokens, calls=over.calls)
+        request.leave_for(outer)
 
-    def _settle(self, inner: Hold, charged: Usage, role: Role, *, bounded: bool = True) -> Amount:
-        self._flying.pop(inner, None)
-        return inner.settle(charged, bounded=bounded, role=role)
+    def _settle(self, own: Hold, usage: Usage, role: Role, *, bounded: bool = True) -> Amount:
+        self._flying.pop(own, None)
+        return own.settle(usage, bounded=bounded, role=role)
+
+    def _pause(self, error: BaseException, attempt: int) -> float | None:
+        """Return the seconds until the next attempt; None where there is none."""
+        if not isinstance(error, ModelError):
+            return None
+        asked = error.retry_after
+        asked = None if asked is None or not math.isfinite(asked) else max(asked, 0.0)
+        if self.deadline is None and asked is not None and asked > LONGEST_WAIT:
+            error.args = (
+                f"{error}; it asks to wait {asked:.0f} s, and without a deadline at most {LONGEST_WAIT:.0f} s are "
+                "waited: give Budget(seconds=…) to wait longer, or try again later",
+            )
+            return None
+        if not error.retryable or attempt >= self.attempts:
+            return None
+        pause = _full_jitter(attempt) if asked is None else asked
+        # Do not begin a wait that would outlast the deadline: report the error while there is time.
+        return None if self.deadline is not None and time.monotonic() + pause >= self.deadline else pause
 
 
 def _blame(model: Model, error: BaseException) -> None:
@@ -315,29 +288,11 @@ def check_bounds(model: str, bound: Bound | None, ledger: Ledger) -> None:
         )
 
 
-def _retryable(error: BaseException) -> bool:
-    return isinstance(error, ModelError) and error.retryable
-
-
-def _no_more(attempts: int, deadline: float | None, state: RetryCallState) -> bool:
-    if stop_after_attempt(attempts)(state):
-        return True
-    # Do not begin a wait that would outlast the deadline: report the error while there is time.
-    if deadline is None:
-        return (state.upcoming_sleep or 0.0) > LONGEST_WAIT
-    return time.monotonic() + (state.upcoming_sleep or 0.0) >= deadline
-
-
-def _wait(state: RetryCallState) -> float:
-    error = None if state.outcome is None else state.outcome.exception()
-    asked = _asked_wait(error)
-    return _full_jitter(state) if asked < 0 else asked
-
-
-def _asked_wait(error: BaseException | None) -> float:
-    """Return the seconds that the server asked to wait; below 0 if it did not."""
-    asked = error.retry_after if isinstance(error, ModelError) else None
-    return -1.0 if asked is None or not math.isfinite(asked) else max(asked, 0.0)
+def _full_jitter(attempt: int) -> float:
+    """Return the seconds to wait after this attempt, the first being 1: at random, up to a limit that doubles."""
+    state = RetryCallState(_NO_LOOP, None, (), {})
+    state.attempt_number = attempt
+    return _jitter(state)
 
 
 def words(error: BaseException) -> str:

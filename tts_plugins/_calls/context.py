@@ -110,6 +110,12 @@ def current_ledger() -> Ledger | None:
     return None if scope is None else scope.ledger
 
 
+def current_hold() -> Hold | None:
+    """Return what the call that runs here has reserved; None outside of any."""
+    scope = SCOPE.get()
+    return None if scope is None else scope.hold
+
+
 def carry_account(function: Callable[P, T]) -> Callable[P, T]:
     """Bind a function to the account, deadline and seeds of the solve that runs here, for threads of your own.
 

@@ -95,6 +95,8 @@ forks.on_fork(_limiters.clear)  # the places that are taken are those of the par
 def limiter_of(model: Model) -> Limiter:
     """Return the limiter that all solves of this model share."""
     name = id(model)
+    if (known := _limiters.get(name)) is not None:
+        return known[1]
     with GRAPH.lock:  # which one thread may take twice: a model may be collected, and forgotten, meanwhile
         if name not in _limiters:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import marshal
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ __all__ = ["PromptBound", "Written"]
 _PER_MESSAGE, _PER_PROMPT = 16, 64
 # What a template may add to one prompt and not to another of the same shape, such as a date; a tokeniser's first blank.
 _MARGIN = 16
+
+# Of an image, a recording or a file: neither its bytes nor its address tell. Most models take 70 to 5,000 for an image;
+# Qwen's take up to this many. One that takes more raises the bound, as a template does.
+_PER_MEDIUM = 16_384
+_MEDIUM = re.compile("image|audio|video|file|document|media")
 
 _REMEMBERED = 64 * 1024  # bytes of the longest shape that is kept
 
@@ -50,11 +56,15 @@ class Written:
         ids = prompt.get("prompt") if isinstance(prompt, Mapping) else None
         if isinstance(ids, list):
             return cls(hash(_ENCODER.encode(prompt)), None, 0, len(ids))  # they are tokens already
-        bare, texts = _parted(prompt)
+        bare, texts, media = _parted(prompt)
         shape, around = _frame(bare)
         content = sum(_bytes(text) for text in texts)
         around += _PER_MESSAGE * (len(prompt.get("messages", ())) if isinstance(prompt, Mapping) else 1)
-        return cls(hash((shape, *texts)), shape, content, content + around)
+        if not media:
+            return cls(hash((shape, *texts)), shape, content, content + around)
+        # One image says nothing of the next one, so nothing is learnt of the shape.
+        around += sum(most for _, most in media)
+        return cls(hash((shape, *texts, *(key for key, _ in media))), None, content, content + around)
 
 
 def _plain_texts(prompt: Any) -> list[str] | None:
@@ -99,11 +109,11 @@ def _encoded(bare: Any) -> tuple[int, int]:
     return hash(text), _bytes(text)
 
 
-def _parted(prompt: Any) -> tuple[Any, list[str]]:
-    """Return the prompt without its texts, and these."""
+def _parted(prompt: Any) -> tuple[Any, list[str], list[tuple[int, int]]]:
+    """Return the prompt without its texts and media, the texts, and a key and the most tokens of each medium."""
     if not isinstance(prompt, Mapping):
-        return (None, [prompt]) if isinstance(prompt, str) else (prompt, [])
-    frame, texts = dict(prompt), list[str]()
+        return (None, [prompt], []) if isinstance(prompt, str) else (prompt, [], [])
+    frame, texts, media = dict(prompt), list[str](), list[tuple[int, int]]()
     if isinstance(text := frame.get("prompt"), str):
         texts.append(text)
         frame["prompt"] = None
@@ -114,8 +124,22 @@ def _parted(prompt: Any) -> tuple[Any, list[str]]:
             if isinstance(inner, str):
                 texts.append(inner)
                 message = {**message, "content": None} if isinstance(message, Mapping) else None
+            elif isinstance(inner, list) and (found := [_medium(part) for part in inner]) and any(found):
+                media += [medium for medium in found if medium is not None]
+                kept = [part for part, medium in zip(inner, found, strict=True) if medium is None]
+                message = {**message, "content": kept} if isinstance(message, Mapping) else kept
             bare.append(message)
-    return frame, texts
+    return frame, texts, media
+
+
+def _medium(part: Any) -> tuple[int, int] | None:
+    """Return a key of an image, a recording or a file and the tokens that it has at most; None for other parts."""
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if not isinstance(kind, str) or not _MEDIUM.search(kind):
+        return None
+    text = _ENCODER.encode(part)
+    # What is heard or read may be of any length, and has its bytes along, or nothing is known of it.
+    return hash(text), _PER_MEDIUM if "image" in kind else max(_PER_MEDIUM, len(text))
 
 
 def _bytes(text: str) -> int:

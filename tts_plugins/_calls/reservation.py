@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import _get_running_loop
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from tts_plugins._calls.unknown_waits import watched
@@ -42,6 +42,22 @@ async def acquire(
         raise answer
     finally:
         del answer  # its traceback has this frame: it would refer to itself, and to all that waited for it
+
+
+@contextlib.contextmanager
+def waiting_inside(hold: Hold | None) -> Iterator[None]:
+    """Count a reservation as one that ends no call while its work waits for other work of the same solve.
+
+    Else two of them could wait for ever: that work for room, and the account for this reservation to be given back.
+    """
+    if hold is None or not hold.open:
+        yield
+        return
+    hold.park(alone=True)
+    try:
+        yield
+    finally:
+        hold.unpark()
 
 
 def _release(answer: object) -> None:

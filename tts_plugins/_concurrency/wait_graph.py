@@ -39,7 +39,8 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections import Counter
+import threading
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 
@@ -306,19 +307,36 @@ class WaitGraph:
 
 
 def deliver(answers: Answers) -> None:
-    """Tell the answers. Outside the lock: `ready` wakes another loop or thread, which may come straight back."""
+    """Tell the answers. Outside the lock: `ready` wakes another loop or thread, which may come straight back.
+
+    Who waits no longer gives back what it got, which answers the next one. Those are told here one after the other,
+    however many waits were cancelled at once, and not one inside the other.
+    """
+    if not answers:
+        return
+    todo: deque[tuple[Wait, object]] | None = getattr(_telling, "todo", None)
+    if todo is not None:
+        todo.extend(answers)
+        return
+    _telling.todo = todo = deque(answers)
     failed: Exception | None = None
-    for wait, answer in answers:
-        try:
-            wait.ready(answer)
-        except Exception as error:  # noqa: BLE001 - raised below; the others have to hear their answers all the same
-            failed = failed or error
-            release = getattr(answer, "release", None)
-            if release is not None:
-                release()
+    try:
+        while todo:
+            wait, answer = todo.popleft()
+            try:
+                wait.ready(answer)
+            except Exception as error:  # noqa: BLE001 - raised below; the others have to hear their answers all the same
+                failed = failed or error
+                release = getattr(answer, "release", None)
+                if release is not None:
+                    release()
+    finally:
+        _telling.todo = None
+    deliver(tuple(todo))  # what a finalizer gave back in the very moment that this ended
     if failed is not None:
         raise failed
 
 
+_telling = threading.local()
 GRAPH = WaitGraph()
 forks.on_fork(GRAPH.renew)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextvars
 import os
 import select
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -17,7 +16,7 @@ from tts_plugins._concurrency import forks
 from tts_plugins._http.proxies import proxy_for
 from tts_plugins._http.tls import tls_context
 from tts_plugins._internal.request_sent import leaving
-from tts_plugins._internal.secrets import Hidden
+from tts_plugins._internal.secrets import split_login
 
 CONNECTIONS = 1000  # as the OpenAI client has it; what is above waits here, and has not been sent
 # Seconds. Servers of uvicorn, vLLM's among them, close a connection that was idle for 5, perhaps just as it is used.
@@ -39,7 +38,10 @@ class Pool:
 
     def __init__(self, address: str, key: _Key) -> None:
         self.key, self.leases, self.process, self.incompatible = key, 0, os.getpid(), False
-        self.proxy, login = _proxy(key[1])
+        self.proxy: str | None = None
+        login: dict[str, str] = {}
+        if key[1] is not None:
+            self.proxy, login = split_login(key[1], "Proxy-Authorization")
         # Within a tunnel of TLS the server is never shown it.
         secret = urlsplit(address).scheme == "https"
         self.tunnel_headers, self.headers = (login, {}) if secret else ({}, login)
@@ -52,16 +54,6 @@ class Pool:
             max_field_size=_HEADER,
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
         )
-
-
-def _proxy(address: str | None) -> tuple[str | None, dict[str, str]]:
-    """A proxy's address without its user and password, and the header that carries those."""
-    if address is None:
-        return None, {}
-    parts = urlsplit(address)
-    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
-    header = {"Proxy-Authorization": Hidden(f"Basic {base64.b64encode(login).decode()}")} if parts.username else {}
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "", "", "")), dict(header)
 
 
 class Lease:

@@ -69,10 +69,13 @@ def build(root: type[T], settings: object) -> T:
     cls = find(known, name) or find(known := registered(root.family), name)
     if cls is None:
         raise ConfigurationError(f"{root.family}: type={name!r} is not known; use one of {spoken(known)}")
-    fields = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     values = {key: value for key, value in settings.items() if key != "type"}
-    if unknown := sorted(set(values) - fields):
+    if unknown := sorted(set(values) - set(fields)):
         raise ConfigurationError(f"{name}: unknown field {unknown[0]!r}; the fields are {', '.join(sorted(fields))}")
+    needed = [key for key, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
+    if lacking := [key for key in needed if key not in values]:
+        raise ConfigurationError(f"{name}: the field {lacking[0]!r} is missing; give it")
     for key, value in values.items():
         if isinstance(value, Mapping) and "type" in value:
             values[key] = build(_root_of(value["type"], f"{name}.{key}"), value)

@@ -158,7 +158,11 @@ class BodyReader:
     def __init__(self, encoding: str | None, length: str | None = None, most: int = MOST_BYTES) -> None:
         encoding = (encoding or "identity").strip().lower()
         if encoding not in ("identity", "gzip", "deflate", "x-gzip", ""):
-            raise Unreadable(f"the answer is compressed as {encoding!r}, and {ENCODINGS} was asked for")
+            raise Unreadable(
+                f"the answer is compressed as {encoding!r:.40}, and {ENCODINGS} was asked for; have the server, or the "
+                "proxy before it, send that",
+                final=True,
+            )
         self._inflate = None if encoding in ("identity", "") else zlib.decompressobj(zlib.MAX_WBITS | 32)
         self._raw = encoding == "deflate"  # some servers omit its header of two bytes
         self._most, self._size = most, 0

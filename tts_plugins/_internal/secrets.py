@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from tts_plugins.errors import ConfigurationError
 
@@ -52,6 +53,16 @@ def hidden_address(url: T) -> T:
 def public_address(url: str | None) -> str | None:
     """Return an address without its login and without what follows a question mark, to be kept in files."""
     return url if url is None else _LOGIN.sub("", url.split("?")[0].split("#")[0])
+
+
+def split_login(url: str, header: str = "Authorization") -> tuple[str, dict[str, str]]:
+    """Return an address without its login, and the header that carries it: few clients read it from the address."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url, {}
+    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}".encode()
+    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return address, {header: Hidden(f"Basic {base64.b64encode(login).decode()}")}
 
 
 def hidden_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

@@ -147,7 +147,7 @@ def _arguments(by_place: list[inspect.Parameter], by_name: list[str], surplus: t
 
 def _shown(value: Any) -> str:
     """Return the value as an error may show it: a text may be a key."""
-    return repr(value) if value is None or isinstance(value, int | float) else f"a {type(value).__name__}"
+    return repr(value) if value is None or isinstance(value, int | float) else f"a value of type {type(value).__name__}"
 
 
 def unknown_name(given: Iterable[str], known: Collection[str]) -> str | None:

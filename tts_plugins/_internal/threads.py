@@ -60,7 +60,9 @@ def way_of(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
 
 async def _on_thread(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
     result = await in_thread(function, *args, **keywords)
-    return await on_user_loop(_awaited, result) if inspect.isawaitable(result) else result
+    # What is awaitable is slow to find out of numbers.
+    awaitable = type(result) is not float and inspect.isawaitable(result)
+    return await on_user_loop(_awaited, result) if awaitable else result
 
 
 async def _awaited(value: Awaitable[T]) -> T:

@@ -138,7 +138,7 @@ def measure(
         bounds = [_bound(n, cut or hidden, kept, limit) for n, cut in zip(sizes, truncated, strict=True)]
         completion = _bound_of_all(sizes, bounds, kept, claimed or 0)
     _learn(trust, report.completion, completion, len(texts), max_tokens)
-    return Usage(
+    return Usage.counted(
         calls=len(texts) if calls is None else min(calls, len(texts)),
         requests=requests,
         prompt_tokens=prompt,

@@ -5,11 +5,11 @@ single call says, and hands them to `solve`. Where the framework makes the calls
 """
 
 from tts_plugins._concurrency.forks import lock, renew
+from tts_plugins._internal.chat_messages import deltas_of, pieces_of, text_of
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins._internal.signatures import called_as, check_names, required_parameters, signature_of, takes
 from tts_plugins._internal.threads import call_user, in_thread
-from tts_plugins._internal.tool_calls import text_of
 from tts_plugins._internal.values import as_plain_number, field, fields_of, is_number, is_whole, listed
 from tts_plugins.adapters._all_failed import original_of, raised_for
 from tts_plugins.adapters._charge import causes_of, charge_of
@@ -43,63 +43,12 @@ from tts_plugins.strategies.escalation import REVISING, STEPWISE
 from tts_plugins.verifiers.callable import as_score, as_verifier, was_given
 
 __all__ = [
-    "LIMITS",
-    "REVISING",
-    "STEPWISE",
-    "VARIANT",
-    "AdapterOptions",
-    "Attempts",
-    "BaseSearch",
-    "CandidateLost",
-    "FunctionVerifier",
-    "Judging",
-    "MeteredModel",
-    "Passing",
-    "ProfileOptions",
-    "SearchOptions",
-    "SearchSettings",
-    "Stepping",
-    "StrategyOptions",
-    "Text",
-    "Unparsed",
-    "Variant",
-    "answer_key",
-    "as_budget",
-    "as_key",
-    "as_plain_number",
-    "as_score",
-    "as_strategy",
-    "as_verifier",
-    "call_user",
-    "called_as",
-    "candidates_of",
-    "cause_for",
-    "causes_of",
-    "charge_of",
-    "check_count",
-    "check_names",
-    "check_placed",
-    "default_profile",
-    "described",
-    "field",
-    "fields_of",
-    "in_thread",
-    "is_number",
-    "is_whole",
-    "listed",
-    "lock",
-    "meter_here",
-    "metered_verifier",
-    "original_of",
-    "parsed_only",
-    "raised_for",
-    "renew",
-    "required_parameters",
-    "search_here",
-    "setting",
-    "shown_address",
-    "signature_of",
-    "takes",
-    "text_of",
-    "was_given",
-]
+    "LIMITS", "REVISING", "STEPWISE", "VARIANT", "AdapterOptions", "Attempts", "BaseSearch", "CandidateLost",
+    "FunctionVerifier", "Judging", "MeteredModel", "Passing", "ProfileOptions", "SearchOptions", "SearchSettings",
+    "Stepping", "StrategyOptions", "Text", "Unparsed", "Variant", "answer_key", "as_budget", "as_key",
+    "as_plain_number", "as_score", "as_strategy", "as_verifier", "call_user", "called_as", "candidates_of", "cause_for",
+    "causes_of", "charge_of", "check_count", "check_names", "check_placed", "default_profile", "deltas_of", "described",
+    "field", "fields_of", "in_thread", "is_number", "is_whole", "listed", "lock", "meter_here", "metered_verifier",
+    "original_of", "parsed_only", "pieces_of", "raised_for", "renew", "required_parameters", "search_here", "setting",
+    "shown_address", "signature_of", "takes", "text_of", "was_given",
+]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from tts_plugins.adapters._error_messages import described
 from tts_plugins.adapters._metered import Attempts, MeteredModel
 from tts_plugins.errors import AllCandidatesFailed
+from tts_plugins.metering import Meter
 from tts_plugins.protocols import SetVerifier, Verifier
 from tts_plugins.types import Candidate, Generation, Problem, Result, Score
 
@@ -22,9 +23,11 @@ class SearchHooks(Generic[S]):
 
     Attributes:
         larger: the framework's classes of what unsure questions may go to, in place of what is wrapped.
+        meter: the class of its meters, which may be one of the framework's callbacks, too.
     """
 
     larger: ClassVar[tuple[type, ...]] = ()
+    meter: ClassVar[type[Meter]] = Meter
     model: MeteredModel
 
     # What a subclass has to say.

@@ -21,7 +21,7 @@ from tts_plugins.adapters._metered import SEARCH, Attempts, CandidateLost, Meter
 from tts_plugins.adapters._settings import SearchSettings
 from tts_plugins.engine.solve import solve, solve_sync
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, TTSError
-from tts_plugins.metering import Meter, Prices
+from tts_plugins.metering import Prices
 from tts_plugins.protocols import Role, SetVerifier, Verifier
 from tts_plugins.strategies.escalation import Escalation
 from tts_plugins.types import Candidate, Problem, Reply, Result, Usage
@@ -141,11 +141,12 @@ class BaseSearch(SearchHooks[S]):
         assert outer is not None
         around = outer.meter
         while True:
-            meter = Meter.here(role=role, prices=self.prices, prepaid=prepaid)
+            meter = self.meter(outer.ledger, role=role, prices=self.prices, prepaid=prepaid)
             # A strategy that asks its verifier itself, twice at once, has one scope for both.
-            scope = outer.paying(outer.hold) if outer.metering else outer
+            if (scope := outer).metering:
+                scope = outer.paying(outer.hold)
+                SCOPE.set(scope)
             scope.meter, scope.metering = meter, True
-            SCOPE.set(scope)
             try:
                 return await work(self, sample)
             except BudgetExhausted:
@@ -156,7 +157,8 @@ class BaseSearch(SearchHooks[S]):
                 self._spent.append(meter.close())
                 meter.refusal = None  # its traceback has this frame, which has the meter: a cycle
                 scope.meter, scope.metering = around, False
-                scope.leave_for(outer)
+                if scope is not outer:
+                    scope.leave_for(outer)
 
     async def judge(
         self,

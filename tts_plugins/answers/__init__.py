@@ -21,22 +21,9 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
 __all__ = [
-    "Answer",
-    "AnswerKey",
-    "boxed",
-    "equivalent",
-    "extract",
-    "marked",
-    "marker_pattern",
-    "normalise",
-    "number_value",
-    "prepare",
-    "read_json",
-    "remembered",
-    "unfinished",
-    "without_reasons",
-    "without_thoughts",
-]
+    "Answer", "AnswerKey", "boxed", "equivalent", "extract", "marked", "marker_pattern", "normalise", "number_value",
+    "prepare", "read_json", "remembered", "unfinished", "without_reasons", "without_thoughts",
+]  # fmt: skip
 
 AnswerKey = Callable[[str], str | None]
 _T = TypeVar("_T")

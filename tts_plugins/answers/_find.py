@@ -174,7 +174,8 @@ def _unmarked(text: str, low: str) -> Statement | None:
         return None  # "Answer:", and nothing behind it
     if "\\boxed" in value and not value.strip("\\boxed{} $"):
         return None
-    value = _OPENING.sub("", value)
+    if opening := _OPENING.match(value):
+        value = value[opening.end() :]
     if (block := FENCE.fullmatch(value)) and "\n" not in (body := block["body"].strip()) and body:
         value = body  # a fence around one line
     lines = [line.strip() for line in value.split("\n") if line.strip()]
@@ -184,7 +185,7 @@ def _unmarked(text: str, low: str) -> Statement | None:
         return Statement(0, next(part for part in formulas[0].groups() if part).strip())
     if yes := _yes().match(low.strip()):
         return Statement(0, value[: yes.end()].rstrip(" .,;:-!"))
-    if (found := _EQUALS.search(last)) and len(last) < 200:
+    if "=" in last and len(last) < 200 and (found := _EQUALS.search(last)):
         return Statement(0, cut(found["value"]))
     if len(lines) > 1:
         return Statement(0, choice_of(last) or last.strip("*_ ")) if _ALONE.fullmatch(last) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 # Scripts that write without blanks between words: a word is found wherever its letters are.
@@ -54,6 +54,22 @@ def languages_of(kind: str) -> Mapping[str, tuple[str, ...]]:
 def finder(kind: str, plain: bool = False) -> re.Pattern[str]:
     """Finds the words of a kind in a lower-case text, which may be `plain` ASCII; for borders, see `whole`."""
     return re.compile(trie(word for word in languages_of(kind) if word.isascii() or not plain))
+
+
+@lru_cache(maxsize=16)
+def mentions_any(low: str) -> bool:
+    """Whether a lower-case text may have any word that states an answer: one look at it, where most have none."""
+    return _of_statements(low.isascii()).search(low) is not None
+
+
+STATING = ("answer", "result", "choice", "after")
+"""The kinds of words that state an answer."""
+
+
+@cache
+def _of_statements(plain: bool) -> re.Pattern[str]:
+    words = (word for kind in STATING for word in languages_of(kind))
+    return re.compile(trie(word for word in words if word.isascii() or not plain))
 
 
 def whole(text: str, start: int, end: int) -> bool:

@@ -8,7 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from tts_plugins.answers._markers import alternatives, finder, folded, languages_of, unspaced, whole, words
+from tts_plugins.answers._markers import (
+    STATING,
+    alternatives,
+    finder,
+    folded,
+    languages_of,
+    mentions_any,
+    unspaced,
+    whole,
+    words,
+)
 from tts_plugins.answers._value import choice_of, value_at
 
 _DECOR = r"[*_\"'`)\]}:]{0,6}"
@@ -50,6 +60,8 @@ _MOST = 100  # markers that are looked at, from the end: of more, no text has an
 
 def mentions(low: str, kind: str) -> Iterator[tuple[re.Match[str], tuple[str, ...]]]:
     """The words of a kind in a lower-case text with their languages, the last one first."""
+    if kind in STATING and not mentions_any(low):
+        return
     known, matches = languages_of(kind), deque(finder(kind, low.isascii()).finditer(low), maxlen=4 * _MOST)
     left = _MOST
     while matches and left:

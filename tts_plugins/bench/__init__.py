@@ -7,15 +7,6 @@ from tts_plugins.bench.runner import Progress, bench
 from tts_plugins.bench.storage.store import Store
 
 __all__ = [
-    "Arm",
-    "Plan",
-    "ProblemSet",
-    "Progress",
-    "ReplayResult",
-    "Replayed",
-    "Store",
-    "bench",
-    "read_problems",
-    "replay",
+    "Arm", "Plan", "ProblemSet", "Progress", "ReplayResult", "Replayed", "Store", "bench", "read_problems", "replay",
     "replay_sync",
-]
+]  # fmt: skip

@@ -168,6 +168,7 @@ async def make_rollouts(
     Raises:
         ConfigurationError: a setting is wrong, an id is missing or occurs twice.
         BudgetExhausted: the ledger is used up.
+        AllCandidatesFailed: every solution of every problem failed; problems that fail beside others are left out.
         DataError: the file was started with other settings, or `grade` returned what is not a grade.
     """
     for name, value in (("solutions", solutions), ("rollouts", rollouts), ("concurrency", concurrency)):
@@ -180,11 +181,13 @@ async def make_rollouts(
         model, grade, solutions=solutions, rollouts=rollouts, max_steps=max_steps, seed=seed, answer=answer
     )
     work: Work = here if recipe is None else _Recipe(recipe)
+    failed: AllCandidatesFailed | None = None
     todo = (problem for problem in problems if problem.id not in there)
     async with contextlib.aclosing((engine or LocalEngine(concurrency)).run(todo, work, ledger=ledger)) as outcomes:
         async for _, made in outcomes:
             if isinstance(made, AllCandidatesFailed):
-                continue  # asked again when the file is taken up again
+                failed = made  # the problem is asked again when the file is taken up again
+                continue
             if isinstance(made, BudgetExhausted):
                 raise BudgetExhausted(f"make_rollouts: {made}; {path} has the problems before")
             if isinstance(made, BaseException):
@@ -192,6 +195,8 @@ async def make_rollouts(
             log.add(made)
             if on_problem is not None:
                 on_problem(made)
+    if failed is not None and {p.id for p in log.pool.problems} == there:
+        raise failed
     return log.pool
 
 

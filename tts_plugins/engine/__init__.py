@@ -7,20 +7,6 @@ from tts_plugins.engine.many import Engine, Factory, LocalEngine, solve_many, so
 from tts_plugins.engine.solve import SolveEvents, solve, solve_events, solve_sync
 
 __all__ = [
-    "Cost",
-    "CostEstimate",
-    "Engine",
-    "Factory",
-    "LocalEngine",
-    "SolveEvents",
-    "Trace",
-    "carry_account",
-    "current_ledger",
-    "dry_run",
-    "solve",
-    "solve_events",
-    "solve_many",
-    "solve_many_sync",
-    "solve_stream",
-    "solve_sync",
-]
+    "Cost", "CostEstimate", "Engine", "Factory", "LocalEngine", "SolveEvents", "Trace", "carry_account",
+    "current_ledger", "dry_run", "solve", "solve_events", "solve_many", "solve_many_sync", "solve_stream", "solve_sync",
+]  # fmt: skip

@@ -66,11 +66,8 @@ class Sending:
         self._whole = state.verifier if is_set_verifier(state.verifier) else None
         self._failing = _NOBODY if self._alone is None else failing_alone(self._alone.name)
         # A single candidate waits for nothing: it needs no task for itself, and no hold where its verifier is free.
-        self._at_once = (
-            is_quick(state.answer)
-            and not hasattr(state.answer, "relate")
-            and (state.verifier is None or getattr(self._alone, "inline", False))
-        )
+        self._reads_at_once = is_quick(state.answer) and not hasattr(state.answer, "relate")
+        self._at_once = self._reads_at_once and (state.verifier is None or getattr(self._alone, "inline", False))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any], hold: Hold | None = None) -> None:
         self._state.tasks.spawn(coroutine, self._tasks, hold, self)
@@ -258,7 +255,7 @@ class Sending:
         state, verifier = self._state, self._alone
         if hold is not None or not self._at_once:  # else it asks for nothing
             self._enter(candidate, hold, event)
-        if not self._at_once:
+        if not self._reads_at_once:
             candidate = await with_answer(candidate, state.answer, self._run)
         elif verifier is None:
             return Scored.of(candidate, **answered(candidate.text, state.answer))

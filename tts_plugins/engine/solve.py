@@ -18,7 +18,7 @@ from tts_plugins._trace.recorder import Event
 from tts_plugins.answers import extract, prepare
 from tts_plugins.budget import Budget
 from tts_plugins.engine._lifecycle import Settings, Solving
-from tts_plugins.errors import ConfigurationError
+from tts_plugins.errors import ConfigurationError, UnknownSettingError
 from tts_plugins.ledger import Ledger
 from tts_plugins.options import PROFILE_VARIABLE, SolveOptions, check_common
 from tts_plugins.protocols import SetVerifier, Verifier, is_model, is_set_verifier, is_verifier
@@ -155,6 +155,8 @@ def solve_events(problem: object, **options: Unpack[SolveOptions]) -> SolveEvent
 
 def settings_of(options: SolveOptions) -> Settings:
     """Check the options, and fill them from the profile and with the defaults."""
+    if "n" in options:
+        raise UnknownSettingError("solve: 'n' is a setting of the strategy; write strategy=BestOfN(n=8)")
     check_names("solve", options, SolveOptions.__annotations__)
     check_common("solve", options)
     whole = filled(options, profile_of(options))

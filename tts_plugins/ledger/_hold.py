@@ -111,12 +111,17 @@ class Hold(Holder):
 
     def release(self) -> None:
         """Give back all that was not drawn; nothing happens where it is closed already."""
-        self.ledger.close(self, NOTHING)
+        if self.open:
+            self.ledger.close(self, NOTHING)
 
-    def park(self) -> None:
-        """Say that it is kept for later, so that nobody waits for it to end."""
+    def park(self, *, alone: bool = False) -> None:
+        """Say that it is kept for later, so that nobody waits for it to end.
+
+        Args:
+            alone: what it is inside of goes on all the same.
+        """
         with GRAPH.lock:
-            GRAPH.rest(self, self.enclosers())
+            GRAPH.rest(self, self.mirrors() if alone else self.enclosers())
             answers = GRAPH.settle()
         deliver(answers)
 

@@ -10,15 +10,8 @@ from tts_plugins.models.provider import ProviderModel
 from tts_plugins.models.replay import ReplayModel, recorded_answer
 
 __all__ = [
-    "CallableModel",
-    "EmbeddingModel",
-    "LocalEmbeddingModel",
-    "LocalModel",
-    "OpenAICompatibleModel",
-    "ProviderModel",
-    "ReplayModel",
-    "StepSettings",
-    "recorded_answer",
-]
+    "CallableModel", "EmbeddingModel", "LocalEmbeddingModel", "LocalModel", "OpenAICompatibleModel", "ProviderModel",
+    "ReplayModel", "StepSettings", "recorded_answer",
+]  # fmt: skip
 
 _explain_calls(globals()[name] for name in __all__)

@@ -10,19 +10,6 @@ from tts_plugins.policies.learned_stopping import LearnedStopping
 from tts_plugins.policies.plan import Alternative, Compared, Expected, Measured, Plan, Stage
 
 __all__ = [
-    "Abstention",
-    "Alternative",
-    "Compared",
-    "ComputeOptimal",
-    "Difficulty",
-    "Expected",
-    "Ladder",
-    "LearnedStopping",
-    "Measured",
-    "Plan",
-    "Rung",
-    "Stage",
-    "aggregates",
-    "calibrate",
-    "held_out",
-]
+    "Abstention", "Alternative", "Compared", "ComputeOptimal", "Difficulty", "Expected", "Ladder", "LearnedStopping",
+    "Measured", "Plan", "Rung", "Stage", "aggregates", "calibrate", "held_out",
+]  # fmt: skip

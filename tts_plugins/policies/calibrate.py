@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from tts_plugins._internal.config import check_count
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.policies._base import check_list
-from tts_plugins.policies._stopping.fit_inputs import check_confidence
-from tts_plugins.policies.abstention import Abstention, check_risk
+from tts_plugins.policies.abstention import Abstention
 from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import SIGNALS, Signal
@@ -40,7 +39,7 @@ def calibrate(
     larger_price: float | None = None,
     larger_effort: str | None = None,
     hold_out: float | None = None,
-    orders: int = 10,
+    orders: int | None = None,
     wave: int | Literal["auto"] | None = "auto",
     batch: int | None = None,
     abstain_risk: float | None = None,
@@ -82,7 +81,8 @@ def calibrate(
         larger_effort: where the larger pool is of the same model at a higher reasoning effort, that effort.
         hold_out: the share of the problems that figures are measured on and no plan is fitted to; `held_out` says
             which. 0.3 where left out, 0.85 with `abstain_risk`. With 0, figures are of the fit, a little too good.
-        orders: shuffled orders in which each problem is walked through.
+        orders: shuffled orders in which each problem is walked through: with few, a fit depends on the seed. If left
+            out, so many that it takes seconds: 10 to 100 for 15,000 in all, or for 3,000 where there are scores.
         wave: of the strategies with a rule: 1 asks one by one, which waits longest and pays for a prompt each time;
             None sends as many samples in a request as the rule needs, then twice as many; "auto" takes the cheaper of
             the two, and `Plan.others` has the other.
@@ -103,26 +103,13 @@ def calibrate(
     from tts_plugins.policies._calibration.table import Goal
 
     check_count("calibrate", "bins", bins)
-    check_count("calibrate", "orders", orders)
     check_count("calibrate", "seed", seed, least=0)
-    for name, many in (("budgets", budgets or ()), ("options", options or ()), ("measured", measured)):
-        check_list("calibrate", name, many)
-    if price is not None and target is not None:
-        raise ConfigurationError("calibrate: give either price= or target=, not both")
-    for name, value in (("price", price), ("target", target), ("extra_tokens", extra_tokens)):
-        if value is not None and not inputs.is_amount(value):
-            raise ConfigurationError(f"calibrate: {name}={value!r} must be a number from 0")
-    check_confidence("calibrate", confidence)
-    if abstain_risk is not None:
-        check_risk("calibrate", abstain_risk, confidence)
-        if larger is not None:
-            raise ConfigurationError(
-                f"calibrate: abstain_risk={abstain_risk!r} with larger=: a threshold for two models is not fitted; "
-                "solve the problems with the policy, and use Abstention.fit(confidences, right)"
-            )
-    for name, count in (("wave", None if wave == "auto" else wave), ("batch", batch)):
-        if count is not None:
-            check_count("calibrate", name, count)
+    inputs.check_counts(orders=orders, batch=batch, wave=None if wave == "auto" else wave)
+    for name, many in (("budgets", budgets), ("options", options), ("measured", measured)):
+        if many is not None:
+            check_list("calibrate", name, many)
+    inputs.check_goal(price, target, confidence, extra_tokens)
+    inputs.check_abstaining(abstain_risk, confidence, larger)
     if signal is not None and signal not in SIGNALS:
         raise ConfigurationError(
             f"calibrate: signal={signal!r} is not known; use one of {', '.join(map(repr, SIGNALS))}"
@@ -135,6 +122,7 @@ def calibrate(
     usable, notes = inputs.usable_problems(pool, how)
     sizes, limited = inputs.sizes_of(usable, larger, budgets)
     fitted, rest = inputs.held_apart(usable, share, seed)
+    orders = inputs.orders_of(fitted, how) if orders is None else orders
     work = Calibration(
         fitted, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
         extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, priced=price is not None,

@@ -10,14 +10,6 @@ from tts_plugins.pools._records import FORMAT, VERSION, PoolCandidate, PoolHeade
 from tts_plugins.pools._writing import PoolWriter, header_line, problem_line
 
 __all__ = [
-    "FORMAT",
-    "SQUASHES",
-    "VERSION",
-    "Pool",
-    "PoolCandidate",
-    "PoolHeader",
-    "PoolProblem",
-    "PoolWriter",
-    "header_line",
+    "FORMAT", "SQUASHES", "VERSION", "Pool", "PoolCandidate", "PoolHeader", "PoolProblem", "PoolWriter", "header_line",
     "problem_line",
-]
+]  # fmt: skip

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_count, check_price, secret_of
+from tts_plugins._internal.http_limits import check_address
 from tts_plugins._internal.values import is_number
 from tts_plugins.budget import Budget
 from tts_plugins.errors import ConfigurationError
@@ -102,8 +103,8 @@ class ServerSettings:
             object.__setattr__(self, "price", tuple(self.price))
         if not isinstance(self.port, int) or not 0 <= self.port <= 65535:
             raise ConfigurationError(f"{_WHO}: port={self.port!r} must be from 0 to 65535")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"{_WHO}: base_url={self.base_url!r} must begin with http:// or https://")
+        if self.base_url is not None:
+            check_address(_WHO, self.base_url)
         self.request_budget  # noqa: B018 - it is checked here
         if not (self.loopback or self.keyed or self.allow_open):
             raise ConfigurationError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from tts_plugins._internal.secrets import secrets_in, without_secrets
+from tts_plugins._internal.secrets import secrets_in, split_login, without_secrets
 from tts_plugins._internal.threads import in_thread
 from tts_plugins._internal.token_usage import Price, pricing
 from tts_plugins.errors import MalformedResponse
@@ -185,8 +185,9 @@ class _Sending:
     async def __aenter__(self) -> Any:
         import aiohttp
 
-        url = f"{(await self._upstream.base_url()).rstrip('/')}/{self._path}"
-        headers = {} if self._body is None else {"Content-Type": "application/json"}
+        address, login = split_login(await self._upstream.base_url())  # aiohttp takes none beside a key
+        url = f"{address.rstrip('/')}/{self._path}"
+        headers = login if self._body is None else {"Content-Type": "application/json", **login}
         sending = self._upstream._http().request(
             self._method, url, data=self._body, headers=headers, allow_redirects=False
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from tts_plugins._internal.tool_calls import text_of
+from tts_plugins._internal.chat_messages import text_of
 from tts_plugins._internal.values import field
 from tts_plugins.errors import ConfigurationError, RequestNotSent, TTSError
 from tts_plugins.models import OpenAICompatibleModel

@@ -11,13 +11,6 @@ from tts_plugins.strategies.self_consistency import SelfConsistency
 from tts_plugins.strategies.tree_search import TreeSearch
 
 __all__ = [
-    "DVTS",
-    "BaseStrategy",
-    "BeamSearch",
-    "BestOfN",
-    "ParticleFilter",
-    "RecursiveAggregation",
-    "Revision",
-    "SelfConsistency",
-    "TreeSearch",
-]
+    "DVTS", "BaseStrategy", "BeamSearch", "BestOfN", "ParticleFilter", "RecursiveAggregation", "Revision",
+    "SelfConsistency", "TreeSearch",
+]  # fmt: skip

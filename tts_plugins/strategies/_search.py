@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tts_plugins._internal.config import check_count, check_straggler
 from tts_plugins.confidence import Support
@@ -80,21 +81,35 @@ def need_verifier(run: Run, owner: str, instead: str) -> None:
         raise ConfigurationError(f"{owner} needs a verifier to choose by; pass verifier=…, or use {instead}")
 
 
-def check_search(
-    owner: str, n: object, beam_width: object, max_steps: object, lookahead: object, straggler: object
-) -> None:
-    """Raise unless these settings make a search; the error names the field, its value and what to write instead."""
-    check_count(owner, "n", n)
-    check_count(owner, "beam_width", beam_width)
-    check_count(owner, "max_steps", max_steps)
-    check_count(owner, "lookahead", lookahead, least=0)
-    check_straggler(owner, straggler)
-    assert isinstance(n, int) and isinstance(beam_width, int)
-    if n % beam_width:
-        near = beam_width * max(1, round(n / beam_width))
-        raise ConfigurationError(
-            f"{owner}: n={n} cannot be shared evenly by beam_width={beam_width}; use a multiple, such as n={near}"
-        )
+@dataclass(frozen=True, kw_only=True)
+class BeamFields:
+    """The settings of searches that keep some beams of each level."""
+
+    n: int = 16
+    beam_width: int = 4
+    max_steps: int = 40
+    lookahead: int = 0
+    select: Select = "weighted"
+    straggler: float | None = None
+
+    def __post_init__(self) -> None:
+        owner = type(self).__name__
+        check_count(owner, "n", self.n)
+        check_count(owner, "beam_width", self.beam_width)
+        check_count(owner, "max_steps", self.max_steps)
+        check_count(owner, "lookahead", self.lookahead, least=0)
+        check_straggler(owner, self.straggler)
+        if self.n % self.beam_width:
+            near = self.beam_width * max(1, round(self.n / self.beam_width))
+            raise ConfigurationError(
+                f"{owner}: n={self.n} cannot be shared evenly by beam_width={self.beam_width}; use a multiple, such as "
+                f"n={near}"
+            )
+        check_select(owner, self.select)
+
+    def calls(self) -> tuple[int, int]:
+        """The least and the most generations that it asks for."""
+        return self.n, self.n * (self.lookahead + 1) * self.max_steps
 
 
 def check_select(owner: str, select: object, known: Sequence[str] = SELECTS) -> None:

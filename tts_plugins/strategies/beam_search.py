@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tts_plugins.protocols import Run
-from tts_plugins.selection import Select
 from tts_plugins.strategies._base import BaseStrategy
-from tts_plugins.strategies._search import check_search, check_select, conclude, grow, keep, need_verifier
+from tts_plugins.strategies._search import BeamFields, conclude, grow, keep, need_verifier
 from tts_plugins.types import Candidate, Problem, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeamSearch(BaseStrategy):
+class BeamSearch(BeamFields, BaseStrategy):
     """`n` first steps, of which the best `n // beam_width` survive and get `beam_width` next steps each, and so on.
 
     Of equally good children, those of different parents survive first, so that a verifier of few values, such as a
@@ -36,21 +35,6 @@ class BeamSearch(BaseStrategy):
             step scores.
         AllCandidatesFailed: a whole level failed, in the verifier or before its first step, and nothing was finished.
     """
-
-    n: int = 16
-    beam_width: int = 4
-    max_steps: int = 40
-    lookahead: int = 0
-    select: Select = "weighted"
-    straggler: float | None = None
-
-    def __post_init__(self) -> None:
-        check_search("BeamSearch", self.n, self.beam_width, self.max_steps, self.lookahead, self.straggler)
-        check_select("BeamSearch", self.select)
-
-    def calls(self) -> tuple[int, int]:
-        """The least and the most generations that it asks for."""
-        return self.n, self.n * (self.lookahead + 1) * self.max_steps
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
         if self.n > 1:

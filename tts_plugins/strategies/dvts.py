@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from tts_plugins.errors import OVER, TTSError
 from tts_plugins.protocols import Run
-from tts_plugins.selection import Select, best
+from tts_plugins.selection import best
 from tts_plugins.strategies._base import BaseStrategy
-from tts_plugins.strategies._search import check_search, check_select, conclude, grow, need_verifier, note_end
+from tts_plugins.strategies._search import BeamFields, conclude, grow, need_verifier, note_end
 from tts_plugins.types import Candidate, Problem, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
-class DVTS(BaseStrategy):
+class DVTS(BeamFields, BaseStrategy):
     """`n // beam_width` subtrees; each takes the best of `beam_width` next steps until it is finished.
 
     No subtree waits for another one.
@@ -33,21 +33,6 @@ class DVTS(BaseStrategy):
         ConfigurationError: as for `BeamSearch`.
         AllCandidatesFailed: every subtree failed, in the verifier or before its first step.
     """
-
-    n: int = 16
-    beam_width: int = 4
-    max_steps: int = 40
-    lookahead: int = 0
-    select: Select = "weighted"
-    straggler: float | None = None
-
-    def __post_init__(self) -> None:
-        check_search("DVTS", self.n, self.beam_width, self.max_steps, self.lookahead, self.straggler)
-        check_select("DVTS", self.select)
-
-    def calls(self) -> tuple[int, int]:
-        """The least and the most generations that it asks for."""
-        return self.n, self.n * (self.lookahead + 1) * self.max_steps
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
         if self.n > 1:

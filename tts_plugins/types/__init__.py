@@ -8,24 +8,6 @@ from tts_plugins.types.result import Abstained, OnAbstain, Result, Stopped, Trac
 from tts_plugins.types.usage import Usage
 
 __all__ = [
-    "EMPTY",
-    "REQUEST",
-    "Abstained",
-    "Candidate",
-    "Deferred",
-    "Generation",
-    "Message",
-    "OnAbstain",
-    "Problem",
-    "Reply",
-    "Result",
-    "Score",
-    "Scored",
-    "Step",
-    "Stopped",
-    "TraceView",
-    "Usage",
-    "held_output",
-    "json_form",
-    "well_formed",
-]
+    "EMPTY", "REQUEST", "Abstained", "Candidate", "Deferred", "Generation", "Message", "OnAbstain", "Problem", "Reply",
+    "Result", "Score", "Scored", "Step", "Stopped", "TraceView", "Usage", "held_output", "json_form", "well_formed",
+]  # fmt: skip

@@ -59,6 +59,8 @@ class Generation:
     @classmethod
     def made(cls, text: str, **values: Any) -> Generation:
         """A new one, of fields by name; as the class itself makes it, in a quarter of the time."""
+        if values.get("reasoning") is not None:
+            return Generation(text=text, **values)
         return from_checked(Generation, {**_SAID, "text": text if text.isascii() else well_formed(text), **values})
 
     def replace(self, **changes: Any) -> Self:

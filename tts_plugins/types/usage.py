@@ -105,6 +105,11 @@ class Usage:
         """A new one, of all fields by name, whose values were checked before."""
         return from_checked(Usage, values)
 
+    @classmethod
+    def counted(cls, **values: Any) -> Usage:
+        """A new one of a request, of counts that were checked before; what is left out is nothing."""
+        return from_checked(Usage, {**vars(_NOTHING), **values})
+
     def of_role(self, role: str) -> Usage:
         """Return the same usage as that of a role."""
         return from_checked(Usage, {**vars(self), "by_role": {role: self}})
@@ -131,3 +136,6 @@ class Usage:
         if self.by_role:
             out["by_role"] = {role: usage.to_dict() for role, usage in self.by_role.items()}
         return out
+
+
+_NOTHING = Usage()

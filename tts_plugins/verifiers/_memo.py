@@ -9,7 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+from tts_plugins._calls.context import current_hold
+from tts_plugins._calls.reservation import waiting_inside
 from tts_plugins._concurrency import forks
+from tts_plugins.ledger import Hold
 
 T = TypeVar("T")
 
@@ -48,17 +51,36 @@ def prefix_keys(problem: str, steps: Sequence[str]) -> list[str]:
     return keys
 
 
+class _Search(Generic[T]):
+    """A value, once it is found.
+
+    Attributes:
+        payer: what the call that looks for it has reserved.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.found = asyncio.Lock(), list[T]()
+        self.payer: Hold | None = None
+
+
 class Once(Generic[T]):
     """What was computed once in a run, for later calls with the same key: identical candidates are judged once."""
 
     def __init__(self) -> None:
-        self._runs: WeakKeyDictionary[Any, dict[str, tuple[asyncio.Lock, list[T]]]] = WeakKeyDictionary()
+        self._runs: WeakKeyDictionary[Any, dict[str, _Search[T]]] = WeakKeyDictionary()
 
     async def get(self, run: Any, key: str, find: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """Return the value for a key, and whether it was known; after an error the next call tries again."""
-        lock, found = self._runs.setdefault(run, {}).setdefault(key, (asyncio.Lock(), []))
-        async with lock:
-            known = bool(found)
+        search = self._runs.setdefault(run, {}).setdefault(key, _Search())
+        own = current_hold()
+        with waiting_inside(own if search.lock.locked() and search.payer is not own else None):
+            await search.lock.acquire()
+        try:
+            known = bool(search.found)
             if not known:
-                found.append(await find())
-        return found[0], known
+                search.payer = own
+                search.found.append(await find())
+        finally:
+            search.payer = None
+            search.lock.release()
+        return search.found[0], known

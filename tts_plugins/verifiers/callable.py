@@ -119,6 +119,8 @@ def as_score(result: Any, who: str, how: Aggregate = "last") -> Score:
     Raises:
         InvalidScore: it has none of the forms that `CallableVerifier` names.
     """
+    if type(result) is float:
+        return Score(value=result)  # as most are
     if isinstance(result, Score):
         return result
     if isinstance(result, tuple) and len(result) == 2 and (result[1] is None or isinstance(result[1], str)):

@@ -43,7 +43,7 @@ def problem_of(inputs: Mapping[str, Any]) -> Problem:
 
 def generation_of(output: Any) -> Generation:
     """Return a module's output as a generation: its `output` is the object, its text the fields by name."""
-    return Generation(text=Text.of(text_of(output), output, blank=_is_blank(output)), output=output)
+    return Generation.made(Text.of(text_of(output), output, blank=_is_blank(output)), output=output)
 
 
 def text_of(output: Any) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate, MessagesPlaceholder
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 
 from tts_plugins import Problem, Scored
 from tts_plugins.adapters import Attempts
 from tts_plugins.errors import ConfigurationError
 from tts_plugins_langchain._io.conversion import text_of
+from tts_plugins_langchain._io.parts import model_names_of, output_tokens_of
 
 VARIABLES = ("attempts", "feedback", "history")
 """Names of prompt variables that attempts go into if the input leaves them out."""
@@ -51,8 +52,7 @@ class Target:
     Attributes:
         input: that of a first answer.
         carrier: how attempts are put into it.
-        output_tokens: finds the tokens that an output can have at most, as far as known.
-        models: finds the names of the language models in it.
+        bound: the runnable, for what it can tell of itself with these arguments and this config.
     """
 
     name: str
@@ -60,8 +60,17 @@ class Target:
     carrier: Carrier
     invoke: Callable[[Any, RunnableConfig], Any]
     ainvoke: Callable[[Any, RunnableConfig], Awaitable[Any]]
-    output_tokens: Callable[[], int | None]
-    models: Callable[[], Collection[str]]
+    bound: Runnable[Any, Any]
+    arguments: Mapping[str, Any]
+    config: RunnableConfig | None = None
+
+    def output_tokens(self) -> int | None:
+        """The tokens that an output can have at most, as far as known."""
+        return output_tokens_of(self.bound, self.arguments)
+
+    def models(self) -> list[str]:
+        """The names of the language models in it."""
+        return model_names_of(self.bound, self.arguments, self.config)
 
     def asked(self, problem: Problem, attempts: Attempts | None) -> Any:
         """The input for an answer, or for a better one."""

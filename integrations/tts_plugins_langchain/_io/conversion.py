@@ -45,8 +45,8 @@ def generation_of(output: Any, unparsed: str | None = None) -> Generation:
     message = output if isinstance(output, AIMessage) else None
     metadata = {} if message is None else message.response_metadata
     usage = None if message is None else message.usage_metadata
-    return Generation(
-        text=Text.of(text_of(output), output, unparsed or unparsed_of(output)),
+    return Generation.made(
+        Text.of(text_of(output), output, unparsed or unparsed_of(output)),
         output=output,
         finish_reason=ended_by(metadata),
         tokens=usage.get("output_tokens") if usage else None,

@@ -72,9 +72,8 @@ def counts_of(response: LLMResult) -> Counts:
     LangChain's `usage_metadata` comes first: a provider's raw counts may leave out what a cache had. Each choice
     repeats the usage of the whole request, so the largest counts, and not the sum.
     """
-    choices = [choice for group in response.generations for choice in group]
-    usages = [message.usage_metadata for message in map(message_of, choices) if message is not None]
-    known = [usage for usage in usages if usage]
+    messages = [message_of(choice) for group in response.generations for choice in group]
+    known = [usage for message in messages if message is not None and (usage := message.usage_metadata)]
     if known:
         most = known[0] if len(known) == 1 else max(known, key=lambda usage: _whole(usage.get("total_tokens")) or 0)
         prompt, completion = _whole(most.get("input_tokens")), _whole(most.get("output_tokens"))
@@ -122,22 +121,16 @@ def ended_by(metadata: Mapping[str, Any]) -> str:
     return "stop"
 
 
-def choice_was_cut(choice: Generation) -> bool:
-    """The same for one choice of a result."""
-    message = message_of(choice)
-    return was_cut(choice.generation_info, None if message is None else message.response_metadata)
-
-
 def message_of(choice: Generation) -> AIMessage | None:
     """The message of a chat model's choice."""
     message = choice.message if isinstance(choice, ChatGeneration) else None
     return message if isinstance(message, AIMessage) else None
 
 
-def from_cache(choices: Sequence[Generation]) -> bool:
+def from_cache(messages: Sequence[AIMessage]) -> bool:
     """Whether all came from LangChain's cache, whose only mark is a cost of zero; a real call has no total_cost."""
-    usages = [cast(Mapping[str, Any], m.usage_metadata or {}) for c in choices if (m := message_of(c)) is not None]
-    return bool(usages) and len(usages) == len(choices) and all(u.get("total_cost") == 0 for u in usages)
+    usages = [cast(Mapping[str, Any], message.usage_metadata or {}) for message in messages]
+    return bool(usages) and all([usage.get("total_cost") == 0 for usage in usages])
 
 
 def _letters(reason: Any) -> str:

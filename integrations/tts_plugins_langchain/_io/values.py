@@ -105,6 +105,8 @@ def _json_in(text: str) -> Any:
 
     A text may be written to keep a reader busy: only so much of it is looked at, and only so many beginnings.
     """
+    if "{" not in text and "[" not in text:
+        return None
     decoder, at, found, tries = json.JSONDecoder(), 0, None, _TRIES
     text = text[-_LONG:]
     while (at := min((i for i in (text.find("{", at), text.find("[", at)) if i >= 0), default=-1)) >= 0 and tries:

@@ -6,33 +6,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from tts_plugins.budget import Budget
+from tts_plugins.cli._arguments.options import panel
 from tts_plugins.cli._display.console import say
 from tts_plugins.engine.many import Engine
 from tts_plugins.errors import ConfigurationError
 
-_PANEL = "Machines"
+MACHINES = panel("Machines")
 EngineName = Annotated[
     str,
-    typer.Option(
+    MACHINES(
+        "Where solves run: in this process, or on a Ray cluster, whose workers make the model and the verifier "
+        "anew: files and environment variables that are named must be there too.",
         "--engine",
         metavar="local|ray",
-        help="Where solves run: in this process, or on a Ray cluster, whose workers make the model and the verifier "
-        "anew: files and environment variables that are named must be there too.",
-        rich_help_panel=_PANEL,
     ),
 ]
 Address = Annotated[
     str | None,
-    typer.Option(
-        help="The cluster's head, host:port, or auto; a cluster of its own on this machine if left out.",
-        rich_help_panel=_PANEL,
-        metavar="HOST:PORT",
+    MACHINES(
+        "The cluster's head, host:port, or auto; a cluster of its own on this machine if left out.", metavar="HOST:PORT"
     ),
 ]
-Workers = Annotated[int, typer.Option(help="Worker processes, each with --concurrency.", rich_help_panel=_PANEL, min=1)]
+Workers = Annotated[int, MACHINES("Worker processes, each with --concurrency.", min=1)]
 
 
 @dataclass(frozen=True, kw_only=True)

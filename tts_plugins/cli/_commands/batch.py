@@ -41,10 +41,9 @@ from tts_plugins.profiles import load_profile
 
 Profile = Annotated[
     str,
-    typer.Option(
-        help="The profile: strategy, verifier and the budget of each problem, from pyproject.toml or tts-plugins.toml.",
+    options.SEARCH(
+        "The profile: strategy, verifier and the budget of each problem, from pyproject.toml or tts-plugins.toml.",
         metavar="NAME",
-        rich_help_panel="Search",
     ),
 ]
 
@@ -61,9 +60,7 @@ def batch(
     concurrency: options.Concurrency = 64,
     attempts: options.Attempts = 4,
     machines: EngineGroup = EngineGroup(),
-    candidates: Annotated[
-        bool, typer.Option("--candidates", help="Write all candidates, too.", rich_help_panel="Output")
-    ] = False,
+    candidates: Annotated[bool, options.OUTPUT("Write all candidates, too.", "--candidates")] = False,
     limits: BudgetGroup = BudgetGroup(),
     as_json: Json = False,
     quiet: options.Quiet = False,

@@ -46,54 +46,43 @@ from tts_plugins.pools import Pool
 Config = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML or JSON file; options override it.")]
 Problems = Annotated[
     str | None,
-    typer.Option(
-        help="A JSONL file, hf:NAME[:CONFIG[:SPLIT]] (needs datasets), or gym:TASK (needs reasoning-gym).",
-        metavar="SOURCE",
-        rich_help_panel="Problems",
+    options.TASK(
+        "A JSONL file, hf:NAME[:CONFIG[:SPLIT]] (needs datasets), or gym:TASK (needs reasoning-gym).", metavar="SOURCE"
     ),
 ]
 PoolFile = Annotated[
     str | None,
-    typer.Option("--pool", help="A pool of recorded samples, instead of problems and a model; costs nothing.",
-                 metavar="FILE", rich_help_panel="Problems"),
-]  # fmt: skip
-Seeds = Annotated[
-    int | None,
-    typer.Option(
-        help="Times that each problem is solved; 1 if left out, 8 on a pool.", min=1, rich_help_panel="Search"
+    options.TASK(
+        "A pool of recorded samples, instead of problems and a model; costs nothing.", "--pool", metavar="FILE"
     ),
 ]
+Seeds = Annotated[int | None, options.SEARCH("Times that each problem is solved; 1 if left out, 8 on a pool.", min=1)]
 Strategies = Annotated[
     list[str] | None,
-    typer.Option(
-        "--strategy",
-        metavar="NAME[:FIELD=VALUE,…]",
-        help="As often as you like: best-of-n:n=8,select=weighted or self-consistency:n=16,stop=vote-lead:3; "
+    options.SEARCH(
+        "As often as you like: best-of-n:n=8,select=weighted or self-consistency:n=16,stop=vote-lead:3; "
         "compute-optimal:file=policy.json; profile:NAME; python:path/file.py:object. "
         "One answer and 8 votes if left out.",
-        rich_help_panel="Search",
+        "--strategy",
+        metavar="NAME[:FIELD=VALUE,…]",
     ),
 ]
 Budgets = Annotated[
     list[str] | None,
-    typer.Option(
+    options.SEARCH(
+        "Limits of each solve, as often as you like: calls=4, tokens=2000,seconds=10, or none.",
         "--budget",
         metavar="LIMIT=VALUE,…",
-        help="Limits of each solve, as often as you like: calls=4, tokens=2000,seconds=10, or none.",
-        rich_help_panel="Search",
     ),
 ]
-Out = Annotated[
-    Path, typer.Option(metavar="RUN", help="The file of the run; the same command goes on with it.",
-                       rich_help_panel="Output")
-]  # fmt: skip
+Out = Annotated[Path, options.OUTPUT("The file of the run; the same command goes on with it.", metavar="RUN")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _ModelGroup(ModelGroup):
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Tokens of one candidate at most; 1024 if left out.", rich_help_panel="Model")
-    ] = None  # CONFIG may say it
+    max_tokens: Annotated[int | None, options.MODEL("Tokens of one candidate at most; 1024 if left out.")] = (
+        None  # CONFIG may say it
+    )
 
 
 @grouped

@@ -77,7 +77,9 @@ def calibrate_command(
     aggregate: Annotated[
         str, typer.Option(metavar="auto|last|min|prod|mean", help="How step scores become one; auto: by AUC in POOL.")
     ] = "auto",
-    orders: Annotated[int, typer.Option(min=1, help="Shuffled orders of each problem's samples.")] = 10,
+    orders: Annotated[
+        int | None, typer.Option(min=1, help="Shuffled orders of each problem's samples; 10 to 100 if left out.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Same pool and seed, same policy.")] = 0,
     as_json: Json = False,
     debug: Debug = False,

@@ -29,14 +29,10 @@ Problems = Annotated[
         metavar="PROBLEMS", help="A JSONL file, hf:NAME[:CONFIG[:SPLIT]] (needs datasets), or gym:TASK (reasoning-gym)."
     ),
 ]
-Out = Annotated[
-    Path, typer.Option(metavar="POOL", help="The pool, gzipped JSONL, such as pool.jsonl.gz.", rich_help_panel="Output")
-]
-Samples_ = Annotated[int, typer.Option("--n", help="Samples of each problem.", rich_help_panel="Search", min=1)]
-Logprobs = Annotated[
-    bool, typer.Option("--logprobs", help="Ask for each token's log-probability.", rich_help_panel="Model")
-]
-Licence = Annotated[str | None, typer.Option(help="Of the samples, for the pool's header.", rich_help_panel="Output")]
+Out = Annotated[Path, options.OUTPUT("The pool, gzipped JSONL, such as pool.jsonl.gz.", metavar="POOL")]
+Samples_ = Annotated[int, options.SEARCH("Samples of each problem.", "--n", min=1)]
+Logprobs = Annotated[bool, options.MODEL("Ask for each token's log-probability.", "--logprobs")]
+Licence = Annotated[str | None, options.OUTPUT("Of the samples, for the pool's header.")]
 
 
 @grouped

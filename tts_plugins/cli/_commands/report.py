@@ -20,11 +20,8 @@ from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import Pool
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN", help="The file that `tts-plugins bench --out` wrote.")]
-Png = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="The charts as a PNG; needs the extra bench.", rich_help_panel="Output"),
-]
-Svg = Annotated[Path | None, typer.Option(metavar="FILE", help="The charts as an SVG.", rich_help_panel="Output")]
+Png = Annotated[Path | None, options.OUTPUT("The charts as a PNG; needs the extra bench.", metavar="FILE")]
+Svg = Annotated[Path | None, options.OUTPUT("The charts as an SVG.", metavar="FILE")]
 
 
 @grouped

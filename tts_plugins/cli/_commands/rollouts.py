@@ -53,24 +53,24 @@ def rollouts(
             metavar="PROBLEMS", help='JSON lines: {"id", "prompt" or "messages", "answer"}; answer is gold.'
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where they go; what is there already is not made again.")],
+    out: Annotated[Path, options.PLAIN("Where they go; what is there already is not made again.", metavar="FILE")],
     limit: options.Limit = None,
     model: ModelGroup = ModelGroup(max_tokens=512),
-    solutions: Annotated[int, typer.Option(min=1, help="Solutions of each problem.")] = 8,
-    count: Annotated[int, typer.Option("--rollouts", min=1, help="Continuations from each step.")] = 8,
-    steps: Annotated[str, typer.Option(metavar="|".join(_STEPS), help="What ends a step.")] = "paragraph",
-    step_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one step at most.")] = None,
-    max_steps: Annotated[int, typer.Option(min=1, help="Steps of one solution at most.")] = 40,
+    solutions: Annotated[int, options.PLAIN("Solutions of each problem.", min=1)] = 8,
+    count: Annotated[int, options.PLAIN("Continuations from each step.", "--rollouts", min=1)] = 8,
+    steps: Annotated[str, options.PLAIN("What ends a step.", metavar="|".join(_STEPS))] = "paragraph",
+    step_tokens: Annotated[int | None, options.PLAIN("Tokens of one step at most.", min=1)] = None,
+    max_steps: Annotated[int, options.PLAIN("Steps of one solution at most.", min=1)] = 40,
     check: Annotated[
         str | None,
-        typer.Option(
-            metavar="FUNCTION",
-            help="python:package.module:function or python:path/file.py:function of (problem, candidate), that says "
+        options.PLAIN(
+            "python:package.module:function or python:path/file.py:function of (problem, candidate), that says "
             "whether it is right, or None if that cannot be read; equal answers are right if left out.",
+            metavar="FUNCTION",
         ),
     ] = None,
     logprobs: Annotated[
-        bool, typer.Option("--logprobs/--no-logprobs", help="Keep how sure the model was of each token.")
+        bool, options.PLAIN("Keep how sure the model was of each token.", "--logprobs/--no-logprobs")
     ] = True,
     concurrency: options.Concurrency = 2,
     machines: EngineGroup = EngineGroup(),

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from tts_plugins._internal.http_errors import shown_address
 from tts_plugins.cli._arguments import build as _build
 from tts_plugins.cli._arguments import options
@@ -16,80 +14,52 @@ from tts_plugins.cli._arguments.groups import BudgetGroup, grouped
 from tts_plugins.cli._display.console import Debug, Download, errors, say, stderr
 from tts_plugins.server import ServerSettings
 
-_UPSTREAM, _CALLERS, _LISTEN = "Upstream", "Callers and budgets", "Address"
+UPSTREAM, CALLERS, LISTEN = map(options.panel, ("Upstream", "Callers and budgets", "Address"))
 Models = Annotated[
     list[str] | None,
-    typer.Option(
-        "--model",
-        help="A model that callers may name; the first one is the default. Given more than once, each of them; any "
+    UPSTREAM(
+        "A model that callers may name; the first one is the default. Given more than once, each of them; any "
         "model of the upstream if left out. Without --base-url, the path of a GGUF file.",
-        rich_help_panel=_UPSTREAM,
+        "--model",
         metavar="NAME",
     ),
 ]
 BaseUrl = Annotated[
     str | None,
-    typer.Option(
-        help="The OpenAI-compatible server that answers; the small embedded model if left out.",
-        rich_help_panel=_UPSTREAM,
-        metavar="URL",
-    ),
+    UPSTREAM("The OpenAI-compatible server that answers; the small embedded model if left out.", metavar="URL"),
 ]
 Profile = Annotated[
     str | None,
-    typer.Option(
-        help="The profile of requests that name none; one sample for each if left out. Profiles are in "
+    UPSTREAM(
+        "The profile of requests that name none; one sample for each if left out. Profiles are in "
         "pyproject.toml or tts-plugins.toml.",
-        rich_help_panel=_UPSTREAM,
         metavar="NAME",
     ),
 ]
-Host = Annotated[str, typer.Option(help="Where to listen.", rich_help_panel=_LISTEN)]
-Port = Annotated[int, typer.Option(help="Where to listen.", rich_help_panel=_LISTEN, min=0, max=65535)]
-Workers = Annotated[int, typer.Option(help="Processes; they share one account.", rich_help_panel=_LISTEN, min=1)]
+Host = Annotated[str, LISTEN("Where to listen.")]
+Port = Annotated[int, LISTEN("Where to listen.", min=0, max=65535)]
+Workers = Annotated[int, LISTEN("Processes; they share one account.", min=1)]
 AllowedHost = Annotated[
     list[str] | None,
-    typer.Option(
-        help="A further name by which it is reached, with its port, such as api.example.com:8400; * for any.",
-        rich_help_panel=_LISTEN,
-        metavar="HOST",
+    LISTEN(
+        "A further name by which it is reached, with its port, such as api.example.com:8400; * for any.", metavar="HOST"
     ),
 ]
-AllowedOrigin = Annotated[
-    list[str] | None,
-    typer.Option(help="A web page that may call, such as https://app.example.com.", rich_help_panel=_LISTEN),
-]
-AllowOpen = Annotated[
-    bool, typer.Option("--allow-open", help="Listen beyond this machine without any key.", rich_help_panel=_LISTEN)
-]
-Tenants = Annotated[
-    Path | None,
-    typer.Option(help="A TOML file of keys and their budgets.", rich_help_panel=_CALLERS, metavar="FILE"),
-]
-KeyEnv = Annotated[
-    str | None,
-    typer.Option(
-        help="The environment variable that holds one key for all callers.", rich_help_panel=_CALLERS, metavar="NAME"
-    ),
-]
+AllowedOrigin = Annotated[list[str] | None, LISTEN("A web page that may call, such as https://app.example.com.")]
+AllowOpen = Annotated[bool, LISTEN("Listen beyond this machine without any key.", "--allow-open")]
+Tenants = Annotated[Path | None, CALLERS("A TOML file of keys and their budgets.", metavar="FILE")]
+KeyEnv = Annotated[str | None, CALLERS("The environment variable that holds one key for all callers.", metavar="NAME")]
 Store = Annotated[
     str | None,
-    typer.Option(
-        help="Where spending is kept: a file, or redis://…; tts-plugins-usage.sqlite if left out.",
-        rich_help_panel=_CALLERS,
-        metavar="WHERE",
-    ),
+    CALLERS("Where spending is kept: a file, or redis://…; tts-plugins-usage.sqlite if left out.", metavar="WHERE"),
 ]
-MaxCandidates = Annotated[
-    int, typer.Option(help="Candidates that a caller may ask for.", rich_help_panel=_CALLERS, min=1)
-]
-Timeout = Annotated[float, typer.Option(help="Seconds for one request.", rich_help_panel=_CALLERS)]
+MaxCandidates = Annotated[int, CALLERS("Candidates that a caller may ask for.", min=1)]
+Timeout = Annotated[float, CALLERS("Seconds for one request.")]
 View = Annotated[
     bool | None,
-    typer.Option(
+    LISTEN(
+        "Keep the latest solves, prompts included, for the page at /view; by default on this machine only.",
         "--view/--no-view",
-        help="Keep the latest solves, prompts included, for the page at /view; by default on this machine only.",
-        rich_help_panel=_LISTEN,
     ),
 ]
 
@@ -103,12 +73,7 @@ def serve(
     threads: options.Threads = None,
     profile: Profile = None,
     max_tokens: Annotated[
-        int,
-        typer.Option(
-            help="Of one candidate, if a budget needs a limit and a request gives none.",
-            rich_help_panel=_UPSTREAM,
-            min=1,
-        ),
+        int, UPSTREAM("Of one candidate, if a budget needs a limit and a request gives none.", min=1)
     ] = 4096,
     tenants: Tenants = None,
     key_env: KeyEnv = None,

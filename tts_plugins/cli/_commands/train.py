@@ -37,20 +37,20 @@ from tts_plugins.verifiers.learned import labelled
 
 def train_verifier(
     rollouts: Annotated[Path, typer.Argument(metavar="ROLLOUTS", help="What `tts-plugins rollouts` made.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the verifier goes, as .npz.")],
+    out: Annotated[Path, options.PLAIN("Where the verifier goes, as .npz.", metavar="FILE")],
     embedding_model: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="A model's name on a server, or a GGUF file; the embedded one if left out."),
+        options.PLAIN("A model's name on a server, or a GGUF file; the embedded one if left out.", metavar="NAME"),
     ] = None,
     base_url: options.BaseUrl = None,
     api_key_env: options.ApiKeyEnv = None,
-    pooling: Annotated[str, typer.Option(metavar="last|mean", help="Of a local model's hidden states.")] = "last",
+    pooling: Annotated[str, options.PLAIN("Of a local model's hidden states.", metavar="last|mean")] = "last",
     threads: options.Threads = None,
-    aggregate: Annotated[str, typer.Option(metavar="last|min|prod|mean", help="How step scores become one.")] = "last",
-    held_out: Annotated[float, typer.Option(help="Share of the problems to measure it on; it never sees them.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="Which problems are held out.")] = 0,
+    aggregate: Annotated[str, options.PLAIN("How step scores become one.", metavar="last|min|prod|mean")] = "last",
+    held_out: Annotated[float, options.PLAIN("Share of the problems to measure it on; it never sees them.")] = 0.3,
+    seed: Annotated[int, options.PLAIN("Which problems are held out.")] = 0,
     page: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Write the reliability diagram into an HTML page.")
+        Path | None, options.PLAIN("Write the reliability diagram into an HTML page.", "--html", metavar="FILE")
     ] = None,
     as_json: Json = False,
     debug: Debug = False,

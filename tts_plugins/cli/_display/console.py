@@ -21,6 +21,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from tts_plugins._internal.files import replacing
 from tts_plugins._trace.wording import oneline, visible
 from tts_plugins.bench.assignment import check_assignment
+from tts_plugins.cli._arguments.options import OUTPUT
 from tts_plugins.cli._display.error_messages import TYPED, code_of, words_of
 from tts_plugins.errors import (
     ConfigurationError,
@@ -32,14 +33,9 @@ from tts_plugins.pools import Pool
 _EMITTED: ContextVar[bool] = ContextVar("emitted", default=False)  # whether the command has printed its JSON object
 EVERY = 5.0  # seconds between two lines of progress, if no terminal can show it live
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object to stdout, and nothing else.", rich_help_panel="Output")
-]
-Html = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="FILE", help="Write every call into one HTML page.", rich_help_panel="Output"),
-]
+Debug = Annotated[bool, OUTPUT("Show the traceback of an error.", "--debug")]
+Json = Annotated[bool, OUTPUT("Print one JSON object to stdout, and nothing else.", "--json")]
+Html = Annotated[Path | None, OUTPUT("Write every call into one HTML page.", "--html", metavar="FILE")]
 
 
 def stdout() -> Console:

@@ -67,11 +67,13 @@ def _as_option(match: re.Match[str]) -> str:
 
 # Messages name the arguments of Python functions; here these are options, if they were given as such.
 _OPTION = re.compile(
-    r"^(?P<owner>\w+): (?P<name>temperature|max_tokens|n|attempts|concurrency|calls|tokens|usd|seconds)=(?P<value>\S+) "
+    r"^(?P<owner>\w+): (?P<name>temperature|max_tokens|n|attempts|concurrency|calls|tokens|usd|seconds|base_url|host|"
+    r"timeout)=(?P<value>\S+) "
 )
 _FIXES = (
     (re.compile(r"pass verifier=…, or use SelfConsistency"), "give --verifier, or --strategy self-consistency"),
     (re.compile(r"pass answer=… with a function that reads them"), "give --answer, such as --answer text"),
+    (re.compile(r"set tenants= or key_env=, or allow_open=True"), "give --tenants or --key-env, or --allow-open"),
     (re.compile(r"say (any_\w+)=True"), r"add ,\1=true to --strategy compute-optimal:file=…"),
 )
 # The first that fits: a missing package is a wrong setting by its class, and a used-up account is a failed model.

@@ -22,6 +22,11 @@ async def watch(request: Any) -> None:
     request.extensions["trace"] = _traced
 
 
+async def ask(request: Any) -> None:
+    """Accept the encodings that `limit` can read: a client accepts those of all packages that are installed."""
+    request.headers["Accept-Encoding"] = ENCODINGS
+
+
 async def limit(response: Any) -> None:
     """Follow no redirect to another server, or to another method, and read no answer without end.
 
@@ -83,7 +88,7 @@ class Bounded:
 
     async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
         """Send a request, and read its answer within the limits, unless it is to be streamed."""
-        request.headers["Accept-Encoding"] = ENCODINGS  # their own client may ask for more than `limit` can read
+        await ask(request)
         response = await self._connections.send(request, stream=True, **options)
         try:
             await limit(response)

@@ -14,7 +14,7 @@ from typing import Any
 from tts_plugins._internal.secrets import Hidden
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import ConfigurationError, MissingExtraError
-from tts_plugins.models._clients.hooks import limit
+from tts_plugins.models._clients.hooks import ask, limit
 
 _KEYS = ("API_KEY", "TOKEN", "SECRET", "ACCESS_KEY", "BEARER")
 # The fields of a chat completion that reach a provider; any-llm drops the rest, or its SDK raises.
@@ -153,13 +153,15 @@ class ProviderClient:
                 "region_name": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
             }
         if self.provider == "anthropic":
-            client = importlib.import_module("anthropic").DefaultAsyncHttpxClient(event_hooks={"response": [limit]})
+            client = importlib.import_module("anthropic").DefaultAsyncHttpxClient(
+                event_hooks={"request": [ask], "response": [limit]}
+            )
             return {"max_retries": 0, "http_client": client}
         if self.provider == "gemini":
             types = importlib.import_module("google.genai.types")
             # Given a client, it does not choose aiohttp, which would follow redirects and read without end.
             client = importlib.import_module("httpx").AsyncClient(
-                event_hooks={"response": [limit]}, timeout=self._timeout, follow_redirects=True
+                event_hooks={"request": [ask], "response": [limit]}, timeout=self._timeout, follow_redirects=True
             )
             options = types.HttpOptions(retry_options=types.HttpRetryOptions(attempts=1), httpx_async_client=client)
             return {"http_options": options}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from tts_plugins._http.failures import exchange_error
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
 from tts_plugins._internal.http_errors import connection_error, cut, reply_error
 from tts_plugins._internal.http_limits import Unreadable
@@ -44,8 +45,8 @@ def provider_error(error: Exception, who: str, secrets: Iterable[str] = ()) -> T
         below = below.__cause__
     if isinstance(below, TTSError):
         return below
-    if isinstance(below, Unreadable):
-        return MalformedResponse(f"{who}: {without_secrets(str(below), secrets)}")
+    if below is not None and (unread := exchange_error(below, who, secrets, time.time())) is not None:
+        return unread
     said = cut(without_secrets(f"{type(error).__name__}: {error}", secrets))
     names = {kind.__name__ for kind in type(error).__mro__}
     if names & _SETTINGS or type(error) in (TypeError, ValueError):

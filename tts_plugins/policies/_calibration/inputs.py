@@ -9,11 +9,42 @@ from typing import TYPE_CHECKING, Any
 from tts_plugins._internal.config import check_count
 from tts_plugins._internal.values import is_number
 from tts_plugins.errors import ConfigurationError, DataError
+from tts_plugins.policies._stopping.fit_inputs import check_confidence
+from tts_plugins.policies.abstention import check_risk
 from tts_plugins.selection import Aggregate
 
 if TYPE_CHECKING:
     from tts_plugins.policies._calibration.larger_model import LargerPool  # it needs numpy
     from tts_plugins.pools import Pool
+
+
+def check_counts(**given: object) -> None:
+    """Raise unless each setting is a whole number from 1, or None."""
+    for name, value in given.items():
+        if value is not None:
+            check_count("calibrate", name, value)
+
+
+def check_goal(price: object, target: object, confidence: object, extra_tokens: object) -> None:
+    """Raise unless these say what a plan is chosen for."""
+    if price is not None and target is not None:
+        raise ConfigurationError("calibrate: give either price= or target=, not both")
+    for name, value in (("price", price), ("target", target), ("extra_tokens", extra_tokens)):
+        if not is_amount(value) and (value is not None or name == "extra_tokens"):
+            raise ConfigurationError(f"calibrate: {name}={value!r} must be a number from 0")
+    check_confidence("calibrate", confidence)
+
+
+def check_abstaining(risk: float | None, confidence: float, larger: object) -> None:
+    """Raise unless a threshold can be fitted, if one is asked for."""
+    if risk is None:
+        return
+    check_risk("calibrate", risk, confidence)
+    if larger is not None:
+        raise ConfigurationError(
+            f"calibrate: abstain_risk={risk!r} with larger=: a threshold for two models is not fitted; solve the "
+            "problems with the policy, and use Abstention.fit(confidences, right)"
+        )
 
 
 def held_out_share(hold_out: Any, abstain_risk: float | None) -> float:
@@ -147,6 +178,12 @@ def sizes_of(pool: Pool, larger: Pool | None, budgets: Sequence[int] | None) -> 
                 f"{short and f' ({short})'}; lower it, or record more"
             )
     return sizes, ()
+
+
+def orders_of(pool: Pool, how: Aggregate) -> int:
+    """Return in how many orders to walk through each problem, if nobody says: learned rules, of scores, take longer."""
+    scored = any(c.scored(how) is not None for p in pool.problems for c in p.candidates)
+    return min(100, max(10, (3_000 if scored else 15_000) // len(pool.problems)))
 
 
 def is_amount(value: object) -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tts_plugins._internal.values import field
@@ -12,7 +11,6 @@ from tts_plugins.types import Abstained, Candidate, Result, Scored, Usage
 
 Origin = Callable[[Any], tuple[Any, Any] | None]
 Json = dict[str, Any]
-_PIECE = re.compile(r"\s*\S+\s*|\s+")
 
 
 def plain(value: Any) -> Any:
@@ -104,30 +102,3 @@ def base_of(origin: Origin, best: Candidate) -> Json:
     found = origin(best.output)
     said = {} if found is None else {key: field(found[0], key) for key in ("service_tier", "system_fingerprint")}
     return {key: value for key, value in said.items() if value is not None}
-
-
-def deltas_of(choice: Json, skip: int = 0) -> Iterator[Json]:
-    """Return a choice as a server would stream it; `skip` characters of its content were sent before."""
-    message = dict(choice["message"])
-    content, calls = message.pop("content", None), message.pop("tool_calls", None) or []
-    index, logprobs = choice["index"], (choice.get("logprobs") or {}).get("content") or ()
-    if not skip:
-        role = message.pop("role", "assistant")
-        yield _delta(index, {"role": role, "content": None if content is None else ""})
-    message.pop("role", None)
-    if rest := {key: value for key, value in message.items() if value is not None}:
-        yield _delta(index, rest)  # reasoning, a refusal, whatever else the server says
-    if logprobs and not skip and "".join(token["token"] for token in logprobs) == content:
-        for token in logprobs:
-            yield {**_delta(index, {"content": token["token"]}), "logprobs": {"content": [token]}}
-    else:
-        for i, piece in enumerate(_PIECE.findall((content or "")[skip:])):
-            whole = {"logprobs": {"content": list(logprobs)}} if logprobs and i == 0 else {}
-            yield {**_delta(index, {"content": piece}), **whole}
-    if calls:
-        yield _delta(index, {"tool_calls": [{"index": i, **call} for i, call in enumerate(calls)]})
-    yield {**_delta(index, {}), "finish_reason": choice["finish_reason"]}
-
-
-def _delta(index: int, delta: Json) -> Json:
-    return {"index": index, "delta": delta, "finish_reason": None}

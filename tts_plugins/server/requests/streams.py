@@ -8,9 +8,10 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from tts_plugins._internal.chat_messages import deltas_of
 from tts_plugins.server.errors import APIError, api_error
 from tts_plugins.server.requests.chat import ChatCall, Outcome
-from tts_plugins.server.requests.forms import base_of, deltas_of, usage_of
+from tts_plugins.server.requests.forms import base_of, usage_of
 from tts_plugins.server.upstream import dumps
 
 DONE = b"data: [DONE]\n\n"

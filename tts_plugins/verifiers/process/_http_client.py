@@ -17,10 +17,10 @@ from tts_plugins._http.proxies import proxy_for
 from tts_plugins._http.tls import tls_ready
 from tts_plugins._internal.error_bodies import error_in
 from tts_plugins._internal.http_errors import reply_error, shown_address
-from tts_plugins._internal.http_limits import ENCODINGS, MOST_BYTES, Unreadable, redirect_error, redirected
+from tts_plugins._internal.http_limits import ENCODINGS, MOST_BYTES, BodyReader, Unreadable, redirect_error, redirected
 from tts_plugins._internal.json_bytes import decode, encode
 from tts_plugins._internal.request_sent import leaving
-from tts_plugins._internal.secrets import cleaned, hidden_headers, secrets_in
+from tts_plugins._internal.secrets import cleaned, hidden_headers, secrets_in, split_login
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import CallTimedOut, ConfigurationError, MalformedResponse, TTSError
 
@@ -35,17 +35,17 @@ class JSONClient:
         headers: of each request.
         timeout: seconds for one request.
         who: for errors.
+
+    Attributes:
+        secrets: the values that no error may show.
     """
 
     def __init__(self, root: str, headers: Mapping[str, str], timeout: float, who: str) -> None:
-        self._root, self._timeout, self._who = root, timeout, who
-        self._headers = {"Content-Type": "application/json", **hidden_headers(headers)}
+        self._timeout, self._who = timeout, who
+        self._root, login = split_login(root)  # urllib takes it for a part of the host
+        self._headers = {"Content-Type": "application/json", **hidden_headers(headers), **login}
+        self.secrets = secrets_in(self._headers, url=root)
         self._leases: PerLoop[Any] = PerLoop()
-
-    @property
-    def secrets(self) -> frozenset[str]:
-        """The values that no error may show."""
-        return secrets_in(self._headers)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer's JSON object.
@@ -122,7 +122,8 @@ def _post(url: str, data: bytes, headers: Mapping[str, str], timeout: float) -> 
     request = urllib.request.Request(url, data, dict(headers), method="POST")
     try:
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout) as response:
-            body = bytes(response.read(MOST_BYTES + 1))
+            reader = BodyReader(response.headers.get("Content-Encoding"))
+            return b"".join(reader.feed(response.read(MOST_BYTES + 1)))
     except urllib.error.HTTPError as error:
         with error:  # its body is the connection, which is read and closed on this thread
             failed: Exception = StatusFailed(error.code, error.read(100_000), dict(error.headers or {}))
@@ -135,8 +136,4 @@ def _post(url: str, data: bytes, headers: Mapping[str, str], timeout: float) -> 
         failed.__cause__ = reason if isinstance(reason, OSError) else None  # its number says what is missing
     except UnicodeError:  # of a header or a host; its text has the value
         failed = ExchangeFailed("UnicodeError", frozenset({"InvalidURL"}))
-    else:
-        if len(body) > MOST_BYTES:
-            raise Unreadable(f"the answer is bigger than {MOST_BYTES >> 20} MB", final=True)
-        return body
     raise failed
