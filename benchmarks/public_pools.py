@@ -64,7 +64,7 @@ def _problem(number: object, gold: str, candidates: Iterable[PoolCandidate]) -> 
 
 
 def _graded(number: object, gold: str, answers: Iterable[str | None], texts: Sequence[str] = ()) -> PoolProblem:
-    """A problem whose answers are right if they equal the known one; tokens by the length of the texts."""
+    """Return a problem whose answers are right if they equal the known one; tokens by the length of the texts."""
     made = (
         PoolCandidate(answer=a, correct=a == gold, tokens=max(1, len(texts[i]) // 4) if texts else None)
         for i, a in enumerate(answers)
@@ -77,7 +77,7 @@ def _lines(text: str) -> Iterator[Record]:
 
 
 def _infinity(read: Read, file: str) -> Iterator[Record]:
-    """Best-of-Infinity: (answer, tokens) of each sample; one of no tokens was not generated, and is left out."""
+    """Read Best-of-Infinity: (answer, tokens) of each sample; without tokens it was not generated, and is left out."""
     for row in _lines(read(file)):
         there = [(answer, tokens) for answer, tokens in row["all_answers"] if tokens]
         if there:
@@ -85,7 +85,7 @@ def _infinity(read: Read, file: str) -> Iterator[Record]:
 
 
 def _letters(read: Read, file: str) -> Iterator[PoolProblem]:
-    """Best-of-Infinity, multiple choice."""
+    """Read Best-of-Infinity's answers to multiple-choice questions."""
     for row in _infinity(read, file):
         made = (PoolCandidate(answer=a if a in _CHOICES else None, correct=a == row["gold_answer"], tokens=int(t))
                 for a, t in row["all_answers"])  # fmt: skip
@@ -93,7 +93,7 @@ def _letters(read: Read, file: str) -> Iterator[PoolProblem]:
 
 
 def _formulas(read: Read, file: str) -> Iterator[PoolProblem]:
-    """Best-of-Infinity, mathematics: votes by normal form, right if they equal the known answer as formulas."""
+    """Read Best-of-Infinity's formulas: votes by normal form, right if they equal the known answer as formulas."""
     with closing(MathAnswer()) as graded:
         for row in _infinity(read, file):
             gold, known, made = row["gold_answer"], dict[str, bool](), list[PoolCandidate]()
@@ -125,7 +125,7 @@ def _dates(read: Read, file: str) -> Iterator[PoolProblem]:
 
 
 def _plans(read: Read, file: str) -> Iterator[PoolProblem]:
-    """A robot's plans: one of several known plans is right, and a step to where it stands counts for nothing."""
+    """Read a robot's plans: one of several known plans is right, and a step to where it stands counts for nothing."""
     for row, known in zip(_lines(read(file)), _lines(read("data/saycan/test.jsonl")), strict=True):
         golds = {_plan(re.split(r"\n", gold)) for gold in json.loads(known["answer"])}
         made = list[PoolCandidate]()
@@ -142,7 +142,7 @@ def _plan(steps: Iterable[str]) -> str:
 
 
 def _cascade(read: Read, file: str) -> Iterator[PoolProblem]:
-    """Mixture of Thoughts: the answers as its authors read them; a program that fails has none."""
+    """Read Mixture of Thoughts: the answers as its authors read them; a program that fails has none."""
     for number, row in enumerate(json.loads(read(file))):
         gold = next(iter(row["answer"])) if isinstance(row["answer"], dict) else row["answer"]
         gold, answers = _number(gold), [_number(a) for a in row["results"]]
@@ -170,7 +170,7 @@ def _natural_program(read: Read, file: str) -> Iterator[PoolProblem]:
 
 
 def _scored(read: Read, file: str) -> Iterator[PoolProblem]:
-    """Votes with a reward model's raw scores, which come into [0, 1] by the logistic function."""
+    """Read votes with a reward model's raw scores, which the logistic function brings into [0, 1]."""
     for row in _lines(read(file)):
         made = (
             PoolCandidate(answer=normalise(a) or None, correct=right, tokens=max(1, len(text) // 4),
@@ -184,7 +184,7 @@ _CHOICES = set("ABCDEFGHIJ")
 
 
 def sources() -> Iterator[Source]:
-    """Every recording that was found and is taken."""
+    """Name every recording that was found and is taken."""
     infinity = "jkomiyama/BoInf-code-publish", "MIT"
     gpqa, math = ("GPQA Diamond", "gpqa_diamond", _letters), ("MATH-500", "math500", _formulas)
     for model, (dataset, name, read) in (*itertools.product(_REASONERS, (gpqa, math)), ("Qwen3-14B", math)):
@@ -230,7 +230,7 @@ _LOGICIANS = (("gpt-4-0613", "folio"), *((m, d) for m in ("gpt-3.5-turbo-16k-061
 
 
 def converted(source: Source, clone: Path) -> Pool:
-    """The pool of a recording in a clone of its repository."""
+    """Return the pool of a recording in a clone of its repository."""
 
     def read(file: str) -> str:
         shown = subprocess.run(["git", "-C", str(clone), "show", f"HEAD:{file}"], capture_output=True, check=True)
@@ -244,7 +244,7 @@ def converted(source: Source, clone: Path) -> Pool:
 
 
 def described(pool: Pool) -> str:
-    """Its size, how often a sample and the vote of all are right, and how many answers could not be read."""
+    """Tell its size, how often a sample and the vote of all are right, and how many answers could not be read."""
     problems, most = pool.problems, max(len(p.candidates) for p in pool.problems)
     single = sum(sum(bool(c.correct) for c in p.candidates) / len(p.candidates) for p in problems) / len(problems)
     voted = 0

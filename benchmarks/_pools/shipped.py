@@ -27,7 +27,7 @@ Found = Mapping[tuple[str, str], tuple[float, float]]  # by form and numbers: wh
 
 @dataclass(frozen=True, eq=False)
 class Recorded:
-    """A pool, a way to choose in it, and the recording that it is of: other models and data sets are others' doing."""
+    """A pool and a way to choose in it."""
 
     name: str
     pool: Pool
@@ -41,7 +41,7 @@ class Recorded:
 
 
 def on_recorded(folders: Sequence[Path]) -> Iterator[Row]:
-    """The shipped rules in their own waves, on every recorded pool that has answers and enough candidates."""
+    """Run the shipped rules in their own waves, on every pool that has answers and enough candidates."""
     print(f"{'pool':46}{'choice':9}{'n':>3}  {'rule':9}{'samples':>8}{'tokens':>8}{'rounds':>7}{'lost':>9}  95 %")
     found, others = list[tuple[Recorded, Row]](), dict[tuple[int, Select], dict[Recorded, Found]]()
     for recorded in _recorded(folders):
@@ -85,7 +85,7 @@ def _recorded(folders: Sequence[Path]) -> Iterator[Recorded]:
 
 
 def selects(pool: Pool) -> list[Select]:
-    """The ways to choose that a pool has the records for."""
+    """Return the ways to choose that a pool has the records for."""
     answers = any(c.answer is not None for p in pool.problems for c in p.candidates)
     scored = all(c.scored("last") is not None for p in pool.problems for c in p.candidates)
     found: list[Select] = ["majority"] if answers else []
@@ -97,7 +97,7 @@ def _counted(pool: Pool) -> bool:
 
 
 def _with_tokens(pool: Pool) -> Pool:
-    """The pool with a token for each candidate, where none were counted: tokens are samples then."""
+    """Give each candidate a token, where none were counted: tokens are samples then."""
     made = (replace(p, candidates=tuple(replace(c, tokens=1) for c in p.candidates)) for p in pool.problems)
     return replace(pool, problems=tuple(made))
 
@@ -120,7 +120,7 @@ def _summary(words: str, found: Sequence[tuple[Recorded, Row]]) -> None:
 
 
 def measured(pool: Pool, n: int, select: Select, orders: int = 20) -> Found:
-    """Other rules on one pool: leads with fades, and for votes the chance that the leader stays ahead to the end."""
+    """Run other rules on one pool: leads that fade, and for votes the chance that the leader stays ahead to the end."""
     samples = Samples.of(pool.problems, n, select, "last")
     paths = walk(samples, n, select, orders=orders, seed=3, reference=1.0)
     right, decided = paths.labels(samples.correct), paths.decided(n, select)
@@ -157,7 +157,7 @@ def _likely(paths: Paths, chance: Floats, p: float) -> Bools:
 
 
 def _stays(first: int, second: int, left: int) -> float:
-    """The chance that the leader is ahead of the next after `left` more votes for either, ties half.
+    """Return the chance that the leader is ahead of the next after `left` more votes for either, ties half.
 
     Its share of their votes has a uniform prior, as in Adaptive-Consistency (2305.11860), which asks whether the share
     is above one half instead: for `left` without end that is the same.

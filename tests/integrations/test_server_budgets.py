@@ -73,6 +73,37 @@ def store_at(where: str) -> UsageStore:
     return SQLiteStore(where)
 
 
+FORKED = """
+import asyncio, os, signal, sys
+from tts_plugins.budget import Amount
+from tts_plugins.server.budgets.accounts import Period
+from tts_plugins.server.budgets.store_sqlite import SQLiteStore
+
+store, period = SQLiteStore(sys.argv[1]), (Period("day", (5, None, None), 9.0),)
+
+def take():
+    return asyncio.run(store.take("a", period, Amount(calls=1), whole=True))
+
+assert take()
+children = []
+for _ in range(3):  # as a server that is made before its workers are forked
+    if not (child := os.fork()):
+        signal.alarm(60)
+        os._exit(0 if take() else 1)
+    children.append(child)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+assert take() and not take()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_an_account_in_a_file_goes_on_in_forked_workers(tmp_path: Path) -> None:
+    """Regression: a child waited for ever for the thread of its parent."""
+    command = [sys.executable, "-c", FORKED, str(tmp_path / "usage.sqlite")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def tenant(name: str, **limits: Budget) -> Tenant:
     return Tenant(name=name, **limits)
 

@@ -170,6 +170,14 @@ async def test_a_server_that_aiohttp_does_not_understand_is_asked_by_another_cli
     assert isinstance(end, Result) and end.answer == "4" and len(server.requests) <= 2, end
 
 
+@pytest.mark.parametrize("host", ["127.1", "2130706433", "0.0.0.0", "LOCALHOST"])
+async def test_a_server_is_found_under_any_name_of_its_machine(host: str) -> None:
+    """Regression: aiohttp refuses an address in short, which OpenAI's client takes."""
+    async with WireServer(lambda number, head: [answer(GOOD)]) as server:
+        end = await solved(server, Ledger(), base_url=server.base_url.replace("127.0.0.1", host))
+    assert isinstance(end, Result) and end.answer == "4", end
+
+
 # Connections that are kept --------------------------------------------------------------------------------------------
 
 

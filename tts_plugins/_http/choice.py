@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from urllib.parse import urlsplit
 
@@ -12,14 +13,15 @@ from tts_plugins._http.proxies import proxy_for
 from tts_plugins._internal.threads import in_thread
 from tts_plugins.errors import ConfigurationError
 
+_SHORT_ADDRESS = re.compile(r"\d+(\.\d+){0,2}")
 VARIABLE = "TTS_PLUGINS_TRANSPORT"
 
 
 def uses_aiohttp(address: str) -> bool:
     """Whether aiohttp is installed, wanted, and enough for this address.
 
-    What it has no words for is left to others: a password or a query in the address, headers that the environment has
-    for OpenAI's client, and proxies of SOCKS.
+    What it has no words for is left to others: a password or a query in the address, an IPv4 address in short such as
+    127.1, headers that the environment has for OpenAI's client, and proxies of SOCKS.
 
     Raises:
         ConfigurationError: the environment asks for a way that is not known, or through a proxy that is none.
@@ -32,6 +34,8 @@ def uses_aiohttp(address: str) -> bool:
         return False
     parts = urlsplit(address)
     if "@" in parts.netloc or parts.query or parts.fragment or "OPENAI_CUSTOM_HEADERS" in os.environ:
+        return False
+    if _SHORT_ADDRESS.fullmatch(parts.hostname or ""):
         return False
     try:
         return proxy is None or urlsplit(proxy).scheme in ("http", "https")

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from tts_plugins._concurrency import forks
 from tts_plugins._storage.sqlite_files import meaning
 from tts_plugins.budget import Amount
 from tts_plugins.server.budgets.accounts import Balance, Period, StoreFailed, grantable
@@ -27,6 +28,7 @@ _READ = (
     "SELECT calls, tokens, picousd, spent_calls, spent_tokens, spent_picousd FROM balances WHERE tenant=? AND period=?"
 )
 _BUSY_SECONDS = 10.0
+_left_to_the_parent: list[object] = []
 
 
 class SQLiteStore:
@@ -40,9 +42,17 @@ class SQLiteStore:
 
     def __init__(self, path: str | Path) -> None:
         self._path = str(path)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tts-plugins-store")
         self._connection: sqlite3.Connection | None = None
+        self.renew()
+        forks.renew(self)
         self._thread.submit(self._opened).result()
+
+    def renew(self) -> None:
+        """Begin anew in a forked child: threads do not come along, and the connection stays the parent's."""
+        if self._connection is not None:
+            _left_to_the_parent.append(self._connection)
+        self._connection = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tts-plugins-store")
 
     async def take(self, tenant: str, periods: tuple[Period, ...], wanted: Amount, *, whole: bool) -> Amount | None:
         """See `UsageStore.take`."""
