@@ -182,7 +182,7 @@ class PromptBound:
 
     def of(self, prompt: Any) -> int:
         """Return tokens at most, of messages with tools and the like, or of what `Written.of` made of them."""
-        written = Written.of(prompt)
+        written = prompt if isinstance(prompt, Written) else Written.of(prompt)
         if (seen := self._seen.get(written.key)) is not None:
             return seen
         unlearnt = written.tokens + self._allowance
@@ -193,7 +193,7 @@ class PromptBound:
 
     def saw(self, prompt: Any, tokens: int) -> None:
         """Learn the server's count of this prompt; if counts differ (caches, modes), the largest binds."""
-        written = Written.of(prompt)
+        written = prompt if isinstance(prompt, Written) else Written.of(prompt)
         if self._seen.get(written.key) == tokens:
             return  # as of all samples of one prompt but the first
         # A template that adds more than expected does so for every prompt.

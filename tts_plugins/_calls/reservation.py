@@ -30,8 +30,10 @@ async def acquire(
     """
     if ledger.idle_queue:
         # The usual case, without a detour through the loop; if it does not fit, it is tried again, and may wait.
-        with contextlib.suppress(BudgetExhausted):
+        try:
             return ledger.reserve(unit, at_most=at_most, within=within)
+        except BudgetExhausted:
+            pass
     answer = await answered(
         lambda ready: ledger.ask(unit, ready, at_most=at_most, within=within, around=around), _release
     )

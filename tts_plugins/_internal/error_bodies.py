@@ -90,8 +90,10 @@ def decoded(body: object) -> object:
     if isinstance(body, bytes | bytearray):
         body = bytes(body)
         if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
-            with contextlib.suppress(ValueError):
+            try:
                 return decode(body)
+            except ValueError:
+                pass
         return body.decode("utf-8", "replace")
     if isinstance(body, str) and body.lstrip()[:1] in ("{", "["):
         with contextlib.suppress(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -68,34 +69,28 @@ class Report(NamedTuple):
         """Read a server's usage object, whatever it is; return a report as it is."""
         if isinstance(reported, Report):
             return reported
+        said = reported.get if type(reported) is dict else functools.partial(field, reported)
         into, out = "prompt_tokens", "completion_tokens"
-        if field(reported, into) is None and field(reported, out) is None:
+        if said(into) is None and said(out) is None:
             into, out = "input_tokens", "output_tokens"  # Anthropic's names, and those of OpenAI's responses
-        details, read = field(reported, f"{out}_details"), field(reported, f"{into}_details")
-        prompt, completion = count_of(field(reported, into), 1), count_of(field(reported, out), 0)
+        details, read = said(f"{out}_details"), said(f"{into}_details")
+        prompt, completion = count_of(said(into), 1), count_of(said(out), 0)
         thought = 0 if details is None else count_of(field(details, "reasoning_tokens"), 1) or 0
         cached = 0 if read is None else count_of(field(read, "cached_tokens"), 1) or 0
         if prompt is not None and completion is not None:
-            beside = max(0, (count_of(field(reported, "total_tokens"), 1) or 0) - prompt - completion)
+            beside = max(0, (count_of(said("total_tokens"), 1) or 0) - prompt - completion)
             # Anthropic counts what its cache read and wrote beside the prompt, and gateways give that on or add it.
-            moved = sum(count_of(field(reported, name), 1) or 0 for name in _CACHED)
+            moved = (count_of(said(_CACHED[0]), 1) or 0) + (count_of(said(_CACHED[1]), 1) or 0)
             if moved and (moved > prompt or moved == beside or into == "input_tokens"):
                 prompt, beside = prompt + moved, max(0, beside - moved)
             # xAI and Gemini count thoughts in the total only; more thoughts than tokens are not among them.
             beside = beside or (thought if thought > completion else 0)
             completion, thought = completion + beside, max(thought, beside)
-        elif field(reported, out) is None and (total := count_of(field(reported, "total_tokens"), 1)) is not None:
+        elif said(out) is None and (total := count_of(said("total_tokens"), 1)) is not None:
             # Gemini leaves it out where all were thoughts.
             completion = total if prompt is None else max(0, total - prompt)
             thought = max(thought, completion)
-        return cls(
-            prompt,
-            completion,
-            thought,
-            cached,
-            bool(field(reported, "every_choice")),
-            bool(field(reported, "upper_bound")),
-        )
+        return cls(prompt, completion, thought, cached, bool(said("every_choice")), bool(said("upper_bound")))
 
 
 def measure(
@@ -202,6 +197,8 @@ def _bound_of_all(sizes: Sequence[int], bounds: Sequence[int], kept: int | None,
 
 def count_of(value: Any, least: int) -> int | None:
     """Return a count of tokens; None where it is not one, or is not plausible."""
+    if value is None:
+        return None
     if type(value) is not int:
         if (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10) or (
             isinstance(value, float) and value.is_integer()

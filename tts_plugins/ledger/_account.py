@@ -78,7 +78,7 @@ class TreeAccount(Account):
 
     def take(self, amount: Amount, within: Hold | None, units: int) -> Hold:
         """Hold an amount for which there is room, here and in the accounts that pay for this one."""
-        bearer = self.bearer()
+        bearer = self.bearer() if self.passes else self
         outer = bearer.inside if within is None else within.mirror
         mirror = None if bearer.payer is None else bearer.payer.take(amount, outer, units)
         fresh = amount

@@ -44,15 +44,17 @@ class Account(Resource):
         """Return the hold that a solve on this account runs inside of."""
         raise NotImplementedError
 
-    def chain(self, within: Hold | None) -> Iterator[tuple[Account, Amount]]:
-        """Yield this account and all that pay for it, with what may be drawn there of a hold that encloses."""
+    def chain(self, within: Hold | None) -> list[tuple[Account, Amount]]:
+        """Return this account and all that pay for it, with what may be drawn there of a hold that encloses."""
         account: Account | None = self
+        found = list[tuple[Account, Amount]]()
         while account is not None:
-            yield account, ZERO if within is None or not within.open else within.amount
+            found.append((account, ZERO if within is None or not within.open else within.amount))
             # What is drawn from a hold here is drawn from its mirror in each account that pays.
             if not account.passes:
                 within = account.inside if within is None else within.mirror
             account = account.payer
+        return found
 
     def bearer(self) -> Account:
         """Return the account whose room a hold of this one takes: the first that does not pass."""
@@ -82,7 +84,7 @@ class Hold(Holder):
     @property
     def resource(self) -> Resource:
         """The account whose room others wait for."""
-        return self.ledger.bearer()
+        return self.ledger.bearer() if self.ledger.passes else self.ledger
 
     def settle(self, usage: Usage, *, bounded: bool = True, role: str | None = None) -> Amount:
         """Charge what was really used and give back the rest.

@@ -25,7 +25,7 @@ from tts_plugins.models._chat.stepping import Stepping
 from tts_plugins.models._chat.templates import Templates
 from tts_plugins.models._clients.transport import ArgumentsRefused, Outgoing
 from tts_plugins.models._openai.accepted import Accepted, Fixes
-from tts_plugins.models._openai.clients import Clients, Secrets, is_official
+from tts_plugins.models._openai.clients import Clients, Secrets, is_official, watches
 from tts_plugins.models._openai.error_mapping import refusal, translate
 from tts_plugins.models._openai.exchange import send
 from tts_plugins.models._openai.extra_fields import check_fields, check_request
@@ -217,7 +217,8 @@ class OpenAICompatibleModel(Stepping, Revising):
                 "0.8, or ask for one sample"
             )
         holding(self)
-        await self._know_price()
+        if not self._priced:
+            await self._know_price()
         fixes, requests = Fixes(self._accepted), 0
         while True:
             requests += 1
@@ -279,7 +280,7 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     async def _respond(self, body: dict[str, Any]) -> Any:
         client = await self._clients.get()
-        if not self._clients.watched:
+        if not watches(client):
             leaving()
         hear = self._listener()
         return await send(client, body, stream=self._stream or hear is not None, hear=hear)
@@ -299,8 +300,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         )  # fmt: skip
         if (doubt := reader.doubt(asked, response)) is not None:
             await weigh(self._trust, doubt[0], await self._clients.get(), self.name, doubt[1])
-        choices = len(field(response, "choices") or ())
-        if field(response, "several") is False or choices == 1 < asked.choices:
+        if asked.choices > 1 and (field(response, "several") is False or len(field(response, "choices") or ()) == 1):
             self._accepted = replace(self._accepted, batch=1)  # it ignores n; the rest are requested one by one
         reply = reader.read(asked, response)
         kept = self._distinct(reply.generations)
@@ -314,7 +314,8 @@ class OpenAICompatibleModel(Stepping, Revising):
 
     async def _bounded(self, prompt: dict[str, Any], max_tokens: int | None, ahead: int = 0) -> Bound:
         """Return the prompt's tokens at most, `ahead` more, `max_tokens`, and their price if one is known."""
-        await self._know_price()
+        if not self._priced:
+            await self._know_price()
         tokens = self._prompts.of(prompt) + ahead
         limit = self._trust.limit(max_tokens)
         price = None if self._price is None else self._price(tokens, limit or 0)
@@ -327,9 +328,8 @@ class OpenAICompatibleModel(Stepping, Revising):
         return self._price
 
     async def _know_price(self) -> None:
-        if not self._priced:
-            self._price = await in_thread(self._find_price, None)
-            self._priced = True
+        self._price = await in_thread(self._find_price, None)
+        self._priced = True
 
     def _prompt(self, problem: Problem) -> dict[str, Any]:
         return self._prompt_of(problem.messages, problem)
@@ -337,12 +337,14 @@ class OpenAICompatibleModel(Stepping, Revising):
     def _prompt_of(self, messages: Sequence[Mapping[str, Any]], problem: Problem) -> dict[str, Any]:
         """Return the messages, and what the problem brings along for its request alone, such as a judge's schema."""
         system = [{"role": "system", "content": self._system}] if self._system else []
-        extra: dict[str, Any] = {
-            key: self._request[key] for key in ("tools", "response_format", "functions") if key in self._request
-        }
-        fields = problem.metadata.get(REQUEST, {})
-        check_fields(self.name, "request", fields, self.max_tokens)
-        return {"messages": [*system, *messages], **extra, **fields}
+        prompt: dict[str, Any] = {"messages": [*system, *messages]}
+        for key in ("tools", "response_format", "functions"):
+            if key in self._request:
+                prompt[key] = self._request[key]
+        if fields := problem.metadata.get(REQUEST):
+            check_fields(self.name, "request", fields, self.max_tokens)
+            prompt.update(fields)
+        return prompt
 
     async def _completing(self, prompt: dict[str, Any]) -> dict[str, Any]:
         """Return the same for the completions endpoint: rendered, with what a last turn of the assistant has begun."""

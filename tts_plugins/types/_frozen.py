@@ -22,6 +22,9 @@ class _Empty(Mapping[str, Any]):
     def __len__(self) -> int:
         return 0
 
+    def get(self, key: str, default: Any = None) -> Any:
+        return default  # without an exception on the way
+
     def __repr__(self) -> str:
         return "{}"
 

@@ -69,9 +69,11 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         """The sum; an unknown price on one side makes the sum's price unknown."""
-        roles = dict(self.by_role)
-        for role, usage in other.by_role.items():
-            roles[role] = roles[role] + usage if role in roles else usage
+        roles = self.by_role
+        if other.by_role:
+            roles = dict(roles)
+            for role, usage in other.by_role.items():
+                roles[role] = roles[role] + usage if role in roles else usage
         sums = {
             "calls": self.calls + other.calls,
             "requests": self.requests + other.requests,

@@ -35,7 +35,7 @@ _KNOWN = {
 _EXTRA = {"extra_body", "extra_headers"}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Request:
     """A request that is ready to be sent."""
 

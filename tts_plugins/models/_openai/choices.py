@@ -107,11 +107,9 @@ def shown(choice: Any) -> str:
 
 def _is_plain(message: Any) -> bool:
     """Return whether the message is only a text, as most are; the others are searched with more care."""
-    return (
-        type(message) is dict
-        and type(message.get("content")) is str
-        and not any(value and name not in ("role", "content") for name, value in message.items())
-    )
+    if type(message) is not dict or type(message.get("content")) is not str:
+        return False
+    return not [name for name, value in message.items() if value and name not in ("role", "content")]
 
 
 def _all_of(value: Any) -> str:

@@ -117,7 +117,7 @@ class Clients:
         client, ours = self._make()
         if core(client) is not core(given):  # a client of the user's is not changed, whatever its copies are
             tell(client)
-            if not _watches(client):  # it has connections of the user's
+            if not watches(client):  # it has connections of the user's
                 bound(client)
         return await self._clients.put(client, client.close if ours else None)
 
@@ -130,11 +130,6 @@ class Clients:
     def here(self) -> Any:
         """The client of the running loop, if it has been made."""
         return self._clients.here
-
-    @property
-    def watched(self) -> bool:
-        """Whether the running loop's client tells when a request leaves; one of the user's is not changed for that."""
-        return _watches(self._clients.here)
 
     async def close(self) -> None:
         """Close the client of the running loop; those of other loops are closed when those end."""
@@ -189,7 +184,8 @@ def _given(client: Any) -> bool:
     return default is not None and hasattr(inner, "aclose") and not isinstance(inner, default)
 
 
-def _watches(client: Any) -> bool:
+def watches(client: Any) -> bool:
+    """Return whether a client tells when a request leaves; one of the user's is not changed for that."""
     # Looked up and not remembered: a client of the user's may be copied without the connections that were given to it,
     # and a call that it sends unseen would cost nothing when it is cancelled.
     if getattr(client, "tells_when_sent", False):

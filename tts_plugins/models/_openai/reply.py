@@ -64,8 +64,10 @@ class ReplyReader:
 
     def doubt(self, asked: Asked, response: Any) -> tuple[int, list[str]] | None:
         """Return the count and the texts if the usage may cover the first choice only and nothing has shown it yet."""
-        choices, usage, trust = listed(field(response, "choices")), field(response, "usage"), self.trust
-        if len(choices) < 2 or trust.proven or trust.asked or field(usage, "every_choice"):
+        if self.trust.proven or self.trust.asked or len(choices := listed(field(response, "choices"))) < 2:
+            return None
+        usage, trust = field(response, "usage"), self.trust
+        if field(usage, "every_choice"):
             return None
         texts, ended = [self.new(asked.prompt, shown(c)) for c in choices], [finish_of(c) == "length" for c in choices]
         report, sizes = Report.of(usage), [size_of(text) for text in texts]
@@ -84,9 +86,9 @@ class ReplyReader:
         if not choices and not unfinished:
             self._refuse(response)
         made = [(c, generation(c, empty=asked.shape is not None)) for c in choices]
-        hidden = any(g is None or (not g.text and withheld(c)) for c, g in made)
+        hidden = any([g is None or (not g.text and withheld(c)) for c, g in made])
         usage = self._usage(asked, choices, unfinished, field(response, "usage"), hidden)
-        generations = tuple(g if asked.shape is None else asked.shape(c, g) for c, g in made if g is not None)
+        generations = tuple([g if asked.shape is None else asked.shape(c, g) for c, g in made if g is not None])
         if not generations:
             self._refuse_choices(choices)
         if len(choices) == 1 and not unfinished and usage.exact:
