@@ -241,7 +241,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         try:
             async with asyncio.timeout(self._timeout):
                 response = await self._respond(body)
-            if fixes.now != self._accepted:
+            if fixes.now is not self._accepted:
                 self._accepted = self._accepted.joined(fixes.now)
             return await self._read(asked, response)
         except ArgumentsRefused as error:
