@@ -47,7 +47,7 @@ def test_a_data_set_is_solved_within_one_budget() -> None:
         shared.close()
     assert len(found) == 48
     solved = [row for row in found if not row["tts_error"]]
-    assert 0.97 * 150 <= spent <= 150
+    assert 0.9 * 150 <= spent <= 150  # what is left at the end may be too little for one more
     assert sum(row["tts_calls"] for row in solved) <= spent
     assert all(row["tts_text"].startswith(row["prompt"]) for row in solved)
     assert {row["tts_error"].split(":")[0] for row in found if row["tts_error"]} == {"BudgetExhausted"}
