@@ -22,6 +22,7 @@ _ROUNDS = 12
 _FORMULA = re.compile(r"[\\^_{}√×·÷≤≥≠→⇒∗]|\d\s*\*|\*\s*\d|sqrt")
 _PAIRS = (("**", "**"), ("__", "__"), ('"', '"'), ("'", "'"), ("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _LETTER = re.compile(r"\(([A-Za-e])\)|\[([A-Z])\]|([A-Z])[.)]|<([A-Z])>|\(?([^\W\d_A-Za-zµμπ])\)")
+_DIGIT = re.compile(r"[0-9]")
 _WORD = re.compile(r"[^\W\d_]{3,}")
 _SHORT_WORDS = {
     "yes",
@@ -170,7 +171,7 @@ def _ended(value: str) -> str:
 
 
 def _number_or_quantity(value: str, style: Style | None) -> str | None:
-    if not any(c.isdigit() for c in value) and value.isascii():
+    if value.isascii() and not _DIGIT.search(value):
         return None
     percent = value.startswith("百分之")
     if (found := number(value[3:] if percent else value, style)) is not None:

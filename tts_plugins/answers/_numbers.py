@@ -43,8 +43,8 @@ def number(text: str, style: Style | None = None) -> str | None:
     text = text.strip()
     if not text.isascii() and (value := _numerals.value_of(text)) is not None:
         return written(value)
-    if not text or not (text[-1].isdigit() or text[-1] in ".)}"):
-        return None
+    if not text or not (text[0].isdigit() or text[0] in "+-.(") or not (text[-1].isdigit() or text[-1] in ".)}"):
+        return None  # as most texts, at once
     grouped = _grouped(text, style)
     if grouped is not None:
         return _plain(grouped)
