@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import add
 
+from tts_plugins._internal.causes import causes_of
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ModelError
 from tts_plugins.ledger import Hold
@@ -50,13 +51,11 @@ def failure(error: ModelError, bound: Bound | None, inner: Hold | None, count: i
 
 def shortage(error: BaseException) -> str | None:
     """Return what this machine lacked, if that is why a call failed: a thread, a file descriptor, memory."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in causes_of(error):
         if isinstance(seen, MemoryError) or (isinstance(seen, OSError) and seen.errno in _SHORT):
             return f"{type(seen).__name__}: {seen}"
         if isinstance(seen, RuntimeError) and "start" in str(seen) and "thread" in str(seen):
             return str(seen)
-        seen = seen.__cause__
     return None
 
 
