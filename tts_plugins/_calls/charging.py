@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import add
 
-from tts_plugins._internal.causes import causes_of
+from tts_plugins._calls.causes import causes_of
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ModelError
 from tts_plugins.ledger import Hold
