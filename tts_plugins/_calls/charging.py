@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
 from operator import add
 
-from tts_plugins._calls.causes import causes_of
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ModelError
 from tts_plugins.ledger import Hold
@@ -47,6 +47,32 @@ def failure(error: ModelError, bound: Bound | None, inner: Hold | None, count: i
     else:
         usage = bound.usage(tokens=False)
     return replace(usage, requests=max(usage.requests, error.requests)) if usage.requests else usage
+
+
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes, each once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__
+
+
+def cause_for(found: BaseException, error: BaseException | None) -> BaseException | None:
+    """Return the cause of `found`, which is raised in place of `error`: `error`, unless that leads back to `found`.
+
+    An error of ours is raised again for what user code or a client made of it on its way. If it became its own cause,
+    whoever follows causes would never end, and only the collector of cycles would free it.
+    """
+    todo, seen = [error], set[int]()
+    while todo:
+        one = todo.pop()
+        if one is found:
+            return found.__cause__
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            todo += [one.__cause__, one.__context__]
+    return error
 
 
 def shortage(error: BaseException) -> str | None:

@@ -4,7 +4,7 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
-from tts_plugins._calls.causes import cause_for, causes_of
+from tts_plugins._calls.charging import cause_for, causes_of
 from tts_plugins._concurrency.forks import lock, renew
 from tts_plugins._internal.chat_messages import deltas_of, pieces_of, text_of
 from tts_plugins._internal.config import check_count

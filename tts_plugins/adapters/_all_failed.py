@@ -11,7 +11,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tts_plugins._calls.causes import causes_of
+from tts_plugins._calls.charging import causes_of
 from tts_plugins.errors import AllCandidatesFailed, ModelError, TTSError
 
 

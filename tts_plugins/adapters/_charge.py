@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tts_plugins._calls.causes import causes_of
+from tts_plugins._calls.charging import causes_of
 from tts_plugins._internal.error_bodies import read_error
 from tts_plugins.errors import Charge
 

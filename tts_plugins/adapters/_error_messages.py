@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from tts_plugins._calls.causes import causes_of
+from tts_plugins._calls.charging import causes_of
 from tts_plugins._internal.secrets import secrets_in, without_secrets
 from tts_plugins.adapters._charge import charge_of
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from tts_plugins._calls.causes import cause_for
+from tts_plugins._calls.charging import cause_for
 from tts_plugins._calls.context import SCOPE
 from tts_plugins._concurrency import running_code
 from tts_plugins._concurrency.thread_pool import as_exception

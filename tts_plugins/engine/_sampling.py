@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from tts_plugins._calls.caller import words
-from tts_plugins._calls.causes import cause_for
-from tts_plugins._calls.charging import shortage
+from tts_plugins._calls.charging import cause_for, shortage
 from tts_plugins.engine._jobs import Job, Jobs
 from tts_plugins.engine._scoring import score_together
 from tts_plugins.engine._sending import Sending

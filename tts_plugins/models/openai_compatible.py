@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from tts_plugins._calls.causes import cause_for
+from tts_plugins._calls.charging import cause_for
 from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.http_errors import shown_address

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from tts_plugins._calls.causes import causes_of
+from tts_plugins._calls.charging import causes_of
 from tts_plugins._http.failures import exchange_error
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
 from tts_plugins._internal.http_errors import connection_error, cut, reply_error
