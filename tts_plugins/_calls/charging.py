@@ -1,4 +1,4 @@
-"""What a call is charged: the usage that it reports, or its bound, and nothing twice. Pure."""
+"""What a call is charged (the usage that it reports, or its bound, and nothing twice), and why it failed. Pure."""
 
 from __future__ import annotations
 
