@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 import sys
 import threading
 import time
@@ -584,3 +585,44 @@ async def test_scores_of_the_table_come_through() -> None:
         "q", model=ScriptedModel(["#### 1", "#### 2", "#### 3"]), verifier=verifier, strategy=BestOfN(n=3)
     )
     assert (result.answer, len(result.candidates)) == ("2", 2)
+
+
+CIRCLE = """
+from openai import AsyncOpenAI
+from tts_plugins import BestOfN, solve_sync
+from tts_plugins.errors import RequestNotSent, TTSError
+from tts_plugins.models import CallableModel, OpenAICompatibleModel
+from tts_plugins.testing import ScriptedModel
+from tts_plugins.verifiers import CallableVerifier
+
+def circle(inner):
+    outer = RuntimeError("outer")
+    outer.__cause__, inner.__cause__ = inner, outer
+    return outer
+
+class Client(AsyncOpenAI):
+    async def post(self, *args, **keywords):
+        raise circle(fault)
+
+def fails(*arguments):
+    raise circle(ValueError("inner"))
+
+fine = CallableVerifier(lambda problem, candidate: 1.0)
+for fault in (ValueError("inner"), RequestNotSent("ours")):
+    client = OpenAICompatibleModel("m", client=Client(api_key="-"), max_tokens=8)
+    pairs = (CallableModel(fails), fine), (ScriptedModel(["a"]), CallableVerifier(fails)), (client, fine)
+    for model, verifier in pairs:
+        try:
+            solve_sync("q", model=model, strategy=BestOfN(n=2), verifier=verifier)
+        except TTSError as error:
+            seen = set()
+            while error is not None and id(error) not in seen:
+                seen.add(id(error))
+                error = error.__cause__
+            print(len(seen))
+"""
+
+
+def test_errors_whose_causes_go_round_in_circles_end_a_solve() -> None:
+    done = subprocess.run([sys.executable, "-c", CIRCLE], capture_output=True, text=True, timeout=120, check=False)
+    assert len(done.stdout.split()) == 6, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -48,15 +49,39 @@ def failure(error: ModelError, bound: Bound | None, inner: Hold | None, count: i
     return replace(usage, requests=max(usage.requests, error.requests)) if usage.requests else usage
 
 
+def causes_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes, each once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__
+
+
+def cause_for(found: BaseException, error: BaseException | None) -> BaseException | None:
+    """Return the cause of `found`, which is raised in place of `error`: `error`, unless that leads back to `found`.
+
+    An error of ours is raised again for what user code or a client made of it on its way. If it became its own cause,
+    whoever follows causes would never end, and only the collector of cycles would free it.
+    """
+    todo, seen = [error], set[int]()
+    while todo:
+        one = todo.pop()
+        if one is found:
+            return found.__cause__
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            todo += [one.__cause__, one.__context__]
+    return error
+
+
 def shortage(error: BaseException) -> str | None:
     """Return what this machine lacked, if that is why a call failed: a thread, a file descriptor, memory."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in causes_of(error):
         if isinstance(seen, MemoryError) or (isinstance(seen, OSError) and seen.errno in _SHORT):
             return f"{type(seen).__name__}: {seen}"
         if isinstance(seen, RuntimeError) and "start" in str(seen) and "thread" in str(seen):
             return str(seen)
-        seen = seen.__cause__
     return None
 
 

@@ -4,6 +4,7 @@ An integration takes the settings as its users give them, makes `SearchSettings`
 single call says, and hands them to `solve`. Where the framework makes the calls, the model is a `MeteredModel`.
 """
 
+from tts_plugins._calls.charging import cause_for, causes_of
 from tts_plugins._concurrency.forks import lock, renew
 from tts_plugins._internal.chat_messages import deltas_of, pieces_of, text_of
 from tts_plugins._internal.config import check_count
@@ -12,9 +13,9 @@ from tts_plugins._internal.signatures import called_as, check_names, required_pa
 from tts_plugins._internal.threads import call_user, in_thread
 from tts_plugins._internal.values import as_plain_number, field, fields_of, is_number, is_whole, listed
 from tts_plugins.adapters._all_failed import original_of, raised_for
-from tts_plugins.adapters._charge import causes_of, charge_of
+from tts_plugins.adapters._charge import charge_of
 from tts_plugins.adapters._error_messages import described
-from tts_plugins.adapters._exception_passthrough import Passing, cause_for
+from tts_plugins.adapters._exception_passthrough import Passing
 from tts_plugins.adapters._metered import (
     VARIANT,
     Attempts,

@@ -11,7 +11,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tts_plugins.adapters._charge import causes_of
+from tts_plugins._calls.charging import causes_of
 from tts_plugins.errors import AllCandidatesFailed, ModelError, TTSError
 
 
@@ -34,9 +34,8 @@ def raised_for(failed: AllCandidatesFailed | ModelError) -> Exception:
         return failed
     first = originals[0]
     cause = failed if isinstance(failed, AllCandidatesFailed) else AllCandidatesFailed(str(failed), errors)
-    before = first.__cause__
-    while isinstance(before, AllCandidatesFailed):  # of a search inside, or of an earlier call
-        before = before.__cause__
+    # Those of searches inside, and of earlier calls, are left out.
+    before = next((each for each in causes_of(first.__cause__) if not isinstance(each, AllCandidatesFailed)), None)
     for error in (cause, *errors):
         if error is cause or original_of(error) is first:
             _forget(error)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+from tts_plugins._calls.charging import causes_of
 from tts_plugins._internal.error_bodies import read_error
 from tts_plugins.errors import Charge
 
@@ -36,13 +35,3 @@ def _fatal_status(error: BaseException) -> bool:
         return status in (401, 402)
     body = getattr(error, "body", None)
     return "insufficient_quota" in str(error) or (body is not None and read_error({"error": body}).status == 402)
-
-
-def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """Return an error and its causes, each once: an error may be its own cause."""
-    seen: set[int] = set()
-    cause: BaseException | None = error
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from tts_plugins._calls.charging import causes_of
 from tts_plugins._internal.secrets import secrets_in, without_secrets
-from tts_plugins.adapters._charge import causes_of, charge_of
+from tts_plugins.adapters._charge import charge_of
 
 _FIXES = {
     401: "check api_key",

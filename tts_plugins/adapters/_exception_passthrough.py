@@ -12,23 +12,6 @@ from tts_plugins.adapters._metered import meter_here
 from tts_plugins.errors import AllCandidatesFailed, BudgetExhausted, ModelError, TTSError
 
 
-def cause_for(found: BaseException, error: BaseException) -> BaseException | None:
-    """Return the cause of `found`, which is raised in place of `error`: `error`, unless that leads back to `found`.
-
-    A budget's refusal is raised again for what user code made of it on its way. If it became its own cause, whoever
-    follows causes would never end, and only the collector of cycles would free it.
-    """
-    todo, seen = [error], set[int]()
-    while todo:
-        one = todo.pop()
-        if one is found:
-            return found.__cause__
-        if id(one) not in seen:
-            seen.add(id(one))
-            todo += [other for other in (one.__cause__, one.__context__) if other is not None]
-    return error
-
-
 class PassedThrough(ModelError):
     """Aborts the search; the original exception is re-raised."""
 

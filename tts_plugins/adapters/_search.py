@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from tts_plugins._calls.charging import cause_for
 from tts_plugins._calls.context import SCOPE
 from tts_plugins._concurrency import running_code
 from tts_plugins._concurrency.thread_pool import as_exception
 from tts_plugins._internal.threads import in_thread, on_engine_loop, on_user_loop
-from tts_plugins.adapters._exception_passthrough import Passing, cause_for
+from tts_plugins.adapters._exception_passthrough import Passing
 from tts_plugins.adapters._hooks import SearchHooks
 from tts_plugins.adapters._metered import SEARCH, Attempts, CandidateLost, MeteredModel, meter_here
 from tts_plugins.adapters._settings import SearchSettings

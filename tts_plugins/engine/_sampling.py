@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from tts_plugins._calls.caller import words
-from tts_plugins._calls.charging import shortage
+from tts_plugins._calls.charging import cause_for, shortage
 from tts_plugins.engine._jobs import Job, Jobs
 from tts_plugins.engine._scoring import score_together
 from tts_plugins.engine._sending import Sending
@@ -181,7 +181,7 @@ class Sampling(Sending):
             first = first or error.__cause__
         else:
             return self._all_failed()
-        error.__cause__ = first
+        error.__cause__ = cause_for(error, first)
         return error
 
     async def _score_set(self, verifier: SetVerifier, seen: Sequence[Scored]) -> list[Scored]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+from tts_plugins._calls.charging import cause_for
 from tts_plugins._calls.prompt_bound import PromptBound
 from tts_plugins._internal.error_bodies import ErrorBody
 from tts_plugins._internal.http_errors import shown_address
@@ -275,7 +276,7 @@ class OpenAICompatibleModel(Stepping, Revising):
         """Return the error with the requests that it took; neither it nor its causes show a key."""
         if isinstance(fault, ModelError):
             fault.requests = requests
-        fault.__cause__ = cause
+        fault.__cause__ = cause_for(fault, cause)
         return cleaned(fault, self._clients.secrets)
 
     async def _respond(self, body: dict[str, Any]) -> Any:

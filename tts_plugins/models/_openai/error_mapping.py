@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from tts_plugins._calls.charging import causes_of
 from tts_plugins._http.failures import exchange_error
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
 from tts_plugins._internal.http_errors import connection_error, cut, reply_error
@@ -76,7 +77,4 @@ def _headers(error: Any) -> Any:
 
 def _ours(error: BaseException) -> TTSError | Unreadable | None:
     """Return an error that our own code raised below the client, which wraps what it does not know."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, TTSError | Unreadable):
-        seen = seen.__cause__
-    return seen
+    return next((cause for cause in causes_of(error) if isinstance(cause, TTSError | Unreadable)), None)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from tts_plugins._calls.charging import causes_of
 from tts_plugins._http.failures import exchange_error
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
 from tts_plugins._internal.http_errors import connection_error, cut, reply_error
@@ -40,9 +41,7 @@ class _Answer(NamedTuple):
 def provider_error(error: Exception, who: str, secrets: Iterable[str] = ()) -> TTSError:
     """Return the error of this package for one of a provider's SDK."""
     secrets = [*secrets, *secrets_in(getattr(getattr(error, "request", None), "headers", None))]
-    below: BaseException | None = error
-    while below is not None and not isinstance(below, TTSError | Unreadable):
-        below = below.__cause__
+    below = next((cause for cause in causes_of(error) if isinstance(cause, TTSError | Unreadable)), None)
     if isinstance(below, TTSError):
         return below
     if below is not None and (unread := exchange_error(below, who, secrets, time.time())) is not None:
