@@ -343,7 +343,8 @@ class First(BaseStrategy):
     """A strategy that says nothing of its choice."""
 
     async def __call__(self, run: Run, problem: Problem) -> Scored:
-        return [candidate async for candidate in run.sample(problem, 4)][0]
+        first, *_ = [candidate async for candidate in run.sample(problem, 4)]
+        return first
 
 
 @pytest.mark.parametrize(("answers", "then"), [([7, 7, 7, 7], 0), ([7, 7, 7, 2], 0), ([7, 1, 2, 7], 1)])
