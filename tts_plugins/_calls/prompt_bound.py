@@ -137,9 +137,10 @@ def _medium(part: Any) -> tuple[int, int] | None:
     if not isinstance(part, Mapping):
         return None
     kind, inner = part.get("type"), part.get("content")
-    found = [_medium(each) for each in inner] if isinstance(inner, list | tuple) else []  # as in a tool's answer
+    parts = inner if isinstance(inner, list | tuple) else ()  # as in a tool's answer
+    found = [_medium(each) for each in parts]
     if media := [medium for medium in found if medium is not None]:
-        rest = {**part, "content": [each for each, medium in zip(inner, found, strict=True) if medium is None]}
+        rest = {**part, "content": [each for each, medium in zip(parts, found, strict=True) if medium is None]}
         text = _ENCODER.encode(rest)
         return hash((text, *(key for key, _ in media))), sum(most for _, most in media) + _bytes(text)
     # Some servers take a part without its type.
