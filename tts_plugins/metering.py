@@ -18,6 +18,7 @@ from tts_plugins._calls.caller import acquire, check_bounds
 from tts_plugins._calls.context import SCOPE
 from tts_plugins._calls.prompt_bound import PromptBound, Written
 from tts_plugins._concurrency import forks
+from tts_plugins._internal.config import check_price
 from tts_plugins._internal.token_usage import Price, Report, Trust, count_of, measure, pricing, without
 from tts_plugins.budget import Amount, Bound
 from tts_plugins.errors import (
@@ -372,7 +373,8 @@ def _own_price(own: tuple[float, float], model: str) -> Price | None:
 def _price(prices: Prices, model: str) -> Price | None:
     own = prices.get(model) if isinstance(prices, Mapping) else prices
     if own is not None:
-        return _own_price(own, model) if isinstance(own, tuple) else pricing(own, model, None)
+        check_price(model, own)
+        return _own_price(tuple(own), model)
     with _guard:
         if model not in _published:
             _published[model] = pricing(None, model, None)

@@ -213,3 +213,12 @@ async def test_what_nobody_asked_for_answers_nothing() -> None:
         finally:
             await model.aclose()
     assert texts == ["0", "1", "2"] and server.connections == 2
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, RequestRefused), (429, RateLimited), (503, ServerFailed)])
+async def test_an_error_that_says_where_more_is_to_be_read_is_no_redirect(status: int, kind: type[Exception]) -> None:
+    """Regression: it was taken for one, so that a full server was an error of the settings, and not tried again."""
+    sent = answer(b"{}", status, "Location: https://status.example/", "Retry-After: 0")
+    async with WireServer(lambda number, head: [sent]) as server:
+        end = await solved(server, Ledger(Budget(tokens=5000)))
+    assert isinstance(end, kind) and len(server.requests) == (1 if status == 400 else 2), end

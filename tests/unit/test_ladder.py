@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,11 @@ from tts_plugins.errors import (
 from tts_plugins.models import LocalModel, OpenAICompatibleModel
 from tts_plugins.policies import Rung
 from tts_plugins.profiles import load_profile
+from tts_plugins.protocols import Run
 from tts_plugins.strategies import BaseStrategy
 from tts_plugins.testing import ScriptedModel, ScriptedReviseModel, ScriptedStepModel, TableVerifier
 from tts_plugins.testing.loopback import Fault, LoopbackServer
+from tts_plugins.types import Problem, Scored
 
 TWO = SelfConsistency(n=2)
 
@@ -333,3 +336,24 @@ def test_what_a_search_or_a_revision_chose_decides_whether_it_goes_on(
     result = solve_sync("?", model=small, strategy=ladder, verifier=scores)
     assert (result.answer, asked(large)) == (("1", [0]) if better else ("9", [1]))
     assert BaseStrategy.from_dict(Ladder([first, TWO], signal=signal).to_dict()).signal == signal  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, kw_only=True)
+class First(BaseStrategy):
+    """A strategy that says nothing of its choice."""
+
+    async def __call__(self, run: Run, problem: Problem) -> Scored:
+        first, *_ = [candidate async for candidate in run.sample(problem, 4)]
+        return first
+
+
+@pytest.mark.parametrize(("answers", "then"), [([7, 7, 7, 7], 0), ([7, 7, 7, 2], 0), ([7, 1, 2, 7], 1)])
+def test_a_strategy_that_says_nothing_of_its_choice_has_the_confidence_of_its_result(
+    answers: list[Any], then: int
+) -> None:
+    alone = solve_sync("?", model=model(answers, "small"), strategy=First())
+    large = model([8], "large")
+    ladder = Ladder([First(), Rung(strategy=SelfConsistency(n=1), model=large)])
+    result = solve_sync("?", model=model(answers, "small"), strategy=ladder)
+    (rung,) = [event for event in result.trace if event["kind"] == "rung"]
+    assert rung["ease"] == alone.confidence == answers.count(7) / 4 and asked(large) == [then]

@@ -19,7 +19,7 @@ from tts_plugins import Budget, Ledger, Limits, Problem, SelfConsistency, solve,
 from tts_plugins._calls import limiter as _limiter
 from tts_plugins._calls.limiter import Limiter, limiter_of
 from tts_plugins._calls.places import Place
-from tts_plugins._concurrency.wait_graph import GRAPH
+from tts_plugins._concurrency.wait_graph import GRAPH, Wait, deliver
 from tts_plugins.budget import Amount
 from tts_plugins.errors import ConfigurationError, DeadlineExceeded
 from tts_plugins.ledger import Hold
@@ -386,3 +386,20 @@ async def test_a_thousand_that_are_cancelled_while_they_wait_hand_on_what_they_g
     ends = await asyncio.gather(*solves, return_exceptions=True)
     assert {type(end) for end in ends} == {asyncio.CancelledError}
     assert ledger.spent.calls == 1 and not ledger.open_holds
+
+
+def test_an_interrupt_while_answers_are_told_keeps_none_from_the_others() -> None:
+    """Regression: what came up meanwhile was lost with it, and whoever waited for that waited for ever."""
+    heard: list[object] = []
+
+    def first(answer: object) -> None:
+        deliver([(Wait(interrupted, ()), "second"), (Wait(heard.append, ()), "third")])
+
+    def interrupted(answer: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        deliver([(Wait(first, ()), "first"), (Wait(heard.append, ()), "fourth")])
+    assert sorted(map(str, heard)) == ["fourth", "third"]
+    deliver([(Wait(heard.append, ()), "fifth")])
+    assert heard[-1] == "fifth"

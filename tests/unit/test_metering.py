@@ -111,6 +111,14 @@ def test_prices_by_model_or_for_all() -> None:
         assert account.usage.usd == pytest.approx(0.001004)
 
 
+@pytest.mark.parametrize("prices", [([1.0], 2.0), (1.0,), ("1", 2.0), {"m": ({}, 2.0)}])
+def test_a_price_that_is_none_is_an_error_of_the_settings(prices: Any) -> None:
+    """Regression: one that cannot be hashed was a bare TypeError."""
+    meter = Meter(Ledger(Budget(usd=1.0)), prices=prices)
+    with pytest.raises(ConfigurationError, match="must be two prices"):
+        meter.start("a", Call(model="m", prompt={"messages": []}, max_tokens=10))
+
+
 async def test_room_is_waited_for_and_handed_to_the_next_attempt() -> None:
     account = Ledger(Budget(calls=1))
     first, second = Meter(account), Meter(account)

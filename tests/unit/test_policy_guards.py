@@ -248,6 +248,10 @@ def test_one_problem_without_samples_is_left_out_and_a_short_one_is_named() -> N
         calibrate(replace(POOL, problems=tuple(replace(p, candidates=()) for p in POOL.problems)))
     with pytest.raises(DataError, match=f"larger: problem {first.id!r} of the smaller model's pool has no samples"):
         calibrate(POOL, larger=odd, larger_price=8.0)
+    # A problem that is left out limits nothing and needs no counterpart; nor does one that only the larger model has.
+    kept = replace(POOL, problems=tuple(others))
+    assert calibrate(odd, larger=kept, larger_price=8.0, budgets=(12,), orders=2).plans[0].budget == 12
+    assert calibrate(kept, larger=odd, larger_price=8.0, budgets=(12,), orders=2).plans[0].budget == 12
     short = replace(POOL, problems=(replace(first, candidates=first.candidates[:2]), *others))
     said = f"problem {first.id!r} has 2 on record, half of the problems at least 6"
     assert any(said in note for note in calibrate(short, orders=2).plans[0].notes)

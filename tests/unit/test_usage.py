@@ -329,6 +329,22 @@ def test_an_image_has_tokens_whatever_its_bytes() -> None:
     assert PromptBound().of(many) >= 3 * 16_384
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"image_url": {"url": "https://x.test/a.png"}},
+        {"type": "Image", "source": {}},
+        {"type": "tool_result", "content": [{"type": "text", "text": "é"}, {"type": "image", "data": "A" * 500_000}]},
+        {"type": "tool_result", "content": ({"type": "image_url", "image_url": {"url": "https://x.test/a.png"}},)},
+    ],
+)
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_medium_is_found_wherever_a_server_takes_it(part: Any, kind: Any) -> None:
+    """Regression: in a tuple, without its type, or in a tool's answer it had the bytes of its address."""
+    prompt = {"messages": [{"role": "user", "content": kind([{"type": "text", "text": "what?"}, part])}]}
+    assert 16_384 <= PromptBound().of(prompt) < 17_000
+
+
 def test_parts_that_are_texts_are_bounded_by_their_bytes() -> None:
     parts = [{"type": "text", "text": "what is it?"}, {"type": "text", "text": "x" * 100}]
     assert 111 <= PromptBound().of({"messages": [{"role": "user", "content": parts}]}) < 400

@@ -124,7 +124,7 @@ def _parted(prompt: Any) -> tuple[Any, list[str], list[tuple[int, int]]]:
             if isinstance(inner, str):
                 texts.append(inner)
                 message = {**message, "content": None} if isinstance(message, Mapping) else None
-            elif isinstance(inner, list) and (found := [_medium(part) for part in inner]) and any(found):
+            elif isinstance(inner, list | tuple) and (found := [_medium(part) for part in inner]) and any(found):
                 media += [medium for medium in found if medium is not None]
                 kept = [part for part, medium in zip(inner, found, strict=True) if medium is None]
                 message = {**message, "content": kept} if isinstance(message, Mapping) else kept
@@ -134,12 +134,22 @@ def _parted(prompt: Any) -> tuple[Any, list[str], list[tuple[int, int]]]:
 
 def _medium(part: Any) -> tuple[int, int] | None:
     """Return a key of an image, a recording or a file and the tokens that it has at most; None for other parts."""
-    kind = part.get("type") if isinstance(part, Mapping) else None
-    if not isinstance(kind, str) or not _MEDIUM.search(kind):
+    if not isinstance(part, Mapping):
+        return None
+    kind, inner = part.get("type"), part.get("content")
+    parts = inner if isinstance(inner, list | tuple) else ()  # as in a tool's answer
+    found = [_medium(each) for each in parts]
+    if media := [medium for medium in found if medium is not None]:
+        rest = {**part, "content": [each for each, medium in zip(parts, found, strict=True) if medium is None]}
+        text = _ENCODER.encode(rest)
+        return hash((text, *(key for key, _ in media))), sum(most for _, most in media) + _bytes(text)
+    # Some servers take a part without its type.
+    kind = kind.lower() if isinstance(kind, str) else " ".join(map(str, part))
+    if not _MEDIUM.search(kind):
         return None
     text = _ENCODER.encode(part)
     # What is heard or read may be of any length, and has its bytes along, or nothing is known of it.
-    return hash(text), _PER_MEDIUM if "image" in kind else max(_PER_MEDIUM, len(text))
+    return hash(text), _PER_MEDIUM if "image" in kind else max(_PER_MEDIUM, _bytes(text))
 
 
 def _bytes(text: str) -> int:

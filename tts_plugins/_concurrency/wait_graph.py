@@ -332,7 +332,7 @@ def deliver(answers: Answers) -> None:
                     release()
     finally:
         _telling.todo = None
-    deliver(tuple(todo))  # what a finalizer gave back in the very moment that this ended
+        deliver(tuple(todo))  # after an interrupt; and what a finalizer gave back in the very moment that this ended
     if failed is not None:
         raise failed
 

@@ -67,7 +67,7 @@ async def _followed(
         if response.status < 300:
             return response
         try:
-            target = response.headers.get("Location")
+            target = response.headers.get("Location") if response.status < 400 else None  # an error may have one
             said = await _words(response)
         finally:
             response.release()

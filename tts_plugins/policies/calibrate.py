@@ -116,11 +116,11 @@ def calibrate(
         )
     share = inputs.held_out_share(hold_out, abstain_risk)
     inputs.check_pool(pool)
-    beside = inputs.larger_beside(pool, larger, larger_price, extra_tokens, larger_effort)
     how: Aggregate = best_aggregate(pool) if aggregate == "auto" else aggregate
     combine([1.0], how)  # raises where the name is not known
     usable, notes = inputs.usable_problems(pool, how)
-    sizes, limited = inputs.sizes_of(usable, larger, budgets)
+    beside = inputs.larger_beside(usable, larger, larger_price, extra_tokens, larger_effort)
+    sizes, limited = inputs.sizes_of(usable, None if beside is None else beside.pool, budgets)
     fitted, rest = inputs.held_apart(usable, share, seed)
     orders = inputs.orders_of(fitted, how) if orders is None else orders
     work = Calibration(

@@ -200,7 +200,11 @@ class Ladder(BaseStrategy):
             return best
 
         asks = [partial(ask, i) for i in range(len(self.rungs))]
-        return await climb(run, asks, lambda i, best, heard: self._settled(run, i, best, seen, heard.sureness(best)[0]))
+
+        def settled(i: int, best: Scored, heard: HeardRun) -> bool:
+            return self._settled(run, i, best, seen, heard.sureness(best, seen)[0])
+
+        return await climb(run, asks, settled)
 
     def _strategy(self, rung: Rung, seen: Sequence[Scored], same: bool) -> BaseStrategy:
         strategy = rung.strategy

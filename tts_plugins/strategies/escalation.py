@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from tts_plugins._internal.config import check_flag
-from tts_plugins.confidence import Support
+from tts_plugins.confidence import Support, support_when_unknown
 from tts_plugins.errors import OVER, ConfigurationError, ModelError
 from tts_plugins.protocols import Model, Run, Strategy, is_model
 from tts_plugins.runs import ForwardingRun, OtherModelRun
@@ -150,9 +150,14 @@ class HeardRun(ForwardingRun):
             self.below = data["below"]
         super().note(kind, **data)
 
-    def sureness(self, best: Scored) -> tuple[float | None, bool]:
-        """Return the confidence of a choice, and whether a larger model made it."""
-        said = self.choices.get(best.id, {"confidence": best.score})
+    def sureness(self, best: Scored, among: Sequence[Scored] = ()) -> tuple[float | None, bool]:
+        """Return the confidence of a choice, and whether a larger model made it.
+
+        Args:
+            among: what it was chosen from, where it is known: a strategy of the user's may say nothing of its choice.
+        """
+        unknown = support_when_unknown(among, best) if best in among else Support(best.score)
+        said = self.choices.get(best.id, {"confidence": unknown.confidence})
         return said.get("confidence"), bool(said.get("escalated"))
 
     def tell_doubts(self) -> None:

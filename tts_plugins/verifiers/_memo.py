@@ -55,11 +55,13 @@ class _Search(Generic[T]):
     """A value, once it is found.
 
     Attributes:
-        payer: what the call that looks for it has reserved.
+        ended: set when the call that looks for it is over; None while none does.
+        payer: what that call has reserved.
     """
 
     def __init__(self) -> None:
-        self.lock, self.found = asyncio.Lock(), list[T]()
+        self.found = list[T]()
+        self.ended: asyncio.Event | None = None
         self.payer: Hold | None = None
 
 
@@ -73,14 +75,17 @@ class Once(Generic[T]):
         """Return the value for a key, and whether it was known; after an error the next call tries again."""
         search = self._runs.setdefault(run, {}).setdefault(key, _Search())
         own = current_hold()
-        with waiting_inside(own if search.lock.locked() and search.payer is not own else None):
-            await search.lock.acquire()
+        # Not a lock: whoever waits has to know whom it waits for, and after an error that is another call.
+        while (ended := search.ended) is not None:
+            with waiting_inside(None if search.payer is own else own):
+                await ended.wait()
+        if search.found:
+            return search.found[0], True
+        search.ended = ended = asyncio.Event()
+        search.payer = own
         try:
-            known = bool(search.found)
-            if not known:
-                search.payer = own
-                search.found.append(await find())
+            search.found.append(await find())
         finally:
-            search.payer = None
-            search.lock.release()
-        return search.found[0], known
+            search.ended = search.payer = None
+            ended.set()
+        return search.found[0], False
