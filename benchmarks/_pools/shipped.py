@@ -198,9 +198,8 @@ def tell(form: str, found: Mapping[Recorded, Found], what: str) -> None:
 
 
 def _best(form: str, found: Sequence[Found]) -> tuple[tuple[str, str], float]:
-    within = {
-        rule: geometric([of[rule][1] for of in found])
-        for rule in found[0] if rule[0] == form and all(of[rule][0] <= MOST_LOST for of in found)
-    }  # fmt: skip
-    best = max(within, key=lambda rule: within[rule])
-    return best, within[best]
+    """Return the rule of a form that saves most within the loss; where none is within it, that which loses least."""
+    most = {rule: max(of[rule][0] for of in found) for rule in found[0] if rule[0] == form}
+    saved = {rule: geometric([of[rule][1] for of in found]) for rule, lost in most.items() if lost <= MOST_LOST}
+    best = max(saved, key=saved.__getitem__) if saved else min(most, key=most.__getitem__)
+    return best, geometric([of[best][1] for of in found])

@@ -21,6 +21,7 @@ from tts_plugins.adapters import (
     as_budget,
     as_strategy,
     called_as,
+    check_names,
     default_profile,
 )
 from tts_plugins.errors import ConfigurationError
@@ -113,6 +114,7 @@ class SearchFields(BaseModel):
 
     @called_as("scale(chain, n=8)")
     def __init__(self, **settings: Any) -> None:
+        check_names(type(self).__name__, settings, type(self).model_fields)  # pydantic drops what it does not know
         try:
             super().__init__(**settings)
         except ValidationError as error:  # ours says all there is to say; pydantic's other errors stay pydantic's

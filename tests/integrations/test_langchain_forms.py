@@ -19,9 +19,10 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
-from tts_plugins_langchain import ScaledChatModel, TestTimeScaling, scale
+from tts_plugins_langchain import ScaledChatModel, ScaledRunnable, TestTimeScaling, scale
 from tts_plugins_langchain._io.asked_form import AskedForm
 
+from tts_plugins import Budget
 from tts_plugins.errors import LowConfidence, UnknownSettingError
 from tts_plugins.testing.loopback import RawReply, RawRequest, RawServer
 
@@ -161,6 +162,13 @@ def test_a_scaled_model_is_copied_where_its_model_is(copied: Callable[[Any], Any
 def test_a_setting_by_its_place_is_refused_with_the_call_to_write() -> None:
     with pytest.raises(UnknownSettingError, match=r"8 is given by its place.*write ScaledChatModel\(model, n=8\)"):
         ScaledChatModel(FakeListChatModel(responses=["a"]), 8)  # type: ignore[arg-type]
+
+
+def test_a_setting_that_a_wrapper_does_not_know_is_refused_and_not_dropped() -> None:
+    """Where pydantic would drop a limit that is misspelt, nothing would be limited."""
+    wrapped: Any = ScaledRunnable
+    with pytest.raises(UnknownSettingError, match=r"ScaledRunnable: 'budgt' is not a setting; did you mean 'budget'"):
+        wrapped(bound=FakeListChatModel(responses=["a"]), budgt=Budget(calls=1))
 
 
 async def test_where_nothing_has_the_form_that_is_bound_the_first_answer_comes_as_from_a_bare_model() -> None:

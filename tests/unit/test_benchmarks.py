@@ -146,3 +146,15 @@ def test_the_reliability_benchmark_runs(tmp_path: Path) -> None:
         r["what"] in done.stdout for r in rows
     )
     assert all(row["met"] is not False for row in rows if row["must"] in ("ok", "0"))
+
+
+def test_other_stop_rules_are_told_where_none_of_them_keeps_the_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks._pools.shipped import Recorded, tell
+    from tts_plugins.testing.synthetic import synthetic_pool
+
+    pools = [Recorded(name, synthetic_pool(2, 2), "majority") for name in ("a", "b")]
+    rules = {("lead", "k=1, fade=0"): (0.2, 4.0), ("lead", "k=2, fade=0"): (0.1, 2.0)}
+    tell("lead", dict.fromkeys(pools, rules), "n=8")
+    said = capsys.readouterr().out
+    assert "in hindsight k=2, fade=0 saves 2.00 times and loses at most 0.1000" in said
+    assert "chosen without each pool: saves 2.00 times there, loses at most 0.1000 (b, k=2, fade=0)" in said
