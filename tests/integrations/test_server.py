@@ -31,6 +31,11 @@ budget = { calls = 2 }
 [profiles.steps]
 strategy = { type = "beam-search", n = 4, beam_width = 2, max_steps = 6 }
 verifier = "tests.serving_checks:step_scores"
+
+[profiles.unsure]
+strategy = { type = "beam-search", n = 4, beam_width = 2, max_steps = 6 }
+verifier = "tests.serving_checks:step_scores"
+abstain_below = 0.999
 """
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
 
@@ -257,13 +262,14 @@ def test_heartbeats_while_a_search_goes_on(folder: str) -> None:
     assert before.startswith(": tts-plugins\n\n") and before.count("candidates so far") >= 3
 
 
-def test_what_all_beams_share_goes_out_early_and_is_the_answer_s_beginning(folder: str) -> None:
-    def reply(body: Any, index: int) -> str:
-        said = "".join(m["content"] for m in body["messages"] if m["role"] == "assistant")
-        return said + ("so shared it is.\n\n" if said.count("\n\n") < 2 else f"The answer is {index % 2}.")
+def _steps(body: Any, index: int) -> str:
+    said = "".join(m["content"] for m in body["messages"] if m["role"] == "assistant")
+    return str(said + ("so shared it is.\n\n" if said.count("\n\n") < 2 else f"The answer is {index % 2}."))
 
+
+def test_what_all_beams_share_goes_out_early_and_is_the_answer_s_beginning(folder: str) -> None:
     with (
-        LoopbackServer(reply=reply, latency=0.05) as upstream,
+        LoopbackServer(reply=_steps, latency=0.05) as upstream,
         serving(base_url=upstream.base_url, directory=folder) as served,
     ):
         chunks = frames(stream(served, model="steps/loopback"))
@@ -272,6 +278,17 @@ def test_what_all_beams_share_goes_out_early_and_is_the_answer_s_beginning(folde
     assert content(chunks).count("so shared it is.") == whole["choices"][0]["message"]["content"].count(
         "so shared it is."
     )
+
+
+def test_a_stream_of_which_a_beginning_went_out_ends_with_a_refusal_where_the_search_abstains(folder: str) -> None:
+    with (
+        LoopbackServer(reply=_steps, latency=0.05) as upstream,
+        serving(base_url=upstream.base_url, directory=folder) as served,
+    ):
+        chunks = frames(stream(served, model="unsure/loopback"))
+    assert content(chunks).startswith("so shared it is.")
+    deltas = [choice["delta"] for chunk in chunks for choice in chunk.get("choices", ())]
+    assert [d["refusal"] for d in deltas if "refusal" in d] and not any("error" in chunk for chunk in chunks)
 
 
 def test_tool_calls_and_logprobs_arrive_in_both_forms(folder: str) -> None:

@@ -215,6 +215,23 @@ async def test_what_nobody_asked_for_answers_nothing() -> None:
     assert texts == ["0", "1", "2"] and server.connections == 2
 
 
+@pytest.mark.parametrize("many", [5, 6])
+async def test_the_answer_after_the_last_redirect_is_taken(many: int) -> None:
+    """Regression: through aiohttp it was thrown away, and cost nothing."""
+
+    def answers(number: int, head: bytes) -> Actions:
+        return [answer(GOOD)] if len(server.requests) > many else [answer(b"", 307, "Location: /v1/moved")]
+
+    ledger = Ledger(Budget(tokens=5000))
+    async with WireServer(answers) as server:
+        end = await solved(server, ledger)
+    assert len(server.requests) == 6
+    if many == 5:
+        assert isinstance(end, Result) and ledger.spent.tokens == 15, end
+    else:
+        assert isinstance(end, ConfigurationError) and ledger.spent.calls == 0, end
+
+
 @pytest.mark.parametrize(("status", "kind"), [(400, RequestRefused), (429, RateLimited), (503, ServerFailed)])
 async def test_an_error_that_says_where_more_is_to_be_read_is_no_redirect(status: int, kind: type[Exception]) -> None:
     """Regression: it was taken for one, so that a full server was an error of the settings, and not tried again."""

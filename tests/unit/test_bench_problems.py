@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tts_plugins.bench.grading import by_answer, by_record
 from tts_plugins.bench.problems import read_problems
+from tts_plugins.bench.training.files import pool_of
 from tts_plugins.errors import ConfigurationError, DataError, MissingExtraError
 from tts_plugins.pools import PoolCandidate
 from tts_plugins.types import Candidate, Problem
@@ -117,3 +122,24 @@ def test_a_generator_s_answers_are_graded_by_itself() -> None:
     assert found.grade(p, Candidate(p, answer=None)) is False
     with pytest.raises(ConfigurationError, match="problems=gym:nothing_of_that_name"):
         read_problems("gym:nothing_of_that_name", limit=2)
+
+
+def test_problems_come_through_a_pipe_which_can_be_read_once() -> None:
+    lines = "".join(json.dumps({"id": str(i), "prompt": f"{i}?" * 99, "answer": "2"}) + "\n" for i in range(99))
+    program = "from tts_plugins.bench import read_problems; print(len(read_problems('/dev/stdin').problems))"
+    done = subprocess.run([sys.executable, "-c", program], input=lines, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "99\n", done.stderr
+
+
+def test_what_is_looked_at_twice_may_not_be_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pool")
+    with pytest.raises(DataError, match="pool: that is a pipe; write what comes from it into a file"):
+        pool_of(tmp_path / "pool")
+
+
+def test_a_gzipped_file_that_is_damaged_in_the_middle_is_named(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(b'{"id": "a", "prompt": "?", "answer": "1"}\n' * 3))
+    packed[12:20] = b"\xff" * 8
+    (tmp_path / "torn.jsonl").write_bytes(packed)
+    with pytest.raises(DataError, match=r"torn\.jsonl: the file cannot be read: after line 0 it is broken or cut"):
+        read_problems(str(tmp_path / "torn.jsonl"))

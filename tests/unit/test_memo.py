@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from tests.waiting import LIMIT
 from tts_plugins import Budget, Ledger
@@ -14,6 +15,7 @@ from tts_plugins.errors import BudgetExhausted, ServerFailed
 from tts_plugins.verifiers._memo import Once
 
 CALL = Amount(calls=1)
+T = TypeVar("T")
 
 
 class _Run:
@@ -39,7 +41,7 @@ class _Calls:
     async def get(self) -> tuple[int, bool]:
         return await self._once.get(self._run, "key", self.find)
 
-    async def paid(self, work: Callable[[], Awaitable[tuple[int, bool]]]) -> tuple[int, bool]:
+    async def paid(self, work: Callable[[], Awaitable[T]]) -> T:
         hold = await acquire(self.ledger, CALL)
         SCOPE.set(Scope(self.ledger, hold, None, "verifier", None, 0, ()))
         try:
@@ -92,3 +94,29 @@ async def test_a_search_that_is_cancelled_is_made_by_who_waited() -> None:
     tasks[0].cancel()
     assert await asyncio.wait_for(tasks[1], LIMIT) == (7, False)
     assert await calls.get() == (7, True) and calls.searches == 2 and calls.ledger.open_holds == 0
+
+
+async def test_one_of_several_waits_that_ends_leaves_the_others_waiting() -> None:
+    """Regression: an ensemble's second verdict was waited for as if the candidate went on, by both, for ever."""
+    calls, run, once, found = _Calls(2), _Run(), Once[int](), asyncio.Event()
+
+    async def quick() -> int:
+        await found.wait()
+        return 1
+
+    async def slow() -> int:
+        await calls.fails.wait()
+        (await acquire(calls.ledger, Amount(calls=2), within=current_hold())).release()
+        return 2
+
+    async def both() -> list[object]:
+        return await asyncio.gather(once.get(run, "a", quick), once.get(run, "b", slow), return_exceptions=True)
+
+    tasks = [asyncio.create_task(calls.paid(both)) for _ in range(2)]
+    for event in (found, calls.fails):
+        for _ in range(9):
+            await asyncio.sleep(0)
+        event.set()
+    first, second = await asyncio.wait_for(asyncio.gather(*tasks), LIMIT)
+    assert first[0] == (1, False) and isinstance(first[1], BudgetExhausted)
+    assert second == [(1, True), (2, False)] and not calls.ledger.open_holds

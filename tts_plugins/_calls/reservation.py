@@ -55,11 +55,12 @@ def waiting_inside(hold: Hold | None) -> Iterator[None]:
     if hold is None or not hold.open:
         yield
         return
-    hold.park(alone=True)
+    wait = object()  # there may be several at once: an ensemble's verifiers share the candidate's reservation
+    hold.park(wait)
     try:
         yield
     finally:
-        hold.unpark()
+        hold.unpark(wait)
 
 
 def _release(answer: object) -> None:

@@ -133,7 +133,7 @@ class WaitGraph:
         self.changes = 0  # how often something was given or given back
         self.nested: dict[Wait, None] = {}  # the waits that have enclosers
         self.outer: dict[Wait, None] = {}  # the others
-        self._resting: dict[Holder, tuple[Holder, ...]] = {}
+        self._resting: dict[object, tuple[Holder, ...]] = {}
         self._changed: dict[Resource, None] = {}  # whose queue may have to be served
         self._suspects: dict[Resource, None] = {}  # that have no moving holder, and may have dead ones only
         self._answers: list[tuple[Wait, object]] = []
@@ -210,18 +210,18 @@ class WaitGraph:
         if not wait.at.moving:
             self._suspects[wait.at] = None
 
-    def rest(self, holder: Holder, enclosers: Iterable[Holder]) -> None:
-        """Count a holder as dead, with all that encloses it: it is kept for later, and ends no call."""
-        if holder.open and holder not in self._resting:
-            self._resting[holder] = tuple(dict.fromkeys(enclosers))
-            self._block(self._resting[holder], 1)
-            for each in self._resting[holder]:  # one that was blocked by a wait that can end may be dead now
+    def rest(self, key: object, enclosers: Iterable[Holder]) -> None:
+        """Count holders as dead until `stir` gets the same key: they are kept for later, and end no call."""
+        if key not in self._resting:
+            self._resting[key] = tuple(dict.fromkeys(enclosers))
+            self._block(self._resting[key], 1)
+            for each in self._resting[key]:  # one that was blocked by a wait that can end may be dead now
                 if each.open and each.resource.waits and not each.resource.moving:
                     self._suspects[each.resource] = None
 
-    def stir(self, holder: Holder) -> None:
-        """Count a holder as one that moves again."""
-        if (enclosers := self._resting.pop(holder, None)) is not None:
+    def stir(self, key: object) -> None:
+        """Count the holders as ones that move again, unless they rest for another reason."""
+        if (enclosers := self._resting.pop(key, None)) is not None:
             self._block(enclosers, -1)
 
     def settle(self) -> Answers:

@@ -63,7 +63,7 @@ async def _followed(
     response: aiohttp.ClientResponse, pool: Pool, url: str, data: bytes, headers: Mapping[str, str]
 ) -> aiohttp.ClientResponse:
     """Return the answer that redirects lead to, of a status below 300; within the same origin only."""
-    for _ in range(REDIRECTS):
+    for left in range(REDIRECTS, -1, -1):
         if response.status < 300:
             return response
         try:
@@ -75,6 +75,8 @@ async def _followed(
             raise StatusFailed(response.status, said, response.headers)
         following = redirected(url, target)
         check_redirect(response.status, shown_address(url), url, following)
+        if not left:
+            break
         url = following
         response = await _request(pool, url, data, headers)
     raise ExchangeFailed(f"more than {REDIRECTS} redirects", frozenset({"TooManyRedirects"}))

@@ -66,7 +66,7 @@ def deltas_of(choice: Mapping[str, Any], skip: int = 0) -> Iterator[dict[str, An
     if tokens and not skip and all(isinstance(token, str) for token in tokens) and "".join(tokens) == content:
         parts += ({"delta": {"content": token["token"]}, "logprobs": {"content": [token]}} for token in logprobs)
     else:
-        for i, piece in enumerate(pieces_of(content[skip:] if skip else content)):
+        for i, piece in enumerate(pieces_of(content[skip:] if isinstance(content, str) else content)):
             parts.append(
                 {"delta": {"content": piece}, **({"logprobs": {"content": logprobs}} if logprobs and i == 0 else {})}
             )

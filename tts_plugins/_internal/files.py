@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import errno
+import io
 import json
 import os
 import tomllib
@@ -132,8 +133,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             made.unlink(missing_ok=True)
 
 
-def beginning(path: Path, fix: str) -> bytes:
-    """Return the first 16 bytes of a file.
+@contextlib.contextmanager
+def opened(path: Path, fix: str = "check its name") -> Iterator[io.BufferedReader]:
+    """Open a file of data for reading.
 
     Args:
         fix: what to do where there is none.
@@ -143,7 +145,7 @@ def beginning(path: Path, fix: str) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            return file.read(16)
+            yield file
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file; {fix}") from error
     except IsADirectoryError as error:
@@ -156,32 +158,35 @@ def is_sqlite(path: Path, fix: str) -> bool:
     """Return whether it is a file of SQLite, by its first bytes.
 
     Raises:
-        DataError: there is no such file, and `fix` says what to do; or it cannot be read.
+        DataError: there is no such file, and `fix` says what to do; or it cannot be read; or it is a pipe, of which
+            nobody could read the beginning again.
     """
-    return beginning(path, fix).startswith(b"SQLite format 3")
+    if path.is_fifo():
+        raise DataError(f"{path}: that is a pipe; write what comes from it into a file, and give that")
+    with opened(path, fix) as file:
+        return file.read(16).startswith(b"SQLite format 3")
 
 
-def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects of a file of JSON lines, gzipped or plain, each with the number of its line.
+def json_objects(path: Path, fix: str = "check its name") -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a file of JSON lines, gzipped or plain, or of a pipe, each with the number of its line.
 
     Raises:
         DataError: the file cannot be read, or a line is not a JSON object; names file and line.
     """
     import gzip
+    import zlib
 
-    packed, number = beginning(path, "check its name").startswith(b"\x1f\x8b"), 0
-    try:
-        with path.open("rb") as raw:
-            stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
+    number = 0
+    with opened(path, fix) as raw:
+        stream: Any = gzip.GzipFile(fileobj=raw) if raw.peek(1).startswith(b"\x1f") else raw
+        try:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     yield number, _object(line, f"{path}, line {number}")
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise DataError(
-            f"{path}: the file cannot be read: after line {number} it is broken or cut ({error})"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{path}: the file cannot be read: {error.strerror or error}; check its name") from error
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(
+                f"{path}: the file cannot be read: after line {number} it is broken or cut ({error})"
+            ) from error
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:

@@ -116,21 +116,23 @@ class Hold(Holder):
         if self.open:
             self.ledger.close(self, NOTHING)
 
-    def park(self, *, alone: bool = False) -> None:
+    def park(self, wait: object = None) -> None:
         """Say that it is kept for later, so that nobody waits for it to end.
 
         Args:
-            alone: what it is inside of goes on all the same.
+            wait: what it waits for, where it goes on after that; what it is inside of goes on all the same. Several
+                things of one call may wait at once.
         """
         with GRAPH.lock:
-            GRAPH.rest(self, self.mirrors() if alone else self.enclosers())
+            if self.open:
+                GRAPH.rest(wait or self, self.mirrors() if wait else self.enclosers())
             answers = GRAPH.settle()
         deliver(answers)
 
-    def unpark(self) -> None:
-        """Say that its call goes on."""
+    def unpark(self, wait: object = None) -> None:
+        """Say that its call goes on, as far as that waits for nothing else."""
         with GRAPH.lock:
-            GRAPH.stir(self)
+            GRAPH.stir(wait or self)
             answers = GRAPH.settle()
         deliver(answers)
 

@@ -10,7 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tts_plugins._internal.files import beginning, json_objects
+from tts_plugins._internal.files import json_objects
 from tts_plugins._internal.values import is_number, is_whole
 from tts_plugins.errors import DataError
 from tts_plugins.pools._records import FORMAT, VERSION, PoolCandidate, PoolHeader, PoolProblem
@@ -38,8 +38,7 @@ def read_file(path: Path, squash: str | None) -> tuple[PoolHeader, tuple[PoolPro
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    beginning(path, "`tts-plugins record` makes a pool")
-    return json_objects(path)
+    return json_objects(path, "`tts-plugins record` makes a pool")
 
 
 SQUASHES = ("sigmoid", "rank")

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tts_plugins._internal.files import beginning, expanded
+from tts_plugins._internal.files import expanded, is_sqlite
 from tts_plugins._storage.sqlite_files import clean, connect, explained, lock_file, named
 from tts_plugins.bench.storage._format import begin, is_empty, missing, read_config, upgrade
 from tts_plugins.bench.storage.rows import CandidateRow, ProblemRow, SolveKey, SolveRow
@@ -80,7 +80,7 @@ class Store:
             DataError: there is no such file, or it is not a benchmark's.
         """
         path = expanded(path)
-        beginning(path, f"`tts-plugins bench … --out {path}` makes one")
+        is_sqlite(path, f"`tts-plugins bench … --out {path}` makes one")
         with named(path):
             db = connect(path)
             read_config(path, db)
