@@ -426,8 +426,16 @@ def _environment() -> dict[str, str]:
 def _start(server: LoopbackServer, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tts_plugins", "solve", "x", "--model", "loopback", "--base-url", server.base_url]
     return subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment()
-    )
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(),
+        preexec_fn=_from_a_terminal,
+    )  # fmt: skip
+
+
+def _from_a_terminal() -> None:
+    """Hear signals, whatever the tests themselves were started by: `nohup` and `&` have some of them ignored."""
+    if sys.platform != "win32":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @posix
@@ -485,7 +493,7 @@ class TestInterrupt:
                 [sys.executable, "-m", "tts_plugins", "rollouts", str(problems), "--out", str(tmp_path / "out.jsonl"),
                  "--model", "m", "--base-url", server.base_url, "--max-tokens", "9"],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(),
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+                preexec_fn=_from_a_terminal,
             )  # fmt: skip
             server.wait(lambda counts: counts.active >= 1, timeout=60)
             until = time.monotonic() + 60
