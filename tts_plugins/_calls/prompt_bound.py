@@ -124,24 +124,28 @@ def _parted(prompt: Any) -> tuple[Any, list[str], list[tuple[int, int]]]:
             if isinstance(inner, str):
                 texts.append(inner)
                 message = {**message, "content": None} if isinstance(message, Mapping) else None
-            elif isinstance(inner, list | tuple) and (found := [_medium(part) for part in inner]) and any(found):
-                media += [medium for medium in found if medium is not None]
-                kept = [part for part, medium in zip(inner, found, strict=True) if medium is None]
-                message = {**message, "content": kept} if isinstance(message, Mapping) else kept
+            elif (found := _media_in(inner))[0]:
+                media += found[0]
+                message = {**message, "content": found[1]} if isinstance(message, Mapping) else found[1]
             bare.append(message)
     return frame, texts, media
+
+
+def _media_in(parts: Any) -> tuple[list[tuple[int, int]], list[Any]]:
+    """Return the media of a message's parts, as `_medium` has them, and the other parts."""
+    parts = parts if isinstance(parts, list | tuple) else ()
+    found = [_medium(part) for part in parts]
+    kept = [part for part, medium in zip(parts, found, strict=True) if medium is None]
+    return [medium for medium in found if medium is not None], kept
 
 
 def _medium(part: Any) -> tuple[int, int] | None:
     """Return a key of an image, a recording or a file and the tokens that it has at most; None for other parts."""
     if not isinstance(part, Mapping):
         return None
-    kind, inner = part.get("type"), part.get("content")
-    parts = inner if isinstance(inner, list | tuple) else ()  # as in a tool's answer
-    found = [_medium(each) for each in parts]
-    if media := [medium for medium in found if medium is not None]:
-        rest = {**part, "content": [each for each, medium in zip(parts, found, strict=True) if medium is None]}
-        text = _ENCODER.encode(rest)
+    kind, (media, kept) = part.get("type"), _media_in(part.get("content"))  # those inside are a tool's answer
+    if media:
+        text = _ENCODER.encode({**part, "content": kept})
         return hash((text, *(key for key, _ in media))), sum(most for _, most in media) + _bytes(text)
     # Some servers take a part without its type.
     kind = kind.lower() if isinstance(kind, str) else " ".join(map(str, part))

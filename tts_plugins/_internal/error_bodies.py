@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -89,16 +88,20 @@ def decoded(body: object) -> object:
     """Return a body as JSON if it is JSON, else as text."""
     if isinstance(body, bytes | bytearray):
         body = bytes(body)
-        if body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
-            try:
-                return decode(body)
-            except ValueError:
-                pass
-        return body.decode("utf-8", "replace")
-    if isinstance(body, str) and body.lstrip()[:1] in ("{", "["):
-        with contextlib.suppress(ValueError):
-            return decode(body)
+        found = _json_in(body, body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["))
+        return body.decode("utf-8", "replace") if found is None else found
+    if isinstance(body, str):
+        found = _json_in(body, body.lstrip()[:1] in ("{", "["))
+        return body if found is None else found
     return body
+
+
+def _json_in(body: bytes | str, begins: bool) -> object:
+    """Return what a text that begins like an object or an array holds; None if it is no JSON."""
+    try:
+        return decode(body) if begins else None
+    except ValueError:
+        return None
 
 
 def json_of(value: object) -> str:
