@@ -391,7 +391,7 @@ def test_what_a_search_or_a_revision_chose_decides_whether_it_goes_on(
     large = model([9], "large")
     ladder = Ladder([first, Rung(strategy=BestOfN(n=1), model=large)], signal=signal, enough=0.5)
     scores = TableVerifier({"1": [1.0], "2": [0.0], "3": [0.0], "9": [0.7]})
-    result = solve_sync("?", model=small, strategy=ladder, verifier=scores)
+    result = solve_sync("?", model=small, strategy=ladder, verifier=scores, seed=1)
     assert (result.answer, asked(large)) == (("1", [0]) if better else ("9", [1]))
     assert BaseStrategy.from_dict(Ladder([first, TWO], signal=signal).to_dict()).signal == signal  # type: ignore[attr-defined]
 
