@@ -6,7 +6,7 @@ import base64
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
@@ -127,13 +127,8 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
 
     The frames of an HTTP client hold the request with its headers; a report that prints local variables shows them.
     """
-    seen: set[int] = set()
-    todo, secrets = [error], list(secrets)
-    while todo:
-        each = todo.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
+    secrets = list(secrets)
+    for each in linked(error):
         each.__traceback__ = None
         each.args = tuple(_clean(value, secrets) for value in each.args)
         _clean_texts(each, ("message", "body", "reason", "msg", "doc", "said", "object"), secrets)
@@ -141,8 +136,22 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
         response = getattr(each, "response", None)
         _clean_request(getattr(response, "request", None), secrets)
         _clean_texts(response, ("_content", "_text"), secrets)  # httpx's, which has no other way to change them
-        todo += [e for e in (each.__cause__, each.__context__) if e is not None]
-        todo += getattr(each, "exceptions", ())
+
+
+def linked(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that it leads to, each once, the nearest first: causes, contexts, members of groups.
+
+    A context counts even if it is suppressed: one HTTP client hides what the system said.
+    """
+    found, seen = [error], {id(error)}
+    for each in found:
+        yield each
+        groups = (getattr(each, "exceptions", ()), getattr(each, "errors", ()))  # of `AllCandidatesFailed`
+        inside = [one for group in groups if isinstance(group, list | tuple) for one in group]
+        for one in (each.__cause__, each.__context__, getattr(each, "os_error", None), *inside):
+            if isinstance(one, BaseException) and id(one) not in seen:
+                seen.add(id(one))
+                found.append(one)
 
 
 def _clean_request(request: Any, secrets: list[str]) -> None:
