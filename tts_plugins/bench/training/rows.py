@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from tts_plugins._internal.config import check_count, check_share
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.pools import PoolCandidate, PoolProblem
-from tts_plugins.selection import AGGREGATES, Aggregate
+from tts_plugins.selection import Aggregate, check_aggregate
 from tts_plugins.steps import By
 from tts_plugins.steps import split as steps_of_text
 
@@ -59,10 +59,7 @@ class Filters:
     def __post_init__(self) -> None:
         if self.judge is not None and self.judge not in JUDGES:
             raise ConfigurationError(f"export: judge={self.judge!r} is not known; use one of {', '.join(JUDGES)}")
-        if self.aggregate not in AGGREGATES:
-            raise ConfigurationError(
-                f"export: aggregate={self.aggregate!r} is not known; use one of {', '.join(AGGREGATES)}"
-            )
+        check_aggregate("export", self.aggregate)
         for name in ("min_agreement", "min_margin", "threshold"):
             check_share("export", name, getattr(self, name))
         if self.min_score is not None:
