@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tts_plugins import BestOfN, RecursiveAggregation, Revision
-from tts_plugins._internal.secrets import linked
+from tts_plugins._internal.values import linked
 from tts_plugins.adapters import SearchSettings, cause_for, charge_of
 from tts_plugins.errors import AllCandidatesFailed, ConfigurationError
 

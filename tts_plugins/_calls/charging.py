@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import add
 
-from tts_plugins._internal.secrets import linked
+from tts_plugins._internal.values import linked
 from tts_plugins.budget import Bound
 from tts_plugins.errors import ModelError
 from tts_plugins.ledger import Hold

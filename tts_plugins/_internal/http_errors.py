@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
-from tts_plugins._internal.secrets import linked, secrets_in, without_secrets
+from tts_plugins._internal.secrets import secrets_in, without_secrets
+from tts_plugins._internal.values import linked
 from tts_plugins.errors import (
     AuthenticationFailed,
     CallTimedOut,

@@ -6,10 +6,11 @@ import base64
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
+from tts_plugins._internal.values import linked
 from tts_plugins.errors import ConfigurationError
 
 # Headers that clients and proxies set by themselves; their values are words of every message.
@@ -136,22 +137,6 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
         response = getattr(each, "response", None)
         _clean_request(getattr(response, "request", None), secrets)
         _clean_texts(response, ("_content", "_text"), secrets)  # httpx's, which has no other way to change them
-
-
-def linked(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that it leads to, each once, the nearest first: causes, contexts, members of groups.
-
-    A context counts even if it is suppressed: one HTTP client hides what the system said.
-    """
-    found, seen = [error], {id(error)}
-    for each in found:
-        yield each
-        groups = (getattr(each, "exceptions", ()), getattr(each, "errors", ()))  # of `AllCandidatesFailed`
-        inside = [one for group in groups if isinstance(group, list | tuple) for one in group]
-        for one in (each.__cause__, each.__context__, getattr(each, "os_error", None), *inside):
-            if isinstance(one, BaseException) and id(one) not in seen:
-                seen.add(id(one))
-                found.append(one)
 
 
 def _clean_request(request: Any, secrets: list[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tts_plugins._internal.secrets import linked
+from tts_plugins._internal.values import linked
 from tts_plugins.budget import Budget
 from tts_plugins.engine import solve
 from tts_plugins.errors import TTSError
