@@ -1,4 +1,4 @@
-"""Read values of unknown kinds: parts of a reply or an error, whatever it is made of; numbers, but not True and False."""
+"""Read values of unknown kinds: parts of a reply or of an error, whatever it is made of; numbers, which True is not."""
 
 from __future__ import annotations
 
