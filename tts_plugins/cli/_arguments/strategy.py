@@ -141,9 +141,7 @@ def _asked(policy: ComputeOptimal) -> Iterator[BaseStrategy]:
         yield from (rung.strategy for rung in part.rungs) if isinstance(part, Ladder) else (part,)
 
 
-def with_larger(
-    strategy: Strategy, model: OpenAICompatibleModel, *, abstains: bool
-) -> tuple[Strategy, dict[str, Any]]:
+def with_larger(strategy: Strategy, model: OpenAICompatibleModel, *, abstains: bool) -> tuple[Strategy, dict[str, Any]]:
     """Give a policy or a ladder the larger model that it may use; any other that abstains escalates to it.
 
     Returns:
