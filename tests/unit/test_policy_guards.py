@@ -425,11 +425,26 @@ def test_a_loss_above_the_bound_on_the_problems_held_out_is_told() -> None:
         (lambda: Abstention.fit(["x"] * 9, [True] * 9), "confidence='x' must be a number"),  # type: ignore[list-item]
         (lambda: Abstention.fit(0.9, True), "confidences=0.9 must be a list"),  # type: ignore[arg-type]
         (lambda: ComputeOptimal(plans="x"), "plans='x' must be a list"),  # type: ignore[arg-type]
+        (lambda: calibrate(POOL, measured=None), "measured=None must be a list"),  # type: ignore[arg-type]
+        (lambda: calibrate(POOL, measured=[7]), "measured has 7, which is not a Measured"),  # type: ignore[list-item]
+        (lambda: calibrate(POOL, aggregate=["last"]), "aggregate=.* is not known"),  # type: ignore[arg-type]
+        (lambda: held_out(POOL, seed=[]), "held_out: seed="),  # type: ignore[arg-type]
+        (lambda: Pool.read(5), "5 is not a path"),  # type: ignore[arg-type]
+        (lambda: LearnedStopping.load(None), "None is not a path"),  # type: ignore[arg-type]
+        (lambda: Abstention.load(b"x"), "b'x' is not a path"),  # type: ignore[arg-type]
+        (lambda: ComputeOptimal.from_file("a\0b"), "cannot be a path"),
     ],
 )  # fmt: skip
 def test_an_argument_of_another_kind_is_refused_by_name(call: Any, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         call()
+
+
+@pytest.mark.parametrize("read", [LearnedStopping.load, Abstention.load, ComputeOptimal.from_file, Pool.read])
+def test_files_that_are_not_there_or_are_folders_are_errors_of_data(read: Any, tmp_path: Path) -> None:
+    for path, said in ((tmp_path / "none.json", "there is no such file"), (tmp_path, "that is a folder")):
+        with pytest.raises(DataError, match=said):
+            read(path)
 
 
 def test_numpy_s_arrays_serve_as_lists() -> None:

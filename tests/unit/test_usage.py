@@ -200,7 +200,7 @@ cuts = st.lists(st.integers(1, 6), min_size=1, max_size=12)
 choices = st.lists(st.tuples(cuts, st.booleans()), min_size=1, max_size=6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     choices, st.sampled_from(["truth", "garbage", "nothing", "missing", "prompt only"]), st.integers(1, 90), st.data()
 )
@@ -225,7 +225,7 @@ def test_never_undercounts_a_server_that_says_the_truth_or_nothing(
         assert usage.completion_tokens <= limit * len(said)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(choices, st.data())
 def test_never_undercounts_a_server_that_reports_one_choice_only(said: list[Any], data: Any) -> None:
     tokens = [len(runs) + ends for runs, ends in said]
@@ -236,7 +236,7 @@ def test_never_undercounts_a_server_that_reports_one_choice_only(said: list[Any]
     assert usage.completion_tokens >= sum(tokens) and not usage.exact
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(choices, st.data())
 def test_never_undercounts_an_honest_server_that_keeps_no_limit(said: list[Any], data: Any) -> None:
     tokens = [len(runs) + ends for runs, ends in said]

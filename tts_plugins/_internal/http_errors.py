@@ -6,13 +6,14 @@ import contextlib
 import email.utils
 import errno
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
 from tts_plugins._internal.http_limits import header
 from tts_plugins._internal.secrets import secrets_in, without_secrets
+from tts_plugins._internal.values import linked
 from tts_plugins.errors import (
     AuthenticationFailed,
     CallTimedOut,
@@ -118,7 +119,7 @@ def connection_error(error: BaseException, who: str, secrets: Iterable[str] = ()
         A ConfigurationError if nothing was sent, and nothing can be until a setting is changed: an address, a
         header or a proxy that cannot be used, or too few file descriptors.
     """
-    chain = list(_chain(error))
+    chain = list(linked(error))
     names = {kind.__name__ for each in chain for kind in type(each).__mro__}.union(
         *(getattr(each, "kinds", ()) for each in chain)  # of an error that this one represents
     )
@@ -150,20 +151,6 @@ def connection_error(error: BaseException, who: str, secrets: Iterable[str] = ()
     refused = bool(names & _REFUSED)
     hint = "; is the server running there?" if refused else ""
     return ConnectionFailed(f"{who}: the connection failed ({reason}){hint}", refused=refused)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    todo = [error]
-    while todo and id(todo[0]) not in seen:
-        each = todo.pop(0)
-        seen.add(id(each))
-        yield each
-        # The context counts even if it is suppressed: one client hides what the system said.
-        found = (
-            each.__cause__ or each.__context__, getattr(each, "os_error", None), *getattr(each, "exceptions", ())
-        )  # fmt: skip
-        todo += [e for e in found if isinstance(e, BaseException)]
 
 
 def retry_after(headers: Mapping[str, str] | Any, now: float) -> float | None:

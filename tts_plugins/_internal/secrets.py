@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
+from tts_plugins._internal.values import linked
 from tts_plugins.errors import ConfigurationError
 
 # Headers that clients and proxies set by themselves; their values are words of every message.
@@ -127,13 +128,8 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
 
     The frames of an HTTP client hold the request with its headers; a report that prints local variables shows them.
     """
-    seen: set[int] = set()
-    todo, secrets = [error], list(secrets)
-    while todo:
-        each = todo.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
+    secrets = list(secrets)
+    for each in linked(error):
         each.__traceback__ = None
         each.args = tuple(_clean(value, secrets) for value in each.args)
         _clean_texts(each, ("message", "body", "reason", "msg", "doc", "said", "object"), secrets)
@@ -141,8 +137,6 @@ def clean_causes(error: BaseException, secrets: Iterable[str]) -> None:
         response = getattr(each, "response", None)
         _clean_request(getattr(response, "request", None), secrets)
         _clean_texts(response, ("_content", "_text"), secrets)  # httpx's, which has no other way to change them
-        todo += [e for e in (each.__cause__, each.__context__) if e is not None]
-        todo += getattr(each, "exceptions", ())
 
 
 def _clean_request(request: Any, secrets: list[str]) -> None:

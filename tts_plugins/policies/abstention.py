@@ -16,7 +16,7 @@ from tts_plugins.policies import _json_files as _files
 from tts_plugins.policies._base import Part, check_list
 from tts_plugins.policies._recorded_run import RecordedRun, replayed
 from tts_plugins.protocols import Strategy
-from tts_plugins.selection import AGGREGATES, Aggregate
+from tts_plugins.selection import Aggregate, check_aggregate
 
 if TYPE_CHECKING:  # who imports the package mostly fits nothing
     from tts_plugins.pools import Pool
@@ -157,10 +157,7 @@ class Abstention(Part):
             DataError: no problems, too few samples, or a sample without its grade or score.
         """
         check_risk("Abstention.of_pool", risk, confidence)
-        if aggregate not in AGGREGATES:
-            raise ConfigurationError(
-                f"Abstention.of_pool: aggregate={aggregate!r} is not known; use one of {', '.join(AGGREGATES)}"
-            )
+        check_aggregate("Abstention.of_pool", aggregate)
         if not callable(strategy):
             raise ConfigurationError(f"Abstention.of_pool: strategy={strategy!r:.80} is not a strategy; pass an object")
         confidences, right = choices_of(pool, strategy, aggregate)

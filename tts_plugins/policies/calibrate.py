@@ -14,8 +14,7 @@ from tts_plugins.policies.aggregates import best_aggregate
 from tts_plugins.policies.compute_optimal import ComputeOptimal
 from tts_plugins.policies.difficulty import SIGNALS, Signal
 from tts_plugins.policies.plan import Measured
-from tts_plugins.selection import Aggregate
-from tts_plugins.selection import aggregate as combine
+from tts_plugins.selection import Aggregate, check_aggregate
 from tts_plugins.strategies import BaseStrategy
 
 if TYPE_CHECKING:
@@ -106,8 +105,10 @@ def calibrate(
     check_count("calibrate", "seed", seed, least=0)
     inputs.check_counts(orders=orders, batch=batch, wave=None if wave == "auto" else wave)
     for name, many in (("budgets", budgets), ("options", options), ("measured", measured)):
-        if many is not None:
+        if many is not None or name == "measured":
             check_list("calibrate", name, many)
+    if (odd := next((each for each in measured if not isinstance(each, Measured)), None)) is not None:
+        raise ConfigurationError(f"calibrate: measured has {odd!r:.80}, which is not a Measured; make one of it")
     inputs.check_goal(price, target, confidence, extra_tokens)
     inputs.check_abstaining(abstain_risk, confidence, larger)
     if signal is not None and signal not in SIGNALS:
@@ -116,8 +117,9 @@ def calibrate(
         )
     share = inputs.held_out_share(hold_out, abstain_risk)
     inputs.check_pool(pool)
+    if aggregate != "auto":
+        check_aggregate("calibrate", aggregate)
     how: Aggregate = best_aggregate(pool) if aggregate == "auto" else aggregate
-    combine([1.0], how)  # raises where the name is not known
     usable, notes = inputs.usable_problems(pool, how)
     beside = inputs.larger_beside(usable, larger, larger_price, extra_tokens, larger_effort)
     sizes, limited = inputs.sizes_of(usable, None if beside is None else beside.pool, budgets)
@@ -149,6 +151,7 @@ def held_out(
     """Return the problems of a pool that `calibrate` fits no plan to at these settings; None if there are none."""
     from tts_plugins.policies._calibration import inputs
 
+    check_count("held_out", "seed", seed, least=0)
     share = inputs.held_out_share(hold_out, abstain_risk)
     inputs.check_pool(pool)
     return inputs.held_apart(inputs.usable_problems(pool, "last")[0], share, seed)[1]

@@ -83,7 +83,7 @@ def gather(
     Learned rules are tried only on problems that they were not fitted to.
     """
     options: list[Option] = []
-    for number, strategy in enumerate(given or ()):
+    for number, strategy in enumerate(() if given is None else given):
         if not isinstance(strategy, BestOfN | SelfConsistency):
             raise ConfigurationError(
                 f"calibrate: {strategy!r} cannot be tried on recorded samples; run it, and pass its outcomes as "
