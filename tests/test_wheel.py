@@ -16,7 +16,7 @@ PACKAGES = {
     "tts_plugins": ROOT / "tts_plugins",
     **{
         name: ROOT / "integrations" / name
-        for name in ("tts_plugins_command", "tts_plugins_dspy", "tts_plugins_langchain", "tts_plugins_openai")
+        for name in ("tts_plugins_dspy", "tts_plugins_langchain", "tts_plugins_openai")
     },
 }
 
@@ -61,4 +61,4 @@ def test_the_page_of_an_index_has_no_link_that_leads_nowhere(wheel: zipfile.ZipF
 def test_the_commands_and_plugins_are_declared(wheel: zipfile.ZipFile) -> None:
     (name,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     said = wheel.read(name).decode()
-    assert "tts-plugins = tts_plugins_command:main" in said and "learned_stopping" in said
+    assert "tts-plugins = tts_plugins.cli:main" in said and "learned_stopping" in said

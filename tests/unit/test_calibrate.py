@@ -307,7 +307,7 @@ def test_the_way_to_one_score_is_chosen_by_what_tells_right_from_wrong_and_is_ke
     assert solve_sync(problem, verifier=RecordedVerifier(aggregate="min"), **answer).answer == "1"
     with pytest.raises(ConfigurationError, match=r"fitted to the 'min' of step scores.*'last'.*aggregate='min'"):
         solve_sync(problem, verifier=RecordedVerifier(aggregate="last"), **answer)
-    with pytest.raises(ConfigurationError, match="how='max' is not known"):
+    with pytest.raises(ConfigurationError, match="aggregate='max' is not known"):
         calibrate(pool, budgets=(N,), aggregate="max")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no problem with step scores"):
         aggregates(Pool(header=pool.header, problems=(PoolProblem(id="p", candidates=(PoolCandidate(correct=True),)),)))

@@ -505,27 +505,6 @@ class TestInterrupt:
         assert "what is done is kept in" in err and "interrupted" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("module", ["tts_plugins", "tts_plugins.engine", "tts_plugins.cli"])
-def test_ctrl_c_while_the_package_is_imported_leaves_no_traceback(module: str) -> None:
-    hearing = f"""
-import signal, sys
-
-class Hearing:
-    def find_spec(self, name, *_):
-        if name == {module!r}:
-            signal.raise_signal(signal.SIGINT)
-
-sys.meta_path.insert(0, Hearing())
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from tts_plugins_command import main
-sys.exit(main())
-"""
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "integrations")))
-    environment = {**_environment(), "PYTHONPATH": paths}
-    done = subprocess.run([sys.executable, "-c", hearing], capture_output=True, text=True, env=environment, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "tts-plugins: interrupted\n")
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("command", ["record", "bench"])
 def test_a_command_in_the_background_of_a_script_ends_when_it_is_killed(tmp_path: Path, command: str) -> None:

@@ -335,6 +335,10 @@ def test_the_command_line_climbs(server: LoopbackServer, capsys: pytest.CaptureF
     command = ["solve", "?", "--model", "small", "--base-url", server.base_url, "--strategy", typed]
     assert main(command) == 0 and "9" in capsys.readouterr().out
     assert [r.body.get("reasoning_effort") for r in server.requests][-1] == "high"
+    asked = [*command[:-1], "self-consistency:n=2", "--abstain-below", "0.9"]
+    assert main(asked) == 8 and main([*asked, "--larger-model", "large"]) == 0  # it is asked what is unsure
+    assert server.requests[-1].body["model"] == "large" and "9" in capsys.readouterr().out
+    assert main([*asked[:-2], "--larger-model", "large"]) == 2 and "--abstain-below" in capsys.readouterr().err
     alone = "ladder: self-consistency:n=1 > self-consistency:n=2"
     for wrong, said in (("ladder:", "needs its rungs"), ("ladder: luck=1 > revision", "no setting 'luck'"),
                         (alone, "always agrees with itself")):  # fmt: skip

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import errno
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from tts_plugins._internal.error_bodies import ErrorBody, read_error
+from tts_plugins._internal.http_limits import header
 from tts_plugins._internal.secrets import secrets_in, without_secrets
 from tts_plugins._internal.values import linked
 from tts_plugins.errors import (
@@ -153,19 +156,21 @@ def connection_error(error: BaseException, who: str, secrets: Iterable[str] = ()
 def retry_after(headers: Mapping[str, str] | Any, now: float) -> float | None:
     """Return the seconds that the server asks to wait. `now`, in seconds of the epoch, is subtracted from a date."""
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
-        try:
-            seconds = float(value) / scale
-        except ValueError:
-            parsed = email.utils.parsedate_tz(value)
-            if parsed is None:
-                continue
-            seconds = email.utils.mktime_tz(parsed) - now
-        if 0 <= seconds < _YEAR:
+        said = header(headers, name)
+        if said is not None and 0 <= (seconds := _seconds(said, scale, now)) < _YEAR:
             return seconds
     return None
+
+
+def _seconds(said: str, scale: float, now: float) -> float:
+    """Return the seconds that a header says, the most if there are several; NaN if it is neither numbers nor a date."""
+    with contextlib.suppress(ValueError):
+        return max(float(part.strip().removesuffix("s")) for part in said.split(",")) / scale
+    try:
+        date = email.utils.parsedate_tz(said)
+        return math.nan if date is None else email.utils.mktime_tz(date) - now
+    except (ValueError, OverflowError):  # a day that no calendar has
+        return math.nan
 
 
 def server_words(body: object, headers: Mapping[str, str] | Any) -> str:
@@ -187,4 +192,4 @@ def cut(text: str) -> str:
 def shown_address(url: str) -> str:
     """Return an address for messages and traces, without the password or the query that it may carry."""
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))

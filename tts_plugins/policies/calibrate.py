@@ -54,7 +54,7 @@ def calibrate(
         pool: at least four problems; it reads `correct` here. Problems that lack a score while others have one are
             left out.
         budgets: samples a problem at most, a plan for each; by default powers of two from 4 and all of the samples.
-        price: of a token in accuracy: 1e-5 gives up a point of accuracy to save 1,000 tokens a problem; or
+        price: of a token in accuracy: 1e-5 gives up a point of accuracy to save 1,000 tokens a problem, 0 nothing; or
         target: the most accuracy to lose against all samples of a budget without a stop rule, chosen from in the way
             that is best: the cheapest strategy that loses no more, with the confidence. Ladders of simple rules are
             tested from cautious to bold, as in `LearnedStopping.fit`. 0.01 where neither is given. Below
@@ -127,7 +127,7 @@ def calibrate(
     orders = inputs.orders_of(fitted, how) if orders is None else orders
     work = Calibration(
         fitted, signal=signal, bins=bins, options=options, measured=measured, aggregate=how, orders=orders,
-        extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, priced=price is not None,
+        extra=extra_tokens, wave=wave, batch=batch, seed=seed, larger=beside, price=price,
         held_out=rest, abstain_risk=abstain_risk,
     )  # fmt: skip
     notes += limited + inputs.prompt_notes(fitted)

@@ -137,7 +137,7 @@ class LearnedStopping(Rule):
                 measure the rule on other problems.
             n: candidates at most, of the strategies that it is to serve.
             select: how those strategies choose: "majority", "weighted" or "best".
-            price: of a token in accuracy; or
+            price: of a token in accuracy; 0 gives up nothing, so that the rule goes on until the choice is decided; or
             target: the most accuracy to lose against all `n`, such as 0.01. Two ladders of simple rules (a lead; a lead
                 that fades) are climbed from cautious to bold, each until the first rule whose `lost_at_most` is above
                 the target, and the cheapest that passed is taken; learned weights only where scores make them a tenth

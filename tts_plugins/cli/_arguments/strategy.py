@@ -141,20 +141,25 @@ def _asked(policy: ComputeOptimal) -> Iterator[BaseStrategy]:
         yield from (rung.strategy for rung in part.rungs) if isinstance(part, Ladder) else (part,)
 
 
-def with_larger(strategy: Strategy, model: OpenAICompatibleModel) -> ComputeOptimal | Ladder:
-    """Give a policy or a ladder the larger model that it may use.
+def with_larger(strategy: Strategy, model: OpenAICompatibleModel, *, abstains: bool) -> tuple[Strategy, dict[str, Any]]:
+    """Give a policy or a ladder the larger model that it may use; any other that abstains escalates to it.
+
+    Returns:
+        The strategy, and the settings of the solve that come with it.
 
     Raises:
-        ConfigurationError: it asks no other model, or was fitted to another larger model.
+        ConfigurationError: it never asks another model, or was fitted to another larger model.
     """
     if isinstance(strategy, Ladder) and model.name in strategy.names:
-        return strategy.with_models({model.name: model})
-    if not isinstance(strategy, ComputeOptimal):
+        return strategy.with_models({model.name: model}), {}
+    if isinstance(strategy, ComputeOptimal) and (strategy.larger is not None or not abstains):
+        return strategy.with_larger(model), {}
+    if not abstains:
         raise ConfigurationError(
-            f"--larger-model {model.name} is for a policy that may ask it, compute-optimal:file=policy.json, or for a "
-            f"ladder with a rung of model={model.name}"
+            f"--larger-model {model.name} is for a policy that may ask it, compute-optimal:file=policy.json, for a "
+            f"ladder with a rung of model={model.name}, or for --abstain-below, where it is asked what is unsure"
         )
-    return strategy.with_larger(model)
+    return strategy, {"on_abstain": "escalate", "escalate": model}
 
 
 def settings_of(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
