@@ -19,6 +19,7 @@ REDIRECTS = 5
 """That one request follows at most."""
 _PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_FRAMING = {"content-length", "transfer-encoding"}
 _PIECE = 2**16
 
 
@@ -89,6 +90,8 @@ def check_headers(owner: str, headers: Mapping[str, str] | None) -> None:
     for name, value in (headers or {}).items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigurationError(f"{owner}: headers has the name {str(name)[:60]!r}, which HTTP does not allow")
+        if name.lower() in _FRAMING:
+            raise ConfigurationError(f"{owner}: headers has {name!r}, which depends on each body; leave it out")
         check_value(owner, f"headers[{name!r}]", value)
 
 
@@ -100,6 +103,8 @@ def check_value(owner: str, field: str, value: object) -> None:
         raise ConfigurationError(
             f"{owner}: {field} holds a line break or another control character, which no header may; strip it"
         )
+    if value != value.strip():
+        raise ConfigurationError(f"{owner}: {field} has blanks at its ends, which no header may; strip it")
     if not value.isascii():
         raise ConfigurationError(f"{owner}: {field} holds characters that are not ASCII, which no header may")
 

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
@@ -83,9 +83,22 @@ def secrets_in(headers: Any, *keys: str | None, url: str = "") -> frozenset[str]
     values = [v.decode("latin-1") if isinstance(v, bytes) else v for v in given if isinstance(v, str | bytes)]
     address = urlsplit(url) if "@" in url else None
     values += [unquote(address.password)] if address is not None and address.password else []
-    query = parse_qsl(urlsplit(url).query) if "?" in url else []
-    values += [value for name, value in query if _SECRET.search(name)]
+    values += _under_secret_names(dict(parse_qsl(urlsplit(url).query)) if "?" in url else {})
     return frozenset(v for v in (*values, *(k for k in keys if k)) if len(v.strip()) >= _SHORTEST)
+
+
+def secrets_of_request(fields: Mapping[str, Any]) -> frozenset[str]:
+    """Return the values that must not show of what a client's method is given beside the request."""
+    named = [*_under_secret_names(fields.get("extra_query")), *_under_secret_names(fields.get("extra_body"))]
+    return secrets_in(fields.get("extra_headers"), *named)
+
+
+def _under_secret_names(fields: Any) -> Iterator[str]:
+    """Yield the texts that have a name as keys have, however deep."""
+    for name, value in fields.items() if isinstance(fields, Mapping) else ():
+        if isinstance(value, str) and _SECRET.search(str(name)):
+            yield value
+        yield from _under_secret_names(value)
 
 
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
