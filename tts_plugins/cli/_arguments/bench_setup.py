@@ -81,7 +81,7 @@ class Setup:
             raise ConfigurationError("bench: give either --problems FILE, or --pool FILE of recorded samples")
         if self.problems is not None:
             return read_problems(self.problems, limit=self.limit), None
-        pool = Pool.read(expanded(str(self.pool)))
+        pool = Pool.read(str(self.pool))
         chosen = pool.problems[: self.limit]
         return ProblemSet(source=str(self.pool), problems=tuple(p.problem() for p in chosen), grade=by_record), pool
 
