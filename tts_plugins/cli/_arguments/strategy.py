@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast, get_args
 
 from tts_plugins._internal.config import build, find, registered, spoken
-from tts_plugins._internal.files import expanded
 from tts_plugins.cli._arguments.verifier import named
 from tts_plugins.errors import ConfigurationError
 from tts_plugins.models import OpenAICompatibleModel
@@ -124,7 +123,7 @@ def _policy(settings: Mapping[str, Any], verified: bool) -> ComputeOptimal:
             "--strategy compute-optimal needs the file that `tts-plugins calibrate` wrote: "
             "compute-optimal:file=policy.json"
         )
-    path = expanded(str(settings["file"]))
+    path = str(settings["file"])
     made = ComputeOptimal.from_file(path, **{k: v for k, v in settings.items() if k != "file"})
     if not verified and (scored := next((s for s in _asked(made) if isinstance(s, BestOfN) and s.n > 1), None)):
         raise ConfigurationError(
