@@ -63,7 +63,7 @@ class Scope:
 
     def leave(self) -> None:
         """Set the settings that were there before; nothing is set in a task that closes the coroutine of another."""
-        if standing_scope() is self:
+        if standing() is self:
             thread_local_overrides.set(self.around)
         self.around = None
 
@@ -85,16 +85,20 @@ def scope_here() -> Scope | None:
     Raises:
         RuntimeError: no language model may be called here.
     """
-    found = standing_scope()
+    found = standing()
     if found is NO_CALLS:
         raise RuntimeError("no language model may be called here: an output is read for its vote")
     scope: Scope | None = found
     return None if scope is not None and scope.lent and scope.meter.closed else scope
 
 
-def standing_scope() -> Any:
-    """Return what stands in the place of a scope here, to be handed on as it is."""
-    return thread_local_overrides.get().get(_SETTING)
+def standing(name: str = _SETTING) -> Any:
+    """Return what stands in the place of a scope here, to be handed on as it is.
+
+    Args:
+        name: of another one of DSPy's settings; inside of a scope, all of them stand in the same mapping.
+    """
+    return thread_local_overrides.get().get(name)
 
 
 def _set(scope: Scope | object | None, settings: Mapping[str, Any]) -> Token[Any]:
@@ -139,7 +143,7 @@ def keep_configured() -> None:
 
     @functools.wraps(plain)
     def configure(self: Any, **settings: Any) -> None:
-        if standing_scope() is None:
+        if standing() is None:
             plain(self, **settings)
         else:
             thread_local_overrides.set(dotdict({**thread_local_overrides.get(), **settings}))
